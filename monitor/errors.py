@@ -1,0 +1,113 @@
+"""The error tree, grouped by who must act.
+
+    MonitorError                            exit 1
+    ├── ConfigError                         exit 2   the operator's file or environment
+    ├── DecodeError                                  quarantine the record and go on
+    ├── QuarantineLimit                     exit 3   too many bad records: the producer or the format setting
+    ├── SourceUnavailable   (retriable)              wait and resume
+    ├── SourceRefused                       exit 3   password, topic, permission, retention
+    ├── StoreUnavailable    (retriable)              hold the batch and pause
+    ├── StoreLocked                         exit 3   another daemon owns this SQLite file
+    ├── SchemaMismatch                      exit 4   run `monitor db upgrade`
+    ├── Fenced                                       another daemon took the partition over: drop its state
+    ├── NoChampion                                   verdict "unscored"
+    ├── CheckpointDamaged                            keep the present champion
+    ├── NotEnoughData                                keep the present champion; says how much more
+    ├── TrainingDiverged                             keep the present champion
+    ├── NotFound                            exit 1
+    └── Conflict                            exit 1
+
+A class's docstring is the first half of its message; what is passed in is the second.
+Library errors are translated at the library's home, `from` the cause.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MonitorError(Exception):
+    """monitor could not do this"""
+
+    exit_code: ClassVar[int] = 1
+    retriable: ClassVar[bool] = False
+    """Whether waiting helps."""
+
+    def __init__(self, detail: str = "") -> None:
+        self.detail = detail
+        headline = (type(self).__doc__ or "").strip()
+        super().__init__(f"{headline}: {detail}" if detail else headline)
+
+
+class ConfigError(MonitorError):
+    """The configuration cannot be used"""
+
+    exit_code = 2
+
+
+class DecodeError(MonitorError):
+    """The record could not be read"""
+
+
+class QuarantineLimit(MonitorError):
+    """Too many records could not be read"""
+
+    exit_code = 3
+
+
+class SourceUnavailable(MonitorError):
+    """The broker did not answer"""
+
+    retriable = True
+
+
+class SourceRefused(MonitorError):
+    """The broker refused"""
+
+    exit_code = 3
+
+
+class StoreUnavailable(MonitorError):
+    """The database did not answer"""
+
+    retriable = True
+
+
+class StoreLocked(MonitorError):
+    """Another daemon already uses this SQLite database"""
+
+    exit_code = 3
+
+
+class SchemaMismatch(MonitorError):
+    """The database has another schema version; run `monitor db upgrade`"""
+
+    exit_code = 4
+
+
+class Fenced(MonitorError):
+    """Another daemon took this partition over"""
+
+
+class NoChampion(MonitorError):
+    """There is no model for this fleet yet"""
+
+
+class CheckpointDamaged(MonitorError):
+    """The checkpoint cannot be read"""
+
+
+class NotEnoughData(MonitorError):
+    """There is not enough healthy data to train on yet"""
+
+
+class TrainingDiverged(MonitorError):
+    """Training diverged with every seed that was tried"""
+
+
+class NotFound(MonitorError):
+    """Not found"""
+
+
+class Conflict(MonitorError):
+    """This is already under way"""
