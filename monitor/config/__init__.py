@@ -1,0 +1,54 @@
+"""What the operator decides: `load()` turns monitor.toml and MONITOR_* variables into one frozen tree.
+
+Enters: the file and the environment, read once. Leaves: `Config`, or one `ConfigError` that names every
+problem with its path, the value and what to write instead.
+Law: defaults < file < environment, and nothing is guessed: an unknown key is an error.
+
+    tree.py       the settings themselves, each with its default and its limits: read this first
+    values.py     the small languages: "10m", "3 of 5", "1/week", "sqlite:///monitor.db"
+    loading.py    file and environment → tree
+    problems.py   what was wrong → sentences, with the nearest valid name
+"""
+
+from __future__ import annotations
+
+from monitor.config.loading import DEFAULT_FILE, ENV_FILE, ENV_PREFIX, load, parse
+from monitor.config.tree import (
+    ARCHITECTURES,
+    FORMATS,
+    OBJECTIVES,
+    SCOPES,
+    AlertConfig,
+    Config,
+    FleetConfig,
+    KafkaConfig,
+    LogConfig,
+    ModelConfig,
+    RetrainConfig,
+    StoreConfig,
+)
+from monitor.config.values import Confirm, Rate, format_duration, parse_duration
+
+__all__ = [
+    "ARCHITECTURES",
+    "DEFAULT_FILE",
+    "ENV_FILE",
+    "ENV_PREFIX",
+    "FORMATS",
+    "OBJECTIVES",
+    "SCOPES",
+    "AlertConfig",
+    "Config",
+    "Confirm",
+    "FleetConfig",
+    "KafkaConfig",
+    "LogConfig",
+    "ModelConfig",
+    "Rate",
+    "RetrainConfig",
+    "StoreConfig",
+    "format_duration",
+    "load",
+    "parse",
+    "parse_duration",
+]

@@ -1,0 +1,127 @@
+"""File and environment → tree.
+
+Enters: monitor.toml (or the file that `-c` or $MONITOR_CONFIG names) and MONITOR_* variables:
+MONITOR_KAFKA__BOOTSTRAP sets kafka.bootstrap, MONITOR_FLEET__0__WINDOW the first fleet's window, and
+MONITOR_KAFKA__PASSWORD_FILE reads the value from a file. Leaves: `Config`.
+Law: read once, and every problem is reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from monitor.config.problems import Problem, across, from_pydantic, model_at, nearest, spell, variable
+from monitor.config.tree import Config
+from monitor.config.values import mask_url
+from monitor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DEFAULT_FILE = "monitor.toml"
+ENV_PREFIX = "MONITOR_"
+ENV_FILE = "MONITOR_CONFIG"
+
+
+def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the configuration. Raises ConfigError with all problems, one per line."""
+    environ = os.environ if environ is None else environ
+    file = Path(path or environ.get(ENV_FILE) or DEFAULT_FILE)
+    try:
+        tree = tomllib.loads(file.read_text("utf-8"))
+        is_public = bool(stat.S_IMODE(file.stat().st_mode) & stat.S_IRWXO)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {file}; name one with -c or ${ENV_FILE}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from error
+    return parse(tree, source=file, environ=environ, is_public=is_public)
+
+
+def parse(
+    tree: dict[str, Any],
+    *,
+    source: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    is_public: bool = False,
+) -> Config:
+    """Turn a tree of plain values into `Config`; relative paths are seen from the folder of `source`.
+
+    `is_public`: everybody on the machine can read the source, so it may hold no password.
+    """
+    problems: list[Problem] = list(_exposed(tree)) if is_public else []
+    origin: dict[str, str] = {}
+    for name, value in (environ or {}).items():
+        problems += _overlay(tree, origin, name, value)
+    folder = (source.parent if source else Path()).resolve()
+    config = None
+    try:
+        config = Config.model_validate(tree, context={"folder": folder})
+    except ValidationError as error:
+        problems += from_pydantic(error)
+    problems += across(tree)
+    if config is None or problems:
+        lines = []
+        for path, sentence in problems:
+            key = spell(path)
+            lines.append(f"{key}: {sentence}" + (f" (from {origin[key]})" if key in origin else ""))
+        what = f"{source or 'it'} has {'one problem' if len(lines) == 1 else f'{len(lines)} problems'}"
+        raise ConfigError("\n  ".join([what, *lines]))
+    config._path = source.resolve() if source else None
+    return config
+
+
+def _overlay(tree: dict[str, Any], origin: dict[str, str], name: str, value: str) -> Iterator[Problem]:
+    """Write one variable into the tree. Others' MONITOR_ variables (Kubernetes makes MONITOR_SERVICE_HOST) are left alone."""
+    if not name.startswith(ENV_PREFIX) or name == ENV_FILE:
+        return
+    path = tuple(int(part) if part.isdigit() else part for part in name.removeprefix(ENV_PREFIX).lower().split("__"))
+    if len(path) == 1:
+        word = str(path[0])
+        section = next((key for key in ("kafka", "store", "log", "fleet") if word.startswith(f"{key}_")), None)
+        meant = variable((section, word.removeprefix(f"{section}_"))) if section else None
+        if meant is None and (near := nearest(word, ["device"])) and near != word:
+            meant = variable((near,))
+        if meant:
+            yield (f"${name}",), f"unknown variable; did you mean {meant}?"
+        if word != "device":
+            return
+    key, table = path[-1], model_at(path[:-1])
+    if isinstance(key, str) and key not in table.model_fields and key.removesuffix("_file") in table.model_fields:
+        key = key.removesuffix("_file")
+        try:
+            value = Path(value).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            yield (*path[:-1], key), f"{name} names a file that cannot be read: {error}"
+            return
+    at: Any = tree
+    for part in path[:-1]:
+        if isinstance(at, list) and isinstance(part, int) and part <= len(at):
+            at.extend([{}] if part == len(at) else [])
+            at = at[part]
+        elif isinstance(at, dict) and isinstance(part, str):
+            at = at.setdefault(part, [] if part == "fleet" else {})
+        else:
+            yield (f"${name}",), f"there is no {spell(path[:-1])} to set {spell(path)} in"
+            return
+    if isinstance(at, dict) and isinstance(key, str):
+        at[key] = value
+        origin[spell((*path[:-1], key))] = name
+
+
+def _exposed(tree: dict[str, Any]) -> Iterator[Problem]:
+    """Find passwords in a file that everybody on the machine can read."""
+    kafka, store = tree.get("kafka"), tree.get("store")
+    fix = "stands in a file that everyone can read; chmod 640 it, or use"
+    if isinstance(kafka, dict) and kafka.get("password"):
+        yield ("kafka", "password"), f"{fix} MONITOR_KAFKA__PASSWORD_FILE"
+    url = store.get("url") if isinstance(store, dict) else None
+    if isinstance(url, str) and mask_url(url) != url:
+        yield ("store", "url"), f"holds a password and {fix} MONITOR_STORE__URL_FILE"

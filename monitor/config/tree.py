@@ -1,0 +1,311 @@
+"""Every setting, with its default and its limits. The tables of monitor.toml are the classes here, one for one.
+
+Law: frozen, and complete on its own: what depends on two settings of one table is checked where the table is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence  # noqa: TC003 (pydantic reads annotations when the class is made)
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from monitor.config.values import Confirm, Rate, format_duration, mask_url, parse_duration, parse_names, resolve_url
+
+# What is offered today. These lists are the only place; `monitor check` and the errors read them.
+FORMATS = ("auto", "json", "msgpack")
+ARCHITECTURES = ("conv", "lstm", "pca")
+OBJECTIVES = ("plain",)
+SCOPES = ("fleet",)
+PROMOTIONS = ("auto",)
+STARTS = ("earliest", "latest")
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "console", "json")
+
+
+def one_of(offered: Sequence[str]) -> AfterValidator:
+    """A word from a list; the error carries the list, so that the nearest word can be named."""
+
+    def check(value: str) -> str:
+        if value not in offered:
+            raise PydanticCustomError("not_offered", "is not offered", {"offered": list(offered)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _above_zero(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be above zero")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(parse_names)]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Span = Annotated[Duration, AfterValidator(_above_zero)]
+"""A duration above zero."""
+
+
+def _span_or(word: str) -> BeforeValidator:
+    """A duration above zero, or a word that means None."""
+    return BeforeValidator(lambda value: None if value in (word, None) else _above_zero(parse_duration(value)))
+
+
+class Table(BaseModel):
+    """A table of monitor.toml: immutable, and no key is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+
+def refuse(problems: dict[str, str]) -> None:
+    """Raise everything that is wrong between the settings of one table: key → sentence."""
+    if problems:
+        raise PydanticCustomError("several", "several", {"problems": problems})
+
+
+class KafkaConfig(Table):
+    """`[kafka]`: where the readings come from."""
+
+    bootstrap: Annotated[str, Field(pattern=r"^\s*[^\s,:]+:\d{1,5}(\s*,\s*[^\s,:]+:\d{1,5})*\s*$")]
+    """Broker addresses, "host:port,host:port"."""
+    topics: Names
+    group: Name = "monitor"
+    """Consumer group; also the name under which offsets are kept in our database."""
+    format: Annotated[str, one_of(FORMATS)] = "auto"
+    """auto: the first byte of each record tells JSON from MessagePack."""
+    start: Annotated[str, one_of(STARTS)] = "earliest"
+    """Where a partition never seen before begins. Afterwards our database knows."""
+    max_record_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
+    """A longer record goes to quarantine unread."""
+    max_skew: Span = timedelta(days=1)
+    """How far a reading's event time may lie ahead of its record's Kafka timestamp."""
+    max_quarantine_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of the last 10,000 records; above it the daemon stops (exit 3): the format setting is probably wrong."""
+    security_protocol: Annotated[str, one_of(PROTOCOLS)] = "PLAINTEXT"
+    sasl_mechanism: Annotated[str, one_of(MECHANISMS)] | None = None
+    username: Name | None = None
+    password: SecretStr | None = None
+    """Better: MONITOR_KAFKA__PASSWORD or MONITOR_KAFKA__PASSWORD_FILE."""
+    ca_file: Path | None = None
+    """Certificate authority of the broker, PEM."""
+
+    @field_validator("ca_file")
+    @classmethod
+    def _file_exists(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        path = (_folder(info) / value).resolve()
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return path
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        wrong = {}
+        if self.security_protocol.startswith("SASL"):
+            for key in ("sasl_mechanism", "username", "password"):
+                if getattr(self, key) is None:
+                    wrong[key] = f'missing; security_protocol = "{self.security_protocol}" needs it'
+        elif self.username or self.password or self.sasl_mechanism:
+            key = next(k for k in ("username", "password", "sasl_mechanism") if getattr(self, k))
+            wrong[key] = f'is never sent with security_protocol = "{self.security_protocol}"; use "SASL_SSL"'
+        if self.ca_file and not self.security_protocol.endswith("SSL"):
+            wrong["ca_file"] = f'is never read with security_protocol = "{self.security_protocol}"; use "SSL" or "SASL_SSL"'
+        refuse(wrong)
+        return self
+
+
+class StoreConfig(Table):
+    """`[store]`: where scores, alerts and offsets go."""
+
+    url: Annotated[str, Field(repr=False)] = "sqlite:///monitor.db"
+    """sqlite:///file or postgresql://user@host/database. SQLite: one daemon only."""
+    keep_scores: Annotated[timedelta | None, _span_or("forever")] = timedelta(days=90)
+    """Older scores are pruned; alerts are kept. "forever" keeps all."""
+    checkpoints: Path = Path("checkpoints")
+    """Folder of the models. Relative to monitor.toml, as a SQLite path is."""
+
+    @field_validator("url")
+    @classmethod
+    def _resolve_url(cls, value: str, info: ValidationInfo) -> str:
+        return resolve_url(value, _folder(info))
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _resolve_folder(cls, value: Path, info: ValidationInfo) -> Path:
+        return (_folder(info) / value).resolve()
+
+    @property
+    def shown_url(self) -> str:
+        """The URL with its password hidden, for people and logs."""
+        return mask_url(self.url)
+
+
+class ModelConfig(Table):
+    """`model = { … }` of a fleet."""
+
+    architecture: Annotated[str, one_of(ARCHITECTURES)] = "conv"
+    objective: Annotated[str, one_of(OBJECTIVES)] = "plain"
+    scope: Annotated[str, one_of(SCOPES)] = "fleet"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    max_train: Span = timedelta(minutes=10)
+    """Training stops here and keeps the best epoch so far."""
+
+    @property
+    def max_train_s(self) -> float:
+        return self.max_train.total_seconds()
+
+
+class AlertConfig(Table):
+    """`alerts = { … }` of a fleet."""
+
+    budget: Annotated[Rate, BeforeValidator(Rate.parse)] = Rate(1, timedelta(weeks=1))
+    """False alarms allowed per asset: the threshold is calibrated to it."""
+    confirm: Annotated[Confirm, BeforeValidator(Confirm.parse)] = Confirm(3, 5)
+    """An alert fires when m of an asset's last n windows are anomalous."""
+    recover: Annotated[int, Field(ge=1, le=1000)] = 6
+    """Normal windows in a row that close it."""
+
+
+class RetrainConfig(Table):
+    """`retrain = { … }` of a fleet."""
+
+    every: Annotated[timedelta | None, _span_or("never")] = timedelta(days=1)
+    """"never": only when somebody asks."""
+    history: Span = timedelta(days=30)
+    """How far back training looks, in event time."""
+    promote: Annotated[str, one_of(PROMOTIONS)] = "auto"
+    min_windows: Annotated[int, Field(ge=16)] = 200
+    """Fewer healthy windows than this train nothing."""
+
+
+class FleetConfig(Table):
+    """`[[fleet]]`: assets that share sensors and settings."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    interval: Annotated[Span, Field(ge=timedelta(milliseconds=1))]
+    """The sampling grid: each reading falls into the nearest cell."""
+    topics: Names | None = None
+    """Left out: all of [kafka] topics."""
+    assets: Names = ("*",)
+    """Names or globs. The first fleet that takes an asset has it."""
+    sensors: Names | None = None
+    """Left out: learnt from the first readings."""
+    window: Annotated[int, Field(ge=4, le=4096)] = 64
+    """Length in cells."""
+    stride: Annotated[int, Field(ge=1)] = 1
+    """Cells between the starts of two windows."""
+    lateness: Annotated[Duration, Field(default_factory=lambda data: data["interval"])]
+    """How long a window waits for missing readings, in event time. Left out: one interval."""
+    max_gap: Annotated[Duration, Field(default_factory=lambda data: data["window"] // 8 * data["interval"])]
+    """A window with a longer hole is not scored. Left out: an eighth of the window."""
+    model: ModelConfig = ModelConfig()
+    alerts: AlertConfig = AlertConfig()
+    retrain: RetrainConfig = RetrainConfig()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        wrong = {}
+        span = format_duration(self.window * self.interval)
+        if self.stride > self.window:
+            wrong["stride"] = f"leaves readings out; use at most the window, {self.window}"
+        if self.max_gap >= self.window * self.interval:
+            wrong["max_gap"] = f"is as long as the window itself ({span}); use less"
+        if self.alerts.budget.within(self.stride * self.interval) >= 1:
+            wrong["alerts.budget"] = "allows a false alarm in every window; use fewer"
+        n_assets = len(self.assets) if not any(is_glob(name) for name in self.assets) else None
+        needed = 1 if n_assets is None else -(-self.retrain.min_windows // n_assets)
+        if self.windows_in_history < needed:
+            enough = ((needed - 1) * self.stride + self.window) * self.interval
+            has = f"holds {self.windows_in_history} windows of {self.window} × {format_duration(self.interval)}"
+            wrong["retrain.history"] = f'{has} per asset, {needed} are needed; use "{format_duration(enough)}" or more'
+        refuse(wrong)
+        return self
+
+    def takes(self, asset: str) -> bool:
+        """Say whether the asset's name is one of this fleet's."""
+        return any(fnmatchcase(asset, pattern) for pattern in self.assets)
+
+    @property
+    def interval_us(self) -> int:
+        return self.interval // timedelta(microseconds=1)
+
+    @property
+    def length(self) -> int:
+        """Cells of a window."""
+        return self.window
+
+    @property
+    def lateness_cells(self) -> int:
+        return -(-self.lateness // self.interval)
+
+    @property
+    def max_gap_cells(self) -> int:
+        return self.max_gap // self.interval
+
+    @property
+    def windows_in_history(self) -> int:
+        """Windows that one asset without gaps has within `retrain.history`."""
+        return max(0, (self.retrain.history // self.interval - self.window) // self.stride + 1)
+
+
+class LogConfig(Table):
+    """`[log]`."""
+
+    level: Annotated[str, one_of(LOG_LEVELS)] = "info"
+    format: Annotated[str, one_of(LOG_FORMATS)] = "auto"
+    """auto: coloured lines on a terminal, JSON elsewhere."""
+
+
+class Config(Table):
+    """The whole of monitor.toml."""
+
+    kafka: KafkaConfig
+    fleet: Annotated[tuple[FleetConfig, ...], Field(min_length=1)]
+    store: StoreConfig = Field(default_factory=dict, validate_default=True)  # type: ignore[arg-type]  # resolved against the folder
+    log: LogConfig = LogConfig()
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    """Where models are trained and scored: auto, cpu, cuda, cuda:0, mps."""
+
+    _path: Path | None = PrivateAttr(None)
+
+    @property
+    def path(self) -> Path | None:
+        """The file this came from; None when it was made in memory."""
+        return self._path
+
+    @property
+    def fleets(self) -> tuple[FleetConfig, ...]:
+        return self.fleet
+
+    def topics_of(self, fleet: FleetConfig) -> tuple[str, ...]:
+        """Name the topics a fleet reads."""
+        return fleet.topics or self.kafka.topics
+
+
+def is_glob(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _folder(info: ValidationInfo) -> Path:
+    context: dict[str, Any] = info.context or {}
+    folder = context.get("folder")
+    return folder if isinstance(folder, Path) else Path.cwd()

@@ -1,0 +1,150 @@
+"""The small languages a setting may be written in.
+
+Enters: what stood in the file or the environment. Leaves: a typed value, or ValueError with a sentence that
+says what to write instead. Law: a number never stands without its unit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+_UNIT = {
+    "us": timedelta(microseconds=1),
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)\s*")
+_DURATION_HELP = 'write a number and a unit: "500ms", "10s", "10m", "1h30m", "1d", "2w"'
+
+_PERIOD = {"minute": "1m", "hour": "1h", "day": "1d", "week": "1w", "month": "30d", "year": "365d"}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/|per)\s*(\S.*)")
+_CONFIRM = re.compile(r"(\d+)\s*(?:of|/)\s*(\d+)")
+
+
+def parse_duration(value: object) -> timedelta:
+    """Read "500ms", "10m", "1h30m", "90d"."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError(f'a duration needs its unit; did you mean "{value}s"?')
+    text = value.strip() if isinstance(value, str) else ""
+    total, at = timedelta(), 0
+    while part := _DURATION.match(text, at):
+        try:
+            total += float(part[1]) * _UNIT[part[2]]
+        except OverflowError:
+            raise ValueError("is longer than any history") from None
+        at = part.end()
+    if not text or at != len(text):
+        raise ValueError(f"is not a duration; {_DURATION_HELP}")
+    return total
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration in the words `parse_duration` reads: "1d12h", "10m", "250ms"."""
+    left, parts = value // timedelta(microseconds=1), []
+    for unit in ("d", "h", "m", "s", "ms", "us"):
+        n, left = divmod(left, _UNIT[unit] // timedelta(microseconds=1))
+        if n:
+            parts.append(f"{n}{unit}")
+    return "".join(parts) or "0s"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many per so long: "1/week"."""
+
+    count: float
+    per: timedelta
+
+    @classmethod
+    def parse(cls, value: object) -> Rate:
+        if isinstance(value, cls):
+            return value
+        match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError('is not a rate; write "1/week", "2/day" or "1/90d"')
+        try:
+            per = parse_duration(_PERIOD.get(match[2], match[2]))
+        except ValueError:
+            names = ", ".join(_PERIOD)
+            raise ValueError(f'is not a rate; after the slash stands {names} or a duration ("1/90d")') from None
+        rate = cls(float(match[1]), per)
+        if rate.count <= 0 or not rate.per:
+            raise ValueError("must be above zero")
+        return rate
+
+    def within(self, duration: timedelta) -> float:
+        """Say how many are allowed within `duration`."""
+        return self.count * (duration / self.per)
+
+    def __str__(self) -> str:
+        name = next((n for n, d in _PERIOD.items() if parse_duration(d) == self.per), format_duration(self.per))
+        return f"{self.count:g}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """`m` anomalous windows among the last `n`: "3 of 5"."""
+
+    m: int
+    n: int
+
+    @classmethod
+    def parse(cls, value: object) -> Confirm:
+        if isinstance(value, cls):
+            return value
+        match = _CONFIRM.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError('is not "m of n"; write "3 of 5": three anomalous windows among the last five')
+        m, n = int(match[1]), int(match[2])
+        if not 1 <= m <= n <= 1000:
+            raise ValueError(f'can never be met; write "{max(1, min(m, n))} of {max(m, n, 1)}" (1 ≤ m ≤ n ≤ 1000)')
+        return cls(m, n)
+
+    def __str__(self) -> str:
+        return f"{self.m} of {self.n}"
+
+
+def parse_names(value: object) -> object:
+    """Read one name, names separated by commas (as a variable has them), or a list."""
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",") if name.strip()]
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError("is empty; name at least one, or leave the key out")
+        if twice := sorted({str(name) for name in value if value.count(name) > 1}):
+            raise ValueError(f"names {', '.join(repr(name) for name in twice)} twice")
+    return value
+
+
+def resolve_url(url: str, folder: Path) -> str:
+    """Check a database URL; a relative SQLite path becomes absolute, seen from the configuration's folder."""
+    scheme, separator, rest = url.partition("://")
+    if scheme == "sqlite" and separator:
+        path = rest.partition("?")[0].removeprefix("/")
+        if not rest.startswith("/") or path in ("", ":memory:"):
+            raise ValueError('needs a file: "sqlite:///monitor.db" (relative) or "sqlite:////var/lib/monitor/monitor.db"')
+        return f"sqlite:///{(folder / path).resolve()}"
+    if scheme == "postgresql" and separator:
+        if not urlsplit(url).path.strip("/"):
+            raise ValueError('names no database; write "postgresql://user@host/database"')
+        return url
+    raise ValueError('is not offered; use "sqlite:///monitor.db" or "postgresql://user@host/database"')
+
+
+def mask_url(url: str) -> str:
+    """Hide the password of a database URL."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))
