@@ -1,0 +1,69 @@
+"""What the alert machine means: one asset's windows with their scores in, its alerts with every step out.
+
+The one law: only scored windows exist, in order of their end. Nothing is remembered between windows but what is
+written down here; each question is asked of the whole history again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass
+class Alert:
+    asset: str
+    opened_us: int
+    """End of the first anomalous window among those that confirmed it."""
+    closed_us: int | None = None
+    transitions: list[tuple[str, int]] = field(default_factory=list)
+    """(state, end of the window that caused it)."""
+    n_anomalous: int = 0
+    """Anomalous windows from opened_us on."""
+    peak_score: float = 0.0
+
+
+def expected_alerts(
+    asset: str, windows: Iterable[tuple[int, float | None]], confirm: tuple[int, int], recover: int
+) -> list[Alert]:
+    """Return the asset's alerts, given `(end_us, score)` of its windows in order; None and NaN = unscored."""
+    needed, among = confirm
+    scored = [(end_us, score) for end_us, score in windows if score is not None and not math.isnan(score)]
+    alerts: list[Alert] = []
+    episodes: list[list[int]] = []  # per alert: the first and the last place in `scored` that belong to it
+    n_normal = 0
+    for now, (end_us, score) in enumerate(scored):
+        alert = alerts[-1] if alerts and alerts[-1].closed_us is None else None
+        if alert is None:
+            recent = range(max(0, now - among + 1), now + 1)
+            anomalous = [place for place in recent if scored[place][1] >= 1]
+            if score < 1 or len(anomalous) < needed:
+                continue
+            closed_at = episodes[-1][1] if episodes else -1
+            opened_at = next(place for place in anomalous if place > closed_at)
+            alerts.append(Alert(asset, scored[opened_at][0], transitions=[("firing", end_us)]))
+            episodes.append([opened_at, now])
+            n_normal = 0
+            continue
+        episodes[-1][1] = now
+        if score >= 1:
+            if n_normal > 0:
+                alert.transitions.append(("firing", end_us))
+            n_normal = 0
+            continue
+        n_normal += 1
+        if n_normal == recover:  # one step per window: with recover = 1 nobody ever sees "recovering"
+            alert.transitions.append(("closed", end_us))
+            alert.closed_us = end_us
+        elif n_normal == 1:
+            alert.transitions.append(("recovering", end_us))
+
+    for alert, (first, last) in zip(alerts, episodes, strict=True):
+        scores = [score for _, score in scored[first : last + 1]]
+        alert.n_anomalous = sum(score >= 1 for score in scores)
+        alert.peak_score = max(scores)
+    return alerts

@@ -1,0 +1,318 @@
+"""What a record means: raw bytes in, readings out, or one stable word that says why not.
+
+A log is a list of `(offset, kafka_timestamp_us, key, value)` of one partition, in offset order. Only the standard
+library's JSON and msgspec's MessagePack are used; none of the engine's decoding. The one law: a record is taken
+whole or refused whole.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+import re
+import struct
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+RawRecord = tuple[int, int, bytes | None, bytes | None]
+"""(offset, Kafka's timestamp in µs or -1, key, value)."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ASSET_NAME = re.compile(r"[A-Za-z0-9_.:/ -]{1,128}")
+TIME_KEYS = ("ts", "timestamp", "time")
+ASSET_KEYS = ("asset", "asset_id")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRule:
+    """What the law needs to know of one fleet, in cells."""
+
+    name: str
+    sensors: tuple[str, ...]
+    interval_us: int
+    length: int
+    stride: int = 1
+    lateness_cells: int = 1
+    max_gap_cells: int = 0
+    assets: tuple[str, ...] = ("*",)
+    """Glob patterns; the first fleet that matches takes the asset."""
+    topics: tuple[str, ...] | None = None
+    """None = every topic."""
+    confirm: tuple[int, int] = (3, 5)
+    recover: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The fleets in the order of the configuration, and the limits on a record."""
+
+    fleets: tuple[FleetRule, ...]
+    max_record_bytes: int = 262_144
+    max_skew_us: int = 86_400_000_000
+
+    def fleet_of(self, asset: str, topic: str) -> FleetRule | None:
+        for fleet in self.fleets:
+            if fleet.topics is not None and topic not in fleet.topics:
+                continue
+            if any(fnmatch.fnmatchcase(asset, pattern) for pattern in fleet.assets):
+                return fleet
+        return None
+
+    def fleet(self, name: str) -> FleetRule:
+        return next(fleet for fleet in self.fleets if fleet.name == name)
+
+
+def rules_from(config: Any) -> Rules:
+    """Rules of a loaded `monitor.config.Config`; whole cells are worked out here again, not taken from there.
+
+    Every fleet must list its sensors: which sensors are *learnt* is not a function of one partition's log.
+    """
+    fleets = []
+    for fleet in config.fleet:
+        interval_us = _microseconds(fleet.interval)
+        if fleet.sensors is None:
+            raise ValueError(f"fleet {fleet.name}: the oracle needs listed sensors")
+        fleets.append(
+            FleetRule(
+                name=fleet.name,
+                sensors=tuple(fleet.sensors),
+                interval_us=interval_us,
+                length=fleet.window,
+                stride=fleet.stride,
+                lateness_cells=-(-_microseconds(fleet.lateness) // interval_us),
+                max_gap_cells=_microseconds(fleet.max_gap) // interval_us,
+                assets=tuple(fleet.assets),
+                topics=None if fleet.topics is None else tuple(fleet.topics),
+                confirm=(fleet.alerts.confirm.m, fleet.alerts.confirm.n),
+                recover=fleet.alerts.recover,
+            )
+        )
+    kafka = config.kafka
+    return Rules(tuple(fleets), kafka.max_record_bytes, _microseconds(kafka.max_skew))
+
+
+def _microseconds(span: timedelta) -> int:
+    return span // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One asset's values at one cell, as one record gave them."""
+
+    offset: int
+    fleet: str
+    asset: str
+    cell: int
+    values: list[float | None]
+    """In the order of the fleet's sensors; None = missing."""
+
+
+class Refused(Exception):
+    """The record goes to quarantine; the argument is the stable word of the reason."""
+
+    @property
+    def word(self) -> str:
+        return str(self.args[0])
+
+
+def cell_of(ts_us: int, interval_us: int) -> int:
+    """Return the nearest cell, half up."""
+    return (ts_us + interval_us // 2) // interval_us
+
+
+def readings_of(record: RawRecord, rules: Rules, topic: str = "") -> list[Reading] | None:
+    """Return the record's readings in its own order; None for a tombstone. Raises Refused."""
+    offset, kafka_us, key, value = record
+    if value is None:
+        return None
+    if len(value) > rules.max_record_bytes:
+        raise Refused("too_large")
+    body = _parse(value)
+    asset = _asset_of(body, key)
+    fleet = rules.fleet_of(asset, topic)
+    if fleet is None:
+        raise Refused("no_fleet")
+    times, rows = _times_and_rows(body, fleet)
+    if kafka_us >= 0 and any(ts_us > kafka_us + rules.max_skew_us for ts_us in times):
+        raise Refused("future")
+    readings = [
+        Reading(offset, fleet.name, asset, cell_of(ts_us, fleet.interval_us), row)
+        for ts_us, row in zip(times, rows, strict=True)
+        if any(number is not None for number in row)  # a row of a block without any value is a gap, not a reading
+    ]
+    if not readings:
+        raise Refused("empty")
+    return readings
+
+
+def _parse(value: bytes) -> dict[str, Any]:
+    """First byte decides: a MessagePack map, else JSON."""
+    first = value[0] if value else 0
+    if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF):
+        try:
+            body = msgspec.msgpack.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Refused("not_msgpack") from None
+    else:
+        try:
+            body = json.loads(value.decode("utf-8"))  # NaN and 1e999 become floats here, and are refused as values
+        except (ValueError, RecursionError):
+            raise Refused("not_json") from None
+    if not isinstance(body, dict):
+        raise Refused("wrong_type")
+    return body
+
+
+def _asset_of(body: dict[str, Any], key: bytes | None) -> str:
+    name = next((body[word] for word in ASSET_KEYS if body.get(word) is not None), None)
+    if name is None:
+        if not key:
+            raise Refused("missing_asset")
+        try:
+            name = key.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Refused("bad_asset") from None
+    if not isinstance(name, str):
+        raise Refused("wrong_type")
+    if not ASSET_NAME.fullmatch(name):
+        raise Refused("bad_asset")
+    return name
+
+
+def _times_and_rows(body: dict[str, Any], fleet: FleetRule) -> tuple[list[int], list[list[float | None]]]:
+    """Tell the three wire forms apart; return event times in µs and one row of values for each."""
+    sensors = body.get("sensors")
+    ts = next((body[word] for word in TIME_KEYS if body.get(word) is not None), None)
+    is_block = isinstance(ts, list) or (ts is None and "start" in body)
+    if ts is None and "start" not in body:
+        raise Refused("missing_ts")
+
+    if isinstance(sensors, list):  # form 3: names, and raw float32
+        raw = body.get("values")
+        if not isinstance(raw, bytes) or not sensors or len(raw) % (4 * len(sensors)):
+            raise Refused("block_shape")
+        n_rows = len(raw) // (4 * len(sensors))
+        times = _times(body, ts, n_rows)
+        where = [_sensor_index(name, fleet) for name in sensors]
+        flat = struct.unpack(f"<{n_rows * len(sensors)}f", raw)
+        rows = []
+        for number in range(n_rows):
+            row: list[float | None] = [None] * len(fleet.sensors)
+            for place, value in zip(where, flat[number * len(sensors) : (number + 1) * len(sensors)], strict=True):
+                if math.isinf(value):
+                    raise Refused("not_finite")
+                if not math.isnan(value):  # NaN in the raw floats is how this form says "missing"
+                    row[place] = value
+            rows.append(row)
+        return times, rows
+
+    if is_block:  # form 2: one list per sensor
+        if not isinstance(sensors, dict) or not sensors:
+            raise Refused("block_shape")
+        columns = {}
+        for name, column in sensors.items():
+            if not isinstance(column, list):
+                raise Refused("block_shape")
+            columns[_sensor_index(name, fleet)] = [_number(value) for value in column]
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) != 1:
+            raise Refused("block_shape")
+        (n_rows,) = lengths
+        times = _times(body, ts, n_rows)
+        return times, [
+            [columns[place][number] if place in columns else None for place in range(len(fleet.sensors))]
+            for number in range(n_rows)
+        ]
+
+    # form 1: one reading, with `sensors` or flat
+    if "sensors" in body:
+        if not isinstance(sensors, dict):
+            raise Refused("wrong_type")
+        fields = sensors
+    else:
+        reserved = {*TIME_KEYS, *ASSET_KEYS}
+        fields = {
+            name: value
+            for name, value in body.items()
+            if name not in reserved and not isinstance(value, str | list | dict | bytes)  # metadata beside the values
+        }
+    row = [None] * len(fleet.sensors)
+    for name, value in fields.items():
+        row[_sensor_index(name, fleet)] = _number(value)
+    return [_time_us(ts)], [row]
+
+
+def _times(body: dict[str, Any], ts: Any, n_rows: int) -> list[int]:
+    if ts is not None:
+        if not isinstance(ts, list) or len(ts) != n_rows:
+            raise Refused("block_shape")
+        return [_time_us(one) for one in ts]
+    interval = body.get("interval")
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 < interval < math.inf:
+        raise Refused("block_shape")
+    start_us = _time_us(body["start"])
+    return [start_us + round(Fraction(interval) * 1_000_000 * number) for number in range(n_rows)]
+
+
+def _sensor_index(name: Any, fleet: FleetRule) -> int:
+    if not isinstance(name, str):
+        raise Refused("wrong_type")
+    if name not in fleet.sensors:
+        raise Refused("unknown_sensor")
+    return fleet.sensors.index(name)
+
+
+def _number(value: Any) -> float | None:
+    """Return the value as float32 holds it; None = missing."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refused("wrong_type")
+    try:
+        (number,) = struct.unpack("<f", struct.pack("<f", value))
+    except OverflowError:
+        raise Refused("not_finite") from None
+    if not math.isfinite(number):
+        raise Refused("not_finite")
+    return float(number)
+
+
+def _time_us(value: Any) -> int:
+    """ISO 8601 (naive = UTC), or a number whose size tells seconds, ms, µs, ns."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise Refused("bad_ts") from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return (moment - EPOCH) // timedelta(microseconds=1)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Refused("bad_ts")
+    size = abs(value)
+    us_per_unit = (
+        Fraction(1, 1000) if size >= 1e17
+        else Fraction(1) if size >= 1e14
+        else Fraction(1000) if size >= 1e11
+        else Fraction(1_000_000)
+    )  # fmt: skip
+    return round(Fraction(value) * us_per_unit)
+
+
+def read_log(
+    log: Iterable[RawRecord], rules: Rules, topic: str = ""
+) -> Iterable[tuple[int, list[Reading] | str | None]]:
+    """Yield per record: its offset and its readings, the word it is refused with, or None for a tombstone."""
+    for record in log:
+        try:
+            yield record[0], readings_of(record, rules, topic)
+        except Refused as refused:
+            yield record[0], refused.word

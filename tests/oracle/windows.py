@@ -1,0 +1,189 @@
+"""What the grid means: a partition's raw log in; its windows, the fate of every record, and the counts out.
+
+First each reading is judged in log order (late, first value wins, duplicate). Then, once, at the end of the log,
+each asset's windows are walked in order of their start. That is enough, and simpler than what an engine must do:
+a closed window can get no more values (its cells are all late by then) and a complete one needs none, so what a
+window holds at the end of the log is what it held when it was emitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from tests.oracle.log import read_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tests.oracle.log import FleetRule, RawRecord, Reading, Rules
+
+Fate = Literal["accepted", "late", "duplicate"]
+WindowKey = tuple[str, int]
+"""(asset, start in µs)."""
+WindowFacts = tuple[int, int, int]
+"""(n_present, first_offset, last_offset)."""
+
+
+@dataclass(slots=True)
+class Cell:
+    """What one asset holds at one instant of the grid."""
+
+    values: list[float | None]
+    first_offset: int
+    last_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    asset: str
+    start: int
+    """First cell."""
+    n_present: int
+    first_offset: int
+    last_offset: int
+
+
+@dataclass
+class Lane:
+    """One fleet in one partition: its own watermark, its own windows."""
+
+    rule: FleetRule
+    max_cell: int | None = None
+    cells: dict[str, dict[int, Cell]] = field(default_factory=dict)
+    first_cell: dict[str, int] = field(default_factory=dict)
+    """The asset's first accepted cell, in log order."""
+
+    def take(self, reading: Reading) -> Fate:
+        if self.max_cell is not None and reading.cell < self.max_cell - self.rule.lateness_cells:
+            return "late"
+        held = self.cells.setdefault(reading.asset, {})
+        cell = held.get(reading.cell)
+        if cell is None:
+            held[reading.cell] = Cell(list(reading.values), reading.offset, reading.offset)
+        else:
+            is_new = False
+            for place, value in enumerate(reading.values):
+                if value is not None and cell.values[place] is None:  # the first finite value wins
+                    cell.values[place] = value
+                    is_new = True
+            if not is_new:
+                return "duplicate"
+            cell.first_offset = min(cell.first_offset, reading.offset)
+            cell.last_offset = max(cell.last_offset, reading.offset)
+        self.max_cell = reading.cell if self.max_cell is None else max(self.max_cell, reading.cell)
+        self.first_cell.setdefault(reading.asset, reading.cell)
+        return "accepted"
+
+    def windows(self) -> Iterator[Window]:
+        """Yield, asset by asset and in order of start, the windows emitted up to here."""
+        for asset in self.cells:
+            yield from self._windows_of(asset)
+
+    def _windows_of(self, asset: str) -> Iterator[Window]:
+        rule, held = self.rule, self.cells[asset]
+        assert self.max_cell is not None  # the asset has an accepted reading
+        start = first_candidate(self.first_cell[asset], rule)
+        while True:
+            present = [held[cell] for cell in range(start, start + rule.length) if cell in held]
+            is_complete = len(present) == rule.length and all(None not in cell.values for cell in present)
+            is_closed = self.max_cell - rule.lateness_cells >= start + rule.length
+            if not is_complete and not is_closed:
+                return  # and nothing after it: windows leave in order
+            if is_complete or (present and longest_gap(held, start, rule.length) <= rule.max_gap_cells):
+                yield Window(
+                    asset,
+                    start,
+                    len(present),
+                    min(cell.first_offset for cell in present),
+                    max(cell.last_offset for cell in present),
+                )
+            start += rule.stride
+
+    def values(self, window: Window) -> list[list[float | None]]:
+        """Return the window's values, cell by cell, in the order of the sensors."""
+        held, nothing = self.cells[window.asset], [None] * len(self.rule.sensors)
+        return [
+            list(held[cell].values) if cell in held else list(nothing)
+            for cell in range(window.start, window.start + self.rule.length)
+        ]
+
+
+def first_candidate(first_cell: int, rule: FleetRule) -> int:
+    """Return the smallest multiple of stride whose window reaches past the asset's first accepted cell."""
+    start = (first_cell // rule.stride) * rule.stride
+    while start + rule.length <= first_cell:
+        start += rule.stride
+    while start - rule.stride + rule.length > first_cell:
+        start -= rule.stride
+    return start
+
+
+def longest_gap(held: dict[int, Cell], start: int, length: int) -> int:
+    """Return the longest run of cells without any sensor, runs at either end included."""
+    longest = run = 0
+    for cell in range(start, start + length):
+        run = 0 if cell in held else run + 1
+        longest = max(longest, run)
+    return longest
+
+
+@dataclass
+class Judgement:
+    """All that a partition's log makes true."""
+
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    """By fleet."""
+    windows: dict[WindowKey, WindowFacts] = field(default_factory=dict)
+    fleet_of: dict[str, str] = field(default_factory=dict)
+    """Asset → fleet, of every asset with an accepted reading."""
+    quarantine: dict[int, str] = field(default_factory=dict)
+    """Offset → stable word of the reason; late records too."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Records by fate (records, accepted, quarantined, late, duplicate, tombstones), then `readings` used."""
+
+
+def judge(log: Iterable[RawRecord], rules: Rules, topic: str = "") -> Judgement:
+    """Apply the law to a log, record by record.
+
+    A record with a late reading counts as late, although its other readings are used; else one with a reading that
+    was used counts as accepted; else it is a duplicate.
+    """
+    verdict = Judgement()
+    counts = dict.fromkeys(("records", "accepted", "quarantined", "late", "duplicate", "tombstones", "readings"), 0)
+    for offset, found in read_log(log, rules, topic):
+        counts["records"] += 1
+        if found is None:
+            counts["tombstones"] += 1
+        elif isinstance(found, str):
+            counts["quarantined"] += 1
+            verdict.quarantine[offset] = found
+        else:
+            fates = []
+            for reading in found:
+                lane = verdict.lanes.setdefault(reading.fleet, Lane(rules.fleet(reading.fleet)))
+                fates.append(lane.take(reading))
+            counts["readings"] += fates.count("accepted")
+            if "late" in fates:
+                counts["late"] += 1
+                verdict.quarantine[offset] = "late"
+            elif "accepted" in fates:
+                counts["accepted"] += 1
+            else:
+                counts["duplicate"] += 1
+    for lane in verdict.lanes.values():
+        for window in lane.windows():
+            key = (window.asset, window.start * lane.rule.interval_us)
+            verdict.windows[key] = (window.n_present, window.first_offset, window.last_offset)
+        for asset in lane.cells:
+            verdict.fleet_of[asset] = lane.rule.name
+    verdict.counts = counts
+    return verdict
+
+
+def expected_windows(log: Iterable[RawRecord], rules: Rules, topic: str = "") -> dict[WindowKey, WindowFacts]:
+    return judge(log, rules, topic).windows
+
+
+def expected_quarantine(log: Iterable[RawRecord], rules: Rules, topic: str = "") -> dict[int, str]:
+    return judge(log, rules, topic).quarantine
