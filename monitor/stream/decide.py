@@ -1,0 +1,195 @@
+"""Scores in, alert changes out. Pure: state in, state out, driven by event time alone, so a replay alerts as live did.
+
+An asset's alert lives `pending → firing → recovering → closed`:
+
+- *pending*: an anomalous window, but not yet `m` among the asset's last `n` scored windows (`confirm = "m of n"`);
+- *firing*: the m-th came. The alert opens, dated back to the end of the first anomalous window among those n;
+- *recovering*: a normal window came; an anomalous one makes it fire again;
+- *closed*: `recover` normal windows in a row.
+
+Unscored windows are no evidence either way: they neither confirm nor recover. Peak score and sensors count from the
+window that fired. The state is a function of an asset's last `n` or `recover` scored verdicts and its open alert, so
+a restart restores it from the database (`Decider.restore`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monitor.types import AlertChange, AlertState, Blame, Scores, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from monitor.types import Bool, Int64
+
+CRITICAL_SCORE = 3.0
+"""An alert whose peak reaches three times the threshold is critical: beyond what a badly placed threshold explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPolicy:
+    """How many verdicts make an alert, and how many end it."""
+
+    confirm: int
+    """m anomalous windows …"""
+    among: int
+    """… among the last n scored ones."""
+    recover: int
+    """Normal scored windows in a row that close it."""
+
+    @property
+    def memory(self) -> int:
+        """How many of an asset's last scored verdicts the decision depends on."""
+        return max(self.among, self.recover)
+
+
+@dataclass(frozen=True, slots=True)
+class PastVerdict:
+    """A scored window's verdict, as the database remembers it."""
+
+    end_us: int
+    is_anomalous: bool
+
+
+class Decider:
+    """The alert state of one lane. Assets without a recent anomaly and without an open alert cost no memory."""
+
+    def __init__(self, fleet: str, policy: AlertPolicy) -> None:
+        self.fleet = fleet
+        self.policy = policy
+        self._episodes: dict[int, _Episode] = {}
+
+    def decide(self, scores: Scores, end_us: Int64) -> list[AlertChange]:
+        """Return the alert changes that these windows cause, per asset in event order. `end_us`: [N], window ends."""
+        scored = ~np.isnan(scores.score)
+        is_anomalous = scored & (scores.score >= 1.0)
+        rows = self._interesting(scores.windows.asset, scored, is_anomalous)
+        changes: list[AlertChange] = []
+        last_of: dict[int, int] = {}
+        for row in rows.tolist():
+            asset = int(scores.windows.asset[row])
+            episode = self._episodes.get(asset)
+            if episode is None:
+                episode = self._episodes[asset] = _Episode(deque(maxlen=self.policy.memory))
+            seen = PastVerdict(int(end_us[row]), bool(is_anomalous[row]))
+            change = self._step(episode, asset, seen, scores, row)
+            if episode.is_over:
+                del self._episodes[asset]
+            if change is None:
+                continue
+            last = last_of.get(asset)
+            if last is not None and not (change.is_transition or changes[last].is_transition):
+                changes[last] = change  # of several updates in one batch the last says it all
+            else:
+                last_of[asset] = len(changes)
+                changes.append(change)
+        return changes
+
+    def restore(
+        self, asset: int, recent: Iterable[PastVerdict], open_alert: AlertChange | None, closed_us: int | None
+    ) -> None:
+        """Take up an asset where the database left it.
+
+        `recent`: its last scored verdicts, oldest first. `closed_us`: when its last closed alert closed.
+        """
+        episode = _Episode(deque(recent, maxlen=self.policy.memory), open_alert)
+        if closed_us is not None:
+            episode.closed_us = closed_us
+        if not episode.is_over:
+            self._episodes[asset] = episode
+
+    def _interesting(self, asset: Int64, scored: Bool, is_anomalous: Bool) -> Int64:
+        """Rows that can change anything: scored windows of assets that are, or become, suspicious."""
+        suspicious = np.union1d(asset[is_anomalous], np.fromiter(self._episodes, dtype=np.int64))
+        if not len(suspicious):
+            return np.empty(0, dtype=np.int64)
+        return np.flatnonzero(scored & np.isin(asset, suspicious)).astype(np.int64)
+
+    def _step(self, episode: _Episode, asset: int, seen: PastVerdict, scores: Scores, row: int) -> AlertChange | None:
+        episode.recent.append(seen)
+        if episode.alert is None:
+            if seen.is_anomalous and episode.n_anomalous(self.policy.among) >= self.policy.confirm:
+                episode.alert = self._fire(episode, asset, seen, scores, row)
+            return episode.alert
+        episode.alert = change = self._follow(episode.alert, episode, seen, scores, row)
+        if change.state is AlertState.CLOSED:
+            episode.alert = None
+        # A recovering alert that sees one more normal window has not changed.
+        return change if change.is_transition or seen.is_anomalous else None
+
+    def _fire(self, episode: _Episode, asset: int, seen: PastVerdict, scores: Scores, row: int) -> AlertChange:
+        evidence = [past for past in episode.last(self.policy.among) if past.is_anomalous]
+        evidence = [past for past in evidence if past.end_us > episode.closed_us]
+        peak = float(scores.score[row])
+        return AlertChange(
+            fleet=self.fleet,
+            asset=asset,
+            opened_us=evidence[0].end_us,
+            at_us=seen.end_us,
+            state=AlertState.FIRING,
+            severity=_severity(peak),
+            peak_score=peak,
+            peak_us=seen.end_us,
+            n_anomalous=len(evidence),
+            blame=scores.blame.get(row, ()),
+            version=scores.version[row] or "",
+        )
+
+    def _follow(
+        self, alert: AlertChange, episode: _Episode, seen: PastVerdict, scores: Scores, row: int
+    ) -> AlertChange:
+        if not seen.is_anomalous:
+            closes = episode.n_normal_in_a_row() >= self.policy.recover
+            state = AlertState.CLOSED if closes else AlertState.RECOVERING
+            if closes:
+                episode.closed_us = seen.end_us
+            return replace(alert, at_us=seen.end_us, state=state, is_transition=state is not alert.state)
+        alert = replace(
+            alert,
+            at_us=seen.end_us,
+            state=AlertState.FIRING,
+            n_anomalous=alert.n_anomalous + 1,
+            is_transition=alert.state is not AlertState.FIRING,
+        )
+        peak = float(scores.score[row])
+        if peak <= alert.peak_score:
+            return alert
+        blame: tuple[Blame, ...] = scores.blame.get(row, ())
+        return replace(alert, peak_score=peak, peak_us=seen.end_us, blame=blame, severity=_severity(peak))
+
+
+@dataclass(slots=True)
+class _Episode:
+    """One asset's recent verdicts and its open alert."""
+
+    recent: deque[PastVerdict]
+    alert: AlertChange | None = None
+    closed_us: int = -1
+    """End of the window that closed the last alert: older evidence fired once already."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.alert is None and not any(past.is_anomalous for past in self.recent)
+
+    def last(self, n: int) -> list[PastVerdict]:
+        return list(self.recent)[-n:]
+
+    def n_anomalous(self, among: int) -> int:
+        return sum(past.is_anomalous for past in self.last(among))
+
+    def n_normal_in_a_row(self) -> int:
+        count = 0
+        for past in reversed(self.recent):
+            if past.is_anomalous:
+                break
+            count += 1
+        return count
+
+
+def _severity(peak: float) -> Severity:
+    return Severity.CRITICAL if peak >= CRITICAL_SCORE else Severity.WARNING
