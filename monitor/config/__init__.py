@@ -8,26 +8,32 @@ Law: defaults < file < environment, and nothing is guessed: an unknown key is an
     values.py     the small languages: "10m", "3 of 5", "1/week", "sqlite:///monitor.db"
     loading.py    file and environment → tree
     problems.py   what was wrong → sentences, with the nearest valid name
+
+The names below are loaded when first used: pydantic costs 0.15 s, and `monitor alerts list` needs only `store_url`.
 """
 
 from __future__ import annotations
 
-from monitor.config.loading import DEFAULT_FILE, ENV_FILE, ENV_PREFIX, load, parse
-from monitor.config.tree import (
-    ARCHITECTURES,
-    FORMATS,
-    OBJECTIVES,
-    SCOPES,
-    AlertConfig,
-    Config,
-    FleetConfig,
-    KafkaConfig,
-    LogConfig,
-    ModelConfig,
-    RetrainConfig,
-    StoreConfig,
-)
-from monitor.config.values import Confirm, Rate, format_duration, parse_duration
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monitor.config.loading import DEFAULT_FILE, ENV_FILE, ENV_PREFIX, load, parse, store_url
+    from monitor.config.tree import (
+        ARCHITECTURES,
+        FORMATS,
+        OBJECTIVES,
+        SCOPES,
+        AlertConfig,
+        Config,
+        FleetConfig,
+        KafkaConfig,
+        LogConfig,
+        ModelConfig,
+        RetrainConfig,
+        StoreConfig,
+    )
+    from monitor.config.values import Confirm, Rate, format_duration, mask_url, parse_duration
 
 __all__ = [
     "ARCHITECTURES",
@@ -49,6 +55,18 @@ __all__ = [
     "StoreConfig",
     "format_duration",
     "load",
+    "mask_url",
     "parse",
     "parse_duration",
+    "store_url",
 ]
+
+_LOADING = {"DEFAULT_FILE", "ENV_FILE", "ENV_PREFIX", "load", "parse", "store_url"}
+_VALUES = {"Confirm", "Rate", "format_duration", "mask_url", "parse_duration"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "loading" if name in _LOADING else "values" if name in _VALUES else "tree"
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

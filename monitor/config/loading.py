@@ -14,15 +14,14 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from monitor.config.problems import Problem, across, from_pydantic, model_at, nearest, spell, variable
-from monitor.config.tree import Config
-from monitor.config.values import mask_url
+from monitor.config.values import mask_url, resolve_url
 from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from monitor.config.problems import Problem
+    from monitor.config.tree import Config
 
 DEFAULT_FILE = "monitor.toml"
 ENV_PREFIX = "MONITOR_"
@@ -33,16 +32,36 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     """Read the configuration. Raises ConfigError with all problems, one per line."""
     environ = os.environ if environ is None else environ
     file = Path(path or environ.get(ENV_FILE) or DEFAULT_FILE)
+    tree = _read(file)
+    return parse(tree, source=file, environ=environ, is_public=bool(file.stat().st_mode & stat.S_IRWXO))
+
+
+def store_url(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """Read nothing but where the database is: quick, and it works while another table has an error."""
+    environ = os.environ if environ is None else environ
+    file = Path(path or environ.get(ENV_FILE) or DEFAULT_FILE)
+    name = f"{ENV_PREFIX}STORE__URL"
+    store = _read(file).get("store", {})
+    url = environ.get(name) or (store.get("url") if isinstance(store, dict) else None) or "sqlite:///monitor.db"
     try:
-        tree = tomllib.loads(file.read_text("utf-8"))
-        is_public = bool(stat.S_IMODE(file.stat().st_mode) & stat.S_IRWXO)
+        if f"{name}_FILE" in environ:
+            url = Path(environ[f"{name}_FILE"]).read_text("utf-8").strip()
+        return resolve_url(str(url), file.parent.resolve())
+    except ValueError as error:
+        raise ConfigError(f"{file} has one problem\n  store.url: (hidden) {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{name}_FILE names a file that cannot be read: {error}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no file {file}; name one with -c or ${ENV_FILE}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not TOML: {error}") from error
-    return parse(tree, source=file, environ=environ, is_public=is_public)
 
 
 def parse(
@@ -56,10 +75,16 @@ def parse(
 
     `is_public`: everybody on the machine can read the source, so it may hold no password.
     """
+    from pydantic import ValidationError
+
+    from monitor.config.problems import across, from_pydantic
+    from monitor.config.tree import Config
+
     problems: list[Problem] = list(_exposed(tree)) if is_public else []
     origin: dict[str, str] = {}
-    for name, value in (environ or {}).items():
-        problems += _overlay(tree, origin, name, value)
+    for name in sorted(environ or ()):
+        if name.startswith(ENV_PREFIX) and name != ENV_FILE:
+            problems += _overlay(tree, origin, name, (environ or {})[name])
     folder = (source.parent if source else Path()).resolve()
     config = None
     try:
@@ -68,20 +93,27 @@ def parse(
         problems += from_pydantic(error)
     problems += across(tree)
     if config is None or problems:
-        lines = []
-        for path, sentence in problems:
-            key = spell(path)
-            lines.append(f"{key}: {sentence}" + (f" (from {origin[key]})" if key in origin else ""))
-        what = f"{source or 'it'} has {'one problem' if len(lines) == 1 else f'{len(lines)} problems'}"
-        raise ConfigError("\n  ".join([what, *lines]))
+        raise ConfigError(_report(problems, source, origin))
     config._path = source.resolve() if source else None
     return config
 
 
+def _report(problems: list[Problem], source: Path | None, origin: Mapping[str, str]) -> str:
+    """List the problems in the order of the settings, each with the variable that it came from."""
+    from monitor.config.problems import place, spell
+
+    lines = []
+    for path, sentence in sorted(problems, key=lambda problem: place(problem[0])):
+        key = spell(path)
+        lines.append(f"{key}: {sentence}" + (f" (from {origin[key]})" if key in origin else ""))
+    count = "one problem" if len(lines) == 1 else f"{len(lines)} problems"
+    return "\n  ".join([f"{source or 'it'} has {count}", *dict.fromkeys(lines)])
+
+
 def _overlay(tree: dict[str, Any], origin: dict[str, str], name: str, value: str) -> Iterator[Problem]:
-    """Write one variable into the tree. Others' MONITOR_ variables (Kubernetes makes MONITOR_SERVICE_HOST) are left alone."""
-    if not name.startswith(ENV_PREFIX) or name == ENV_FILE:
-        return
+    """Write one variable into the tree. Other programs' are left alone: Kubernetes makes MONITOR_SERVICE_HOST."""
+    from monitor.config.problems import model_at, nearest, spell, variable
+
     path = tuple(int(part) if part.isdigit() else part for part in name.removeprefix(ENV_PREFIX).lower().split("__"))
     if len(path) == 1:
         word = str(path[0])

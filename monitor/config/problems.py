@@ -7,9 +7,7 @@ Law: no secret is ever part of a sentence.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +16,8 @@ from monitor.config.tree import Config, is_glob
 from monitor.config.values import format_duration, parse_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from pydantic_core import ErrorDetails
 
 SECRET = frozenset({"password", "url"})
@@ -45,11 +45,14 @@ _WANTED = {
 
 def nearest(name: str, valid: Sequence[str]) -> str | None:
     """Find the valid name that was probably meant."""
+    from difflib import get_close_matches  # 10 ms, and only for the unlucky
+
     found = get_close_matches(name.lower(), valid, n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def quoted(names: Sequence[str]) -> str:
+    """List names as they are written in the file."""
     return ", ".join(f'"{name}"' for name in names)
 
 
@@ -61,16 +64,27 @@ def spell(path: Path_) -> str:
     return text
 
 
+def place(path: Path_) -> tuple[int, int]:
+    """Where a path stands among the settings, to sort by."""
+    sections = list(Config.model_fields)
+    section = sections.index(str(path[0])) if path and path[0] in sections else -1
+    return section, path[1] if len(path) > 1 and isinstance(path[1], int) else -1
+
+
 def from_pydantic(error: ValidationError) -> Iterator[Problem]:
+    """Translate each of pydantic's errors."""
     for detail in error.errors(include_url=False):
         path = detail["loc"]
         if detail["type"] == "several":
-            context = detail["ctx"]
-            for key, sentence in context["problems"].items():
-                where = (*path, *key.split("."))
-                yield where, sentence if sentence.startswith("missing") else f"{_shown(where, _dig(detail['input'], key))} {sentence}".strip()
-        elif detail["type"] != "default_factory_not_called":  # a default that follows from a setting already reported
+            for key, sentence in detail["ctx"]["problems"].items():
+                yield (*path, *key.split(".")), sentence
+        elif not _is_echo(detail):
             yield path, _sentence(detail)
+
+
+def _is_echo(detail: ErrorDetails) -> bool:
+    """Whether it repeats what is reported already: a default made from, a list short of, something bad."""
+    return detail["type"] == "default_factory_not_called" or (detail["type"] == "too_short" and bool(detail["input"]))
 
 
 def _sentence(detail: ErrorDetails) -> str:
@@ -86,12 +100,12 @@ def _sentence(detail: ErrorDetails) -> str:
         return f"missing; set it in the file{'' if 'fleet' in path else f' or as {variable(path)}'}"
     if kind == "not_offered":
         meant, offered = nearest(str(detail["input"]), context["offered"]), quoted(context["offered"])
-        return f'{value} is not offered; ' + (f'did you mean "{meant}"? Offered: {offered}' if meant else f"use {offered}")
+        return f"{value} is not offered; " + (f'did you mean "{meant}" of {offered}?' if meant else f"use {offered}")
     if kind == "string_pattern_mismatch":
         return f"{value} {_PATTERN_HELP.get(key, 'is not valid')}"
     if kind == "value_error":
         return f"{value} {context['error']}".strip()
-    if key == "fleet" and kind in ("tuple_type", "too_short"):
+    if key == "fleet" and kind == "tuple_type":
         return "needs double brackets: write [[fleet]], once for each fleet"
     for limit, words in _LIMIT.items():
         if limit in context:
@@ -99,13 +113,13 @@ def _sentence(detail: ErrorDetails) -> str:
             bound = format_duration(bound) if isinstance(bound, timedelta) else bound
             return f"{value} is out of range; use {words} {bound}"
     if kind in ("too_short", "string_too_short"):
-        return "is empty"
+        return "is empty; add at least one [[fleet]] table" if key == "fleet" else "is empty"
     wanted = _WANTED.get(kind.partition("_")[0], "")
     return f"{value} is not {wanted}" if wanted else f"{value}: {detail['msg']}"
 
 
 def across(tree: Mapping[str, Any]) -> Iterator[Problem]:
-    """Find what is wrong between tables. Reads the raw tree, so that it speaks even when a table has errors of its own."""
+    """Find what is wrong between tables. Reads the raw tree: it speaks even when a table has errors of its own."""
     kafka, fleets = tree.get("kafka"), tree.get("fleet")
     known = _names(kafka.get("topics")) if isinstance(kafka, dict) else []
     tables = [(i, f) for i, f in enumerate(fleets)] if isinstance(fleets, list) else []
@@ -114,21 +128,20 @@ def across(tree: Mapping[str, Any]) -> Iterator[Problem]:
     for i, table in tables:
         name, topics = table.get("name"), _names(table.get("topics"))
         if isinstance(name, str) and first.setdefault(name, i) != i:
-            yield ("fleet", i, "name"), f'"{name}" is already the name of fleet[{first[name]}]; every fleet needs its own'
+            yield ("fleet", i, "name"), f'"{name}" is already the name of fleet[{first[name]}]; each needs its own'
         for topic in topics if known else []:
             if topic not in known:
                 meant = nearest(topic, known)
-                yield ("fleet", i, "topics"), f'"{topic}" is not among kafka.topics; ' + (
-                    f'did you mean "{meant}"?' if meant else "add it there"
-                )
+                fix = f'did you mean "{meant}"?' if meant else "add it there"
+                yield ("fleet", i, "topics"), f'"{topic}" is not among kafka.topics; {fix}'
         for j, before in tables:
             if j >= i:
                 break
             mine, theirs = set(topics or known), set(_names(before.get("topics")) or known)
-            if mine and mine <= theirs and _covers(_names(before.get("assets")) or ["*"], _names(table.get("assets")) or ["*"]):
-                yield ("fleet", i, "assets"), (
-                    f"gets nothing: fleet[{j}] takes all of these first; narrow that one or put this one before it"
-                )
+            wanted, taken = (_names(t.get("assets")) or ["*"] for t in (table, before))
+            if mine and mine <= theirs and _covers(taken, wanted):
+                fix = "narrow that one or put this one before it"
+                yield ("fleet", i, "assets"), f"gets nothing: fleet[{j}] takes all of these first; {fix}"
                 break
     if tables and all(_names(table.get("topics")) for _, table in tables):
         for topic in known:
@@ -168,12 +181,6 @@ def _names(value: object) -> list[str]:
     except ValueError:
         return []
     return [name for name in names if isinstance(name, str)] if isinstance(names, (list, tuple)) else []
-
-
-def _dig(value: object, key: str) -> object:
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
-    return value
 
 
 def _shown(path: Path_, value: object) -> str:

@@ -120,15 +120,16 @@ class KafkaConfig(Table):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         wrong = {}
+        protocol = f'security_protocol = "{self.security_protocol}"'
         if self.security_protocol.startswith("SASL"):
             for key in ("sasl_mechanism", "username", "password"):
                 if getattr(self, key) is None:
-                    wrong[key] = f'missing; security_protocol = "{self.security_protocol}" needs it'
+                    wrong[key] = f"missing; {protocol} needs it"
         elif self.username or self.password or self.sasl_mechanism:
             key = next(k for k in ("username", "password", "sasl_mechanism") if getattr(self, k))
-            wrong[key] = f'is never sent with security_protocol = "{self.security_protocol}"; use "SASL_SSL"'
+            wrong[key] = f'is never sent with {protocol}; use "SASL_SSL"'
         if self.ca_file and not self.security_protocol.endswith("SSL"):
-            wrong["ca_file"] = f'is never read with security_protocol = "{self.security_protocol}"; use "SSL" or "SASL_SSL"'
+            wrong["ca_file"] = f'is never read with {protocol}; use "SSL" or "SASL_SSL"'
         refuse(wrong)
         return self
 
@@ -171,6 +172,7 @@ class ModelConfig(Table):
 
     @property
     def max_train_s(self) -> float:
+        """Training's time budget, seconds."""
         return self.max_train.total_seconds()
 
 
@@ -224,19 +226,23 @@ class FleetConfig(Table):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         wrong = {}
-        span = format_duration(self.window * self.interval)
+        span, gap, history = (
+            format_duration(d) for d in (self.window * self.interval, self.max_gap, self.retrain.history)
+        )
         if self.stride > self.window:
-            wrong["stride"] = f"leaves readings out; use at most the window, {self.window}"
+            wrong["stride"] = f"{self.stride} leaves readings out; use at most the window, {self.window}"
         if self.max_gap >= self.window * self.interval:
-            wrong["max_gap"] = f"is as long as the window itself ({span}); use less"
+            wrong["max_gap"] = f'"{gap}" is as long as the window itself ({span}) or longer; use less'
         if self.alerts.budget.within(self.stride * self.interval) >= 1:
-            wrong["alerts.budget"] = "allows a false alarm in every window; use fewer"
+            wrong["alerts.budget"] = f'"{self.alerts.budget}" allows a false alarm in every window; use fewer'
         n_assets = len(self.assets) if not any(is_glob(name) for name in self.assets) else None
         needed = 1 if n_assets is None else -(-self.retrain.min_windows // n_assets)
         if self.windows_in_history < needed:
             enough = ((needed - 1) * self.stride + self.window) * self.interval
-            has = f"holds {self.windows_in_history} windows of {self.window} × {format_duration(self.interval)}"
-            wrong["retrain.history"] = f'{has} per asset, {needed} are needed; use "{format_duration(enough)}" or more'
+            has = f"{self.windows_in_history} windows of {self.window} × {format_duration(self.interval)} per asset"
+            wrong["retrain.history"] = (
+                f'"{history}" holds {has}, {needed} needed; use "{format_duration(enough)}" or more'
+            )
         refuse(wrong)
         return self
 
@@ -246,6 +252,7 @@ class FleetConfig(Table):
 
     @property
     def interval_us(self) -> int:
+        """Microseconds from cell to cell."""
         return self.interval // timedelta(microseconds=1)
 
     @property
@@ -255,10 +262,12 @@ class FleetConfig(Table):
 
     @property
     def lateness_cells(self) -> int:
+        """Cells a window waits, rounded up."""
         return -(-self.lateness // self.interval)
 
     @property
     def max_gap_cells(self) -> int:
+        """The longest hole a scored window may have, in cells."""
         return self.max_gap // self.interval
 
     @property
@@ -280,7 +289,7 @@ class Config(Table):
 
     kafka: KafkaConfig
     fleet: Annotated[tuple[FleetConfig, ...], Field(min_length=1)]
-    store: StoreConfig = Field(default_factory=dict, validate_default=True)  # type: ignore[arg-type]  # resolved against the folder
+    store: StoreConfig = Field(default_factory=dict, validate_default=True)  # its paths depend on the folder
     log: LogConfig = LogConfig()
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """Where models are trained and scored: auto, cpu, cuda, cuda:0, mps."""
@@ -294,6 +303,7 @@ class Config(Table):
 
     @property
     def fleets(self) -> tuple[FleetConfig, ...]:
+        """The fleets, in the order in which they take assets."""
         return self.fleet
 
     def topics_of(self, fleet: FleetConfig) -> tuple[str, ...]:
@@ -302,6 +312,7 @@ class Config(Table):
 
 
 def is_glob(name: str) -> bool:
+    """Say whether a name is a pattern."""
     return any(sign in name for sign in "*?[")
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _UNIT = {
     "us": timedelta(microseconds=1),
@@ -34,7 +37,7 @@ def parse_duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        raise ValueError(f'a duration needs its unit; did you mean "{value}s"?')
+        raise ValueError(f'has no unit; did you mean "{value}s"?')  # noqa: TRY004 (pydantic collects ValueError)
     text = value.strip() if isinstance(value, str) else ""
     total, at = timedelta(), 0
     while part := _DURATION.match(text, at):
@@ -67,6 +70,7 @@ class Rate:
 
     @classmethod
     def parse(cls, value: object) -> Rate:
+        """Read "1/week", "2/day", "1/90d"."""
         if isinstance(value, cls):
             return value
         match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -100,6 +104,7 @@ class Confirm:
 
     @classmethod
     def parse(cls, value: object) -> Confirm:
+        """Read "3 of 5"."""
         if isinstance(value, cls):
             return value
         match = _CONFIRM.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -122,7 +127,7 @@ def parse_names(value: object) -> object:
         if not value:
             raise ValueError("is empty; name at least one, or leave the key out")
         if twice := sorted({str(name) for name in value if value.count(name) > 1}):
-            raise ValueError(f"names {', '.join(repr(name) for name in twice)} twice")
+            raise ValueError(f"names {', '.join(twice)} twice")
     return value
 
 
@@ -132,7 +137,7 @@ def resolve_url(url: str, folder: Path) -> str:
     if scheme == "sqlite" and separator:
         path = rest.partition("?")[0].removeprefix("/")
         if not rest.startswith("/") or path in ("", ":memory:"):
-            raise ValueError('needs a file: "sqlite:///monitor.db" (relative) or "sqlite:////var/lib/monitor/monitor.db"')
+            raise ValueError('needs a file: "sqlite:///monitor.db" or "sqlite:////var/lib/monitor.db"')
         return f"sqlite:///{(folder / path).resolve()}"
     if scheme == "postgresql" and separator:
         if not urlsplit(url).path.strip("/"):
