@@ -1,0 +1,18 @@
+"""Networks as text, and what makes their errors mean something. Knows nothing of Kafka, SQL or configuration.
+
+Read in this order:
+
+    spec         what to train and on what: names and columns, no torch
+    network      what every architecture is: encode, decode
+    conv lstm pca    one architecture each, top to bottom, shapes at the line ends
+    build        the one table of them
+    objectives   what a network is asked to do while it learns
+    scaler       own units → standardised (B, C, T), gaps filled and masked
+    residual     errors → one score, and each sensor's share of it
+    calibrate    healthy scores → the threshold, called 1.0; windows not to be trusted as healthy
+    detector     all of it as one thing that scores and explains
+    checkpoint   a detector on disk: safetensors and a card, content-addressed
+    device       auto, cpu, cuda, mps
+
+Nothing is imported here: an operator's command may look at `spec` without paying for torch.
+"""

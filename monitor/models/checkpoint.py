@@ -1,0 +1,122 @@
+"""A checkpoint on disk: a folder named by its version, with `weights.safetensors` and `card.json`.
+
+In: tensors and a card. Out: a folder that is there whole or not at all; and back.
+Law: content-addressed. The version is a digest of what scores (weights and the card's essentials), and any byte
+that is not as it was written raises CheckpointDamaged. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from monitor.errors import CheckpointDamaged
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+FORMAT = 1
+
+INCIDENTAL = frozenset({"trained_at", "took_s"})
+"""What may differ between two trainings that gave the same model; not part of the version."""
+
+
+def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> str:
+    """Write a checkpoint under `folder` and return its version; one that is there already is left alone."""
+    weights = _pack(tensors)
+    name = _name(weights, card)
+    text = _render({"version": name, "format": FORMAT, **card}, weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / name
+    if target.exists():
+        try:
+            read(target)
+        except CheckpointDamaged:
+            shutil.rmtree(target)
+        else:
+            return name
+
+    # Beside its final place, so that the rename stays within one file system and is atomic.
+    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
+    try:
+        _write_through(draft / WEIGHTS, weights)
+        _write_through(draft / CARD, text.encode())
+        draft.chmod(0o755)
+        _sync_folder(draft)
+        draft.rename(target)
+        _sync_folder(folder)
+    except OSError:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return name
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a checkpoint's folder back. Raises CheckpointDamaged; then keep the model you have."""
+    try:
+        weights = (path / WEIGHTS).read_bytes()
+        text = (path / CARD).read_text(encoding="utf-8")
+        card = json.loads(text)
+    except (OSError, ValueError) as cause:
+        raise CheckpointDamaged(f"{path}: {cause}") from cause
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise CheckpointDamaged(f"{path}: {CARD} is not a card of format {FORMAT}")
+    claimed = card.pop("digest", None)
+    if _render(card, weights) != text:
+        raise CheckpointDamaged(f"{path}: digest {str(claimed)[:12]}… does not match its files")
+    try:
+        tensors = safetensors.torch.load(weights)
+    except SafetensorError as cause:
+        raise CheckpointDamaged(f"{path}: {WEIGHTS}: {cause}") from cause
+    return tensors, card
+
+
+def version_of(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> str:
+    """Return the identity of a model: its architecture and eight digits of its digest."""
+    return _name(_pack(tensors), card)
+
+
+def _pack(tensors: dict[str, torch.Tensor]) -> bytes:
+    return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+
+
+def _name(weights: bytes, card: dict[str, Any]) -> str:
+    essentials = json.dumps(_without_incidentals(card), sort_keys=True, separators=(",", ":"))
+    return f"{card['architecture']}-{hashlib.sha256(weights + essentials.encode()).hexdigest()[:8]}"
+
+
+def _render(card: dict[str, Any], weights: bytes) -> str:
+    """Return the card's text, its last line but one the digest of the weights and of every line above."""
+    body = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False)
+    digest = hashlib.sha256(weights + body.encode()).hexdigest()
+    return json.dumps({**card, "digest": digest}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _without_incidentals(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_incidentals(v) for k, v in value.items() if k not in INCIDENTAL}
+    return value
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,36 @@
+"""The LSTM autoencoder: one LSTM reads the window into a code, another writes the window back from it.
+
+In: standardised windows (B, C, T). Out: their reconstruction, same shape, any T.
+Law: all that passes from reader to writer is one code vector.
+
+Malhotra et al., LSTM-based encoder-decoder for multi-sensor anomaly detection, ICML workshop 2016
+(arXiv:1607.00148). As there, the writer works backwards in time: what was read last is written first, so the
+newest cells, to which a score belongs, are the ones rebuilt most sharply.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from monitor.models.network import Network
+
+
+class Lstm(Network):
+    """Reader, code, writer. Costs about six times `conv`."""
+
+    def __init__(self, n_sensors: int, length: int, *, hidden: int = 64, code: int = 32) -> None:
+        super().__init__()
+        self.hyper = {"hidden": hidden, "code": code}
+        self.reader = nn.LSTM(n_sensors, hidden, batch_first=True)
+        self.to_code = nn.Linear(hidden, code)
+        self.writer = nn.LSTM(code, hidden, batch_first=True)
+        self.to_sensors = nn.Linear(hidden, n_sensors)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        _, (last, _) = self.reader(x.transpose(1, 2))                  # (1, B, H)
+        return self.to_code(last[0])                                   # (B, code)
+
+    def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
+        steps, _ = self.writer(z[:, None].expand(-1, length, -1))      # (B, T, H), newest first
+        return self.to_sensors(steps).flip(1).transpose(1, 2)          # (B, C, T)

@@ -1,0 +1,118 @@
+"""Per-sensor standardisation: sensors' own units in, about unit spread round zero out, and back.
+
+In: values [..., C], NaN = missing. Out: the same, centred on the healthy median and divided by a robust spread.
+Law: the scale is never zero and a healthy value is rarely clipped, whatever the sensor is: constant,
+binary, heavy-tailed, or never seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from monitor.types import Bool, Float32
+
+CLIP = 10.0
+"""Standardised values end here: beyond ten spreads "how far" says no more, and one broken sensor would drown the rest."""
+
+IQR_OF_NORMAL = 1.349
+SPAN_OF_NORMAL = 5.152
+"""Width of the central 50 % and 99 % of a normal distribution, in standard deviations."""
+
+CONSTANT_UNIT = 0.01
+"""A sensor that never moved is measured in hundredths of its value, one at zero in its own unit."""
+
+FLOAT32_STEPS = 8
+"""A scale below this many float32 steps of the value would measure rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class SensorScale:
+    """How one sensor is standardised."""
+
+    name: str
+    kind: str
+    """continuous, heavy-tailed, binary, constant, or absent (never seen in training: ignored in scoring)"""
+    centre: float
+    scale: float
+
+
+def measure(name: str, values: Float32) -> SensorScale:
+    """Measure one sensor on its healthy values [n]; NaN and infinities are left out."""
+    seen = values[np.isfinite(values)].astype(np.float64)
+    if len(seen) == 0:
+        return SensorScale(name, "absent", 0.0, 1.0)
+    low, q1, centre, q3, high = np.quantile(seen, [0.005, 0.25, 0.5, 0.75, 0.995])
+    floor = FLOAT32_STEPS * float(np.finfo(np.float32).eps) * abs(float(centre))
+    iqr, span = (q3 - q1) / IQR_OF_NORMAL, (high - low) / SPAN_OF_NORMAL
+
+    # The wider of the two: bursts that belong to normal life (a log, a pump that runs at night) have a
+    # narrow middle, and would all be clipped if the middle alone were the unit.
+    scale = max(iqr, span)
+    if scale <= floor:
+        scale = float(seen.std())   # moves in under half a percent of the readings
+    if scale <= floor:
+        return SensorScale(name, "constant", float(centre), max(CONSTANT_UNIT * abs(float(centre)), floor) or 1.0)
+    kind = "continuous"
+    if len(np.unique(seen[:: max(1, len(seen) // 4096)])) == 2 and len(np.unique(seen)) == 2:
+        kind = "binary"
+    elif span > 3 * iqr:
+        kind = "heavy-tailed"
+    return SensorScale(name, kind, float(np.float32(centre)), float(np.float32(scale)))
+
+
+class Scaler:
+    """Standardises windows and takes them back. Knows each sensor's centre and scale, on one device."""
+
+    def __init__(self, sensors: tuple[SensorScale, ...], device: torch.device | None = None) -> None:
+        self.sensors = sensors
+        self.centre = torch.tensor([s.centre for s in sensors], dtype=torch.float32, device=device)[:, None]       # (C, 1)
+        self.per_unit = torch.tensor([1 / s.scale for s in sensors], dtype=torch.float32, device=device)[:, None]  # (C, 1)
+        self._absent = [i for i, s in enumerate(sensors) if s.kind == "absent"]
+
+    @classmethod
+    def fit(cls, names: tuple[str, ...], values: Float32) -> Scaler:
+        """Measure each sensor on healthy readings [n, C]."""
+        return cls(tuple(measure(name, values[:, c]) for c, name in enumerate(names)))
+
+    def to(self, device: torch.device) -> Scaler:
+        return Scaler(self.sensors, device)
+
+    def standardise(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Turn (B, T, C) in own units into (B, C, T) without gaps, and what is present: (B, C, T), None = all.
+
+        A gap holds the last value seen in the window (the next one before the first), as a plant's historian
+        would; a sensor with no value at all sits at its centre. Nothing filled in counts in an error.
+        """
+        x = torch.sub(values.transpose(1, 2), self.centre).contiguous()   # (B, C, T)
+        x.mul_(self.per_unit)
+        # One sum tells whether any cell is NaN or infinite: the usual batch pays one pass for it.
+        if not self._absent and bool(torch.isfinite(x.sum())):
+            return x.clamp_(-CLIP, CLIP), None
+        present = torch.isfinite(x)                                       # (B, C, T)
+        present[:, self._absent] = False
+        x = torch.where(present, x.clamp_(-CLIP, CLIP), 0.0)
+        return hold(x, present), present
+
+    def restore(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn standardised (B, C, T) back into own units."""
+        return x / self.per_unit + self.centre
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [asdict(s) for s in self.sensors]
+
+    @classmethod
+    def from_json(cls, rows: list[dict[str, Any]]) -> Scaler:
+        return cls(tuple(SensorScale(str(r["name"]), str(r["kind"]), float(r["centre"]), float(r["scale"])) for r in rows))
+
+
+def hold(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Fill gaps of (B, C, T) with the last present value, leading gaps with the first; none at all stays 0."""
+    steps = torch.arange(x.shape[-1], device=x.device)
+    last = torch.where(present, steps, -1).cummax(dim=-1).values          # (B, C, T), -1 = none yet
+    first = present.to(torch.uint8).argmax(dim=-1, keepdim=True)          # (B, C, 1), 0 where none
+    return x.gather(-1, torch.where(last < 0, first, last))

@@ -1,0 +1,76 @@
+"""What to train and what to train it on: names and columns, no torch, so that anybody may import them.
+
+In: what an operator wrote about the model, and windows of healthy data. Out: the same, checked.
+Law: a name this version cannot train is refused here, with the names it can.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from monitor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from monitor.types import Float32, Int32, Int64
+
+ARCHITECTURES = ("conv", "lstm", "pca")
+OBJECTIVES = ("plain",)
+
+MIN_WINDOWS = 100
+"""Below this a fifth held out is under twenty windows: neither early stopping nor a threshold means anything."""
+
+
+def refuse_unknown(kind: str, name: str, valid: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `name` is one of `valid`; the message names them and the nearest."""
+    if name in valid:
+        return
+    near = difflib.get_close_matches(name, valid, n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    raise ConfigError(f'{kind} "{name}" is not one this version can train (valid: {", ".join(valid)}){hint}')
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model to train. Every default is the recommendation."""
+
+    architecture: str = "conv"
+    objective: str = "plain"
+    """What the network is asked to do while it learns; `plain`: rebuild the window."""
+    seed: int = 0
+    """Same seed, same data, same number of CPU threads: same version."""
+    max_train_s: float = 120.0
+    """The network stops learning here and keeps its best weights; the card then says `time budget`."""
+    n_tries: int = 3
+    """Seeds tried before TrainingDiverged."""
+    min_windows: int = MIN_WINDOWS
+    max_trim: float = 0.1
+    """At most this share of the training windows is left out as suspected faults; 0 = trust them all."""
+
+    def __post_init__(self) -> None:
+        refuse_unknown("architecture", self.architecture, ARCHITECTURES)
+        refuse_unknown("objective", self.objective, OBJECTIVES)
+        if self.architecture == "pca" and self.objective != "plain":
+            raise ConfigError(f'objective "{self.objective}" needs a network that learns step by step; "pca" is solved at once')
+        if self.max_train_s <= 0:
+            raise ConfigError(f"max_train_s must be above 0, not {self.max_train_s:g}")
+        if self.n_tries < 1:
+            raise ConfigError(f"n_tries must be at least 1, not {self.n_tries}")
+        if not 0 <= self.max_trim < 1:
+            raise ConfigError(f"max_trim must be in [0, 1), not {self.max_trim:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Windows of one fleet, made by the same windower as the river's. N windows, T cells, C sensors."""
+
+    values: Float32
+    """[N, T, C], in the sensors' own units; NaN = missing. A strided view will do."""
+    asset: Int32
+    """[N], which windows belong together; any numbers."""
+    end_us: Int64
+    """[N], event time of the window's end; rising within an asset."""
+
+    def __len__(self) -> int:
+        return len(self.asset)

@@ -1,0 +1,277 @@
+"""From healthy windows to a detector that can be trusted, or a sentence why not.
+
+In: windows of one fleet and what to train. Out: a detector whose card is the receipt.
+Law: no label, and no window of the later, held-out time, touches the weights; the threshold comes from held-out
+time alone; every training also fits the PCA, and the card shows both.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from monitor.errors import NotEnoughData
+from monitor.models.calibrate import suspects, threshold
+from monitor.models.detector import Card, Detector
+from monitor.models.device import pick_device
+from monitor.models.pca import Pca
+from monitor.models.residual import Residual
+from monitor.models.scaler import Scaler
+from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.training.recipe import Learnt, Tensors, learn, window_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from monitor.models.network import Network
+    from monitor.types import Bool, Float32, Int64
+
+__all__ = ["ModelSpec", "TrainingSet", "fit"]
+
+HELD_OUT = 0.2
+"""The latest fifth of each asset's time: stops the learning, sets the scales and the threshold."""
+MIN_PRESENT = 0.5
+"""A window with fewer of its cells teaches mostly what was filled in."""
+MAX_TRAIN, MAX_HELD_OUT = 40_000, 20_000
+MAX_CELLS = 60_000_000
+"""Windows held in memory, evenly spaced: neighbours at stride 1 share all but one cell. 60 M cells are 240 MB."""
+N_PCA = 8192
+N_SCALE = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    train: Int64
+    """Rows of the training set, in order."""
+    held_out: Int64
+    n_purged: int
+    """Training windows left out because they reach into the held-out time."""
+
+
+def fit(
+    train: TrainingSet,
+    spec: ModelSpec,
+    *,
+    fleet: str,
+    sensors: tuple[str, ...],
+    interval_s: float,
+    quantile: float,
+    device: str = "cpu",
+    on_progress: Callable[[float, str], None] = lambda _share, _message: None,
+    trained_at: datetime | None = None,
+    now: Callable[[], float] = time.monotonic,
+) -> Detector:
+    """Train and calibrate one detector. Raises NotEnoughData, TrainingDiverged or ConfigError.
+
+    `quantile` is the share of healthy windows that may score below 1.0 (`calibrate.budget_quantile`).
+    `on_progress` gets a share 0..1 and a sentence. Deterministic on the CPU for one number of threads, unless
+    `spec.max_train_s` cuts it short.
+    """
+    began = now()
+    where = pick_device(device)
+    n, length, n_sensors = train.values.shape
+    if n_sensors != len(sensors):
+        raise ValueError(f"{n_sensors} columns for {len(sensors)} sensors")
+    usable = _usable(train.values)
+    if len(usable) < spec.min_windows:
+        more = spec.min_windows - len(usable)
+        raise NotEnoughData(f"{len(usable)} usable windows of {n}, {spec.min_windows} are needed: {more} more")
+
+    split = _split(train, usable, length * interval_s)
+    rows = _thin(split.train, min(MAX_TRAIN, MAX_CELLS // (length * n_sensors)))
+    held_rows = _thin(split.held_out, min(MAX_HELD_OUT, MAX_CELLS // (length * n_sensors)))
+    scaler = Scaler.fit(sensors, _readings(train.values, rows))
+    learning = _standardise(train.values, rows, scaler, where)
+    held_out = _standardise(train.values, held_rows, scaler, where)
+
+    on_progress(0.02, f"{len(rows)} windows to learn from, {len(held_rows)} held out")
+    pca, pca_trimmed = _solve_pca(learning, spec)
+    learnt = None
+    if spec.architecture == "pca":
+        network, trimmed = pca, pca_trimmed
+    else:
+        learnt = learn(learning, held_out, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now)
+        network, trimmed = learnt.network, learnt.trimmed
+    if trimmed is None:
+        trimmed = np.zeros(len(rows), dtype=bool)
+
+    on_progress(0.96, "calibrating on held-out windows")
+    suspect = suspects(window_errors(network, held_out), spec.max_trim)
+    clean = held_out.take(torch.from_numpy(np.flatnonzero(~suspect)))
+    residual = _residual(network, clean)
+    raw = _raw_scores(network, residual, clean)
+    limit = threshold(raw, quantile)
+
+    figures = _figures(network, held_out, scaler)
+    beside = _figures(pca, held_out, scaler)
+    card = Card(
+        fleet=fleet,
+        architecture=spec.architecture,
+        objective=spec.objective,
+        hyper=network.hyper,
+        sensors=sensors,
+        length=length,
+        interval_s=interval_s,
+        seed=learnt.seed if learnt else spec.seed,
+        trained_at=(trained_at or datetime.now(UTC)).isoformat(timespec="seconds"),
+        threshold=limit,
+        training={
+            **_receipt(train, n - len(usable), split, rows, held_rows, trimmed, suspect),
+            **_course(learnt),
+            **figures,
+            "took_s": round(now() - began, 2),
+        },
+        baseline={"architecture": "pca", **pca.hyper, **beside},
+        metrics={
+            "threshold": limit.raw,
+            "held_out_error": figures["held_out_error"]["mean"],
+            "explained_variance": figures["explained_variance"]["all"],
+            "pca_held_out_error": beside["held_out_error"]["mean"],
+            "pca_explained_variance": beside["explained_variance"]["all"],
+            "n_windows": float(len(rows)),
+            "provisional": float(limit.provisional),
+        },
+    )
+    on_progress(1.0, "done")
+    return Detector(card, network, scaler, residual, where)
+
+
+def _usable(values: Float32) -> Int64:
+    """Return the rows with enough present cells to learn from."""
+    rows = []
+    for start in range(0, len(values), 4096):
+        present = np.isfinite(values[start : start + 4096]).mean(axis=(1, 2))
+        rows.append(start + np.flatnonzero(present >= MIN_PRESENT))
+    return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+
+
+def _split(train: TrainingSet, usable: Int64, span_s: float) -> _Split:
+    """Hold out the latest part of each asset's time, and purge what reaches into it."""
+    kept, held, n_purged = [], [], 0
+    asset, end_us = train.asset[usable], train.end_us[usable]
+    for one in np.unique(asset):
+        mine = usable[asset == one]
+        cut = len(mine) - max(1, round(HELD_OUT * len(mine))) if len(mine) > 1 else 1
+        early, late = mine[:cut], mine[cut:]
+        if len(late):
+            apart = train.end_us[early] <= train.end_us[late[0]] - int(span_s * 1e6)
+            # With a short history the overlap is most of it: better to learn from it than from nothing.
+            if apart.sum() >= 0.5 * len(early):
+                n_purged += int((~apart).sum())
+                early = early[apart]
+        kept.append(early)
+        held.append(late)
+    del end_us
+    return _Split(np.concatenate(kept), np.concatenate(held), n_purged)
+
+
+def _thin(rows: Int64, n_max: int) -> Int64:
+    """Return at most `n_max` of the rows, evenly spaced."""
+    if len(rows) <= n_max:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, n_max).round().astype(np.int64)]
+
+
+def _readings(values: Float32, rows: Int64) -> Float32:
+    """Return readings [n, C] of the windows, at most `N_SCALE`."""
+    length = values.shape[1]
+    some = _thin(rows, max(1, N_SCALE // length))
+    return values[some].reshape(-1, values.shape[2])
+
+
+def _standardise(values: Float32, rows: Int64, scaler: Scaler, device: torch.device) -> Tensors:
+    on_device = scaler.to(device)
+    parts = [on_device.standardise(torch.from_numpy(np.ascontiguousarray(values[part], dtype=np.float32)).to(device))
+             for part in np.array_split(rows, max(1, len(rows) // 2048))]
+    x = torch.cat([x for x, _ in parts])
+    if all(present is None for _, present in parts):
+        return Tensors(x, None)
+    return Tensors(x, torch.cat([torch.ones_like(x, dtype=torch.bool) if p is None else p for x, p in parts]))
+
+
+def _solve_pca(learning: Tensors, spec: ModelSpec) -> tuple[Pca, Bool]:
+    """Solve, leave the suspects out, solve again."""
+    some = torch.from_numpy(_thin(np.arange(len(learning)), N_PCA))
+    pca = Pca.solve(learning.x[some], seed=spec.seed)
+    odd = suspects(window_errors(pca, learning), spec.max_trim)
+    if not odd.any():
+        return pca, odd
+    kept = torch.from_numpy(_thin(np.flatnonzero(~odd), N_PCA))
+    return Pca.solve(learning.x[kept], seed=spec.seed), odd
+
+
+def _residual(network: Network, clean: Tensors) -> Residual:
+    with torch.inference_mode():
+        parts = [(network(p.x) - p.x).square_() for p in _chunks(clean)]
+    return Residual.fit(torch.cat(parts), clean.present)
+
+
+def _raw_scores(network: Network, residual: Residual, windows: Tensors) -> Float32:
+    with torch.inference_mode():
+        parts = []
+        for p in _chunks(windows):
+            z = residual.per_sensor((network(p.x) - p.x).square_(), p.present)
+            parts.append(residual.combine(z, p.present)[0])
+    raw: Float32 = torch.cat(parts).cpu().numpy()
+    return raw
+
+
+def _chunks(windows: Tensors) -> list[Tensors]:
+    return [windows.take(slice(start, start + 512)) for start in range(0, len(windows), 512)]
+
+
+def _figures(network: Network, held_out: Tensors, scaler: Scaler) -> dict[str, Any]:
+    """Return held-out error and explained variance, all and per sensor: the same figures for every architecture."""
+    errors = window_errors(network, held_out)
+    left, total = 0.0, 0.0
+    mean = held_out.x.mean((0, 2))[:, None]
+    with torch.inference_mode():
+        for p in _chunks(held_out):
+            here = 1.0 if p.present is None else p.present
+            left = left + ((network(p.x) - p.x).square_() * here).sum((0, 2)).double()
+            total = total + ((p.x - mean).square() * here).sum((0, 2)).double()
+    left, total = torch.as_tensor(left), torch.as_tensor(total)
+    per_sensor = torch.where(total > 1e-6 * len(held_out), 1 - left / total.clamp(min=1e-12), 0.0)
+    quantiles = np.quantile(errors, [0.5, 0.9, 0.99])
+    return {
+        "held_out_error": {"mean": float(errors.mean()), "p50": float(quantiles[0]), "p90": float(quantiles[1]), "p99": float(quantiles[2])},
+        "explained_variance": {
+            "all": float(1 - left.sum() / total.sum().clamp(min=1e-12)),
+            **{s.name: round(float(v), 4) for s, v in zip(scaler.sensors, per_sensor, strict=True)},
+        },
+    }
+
+
+def _course(learnt: Learnt | None) -> dict[str, Any]:
+    if learnt is None:
+        return {"stopped": "solved", "restarts": []}
+    return {
+        "stopped": learnt.stopped, "n_steps": learnt.n_steps, "best_step": learnt.best_step,
+        "train_error": learnt.train_error, "check_error": learnt.held_out_error, "restarts": learnt.restarts,
+    }
+
+
+def _receipt(train: TrainingSet, n_gappy: int, split: _Split, rows: Int64, held_rows: Int64, trimmed: Bool, suspect: Bool) -> dict[str, Any]:
+    def at(us: int) -> str:
+        return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="seconds")
+
+    return {
+        "n_windows": len(train),
+        "n_assets": len(np.unique(train.asset)),
+        "from": at(int(train.end_us.min())),
+        "to": at(int(train.end_us.max())),
+        "n_train": len(rows),
+        "n_held_out": len(held_rows),
+        "left_out": {
+            "too_many_gaps": n_gappy,
+            "reaches_into_held_out": split.n_purged,
+            "thinned": len(split.train) - len(rows) + len(split.held_out) - len(held_rows),
+            "suspected_fault_train": int(trimmed.sum()),
+            "suspected_fault_held_out": int(suspect.sum()),
+        },
+    }

@@ -1,0 +1,221 @@
+"""How a network learns: steps, checks, restarts.
+
+In: standardised training and held-out windows. Out: the network at its best held-out step, and the facts of its learning.
+Law: it cannot fail quietly. What learns nothing, explodes or turns to NaN is tried again with another seed, and
+then raises TrainingDiverged; what runs out of time says so in its facts.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from monitor.errors import TrainingDiverged
+from monitor.models.build import build
+from monitor.models.calibrate import suspects
+from monitor.models.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from monitor.models.network import Network
+    from monitor.models.spec import ModelSpec
+    from monitor.types import Bool, Float32
+
+BATCH = 128
+N_STEPS = 1500
+CHECK_EVERY = 50
+PATIENCE = 8
+"""Checks without a better held-out error before learning stops: 400 steps."""
+TRIM_AT = 300
+"""Steps before the worst windows are set aside: by then the usual ones are rebuilt, the odd ones not yet."""
+LEARNING_RATE = 2e-3
+WARM_UP = 75
+"""Steps of rising learning rate; then a cosine down to a twentieth."""
+CLIP_NORM = 1.0
+EXPLOSION = 100.0
+"""A training loss so many times the first one is a divergence."""
+N_CHECK = 2048
+"""Held-out windows looked at in one check, evenly spaced."""
+KEPT_IN_CHECK = 0.9
+"""Share of them that counts, the best: a fault among the held-out data must not steer the stopping."""
+LEARNT = 1.02
+"""A training error above this multiple of the mean's own: nothing was learnt (white noise may reach 1)."""
+CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """Standardised windows of one split."""
+
+    x: torch.Tensor
+    """(N, C, T)"""
+    present: torch.Tensor | None
+    """(N, C, T), None = all."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: torch.Tensor | slice) -> Tensors:
+        return Tensors(self.x[rows], None if self.present is None else self.present[rows])
+
+
+@dataclass
+class Learnt:
+    """A network and how it came to be."""
+
+    network: Network
+    seed: int
+    n_steps: int = 0
+    best_step: int = 0
+    stopped: str = "all steps"
+    """all steps, no better, or time budget"""
+    train_error: float = math.nan
+    held_out_error: float = math.nan
+    restarts: list[str] = field(default_factory=list)
+    """Why earlier seeds were given up."""
+    trimmed: Bool | None = None
+    """[N] of the training windows: left out as suspected faults."""
+
+
+class _Diverged(Exception):  # noqa: N818 — a turn in this file's own flow, never seen outside
+    """One seed failed."""
+
+
+def learn(
+    train: Tensors,
+    held_out: Tensors,
+    spec: ModelSpec,
+    device: torch.device,
+    on_progress: Callable[[float, str], None],
+    now: Callable[[], float] = time.monotonic,
+) -> Learnt:
+    """Train the network of `spec`; raises TrainingDiverged when every seed failed."""
+    deadline = now() + spec.max_train_s
+    restarts: list[str] = []
+    for seed in range(spec.seed, spec.seed + spec.n_tries):
+        try:
+            learnt = _one_try(train, held_out, spec, seed, device, on_progress, deadline, now)
+        except _Diverged as why:
+            restarts.append(f"seed {seed}: {why}")
+            on_progress(0.0, f"restart, {restarts[-1]}")
+        else:
+            learnt.restarts = restarts
+            return learnt
+    raise TrainingDiverged("; ".join(restarts))
+
+
+def _one_try(
+    train: Tensors, held_out: Tensors, spec: ModelSpec, seed: int, device: torch.device,
+    on_progress: Callable[[float, str], None], deadline: float, now: Callable[[], float],
+) -> Learnt:
+    _, n_sensors, length = train.x.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(spec.architecture, n_sensors, length).to(device).train()
+    draw = torch.Generator().manual_seed(seed)
+    objective = OBJECTIVES[spec.objective]
+    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate)
+    check = held_out.take(_evenly(len(held_out), N_CHECK))
+
+    learnt = Learnt(network, seed)
+    best_error, best_state, first_loss = math.inf, copy.deepcopy(network.state_dict()), math.nan
+    pool = torch.arange(len(train))
+    order, at = pool[torch.randperm(len(pool), generator=draw)], 0
+    for step in range(1, N_STEPS + 1):
+        if at >= len(order):
+            order, at = pool[torch.randperm(len(pool), generator=draw)], 0
+        batch = train.take(order[at : at + BATCH])
+        at += BATCH
+        loss = objective(network, batch.x, batch.present, draw)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+        optimiser.step()
+        schedule.step()
+        learnt.n_steps = step
+
+        out_of_time = step % 10 == 0 and now() > deadline
+        if step == 1 or step % CHECK_EVERY == 0 or out_of_time:
+            value = float(loss.detach())
+            first_loss = value if step == 1 else first_loss
+            if not math.isfinite(value) or value > EXPLOSION * max(first_loss, 1e-3):
+                raise _Diverged(f"loss {value:.3g} at step {step}, {first_loss:.3g} at the first")
+            error = _typical(window_errors(network, check))
+            if not math.isfinite(error):
+                raise _Diverged(f"held-out error {error:.3g} at step {step}")
+            if error < best_error:
+                best_error, best_state, learnt.best_step = error, copy.deepcopy(network.state_dict()), step
+            on_progress(step / N_STEPS, f"step {step}, held-out error {error:.4f}")
+            if out_of_time:
+                learnt.stopped = "time budget"
+                break
+            if step > TRIM_AT and step - learnt.best_step >= PATIENCE * CHECK_EVERY:
+                learnt.stopped = "no better"
+                break
+        if step == TRIM_AT and spec.max_trim > 0:
+            learnt.trimmed = suspects(window_errors(network, train), spec.max_trim)
+            pool = torch.from_numpy(np.flatnonzero(~learnt.trimmed))
+            at = len(order)
+
+    network.load_state_dict(best_state)
+    network.eval()
+    kept = train.take(pool[_evenly(len(pool), N_CHECK)])
+    learnt.train_error, learnt.held_out_error = float(window_errors(network, kept).mean()), best_error
+    mean_error = float(window_errors(_Mean(kept.x), kept).mean())
+    if learnt.train_error > LEARNT * mean_error + 1e-2:
+        raise _Diverged(f"training error {learnt.train_error:.3g}, the mean alone has {mean_error:.3g}")
+    return learnt
+
+
+def window_errors(network: Callable[[torch.Tensor], torch.Tensor], windows: Tensors) -> Float32:
+    """Return the mean squared error of each window [N] over its present cells."""
+    out = []
+    with torch.inference_mode():
+        for start in range(0, len(windows), CHUNK):
+            part = windows.take(slice(start, start + CHUNK))
+            squared = (network(part.x) - part.x).square_()
+            if part.present is None:
+                out.append(squared.mean((1, 2)))
+            else:
+                out.append((squared * part.present).sum((1, 2)) / part.present.sum((1, 2)).clamp(min=1))
+    errors: Float32 = torch.cat(out).cpu().numpy()
+    return errors
+
+
+class _Mean:
+    """The predictor that every network has to beat: each sensor's mean."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.mean = x.mean((0, 2))[:, None]   # (C, 1)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mean.expand_as(x)
+
+
+def _typical(errors: Float32) -> float:
+    """Mean over the best windows; NaN if any is."""
+    if not np.isfinite(errors).all():
+        return math.nan
+    return float(np.sort(errors)[: max(1, int(KEPT_IN_CHECK * len(errors)))].mean())
+
+
+def _rate(step: int) -> float:
+    if step < WARM_UP:
+        return (step + 1) / WARM_UP
+    part = (step - WARM_UP) / max(1, N_STEPS - WARM_UP)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
+
+
+def _evenly(n: int, n_max: int) -> torch.Tensor:
+    """Return at most `n_max` of the rows 0..n-1, evenly spaced."""
+    if n <= n_max:
+        return torch.arange(n)
+    return torch.linspace(0, n - 1, n_max).round().to(torch.int64)
