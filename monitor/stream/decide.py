@@ -25,7 +25,7 @@ from monitor.types import AlertChange, AlertState, Blame, Scores, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from monitor.types import Bool, Int64
+    from monitor.types import Bool, Int32, Int64
 
 CRITICAL_SCORE = 3.0
 """An alert whose peak reaches three times the threshold is critical: beyond what a badly placed threshold explains."""
@@ -103,7 +103,7 @@ class Decider:
         if not episode.is_over:
             self._episodes[asset] = episode
 
-    def _interesting(self, asset: Int64, scored: Bool, is_anomalous: Bool) -> Int64:
+    def _interesting(self, asset: Int32, scored: Bool, is_anomalous: Bool) -> Int64:
         """Rows that can change anything: scored windows of assets that are, or become, suspicious."""
         suspicious = np.union1d(asset[is_anomalous], np.fromiter(self._episodes, dtype=np.int64))
         if not len(suspicious):

@@ -25,6 +25,8 @@ from monitor.types import Readings, Windows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from numpy.typing import NDArray
+
     from monitor.types import Bool, Float32, Int64
 
 NEVER = -(1 << 60)
@@ -341,11 +343,13 @@ class Windower:
         have = len(self.newest)
         if n_assets <= have:
             return
-        old = (self.values, self.first, self.last, self.is_full, self.newest, self.next_start, self.frontier)
+        old = self._columns()
         self._allocate(max(n_assets, 2 * have, 16))
-        new = (self.values, self.first, self.last, self.is_full, self.newest, self.next_start, self.frontier)
-        for before, after in zip(old, new, strict=True):
+        for before, after in zip(old, self._columns(), strict=True):
             after[: len(before)] = before
+
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        return self.values, self.first, self.last, self.is_full, self.newest, self.next_start, self.frontier
 
 
 def _rows() -> Int64:

@@ -1,0 +1,322 @@
+"""Kafka, live: a member of the consumer group, and the watch that keeps it healthy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import errors as kafka
+
+from monitor import logs
+from monitor.errors import SourceRefused, SourceUnavailable
+from monitor.stream.source import Assigned, Event, Gap, Revoked
+from monitor.stream.source.client import (
+    MAX_RECORDS,
+    STOP_LIMIT_S,
+    as_batch,
+    as_refusal,
+    consumer_settings,
+    stop,
+    translated,
+)
+from monitor.stream.source.history import log_bounds
+from monitor.types import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aiokafka import ConsumerRecord
+
+    from monitor.config import KafkaConfig
+    from monitor.types import RecordBatch
+
+log = logs.get("source")
+
+POLL_S = 0.2
+"""Longest silence of one poll: how fast a stop is noticed."""
+PING_AFTER_S = 5.0
+"""Silence after which the broker is asked whether it is still there."""
+STALL_S = 30.0
+"""Records are waiting and none arrives for so long: the consumer is bricked, build another."""
+
+
+class KafkaSource:
+    """A member of the consumer group. `poll` is its only loop; one task calls it."""
+
+    def __init__(self, config: KafkaConfig, topics: Iterable[str]) -> None:
+        self._config = config
+        self._topics = sorted(set(topics))
+        self._events: deque[Event] = deque()
+        self._expected: dict[TopicPartition, int] = {}
+        self._is_held = False
+        self._consumer: AIOKafkaConsumer | None = None
+        self._watch = _Watch()
+        self._side_tasks: set[asyncio.Task[None]] = set()
+
+    is_exhausted = False
+
+    async def start(self) -> None:
+        """Join the group. Raises SourceUnavailable or SourceRefused."""
+        settings = consumer_settings(self._config)
+        settings |= {
+            "group_id": self._config.group,
+            "session_timeout_ms": 30_000,
+            "heartbeat_interval_ms": 3_000,
+            "rebalance_timeout_ms": 20_000,
+            "max_poll_interval_ms": 300_000,
+        }
+        consumer = AIOKafkaConsumer(**settings)
+        with translated(self._config.bootstrap):
+            try:
+                await consumer.start()
+                consumer.subscribe(self._topics, listener=_PauseAndTell(consumer, self._events))
+            except BaseException:
+                await stop(consumer)
+                raise
+        self._consumer = consumer
+
+    async def poll(self) -> Sequence[Event]:
+        if self._consumer is None:
+            await self._restart()
+        consumer = self._consumer
+        if consumer is None or self._events:
+            return self._drain_events()
+        try:
+            polled = await consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=MAX_RECORDS)
+        except kafka.OffsetOutOfRangeError as error:
+            await self._meet_gap(error)
+            polled = {}
+        except kafka.KafkaError as error:
+            await self._after_error(error)
+            polled = {}
+        events = self._drain_events()  # what the callbacks said comes before the records
+        for partition, records in polled.items():
+            batch = self._as_batch(partition, records)
+            if batch is not None:
+                events.append(batch)
+        await self._look_after(consumer, heard=bool(polled))
+        return events
+
+    async def first_offset(self, partition: Partition, start: str) -> int:
+        with translated(self._config.bootstrap):
+            return (await log_bounds(self._config, [partition]))[partition].at(start)
+
+    def begin(self, partition: Partition, offset: int) -> None:
+        key = TopicPartition(*partition)
+        if self._consumer is None or key not in self._consumer.assignment():
+            return  # revoked meanwhile; the event is on its way
+        self._expected[key] = offset
+        self._consumer.seek(key, offset)
+        if not self._is_held:
+            self._consumer.resume(key)
+
+    def hold(self) -> None:
+        self._is_held = True
+        if self._consumer is not None:
+            self._consumer.pause(*self._consumer.assignment())
+
+    def release(self) -> None:
+        self._is_held = False
+        if self._consumer is not None:
+            self._consumer.resume(*(self._consumer.assignment() & self._expected.keys()))
+
+    def end_offset(self, partition: Partition) -> int | None:
+        key = TopicPartition(*partition)
+        if self._consumer is None or key not in self._consumer.assignment():
+            return None
+        end: int | None = self._consumer.highwater(key)
+        return end
+
+    def mark(self, offsets: dict[Partition, int]) -> None:
+        if self._consumer is None or not offsets:
+            return
+        ours = {TopicPartition(*partition): offset for partition, offset in offsets.items()}
+        ours = {key: offset for key, offset in ours.items() if key in self._consumer.assignment()}
+        self._in_background(self._commit(self._consumer, ours))
+
+    async def close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        for task in tuple(self._side_tasks):
+            task.cancel()
+        if consumer is not None:
+            await stop(consumer)
+
+    # -- inside
+
+    def _drain_events(self) -> list[Event]:
+        events = list(self._events)
+        self._events.clear()
+        for event in events:
+            if isinstance(event, Revoked | Assigned):
+                for partition in event.partitions:
+                    self._expected.pop(TopicPartition(*partition), None)
+        return events
+
+    def _as_batch(self, key: TopicPartition, records: list[ConsumerRecord[bytes, bytes]]) -> RecordBatch | None:
+        expected = self._expected.get(key)
+        if expected is None:
+            return None  # prefetched before the partition was ours
+        if records[0].offset < expected:
+            log.warning(
+                "unexpected_offset", partition=f"{key.topic}/{key.partition}", got=records[0].offset, want=expected
+            )
+            self.begin(Partition(*key), expected)
+            return None
+        self._expected[key] = records[-1].offset + 1
+        return as_batch(Partition(*key), records)
+
+    async def _meet_gap(self, error: kafka.OffsetOutOfRangeError) -> None:
+        """Step over records that retention removed; refuse a log that is shorter than what we have read."""
+        lost = [Partition(*key) for key in error.args[0]] if error.args and isinstance(error.args[0], dict) else []
+        lost = [partition for partition in lost if TopicPartition(*partition) in self._expected]
+        with translated(self._config.bootstrap):
+            bounds = await log_bounds(self._config, lost)
+        for partition in lost:
+            wanted, (first, end) = self._expected[TopicPartition(*partition)], bounds[partition]
+            if wanted > end:
+                raise SourceRefused(
+                    f"{partition} ends at offset {end}, but we have read up to {wanted}. The topic was probably "
+                    f"deleted and created again: choose another [kafka] group (now {self._config.group!r}) to read "
+                    "it from its start"
+                )
+            self._events.append(Gap(partition, wanted, first))
+            self.begin(partition, first)
+        self._seek_again()
+
+    async def _after_error(self, error: kafka.KafkaError) -> None:
+        refused = as_refusal(error)
+        if refused is not None:
+            raise refused from error
+        log.warning("poll_failed", error=repr(error))
+        if self._watch.failed_too_often():
+            await self._drop_consumer("the same kind of error came three times in ten seconds")
+        else:
+            self._seek_again()
+            await asyncio.sleep(POLL_S)
+
+    def _seek_again(self) -> None:
+        """An exception in `getmany` loses the records it had drained from other partitions."""
+        if self._consumer is None:
+            return
+        for key in self._consumer.assignment() & self._expected.keys():
+            self._consumer.seek(key, self._expected[key])
+
+    async def _look_after(self, consumer: AIOKafkaConsumer, *, heard: bool) -> None:
+        if heard or self._is_held:
+            self._watch.heard(self._config.bootstrap)
+        elif self._watch.should_ping():
+            self._in_background(self._ping(consumer))
+        if self._watch.is_stalled():
+            await self._drop_consumer(f"records are waiting and none came for {STALL_S:.0f} s")
+
+    async def _ping(self, consumer: AIOKafkaConsumer) -> None:
+        """Ask for the ends of our logs: is the broker there, and does it hold records we are not given?"""
+        reading = {key: offset for key, offset in self._expected.items() if key in consumer.assignment()}
+        try:
+            async with asyncio.timeout(STOP_LIMIT_S):
+                if reading:
+                    await consumer.end_offsets(list(reading))
+                else:
+                    await consumer.topics()
+        except (kafka.KafkaError, TimeoutError, OSError) as error:
+            self._watch.is_away(self._config.bootstrap, error)
+            return
+        behind = any((consumer.highwater(key) or 0) > offset for key, offset in reading.items())
+        self._watch.answered(self._config.bootstrap, records_wait=behind and not self._is_held)
+
+    async def _commit(self, consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+        # A lag marker: a failure (rebalance, coordinator moving) is made good by the next one.
+        with contextlib.suppress(kafka.KafkaError, TimeoutError, OSError):
+            await consumer.commit(offsets)
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._side_tasks.add(task)
+        task.add_done_callback(self._side_tasks.discard)
+
+    async def _drop_consumer(self, why: str) -> None:
+        log.warning("consumer_replaced", reason=why)
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        ours = tuple(Partition(*key) for key in consumer.assignment())
+        await stop(consumer)
+        self._events.append(Revoked(ours))
+        self._watch = _Watch()
+
+    async def _restart(self) -> None:
+        try:
+            await self.start()
+        except SourceUnavailable as error:
+            self._watch.is_away(self._config.bootstrap, error)
+            await asyncio.sleep(1.0)
+        else:
+            self._watch.answered(self._config.bootstrap, records_wait=False)
+
+
+class _PauseAndTell(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
+    """While these callbacks run no heartbeat is sent, and what they raise is swallowed: so they do next to nothing."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, events: deque[Event]) -> None:
+        self._consumer = consumer
+        self._events = events
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        if revoked:
+            self._events.append(Revoked(tuple(Partition(*key) for key in sorted(revoked))))
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._consumer.pause(*assigned)  # first: the fetcher must not run ahead of our seek
+        if assigned:
+            self._events.append(Assigned(tuple(Partition(*key) for key in sorted(assigned))))
+
+
+class _Watch:
+    """Knows since when the broker is silent. Processing time only: nothing here reaches a result."""
+
+    def __init__(self) -> None:
+        self._last_heard = self._last_ping = time.monotonic()
+        self._away_since: float | None = None
+        self._records_wait = False
+        self._failures: deque[float] = deque(maxlen=3)
+
+    def heard(self, bootstrap: str) -> None:
+        self._last_heard = time.monotonic()
+        self._records_wait = False
+        self._back(bootstrap)
+
+    def answered(self, bootstrap: str, *, records_wait: bool) -> None:
+        if not records_wait:
+            self._last_heard = time.monotonic()
+        self._records_wait = records_wait
+        self._back(bootstrap)
+
+    def is_away(self, bootstrap: str, error: BaseException) -> None:
+        self._records_wait = False
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            log.warning("broker_away", bootstrap=bootstrap, error=str(error) or repr(error), doing="waiting for it")
+
+    def _back(self, bootstrap: str) -> None:
+        if self._away_since is not None:
+            log.info("broker_back", bootstrap=bootstrap, after_s=round(time.monotonic() - self._away_since, 1))
+            self._away_since = None
+
+    def should_ping(self) -> bool:
+        now = time.monotonic()
+        if now - max(self._last_heard, self._last_ping) < PING_AFTER_S:
+            return False
+        self._last_ping = now
+        return True
+
+    def is_stalled(self) -> bool:
+        return self._records_wait and time.monotonic() - self._last_heard > STALL_S
+
+    def failed_too_often(self) -> bool:
+        now = time.monotonic()
+        self._failures.append(now)
+        return len(self._failures) == 3 and now - self._failures[0] < 10.0
