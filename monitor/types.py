@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Int8 = NDArray[np.int8]
     Int32 = NDArray[np.int32]
     Int64 = NDArray[np.int64]
     Float32 = NDArray[np.float32]
@@ -245,3 +246,17 @@ class VersionInfo:
     from_window_end_us: int | None
     """It decides windows that end after this event time; None = never activated."""
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that `monitor check` found out."""
+
+    level: str
+    """ok, warning, error"""
+    subject: str
+    """What it is about, as the operator calls it: "broker", "database", "fleet turbines"."""
+    text: str
+    """What is so, and what the daemon would do about it."""
+    fix: str = ""
+    """What to do; empty = nothing."""
