@@ -1,0 +1,117 @@
+"""How things are printed: JSON for programs, tables for people, the same words and colours everywhere.
+
+Law: stdout carries the answer and nothing else; rich is imported only when a person is reading.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+PIPE_WIDTH = 120
+"""Columns of a table that no terminal reads."""
+
+STATES = {"pending": ("◌", "cyan"), "firing": ("●", "bold red"), "recovering": ("◐", "yellow"), "closed": ("○", "dim")}
+
+
+def emit(document: object) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=_plain, allow_nan=False))
+
+
+def emit_list(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print a JSON list, a row on a line, without ever holding all of it."""
+    separator = "["
+    for row in rows:
+        sys.stdout.write(f"{separator}\n  {json.dumps(row, ensure_ascii=False, default=_plain, allow_nan=False)}")
+        separator = ","
+    sys.stdout.write("\n]\n" if separator == "," else "[]\n")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def console() -> Console:
+    """Open the terminal; a pipe gets wide lines without colours."""
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty()
+    return Console(width=None if is_terminal else PIPE_WIDTH, highlight=False, soft_wrap=False)
+
+
+def table(**columns: str) -> Table:
+    """Make a table: heading="left" or "right", in reading order."""
+    from rich.table import Table
+
+    made = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for heading, justify in columns.items():
+        made.add_column(heading.replace("_", " "), justify="right" if justify == "right" else "left", no_wrap=True)
+    return made
+
+
+def state(name: str) -> Text:
+    """Show an alert's state, legible without colour too."""
+    from rich.text import Text
+
+    sign, style = STATES.get(name, ("·", ""))
+    return Text(f"{sign} {name}", style=style)
+
+
+def moment(value: datetime | str | None, *, local: bool = False) -> str:
+    """Show a time to the second, or to the minute when the seconds are zero."""
+    if value is None:
+        return "–"
+    at = as_datetime(value)
+    at = at.astimezone() if local else at.astimezone(UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at.second else f"{at:%Y-%m-%d %H:%M}"
+
+
+def zone(*, local: bool) -> str:
+    """Name the zone that times are shown in."""
+    return f"Times are local ({datetime.now(UTC).astimezone():%Z})." if local else "Times are UTC."
+
+
+def lasted(duration: timedelta) -> str:
+    """Show a duration in its two largest units: "3 h 20 min"."""
+    seconds = max(0, round(duration.total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    if minutes:
+        return f"{minutes} min"
+    return f"{seconds} s"
+
+
+def blame(sensors: Iterable[Mapping[str, Any]], most: int = 3) -> str:
+    """Name the sensors to blame: "power 61 %, pitch 22 %"."""
+    named = [s for s in sensors if s["share"] >= 0.05][:most]
+    return ", ".join(f"{s['name']} {round(s['share'] * 100)} %" for s in named) or "–"
+
+
+def as_datetime(value: datetime | str) -> datetime:
+    """Read back a time that is printed as ISO 8601."""
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Show a measured value to so many significant digits."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
