@@ -9,6 +9,7 @@
     ├── StoreUnavailable    (retriable)              hold the batch and pause
     ├── StoreLocked                         exit 3   another daemon owns this SQLite file
     ├── SchemaMismatch                      exit 4   run `monitor db upgrade`
+    ├── InvariantBroken                              a defect of ours: stop the partition, keep the data, report it
     ├── Fenced                                       another daemon took the partition over: drop its state
     ├── NoChampion                                   verdict "unscored"
     ├── CheckpointDamaged                            keep the present champion
@@ -83,6 +84,10 @@ class SchemaMismatch(MonitorError):
     """The database has another schema version; run `monitor db upgrade`"""
 
     exit_code = 4
+
+
+class InvariantBroken(MonitorError):
+    """The database refused what should be impossible; this is a defect, and waiting will not help"""
 
 
 class Fenced(MonitorError):

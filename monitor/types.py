@@ -77,6 +77,10 @@ class Readings:
     def __len__(self) -> int:
         return len(self.asset)
 
+    def rows(self, which: slice | Bool) -> Readings:
+        """Some of them, in the same order."""
+        return Readings(self.fleet, self.asset[which], self.cell[which], self.offset[which], self.values[which])
+
 
 @dataclass(frozen=True, slots=True)
 class Windows:

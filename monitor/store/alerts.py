@@ -1,0 +1,76 @@
+"""Alerts and their transitions. A change enters, the alert's row follows it, and each transition is kept.
+
+(asset, opened_us) names an alert; an alert begins with FIRING and, once closed, never changes again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from monitor.errors import InvariantBroken
+from monitor.types import AlertState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from monitor.types import AlertChange
+
+_FOLLOW = text("""
+    UPDATE alert SET state = :state, severity = :severity, updated_us = :at_us, closed_us = :closed_us,
+        peak_score = :peak_score, peak_us = :peak_us, n_anomalous = :n_anomalous, sensors = :sensors, version = :version
+    WHERE asset_id = :asset_id AND opened_us = :opened_us AND state <> 'closed'
+    RETURNING id
+""")
+
+_OPEN = text("""
+    INSERT INTO alert (asset_id, opened_us, state, severity, updated_us, closed_us, peak_score, peak_us, n_anomalous,
+        sensors, version)
+    VALUES (:asset_id, :opened_us, :state, :severity, :at_us, :closed_us, :peak_score, :peak_us, :n_anomalous,
+        :sensors, :version)
+    RETURNING id
+""")
+
+_TRANSITION = text("""
+    INSERT INTO alert_transition (alert_id, seq, state, severity, at_us, peak_score, n_anomalous)
+    SELECT :alert_id, COALESCE(MAX(seq), 0) + 1, :state, :severity, :at_us, :peak_score, :n_anomalous
+    FROM alert_transition WHERE alert_id = :alert_id
+""")
+
+_FIND = text("SELECT id FROM alert WHERE asset_id = :asset_id AND opened_us = :opened_us")
+
+
+def apply(connection: Connection, asset_id: int, change: AlertChange) -> int:
+    """Write one step of an alert's life; return the alert's id."""
+    step = {
+        "state": str(change.state),
+        "severity": str(change.severity),
+        "at_us": change.at_us,
+        "peak_score": change.peak_score,
+        "n_anomalous": change.n_anomalous,
+    }
+    row = step | {
+        "asset_id": asset_id,
+        "opened_us": change.opened_us,
+        "closed_us": change.at_us if change.state is AlertState.CLOSED else None,
+        "peak_us": change.peak_us,
+        "sensors": json.dumps([asdict(sensor) for sensor in change.blame]),
+        "version": change.version,
+    }
+    alert_id: int | None = connection.execute(_FOLLOW, row).scalar_one_or_none()
+    if alert_id is None:
+        if change.state is not AlertState.FIRING:
+            raise InvariantBroken(f"{change.state} for an alert that is not open: asset {asset_id}, {change.opened_us}")
+        alert_id = connection.execute(_OPEN, row).scalar_one()
+    if change.is_transition:
+        connection.execute(_TRANSITION, step | {"alert_id": alert_id})
+    return alert_id
+
+
+def find(connection: Connection, asset_id: int, opened_us: int) -> int:
+    """Return the id of an alert that is there."""
+    alert_id: int = connection.execute(_FIND, {"asset_id": asset_id, "opened_us": opened_us}).scalar_one()
+    return alert_id

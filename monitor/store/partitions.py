@@ -1,0 +1,259 @@
+"""A partition's claim and its saves: the protocol that loses nothing and doubles nothing.
+
+`claim` gives a partition to one owner under a new epoch; `save` moves its next offset forward together with all that
+the records up to there led to. Both are functions of a connection inside a transaction that the caller commits.
+
+Law: the first statement of a save is the compare-and-set on (epoch, next_offset). Everything after it is plain
+inserts: a key that is already there is a broken invariant, never something to overwrite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from sqlalchemy import text
+
+from monitor.errors import Fenced, InvariantBroken
+from monitor.store import alerts, assets, quarantine, scores, versions
+from monitor.types import Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from monitor.types import AlertChange, Float32, Int8, Int32, Int64, Partition, Quarantined
+
+
+# ---------------------------------------------------------------- what is saved
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRows:
+    """What one lane (partition, fleet) adds in one save. N windows, A assets in the lane."""
+
+    fleet: str
+    asset_ids: Int32
+    """[A], database id by lane index; -1 = unknown, then its name stands in `new_assets`."""
+    asset: Int32
+    """[N], lane index."""
+    start_us: Int64
+    """[N], of the window; (asset, start) is the key."""
+    end_us: Int64
+    """[N]"""
+    score: Float32
+    """[N], 1.0 = threshold; NaN = unscored, stored as NULL."""
+    verdict: Int8
+    """[N], types.Verdict."""
+    version: Sequence[str | None]
+    """[N], the model version that scored."""
+    n_present: Int32
+    """[N], cells with at least one sensor."""
+    first_offset: Int64
+    """[N], smallest offset that fed the window."""
+    last_offset: Int64
+    """[N]"""
+    new_assets: Sequence[tuple[int, str]] = ()
+    """(lane index, name) of assets without an id yet."""
+    alerts: Sequence[AlertChange] = ()
+    """In order."""
+    sensors: Sequence[str] | None = None
+    """Learnt just now; None = known already."""
+
+
+class Gap(NamedTuple):
+    """Offsets that Kafka no longer had when we came for them: [from_offset, to_offset)."""
+
+    from_offset: int
+    to_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One step of one partition: the offset moves from `old_next` to `new_next`, and this is what came of it."""
+
+    pipeline: str
+    partition: Partition
+    epoch: int
+    """From the claim."""
+    old_next: int
+    new_next: int
+    """> old_next"""
+    rewind_offset: int
+    """The oldest record an unfinished window still needs; ≤ new_next."""
+    rewind_state: Mapping[str, Any]
+    """What the windows cannot rebuild from records (watermarks, a digest, …); plain JSON types."""
+    counters: Counters
+    """Since the partition's start, this step included."""
+    at_us: int
+    """Processing time, for people."""
+    log_end: int | None = None
+    """End of Kafka's log as last seen."""
+    fleets: Sequence[FleetRows] = ()
+    quarantined: Sequence[Quarantined] = ()
+    gaps: Sequence[Gap] = ()
+
+    def __post_init__(self) -> None:
+        if self.new_next <= self.old_next:  # the offset is what tells a step done from one not done
+            raise ValueError(f"a save must move the offset: {self.old_next} → {self.new_next}")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What the database made of a Commit."""
+
+    asset_ids: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    """Fleet → lane index → database id, for the Commit's new assets."""
+    alert_ids: Mapping[tuple[str, int, int], int] = field(default_factory=dict)
+    """(fleet, lane index, opened_us) → id, for the Commit's alerts."""
+    was_done: bool = False
+    """The answer to an earlier COMMIT of this very step was lost; it had succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A partition, ours until somebody claims it with a greater epoch."""
+
+    epoch: int
+    start_offset: int | None
+    """Where the very first run began; None = never begun: choose, and call `begin`."""
+    next_offset: int | None
+    """Every record below is accounted for."""
+    rewind_offset: int | None
+    """Read again from here, with output suppressed below `next_offset`."""
+    rewind_state: dict[str, Any]
+    counters: Counters
+
+
+# ---------------------------------------------------------------- claim
+
+_CLAIM = text("""
+    INSERT INTO source_partition (pipeline, topic, partition, epoch, owner, rewind_state, counters)
+    VALUES (:pipeline, :topic, :partition, 1, :owner, '{}', '{}')
+    ON CONFLICT (pipeline, topic, partition) DO UPDATE SET epoch = source_partition.epoch + 1, owner = excluded.owner
+    RETURNING epoch, start_offset, next_offset, rewind_offset, rewind_state, counters
+""")
+
+
+def claim(connection: Connection, pipeline: str, partition: Partition, owner: str) -> Claim:
+    """Take the partition over: from the commit on, saves under any earlier epoch are Fenced."""
+    row = connection.execute(
+        _CLAIM, {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number, "owner": owner}
+    ).one()
+    return Claim(
+        epoch=row.epoch,
+        start_offset=row.start_offset,
+        next_offset=row.next_offset,
+        rewind_offset=row.rewind_offset,
+        rewind_state=msgspec.json.decode(row.rewind_state),
+        counters=Counters(**msgspec.json.decode(row.counters)),
+    )
+
+
+_BEGIN = text("""
+    UPDATE source_partition SET start_offset = :offset, next_offset = :offset, rewind_offset = :offset
+    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
+      AND epoch = :epoch AND next_offset IS NULL
+""")
+
+
+def begin(connection: Connection, pipeline: str, partition: Partition, epoch: int, offset: int) -> None:
+    """Fix where the first run starts, before the first record is read. Raises Fenced."""
+    values = {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number, "epoch": epoch}
+    if connection.execute(_BEGIN, values | {"offset": offset}).rowcount != 1:
+        raise Fenced(f"{partition}: epoch {epoch} is over, or the partition had begun already")
+
+
+# ---------------------------------------------------------------- save
+
+_MOVE = text("""
+    UPDATE source_partition
+    SET next_offset = :new_next, rewind_offset = :rewind_offset, rewind_state = :rewind_state, counters = :counters,
+        log_end = :log_end, saved_us = :at_us
+    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
+      AND epoch = :epoch AND next_offset = :old_next
+""")
+
+_WHERE_IT_STANDS = text("""
+    SELECT epoch, next_offset, owner FROM source_partition
+    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
+""")
+
+_GAP = text("""
+    INSERT INTO gap (pipeline, topic, partition, from_offset, to_offset, at_us)
+    VALUES (:pipeline, :topic, :partition, :from_offset, :to_offset, :at_us)
+""")
+
+
+def save(connection: Connection, commit: Commit) -> Saved:
+    """Write one step of a partition, all of it or nothing.
+
+    Raises Fenced when the partition is no longer ours: roll back, drop its state, claim again. Saving a step that is
+    committed already changes nothing and says so (`was_done`): within an epoch only its owner moves the offset, so
+    finding it where we wanted it means that we put it there.
+    """
+    key = {"pipeline": commit.pipeline, "topic": commit.partition.topic, "partition": commit.partition.number}
+    moved = connection.execute(
+        _MOVE,
+        key
+        | {
+            "epoch": commit.epoch,
+            "old_next": commit.old_next,
+            "new_next": commit.new_next,
+            "rewind_offset": commit.rewind_offset,
+            "rewind_state": msgspec.json.encode(commit.rewind_state).decode(),
+            "counters": msgspec.json.encode(asdict(commit.counters)).decode(),
+            "log_end": commit.log_end,
+            "at_us": commit.at_us,
+        },
+    ).rowcount
+    if moved != 1:
+        row = connection.execute(_WHERE_IT_STANDS, key).one_or_none()
+        if row is None or (row.epoch, row.next_offset) != (commit.epoch, commit.new_next):
+            stands = f"stands at epoch {row.epoch}, offset {row.next_offset}, owner {row.owner}" if row else "is gone"
+            raise Fenced(f"{commit.partition}: saving epoch {commit.epoch}, offset {commit.old_next}, but it {stands}")
+        return _saved_before(connection, commit)
+
+    asset_ids: dict[str, dict[int, int]] = {}
+    alert_ids: dict[tuple[str, int, int], int] = {}
+    for rows in commit.fleets:
+        if rows.sensors is not None and assets.learn(connection, rows.fleet, rows.sensors) != tuple(rows.sensors):
+            raise Fenced(f"{commit.partition}: another partition taught {rows.fleet} other sensors at the same time")
+        ids, asset_ids[rows.fleet] = _asset_ids(connection, commit, rows)
+        if len(rows.asset):
+            scores.insert(connection, ids[rows.asset], versions.ids(connection, rows.version), rows)
+        for change in rows.alerts:
+            alert_id = alerts.apply(connection, int(ids[change.asset]), change)
+            alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id
+    if commit.quarantined:
+        quarantine.insert(connection, commit.quarantined, commit.at_us)
+    if commit.gaps:
+        connection.execute(_GAP, [key | gap._asdict() | {"at_us": commit.at_us} for gap in commit.gaps])
+    return Saved(asset_ids, alert_ids)
+
+
+def _asset_ids(connection: Connection, commit: Commit, rows: FleetRows) -> tuple[Int32, dict[int, int]]:
+    """The lane's ids with the new ones filled in, and the new ones alone."""
+    if not rows.new_assets:
+        return rows.asset_ids, {}
+    homes = assets.resolve(connection, rows.fleet, [name for _, name in rows.new_assets], commit.partition)
+    for name, home in homes.items():
+        if home.partition != commit.partition:
+            raise InvariantBroken(f"asset {name} of {rows.fleet} lives in {home.partition}, not in {commit.partition}")
+    new = {index: homes[name].id for index, name in rows.new_assets}
+    ids = rows.asset_ids.copy()
+    ids[list(new)] = list(new.values())
+    return ids, new
+
+
+def _saved_before(connection: Connection, commit: Commit) -> Saved:
+    asset_ids: dict[str, dict[int, int]] = {}
+    alert_ids: dict[tuple[str, int, int], int] = {}
+    for rows in commit.fleets:
+        ids, asset_ids[rows.fleet] = _asset_ids(connection, commit, rows)
+        for change in rows.alerts:
+            alert_id = alerts.find(connection, int(ids[change.asset]), change.opened_us)
+            alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id
+    return Saved(asset_ids, alert_ids, was_done=True)

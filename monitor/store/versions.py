@@ -1,0 +1,162 @@
+"""Model versions and from when on each decides. `registry.py` says what the rows mean.
+
+An activation is dated in event time, by the end of a window: that a version decides "windows that end after X" holds
+for a replay as it held live.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import bindparam, text
+
+from monitor.clock import from_us
+from monitor.errors import Conflict, InvariantBroken, NotFound
+from monitor.store import assets
+from monitor.types import VersionInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection, Row
+
+_IDS = text("SELECT version, id FROM model_version WHERE version IN :versions").bindparams(
+    bindparam("versions", expanding=True)
+)
+
+
+def ids(connection: Connection, version: Sequence[str | None]) -> list[int | None]:
+    """Translate versions into ids, keeping order and None."""
+    if not (named := {name for name in version if name is not None}):
+        return [None] * len(version)
+    known: dict[str | None, int | None] = {None: None}
+    known |= {row.version: row.id for row in connection.execute(_IDS, {"versions": sorted(named)})}
+    if missing := named - known.keys():
+        raise InvariantBroken(f"scores by versions that were never published: {', '.join(sorted(missing))}")
+    return [known[name] for name in version]
+
+
+# ---------------------------------------------------------------- publish and activate
+
+
+class Activation(NamedTuple):
+    """`version` decides windows that end after `from_window_end_us`, until the next activation."""
+
+    from_window_end_us: int
+    version: str
+
+
+_PUBLISH = text("""
+    INSERT INTO model_version (version, fleet, state, path, trained_us, card, metrics)
+    VALUES (:version, :fleet, 'candidate', :path, :trained_us, :card, :metrics)
+    ON CONFLICT (version) DO NOTHING
+""")
+
+_LIST = """
+    SELECT version, fleet, state, trained_us, path, metrics,
+        (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id) AS from_window_end_us
+    FROM model_version
+"""
+
+
+def publish(
+    connection: Connection,
+    *,
+    version: str,
+    fleet: str,
+    path: str,
+    trained_us: int,
+    card: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> VersionInfo:
+    """Enter a version as a candidate. The same version again changes nothing; of another fleet it is a Conflict."""
+    assets.put_fleet(connection, fleet)
+    connection.execute(
+        _PUBLISH,
+        {
+            "version": version,
+            "fleet": fleet,
+            "path": path,
+            "trained_us": trained_us,
+            "card": json.dumps(card, allow_nan=False),
+            "metrics": json.dumps(metrics, allow_nan=False),
+        },
+    )
+    published = get(connection, version)
+    if published.fleet != fleet:
+        raise Conflict(f"version {version} belongs to {published.fleet}")
+    return published
+
+
+_RETIRE = text("UPDATE model_version SET state = 'retired' WHERE fleet = :fleet AND state = 'champion'")
+_CROWN = text("UPDATE model_version SET state = 'champion' WHERE version = :version AND fleet = :fleet RETURNING id")
+_LAST_FROM = text("SELECT MAX(from_window_end_us) FROM model_activation WHERE fleet = :fleet")
+_ACTIVATE = text("""
+    INSERT INTO model_activation (fleet, from_window_end_us, version_id) VALUES (:fleet, :from_us, :version_id)
+    ON CONFLICT (fleet, from_window_end_us) DO UPDATE SET version_id = excluded.version_id
+""")
+_ACTIVATIONS = text("""
+    SELECT from_window_end_us, version FROM model_activation JOIN model_version ON model_version.id = version_id
+    WHERE model_activation.fleet = :fleet ORDER BY from_window_end_us
+""")
+
+
+def activate(connection: Connection, fleet: str, version: str, from_window_end_us: int) -> Activation:
+    """Make `version` the champion for windows that end after `from_window_end_us`; the old one retires.
+
+    A boundary before the last one would hand decided windows to another version: then the last one is taken, and the
+    version before, which decided nothing yet, is replaced. Returns what holds.
+    """
+    connection.execute(_RETIRE, {"fleet": fleet})
+    version_id = connection.execute(_CROWN, {"fleet": fleet, "version": version}).scalar_one_or_none()
+    if version_id is None:
+        raise NotFound(f"version {version} of {fleet}")
+    last_from = connection.execute(_LAST_FROM, {"fleet": fleet}).scalar_one()
+    from_us = from_window_end_us if last_from is None else max(from_window_end_us, last_from)
+    connection.execute(_ACTIVATE, {"fleet": fleet, "from_us": from_us, "version_id": version_id})
+    return Activation(from_us, version)
+
+
+# ---------------------------------------------------------------- look up
+
+
+def activations(connection: Connection, fleet: str) -> list[Activation]:
+    """Return the fleet's activations, earliest boundary first."""
+    return [Activation(*row) for row in connection.execute(_ACTIVATIONS, {"fleet": fleet})]
+
+
+def get(connection: Connection, version: str) -> VersionInfo:
+    """Return a version. Raises NotFound."""
+    row = connection.execute(text(f"{_LIST} WHERE version = :version"), {"version": version}).one_or_none()
+    if row is None:
+        raise NotFound(f"version {version}")
+    return _info(row)
+
+
+def champion(connection: Connection, fleet: str) -> VersionInfo | None:
+    """Return the version that decides now; None before the first training."""
+    row = connection.execute(text(f"{_LIST} WHERE fleet = :fleet AND state = 'champion'"), {"fleet": fleet})
+    found = row.one_or_none()
+    return None if found is None else _info(found)
+
+
+def every(connection: Connection, fleet: str | None = None) -> list[VersionInfo]:
+    """Return all versions, newest first."""
+    where = "" if fleet is None else "WHERE fleet = :fleet"
+    rows = connection.execute(
+        text(f"{_LIST} {where} ORDER BY trained_us DESC, id DESC"), {"fleet": fleet} if fleet else {}
+    )
+    return [_info(row) for row in rows]
+
+
+def _info(row: Row[tuple[object, ...]]) -> VersionInfo:
+    return VersionInfo(
+        version=row.version,
+        fleet=row.fleet,
+        state=row.state,
+        trained_at=from_us(row.trained_us),
+        path=row.path,
+        from_window_end_us=row.from_window_end_us,
+        metrics=json.loads(row.metrics),
+    )
