@@ -1,0 +1,19 @@
+"""Bytes → columns of readings. Read decoder.py first, then document.py, which defines the wire formats.
+
+    decoder.py    a batch → `Decoded`: splits, tries the fast shapes, sends the rest the long way, joins
+    document.py   the definition: any record → asset, times, values, or the reason why not
+    readings.py   fast: single readings, wide or flat
+    blocks.py     fast: raw float32 blocks
+    schema.py     fleets, assets, and which fleet an asset belongs to
+    times.py      event times → microseconds
+    encode.py     the other direction: readings → records
+
+Enters a `RecordBatch`, leave `Readings` per fleet and `Quarantined` records. The law: no bytes raise an exception,
+and what becomes of a record never depends on its neighbours.
+"""
+
+from monitor.stream.decode.decoder import Decoded, Decoder, Format
+from monitor.stream.decode.encode import block_msgpack, reading_json
+from monitor.stream.decode.schema import AssetIndex, FleetSchema
+
+__all__ = ["AssetIndex", "Decoded", "Decoder", "FleetSchema", "Format", "block_msgpack", "reading_json"]

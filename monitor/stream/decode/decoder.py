@@ -1,0 +1,344 @@
+"""A batch of records → one set of columns per fleet, and the records that cannot be used, each with its reason.
+
+Enters a `RecordBatch`; leaves `Decoded`. The law: what becomes of a record depends on the record alone (and on the
+fleets), never on its neighbours, on the batching, or on the way it was decoded. Only names learnt for a fleet without
+configured sensors come from a whole batch: the first one that has any.
+
+Records that look alike travel together: split by format and by fleet, tried on the shape that fitted last
+(`readings.py`, `blocks.py`), then on the others; what is left goes one by one through `document.py`, which is slower,
+accepts every form, and knows the reason where it does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from monitor.errors import ConfigError, DecodeError
+from monitor.stream.decode.blocks import BlockShape
+from monitor.stream.decode.columns import Piece, Task, cells_of, drop_empty_rows
+from monitor.stream.decode.document import Document, Form
+from monitor.stream.decode.readings import ReadingShape, tokens_only
+from monitor.stream.decode.schema import AssetIndex, FleetSchema, Router, Token
+from monitor.stream.decode.times import MAX_US, iso
+from monitor.stream.decode.words import bounded
+from monitor.types import Quarantined, Readings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from monitor.types import Float32, Int64, RecordBatch
+
+Format = Literal["auto", "json", "msgpack"]
+
+_MAX_SAMPLE = 1_024
+_FEW = 4
+"""Records that are not worth another shape's try."""
+_NO_LIMIT = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What became of the records of one batch: each is accepted, quarantined or a tombstone."""
+
+    readings: list[Readings]
+    """One per fleet, in the order of the fleets; may be empty."""
+    quarantined: list[Quarantined]
+    """In offset order."""
+    n_accepted: int
+    """Records whose readings are in `readings`."""
+    n_tombstones: int
+    """Records without a value."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """One batch on its way."""
+
+    batch: RecordBatch
+    latest_us: Int64
+    router: Router
+    pieces: dict[int, list[Piece]] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    """Position in the batch → why not."""
+    n_tombstones: int = 0
+
+
+class Decoder:
+    """Decodes one partition. Keeps, per fleet, the asset index of the lane and which shape fitted last."""
+
+    def __init__(
+        self,
+        fleets: Sequence[FleetSchema],
+        *,
+        format: Format = "auto",  # noqa: A002  # the word of the configuration
+        max_record_bytes: int = 262_144,
+        max_skew_us: int = 86_400_000_000,
+        assets: Mapping[str, AssetIndex] | None = None,
+    ) -> None:
+        """`assets`: by fleet, the index of a lane that goes on; fleets not named begin with an empty one."""
+        if format not in get_args(Format):
+            msg = f"kafka.format is {format!r}; it can be {', '.join(get_args(Format))}"
+            raise ConfigError(msg)
+        self.fleets = tuple(fleets)
+        self.assets = [(assets or {}).get(fleet.name) or AssetIndex() for fleet in self.fleets]
+        """One per fleet, in their order."""
+        self._format = format
+        self._max_record_bytes = max_record_bytes
+        self._max_skew_us = max_skew_us
+        self._routers: dict[str, Router] = {}
+        self._shapes = [_Shapes() for _ in self.fleets]
+        self._key_is_asset = True
+        """Until a payload names an asset of another fleet than the key does."""
+
+    def decode(self, batch: RecordBatch) -> Decoded:
+        """Columns of what can be used, quarantine for the rest. Raises nothing over any bytes."""
+        work = self._begin(batch)
+        rows, is_msgpack = self._readable(work)
+        if any(self.fleets[number].sensors is None for number in work.router.numbers):
+            self._learn_sensors(work, rows, is_msgpack)
+        rest: list[Int64] = []
+        for number, of_msgpack, at in self._alike(work, rows, is_msgpack):
+            rest.append(self._decode_alike(work, number, at, of_msgpack=of_msgpack))
+        if rest:
+            self._decode_singly(work, np.sort(np.concatenate(rest)), dict(zip(rows.tolist(), is_msgpack, strict=True)))
+        return self._finish(work)
+
+    # ------------------------------------------------------------ before
+
+    def _begin(self, batch: RecordBatch) -> _Work:
+        topic = batch.partition.topic
+        if topic not in self._routers:
+            self._routers[topic] = Router(self.fleets, topic)
+        stamps = batch.timestamps_us
+        latest = np.where(stamps >= 0, np.minimum(stamps, MAX_US) + self._max_skew_us, _NO_LIMIT)
+        return _Work(batch, latest, self._routers[topic])
+
+    def _readable(self, work: _Work) -> tuple[Int64, list[bool]]:
+        """Positions of the records worth opening, and which of them are MessagePack."""
+        values = work.batch.values
+        try:
+            sizes = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]  # None: see below
+        except TypeError:
+            sizes = np.array([-1 if value is None else len(value) for value in values], np.int64)
+            work.n_tombstones = int((sizes < 0).sum())
+        rows = np.arange(len(values))
+        for at in np.flatnonzero(sizes > self._max_record_bytes).tolist():
+            work.reasons[at] = (
+                f"too_large: the record has {sizes[at]} bytes; at most {self._max_record_bytes} are read; "
+                "raise kafka.max_record_bytes or send smaller blocks"
+            )
+        is_good = (sizes > 0) & (sizes <= self._max_record_bytes)
+        for at in np.flatnonzero(sizes == 0).tolist():
+            work.reasons[at] = f"not_{'msgpack' if self._format == 'msgpack' else 'json'}: the record is empty"
+        if not is_good.all():
+            rows = np.flatnonzero(is_good)
+        if self._format != "auto":
+            return rows, [self._format == "msgpack"] * len(rows)
+        present = values if len(rows) == len(values) else [values[i] for i in rows.tolist()]
+        # JSON text begins below 0x80, a map of MessagePack (and most else it has) at or above.
+        first = np.fromiter(map(itemgetter(0), present), np.uint8, len(rows))  # type: ignore[arg-type]  # none is None
+        return rows, (first >= 0x80).tolist()
+
+    def _learn_sensors(self, work: _Work, rows: Int64, is_msgpack: list[bool]) -> None:
+        """Fix the sensors of the fleets that have none: every name in this batch, in order of appearance."""
+        found: dict[int, dict[str, None]] = {}
+        texts: set[str] = set()
+        for at, packed in zip(rows.tolist(), is_msgpack, strict=True):
+            try:
+                document = Document(work.batch.values[at] or b"", is_msgpack=packed)
+                number = work.router.fleet_of(document.token(work.batch.keys[at]))
+                document.times()
+                found.setdefault(number, {}).update(dict.fromkeys(document.names()))
+            except DecodeError:
+                continue
+            if document.form is Form.FLAT:  # null where other records have a text: not a sensor
+                texts.update(name for name, value in document.fields.items() if isinstance(value, (str, bytes, dict, list)))
+        for number, names in found.items():
+            fleet = self.fleets[number]
+            sensors = tuple(name for name in names if name not in texts)
+            if fleet.sensors is None and sensors:
+                fleet.sensors, fleet.learnt = sensors, True
+
+    # ------------------------------------------------------------ records that look alike
+
+    def _alike(self, work: _Work, rows: Int64, is_msgpack: list[bool]) -> list[tuple[int, bool, Int64]]:
+        """Groups of positions of one format and, presumably, one fleet."""
+        router = work.router
+        if not len(rows) or not router.numbers:
+            return [(-1, False, rows)] if len(rows) else []
+        packed = np.array(is_msgpack, np.bool_)
+        groups: list[tuple[int, bool, Int64]] = []
+        for of_msgpack in (False, True):
+            at = rows[packed == of_msgpack]
+            if not len(at):
+                continue
+            if router.is_plain:
+                groups.append((router.numbers[0], of_msgpack, at))
+                continue
+            fleets = np.array(self._guess_fleets(work, at, of_msgpack=of_msgpack), np.int64)
+            groups.extend((number, of_msgpack, at[fleets == number]) for number in np.unique(fleets).tolist())
+        return groups
+
+    def _guess_fleets(self, work: _Work, at: Int64, *, of_msgpack: bool) -> list[int]:
+        """Number of the fleet per record, -1 = unknown. A wrong guess costs time, never correctness."""
+        router = work.router
+        keys = [work.batch.keys[i] for i in at.tolist()]
+        tokens: Sequence[Token | None] = keys
+        if not self._key_is_asset or None in set(keys):
+            tokens = tokens_only([work.batch.values[i] or b"" for i in at.tolist()], keys, is_msgpack=of_msgpack)
+        known: dict[Token | None, int] = {}
+        for token in set(tokens):
+            try:
+                known[token] = router.fleet_of(token)
+            except DecodeError:
+                known[token] = -1
+        return [known[token] for token in tokens]
+
+    def _decode_alike(self, work: _Work, number: int, at: Int64, *, of_msgpack: bool) -> Int64:
+        """Decode with the shapes that fit; returns the positions left over."""
+        if number < 0:
+            return at
+        picked, batch = at.tolist(), work.batch
+        is_all = len(picked) == len(batch)
+        values = batch.values if is_all else [batch.values[i] for i in picked]
+        keys = batch.keys if is_all else [batch.keys[i] for i in picked]
+        latest = work.latest_us if is_all else work.latest_us[at]
+        task = Task(self.fleets[number], number, at, values, keys, latest)  # type: ignore[arg-type]  # no value is None
+        for shape in self._shapes[number].in_order(of_msgpack):
+            piece, left = shape.decode(task, work.router)
+            if piece is not None:
+                work.pieces.setdefault(number, []).append(piece)
+            if len(left) < len(task) / 2:
+                self._shapes[number].prefer(of_msgpack, shape)
+            if len(left) <= _FEW:
+                return task.at[left]
+            task = task.only(left) if piece is not None else task
+        return task.at
+
+    # ------------------------------------------------------------ one by one
+
+    def _decode_singly(self, work: _Work, rest: Int64, is_msgpack: dict[int, bool]) -> None:
+        """The long way, for what is unusual or wrong."""
+        single: dict[int, list[tuple[int, Token, Int64, Float32]]] = {}
+        for at in rest.tolist():
+            key, value = work.batch.keys[at], work.batch.values[at] or b""
+            try:
+                document = Document(value, is_msgpack=is_msgpack[at])
+                token = document.token(key)
+                number = work.router.fleet_of(token)
+                cell, values = self._place(work, at, document, self.fleets[number])
+            except DecodeError as problem:
+                work.reasons[at] = problem.detail
+                continue
+            assert token is not None  # noqa: S101  # fleet_of has refused it
+            single.setdefault(number, []).append((at, token, cell, values))
+            self._shapes[number].learn(document, self.fleets[number].sensors or (), is_msgpack=is_msgpack[at])
+            if self._key_is_asset and not work.router.is_plain and token != key:
+                self._key_is_asset = key is not None and work.router.known.get(key) == number
+        for number, found in single.items():
+            ats, tokens, cells, matrices = zip(*found, strict=True)
+            n_rows = np.array([len(cell) for cell in cells], np.int64)
+            piece = Piece(np.array(ats, np.int64), tokens, n_rows, np.concatenate(cells), np.concatenate(matrices))
+            work.pieces.setdefault(number, []).append(piece)
+
+    def _place(self, work: _Work, at: int, document: Document, fleet: FleetSchema) -> tuple[Int64, Float32]:
+        """Cells and values of one record's readings."""
+        ts_us = document.times()
+        values = document.values(fleet, len(ts_us))
+        if len(ts_us) and (last := int(ts_us.max())) > work.latest_us[at]:
+            written = int(work.batch.timestamps_us[at])
+            msg = (
+                f"future: the event time {iso(last)} is {_duration(last - written)} after {iso(min(written, MAX_US))}, "
+                "when Kafka got the record; check the producer's clock and unit of time, or raise kafka.max_skew"
+            )
+            raise DecodeError(msg)
+        cell, values, _ = drop_empty_rows(cells_of(ts_us, fleet.interval_us), values)
+        if not len(cell):
+            raise DecodeError("empty: no sensor has a value")  # noqa: EM101  # nothing to compute
+        return cell, values
+
+    # ------------------------------------------------------------ after
+
+    def _finish(self, work: _Work) -> Decoded:
+        batch, reasons = work.batch, work.reasons
+        quarantined = [
+            Quarantined(
+                batch.partition,
+                int(batch.offsets[at]),
+                bounded(reasons[at]),
+                (batch.values[at] or b"")[:_MAX_SAMPLE],
+                max(int(batch.timestamps_us[at]), 0),
+            )
+            for at in sorted(reasons)
+        ]
+        readings = [self._join(batch, number, work.pieces.get(number, [])) for number in range(len(self.fleets))]
+        n_accepted = len(batch) - len(quarantined) - work.n_tombstones
+        return Decoded(readings, quarantined, n_accepted, work.n_tombstones)
+
+    def _join(self, batch: RecordBatch, number: int, pieces: list[Piece]) -> Readings:
+        """One fleet's pieces in offset order, assets numbered."""
+        fleet, index = self.fleets[number], self.assets[number]
+        new = [(at, t) for piece in pieces for at, t in zip(piece.at.tolist(), piece.tokens, strict=True) if t not in index]
+        for _, token in sorted(new, key=itemgetter(0)):
+            index.add(token)
+        at, asset, cell, values = [], [], [], []
+        for piece in pieces:
+            numbers = index.numbers(piece.tokens)
+            at.append(piece.at if piece.n_rows is None else np.repeat(piece.at, piece.n_rows))
+            asset.append(numbers if piece.n_rows is None else np.repeat(numbers, piece.n_rows))
+            cell.append(piece.cell)
+            values.append(piece.values)
+        if not pieces:
+            nothing = np.empty(0, np.int64)
+            width = len(fleet.sensors or ())
+            return Readings(fleet.name, nothing.astype(np.int32), nothing, nothing, np.empty((0, width), np.float32))
+        if len(pieces) == 1:
+            return Readings(fleet.name, asset[0], cell[0], batch.offsets[at[0]], values[0])
+        place = np.concatenate(at)
+        order = np.argsort(place, kind="stable")
+        return Readings(
+            fleet.name,
+            np.concatenate(asset)[order],
+            np.concatenate(cell)[order],
+            batch.offsets[place[order]],
+            np.concatenate(values)[order],
+        )
+
+
+Shape = ReadingShape | BlockShape
+
+
+class _Shapes:
+    """The shapes that one fleet's records may have, the one that fitted last first."""
+
+    __slots__ = ("_json", "_msgpack")
+
+    def __init__(self) -> None:
+        self._json: list[Shape] = [ReadingShape(form, is_msgpack=False) for form in (Form.WIDE, Form.FLAT)]
+        readings = [ReadingShape(form, is_msgpack=True) for form in (Form.WIDE, Form.FLAT)]
+        self._msgpack: list[Shape] = [BlockShape(), *readings]
+
+    def in_order(self, is_msgpack: bool) -> tuple[Shape, ...]:
+        return tuple(self._msgpack if is_msgpack else self._json)
+
+    def prefer(self, is_msgpack: bool, shape: Shape) -> None:
+        shapes = self._msgpack if is_msgpack else self._json
+        shapes.remove(shape)
+        shapes.insert(0, shape)
+
+    def learn(self, document: Document, sensors: tuple[str, ...], *, is_msgpack: bool) -> None:
+        for shape in self._msgpack if is_msgpack else self._json:
+            if isinstance(shape, ReadingShape) and shape.form is document.form:
+                shape.learn(document, sensors)
+
+
+def _duration(us: int) -> str:
+    """Roughly, in the largest unit that fits."""
+    for unit, size in (("years", 31_557_600_000_000), ("days", 86_400_000_000), ("hours", 3_600_000_000)):
+        if us >= 2 * size:
+            return f"{us / size:.0f} {unit}"
+    return f"{us / 1e6:.0f} s"

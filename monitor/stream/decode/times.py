@@ -1,0 +1,197 @@
+"""Event time: what a producer wrote → integer microseconds since 1970 UTC.
+
+A time is an ISO 8601 text (naive = UTC) or a number. A number is seconds, unless it is so large that it must be
+milliseconds (≥ 1e11), microseconds (≥ 1e14) or nanoseconds (≥ 1e17); so seconds are understood until the year 5138.
+The law: `parse_us` decides; `column_us` gives the same answers for a whole column, some twenty times faster.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from monitor.types import Bool, Int64
+
+MIN_US: Final = -62_135_596_800_000_000
+"""Year 1."""
+MAX_US: Final = 253_402_300_799_999_999
+"""Year 9999."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SECONDS_BELOW, _MILLISECONDS_BELOW, _MICROSECONDS_BELOW = 10**11, 10**14, 10**17
+_OUTSIDE = "lies outside the years 1 to 9999"
+_ISO_LAYOUT = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?P<fraction>\.\d{1,6})?(?P<zone>Z|[+-]\d\d:\d\d)?", re.ASCII
+)
+_DAYS_IN_MONTH = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], dtype=np.int64)
+
+
+def parse_us(value: object) -> int:
+    """Microseconds since 1970 of one time. Raises ValueError with what is wrong and how to write it."""
+    if type(value) is int:
+        us = _int_us(value)
+    elif type(value) is float:
+        us = _float_us(value)
+    elif isinstance(value, str):
+        us = _text_us(value)
+    elif isinstance(value, datetime):  # MessagePack's own timestamp type
+        us = _datetime_us(value)
+    else:
+        msg = "is not a time; send seconds since 1970 or an ISO 8601 text"
+        raise ValueError(msg)
+    if not MIN_US <= us <= MAX_US:
+        raise ValueError(_OUTSIDE)
+    return us
+
+
+def _int_us(value: int) -> int:
+    size = abs(value)
+    if size < _SECONDS_BELOW:
+        return value * 1_000_000
+    if size < _MILLISECONDS_BELOW:
+        return value * 1_000
+    if size < _MICROSECONDS_BELOW:
+        return value
+    return (value + 500) // 1_000
+
+
+def _float_us(value: float) -> int:
+    size = abs(value)
+    if not size < 1e300:
+        msg = "is not a finite number"
+        raise ValueError(msg)
+    if size < _SECONDS_BELOW:
+        return round(value * 1e6)
+    if size < _MILLISECONDS_BELOW:
+        return round(value * 1e3)
+    if size < _MICROSECONDS_BELOW:
+        return round(value)
+    return round(value / 1e3)
+
+
+def _text_us(value: str) -> int:
+    try:
+        return _datetime_us(datetime.fromisoformat(value))
+    except ValueError:
+        msg = "is not an ISO 8601 time; write it like 2015-07-27T10:30:00Z, or send seconds since 1970"
+        raise ValueError(msg) from None
+
+
+def _datetime_us(value: datetime) -> int:
+    return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+
+
+def iso(us: int) -> str:
+    """The time as ISO 8601 in UTC, with as many decimals as it needs."""
+    text = (_EPOCH + timedelta(microseconds=us)).isoformat().removesuffix("+00:00")
+    return (text.rstrip("0") if "." in text else text) + "Z"
+
+
+# ---------------------------------------------------------------- whole columns
+
+
+def column_us(values: Sequence[object]) -> tuple[Int64, Bool]:
+    """Microseconds [N] of a column of times, and which of them are times at all (where not: 0)."""
+    n = len(values)
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        return _in_range(*_float_column(np.fromiter(values, np.float64, n)))
+    if kinds == {int}:
+        try:
+            return _in_range(_int_column(np.fromiter(values, np.int64, n)), np.ones(n, np.bool_))
+        except OverflowError:  # some number needs more than 64 bits
+            return _one_by_one(values)
+    if kinds == {str}:
+        return _text_column(values)  # type: ignore[arg-type]  # the line above has looked at every element
+    return _one_by_one(values)
+
+
+def _one_by_one(values: Sequence[object]) -> tuple[Int64, Bool]:
+    us, ok = np.zeros(len(values), np.int64), np.ones(len(values), np.bool_)
+    for i, value in enumerate(values):
+        try:
+            us[i] = parse_us(value)
+        except ValueError:
+            ok[i] = False
+    return us, ok
+
+
+def _in_range(us: Int64, ok: Bool) -> tuple[Int64, Bool]:
+    ok = ok & (us >= MIN_US) & (us <= MAX_US)
+    return np.where(ok, us, 0), ok
+
+
+def _float_column(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[Int64, Bool]:
+    size = np.abs(values)
+    ok = size < 1e20  # beyond: NaN, infinity, or far outside the years 1 to 9999 in any unit
+    if ok.all() and size.max(initial=0) < _SECONDS_BELOW:
+        return np.rint(values * 1e6).astype(np.int64), ok
+    values = np.where(ok, values, 0.0)
+    scale = [values * 1e6, values * 1e3, values]
+    limits = [size < _SECONDS_BELOW, size < _MILLISECONDS_BELOW, size < _MICROSECONDS_BELOW]
+    return np.rint(np.select(limits, scale, values / 1e3)).astype(np.int64), ok
+
+
+def _int_column(values: Int64) -> Int64:
+    def within(limit: int) -> Bool:
+        return (values > -limit) & (values < limit)  # not abs(): -2^63 has none
+
+    if within(_SECONDS_BELOW).all():
+        return values * 1_000_000
+    limits = [within(_SECONDS_BELOW), within(_MILLISECONDS_BELOW), within(_MICROSECONDS_BELOW)]
+    nanoseconds = values // 1_000 + (values % 1_000 >= 500)  # not values + 500: it could overflow
+    return np.select(limits, [values * 1_000_000, values * 1_000, values], nanoseconds)
+
+
+def _text_column(values: Sequence[str]) -> tuple[Int64, Bool]:
+    """All texts of one common layout at once; anything else one by one."""
+    layout = _ISO_LAYOUT.fullmatch(values[0])
+    if layout is None or set(map(len, values)) != {len(values[0])}:
+        return _one_by_one(values)
+    joined = "".join(values)
+    if not joined.isascii():
+        return _one_by_one(values)
+    letters = np.frombuffer(joined.encode(), np.uint8).reshape(len(values), -1)  # (N, length)
+    is_digit = np.array([c.isdigit() for c in values[0]])
+    digits = letters[:, is_digit] - np.uint8(48)  # what is below "0" wraps round to above 9
+    same = (letters[:, ~is_digit] == letters[0, ~is_digit]).all() and (digits <= 9).all()
+    if not same:
+        return _one_by_one(values)
+
+    n_fraction = len(layout["fraction"] or ".") - 1
+    widths = [4, 2, 2, 2, 2, 2, n_fraction, *([2, 2] if (layout["zone"] or "Z") != "Z" else [])]
+    weights = np.zeros((sum(widths), len(widths)), np.float32)  # float32 holds six digits exactly
+    at = 0
+    for field, width in enumerate(widths):
+        weights[at : at + width, field] = 10.0 ** np.arange(width - 1, -1, -1)
+        at += width
+    fields = (digits.astype(np.float32) @ weights).astype(np.int64).T
+    year, month, day, hour, minute, second, fraction = fields[:7]
+
+    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    last_day = _DAYS_IN_MONTH[np.clip(month, 0, 12)] + (leap & (month == 2))
+    ok = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= last_day)
+    ok &= (hour < 24) & (minute < 60) & (second < 60)
+    us = ((_days_since_1970(year, month, day) * 24 + hour) * 60 + minute) * 60 + second
+    us = us * 1_000_000 + fraction * 10 ** (6 - n_fraction)
+    if len(fields) > 7:
+        ok &= (fields[7] < 24) & (fields[8] < 60)
+        offset = (fields[7] * 60 + fields[8]) * 60_000_000
+        us += offset if layout["zone"].startswith("-") else -offset
+    return _in_range(us, ok)
+
+
+def _days_since_1970(year: Int64, month: Int64, day: Int64) -> Int64:
+    """Proleptic Gregorian calendar; the year is shifted to begin in March, so that the leap day comes last.
+    H. Hinnant, "chrono-compatible low-level date algorithms", days_from_civil.
+    """
+    year = year - (month <= 2)
+    day_of_year = (153 * np.where(month > 2, month - 3, month + 9) + 2) // 5 + day - 1
+    return year * 365 + year // 4 - year // 100 + year // 400 + day_of_year - 719_468
