@@ -59,6 +59,12 @@ class RecordBatch:
     def __len__(self) -> int:
         return len(self.values)
 
+    def rows(self, which: slice) -> RecordBatch:
+        """Some of them, in the same order."""
+        return RecordBatch(
+            self.partition, self.offsets[which], self.timestamps_us[which], self.keys[which], self.values[which]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Readings:

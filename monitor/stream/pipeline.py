@@ -1,0 +1,338 @@
+"""The river, whole: from a record in Kafka to rows in the database. Read this first.
+
+    source → decode → window → score → decide → save
+
+One task runs it. A partition goes through four moments: it is *assigned* and claimed in the database under a new
+epoch; it is *rebuilt* by reading again from the rewind offset, which fills the windows and emits nothing; it *flows*,
+one transaction per batch; it is *revoked* and forgotten. The truth is the offset in our database: it moves in the
+same transaction as the results, only for the owner of the epoch, and only from where it stood. So a kill at any point
+loses nothing and doubles nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import numpy as np
+
+from monitor import logs
+from monitor.errors import Fenced, InvariantBroken, QuarantineLimit, StoreUnavailable
+from monitor.store import assets, partitions
+from monitor.stream.decode import AssetIndex, Decoder, FleetSchema
+from monitor.stream.lane import Lane, PartitionState, alert_policy, in_slices, without
+from monitor.stream.save import Step, gap_commit
+from monitor.stream.source import Assigned, Gap, Revoked
+from monitor.stream.window import NEVER
+from monitor.types import RecordBatch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from monitor.clock import Clock
+    from monitor.config import Config
+    from monitor.store.assets import KnownAsset
+    from monitor.store.engine import AsyncStore
+    from monitor.stream.decode import Format
+    from monitor.stream.score import Scorer
+    from monitor.stream.source import Event, Source
+    from monitor.types import Int32, Partition, Readings
+
+log = logs.get("pipeline")
+T = TypeVar("T")
+
+FENCED_WAIT_S = 6.0
+"""Two heartbeats: time for the group to say whose partition it is."""
+MARK_EVERY_S = 1.0
+"""How often Kafka hears how far we are."""
+LIMIT_WINDOW = 10_000
+"""Records over which the share of quarantined ones is judged …"""
+LIMIT_MINIMUM = 1_000
+"""… and how many there must be before it is."""
+
+
+class Pipeline:
+    """Everything between a source and a store. `run` returns after `stop`, or when the source is exhausted."""
+
+    def __init__(
+        self, config: Config, source: Source, store: AsyncStore, scorer: Scorer, *, owner: str, clock: Clock
+    ) -> None:
+        self.config = config
+        self.source = source
+        self.store = store
+        self.scorer = scorer
+        self.owner = owner
+        self.clock = clock
+        self.schemas = [
+            FleetSchema(
+                name=fleet.name,
+                interval_us=fleet.interval_us,
+                topics=fleet.topics,
+                assets=fleet.assets,
+                sensors=fleet.sensors,
+            )
+            for fleet in config.fleets
+        ]
+        self.partitions: dict[Partition, PartitionState] = {}
+        self._fleets = {fleet.name: fleet for fleet in config.fleets}
+        self._backlog: deque[Event] = deque()
+        self._gate = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._marked_at = 0.0
+        self._recent_records: deque[tuple[int, int]] = deque()
+        """(records, quarantined) of the latest batches."""
+
+    # ------------------------------------------------------------------ the story
+
+    async def run(self) -> None:
+        """Move records until told to stop. What is in hand is finished, nothing new is taken."""
+        await self._recall_sensors()
+        while not self._stopping.is_set() and not self.source.is_exhausted:
+            self._backlog.extend(await self.source.poll())
+            while self._backlog and not self._stopping.is_set():
+                await self._meet(self._backlog.popleft())
+
+    async def _meet(self, event: Event) -> None:
+        async with self._gate:
+            match event:
+                case Assigned(partitions=ours):
+                    for partition in ours:
+                        await self._open(partition)
+                case Revoked(partitions=lost):
+                    for partition in lost:
+                        self.partitions.pop(partition, None)
+                case Gap():
+                    await self._step_over(event)
+                case RecordBatch():
+                    await self._take(event)
+
+    async def _take(self, batch: RecordBatch) -> None:
+        """A batch may begin below the next offset: that part was saved before, and only fills the windows again."""
+        state = self.partitions.get(batch.partition)
+        if state is None:
+            return
+        n_saved = int(np.searchsorted(batch.offsets, state.next_offset))
+        if n_saved:
+            self._rebuild(state, batch.rows(slice(0, n_saved)))
+        if n_saved == len(batch):
+            return
+        try:
+            await self._advance(state, batch.rows(slice(n_saved, None)))
+        except Fenced as error:
+            log.warning("fenced", partition=str(batch.partition), detail=error.detail)
+            await self._take_again(batch.partition)
+
+    async def _advance(self, state: PartitionState, batch: RecordBatch) -> None:
+        """One batch through the river, and one transaction."""
+        state.mark(int(batch.offsets[0]))
+        step = Step(batch)
+        for readings in self._decode(state, batch, step):
+            lane = self._lane(state, readings.fleet)
+            ours = await self._at_home(state, lane, readings, step)
+            for part in in_slices(ours):
+                pushed = lane.windower.push(part)
+                ends = lane.end_us(pushed.windows.start)
+                scores = await self.scorer.score(pushed.windows, ends, lane.sensors)
+                changes = lane.decider.decide(scores, ends)
+                step.add(lane, part, pushed, scores, changes)
+        self._judge_quarantine(step)
+        await self._save(state, step)
+
+    def stop(self) -> None:
+        """Finish the batch in hand, then let `run` return."""
+        self._stopping.set()
+
+    @asynccontextmanager
+    async def between_batches(self) -> AsyncIterator[None]:
+        """Hold the river between two batches: models change hands here, so that no window sees half of a change."""
+        async with self._gate:
+            yield
+
+    def frontier_us(self, fleet: str) -> int | None:
+        """No window of the fleet has been emitted that ends after this event time; None = no reading yet."""
+        reached = [state.lanes[fleet].frontier_us for state in self.partitions.values() if fleet in state.lanes]
+        return max((frontier for frontier in reached if frontier is not None), default=None)
+
+    # ------------------------------------------------------------------ decode
+
+    def _decode(self, state: PartitionState, batch: RecordBatch, step: Step) -> list[Readings]:
+        unknown = [schema for schema in self.schemas if schema.sensors is None]
+        decoded = state.decoder.decode(batch)
+        step.learnt = {schema.name: schema.sensors for schema in unknown if schema.sensors is not None}
+        for fleet, sensors in step.learnt.items():
+            log.info("sensors_learnt", fleet=fleet, sensors=list(sensors), topic=batch.partition.topic)
+        step.reject(decoded.quarantined)
+        step.counters.tombstones = decoded.n_tombstones
+        return decoded.readings
+
+    async def _at_home(self, state: PartitionState, lane: Lane, readings: Readings, step: Step) -> Readings:
+        """Register assets seen for the first time; keep out those that another partition speaks for."""
+        new = lane.assets.names[len(lane.ids) :]
+        if new:
+            homes = await self._persist(self.store.run, assets.resolve, lane.config.name, new, state.partition)
+            ids = [homes[name].id if homes[name].partition == state.partition else -1 for name in new]
+            lane.ids = np.concatenate((lane.ids, np.array(ids, dtype=np.int32)))
+        foreign: Int32 = np.flatnonzero(lane.ids < 0).astype(np.int32)
+        if not len(foreign):
+            return readings
+        step.refuse_assets(lane, readings, foreign)
+        return without(readings, foreign)
+
+    def _judge_quarantine(self, step: Step) -> None:
+        recent = self._recent_records
+        recent.append((len(step.batch), len({record.offset for record in step.quarantined})))
+        total = sum(n for n, _ in recent)
+        while total - recent[0][0] >= LIMIT_WINDOW:
+            total -= recent.popleft()[0]
+        bad = sum(n for _, n in recent)
+        if total >= LIMIT_MINIMUM and bad > self.config.kafka.max_quarantine_share * total:
+            raise QuarantineLimit(
+                f"{bad} of the last {total} records, most recently {step.batch.partition} offset "
+                f"{step.quarantined[-1].offset}: {step.quarantined[-1].reason}. Nothing of this batch was saved. "
+                "Correct [kafka] format or the fleet's settings, or raise [kafka] max_quarantine_share"
+            )
+
+    # ------------------------------------------------------------------ save
+
+    async def _save(self, state: PartitionState, step: Step) -> None:
+        state.advance_rewind(step.batch.next_offset)
+        commit = step.commit(
+            self.config.kafka.group,
+            state,
+            at_us=self.clock.now_us(),
+            log_end=self.source.end_offset(state.partition),
+        )
+        await self._persist(self.store.save, commit)
+        state.next_offset = commit.new_next
+        state.counters = commit.counters
+        now = self.clock.monotonic_s()
+        if now - self._marked_at >= MARK_EVERY_S:
+            self._marked_at = now
+            self.source.mark({partition: each.next_offset for partition, each in self.partitions.items()})
+
+    async def _persist(self, write: Callable[..., Awaitable[T]], /, *args: object) -> T:
+        """Write, however long the database is away: hold the batch, take no more, stay in the group."""
+        away_since = None
+        while True:
+            try:
+                done = await write(*args)
+            except StoreUnavailable as error:
+                if self._stopping.is_set():
+                    raise
+                if away_since is None:
+                    away_since = self.clock.monotonic_s()
+                    log.warning("database_away", error=error.detail, doing="holding the batch, waiting")
+                    self.source.hold()
+                self._backlog.extend(await self.source.poll())
+                await self.clock.sleep(0.5)
+            else:
+                if away_since is not None:
+                    log.info("database_back", after_s=round(self.clock.monotonic_s() - away_since, 1))
+                    self.source.release()
+                return done
+
+    # ------------------------------------------------------------------ claim, rebuild, lose
+
+    async def _open(self, partition: Partition) -> None:
+        """Claim a partition and begin at its rewind offset."""
+        group, start = self.config.kafka.group, self.config.kafka.start
+        claim = await self._persist(self.store.run, partitions.claim, group, partition, self.owner)
+        if claim.next_offset is None:
+            first = await self.source.first_offset(partition, start)
+            await self._persist(self.store.run, partitions.begin, group, partition, claim.epoch, first)
+            next_offset = rewind_offset = first
+        else:
+            next_offset, rewind_offset = claim.next_offset, claim.rewind_offset or 0
+        memory = max(alert_policy(fleet).memory for fleet in self.config.fleets)
+        known = await self._persist(self.store.read, assets.restore, partition, memory)
+        max_cell = claim.rewind_state.get("max_cell", {})
+        state = PartitionState(
+            partition, claim.epoch, next_offset, (rewind_offset, max_cell), claim.counters, self._decoder(known)
+        )
+        for schema in self.schemas:
+            if schema.sensors is not None:
+                self._add_lane(state, schema, known.get(schema.name, []), max_cell.get(schema.name, NEVER))
+        self.partitions[partition] = state
+        self.source.begin(partition, rewind_offset)
+        log.info(
+            "partition_claimed",
+            partition=str(partition),
+            epoch=claim.epoch,
+            next_offset=next_offset,
+            rebuild_from=rewind_offset,
+        )
+
+    def _rebuild(self, state: PartitionState, saved: RecordBatch) -> None:
+        """Fill the windows from records that are saved already. Whatever they led to is in the database."""
+        state.mark(int(saved.offsets[0]))
+        for readings in state.decoder.decode(saved).readings:
+            lane = state.lanes.get(readings.fleet)
+            if lane is None:
+                continue
+            # Every asset of ours was registered before its first reading was saved: an unknown one is another's.
+            readings = readings.rows(np.isin(readings.asset, np.flatnonzero(lane.ids >= 0)))
+            for part in in_slices(readings):
+                again = lane.windower.push(part).windows
+                if len(again):
+                    raise InvariantBroken(
+                        f"rebuilding {state.partition} from offset {state.rewind[0]} emitted {len(again)} windows "
+                        f"again, first {lane.assets.names[again.asset[0]]} at cell {again.start[0]}"
+                    )
+
+    async def _step_over(self, gap: Gap) -> None:
+        state = self.partitions.get(gap.partition)
+        if state is None:
+            return
+        log.error(
+            "records_lost",
+            partition=str(gap.partition),
+            from_offset=gap.from_offset,
+            to_offset=gap.to_offset,
+            meaning="retention removed them before they were read; windows there have holes",
+        )
+        if gap.to_offset > state.next_offset:
+            await self._persist(
+                self.store.save, gap_commit(self.config.kafka.group, state, gap.to_offset, at_us=self.clock.now_us())
+            )
+            state.next_offset = gap.to_offset
+
+    async def _take_again(self, partition: Partition) -> None:
+        """Another owner moved the offset: forget what we hold, and claim again if the partition is still ours."""
+        self.partitions.pop(partition, None)
+        await self.clock.sleep(FENCED_WAIT_S)
+        self._backlog.extend(await self.source.poll())
+        if not any(isinstance(event, Revoked) and partition in event.partitions for event in self._backlog):
+            await self._open(partition)
+
+    # ------------------------------------------------------------------ lanes
+
+    def _decoder(self, known: dict[str, list[KnownAsset]]) -> Decoder:
+        kafka = self.config.kafka
+        return Decoder(
+            self.schemas,
+            assets={fleet: AssetIndex(asset.name for asset in of_fleet) for fleet, of_fleet in known.items()},
+            format=cast("Format", kafka.format),
+            max_record_bytes=kafka.max_record_bytes,
+            max_skew_us=int(kafka.max_skew.total_seconds() * 1_000_000),
+        )
+
+    def _lane(self, state: PartitionState, fleet: str) -> Lane:
+        if fleet not in state.lanes:  # its sensors were learnt just now
+            schema = next(schema for schema in self.schemas if schema.name == fleet)
+            self._add_lane(state, schema, [], NEVER)
+        return state.lanes[fleet]
+
+    def _add_lane(self, state: PartitionState, schema: FleetSchema, known: list[KnownAsset], max_cell: int) -> None:
+        index = state.decoder.assets[self.schemas.index(schema)]
+        lane = Lane(self._fleets[schema.name], schema, index)
+        lane.resume(known, max_cell)
+        state.lanes[schema.name] = lane
+
+    async def _recall_sensors(self) -> None:
+        """Sensors learnt in an earlier run hold for good."""
+        learnt = await self._persist(self.store.read, assets.fleets)
+        for schema in self.schemas:
+            if schema.sensors is None:
+                schema.sensors = learnt.get(schema.name)

@@ -1,0 +1,199 @@
+"""What a batch of records led to, gathered until one transaction takes it all.
+
+Enters: what each stage made of the batch. Leaves: a `Commit`. The law: every record of the batch is counted under
+exactly one of accepted, quarantined, late, duplicate, tombstones.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from monitor.store.partitions import Commit, FleetRows, Gap
+from monitor.types import Counters, Quarantined, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from monitor.stream.lane import Lane, PartitionState
+    from monitor.stream.window import Pushed
+    from monitor.types import AlertChange, Int32, Int64, Readings, RecordBatch, Scores
+
+T = TypeVar("T", bound=np.generic)
+
+SAMPLE_BYTES = 1024
+
+
+@dataclass(slots=True)
+class _LaneRows:
+    scores: list[Scores] = field(default_factory=list)
+    alerts: list[AlertChange] = field(default_factory=list)
+
+
+class Step:
+    """One batch of one partition on its way through the river."""
+
+    def __init__(self, batch: RecordBatch) -> None:
+        self.batch = batch
+        self.quarantined: list[Quarantined] = []
+        self.learnt: dict[str, tuple[str, ...]] = {}
+        self.counters = Counters(records=len(batch))
+        self._rows: dict[str, _LaneRows] = {}
+        self._useless: dict[int, int] = defaultdict(int)
+        """Offset → readings of that record which were duplicates."""
+        self._readings_of: dict[int, int] = defaultdict(int)
+        """The same for all its readings; kept only for records that had a duplicate."""
+        self._late: set[int] = set()
+
+    def reject(self, records: Iterable[Quarantined]) -> None:
+        """Put records, or readings of them, into quarantine."""
+        self.quarantined.extend(records)
+
+    def refuse_assets(self, lane: Lane, readings: Readings, foreign: Int32) -> None:
+        """Quarantine readings of assets whose home is another partition."""
+        rows = np.flatnonzero(np.isin(readings.asset, foreign))
+        for offset, asset in dict(
+            zip(readings.offset[rows].tolist(), readings.asset[rows].tolist(), strict=True)
+        ).items():
+            name = lane.assets.names[asset]
+            self.quarantined.append(
+                self._quarantine(
+                    offset,
+                    f'wrong_partition: asset "{name}" is read from another partition; key its records by the asset, '
+                    "so that all of them go to one partition",
+                )
+            )
+
+    def add(
+        self, lane: Lane, readings: Readings, pushed: Pushed, scores: Scores, changes: Iterable[AlertChange]
+    ) -> None:
+        """Take in what a slice of readings led to."""
+        rows = self._rows.setdefault(readings.fleet, _LaneRows())
+        rows.alerts.extend(changes)
+        if len(scores.windows):
+            rows.scores.append(scores)
+        self.counters.readings += len(readings)
+        self.counters.windows += len(scores.windows)
+        self.counters.scored += int(np.count_nonzero(~np.isnan(scores.score)))
+        if len(pushed.late):
+            self._reject_late(lane, readings, pushed.late)
+        if len(pushed.duplicate):
+            self._count_duplicates(readings, pushed.duplicate)
+
+    def commit(self, pipeline: str, state: PartitionState, *, at_us: int, log_end: int | None) -> Commit:
+        """Close the account and make the transaction of it."""
+        self._close_account()
+        total = replace(state.counters)
+        total.add(self.counters)
+        rewind_offset, max_cell = state.rewind
+        return Commit(
+            pipeline=pipeline,
+            partition=state.partition,
+            epoch=state.epoch,
+            old_next=state.next_offset,
+            new_next=self.batch.next_offset,
+            rewind_offset=rewind_offset,
+            rewind_state={"max_cell": max_cell},
+            counters=total,
+            at_us=at_us,
+            log_end=log_end,
+            fleets=[self._fleet_rows(fleet, state.lanes[fleet]) for fleet in self._rows | self.learnt],
+            quarantined=self.quarantined,
+        )
+
+    # ------------------------------------------------------------------ inside
+
+    def _fleet_rows(self, fleet: str, lane: Lane) -> FleetRows:
+        rows = self._rows.get(fleet, _LaneRows())
+        start = _joined([scores.windows.start for scores in rows.scores], np.int64)
+        score = _joined([scores.score for scores in rows.scores], np.float32)
+        verdict = np.where(score >= 1.0, Verdict.ANOMALOUS, Verdict.NORMAL)
+        verdict[np.isnan(score)] = Verdict.UNSCORED
+        return FleetRows(
+            fleet=fleet,
+            asset_ids=lane.ids,
+            asset=_joined([scores.windows.asset for scores in rows.scores], np.int32),
+            start_us=start * lane.config.interval_us,
+            end_us=lane.end_us(start),
+            score=score,
+            verdict=verdict.astype(np.int8),
+            version=[version for scores in rows.scores for version in scores.version],
+            n_present=_joined([scores.windows.n_present for scores in rows.scores], np.int32),
+            first_offset=_joined([scores.windows.first_offset for scores in rows.scores], np.int64),
+            last_offset=_joined([scores.windows.last_offset for scores in rows.scores], np.int64),
+            alerts=rows.alerts,
+            sensors=self.learnt.get(fleet),
+        )
+
+    def _reject_late(self, lane: Lane, readings: Readings, late: Int64) -> None:
+        watermark = lane.windower.max_cell - lane.config.lateness_cells
+        for row in late.tolist():
+            offset = int(readings.offset[row])
+            if offset in self._late:
+                continue
+            self._late.add(offset)
+            behind_s = (watermark - int(readings.cell[row])) * lane.config.interval.total_seconds()
+            self.quarantined.append(
+                self._quarantine(
+                    offset,
+                    f"late: {lane.assets.names[readings.asset[row]]}'s reading came {behind_s:g} s behind the "
+                    f"watermark; raise the fleet's lateness (now {lane.config.lateness.total_seconds():g} s) if this is usual",
+                )
+            )
+
+    def _count_duplicates(self, readings: Readings, duplicate: Int64) -> None:
+        touched = np.unique(readings.offset[duplicate])
+        for offset in readings.offset[duplicate].tolist():
+            self._useless[offset] += 1
+        for offset in readings.offset[np.isin(readings.offset, touched)].tolist():
+            self._readings_of[offset] += 1
+
+    def _close_account(self) -> None:
+        bad = {record.offset for record in self.quarantined} - self._late
+        duplicate = {
+            offset for offset, n in self._useless.items() if n == self._readings_of[offset] and offset not in self._late
+        }
+        duplicate -= bad
+        counters = self.counters
+        counters.quarantined, counters.late, counters.duplicate = len(bad), len(self._late - bad), len(duplicate)
+        counters.accepted = (
+            counters.records - counters.quarantined - counters.late - counters.duplicate - counters.tombstones
+        )
+
+    def _quarantine(self, offset: int, reason: str) -> Quarantined:
+        row = int(np.searchsorted(self.batch.offsets, offset))
+        return Quarantined(
+            partition=self.batch.partition,
+            offset=offset,
+            reason=reason,
+            sample=(self.batch.values[row] or b"")[:SAMPLE_BYTES],
+            at_us=max(int(self.batch.timestamps_us[row]), 0),
+        )
+
+
+def gap_commit(pipeline: str, state: PartitionState, to_offset: int, *, at_us: int) -> Commit:
+    """Step over records that are gone: the offset moves, and the gap is written down."""
+    rewind_offset, max_cell = state.rewind
+    return Commit(
+        pipeline=pipeline,
+        partition=state.partition,
+        epoch=state.epoch,
+        old_next=state.next_offset,
+        new_next=to_offset,
+        rewind_offset=min(rewind_offset, to_offset),
+        rewind_state={"max_cell": max_cell},
+        counters=state.counters,
+        at_us=at_us,
+        gaps=[Gap(state.next_offset, to_offset)],
+    )
+
+
+def _joined(parts: list[NDArray[T]], dtype: type[T]) -> NDArray[T]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)

@@ -1,0 +1,149 @@
+"""Windows in, anomaly scores out. One thread owns the device; torch never runs on the event loop.
+
+Which version scores a window is a function of the window alone: the newest one activated at or before its end. So a
+replay, or a partition that lags behind, picks the same version as the live run did. No version: the score is NaN,
+with the reason, and never 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import insort
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from monitor import logs
+from monitor.errors import CheckpointDamaged, NoChampion
+from monitor.models.detector import Detector
+from monitor.types import Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from monitor.types import Blame, Bool, Float32, Int64, Windows
+
+log = logs.get("score")
+
+FOREVER_AGO_US = -(1 << 62)
+"""The first version of a fleet decides from here: there is none before it."""
+
+
+class Scorer(Protocol):
+    """What the pipeline needs of a scorer."""
+
+    async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
+        """Score windows; NaN where no version can. `end_us`: [N], event time of the windows' ends."""
+
+
+class Activation(NamedTuple):
+    """From this event time on, a version decides: windows that end *after* it are its own."""
+
+    from_window_end_us: int
+    version: str
+    path: Path
+
+
+class DetectorScorer:
+    """The champions of all fleets, past ones too, loaded when first needed."""
+
+    def __init__(self, device: str = "auto") -> None:
+        self._device = device
+        self._activations: dict[str, list[Activation]] = {}
+        self._detectors: dict[str, Detector | CheckpointDamaged] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_one_torch_thread)
+
+    async def load(self, path: Path) -> Detector:
+        """Read a checkpoint and try it on noise. Raises CheckpointDamaged: keep what you have."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, path)
+
+    def activate(self, fleet: str, activation: Activation, detector: Detector | None = None) -> None:
+        """Let a version decide the fleet's windows from an event time on."""
+        insort(self._activations.setdefault(fleet, []), activation)
+        if detector is not None:
+            self._detectors[activation.version] = detector
+
+    def has_champion(self, fleet: str) -> bool:
+        """Whether any version was ever activated."""
+        return bool(self._activations.get(fleet))
+
+    async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
+        """Score windows on the scoring thread; see `Scorer`."""
+        if not len(windows):
+            return Scores(windows, np.empty(0, np.float32), (), {})
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, windows, end_us, sensors)
+
+    def close(self) -> None:
+        """Let the device go."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    # ------------------------------------------------------------------ on the scoring thread
+
+    def _score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
+        n = len(windows)
+        score = np.full(n, np.nan, dtype=np.float32)
+        version: list[str | None] = [None] * n
+        blame: dict[int, tuple[Blame, ...]] = {}
+        reason = None
+        activations = self._activations.get(windows.fleet, [])
+        decides_from = np.array([activation.from_window_end_us for activation in activations], dtype=np.int64)
+        decider = np.searchsorted(decides_from, end_us, side="left") - 1
+        for number in np.unique(decider).tolist():
+            rows = np.flatnonzero(decider == number)
+            try:
+                detector = self._usable(activations[number] if number >= 0 else None, windows, sensors)
+            except (NoChampion, CheckpointDamaged) as error:
+                reason = str(error)
+                continue
+            whole = len(rows) == n
+            score[rows], found = _score_rows(detector, windows.values if whole else windows.values[rows])
+            blame |= {int(rows[row]): sensors_to_blame for row, sensors_to_blame in found.items()}
+            for row in rows.tolist():
+                version[row] = detector.version
+        return Scores(windows, score, version, blame, reason)
+
+    def _usable(self, activation: Activation | None, windows: Windows, sensors: Sequence[str]) -> Detector:
+        if activation is None:
+            raise NoChampion(windows.fleet)
+        detector = self._detectors.get(activation.version)
+        if detector is None:
+            try:
+                detector = self._load(activation.path)
+            except CheckpointDamaged as error:
+                log.exception("checkpoint_damaged", version=activation.version)
+                detector = error
+            self._detectors[activation.version] = detector
+        if isinstance(detector, CheckpointDamaged):
+            raise detector
+        card = detector.card
+        if tuple(card.sensors) != tuple(sensors) or card.length != windows.values.shape[1]:
+            raise NoChampion(
+                f"{activation.version} of {windows.fleet} was trained on {card.length} cells of "
+                f"{', '.join(card.sensors)}; the configuration now has {windows.values.shape[1]} cells of "
+                f"{', '.join(sensors)}: retrain"
+            )
+        return detector
+
+    def _load(self, path: Path) -> Detector:
+        detector = Detector.load(path, self._device)
+        noise = np.random.default_rng(0).normal(size=(2, detector.card.length, len(detector.card.sensors)))
+        if not np.isfinite(detector.score(noise.astype(np.float32)).score).all():
+            raise CheckpointDamaged(f"{path}: it scores noise as {detector.score(noise.astype(np.float32)).score}")
+        return detector
+
+
+def _score_rows(detector: Detector, values: Float32) -> tuple[Float32, dict[int, tuple[Blame, ...]]]:
+    scored = detector.score(values)
+    anomalous: Bool = scored.score >= 1.0  # False for NaN
+    rows = np.flatnonzero(anomalous)
+    if not len(rows):
+        return scored.score, {}
+    return scored.score, dict(zip(rows.tolist(), detector.explain(values[rows], scored.share[rows]), strict=True))
+
+
+def _one_torch_thread() -> None:
+    # More threads make small convolutions slower, and fight with the event loop for the cores.
+    torch.set_num_threads(1)
