@@ -1,0 +1,24 @@
+# Shared by start and stop: where things lie, and how they speak (stderr; stdout is for the bootstrap address).
+
+say() { printf 'kafka: %s\n' "$1" >&2; }
+
+die() { # message [exit code]
+  printf 'kafka: %s\n' "$1" >&2
+  exit "${2:-1}"
+}
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$1"; }
+
+value() { # of the option $1
+  (($# > 1)) || die "$1 wants a value" 2
+  printf '%s' "$2"
+}
+
+cache_dir() { printf '%s' "${MONITOR_CACHE:-$(cd "$here/../.." && pwd)/.cache}"; }
+
+default_dir() { printf '%s' "$(cache_dir)/kafka/run"; }
+
+running() { # pid file: does that process live, and is it still ours? A pid may have been given to another program.
+  local pid
+  [[ -s $1 ]] && pid=$(<"$1") && [[ $(ps -ww -o args= -p "$pid" 2>/dev/null) == *"$(dirname "$1")/server.properties"* ]]
+}

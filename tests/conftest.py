@@ -1,0 +1,55 @@
+"""For every test: a clean MONITOR_* environment, the labelled recordings, and real servers on request.
+
+Each server is started once per test process, by the first test that asks for it. Warnings are errors (pyproject.toml).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.needs import need
+from tests.servers import ROOT, KafkaServer, PostgresServer, java_missing, postgres_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEPT = {"MONITOR_DATA", "MONITOR_REQUIRE_ALL", "MONITOR_CACHE"}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("MONITOR_") and name not in KEPT:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The labelled recordings: one folder per set, `meta.json` beside the files."""
+    folder = Path(os.environ.get("MONITOR_DATA") or ROOT.parent / "shared" / "data").resolve()
+    need(folder.is_dir(), f"the labelled recordings ($MONITOR_DATA, or {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """Apache Kafka, one broker. A test that stops it starts it again."""
+    need(java_missing() is None, java_missing() or "")
+    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """PostgreSQL. A test that stops it starts it again; `url()` gives a fresh database."""
+    need(postgres_missing() is None, postgres_missing() or "")
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
