@@ -142,7 +142,8 @@ class Step:
                 self._quarantine(
                     offset,
                     f"late: {lane.assets.names[readings.asset[row]]}'s reading came {behind_s:g} s behind the "
-                    f"watermark; raise the fleet's lateness (now {lane.config.lateness.total_seconds():g} s) if this is usual",
+                    "watermark; raise the fleet's lateness "
+                    f"(now {lane.config.lateness.total_seconds():g} s) if this is usual",
                 )
             )
 

@@ -1,0 +1,164 @@
+"""From a fleet's past records to windows to learn from: the same decoder and windower as the river's.
+
+Enters: record batches of any partitions. Leaves: a `TrainingSet`, at most `max_cells` large. The law: what the
+river would not score is not learnt from, and neither are windows that overlap an alert.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monitor.errors import NotEnoughData
+from monitor.models.spec import TrainingSet
+from monitor.stream.decode import Decoder, FleetSchema
+from monitor.stream.lane import in_slices
+from monitor.stream.window import Windower
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from monitor.config import Config, FleetConfig
+    from monitor.types import Bool, Float32, Int32, Int64, Partition, Readings, RecordBatch, Windows
+
+MAX_CELLS = 60_000_000
+"""Values held as windows, 240 MB. More history than that is sampled evenly: neighbours share all but one cell."""
+
+Intervals = dict[str, list[tuple[int, int]]]
+"""Asset → stretches of event time (from_us, to_us)."""
+
+
+@dataclass(slots=True)
+class _Partition:
+    decoder: Decoder
+    readings: list[Readings] = field(default_factory=list)
+
+
+class History:
+    """The readings of one fleet, as columns, until windows are made of them."""
+
+    def __init__(self, config: Config, fleet: FleetConfig, sensors: Sequence[str] | None) -> None:
+        self.fleet = fleet
+        self.n_readings = 0
+        self._config = config
+        self._schemas = [
+            FleetSchema(each.name, each.interval_us, each.topics, each.assets, each.sensors) for each in config.fleets
+        ]
+        self._own = next(schema for schema in self._schemas if schema.name == fleet.name)
+        if sensors is not None:
+            self._own.sensors = tuple(sensors)
+        self._partitions: dict[Partition, _Partition] = {}
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The fleet's sensors; empty before the first reading when they are learnt."""
+        return self._own.sensors or ()
+
+    @property
+    def n_assets(self) -> int:
+        """How many assets have readings."""
+        return len({name for part in self._partitions.values() for name in self._names(part)})
+
+    def add(self, batch: RecordBatch) -> None:
+        """Take in a batch. Records that cannot be read are left out: the river tells of them."""
+        part = self._partitions.get(batch.partition)
+        if part is None:
+            kafka = self._config.kafka
+            decoder = Decoder(
+                self._schemas,
+                max_record_bytes=kafka.max_record_bytes,
+                max_skew_us=int(kafka.max_skew.total_seconds() * 1_000_000),
+            )
+            part = self._partitions[batch.partition] = _Partition(decoder)
+        for readings in part.decoder.decode(batch).readings:
+            if readings.fleet == self.fleet.name and len(readings):
+                part.readings.append(readings)
+                self.n_readings += len(readings)
+
+    def windows(self, exclude: Mapping[str, Sequence[tuple[int, int]]] | None = None) -> TrainingSet:
+        """Make windows of the last `retrain.history`. Raises NotEnoughData where there is no reading at all."""
+        if not self.n_readings:
+            raise NotEnoughData(
+                f"no reading of fleet {self.fleet.name} lies in {', '.join(self._config.topics_of(self.fleet))} yet; "
+                f"{self.fleet.retrain.min_windows} windows of {self.fleet.length} cells are needed"
+            )
+        newest = max(int(readings.cell.max()) for part in self._partitions.values() for readings in part.readings)
+        since = newest - self.fleet.retrain.history // self.fleet.interval
+        numbers: dict[str, int] = defaultdict(lambda: len(numbers))
+        stride = self._stride()
+        sets = [self._windows_of(part, since, stride, exclude or {}, numbers) for part in self._partitions.values()]
+        return TrainingSet(
+            values=np.concatenate([values for values, _, _ in sets]),
+            asset=np.concatenate([asset for _, asset, _ in sets]),
+            end_us=np.concatenate([end_us for _, _, end_us in sets]),
+        )
+
+    def when_enough(self, n_more: int) -> str:
+        """Say how long it takes, at one reading per asset and interval, until so many more windows are there."""
+        wait_s = n_more * self.fleet.stride * self.fleet.interval.total_seconds() / max(1, self.n_assets)
+        return f"about {_words(wait_s)} of readings from {self.n_assets or 'an'} asset{'s' * (self.n_assets != 1)}"
+
+    # ------------------------------------------------------------------ inside
+
+    def _stride(self) -> int:
+        n_windows = self.n_readings // self.fleet.stride
+        per_window = self.fleet.length * max(1, len(self.sensors))
+        return self.fleet.stride * max(1, -(-n_windows * per_window // MAX_CELLS))
+
+    def _windows_of(
+        self,
+        part: _Partition,
+        since: int,
+        stride: int,
+        exclude: Mapping[str, Sequence[tuple[int, int]]],
+        numbers: dict[str, int],
+    ) -> tuple[Float32, Int32, Int64]:
+        fleet = self.fleet
+        windower = Windower(
+            length=fleet.length,
+            stride=stride,
+            lateness_cells=fleet.lateness_cells,
+            max_gap_cells=fleet.max_gap_cells,
+            n_sensors=len(self.sensors),
+        )
+        made: list[Windows] = []
+        for readings in part.readings:
+            recent = readings.rows(readings.cell >= since)
+            for piece in in_slices(recent):
+                windows = windower.push(piece).windows
+                if len(windows):
+                    made.append(windows)
+        part.readings.clear()
+        if not made:
+            empty = np.empty((0, fleet.length, len(self.sensors)), dtype=np.float32)
+            return empty, np.empty(0, np.int32), np.empty(0, np.int64)
+        names = self._names(part)
+        values = np.concatenate([windows.values for windows in made])
+        asset = np.concatenate([windows.asset for windows in made])
+        end_us = (np.concatenate([windows.start for windows in made]) + fleet.length) * fleet.interval_us
+        wanted = ~self._overlaps(names, asset, end_us, exclude)
+        number_of = np.array([numbers[name] for name in names], dtype=np.int32)
+        return values[wanted], number_of[asset[wanted]], end_us[wanted]
+
+    def _overlaps(
+        self, names: Sequence[str], asset: Int32, end_us: Int64, exclude: Mapping[str, Sequence[tuple[int, int]]]
+    ) -> Bool:
+        overlaps = np.zeros(len(asset), dtype=bool)
+        start_us = end_us - self.fleet.length * self.fleet.interval_us
+        for index, name in enumerate(names):
+            for from_us, to_us in exclude.get(name, ()):
+                overlaps |= (asset == index) & (start_us < to_us) & (end_us > from_us)
+        return overlaps
+
+    def _names(self, part: _Partition) -> list[str]:
+        return part.decoder.assets[self._schemas.index(self._own)].names
+
+
+def _words(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
