@@ -6,6 +6,7 @@ Takes the usual block only: "start" and "interval", a list of sensor names, raw 
 
 from __future__ import annotations
 
+import itertools
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,10 +15,12 @@ import numpy as np
 
 from monitor.stream.decode.columns import Piece, Task, cells_of, drop_empty_rows
 from monitor.stream.decode.document import ASSET_FIELDS, UNREADABLE
-from monitor.stream.decode.readings import _first_given, decode_each
+from monitor.stream.decode.readings import decode_each, first_given
 from monitor.stream.decode.times import MAX_US, column_us
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from monitor.stream.decode.schema import Router
     from monitor.types import Float32, Int64
 
@@ -65,7 +68,7 @@ class BlockShape:
             places = np.delete(places, bad)
             task = task.only(places)
 
-        layouts = [self._layout(bytes(block.sensors)) for block in good]
+        layouts = self._layouts_of(good)
         row_bytes = np.array([4 * layout.n_sensors if layout else 0 for layout in layouts], np.int64)
         n_bytes = np.fromiter(map(len, map(_values_of, good)), np.int64, len(good))
         n_rows = n_bytes // np.maximum(row_bytes, 1)
@@ -74,37 +77,43 @@ class BlockShape:
         ok &= (row_bytes > 0) & (n_rows > 0) & (n_rows * row_bytes == n_bytes) & (step_us > 0) & (step_us < 1e18)
         last_us = start_us + np.rint(np.where(ok, (n_rows - 1) * step_us, 0.0).clip(max=MAX_US)).astype(np.int64)
         ok &= last_us <= np.minimum(task.latest_us, MAX_US)
-        tokens = _first_given(good, ASSET_FIELDS, task.keys)
+        tokens = first_given(good, ASSET_FIELDS, task.keys)
         if strangers := router.strangers(set(tokens), task.fleet_number):
             ok &= np.fromiter((token not in strangers for token in tokens), np.bool_, len(tokens))
 
         keep = np.flatnonzero(ok)
-        matrices = self._matrices([(good[i].values, layouts[i]) for i in keep.tolist()])
-        if len(keep) and np.isinf(matrices).any():
-            of_block = np.repeat(np.arange(len(keep)), n_rows[keep])
-            spoilt = np.unique(of_block[np.isinf(matrices).any(axis=1)])
-            matrices = matrices[~np.isin(of_block, spoilt)]
-            ok[keep[spoilt]] = False
-            keep = np.delete(keep, spoilt)
         if not len(keep):
-            return None, np.array(sorted([*bad, *places.tolist()]), np.int64)
-
+            return None, np.arange(len(places) + len(bad))
+        raw = list(map(_values_of, good)) if len(keep) == len(good) else [good[i].values for i in keep.tolist()]
+        values = self._join(raw, layouts if len(layouts) == 1 else [layouts[i] for i in keep.tolist()])
         rows = n_rows[keep]
         cell = _block_cells(start_us[keep], step_us[keep], rows, task.fleet.interval_us)
-        if not np.isfinite(matrices).all():
+        if not np.isfinite(values).all():
             of_block = np.repeat(np.arange(len(keep)), rows)
-            cell, matrices, kept = drop_empty_rows(cell, matrices)
+            is_spoilt = np.bincount(of_block, np.isinf(values).any(axis=1), len(keep)) > 0
+            cell, values = cell[~is_spoilt[of_block]], values[~is_spoilt[of_block]]
+            of_block = of_block[~is_spoilt[of_block]]
+            cell, values, kept = drop_empty_rows(cell, values)
             rows = np.bincount(of_block[kept], minlength=len(keep))
             ok[keep[rows == 0]] = False
             keep, rows = keep[rows > 0], rows[rows > 0]
-        bad += places[~ok].tolist()
-        piece = Piece(task.at[keep], [tokens[i] for i in keep.tolist()], rows, cell, matrices)
-        return piece if len(keep) else None, np.array(sorted(bad), np.int64)
+        left = np.array(sorted([*bad, *places[~ok].tolist()]), np.int64)
+        if not len(keep):
+            return None, left
+        if len(keep) < len(tokens):
+            tokens = [tokens[i] for i in keep.tolist()]
+        return Piece(task.at[keep], tokens, rows, cell, values), left
 
     def _know(self, sensors: tuple[str, ...]) -> None:
         if sensors != self._sensors or len(self._layouts) > _MAX_LAYOUTS:
             self._sensors = sensors
             self._layouts.clear()
+
+    def _layouts_of(self, good: Sequence[_Block]) -> list[_Layout | None]:
+        """The layout of each block, or a single one where they all share it."""
+        raws = list(map(bytes, map(_sensors_of, good)))
+        kinds = {raw: self._layout(raw) for raw in set(raws)}
+        return list(kinds.values()) if len(kinds) == 1 else [kinds[raw] for raw in raws]
 
     def _layout(self, raw: bytes) -> _Layout | None:
         if raw not in self._layouts:
@@ -116,28 +125,27 @@ class BlockShape:
             self._layouts[raw] = _Layout(names, self._sensors) if usable else None
         return self._layouts[raw]
 
-    def _matrices(self, blocks: list[tuple[bytes, _Layout | None]]) -> Float32:
+    def _join(self, raw: Sequence[bytes], layouts: Sequence[_Layout | None]) -> Float32:
         """The values [N, C] of all blocks, one below the other; neighbours of one layout are joined as bytes."""
-        parts: list[Float32] = []
-        begin = 0
-        for end in range(1, len(blocks) + 1):
-            layout = blocks[begin][1]
-            if layout is None or (end < len(blocks) and blocks[end][1] is layout):
-                continue
-            raw = b"".join([values for values, _ in blocks[begin:end]])
-            part = np.frombuffer(raw, "<f4").reshape(-1, layout.n_sensors).astype(np.float32, copy=False)
-            if layout.columns is not None:
-                wide = np.full((len(part), len(self._sensors)), np.nan, np.float32)
-                wide[:, layout.columns] = part
-                part = wide
-            parts.append(part)
-            begin = end
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty((0, len(self._sensors)), np.float32)
+        if len(layouts) == 1 or len(set(map(id, layouts))) == 1:
+            return self._join_alike(raw, layouts[0])
+        runs = itertools.groupby(zip(layouts, raw, strict=True), key=lambda pair: id(pair[0]))
+        blocks = [list(run) for _, run in runs]
+        return np.concatenate([self._join_alike([values for _, values in run], run[0][0]) for run in blocks])
+
+    def _join_alike(self, raw: Sequence[bytes], layout: _Layout | None) -> Float32:
+        n_sensors = layout.n_sensors if layout else 1
+        part: Float32 = np.frombuffer(b"".join(raw), "<f4").reshape(-1, n_sensors).astype(np.float32, copy=False)
+        if layout is None or layout.columns is None:
+            return part
+        values = np.full((len(part), len(self._sensors)), np.nan, np.float32)
+        values[:, layout.columns] = part
+        return values
 
 
-def _block_cells(start_us: Int64, step_us: np.ndarray[Any, np.dtype[np.float64]], rows: Int64, interval_us: int) -> Int64:
+def _block_cells(
+    start_us: Int64, step_us: np.ndarray[Any, np.dtype[np.float64]], rows: Int64, interval_us: int
+) -> Int64:
     """Grid cells [N] of all rows of all blocks."""
     if (step_us == interval_us).all():  # row i lies exactly i cells after row 0
         first, step = cells_of(start_us, interval_us), None
@@ -156,4 +164,5 @@ def _block_cells(start_us: Int64, step_us: np.ndarray[Any, np.dtype[np.float64]]
 
 _decode = msgspec.msgpack.Decoder(_Block).decode
 _names = msgspec.msgpack.Decoder(list[str])
-_values_of, _start_of, _interval_of = attrgetter("values"), attrgetter("start"), attrgetter("interval")
+_sensors_of, _values_of = attrgetter("sensors"), attrgetter("values")
+_start_of, _interval_of = attrgetter("start"), attrgetter("interval")

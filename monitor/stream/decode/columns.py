@@ -68,5 +68,5 @@ def cells_of(ts_us: Int64, interval_us: int) -> Int64:
 
 def drop_empty_rows(cell: Int64, values: Float32) -> tuple[Int64, Float32, Bool]:
     """Leave out the readings without a single value: in a block they are gaps, not errors. Third: which were kept."""
-    kept = ~np.isnan(values).all(axis=1)
+    kept: Bool = np.any(~np.isnan(values), axis=1)
     return (cell, values, kept) if kept.all() else (cell[kept], values[kept], kept)

@@ -11,9 +11,10 @@ accepts every form, and knows the reason where it does not.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from monitor.types import Quarantined, Readings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from monitor.types import Float32, Int64, RecordBatch
+    from monitor.types import Bool, Float32, Int64, RecordBatch
 
 Format = Literal["auto", "json", "msgpack"]
 
@@ -60,11 +61,29 @@ class _Work:
 
     batch: RecordBatch
     latest_us: Int64
+    """[N], the last event time that is not too far in the future."""
     router: Router
+    is_msgpack: Bool
+    """[N]"""
+    rows: Int64
+    """Positions of the records worth opening."""
     pieces: dict[int, list[Piece]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     """Position in the batch → why not."""
     n_tombstones: int = 0
+
+    def document(self, at: int) -> Document:
+        return Document(self.batch.values[at] or b"", is_msgpack=bool(self.is_msgpack[at]))
+
+
+class _Group(NamedTuple):
+    """Records of one batch that look alike."""
+
+    fleet: int
+    """Number; -1 = not known."""
+    is_msgpack: bool
+    at: Int64
+    """Positions, rising."""
 
 
 class Decoder:
@@ -97,14 +116,12 @@ class Decoder:
     def decode(self, batch: RecordBatch) -> Decoded:
         """Columns of what can be used, quarantine for the rest. Raises nothing over any bytes."""
         work = self._begin(batch)
-        rows, is_msgpack = self._readable(work)
+        self._look(work)
         if any(self.fleets[number].sensors is None for number in work.router.numbers):
-            self._learn_sensors(work, rows, is_msgpack)
-        rest: list[Int64] = []
-        for number, of_msgpack, at in self._alike(work, rows, is_msgpack):
-            rest.append(self._decode_alike(work, number, at, of_msgpack=of_msgpack))
-        if rest:
-            self._decode_singly(work, np.sort(np.concatenate(rest)), dict(zip(rows.tolist(), is_msgpack, strict=True)))
+            self._learn_sensors(work)
+        left = [self._decode_alike(work, group) for group in self._alike(work)]
+        for at in sorted(itertools.chain.from_iterable(places.tolist() for places in left)):
+            self._decode_singly(work, at)
         return self._finish(work)
 
     # ------------------------------------------------------------ before
@@ -115,48 +132,45 @@ class Decoder:
             self._routers[topic] = Router(self.fleets, topic)
         stamps = batch.timestamps_us
         latest = np.where(stamps >= 0, np.minimum(stamps, MAX_US) + self._max_skew_us, _NO_LIMIT)
-        return _Work(batch, latest, self._routers[topic])
+        return _Work(batch, latest, self._routers[topic], np.zeros(len(batch), np.bool_), np.arange(len(batch)))
 
-    def _readable(self, work: _Work) -> tuple[Int64, list[bool]]:
-        """Positions of the records worth opening, and which of them are MessagePack."""
+    def _look(self, work: _Work) -> None:
+        """Find the records worth opening, and their format; refuse what is empty or too large."""
         values = work.batch.values
         try:
             sizes = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]  # None: see below
         except TypeError:
             sizes = np.array([-1 if value is None else len(value) for value in values], np.int64)
             work.n_tombstones = int((sizes < 0).sum())
-        rows = np.arange(len(values))
         for at in np.flatnonzero(sizes > self._max_record_bytes).tolist():
             work.reasons[at] = (
                 f"too_large: the record has {sizes[at]} bytes; at most {self._max_record_bytes} are read; "
                 "raise kafka.max_record_bytes or send smaller blocks"
             )
-        is_good = (sizes > 0) & (sizes <= self._max_record_bytes)
         for at in np.flatnonzero(sizes == 0).tolist():
             work.reasons[at] = f"not_{'msgpack' if self._format == 'msgpack' else 'json'}: the record is empty"
-        if not is_good.all():
-            rows = np.flatnonzero(is_good)
-        if self._format != "auto":
-            return rows, [self._format == "msgpack"] * len(rows)
-        present = values if len(rows) == len(values) else [values[i] for i in rows.tolist()]
-        # JSON text begins below 0x80, a map of MessagePack (and most else it has) at or above.
-        first = np.fromiter(map(itemgetter(0), present), np.uint8, len(rows))  # type: ignore[arg-type]  # none is None
-        return rows, (first >= 0x80).tolist()
+        work.is_msgpack = np.full(len(values), self._format == "msgpack")
+        work.rows = np.flatnonzero((sizes > 0) & (sizes <= self._max_record_bytes))
+        if self._format == "auto":
+            present = _pick(values, work.rows)
+            # JSON text begins below 0x80, a map of MessagePack (and most else it has) at or above.
+            first = np.fromiter(map(itemgetter(0), present), np.uint8, len(present))
+            work.is_msgpack[work.rows] = first >= 0x80
 
-    def _learn_sensors(self, work: _Work, rows: Int64, is_msgpack: list[bool]) -> None:
+    def _learn_sensors(self, work: _Work) -> None:
         """Fix the sensors of the fleets that have none: every name in this batch, in order of appearance."""
         found: dict[int, dict[str, None]] = {}
         texts: set[str] = set()
-        for at, packed in zip(rows.tolist(), is_msgpack, strict=True):
+        for at in work.rows.tolist():
             try:
-                document = Document(work.batch.values[at] or b"", is_msgpack=packed)
+                document = work.document(at)
                 number = work.router.fleet_of(document.token(work.batch.keys[at]))
                 document.times()
                 found.setdefault(number, {}).update(dict.fromkeys(document.names()))
             except DecodeError:
                 continue
-            if document.form is Form.FLAT:  # null where other records have a text: not a sensor
-                texts.update(name for name, value in document.fields.items() if isinstance(value, (str, bytes, dict, list)))
+            if document.form is Form.FLAT:  # null here and a text elsewhere: not a sensor
+                texts.update(n for n, v in document.fields.items() if isinstance(v, (str, bytes, dict, list)))
         for number, names in found.items():
             fleet = self.fleets[number]
             sensors = tuple(name for name in names if name not in texts)
@@ -165,85 +179,73 @@ class Decoder:
 
     # ------------------------------------------------------------ records that look alike
 
-    def _alike(self, work: _Work, rows: Int64, is_msgpack: list[bool]) -> list[tuple[int, bool, Int64]]:
-        """Groups of positions of one format and, presumably, one fleet."""
-        router = work.router
-        if not len(rows) or not router.numbers:
-            return [(-1, False, rows)] if len(rows) else []
-        packed = np.array(is_msgpack, np.bool_)
-        groups: list[tuple[int, bool, Int64]] = []
-        for of_msgpack in (False, True):
-            at = rows[packed == of_msgpack]
+    def _alike(self, work: _Work) -> list[_Group]:
+        """Records of one format and, presumably, one fleet."""
+        groups: list[_Group] = []
+        for is_msgpack in (False, True):
+            at = work.rows[work.is_msgpack[work.rows] == is_msgpack]
             if not len(at):
                 continue
-            if router.is_plain:
-                groups.append((router.numbers[0], of_msgpack, at))
+            if work.router.is_plain:
+                groups.append(_Group(work.router.numbers[0], is_msgpack, at))
                 continue
-            fleets = np.array(self._guess_fleets(work, at, of_msgpack=of_msgpack), np.int64)
-            groups.extend((number, of_msgpack, at[fleets == number]) for number in np.unique(fleets).tolist())
+            fleets = np.array(self._guess_fleets(work, at, is_msgpack=is_msgpack), np.int64)
+            groups += [_Group(number, is_msgpack, at[fleets == number]) for number in np.unique(fleets).tolist()]
         return groups
 
-    def _guess_fleets(self, work: _Work, at: Int64, *, of_msgpack: bool) -> list[int]:
+    def _guess_fleets(self, work: _Work, at: Int64, *, is_msgpack: bool) -> list[int]:
         """Number of the fleet per record, -1 = unknown. A wrong guess costs time, never correctness."""
-        router = work.router
-        keys = [work.batch.keys[i] for i in at.tolist()]
+        keys = _pick(work.batch.keys, at)
         tokens: Sequence[Token | None] = keys
         if not self._key_is_asset or None in set(keys):
-            tokens = tokens_only([work.batch.values[i] or b"" for i in at.tolist()], keys, is_msgpack=of_msgpack)
-        known: dict[Token | None, int] = {}
+            tokens = tokens_only(_pick(work.batch.values, at), keys, is_msgpack=is_msgpack)
+        fleets: dict[Token | None, int] = {}
         for token in set(tokens):
             try:
-                known[token] = router.fleet_of(token)
+                fleets[token] = work.router.fleet_of(token)
             except DecodeError:
-                known[token] = -1
-        return [known[token] for token in tokens]
+                fleets[token] = -1
+        return [fleets[token] for token in tokens]
 
-    def _decode_alike(self, work: _Work, number: int, at: Int64, *, of_msgpack: bool) -> Int64:
+    def _decode_alike(self, work: _Work, group: _Group) -> Int64:
         """Decode with the shapes that fit; returns the positions left over."""
-        if number < 0:
+        at = group.at
+        if group.fleet < 0:
             return at
-        picked, batch = at.tolist(), work.batch
-        is_all = len(picked) == len(batch)
-        values = batch.values if is_all else [batch.values[i] for i in picked]
-        keys = batch.keys if is_all else [batch.keys[i] for i in picked]
-        latest = work.latest_us if is_all else work.latest_us[at]
-        task = Task(self.fleets[number], number, at, values, keys, latest)  # type: ignore[arg-type]  # no value is None
-        for shape in self._shapes[number].in_order(of_msgpack):
+        shapes = self._shapes[group.fleet]
+        values, keys = _pick(work.batch.values, at), _pick(work.batch.keys, at)
+        task = Task(self.fleets[group.fleet], group.fleet, at, values, keys, work.latest_us[at])
+        for shape in shapes.in_order(group.is_msgpack):
             piece, left = shape.decode(task, work.router)
             if piece is not None:
-                work.pieces.setdefault(number, []).append(piece)
-            if len(left) < len(task) / 2:
-                self._shapes[number].prefer(of_msgpack, shape)
+                work.pieces.setdefault(group.fleet, []).append(piece)
+                if len(left) < len(task) / 2:
+                    shapes.prefer(group.is_msgpack, shape)
+                task = task.only(left)
             if len(left) <= _FEW:
-                return task.at[left]
-            task = task.only(left) if piece is not None else task
+                break
         return task.at
 
     # ------------------------------------------------------------ one by one
 
-    def _decode_singly(self, work: _Work, rest: Int64, is_msgpack: dict[int, bool]) -> None:
+    def _decode_singly(self, work: _Work, at: int) -> None:
         """The long way, for what is unusual or wrong."""
-        single: dict[int, list[tuple[int, Token, Int64, Float32]]] = {}
-        for at in rest.tolist():
-            key, value = work.batch.keys[at], work.batch.values[at] or b""
-            try:
-                document = Document(value, is_msgpack=is_msgpack[at])
-                token = document.token(key)
-                number = work.router.fleet_of(token)
-                cell, values = self._place(work, at, document, self.fleets[number])
-            except DecodeError as problem:
-                work.reasons[at] = problem.detail
-                continue
-            assert token is not None  # noqa: S101  # fleet_of has refused it
-            single.setdefault(number, []).append((at, token, cell, values))
-            self._shapes[number].learn(document, self.fleets[number].sensors or (), is_msgpack=is_msgpack[at])
-            if self._key_is_asset and not work.router.is_plain and token != key:
-                self._key_is_asset = key is not None and work.router.known.get(key) == number
-        for number, found in single.items():
-            ats, tokens, cells, matrices = zip(*found, strict=True)
-            n_rows = np.array([len(cell) for cell in cells], np.int64)
-            piece = Piece(np.array(ats, np.int64), tokens, n_rows, np.concatenate(cells), np.concatenate(matrices))
-            work.pieces.setdefault(number, []).append(piece)
+        key = work.batch.keys[at]
+        try:
+            document = work.document(at)
+            token = document.token(key)
+            number = work.router.fleet_of(token)
+            cell, values = self._place(work, at, document, self.fleets[number])
+        except DecodeError as problem:
+            work.reasons[at] = problem.detail
+            return
+        if token is None:  # fleet_of has refused it
+            return
+        piece = Piece(np.array([at]), [token], np.array([len(cell)]), cell, values)
+        work.pieces.setdefault(number, []).append(piece)
+        self._shapes[number].learn(document, self.fleets[number].sensors or (), is_msgpack=bool(work.is_msgpack[at]))
+        if self._key_is_asset and not work.router.is_plain and token != key:
+            self._key_is_asset = key is not None and work.router.known.get(key) == number
 
     def _place(self, work: _Work, at: int, document: Document, fleet: FleetSchema) -> tuple[Int64, Float32]:
         """Cells and values of one record's readings."""
@@ -256,9 +258,9 @@ class Decoder:
                 "when Kafka got the record; check the producer's clock and unit of time, or raise kafka.max_skew"
             )
             raise DecodeError(msg)
-        cell, values, _ = drop_empty_rows(cells_of(ts_us, fleet.interval_us), values)
+        cell, values = drop_empty_rows(cells_of(ts_us, fleet.interval_us), values)[:2]
         if not len(cell):
-            raise DecodeError("empty: no sensor has a value")  # noqa: EM101  # nothing to compute
+            raise DecodeError("empty: no sensor has a value")
         return cell, values
 
     # ------------------------------------------------------------ after
@@ -282,31 +284,41 @@ class Decoder:
     def _join(self, batch: RecordBatch, number: int, pieces: list[Piece]) -> Readings:
         """One fleet's pieces in offset order, assets numbered."""
         fleet, index = self.fleets[number], self.assets[number]
-        new = [(at, t) for piece in pieces for at, t in zip(piece.at.tolist(), piece.tokens, strict=True) if t not in index]
-        for _, token in sorted(new, key=itemgetter(0)):
-            index.add(token)
-        at, asset, cell, values = [], [], [], []
-        for piece in pieces:
-            numbers = index.numbers(piece.tokens)
-            at.append(piece.at if piece.n_rows is None else np.repeat(piece.at, piece.n_rows))
-            asset.append(numbers if piece.n_rows is None else np.repeat(numbers, piece.n_rows))
-            cell.append(piece.cell)
-            values.append(piece.values)
         if not pieces:
-            nothing = np.empty(0, np.int64)
-            width = len(fleet.sensors or ())
-            return Readings(fleet.name, nothing.astype(np.int32), nothing, nothing, np.empty((0, width), np.float32))
+            none = np.empty(0, np.int64)
+            return Readings(
+                fleet.name, none.astype(np.int32), none, none, np.empty((0, len(fleet.sensors or ())), np.float32)
+            )
+        try:
+            numbers = [index.numbers(piece.tokens) for piece in pieces]
+        except KeyError:  # new assets: number them in offset order, whatever way their records went
+            tokens = ((at, t) for piece in pieces for at, t in zip(piece.at.tolist(), piece.tokens, strict=True))
+            for _, token in sorted((pair for pair in tokens if pair[1] not in index), key=itemgetter(0)):
+                index.add(token)
+            numbers = [index.numbers(piece.tokens) for piece in pieces]
+        asset = [_per_reading(of_record, piece) for of_record, piece in zip(numbers, pieces, strict=True)]
+        place = [_per_reading(piece.at, piece) for piece in pieces]
         if len(pieces) == 1:
-            return Readings(fleet.name, asset[0], cell[0], batch.offsets[at[0]], values[0])
-        place = np.concatenate(at)
-        order = np.argsort(place, kind="stable")
+            return Readings(fleet.name, asset[0], pieces[0].cell, batch.offsets[place[0]], pieces[0].values)
+        all_places = np.concatenate(place)
+        order = np.argsort(all_places, kind="stable")
         return Readings(
             fleet.name,
             np.concatenate(asset)[order],
-            np.concatenate(cell)[order],
-            batch.offsets[place[order]],
-            np.concatenate(values)[order],
+            np.concatenate([piece.cell for piece in pieces])[order],
+            batch.offsets[all_places[order]],
+            np.concatenate([piece.values for piece in pieces])[order],
         )
+
+
+def _per_reading(of_record: Any, piece: Piece) -> Any:
+    """A column with an entry per record → one with an entry per reading."""
+    return of_record if piece.n_rows is None else np.repeat(of_record, piece.n_rows)
+
+
+def _pick(items: Sequence[Any], at: Int64) -> Sequence[Any]:
+    """The items at these rising positions."""
+    return items if len(at) == len(items) else [items[i] for i in at.tolist()]
 
 
 Shape = ReadingShape | BlockShape

@@ -100,8 +100,8 @@ class ReadingShape:
         if bad:
             places = np.delete(places, bad)
             task = task.only(places)
-        tokens = _first_given(good, ASSET_FIELDS, task.keys)
-        ts_us, ok = column_us(_first_given(good, TIME_FIELDS, None))
+        tokens = first_given(good, ASSET_FIELDS, task.keys)
+        ts_us, ok = column_us(first_given(good, TIME_FIELDS, None))
         ok &= ts_us <= task.latest_us
         values = compiled.matrix(good)
         ok &= self._has_good_values(values, good, compiled)
@@ -128,7 +128,7 @@ class ReadingShape:
         finite = np.isfinite(values)
         if finite.all():
             return np.ones(len(values), np.bool_) if values.shape[1] else np.zeros(len(values), np.bool_)
-        ok: Bool = finite.any(axis=1) & ~np.isinf(values).any(axis=1)
+        ok: Bool = np.any(finite, axis=1) & ~np.any(np.isinf(values), axis=1)
         if self._is_msgpack:  # JSON knows no NaN; in MessagePack it must be told from null
             for row in np.flatnonzero(~finite.all(axis=1)).tolist():
                 ok[row] &= not any(cell is not None and math.isnan(cell) for cell in compiled.row(good[row]))
@@ -170,12 +170,9 @@ def _compile(
         return None
     columns = [(f"v{i}", float | None, None) for i in range(len(sensors))]
     names = {f"v{i}": name for i, name in enumerate(sensors)}
-    if is_flat:
-        inside = str | list[_Scalar] | dict[str, _Scalar] | None
-        plain: Any = str | None
-    else:
-        inside = _Scalar | list[_Scalar] | dict[str, _Scalar]  # type: ignore[assignment]  # two unions of the same kind
-        plain = _Scalar
+    # Flat, a number or a boolean that is no sensor's is an error; beside "sensors" it is nothing to us.
+    plain: Any = str | None if is_flat else _Scalar
+    inside: Any = plain | list[_Scalar] | dict[str, _Scalar]
     others: list[Any] = [(name, _Asset, None) for name in ASSET_FIELDS] + [(name, _Time, None) for name in TIME_FIELDS]
     others += [(f"b{i}", inside if holds else plain, None) for i, (_, holds) in enumerate(beside)]
     other_names = {f"b{i}": name for i, (name, _) in enumerate(beside)}
@@ -199,7 +196,7 @@ def _compile(
     return _Compiled(decode, lambda good: map(as_tuple, map(sensors_of, good)), n)
 
 
-def _first_given(good: Sequence[Any], names: Sequence[str], default: Sequence[Any] | None) -> list[Any]:
+def first_given(good: Sequence[Any], names: Sequence[str], default: Sequence[Any] | None) -> list[Any]:
     """Per record the first of these fields that is not null; usually it is the same one for all."""
     column: list[Any] = []
     for name in names:
@@ -226,7 +223,7 @@ def tokens_only(values: Sequence[bytes], keys: Sequence[bytes | None], *, is_msg
         return [None] * len(values)
     for place in bad:
         good.insert(place, _Peek())
-    tokens: list[Token | None] = _first_given(good, ASSET_FIELDS, keys)
+    tokens: list[Token | None] = first_given(good, ASSET_FIELDS, keys)
     for place in bad:
         tokens[place] = None
     return tokens

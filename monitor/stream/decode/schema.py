@@ -40,13 +40,13 @@ class FleetSchema:
     assets: tuple[str, ...] = ("*",)
     """Globs, case-sensitive."""
     sensors: tuple[str, ...] | None = None
-    """Columns of `Readings.values`. None = not known yet: learnt from the first batch that has readings of the fleet."""
+    """Columns of `Readings.values`. None = not known yet: learnt from the first batch that has any."""
     learnt: bool = False
     """True once `sensors` came from records and not from the configuration: worth persisting."""
 
 
 class AssetIndex:
-    """The assets of one lane, numbered from 0 in the order of their first accepted reading. Numbers are never reused."""
+    """The assets of one lane, numbered from 0 by their first accepted reading. Numbers are never reused."""
 
     __slots__ = ("_numbers", "names")
 

@@ -42,4 +42,5 @@ def some_of(names: tuple[str, ...], limit: int = 8) -> str:
 
 
 def bounded(reason: str) -> str:
+    """A reason cut to what a row of the quarantine holds."""
     return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
