@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -53,22 +53,31 @@ def console() -> Console:
     return Console(width=None if is_terminal else PIPE_WIDTH, highlight=False, soft_wrap=False)
 
 
-def table(**columns: str) -> Table:
-    """Make a table: heading="left" or "right", in reading order."""
+def table(*columns: str) -> Table:
+    """Make a table from its headings in reading order. "peak:right" aligns to the right, "reason:rest" takes the rest."""
     from rich.table import Table
 
     made = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for heading, justify in columns.items():
-        made.add_column(heading.replace("_", " "), justify="right" if justify == "right" else "left", no_wrap=True)
+    for column in columns:
+        heading, _, how = column.partition(":")
+        is_rest = how == "rest"
+        side: Literal["left", "right"] = "right" if how == "right" else "left"
+        made.add_column(heading, justify=side, no_wrap=not is_rest, ratio=1 if is_rest else None, overflow="fold")
+        made.expand = made.expand or is_rest
     return made
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Show text as it is: brackets in an asset's name are no markup."""
+    from rich.text import Text
+
+    return Text(text, style=style)
 
 
 def state(name: str) -> Text:
     """Show an alert's state, legible without colour too."""
-    from rich.text import Text
-
     sign, style = STATES.get(name, ("·", ""))
-    return Text(f"{sign} {name}", style=style)
+    return plain(f"{sign} {name}", style)
 
 
 def moment(value: datetime | str | None, *, local: bool = False) -> str:
@@ -85,9 +94,14 @@ def zone(*, local: bool) -> str:
     return f"Times are local ({datetime.now(UTC).astimezone():%Z})." if local else "Times are UTC."
 
 
-def lasted(duration: timedelta) -> str:
+def in_zone(times: Iterable[datetime], *, local: bool) -> list[datetime]:
+    """Turn times into the zone they are shown in."""
+    return [at.astimezone() if local else at.astimezone(UTC) for at in times]
+
+
+def duration(length: timedelta) -> str:
     """Show a duration in its two largest units: "3 h 20 min"."""
-    seconds = max(0, round(duration.total_seconds()))
+    seconds = max(0, round(length.total_seconds()))
     days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
     if days:
         return f"{days} d {hours} h" if hours else f"{days} d"
@@ -100,8 +114,13 @@ def lasted(duration: timedelta) -> str:
 
 def blame(sensors: Iterable[Mapping[str, Any]], most: int = 3) -> str:
     """Name the sensors to blame: "power 61 %, pitch 22 %"."""
-    named = [s for s in sensors if s["share"] >= 0.05][:most]
-    return ", ".join(f"{s['name']} {round(s['share'] * 100)} %" for s in named) or "–"
+    named = [sensor for sensor in sensors if sensor["share"] >= 0.05][:most]
+    return ", ".join(f"{sensor['name']}\xa0{percent(sensor['share'])}" for sensor in named) or "–"
+
+
+def percent(share: float) -> str:
+    """Show a share, never broken between number and sign."""
+    return f"{share * 100:.0f}\xa0%"
 
 
 def as_datetime(value: datetime | str) -> datetime:

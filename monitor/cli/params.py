@@ -21,7 +21,7 @@ _RELATIVE = re.compile(r"(?:now)?\s*(?:([+-])\s*(.+))?")
 _CONFIG = "monitor.config_path"
 
 
-class Time(click.ParamType):
+class Time(click.ParamType[datetime]):
     """A moment: ISO 8601, or relative to now."""
 
     name = "time"
@@ -111,3 +111,10 @@ def store_url() -> str:
     from monitor.config import store_url
 
     return store_url(config_path())
+
+
+def open_store() -> Reader:
+    """Open the database for reading; a context manager."""
+    from monitor.store.reader import open_reader
+
+    return open_reader(store_url())

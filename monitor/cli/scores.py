@@ -1,0 +1,74 @@
+"""`monitor scores`: how anomalous each window of an asset was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from monitor.cli import output
+from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+STYLES = {"normal": "green", "anomalous": "bold red", "unscored": "dim"}
+
+
+@click.group()
+@config_option
+def scores() -> None:
+    """Look at anomaly scores; 1.0 is the threshold."""
+
+
+@scores.command("show")
+@config_option
+@click.argument("asset")
+@click.option("--fleet", help="When several fleets have an asset of this name.")
+@range_options("windows that end")
+@click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="Rows below the plot; 0: all.")
+@click.option("--plot/--no-plot", "is_plotted", default=True, help="Draw the scores over time.")
+@local_option
+@json_option
+def show_scores(asset: str, limit: int, is_plotted: bool, local: bool, as_json: bool, **only: Any) -> None:
+    """Show the scores of ASSET: a plot, then the newest windows."""
+    with open_store() as store:
+        found = store.scores(asset, **only)
+        if as_json:
+            output.emit_list(found)
+            return
+        rows = list(found)
+        if not rows:
+            click.echo(output.nothing("scores", store, asset=asset, **only))
+            return
+    out = output.console()
+    verdicts = Counter(row["verdict"] for row in rows)
+    counts = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.most_common())
+    out.print(output.plain(asset, "bold").append(f"  {len(rows):,} windows: {counts}", ""))
+    if is_plotted and any(row["score"] is not None for row in rows):
+        from monitor.cli.plot import plot
+
+        times = output.in_zone((output.as_datetime(row["end"]) for row in rows), local=local)
+        out.print()
+        for line in plot(times, [row["score"] for row in rows], width=out.width):
+            out.print(line)
+    out.print()
+    out.print(_table(rows[-limit:], local=local))
+    out.print(f"\n{output.zone(local=local)} 1.0 is the threshold.", style="dim")
+
+
+def _table(rows: Sequence[dict[str, Any]], *, local: bool) -> Table:
+    table = output.table("start", "end", "score:right", "verdict", "version:rest")
+    for row in reversed(rows):
+        style = STYLES.get(row["verdict"], "")
+        table.add_row(
+            output.moment(row["start"], local=local),
+            output.moment(row["end"], local=local),
+            output.plain(output.number(row["score"]), style),
+            output.plain(row["verdict"], style),
+            output.plain(row["version"] or "–"),
+        )
+    return table
