@@ -51,8 +51,8 @@ class Lane:
     rule: FleetRule
     max_cell: int | None = None
     cells: dict[str, dict[int, Cell]] = field(default_factory=dict)
-    first_cell: dict[str, int] = field(default_factory=dict)
-    """The asset's first accepted cell, in log order."""
+    first_candidate: dict[str, int] = field(default_factory=dict)
+    """Per asset: its first window that had not closed when its first reading came."""
 
     def take(self, reading: Reading) -> Fate:
         if self.max_cell is not None and reading.cell < self.max_cell - self.rule.lateness_cells:
@@ -72,7 +72,8 @@ class Lane:
             cell.first_offset = min(cell.first_offset, reading.offset)
             cell.last_offset = max(cell.last_offset, reading.offset)
         self.max_cell = reading.cell if self.max_cell is None else max(self.max_cell, reading.cell)
-        self.first_cell.setdefault(reading.asset, reading.cell)
+        if reading.asset not in self.first_candidate:
+            self.first_candidate[reading.asset] = first_open(self.max_cell - self.rule.lateness_cells, self.rule)
         return "accepted"
 
     def windows(self) -> Iterator[Window]:
@@ -83,7 +84,7 @@ class Lane:
     def _windows_of(self, asset: str) -> Iterator[Window]:
         rule, held = self.rule, self.cells[asset]
         assert self.max_cell is not None  # the asset has an accepted reading
-        start = first_candidate(self.first_cell[asset], rule)
+        start = self.first_candidate[asset]
         while True:
             present = [held[cell] for cell in range(start, start + rule.length) if cell in held]
             is_complete = len(present) == rule.length and all(None not in cell.values for cell in present)
@@ -109,13 +110,15 @@ class Lane:
         ]
 
 
-def first_candidate(first_cell: int, rule: FleetRule) -> int:
-    """Return the smallest multiple of stride whose window reaches past the asset's first accepted cell."""
-    start = (first_cell // rule.stride) * rule.stride
-    while start + rule.length <= first_cell:
+def first_open(watermark: int, rule: FleetRule) -> int:
+    """Return the smallest multiple of stride whose window ends after the watermark.
+
+    Not the first that holds the asset's first reading: a reading may come after it and lie before it, and in
+    sorted order the windows of that earlier reading would be there too. Windows without any cell are skipped.
+    """
+    start = (watermark - rule.length) // rule.stride * rule.stride
+    while start + rule.length <= watermark:
         start += rule.stride
-    while start - rule.stride + rule.length > first_cell:
-        start -= rule.stride
     return start
 
 
@@ -143,8 +146,10 @@ class Judgement:
     """Records by fate (records, accepted, quarantined, late, duplicate, tombstones), then `readings` used."""
 
 
-def judge(log: Iterable[RawRecord], rules: Rules, topic: str = "") -> Judgement:
-    """Apply the law to a log, record by record.
+def judge(
+    log: Iterable[RawRecord], rules: Rules, topic: str = "", strangers: frozenset[str] = frozenset()
+) -> Judgement:
+    """Apply the law to a log, record by record. Strangers are assets whose home is another partition.
 
     A record with a late reading counts as late, although its other readings are used; else one with a reading that
     was used counts as accepted; else it is a duplicate.
@@ -155,6 +160,9 @@ def judge(log: Iterable[RawRecord], rules: Rules, topic: str = "") -> Judgement:
         counts["records"] += 1
         if found is None:
             counts["tombstones"] += 1
+        elif not isinstance(found, str) and found[0].asset in strangers:
+            counts["quarantined"] += 1
+            verdict.quarantine[offset] = "wrong_partition"
         elif isinstance(found, str):
             counts["quarantined"] += 1
             verdict.quarantine[offset] = found

@@ -1,0 +1,282 @@
+"""Hard streams from a seed: partition logs with everything a plant does to its data.
+
+A stream begins as samples in order of time; each trouble is a function from samples to samples (in order of
+arrival), or is mixed in when samples become records. `make(kind, seed)` is the door; `KINDS` lists the kinds.
+The one law: same kind and seed, same bytes. Values are multiples of 1/8, so that float32 holds them exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from tests.acceptance.records import EPOCH, Sample, encode
+from tests.oracle.log import FleetRule, Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tests.oracle.log import RawRecord
+
+NOW_US = 1_437_955_200_000_000  # 2015-07-27T00:00Z
+MINUTE_US = 60_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    kind: str
+    seed: int
+    rules: Rules
+    topic: str
+    log: list[RawRecord]
+
+
+# ---------------------------------------------------------------- samples, and what happens to them
+
+
+def regular(rng: Random, rule: FleetRule, assets: Sequence[str], n_cells: int) -> list[Sample]:
+    """One reading per asset and cell, every sensor there, in order of time."""
+    first = NOW_US // rule.interval_us + rng.randrange(3 * rule.length)  # any phase against the stride
+    return [
+        Sample((first + step) * rule.interval_us, asset, {name: rng.randrange(-800, 800) / 8 for name in rule.sensors})
+        for step in range(n_cells)
+        for asset in assets
+    ]
+
+
+def jittered(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample]:
+    """Move each reading within its cell, the cell's very edges included."""
+    before, after = -(rule.interval_us // 2), (rule.interval_us - 1) // 2
+    return [
+        replace(one, ts_us=one.ts_us + rng.choice([before, after, 0, rng.randint(before, after)])) for one in samples
+    ]
+
+
+def irregular(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample]:
+    """A clock of its own per asset: drifting, so that cells are hit twice or not at all."""
+    drift = {one.asset: rng.uniform(0.8, 1.25) for one in samples}
+    zero = samples[0].ts_us
+    moved = [replace(one, ts_us=zero + int((one.ts_us - zero) * drift[one.asset])) for one in samples]
+    return sorted(moved, key=lambda one: one.ts_us)
+
+
+def gapped(rng: Random, samples: list[Sample], rule: FleetRule, share: float = 0.1) -> list[Sample]:
+    """Cut holes of every length around max_gap and around the window."""
+    kept, silent_until = [], dict.fromkeys({one.asset for one in samples}, 0)
+    for one in samples:
+        if one.ts_us >= silent_until[one.asset] and rng.random() < share / 4:
+            cells = rng.choice([1, rule.max_gap_cells, rule.max_gap_cells + 1, rule.length, 2 * rule.length])
+            silent_until[one.asset] = one.ts_us + cells * rule.interval_us
+        if one.ts_us >= silent_until[one.asset]:
+            kept.append(one)
+    return kept
+
+
+def partial(rng: Random, samples: list[Sample], share: float = 0.3) -> list[Sample]:
+    """Lose sensors, and split readings in two that arrive one after the other, overlapping or not."""
+    out = []
+    for one in samples:
+        names = list(one.values)
+        if rng.random() >= share or len(names) < 2:
+            out.append(one)
+            continue
+        some = set(rng.sample(names, rng.randrange(1, len(names))))
+        out.append(replace(one, values={name: value for name, value in one.values.items() if name in some}))
+        if rng.random() < 0.6:
+            rest = {name: value for name, value in one.values.items() if name not in some or rng.random() < 0.3}
+            out.append(replace(one, values={**dict.fromkeys(some), **rest}))
+    return out
+
+
+def permuted(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample]:
+    """Shuffle as far as the lateness allows: no reading becomes late."""
+    reach = rule.lateness_cells
+    keyed = [((one.ts_us + rule.interval_us // 2) // rule.interval_us + rng.uniform(0, reach), one) for one in samples]
+    return [one for _, one in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def delayed(rng: Random, samples: list[Sample], rule: FleetRule, share: float = 0.1) -> list[Sample]:
+    """Hold some readings back by about the lateness: just within, at the edge, just beyond, far beyond."""
+    late = rule.lateness_cells
+    keyed = []
+    for number, one in enumerate(samples):
+        by = rng.choice([late - 1, late, late + 1, 3 * late + rule.length]) if rng.random() < share else 0
+        keyed.append((one.ts_us + by * rule.interval_us, number, one))
+    return [one for _, _, one in sorted(keyed, key=lambda item: item[:2])]
+
+
+def repeated(rng: Random, samples: list[Sample], share: float = 0.1) -> list[Sample]:
+    """Send again what was sent before, with the same values or with others, at once or somewhat later."""
+    out = list(samples)
+    for one in rng.sample(samples, int(len(samples) * share)):
+        again = one if rng.random() < 0.5 else replace(one, values=dict.fromkeys(one.values, 99.0))
+        place = samples.index(one) + rng.choice([1, 2, 10, 50])
+        out.insert(min(place, len(out)), again)
+    return out
+
+
+def silent(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample]:
+    """The first asset stops a third of the way for good, the second comes late, the third is away for a long while."""
+    assets = sorted({one.asset for one in samples})
+    zero, end = samples[0].ts_us, samples[-1].ts_us
+    third = (end - zero) // 3
+
+    def is_there(one: Sample) -> bool:
+        part = (one.ts_us - zero) / max(third, 1)
+        return not (
+            (one.asset == assets[0] and part > 1)
+            or (len(assets) > 1 and one.asset == assets[1] and part < 1.3)
+            or (len(assets) > 2 and one.asset == assets[2] and 1 < part < 2)
+        )
+
+    return [one for one in samples if is_there(one)]
+
+
+def bundled(samples: list[Sample], n_rows: int) -> list[Sample]:
+    """Bring each asset's readings together in runs of n_rows, as a logger sends them. Order within an asset stays."""
+    turn: dict[str, int] = {}
+    keyed = []
+    for number, one in enumerate(samples):
+        count = turn.setdefault(one.asset, 0)
+        turn[one.asset] = count + 1
+        keyed.append((count // n_rows, one.asset, number, one))
+    return [one for *_, one in sorted(keyed, key=lambda item: item[:3])]
+
+
+# ---------------------------------------------------------------- the kinds
+
+
+def _rule(rng: Random, **fixed: Any) -> FleetRule:
+    length = rng.choice([2, 4, 8, 12])
+    chosen: dict[str, Any] = {
+        "name": "turbines",
+        "sensors": ("power", "wind", "pitch")[: rng.randint(1, 3)],
+        "interval_us": rng.choice([MINUTE_US, 10 * MINUTE_US, 333_333]),
+        "length": length,
+        "stride": rng.choice([1, 1, 2, length]),
+        "lateness_cells": rng.choice([0, 1, 3, 8]),
+        "max_gap_cells": rng.randrange(0, length),
+        "assets": ("R*",),
+    }
+    return FleetRule(**(chosen | fixed))
+
+
+def _assets(rng: Random, most: int = 5) -> list[str]:
+    return [f"R{80700 + number}" for number in range(rng.randint(1, most))]
+
+
+def _wild(rng: Random, rule: FleetRule, assets: list[str]) -> list[Sample]:
+    """Everything at once, in any mix."""
+    troubles: list[Callable[[list[Sample]], list[Sample]]] = [
+        lambda s: jittered(rng, s, rule),
+        lambda s: gapped(rng, s, rule),
+        lambda s: partial(rng, s),
+        lambda s: silent(rng, s, rule),
+        lambda s: irregular(rng, s, rule),
+    ]
+    upsets: list[Callable[[list[Sample]], list[Sample]]] = [
+        lambda s: permuted(rng, s, rule),
+        lambda s: delayed(rng, s, rule),
+        lambda s: repeated(rng, s),
+        lambda s: bundled(s, rng.randint(2, 6)),
+    ]
+    samples = regular(rng, rule, assets, rng.randint(20, 120))
+    for change in rng.sample(troubles, rng.randint(1, 4)) + rng.sample(upsets, rng.randint(0, 3)):
+        samples = change(samples) or samples
+    return samples
+
+
+def make(kind: str, seed: int) -> Stream:
+    """Return the stream of this kind and seed."""
+    rng = Random(f"{kind}/{seed}")
+    rule = _rule(rng)
+    options: dict[str, Any] = {"hole_share": rng.choice([0.0, 0.05])}
+    rules, samples = KINDS[kind](rng, rule, options)
+    return Stream(kind, seed, rules, "plant", encode(rng, samples, rules, **options))
+
+
+def _plain(trouble: Callable[[Random, list[Sample], FleetRule], list[Sample]]) -> Any:
+    def recipe(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
+        return Rules((rule,)), trouble(rng, regular(rng, rule, _assets(rng), rng.randint(30, 120)), rule)
+
+    return recipe
+
+
+def _permuted_singles(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
+    samples = partial(rng, gapped(rng, regular(rng, rule, _assets(rng), 80), rule))
+    return Rules((rule,)), permuted(rng, samples, rule)
+
+
+def _with_bad(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
+    options["bad_share"] = 0.3
+    return Rules((rule,)), regular(rng, rule, _assets(rng), 60)
+
+
+def _wild_with_bad(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
+    options["bad_share"] = rng.choice([0.0, 0.05])
+    return Rules((rule,)), _wild(rng, rule, _assets(rng))
+
+
+def _fleets(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
+    """Two fleets with other sensors and another grid on one topic: each has its own watermark."""
+    options["bad_share"] = 0.03
+    pumps = _rule(rng, name="pumps", sensors=("flow", "heat"), assets=("P*",))
+    both = _wild(rng, rule, _assets(rng)) + _wild(rng, pumps, ["P1", "P2"])
+    return Rules((rule, pumps)), sorted(both, key=lambda one: one.ts_us) if rng.random() < 0.5 else both
+
+
+KINDS: dict[str, Any] = {
+    "regular": _plain(lambda rng, s, rule: s),
+    "jittered": _plain(jittered),
+    "irregular": _plain(irregular),
+    "gapped": _plain(gapped),
+    "partial": _plain(lambda rng, s, rule: partial(rng, s)),
+    "permuted": _permuted_singles,
+    "delayed": _plain(delayed),
+    "repeated": _plain(lambda rng, s, rule: repeated(rng, s)),
+    "silent": _plain(silent),
+    "bundled": _plain(lambda rng, s, rule: bundled(s, rng.randint(2, 9))),
+    "bad": _with_bad,
+    "fleets": _fleets,
+    "wild": _wild_with_bad,
+}
+
+
+def plant(
+    seed: int, n_assets: int, n_readings: int, rule: FleetRule, *, trouble_share: float = 0.01
+) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield `(key, value, kafka_ms)` of a large plant in order of time: JSON readings, some missing, repeated, late.
+
+    For the long runs: one pass, no lists. Keys decide the partition, as in Kafka.
+    """
+    rng = Random(seed)
+    first = NOW_US // rule.interval_us
+    held: list[tuple[bytes, bytes]] = []
+    sent = step = 0
+    while sent < n_readings:
+        ts_us = (first + step) * rule.interval_us
+        stamp = (EPOCH + timedelta(microseconds=ts_us)).isoformat()
+        for number in range(n_assets):
+            if rng.random() < trouble_share / 2:
+                continue  # a gap
+            values = {name: rng.randrange(-800, 800) / 8 for name in rule.sensors}
+            record = (f"R{number:05}".encode(), json.dumps({"ts": stamp, "sensors": values}).encode())
+            if rng.random() < trouble_share:
+                held.append(record)  # late, sometimes beyond the lateness
+                continue
+            yield *record, ts_us // 1000
+            sent += 1
+            if rng.random() < trouble_share:
+                yield *record, ts_us // 1000
+                sent += 1
+            if sent >= n_readings:
+                return
+        if held and rng.random() < 0.3:
+            for record in held:
+                yield *record, ts_us // 1000
+                sent += 1
+            held.clear()
+        step += 1

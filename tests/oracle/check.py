@@ -1,0 +1,251 @@
+"""A database against the oracle: stored rows and raw logs in, every difference out.
+
+`check_database` reads SQLite with the standard library; for any other database give `stored_rows` a function that
+runs a SQL text and returns its rows, and call `check`. The one law: windows, fates and counts come from the logs
+alone; alerts come from the stored scores; nothing stored is believed but how far the engine says it has read
+(`start_offset`, `next_offset`), which partition is an asset's home, and the scores themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.oracle.alerts import expected_alerts
+from tests.oracle.windows import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tests.oracle.log import RawRecord, Rules
+    from tests.oracle.windows import Judgement
+
+PartitionId = tuple[str, int]
+Row = Sequence[Any]
+
+FATES = ("accepted", "quarantined", "late", "duplicate", "tombstones")
+UNSCORED = 2
+SHOWN = 8
+"""Examples of each kind of problem that a printed report shows."""
+
+QUERIES = {
+    "partitions": "SELECT topic, partition, start_offset, next_offset, counters FROM source_partition",
+    "assets": "SELECT id, fleet, name, topic, partition FROM asset",
+    "scores": (
+        "SELECT asset_id, start_us, end_us, n_present, first_offset, last_offset, score, verdict"
+        " FROM score ORDER BY asset_id, start_us"
+    ),
+    "quarantine": "SELECT topic, partition, record_offset, reason FROM quarantine",
+    "alerts": "SELECT id, asset_id, opened_us, closed_us, state, n_anomalous, peak_score FROM alert",
+    "transitions": "SELECT alert_id, seq, state, at_us FROM alert_transition ORDER BY alert_id, seq",
+}
+
+
+@dataclass
+class StoredRows:
+    """The tables' rows, in the columns of QUERIES."""
+
+    partitions: list[Row] = field(default_factory=list)
+    assets: list[Row] = field(default_factory=list)
+    scores: list[Row] = field(default_factory=list)
+    quarantine: list[Row] = field(default_factory=list)
+    alerts: list[Row] = field(default_factory=list)
+    transitions: list[Row] = field(default_factory=list)
+
+
+def stored_rows(fetch: Callable[[str], Sequence[Row]]) -> StoredRows:
+    """Read every table through `fetch(sql) -> rows`."""
+    return StoredRows(**{table: list(fetch(sql)) for table, sql in QUERIES.items()})
+
+
+@dataclass
+class Report:
+    """Every difference, by kind; and how much was compared, so that a check of nothing is seen."""
+
+    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """missing, doubled, extra, wrong (windows); quarantine, counters, alert, partition."""
+    compared: Counter[str] = field(default_factory=Counter)
+    """records, windows, late, quarantined, duplicate, alerts, …"""
+
+    @property
+    def is_clean(self) -> bool:
+        return not any(self.problems.values())
+
+    def add(self, kind: str, text: str) -> None:
+        self.problems[kind].append(text)
+
+    def __str__(self) -> str:
+        lines = ["compared: " + ", ".join(f"{number} {what}" for what, number in sorted(self.compared.items()))]
+        for kind, texts in sorted(self.problems.items()):
+            lines.append(f"{kind}: {len(texts)}")
+            lines += [f"  {text}" for text in texts[:SHOWN]]
+        return "\n".join(lines if self.problems else [*lines, "no difference"])
+
+
+def check_database(path: Path | str, logs: Mapping[PartitionId, Sequence[RawRecord]], rules: Rules) -> Report:
+    """Compare a SQLite database with the logs it was made from."""
+    uri = f"{Path(path).resolve().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        rows = stored_rows(lambda sql: connection.execute(sql).fetchall())
+    return check(rows, logs, rules)
+
+
+def check(rows: StoredRows, logs: Mapping[PartitionId, Sequence[RawRecord]], rules: Rules) -> Report:
+    """Compare rows with the logs they were made from. Of each log only what the engine says it has read counts."""
+    report = Report()
+    judgements = _judge_partitions(report, rows, logs, rules)
+    _compare_windows(report, rows, judgements, rules)
+    _compare_quarantine(report, rows, judgements)
+    _compare_alerts(report, rows, rules)
+    return report
+
+
+def _judge_partitions(
+    report: Report, rows: StoredRows, logs: Mapping[PartitionId, Sequence[RawRecord]], rules: Rules
+) -> dict[PartitionId, Judgement]:
+    home = {name: (topic, number) for _, _, name, topic, number in rows.assets}
+    seen = Counter((topic, number) for topic, number, *_ in rows.partitions)
+    for where, n_rows in seen.items():
+        if n_rows > 1:
+            report.add("doubled", f"{n_rows} rows of partition {where}")
+        if where not in logs:
+            report.add("partition", f"{where} is in the database but was never written to")
+    for where, log in logs.items():
+        if log and where not in seen:
+            report.add("partition", f"{where} holds {len(log)} records and was never claimed")
+
+    judgements: dict[PartitionId, Judgement] = {}
+    n_rows_at_home = Counter(home_of for _, home_of in _rows_with_home(rows))
+    for topic, number, start_offset, next_offset, counters in rows.partitions:
+        where = (topic, number)
+        if where not in logs or next_offset is None:
+            continue
+        read = [record for record in logs[where] if (start_offset or 0) <= record[0] < next_offset]
+        strangers = frozenset(name for name, place in home.items() if place != where)
+        verdict = judgements[where] = judge(read, rules, topic, strangers)
+        stored = json.loads(counters) if isinstance(counters, str) else dict(counters)
+        for fate in ("records", *FATES):
+            if stored.get(fate, 0) != verdict.counts[fate]:
+                report.add("counters", f"{where} {fate}: {stored.get(fate, 0)}, must be {verdict.counts[fate]}")
+            report.compared[fate] += verdict.counts[fate]
+        if stored.get("records", 0) != sum(stored.get(fate, 0) for fate in FATES):
+            report.add("counters", f"{where} does not conserve records: {stored}")
+        if stored.get("windows", 0) != n_rows_at_home[where]:
+            report.add("counters", f"{where} windows: {stored.get('windows', 0)}, rows: {n_rows_at_home[where]}")
+    return judgements
+
+
+def _rows_with_home(rows: StoredRows) -> list[tuple[Row, PartitionId | None]]:
+    home = {asset_id: (topic, number) for asset_id, _, _, topic, number in rows.assets}
+    return [(row, home.get(row[0])) for row in rows.scores]
+
+
+def _compare_windows(
+    report: Report, rows: StoredRows, judgements: Mapping[PartitionId, Judgement], rules: Rules
+) -> None:
+    names = {asset_id: (fleet, name) for asset_id, fleet, name, _, _ in rows.assets}
+    for name, n_rows in Counter((fleet, name) for _, fleet, name, _, _ in rows.assets).items():
+        if n_rows > 1:
+            report.add("doubled", f"{n_rows} rows of asset {name}")
+
+    stored: dict[tuple[PartitionId, str, str, int], tuple[int, int, int]] = {}
+    for row, where in _rows_with_home(rows):
+        asset_id, start_us, end_us, n_present, first_offset, last_offset, score, verdict = row
+        if where is None:
+            report.add("extra", f"score of unknown asset {asset_id} at {start_us}")
+            continue
+        fleet, name = names[asset_id]
+        key = (where, fleet, name, start_us)
+        if key in stored:
+            report.add("doubled", f"window {key}")
+        stored[key] = (n_present, first_offset, last_offset)
+        rule = rules.fleet(fleet)
+        if end_us != start_us + rule.length * rule.interval_us:
+            report.add("wrong", f"window {key}: ends at {end_us}")
+        right = UNSCORED if score is None or math.isnan(score) else int(score >= 1)
+        if verdict != right:
+            report.add("wrong", f"window {key}: verdict {verdict} for score {score}")
+
+    expected = {
+        (where, judgement.fleet_of[asset], asset, start_us): facts
+        for where, judgement in judgements.items()
+        for (asset, start_us), facts in judgement.windows.items()
+    }
+    report.compared["windows"] += len(expected)
+    for key, facts in expected.items():
+        if key not in stored:
+            report.add("missing", f"window {key}: {facts}")
+        elif stored[key] != facts:
+            report.add("wrong", f"window {key}: (n_present, first, last) is {stored[key]}, must be {facts}")
+    for key in stored:
+        if key not in expected:
+            report.add("extra", f"window {key}: {stored[key]}")
+
+
+def _compare_quarantine(report: Report, rows: StoredRows, judgements: Mapping[PartitionId, Judgement]) -> None:
+    """One row per refused record, late ones included; the reason begins with its stable word."""
+    stored: dict[tuple[PartitionId, int], list[str]] = defaultdict(list)
+    for topic, number, offset, reason in rows.quarantine:
+        stored[((topic, number), offset)].append(reason.split(":")[0])
+    expected = {
+        (where, offset): word
+        for where, judgement in judgements.items()
+        for offset, word in judgement.quarantine.items()
+    }
+    for key, words in stored.items():
+        if len(words) > 1:
+            report.add("doubled", f"quarantine of {key}: {words}")
+        if key not in expected:
+            report.add("quarantine", f"{key} is there as {words[0]} but is a good record")
+        elif set(words) != {expected[key]}:
+            report.add("quarantine", f"{key} is there as {words[0]}, must be {expected[key]}")
+    for key, word in expected.items():
+        if key not in stored:
+            report.add("quarantine", f"{key} must be there as {word}")
+
+
+def _compare_alerts(report: Report, rows: StoredRows, rules: Rules) -> None:
+    names = {asset_id: (fleet, name) for asset_id, fleet, name, _, _ in rows.assets}
+    series: dict[int, list[tuple[int, float | None]]] = defaultdict(list)
+    for asset_id, _, end_us, _, _, _, score, _ in sorted(rows.scores, key=lambda row: (row[0], row[2])):
+        series[asset_id].append((end_us, score))
+    steps: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for alert_id, seq, state, at_us in sorted(rows.transitions, key=lambda row: (row[0], row[1])):
+        steps[alert_id].append((state, at_us))
+        if seq != len(steps[alert_id]):
+            report.add("alert", f"alert {alert_id}: step {len(steps[alert_id])} is numbered {seq}")
+
+    stored: dict[tuple[int, int], Row] = {}
+    for row in rows.alerts:
+        key = (row[1], row[2])
+        if key in stored:
+            report.add("doubled", f"alert of {names.get(key[0])} opened {key[1]}")
+        stored[key] = row
+    for asset_id, windows in series.items():
+        if asset_id not in names:
+            continue  # reported with the windows
+        fleet, name = names[asset_id]
+        rule = rules.fleet(fleet)
+        for alert in expected_alerts(name, windows, rule.confirm, rule.recover):
+            report.compared["alerts"] += 1
+            if (asset_id, alert.opened_us) not in stored:
+                report.add("alert", f"missing: {alert}")
+                continue
+            row = stored.pop((asset_id, alert.opened_us))
+            alert_id, _, _, closed_us, state, n_anomalous, peak_score = row
+            found = (closed_us, state, n_anomalous, steps.pop(alert_id, []))
+            right = (alert.closed_us, alert.transitions[-1][0], alert.n_anomalous, alert.transitions)
+            if found != right or not math.isclose(peak_score, alert.peak_score, rel_tol=1e-6):
+                report.add("alert", f"{name} opened {alert.opened_us}: {found} peak {peak_score}, must be {alert}")
+    for (asset_id, opened_us), row in stored.items():
+        report.add("alert", f"{names.get(asset_id)} opened {opened_us}: no such alert follows from the scores")
+        steps.pop(row[0], None)
+    for alert_id in steps:
+        report.add("alert", f"steps of alert {alert_id}, which does not exist")

@@ -1,0 +1,402 @@
+"""The oracle against cases small enough to check by eye: every clause of the law.
+
+Grid of the cases: interval 10 s, so that cell 5 is second 50. One sensor `a` unless said.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from tests.acceptance.records import BAD_RECORDS, bad_record
+from tests.acceptance.streams import KINDS, make, permuted, regular
+from tests.oracle.alerts import expected_alerts
+from tests.oracle.log import FleetRule, Reading, Refused, Rules, cell_of, readings_of
+from tests.oracle.windows import Lane, expected_quarantine, expected_windows, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.acceptance.records import Sample
+    from tests.oracle.log import RawRecord
+
+S = 1_000_000
+RULE = FleetRule("f", ("a",), interval_us=10 * S, length=3, lateness_cells=1)
+TWO = replace(RULE, sensors=("a", "b"))
+
+
+def log_of(*readings: tuple[str, int, float] | tuple[str, int, dict[str, float]]) -> list[RawRecord]:
+    """One record per (asset, cell, value or values), offsets 0, 1, 2, …"""
+    log: list[RawRecord] = []
+    for offset, (asset, cell, value) in enumerate(readings):
+        sensors = value if isinstance(value, dict) else {"a": value}
+        log.append((offset, cell * 10 * S, asset.encode(), json.dumps({"ts": cell * 10, "sensors": sensors}).encode()))
+    return log
+
+
+def starts(log: list[RawRecord], rule: FleetRule = RULE, asset: str = "x") -> dict[int, tuple[int, int, int]]:
+    """The asset's windows by first cell."""
+    windows = expected_windows(log, Rules((rule,)))
+    return {start_us // (10 * S): facts for (name, start_us), facts in windows.items() if name == asset}
+
+
+def run_of(asset: str, *cells: int) -> list[tuple[str, int, float]]:
+    return [(asset, cell, 1.0) for cell in cells]
+
+
+# ---------------------------------------------------------------- the grid
+
+
+@pytest.mark.parametrize(
+    ("ts_us", "cell"),
+    [(0, 0), (4_999_999, 0), (5_000_000, 1), (14_999_999, 1), (-5_000_000, 0), (-5_000_001, -1), (15 * S, 2)],
+)
+def test_a_reading_belongs_to_the_nearest_cell_half_up(ts_us: int, cell: int) -> None:
+    assert cell_of(ts_us, 10 * S) == cell
+
+
+def test_a_complete_window_leaves_at_once_when_those_before_it_are_closed() -> None:
+    # First cell 5, so the candidates are 3, 4, 5. Cell 7 completes 5, but 4 = [4, 7) closes only at max_cell 8.
+    assert starts(log_of(*run_of("x", 5, 6, 7))) == {}
+    assert starts(log_of(*run_of("x", 5, 6, 7, 8))) == {5: (3, 0, 2), 6: (3, 1, 3)}
+    assert starts(log_of(*run_of("x", 5, 6, 7, 8, 9))) == {5: (3, 0, 2), 6: (3, 1, 3), 7: (3, 2, 4)}
+
+
+def test_without_windows_before_it_the_first_complete_window_does_not_wait() -> None:
+    rule = replace(RULE, stride=3)
+    assert starts(log_of(*run_of("x", 6, 7, 8)), rule) == {6: (3, 0, 2)}
+
+
+@pytest.mark.parametrize(("stride", "first"), [(1, 3), (2, 4), (3, 3)])
+def test_an_asset_s_first_window_is_the_first_that_holds_its_first_cell(stride: int, first: int) -> None:
+    # First cell 5, length 3: k + 3 > 5. A gap of 2 is allowed, so every closed window with a value is there.
+    rule = replace(RULE, stride=stride, max_gap_cells=2)
+    log = log_of(*run_of("x", 5, 6, 7, 8, 9, 10, 11, 12))
+    assert min(starts(log, rule)) == first
+
+
+def test_a_reading_before_the_asset_s_first_one_brings_its_windows_too() -> None:
+    # Lateness 5: at cell 10 nothing after 5 has closed, so cells 5..9 may still come, and their windows leave in order.
+    rule = replace(RULE, length=2, lateness_cells=5)
+    assert starts(log_of(*run_of("x", 10, 5, 6, 7, 8, 9)), rule) == {}  # [4, 6) is open
+    assert starts(log_of(*run_of("x", 10, 5, 6, 7, 8, 9, 11)), rule) == {
+        5: (2, 1, 2), 6: (2, 2, 3), 7: (2, 3, 4), 8: (2, 4, 5), 9: (2, 0, 5), 10: (2, 0, 6),
+    }  # fmt: skip
+
+
+def test_an_asset_s_first_complete_window_waits_for_the_empty_ones_before_it() -> None:
+    rule = replace(RULE, stride=3, lateness_cells=4)
+    assert starts(log_of(*run_of("x", 6, 7, 8, 9)), rule) == {}  # [3, 6) is open until cell 10
+    assert starts(log_of(*run_of("x", 6, 7, 8, 9, 10)), rule) == {6: (3, 0, 2)}
+
+
+def test_a_cell_before_1970_is_a_cell_like_any_other() -> None:
+    assert starts(log_of(*run_of("x", -4, -3, -2, -1))) == {-4: (3, 0, 2), -3: (3, 1, 3)}
+
+
+# ---------------------------------------------------------------- closing, gaps, lateness
+
+
+def test_a_window_with_a_hole_closes_when_the_watermark_reaches_its_end() -> None:
+    rule = replace(RULE, stride=3, max_gap_cells=1)
+    # [3, 6) lacks cell 4; it closes when max_cell - 1 >= 6, that is at cell 7.
+    assert starts(log_of(*run_of("x", 3, 5, 6)), rule) == {}
+    assert starts(log_of(*run_of("x", 3, 5, 7)), rule) == {3: (2, 0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_there"),
+    [
+        ((0, 3), True),  # hole of 2 inside
+        ((2, 3), True),  # leading run of 2
+        ((0, 1), True),  # trailing run of 2
+        ((3,), False),  # leading run of 3
+        ((0,), False),  # trailing run of 3
+        ((1,), True),  # 1 before, 2 after: no run exceeds 2
+    ],
+)
+def test_a_closed_window_is_there_unless_a_run_of_missing_cells_exceeds_max_gap(
+    cells: tuple[int, ...], is_there: bool
+) -> None:
+    rule = replace(RULE, length=4, stride=4, max_gap_cells=2)
+    assert (0 in starts(log_of(*run_of("x", *cells), ("other", 20, 1.0)), rule)) is is_there
+
+
+def test_a_window_without_any_cell_is_not_there_however_large_max_gap() -> None:
+    rule = replace(RULE, stride=3, max_gap_cells=3)
+    assert sorted(starts(log_of(*run_of("x", 0, 1, 2, 9, 10, 11)), rule)) == [0, 9]
+
+
+def test_a_cell_with_one_of_two_sensors_is_present_but_does_not_complete_the_window() -> None:
+    rule = replace(TWO, stride=3)
+    both = {"a": 1.0, "b": 2.0}
+    log = log_of(("x", 0, both), ("x", 1, {"a": 1.0}), ("x", 2, both))
+    assert starts(log, rule) == {}
+    assert starts(log_of(("x", 0, both), ("x", 1, {"a": 1.0}), ("x", 2, both), ("x", 4, both)), rule) == {0: (3, 0, 2)}
+
+
+def test_late_is_one_cell_behind_the_watermark_not_on_it() -> None:
+    rule = replace(RULE, lateness_cells=2)
+    log = log_of(*run_of("x", 10, 8, 7))
+    verdict = judge(log, Rules((rule,)))
+    assert verdict.quarantine == {2: "late"}
+    assert (verdict.counts["accepted"], verdict.counts["late"], verdict.counts["quarantined"]) == (2, 1, 0)
+
+
+def test_a_late_reading_does_not_fill_a_window_that_is_still_open() -> None:
+    # Lateness 1: at cell 4 the watermark is 3; cell 2 is late though [2, 5) is open.
+    rule = replace(RULE, max_gap_cells=1)
+    assert starts(log_of(*run_of("x", 0, 1, 3, 4, 2, 5, 6)), rule)[2] == (2, 2, 3)
+
+
+def test_the_watermark_is_the_lane_s_so_one_asset_closes_the_windows_of_another() -> None:
+    rule = replace(RULE, stride=3, max_gap_cells=1)
+    assert starts(log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 3, 1.0)), rule) == {}
+    assert starts(log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 4, 1.0)), rule) == {0: (2, 0, 1)}
+
+
+def test_another_fleet_s_watermark_closes_nothing() -> None:
+    rules = Rules((replace(RULE, stride=3, max_gap_cells=1, assets=("x*",)), replace(RULE, name="g", assets=("y*",))))
+    log = log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 400, 1.0), ("x", 2, 1.0))
+    assert expected_windows(log, rules) == {("x", 0): (3, 0, 3)}
+    assert expected_quarantine(log, rules) == {}
+
+
+def test_windows_after_a_gap_go_on_from_the_same_grid() -> None:
+    rule = replace(RULE, stride=2)
+    assert sorted(starts(log_of(*run_of("x", *range(4, 9), *range(21, 27))), rule)) == [4, 6, 22, 24]
+
+
+# ---------------------------------------------------------------- which value, which offsets
+
+
+def lane_of(rule: FleetRule, *readings: tuple[int, list[float | None]]) -> tuple[Lane, list[str]]:
+    lane = Lane(rule)
+    return lane, [lane.take(Reading(offset, "f", "x", *one)) for offset, one in enumerate(readings)]
+
+
+def test_the_first_finite_value_wins_and_each_sensor_for_itself() -> None:
+    rule = replace(TWO, stride=3)
+    lane, fates = lane_of(
+        rule, (0, [1.0, None]), (0, [5.0, 2.0]), (0, [6.0, 6.0]), (1, [3.0, 3.0]), (1, [None, 9.0]), (2, [4.0, 4.0])
+    )
+    assert fates == ["accepted", "accepted", "duplicate", "accepted", "duplicate", "accepted"]
+    (window,) = lane.windows()
+    assert lane.values(window) == [[1.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
+    assert (window.n_present, window.first_offset, window.last_offset) == (3, 0, 5)
+
+
+def test_offsets_are_of_the_records_that_gave_a_value_in_whatever_order_they_came() -> None:
+    rule = replace(RULE, stride=3, lateness_cells=5)
+    # Offset 0 belongs to the window before; 3 is a duplicate; the window [3, 6) was fed by 1, 2 and 4.
+    assert starts(log_of(*run_of("x", 2, 5, 3, 3, 4, 9)), rule)[3] == (3, 1, 4)
+
+
+def test_a_duplicate_after_the_window_has_left_is_still_a_duplicate() -> None:
+    rule = replace(RULE, stride=3, lateness_cells=9)
+    assert judge(log_of(*run_of("x", 3, 4, 5, 4, 3)), Rules((rule,))).counts["duplicate"] == 2
+
+
+# ---------------------------------------------------------------- records
+
+
+def block(cells: Sequence[int], asset: str = "x") -> bytes:
+    return json.dumps(
+        {"ts": [cell * 10 for cell in cells], "asset": asset, "sensors": {"a": [1.0] * len(cells)}}
+    ).encode()
+
+
+def test_a_record_counts_once_late_before_accepted_before_duplicate() -> None:
+    log: list[RawRecord] = [
+        (5, -1, None, block([10, 11])),
+        (6, -1, None, block([10, 12])),  # one used: accepted
+        (7, -1, None, block([10, 12, 13, 9])),  # 13 used; 10 and 9 behind 12 - 1 and 13 - 1: late
+        (8, -1, None, block([12, 13])),  # duplicate
+        (9, -1, b"x", None),  # tombstone
+        (12, -1, b"x", b"?"),
+    ]
+    verdict = judge(log, Rules((RULE,)))
+    assert verdict.counts == {
+        "records": 6, "accepted": 2, "late": 1, "duplicate": 1, "tombstones": 1, "quarantined": 1, "readings": 4,
+    }  # fmt: skip
+    assert verdict.quarantine == {7: "late", 12: "not_json"}
+
+
+def test_a_bad_reading_within_a_block_refuses_the_whole_record() -> None:
+    body = {"ts": [0, 10], "asset": "x", "sensors": {"a": [1.0, "two"]}}
+    log: list[RawRecord] = [(0, -1, None, json.dumps(body).encode()), (1, -1, None, block([1]))]
+    verdict = judge(log, Rules((RULE,)))
+    assert verdict.quarantine == {0: "wrong_type"}
+    assert verdict.counts["readings"] == 1
+
+
+RAW = struct.pack("<4f", 1.0, 2.0, 3.0, float("nan"))
+SAME: list[dict[str, Any]] = [
+    {"ts": [20, 30], "asset": "x", "sensors": {"a": [2.0, None], "b": [1.0, 3.0]}},
+    {"start": 20, "interval": 10, "asset_id": "x", "sensors": {"b": [1.0, 3.0], "a": [2.0, None]}},
+    {"time": ["1970-01-01T00:00:20Z", "1970-01-01 00:00:30"], "sensors": {"a": [2.0, None], "b": [1.0, 3.0]}},
+    {"start": "1970-01-01T01:00:20+01:00", "interval": 10.0, "sensors": ["b", "a"], "values": RAW},
+    {"timestamp": [20, 30], "sensors": ["b", "a"], "values": RAW, "asset": "x"},
+]
+
+
+@pytest.mark.parametrize("number", range(len(SAME)))
+def test_the_forms_of_a_block_say_the_same(number: int) -> None:
+    value = msgspec.msgpack.encode(SAME[number])
+    expected = [Reading(7, "f", "x", 2, [2.0, 1.0]), Reading(7, "f", "x", 3, [None, 3.0])]
+    assert readings_of((7, -1, b"x", value), Rules((TWO,))) == expected
+    if "values" not in SAME[number]:
+        assert readings_of((7, -1, b"x", json.dumps(SAME[number]).encode()), Rules((TWO,))) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"ts": 20, "sensors": {"a": 1.5, "b": None}, "site": {"deep": True}},
+        {"ts": 20.0, "a": 1.5, "unit": "K", "tags": ["t"]},
+        {"time": "1970-01-01T00:00:20", "a": 1.5, "b": None},
+    ],
+)
+def test_the_forms_of_a_single_reading_say_the_same(body: dict[str, Any]) -> None:
+    for value in (json.dumps(body).encode(), b" " + json.dumps(body).encode(), msgspec.msgpack.encode(body)):
+        assert readings_of((0, -1, b"x", value), Rules((TWO,))) == [Reading(0, "f", "x", 2, [1.5, None])]
+
+
+@pytest.mark.parametrize("ts", [1_437_955_200, 1_437_955_200_000, 1_437_955_200_000_000, 1_437_955_200_000_000_000])
+def test_the_size_of_a_number_tells_its_unit(ts: int) -> None:
+    readings = readings_of((0, -1, b"x", json.dumps({"ts": ts, "a": 1}).encode()), Rules((RULE,)))
+    assert readings is not None
+    assert readings[0].cell == 143_795_520
+
+
+def test_the_asset_in_the_payload_goes_before_the_key() -> None:
+    readings = readings_of((0, -1, b"key", b'{"ts": 0, "asset": "x", "a": 1}'), Rules((RULE,)))
+    assert readings is not None
+    assert readings[0].asset == "x"
+
+
+@pytest.mark.parametrize("reason", BAD_RECORDS)
+@pytest.mark.parametrize("seed", range(8))
+def test_each_bad_record_is_refused_for_its_own_reason(reason: str, seed: int) -> None:
+    rule = replace(TWO, assets=("R*",))
+    key, value = bad_record(Random(seed), reason, rule, "R1", 1_437_955_200 * S)
+    with pytest.raises(Refused) as refused:
+        readings_of((0, 1_437_955_200 * S, key, value), Rules((rule,)))
+    assert refused.value.word == reason
+
+
+def test_a_stamp_is_too_far_ahead_one_microsecond_after_the_skew() -> None:
+    rules = Rules((RULE,), max_skew_us=60 * S)
+    assert expected_quarantine([(0, 0, b"x", b'{"ts": 60.0, "a": 1}')], rules) == {}
+    assert expected_quarantine([(0, 0, b"x", b'{"ts": 60.000001, "a": 1}')], rules) == {0: "future"}
+    assert expected_quarantine([(0, -1, b"x", b'{"ts": 60.000001, "a": 1}')], rules) == {}  # no stamp, no check
+
+
+def test_a_row_of_a_block_without_values_is_a_gap_and_a_record_without_values_is_empty() -> None:
+    def record(*values: float | None) -> list[RawRecord]:
+        body = {"start": 0, "interval": 10, "sensors": {"a": values}}
+        return [(0, -1, b"x", json.dumps(body).encode())]
+
+    assert judge(record(1.0, None, 1.0), Rules((RULE,))).counts["readings"] == 2
+    assert expected_quarantine(record(None, None), Rules((RULE,))) == {0: "empty"}
+
+
+# ---------------------------------------------------------------- whole streams
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_there_after_some_records_stays_there(kind: str) -> None:
+    stream = make(kind, 3)
+    whole = expected_windows(stream.log, stream.rules, stream.topic)
+    for n_records in range(0, len(stream.log), max(1, len(stream.log) // 5)):
+        part = expected_windows(stream.log[:n_records], stream.rules, stream.topic)
+        assert part.items() <= whole.items()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_bytes_and_its_trouble_is_real(kind: str) -> None:
+    assert make(kind, 1) == make(kind, 1)
+    counts: dict[str, int] = {}
+    for seed in range(10):
+        stream = make(kind, seed)
+        verdict = judge(stream.log, stream.rules, stream.topic)
+        for name, number in (verdict.counts | {"windows": len(verdict.windows)}).items():
+            counts[name] = counts.get(name, 0) + number
+    assert counts["windows"] > 100
+    named_after: dict[str, str] = {"delayed": "late", "repeated": "duplicate", "bundled": "late", "bad": "quarantined"}
+    assert counts[named_after.get(kind, "accepted")] > 0
+    assert kind != "permuted" or counts["late"] == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_order_within_the_lateness_gives_the_windows_of_sorted_input(seed: int) -> None:
+    rng = Random(seed)
+    rule = replace(TWO, length=4, lateness_cells=5, max_gap_cells=1, assets=("R*",))
+    samples = regular(rng, rule, ["R1", "R2"], 40)
+    rng.shuffle(gone := list(range(len(samples))))
+    kept = [one for number, one in enumerate(samples) if number not in gone[:8]]
+
+    def n_present(order: list[Sample]) -> dict[tuple[str, int], int]:
+        lane = Lane(rule)
+        for offset, one in enumerate(order):
+            cell = cell_of(one.ts_us, rule.interval_us)
+            assert lane.take(Reading(offset, "f", one.asset, cell, list(one.values.values()))) != "late"
+        lane.take(Reading(999, "f", "R9", cell + 100, [1.0, 1.0]))  # closes everything
+        return {(window.asset, window.start): window.n_present for window in lane.windows()}
+
+    straight = n_present(kept)
+    assert len(straight) > 60
+    assert n_present(permuted(rng, kept, rule)) == straight
+
+
+# ---------------------------------------------------------------- alerts
+
+
+def alerts(text: str, confirm: tuple[int, int] = (2, 3), recover: int = 2) -> list[tuple[Any, ...]]:
+    """Windows end at 0, 1, 2, …: `A` anomalous, `.` normal, `?` unscored. A digit is that score."""
+    score = {"A": 1.0, ".": 0.99, "?": None}
+    windows = [(end, score[sign] if sign in score else float(sign)) for end, sign in enumerate(text)]
+    return [
+        (
+            alert.opened_us,
+            alert.closed_us,
+            " ".join(f"{state[0]}{at}" for state, at in alert.transitions),
+            alert.n_anomalous,
+        )
+        for alert in expected_alerts("x", windows, confirm, recover)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A..A..A", []),  # never 2 of 3
+        ("AA", [(0, None, "f1", 2)]),  # fewer than n verdicts so far suffice
+        ("A.A", [(0, None, "f2", 2)]),
+        ("A?.?A", [(0, None, "f4", 2)]),  # unscored windows do not count as verdicts
+        ("AA..", [(0, 3, "f1 r2 c3", 2)]),
+        ("AA.?.", [(0, 4, "f1 r2 c4", 2)]),
+        ("AA.A..", [(0, 5, "f1 r2 f3 r4 c5", 3)]),  # back to firing: the count of normal windows starts again
+        ("AA.A.A", [(0, None, "f1 r2 f3 r4 f5", 4)]),
+        ("AAA", [(0, None, "f1", 3)]),  # firing is not repeated
+        ("AA...A.A", [(0, 3, "f1 r2 c3", 2), (5, None, "f7", 2)]),
+    ],
+)
+def test_the_alert_machine(text: str, expected: list[tuple[Any, ...]]) -> None:
+    assert alerts(text) == expected
+
+
+def test_verdicts_before_a_closing_confirm_the_next_alert_but_do_not_open_it() -> None:
+    # 3 of 5, closed after 1 normal window: at 4 the last five are A A A . A, four of them anomalous.
+    assert alerts("AAA.A", (3, 5), 1) == [(0, 3, "f2 c3", 3), (4, None, "f4", 1)]
+
+
+def test_the_peak_is_the_highest_score_since_the_alert_opened() -> None:
+    (alert,) = expected_alerts("x", [(0, 9.0), (1, 0.5), (2, 0.5), (3, 2.0), (4, 5.0), (5, 3.0)], (2, 2), 6)
+    assert (alert.opened_us, alert.peak_score) == (3, 5.0)
