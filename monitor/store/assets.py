@@ -101,21 +101,32 @@ class KnownAsset:
     last_start_us: int | None
     """Start of its last stored window; None = none yet."""
     recent: tuple[tuple[int, bool], ...]
-    """Its last scored verdicts (end_us, is_anomalous), oldest first."""
+    """Its last scored verdicts (end_us, is_anomalous), oldest first; left empty when it never was anomalous."""
     open_alert: AlertChange | None
     """With `asset` = this asset's place in the list of its fleet."""
     closed_us: int | None
     """When its last closed alert closed."""
 
 
-# {list_of} is the aggregate that makes a JSON list of a column. The subquery walks the primary key backwards and stops
-# after :memory rows: one statement for all assets, and no scan of the scores, on both databases.
+# The scores lie in order of time, all assets mixed. For one asset we step back from one distinct start to the next
+# (an index seek each) and look whether it has a window there, until :memory scored ones are found. Only assets that
+# were ever anomalous are worth it. {list_of} is the aggregate that makes a JSON list of a column.
 _RESTORE = """
-    SELECT asset.id, asset.fleet, asset.name,
-        (SELECT MAX(start_us) FROM score WHERE asset_id = asset.id) AS last_start_us,
-        (SELECT {list_of}(end_us * 2 + verdict) FROM (
-            SELECT end_us, verdict FROM score WHERE asset_id = asset.id AND verdict < 2
-            ORDER BY start_us DESC LIMIT :memory) AS scored) AS recent,
+    SELECT asset.id, asset.fleet, asset.name, asset.last_start_us,
+        CASE WHEN last_anomalous_us IS NOT NULL THEN (
+            WITH RECURSIVE back (start_us, n_scored) AS (
+                SELECT asset.last_start_us, CAST(0 AS BIGINT)
+                UNION ALL
+                SELECT
+                    (SELECT MAX(start_us) FROM score WHERE start_us < back.start_us),
+                    n_scored + (SELECT COUNT(*) FROM score
+                                WHERE start_us = back.start_us AND asset_id = asset.id AND verdict < 2)
+                FROM back WHERE start_us IS NOT NULL AND n_scored < :memory
+            )
+            SELECT {list_of}(end_us * 2 + verdict)
+            FROM back JOIN score ON score.start_us = back.start_us AND asset_id = asset.id AND verdict < 2
+            WHERE n_scored < :memory
+        ) END AS recent,
         (SELECT MAX(closed_us) FROM alert WHERE asset_id = asset.id AND state = 'closed') AS closed_us,
         alert.opened_us, alert.updated_us, alert.state, alert.severity, alert.peak_score, alert.peak_us,
         alert.n_anomalous, alert.sensors, alert.version

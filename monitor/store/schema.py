@@ -6,19 +6,21 @@ Law: the daemon creates tables only in a SQLite file that is new. Whatever holds
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect, text
 
-from monitor.errors import SchemaMismatch
+from monitor.errors import InvariantBroken, SchemaMismatch
+from monitor.store import postgresql, sqlite
 from monitor.store.failures import driver_errors, translated
 from monitor.store.migrations import HEAD
 from monitor.store.url import parse
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from monitor.store.url import Address
 
@@ -48,26 +50,35 @@ async def upgrade(url: str, revision: str = "head") -> tuple[str | None, str | N
 
     Raises StoreLocked while a daemon runs on the SQLite file.
     """
-    from monitor.store.engine import create, exclusive
-
     address = parse(url)
-    if address.path is None:
-        return await migrate(create(address), address, revision)
-    with exclusive(address.path):
-        return await migrate(create(address, foreign_keys=False), address, revision)
+    with sqlite.owned(address.path) if address.path is not None else nullcontext():
+        return await migrate(address, revision)
 
 
-async def migrate(engine: AsyncEngine, address: Address, revision: str = "head") -> tuple[str | None, str | None]:
-    """Bring the database to `revision` in one transaction, and dispose of the engine.
-
-    SQLite rebuilds a table to change it, so foreign keys are off meanwhile, and checked at the end.
-    """
-    try:
-        with translated(address, driver_errors(address)):
-            async with engine.begin() as connection:
+async def migrate(address: Address, revision: str = "head") -> tuple[str | None, str | None]:
+    """Bring the database to `revision` in one transaction; the caller owns it."""
+    with translated(address, driver_errors(address)):
+        if address.path is not None:
+            return await asyncio.to_thread(_migrate_file, address.path, revision)
+        server = postgresql.engine(address.url, timeout_s=3600)  # rewriting a table of scores takes its time
+        try:
+            async with server.begin() as connection:
                 return await connection.run_sync(_migrate, revision)
+        finally:
+            await server.dispose()
+
+
+def _migrate_file(path: Path, revision: str) -> tuple[str | None, str | None]:
+    # SQLite changes a table by building another one: foreign keys are off meanwhile, and checked at the end.
+    file = sqlite.engine(path, timeout_s=30, foreign_keys=False)
+    try:
+        with file.begin() as connection:
+            revisions = _migrate(connection, revision)
+            if broken := connection.execute(text("PRAGMA foreign_key_check")).all():
+                raise InvariantBroken(f"the migration would leave {len(broken)} rows pointing nowhere; nothing changed")
+            return revisions
     finally:
-        await engine.dispose()
+        file.dispose()
 
 
 def _migrate(connection: Connection, revision: str) -> tuple[str | None, str | None]:
@@ -85,6 +96,4 @@ def _migrate(connection: Connection, revision: str) -> tuple[str | None, str | N
         command.downgrade(config, revision)
     else:
         command.upgrade(config, revision)
-    if connection.dialect.name == "sqlite" and (broken := connection.execute(text("PRAGMA foreign_key_check")).all()):
-        raise SchemaMismatch(f"the migration would leave {len(broken)} rows pointing nowhere; nothing was changed")
     return before, current_revision(connection)

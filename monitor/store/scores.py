@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import text
 
+from monitor.types import Verdict
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     Column = np.ndarray[tuple[int], np.dtype[Any]]
 
 COLUMNS = (
-    "asset_id",
     "start_us",
+    "asset_id",
     "end_us",
     "verdict",
     "n_present",
@@ -35,7 +37,7 @@ COLUMNS = (
     "score",
     "version_id",
 )
-_INSERT = f"INSERT INTO score ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO score ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * (len(COLUMNS) - 1))}, NULLIF(?, -1))"  # noqa: S608 - constants
 
 # PostgreSQL's binary COPY (its manual, COPY, "Binary Format"): a header, tuples of (field count, then length and bytes
 # of each field, big-endian, length -1 = NULL), a trailer.
@@ -52,6 +54,7 @@ _COPY_TYPES = {
     "score": ">f4",
     "version_id": ">i4",
 }
+NO_VERSION = -1
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -60,30 +63,63 @@ def insert(connection: Connection, asset_id: Int32, version_id: Sequence[int | N
 
     NaN is stored as NULL. An infinite score is stored as the largest float32: JSON and people can read that.
     """
+    order = np.lexsort((asset_id, rows.start_us))  # the key's order: appends stay at the end of the B-tree
     columns: dict[str, Column] = {
-        "asset_id": asset_id,
-        "start_us": rows.start_us,
-        "end_us": rows.end_us,
-        "verdict": rows.verdict,
-        "n_present": rows.n_present,
-        "first_offset": rows.first_offset,
-        "last_offset": rows.last_offset,
-        "score": np.clip(rows.score, -_LARGEST, _LARGEST),
+        "start_us": rows.start_us[order],
+        "asset_id": asset_id[order],
+        "end_us": rows.end_us[order],
+        "verdict": rows.verdict[order],
+        "n_present": rows.n_present[order],
+        "first_offset": rows.first_offset[order],
+        "last_offset": rows.last_offset[order],
+        "score": np.clip(rows.score[order], -_LARGEST, _LARGEST),
+        "version_id": np.array([NO_VERSION if v is None else v for v in version_id], np.int32)[order],
     }
     if connection.dialect.name == "sqlite":
-        # The driver binds NaN as NULL.
-        values = [columns[name].tolist() for name in COLUMNS[:-1]]
-        connection.exec_driver_sql(_INSERT, list(zip(*values, version_id, strict=True)))
-        return
-    columns["version_id"] = np.array([-1 if v is None else v for v in version_id], np.int32)
-    source = io.BytesIO(_copy_format(columns))
-    driver: Any = connection.connection.dbapi_connection  # SQLAlchemy's adapter; `run_async` hands us asyncpg's own
-    driver.run_async(lambda raw: raw.copy_to_table("score", source=source, columns=COLUMNS, format="binary"))
+        values = [columns[name].tolist() for name in COLUMNS]  # the driver binds NaN as NULL
+        connection.exec_driver_sql(_INSERT, list(zip(*values, strict=True)))
+    else:
+        source = io.BytesIO(_copy_format(columns))
+        driver: Any = connection.connection.dbapi_connection  # SQLAlchemy's adapter; run_async hands out asyncpg's own
+        driver.run_async(lambda raw: raw.copy_to_table("score", source=source, columns=COLUMNS, format="binary"))
+    _note_last(connection, columns)
+
+
+_NOTE_SQLITE = """
+    UPDATE asset SET last_start_us = MAX(COALESCE(last_start_us, ?1), ?1),
+        last_anomalous_us = COALESCE(?2, last_anomalous_us)
+    WHERE id = ?3
+"""
+
+_NOTE_POSTGRESQL = text("""
+    UPDATE asset SET last_start_us = GREATEST(asset.last_start_us, fresh.last_start_us),
+        last_anomalous_us = COALESCE(fresh.last_anomalous_us, asset.last_anomalous_us)
+    FROM unnest(CAST(:last_start AS BIGINT[]), CAST(:last_anomalous AS BIGINT[]), CAST(:asset AS INTEGER[]))
+        AS fresh (last_start_us, last_anomalous_us, asset_id)
+    WHERE asset.id = fresh.asset_id
+""")
+
+
+def _note_last(connection: Connection, columns: dict[str, Column]) -> None:
+    """Keep each asset's last window and last anomalous window beside its name, where a restart looks first."""
+    asset, place = np.unique(columns["asset_id"], return_inverse=True)
+    last_start = np.zeros(len(asset), np.int64)
+    last_start[place] = columns["start_us"]  # in order of time: the last one stays
+    last_anomalous: list[int | None] = [None] * len(asset)
+    for row in np.flatnonzero(columns["verdict"] == Verdict.ANOMALOUS).tolist():
+        last_anomalous[place[row]] = int(columns["start_us"][row])
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(
+            _NOTE_SQLITE, list(zip(last_start.tolist(), last_anomalous, asset.tolist(), strict=True))
+        )
+    else:
+        values = {"last_start": last_start.tolist(), "last_anomalous": last_anomalous, "asset": asset.tolist()}
+        connection.execute(_NOTE_POSTGRESQL, values)
 
 
 def _copy_format(columns: dict[str, Column]) -> bytes:
     no_score = np.isnan(columns["score"])
-    no_version = columns["version_id"] < 0
+    no_version = columns["version_id"] == NO_VERSION
     parts = [_COPY_HEADER]
     for without_score, without_version in itertools.product((False, True), repeat=2):
         chosen = (no_score == without_score) & (no_version == without_version)
@@ -114,38 +150,23 @@ def _tuples(columns: dict[str, Column], chosen: Bool, nulls: list[str]) -> bytes
 
 # ---------------------------------------------------------------- retention
 
-_OLD_ASSETS = text("""
-    SELECT id FROM asset
-    WHERE EXISTS (SELECT 1 FROM score WHERE score.asset_id = asset.id AND score.start_us < :before_us)
-    ORDER BY id LIMIT 100
-""")
-
 _PRUNE = text("""
-    DELETE FROM score WHERE asset_id = :asset_id AND start_us < :before_us AND start_us <= (
-        SELECT MAX(start_us) FROM (
-            SELECT start_us FROM score WHERE asset_id = :asset_id ORDER BY start_us LIMIT :limit
-        ) AS oldest
+    DELETE FROM score WHERE start_us < :before_us AND start_us <= (
+        SELECT MAX(start_us) FROM (SELECT start_us FROM score ORDER BY start_us LIMIT :limit) AS oldest
     )
 """)
 
 
 def prune(connection: Connection, before_us: int, limit: int = 10_000) -> int:
-    """Delete windows that start before `before_us`, at most about `limit` rows; return how many. 0 = done.
+    """Delete windows that start before `before_us`, about `limit` at most; return how many. 0 = done.
 
-    Small steps, each in a transaction of its own, so that the river never waits long for the lock.
+    In small steps, each in a transaction of its own, so that the river never waits long for the lock.
     """
-    deleted = 0
-    for (asset_id,) in connection.execute(_OLD_ASSETS, {"before_us": before_us}).all():
-        values = {"asset_id": asset_id, "before_us": before_us, "limit": limit - deleted}
-        deleted += connection.execute(_PRUNE, values).rowcount
-        if deleted >= limit:
-            break
-    return deleted
+    return connection.execute(_PRUNE, {"before_us": before_us, "limit": limit}).rowcount
 
 
 _LAST_END = text("""
-    SELECT MAX((SELECT end_us FROM score WHERE asset_id = asset.id ORDER BY start_us DESC LIMIT 1))
-    FROM asset WHERE fleet = :fleet
+    SELECT MAX(end_us) FROM asset JOIN score ON start_us = last_start_us AND asset_id = asset.id WHERE fleet = :fleet
 """)
 
 

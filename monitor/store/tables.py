@@ -51,6 +51,8 @@ asset = Table(
     Column("name", Text, nullable=False),
     Column("topic", Text, nullable=False),  # home: the partition that spoke of it first, and the only one that may
     Column("partition", Integer, nullable=False),
+    Column("last_start_us", BigInteger),  # of its last stored window; NULL = none
+    Column("last_anomalous_us", BigInteger),  # start of its last anomalous window; NULL = none
     UniqueConstraint("fleet", "name"),
     Index(None, "topic", "partition"),
 )
@@ -67,7 +69,10 @@ score = Table(
     Column("n_present", Integer, nullable=False),
     Column("first_offset", BigInteger, nullable=False),
     Column("last_offset", BigInteger, nullable=False),
-    PrimaryKeyConstraint("asset_id", "start_us"),
+    # Time first: a save then appends to the end of one B-tree instead of touching a page per asset (measured: 3 against
+    # 7-15 µs a row), and retention cuts off its beginning. One asset's rows are found through the distinct starts: see
+    # `assets.restore` and `queries.scores`.
+    PrimaryKeyConstraint("start_us", "asset_id"),
     sqlite_with_rowid=False,
 )
 

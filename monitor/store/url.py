@@ -21,7 +21,7 @@ class Address:
     """A database: either a SQLite file (`path`) or a PostgreSQL URL."""
 
     url: str = field(repr=False)
-    """As SQLAlchemy's async engine wants it, password and all."""
+    """As SQLAlchemy wants it, password and all."""
     path: Path | None
     """The SQLite file; None = PostgreSQL."""
 
@@ -42,7 +42,7 @@ def parse(url: str) -> Address:
             raise ConfigError(
                 "store.url: a database in memory would lose every offset; name a file, as in sqlite:///monitor.db"
             )
-        return Address(f"sqlite+aiosqlite:///{path}", path)
+        return Address(f"sqlite:///{path}", path)
     if match := _POSTGRESQL.fullmatch(url):
         return Address(f"postgresql+asyncpg{match['rest']}", None)
     shown = _PASSWORD.sub(r"\1:***@", url)

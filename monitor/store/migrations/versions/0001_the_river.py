@@ -60,7 +60,7 @@ def upgrade() -> None:
         sa.Column("n_present", sa.Integer(), nullable=False),
         sa.Column("first_offset", sa.BigInteger(), nullable=False),
         sa.Column("last_offset", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("asset_id", "start_us", name=op.f("pk_score")),
+        sa.PrimaryKeyConstraint("start_us", "asset_id", name=op.f("pk_score")),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -86,6 +86,8 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("topic", sa.Text(), nullable=False),
         sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("last_start_us", sa.BigInteger(), nullable=True),
+        sa.Column("last_anomalous_us", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["fleet"], ["fleet.name"], name=op.f("fk_asset_fleet")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_asset")),
         sa.UniqueConstraint("fleet", "name", name=op.f("uq_asset_fleet_name")),

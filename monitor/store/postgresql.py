@@ -1,0 +1,72 @@
+"""A PostgreSQL database: its connections and their time limits. SQLAlchemy's asynchronous engine over asyncpg."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from monitor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+def engine(url: str, timeout_s: float) -> AsyncEngine:
+    """Make an engine. `timeout_s` bounds one statement, at our end and at the server's."""
+    limit_ms = str(int(timeout_s * 1000))
+    try:
+        return create_async_engine(
+            url,
+            hide_parameters=True,
+            pool_size=4,
+            max_overflow=4,
+            pool_timeout=CONNECT_TIMEOUT_S,
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": timeout_s,  # ours, should the server be gone without a word
+                "server_settings": {
+                    "application_name": "monitor",
+                    "timezone": "UTC",
+                    "statement_timeout": limit_ms,
+                    "lock_timeout": limit_ms,
+                    # A daemon that was stopped inside a transaction must not hold its partition's row for ever.
+                    "idle_in_transaction_session_timeout": limit_ms,
+                },
+            },
+        )
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(f"store.url: {error}") from error
+
+
+class PostgresqlDoor:
+    """Transactions on one database, up to eight at a time."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._engine = engine(url, timeout_s)
+        self._timeout_s = timeout_s
+
+    async def transact(self, body: Callable[[Connection], T], *, reads: bool) -> T:
+        """Run `body` in one transaction."""
+        # The limits above bound one statement; this one bounds a server that vanished between two.
+        async with asyncio.timeout(2 * self._timeout_s), self._engine.connect() as connection:
+            await connection.execution_options(postgresql_readonly=reads)
+            async with connection.begin():
+                return await connection.run_sync(body)
+
+    @property
+    def n_checked_out(self) -> int:
+        """Connections in use."""
+        return self._engine.pool.checkedout()  # type: ignore[attr-defined, no-any-return] # QueuePool has it
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
