@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from monitor.stream.decide import AlertPolicy, Decider, PastVerdict
-from monitor.stream.window import NEVER, Windower
+from monitor.stream.window import Windower
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,12 +64,6 @@ class Lane:
     def end_us(self, start: Int64) -> Int64:
         """[N], event time at which windows that start at these cells end."""
         return (start + self.config.length) * self.config.interval_us
-
-    @property
-    def frontier_us(self) -> int | None:
-        """No window has been emitted that ends after this event time; None = no reading yet."""
-        newest = self.windower.max_cell
-        return None if newest == NEVER else (newest + 1) * self.config.interval_us
 
 
 class _Mark(NamedTuple):

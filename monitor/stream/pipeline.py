@@ -150,11 +150,6 @@ class Pipeline:
         async with self._gate:
             yield
 
-    def frontier_us(self, fleet: str) -> int | None:
-        """No window of the fleet has been emitted that ends after this event time; None = no reading yet."""
-        reached = [state.lanes[fleet].frontier_us for state in self.partitions.values() if fleet in state.lanes]
-        return max((frontier for frontier in reached if frontier is not None), default=None)
-
     # ------------------------------------------------------------------ decode
 
     def _decode(self, state: PartitionState, batch: RecordBatch, step: Step) -> list[Readings]:

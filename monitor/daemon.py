@@ -1,0 +1,219 @@
+"""The daemon: the only place that builds things. Opens what it needs, starts the loops, drains, closes.
+
+    river      records → rows (`stream/pipeline.py`); it decides when all is over
+    models     takes up retrainings that somebody asked for or that are due (`training/champions.py`)
+    pulse      says in the log and in the database how far the river is
+    upkeep     prunes scores that are older than `keep_scores`
+
+Stopping: SIGTERM or Ctrl-C lets the batch in hand finish and its transaction commit, ends a training, leaves the
+consumer group, and is done within 10 s. A second signal does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from monitor import logs
+from monitor.clock import SystemClock
+from monitor.errors import MonitorError, StoreUnavailable
+from monitor.store import daemons, scores
+from monitor.store.engine import AsyncStore
+from monitor.stream.pipeline import Pipeline
+from monitor.stream.score import DetectorScorer
+from monitor.stream.source.group import KafkaSource
+from monitor.training.champions import Champions
+from monitor.types import Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from monitor.clock import Clock
+    from monitor.config import Config
+
+log = logs.get("daemon")
+T = TypeVar("T")
+
+PULSE_EVERY_S = 2.0
+SAY_EVERY_S = 30.0
+UPKEEP_EVERY_S = 600.0
+STORE_RETRY_S = 2.0
+
+
+async def run(config: Config, clock: Clock | None = None) -> None:
+    """Run until a signal. Raises the error that ended it: its exit code says who must act."""
+    clock = clock or SystemClock()
+    stopping = _stopping_on_signals()
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    async with AsyncExitStack() as stack:
+        database = AsyncStore(config.store.url, owner=True)
+        store = await _despite_outages(lambda: stack.enter_async_context(database), clock)
+        scorer = DetectorScorer(config.device)
+        stack.callback(scorer.close)
+        champions = Champions(config, store, scorer, clock, owner)
+        topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
+        source = KafkaSource(config.kafka, topics)
+        stack.push_async_callback(source.close)
+        pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
+        pulse = Pulse(config, pipeline, store, owner, clock)
+
+        await _despite_outages(champions.load, clock)
+        async with _loops(pulse.loop(), _upkeep(config, store, clock)):
+            first = asyncio.create_task(_despite_outages(champions.train_first, clock))
+            await _first_of(first, stopping.wait())
+            if stopping.is_set():
+                return
+            champions.river = pipeline
+            gc.freeze()  # what was built until here stays: the collector need not look at it again
+            log.info("watching", topics=sorted(topics), fleets=[fleet.name for fleet in config.fleets])
+            async with _loops(champions.loop(), _stop_when(stopping, pipeline)):
+                await pipeline.run()
+        await pulse.beat("drained")
+        log.info("drained", **pulse.facts())
+
+
+class Pulse:
+    """Says how far the river is: a row every two seconds, a line every thirty."""
+
+    def __init__(self, config: Config, pipeline: Pipeline, store: AsyncStore, owner: str, clock: Clock) -> None:
+        self._config = config
+        self._pipeline = pipeline
+        self._store = store
+        self._owner = owner
+        self._clock = clock
+        self._started_us = clock.now_us()
+
+    async def loop(self) -> None:
+        """Beat until cancelled."""
+        said_at, said = self._clock.monotonic_s(), 0
+        while True:
+            facts = self.facts()
+            try:
+                await self.beat(", ".join(f"{name} {value}" for name, value in facts.items()) or "starting")
+            except StoreUnavailable as error:
+                log.debug("pulse_missed", error=error.detail)
+            if self._clock.monotonic_s() - said_at >= SAY_EVERY_S and facts.get("records", 0) != said:
+                said_at, said = self._clock.monotonic_s(), facts.get("records", 0)
+                log.info("progress", **facts)
+            await self._clock.sleep(PULSE_EVERY_S)
+
+    async def beat(self, status: str) -> None:
+        """Write the row that tells operators that a daemon is alive."""
+        await self._store.run(
+            daemons.beat,
+            owner=self._owner,
+            pipeline=self._config.kafka.group,
+            started_us=self._started_us,
+            now_us=self._clock.now_us(),
+            status=status,
+        )
+
+    def facts(self) -> dict[str, int]:
+        """Count what was done since the partitions' start, and what still waits."""
+        states = self._pipeline.partitions.values()
+        if not states:
+            return {}
+        total = Counters()
+        lag = 0
+        for state in states:
+            total.add(state.counters)
+            end = self._pipeline.source.end_offset(state.partition)
+            lag += max(0, (end or 0) - state.next_offset)
+        facts = {"partitions": len(states), "lag": lag}
+        names = ("records", "readings", "windows", "scored", "quarantined", "late", "duplicate")
+        return facts | {name: getattr(total, name) for name in names}
+
+
+# ---------------------------------------------------------------- parts of `run`
+
+
+async def _despite_outages(work: Callable[[], Awaitable[T]], clock: Clock) -> T:
+    """Do it again, however long the database is away."""
+    is_told = False
+    while True:
+        try:
+            return await work()
+        except StoreUnavailable as error:
+            if not is_told:
+                log.warning("database_away", error=error.detail, doing="waiting for it")
+            is_told = True
+            await clock.sleep(STORE_RETRY_S)
+
+
+async def _upkeep(config: Config, store: AsyncStore, clock: Clock) -> None:
+    """Prune old scores until cancelled."""
+    keep = config.store.keep_scores
+    while keep is not None:
+        try:
+            before_us = clock.now_us() - int(keep.total_seconds() * 1_000_000)
+            if n_pruned := await scores.prune_all(store, before_us):
+                log.info("scores_pruned", rows=n_pruned, older_than=str(keep))
+        except MonitorError as error:
+            log.warning("upkeep_failed", error=str(error), doing="trying again later")
+        await clock.sleep(UPKEEP_EVERY_S)
+
+
+async def _stop_when(stopping: asyncio.Event, pipeline: Pipeline) -> None:
+    await stopping.wait()
+    log.info("draining", doing="finishing the batch in hand; a second signal does not wait")
+    pipeline.stop()
+
+
+def _stopping_on_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return stopping
+
+
+class _loops:  # noqa: N801  (used like a function)
+    """Run loops beside the body; cancel them when it ends. A loop that fails ends the body with its error."""
+
+    def __init__(self, *loops: Coroutine[object, object, None]) -> None:
+        self._loops = loops
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> None:
+        await self._group.__aenter__()
+        self._tasks = [self._group.create_task(loop) for loop in self._loops]
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await self._group.__aexit__(*exc)  # type: ignore[arg-type]  # the three of the protocol
+        except BaseExceptionGroup as group:
+            raise _only(group) from None
+
+
+def _only(error: BaseException) -> BaseException:
+    """Unwrap a group of one, however deep: an exit code is read from the error itself."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+async def _first_of(work: asyncio.Task[None], stop: Coroutine[object, object, object]) -> None:
+    """Wait for work, or for the signal to leave it."""
+    stopper = asyncio.ensure_future(stop)
+    await asyncio.wait({work, stopper}, return_when=asyncio.FIRST_COMPLETED)
+    stopper.cancel()
+    if work.done():
+        work.result()
+        return
+    work.cancel()
+    with suppress(asyncio.CancelledError):
+        await work
