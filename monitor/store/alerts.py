@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from monitor.types import AlertChange
 
+FOREVER_US = 2**62
+"""Later than any event; far enough from the end of int64 for arithmetic."""
+
 _FOLLOW = text("""
     UPDATE alert SET state = :state, severity = :severity, updated_us = :at_us, closed_us = :closed_us,
         peak_score = :peak_score, peak_us = :peak_us, n_anomalous = :n_anomalous, sensors = :sensors, version = :version
@@ -74,3 +77,20 @@ def find(connection: Connection, asset_id: int, opened_us: int) -> int:
     """Return the id of an alert that is there."""
     alert_id: int = connection.execute(_FIND, {"asset_id": asset_id, "opened_us": opened_us}).scalar_one()
     return alert_id
+
+
+_INTERVALS = text("""
+    SELECT asset.name, opened_us, closed_us FROM alert JOIN asset ON asset.id = asset_id
+    WHERE asset.fleet = :fleet ORDER BY opened_us
+""")
+
+
+def intervals(connection: Connection, fleet: str) -> dict[str, list[tuple[int, int]]]:
+    """Return, by asset, the event time (from_us, to_us) of its alerts: what a model should not learn from.
+
+    `opened_us` is the end of a window, and that window counts. An open alert has no end yet.
+    """
+    found: dict[str, list[tuple[int, int]]] = {}
+    for name, opened_us, closed_us in connection.execute(_INTERVALS, {"fleet": fleet}):
+        found.setdefault(name, []).append((opened_us - 1, FOREVER_US if closed_us is None else closed_us))
+    return found

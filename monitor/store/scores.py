@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from monitor.store.engine import AsyncStore
     from monitor.store.partitions import FleetRows
     from monitor.types import Bool, Int32
 
@@ -165,12 +166,20 @@ def prune(connection: Connection, before_us: int, limit: int = 10_000) -> int:
     return connection.execute(_PRUNE, {"before_us": before_us, "limit": limit}).rowcount
 
 
-_LAST_END = text("""
+async def prune_all(store: AsyncStore, before_us: int) -> int:
+    """Delete all windows that start before `before_us`, step by step; return how many."""
+    total = 0
+    while n := await store.run(prune, before_us):
+        total += n
+    return total
+
+
+_NEWEST_END = text("""
     SELECT MAX(end_us) FROM asset JOIN score ON start_us = last_start_us AND asset_id = asset.id WHERE fleet = :fleet
 """)
 
 
-def last_end_us(connection: Connection, fleet: str) -> int | None:
+def newest_end_us(connection: Connection, fleet: str) -> int | None:
     """End of the fleet's latest stored window: a new champion may decide only what ends after it."""
-    end_us: int | None = connection.execute(_LAST_END, {"fleet": fleet}).scalar_one()
+    end_us: int | None = connection.execute(_NEWEST_END, {"fleet": fleet}).scalar_one()
     return end_us

@@ -1,0 +1,137 @@
+"""Jobs: what was asked for, who does it, what came of it. Times are processing time.
+
+A fleet has at most one job queued or running; the database itself refuses a second one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from monitor.clock import from_us
+from monitor.errors import Conflict, Fenced, NotFound
+from monitor.store import assets, daemons
+from monitor.store.alerts import FOREVER_US
+from monitor.types import JobView
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+_COLUMNS = """id, fleet, state, progress, message, requested_us, started_us, finished_us, version, requested_by"""
+
+_REQUEST = text(f"""
+    INSERT INTO job (kind, fleet, state, progress, message, requested_by, requested_us)
+    VALUES (:kind, :fleet, 'queued', 0.0, '', :requested_by, :at_us)
+    ON CONFLICT DO NOTHING
+    RETURNING {_COLUMNS}
+""")  # noqa: S608 - a constant
+_ACTIVE = text(f"SELECT {_COLUMNS} FROM job WHERE fleet = :fleet AND state IN ('queued', 'running')")  # noqa: S608 - a constant
+
+
+def request(connection: Connection, fleet: str, by: str, at_us: int, kind: str = "retrain") -> JobView:
+    """Queue a job. Raises Conflict, naming the job that the fleet has already."""
+    assets.put_fleet(connection, fleet)
+    values = {"kind": kind, "fleet": fleet, "requested_by": by, "at_us": at_us}
+    row = connection.execute(_REQUEST, values).one_or_none()
+    if row is not None:
+        return _view(row)
+    active = connection.execute(_ACTIVE, {"fleet": fleet}).one_or_none()
+    if active is None:  # it ended between the two statements
+        raise Conflict(f"{fleet} had a job that ended just now; ask again")
+    job = _view(active)
+    how_far = f", {job.progress:.0%} done" if job.state == "running" else ""
+    raise Conflict(
+        f"job {job.id} for {fleet} is {job.state}{how_far}, asked for by {job.requested_by or 'the schedule'}"
+    )
+
+
+_NEXT = text("SELECT id FROM job WHERE state = 'queued' ORDER BY id LIMIT 1")
+_TAKE = text(f"""
+    UPDATE job SET state = 'running', owner = :owner, started_us = :at_us WHERE id = :id AND state = 'queued'
+    RETURNING {_COLUMNS}
+""")  # noqa: S608 - a constant
+
+
+def take(connection: Connection, owner: str, at_us: int) -> JobView | None:
+    """Take the oldest queued job; None = nothing to do, or another daemon was faster."""
+    job_id = connection.execute(_NEXT).scalar_one_or_none()
+    if job_id is None:
+        return None
+    row = connection.execute(_TAKE, {"id": job_id, "owner": owner, "at_us": at_us}).one_or_none()
+    return None if row is None else _view(row)
+
+
+_PROGRESS = text("UPDATE job SET progress = :progress, message = :message WHERE id = :id AND state = 'running'")
+_DONE = text("""
+    UPDATE job SET state = 'done', progress = 1.0, message = '', version = :version, finished_us = :at_us
+    WHERE id = :id AND state = 'running'
+""")
+_FAILED = text("""
+    UPDATE job SET state = 'failed', message = :message, finished_us = :at_us WHERE id = :id AND state = 'running'
+""")
+
+
+def progress(connection: Connection, job_id: int, progress: float, message: str) -> None:
+    """Say how far a running job is, 0..1. Raises Fenced when it is not running any more."""
+    values = {"id": job_id, "progress": progress, "message": message}
+    _expect_one(connection.execute(_PROGRESS, values).rowcount, job_id)
+
+
+def finish(connection: Connection, job_id: int, version: str, at_us: int) -> None:
+    """End a running job well; `version` is what came of it. Raises Fenced when it is not running any more."""
+    _expect_one(connection.execute(_DONE, {"id": job_id, "version": version, "at_us": at_us}).rowcount, job_id)
+
+
+def fail(connection: Connection, job_id: int, message: str, at_us: int) -> None:
+    """End a running job badly; the message tells the operator why. Raises Fenced when it is not running any more."""
+    _expect_one(connection.execute(_FAILED, {"id": job_id, "message": message, "at_us": at_us}).rowcount, job_id)
+
+
+def _expect_one(n_rows: int, job_id: int) -> None:
+    if n_rows != 1:
+        raise Fenced(f"job {job_id} is not running: it was given up for dead")
+
+
+_FAIL_STALE = text("""
+    UPDATE job SET state = 'failed', finished_us = :at_us, message = 'its daemon died; ask again'
+    WHERE state = 'running' AND (owner = :owner OR NOT EXISTS (
+        SELECT 1 FROM daemon WHERE daemon.owner = job.owner AND daemon.heartbeat_us >= :alive_since_us
+    ))
+""")
+
+
+def fail_stale(connection: Connection, owner: str, at_us: int) -> int:
+    """When a daemon starts: fail running jobs whose daemon is dead, its own former self included; return how many.
+
+    Dead is who has no fresh heartbeat; on SQLite everybody else, however fresh: the file has one owner.
+    """
+    alive_since_us = FOREVER_US if connection.dialect.name == "sqlite" else at_us - daemons.STALE_US
+    values = {"owner": owner, "alive_since_us": alive_since_us, "at_us": at_us}
+    return connection.execute(_FAIL_STALE, values).rowcount
+
+
+_GET = text(f"SELECT {_COLUMNS} FROM job WHERE id = :id")  # noqa: S608 - a constant
+
+
+def get(connection: Connection, job_id: int) -> JobView:
+    """Return a job. Raises NotFound."""
+    row = connection.execute(_GET, {"id": job_id}).one_or_none()
+    if row is None:
+        raise NotFound(f"job {job_id}")
+    return _view(row)
+
+
+def _view(row: Row[tuple[object, ...]]) -> JobView:
+    return JobView(
+        id=row.id,
+        fleet=row.fleet,
+        state=row.state,
+        progress=row.progress,
+        message=row.message,
+        requested_at=from_us(row.requested_us),
+        started_at=None if row.started_us is None else from_us(row.started_us),
+        finished_at=None if row.finished_us is None else from_us(row.finished_us),
+        version=row.version,
+        requested_by=row.requested_by,
+    )
