@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from monitor import logs
@@ -150,12 +151,21 @@ async def _upkeep(config: Config, store: AsyncStore, clock: Clock) -> None:
     keep = config.store.keep_scores
     while keep is not None:
         try:
-            before_us = clock.now_us() - int(keep.total_seconds() * 1_000_000)
-            if n_pruned := await scores.prune_all(store, before_us):
+            if n_pruned := await _prune(config, store, keep):
                 log.info("scores_pruned", rows=n_pruned, older_than=str(keep))
         except MonitorError as error:
             log.warning("upkeep_failed", error=str(error), doing="trying again later")
         await clock.sleep(UPKEEP_EVERY_S)
+
+
+async def _prune(config: Config, store: AsyncStore, keep: timedelta) -> int:
+    """Prune by event time: what counts is how far the slowest fleet has come, not what our clock says."""
+    newest = [await store.read(scores.newest_end_us, fleet.name) for fleet in config.fleets]
+    reached = [end_us for end_us in newest if end_us is not None]
+    n_pruned = 0
+    while reached and (n := await store.run(scores.prune, min(reached) - keep // timedelta(microseconds=1))):
+        n_pruned += n
+    return n_pruned
 
 
 async def _stop_when(stopping: asyncio.Event, pipeline: Pipeline) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from monitor import logs
 from monitor.clock import from_us
 from monitor.errors import CheckpointDamaged, Conflict, MonitorError, NotEnoughData, StoreUnavailable
-from monitor.store import alerts, assets, jobs, scores, versions
+from monitor.registry import Registry
+from monitor.store import alerts, assets, jobs, scores
 from monitor.stream.score import FOREVER_AGO_US, Activation
 from monitor.training.retrain import Order, retrain
 
@@ -54,6 +55,7 @@ class Champions:
     def __init__(self, config: Config, store: AsyncStore, scorer: DetectorScorer, clock: Clock, owner: str) -> None:
         self._config = config
         self._store = store
+        self._registry = Registry(store)
         self._scorer = scorer
         self._clock = clock
         self._owner = owner
@@ -66,11 +68,11 @@ class Champions:
         """Take up what earlier runs left: activations, and trainings that died with their daemon."""
         await self._store.run(jobs.fail_stale, self._owner, self._clock.now_us())
         for fleet in self._config.fleets:
-            paths = {each.version: Path(each.path) for each in await self._store.read(versions.every, fleet.name)}
-            for active in await self._store.read(versions.activations, fleet.name):
+            paths = {each.version: Path(each.path) for each in await self._registry.list(fleet.name)}
+            for active in await self._registry.activations(fleet.name):
                 path = paths[active.version]
                 self._scorer.activate(fleet.name, Activation(active.from_window_end_us, active.version, path))
-            champion = await self._store.read(versions.champion, fleet.name)
+            champion = await self._registry.champion(fleet.name)
             if champion is not None:
                 log.info("champion", fleet=fleet.name, version=champion.version, trained_at=champion.trained_at)
             if fleet.retrain.every is not None and champion is not None:
@@ -171,11 +173,10 @@ class Champions:
         if detector.version != trained.version:
             raise CheckpointDamaged(f"{path} holds {detector.version}, not {trained.version}")
         await self._store.run(assets.learn, fleet.name, trained.sensors)
-        await self._store.run(
-            versions.publish,
+        await self._registry.publish(
             version=trained.version,
             fleet=fleet.name,
-            path=trained.path,
+            path=path,
             trained_us=self._clock.now_us(),
             card=trained.card,
             metrics=trained.card["metrics"],
@@ -184,7 +185,7 @@ class Champions:
             # Every window that was decided is in the database now, and none is on its way.
             decided_us = await self._store.read(scores.newest_end_us, fleet.name)
             boundary_us = FOREVER_AGO_US if decided_us is None else decided_us
-            held = await self._store.run(versions.activate, fleet.name, trained.version, boundary_us)
+            held = await self._registry.activate(fleet.name, trained.version, boundary_us)
             self._scorer.activate(fleet.name, Activation(held.from_window_end_us, trained.version, path), detector)
         since = "the beginning" if decided_us is None else from_us(held.from_window_end_us)
         log.info("champion_changed", fleet=fleet.name, version=trained.version, decides_windows_after=since)

@@ -25,6 +25,7 @@ class Alert:
     n_anomalous: int = 0
     """Anomalous windows from opened_us on."""
     peak_score: float = 0.0
+    """From the window that made it fire on."""
 
 
 def expected_alerts(
@@ -35,6 +36,7 @@ def expected_alerts(
     scored = [(end_us, score) for end_us, score in windows if score is not None and not math.isnan(score)]
     alerts: list[Alert] = []
     episodes: list[list[int]] = []  # per alert: the first and the last place in `scored` that belong to it
+    fired_at: list[int] = []  # per alert: the place of the window that made it fire
     n_normal = 0
     for now, (end_us, score) in enumerate(scored):
         alert = alerts[-1] if alerts and alerts[-1].closed_us is None else None
@@ -47,6 +49,7 @@ def expected_alerts(
             opened_at = next(place for place in anomalous if place > closed_at)
             alerts.append(Alert(asset, scored[opened_at][0], transitions=[("firing", end_us)]))
             episodes.append([opened_at, now])
+            fired_at.append(now)
             n_normal = 0
             continue
         episodes[-1][1] = now
@@ -62,8 +65,7 @@ def expected_alerts(
         elif n_normal == 1:
             alert.transitions.append(("recovering", end_us))
 
-    for alert, (first, last) in zip(alerts, episodes, strict=True):
-        scores = [score for _, score in scored[first : last + 1]]
-        alert.n_anomalous = sum(score >= 1 for score in scores)
-        alert.peak_score = max(scores)
+    for alert, (first, last), fired in zip(alerts, episodes, fired_at, strict=True):
+        alert.n_anomalous = sum(score >= 1 for _, score in scored[first : last + 1])
+        alert.peak_score = max(score for _, score in scored[fired : last + 1])
     return alerts
