@@ -117,7 +117,8 @@ class Reader(ABC):
             names = ", ".join(row["fleet"] for row in found)
             raise NotFound(f"one asset {asset}: fleets {names} have one each; say which with --fleet")
         for row in found:
-            yield from self._scores(row, _us(since), _us(until), verdict, limit)
+            if row["last_end_us"] is not None:
+                yield from self._scores(row, _us(since), _us(until), verdict, limit)
 
     def _scores(
         self,
@@ -127,8 +128,6 @@ class Reader(ABC):
         verdict: str | None,
         limit: int | None,
     ) -> Iterator[Row]:
-        if asset["last_start_us"] is None:
-            return
         # Rows are found by their start. A window that ends after `since` starts at most a window's length before it;
         # four lengths of today's window leave room for a window that was longer once.
         lowest = _FIRST_US if since_us is None else since_us - 4 * (asset["last_end_us"] - asset["last_start_us"])
@@ -140,10 +139,10 @@ class Reader(ABC):
         where.add("verdict = :verdict", verdict=None if verdict is None else VERDICTS.index(verdict))
         values |= where.values
         rows: Iterable[Mapping[str, Any]]
-        if n is None:
+        if limit is None:
             rows = self.fetch(f"{_FORWARD} {where} ORDER BY instant.start_us", values)
         else:
-            newest = self.fetch(f"{_BACKWARD} {where} ORDER BY instant.start_us DESC{_limit(n)}", values)
+            newest = self.fetch(f"{_BACKWARD} {where} ORDER BY instant.start_us DESC{_limit(limit)}", values)
             rows = reversed(list(newest))
         for row in rows:
             yield {
