@@ -103,7 +103,8 @@ class Decoder:
             msg = f"kafka.format is {format!r}; it can be {', '.join(get_args(Format))}"
             raise ConfigError(msg)
         self.fleets = tuple(fleets)
-        self.assets = [(assets or {}).get(fleet.name) or AssetIndex() for fleet in self.fleets]
+        given = assets or {}
+        self.assets = [given[f.name] if f.name in given else AssetIndex() for f in self.fleets]
         """One per fleet, in their order."""
         self._format = format
         self._max_record_bytes = max_record_bytes
