@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by start and stop: where things lie, and how they speak (stderr; stdout is for the bootstrap address).
 
 say() { printf 'kafka: %s\n' "$1" >&2; }

@@ -1,0 +1,58 @@
+# shellcheck shell=bash disable=SC2154  # SC2154: root, python and uv are the caller's
+# Shared by deploy/demo and tests/run (sourced, not run): find Python 3.11+ and uv without touching the system.
+# The caller has set `root`, the project's folder, and puts what is found into `python` and `uv`. Errors are sentences on stderr, and end the caller.
+
+die() {
+  printf '%s\n' "$@" >&2
+  exit 1
+}
+
+find_python() { # prints the first interpreter that is new enough
+  local candidate
+  for candidate in python3 python3.13 python3.12 python3.11 python3.14 python; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  die "monitor needs Python 3.11 or newer, and there is none on the PATH (python3 is $(python3 --version 2>&1 || true))." \
+    "  Debian, Ubuntu:  apt-get install python3 python3-venv      (Debian 12, Ubuntu 24.04 or newer)" \
+    "  Fedora:          dnf install python3.12" \
+    "  macOS:           brew install python@3.12" \
+    "  elsewhere:       with uv installed, 'uv python install 3.12'"
+}
+
+find_uv() { # $1 = python; prints a uv that works, installing one under .cache/uv if there is none
+  local python=$1 home=${MONITOR_CACHE:-$root/.cache}/uv log
+  if uv --version >/dev/null 2>&1; then
+    command -v uv
+    return
+  fi
+  if ! "$home/bin/uv" --version >/dev/null 2>&1; then
+    printf 'Installing uv, the package manager, into %s …\n' "$home" >&2
+    mkdir -p "$home"
+    log=$home/install.log
+    # --target works without a virtual environment, and where the system's Python must not be changed.
+    "$python" -m pip --version >/dev/null 2>&1 ||
+      die "uv is not installed, and $python has no pip to install it with." \
+        "  Debian, Ubuntu:  apt-get install python3-pip" \
+        "  or install uv yourself, put it on the PATH, and try again"
+    "$python" -m pip install --quiet --disable-pip-version-check --target "$home" --upgrade uv >"$log" 2>&1 ||
+      die "$(tail -n 5 "$log")" "uv could not be installed (the reason stands above; the whole log: $log)." \
+        "  Is a Python package index reachable? Behind a proxy, set HTTPS_PROXY; with a mirror, PIP_INDEX_URL and UV_DEFAULT_INDEX."
+  fi
+  printf '%s' "$home/bin/uv"
+}
+
+sync_environment() { # uv's options…: bring .venv up to date, its byte code too
+  # Compiled now, once: thousands of files compiled at the first import would make the first start slow, and every
+  # start where PYTHONDONTWRITEBYTECODE is set. But uv compiles all of them at each sync, changed or not.
+  local stamp=$root/.venv/.compiled lock
+  lock=$(cksum <"$root/uv.lock")
+  if [[ $(cat "$stamp" 2>/dev/null) == "$lock $*" ]]; then
+    "$uv" sync --python "$python" "$@"
+  else
+    "$uv" sync --python "$python" --compile-bytecode "$@"
+    printf '%s' "$lock $*" >"$stamp"
+  fi
+}
