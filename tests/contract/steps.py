@@ -1,0 +1,141 @@
+"""Short ways to say what a partition saves, and to look at what is in the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import Connection, text
+
+from monitor.store import partitions, versions
+from monitor.store.partitions import Commit, FleetRows, Saved
+from monitor.types import AlertChange, AlertState, Blame, Counters, Partition, Severity, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from monitor.store.engine import AsyncStore
+
+HOME = Partition("plant.readings", 0)
+FLEET = "turbines"
+VERSION = "v1"
+INTERVAL_US = 600_000_000
+LENGTH = 4
+NAN = float("nan")
+BLAME = (Blame("power", 0.75, 1800.0, 0.0), Blame("pitch", 0.25, 2.0, None))
+
+
+@dataclass
+class Owner:
+    """A partition in the hands of one owner, one window per asset and step."""
+
+    store: AsyncStore
+    partition: Partition
+    epoch: int
+    next_offset: int
+    ids: dict[str, int]
+
+    def rows(self, scores: dict[str, float], cell: int, **changes: Any) -> FleetRows:
+        """One window per asset, all of them starting at `cell`."""
+        names = list(scores)
+        score = np.array(list(scores.values()), np.float32)
+        verdict = np.where(np.isnan(score), Verdict.UNSCORED, np.where(score >= 1, Verdict.ANOMALOUS, Verdict.NORMAL))
+        n = len(names)
+        columns: dict[str, Any] = {
+            "fleet": FLEET,
+            "asset_ids": np.array([self.ids.get(name, -1) for name in names], np.int32),
+            "new_assets": [(index, name) for index, name in enumerate(names) if name not in self.ids],
+            "asset": np.arange(n, dtype=np.int32),
+            "start_us": np.full(n, cell * INTERVAL_US),
+            "end_us": np.full(n, (cell + LENGTH) * INTERVAL_US),
+            "score": score,
+            "verdict": verdict.astype(np.int8),
+            "version": [None if np.isnan(value) else VERSION for value in score],
+            "n_present": np.full(n, LENGTH, np.int32),
+            "first_offset": np.full(n, self.next_offset),
+            "last_offset": np.full(n, self.next_offset + 9),
+        }
+        return FleetRows(**(columns | changes))
+
+    def step(self, *fleets: FleetRows, **changes: Any) -> Commit:
+        """Ten records further."""
+        facts: dict[str, Any] = {
+            "pipeline": "monitor",
+            "partition": self.partition,
+            "epoch": self.epoch,
+            "old_next": self.next_offset,
+            "new_next": self.next_offset + 10,
+            "rewind_offset": self.next_offset,
+            "rewind_state": {"max_cell": {FLEET: self.next_offset}},
+            "counters": Counters(records=self.next_offset + 10),
+            "at_us": 1,
+            "fleets": fleets,
+        }
+        return Commit(**(facts | changes))
+
+    async def save(self, commit: Commit) -> Saved:
+        """Save, and remember what a pipeline would."""
+        saved = await self.store.save(commit)
+        self.next_offset = commit.new_next
+        for rows in commit.fleets:
+            names = dict(rows.new_assets)
+            self.ids |= {names[index]: asset_id for index, asset_id in saved.asset_ids[rows.fleet].items()}
+        return saved
+
+    async def score(self, cell: int, **scores: float) -> Saved:
+        """Save one window per asset."""
+        return await self.save(self.step(self.rows(scores, cell)))
+
+
+async def own(store: AsyncStore, partition: Partition = HOME, *, owner: str = "me", first: int = 100) -> Owner:
+    """Claim a partition, begin it if nobody has, and make sure there is a version to score with."""
+    claim = await store.run(partitions.claim, "monitor", partition, owner)
+    if claim.next_offset is None:
+        await store.run(partitions.begin, "monitor", partition, claim.epoch, first)
+    await publish(store)
+    return Owner(store, partition, claim.epoch, first if claim.next_offset is None else claim.next_offset, {})
+
+
+async def publish(store: AsyncStore, version: str = VERSION, fleet: str = FLEET, trained_us: int = 0) -> None:
+    """Enter a version."""
+    await store.run(
+        versions.publish,
+        version=version,
+        fleet=fleet,
+        path=f"/checkpoints/{version}",
+        trained_us=trained_us,
+        card={"architecture": "conv"},
+        metrics={"loss": 0.5},
+    )
+
+
+def change(
+    opened: int, at: int, state: AlertState, *, asset: int = 0, peak: float = 2.0, **changes: Any
+) -> AlertChange:
+    """An alert's step; `opened` and `at` are cells."""
+    facts: dict[str, Any] = {
+        "fleet": FLEET,
+        "asset": asset,
+        "opened_us": opened * INTERVAL_US,
+        "at_us": at * INTERVAL_US,
+        "state": state,
+        "severity": Severity.WARNING,
+        "peak_score": peak,
+        "peak_us": at * INTERVAL_US,
+        "n_anomalous": 3,
+        "blame": BLAME,
+        "version": VERSION,
+    }
+    return AlertChange(**(facts | changes))
+
+
+def rows_of(connection: Connection, table: str, columns: str = "*") -> list[dict[str, Any]]:
+    """All rows of a table, sorted."""
+    found = connection.execute(text(f"SELECT {columns} FROM {table}")).mappings()
+    return sorted((dict(row) for row in found), key=lambda row: [str(value) for value in row.values()])
+
+
+def count(connection: Connection, tables: Sequence[str]) -> dict[str, int]:
+    """Number of rows in each table."""
+    return {table: connection.execute(text(f"SELECT COUNT(*) FROM {table}")).scalar_one() for table in tables}

@@ -1,0 +1,311 @@
+"""The protocol: claim, begin, save; fencing; a COMMIT whose answer is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from monitor.errors import Fenced, InvariantBroken
+from monitor.store import partitions
+from monitor.store.partitions import Claim, Gap
+from monitor.types import AlertState, Counters, Partition, Quarantined
+from tests.contract.steps import FLEET, HOME, INTERVAL_US, NAN, VERSION, Owner, change, count, own, rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from monitor.store.engine import AsyncStore
+
+WRITTEN = ("score", "asset", "alert", "quarantine", "gap")
+
+
+async def test_a_partition_seen_for_the_first_time_has_no_past(store: AsyncStore) -> None:
+    claim = await store.run(partitions.claim, "monitor", HOME, "me")
+    assert claim == Claim(1, None, None, None, {}, Counters())
+
+
+async def test_the_start_is_written_before_the_first_record(store: AsyncStore) -> None:
+    await store.run(partitions.claim, "monitor", HOME, "me")
+    await store.run(partitions.begin, "monitor", HOME, 1, 42)
+    claim = await store.run(partitions.claim, "monitor", HOME, "me")
+    assert (claim.start_offset, claim.next_offset, claim.rewind_offset) == (42, 42, 42)
+
+
+async def test_a_partition_begins_once(store: AsyncStore) -> None:
+    owner = await own(store)
+    with pytest.raises(Fenced):
+        await store.run(partitions.begin, "monitor", HOME, owner.epoch, 0)
+
+
+async def test_a_claim_returns_what_was_saved_last(store: AsyncStore) -> None:
+    owner = await own(store)
+    await owner.save(owner.step(rewind_offset=95, rewind_state={"max_cell": {FLEET: 7}}, log_end=500))
+    claim = await store.run(partitions.claim, "monitor", HOME, "another")
+    assert claim == Claim(2, 100, 110, 95, {"max_cell": {FLEET: 7}}, Counters(records=110))
+
+
+async def test_pipelines_do_not_share_partitions(store: AsyncStore) -> None:
+    await own(store)
+    claim = await store.run(partitions.claim, "replay", HOME, "me")
+    assert (claim.epoch, claim.next_offset) == (1, None)
+
+
+async def test_everything_of_a_step_is_written(store: AsyncStore) -> None:
+    owner = await own(store)
+    rows = owner.rows({"a": 0.5, "b": 2.0, "c": NAN}, cell=8, alerts=[change(12, 12, AlertState.FIRING, asset=1)])
+    bad = Quarantined(HOME, 103, "not_json: oops", b"\xff{", 77)
+    saved = await owner.save(owner.step(rows, quarantined=[bad], gaps=[Gap(104, 106)]))
+    assert list(saved.asset_ids[FLEET]) == [0, 1, 2]
+    assert saved.alert_ids.keys() == {(FLEET, 1, 12 * INTERVAL_US)}
+    assert not saved.was_done
+    stored = await store.read(rows_of, "score JOIN asset ON id = asset_id", "name, start_us, end_us, score, verdict")
+    assert [tuple(row.values()) for row in stored] == [
+        ("a", 8 * INTERVAL_US, 12 * INTERVAL_US, 0.5, 0),
+        ("b", 8 * INTERVAL_US, 12 * INTERVAL_US, 2.0, 1),
+        ("c", 8 * INTERVAL_US, 12 * INTERVAL_US, None, 2),
+    ]
+    [record] = await store.read(rows_of, "quarantine")
+    assert (record["record_offset"], record["reason"], bytes(record["sample"])) == (103, "not_json: oops", b"\xff{")
+    [gap] = await store.read(rows_of, "gap")
+    assert (gap["from_offset"], gap["to_offset"]) == (104, 106)
+
+
+async def test_an_old_epoch_is_fenced_and_writes_nothing(store: AsyncStore) -> None:
+    zombie = await own(store)
+    await own(store, owner="another")
+    with pytest.raises(Fenced, match="stands at epoch 2, offset 100, owner another"):
+        await zombie.score(8, a=2.0)
+    assert set((await store.read(count, WRITTEN)).values()) == {0}
+
+
+async def test_two_claims_leave_one_owner(store: AsyncStore, other_store: AsyncStore) -> None:
+    await own(store)
+    claims = await asyncio.gather(
+        store.run(partitions.claim, "monitor", HOME, "one"), other_store.run(partitions.claim, "monitor", HOME, "two")
+    )
+    assert {claim.epoch for claim in claims} == {2, 3}
+    winner, loser = Owner(store, HOME, 3, 100, {}), Owner(other_store, HOME, 2, 100, {})
+    with pytest.raises(Fenced):
+        await loser.score(8, a=0.5)
+    await winner.score(8, a=0.5)
+    with pytest.raises(Fenced):
+        await loser.score(8, a=0.5)
+
+
+async def test_a_save_from_another_offset_is_fenced(store: AsyncStore) -> None:
+    owner = await own(store)
+    await owner.score(8, a=0.5)
+    with pytest.raises(Fenced):
+        await store.save(owner.step(old_next=115, new_next=130))
+
+
+async def test_a_window_saved_twice_breaks_the_whole_step(store: AsyncStore) -> None:
+    owner = await own(store)
+    await owner.score(8, a=0.5)
+    with pytest.raises(InvariantBroken):
+        await store.save(owner.step(owner.rows({"b": 0.5, "a": 0.7}, cell=8)))
+    claim = await store.run(partitions.claim, "monitor", HOME, "me")
+    assert claim.next_offset == 110
+    assert await store.read(count, ["score", "asset"]) == {"score": 1, "asset": 1}
+
+
+async def test_a_score_by_a_version_nobody_published_is_refused(store: AsyncStore) -> None:
+    owner = await own(store)
+    with pytest.raises(InvariantBroken, match="v7"):
+        await store.save(owner.step(owner.rows({"a": 0.5}, 8, version=["v7"])))
+
+
+async def test_an_asset_of_another_partition_is_refused(store: AsyncStore) -> None:
+    owner, neighbour = await own(store), await own(store, Partition("plant.readings", 1))
+    await owner.score(8, a=0.5)
+    with pytest.raises(InvariantBroken, match="lives in plant"):
+        await neighbour.score(9, a=0.5)
+
+
+async def test_sensors_learnt_with_a_step_are_refused_when_others_hold(store: AsyncStore) -> None:
+    owner = await own(store)
+    await owner.save(owner.step(owner.rows({"a": 0.5}, 8, sensors=["power", "pitch"])))
+    with pytest.raises(Fenced, match="other sensors"):
+        await store.save(owner.step(owner.rows({"a": 0.5}, 9, sensors=["power"])))
+
+
+def test_a_step_that_goes_nowhere_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="must move"):
+        partitions.Commit("monitor", HOME, 1, 5, 5, 5, {}, Counters(), 0)
+
+
+# ---------------------------------------------------------------- the answer to COMMIT
+
+
+@pytest.fixture
+def commits(store: AsyncStore, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Make the next COMMIT of `store` fail: before the server hears of it, or after it is done."""
+
+    def arrange(*, after: bool) -> list[str]:
+        dialect = store._door._engine.dialect
+        commit, log = dialect.do_commit, []
+
+        def failing(connection: Any) -> None:
+            if not log:
+                log.append("lost")
+                if after:
+                    commit(connection)
+                cut(connection, store)
+            log.append("commit")
+            commit(connection)
+
+        monkeypatch.setattr(dialect, "do_commit", failing)
+        return log
+
+    return arrange
+
+
+def cut(connection: Any, store: AsyncStore) -> None:
+    """Lose the connection: on PostgreSQL the server ends its backend, on SQLite the file stops answering."""
+    if store.address.is_sqlite:
+        import sqlite3
+
+        raise sqlite3.OperationalError("disk I/O error")
+    import asyncpg
+
+    async def terminate(raw: Any) -> None:
+        killer = await asyncpg.connect(store.address.url.replace("+asyncpg", ""))
+        await killer.execute("SELECT pg_terminate_backend($1)", raw.get_server_pid())
+        await killer.close()
+
+    connection.run_async(terminate)
+    connection.cursor().execute("SELECT 'anybody there?'")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before COMMIT", "after COMMIT"])
+async def test_a_lost_answer_to_commit_changes_nothing(
+    store: AsyncStore, commits: Callable[..., list[str]], after: bool
+) -> None:
+    owner = await own(store)
+    await owner.score(8, a=0.5)
+    commit = owner.step(owner.rows({"a": 1.5, "b": 0.2}, 9, alerts=[change(13, 13, AlertState.FIRING)]))
+    log = commits(after=after)
+    saved = await owner.save(commit)
+    assert log[0] == "lost"
+    assert saved.was_done == after
+    assert saved.asset_ids[FLEET].keys() == {1}
+    assert saved.alert_ids.keys() == {(FLEET, 0, 13 * INTERVAL_US)}
+    assert await store.read(count, ["score", "asset", "alert", "alert_transition"]) == {
+        "score": 3,
+        "asset": 2,
+        "alert": 1,
+        "alert_transition": 1,
+    }
+    await owner.score(10, a=0.5, b=0.5)  # life goes on
+
+
+async def test_a_step_saved_again_says_that_it_was_done(store: AsyncStore) -> None:
+    owner = await own(store)
+    commit = owner.step(owner.rows({"a": 0.5}, 8))
+    first = await store.save(commit)
+    again = await store.save(commit)
+    assert again.was_done
+    assert again.asset_ids == first.asset_ids
+    assert await store.read(count, ["score"]) == {"score": 1}
+
+
+async def test_a_lost_commit_after_which_another_took_over_is_fenced(
+    store: AsyncStore, other_store: AsyncStore, commits: Callable[..., list[str]]
+) -> None:
+    owner = await own(store)
+    commit = owner.step(owner.rows({"a": 0.5}, 8))
+    await own(other_store, owner="another")
+    commits(after=False)
+    with pytest.raises(Fenced):
+        await store.save(commit)
+
+
+async def test_one_step_saved_by_two_tasks_at_once_is_written_once(store: AsyncStore) -> None:
+    owner = await own(store)
+    commit = owner.step(owner.rows({"a": 0.5}, 8))
+    saved = await asyncio.gather(*(store.save(commit) for _ in range(4)))
+    assert sorted(each.was_done for each in saved) == [False, True, True, True]
+    assert await store.read(count, ["score"]) == {"score": 1}
+
+
+async def test_a_cancelled_caller_does_not_cut_its_transaction(store: AsyncStore) -> None:
+    owner = await own(store)
+    started = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow_save(connection: Connection, commit: partitions.Commit) -> None:
+        partitions.save(connection, commit)
+        loop.call_soon_threadsafe(started.set)
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_sleep(0.3)"))
+        else:
+            time.sleep(0.3)
+
+    task = asyncio.create_task(store.run(slow_save, owner.step(owner.rows({"a": 0.5}, 8))))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert store.n_checked_out == 0
+    assert await store.read(count, ["score"]) == {"score": 1}
+
+
+# ---------------------------------------------------------------- values
+
+numbers = itertools.count(1)
+int64 = st.integers(-(2**62), 2**62)
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> dict[str, Any]:
+    starts = draw(st.lists(int64, min_size=1, max_size=8, unique=True))
+
+    def column(values: st.SearchStrategy[Any], dtype: Any) -> np.ndarray:
+        return np.array(draw(st.lists(values, min_size=len(starts), max_size=len(starts))), dtype)
+
+    return {
+        "asset": np.zeros(len(starts), np.int32),
+        "start_us": np.array(starts),
+        "end_us": column(int64, np.int64),
+        "score": column(st.floats(width=32), np.float32),
+        "verdict": column(st.integers(0, 2), np.int8),
+        "version": [draw(st.sampled_from([VERSION, None])) for _ in starts],
+        "n_present": column(st.integers(0, 2**31 - 1), np.int32),
+        "first_offset": column(int64, np.int64),
+        "last_offset": column(int64, np.int64),
+    }
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=columns())
+async def test_columns_come_back_as_they_went_in(store: AsyncStore, values: dict[str, Any]) -> None:
+    number = next(numbers)
+    owner = await own(store, Partition("plant.readings", number))
+    name = f"asset {number}"
+    await owner.save(owner.step(owner.rows({name: NAN}, 0, **values)))
+    kept = ("start_us", "end_us", "score", "verdict", "version", "n_present", "first_offset", "last_offset")
+    stored = await store.read(
+        rows_of,
+        f"score LEFT JOIN model_version ON id = version_id WHERE asset_id = {owner.ids[name]}",
+        ", ".join(kept),
+    )
+    largest = float(np.finfo(np.float32).max)
+    expected = [
+        dict(zip(kept, row, strict=True))
+        for row in zip(*(np.asarray(values[name]).tolist() for name in kept), strict=True)
+    ]
+    for row in expected:
+        score = row["score"]
+        row["score"] = None if np.isnan(score) else max(-largest, min(largest, score))
+    by_start = {row["start_us"]: row for row in stored}
+    assert by_start == {row["start_us"]: row for row in expected}
