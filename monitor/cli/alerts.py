@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monitor.cli import output
-from monitor.cli.params import config_option, json_option, local_option, range_options
+from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,12 +96,13 @@ def _table(found: Sequence[Alert], *, width: int, local: bool) -> Table:
 def _print(out: Console, alert: Alert, scores: Sequence[Mapping[str, Any]], *, local: bool) -> None:
     title = output.plain(f"Alert {alert['id']} · {alert['asset']}", "bold")
     out.print(title.append(f" of {alert['fleet']}  ", "dim").append_text(output.state(alert["state"])))
+    peak_at = output.moment(alert["peak_at"], local=local)
     facts = {
         "opened": output.moment(alert["opened_at"], local=local),
         "closed": output.moment(alert["closed_at"], local=local),
         "lasted": lasted(alert) + ("" if alert["closed_at"] else " so far"),
         "severity": alert["severity"],
-        "peak": f"{output.number(alert['peak_score'])} × the threshold at {output.moment(alert['peak_at'], local=local)}",
+        "peak": f"{output.number(alert['peak_score'])} × the threshold at {peak_at}",
         "windows": f"{alert['n_anomalous']} anomalous",
         "version": alert["version"],
         "acknowledged": alert["acknowledged_by"],

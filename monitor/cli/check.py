@@ -32,9 +32,9 @@ def check(offline: bool, as_json: bool) -> None:
     config = load_config()
     findings: list[Finding] = []
     if not offline:
-        from monitor import daemon
+        from monitor.daemon import preflight
 
-        findings = daemon.preflight(config)
+        findings = preflight(config)
     if as_json:
         fleets = {fleet.name: describe(fleet) for fleet in config.fleets}
         emit({"config": str(config.path), "fleets": fleets, "findings": [asdict(finding) for finding in findings]})

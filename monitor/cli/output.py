@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from monitor.store.reader import Reader
+
 PIPE_WIDTH = 120
 """Columns of a table that no terminal reads."""
 
@@ -54,7 +56,7 @@ def console() -> Console:
 
 
 def table(*columns: str) -> Table:
-    """Make a table from its headings in reading order. "peak:right" aligns to the right, "reason:rest" takes the rest."""
+    """Make a table from its headings. "peak:right" aligns to the right, "reason:rest" takes the width that is left."""
     from rich.table import Table
 
     made = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
@@ -116,6 +118,29 @@ def blame(sensors: Iterable[Mapping[str, Any]], most: int = 3) -> str:
     """Name the sensors to blame: "power 61 %, pitch 22 %"."""
     named = [sensor for sensor in sensors if sensor["share"] >= 0.05][:most]
     return ", ".join(f"{sensor['name']}\xa0{percent(sensor['share'])}" for sensor in named) or "–"
+
+
+def nothing(what: str, store: Reader, **only: object) -> str:
+    """Say that nothing was found, among what, and whether anybody is at work."""
+    words = {"asset": "of", "fleet": "in fleet", "topic": "of topic", "state": "that are", "reason": "for"}
+    times = {"since": "since", "until": "before"}
+    said = [f"{words[name]} {value}" for name, value in only.items() if value is not None and name in words]
+    said += [f"{times[name]} {moment(at)}" for name, at in only.items() if isinstance(at, datetime)]
+    return f"No {' '.join([what, *said])}. {at_work(store)}"
+
+
+def at_work(store: Reader) -> str:
+    """Say when a daemon was last heard of."""
+    if daemons := store.daemons():
+        return f"The daemon was heard of {ago(daemons[0]['heartbeat_at'])}: {daemons[0]['status']}"
+    saved = max((row["saved_at"] for row in store.partitions() if row["saved_at"]), default=None)
+    last = f"A daemon last wrote {ago(saved)}" if saved else "No daemon has written here yet"
+    return f"{last}, none is running: start one with `monitor run`."
+
+
+def ago(value: datetime | str) -> str:
+    """Say how long ago something was."""
+    return f"{duration(datetime.now(UTC) - as_datetime(value))} ago"
 
 
 def percent(share: float) -> str:

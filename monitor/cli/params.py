@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from monitor.config import Config
+    from monitor.store.reader import Reader
 
 _RELATIVE = re.compile(r"(?:now)?\s*(?:([+-])\s*(.+))?")
 _CONFIG = "monitor.config_path"

@@ -20,7 +20,8 @@ def run(log_level: str | None, log_format: str | None) -> None:
 
     import asyncio
 
-    from monitor import daemon, logs
+    from monitor import logs
+    from monitor.daemon import run as run_daemon
 
     logs.configure(log_level or config.log.level, log_format or config.log.format)
-    asyncio.run(daemon.run(config))
+    asyncio.run(run_daemon(config))

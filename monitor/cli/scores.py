@@ -9,6 +9,7 @@ import click
 
 from monitor.cli import output
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
+from monitor.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,8 @@ def scores() -> None:
 def show_scores(asset: str, limit: int, is_plotted: bool, local: bool, as_json: bool, **only: Any) -> None:
     """Show the scores of ASSET: a plot, then the newest windows."""
     with open_store() as store:
+        if asset not in (names := [row["asset"] for row in store.assets(fleet=only["fleet"])]):
+            raise NotFound(_unknown(asset, names, only["fleet"]))
         found = store.scores(asset, **only)
         if as_json:
             output.emit_list(found)
@@ -58,6 +61,17 @@ def show_scores(asset: str, limit: int, is_plotted: bool, local: bool, as_json: 
     out.print()
     out.print(_table(rows[-limit:], local=local))
     out.print(f"\n{output.zone(local=local)} 1.0 is the threshold.", style="dim")
+
+
+def _unknown(asset: str, names: Sequence[str], fleet: str | None) -> str:
+    from difflib import get_close_matches
+
+    where = f"asset {asset}{f' in fleet {fleet}' if fleet else ''}"
+    if meant := get_close_matches(asset, names, n=1):
+        return f"{where}; did you mean {meant[0]}?"
+    return (
+        f"{where}; there are {len(names)}{': ' if names else ''}{', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+    )
 
 
 def _table(rows: Sequence[dict[str, Any]], *, local: bool) -> Table:

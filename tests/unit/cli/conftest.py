@@ -1,12 +1,38 @@
+"""A small real database, written through the store's own functions: two turbines, one with an alert that closed and one
+that is open, a champion and a version before it, two records in quarantine."""
+
 from __future__ import annotations
 
+import asyncio
+import math
+import shutil
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from monitor.clock import to_us
+from monitor.store import partitions, versions
+from monitor.store.engine import AsyncStore
+from monitor.store.partitions import Commit, FleetRows
+from monitor.types import AlertChange, AlertState, Blame, Counters, Partition, Quarantined, Severity, Verdict
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy import Connection
+
+START = datetime(2015, 7, 27, tzinfo=UTC)
+STEP = timedelta(minutes=10)
+N = 60
+"""Windows of each asset; those of R80711 from 20 to 39 are anomalous, the last of R80736 is unscored."""
+BLAME = (
+    Blame("power", 0.61, 1873.2, -3.1),
+    Blame("pitch", 0.22, 0.52, 89.99),
+    Blame("rotor_speed", 0.17, 14.2, None),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +43,101 @@ def _in_an_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 @pytest.fixture
 def runner() -> CliRunner:
     return CliRunner()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """monitor.toml in the present folder, for a database that is not there yet."""
+    file = tmp_path / "monitor.toml"
+    fleet = '[[fleet]]\nname = "turbines"\ninterval = "10m"\n'
+    file.write_text(f'kafka = {{bootstrap = "b:9092", topics = ["plant"]}}\n{fleet}')
+    return file
+
+
+@pytest.fixture(scope="session")
+def _databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("databases")
+    asyncio.run(_fill(folder / "empty.db", is_empty=True))
+    asyncio.run(_fill(folder / "filled.db"))
+    return folder
+
+
+@pytest.fixture
+def empty(config: Path, _databases: Path) -> Path:
+    """A database with its tables and nothing in them."""
+    shutil.copy(_databases / "empty.db", config.parent / "monitor.db")
+    return config
+
+
+@pytest.fixture
+def filled(config: Path, _databases: Path) -> Path:
+    shutil.copy(_databases / "filled.db", config.parent / "monitor.db")
+    return config
+
+
+async def _fill(path: Path, *, is_empty: bool = False) -> None:
+    async with AsyncStore(f"sqlite:///{path}", owner=True) as store:
+        if not is_empty:
+            await store.run(_rows)
+
+
+def _rows(connection: Connection) -> None:
+    for day, version in ((1, "turbines-old"), (15, "turbines-new")):
+        trained = to_us(datetime(2015, 7, day, tzinfo=UTC))
+        publish = {"fleet": "turbines", "path": f"checkpoints/{version}", "trained_us": trained, "card": {}}
+        versions.publish(connection, version=version, metrics={"loss": 0.0123}, **publish)
+        versions.activate(connection, "turbines", version, trained)
+    home = Partition("plant", 3)
+    epoch = partitions.claim(connection, "monitor", home, "host:1").epoch
+    partitions.begin(connection, "monitor", home, epoch, 0)
+    end = [START + STEP * (k + 1) for k in range(N)]
+    quiet = [0.4 + 0.1 * math.sin(k / 3) for k in range(N)]
+    score = [18.42 if k == 30 else 5.0 if 20 <= k < 40 else quiet[k] for k in range(N)]
+    score += [*quiet[:-1], math.nan]
+    verdict = [Verdict.UNSCORED if math.isnan(s) else Verdict.ANOMALOUS if s >= 1 else Verdict.NORMAL for s in score]
+    ends = np.array([to_us(at) for at in end] * 2)
+    rows = FleetRows(
+        fleet="turbines",
+        asset_ids=np.array([-1, -1], np.int32),
+        new_assets=((0, "R80711"), (1, "R80736")),
+        asset=np.repeat(np.array([0, 1], np.int32), N),
+        start_us=ends - 36 * to_us(datetime(1970, 1, 1, 0, 10, tzinfo=UTC)),
+        end_us=ends,
+        score=np.array(score, np.float32),
+        verdict=np.array(verdict, np.int8),
+        version=[None if math.isnan(s) else "turbines-new" for s in score],
+        n_present=np.full(2 * N, 36, np.int32),
+        first_offset=np.arange(2 * N),
+        last_offset=np.arange(2 * N),
+        sensors=("power", "pitch", "rotor_speed"),
+        alerts=(
+            *_life(0, end[20], {0: AlertState.FIRING, 180: AlertState.RECOVERING, 440: AlertState.CLOSED}, 18.42),
+            *_life(1, end[50], {0: AlertState.FIRING}, 1.3),
+        ),
+    )
+    bad = [
+        Quarantined(home, 7, 'not_json: begins with "{oops"', b"{oops\xff\n", to_us(START)),
+        Quarantined(home, 8, "late: 3 h behind the watermark", b'{"ts": 1}', to_us(START + STEP)),
+    ]
+    commit = Commit("monitor", home, epoch, 0, 200, 180, {}, Counters(records=200), to_us(START), 200, (rows,), bad)
+    partitions.save(connection, commit)
+
+
+def _life(asset: int, opened: datetime, steps: dict[int, AlertState], peak: float) -> list[AlertChange]:
+    severity = Severity.CRITICAL if peak > 10 else Severity.WARNING
+    return [
+        AlertChange(
+            fleet="turbines",
+            asset=asset,
+            opened_us=to_us(opened),
+            at_us=to_us(opened + timedelta(minutes=minutes)),
+            state=state,
+            severity=severity,
+            peak_score=peak,
+            peak_us=to_us(opened + STEP),
+            n_anomalous=3,
+            blame=BLAME,
+            version="turbines-new",
+        )
+        for minutes, state in steps.items()
+    ]

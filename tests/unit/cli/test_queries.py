@@ -1,0 +1,226 @@
+"""alerts, scores, quarantine and models: the contracts of `--json`, and that a person is told what matters."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import CliRunner
+
+# DESIGN's contract with other tools: keys may be added, never renamed.
+CONTRACTS = {
+    "alerts list": "id asset fleet state severity opened_at closed_at peak_score sensors version acknowledged_by label",
+    "scores show R80711": "asset start end score verdict version",
+    "models list": "fleet asset version state trained_at metrics",
+    "quarantine list": "topic partition offset reason sample at",
+}
+
+
+def ask(runner: CliRunner, command: str, **more: Any) -> Any:
+    result = runner.invoke(main, [*command.split(), "--json"], **more)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    return json.loads(result.stdout)
+
+
+def show(runner: CliRunner, command: str) -> str:
+    result = runner.invoke(main, command.split())
+    assert result.exit_code == 0, result.output
+    return result.stdout.replace("\xa0", " ")
+
+
+@pytest.mark.parametrize("command", CONTRACTS)
+@pytest.mark.usefixtures("filled")
+def test_json_keeps_its_contract(command: str, runner: CliRunner) -> None:
+    rows = ask(runner, command)
+    assert rows
+    for row in rows:
+        assert set(CONTRACTS[command].split()) <= row.keys()
+        times = [value for key, value in row.items() if re.fullmatch(r"start|end|at|.*_at", key) and value]
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value) for value in times)
+
+
+@pytest.mark.parametrize("command", ["alerts list", "models list", "quarantine list"])
+@pytest.mark.usefixtures("empty")
+def test_nothing_is_an_empty_list_for_programs_and_a_sentence_for_people(command: str, runner: CliRunner) -> None:
+    assert ask(runner, command) == []
+    said = show(runner, command)
+    assert said.startswith("No ")
+    assert "No daemon has written here yet" in said
+    assert "monitor run" in said
+
+
+@pytest.mark.usefixtures("filled")
+def test_an_empty_answer_repeats_what_was_asked_and_who_is_at_work(runner: CliRunner) -> None:
+    said = show(runner, "alerts list --from 2020-01-01 --asset R80711")
+    assert said.startswith("No alerts of R80711 since 2020-01-01 00:00.")
+    assert "A daemon last wrote" in said
+
+
+# ---------------------------------------------------------------- alerts
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", ["R80736", "R80711"]),
+        ("--state open", ["R80736"]),
+        ("--state firing", ["R80736"]),
+        ("--state closed", ["R80711"]),
+        ("--asset R80711", ["R80711"]),
+        ("--asset R807*", ["R80736", "R80711"]),
+        ("--fleet pumps", []),
+        ("--from 2015-07-27T05:00", ["R80736"]),
+        ("--to 2015-07-27T05:00Z", ["R80711"]),
+        ("--from -2h", []),
+        ("--from now-99w", []),
+        ("--limit 1", ["R80736"]),
+    ],
+)
+@pytest.mark.usefixtures("filled")
+def test_which_alerts_are_listed(options: str, expected: list[str], runner: CliRunner) -> None:
+    assert [alert["asset"] for alert in ask(runner, f"alerts list {options}")] == expected
+
+
+@pytest.mark.usefixtures("filled")
+def test_the_table_of_alerts_says_what_where_when_how_long_how_bad_and_which_sensors(runner: CliRunner) -> None:
+    table = show(runner, "alerts list")
+    firing, closed = table.splitlines()[1:3]
+    assert re.search(
+        r"● firing\s+R80736\s+2015-07-27 08:30\s+0 s\s+1.3\s+power 61 %, pitch 22 %, rotor_speed 17 %", firing
+    )
+    assert re.search(r"○ closed\s+R80711\s+2015-07-27 03:30\s+7 h 20 min\s+18\s+power 61 %", closed)
+    assert "Times are UTC." in table
+
+
+@pytest.mark.usefixtures("filled")
+def test_local_times_say_so(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        table = show(runner, "alerts list --local")
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+    assert "2015-07-27 05:30" in table
+    assert re.search(r"Times are local \(CES?T\)", table)
+
+
+@pytest.mark.usefixtures("filled")
+def test_one_alert_with_its_course_its_sensors_and_the_scores_around_it(runner: CliRunner) -> None:
+    shown = show(runner, "alerts show 1")
+    assert "Alert 1 · R80711 of turbines" in shown
+    assert "18.4 × the threshold at 2015-07-27 03:40" in shown
+    assert re.search(r"power\s+61 %\s+█+\s+1,873\s+-3.1", shown)
+    assert re.search(r"rotor_speed\s+17 %\s+█+\s+14.2\s+–", shown)
+    assert shown.index("● firing") < shown.index("◐ recovering") < shown.rindex("○ closed")
+    assert "1.0 ┤" in shown
+    alert = ask(runner, "alerts show 1")
+    assert [step["state"] for step in alert["transitions"]] == ["firing", "recovering", "closed"]
+    assert alert["sensors"][0] == {"name": "power", "share": 0.61, "expected": 1873.2, "actual": -3.1}
+
+
+@pytest.mark.usefixtures("filled")
+def test_an_alert_that_is_not_there(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["alerts", "show", "99"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "monitor: Not found: alert 99\n"
+
+
+# ---------------------------------------------------------------- scores
+
+
+@pytest.mark.usefixtures("filled")
+def test_scores_come_in_the_order_of_time_and_none_is_zero(runner: CliRunner) -> None:
+    rows = ask(runner, "scores show R80736")
+    assert [row["end"] for row in rows] == sorted(row["end"] for row in rows)
+    assert len(rows) == 60
+    assert (rows[-1]["score"], rows[-1]["verdict"], rows[-1]["version"]) == (None, "unscored", None)
+
+
+@pytest.mark.usefixtures("filled")
+def test_scores_within_a_range(runner: CliRunner) -> None:
+    rows = ask(runner, "scores show R80711 --from 2015-07-27T03:00 --to 2015-07-27T04:00")
+    assert [row["end"][11:16] for row in rows] == ["03:00", "03:10", "03:20", "03:30", "03:40", "03:50"]
+
+
+@pytest.mark.usefixtures("filled")
+def test_the_scores_of_an_asset_as_a_picture_and_its_newest_windows(runner: CliRunner) -> None:
+    shown = show(runner, "scores show R80711 --limit 3")
+    assert "60 windows: 40 normal, 20 anomalous" in shown
+    assert "1.0 ┤" in shown
+    assert shown.count("turbines-new") == 3
+    assert "2015-07-27 10:00" in shown
+    assert "┤" not in show(runner, "scores show R80711 --no-plot")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.usefixtures("filled")
+def test_a_mistyped_asset_is_told_the_nearest(options: list[str], runner: CliRunner) -> None:
+    result = runner.invoke(main, ["scores", "show", "R8071", *options])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "did you mean R80711?" in result.stderr
+
+
+# ---------------------------------------------------------------- quarantine, models, the door
+
+
+@pytest.mark.usefixtures("filled")
+def test_quarantine_shows_position_reason_and_sample(runner: CliRunner) -> None:
+    shown = show(runner, "quarantine list")
+    assert "plant/3 @7" in shown
+    assert "not_json" in shown
+    assert "{oops" in shown
+    assert [row["offset"] for row in ask(runner, "quarantine list")] == [8, 7]
+    assert [row["offset"] for row in ask(runner, "quarantine list --reason late")] == [8]
+
+
+@pytest.mark.usefixtures("filled")
+def test_models_show_who_decides(runner: CliRunner) -> None:
+    champion, retired = show(runner, "models list").splitlines()[1:3]
+    assert re.search(r"★ champion\s+turbines\s+turbines-new\s+2015-07-15 00:00\s+loss 0.0123", champion)
+    assert "○ retired" in retired
+
+
+@pytest.mark.usefixtures("config")
+def test_without_a_database_the_error_says_where_it_should_be(runner: CliRunner, tmp_path: Path) -> None:
+    result = runner.invoke(main, ["alerts", "list", "--json"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert str(tmp_path / "monitor.db") in result.stderr
+
+
+@pytest.mark.usefixtures("filled")
+def test_reading_works_while_another_table_of_the_file_has_an_error(runner: CliRunner, config: Path) -> None:
+    config.write_text(config.read_text().replace("10m", "often"))
+    assert len(ask(runner, "alerts list")) == 2
+
+
+@pytest.mark.usefixtures("filled")
+def test_reading_commands_import_nothing_heavy() -> None:
+    import subprocess
+
+    heavy = ("torch", "numpy", "sqlalchemy", "pydantic", "structlog", "asyncio", "aiokafka")
+    code = f"""
+import sys
+from monitor.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as exit:
+    assert not exit.code
+print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
+"""
+    for command in ("alerts list", "alerts show 1", "scores show R80711", "quarantine list", "models list"):
+        arguments = [sys.executable, "-c", code, *command.split()]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stderr.strip() == "[]", command

@@ -1,0 +1,182 @@
+"""check, retrain and db: what they ask of the rest, and how they say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor.cli import main, retrain
+from monitor.clock import SystemClock
+from monitor.store import daemons, jobs
+from monitor.store.engine import AsyncStore
+from monitor.types import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from click.testing import CliRunner, Result
+
+
+def run(runner: CliRunner, *arguments: str) -> Result:
+    return runner.invoke(main, list(arguments))
+
+
+def write(config: Path, *steps: Callable[..., Any], **values: Any) -> None:
+    async def run_all() -> None:
+        async with AsyncStore(f"sqlite:///{config.parent}/monitor.db") as store:
+            for step in steps:
+                await store.run(step, **values)
+
+    asyncio.run(run_all())
+
+
+# ---------------------------------------------------------------- check
+
+
+@pytest.fixture
+def findings(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+    found: list[Finding] = []
+    monkeypatch.setattr("monitor.daemon.preflight", lambda _config: found, raising=False)
+    return found
+
+
+@pytest.mark.usefixtures("config")
+def test_check_says_what_the_settings_mean(runner: CliRunner) -> None:
+    result = run(runner, "check", "--offline")
+    assert result.exit_code == 0
+    said = " ".join(result.stdout.split())
+    for fact in ("windows of 10h40m (64 × 10m)", "every 10m", "conv model", "3 of 5 anomalous windows", "1/week"):
+        assert fact in said
+
+
+@pytest.mark.usefixtures("config")
+def test_check_shows_what_it_found_and_what_to_do(runner: CliRunner, findings: list[Finding]) -> None:
+    findings.append(Finding("ok", "broker", "2 partitions [plant]"))
+    result = run(runner, "check")
+    assert result.exit_code == 0
+    assert "✓ broker 2 partitions [plant]" in result.stdout
+    assert "monitor run" in result.stdout
+    findings.append(Finding("error", "database", "did not answer", "is it running?"))
+    result = run(runner, "check")
+    assert result.exit_code == 1
+    assert "✗ database did not answer" in result.stdout
+    assert "→ is it running?" in result.stdout
+    assert "monitor run" not in result.stdout
+    document = json.loads(run(runner, "check", "--json").stdout)
+    assert [finding["level"] for finding in document["findings"]] == ["ok", "error"]
+    assert document["fleets"]["turbines"].startswith("windows of 10h40m")
+
+
+def test_check_lists_every_error_and_connects_to_nothing(
+    runner: CliRunner, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("monitor.daemon.preflight", raising=False)
+    config.write_text(config.read_text().replace("10m", "often").replace("plant", "") + "windo = 3\n")
+    result = run(runner, "check", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 4
+    assert 'fleet[0].windo: unknown key; did you mean "window"?' in result.stderr
+
+
+# ---------------------------------------------------------------- retrain
+
+
+@pytest.mark.usefixtures("filled")
+def test_retrain_takes_the_only_fleet_and_says_when_nobody_is_there_to_do_it(runner: CliRunner) -> None:
+    result = run(runner, "retrain")
+    assert result.exit_code == 0
+    assert "for turbines is queued" in result.stdout
+    assert "No daemon has been heard of" in result.stderr
+
+
+def test_retrain_with_a_daemon_alive(runner: CliRunner, filled: Path) -> None:
+    now_us = SystemClock().now_us()
+    beat = {"owner": "host:1", "pipeline": "monitor", "started_us": now_us, "now_us": now_us, "status": "fine"}
+    write(filled, daemons.beat, **beat)
+    result = run(runner, "retrain", "turbines", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    job = json.loads(result.stdout)
+    assert (job["fleet"], job["state"], job["daemons"]) == ("turbines", "queued", 1)
+
+
+def test_a_second_retraining_is_refused_and_shows_how_far_the_first_is(runner: CliRunner, filled: Path) -> None:
+    run(runner, "retrain")
+    write(filled, jobs.take, owner="host:1", at_us=1)
+    write(filled, lambda c: jobs.progress(c, 1, progress=0.41, message="epoch 4 of 9"))
+    result = run(runner, "retrain")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "already under way" in result.stderr
+    assert "41%" in result.stderr
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_waiting_shows_each_step_and_ends_as_the_job_ends(
+    is_good: bool, runner: CliRunner, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life: list[Callable[..., Any]] = [
+        lambda c: jobs.take(c, owner="host:1", at_us=1),
+        lambda c: jobs.progress(c, 1, progress=0.4, message="epoch 4 of 9"),
+        (lambda c: jobs.finish(c, 1, version="turbines-3", at_us=2))
+        if is_good
+        else (lambda c: jobs.fail(c, 1, message="not enough data", at_us=2)),
+    ]
+    wait = asyncio.sleep
+
+    async def work_a_little(seconds: float) -> None:  # the daemon's part, done while the command waits
+        if seconds == retrain.LOOK_EVERY_S:
+            async with AsyncStore(f"sqlite:///{filled.parent}/monitor.db") as store:
+                await store.run(life.pop(0))
+        else:
+            await wait(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", work_a_little)
+    result = run(runner, "retrain", "--wait")
+    assert "40%  running: epoch 4 of 9" in result.stderr
+    if is_good:
+        assert result.exit_code == 0
+        assert result.stdout == "turbines: new version turbines-3\n"
+    else:
+        assert result.exit_code == 1
+        assert "failed: not enough data" in result.stderr
+
+
+def test_which_fleet(runner: CliRunner, filled: Path) -> None:
+    result = run(runner, "retrain", "turbine")
+    assert result.exit_code == 2
+    assert "Did you mean turbines?" in result.stderr
+    filled.write_text(filled.read_text() + 'assets = "R*"\n[[fleet]]\nname = "pumps"\ninterval = "1m"\n')
+    result = run(runner, "retrain")
+    assert result.exit_code == 2
+    assert "name one of turbines, pumps" in result.stderr
+
+
+# ---------------------------------------------------------------- db
+
+
+@pytest.mark.usefixtures("config")
+def test_upgrade_makes_the_tables_once(runner: CliRunner) -> None:
+    first, second = run(runner, "db", "upgrade"), run(runner, "db", "upgrade")
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert "upgraded from nothing to" in first.stdout
+    assert "already" in second.stdout
+    assert run(runner, "alerts", "list", "--json").stdout == "[]\n"
+
+
+@pytest.mark.usefixtures("filled")
+def test_prune_deletes_scores_and_keeps_alerts(runner: CliRunner) -> None:
+    assert "Deleted 0 scores" in run(runner, "db", "prune", "--before", "2015-07-01").stdout
+    assert len(json.loads(run(runner, "scores", "show", "R80711", "--json").stdout)) == 60
+    assert "Deleted 120 scores and 2 records" in run(runner, "db", "prune").stdout
+    assert run(runner, "scores", "show", "R80711", "--json").stdout == "[]\n"
+    assert len(json.loads(run(runner, "alerts", "list", "--json").stdout)) == 2
+
+
+def test_prune_keeps_everything_when_scores_are_kept_for_ever(runner: CliRunner, filled: Path) -> None:
+    filled.write_text(filled.read_text() + '[store]\nkeep_scores = "forever"\n')
+    result = run(runner, "db", "prune")
+    assert result.exit_code == 2
+    assert "--before" in result.stderr
