@@ -3,6 +3,7 @@
     MonitorError                            exit 1
     ├── ConfigError                         exit 2   the operator's file or environment
     ├── DecodeError                                  quarantine the record and go on
+    ├── BadRecording                        exit 2   the file with the recording
     ├── QuarantineLimit                     exit 3   too many bad records: the producer or the format setting
     ├── SourceUnavailable   (retriable)              wait and resume
     ├── SourceRefused                       exit 3   password, topic, permission, retention
@@ -48,6 +49,12 @@ class ConfigError(MonitorError):
 
 class DecodeError(MonitorError):
     """The record could not be read"""
+
+
+class BadRecording(MonitorError):
+    """The recording cannot be used"""
+
+    exit_code = 2
 
 
 class QuarantineLimit(MonitorError):
