@@ -18,9 +18,17 @@ from monitor.models.network import Network
 class Conv(Network):
     """Three halvings of the time axis: a code column stands for eight cells and sees twenty-nine."""
 
-    def __init__(self, n_sensors: int, length: int, *, width: int = 32, kernel: int = 5, code: int | None = None) -> None:
+    def __init__(
+        self,
+        n_sensors: int,
+        length: int,  # noqa: ARG002 — one door for every architecture; a convolution takes any length
+        *,
+        width: int = 32,
+        kernel: int = 5,
+        code: int | None = None,
+    ) -> None:
         super().__init__()
-        code = code or max(2, n_sensors)   # columns of C numbers for 8·C cells: an eighth of the window
+        code = code or (n_sensors + 1) // 2   # columns of C/2 numbers for 8·C cells: a sixteenth of the window
         pad = kernel // 2
         self.hyper = {"width": width, "kernel": kernel, "code": code}
         self.down1 = nn.Conv1d(n_sensors, width, kernel, stride=2, padding=pad)
@@ -31,15 +39,19 @@ class Conv(Network):
         self.up3 = nn.ConvTranspose1d(width, n_sensors, kernel, stride=2, padding=pad, output_padding=1)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the code, a sixteenth of the window."""
         x = F.relu(self.down1(x))                    # (B, width, ceil(T/2))
         x = F.relu(self.down2(x))                    # (B, width, ceil(T/4))
         # The code is linear: a rectified one would lose half of what a narrow bottleneck can say.
-        return self.down3(x)                         # (B, code, ceil(T/8))
+        z: torch.Tensor = self.down3(x)              # (B, code, ceil(T/8))
+        return z
 
     def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
+        """Return the window."""
         half = (length + 1) // 2
         quarter = (half + 1) // 2
         x = F.relu(self.up1(z)[..., :quarter])       # (B, width, ceil(T/4))
         x = F.relu(self.up2(x)[..., :half])          # (B, width, ceil(T/2))
         # Linear at the end: standardised values are not in [0, 1], a sigmoid here could not rebuild a spike.
-        return self.up3(x)[..., :length]             # (B, C, T)
+        out: torch.Tensor = self.up3(x)              # (B, C, T) or one longer
+        return out[..., :length]                     # (B, C, T)

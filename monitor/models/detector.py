@@ -18,7 +18,7 @@ from monitor.models import checkpoint
 from monitor.models.build import build
 from monitor.models.calibrate import Threshold
 from monitor.models.device import pick_device
-from monitor.models.residual import Residual
+from monitor.models.residual import Residual, rebuild
 from monitor.models.scaler import Scaler
 from monitor.types import Blame
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from monitor.models.network import Network
     from monitor.types import Float32
 
-CHUNK = 512
+CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
 
 
@@ -67,7 +67,15 @@ class Card:
 class Detector:
     """A network between its scaler and its calibration. Immutable; one thread at a time."""
 
-    def __init__(self, card: Card, network: Network, scaler: Scaler, residual: Residual, device: torch.device, version: str | None = None) -> None:
+    def __init__(
+        self,
+        card: Card,
+        network: Network,
+        scaler: Scaler,
+        residual: Residual,
+        device: torch.device,
+        version: str | None = None,
+    ) -> None:
         self.card = card
         self.device = device
         self._version = version
@@ -84,6 +92,7 @@ class Detector:
 
     @property
     def sensors(self) -> tuple[str, ...]:
+        """Their names, in the order of the columns."""
         return self.card.sensors
 
     def score(self, values: Float32) -> Scored:
@@ -104,20 +113,21 @@ class Detector:
     def raw(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return raw scores (B,) and shares (B, C) of windows (B, T, C) on the device."""
         x, present = self._scaler.standardise(values)                     # (B, C, T)
-        squared = (self._network(x) - x).square_()                        # (B, C, T)
+        squared = (rebuild(self._network, x, present) - x).square_()      # (B, C, T)
         z = self._residual.per_sensor(squared, present)                   # (B, C)
         return self._residual.combine(z, present)
 
     def explain(self, values: Float32, share: Float32) -> list[tuple[Blame, ...]]:
         """Return every sensor of the windows [n, T, C], largest share first, with what was expected and what was
-        measured at the cell where its error is largest, in its own unit."""
+        measured at the cell where its error is largest, in its own unit.
+        """
         self._check_shape(values)
         out: list[tuple[Blame, ...]] = []
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
                 chunk = self._tensor(values[start : start + CHUNK])
                 x, present = self._scaler.standardise(chunk)               # (B, C, T)
-                rebuilt = self._network(x)                                 # (B, C, T)
+                rebuilt = rebuild(self._network, x, present)               # (B, C, T)
                 error = (rebuilt - x).square_() * self._residual.weight
                 if present is not None:
                     error = torch.where(present, error, -1.0)

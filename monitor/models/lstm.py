@@ -19,7 +19,14 @@ from monitor.models.network import Network
 class Lstm(Network):
     """Reader, code, writer. Costs about six times `conv`."""
 
-    def __init__(self, n_sensors: int, length: int, *, hidden: int = 64, code: int = 32) -> None:
+    def __init__(
+        self,
+        n_sensors: int,
+        length: int,  # noqa: ARG002 — one door for every architecture; an LSTM takes any length
+        *,
+        hidden: int = 48,
+        code: int = 24,
+    ) -> None:
         super().__init__()
         self.hyper = {"hidden": hidden, "code": code}
         self.reader = nn.LSTM(n_sensors, hidden, batch_first=True)
@@ -28,9 +35,13 @@ class Lstm(Network):
         self.to_sensors = nn.Linear(hidden, n_sensors)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the code, one vector."""
         _, (last, _) = self.reader(x.transpose(1, 2))                  # (1, B, H)
-        return self.to_code(last[0])                                   # (B, code)
+        code: torch.Tensor = self.to_code(last[0])                     # (B, code)
+        return code
 
     def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
+        """Return the window."""
         steps, _ = self.writer(z[:, None].expand(-1, length, -1))      # (B, T, H), newest first
-        return self.to_sensors(steps).flip(1).transpose(1, 2)          # (B, C, T)
+        x: torch.Tensor = self.to_sensors(steps)                       # (B, T, C), newest first
+        return x.flip(1).transpose(1, 2)                               # (B, C, T)

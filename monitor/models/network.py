@@ -6,8 +6,12 @@ Law: everything between the halves is the code, so that an objective may ask som
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 from torch import nn
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Network(nn.Module):
@@ -15,6 +19,10 @@ class Network(nn.Module):
 
     hyper: dict[str, int]
     """Keyword arguments that build the same network again; kept in the card."""
+
+    if TYPE_CHECKING:
+        # torch declares that calling a module may return anything.
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...  # noqa: D102 — the same as `forward`
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Turn (B, C, T) into a code; the first axis is B, the rest is the architecture's own."""
@@ -25,4 +33,5 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the reconstruction of (B, C, T)."""
         return self.decode(self.encode(x), x.shape[-1])

@@ -16,6 +16,8 @@ from monitor.models.network import Network
 EXPLAINED = 0.9
 MAX_COMPONENTS = 64
 N_ITERATIONS = 6
+WINDOWS_PER_COMPONENT = 10
+"""With fewer, the last components are the accidents of a short history."""
 
 
 class Pca(Network):
@@ -33,14 +35,14 @@ class Pca(Network):
         self.register_buffer("components", torch.eye(n_components, size))
 
     @classmethod
-    def solve(cls, x: torch.Tensor, *, seed: int = 0, explained: float = EXPLAINED, max_components: int = MAX_COMPONENTS) -> Pca:
-        """Find the components of (N, C, T) that explain the given share of its variance, a quarter of all at most."""
+    def solve(cls, x: torch.Tensor, *, seed: int = 0) -> Pca:
+        """Find the components of (N, C, T) that explain most of its variance, a quarter of all at most."""
         n, n_sensors, length = x.shape
         flat = x.flatten(1)                                                # (N, CT)
         mean = flat.mean(0)
         flat = flat - mean
         total = float(flat.square().sum())
-        k = max(1, min(max_components, n - 1, flat.shape[1] // 4))
+        k = max(1, min(MAX_COMPONENTS, n // WINDOWS_PER_COMPONENT, flat.shape[1] // 4))
         draw = torch.randn(flat.shape[1], min(k + 8, flat.shape[1]), generator=torch.Generator().manual_seed(seed))
         basis = draw.to(x.device)                                          # (CT, k+8)
         for _ in range(N_ITERATIONS):
@@ -49,14 +51,16 @@ class Pca(Network):
         components = (basis @ turn.T).T[:k]                                # (k, CT)
         if total > 0:
             reached = torch.cumsum(sizes[:k].square(), 0) / total          # (k,)
-            k = min(k, int((reached < explained).sum()) + 1)
+            k = min(k, int((reached < EXPLAINED).sum()) + 1)
         pca = cls(n_sensors, length, n_components=k)
         pca.mean.copy_(mean)
         pca.components.copy_(components[:k])
         return pca.to(x.device)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the code, the place on each component."""
         return (x.flatten(1) - self.mean) @ self.components.T              # (B, k)
 
     def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
-        return (z @ self.components + self.mean).unflatten(1, (-1, length))   # (B, C, T)
+        """Return the window."""
+        return (z @ self.components + self.mean).reshape(len(z), -1, length)   # (B, C, T)

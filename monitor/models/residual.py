@@ -6,18 +6,41 @@ Law: 1.0 in a sensor is its usual error on healthy data, so no sensor shouts bec
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-SHRINK = 0.5
-"""How far a sensor's own healthy error is drawn to the fleet's (on a log scale): full trust in the own one finds more
-on well-trained plants and fails where the healthy rows were too few or not typical."""
+if TYPE_CHECKING:
+    from monitor.models.network import Network
 
-HALF_LIFE = 0.25
-"""Share of a window's length after which an older cell counts half: a score belongs to the window's last cell, yet
-one cell alone is noise."""
+N_REFILLS = 2
+"""Times a gap is filled with what the network expects there; after one, a sensor that is missing altogether still
+bends the others (normal windows above 1.0 in the contract's data: all without, half after one, none after two)."""
+
+SHRINK = 0.5
+"""How far a sensor's own healthy error is drawn to the fleet's (on a log scale). Full trust in the own one finds more
+where healthy rows abound, and fails where they were too few or not typical."""
+
+HALF_LIFE = 0.125
+"""Share of a window's length after which an older cell counts half: a score belongs to the window's last cell. Equal
+weights would raise the alarm late and hold it for a whole window after the fault has gone."""
 
 FLOOR = 1e-4
 """Least healthy squared error (standardised units): a hundredth of a spread. Below it is a sensor's resolution."""
+
+
+def rebuild(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Return the reconstruction of standardised (B, C, T).
+
+    Where cells are missing, what they were filled with would bend the reconstruction of their neighbours; so they
+    are filled again with what the network itself expects (expectation-maximisation, as for a PCA with gaps).
+    """
+    rebuilt = network(x)                                                                # (B, C, T)
+    if present is not None:
+        rows = (~present).any(-1).any(-1).nonzero()[:, 0]
+        for _ in range(N_REFILLS if len(rows) else 0):
+            rebuilt[rows] = network(torch.where(present[rows], x[rows], rebuilt[rows]))
+    return rebuilt
 
 
 class Residual:
@@ -30,20 +53,17 @@ class Residual:
     def fit(cls, squared: torch.Tensor, present: torch.Tensor | None) -> Residual:
         """Measure on healthy held-out squared errors (N, C, T)."""
         counted = torch.ones_like(squared) if present is None else present.to(squared.dtype)
-        per_cell = (squared * counted).sum(0) / counted.sum(0).clamp(min=1)            # (C, T)
-        own = per_cell.mean(1).clamp(min=FLOOR)                                         # (C,)
+        own = ((squared * counted).sum((0, 2)) / counted.sum((0, 2)).clamp(min=1)).clamp(min=FLOOR)   # (C,)
         pooled = own.log().mean().exp()
         usual = own ** (1 - SHRINK) * pooled ** SHRINK                                  # (C,)
-        # The first and the last cells are rebuilt from one side only; that profile is common to all sensors.
-        profile = (per_cell / own[:, None]).mean(0).clamp(min=0.1)                      # (T,)
-        profile = profile / profile.mean()
         length = squared.shape[-1]
         age = torch.arange(length - 1, -1, -1, dtype=squared.dtype, device=squared.device)
-        recency = 0.5 ** (age / (HALF_LIFE * length))
-        weight = (recency / recency.sum() / profile) / usual[:, None]                   # (C, T)
+        recency = 0.5 ** (age / (HALF_LIFE * length))                                   # (T,)
+        weight = (recency / recency.sum()) / usual[:, None]                             # (C, T)
         return cls(weight)
 
     def to(self, device: torch.device) -> Residual:
+        """Return the same on another device."""
         return Residual(self.weight.to(device))
 
     def per_sensor(self, squared: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
@@ -58,16 +78,16 @@ class Residual:
     @staticmethod
     def combine(z: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn errors per sensor (B, C) into the raw score (B,), NaN where nothing is present, and shares (B, C)."""
-        part = torch.log1p(z)
+        # The root makes it a size, not a power: squares would leave the word to the loudest sensor, logarithms
+        # to the many quiet ones.
+        part = z.sqrt()
         if present is None:
-            n = torch.full_like(part[:, 0], part.shape[1])
             here = torch.ones_like(part)
         else:
             here = present.any(-1).to(part.dtype)                                       # (B, C)
             part = part * here
-            n = here.sum(-1)
-        total = part.sum(-1)
-        raw = torch.expm1(total / n)                                                    # 0/0 = NaN: nothing present
+        n, total = here.sum(-1), part.sum(-1)
+        raw = total / n                                                                 # 0/0 = NaN: nothing present
         even = here / n.clamp(min=1)[:, None]
         share = torch.where(total[:, None] > 0, part / total[:, None], even)
         return raw, share

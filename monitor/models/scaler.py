@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from monitor.types import Bool, Float32
+    from monitor.types import Float32
 
 CLIP = 10.0
-"""Standardised values end here: beyond ten spreads "how far" says no more, and one broken sensor would drown the rest."""
+"""Standardised values end here: beyond ten spreads "how far" says no more, and one broken sensor would drown all."""
 
 IQR_OF_NORMAL = 1.349
 SPAN_OF_NORMAL = 5.152
@@ -70,8 +70,8 @@ class Scaler:
 
     def __init__(self, sensors: tuple[SensorScale, ...], device: torch.device | None = None) -> None:
         self.sensors = sensors
-        self.centre = torch.tensor([s.centre for s in sensors], dtype=torch.float32, device=device)[:, None]       # (C, 1)
-        self.per_unit = torch.tensor([1 / s.scale for s in sensors], dtype=torch.float32, device=device)[:, None]  # (C, 1)
+        self.centre = torch.tensor([[s.centre] for s in sensors], dtype=torch.float32, device=device)        # (C, 1)
+        self.per_unit = torch.tensor([[1 / s.scale] for s in sensors], dtype=torch.float32, device=device)   # (C, 1)
         self._absent = [i for i, s in enumerate(sensors) if s.kind == "absent"]
 
     @classmethod
@@ -80,6 +80,7 @@ class Scaler:
         return cls(tuple(measure(name, values[:, c]) for c, name in enumerate(names)))
 
     def to(self, device: torch.device) -> Scaler:
+        """Return the same on another device."""
         return Scaler(self.sensors, device)
 
     def standardise(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -103,11 +104,13 @@ class Scaler:
         return x / self.per_unit + self.centre
 
     def to_json(self) -> list[dict[str, Any]]:
+        """Return the card's rows."""
         return [asdict(s) for s in self.sensors]
 
     @classmethod
     def from_json(cls, rows: list[dict[str, Any]]) -> Scaler:
-        return cls(tuple(SensorScale(str(r["name"]), str(r["kind"]), float(r["centre"]), float(r["scale"])) for r in rows))
+        """Read the card's rows back."""
+        return cls(tuple(SensorScale(r["name"], r["kind"], float(r["centre"]), float(r["scale"])) for r in rows))
 
 
 def hold(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

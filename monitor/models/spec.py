@@ -42,6 +42,8 @@ class ModelSpec:
     """Same seed, same data, same number of CPU threads: same version."""
     max_train_s: float = 120.0
     """The network stops learning here and keeps its best weights; the card then says `time budget`."""
+    max_steps: int = 1000
+    """Batches a network learns from at most; more no longer pays on the recordings it was tried on."""
     n_tries: int = 3
     """Seeds tried before TrainingDiverged."""
     min_windows: int = MIN_WINDOWS
@@ -52,11 +54,13 @@ class ModelSpec:
         refuse_unknown("architecture", self.architecture, ARCHITECTURES)
         refuse_unknown("objective", self.objective, OBJECTIVES)
         if self.architecture == "pca" and self.objective != "plain":
-            raise ConfigError(f'objective "{self.objective}" needs a network that learns step by step; "pca" is solved at once')
+            why = f'objective "{self.objective}" needs a network that learns in steps'
+            raise ConfigError(f"{why}; pca is solved at once")
         if self.max_train_s <= 0:
             raise ConfigError(f"max_train_s must be above 0, not {self.max_train_s:g}")
-        if self.n_tries < 1:
-            raise ConfigError(f"n_tries must be at least 1, not {self.n_tries}")
+        for name in ("max_steps", "n_tries"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.max_trim < 1:
             raise ConfigError(f"max_trim must be in [0, 1), not {self.max_trim:g}")
 

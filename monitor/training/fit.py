@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from monitor.errors import NotEnoughData
-from monitor.models.calibrate import suspects, threshold
+from monitor.models.calibrate import Threshold, suspects, threshold
 from monitor.models.detector import Card, Detector
 from monitor.models.device import pick_device
 from monitor.models.pca import Pca
-from monitor.models.residual import Residual
+from monitor.models.residual import Residual, rebuild
 from monitor.models.scaler import Scaler
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training.recipe import Learnt, Tensors, learn, window_errors
@@ -37,11 +37,16 @@ HELD_OUT = 0.2
 """The latest fifth of each asset's time: stops the learning, sets the scales and the threshold."""
 MIN_PRESENT = 0.5
 """A window with fewer of its cells teaches mostly what was filled in."""
+PURGE_LEAVES = 0.8
+"""Share of the training windows that must remain when those that reach into the held-out time are left out; in a
+short history they are most of it, and to learn from them is the smaller evil. The threshold is provisional anyway."""
 MAX_TRAIN, MAX_HELD_OUT = 40_000, 20_000
 MAX_CELLS = 60_000_000
 """Windows held in memory, evenly spaced: neighbours at stride 1 share all but one cell. 60 M cells are 240 MB."""
 N_PCA = 8192
 N_SCALE = 400_000
+"""Windows the PCA is solved on, and readings the scales are measured on, evenly spaced."""
+JOIN_US, MAX_SPELLS = 24 * 3600 * 1_000_000, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +96,18 @@ def fit(
 
     on_progress(0.02, f"{len(rows)} windows to learn from, {len(held_rows)} held out")
     pca, pca_trimmed = _solve_pca(learning, spec)
-    learnt = None
-    if spec.architecture == "pca":
-        network, trimmed = pca, pca_trimmed
-    else:
+    network: Network = pca
+    trimmed, learnt = pca_trimmed, None
+    if spec.architecture != "pca":
         learnt = learn(learning, held_out, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now)
         network, trimmed = learnt.network, learnt.trimmed
-    if trimmed is None:
-        trimmed = np.zeros(len(rows), dtype=bool)
 
     on_progress(0.96, "calibrating on held-out windows")
     suspect = suspects(window_errors(network, held_out), spec.max_trim)
     clean = held_out.take(torch.from_numpy(np.flatnonzero(~suspect)))
     residual = _residual(network, clean)
     raw = _raw_scores(network, residual, clean)
-    limit = threshold(raw, quantile)
+    limit = threshold(raw, quantile, _n_independent(train, held_rows[~suspect], length * interval_s))
 
     figures = _figures(network, held_out, scaler)
     beside = _figures(pca, held_out, scaler)
@@ -127,15 +129,7 @@ def fit(
             "took_s": round(now() - began, 2),
         },
         baseline={"architecture": "pca", **pca.hyper, **beside},
-        metrics={
-            "threshold": limit.raw,
-            "held_out_error": figures["held_out_error"]["mean"],
-            "explained_variance": figures["explained_variance"]["all"],
-            "pca_held_out_error": beside["held_out_error"]["mean"],
-            "pca_explained_variance": beside["explained_variance"]["all"],
-            "n_windows": float(len(rows)),
-            "provisional": float(limit.provisional),
-        },
+        metrics=_metrics(limit, figures, beside, len(rows)),
     )
     on_progress(1.0, "done")
     return Detector(card, network, scaler, residual, where)
@@ -153,21 +147,25 @@ def _usable(values: Float32) -> Int64:
 def _split(train: TrainingSet, usable: Int64, span_s: float) -> _Split:
     """Hold out the latest part of each asset's time, and purge what reaches into it."""
     kept, held, n_purged = [], [], 0
-    asset, end_us = train.asset[usable], train.end_us[usable]
+    asset = train.asset[usable]
     for one in np.unique(asset):
         mine = usable[asset == one]
         cut = len(mine) - max(1, round(HELD_OUT * len(mine))) if len(mine) > 1 else 1
         early, late = mine[:cut], mine[cut:]
         if len(late):
             apart = train.end_us[early] <= train.end_us[late[0]] - int(span_s * 1e6)
-            # With a short history the overlap is most of it: better to learn from it than from nothing.
-            if apart.sum() >= 0.5 * len(early):
+            if apart.sum() >= PURGE_LEAVES * len(early):
                 n_purged += int((~apart).sum())
                 early = early[apart]
         kept.append(early)
         held.append(late)
-    del end_us
     return _Split(np.concatenate(kept), np.concatenate(held), n_purged)
+
+
+def _n_independent(train: TrainingSet, rows: Int64, span_s: float) -> int:
+    """Return how many windows of these rows do not overlap."""
+    slot = train.end_us[rows] // max(1, int(span_s * 1e6))
+    return len(np.unique(np.stack([train.asset[rows].astype(np.int64), slot]), axis=1).T)
 
 
 def _thin(rows: Int64, n_max: int) -> Int64:
@@ -207,7 +205,7 @@ def _solve_pca(learning: Tensors, spec: ModelSpec) -> tuple[Pca, Bool]:
 
 def _residual(network: Network, clean: Tensors) -> Residual:
     with torch.inference_mode():
-        parts = [(network(p.x) - p.x).square_() for p in _chunks(clean)]
+        parts = [(rebuild(network, p.x, p.present) - p.x).square_() for p in _chunks(clean)]
     return Residual.fit(torch.cat(parts), clean.present)
 
 
@@ -215,7 +213,7 @@ def _raw_scores(network: Network, residual: Residual, windows: Tensors) -> Float
     with torch.inference_mode():
         parts = []
         for p in _chunks(windows):
-            z = residual.per_sensor((network(p.x) - p.x).square_(), p.present)
+            z = residual.per_sensor((rebuild(network, p.x, p.present) - p.x).square_(), p.present)
             parts.append(residual.combine(z, p.present)[0])
     raw: Float32 = torch.cat(parts).cpu().numpy()
     return raw
@@ -228,23 +226,42 @@ def _chunks(windows: Tensors) -> list[Tensors]:
 def _figures(network: Network, held_out: Tensors, scaler: Scaler) -> dict[str, Any]:
     """Return held-out error and explained variance, all and per sensor: the same figures for every architecture."""
     errors = window_errors(network, held_out)
-    left, total = 0.0, 0.0
-    mean = held_out.x.mean((0, 2))[:, None]
+    p50, p90, p99 = np.quantile(errors, [0.5, 0.9, 0.99]).tolist()
+    mean = held_out.x.mean((0, 2))[:, None]                               # (C, 1)
+    left, total = torch.zeros(len(scaler.sensors)), torch.zeros(len(scaler.sensors))
     with torch.inference_mode():
         for p in _chunks(held_out):
-            here = 1.0 if p.present is None else p.present
-            left = left + ((network(p.x) - p.x).square_() * here).sum((0, 2)).double()
-            total = total + ((p.x - mean).square() * here).sum((0, 2)).double()
-    left, total = torch.as_tensor(left), torch.as_tensor(total)
-    per_sensor = torch.where(total > 1e-6 * len(held_out), 1 - left / total.clamp(min=1e-12), 0.0)
-    quantiles = np.quantile(errors, [0.5, 0.9, 0.99])
+            here = torch.ones_like(p.x) if p.present is None else p.present
+            left += ((network(p.x) - p.x).square_() * here).sum((0, 2)).cpu()
+            total += ((p.x - mean).square() * here).sum((0, 2)).cpu()
+    # A sensor that stood still has no variance to explain.
+    moved = total > 1e-6 * len(held_out)
+    explained = torch.where(moved, 1 - left / total.clamp(min=1e-12), torch.nan)
     return {
-        "held_out_error": {"mean": float(errors.mean()), "p50": float(quantiles[0]), "p90": float(quantiles[1]), "p99": float(quantiles[2])},
+        "held_out_error": {"mean": float(errors.mean()), "p50": p50, "p90": p90, "p99": p99},
         "explained_variance": {
-            "all": float(1 - left.sum() / total.sum().clamp(min=1e-12)),
-            **{s.name: round(float(v), 4) for s, v in zip(scaler.sensors, per_sensor, strict=True)},
+            "all": round(float(1 - left.sum() / total.sum()), 4) if moved.any() else None,
+            **{
+                s.name: round(float(v), 4) if here else None
+                for s, v, here in zip(scaler.sensors, explained, moved, strict=True)
+            },
         },
     }
+
+
+def _metrics(limit: Threshold, figures: dict[str, Any], beside: dict[str, Any], n_train: int) -> dict[str, float]:
+    known = {
+        "threshold": limit.raw,
+        "held_out_error": figures["held_out_error"]["mean"],
+        "held_out_error_p99": figures["held_out_error"]["p99"],
+        "explained_variance": figures["explained_variance"]["all"],
+        "pca_held_out_error": beside["held_out_error"]["mean"],
+        "pca_held_out_error_p99": beside["held_out_error"]["p99"],
+        "pca_explained_variance": beside["explained_variance"]["all"],
+        "n_train": float(n_train),
+        "provisional": float(limit.provisional),
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _course(learnt: Learnt | None) -> dict[str, Any]:
@@ -256,15 +273,14 @@ def _course(learnt: Learnt | None) -> dict[str, Any]:
     }
 
 
-def _receipt(train: TrainingSet, n_gappy: int, split: _Split, rows: Int64, held_rows: Int64, trimmed: Bool, suspect: Bool) -> dict[str, Any]:
-    def at(us: int) -> str:
-        return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="seconds")
-
+def _receipt(
+    train: TrainingSet, n_gappy: int, split: _Split, rows: Int64, held_rows: Int64, trimmed: Bool, suspect: Bool
+) -> dict[str, Any]:
     return {
         "n_windows": len(train),
         "n_assets": len(np.unique(train.asset)),
-        "from": at(int(train.end_us.min())),
-        "to": at(int(train.end_us.max())),
+        "from": _at(train.end_us.min()),
+        "to": _at(train.end_us.max()),
         "n_train": len(rows),
         "n_held_out": len(held_rows),
         "left_out": {
@@ -274,4 +290,24 @@ def _receipt(train: TrainingSet, n_gappy: int, split: _Split, rows: Int64, held_
             "suspected_fault_train": int(trimmed.sum()),
             "suspected_fault_held_out": int(suspect.sum()),
         },
+        "suspected_faults": _spells(train, np.sort(np.concatenate([rows[trimmed], held_rows[suspect]]))),
     }
+
+
+def _spells(train: TrainingSet, rows: Int64) -> list[dict[str, Any]]:
+    """Return when the suspected windows end, neighbours within a day of one asset joined, at most `MAX_SPELLS`."""
+    spells: list[dict[str, Any]] = []
+    last_us = 0
+    for row in rows[np.lexsort((train.end_us[rows], train.asset[rows]))]:
+        asset, end_us = int(train.asset[row]), int(train.end_us[row])
+        if spells and spells[-1]["asset"] == asset and end_us - last_us <= JOIN_US:
+            spells[-1]["to"] = _at(end_us)
+            spells[-1]["n_windows"] += 1
+        else:
+            spells.append({"asset": asset, "from": _at(end_us), "to": _at(end_us), "n_windows": 1})
+        last_us = end_us
+    return sorted(spells, key=lambda spell: -spell["n_windows"])[:MAX_SPELLS]
+
+
+def _at(us: int) -> str:
+    return datetime.fromtimestamp(int(us) / 1e6, UTC).isoformat(timespec="seconds")

@@ -1,6 +1,6 @@
 """How a network learns: steps, checks, restarts.
 
-In: standardised training and held-out windows. Out: the network at its best held-out step, and the facts of its learning.
+In: standardised training and held-out windows. Out: the network at its best held-out step, and how it got there.
 Law: it cannot fail quietly. What learns nothing, explodes or turns to NaN is tried again with another seed, and
 then raises TrainingDiverged; what runs out of time says so in its facts.
 """
@@ -29,14 +29,13 @@ if TYPE_CHECKING:
     from monitor.types import Bool, Float32
 
 BATCH = 128
-N_STEPS = 1500
 CHECK_EVERY = 50
-PATIENCE = 8
-"""Checks without a better held-out error before learning stops: 400 steps."""
-TRIM_AT = 300
+PATIENCE = 6
+"""Checks without a better held-out error before learning stops: 300 steps."""
+TRIM_AT = 200
 """Steps before the worst windows are set aside: by then the usual ones are rebuilt, the odd ones not yet."""
-LEARNING_RATE = 2e-3
-WARM_UP = 75
+LEARNING_RATE = 3e-3
+WARM_UP = 50
 """Steps of rising learning rate; then a cosine down to a twentieth."""
 CLIP_NORM = 1.0
 EXPLOSION = 100.0
@@ -63,6 +62,7 @@ class Tensors:
         return len(self.x)
 
     def take(self, rows: torch.Tensor | slice) -> Tensors:
+        """Return some of the rows."""
         return Tensors(self.x[rows], None if self.present is None else self.present[rows])
 
 
@@ -80,11 +80,11 @@ class Learnt:
     held_out_error: float = math.nan
     restarts: list[str] = field(default_factory=list)
     """Why earlier seeds were given up."""
-    trimmed: Bool | None = None
+    trimmed: Bool = field(default_factory=lambda: np.zeros(0, dtype=bool))
     """[N] of the training windows: left out as suspected faults."""
 
 
-class _Diverged(Exception):  # noqa: N818 — a turn in this file's own flow, never seen outside
+class _Diverged(Exception):
     """One seed failed."""
 
 
@@ -121,15 +121,15 @@ def _one_try(
         network = build(spec.architecture, n_sensors, length).to(device).train()
     draw = torch.Generator().manual_seed(seed)
     objective = OBJECTIVES[spec.objective]
-    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate)
+    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=device.type != "mps")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, spec.max_steps))
     check = held_out.take(_evenly(len(held_out), N_CHECK))
 
-    learnt = Learnt(network, seed)
+    learnt = Learnt(network, seed, trimmed=np.zeros(len(train), dtype=bool))
     best_error, best_state, first_loss = math.inf, copy.deepcopy(network.state_dict()), math.nan
     pool = torch.arange(len(train))
     order, at = pool[torch.randperm(len(pool), generator=draw)], 0
-    for step in range(1, N_STEPS + 1):
+    for step in range(1, spec.max_steps + 1):
         if at >= len(order):
             order, at = pool[torch.randperm(len(pool), generator=draw)], 0
         batch = train.take(order[at : at + BATCH])
@@ -143,7 +143,7 @@ def _one_try(
         learnt.n_steps = step
 
         out_of_time = step % 10 == 0 and now() > deadline
-        if step == 1 or step % CHECK_EVERY == 0 or out_of_time:
+        if step == 1 or step % CHECK_EVERY == 0 or step == spec.max_steps or out_of_time:
             value = float(loss.detach())
             first_loss = value if step == 1 else first_loss
             if not math.isfinite(value) or value > EXPLOSION * max(first_loss, 1e-3):
@@ -153,7 +153,7 @@ def _one_try(
                 raise _Diverged(f"held-out error {error:.3g} at step {step}")
             if error < best_error:
                 best_error, best_state, learnt.best_step = error, copy.deepcopy(network.state_dict()), step
-            on_progress(step / N_STEPS, f"step {step}, held-out error {error:.4f}")
+            on_progress(step / spec.max_steps, f"step {step}, held-out error {error:.4f}")
             if out_of_time:
                 learnt.stopped = "time budget"
                 break
@@ -207,10 +207,10 @@ def _typical(errors: Float32) -> float:
     return float(np.sort(errors)[: max(1, int(KEPT_IN_CHECK * len(errors)))].mean())
 
 
-def _rate(step: int) -> float:
+def _rate(step: int, n_steps: int) -> float:
     if step < WARM_UP:
         return (step + 1) / WARM_UP
-    part = (step - WARM_UP) / max(1, N_STEPS - WARM_UP)
+    part = (step - WARM_UP) / max(1, n_steps - WARM_UP)
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
 
 

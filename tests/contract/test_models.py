@@ -1,0 +1,220 @@
+"""The model contract: what every architecture promises, each promise with a history of somebody breaking it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from monitor.errors import ConfigError
+from monitor.models.build import NETWORKS, build
+from monitor.models.detector import Detector
+from monitor.models.pca import Pca
+from monitor.models.spec import ARCHITECTURES, OBJECTIVES, ModelSpec, TrainingSet
+from monitor.training.fit import fit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from monitor.types import Float32
+
+SENSORS = ("speed", "power", "pitch")
+LENGTH = 16
+N_STEPS = 400
+
+pytestmark = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+def waves(n: int, seed: int = 0) -> Float32:
+    """Readings [n, 3]: three sensors that follow one another, with noise, in units far apart."""
+    draw = np.random.default_rng(seed)
+    phase = 2 * np.pi * np.arange(n) / 20
+    shape = np.stack([np.sin(phase), np.cos(phase), np.sin(phase) + np.cos(phase)], axis=1)
+    noisy = shape + 0.1 * draw.standard_normal(shape.shape)
+    return (noisy * [10.0, 2000.0, 0.01] + [50.0, 1000.0, 0.0]).astype(np.float32)
+
+
+def windows(readings: Float32) -> Float32:
+    return np.lib.stride_tricks.sliding_window_view(readings, LENGTH, axis=0).transpose(0, 2, 1)
+
+
+def trained_on(values: Float32, spec: ModelSpec) -> Detector:
+    train = TrainingSet(values, np.zeros(len(values), np.int32), np.arange(len(values), dtype=np.int64) * 1_000_000)
+    return fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=1.0, quantile=0.99)
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Detector]:
+    """One detector per architecture, trained once for the module."""
+    return {name: trained_on(windows(waves(600)), ModelSpec(name, max_steps=N_STEPS)) for name in ARCHITECTURES}
+
+
+def network(architecture: str, length: int = LENGTH) -> torch.nn.Module:
+    """An untrained network; the PCA is solved on noise: an unsolved one sees nothing but the first cells."""
+    torch.manual_seed(0)
+    if architecture == "pca":
+        return Pca.solve(torch.randn(200, len(SENSORS), length))
+    return build(architecture, len(SENSORS), length)
+
+
+def test_the_table_and_the_names_agree(architecture: str) -> None:
+    assert architecture in NETWORKS
+    assert set(NETWORKS) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("length", [8, 9, 15, 16, 36, 63, 64])
+def test_rebuilds_the_shape(architecture: str, length: int) -> None:
+    x = torch.randn(5, len(SENSORS), length)
+    assert network(architecture, length)(x).shape == x.shape
+
+
+@pytest.mark.parametrize("n_sensors", [1, 2, 40])
+def test_rebuilds_the_shape_of_any_number_of_sensors(architecture: str, n_sensors: int) -> None:
+    x = torch.randn(2, n_sensors, LENGTH)
+    assert build(architecture, n_sensors, LENGTH)(x).shape == x.shape
+
+
+def test_sees_every_input(architecture: str) -> None:
+    """A LayerNorm over one feature once made a network blind, and nobody noticed."""
+    net = network(architecture)
+    x = torch.randn(4, len(SENSORS), LENGTH, requires_grad=True)
+    (net(x) * torch.randn(4, len(SENSORS), LENGTH)).sum().backward()
+    assert x.grad is not None
+    assert (x.grad.abs().amax(0) > 0).all(), "cells without influence"
+
+
+def test_learns_one_window(architecture: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, len(SENSORS), LENGTH)
+    if architecture == "pca":
+        net: torch.nn.Module = Pca.solve(torch.cat([x, -x]))
+    else:
+        net = build(architecture, len(SENSORS), LENGTH)
+        optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
+        for _ in range(500):
+            loss = (net(x) - x).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    assert (net(x) - x).square().mean() < 0.01 * x.square().mean()
+
+
+def test_cannot_copy(architecture: str) -> None:
+    """The code is smaller than the window, with one sensor too: a copier finds nothing strange."""
+    for n_sensors in (1, 3, 8, 52):
+        net = build(architecture, n_sensors, 64)
+        code = net.encode(torch.randn(1, n_sensors, 64))
+        assert code.numel() <= n_sensors * 64 / 2
+
+
+def test_scores_survive_saving(architecture: str, trained: dict[str, Detector], tmp_path: Path) -> None:
+    detector = trained[architecture]
+    fresh = windows(waves(200, seed=1))
+    version = detector.save(tmp_path)
+    loaded = Detector.load(tmp_path / version)
+    assert version.startswith(f"{architecture}-")
+    assert loaded.version == detector.version == version
+    assert loaded.card == detector.card
+    for before, after in zip(detector.score(fresh), loaded.score(fresh), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_one_window_scores_alike_alone_and_in_a_batch(
+    architecture: str, gaps: bool, trained: dict[str, Detector]
+) -> None:
+    fresh = windows(waves(900, seed=2)).copy()
+    fresh[300:310] *= 3
+    if gaps:
+        fresh[::7, 3:9, 1] = np.nan
+    detector = trained[architecture]
+    together = detector.score(fresh)
+    for row in [0, 1, 255, 256, 305, len(fresh) - 1]:
+        alone = detector.score(fresh[row : row + 1])
+        np.testing.assert_allclose(alone.score, together.score[row : row + 1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(alone.share, together.share[row : row + 1], atol=1e-5)
+
+
+def test_a_fault_scores_above_one_and_normal_below(architecture: str, trained: dict[str, Detector]) -> None:
+    readings = waves(400, seed=3)
+    readings[200:216, 1] = 1000.0   # the second sensor freezes at its mean
+    scored = trained[architecture].score(windows(readings))
+    frozen = 216 - LENGTH
+    assert scored.score[frozen] > 1.5
+    assert int(scored.share[frozen].argmax()) == 1
+    assert np.mean(scored.score[: 200 - LENGTH] >= 1.0) < 0.1
+
+
+def test_shares_sum_to_one(architecture: str, trained: dict[str, Detector]) -> None:
+    fresh = windows(waves(100, seed=4)).copy()
+    fresh[10, :, 2] = np.nan
+    share = trained[architecture].score(fresh).share
+    np.testing.assert_allclose(share.sum(1), 1.0, atol=1e-5)
+    assert share[10, 2] == 0.0
+    assert (share >= 0).all()
+
+
+def test_a_missing_sensor_changes_no_verdict(architecture: str, trained: dict[str, Detector]) -> None:
+    """Missing cells are masked: what they might have been leaves no trace, however wild."""
+    fresh = windows(waves(200, seed=5)).copy()
+    detector = trained[architecture]
+    gaps = fresh.copy()
+    gaps[:, 5:8, :] = np.nan
+    infinite = fresh.copy()
+    infinite[:, 5:8, :] = np.inf
+    np.testing.assert_array_equal(detector.score(gaps).score, detector.score(infinite).score)
+    assert np.mean(detector.score(gaps).score >= 1.0) < 0.15
+
+
+def test_a_window_without_a_cell_has_no_score(architecture: str, trained: dict[str, Detector]) -> None:
+    fresh = windows(waves(40, seed=6)).copy()
+    fresh[3] = np.nan
+    scored = trained[architecture].score(fresh)
+    assert np.isnan(scored.score[3])
+    assert (scored.share[3] == 0).all()
+    assert np.isfinite(np.delete(scored.score, 3)).all()
+
+
+def test_no_windows_no_scores(architecture: str, trained: dict[str, Detector]) -> None:
+    scored = trained[architecture].score(np.empty((0, LENGTH, len(SENSORS)), np.float32))
+    assert scored.score.shape == (0,)
+    assert scored.share.shape == (0, len(SENSORS))
+
+
+def test_the_same_seed_and_data_give_the_same_version(architecture: str) -> None:
+    values = windows(waves(200))
+    first, again, other = (
+        trained_on(values, ModelSpec(architecture, seed=seed, max_steps=20)).version for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_explains_in_the_sensors_own_units(architecture: str, trained: dict[str, Detector]) -> None:
+    readings = waves(300, seed=7)
+    readings[150:166, 1] = 9000.0
+    gone = readings[150 : 150 + LENGTH].copy()
+    gone[:, 0] = np.nan
+    values = np.stack([readings[150 : 150 + LENGTH], gone])
+    detector = trained[architecture]
+    whole, gappy = detector.explain(values, detector.score(values).share)
+    assert whole[0].name == "power"
+    assert {blame.name for blame in whole} == set(SENSORS)
+    assert whole[0].actual == 9000.0
+    assert whole[0].expected is not None
+    assert whole[0].expected < 6000.0
+    assert sum(blame.share for blame in whole) == pytest.approx(1.0, abs=1e-5)
+    assert [blame.actual for blame in gappy if blame.name == "speed"] == [None]
+
+
+def test_every_objective_trains(architecture: str) -> None:
+    for objective in OBJECTIVES:
+        if architecture == "pca" and objective != "plain":
+            with pytest.raises(ConfigError, match="solved at once"):
+                ModelSpec(architecture, objective)
+            continue
+        detector = trained_on(windows(waves(160)), ModelSpec(architecture, objective, max_steps=20))
+        assert detector.card.objective == objective
+        assert np.isfinite(detector.score(windows(waves(60, seed=8))).score).all()
