@@ -112,7 +112,7 @@ class Reader(ABC):
         where = _Where()
         where.add("asset.name = :asset", asset=asset)
         where.add("asset.fleet = :fleet", fleet=fleet)
-        found = list(self.fetch(f"{_ASSET} {where}", where.values))
+        found = list(self.fetch(f"{_ASSET} {where} ORDER BY fleet", where.values))
         if len(found) > 1:
             names = ", ".join(row["fleet"] for row in found)
             raise NotFound(f"one asset {asset}: fleets {names} have one each; say which with --fleet")

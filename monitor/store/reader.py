@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound, SchemaMismatch
 from monitor.store.failures import ours
-from monitor.store.migrations import HEAD
+from monitor.store.migrations import mismatch
 from monitor.store.queries import Reader
 from monitor.store.url import Address, parse
 
@@ -80,9 +80,9 @@ def _connect(address: Address, path: Path) -> sqlite3.Connection:
             revision = _revision(connection)
     except sqlite3.Error as error:
         raise ours(error, address, is_lost=isinstance(error, sqlite3.OperationalError)) from error
-    if revision != HEAD:
+    if (why := mismatch(revision)) is not None:
         connection.close()
-        raise SchemaMismatch(f"{address} has revision {revision}, this program needs {HEAD}")
+        raise SchemaMismatch(f"{address}: {why}")
     return connection
 
 

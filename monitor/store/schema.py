@@ -16,7 +16,7 @@ from sqlalchemy import inspect, text
 from monitor.errors import InvariantBroken, SchemaMismatch
 from monitor.store import postgresql, sqlite
 from monitor.store.failures import driver_errors, translated
-from monitor.store.migrations import HEAD
+from monitor.store.migrations import HEAD, mismatch
 from monitor.store.url import parse
 
 if TYPE_CHECKING:
@@ -37,19 +37,24 @@ def current_revision(connection: Connection) -> str | None:
 
 def check_schema(connection: Connection) -> None:
     """Raise SchemaMismatch unless the database has the revision this program was written for."""
-    revision = current_revision(connection)
-    if revision is None:
-        raise SchemaMismatch(f"it has no tables yet; this program needs revision {HEAD}")
-    if revision != HEAD:
-        hint = "" if revision < HEAD else "; it was written by a newer monitor: upgrade the program instead"
-        raise SchemaMismatch(f"it has revision {revision}, this program needs {HEAD}{hint}")
+    if (why := mismatch(current_revision(connection))) is not None:
+        raise SchemaMismatch(why)
 
 
-async def upgrade(url: str, revision: str = "head") -> tuple[str | None, str | None]:
-    """Migrate a database; return its revision before and after. Creates a SQLite file that is missing.
+async def upgrade(url: str) -> tuple[str | None, str | None]:
+    """Migrate a database to HEAD; return its revision before and after. Creates a SQLite file that is missing.
 
     Raises StoreLocked while a daemon runs on the SQLite file.
     """
+    return await _migrate_alone(url, "head")
+
+
+async def downgrade(url: str, revision: str) -> tuple[str | None, str | None]:
+    """Take a database back to an older revision, "base" being the first of all: what was added since is dropped."""
+    return await _migrate_alone(url, revision)
+
+
+async def _migrate_alone(url: str, revision: str) -> tuple[str | None, str | None]:
     address = parse(url)
     with sqlite.owned(address.path) if address.path is not None else nullcontext():
         return await migrate(address, revision)
@@ -88,12 +93,14 @@ def _migrate(connection: Connection, revision: str) -> tuple[str | None, str | N
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
     before = current_revision(connection)
+    if before is not None and before > HEAD:
+        check_schema(connection)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    if before is not None and revision not in ("head", HEAD) and revision < before:
-        command.downgrade(config, revision)
-    else:
+    if revision == "head":
         command.upgrade(config, revision)
+    else:
+        command.downgrade(config, revision)
     return before, current_revision(connection)

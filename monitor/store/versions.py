@@ -89,6 +89,7 @@ def publish(
     return published
 
 
+_IN_TURN = text("UPDATE fleet SET name = name WHERE name = :fleet")  # holds the row: two activations queue up
 _RETIRE = text("UPDATE model_version SET state = 'retired' WHERE fleet = :fleet AND state = 'champion'")
 _CROWN = text("UPDATE model_version SET state = 'champion' WHERE version = :version AND fleet = :fleet RETURNING id")
 _LAST_FROM = text("SELECT MAX(from_window_end_us) FROM model_activation WHERE fleet = :fleet")
@@ -108,6 +109,7 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     A boundary before the last one would hand decided windows to another version: then the last one is taken, and the
     version before, which decided nothing yet, is replaced. Returns what holds.
     """
+    connection.execute(_IN_TURN, {"fleet": fleet})
     connection.execute(_RETIRE, {"fleet": fleet})
     version_id = connection.execute(_CROWN, {"fleet": fleet, "version": version}).scalar_one_or_none()
     if version_id is None:

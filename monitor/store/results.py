@@ -1,0 +1,73 @@
+"""What a stretch of event time led to: windows with their verdicts, alerts with their lives. For comparing runs.
+
+Two doors: `windows` and `alert_lives` through the operators' `Reader`. Law: a half-open stretch (from_us, to_us] by the
+ends of windows, like the stretches in which a model version decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from monitor.store.queries import Reader
+
+FIRST_US, LAST_US = -(1 << 62), 1 << 62
+"""Before and after everything."""
+
+_WINDOWS = """
+    SELECT asset.fleet, asset.name, score.start_us, end_us, n_present, verdict, version
+    FROM score JOIN asset ON asset.id = asset_id LEFT JOIN model_version ON model_version.id = version_id
+    WHERE score.start_us >= :lowest AND score.start_us < :to_us AND end_us > :from_us AND end_us <= :to_us
+    ORDER BY score.start_us
+"""
+_LIVES = """
+    SELECT asset.fleet, asset.name, opened_us, alert_transition.state, alert_transition.severity, at_us,
+        alert_transition.n_anomalous
+    FROM alert JOIN asset ON asset.id = asset_id JOIN alert_transition ON alert_id = alert.id
+    WHERE opened_us > :from_us AND opened_us <= :to_us AND at_us <= :to_us
+    ORDER BY alert.id, seq
+"""
+
+
+class WindowFact(NamedTuple):
+    """One stored window, without its raw score."""
+
+    fleet: str
+    asset: str
+    start_us: int
+    end_us: int
+    n_present: int
+    verdict: int
+    version: str | None
+
+
+class LifeFact(NamedTuple):
+    """One transition of an alert."""
+
+    fleet: str
+    asset: str
+    opened_us: int
+    state: str
+    severity: str
+    at_us: int
+    n_anomalous: int
+
+
+def windows(
+    reader: Reader, from_us: int = FIRST_US, to_us: int = LAST_US, *, longest_us: int | None = None
+) -> Iterator[WindowFact]:
+    """Return the windows that end in (from_us, to_us], in order of start.
+
+    `longest_us`: no window is longer; without it the search begins with the oldest score.
+    """
+    lowest = from_us - longest_us if longest_us is not None else FIRST_US
+    for row in reader.fetch(_WINDOWS, {"from_us": from_us, "to_us": to_us, "lowest": lowest}):
+        yield WindowFact(*row.values())
+
+
+def alert_lives(reader: Reader, from_us: int = FIRST_US, to_us: int = LAST_US) -> Iterator[LifeFact]:
+    """Return the transitions up to `to_us` of the alerts opened in (from_us, to_us], each alert's in order."""
+    for row in reader.fetch(_LIVES, {"from_us": from_us, "to_us": to_us}):
+        yield LifeFact(*row.values())

@@ -1,0 +1,189 @@
+"""Jobs, daemons, versions: who does what, once; and who decides from when."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor.errors import Conflict, Fenced, NotFound
+from monitor.store import daemons, jobs, versions
+from monitor.store.versions import Activation
+from tests.contract.steps import FLEET, publish, rows_of
+
+if TYPE_CHECKING:
+    from monitor.store.engine import AsyncStore
+    from monitor.types import JobView
+
+NOW_US = 1_700_000_000_000_000
+
+
+async def running(store: AsyncStore, owner: str = "me") -> JobView:
+    await store.run(jobs.request, FLEET, "ann", NOW_US)
+    job = await store.run(jobs.take, owner, NOW_US)
+    assert job is not None
+    return job
+
+
+# ---------------------------------------------------------------- jobs
+
+
+async def test_a_job_is_queued_taken_done(store: AsyncStore) -> None:
+    queued = await store.run(jobs.request, FLEET, "ann", NOW_US)
+    assert (queued.state, queued.requested_by, queued.progress) == ("queued", "ann", 0.0)
+    taken = await store.run(jobs.take, "me", NOW_US + 1)
+    assert taken is not None
+    assert (taken.id, taken.state) == (queued.id, "running")
+    await store.run(jobs.progress, taken.id, 0.5, "epoch 3")
+    halfway = await store.read(jobs.get, taken.id)
+    assert (halfway.progress, halfway.message) == (0.5, "epoch 3")
+    await store.run(jobs.finish, taken.id, "v2", NOW_US + 2)
+    done = await store.read(jobs.get, taken.id)
+    assert (done.state, done.progress, done.version) == ("done", 1.0, "v2")
+    assert done.started_at is not None
+    assert done.finished_at is not None
+    assert (done.finished_at - done.started_at).microseconds == 1
+
+
+async def test_a_second_request_names_the_job_under_way(store: AsyncStore) -> None:
+    job = await running(store)
+    await store.run(jobs.progress, job.id, 0.25, "")
+    with pytest.raises(Conflict, match=f"job {job.id} for turbines is running, 25% done, asked for by ann"):
+        await store.run(jobs.request, FLEET, "bob", NOW_US)
+    await store.run(jobs.request, "pumps", "bob", NOW_US)  # another fleet is another matter
+    await store.run(jobs.fail, job.id, "not enough data", NOW_US)
+    again = await store.run(jobs.request, FLEET, "bob", NOW_US)
+    assert again.id != job.id
+
+
+async def test_of_many_requests_at_once_one_is_queued(store: AsyncStore, other_store: AsyncStore) -> None:
+    asked = [each.run(jobs.request, FLEET, f"user {n}", NOW_US) for n in range(5) for each in (store, other_store)]
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(not isinstance(result, BaseException) for result in results) == 1
+    assert all(isinstance(result, Conflict) for result in results if isinstance(result, BaseException))
+    assert len(await store.read(rows_of, "job")) == 1
+
+
+async def test_a_job_is_taken_by_one_daemon(store: AsyncStore, other_store: AsyncStore) -> None:
+    await store.run(jobs.request, FLEET, "ann", NOW_US)
+    taken = await asyncio.gather(store.run(jobs.take, "me", NOW_US), other_store.run(jobs.take, "you", NOW_US))
+    assert sum(job is not None for job in taken) == 1
+    assert await store.run(jobs.take, "me", NOW_US) is None
+
+
+async def test_jobs_are_taken_in_order(store: AsyncStore) -> None:
+    for fleet in ("b", "a", "c"):
+        await store.run(jobs.request, fleet, "ann", NOW_US)
+    taken = [await store.run(jobs.take, "me", NOW_US) for _ in range(3)]
+    assert [job.fleet for job in taken if job is not None] == ["b", "a", "c"]
+
+
+async def beat(store: AsyncStore, owner: str, now_us: int) -> None:
+    await store.run(daemons.beat, owner=owner, pipeline="monitor", started_us=1, now_us=now_us, status="lag 0")
+
+
+async def test_a_job_dies_with_its_daemon(store: AsyncStore) -> None:
+    job = await running(store, "dead")
+    await beat(store, "dead", NOW_US - daemons.STALE_US - 1)
+    assert await store.run(jobs.fail_stale, "me", NOW_US) == 1
+    failed = await store.read(jobs.get, job.id)
+    assert (failed.state, failed.message) == ("failed", "its daemon died; ask again")
+    for late in (store.run(jobs.finish, job.id, "v2", NOW_US), store.run(jobs.progress, job.id, 0.9, "")):
+        with pytest.raises(Fenced):
+            await late
+
+
+async def test_a_restarted_daemon_gives_up_its_own_job(store: AsyncStore) -> None:
+    await running(store, "host:1")
+    await beat(store, "host:1", NOW_US)
+    assert await store.run(jobs.fail_stale, "host:1", NOW_US) == 1
+
+
+async def test_a_job_of_a_living_daemon_goes_on(store: AsyncStore) -> None:
+    job = await running(store, "alive")
+    await beat(store, "alive", NOW_US)
+    n_failed = await store.run(jobs.fail_stale, "me", NOW_US)
+    # A SQLite file has one daemon: whoever opens it knows that all others are dead.
+    assert n_failed == store.address.is_sqlite
+    assert (await store.read(jobs.get, job.id)).state == ("failed" if store.address.is_sqlite else "running")
+
+
+async def test_an_unknown_job_is_not_found(store: AsyncStore) -> None:
+    with pytest.raises(NotFound):
+        await store.read(jobs.get, 99)
+
+
+async def test_daemons_count_while_they_beat(store: AsyncStore) -> None:
+    assert await store.read(daemons.n_alive, NOW_US) == 0
+    await beat(store, "one", NOW_US - 1_000_000)
+    await beat(store, "two", NOW_US)
+    await beat(store, "one", NOW_US)
+    assert await store.read(daemons.n_alive, NOW_US) == 2
+    assert await store.read(daemons.n_alive, NOW_US + daemons.STALE_US + 1) == 0
+    await store.run(daemons.leave, "one")
+    assert await store.read(daemons.n_alive, NOW_US) == 1
+    assert await store.run(daemons.forget, NOW_US + 1) == 1
+
+
+# ---------------------------------------------------------------- versions
+
+
+async def test_a_version_is_published_once(store: AsyncStore) -> None:
+    await publish(store)
+    await publish(store)
+    [version] = await store.read(versions.every, FLEET)
+    assert (version.state, version.path, version.metrics) == ("candidate", "/checkpoints/v1", {"loss": 0.5})
+    assert version.from_window_end_us is None
+    with pytest.raises(Conflict, match="belongs to turbines"):
+        await publish(store, fleet="pumps")
+
+
+async def test_a_new_champion_retires_the_old_one(store: AsyncStore) -> None:
+    assert await store.read(versions.champion, FLEET) is None
+    for version, boundary in (("v1", 0), ("v2", 500)):
+        await publish(store, version)
+        assert await store.run(versions.activate, FLEET, version, boundary) == Activation(boundary, version)
+    champion = await store.read(versions.champion, FLEET)
+    assert champion is not None
+    assert (champion.version, champion.from_window_end_us) == ("v2", 500)
+    assert (await store.read(versions.get, "v1")).state == "retired"
+    assert await store.read(versions.activations, FLEET) == [Activation(0, "v1"), Activation(500, "v2")]
+
+
+async def test_decided_windows_stay_decided(store: AsyncStore) -> None:
+    """A boundary in the past moves to the last one; the version that decided nothing yet is replaced."""
+    for version in ("v1", "v2", "v3"):
+        await publish(store, version)
+    await store.run(versions.activate, FLEET, "v1", 100)
+    await store.run(versions.activate, FLEET, "v2", 500)
+    assert await store.run(versions.activate, FLEET, "v3", 300) == Activation(500, "v3")
+    assert await store.read(versions.activations, FLEET) == [Activation(100, "v1"), Activation(500, "v3")]
+
+
+async def test_a_version_that_is_not_the_fleets_cannot_decide(store: AsyncStore) -> None:
+    await publish(store, "v1")
+    await publish(store, "p1", "pumps")
+    await store.run(versions.activate, FLEET, "v1", 0)
+    for stranger in ("p1", "v9"):
+        with pytest.raises(NotFound):
+            await store.run(versions.activate, FLEET, stranger, 10)
+    champion = await store.read(versions.champion, FLEET)
+    assert champion is not None
+    assert champion.version == "v1"
+
+
+async def test_two_champions_at_once_cannot_be(store: AsyncStore, other_store: AsyncStore) -> None:
+    for version in ("v1", "v2", "v3"):
+        await publish(store, version)
+    await store.run(versions.activate, FLEET, "v1", 0)
+    await asyncio.gather(
+        store.run(versions.activate, FLEET, "v2", 10), other_store.run(versions.activate, FLEET, "v3", 10)
+    )
+    assert [version.state for version in await store.read(versions.every, FLEET)].count("champion") == 1
+
+
+async def test_versions_are_listed_newest_first(store: AsyncStore) -> None:
+    for version, trained_us in (("old", 1), ("new", 9), ("middle", 5)):
+        await publish(store, version, trained_us=trained_us)
+    assert [each.version for each in await store.read(versions.every)] == ["new", "middle", "old"]

@@ -1,0 +1,163 @@
+"""Alerts, assets, scores and quarantine: one row each, and what may not happen to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor.errors import InvariantBroken
+from monitor.store import alerts, assets, quarantine, scores
+from monitor.types import AlertState, Partition, Quarantined, Severity
+from tests.contract.steps import FLEET, HOME, INTERVAL_US, change, count, own, rows_of
+
+if TYPE_CHECKING:
+    from monitor.store.engine import AsyncStore
+    from tests.contract.steps import Owner
+
+NEIGHBOUR = Partition("plant.readings", 1)
+
+
+# ---------------------------------------------------------------- alerts
+
+
+async def with_asset(store: AsyncStore) -> Owner:
+    owner = await own(store)
+    await owner.score(8, a=2.0)
+    return owner
+
+
+async def test_an_alert_follows_its_changes_and_keeps_its_transitions(store: AsyncStore) -> None:
+    owner = await with_asset(store)
+    life = [
+        change(12, 12, AlertState.FIRING, n_anomalous=3),
+        change(12, 13, AlertState.FIRING, n_anomalous=4, peak=9.0, severity=Severity.CRITICAL, is_transition=False),
+        change(12, 14, AlertState.RECOVERING, n_anomalous=4, peak=9.0, severity=Severity.CRITICAL),
+        change(12, 15, AlertState.CLOSED, n_anomalous=4, peak=9.0, severity=Severity.CRITICAL),
+    ]
+    ids = [await store.run(alerts.apply, owner.ids["a"], step) for step in life]
+    assert len(set(ids)) == 1
+    [row] = await store.read(rows_of, "alert")
+    assert (row["state"], row["severity"], row["n_anomalous"], row["peak_score"]) == ("closed", "critical", 4, 9.0)
+    assert (row["opened_us"], row["closed_us"]) == (12 * INTERVAL_US, 15 * INTERVAL_US)
+    steps = await store.read(rows_of, "alert_transition", "seq, state, at_us / 600000000 AS cell")
+    assert [tuple(step.values()) for step in steps] == [(1, "firing", 12), (2, "recovering", 14), (3, "closed", 15)]
+
+
+async def test_a_closed_alert_never_changes_again(store: AsyncStore) -> None:
+    owner = await with_asset(store)
+    for state, at in ((AlertState.FIRING, 12), (AlertState.CLOSED, 13)):
+        await store.run(alerts.apply, owner.ids["a"], change(12, at, state))
+    with pytest.raises(InvariantBroken):
+        await store.run(alerts.apply, owner.ids["a"], change(12, 14, AlertState.RECOVERING))
+    with pytest.raises(InvariantBroken):  # the same alert cannot open twice either
+        await store.run(alerts.apply, owner.ids["a"], change(12, 14, AlertState.FIRING))
+
+
+async def test_an_alert_begins_with_firing(store: AsyncStore) -> None:
+    owner = await with_asset(store)
+    with pytest.raises(InvariantBroken, match="not open"):
+        await store.run(alerts.apply, owner.ids["a"], change(12, 12, AlertState.CLOSED))
+
+
+async def test_an_asset_has_one_open_alert(store: AsyncStore) -> None:
+    owner = await with_asset(store)
+    await store.run(alerts.apply, owner.ids["a"], change(12, 12, AlertState.FIRING))
+    with pytest.raises(InvariantBroken):
+        await store.run(alerts.apply, owner.ids["a"], change(13, 13, AlertState.FIRING))
+
+
+async def test_training_leaves_out_the_time_of_alerts(store: AsyncStore) -> None:
+    owner = await with_asset(store)
+    for opened, at, state in ((12, 12, AlertState.FIRING), (12, 15, AlertState.CLOSED), (20, 20, AlertState.FIRING)):
+        await store.run(alerts.apply, owner.ids["a"], change(opened, at, state))
+    (closed_from, closed_to), (open_from, open_to) = (await store.read(alerts.intervals, FLEET))["a"]
+    assert closed_from < 12 * INTERVAL_US
+    assert closed_to == 15 * INTERVAL_US
+    assert open_from < 20 * INTERVAL_US
+    assert open_to > 10**6 * INTERVAL_US
+    assert await store.read(alerts.intervals, "pumps") == {}
+
+
+# ---------------------------------------------------------------- assets and fleets
+
+
+async def test_an_asset_keeps_the_home_it_was_first_seen_in(store: AsyncStore) -> None:
+    first = await store.run(assets.resolve, FLEET, ["a", "b", "a"], HOME)
+    again = await store.run(assets.resolve, FLEET, ["b", "c"], NEIGHBOUR)
+    assert {name: home.partition for name, home in first.items()} == {"a": HOME, "b": HOME}
+    assert {name: home.partition for name, home in again.items()} == {"b": HOME, "c": NEIGHBOUR}
+    assert again["b"].id == first["b"].id
+
+
+async def test_fleets_may_share_asset_names(store: AsyncStore) -> None:
+    one = await store.run(assets.resolve, FLEET, ["a"], HOME)
+    other = await store.run(assets.resolve, "pumps", ["a"], NEIGHBOUR)
+    assert one["a"].id != other["a"].id
+
+
+async def test_partitions_that_meet_the_same_names_at_once_agree(store: AsyncStore, other_store: AsyncStore) -> None:
+    names = [f"a{number}" for number in range(200)]
+    one, other = await asyncio.gather(
+        store.run(assets.resolve, FLEET, names, HOME), other_store.run(assets.resolve, FLEET, names[::-1], NEIGHBOUR)
+    )
+    assert one == other
+    assert len(await store.read(rows_of, "asset")) == 200
+
+
+async def test_more_names_than_one_statement_can_bind(store: AsyncStore) -> None:
+    names = [f"a{number}" for number in range(12_000)]
+    homes = await store.run(assets.resolve, FLEET, names, HOME)
+    assert len({home.id for home in homes.values()}) == len(names)
+
+
+async def test_the_first_to_learn_sensors_wins(store: AsyncStore, other_store: AsyncStore) -> None:
+    await store.run(assets.put_fleet, FLEET)
+    assert await store.read(assets.fleets) == {FLEET: None}
+    learnt = await asyncio.gather(
+        store.run(assets.learn, FLEET, ["power", "pitch"]), other_store.run(assets.learn, FLEET, ["pitch"])
+    )
+    assert learnt[0] == learnt[1]
+    assert await store.read(assets.fleets) == {FLEET: learnt[0]}
+
+
+# ---------------------------------------------------------------- scores and quarantine
+
+
+async def test_old_scores_are_pruned_in_steps(store: AsyncStore) -> None:
+    owner = await own(store)
+    for cell in range(10):
+        await owner.score(cell, a=0.5, b=0.5)
+    assert await store.run(scores.prune, 7 * INTERVAL_US, 4) == 4
+    assert await scores.prune_all(store, 7 * INTERVAL_US) == 10
+    left = await store.read(rows_of, "score", "start_us")
+    assert {row["start_us"] for row in left} == {cell * INTERVAL_US for cell in (7, 8, 9)}
+    assert await store.run(scores.prune, 7 * INTERVAL_US) == 0
+
+
+async def test_the_newest_end_is_the_fleets_own(store: AsyncStore) -> None:
+    assert await store.read(scores.newest_end_us, FLEET) is None
+    owner = await own(store)
+    await owner.score(3, a=0.5, b=0.5)
+    await owner.score(9, b=0.5)
+    assert await store.read(scores.newest_end_us, FLEET) == 13 * INTERVAL_US
+    assert await store.read(scores.newest_end_us, "pumps") is None
+
+
+async def test_anything_a_producer_sends_can_be_kept(store: AsyncStore) -> None:
+    """NUL and lone surrogates are text to JSON and to Python, and poison to a database."""
+    nasty = Quarantined(HOME, 7, "unknown_sensor: \0 \ud800 " + "x" * 9_000, bytes(range(256)) * 9, 0)
+    await store.run(quarantine.insert, [nasty], 55)
+    [row] = await store.read(rows_of, "quarantine")
+    assert row["reason"].startswith("unknown_sensor: ")
+    assert len(row["reason"]) == quarantine.REASON_LENGTH
+    assert bytes(row["sample"]) == nasty.sample[: quarantine.SAMPLE_BYTES]
+
+
+async def test_old_quarantine_is_pruned(store: AsyncStore) -> None:
+    for saved_us in (10, 20, 30):
+        await store.run(quarantine.insert, [Quarantined(HOME, saved_us, "late: x", b"", 0)] * 2, saved_us)
+    assert await store.run(quarantine.prune, 25, 3) == 3
+    assert await store.run(quarantine.prune, 25) == 1
+    assert await store.read(count, ["quarantine"]) == {"quarantine": 2}

@@ -1,0 +1,273 @@
+"""When the database is locked, slow, restarted, or not there: an error that says whether waiting helps."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import sqlite3
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from monitor.errors import ConfigError, InvariantBroken, MonitorError, StoreLocked, StoreUnavailable
+from monitor.store import assets, schema
+from monitor.store.engine import AsyncStore
+from monitor.store.reader import open_reader
+from tests.contract.steps import FLEET, count, own
+from tests.needs import need
+
+if TYPE_CHECKING:
+    from tests.servers import PostgresServer
+
+
+def sleep(connection: Connection, seconds: float) -> None:
+    connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+
+
+# ---------------------------------------------------------------- either
+
+
+async def test_an_error_in_the_middle_leaves_nothing_behind(store: AsyncStore) -> None:
+    def fails(connection: Connection) -> None:
+        assets.put_fleet(connection, FLEET)
+        raise ValueError("ours")
+
+    with pytest.raises(ValueError, match="ours"):
+        await store.run(fails)
+    assert store.n_checked_out == 0
+    assert await store.read(assets.fleets) == {}
+
+
+async def test_a_mistake_in_our_sql_is_a_defect_not_an_outage(store: AsyncStore) -> None:
+    with pytest.raises(MonitorError) as caught:
+        await store.run(lambda connection: connection.execute(text("SELECT nonsense FROM fleet")).all())
+    assert not caught.value.retriable
+
+
+async def test_readers_do_not_wait_for_a_writer(store: AsyncStore) -> None:
+    """Nor does a writer's unfinished work show."""
+    inside, go_on = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def holds_the_lock(connection: Connection) -> None:
+        assets.put_fleet(connection, FLEET)
+        loop.call_soon_threadsafe(inside.set)
+        if connection.dialect.name == "postgresql":
+            sleep(connection, 0.5)
+        else:
+            time.sleep(0.5)
+
+    writer = asyncio.create_task(store.run(holds_the_lock))
+    await inside.wait()
+    began = time.monotonic()
+    assert await store.read(assets.fleets) == {}
+    assert time.monotonic() - began < 0.4
+    await writer
+    go_on.set()
+    assert await store.read(assets.fleets) == {FLEET: None}
+
+
+async def test_closing_waits_for_what_is_under_way(url: str) -> None:
+    store = AsyncStore(url, owner=True)
+    loop = asyncio.get_running_loop()
+    inside = asyncio.Event()
+
+    def slow(connection: Connection) -> None:
+        loop.call_soon_threadsafe(inside.set)
+        if connection.dialect.name == "postgresql":
+            sleep(connection, 0.3)
+        else:
+            time.sleep(0.3)
+        assets.put_fleet(connection, FLEET)
+
+    async with store:
+        writer = asyncio.create_task(store.run(slow))
+        await inside.wait()
+    await writer
+    async with AsyncStore(url) as again:
+        assert await again.read(assets.fleets) == {FLEET: None}
+
+
+# ---------------------------------------------------------------- a SQLite file
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    asyncio.run(schema.upgrade(f"sqlite:///{tmp_path / 'monitor.db'}"))
+    return tmp_path / "monitor.db"
+
+
+async def hold(file: Path, seconds: float) -> None:
+    """Another process's write transaction, for a while."""
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    await asyncio.sleep(seconds)
+    other.execute("COMMIT")
+    other.close()
+
+
+def test_a_save_waits_for_another_writer(file: Path) -> None:
+    async def run() -> None:
+        async with AsyncStore(f"sqlite:///{file}", owner=True) as store:
+            owner = await own(store)
+            held = asyncio.create_task(hold(file, 0.5))
+            await asyncio.sleep(0.05)
+            began = time.monotonic()
+            await owner.score(8, a=0.5)
+            assert time.monotonic() - began > 0.3
+            await held
+
+    asyncio.run(run())
+
+
+def test_a_writer_that_never_ends_is_an_outage_and_the_save_can_be_repeated(file: Path) -> None:
+    async def run() -> None:
+        async with AsyncStore(f"sqlite:///{file}", owner=True, timeout_s=0.1) as store:
+            owner = await own(store)
+            commit = owner.step(owner.rows({"a": 0.5}, 8))
+            held = asyncio.create_task(hold(file, 1.0))
+            await asyncio.sleep(0.05)
+            with pytest.raises(StoreUnavailable, match="locked"):
+                await owner.save(commit)
+            await held
+            assert not (await owner.save(commit)).was_done
+            assert await store.read(count, ["score"]) == {"score": 1}
+
+    asyncio.run(run())
+
+
+def test_a_second_daemon_is_refused_and_told_who_has_the_file(file: Path) -> None:
+    async def run() -> None:
+        url = f"sqlite:///{file}"
+        async with AsyncStore(url, owner=True):
+            with pytest.raises(StoreLocked, match=f"in use by process {os.getpid()}"):
+                async with AsyncStore(url, owner=True):
+                    pass
+            with pytest.raises(StoreLocked):
+                await schema.upgrade(url)
+            async with AsyncStore(url) as command:  # a command may write beside it
+                await command.run(assets.put_fleet, FLEET)
+        async with AsyncStore(url, owner=True):  # and the lock goes with its owner
+            pass
+
+    asyncio.run(run())
+
+
+def test_a_file_that_is_no_database_is_not_an_outage(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("these are my notes, not a database; " * 50)
+
+    async def run() -> None:
+        async with AsyncStore(f"sqlite:///{path}", owner=True):
+            pass
+
+    with pytest.raises(InvariantBroken, match="not a database"):
+        asyncio.run(run())
+    with pytest.raises(InvariantBroken, match="not a database"):
+        open_reader(f"sqlite:///{path}")
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with AsyncStore(f"sqlite:///{tmp_path / 'no' / 'monitor.db'}", owner=True):
+            pass
+
+    with pytest.raises(MonitorError, match=r"no/monitor\.db"):
+        asyncio.run(run())
+
+
+def test_whoever_may_only_read_the_folder_can_still_read() -> None:
+    """A file at rest, in a folder where the journal's index cannot be made."""
+    need(os.geteuid() == 0, "root, to become somebody else")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        url = f"sqlite:///{folder / 'monitor.db'}"
+        asyncio.run(schema.upgrade(url))
+        open_reader(url).close()  # everything is imported before we lose the right to
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.setuid(65534)
+                with open_reader(url) as reader:
+                    status = 0 if reader.fleets() == [] else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# ---------------------------------------------------------------- a PostgreSQL server
+
+
+@pytest.fixture
+async def server_url(postgres: PostgresServer) -> str:
+    url = postgres.url()
+    await schema.upgrade(url)
+    return url
+
+
+async def test_a_restarted_server_is_not_noticed_by_the_next_save(postgres: PostgresServer, server_url: str) -> None:
+    async with AsyncStore(server_url, owner=True) as store:
+        owner = await own(store)
+        await asyncio.gather(*(store.read(sleep, 0.05) for _ in range(4)))  # several connections that will be dead
+        await asyncio.to_thread(postgres.stop, "immediate")
+        await asyncio.to_thread(postgres.start)
+        await owner.score(8, a=0.5)
+        assert await store.read(count, ["score"]) == {"score": 1}
+        assert store.n_checked_out == 0
+
+
+async def test_a_server_that_is_away_is_an_outage_and_the_save_can_be_repeated(
+    postgres: PostgresServer, server_url: str
+) -> None:
+    async with AsyncStore(server_url, owner=True) as store:
+        owner = await own(store)
+        commit = owner.step(owner.rows({"a": 0.5}, 8))
+        await asyncio.to_thread(postgres.stop)
+        try:
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable):
+                    await owner.save(commit)
+            with pytest.raises(StoreUnavailable):
+                async with AsyncStore(server_url):
+                    pass
+        finally:
+            await asyncio.to_thread(postgres.start)
+        assert not (await owner.save(commit)).was_done
+
+
+async def test_a_slow_statement_is_given_up(server_url: str) -> None:
+    async with AsyncStore(server_url, owner=True, timeout_s=0.3) as store:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await store.run(sleep, 20)
+        assert time.monotonic() - began < 5
+        assert store.n_checked_out == 0
+        assert await store.read(assets.fleets) == {}
+
+
+async def test_a_missing_database_is_a_mistake_in_the_configuration(server_url: str) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        async with AsyncStore(server_url + "_not"):
+            pass
+
+
+def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def importing(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "asyncpg":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+    with pytest.raises(ConfigError, match=r"sensor-anomaly-monitor\[postgres\]"):
+        AsyncStore("postgresql://monitor@db/monitor")
+    assert "asyncpg" not in str(sys.exc_info())

@@ -1,0 +1,252 @@
+"""What operators ask, over both databases: the same questions, the same answers."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor.clock import from_us
+from monitor.errors import MonitorError, NotFound
+from monitor.store import assets, daemons, jobs, quarantine, versions
+from monitor.store.engine import AsyncStore
+from monitor.store.reader import Reader, open_reader
+from monitor.types import AlertState, Counters, Partition, Quarantined, Severity
+from tests.contract.steps import FLEET, HOME, INTERVAL_US, LENGTH, NAN, VERSION, change, own
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def at(cell: int) -> datetime:
+    return from_us(cell * INTERVAL_US)
+
+
+def iso(cell: int) -> str:
+    return at(cell).isoformat().replace("+00:00", "Z")
+
+
+@pytest.fixture
+def reader(empty_url: str) -> Iterator[Reader]:
+    """A database with some of everything, open for reading."""
+    asyncio.run(fill(empty_url))
+    with open_reader(empty_url) as opened:
+        yield opened
+
+
+async def fill(url: str) -> None:
+    from monitor.store import schema
+
+    await schema.upgrade(url)
+    async with AsyncStore(url, owner=True) as store:
+        owner = await own(store)
+        await store.run(assets.learn, FLEET, ["power", "pitch"])
+        await store.run(versions.activate, FLEET, VERSION, -(2**62))
+        names = {"R80711": 0.5, "R80712": 0.25, "r80_13": NAN}
+        await owner.score(8, **names)
+        opened = change(13, 13, AlertState.FIRING, asset=0, peak=2.5, severity=Severity.CRITICAL)
+        await owner.save(owner.step(owner.rows(names | {"R80711": 2.5}, 9, alerts=[opened])))
+        first = [change(14, 14, AlertState.FIRING, asset=1), change(14, 15, AlertState.CLOSED, asset=1)]
+        await owner.save(owner.step(owner.rows(names, 11, alerts=first), log_end=200, counters=Counters(records=30)))
+        bad = [
+            Quarantined(HOME, 101, "not_json: Expecting value", b"{'a'", 1_000_000),
+            Quarantined(Partition("other", 3), 7, "late: by 3 h", b"\x81\xa1a", 0),
+        ]
+        await store.run(quarantine.insert, bad, 9_000_000)
+        await store.run(assets.resolve, "pumps", ["R80711", "P1"], Partition("pumps", 0))
+        await store.run(jobs.request, FLEET, "ann", 5_000_000)
+        await store.run(
+            daemons.beat, owner="host:1", pipeline="monitor", started_us=0, now_us=1_000_000, status="lag 0"
+        )
+
+
+# ---------------------------------------------------------------- alerts
+
+
+def test_alerts_are_listed_newest_first(reader: Reader) -> None:
+    second, first = reader.alerts()
+    assert first == {
+        "id": first["id"],
+        "asset": "R80711",
+        "fleet": FLEET,
+        "state": "firing",
+        "severity": "critical",
+        "opened_at": iso(13),
+        "closed_at": None,
+        "peak_score": 2.5,
+        "sensors": [
+            {"name": "power", "share": 0.75, "expected": 1800.0, "actual": 0.0},
+            {"name": "pitch", "share": 0.25, "expected": 2.0, "actual": None},
+        ],
+        "version": VERSION,
+        "acknowledged_by": None,
+        "label": None,
+        "peak_at": iso(13),
+        "updated_at": iso(13),
+        "n_anomalous": 3,
+    }
+    assert (second["asset"], second["state"], second["closed_at"]) == ("R80712", "closed", iso(15))
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        ({"asset": "R80711"}, ["R80711"]),
+        ({"asset": "R807*"}, ["R80712", "R80711"]),
+        ({"asset": "R8071?"}, ["R80712", "R80711"]),
+        ({"asset": "r807*"}, []),
+        ({"asset": "R8071[12]"}, []),
+        ({"asset": "R8_7*"}, []),
+        ({"asset": "R8%"}, []),
+        ({"asset": "' OR 1=1 --"}, []),
+        ({"fleet": "pumps"}, []),
+        ({"fleet": FLEET, "state": "open"}, ["R80711"]),
+        ({"state": "closed"}, ["R80712"]),
+        ({"state": "recovering"}, []),
+        ({"since": at(14)}, ["R80712"]),
+        ({"until": at(14)}, ["R80711"]),
+        ({"since": at(13), "until": at(15)}, ["R80712", "R80711"]),
+        ({"limit": 1}, ["R80712"]),
+        ({"limit": 0}, []),
+    ],
+    ids=str,
+)
+def test_alerts_can_be_picked(reader: Reader, only: dict[str, str], expected: list[str]) -> None:
+    assert [alert["asset"] for alert in reader.alerts(**only)] == expected  # type: ignore[arg-type]
+
+
+def test_one_alert_is_shown_with_its_course(reader: Reader) -> None:
+    newest = reader.alerts(asset="R80712")[0]
+    shown = reader.alert(newest["id"])
+    assert shown.items() >= newest.items()
+    assert [(step["state"], step["at"]) for step in shown["transitions"]] == [("firing", iso(14)), ("closed", iso(15))]
+
+
+def test_an_alert_that_is_not_there_is_not_found(reader: Reader) -> None:
+    with pytest.raises(NotFound, match="alert 999"):
+        reader.alert(999)
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_scores_come_in_order_of_time(reader: Reader) -> None:
+    rows = list(reader.scores("R80711", FLEET))
+    assert rows[1] == {
+        "asset": "R80711",
+        "fleet": FLEET,
+        "start": iso(9),
+        "end": iso(9 + LENGTH),
+        "score": 2.5,
+        "verdict": "anomalous",
+        "version": VERSION,
+        "n_present": LENGTH,
+    }
+    assert [row["start"] for row in rows] == [iso(8), iso(9), iso(11)]
+    unscored = list(reader.scores("r80_13"))
+    assert {(row["score"], row["verdict"], row["version"]) for row in unscored} == {(None, "unscored", None)}
+
+
+@pytest.mark.parametrize(
+    ("only", "cells"),
+    [
+        ({"since": at(13)}, [9, 11]),
+        ({"until": at(13)}, [8]),
+        ({"since": at(13), "until": at(15)}, [9]),
+        ({"since": at(12) + timedelta(microseconds=1), "until": at(13)}, []),
+        ({"since": at(99)}, []),
+        ({"limit": 2}, [9, 11]),
+        ({"limit": 1, "until": at(15)}, [9]),
+        ({"verdict": "anomalous"}, [9]),
+        ({"verdict": "normal", "limit": 1}, [11]),
+    ],
+    ids=str,
+)
+def test_scores_can_be_picked_by_the_end_of_their_window(
+    reader: Reader, only: dict[str, str], cells: list[int]
+) -> None:
+    found = reader.scores("R80711", FLEET, **only)  # type: ignore[arg-type]
+    assert [row["start"] for row in found] == [iso(cell) for cell in cells]
+
+
+def test_an_asset_of_two_fleets_needs_the_fleet(reader: Reader) -> None:
+    with pytest.raises(NotFound, match="fleets pumps, turbines"):
+        list(reader.scores("R80711"))
+    assert list(reader.scores("R80711", "pumps")) == []
+    assert list(reader.scores("nobody")) == []
+
+
+# ---------------------------------------------------------------- the rest
+
+
+def test_quarantine_shows_where_why_and_what(reader: Reader) -> None:
+    late, bad = reader.quarantine()
+    assert bad == {
+        "topic": HOME.topic,
+        "partition": 0,
+        "offset": 101,
+        "reason": "not_json: Expecting value",
+        "sample": "{'a'",
+        "at": "1970-01-01T00:00:01Z",
+    }
+    assert late["sample"] == "\\x81\\xa1a"
+    assert late["at"] == "1970-01-01T00:00:09Z"  # Kafka had no timestamp: when we kept it
+
+
+@pytest.mark.parametrize(
+    ("only", "offsets"),
+    [
+        ({"reason": "not_json"}, [101]),
+        ({"reason": "notXjson"}, []),
+        ({"topic": "other"}, [7]),
+        ({"until": datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)}, [101]),
+        ({"since": datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)}, [7]),
+        ({"limit": 1}, [7]),
+    ],
+    ids=str,
+)
+def test_quarantine_can_be_picked(reader: Reader, only: dict[str, str], offsets: list[int]) -> None:
+    assert [record["offset"] for record in reader.quarantine(**only)] == offsets  # type: ignore[arg-type]
+
+
+def test_models_say_who_decides(reader: Reader) -> None:
+    assert reader.models() == [
+        {
+            "fleet": FLEET,
+            "asset": None,
+            "version": VERSION,
+            "state": "champion",
+            "trained_at": "1970-01-01T00:00:00Z",
+            "metrics": {"loss": 0.5},
+            "decides_after": None,  # since for ever
+            "path": "/checkpoints/v1",
+        }
+    ]
+    assert reader.models(fleet="pumps") == []
+
+
+def test_jobs_fleets_assets_partitions_and_daemons_are_there(reader: Reader) -> None:
+    [job] = reader.jobs(fleet=FLEET)
+    assert (job["state"], job["requested_by"], job["requested_at"]) == ("queued", "ann", "1970-01-01T00:00:05Z")
+    assert reader.jobs(limit=0) == []
+    assert reader.fleets() == [
+        {"fleet": "pumps", "sensors": None, "assets": 2},
+        {"fleet": FLEET, "sensors": ["power", "pitch"], "assets": 3},
+    ]
+    assert [(row["asset"], row["last_start"]) for row in reader.assets(fleet="pumps")] == [
+        ("P1", None),
+        ("R80711", None),
+    ]
+    assert {row["last_start"] for row in reader.assets(fleet=FLEET)} == {iso(11)}
+    [partition] = reader.partitions()
+    assert (partition["next_offset"], partition["log_end"], partition["lag"]) == (130, 200, 70)
+    assert partition["counters"]["records"] == 30
+    [daemon] = reader.daemons()
+    assert (daemon["owner"], daemon["heartbeat_at"]) == ("host:1", "1970-01-01T00:00:01Z")
+
+
+def test_a_reader_cannot_write(reader: Reader) -> None:
+    with pytest.raises(MonitorError, match=r"read.?only"):
+        list(reader.fetch("UPDATE fleet SET sensors = NULL RETURNING name"))
