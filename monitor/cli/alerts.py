@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli import output
+from monitor.cli import output, terminal
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
+from monitor.cli.terminal import Ink, Table, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from rich.console import Console
-    from rich.table import Table
 
 SHOWN = 50
 """Alerts in a table when nobody says how many."""
@@ -48,10 +46,9 @@ def list_alerts(limit: int | None, local: bool, as_json: bool, **only: Any) -> N
         if as_json:
             output.emit_list(found)
         elif found:
-            out = output.console()
-            out.print(_table(found, width=out.width, local=local))
+            terminal.show(_table(found, local=local))
             more = f" The newest {wanted}; --limit 0 shows all." if len(found) == wanted else ""
-            out.print(f"\n{output.zone(local=local)}{more}", style="dim")
+            say(Ink(f"\n{output.zone(local=local)}{more}", "dim"))
         else:
             click.echo(output.nothing("alerts", store, **only))
 
@@ -71,31 +68,28 @@ def show_alert(alert_id: int, local: bool, as_json: bool) -> None:
         opened, last = output.as_datetime(alert["opened_at"]), output.as_datetime(alert["updated_at"])
         around = max((last - opened) / 2, timedelta(hours=1))
         scores = list(store.scores(alert["asset"], alert["fleet"], since=opened - around, until=last + around))
-        _print(output.console(), alert, scores, local=local)
+        _show(alert, scores, local=local)
 
 
-def _table(found: Sequence[Alert], *, width: int, local: bool) -> Table:
-    has_fleets = len({alert["fleet"] for alert in found}) > 1
-    columns = ["id:right", "state", "asset", *(["fleet"] if has_fleets else []), "opened", "lasted:right", "peak:right"]
-    table = output.table(*columns, "sensors:rest")
+def _table(found: Sequence[Alert], *, local: bool) -> Table:
+    where = ["asset", "fleet"] if len({alert["fleet"] for alert in found}) > 1 else ["asset"]
+    table = Table("id:right", "state", *where, "opened", "lasted:right", "peak:right", "sensors:rest")
     for alert in found:
-        is_critical = alert["severity"] == "critical"
-        table.add_row(
+        table.add(
             str(alert["id"]),
             output.state(alert["state"]),
-            output.plain(alert["asset"]),
-            *([output.plain(alert["fleet"])] if has_fleets else []),
+            *(alert[name] for name in where),
             output.moment(alert["opened_at"], local=local),
             lasted(alert),
-            output.plain(output.number(alert["peak_score"], 2), "bold red" if is_critical else ""),
-            output.plain(output.blame(alert["sensors"], most=2 if width < WIDE else 4)),
+            Ink(output.number(alert["peak_score"], 2), "bold red" if alert["severity"] == "critical" else ""),
+            output.blame(alert["sensors"], most=2 if terminal.columns() < WIDE else 4),
         )
     return table
 
 
-def _print(out: Console, alert: Alert, scores: Sequence[Mapping[str, Any]], *, local: bool) -> None:
-    title = output.plain(f"Alert {alert['id']} · {alert['asset']}", "bold")
-    out.print(title.append(f" of {alert['fleet']}  ", "dim").append_text(output.state(alert["state"])))
+def _show(alert: Alert, scores: Sequence[Mapping[str, Any]], *, local: bool) -> None:
+    title = f"Alert {alert['id']} · {alert['asset']}"
+    say(Ink(title, "bold"), Ink(f" of {alert['fleet']}  ", "dim"), output.state(alert["state"]))
     peak_at = output.moment(alert["peak_at"], local=local)
     facts = {
         "opened": output.moment(alert["opened_at"], local=local),
@@ -110,28 +104,26 @@ def _print(out: Console, alert: Alert, scores: Sequence[Mapping[str, Any]], *, l
     }
     for name, value in facts.items():
         if value is not None:
-            out.print(output.plain(f"  {name:<13}", "dim").append(str(value), ""))
+            say(Ink(f"  {name:<13}", "dim"), value)
     if scores:
         from monitor.cli.plot import plot
 
-        out.print()
-        times = [output.as_datetime(score["end"]) for score in scores]
-        for line in plot(output.in_zone(times, local=local), [s["score"] for s in scores], width=out.width, rows=8):
-            out.print(line)
-    out.print()
-    table = output.table("sensor", "share:right", "", "expected:right", "actual:right")
+        say()
+        times = output.in_zone((output.as_datetime(score["end"]) for score in scores), local=local)
+        for line in plot(times, [score["score"] for score in scores], width=terminal.columns(), rows=8):
+            say(*line)
+    say()
+    table = Table("sensor", "share:right", "", "expected:right", "actual:right")
     for sensor in alert["sensors"]:
-        bar = "█" * round(sensor["share"] * 20)
+        bar = Ink("█" * round(sensor["share"] * 20), "red")
         values = (output.number(sensor["expected"]), output.number(sensor["actual"]))
-        table.add_row(
-            output.plain(sensor["name"]), output.percent(sensor["share"]), output.plain(f"{bar:<20}", "red"), *values
-        )
-    out.print(table)
-    out.print("\nCourse", style="dim")
+        table.add(sensor["name"], output.percent(sensor["share"]), bar, *values)
+    terminal.show(table)
+    say(Ink("\nCourse", "dim"))
     for step in alert["transitions"]:
-        line = output.plain(f"  {output.moment(step['at'], local=local)}  ").append_text(output.state(step["state"]))
-        out.print(line.append(f"  peak {output.number(step['peak_score'])}", "dim"))
-    out.print(f"\n{output.zone(local=local)} More: monitor scores show {alert['asset']}", style="dim", markup=False)
+        peak = Ink(f"  peak {output.number(step['peak_score'])}", "dim")
+        say(f"  {output.moment(step['at'], local=local)}  ", output.state(step["state"]), peak)
+    say(Ink(f"\n{output.zone(local=local)} More: monitor scores show {alert['asset']}", "dim"))
 
 
 def lasted(alert: Alert) -> str:

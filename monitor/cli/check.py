@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from monitor.cli.output import console, emit
+from monitor.cli.output import emit
 from monitor.cli.params import config_option, json_option, load_config
+from monitor.cli.terminal import Ink, columns, say, wrapped
 from monitor.config.values import format_duration
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from monitor.config import Config, FleetConfig
     from monitor.types import Finding
 
@@ -39,7 +38,7 @@ def check(offline: bool, as_json: bool) -> None:
         fleets = {fleet.name: describe(fleet) for fleet in config.fleets}
         emit({"config": str(config.path), "fleets": fleets, "findings": [asdict(finding) for finding in findings]})
     else:
-        _print(console(), config, findings)
+        _show(config, findings)
     if any(finding.level == "error" for finding in findings):
         click.get_current_context().exit(1)
 
@@ -56,21 +55,19 @@ def describe(fleet: FleetConfig) -> str:
     )
 
 
-def _print(out: Console, config: Config, findings: list[Finding]) -> None:
-    out.print(f"[green]✓[/] [bold]{config.path}[/] is valid")
+def _show(config: Config, findings: list[Finding]) -> None:
+    say(Ink("✓", "green"), " ", Ink(str(config.path), "bold"), " is valid")
     for fleet in config.fleets:
         sensors = f"{len(fleet.sensors)} sensors" if fleet.sensors else "sensors learnt from the readings"
-        assets, topics = ", ".join(fleet.assets), ", ".join(config.topics_of(fleet))
-        out.print(f"\n[bold]{fleet.name}[/]: assets {assets} on {topics}, {sensors}", markup=True)
-        out.print(f"  {describe(fleet)}", markup=False)
+        where = f"assets {', '.join(fleet.assets)} on {', '.join(config.topics_of(fleet))}, {sensors}"
+        say("\n", Ink(fleet.name, "bold"), f": {where}")
+        say(wrapped(describe(fleet), columns(), "  "))
     if findings:
-        out.print()
+        say()
     for finding in findings:
-        sign, style = SIGNS[finding.level]
-        out.print(f"[{style}]{sign}[/] [bold]{finding.subject}[/]", end=" ")
-        out.print(finding.text, markup=False)
+        sign, look = SIGNS[finding.level]
+        say(Ink(sign, look), " ", Ink(finding.subject, "bold"), f" {finding.text}")
         if finding.fix:
-            out.print(f"  → {finding.fix}", markup=False, style="dim")
-    worst = {finding.level for finding in findings}
-    if findings and "error" not in worst:
-        out.print("\nReady: start it with [bold]monitor run[/].")
+            say(Ink(f"  → {finding.fix}", "dim"))
+    if findings and all(finding.level != "error" for finding in findings):
+        say("\nReady: start it with ", Ink("monitor run", "bold"), ".")

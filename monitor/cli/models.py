@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from monitor.cli import output
+from monitor.cli import output, terminal
 from monitor.cli.params import config_option, json_option, local_option, open_store
+from monitor.cli.terminal import Ink, Table, say
 
 STATES = {"champion": ("★", "bold green"), "candidate": ("◌", "cyan"), "retired": ("○", "dim")}
 
@@ -31,17 +32,11 @@ def list_models(fleet: str | None, local: bool, as_json: bool) -> None:
         if not found:
             click.echo(output.nothing("models", store, fleet=fleet))
             return
-    out = output.console()
-    table = output.table("state", "fleet", "version", "trained", "metrics:rest")
+    table = Table("state", "fleet", "version", "trained", "metrics:rest")
     for row in found:
-        sign, style = STATES.get(row["state"], ("·", ""))
+        sign, look = STATES.get(row["state"], ("·", ""))
         metrics = ", ".join(f"{name}\xa0{output.number(value)}" for name, value in row["metrics"].items())
-        table.add_row(
-            output.plain(f"{sign} {row['state']}", style),
-            output.plain(row["fleet"]),
-            output.plain(row["version"]),
-            output.moment(row["trained_at"], local=local),
-            output.plain(metrics, "dim"),
-        )
-    out.print(table)
-    out.print(f"\n{output.zone(local=local)}", style="dim")
+        trained = output.moment(row["trained_at"], local=local)
+        table.add(Ink(f"{sign} {row['state']}", look), row["fleet"], row["version"], trained, Ink(metrics, "dim"))
+    terminal.show(table)
+    say(Ink(f"\n{output.zone(local=local)}", "dim"))

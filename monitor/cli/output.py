@@ -1,6 +1,6 @@
 """How things are printed: JSON for programs, tables for people, the same words and colours everywhere.
 
-Law: stdout carries the answer and nothing else; rich is imported only when a person is reading.
+Law: stdout carries the answer and nothing else.
 """
 
 from __future__ import annotations
@@ -8,21 +8,16 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from monitor.cli.terminal import Ink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from monitor.store.reader import Reader
-
-PIPE_WIDTH = 120
-"""Columns of a table that no terminal reads."""
 
 STATES = {"pending": ("◌", "cyan"), "firing": ("●", "bold red"), "recovering": ("◐", "yellow"), "closed": ("○", "dim")}
 
@@ -34,9 +29,10 @@ def emit(document: object) -> None:
 
 def emit_list(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print a JSON list, a row on a line, without ever holding all of it."""
+    encode = json.JSONEncoder(ensure_ascii=False, default=_plain, allow_nan=False).encode
     separator = "["
     for row in rows:
-        sys.stdout.write(f"{separator}\n  {json.dumps(row, ensure_ascii=False, default=_plain, allow_nan=False)}")
+        sys.stdout.write(f"{separator}\n  {encode(row)}")
         separator = ","
     sys.stdout.write("\n]\n" if separator == "," else "[]\n")
 
@@ -47,39 +43,10 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def console() -> Console:
-    """Open the terminal; a pipe gets wide lines without colours."""
-    from rich.console import Console
-
-    is_terminal = sys.stdout.isatty()
-    return Console(width=None if is_terminal else PIPE_WIDTH, highlight=False, soft_wrap=False)
-
-
-def table(*columns: str) -> Table:
-    """Make a table from its headings. "peak:right" aligns to the right, "reason:rest" takes the width that is left."""
-    from rich.table import Table
-
-    made = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        heading, _, how = column.partition(":")
-        is_rest = how == "rest"
-        side: Literal["left", "right"] = "right" if how == "right" else "left"
-        made.add_column(heading, justify=side, no_wrap=not is_rest, ratio=1 if is_rest else None, overflow="fold")
-        made.expand = made.expand or is_rest
-    return made
-
-
-def plain(text: str, style: str = "") -> Text:
-    """Show text as it is: brackets in an asset's name are no markup."""
-    from rich.text import Text
-
-    return Text(text, style=style)
-
-
-def state(name: str) -> Text:
+def state(name: str) -> Ink:
     """Show an alert's state, legible without colour too."""
-    sign, style = STATES.get(name, ("·", ""))
-    return plain(f"{sign} {name}", style)
+    sign, look = STATES.get(name, ("·", ""))
+    return Ink(f"{sign} {name}", look)
 
 
 def moment(value: datetime | str | None, *, local: bool = False) -> str:

@@ -1,6 +1,6 @@
 """A series of scores as a picture of characters.
 
-Enters: times, scores (None = unscored) and the room there is. Leaves: lines of rich text.
+Enters: times, scores (None = unscored) and the room there is. Leaves: lines of ink.
 Law: no peak is lost: a column is as high as the highest score of its time. The line at 1.0 is always there.
 """
 
@@ -10,7 +10,7 @@ import math
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.text import Text
+from monitor.cli.terminal import Ink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,9 @@ def height_of(score: float) -> float:
     return max(score, 0.0) if score <= 1 else 1 + 0.5 * math.log(score)
 
 
-def plot(times: Sequence[datetime], scores: Sequence[float | None], *, width: int = 80, rows: int = 10) -> list[Text]:
+def plot(
+    times: Sequence[datetime], scores: Sequence[float | None], *, width: int = 80, rows: int = 10
+) -> list[list[Ink]]:
     """Draw scores over time: normal in green, above the threshold in red, nothing where nothing was scored."""
     n = max(8, width - _LABELS - 3)
     columns = _columns(times, scores, 2 * n)
@@ -40,10 +42,8 @@ def plot(times: Sequence[datetime], scores: Sequence[float | None], *, width: in
     labels = _labels(rows, top, line)
     lines = []
     for row in range(rows):
-        text = Text()
-        text.append(
-            f"{labels.get(row, ''):>{_LABELS}} {'┤' if row in labels else '│'}", "bold" if row == line else "dim"
-        )
+        axis = f"{labels.get(row, ''):>{_LABELS}} {'┤' if row in labels else '│'}"
+        inks = [Ink(axis, "bold" if row == line else "dim")]
         floor = (rows - 1 - row) * 4
         cells = []
         for x in range(0, 2 * n, 2):
@@ -54,12 +54,12 @@ def plot(times: Sequence[datetime], scores: Sequence[float | None], *, width: in
             else:
                 cells.append(("yellow", _THRESHOLD) if row == line else ("", " "))
         for style, run in groupby(cells, key=lambda cell: cell[0]):
-            text.append("".join(character for _, character in run), style)
-        lines.append(text)
-    lines.append(Text(f"{'':{_LABELS}} └{'─' * n}", style="dim"))
+            inks.append(Ink("".join(character for _, character in run), style))
+        lines.append(inks)
+    lines.append([Ink(f"{'':{_LABELS}} └{'─' * n}", "dim")])
     first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in (times[0], times[-1]))
     gap = n - len(first) - len(last)
-    lines.append(Text(f"{'':{_LABELS + 2}}{first}{' ' * gap + last if gap > 0 else ''}", style="dim"))
+    lines.append([Ink(f"{'':{_LABELS + 2}}{first}{' ' * gap + last if gap > 0 else ''}", "dim")])
     return lines
 
 

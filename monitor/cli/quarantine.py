@@ -6,11 +6,14 @@ from typing import Any
 
 import click
 
-from monitor.cli import output
+from monitor.cli import output, terminal
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
+from monitor.cli.terminal import Ink, Table, say
 
 SHOWN = 50
 """Records in a table when nobody says how many."""
+SAMPLE = 60
+"""Characters of each; --json has 1 KiB."""
 
 
 @click.group()
@@ -39,15 +42,11 @@ def list_quarantine(limit: int | None, local: bool, as_json: bool, **only: Any) 
         if not rows:
             click.echo(output.nothing("records in quarantine", store, **only))
             return
-    out = output.console()
-    table = output.table("at", "record", "reason:rest", "begins with:rest")
+    table = Table("at", "record", "reason:rest", "begins with:rest")
     for row in rows:
         position = f"{row['topic']}/{row['partition']} @{row['offset']}"
-        sample = "".join(sign if sign.isprintable() else "·" for sign in row["sample"][:60])
-        reason = output.plain(row["reason"], "yellow")
-        table.add_row(
-            output.moment(row["at"], local=local), output.plain(position), reason, output.plain(sample, "dim")
-        )
-    out.print(table)
+        sample = "".join(sign if sign.isprintable() else "·" for sign in row["sample"][:SAMPLE])
+        table.add(output.moment(row["at"], local=local), position, Ink(row["reason"], "yellow"), Ink(sample, "dim"))
+    terminal.show(table)
     more = f" The newest {wanted}; --limit 0 shows all." if len(rows) == wanted else ""
-    out.print(f"\n{output.zone(local=local)}{more}", style="dim")
+    say(Ink(f"\n{output.zone(local=local)}{more}", "dim"))

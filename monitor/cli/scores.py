@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli import output
+from monitor.cli import output, terminal
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
+from monitor.cli.terminal import Ink, Table, say
 from monitor.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.table import Table
 
 STYLES = {"normal": "green", "anomalous": "bold red", "unscored": "dim"}
 
@@ -47,20 +46,19 @@ def show_scores(asset: str, limit: int, is_plotted: bool, local: bool, as_json: 
         if not rows:
             click.echo(output.nothing("scores", store, asset=asset, **only))
             return
-    out = output.console()
     verdicts = Counter(row["verdict"] for row in rows)
     counts = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.most_common())
-    out.print(output.plain(asset, "bold").append(f"  {len(rows):,} windows: {counts}", ""))
+    say(Ink(asset, "bold"), f"  {len(rows):,} windows: {counts}")
     if is_plotted and any(row["score"] is not None for row in rows):
         from monitor.cli.plot import plot
 
+        say()
         times = output.in_zone((output.as_datetime(row["end"]) for row in rows), local=local)
-        out.print()
-        for line in plot(times, [row["score"] for row in rows], width=out.width):
-            out.print(line)
-    out.print()
-    out.print(_table(rows[-limit:], local=local))
-    out.print(f"\n{output.zone(local=local)} 1.0 is the threshold.", style="dim")
+        for line in plot(times, [row["score"] for row in rows], width=terminal.columns()):
+            say(*line)
+    say()
+    terminal.show(_table(rows[-limit:], local=local))
+    say(Ink(f"\n{output.zone(local=local)} 1.0 is the threshold.", "dim"))
 
 
 def _unknown(asset: str, names: Sequence[str], fleet: str | None) -> str:
@@ -75,14 +73,14 @@ def _unknown(asset: str, names: Sequence[str], fleet: str | None) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]], *, local: bool) -> Table:
-    table = output.table("start", "end", "score:right", "verdict", "version:rest")
+    table = Table("start", "end", "score:right", "verdict", "version:rest")
     for row in reversed(rows):
-        style = STYLES.get(row["verdict"], "")
-        table.add_row(
+        look = STYLES.get(row["verdict"], "")
+        table.add(
             output.moment(row["start"], local=local),
             output.moment(row["end"], local=local),
-            output.plain(output.number(row["score"]), style),
-            output.plain(row["verdict"], style),
-            output.plain(row["version"] or "–"),
+            Ink(output.number(row["score"]), look),
+            Ink(row["verdict"], look),
+            row["version"] or "–",
         )
     return table

@@ -11,7 +11,7 @@ START = datetime(2015, 7, 20, tzinfo=UTC)
 
 def draw(scores: list[float | None], *, width: int = 80, rows: int = 10) -> list[str]:
     times = [START + timedelta(minutes=10 * i) for i in range(len(scores))]
-    return [line.plain for line in plot(times, scores, width=width, rows=rows)]
+    return ["".join(ink.text for ink in line) for line in plot(times, scores, width=width, rows=rows)]
 
 
 def inked(lines: list[str]) -> set[int]:
@@ -42,7 +42,7 @@ def test_what_is_above_the_threshold_is_red_and_nothing_else() -> None:
     times = [START + timedelta(hours=i) for i in range(4)]
 
     def reds(*scores: float) -> int:
-        return sum(span.style == "red" for line in plot(times, scores) for span in line.spans)
+        return sum(ink.look == "red" for line in plot(times, scores) for ink in line)
 
     assert reds(0.9, 0.99, 0.5, 0.4) == 0
     assert reds(0.9, 1.01, 0.5, 0.4) > 0
