@@ -13,6 +13,7 @@ from monitor.errors import ConfigError
 
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)")
 _POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+\w+)?(?P<rest>://.+)")
+_OPTIONS = {"host", "port", "ssl"}
 _PASSWORD = re.compile(r"(://[^:/@]*):[^@]*@")
 
 
@@ -44,6 +45,19 @@ def parse(url: str) -> Address:
             )
         return Address(f"sqlite:///{path}", path)
     if match := _POSTGRESQL.fullmatch(url):
-        return Address(f"postgresql+asyncpg{match['rest']}", None)
+        server, _, options = match["rest"].partition("?")
+        return Address(f"postgresql+asyncpg{server}{_options(options)}", None)
     shown = _PASSWORD.sub(r"\1:***@", url)
     raise ConfigError(f"store.url: cannot use {shown!r}; write sqlite:///monitor.db or postgresql://user@host/database")
+
+
+def _options(options: str) -> str:
+    if not options:
+        return ""
+    # libpq's word for encryption is the one that people know.
+    known = [option.replace("sslmode=", "ssl=", 1) for option in options.split("&")]
+    if unknown := {option.partition("=")[0] for option in known} - _OPTIONS:
+        raise ConfigError(
+            f"store.url: unknown option {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OPTIONS))}"
+        )
+    return f"?{'&'.join(known)}"

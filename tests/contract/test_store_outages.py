@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import os
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -140,6 +141,41 @@ def test_a_writer_that_never_ends_is_an_outage_and_the_save_can_be_repeated(file
             assert await store.read(count, ["score"]) == {"score": 1}
 
     asyncio.run(run())
+
+
+WRITES_UNTIL_KILLED = """
+import asyncio, sys
+from monitor.store.engine import AsyncStore
+from tests.contract.steps import own
+
+async def run():
+    async with AsyncStore(sys.argv[1], owner=True) as store:
+        owner = await own(store)
+        while True:
+            await owner.score(owner.next_offset // 10, **{f"a{n}": 0.5 for n in range(50)})
+            print(owner.next_offset, flush=True)
+
+asyncio.run(run())
+"""
+
+
+def test_what_was_committed_survives_kill_9(file: Path) -> None:
+    url = f"sqlite:///{file}"
+    child = subprocess.Popen([sys.executable, "-c", WRITES_UNTIL_KILLED, url], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    with child.stdout:
+        for _ in range(20):
+            child.stdout.readline()
+        child.kill()
+        told = int(child.stdout.read().split()[-1])
+    child.wait()
+    with open_reader(url) as reader:
+        [partition] = reader.partitions()
+        [integrity] = reader.fetch("PRAGMA integrity_check")
+        [stored] = reader.fetch("SELECT COUNT(*) AS n FROM score")
+    assert integrity == {"integrity_check": "ok"}
+    assert told <= partition["next_offset"] <= told + 10
+    assert stored["n"] == (partition["next_offset"] - 100) // 10 * 50
 
 
 def test_a_second_daemon_is_refused_and_told_who_has_the_file(file: Path) -> None:

@@ -1,0 +1,57 @@
+"""What an operator may do, and what he is told when he may not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor import control
+from monitor.errors import Conflict, NotFound
+from monitor.store import assets, daemons, jobs
+from monitor.store.engine import AsyncStore
+from monitor.testing import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+FLEET = "turbines"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
+    async with AsyncStore(f"sqlite:///{tmp_path / 'monitor.db'}", owner=True) as opened:
+        yield opened
+        assert opened.n_checked_out == 0
+
+
+async def test_a_retraining_is_queued_though_no_daemon_runs(store: AsyncStore) -> None:
+    await store.run(assets.put_fleet, FLEET)
+    requested = await control.request_retraining(store, FakeClock(), FLEET, by="ann")
+    assert (requested.job.state, requested.job.requested_by, requested.n_daemons) == ("queued", "ann", 0)
+    assert await control.job(store, requested.job.id) == requested.job
+
+
+async def test_a_daemon_at_work_is_counted(store: AsyncStore) -> None:
+    clock = FakeClock()
+    await store.run(assets.put_fleet, FLEET)
+    await store.run(daemons.beat, owner="me", pipeline="monitor", started_us=0, now_us=clock.now_us(), status="lag 0")
+    clock.advance(5)
+    assert (await control.request_retraining(store, clock, FLEET, by="ann")).n_daemons == 1
+
+
+async def test_a_second_request_says_that_one_runs(store: AsyncStore) -> None:
+    await store.run(assets.put_fleet, FLEET)
+    await control.request_retraining(store, FakeClock(), FLEET, by="ann")
+    await store.run(jobs.take, "me", 1)
+    with pytest.raises(Conflict, match="is running, 0% done, asked for by ann"):
+        await control.request_retraining(store, FakeClock(), FLEET, by="bob")
+
+
+async def test_an_unknown_fleet_names_those_there_are(store: AsyncStore) -> None:
+    with pytest.raises(NotFound, match="none yet"):
+        await control.request_retraining(store, FakeClock(), FLEET, by="ann")
+    await store.run(assets.put_fleet, "pumps")
+    with pytest.raises(NotFound, match="the database knows pumps"):
+        await control.request_retraining(store, FakeClock(), FLEET, by="ann")
