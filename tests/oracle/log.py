@@ -8,6 +8,7 @@ whole or refused whole.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import json
 import math
 import re
@@ -58,6 +59,7 @@ class Rules:
     max_record_bytes: int = 262_144
     max_skew_us: int = 86_400_000_000
 
+    @functools.cache  # noqa: B019  # a few rules and a few hundred assets per test; asked for every record
     def fleet_of(self, asset: str, topic: str) -> FleetRule | None:
         for fleet in self.fleets:
             if fleet.topics is not None and topic not in fleet.topics:

@@ -84,20 +84,24 @@ class Lane:
     def _windows_of(self, asset: str) -> Iterator[Window]:
         rule, held = self.rule, self.cells[asset]
         assert self.max_cell is not None  # the asset has an accepted reading
+        full = {cell for cell, content in held.items() if None not in content.values}
+        first = {cell: content.first_offset for cell, content in held.items()}
+        last = {cell: content.last_offset for cell, content in held.items()}
         start = self.first_candidate[asset]
         while True:
-            present = [held[cell] for cell in range(start, start + rule.length) if cell in held]
-            is_complete = len(present) == rule.length and all(None not in cell.values for cell in present)
+            cells = range(start, start + rule.length)
+            is_complete = full.issuperset(cells)
             is_closed = self.max_cell - rule.lateness_cells >= start + rule.length
             if not is_complete and not is_closed:
                 return  # and nothing after it: windows leave in order
+            present = cells if is_complete else [cell for cell in cells if cell in held]
             if is_complete or (present and longest_gap(held, start, rule.length) <= rule.max_gap_cells):
                 yield Window(
                     asset,
                     start,
                     len(present),
-                    min(cell.first_offset for cell in present),
-                    max(cell.last_offset for cell in present),
+                    min(map(first.__getitem__, present)),
+                    max(map(last.__getitem__, present)),
                 )
             start += rule.stride
 
