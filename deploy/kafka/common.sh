@@ -10,9 +10,8 @@ die() { # message [exit code]
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$1"; }
 
-value() { # of the option $1
+needs_value() { # the option $1 is followed by its value
   (($# > 1)) || die "$1 wants a value" 2
-  printf '%s' "$2"
 }
 
 cache_dir() { printf '%s' "${MONITOR_CACHE:-$(cd "$here/../.." && pwd)/.cache}"; }

@@ -1,0 +1,95 @@
+"""deploy/ says what the code does: every setting, every exit code, no command or event that is not there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+
+import click
+import pytest
+
+from monitor import errors
+from monitor.cli import COMMANDS, main
+from monitor.config import parse
+from tests.servers import ROOT
+
+DEPLOY = ROOT / "deploy"
+SCRIPTS = ("deploy/demo", "deploy/kafka/start", "deploy/kafka/stop", "tests/run", ".ci/run")
+SOURCED = ("deploy/python.sh", "deploy/kafka/common.sh")
+MINIMAL = {
+    "kafka": {"bootstrap": "localhost:9092", "topics": ["plant.readings"]},
+    "fleet": [{"name": "turbines", "interval": "10m"}],
+}
+
+
+def test_the_annotated_file_shows_the_defaults() -> None:
+    text = (DEPLOY / "monitor.toml").read_text()
+    everything = re.sub(r"^# (?=[a-z_]+ = (?!.*e\.g\.))", "", text, flags=re.MULTILINE)
+    file = tomllib.loads(everything)
+    assert set(file) == {"device", "kafka", "store", "log", "fleet"}
+    assert set(file["fleet"][0]) >= {"window", "lateness", "max_gap", "model", "alerts", "retrain"}
+    assert parse(file) == parse(tomllib.loads(text)) == parse(MINIMAL)
+
+
+def test_every_exit_code_is_explained() -> None:
+    def codes(kind: type[errors.MonitorError]) -> set[int]:
+        return {kind.exit_code}.union(*(codes(child) for child in kind.__subclasses__()))
+
+    explained = {int(code) for code in re.findall(r"^\| (\d+) \|", (DEPLOY / "README.md").read_text(), re.MULTILINE)}
+    assert codes(errors.MonitorError) <= explained
+    never_restarted = re.search(
+        r"^RestartPreventExitStatus=(.*)$", (DEPLOY / "monitor.service").read_text(), re.MULTILINE
+    )
+    assert never_restarted is not None
+    assert set(map(int, never_restarted[1].split())) == codes(errors.MonitorError) - {1}
+
+
+@pytest.mark.parametrize("name", ["README.md", "kafka/README.md", "monitor.toml", "monitor.service", "compose.yaml"])
+def test_every_command_that_is_mentioned_exists(name: str) -> None:
+    context = click.Context(main)
+    for words in re.findall(r"(?:`|exec monitor |bin/)monitor ([a-z][a-z ]*)", (DEPLOY / name).read_text()):
+        first, *rest = words.split()
+        assert first in COMMANDS, f"monitor {words}"
+        command = main.get_command(context, first)
+        if isinstance(command, click.Group):
+            assert rest, f"monitor {first} alone does nothing"
+            assert rest[0] in command.list_commands(context), f"monitor {words}"
+
+
+def test_every_log_event_and_name_that_is_mentioned_exists() -> None:
+    source = "\n".join(path.read_text() for path in (ROOT / "monitor").rglob("*.py"))
+    names = re.findall(r"`([a-z]+(?:_[a-z]+)+)`", (DEPLOY / "README.md").read_text())
+    assert "broker_away" in names
+    unknown = [name for name in names if not re.search(rf"[\"'.]{name}\b|\b{name}:", source)]
+    assert not unknown
+
+
+def test_developers_and_compose_run_the_same_kafka() -> None:
+    version = re.search(r"<kafka.version>(.*)</kafka.version>", (DEPLOY / "kafka" / "pom.xml").read_text())
+    assert version is not None
+    images = re.findall(r"image: apache/kafka:(\S+)", (DEPLOY / "compose.yaml").read_text())
+    assert set(images) == {version[1]}
+
+
+@pytest.mark.parametrize("script", SCRIPTS + SOURCED)
+def test_scripts_are_bash_and_may_be_run(script: str) -> None:
+    path = ROOT / script
+    assert bool(path.stat().st_mode & 0o111) is (script in SCRIPTS)
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+@pytest.mark.parametrize("script", ["deploy/kafka/start", "deploy/kafka/stop", "tests/run"])
+def test_scripts_explain_themselves(script: str) -> None:
+    done = subprocess.run([ROOT / script, "--help"], capture_output=True, text=True, check=True)
+    assert f"{script} " in done.stdout
+    assert "set -euo" not in done.stdout
+
+
+@pytest.mark.parametrize("mistake", [["--port", "0"], ["--port", "http"], ["--nodes", "12"], ["--dirr"], ["--port"]])
+def test_a_mistyped_option_of_kafka_start_is_a_usage_error(mistake: list[str]) -> None:
+    done = subprocess.run(
+        [DEPLOY / "kafka" / "start", *mistake], capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.returncode == 2
+    assert mistake[0] in done.stderr
