@@ -1,0 +1,11 @@
+"""What a configuration, a model or this program is worth: the river over old records, and how fast it flows.
+
+    replay.py      the river over recordings or a Kafka range, into a scratch database
+    recordings.py  files → the part to learn from, the part to replay, and the labels that nobody learns from
+    digest.py      stored results → one word that is equal for equal results
+    publish.py     recordings → the configured topic, as a plant would send them
+    bench.py       speed only: the river against the usual script, each case in its own process
+    usual.py       the usual script: what most people write first
+
+Law: nothing here changes a live table, and no label is seen by anything that learns or scores.
+"""

@@ -1,0 +1,361 @@
+"""`monitor replay`: the same river over old records, and what it found.
+
+    replay_files   recordings: learn from the head of each, replay the rest; or let the registry's versions decide
+    replay_range   what lies in Kafka now, over a stretch of event time, with the versions that decided live
+
+Out: `Replayed`. The law: equal records, configuration and versions give an equal digest, live or replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from monitor.clock import to_us as as_us
+from monitor.errors import BadRecording
+from monitor.evaluation import digest
+from monitor.evaluation.compare import AlertSpan, Compared, compare
+from monitor.evaluation.flow import Audience, Course, flow, needed_cell, scratch
+from monitor.evaluation.recordings import Feed, Split, context, joined, split
+from monitor.evaluation.versions import learn, registered, take_version
+from monitor.store import results
+from monitor.store.reader import open_reader
+from monitor.store.results import FIRST_US, LAST_US
+from monitor.stream.files import read_meta, read_recording
+from monitor.stream.score import DetectorScorer
+from monitor.stream.source.history import KafkaHistory, partitions_of
+from monitor.types import AlertState, Counters, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from monitor.clock import Clock
+    from monitor.config import Config, FleetConfig
+    from monitor.evaluation.flow import ScratchStore
+    from monitor.store.queries import Reader
+    from monitor.store.results import LifeFact
+    from monitor.stream.files import Recording
+    from monitor.types import RecordBatch
+
+ALL_TIME = timedelta(days=36_500)
+"""A file's head is learnt from as a whole."""
+MIN_WINDOWS = 100
+"""What the smallest labelled recordings have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """How much of each file is healthy and may be learnt from. Neither: what `meta.json` beside it says."""
+
+    rows: int | None = None
+    until_us: int | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the operator said how much."""
+        return self.rows is not None or self.until_us is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of a file's columns, where they cannot be told by their names."""
+
+    asset: str | None = None
+    timestamp: str | None = None
+    label: str = "label"
+
+
+@dataclass(frozen=True, slots=True)
+class FileReplayed:
+    """What came of one file."""
+
+    set: str
+    """The file's folder."""
+    name: str
+    version: str
+    train_rows: int
+    fit_s: float
+    compared: Compared
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a replay led to, within its stretch of event time."""
+
+    readings: int = 0
+    windows: int = 0
+    scored: int = 0
+    quarantined: int = 0
+    """Records that could not be used, late ones too."""
+    digest: str = ""
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    """As `monitor alerts list --json` has them, the first one first."""
+    spans: dict[str, list[AlertSpan]] = field(default_factory=dict)
+    """By fleet, when the alerts opened, fired and closed."""
+    files: list[FileReplayed] = field(default_factory=list)
+    wall_s: float = 0.0
+    """The river's time, without learning."""
+
+    def count(self, counters: Counters) -> None:
+        """Add what one run of the river counted."""
+        self.readings += counters.readings
+        self.quarantined += counters.quarantined + counters.late
+
+
+# ---------------------------------------------------------------- files
+
+
+async def replay_files(
+    paths: Sequence[Path],
+    config: Config | None,
+    *,
+    learning: Learning,
+    columns: Columns,
+    version: str | None,
+    into: str | None,
+    speed: float | None,
+    audience: Audience,
+    clock: Clock,
+) -> Replayed:
+    """Replay recordings. With a configuration, and unless told how much to learn from, its registered versions decide;
+    else each file gets a model of its own, learnt from its head, and its rest is replayed.
+    """
+    read = [(path, read_recording(path, asset=columns.asset, timestamp=columns.timestamp, label=columns.label))
+            for path in paths]  # fmt: skip
+    if config is not None and not learning.is_asked:
+        return await _with_registry(
+            [recording for _, recording in read],
+            config,
+            version,
+            into=into,
+            speed=speed,
+            audience=audience,
+            clock=clock,
+        )
+    out = Replayed()
+    begins: dict[str, int] = {}
+    learnt: dict[str, tuple[Path, Split, str, float]] = {}
+    async with scratch(into) as (store, checkpoints):
+        for path, recording in read:
+            own, fleet = own_config(recording, path, config, taken=learnt.keys())
+            parts = _split(path, recording, learning, fleet)
+            scorer = DetectorScorer(own.device)
+            try:
+                started_s = clock.monotonic_s()
+                taught = await asyncio.to_thread(learn, own, fleet, parts, checkpoints, audience.on_progress)
+                fit_s = clock.monotonic_s() - started_s
+                await take_version(store, scorer, taught, fleet.name)
+                feed = Feed(recording.name)
+                feed.add(joined(context(parts.head, fleet.length), parts.rest))
+                begins[fleet.name] = taught.decides_after_us
+                course = Course(
+                    own, feed.batches(block=1 if speed else 256), feed.partitions, n_readings=feed.n_readings
+                )
+                started_s = clock.monotonic_s()
+                out.count(await flow(course, store, scorer, audience, clock, speed=speed))
+                out.wall_s += clock.monotonic_s() - started_s
+            finally:
+                scorer.close()
+            learnt[fleet.name] = (path, parts, taught.version, fit_s)
+        await asyncio.to_thread(_conclude, store, out, begins, LAST_US)
+    for fleet_name, (path, parts, name, fit_s) in learnt.items():
+        out.files.append(_file(path, parts, name, fit_s, out.spans.get(fleet_name, [])))
+    return out
+
+
+def own_config(
+    recording: Recording, path: Path, config: Config | None, *, taken: Any = ()
+) -> tuple[Config, FleetConfig]:
+    """Make a configuration for one recording: a fleet of its own, with the settings of the operator's fleet that takes
+    its first asset, or with the defaults; interval and sensors from the file where nobody says.
+    """
+    from monitor.config import parse
+
+    meta = read_meta(path)
+    base = next((fleet for fleet in config.fleets if fleet.takes(recording.assets[0])), None) if config else None
+    interval_us = base.interval_us if base else int((meta.interval_s or 0) * 1e6) or recording.interval_us
+    if not interval_us:
+        raise BadRecording(f"{path}: no asset has two readings at different times, so there is no interval")
+    name = re.sub(r"[^a-z0-9_-]+", "-", recording.name.lower())[:56].strip("-") or "file"
+    if name in taken:
+        name = next(f"{name}-{n}" for n in range(2, 10_000) if f"{name}-{n}" not in taken)
+    fleet: dict[str, Any] = {
+        "name": name,
+        "interval": timedelta(microseconds=interval_us),
+        "sensors": recording.sensors,
+        "retrain": {"every": "never", "history": ALL_TIME, "min_windows": MIN_WINDOWS},
+    }
+    if base is not None:
+        kept = ("window", "stride", "lateness", "max_gap", "model", "alerts")
+        fleet |= {key: getattr(base, key) for key in kept} | {"sensors": base.sensors or recording.sensors}
+    made = parse(
+        {
+            # No broker is asked: a recording goes by way of memory.
+            "kafka": {"bootstrap": "localhost:9092", "topics": [recording.name], "group": "replay"},
+            "device": config.device if config else "auto",
+            "fleet": [fleet],
+        }
+    )
+    return made, made.fleets[0]
+
+
+def _split(path: Path, recording: Recording, learning: Learning, fleet: FleetConfig) -> Split:
+    rows = learning.rows
+    if not learning.is_asked:
+        rows = read_meta(path).train_rows
+        if rows is None:
+            raise BadRecording(
+                f"{path}: nothing says how much of it is healthy; add --train-rows N or --train-until TIME, or put "
+                f'a meta.json beside it: {{"series": {{"{recording.name}": {{"train_rows": N}}}}}}'
+            )
+    parts = split(recording, rows=rows, until_us=learning.until_us, interval_us=fleet.interval_us)
+    if not len(parts.rest):
+        raise BadRecording(f"{path}: all of its {len(recording)} rows are to be learnt from; nothing is left to replay")
+    return parts
+
+
+def _file(path: Path, parts: Split, version: str, fit_s: float, alerts: list[AlertSpan]) -> FileReplayed:
+    return FileReplayed(
+        set=read_meta(path).set,
+        name=parts.rest.name,
+        version=version,
+        train_rows=len(parts.head),
+        fit_s=round(fit_s, 2),
+        compared=compare(parts.events, alerts),
+    )
+
+
+async def _with_registry(
+    recordings: Sequence[Recording],
+    config: Config,
+    version: str | None,
+    *,
+    into: str | None,
+    speed: float | None,
+    audience: Audience,
+    clock: Clock,
+) -> Replayed:
+    """Let recordings flow through the operator's fleets, as if they had come from their first topic."""
+    feeds: dict[str, Feed] = {}
+    for recording in recordings:
+        fleet = next((each for each in config.fleets if each.takes(recording.assets[0])), None)
+        if fleet is None:
+            globs = ", ".join(name for each in config.fleets for name in each.assets)
+            raise BadRecording(f"{recording.name}: no fleet takes asset {recording.assets[0]} (assets = {globs})")
+        topic = config.topics_of(fleet)[0]
+        parts = split(recording, rows=0, until_us=None, interval_us=fleet.interval_us)
+        feeds.setdefault(topic, Feed(topic)).add(parts.rest)
+    out = Replayed()
+    async with scratch(into) as (store, _):
+        scorer = DetectorScorer(config.device)
+        try:
+            # Homes are the feed's own: in a file no asset has a Kafka partition.
+            await registered(config, store, scorer, version, homes=False)
+            for feed in feeds.values():
+                batches = feed.batches(block=1 if speed else 256)
+                course = Course(config, batches, feed.partitions, n_readings=feed.n_readings)
+                started_s = clock.monotonic_s()
+                out.count(await flow(course, store, scorer, audience, clock, speed=speed))
+                out.wall_s += clock.monotonic_s() - started_s
+        finally:
+            scorer.close()
+        await asyncio.to_thread(_conclude, store, out, {}, LAST_US)
+    return out
+
+
+# ---------------------------------------------------------------- a Kafka range
+
+
+async def replay_range(
+    config: Config,
+    *,
+    topics: Sequence[str],
+    from_us: int,
+    to_us: int,
+    version: str | None,
+    into: str | None,
+    speed: float | None,
+    audience: Audience,
+    clock: Clock,
+) -> Replayed:
+    """Replay what lies in the topics now: windows that end in (from_us, to_us], decided as they were live."""
+    out = Replayed()
+    async with scratch(into) as (store, _):
+        scorer = DetectorScorer(config.device)
+        try:
+            await registered(config, store, scorer, version, homes=True)
+            partitions = await partitions_of(config.kafka, topics)
+            batches = recent(KafkaHistory(config.kafka, topics), config, from_us)
+            course = Course(config, batches, partitions, from_us, to_us)
+            started_s = clock.monotonic_s()
+            out.count(await flow(course, store, scorer, audience, clock, speed=speed))
+            out.wall_s = clock.monotonic_s() - started_s
+        finally:
+            scorer.close()
+        begins = {fleet.name: from_us for fleet in config.fleets}
+        await asyncio.to_thread(_conclude, store, out, begins, to_us)
+    return out
+
+
+async def recent(
+    history: AsyncIterator[RecordBatch] | KafkaHistory, config: Config, from_us: int
+) -> AsyncIterator[RecordBatch]:
+    """Leave out records written too early to hold a reading that matters, without opening them.
+
+    A reading's event time is ahead of its record's Kafka timestamp by `max_skew` at most, or it is quarantined.
+    """
+    skew_us = config.kafka.max_skew // timedelta(microseconds=1)
+    needed_us = min(needed_cell(fleet, from_us) * fleet.interval_us for fleet in config.fleets) - skew_us
+    async for batch in history:
+        # Timestamps are the producers' and need not rise; only a leading run is left out.
+        old = (batch.timestamps_us >= 0) & (batch.timestamps_us < needed_us)
+        first = len(batch) if old.all() else int(old.argmin())
+        if first < len(batch):
+            yield batch.rows(slice(first, None))
+
+
+# ---------------------------------------------------------------- what came of it
+
+
+def _conclude(store: ScratchStore, out: Replayed, begins: dict[str, int], to_us: int) -> None:
+    """Read the results back from the database, as anybody would. `begins`: by fleet, where its stretch begins."""
+    with open_reader(store.address.url) as reader:
+        windows, scored, word = conclusions(reader, begins, to_us)
+        out.windows, out.scored, out.digest = windows, scored, word
+        lives: dict[tuple[str, str, int], list[LifeFact]] = {}
+        for life in results.alert_lives(reader, to_us=to_us):
+            if life.opened_us > begins.get(life.fleet, FIRST_US):
+                lives.setdefault((life.fleet, life.asset, life.opened_us), []).append(life)
+        for (fleet, asset, opened_us), steps in lives.items():
+            closed_us = next((step.at_us for step in steps if step.state == AlertState.CLOSED), None)
+            out.spans.setdefault(fleet, []).append(AlertSpan(asset, opened_us, steps[0].at_us, closed_us))
+        rows = [row for row in reader.alerts() if (row["fleet"], row["asset"], _us(row["opened_at"])) in lives]
+        out.alerts = sorted(rows, key=itemgetter("opened_at", "fleet", "asset"))
+
+
+def conclusions(reader: Reader, begins: dict[str, int], to_us: int) -> tuple[int, int, str]:
+    """Return how many windows there are, how many of them are scored, and the digest."""
+    n_windows = n_scored = 0
+
+    def counted() -> Any:
+        nonlocal n_windows, n_scored
+        for fact in results.windows(reader, to_us=to_us):
+            if fact.end_us > begins.get(fact.fleet, FIRST_US):
+                n_windows += 1
+                n_scored += fact.verdict != Verdict.UNSCORED
+                yield fact
+
+    lives = (
+        life for life in results.alert_lives(reader, to_us=to_us) if life.opened_us > begins.get(life.fleet, FIRST_US)
+    )
+    word = digest.digest(counted(), lives)
+    return n_windows, n_scored, word
+
+
+def _us(moment: str) -> int:
+    return as_us(datetime.fromisoformat(moment))

@@ -1,0 +1,152 @@
+"""Which version decides in a replay: the registry's, as they decided live; one that is named; or one just learnt.
+
+The law: a version is published in the scratch database before it scores, as in the live one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from monitor.errors import CheckpointDamaged, NoChampion, NotFound
+from monitor.models.calibrate import budget_quantile
+from monitor.models.spec import ModelSpec
+from monitor.registry import Registry
+from monitor.store import assets
+from monitor.store.engine import AsyncStore
+from monitor.store.reader import open_reader
+from monitor.stream.files import as_records
+from monitor.stream.score import FOREVER_AGO_US, Activation
+from monitor.training.dataset import History
+from monitor.training.fit import fit
+from monitor.types import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from monitor.config import Config, FleetConfig
+    from monitor.evaluation.recordings import Split
+    from monitor.stream.score import DetectorScorer
+
+WEEK_S = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version and where its checkpoint lies."""
+
+    version: str
+    path: Path
+    decides_after_us: int
+    """It decides windows that end after this."""
+
+
+def learn(
+    config: Config,
+    fleet: FleetConfig,
+    parts: Split,
+    checkpoints: Path,
+    on_progress: Callable[[float | None, str], None],
+) -> Version:
+    """Learn from the head of a recording, by the daemon's own way from records to windows to a detector.
+
+    Raises NotEnoughData, TrainingDiverged.
+    """
+    history = History(config, fleet, fleet.sensors)
+    # A partition per asset, as in the replay: one watermark for all would cut off the assets that lag.
+    for number, one in enumerate(parts.head.per_asset()):
+        for batch in as_records(one, partition=Partition(parts.head.name, number)):
+            history.add(batch)
+    budget = fleet.alerts.budget
+    interval_s = fleet.interval.total_seconds()
+    torch.set_num_threads(1)
+    detector = fit(
+        history.windows(),
+        ModelSpec(
+            architecture=fleet.model.architecture,
+            objective=fleet.model.objective,
+            seed=fleet.model.seed,
+            max_train_s=fleet.model.max_train_s,
+            min_windows=fleet.retrain.min_windows,
+        ),
+        fleet=fleet.name,
+        sensors=history.sensors,
+        interval_s=interval_s,
+        quantile=budget_quantile(budget.count * WEEK_S / budget.per.total_seconds(), interval_s, fleet.stride),
+        device=config.device,
+        on_progress=lambda share, text: on_progress(share, f"learning {parts.head.name}: {text}"),
+    )
+    name = detector.save(checkpoints)
+    newest = int(parts.head.ts_us.max())
+    decided_us = ((newest + fleet.interval_us // 2) // fleet.interval_us + 1) * fleet.interval_us
+    return Version(name, checkpoints / name, decided_us)
+
+
+async def take_version(store: AsyncStore, scorer: DetectorScorer, version: Version, fleet: str) -> None:
+    """Let a version decide the fleet's windows from its boundary on. Raises CheckpointDamaged."""
+    detector = await scorer.load(version.path)
+    if detector.version != version.version:
+        raise CheckpointDamaged(f"{version.path} holds {detector.version}, not {version.version}")
+    registry = Registry(store)
+    card = _card(version.path)
+    await registry.publish(
+        version=version.version,
+        fleet=fleet,
+        path=version.path,
+        trained_us=0,
+        card=card,
+        metrics=card.get("metrics", {}),
+    )
+    held = await registry.activate(fleet, version.version, version.decides_after_us)
+    scorer.activate(fleet, Activation(held.from_window_end_us, version.version, version.path), detector)
+
+
+async def registered(
+    config: Config, store: AsyncStore, scorer: DetectorScorer, version: str | None, *, homes: bool
+) -> None:
+    """Take over from the live database who decides from when, the sensors its fleets have learnt, and (`homes`) where
+    its assets live. `version`: this one decides everything instead.
+
+    Raises NoChampion where a fleet has nothing to decide by, NotFound, CheckpointDamaged.
+    """
+    async with AsyncStore(config.store.url) as live:
+        registry = Registry(live)
+        learnt = await live.read(assets.fleets)
+        for fleet in config.fleets:
+            if sensors := learnt.get(fleet.name):
+                await store.run(assets.learn, fleet.name, sensors)
+            paths = {each.version: each for each in await registry.list(fleet.name)}
+            for active in await registry.activations(fleet.name) if version is None else ():
+                path = Path(paths[active.version].path)
+                await take_version(store, scorer, Version(active.version, path, active.from_window_end_us), fleet.name)
+            if version in paths:
+                path = Path(paths[version].path)
+                await take_version(store, scorer, Version(version, path, FOREVER_AGO_US), fleet.name)
+    if homes:
+        for (fleet_name, partition), names in (await asyncio.to_thread(_homes, config.store.url)).items():
+            await store.run(assets.resolve, fleet_name, names, partition)
+    if not any(scorer.has_champion(fleet.name) for fleet in config.fleets):
+        if version is not None:
+            raise NotFound(f"version {version}; `monitor models list` shows those there are")
+        raise NoChampion(
+            f"{config.store.shown_url} has no version yet; start the daemon, or name files and --train-rows"
+        )
+
+
+def _homes(url: str) -> dict[tuple[str, Partition], list[str]]:
+    """By fleet and partition, the assets that live there."""
+    found: dict[tuple[str, Partition], list[str]] = {}
+    with open_reader(url) as reader:
+        for row in reader.assets():
+            found.setdefault((row["fleet"], Partition(row["topic"], row["partition"])), []).append(row["asset"])
+    return found
+
+
+def _card(path: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((path / "card.json").read_text(encoding="utf-8"))
+    return card
