@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 SHOWN = 50
 """Alerts in a table when nobody says how many."""
 
-WIDE = 100
-"""Columns from which there is room for more than two sensors."""
-
 Alert = dict[str, Any]
 
 
@@ -82,7 +79,7 @@ def _table(found: Sequence[Alert], *, local: bool) -> Table:
             output.moment(alert["opened_at"], local=local),
             lasted(alert),
             Ink(output.number(alert["peak_score"], 2), "bold red" if alert["severity"] == "critical" else ""),
-            output.blame(alert["sensors"], most=2 if terminal.columns() < WIDE else 4),
+            output.blame(alert["sensors"], most=2 if terminal.columns() < terminal.WIDE else 4),
         )
     return table
 
@@ -93,7 +90,7 @@ def _show(alert: Alert, scores: Sequence[Mapping[str, Any]], *, local: bool) -> 
     peak_at = output.moment(alert["peak_at"], local=local)
     facts = {
         "opened": output.moment(alert["opened_at"], local=local),
-        "closed": output.moment(alert["closed_at"], local=local),
+        "closed": alert["closed_at"] and output.moment(alert["closed_at"], local=local),
         "lasted": lasted(alert) + ("" if alert["closed_at"] else " so far"),
         "severity": alert["severity"],
         "peak": f"{output.number(alert['peak_score'])} × the threshold at {peak_at}",

@@ -92,7 +92,11 @@ def nothing(what: str, store: Reader, **only: object) -> str:
     words = {"asset": "of", "fleet": "in fleet", "topic": "of topic", "state": "that are", "reason": "for"}
     times = {"since": "since", "until": "before"}
     said = [f"{words[name]} {value}" for name, value in only.items() if value is not None and name in words]
-    said += [f"{times[name]} {moment(at)}" for name, at in only.items() if isinstance(at, datetime)]
+    said += [
+        f"{times[name]} {moment(at.replace(microsecond=0))} UTC"
+        for name, at in only.items()
+        if isinstance(at, datetime)
+    ]
     return f"No {' '.join([what, *said])}. {at_work(store)}"
 
 

@@ -42,11 +42,15 @@ def list_quarantine(limit: int | None, local: bool, as_json: bool, **only: Any) 
         if not rows:
             click.echo(output.nothing("records in quarantine", store, **only))
             return
-    table = Table("at", "record", "reason:rest", "begins with:rest")
+    is_wide = terminal.columns() >= terminal.WIDE
+    table = Table("at", "record", "reason:rest", *(["begins with:rest"] if is_wide else []))
     for row in rows:
         position = f"{row['topic']}/{row['partition']} @{row['offset']}"
-        sample = "".join(sign if sign.isprintable() else "·" for sign in row["sample"][:SAMPLE])
-        table.add(output.moment(row["at"], local=local), position, Ink(row["reason"], "yellow"), Ink(sample, "dim"))
+        cells: list[str | Ink] = [output.moment(row["at"], local=local), position, Ink(row["reason"], "yellow")]
+        if is_wide:
+            sample = "".join(sign if sign.isprintable() else "·" for sign in row["sample"][:SAMPLE])
+            cells.append(Ink(sample, "dim"))
+        table.add(*cells)
     terminal.show(table)
     more = f" The newest {wanted}; --limit 0 shows all." if len(rows) == wanted else ""
     say(Ink(f"\n{output.zone(local=local)}{more}", "dim"))

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 120
 """Columns of what no terminal shows."""
 GAP = "  "
-NARROW = 16
+NARROW = 12
 """A column that takes what is left is never narrower."""
+WIDE = 100
+"""Columns from which there is room for what is only nice to have."""
 
 
 class Ink(NamedTuple):

@@ -62,7 +62,7 @@ def test_nothing_is_an_empty_list_for_programs_and_a_sentence_for_people(command
 @pytest.mark.usefixtures("filled")
 def test_an_empty_answer_repeats_what_was_asked_and_who_is_at_work(runner: CliRunner) -> None:
     said = show(runner, "alerts list --from 2020-01-01 --asset R80711")
-    assert said.startswith("No alerts of R80711 since 2020-01-01 00:00.")
+    assert said.startswith("No alerts of R80711 since 2020-01-01 00:00 UTC.")
     assert "A daemon last wrote" in said
 
 

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from monitor.cli.terminal import Ink, Table, say
+
+ROWS = [("7", "short", "a"), ("1024", Ink("a rather long reason that must be broken", "yellow"), "日本語")]
+
+
+def lines(width: int, *headings: str) -> list[str]:
+    table = Table(*headings)
+    for row in ROWS:
+        table.add(*row)
+    return list(table.lines(width))
+
+
+def plain(line: str) -> str:
+    return line.replace("\x1b[33m", "").replace("\x1b[2m", "").replace("\x1b[0m", "")
+
+
+def test_columns_are_aligned() -> None:
+    shown = [plain(line) for line in lines(100, "id:right", "reason", "name")]
+    assert shown == [
+        "  id  reason                                    name",
+        "   7  short                                     a",
+        "1024  a rather long reason that must be broken  日本語",
+    ]
+
+
+@pytest.mark.parametrize("width", [30, 34, 40])
+def test_the_column_that_takes_the_rest_is_broken_to_fit(width: int) -> None:
+    shown = [plain(line) for line in lines(width, "id:right", "reason:rest", "name")]
+    assert len(shown) > 3
+    assert all(len(line) + line.count("日本語") * 3 <= width for line in shown)
+    assert " ".join(" ".join(shown[2:]).split()).startswith("1024 a rather")
+
+
+def test_ten_thousand_rows_take_no_time() -> None:
+    import time
+
+    table = Table("id:right", "sensors:rest")
+    for n in range(10_000):
+        table.add(str(n), Ink("power 61 %, pitch 22 %", "red"))
+    before = time.perf_counter()
+    assert len(list(table.lines(80))) == 10_001
+    assert time.perf_counter() - before < 5  # 0.1 s alone
+
+
+def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    say(Ink("x", "bold red"), "y")
+    assert capsys.readouterr().out == "xy\n"

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+    yield
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+    logging.captureWarnings(capture=False)
+
+
+def lines(level: str = "info") -> tuple[io.StringIO, Any]:
+    stream = io.StringIO()
+    logs.configure(level, "json", stream)
+    return stream, lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_our_lines_and_those_of_libraries_are_alike() -> None:
+    _, read = lines()
+    logs.get("daemon").info("partition_claimed", partition="plant/3")
+    logging.getLogger("aiokafka.consumer").warning("Heartbeat failed: %s", "why", extra={"node": 1})
+    ours, theirs = read()
+    assert ours == {
+        "timestamp": ours["timestamp"], "level": "info", "logger": "monitor.daemon", "event": "partition_claimed",
+        "partition": "plant/3",
+    }  # fmt: skip
+    assert (theirs["event"], theirs["level"], theirs["node"]) == ("Heartbeat failed: why", "warning", 1)
+    assert ours["timestamp"].endswith("Z")
+    assert list(ours)[:4] == list(theirs)[:4] == ["timestamp", "level", "logger", "event"]
+
+
+def test_levels_and_chatty_libraries() -> None:
+    _, read = lines("info")
+    logs.get("x").debug("never")
+    logging.getLogger("aiokafka").info("never")
+    logging.getLogger("sqlalchemy.engine").info("never")
+    assert read() == []
+    _, read = lines("debug")
+    logging.getLogger("aiokafka").info("now")
+    assert [line["event"] for line in read()] == ["now"]
+
+
+def test_a_traceback_shows_no_local_variable() -> None:
+    stream, read = lines()
+    password = "hunter2"
+    try:
+        int(password)
+    except ValueError:
+        logs.get("x").exception("failed")
+    [line] = read()
+    assert "ValueError" in line["exception"]
+    logs.configure("info", "console", stream)
+    try:
+        int(password)
+    except ValueError:
+        logs.get("x").exception("failed")
+    assert "Traceback" in stream.getvalue()
+    assert "password =" not in stream.getvalue(), "a local variable"
+    assert "'password'" not in stream.getvalue(), "a local variable"
+
+
+def test_configuring_again_replaces_what_was_there() -> None:
+    first, _ = lines()
+    second, read = lines()
+    logs.get("x").info("once")
+    assert first.getvalue() == ""
+    assert len(read()) == 1
+    assert second.getvalue().count("\n") == 1
