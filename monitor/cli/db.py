@@ -15,8 +15,6 @@ from monitor.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection
-
     from monitor.store.engine import AsyncStore
 
 
@@ -69,7 +67,7 @@ async def _prune(url: str, before_us: int) -> tuple[int, int]:
         return await _until_done(store, scores.prune, before_us), await _until_done(store, quarantine.prune, before_us)
 
 
-async def _until_done(store: AsyncStore, step: Callable[[Connection, int], int], before_us: int) -> int:
+async def _until_done(store: AsyncStore, step: Callable[..., int], before_us: int) -> int:
     """Delete in small transactions, so that a daemon never waits long for its turn."""
     total = 0
     while n := await store.run(step, before_us):
