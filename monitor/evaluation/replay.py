@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,16 @@ from monitor.clock import to_us as as_us
 from monitor.errors import BadRecording
 from monitor.evaluation import digest
 from monitor.evaluation.compare import AlertSpan, Compared, compare
-from monitor.evaluation.flow import Audience, Course, flow, needed_cell, scratch
+from monitor.evaluation.flow import Course, flow, needed_cell, scratch
 from monitor.evaluation.recordings import Feed, Split, context, joined, split
-from monitor.evaluation.versions import learn, registered, take_version
+from monitor.evaluation.versions import has_versions, learn, registered, take_version
 from monitor.store import results
 from monitor.store.reader import open_reader
 from monitor.store.results import FIRST_US, LAST_US
 from monitor.stream.files import read_meta, read_recording
 from monitor.stream.score import DetectorScorer
 from monitor.stream.source.history import KafkaHistory, partitions_of
-from monitor.types import AlertState, Counters, Verdict
+from monitor.types import AlertState, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
-    from monitor.evaluation.flow import ScratchStore
+    from monitor.evaluation.flow import Audience, ScratchStore
     from monitor.store.queries import Reader
     from monitor.store.results import LifeFact
     from monitor.stream.files import Recording
@@ -101,13 +102,25 @@ class Replayed:
     wall_s: float = 0.0
     """The river's time, without learning."""
 
-    def count(self, counters: Counters) -> None:
-        """Add what one run of the river counted."""
-        self.readings += counters.readings
-        self.quarantined += counters.quarantined + counters.late
-
 
 # ---------------------------------------------------------------- files
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to replay, whatever the records."""
+
+    version: str | None = None
+    """This version decides everything; None = those that decided live."""
+    into: str | None = None
+    """URL of a new SQLite file for the results; None = they are forgotten."""
+    speed: float | None = None
+    """Event time against the clock; None = as fast as it goes."""
+
+    @property
+    def block(self) -> int:
+        """Readings in a record: at a pace each comes by itself."""
+        return 256 if self.speed is None else 1
 
 
 async def replay_files(
@@ -116,56 +129,57 @@ async def replay_files(
     *,
     learning: Learning,
     columns: Columns,
-    version: str | None,
-    into: str | None,
-    speed: float | None,
+    manner: Manner,
     audience: Audience,
     clock: Clock,
 ) -> Replayed:
-    """Replay recordings. With a configuration, and unless told how much to learn from, its registered versions decide;
-    else each file gets a model of its own, learnt from its head, and its rest is replayed.
+    """Replay recordings. Where the configuration's database has versions they decide, unless told how much to learn
+    from; else each file gets a model of its own, learnt from its head, and its rest is replayed.
     """
-    read = [(path, read_recording(path, asset=columns.asset, timestamp=columns.timestamp, label=columns.label))
-            for path in paths]  # fmt: skip
-    if config is not None and not learning.is_asked:
-        return await _with_registry(
-            [recording for _, recording in read],
-            config,
-            version,
-            into=into,
-            speed=speed,
-            audience=audience,
-            clock=clock,
-        )
+    read = [
+        (path, read_recording(path, asset=columns.asset, timestamp=columns.timestamp, label=columns.label))
+        for path in paths
+    ]
+    if config is not None and not learning.is_asked and (manner.version or await has_versions(config)):
+        return await _with_registry([recording for _, recording in read], config, manner, audience, clock)
     out = Replayed()
     begins: dict[str, int] = {}
     learnt: dict[str, tuple[Path, Split, str, float]] = {}
-    async with scratch(into) as (store, checkpoints):
+    async with scratch(manner.into) as (store, checkpoints):
         for path, recording in read:
             own, fleet = own_config(recording, path, config, taken=learnt.keys())
             parts = _split(path, recording, learning, fleet)
-            scorer = DetectorScorer(own.device)
-            try:
-                started_s = clock.monotonic_s()
-                taught = await asyncio.to_thread(learn, own, fleet, parts, checkpoints, audience.on_progress)
-                fit_s = clock.monotonic_s() - started_s
-                await take_version(store, scorer, taught, fleet.name)
-                feed = Feed(recording.name)
-                feed.add(joined(context(parts.head, fleet.length), parts.rest))
-                begins[fleet.name] = taught.decides_after_us
-                course = Course(
-                    own, feed.batches(block=1 if speed else 256), feed.partitions, n_readings=feed.n_readings
-                )
-                started_s = clock.monotonic_s()
-                out.count(await flow(course, store, scorer, audience, clock, speed=speed))
-                out.wall_s += clock.monotonic_s() - started_s
-            finally:
-                scorer.close()
+            started_s = clock.monotonic_s()
+            taught = await asyncio.to_thread(learn, own, fleet, parts, checkpoints, audience.on_progress)
+            fit_s = clock.monotonic_s() - started_s
             learnt[fleet.name] = (path, parts, taught.version, fit_s)
+            begins[fleet.name] = taught.decides_after_us
+            feed = Feed(recording.name)
+            feed.add(joined(context(parts.head, fleet.length), parts.rest))
+            course = Course(own, feed.batches(block=manner.block), feed.partitions, n_readings=feed.n_readings)
+            with closing(DetectorScorer(own.device)) as scorer:
+                await take_version(store, scorer, taught, fleet.name)
+                await _run(course, store, scorer, manner, audience, clock, out)
         await asyncio.to_thread(_conclude, store, out, begins, LAST_US)
-    for fleet_name, (path, parts, name, fit_s) in learnt.items():
-        out.files.append(_file(path, parts, name, fit_s, out.spans.get(fleet_name, [])))
+    for name, (path, parts, version, fit_s) in learnt.items():
+        out.files.append(_file(path, parts, version, fit_s, out.spans.get(name, [])))
     return out
+
+
+async def _run(
+    course: Course,
+    store: ScratchStore,
+    scorer: DetectorScorer,
+    manner: Manner,
+    audience: Audience,
+    clock: Clock,
+    out: Replayed,
+) -> None:
+    started_s = clock.monotonic_s()
+    counters = await flow(course, store, scorer, audience, clock, speed=manner.speed)
+    out.wall_s += clock.monotonic_s() - started_s
+    out.readings += counters.readings
+    out.quarantined += counters.quarantined + counters.late
 
 
 def own_config(
@@ -231,16 +245,9 @@ def _file(path: Path, parts: Split, version: str, fit_s: float, alerts: list[Ale
 
 
 async def _with_registry(
-    recordings: Sequence[Recording],
-    config: Config,
-    version: str | None,
-    *,
-    into: str | None,
-    speed: float | None,
-    audience: Audience,
-    clock: Clock,
+    recordings: Sequence[Recording], config: Config, manner: Manner, audience: Audience, clock: Clock
 ) -> Replayed:
-    """Let recordings flow through the operator's fleets, as if they had come from their first topic."""
+    """Let recordings flow through the operator's fleets, as if they had come from the fleets' first topics."""
     feeds: dict[str, Feed] = {}
     for recording in recordings:
         fleet = next((each for each in config.fleets if each.takes(recording.assets[0])), None)
@@ -248,22 +255,16 @@ async def _with_registry(
             globs = ", ".join(name for each in config.fleets for name in each.assets)
             raise BadRecording(f"{recording.name}: no fleet takes asset {recording.assets[0]} (assets = {globs})")
         topic = config.topics_of(fleet)[0]
-        parts = split(recording, rows=0, until_us=None, interval_us=fleet.interval_us)
-        feeds.setdefault(topic, Feed(topic)).add(parts.rest)
+        feeds.setdefault(topic, Feed(topic)).add(replace(recording, label=None))
     out = Replayed()
-    async with scratch(into) as (store, _):
-        scorer = DetectorScorer(config.device)
-        try:
+    async with scratch(manner.into) as (store, _):
+        with closing(DetectorScorer(config.device)) as scorer:
             # Homes are the feed's own: in a file no asset has a Kafka partition.
-            await registered(config, store, scorer, version, homes=False)
+            await registered(config, store, scorer, manner.version, homes=False)
             for feed in feeds.values():
-                batches = feed.batches(block=1 if speed else 256)
+                batches = feed.batches(block=manner.block)
                 course = Course(config, batches, feed.partitions, n_readings=feed.n_readings)
-                started_s = clock.monotonic_s()
-                out.count(await flow(course, store, scorer, audience, clock, speed=speed))
-                out.wall_s += clock.monotonic_s() - started_s
-        finally:
-            scorer.close()
+                await _run(course, store, scorer, manner, audience, clock, out)
         await asyncio.to_thread(_conclude, store, out, {}, LAST_US)
     return out
 
@@ -273,32 +274,29 @@ async def _with_registry(
 
 async def replay_range(
     config: Config,
-    *,
     topics: Sequence[str],
     from_us: int,
     to_us: int,
-    version: str | None,
-    into: str | None,
-    speed: float | None,
+    *,
+    manner: Manner,
     audience: Audience,
     clock: Clock,
 ) -> Replayed:
     """Replay what lies in the topics now: windows that end in (from_us, to_us], decided as they were live."""
+    partitions = await partitions_of(config.kafka, topics)
+    course = Course(config, recent(KafkaHistory(config.kafka, topics), config, from_us), partitions, from_us, to_us)
+    return await replay_course(course, manner=manner, audience=audience, clock=clock)
+
+
+async def replay_course(course: Course, *, manner: Manner, audience: Audience, clock: Clock) -> Replayed:
+    """Replay a log of the configured topics, with what the configured database knows: versions, sensors, homes."""
     out = Replayed()
-    async with scratch(into) as (store, _):
-        scorer = DetectorScorer(config.device)
-        try:
-            await registered(config, store, scorer, version, homes=True)
-            partitions = await partitions_of(config.kafka, topics)
-            batches = recent(KafkaHistory(config.kafka, topics), config, from_us)
-            course = Course(config, batches, partitions, from_us, to_us)
-            started_s = clock.monotonic_s()
-            out.count(await flow(course, store, scorer, audience, clock, speed=speed))
-            out.wall_s = clock.monotonic_s() - started_s
-        finally:
-            scorer.close()
-        begins = {fleet.name: from_us for fleet in config.fleets}
-        await asyncio.to_thread(_conclude, store, out, begins, to_us)
+    async with scratch(manner.into) as (store, _):
+        with closing(DetectorScorer(course.config.device)) as scorer:
+            await registered(course.config, store, scorer, manner.version, homes=True)
+            await _run(course, store, scorer, manner, audience, clock, out)
+        begins = {fleet.name: course.from_us for fleet in course.config.fleets}
+        await asyncio.to_thread(_conclude, store, out, begins, course.to_us)
     return out
 
 

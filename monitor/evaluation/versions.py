@@ -106,6 +106,15 @@ async def take_version(store: AsyncStore, scorer: DetectorScorer, version: Versi
     scorer.activate(fleet, Activation(held.from_window_end_us, version.version, version.path), detector)
 
 
+async def has_versions(config: Config) -> bool:
+    """Whether the configured database is there and has an active version of any fleet."""
+    try:
+        async with AsyncStore(config.store.url) as live:
+            return any([await Registry(live).activations(fleet.name) for fleet in config.fleets])
+    except NotFound:
+        return False
+
+
 async def registered(
     config: Config, store: AsyncStore, scorer: DetectorScorer, version: str | None, *, homes: bool
 ) -> None:

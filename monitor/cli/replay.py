@@ -1,0 +1,231 @@
+"""`monitor replay`: the same river over old records."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from monitor.cli import output, terminal
+from monitor.cli.params import TIME, config_option, config_path, json_option, load_config, range_options
+from monitor.cli.progress import progress
+from monitor.cli.terminal import Ink, Table, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from monitor.config import Config
+    from monitor.evaluation.compare import Compared
+    from monitor.evaluation.replay import Columns, Replayed
+    from monitor.types import AlertChange
+
+
+class Speed(click.ParamType[float]):
+    """How many times as fast as it happened: 60x."""
+
+    name = "speed"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read one."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*x?", str(value).strip())
+        if match is None or float(match[1]) == 0:
+            self.fail(f'"{value}" is no speed; write 60x for sixty times as fast as it happened', param, ctx)
+        return float(match[1])
+
+
+@click.command()
+@config_option
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@range_options("windows that end")
+@click.option("--topic", "topics", multiple=True, help="Only this topic; may be repeated [default: all of [kafka]].")
+@click.option("--version", help="Let this version decide, instead of those that decided live.")
+@click.option("--train-rows", type=click.IntRange(1), help="Learn from the first N rows of each file, replay the rest.")
+@click.option("--train-until", type=TIME, metavar="TIME", help="Learn from each file up to here, replay the rest.")
+@click.option("--speed", type=Speed(), metavar="60x", help="Event time against real time [default: full speed].")
+@click.option("--publish", "is_publishing", is_flag=True, help="Send the files to the topic instead, for the daemon.")
+@click.option("--as", "form", type=click.Choice(["json", "block"]), default="json", show_default=True,
+              help="How: a JSON reading each, or MessagePack blocks.")  # fmt: skip
+@click.option("--into", metavar="URL", help="Keep the results: sqlite:///replay.db (a new file).")
+@click.option("--asset-column", help="The column that names the asset.")
+@click.option("--time-column", help="The column of times.")
+@click.option("--label-column", default="label", show_default=True, help="The column of labels; never learnt from.")
+@json_option
+def replay(
+    files: tuple[Path, ...],
+    since: datetime | None,
+    until: datetime | None,
+    topics: tuple[str, ...],
+    version: str | None,
+    train_rows: int | None,
+    train_until: datetime | None,
+    speed: float | None,
+    is_publishing: bool,
+    form: str,
+    into: str | None,
+    asset_column: str | None,
+    time_column: str | None,
+    label_column: str,
+    as_json: bool,
+) -> None:
+    """Run old records through the river: FILES (CSV, CSV.gz, Parquet), or what lies in Kafka.
+
+    Live tables are never touched: results go to a database of their own. A range of Kafka is decided by the versions
+    that decided live. Where the database has no version, a file gets a model of its own, learnt from its head
+    (--train-rows, --train-until, or train_rows in a meta.json beside it).
+    """
+    if train_rows is not None and train_until is not None:
+        raise click.UsageError("--train-rows and --train-until say the same thing; use one.")
+    if files and (since or until):
+        raise click.UsageError("--from and --to are for Kafka; files are replayed whole (see --train-until).")
+    if not files and (train_rows or train_until or is_publishing):
+        raise click.UsageError("--train-rows, --train-until and --publish are for FILES; name some.")
+    import asyncio
+
+    from monitor import logs
+    from monitor.clock import SystemClock, to_us
+    from monitor.evaluation.flow import Audience
+    from monitor.evaluation.replay import Columns, Learning, Manner, replay_files, replay_range
+    from monitor.store.results import FIRST_US, LAST_US
+
+    columns = Columns(asset_column, time_column, label_column)
+    if is_publishing:
+        _publish(files, load_config(), topics, columns, as_blocks=form == "block", speed=speed, as_json=as_json)
+        return
+    learning = Learning(train_rows, to_us(train_until) if train_until else None)
+    manner = Manner(version, into, speed)
+    config = load_config() if not files or _has_config() else None
+    logs.configure("warning")
+    with progress("replay") as show:
+        audience = Audience(show) if as_json else Audience(show, _tell)
+        if files or config is None:
+            work = replay_files(
+                files, config, learning=learning, columns=columns, manner=manner, audience=audience, clock=SystemClock()
+            )
+        else:
+            stretch = (to_us(since) if since else FIRST_US, to_us(until) if until else LAST_US)
+            wanted = topics or config.kafka.topics
+            work = replay_range(config, wanted, *stretch, manner=manner, audience=audience, clock=SystemClock())
+        found = asyncio.run(work)
+    if as_json:
+        output.emit(_document(found))
+    else:
+        _report(found, into)
+
+
+def _has_config() -> bool:
+    """Whether there is a configuration to read: files need none."""
+    from monitor.config import DEFAULT_FILE, ENV_FILE
+
+    return config_path() is not None or ENV_FILE in os.environ or Path(DEFAULT_FILE).exists()
+
+
+def _publish(
+    files: Sequence[Path],
+    config: Config,
+    topics: Sequence[str],
+    columns: Columns,
+    *,
+    as_blocks: bool,
+    speed: float | None,
+    as_json: bool,
+) -> None:
+    import asyncio
+
+    from monitor.clock import SystemClock, from_us
+    from monitor.evaluation import publish
+    from monitor.stream.files import read_recording
+
+    topic = topics[0] if topics else config.kafka.topics[0]
+    recordings = [
+        read_recording(file, asset=columns.asset, timestamp=columns.timestamp, label=columns.label) for file in files
+    ]
+    n_readings = sum(map(len, recordings))
+    last_us = max(int(one.ts_us.max()) for one in recordings)
+    first_us = min(int(one.ts_us.min()) for one in recordings)
+    with progress(f"publish to {topic}") as show:
+        n = asyncio.run(
+            publish.publish(
+                config.kafka,
+                topic,
+                publish.as_messages(recordings, as_blocks=as_blocks),
+                speed=speed,
+                clock=SystemClock(),
+                on_sent=lambda n, ts_us: show(
+                    (ts_us - first_us) / max(1, last_us - first_us), f"{n:,} records, {from_us(ts_us):%Y-%m-%d %H:%M}"
+                ),
+            )
+        )
+    if as_json:
+        output.emit({"topic": topic, "records": n, "readings": n_readings})
+    else:
+        click.echo(f"{n:,} records with {n_readings:,} readings are in {topic}.")
+
+
+# ---------------------------------------------------------------- words
+
+
+def _tell(change: AlertChange, asset: str) -> None:
+    from monitor.clock import from_us
+
+    blame = output.blame([{"name": each.name, "share": each.share} for each in change.blame])
+    peak = f"peak {change.peak_score:.2f}"
+    when = output.moment(from_us(change.at_us))
+    say(f"{when:<20}", output.state(f"{change.state:<11}"), f" {asset:<16} {peak:<11} ", Ink(blame, "dim"))
+
+
+def _document(found: Replayed) -> dict[str, Any]:
+    from monitor.evaluation.compare import together
+
+    labels = together([file.compared for file in found.files])
+    return {
+        "readings": found.readings,
+        "windows": found.windows,
+        "scored": found.scored,
+        "alerts": len(found.alerts),
+        "quarantined": found.quarantined,
+        "digest": found.digest,
+        "labels": asdict(labels) if labels.events is not None else None,
+        "files": [asdict(file) for file in found.files],
+        "alert_list": found.alerts,
+        "readings_per_s": round(found.readings / found.wall_s) if found.wall_s else None,
+    }
+
+
+def _report(found: Replayed, into: str | None) -> None:
+    from monitor.evaluation.compare import together
+
+    if found.files:
+        say()
+        terminal.show(_files(found))
+    say()
+    rate = f" ({found.readings / found.wall_s:,.0f} a second)" if found.wall_s else ""
+    say(f"{found.readings:,} readings{rate}, {found.windows:,} windows, {found.scored:,} of them scored")
+    labels = together([file.compared for file in found.files])
+    inside = f"; {_labels(labels)}" if labels.events is not None else ""
+    say(f"{len(found.alerts):,} alerts, {found.quarantined:,} records in quarantine{inside}")
+    say(Ink(f"digest {found.digest}", "dim"))
+    if into:
+        say(Ink(f"kept in {into}; look with MONITOR_STORE__URL={into} monitor alerts list", "dim"))
+
+
+def _labels(compared: Compared) -> str:
+    return f"{compared.found} of {compared.events} labelled events found, {compared.outside} alerts outside them"
+
+
+def _files(found: Replayed) -> Table:
+    has_labels = any(file.compared.events is not None for file in found.files)
+    headings = ["set", "file", "version", "learnt from:right", "alerts:right"]
+    table = Table(*headings, *(["events found:right", "outside:right", "delay:right"] if has_labels else []))
+    for file in found.files:
+        compared = file.compared
+        row: list[str | Ink] = [file.set, file.name, file.version, f"{file.train_rows:,} rows", str(compared.alerts)]
+        if has_labels:
+            delay = "–" if compared.delay_s is None else f"{compared.delay_s:,.0f} s"
+            row += [f"{compared.found} of {compared.events}", str(compared.outside), delay]
+        table.add(*row)
+    return table
