@@ -46,9 +46,7 @@ class Main(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """Name the subcommands."""
-        from importlib.util import find_spec  # TODO: until all commands are there
-
-        return [name for name in COMMANDS if find_spec(f"monitor.cli.{name}")]
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
         """Load one subcommand."""
