@@ -15,7 +15,8 @@ find_python() { # prints the first interpreter that is new enough
       return
     fi
   done
-  die "monitor needs Python 3.11 or newer, and there is none on the PATH (python3 is $(python3 --version 2>&1 || true))." \
+  if uv python find '>=3.11' 2>/dev/null; then return; fi
+  die "monitor needs Python 3.11 or newer, and there is none on the PATH (python3: $(python3 --version 2>/dev/null || echo missing))." \
     "  Debian, Ubuntu:  apt-get install python3 python3-venv      (Debian 12, Ubuntu 24.04 or newer)" \
     "  Fedora:          dnf install python3.12" \
     "  macOS:           brew install python@3.12" \

