@@ -15,7 +15,7 @@ from monitor.config import parse
 from tests.servers import ROOT
 
 DEPLOY = ROOT / "deploy"
-SCRIPTS = ("deploy/demo", "deploy/kafka/start", "deploy/kafka/stop", "tests/run", ".ci/run")
+SCRIPTS = ("deploy/demo", "deploy/monitor.sh", "deploy/kafka/start", "deploy/kafka/stop", "tests/run", ".ci/run")
 SOURCED = ("deploy/python.sh", "deploy/kafka/common.sh")
 MINIMAL = {
     "kafka": {"bootstrap": "localhost:9092", "topics": ["plant.readings"]},
