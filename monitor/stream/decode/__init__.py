@@ -2,10 +2,13 @@
 
     decoder.py    a batch → `Decoded`: splits, tries the fast shapes, sends the rest the long way, joins
     document.py   the definition: any record → asset, times, values, or the reason why not
+    payload.py    bytes → one object of JSON or MessagePack, within limits
     readings.py   fast: single readings, wide or flat
     blocks.py     fast: raw float32 blocks
+    columns.py    what the ways of decoding hand to each other
     schema.py     fleets, assets, and which fleet an asset belongs to
     times.py      event times → microseconds
+    words.py      how a bad value is shown in a reason
     encode.py     the other direction: readings → records
 
 Enters a `RecordBatch`, leave `Readings` per fleet and `Quarantined` records. The law: no bytes raise an exception,

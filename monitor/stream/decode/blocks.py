@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 
 from monitor.stream.decode.columns import Piece, Task, cells_of, drop_empty_rows
-from monitor.stream.decode.document import ASSET_FIELDS, UNREADABLE
+from monitor.stream.decode.document import ASSET_FIELDS
+from monitor.stream.decode.payload import UNREADABLE
 from monitor.stream.decode.readings import decode_each, first_given
 from monitor.stream.decode.times import MAX_US, column_us
 

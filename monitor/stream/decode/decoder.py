@@ -25,7 +25,7 @@ from monitor.stream.decode.document import Document, Form
 from monitor.stream.decode.readings import ReadingShape, tokens_only
 from monitor.stream.decode.schema import AssetIndex, FleetSchema, Router, Token
 from monitor.stream.decode.times import MAX_US, iso
-from monitor.stream.decode.words import bounded
+from monitor.stream.decode.words import bounded, duration
 from monitor.types import Quarantined, Readings
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Format = Literal["auto", "json", "msgpack"]
 
 _MAX_SAMPLE = 1_024
+_CHUNK = 2_048
+"""Records that are decoded together: as many as stay in the processor's cache until they are columns."""
 _FEW = 4
 """Records that are not worth another shape's try."""
 _NO_LIMIT = np.iinfo(np.int64).max
@@ -192,7 +194,11 @@ class Decoder:
                 continue
             fleets = np.array(self._guess_fleets(work, at, is_msgpack=is_msgpack), np.int64)
             groups += [_Group(number, is_msgpack, at[fleets == number]) for number in np.unique(fleets).tolist()]
-        return groups
+        return [
+            _Group(group.fleet, group.is_msgpack, group.at[first : first + _CHUNK])
+            for group in groups
+            for first in range(0, len(group.at), _CHUNK)
+        ]
 
     def _guess_fleets(self, work: _Work, at: Int64, *, is_msgpack: bool) -> list[int]:
         """Number of the fleet per record, -1 = unknown. A wrong guess costs time, never correctness."""
@@ -255,7 +261,7 @@ class Decoder:
         if len(ts_us) and (last := int(ts_us.max())) > work.latest_us[at]:
             written = int(work.batch.timestamps_us[at])
             msg = (
-                f"future: the event time {iso(last)} is {_duration(last - written)} after {iso(min(written, MAX_US))}, "
+                f"future: the event time {iso(last)} is {duration(last - written)} after {iso(min(written, MAX_US))}, "
                 "when Kafka got the record; check the producer's clock and unit of time, or raise kafka.max_skew"
             )
             raise DecodeError(msg)
@@ -301,15 +307,18 @@ class Decoder:
         place = [_per_reading(piece.at, piece) for piece in pieces]
         if len(pieces) == 1:
             return Readings(fleet.name, asset[0], pieces[0].cell, batch.offsets[place[0]], pieces[0].values)
-        all_places = np.concatenate(place)
-        order = np.argsort(all_places, kind="stable")
-        return Readings(
+        offset = batch.offsets[np.concatenate(place)]
+        readings = Readings(
             fleet.name,
-            np.concatenate(asset)[order],
-            np.concatenate([piece.cell for piece in pieces])[order],
-            batch.offsets[all_places[order]],
-            np.concatenate([piece.values for piece in pieces])[order],
+            np.concatenate(asset),
+            np.concatenate([piece.cell for piece in pieces]),
+            offset,
+            np.concatenate([piece.values for piece in pieces]),
         )
+        if (np.diff(offset) >= 0).all():
+            return readings
+        order = np.argsort(offset, kind="stable")
+        return Readings(fleet.name, readings.asset[order], readings.cell[order], offset[order], readings.values[order])
 
 
 def _per_reading(of_record: Any, piece: Piece) -> Any:
@@ -347,11 +356,3 @@ class _Shapes:
         for shape in self._msgpack if is_msgpack else self._json:
             if isinstance(shape, ReadingShape) and shape.form is document.form:
                 shape.learn(document, sensors)
-
-
-def _duration(us: int) -> str:
-    """Roughly, in the largest unit that fits."""
-    for unit, size in (("years", 31_557_600_000_000), ("days", 86_400_000_000), ("hours", 3_600_000_000)):
-        if us >= 2 * size:
-            return f"{us / size:.0f} {unit}"
-    return f"{us / 1e6:.0f} s"

@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 
 from monitor.stream.decode.columns import Piece, Task, cells_of
-from monitor.stream.decode.document import ASSET_FIELDS, MAX_FIELDS, RESERVED, TIME_FIELDS, UNREADABLE, Document, Form
+from monitor.stream.decode.document import ASSET_FIELDS, RESERVED, TIME_FIELDS, Document, Form
+from monitor.stream.decode.payload import MAX_FIELDS, UNREADABLE
 from monitor.stream.decode.times import column_us
 
 if TYPE_CHECKING:

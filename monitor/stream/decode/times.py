@@ -130,7 +130,7 @@ def _in_range(us: Int64, ok: Bool) -> tuple[Int64, Bool]:
 
 def _float_column(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[Int64, Bool]:
     size = np.abs(values)
-    ok = size < 1e20  # beyond: NaN, infinity, or far outside the years 1 to 9999 in any unit
+    ok = size < 1e21  # beyond: NaN, infinity, or far outside the years 1 to 9999 in any unit
     if ok.all() and size.max(initial=0) < _SECONDS_BELOW:
         return np.rint(values * 1e6).astype(np.int64), ok
     values = np.where(ok, values, 0.0)

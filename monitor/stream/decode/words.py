@@ -44,3 +44,11 @@ def some_of(names: tuple[str, ...], limit: int = 8) -> str:
 def bounded(reason: str) -> str:
     """A reason cut to what a row of the quarantine holds."""
     return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
+
+
+def duration(us: int) -> str:
+    """A time span, roughly, in the largest unit that fits."""
+    for unit, size in (("years", 31_557_600_000_000), ("days", 86_400_000_000), ("hours", 3_600_000_000)):
+        if us >= 2 * size:
+            return f"{us / size:.0f} {unit}"
+    return f"{us / 1e6:.0f} s"

@@ -54,7 +54,7 @@ _GOOD_TIMES = [0, 1, 77, 1.5, 1_700_000_000_123, 1_700_000_000_123_456, "2015-07
 _TIMES = [
     *_GOOD_TIMES, -(10**6), 1.7e12, 1_700_000_000_123_456_789, 10**30, -(2**63), -1e18, 1e300, _NAN, None, True, [1, 2],
     {}, "2015-07-27T10:30:00", "2015-07-27 10:30:00.25+02:00", "2015-07-27T25:30:00Z", "2015-02-29T10:30:00Z",
-    "2015-07-27", "yesterday", "",
+    "2015-07-27", "9999-12-31T23:59:59Z", "yesterday", "",
 ]  # fmt: skip
 _GOOD_VALUES = [0, 1, -7, 0.5, 3.25, -1e-3, 12345.678, 0.1, 2**53 + 1, 1e-320, 3.4028234e38, None]
 _VALUES = [
@@ -69,7 +69,13 @@ _BESIDE = {
     "tags": [["a", 1], [], [[1]], {"a": None}, {"a": {"b": 1}}, [None] * 2001],
     'a"b': ["x", 1],
     "été": ["x", None],
-    "meta": [{str(i): i for i in range(2000)}, {"deep": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}, {"shallow": [1]}],
+    "meta": [
+        {str(i): i for i in range(2000)},
+        {"deep": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]},
+        {"shallow": [1]},
+        {"a": 1},
+        {"a": 1},
+    ],
 }
 
 
@@ -83,6 +89,8 @@ def _payload(rng: random.Random) -> dict[str, Any]:
             payload[name] = rng.choice(_BESIDE[name])
     if rng.random() < 0.6:
         payload[rng.choice(["asset", "asset_id"])] = rng.choice(["R1", "S1"] if is_good else _ASSETS)
+    if rng.random() < 0.1:
+        payload[rng.choice(["asset", "asset_id"])] = rng.choice(["R2", None])
     form = rng.choice(["wide", "wide", "wide", "flat", "flat", "columns", "start"])
     n = rng.randint(0, 4)
     if form in ("columns", "start"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,3 +131,16 @@ def test_the_mix_reaches_the_fast_ways():
     assert not sent_the_long_way
     assert decoded.readings[0].values[:, 0].tolist() == [1.0] * 3
     assert len(SENSORS) == decoded.readings[0].values.shape[1]
+
+
+@pytest.mark.parametrize("write", [json.dumps, msgspec.msgpack.encode], ids=["json", "msgpack"])
+def test_the_limit_of_fields_holds_for_what_stands_beside_the_sensors(write):
+    def value(meta):
+        written = write({"ts": 1, "asset": "R1", "sensors": {"power": 1.0}, "meta": meta})
+        return written.encode() if isinstance(written, str) else written
+
+    decoder = Decoder(one_fleet())
+    assert decoder.decode(batch_of([value({"a": 1})] * 8)).n_accepted == 8  # learnt: "meta" is an object
+    decoded = decoder.decode(batch_of([value({"a": 1}), value({str(i): i for i in range(2000)})] * 4))
+    assert [q.reason.split(":")[0] for q in decoded.quarantined] == ["too_large"] * 4
+    assert decoded.n_accepted == 4
