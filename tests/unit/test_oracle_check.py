@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +22,29 @@ from tests.oracle.log import FleetRule, Rules
 from tests.oracle.windows import judge
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.oracle.log import RawRecord
 
 S = 1_000_000
 PARTITIONS = [("plant", 0), ("plant", 1)]
 
 
-def sound_database(path: Path) -> tuple[dict[tuple[str, int], list[RawRecord]], Rules]:
+Logs = dict[tuple[str, int], list["RawRecord"]]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Logs, Rules]:
+    path = tmp_path_factory.mktemp("oracle") / "m.db"
+    return path, *write_sound_database(path)
+
+
+@pytest.fixture
+def sound(tmp_path: Path, original: tuple[Path, Logs, Rules]) -> tuple[Path, Logs, Rules]:
+    """A copy to break."""
+    path, logs, rules = original
+    return Path(shutil.copy(path, tmp_path / "m.db")), logs, rules
+
+
+def write_sound_database(path: Path) -> tuple[Logs, Rules]:
     """Write what a faultless engine would have stored, into the real schema; return the logs."""
     rng = Random(11)
     rule = FleetRule("turbines", ("power", "wind"), 60 * S, length=4, lateness_cells=3, max_gap_cells=1, assets=("R*",))
@@ -36,7 +52,7 @@ def sound_database(path: Path) -> tuple[dict[tuple[str, int], list[RawRecord]], 
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")
     metadata.create_all(engine)
     engine.dispose()
-    logs: dict[tuple[str, int], list[RawRecord]] = {}
+    logs: Logs = {}
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("INSERT INTO fleet (name) VALUES ('turbines')")
         ids: dict[str, int] = {}
@@ -89,9 +105,9 @@ def insert(db: sqlite3.Connection, table: str, **row: Any) -> int | None:
     return db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())).lastrowid
 
 
-def test_a_sound_database_has_no_difference_and_was_really_compared(tmp_path: Path) -> None:
-    logs, rules = sound_database(tmp_path / "m.db")
-    report = check_database(tmp_path / "m.db", logs, rules)
+def test_a_sound_database_has_no_difference_and_was_really_compared(sound: tuple[Path, Logs, Rules]) -> None:
+    path, logs, rules = sound
+    report = check_database(path, logs, rules)
     assert report.is_clean, str(report)
     for what in ("records", "windows", "late", "quarantined", "duplicate", "tombstones", "alerts"):
         assert report.compared[what] > 0, what
@@ -142,26 +158,28 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_checker_finds(tmp_path: Path, name: str) -> None:
-    logs, rules = sound_database(tmp_path / "m.db")
+def test_the_checker_finds(sound: tuple[Path, Logs, Rules], name: str) -> None:
+    path, logs, rules = sound
     kind, sql = MUTATIONS[name]
-    with contextlib.closing(sqlite3.connect(tmp_path / "m.db")) as db, db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         assert db.execute(sql).rowcount > 0
-    report = check_database(tmp_path / "m.db", logs, rules)
+    report = check_database(path, logs, rules)
     assert report.problems[kind], str(report)
 
 
 @pytest.mark.parametrize("table", ["scores", "partitions", "assets", "alerts", "quarantine"])
-def test_the_checker_finds_doubled_rows_that_a_primary_key_would_refuse(tmp_path: Path, table: str) -> None:
-    logs, rules = sound_database(tmp_path / "m.db")
-    with contextlib.closing(sqlite3.connect(tmp_path / "m.db")) as db:
+def test_the_checker_finds_doubled_rows_that_a_primary_key_would_refuse(
+    sound: tuple[Path, Logs, Rules], table: str
+) -> None:
+    path, logs, rules = sound
+    with contextlib.closing(sqlite3.connect(path)) as db:
         rows = stored_rows(lambda sql: db.execute(sql).fetchall())
     getattr(rows, table).append(getattr(rows, table)[-1])
     assert check(rows, logs, rules).problems["doubled"]
 
 
-def test_every_query_reads_something(tmp_path: Path) -> None:
-    sound_database(tmp_path / "m.db")
-    with contextlib.closing(sqlite3.connect(tmp_path / "m.db")) as db:
+def test_every_query_reads_something(sound: tuple[Path, Logs, Rules]) -> None:
+    path, *_ = sound
+    with contextlib.closing(sqlite3.connect(path)) as db:
         for table, sql in QUERIES.items():
             assert db.execute(sql).fetchall(), table

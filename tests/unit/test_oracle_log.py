@@ -1,0 +1,126 @@
+"""The oracle's reading of records: every form, every reason to refuse, and what a record counts as."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from tests.acceptance.records import BAD_RECORDS, bad_record
+from tests.oracle.log import FleetRule, Reading, Refused, Rules, readings_of
+from tests.oracle.windows import expected_quarantine, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.oracle.log import RawRecord
+
+S = 1_000_000
+RULE = FleetRule("f", ("a",), interval_us=10 * S, length=3, lateness_cells=1)
+TWO = replace(RULE, sensors=("a", "b"))
+
+
+def block(cells: Sequence[int], asset: str = "x") -> bytes:
+    return json.dumps(
+        {"ts": [cell * 10 for cell in cells], "asset": asset, "sensors": {"a": [1.0] * len(cells)}}
+    ).encode()
+
+
+def test_a_record_counts_once_late_before_accepted_before_duplicate() -> None:
+    log: list[RawRecord] = [
+        (5, -1, None, block([10, 11])),
+        (6, -1, None, block([10, 12])),  # one used: accepted
+        (7, -1, None, block([10, 12, 13, 9])),  # 13 used; 10 and 9 behind 12 - 1 and 13 - 1: late
+        (8, -1, None, block([12, 13])),  # duplicate
+        (9, -1, b"x", None),  # tombstone
+        (12, -1, b"x", b"?"),
+    ]
+    verdict = judge(log, Rules((RULE,)))
+    assert verdict.counts == {
+        "records": 6, "accepted": 2, "late": 1, "duplicate": 1, "tombstones": 1, "quarantined": 1, "readings": 4,
+    }  # fmt: skip
+    assert verdict.quarantine == {7: "late", 12: "not_json"}
+
+
+def test_a_bad_reading_within_a_block_refuses_the_whole_record() -> None:
+    body = {"ts": [0, 10], "asset": "x", "sensors": {"a": [1.0, "two"]}}
+    log: list[RawRecord] = [(0, -1, None, json.dumps(body).encode()), (1, -1, None, block([1]))]
+    verdict = judge(log, Rules((RULE,)))
+    assert verdict.quarantine == {0: "wrong_type"}
+    assert verdict.counts["readings"] == 1
+
+
+RAW = struct.pack("<4f", 1.0, 2.0, 3.0, float("nan"))
+SAME: list[dict[str, Any]] = [
+    {"ts": [20, 30], "asset": "x", "sensors": {"a": [2.0, None], "b": [1.0, 3.0]}},
+    {"start": 20, "interval": 10, "asset_id": "x", "sensors": {"b": [1.0, 3.0], "a": [2.0, None]}},
+    {"time": ["1970-01-01T00:00:20Z", "1970-01-01 00:00:30"], "sensors": {"a": [2.0, None], "b": [1.0, 3.0]}},
+    {"start": "1970-01-01T01:00:20+01:00", "interval": 10.0, "sensors": ["b", "a"], "values": RAW},
+    {"timestamp": [20, 30], "sensors": ["b", "a"], "values": RAW, "asset": "x"},
+]
+
+
+@pytest.mark.parametrize("number", range(len(SAME)))
+def test_the_forms_of_a_block_say_the_same(number: int) -> None:
+    value = msgspec.msgpack.encode(SAME[number])
+    expected = [Reading(7, "f", "x", 2, [2.0, 1.0]), Reading(7, "f", "x", 3, [None, 3.0])]
+    assert readings_of((7, -1, b"x", value), Rules((TWO,))) == expected
+    if "values" not in SAME[number]:
+        assert readings_of((7, -1, b"x", json.dumps(SAME[number]).encode()), Rules((TWO,))) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"ts": 20, "sensors": {"a": 1.5, "b": None}, "site": {"deep": True}},
+        {"ts": 20.0, "a": 1.5, "unit": "K", "tags": ["t"]},
+        {"time": "1970-01-01T00:00:20", "a": 1.5, "b": None},
+    ],
+)
+def test_the_forms_of_a_single_reading_say_the_same(body: dict[str, Any]) -> None:
+    for value in (json.dumps(body).encode(), b" " + json.dumps(body).encode(), msgspec.msgpack.encode(body)):
+        assert readings_of((0, -1, b"x", value), Rules((TWO,))) == [Reading(0, "f", "x", 2, [1.5, None])]
+
+
+@pytest.mark.parametrize("ts", [1_437_955_200, 1_437_955_200_000, 1_437_955_200_000_000, 1_437_955_200_000_000_000])
+def test_the_size_of_a_number_tells_its_unit(ts: int) -> None:
+    readings = readings_of((0, -1, b"x", json.dumps({"ts": ts, "a": 1}).encode()), Rules((RULE,)))
+    assert readings is not None
+    assert readings[0].cell == 143_795_520
+
+
+def test_the_asset_in_the_payload_goes_before_the_key() -> None:
+    readings = readings_of((0, -1, b"key", b'{"ts": 0, "asset": "x", "a": 1}'), Rules((RULE,)))
+    assert readings is not None
+    assert readings[0].asset == "x"
+
+
+@pytest.mark.parametrize("reason", BAD_RECORDS)
+@pytest.mark.parametrize("seed", range(8))
+def test_each_bad_record_is_refused_for_its_own_reason(reason: str, seed: int) -> None:
+    rule = replace(TWO, assets=("R*",))
+    key, value = bad_record(Random(seed), reason, rule, "R1", 1_437_955_200 * S)
+    with pytest.raises(Refused) as refused:
+        readings_of((0, 1_437_955_200 * S, key, value), Rules((rule,)))
+    assert refused.value.word == reason
+
+
+def test_a_stamp_is_too_far_ahead_one_microsecond_after_the_skew() -> None:
+    rules = Rules((RULE,), max_skew_us=60 * S)
+    assert expected_quarantine([(0, 0, b"x", b'{"ts": 60.0, "a": 1}')], rules) == {}
+    assert expected_quarantine([(0, 0, b"x", b'{"ts": 60.000001, "a": 1}')], rules) == {0: "future"}
+    assert expected_quarantine([(0, -1, b"x", b'{"ts": 60.000001, "a": 1}')], rules) == {}  # no stamp, no check
+
+
+def test_a_row_of_a_block_without_values_is_a_gap_and_a_record_without_values_is_empty() -> None:
+    def record(*values: float | None) -> list[RawRecord]:
+        body = {"start": 0, "interval": 10, "sensors": {"a": values}}
+        return [(0, -1, b"x", json.dumps(body).encode())]
+
+    assert judge(record(1.0, None, 1.0), Rules((RULE,))).counts["readings"] == 2
+    assert expected_quarantine(record(None, None), Rules((RULE,))) == {0: "empty"}
