@@ -112,25 +112,27 @@ class KnownAsset:
 # (an index seek each) and look whether it has a window there, until :memory scored ones are found. Only assets that
 # were ever anomalous are worth it. {list_of} is the aggregate that makes a JSON list of a column.
 _RESTORE = """
-    SELECT asset.id, asset.fleet, asset.name, asset.last_start_us,
-        CASE WHEN last_anomalous_us IS NOT NULL THEN (
+    SELECT asset.id, asset.fleet, asset.name, last_window.start_us AS last_start_us,
+        CASE WHEN last_window.anomalous_us IS NOT NULL THEN (
             WITH RECURSIVE back (start_us, n_scored) AS (
-                SELECT asset.last_start_us, CAST(0 AS BIGINT)
+                SELECT last_window.start_us, CAST(0 AS BIGINT)
                 UNION ALL
                 SELECT
                     (SELECT MAX(start_us) FROM score WHERE start_us < back.start_us),
                     n_scored + (SELECT COUNT(*) FROM score
-                                WHERE start_us = back.start_us AND asset_id = asset.id AND verdict < 2)
-                FROM back WHERE start_us IS NOT NULL AND n_scored < :memory
+                                WHERE score.start_us = back.start_us AND score.asset_id = asset.id AND verdict < 2)
+                FROM back WHERE back.start_us IS NOT NULL AND n_scored < :memory
             )
             SELECT {list_of}(end_us * 2 + verdict)
-            FROM back JOIN score ON score.start_us = back.start_us AND asset_id = asset.id AND verdict < 2
+            FROM back JOIN score ON score.start_us = back.start_us AND score.asset_id = asset.id AND verdict < 2
             WHERE n_scored < :memory
         ) END AS recent,
         (SELECT MAX(closed_us) FROM alert WHERE asset_id = asset.id AND state = 'closed') AS closed_us,
         alert.opened_us, alert.updated_us, alert.state, alert.severity, alert.peak_score, alert.peak_us,
         alert.n_anomalous, alert.sensors, alert.version
-    FROM asset LEFT JOIN alert ON alert.asset_id = asset.id AND alert.state <> 'closed'
+    FROM asset
+    LEFT JOIN last_window ON last_window.asset_id = asset.id
+    LEFT JOIN alert ON alert.asset_id = asset.id AND alert.state <> 'closed'
     WHERE asset.topic = :topic AND asset.partition = :partition
     ORDER BY asset.id
 """

@@ -35,7 +35,6 @@ def engine(url: str, timeout_s: float) -> AsyncEngine:
                 "command_timeout": timeout_s,  # ours, should the server be gone without a word
                 "server_settings": {
                     "application_name": "monitor",
-                    "timezone": "UTC",
                     "statement_timeout": limit_ms,
                     "lock_timeout": limit_ms,
                     # A daemon that was stopped inside a transaction must not hold its partition's row for ever.

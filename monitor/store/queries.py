@@ -264,9 +264,9 @@ _TRANSITIONS = """
     SELECT state, severity, at_us, peak_score, n_anomalous FROM alert_transition WHERE alert_id = :id ORDER BY seq
 """
 _ASSET = """
-    SELECT asset.id, asset.name, asset.fleet, last_start_us,
-        (SELECT end_us FROM score WHERE start_us = last_start_us AND asset_id = asset.id) AS last_end_us
-    FROM asset
+    SELECT asset.id, asset.name, asset.fleet, score.start_us AS last_start_us, score.end_us AS last_end_us
+    FROM asset LEFT JOIN last_window ON last_window.asset_id = asset.id
+    LEFT JOIN score ON score.start_us = last_window.start_us AND score.asset_id = asset.id
 """
 # Scores lie in order of time, all assets mixed: step from one distinct start to the next (an index seek each), and look
 # whether the asset has a window there.
@@ -301,7 +301,10 @@ _FLEETS = """
     SELECT name, sensors, (SELECT COUNT(*) FROM asset WHERE asset.fleet = fleet.name) AS n_assets
     FROM fleet ORDER BY name
 """
-_ASSETS = "SELECT name AS asset, fleet, topic, partition, last_start_us FROM asset"
+_ASSETS = """
+    SELECT name AS asset, fleet, topic, partition, start_us AS last_start_us
+    FROM asset LEFT JOIN last_window ON asset_id = asset.id
+"""
 _PARTITIONS = """
     SELECT pipeline, topic, partition, epoch, owner, start_offset, next_offset, log_end, counters, saved_us
     FROM source_partition WHERE next_offset IS NOT NULL ORDER BY pipeline, topic, partition

@@ -161,14 +161,11 @@ asyncio.run(run())
 
 def test_what_was_committed_survives_kill_9(file: Path) -> None:
     url = f"sqlite:///{file}"
-    child = subprocess.Popen([sys.executable, "-c", WRITES_UNTIL_KILLED, url], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    with child.stdout:
-        for _ in range(20):
-            child.stdout.readline()
+    with subprocess.Popen([sys.executable, "-c", WRITES_UNTIL_KILLED, url], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(20)]
         child.kill()
-        told = int(child.stdout.read().split()[-1])
-    child.wait()
+        told = int([*lines, *child.stdout.readlines()][-1])
     with open_reader(url) as reader:
         [partition] = reader.partitions()
         [integrity] = reader.fetch("PRAGMA integrity_check")

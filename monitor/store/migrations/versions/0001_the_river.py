@@ -38,6 +38,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pipeline", "topic", "partition", "from_offset", name=op.f("pk_gap")),
     )
     op.create_table(
+        "last_window",
+        sa.Column("asset_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("start_us", sa.BigInteger(), nullable=False),
+        sa.Column("anomalous_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("asset_id", name=op.f("pk_last_window")),
+    )
+    op.create_table(
         "quarantine",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("topic", sa.Text(), nullable=False),
@@ -86,8 +93,6 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("topic", sa.Text(), nullable=False),
         sa.Column("partition", sa.Integer(), nullable=False),
-        sa.Column("last_start_us", sa.BigInteger(), nullable=True),
-        sa.Column("last_anomalous_us", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["fleet"], ["fleet.name"], name=op.f("fk_asset_fleet")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_asset")),
         sa.UniqueConstraint("fleet", "name", name=op.f("uq_asset_fleet_name")),
@@ -204,6 +209,7 @@ def downgrade() -> None:
     op.drop_table("source_partition")
     op.drop_table("score")
     op.drop_table("quarantine")
+    op.drop_table("last_window")
     op.drop_table("gap")
     op.drop_table("fleet")
     op.drop_table("daemon")
