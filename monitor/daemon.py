@@ -18,11 +18,12 @@ import signal
 import socket
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from monitor import logs
 from monitor.clock import SystemClock
-from monitor.errors import MonitorError, StoreUnavailable
+from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
 from monitor.store import daemons, scores
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
@@ -43,7 +44,7 @@ T = TypeVar("T")
 PULSE_EVERY_S = 2.0
 SAY_EVERY_S = 30.0
 UPKEEP_EVERY_S = 600.0
-STORE_RETRY_S = 2.0
+OUTAGE_RETRY_S = 2.0
 
 
 async def run(config: Config, clock: Clock | None = None) -> None:
@@ -65,7 +66,7 @@ async def run(config: Config, clock: Clock | None = None) -> None:
 
         await _despite_outages(champions.load, clock)
         async with _loops(pulse.loop(), _upkeep(config, store, clock)):
-            first = asyncio.create_task(_despite_outages(champions.train_first, clock))
+            first = asyncio.create_task(_despite_outages(partial(_before_the_first_record, source, champions), clock))
             await _first_of(first, stopping.wait())
             if stopping.is_set():
                 return
@@ -134,16 +135,20 @@ class Pulse:
 
 
 async def _despite_outages(work: Callable[[], Awaitable[T]], clock: Clock) -> T:
-    """Do it again, however long the database is away."""
+    """Do it again, however long the database or the broker is away."""
     is_told = False
     while True:
         try:
             return await work()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, SourceUnavailable) as error:
             if not is_told:
-                log.warning("database_away", error=error.detail, doing="waiting for it")
+                log.warning(
+                    "database_away" if isinstance(error, StoreUnavailable) else "broker_away",
+                    error=error.detail,
+                    doing="waiting for it",
+                )
             is_told = True
-            await clock.sleep(STORE_RETRY_S)
+            await clock.sleep(OUTAGE_RETRY_S)
 
 
 async def _upkeep(config: Config, store: AsyncStore, clock: Clock) -> None:
@@ -156,6 +161,11 @@ async def _upkeep(config: Config, store: AsyncStore, clock: Clock) -> None:
         except MonitorError as error:
             log.warning("upkeep_failed", error=str(error), doing="trying again later")
         await clock.sleep(UPKEEP_EVERY_S)
+
+
+async def _before_the_first_record(source: KafkaSource, champions: Champions) -> None:
+    await source.remember_ends()
+    await champions.train_first()
 
 
 async def _prune(config: Config, store: AsyncStore, keep: timedelta) -> int:

@@ -46,6 +46,8 @@ COLUMNS = {"power": "P_avg", "wind_speed": "Ws_avg", "pitch": "Ba_avg", "vane": 
 TRAINING_ENDS = datetime(2014, 5, 1, tzinfo=UTC)
 """Four months are enough to learn from, and leave twenty to watch."""
 
+STALL_S = 60.0
+
 TURBINES = """\
 # Made by `monitor demo`. Four wind turbines, one reading every ten minutes.
 [kafka]
@@ -356,21 +358,28 @@ def _await_model(stage: Stage, daemon: Daemon) -> str:
 
 def _await_flow(stage: Stage, daemon: Daemon, n_readings: int) -> None:
     """Wait until every reading published is accounted for in the database."""
-    while True:
+    done, moved_at = 0, time.monotonic()
+    while done < n_readings:
         daemon.check()
         _show_news(stage)
+        before = done
         with open_reader(stage.database) as reader:
             done = sum(partition["counters"].get("records", 0) for partition in reader.partitions())
-        if done >= n_readings:
-            _show_news(stage)
-            return
+        if done > before:
+            moved_at = time.monotonic()
+        elif time.monotonic() - moved_at > STALL_S:
+            raise MonitorError(f"{done:,} of {n_readings:,} readings came through, then nothing for {STALL_S:.0f} s")
         time.sleep(0.5)
+    _show_news(stage)
 
 
 def _show_news(stage: Stage) -> None:
     with suppress(MonitorError), open_reader(stage.database) as reader:
         alerts: Iterable[dict[str, Any]] = reversed(reader.alerts())
         for alert in alerts:
-            if stage.seen.get(alert["id"]) in (None, "open") and (alert["closed_at"] or alert["id"] not in stage.seen):
-                stage.seen[alert["id"]] = "closed" if alert["closed_at"] else "open"
+            if alert["id"] not in stage.seen:
+                stage.seen[alert["id"]] = "open"
+                stage.show_alert(alert | {"closed_at": None})
+            if alert["closed_at"] and stage.seen[alert["id"]] == "open":
+                stage.seen[alert["id"]] = "closed"
                 stage.show_alert(alert)

@@ -100,7 +100,8 @@ def _say(line: Line) -> None:
 
 def _die_with_parent() -> None:
     """The parent holds the other end of our standard input open for as long as it lives and wants us."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not through sys.stdin: its lock would be held when the interpreter shuts down
+        pass
     os._exit(1)
 
 

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
 from monitor import logs
+from monitor.broker import is_embedded
 from monitor.errors import SourceRefused, SourceUnavailable
 from monitor.stream.source import Assigned, Event, Gap, Revoked
 from monitor.stream.source.client import (
@@ -23,7 +24,7 @@ from monitor.stream.source.client import (
     stop,
     translated,
 )
-from monitor.stream.source.history import log_bounds
+from monitor.stream.source.history import log_bounds, partitions_of
 from monitor.types import Partition
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class KafkaSource:
         self._topics = sorted(set(topics))
         self._events: deque[Event] = deque()
         self._expected: dict[TopicPartition, int] = {}
+        self._ends: dict[Partition, int] = {}
+        """Of the partitions that existed when the daemon started; what was created since is read from its start."""
         self._is_held = False
         self._consumer: AIOKafkaConsumer | None = None
         self._watch = _Watch()
@@ -62,9 +65,11 @@ class KafkaSource:
     async def start(self) -> None:
         """Join the group. Raises SourceUnavailable or SourceRefused."""
         settings = consumer_settings(self._config)
+        # The embedded broker lets a group wait for half a session before anybody may begin.
+        is_demo = await asyncio.to_thread(is_embedded, self._config.bootstrap)
         settings |= {
             "group_id": self._config.group,
-            "session_timeout_ms": 30_000,
+            "session_timeout_ms": 10_000 if is_demo else 30_000,
             "heartbeat_interval_ms": 3_000,
             "rebalance_timeout_ms": 20_000,
             "max_poll_interval_ms": 300_000,
@@ -87,6 +92,9 @@ class KafkaSource:
             return self._drain_events()
         try:
             polled = await consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=MAX_RECORDS)
+        except kafka.NoOffsetForPartitionError:
+            polled = {}  # assigned, and not begun yet: `auto_offset_reset` is "none"
+            await asyncio.sleep(POLL_S / 10)
         except kafka.OffsetOutOfRangeError as error:
             await self._meet_gap(error)
             polled = {}
@@ -101,9 +109,17 @@ class KafkaSource:
         await self._look_after(consumer, heard=bool(polled))
         return events
 
-    async def first_offset(self, partition: Partition, start: str) -> int:
+    async def remember_ends(self) -> None:
+        """Fix what "latest" means: where the logs end now, before training reads them. Raises SourceUnavailable."""
         with translated(self._config.bootstrap):
-            return (await log_bounds(self._config, [partition]))[partition].at(start)
+            bounds = await log_bounds(self._config, await partitions_of(self._config, self._topics))
+        self._ends = {partition: end for partition, (_, end) in bounds.items()}
+
+    async def first_offset(self, partition: Partition, start: str) -> int:
+        if start == "latest" and partition in self._ends:
+            return self._ends[partition]
+        with translated(self._config.bootstrap):
+            return (await log_bounds(self._config, [partition]))[partition].first
 
     def begin(self, partition: Partition, offset: int) -> None:
         key = TopicPartition(*partition)

@@ -68,10 +68,6 @@ class LogBounds:
     def __iter__(self) -> Any:
         return iter((self.first, self.end))
 
-    def at(self, start: str) -> int:
-        """Return the offset that "earliest" or "latest" means."""
-        return self.end if start == "latest" else self.first
-
 
 async def partitions_of(config: KafkaConfig, topics: Iterable[str]) -> list[Partition]:
     """List the partitions of topics; a topic that does not exist has none."""
