@@ -151,7 +151,8 @@ def _one_try(
             error = _typical(window_errors(network, check))
             if not math.isfinite(error):
                 raise _Diverged(f"held-out error {error:.3g} at step {step}")
-            if error < best_error:
+            # An untrained network is near the mean; as a "best" it would hide that nothing was learnt after it.
+            if error < best_error and (step > 1 or spec.max_steps == 1 or out_of_time):
                 best_error, best_state, learnt.best_step = error, copy.deepcopy(network.state_dict()), step
             on_progress(step / spec.max_steps, f"step {step}, held-out error {error:.4f}")
             if out_of_time:
@@ -170,7 +171,7 @@ def _one_try(
     kept = train.take(pool[_evenly(len(pool), N_CHECK)])
     learnt.train_error, learnt.held_out_error = float(window_errors(network, kept).mean()), best_error
     mean_error = float(window_errors(_Mean(kept.x), kept).mean())
-    if learnt.train_error > LEARNT * mean_error + 1e-2:
+    if not learnt.train_error <= LEARNT * mean_error + 1e-2:   # NaN too
         raise _Diverged(f"training error {learnt.train_error:.3g}, the mean alone has {mean_error:.3g}")
     return learnt
 

@@ -98,6 +98,8 @@ def test_learns_one_window(architecture: str) -> None:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            if loss < 1e-3:
+                break
     assert (net(x) - x).square().mean() < 0.01 * x.square().mean()
 
 

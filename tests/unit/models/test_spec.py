@@ -1,0 +1,60 @@
+"""Unknown names are refused with the reason and the valid ones; only `auto` may choose a device."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from monitor.errors import ConfigError
+from monitor.models.build import build
+from monitor.models.device import pick_device
+from monitor.models.spec import ModelSpec
+
+
+def test_the_default_is_conv_plain() -> None:
+    assert (ModelSpec().architecture, ModelSpec().objective) == ("conv", "plain")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"architecture": "cnov"}, r'architecture "cnov".*valid: conv, lstm, pca.*did you mean "conv"'),
+        ({"objective": "magic"}, r'objective "magic".*valid: plain'),
+        ({"max_train_s": 0}, "max_train_s must be above 0"),
+        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"n_tries": 0}, "n_tries must be at least 1"),
+        ({"max_trim": 1.0}, "max_trim must be in"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_reason(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ModelSpec(**wrong)
+
+
+def test_an_unknown_network_is_not_built() -> None:
+    with pytest.raises(ConfigError, match="valid: conv, lstm, pca"):
+        build("transformer", 3, 16)
+
+
+def test_the_names_cost_no_torch() -> None:
+    code = "import sys, monitor.models.spec; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_cpu_is_always_there() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_auto_chooses_what_is_there() -> None:
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert pick_device("auto").type == best
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", "", "cpu, please"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(ConfigError, match="here: auto, cpu"):
+        pick_device(name)

@@ -1,0 +1,169 @@
+"""From windows to a detector whose card is the receipt; too little, too late or too broken has its sentence."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from monitor.errors import ConfigError, NotEnoughData
+from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.training import fit as fit_module
+from monitor.training.fit import fit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from monitor.models.detector import Detector
+    from monitor.types import Float32
+
+LENGTH = 12
+MINUTE_US = 60_000_000
+SENSORS = ("speed", "power")
+
+
+def readings(n: int, seed: int = 0) -> Float32:
+    draw = np.random.default_rng(seed)
+    phase = np.arange(n) / 3
+    return (np.stack([np.sin(phase), np.cos(phase)], axis=1) + draw.normal(0, 0.1, (n, 2))).astype(np.float32)
+
+
+def windows(*assets: Float32) -> TrainingSet:
+    """Windows at stride 1 and one reading a minute, asset after asset."""
+    values = [np.lib.stride_tricks.sliding_window_view(a, LENGTH, axis=0).transpose(0, 2, 1) for a in assets]
+    return TrainingSet(
+        np.concatenate(values),
+        np.concatenate([np.full(len(v), i, np.int32) for i, v in enumerate(values)]),
+        np.concatenate([(np.arange(len(v)) + LENGTH) * MINUTE_US for v in values]),
+    )
+
+
+def trained(train: TrainingSet, spec: ModelSpec | None = None, quantile: float = 0.99) -> Detector:
+    return trained_with(train, spec or ModelSpec("pca"), quantile=quantile)
+
+
+def trained_with(train: TrainingSet, spec: ModelSpec, *, quantile: float = 0.99, **more: Any) -> Detector:
+    return fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=60.0, quantile=quantile, **more)
+
+
+def test_too_few_windows_say_how_many_there_are_and_how_many_are_needed() -> None:
+    with pytest.raises(NotEnoughData, match="60 usable windows of 60, 100 are needed: 40 more"):
+        trained(windows(readings(71)))
+
+
+def test_windows_with_too_many_gaps_do_not_count() -> None:
+    values = readings(160)
+    values[:80] = np.nan
+    with pytest.raises(NotEnoughData, match=r"\d\d usable windows of 149, 100 are needed"):
+        trained(windows(values))
+
+
+def test_no_windows_at_all() -> None:
+    empty = TrainingSet(np.empty((0, LENGTH, 2), np.float32), np.empty(0, np.int32), np.empty(0, np.int64))
+    with pytest.raises(NotEnoughData, match="0 usable windows of 0"):
+        trained(empty)
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_work() -> None:
+    with pytest.raises(ConfigError):
+        trained_with(windows(readings(400)), ModelSpec(), device="cuda:99")
+
+
+def test_the_latest_time_of_each_asset_is_held_out_and_nothing_reaches_into_it() -> None:
+    train = windows(readings(500), readings(300, 1))
+    split = fit_module._split(train, np.arange(len(train)), LENGTH * 60.0)
+    for asset in (0, 1):
+        early = train.end_us[split.train[train.asset[split.train] == asset]]
+        late = train.end_us[split.held_out[train.asset[split.held_out] == asset]]
+        assert len(late) == round(0.2 * (train.asset == asset).sum())
+        assert early.max() <= late.min() - LENGTH * MINUTE_US
+    assert split.n_purged == 2 * (LENGTH - 1)
+
+
+def test_what_happens_in_held_out_time_does_not_touch_the_weights() -> None:
+    calm = readings(500)
+    wild = calm.copy()
+    wild[-60:] *= 50
+    one, two = trained(windows(calm)), trained(windows(wild))
+    assert one._scaler.to_json() == two._scaler.to_json()
+    assert all(map(torch.equal, one._network.state_dict().values(), two._network.state_dict().values()))
+
+
+def test_a_fault_in_held_out_time_is_suspected_and_does_not_raise_the_threshold() -> None:
+    calm = readings(3000)
+    faulty = calm.copy()
+    faulty[-40:-20] = 8.0
+    one, two = trained(windows(calm)), trained(windows(faulty))
+    assert two.card.training["left_out"]["suspected_fault_held_out"] >= 20
+    assert two.card.threshold.raw < 1.3 * one.card.threshold.raw
+    spell = two.card.training["suspected_faults"][0]
+    assert spell["asset"] == 0
+    assert spell["n_windows"] >= 20
+    assert "1970-01-03T01:" in spell["from"]
+
+
+def test_the_card_is_a_receipt(tmp_path: Path) -> None:
+    train = windows(readings(600), readings(600, 1))
+    spec = ModelSpec("conv", max_steps=60)
+    detector = trained_with(train, spec, quantile=0.999, trained_at=datetime(2026, 11, 23, tzinfo=UTC))
+    card = json.loads((tmp_path / detector.save(tmp_path) / "card.json").read_text())
+    assert card["trained_at"] == "2026-11-23T00:00:00+00:00"
+    receipt = card["training"]
+    assert receipt["n_assets"] == 2
+    assert receipt["n_train"] + receipt["n_held_out"] + receipt["left_out"]["reaches_into_held_out"] == len(train)
+    assert receipt["from"] == "1970-01-01T00:12:00+00:00"
+    assert card["threshold"]["provisional"] is True
+    assert card["baseline"]["architecture"] == "pca"
+    assert set(card["baseline"]["explained_variance"]) == {"all", *SENSORS}
+    assert card["metrics"]["pca_held_out_error"] == card["baseline"]["held_out_error"]["mean"]
+    assert card["metrics"]["held_out_error"] == card["training"]["held_out_error"]["mean"]
+    assert all(isinstance(value, float) for value in card["metrics"].values())
+
+
+def test_held_out_windows_pass_the_threshold_as_often_as_the_quantile_says() -> None:
+    train = windows(readings(6000))
+    detector = trained(train, quantile=0.99)
+    held = train.values[-1180:]
+    assert np.mean(detector.score(np.ascontiguousarray(held)).score > 1.0) == pytest.approx(0.01, abs=0.004)
+
+
+def test_odd_sensors_train_and_score() -> None:
+    """A constant, a binary, a heavy-tailed and an absent sensor beside a good one."""
+    draw = np.random.default_rng(0)
+    n = 500
+    binary, heavy = draw.random(n) < 0.1, draw.standard_t(1.5, n)
+    columns = (np.full(n, 5.0), binary, heavy, np.full(n, np.nan), np.sin(np.arange(n) / 3))
+    values = np.stack(columns, axis=1).astype(np.float32)
+    names = ("constant", "binary", "heavy", "absent", "good")
+    train = TrainingSet(
+        np.lib.stride_tricks.sliding_window_view(values, LENGTH, axis=0).transpose(0, 2, 1),
+        np.zeros(n - LENGTH + 1, np.int32), (np.arange(n - LENGTH + 1) + LENGTH) * MINUTE_US,
+    )
+    detector = fit(train, ModelSpec("pca"), fleet="f", sensors=names, interval_s=60.0, quantile=0.99)
+    scored = detector.score(np.ascontiguousarray(train.values))
+    assert np.isfinite(scored.score).all()
+    assert (scored.share[:, 3] == 0).all()
+    moved = np.ascontiguousarray(train.values[-50:]).copy()
+    moved[..., 0] = 7.0
+    assert detector.score(moved).score.min() > 1.0
+    assert (detector.score(moved).share.argmax(1) == 0).all()
+
+
+def test_progress_only_rises_and_ends_at_one() -> None:
+    heard: list[float] = []
+    spec = ModelSpec("conv", max_steps=60)
+    trained_with(windows(readings(400)), spec, on_progress=lambda share, _message: heard.append(share))
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+
+
+def test_more_windows_than_fit_in_memory_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_module, "MAX_TRAIN", 200)
+    detector = trained(windows(readings(1500)))
+    assert detector.card.training["n_train"] == 200
+    assert detector.card.training["left_out"]["thinned"] > 900
+    assert fit_module._thin(np.arange(10), 4).tolist() == [0, 3, 6, 9]
