@@ -48,12 +48,13 @@ find_uv() { # $1 = python; prints a uv that works, installing one under .cache/u
 sync_environment() { # uv's options…: bring .venv up to date, its byte code too
   # Compiled now, once: thousands of files compiled at the first import would make the first start slow, and every
   # start where PYTHONDONTWRITEBYTECODE is set. But uv compiles all of them at each sync, changed or not.
-  local stamp=$root/.venv/.compiled lock
-  lock=$(cksum <"$root/uv.lock")
-  if [[ $(cat "$stamp" 2>/dev/null) == "$lock $*" ]]; then
+  local stamp=$root/.venv/.compiled wanted
+  wanted="$(cksum <"$root/uv.lock") $*"
+  wanted=${wanted//--quiet /} wanted=${wanted// --locked/}
+  if [[ $(cat "$stamp" 2>/dev/null) == "$wanted" ]]; then
     "$uv" sync --python "$python" "$@"
   else
     "$uv" sync --python "$python" --compile-bytecode "$@"
-    printf '%s' "$lock $*" >"$stamp"
+    printf '%s' "$wanted" >"$stamp"
   fi
 }
