@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.servers import PostgresServer
+
+_numbers = itertools.count(1)
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -23,11 +30,44 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with our tables, to be copied: migrating takes longer than most tests."""
+    file = tmp_path_factory.mktemp("migrated") / "monitor.db"
+    asyncio.run(schema.upgrade(f"sqlite:///{file}"))
+    return file
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres: PostgresServer) -> str:
+    """The same on PostgreSQL."""
+    url = postgres.url()
+    asyncio.run(schema.upgrade(url))
+    return url
+
+
 @pytest.fixture
-async def url(empty_url: str) -> str:
+def file(migrated_file: Path, tmp_path: Path) -> Path:
+    """A SQLite file with our tables."""
+    return shutil.copy(migrated_file, tmp_path / "monitor.db")
+
+
+@pytest.fixture
+def server_url(migrated_database: str, postgres: PostgresServer) -> str:
+    """A PostgreSQL database with our tables."""
+    server, _, template = migrated_database.rpartition("/")
+    name = f"copy_{next(_numbers)}"
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    return f"{server}/{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
     """A database with our tables."""
-    await schema.upgrade(empty_url)
-    return empty_url
+    if request.param == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('file')}"
+    url: str = request.getfixturevalue("server_url")
+    return url
 
 
 @pytest.fixture

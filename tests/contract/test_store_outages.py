@@ -98,12 +98,6 @@ async def test_closing_waits_for_what_is_under_way(url: str) -> None:
 # ---------------------------------------------------------------- a SQLite file
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    asyncio.run(schema.upgrade(f"sqlite:///{tmp_path / 'monitor.db'}"))
-    return tmp_path / "monitor.db"
-
-
 async def hold(file: Path, seconds: float) -> None:
     """Another process's write transaction, for a while."""
     other = sqlite3.connect(file, isolation_level=None)
@@ -223,7 +217,6 @@ def test_whoever_may_only_read_the_folder_can_still_read() -> None:
         folder.chmod(0o755)
         url = f"sqlite:///{folder / 'monitor.db'}"
         asyncio.run(schema.upgrade(url))
-        open_reader(url).close()  # everything is imported before we lose the right to
         child = os.fork()
         if child == 0:
             status = 1
@@ -237,13 +230,6 @@ def test_whoever_may_only_read_the_folder_can_still_read() -> None:
 
 
 # ---------------------------------------------------------------- a PostgreSQL server
-
-
-@pytest.fixture
-async def server_url(postgres: PostgresServer) -> str:
-    url = postgres.url()
-    await schema.upgrade(url)
-    return url
 
 
 async def test_a_restarted_server_is_not_noticed_by_the_next_save(postgres: PostgresServer, server_url: str) -> None:

@@ -29,17 +29,14 @@ def iso(cell: int) -> str:
 
 
 @pytest.fixture
-def reader(empty_url: str) -> Iterator[Reader]:
+def reader(url: str) -> Iterator[Reader]:
     """A database with some of everything, open for reading."""
-    asyncio.run(fill(empty_url))
-    with open_reader(empty_url) as opened:
+    asyncio.run(fill(url))
+    with open_reader(url) as opened:
         yield opened
 
 
 async def fill(url: str) -> None:
-    from monitor.store import schema
-
-    await schema.upgrade(url)
     async with AsyncStore(url, owner=True) as store:
         owner = await own(store)
         await store.run(assets.learn, FLEET, ["power", "pitch"])
