@@ -46,15 +46,16 @@ find_uv() { # $1 = python; prints a uv that works, installing one under .cache/u
 }
 
 sync_environment() { # uv's options…: bring .venv up to date, its byte code too
+  # An environment that works stays as it is: uv replaces one that was not made from the very path it is told.
+  local interpreter=(--python "$python")
+  if "$root/.venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then interpreter=(); fi
+  "$uv" sync ${interpreter[@]+"${interpreter[@]}"} "$@"
   # Compiled now, once: thousands of files compiled at the first import would make the first start slow, and every
-  # start where PYTHONDONTWRITEBYTECODE is set. But uv compiles all of them at each sync, changed or not.
-  local stamp=$root/.venv/.compiled wanted
-  wanted="$(cksum <"$root/uv.lock") $*"
-  wanted=${wanted//--quiet /} wanted=${wanted// --locked/}
-  if [[ $(cat "$stamp" 2>/dev/null) == "$wanted" ]]; then
-    "$uv" sync --python "$python" "$@"
-  else
-    "$uv" sync --python "$python" --compile-bytecode "$@"
-    printf '%s' "$wanted" >"$stamp"
+  # start where PYTHONDONTWRITEBYTECODE is set. Once, because uv compiles all of them, changed or not.
+  local stamp=$root/.venv/.compiled installed
+  installed=$(cd "$root/.venv" && printf '%s\n' lib/python*/site-packages/*.dist-info | cksum)
+  if [[ $(cat "$stamp" 2>/dev/null) != "$installed" ]]; then
+    "$uv" sync --compile-bytecode "$@"
+    printf '%s' "$installed" >"$stamp"
   fi
 }
