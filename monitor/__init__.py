@@ -1,1 +1,29 @@
+"""monitor: a streaming sensor anomaly monitor. Kafka in, autoencoder scores and calibrated alerts out, exactly once.
+
+The river, in the order a record takes (`monitor.stream`; read `pipeline.py` first):
+
+    source     a partition's records, from any offset
+    decode     bytes → columns of readings; what cannot be read goes to quarantine with a reason
+    window     readings → windows of event time, whatever the order they came in
+    score      windows → anomaly scores, 1.0 = the threshold, and each sensor's share
+    decide     scores → alerts: pending, firing, recovering, closed
+    save       all of it and the offset, in one transaction
+
+Who serves it:
+
+    models     the networks, their scaling and calibration, checkpoints; knows nothing of Kafka or SQL
+    training   windows from history, the recipe, a process of its own; who decides now and who comes next
+    store      rows: the only place with SQL; SQLite or PostgreSQL
+    registry   which model version decides from when on
+    control    what an operator may do
+    evaluation replay, labelled recordings, benchmark
+    broker     the embedded Kafka-compatible broker of the demo
+    config     monitor.toml, typed; every problem reported at once
+    daemon     the only place that builds things; demo and preflight beside it
+    cli        parse, call one function, print
+
+Imports point down: cli › demo › daemon › evaluation › control, training › stream › registry › store, models › config ›
+types › errors. CI checks this map.
+"""
+
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,19 @@ def demo(live: bool, folder: Path) -> None:
     """
     from monitor import demo as stage
 
+    # What it started must end with it, whoever ends it: SIGTERM unwinds like Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     here = stage.Stage(folder, _tell, _show)
     if live:
         stage.live(here)
     else:
         _summary(stage.turbines(here))
     _further(folder)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _tell(line: str) -> None:
