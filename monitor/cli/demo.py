@@ -108,7 +108,7 @@ def _further(folder: Path) -> None:
     for command, why in (
         ("alerts list", "all alerts"),
         ("alerts show 1", "one alert: its course, its sensors, its scores"),
-        ("scores show R80711 --since 2015-07-20 --until 2015-08-03", "the scores around the stop"),
+        ("scores show R80711 --from 2015-07-20 --to 2015-08-03", "the scores around the stop"),
         ("models list", "the model, and how sure its threshold is"),
     ):
         say(f"  monitor {command} -c {folder}/monitor.toml", Ink(f"   # {why}", "dim"))
