@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from monitor.store.bulk import Array
-    from monitor.store.engine import AsyncStore
     from monitor.store.partitions import FleetRows
     from monitor.types import Int8, Int32, Int64
 
@@ -103,14 +102,6 @@ def prune(connection: Connection, before_us: int, limit: int = 10_000) -> int:
     In small steps, each in a transaction of its own, so that the river never waits long for the lock.
     """
     return connection.execute(_PRUNE, {"before_us": before_us, "limit": limit}).rowcount
-
-
-async def prune_all(store: AsyncStore, before_us: int) -> int:
-    """Delete all windows that start before `before_us`, step by step; return how many."""
-    total = 0
-    while n := await store.run(prune, before_us):
-        total += n
-    return total
 
 
 _NEWEST_END = text("""

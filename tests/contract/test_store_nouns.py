@@ -130,7 +130,7 @@ async def test_old_scores_are_pruned_in_steps(store: AsyncStore) -> None:
     for cell in range(10):
         await owner.score(cell, a=0.5, b=0.5)
     assert await store.run(scores.prune, 7 * INTERVAL_US, 4) == 4
-    assert await scores.prune_all(store, 7 * INTERVAL_US) == 10
+    assert await store.run(scores.prune, 7 * INTERVAL_US) == 10
     left = await store.read(rows_of, "score", "start_us")
     assert {row["start_us"] for row in left} == {cell * INTERVAL_US for cell in (7, 8, 9)}
     assert await store.run(scores.prune, 7 * INTERVAL_US) == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from monitor.store import assets
+from monitor.store import assets, scores
 from monitor.types import AlertState, Partition
 from tests.contract.steps import BLAME, FLEET, HOME, INTERVAL_US, LENGTH, NAN, change, own
 
@@ -89,11 +89,9 @@ async def test_a_closed_alert_leaves_only_the_time_it_closed(store: AsyncStore) 
 
 
 async def test_pruned_scores_do_not_disturb_a_restart(store: AsyncStore) -> None:
-    from monitor.store import scores
-
     owner = await own(store)
     for cell in range(6):
         await owner.score(cell, a=2.0)
-    assert await scores.prune_all(store, 10 * INTERVAL_US) == 6
+    assert await store.run(scores.prune, 10 * INTERVAL_US) == 6
     known = await restored(store)
     assert (known["a"].last_start_us, known["a"].recent) == (5 * INTERVAL_US, ())
