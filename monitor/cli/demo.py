@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +107,15 @@ def _explain(alert: dict[str, Any]) -> None:
 
 
 def _further(folder: Path) -> None:
-    say(Ink("\nLook further:", "bold"))
+    # On a fresh machine the environment is not on the PATH: show what can be typed here.
+    program = Path(sys.argv[0])
+    monitor = "monitor" if shutil.which("monitor") == str(program) else os.path.relpath(program)
+    say(Ink("\nLook further:", "bold"), Ink(f"   (export MONITOR_CONFIG={folder}/monitor.toml)", "dim"))
     for command, why in (
         ("alerts list", "all alerts"),
         ("alerts show 1", "one alert: its course, its sensors, its scores"),
         ("scores show R80711 --from 2015-07-20 --to 2015-08-03", "the scores around the stop"),
         ("models list", "the model, and how sure its threshold is"),
     ):
-        say(f"  monitor {command} -c {folder}/monitor.toml", Ink(f"   # {why}", "dim"))
+        say(f"  {monitor} {command}", Ink(f"   # {why}", "dim"))
     say(Ink(f"  {folder}/monitor.toml is a complete configuration to start from.", "dim"))

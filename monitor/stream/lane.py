@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 REWIND_EVERY_S = 2.0
 """How often the rewind point is looked for. It only decides how much a restart reads again, never a result."""
+MAX_MARKS = 1024
+"""Marks kept; fewer only make a restart read a little more."""
 SLICE = 8192
 """Readings that go through the river at once: a record may be a block of thousands, and windows are large."""
 
@@ -103,6 +105,9 @@ class PartitionState:
     def mark(self, offset: int) -> None:
         """Remember the watermarks as they are before the record at this offset."""
         self._marks.append(_Mark(offset, {fleet: lane.windower.max_cell for fleet, lane in self.lanes.items()}))
+        if len(self._marks) > MAX_MARKS:  # a fleet that fell silent holds the first one: keep every other of the rest
+            first = self._marks.popleft()
+            self._marks = deque([first, *list(self._marks)[1::2]])
 
     def advance_rewind(self, next_offset: int) -> None:
         """Forget marks that no unfinished window needs any more."""

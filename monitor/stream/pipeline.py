@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 
 from monitor import logs
-from monitor.errors import Fenced, InvariantBroken, QuarantineLimit, StoreUnavailable
+from monitor.errors import Fenced, InvariantBroken, QuarantineLimit, SourceUnavailable, StoreUnavailable
 from monitor.store import assets, partitions
 from monitor.stream.decode import AssetIndex, Decoder, FleetSchema
 from monitor.stream.lane import Lane, PartitionState, alert_policy, in_slices, without
@@ -177,7 +177,9 @@ class Pipeline:
 
     def _judge_quarantine(self, step: Step) -> None:
         recent = self._recent_records
-        recent.append((len(step.batch), len({record.offset for record in step.quarantined})))
+        # An asset that no fleet wants says nothing about the format: a topic may be shared.
+        bad_offsets = {record.offset for record in step.quarantined if not record.reason.startswith("no_fleet")}
+        recent.append((len(step.batch), len(bad_offsets)))
         total = sum(n for n, _ in recent)
         while total - recent[0][0] >= LIMIT_WINDOW:
             total -= recent.popleft()[0]
@@ -207,24 +209,25 @@ class Pipeline:
             self._marked_at = now
             self.source.mark({partition: each.next_offset for partition, each in self.partitions.items()})
 
-    async def _persist(self, write: Callable[..., Awaitable[T]], /, *args: object) -> T:
-        """Write, however long the database is away: hold the batch, take no more, stay in the group."""
-        away_since = None
+    async def _persist(self, work: Callable[..., Awaitable[T]], /, *args: object) -> T:
+        """Do it, however long the other side is away: hold the batch, take no more, stay in the group."""
+        away_since, what = None, ""
         while True:
             try:
-                done = await write(*args)
-            except StoreUnavailable as error:
+                done = await work(*args)
+            except (StoreUnavailable, SourceUnavailable) as error:
                 if self._stopping.is_set():
                     raise
                 if away_since is None:
                     away_since = self.clock.monotonic_s()
-                    log.warning("database_away", error=error.detail, doing="holding the batch, waiting")
+                    what = "database" if isinstance(error, StoreUnavailable) else "broker"
+                    log.warning(f"{what}_away", error=error.detail, doing="holding the batch, waiting")
                     self.source.hold()
                 self._backlog.extend(await self.source.poll())
                 await self.clock.sleep(0.5)
             else:
                 if away_since is not None:
-                    log.info("database_back", after_s=round(self.clock.monotonic_s() - away_since, 1))
+                    log.info(f"{what}_back", after_s=round(self.clock.monotonic_s() - away_since, 1))
                     self.source.release()
                 return done
 
@@ -235,7 +238,7 @@ class Pipeline:
         group, start = self.config.kafka.group, self.config.kafka.start
         claim = await self._persist(self.store.run, partitions.claim, group, partition, self.owner)
         if claim.next_offset is None:
-            first = await self.source.first_offset(partition, start)
+            first = await self._persist(self.source.first_offset, partition, start)
             await self._persist(self.store.run, partitions.begin, group, partition, claim.epoch, first)
             next_offset = rewind_offset = first
         else:

@@ -111,6 +111,8 @@ class KafkaSource:
 
     async def remember_ends(self) -> None:
         """Fix what "latest" means: where the logs end now, before training reads them. Raises SourceUnavailable."""
+        if self._ends:
+            return
         with translated(self._config.bootstrap):
             bounds = await log_bounds(self._config, await partitions_of(self._config, self._topics))
         self._ends = {partition: end for partition, (_, end) in bounds.items()}
@@ -189,8 +191,12 @@ class KafkaSource:
         """Step over records that retention removed; refuse a log that is shorter than what we have read."""
         lost = [Partition(*key) for key in error.args[0]] if error.args and isinstance(error.args[0], dict) else []
         lost = [partition for partition in lost if TopicPartition(*partition) in self._expected]
-        with translated(self._config.bootstrap):
-            bounds = await log_bounds(self._config, lost)
+        try:
+            with translated(self._config.bootstrap):
+                bounds = await log_bounds(self._config, lost)
+        except SourceUnavailable as unavailable:
+            self._watch.is_away(self._config.bootstrap, unavailable)
+            return  # the next poll comes here again
         for partition in lost:
             wanted, (first, end) = self._expected[TopicPartition(*partition)], bounds[partition]
             if wanted > end:
