@@ -78,7 +78,7 @@ def _table(found: Sequence[Alert], *, local: bool) -> Table:
             *(alert[name] for name in where),
             output.moment(alert["opened_at"], local=local),
             lasted(alert),
-            Ink(output.number(alert["peak_score"], 2), "bold red" if alert["severity"] == "critical" else ""),
+            Ink(f"{alert['peak_score']:.2f}", "bold red" if alert["severity"] == "critical" else ""),
             output.blame(alert["sensors"], most=2 if terminal.columns() < terminal.WIDE else 4),
         )
     return table
