@@ -1,0 +1,287 @@
+"""The process: what SIGTERM, kill -9, a bad record and a bad setting do to it. Judged by the oracle on the broker's log."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from tests.acceptance.streams import MINUTE_US, NOW_US, plant
+from tests.daemon_process import SENSORS, Message, Site, at_home, publish, read_back
+from tests.oracle.log import FleetRule
+from tests.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.servers import KafkaServer
+
+READINGS = int(os.environ.get("TEST_READINGS", "1000000"))
+"""Of the long run. Fewer while developing."""
+ASSETS = 100
+PARTITIONS = 4
+RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "site")
+    yield site
+    site.kill()
+
+
+def topic_of(request: pytest.FixtureRequest) -> str:
+    return request.node.name.replace("test_", "")[:100]
+
+
+@pytest.fixture
+def topic(request: pytest.FixtureRequest, kafka: KafkaServer) -> str:
+    """A topic of the test's own. Records keep their event times as timestamps, so retention must not look at them."""
+    name = topic_of(request)
+    kafka.create_topic(name, PARTITIONS, retention_ms="-1", max_message_bytes="2097152")
+    return name
+
+
+# ---------------------------------------------------------------- stopped and started again
+
+
+BLOCK = 20
+"""Cells of a block, and of one round of the plant."""
+
+
+def mixed_plant(seed: int, n_readings: int) -> Iterator[Message]:
+    """A hundred assets in order of time: every fifth sends JSON readings, the others JSON or MessagePack blocks.
+
+    Some are missing, repeated, late within the lateness and late beyond it; some blocks have holes.
+    """
+    rng, noise = random.Random(seed), np.random.default_rng(seed)
+    sent = number = 0
+    held: list[Message] = []
+    while sent < n_readings:
+        begins_us = NOW_US + number * BLOCK * MINUTE_US
+        number += 1
+        values = (noise.integers(-800, 800, (ASSETS, BLOCK, len(SENSORS))) / 8).astype("<f4")
+        at_ms = (begins_us + BLOCK * MINUTE_US) // 1000
+        out: list[Message] = []
+        for step in range(BLOCK):
+            ts_us = begins_us + step * MINUTE_US
+            for asset in range(0, ASSETS, 5):
+                named = dict(zip(SENSORS, values[asset, step].tolist(), strict=True))
+                value = msgspec.json.encode({"ts": ts_us / 1e6, "sensors": named})
+                out.append((asset % PARTITIONS, b"R%05d" % asset, value, ts_us // 1000))
+                sent += 1
+        for asset in range(ASSETS):
+            if asset % 5 == 0:
+                continue
+            block = values[asset]
+            if rng.random() < 0.02:
+                block[rng.randrange(BLOCK) :, rng.randrange(len(SENSORS))] = np.nan
+            body: dict[str, Any] = {"start": begins_us / 1e6, "interval": 60}
+            if asset % 2:
+                body |= {"sensors": list(SENSORS), "values": block.tobytes()}
+                value = msgspec.msgpack.encode(body)
+            else:
+                columns = [[None if x != x else x for x in column] for column in block.T.tolist()]
+                value = msgspec.json.encode(body | {"sensors": dict(zip(SENSORS, columns, strict=True))})
+            out.append((asset % PARTITIONS, b"R%05d" % asset, value, at_ms))
+            sent += BLOCK
+        late, held = held, []
+        for message in out:
+            dice = rng.random()
+            if dice < 0.003:
+                continue  # never came
+            if dice < 0.008:
+                held.append(message)  # comes a round later, some of it too late
+                continue
+            yield message
+            if dice > 0.995:
+                yield message
+        yield from late
+    yield from held
+
+
+@pytest.mark.timeout(600)
+def test_a_million_readings_with_a_stop_in_the_middle_give_every_window_once(
+    kafka: KafkaServer, topic: str, site: Site
+) -> None:
+    site.configure(
+        kafka.bootstrap, topic, window=32, stride=8, lateness="30m", max_gap="4m", retrain={"every": "never", "history": "1d"}
+    )
+    began = time.monotonic()
+    n_records = len(publish(kafka.bootstrap, topic, mixed_plant(1, READINGS)))
+    told = f"published {time.monotonic() - began:.0f} s"
+
+    site.start()
+    site.wait_records(n_records // 3, limit_s=180)
+    site.terminate()
+    in_between = site.records()
+    assert n_records // 3 <= in_between < n_records, "the stop must come in the middle"
+    site.start()
+    site.wait_records(n_records, limit_s=180)
+    site.terminate()
+    told += f", drained {time.monotonic() - began:.0f} s"
+
+    log = read_back(kafka.bootstrap, topic, PARTITIONS)
+    assert sum(map(len, log.values())) == n_records
+    report = site.check(log)
+    print(f"{told}, checked {time.monotonic() - began:.0f} s; stopped at {in_between} of {n_records} records; {report}")
+    assert report.compared["windows"] > READINGS // 8 * 0.7
+    for kind in ("late", "duplicate", "alerts"):
+        assert report.compared[kind] > 0, f"the stream was too easy: {report}"
+    assert len(site.fetch("SELECT DISTINCT version_id FROM score")) == 1, "one model scored all of it"
+
+
+def test_five_deaths_at_random_moments_lose_nothing_and_double_nothing(
+    kafka: KafkaServer, topic: str, site: Site
+) -> None:
+    site.configure(kafka.bootstrap, topic)
+    site.install_model()
+    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(5, 20, 60_000, RULE), PARTITIONS)))
+    rng = random.Random(5)
+
+    for death in range(5):
+        before = site.records()
+        site.start()
+        if death % 2:
+            time.sleep(rng.uniform(0.5, 5.0))  # on the way up, or waiting for its partitions
+        else:
+            site.wait_records(before + 1)
+            time.sleep(rng.uniform(0.0, 0.3))
+        site.kill()
+    assert 0 < site.records() < n_records, "the deaths must come in the middle"
+    site.start()
+    site.wait_records(n_records)
+    site.terminate()
+
+    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    with sqlite3.connect(site.database) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+
+
+# ---------------------------------------------------------------- bad records
+
+
+def _reading(ts_us: int, **beside: Any) -> bytes:
+    return json.dumps({"ts": ts_us / 1e6, "sensors": dict.fromkeys(SENSORS, 1.0), **beside}).encode()
+
+
+def _bad_records(ts_us: int) -> dict[str, list[tuple[bytes | None, bytes]]]:
+    """Stable word → (key, value), each with exactly one defect. All are of an asset that also sends good records."""
+    key = b"R00001"
+    good = _reading(ts_us).decode()
+    return {
+        "not_json": [(key, b"hello"), (key, _reading(ts_us)[:-3])],
+        "wrong_type": [(key, good.replace("1.0", '"12"', 1).encode()), (key, good.replace("1.0", "true", 1).encode())],
+        "unknown_sensor": [(key, json.dumps({"ts": ts_us / 1e6, "sensors": {"nobody": 1.0}}).encode())],
+        "missing_asset": [(None, _reading(ts_us))],
+        "not_finite": [(key, good.replace("1.0", "NaN", 1).encode()), (key, good.replace("1.0", "1e999", 1).encode())],
+        "future": [(key, _reading(ts_us + 2 * 86_400_000_000))],
+        "too_large": [(key, _reading(ts_us, note="x" * 1_048_576))],
+    }
+
+
+def test_bad_records_among_good_ones_are_in_quarantine_and_change_no_score(
+    kafka: KafkaServer, topic: str, site: Site, tmp_path: Path
+) -> None:
+    good = list(at_home(plant(2, 10, 3_000, RULE, trouble_share=0.0), PARTITIONS))
+    place = len(good) // 2
+    at_ms = good[place][3]
+    bad = [(word, record) for word, records in _bad_records(at_ms * 1000).items() for record in records]
+    mixed = [*good[:place], *((1, key, value, at_ms) for _, (key, value) in bad), *good[place:]]
+    positions = publish(kafka.bootstrap, topic, mixed)[place : place + len(bad)]
+    kafka.create_topic(f"{topic}-clean", PARTITIONS, retention_ms="-1")
+    publish(kafka.bootstrap, f"{topic}-clean", good)
+    clean = Site(tmp_path / "clean")
+
+    scores = {}
+    for where, name, n_records in ((site, topic, len(mixed)), (clean, f"{topic}-clean", len(good))):
+        where.configure(kafka.bootstrap, name, kafka={"group": name})
+        where.install_model()
+        where.start()
+        try:
+            where.wait_records(n_records)
+            where.terminate()
+        finally:
+            where.kill()
+        rows = where.fetch(
+            "SELECT asset.name, start_us, n_present, verdict, score FROM score JOIN asset ON asset.id = asset_id"
+            " ORDER BY asset.name, start_us"
+        )
+        scores[where] = rows
+
+    listed = site.json("quarantine", "list")
+    found = {(row["topic"], row["partition"], row["offset"]): row["reason"].split(":")[0] for row in listed}
+    expected = {(topic, *position): word for position, (word, _) in zip(positions, bad, strict=True)}
+    assert found == expected, listed
+    assert len(listed) == len(bad)
+    assert all(len(row["reason"]) > len(row["reason"].split(":")[0]) + 5 for row in listed), "a word is no reason"
+    assert [row[:-1] for row in scores[site]] == [row[:-1] for row in scores[clean]]
+    assert len(scores[site]) > 2_000
+    np.testing.assert_allclose([r[-1] for r in scores[site]], [r[-1] for r in scores[clean]], rtol=1e-6)
+    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+
+
+# ---------------------------------------------------------------- the first training, and refusals
+
+
+def test_a_stop_during_the_first_training_is_quick_and_the_next_start_works(
+    kafka: KafkaServer, topic: str, site: Site
+) -> None:
+    def model(budget: str) -> dict[str, str]:
+        return {"architecture": "conv", "max_train": budget}
+
+    site.configure(kafka.bootstrap, topic, model=model("2m"), window=48, max_gap="6m")
+    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(3, 20, 30_000, RULE), PARTITIONS)))
+    site.start()
+    site.wait("training to learn", lambda: any("epoch" in str(event.get("step")) for event in site.events()))
+    site.terminate()
+    assert site.records() == 0, "nothing is scored before there is a model"
+    states = site.fetch("SELECT state, message FROM job")
+    assert states == [("failed", "the daemon stopped")]
+
+    site.configure(kafka.bootstrap, topic, model=model("3s"), window=48, max_gap="6m")
+    site.start()
+    site.wait_records(n_records)
+    site.terminate()
+    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
+
+
+def test_a_second_daemon_on_one_sqlite_file_is_refused_with_exit_code_3(site: Site) -> None:
+    site.configure(f"127.0.0.1:{free_port()}", "nowhere")
+    site.start()
+    site.wait_event("broker_away", limit_s=60)
+    second = site.command("run")
+    assert second.returncode == 3, second.stderr
+    assert "Another daemon already uses this SQLite database" in second.stderr
+    assert str(site.pid) in second.stderr, "it says which process that is"
+    site.terminate()
+
+
+def test_a_database_of_another_schema_is_refused_with_exit_code_4(site: Site) -> None:
+    site.configure(f"127.0.0.1:{free_port()}", "nowhere")
+    site.install_model()
+    with sqlite3.connect(site.database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    refused = site.command("run")
+    assert refused.returncode == 4, refused.stderr
+    assert "9999" in refused.stderr
+
+
+def test_all_that_is_wrong_with_the_settings_is_said_at_once_with_exit_code_2(site: Site) -> None:
+    site.configure("127.0.0.1:1", "nowhere", sensorz=["power"], windw=3, interval="soon")
+    refused = site.command("run")
+    assert refused.returncode == 2, refused.stderr
+    for place in ("fleet[0].sensorz", "fleet[0].windw", "fleet[0].interval"):
+        assert place in refused.stderr
+    assert 'did you mean "sensors"' in refused.stderr
