@@ -16,7 +16,7 @@ from monitor.models.network import Network
 EXPLAINED = 0.9
 MAX_COMPONENTS = 64
 N_ITERATIONS = 6
-WINDOWS_PER_COMPONENT = 10
+WINDOWS_PER_COMPONENT = 4
 """With fewer, the last components are the accidents of a short history."""
 
 
