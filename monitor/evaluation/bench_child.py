@@ -163,6 +163,9 @@ class _LoneConsumer(KafkaSource):
         self._events.append(Assigned((self._partition,)))
         self._consumer = consumer
 
+    def mark(self, offsets: dict[Partition, int]) -> None:
+        """Without a group there is nobody to tell."""
+
 
 async def river(order: Order, folder: Path) -> Figures:
     """Run the product's own pipeline, into a new database."""

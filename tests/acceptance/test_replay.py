@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from monitor.cli import main
 from monitor.clock import SystemClock
+from monitor.config import load
 from monitor.evaluation.digest import digest, digest_of
 from monitor.evaluation.flow import Audience, Course, flow, scored_from_us, scratch
 from monitor.evaluation.replay import Manner, replay_course
@@ -21,8 +22,9 @@ from monitor.registry import Registry
 from monitor.store import results, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
+from monitor.stream.files import as_records, read_recording
 from monitor.stream.pipeline import Pipeline
-from monitor.stream.score import Activation, DetectorScorer
+from monitor.stream.score import FOREVER_AGO_US, Activation, DetectorScorer
 from monitor.testing import LogSource, batch_of
 from monitor.training.fit import fit
 from monitor.types import Partition
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from monitor.broker import EmbeddedBroker
     from monitor.config import Config
     from monitor.models.detector import Detector
     from monitor.testing import Record
@@ -229,9 +232,6 @@ def _taught(fleet: str, folder: Path) -> Detector:
 
 
 async def test_a_configured_database_decides_a_replay_and_is_not_touched(toml: Path, tmp_path: Path) -> None:
-    from monitor.config import load
-    from monitor.stream.files import as_records, read_recording
-
     config = load(toml)
     recording = read_recording(_csv(tmp_path / "R1.csv"))
     home = Partition("plant", 0)
@@ -276,3 +276,31 @@ def test_what_contradicts_itself_is_refused(toml: Path, tmp_path: Path) -> None:
         [file, "--speed", "fast"],
     ):
         assert CliRunner().invoke(main, ["replay", "-c", str(toml), *args]).exit_code == 2, args
+
+
+async def _register(config: Config, detector: Detector) -> None:
+    async with AsyncStore(config.store.url, owner=True) as store:
+        path = config.store.checkpoints / detector.version
+        registry = Registry(store)
+        await registry.publish(version=detector.version, fleet="turbines", path=path, trained_us=0, card={}, metrics={})
+        await registry.activate("turbines", detector.version, FOREVER_AGO_US)
+
+
+def test_a_published_file_replayed_from_the_broker_gives_the_files_digest(
+    embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
+) -> None:
+    topic = f"plant-{tmp_path.name}"
+    toml.write_text(toml.read_text().replace("127.0.0.1:1", embedded_broker.bootstrap).replace('"plant"', f'"{topic}"'))
+    file = _csv(tmp_path / "R1.csv")
+    assert _replayed("-c", toml, file, "--publish") == {"topic": topic, "records": N_ROWS, "readings": N_ROWS}
+    config = load(toml)
+    asyncio.run(_register(config, _taught("turbines", config.store.checkpoints)))
+
+    of_file, of_topic = _replayed("-c", toml, file), _replayed("-c", toml)
+    part = _replayed("-c", toml, "--from", "1970-01-01T05:00Z", "--to", "1970-01-01T08:00Z")
+
+    assert of_topic["digest"] == of_file["digest"]
+    # Two windows begin before the first reading: the gap at their head is allowed.
+    assert of_topic["windows"] == of_file["windows"] == N_ROWS - 15 + config.fleets[0].max_gap_cells
+    assert part["windows"] == part["scored"] == 180
+    assert part["readings"] < of_topic["readings"]
