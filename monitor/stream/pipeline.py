@@ -158,9 +158,10 @@ class Pipeline:
         step.learnt = {schema.name: schema.sensors for schema in unknown if schema.sensors is not None}
         for fleet, sensors in step.learnt.items():
             log.info("sensors_learnt", fleet=fleet, sensors=list(sensors), topic=batch.partition.topic)
+            self._lane(state, fleet)
         step.reject(decoded.quarantined)
         step.counters.tombstones = decoded.n_tombstones
-        return decoded.readings
+        return [readings for readings in decoded.readings if len(readings)]
 
     async def _at_home(self, state: PartitionState, lane: Lane, readings: Readings, step: Step) -> Readings:
         """Register assets seen for the first time; keep out those that another partition speaks for."""
@@ -253,6 +254,8 @@ class Pipeline:
             if schema.sensors is not None:
                 self._add_lane(state, schema, known.get(schema.name, []), max_cell.get(schema.name, NEVER))
         self.partitions[partition] = state
+        # What was polled before this moment continues from somewhere else.
+        self._backlog = deque(event for event in self._backlog if not _is_of(event, partition))
         self.source.begin(partition, rewind_offset)
         log.info(
             "partition_claimed",
@@ -334,3 +337,7 @@ class Pipeline:
         for schema in self.schemas:
             if schema.sensors is None:
                 schema.sensors = learnt.get(schema.name)
+
+
+def _is_of(event: Event, partition: Partition) -> bool:
+    return isinstance(event, RecordBatch) and event.partition == partition
