@@ -113,7 +113,14 @@ def test_a_million_readings_with_a_stop_in_the_middle_give_every_window_once(
     kafka: KafkaServer, topic: str, site: Site
 ) -> None:
     site.configure(
-        kafka.bootstrap, topic, window=32, stride=8, lateness="30m", max_gap="4m", retrain={"every": "never", "history": "1d"}
+        kafka.bootstrap,
+        topic,
+        window=32,
+        stride=8,
+        lateness="30m",
+        max_gap="4m",
+        alerts={"budget": "20/day", "confirm": "2 of 3", "recover": 3},
+        retrain={"every": "never", "history": "1d"},
     )
     began = time.monotonic()
     n_records = len(publish(kafka.bootstrap, topic, mixed_plant(1, READINGS)))
@@ -242,7 +249,7 @@ def test_a_stop_during_the_first_training_is_quick_and_the_next_start_works(
     site.configure(kafka.bootstrap, topic, model=model("2m"), window=48, max_gap="6m")
     n_records = len(publish(kafka.bootstrap, topic, at_home(plant(3, 20, 30_000, RULE), PARTITIONS)))
     site.start()
-    site.wait("training to learn", lambda: any("epoch" in str(event.get("step")) for event in site.events()))
+    site.wait("training to learn", lambda: any("held-out error" in str(event.get("step")) for event in site.events()))
     site.terminate()
     assert site.records() == 0, "nothing is scored before there is a model"
     states = site.fetch("SELECT state, message FROM job")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from monitor.errors import SourceUnavailable
-from monitor.stream.source.client import MAX_RECORDS, as_batch, consumer_settings, stop, translated
+from monitor.stream.source.client import MAX_RECORDS, as_batch, client_settings, consumer_settings, stop, translated
 from monitor.types import Partition
 
 if TYPE_CHECKING:
@@ -71,17 +72,15 @@ class LogBounds:
 
 async def partitions_of(config: KafkaConfig, topics: Iterable[str]) -> list[Partition]:
     """List the partitions of topics; a topic that does not exist has none."""
-    consumer = AIOKafkaConsumer(**consumer_settings(config))
+    # Not through a consumer: `partitions_for_topic` knows only the topics it has subscribed to, on Apache Kafka none.
+    admin = AIOKafkaAdminClient(**client_settings(config))
     with translated(config.bootstrap):
         try:
-            await consumer.start()
-            known = await consumer.topics()
-            found = [
-                Partition(t, n) for t in topics if t in known for n in sorted(consumer.partitions_for_topic(t) or ())
-            ]
+            await admin.start()
+            there = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
         finally:
-            await stop(consumer)
-    return found
+            await admin.close()
+    return [Partition(t, n) for t in topics for n in sorted(each["partition"] for each in there.get(t, ()))]
 
 
 async def log_bounds(config: KafkaConfig, partitions: Sequence[Partition]) -> dict[Partition, LogBounds]:

@@ -1,0 +1,238 @@
+"""The daemon with real servers that go away and come back, and with models that change while it watches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor.broker import create_topic
+from monitor.evaluation.digest import digest_of
+from monitor.registry import version_at
+from monitor.store.versions import Activation
+from monitor.stream.source.history import KafkaHistory
+from monitor.types import Partition
+from tests.acceptance.streams import MINUTE_US, plant
+from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back
+from tests.oracle.log import FleetRule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers import KafkaServer, PostgresServer
+
+PARTITIONS = 2
+RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
+AWAY_S = 15.0
+
+
+@pytest.fixture
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("site"))
+    yield site
+    site.kill()
+
+
+@pytest.fixture
+def topic(request: pytest.FixtureRequest, kafka: KafkaServer) -> str:
+    name = request.node.name.replace("test_", "")[:100]
+    kafka.create_topic(name, PARTITIONS, retention_ms="-1")
+    return name
+
+
+@pytest.mark.parametrize("broker", ["embedded_broker", "kafka"])
+def test_what_lies_in_a_topic_is_found_by_training_and_replay(
+    broker: str, request: pytest.FixtureRequest, site: Site
+) -> None:
+    bootstrap = request.getfixturevalue(broker).bootstrap
+    asyncio.run(create_topic(bootstrap, "history", PARTITIONS))
+    messages = list(at_home(plant(4, 4, 1_000, RULE), PARTITIONS))
+    publish(bootstrap, "history", messages)
+    site.configure(bootstrap, "history")
+
+    async def read() -> Counter[Partition]:
+        found: Counter[Partition] = Counter()
+        async for batch in KafkaHistory(site.config.kafka, ["history", "nowhere"]):
+            found[batch.partition] += len(batch)
+        return found
+
+    assert asyncio.run(read()) == Counter(Partition("history", message[0]) for message in messages)
+
+
+# ---------------------------------------------------------------- servers that go away
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_broker_that_goes_away_is_waited_for_and_nothing_is_lost(
+    kafka: KafkaServer, end: str, request: pytest.FixtureRequest, site: Site
+) -> None:
+    topic = f"broker-away-{end}"
+    kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
+    messages = list(at_home(plant(1, 20, 40_000, RULE), PARTITIONS))
+    before, after = messages[:30_000], messages[30_000:]
+    site.configure(kafka.bootstrap, topic)
+    site.install_model()
+    publish(kafka.bootstrap, topic, before)
+    site.start()
+    site.wait_records(1)
+
+    getattr(kafka, end)()
+    try:
+        site.wait_event("broker_away", limit_s=60)
+        time.sleep(AWAY_S)
+    finally:
+        kafka.start()
+    publish(kafka.bootstrap, topic, after)
+
+    site.wait_event("broker_back", limit_s=90)
+    site.wait_records(len(messages), limit_s=120)
+    assert len(site.events("watching")) == 1, "it was the same daemon all the time"
+    site.terminate()
+    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_database_that_goes_away_is_waited_for_and_nothing_is_lost_or_doubled(
+    kafka: KafkaServer, postgres: PostgresServer, mode: str, site: Site
+) -> None:
+    topic = f"database-away-{mode}"
+    kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
+    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(2, 20, 40_000, RULE), PARTITIONS)))
+    site.configure(kafka.bootstrap, topic, url=postgres.url())
+    upgraded = site.command("db", "upgrade")
+    assert upgraded.returncode == 0, upgraded.stderr
+    site.install_model()
+    site.start()
+    site.wait_records(1)
+
+    postgres.stop(mode)
+    try:
+        site.wait_event("database_away", limit_s=30)
+        time.sleep(AWAY_S)
+        site.wait("the daemon to live", lambda: True)
+    finally:
+        postgres.start()
+
+    site.wait_event("database_back", limit_s=60)
+    site.wait_records(n_records, limit_s=120)
+    assert len(site.events("watching")) == 1, "it was the same daemon all the time"
+    assert not site.events("fenced")
+    site.terminate()
+    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+
+
+# ---------------------------------------------------------------- models that change
+
+
+@dataclass
+class Retrained:
+    """What a daemon left that got a new model in the middle of the stream."""
+
+    site: Site
+    topic: str
+    first: str
+    second: str
+    told: str
+    refused: subprocess.CompletedProcess[str]
+    activations: list[Activation]
+
+
+@pytest.fixture(scope="module")
+def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retrained]:
+    """One run for the claims below: a first model, `monitor retrain --wait` while records flow, and the rest of them."""
+    topic = "retrained"
+    kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
+    messages = list(at_home(plant(3, 20, 60_000, RULE), PARTITIONS))
+    site = Site(tmp_path_factory.mktemp("retrained"))
+    site.configure(kafka.bootstrap, topic)
+    publish(kafka.bootstrap, topic, messages[:10_000])
+    site.start()
+    try:
+        site.wait_records(10_000)
+        (first,) = site.json("models", "list")
+
+        flowing = threading.Event()
+        sender = threading.Thread(target=_trickle, args=(kafka.bootstrap, topic, messages[10_000:], flowing))
+        sender.start()
+        assert flowing.wait(60)
+        try:
+            asked = subprocess.Popen(
+                [sys.executable, "-m", "monitor", "retrain", "--wait", "--json", "--config", str(site.path)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(),
+            )
+            site.wait("a running job", lambda: "running" in _states(site), every_s=0.02)
+            refused = site.command("retrain")
+            told, complaints = asked.communicate(timeout=120)
+            assert asked.returncode == 0, f"{told}{complaints}\n{site.tail()}"
+        finally:
+            sender.join(timeout=120)
+        site.wait_records(len(messages))
+        site.terminate()
+        activations = [
+            Activation(*row)
+            for row in site.fetch(
+                "SELECT from_window_end_us, version FROM model_activation"
+                " JOIN model_version ON model_version.id = version_id ORDER BY from_window_end_us"
+            )
+        ]
+        champion = next(m["version"] for m in site.json("models", "list") if m["state"] == "champion")
+        yield Retrained(site, topic, first["version"], champion, told, refused, activations)
+    finally:
+        site.kill()
+
+
+def _trickle(bootstrap: str, topic: str, messages: list[Any], flowing: threading.Event) -> None:
+    """Send slowly enough that a training fits in between."""
+    for begin in range(0, len(messages), 1_000):
+        publish(bootstrap, topic, messages[begin : begin + 1_000])
+        flowing.set()
+        time.sleep(0.3)
+
+
+def _states(site: Site) -> list[str]:
+    return [row[0] for row in site.fetch("SELECT state FROM job")]
+
+
+def test_retrain_wait_ends_well_with_a_new_champion(retrained: Retrained) -> None:
+    job = json.loads(retrained.told)
+    assert job["state"] == "done"
+    assert job["version"] == retrained.second != retrained.first
+
+
+def test_a_second_retraining_while_one_runs_is_refused_and_names_the_first(retrained: Retrained) -> None:
+    job = json.loads(retrained.told)
+    assert retrained.refused.returncode == 1, retrained.refused.stderr
+    assert f"job {job['id']} for turbines is running" in retrained.refused.stderr
+
+
+def test_every_window_is_there_once_although_the_model_changed(kafka: KafkaServer, retrained: Retrained) -> None:
+    retrained.site.check(read_back(kafka.bootstrap, retrained.topic, PARTITIONS))
+
+
+def test_every_window_was_decided_by_the_version_of_its_event_time(retrained: Retrained) -> None:
+    rows = retrained.site.fetch(
+        "SELECT end_us, version FROM score LEFT JOIN model_version ON model_version.id = version_id"
+    )
+    assert {version for _, version in rows} == {retrained.first, retrained.second}, "both have decided something"
+    assert [each.version for each in retrained.activations] == [retrained.first, retrained.second]
+    wrong = [(end_us, version) for end_us, version in rows if version != version_at(retrained.activations, end_us)]
+    assert not wrong, f"{len(wrong)} of {len(rows)}, first {wrong[:3]}; {retrained.activations}"
+
+
+def test_a_replay_of_the_topic_gives_the_live_digest_over_the_change_of_models(retrained: Retrained) -> None:
+    with retrained.site.reader() as reader:
+        live = digest_of(reader)
+    replayed = retrained.site.json("replay", limit_s=120)
+    assert replayed["windows"] > 10_000
+    assert replayed["digest"] == live
