@@ -98,7 +98,7 @@ def test_the_table_of_alerts_says_what_where_when_how_long_how_bad_and_which_sen
     assert re.search(
         r"● firing\s+R80736\s+2015-07-27 08:30\s+0 s\s+1\.30\s+power 61 %, pitch 22 %, rotor_speed 17 %", firing
     )
-    assert re.search(r"○ closed\s+R80711\s+2015-07-27 03:30\s+7 h 20 min\s+18\s+power 61 %", closed)
+    assert re.search(r"○ closed\s+R80711\s+2015-07-27 03:30\s+7 h 20 min\s+18\.42\s+power 61 %", closed)
     assert "Times are UTC." in table
 
 
