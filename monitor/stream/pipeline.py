@@ -77,6 +77,8 @@ class Pipeline:
         ]
         self.partitions: dict[Partition, PartitionState] = {}
         self._fleets = {fleet.name: fleet for fleet in config.fleets}
+        self._sensors_saved: set[str] = set()
+        """Fleets whose sensors are listed in the configuration, or known to the database."""
         self._backlog: deque[Event] = deque()
         self._gate = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -153,12 +155,12 @@ class Pipeline:
     # ------------------------------------------------------------------ decode
 
     def _decode(self, state: PartitionState, batch: RecordBatch, step: Step) -> list[Readings]:
-        unknown = [schema for schema in self.schemas if schema.sensors is None]
         decoded = state.decoder.decode(batch)
-        step.learnt = {schema.name: schema.sensors for schema in unknown if schema.sensors is not None}
-        for fleet, sensors in step.learnt.items():
-            log.info("sensors_learnt", fleet=fleet, sensors=list(sensors), topic=batch.partition.topic)
-            self._lane(state, fleet)
+        for schema in self.schemas:
+            if schema.sensors is not None and schema.name not in self._sensors_saved:
+                step.learnt[schema.name] = schema.sensors
+                self._lane(state, schema.name)
+                log.info("sensors_learnt", fleet=schema.name, sensors=list(schema.sensors))
         step.reject(decoded.quarantined)
         step.counters.tombstones = decoded.n_tombstones
         return [readings for readings in decoded.readings if len(readings)]
@@ -205,6 +207,7 @@ class Pipeline:
         await self._persist(self.store.save, commit)
         state.next_offset = commit.new_next
         state.counters = commit.counters
+        self._sensors_saved.update(step.learnt)
         now = self.clock.monotonic_s()
         if now - self._marked_at >= MARK_EVERY_S:
             self._marked_at = now
@@ -335,8 +338,9 @@ class Pipeline:
         """Sensors learnt in an earlier run hold for good."""
         learnt = await self._persist(self.store.read, assets.fleets)
         for schema in self.schemas:
-            if schema.sensors is None:
-                schema.sensors = learnt.get(schema.name)
+            schema.sensors = schema.sensors or learnt.get(schema.name)
+            if schema.sensors is not None:
+                self._sensors_saved.add(schema.name)
 
 
 def _is_of(event: Event, partition: Partition) -> bool:

@@ -209,3 +209,19 @@ async def test_kafka_hears_how_far_we_are(store: AsyncStore, tmp_path: Path) -> 
     plant = Plant(config_of(tmp_path), store, {P0: readings(10)})
     await plant.run()
     assert plant.source.marked == {P0: 5}  # then at most once a second, and the clock stands still
+
+
+async def test_sensors_learnt_in_a_batch_that_was_fenced_are_saved_with_the_next(
+    store: AsyncStore, tmp_path: Path
+) -> None:
+    plant = Plant(config_of(tmp_path), store, {P0: readings(30)}, batch=10)
+    save = store.save
+
+    async def fenced(commit: Commit) -> Saved:
+        store.save = save  # type: ignore[method-assign]
+        raise Fenced("by the test")
+
+    store.save = fenced  # type: ignore[method-assign]
+    await plant.run()
+    with open_reader(f"sqlite:///{tmp_path}/monitor.db") as reader:
+        assert [fleet["sensors"] for fleet in reader.fleets()] == [["flow", "heat"]]
