@@ -320,9 +320,17 @@ class Windower:
         if len(parts) == 1:
             return replace(parts[0], fleet=fleet)
         order = np.argsort(np.concatenate([part.asset for part in parts]), kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        places = np.split(place, np.cumsum([len(part) for part in parts[:-1]]))
 
         def column(name: str) -> Any:
-            return np.concatenate([getattr(part, name) for part in parts])[order]
+            # Each part goes straight to its places: joining first and sorting then would copy every window twice.
+            columns = [getattr(part, name) for part in parts]
+            joined = np.empty((len(order), *columns[0].shape[1:]), dtype=columns[0].dtype)
+            for rows, part in zip(places, columns, strict=True):
+                joined[rows] = part
+            return joined
 
         return Windows(fleet, *(column(field.name) for field in fields(Windows) if field.name != "fleet"))
 
