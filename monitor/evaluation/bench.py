@@ -77,11 +77,11 @@ class Plan:
 
     cases: tuple[Case, ...]
     repeats: int = 3
-    seconds: float = 1.5
+    seconds: float = 1.2
     """Of measuring, per case and repeat."""
-    live_s: float = 4.0
+    live_s: float = 3.0
     """Of measuring delays, per case; 0 = none."""
-    n_records: int = 300_000
+    n_records: int = 200_000
     bootstrap: str | None = None
     """A broker to use; None = the embedded one, or memory."""
     in_memory: bool = False
