@@ -1,8 +1,11 @@
 """How a champion is made; runs in its own process, never in the river.
 
-    dataset   healthy windows, made by the river's own windower
-    fit       windows → a calibrated detector, or a sentence why not
-    recipe    how a network learns: steps, checks, restarts
-    compare   challenger against champion
-    retrain   the process: reads, fits, publishes, reports progress
+    dataset     healthy windows, made by the river's own windower
+    fit         windows → a calibrated detector, or a sentence why not
+    recipe      how a network learns: steps, checks, restarts
+    __main__    the training process: reads, fits, saves, reports progress line by line
+    retrain     the daemon's end of that process
+    champions   who decides: loads, publishes and swaps versions
+
+Nothing is imported here: the daemon speaks to the process and needs none of its torch.
 """

@@ -37,6 +37,7 @@ HELD_OUT = 0.2
 """The latest fifth of each asset's time: stops the learning, sets the scales and the threshold."""
 MIN_PRESENT = 0.5
 """A window with fewer of its cells teaches mostly what was filled in."""
+MIN_HELD_OUT = 10
 PURGE_LEAVES = 0.8
 """Share of the training windows that must remain when those that reach into the held-out time are left out; in a
 short history they are most of it, and to learn from them is the smaller evil. The threshold is provisional anyway."""
@@ -88,6 +89,11 @@ def fit(
         raise NotEnoughData(f"{len(usable)} usable windows of {n}, {spec.min_windows} are needed: {more} more")
 
     split = _split(train, usable, length * interval_s)
+    if len(split.held_out) < MIN_HELD_OUT:
+        raise NotEnoughData(
+            f"{len(split.held_out)} of {len(usable)} windows could be held out, {MIN_HELD_OUT} are needed: "
+            "no asset has a history yet"
+        )
     rows = _thin(split.train, min(MAX_TRAIN, MAX_CELLS // (length * n_sensors)))
     held_rows = _thin(split.held_out, min(MAX_HELD_OUT, MAX_CELLS // (length * n_sensors)))
     scaler = Scaler.fit(sensors, _readings(train.values, rows))
@@ -107,6 +113,8 @@ def fit(
     clean = held_out.take(torch.from_numpy(np.flatnonzero(~suspect)))
     residual = _residual(network, clean)
     raw = _raw_scores(network, residual, clean)
+    if not len(raw):
+        raise NotEnoughData("no held-out window has a sensor that was seen before it")
     limit = threshold(raw, quantile, _n_independent(train, held_rows[~suspect], length * interval_s))
 
     figures = _figures(network, held_out, scaler)
@@ -139,7 +147,8 @@ def _usable(values: Float32) -> Int64:
     """Return the rows with enough present cells to learn from."""
     rows = []
     for start in range(0, len(values), 4096):
-        present = np.isfinite(values[start : start + 4096]).mean(axis=(1, 2))
+        # Cells with any sensor: one that no asset of the fleet has must not make every window unusable.
+        present = np.isfinite(values[start : start + 4096]).any(axis=2).mean(axis=1)
         rows.append(start + np.flatnonzero(present >= MIN_PRESENT))
     return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
@@ -216,7 +225,8 @@ def _raw_scores(network: Network, residual: Residual, windows: Tensors) -> Float
             z = residual.per_sensor((rebuild(network, p.x, p.present) - p.x).square_(), p.present)
             parts.append(residual.combine(z, p.present)[0])
     raw: Float32 = torch.cat(parts).cpu().numpy()
-    return raw
+    # NaN: all that is left of the window is a sensor that was never seen in training time.
+    return raw[np.isfinite(raw)]
 
 
 def _chunks(windows: Tensors) -> list[Tensors]:

@@ -136,7 +136,7 @@ def _one_try(
         at += BATCH
         loss = objective(network, batch.x, batch.present, draw)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
         optimiser.step()
         schedule.step()

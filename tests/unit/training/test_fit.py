@@ -62,6 +62,28 @@ def test_windows_with_too_many_gaps_do_not_count() -> None:
         trained(windows(values))
 
 
+def test_assets_without_a_history_cannot_be_held_out() -> None:
+    values = windows(readings(160)).values
+    strangers = TrainingSet(values, np.arange(len(values), dtype=np.int32), np.full(len(values), MINUTE_US))
+    with pytest.raises(NotEnoughData, match="0 of 149 windows could be held out, 10 are needed"):
+        trained(strangers)
+
+
+def test_sensors_that_all_assets_lack_do_not_stop_the_others() -> None:
+    values = readings(400)
+    names = ("speed", "power", "x", "y", "z")
+    gone = np.concatenate([values, np.full((400, 3), np.nan, np.float32)], axis=1)
+    detector = fit(windows(gone), ModelSpec("pca"), fleet="f", sensors=names, interval_s=60.0, quantile=0.99)
+    assert detector.card.training["left_out"]["too_many_gaps"] == 0
+
+
+def test_held_out_time_with_unknown_sensors_only_is_not_enough() -> None:
+    values = np.concatenate([readings(400), np.full((400, 1), np.nan, np.float32)], axis=1)
+    values[311:, :2], values[311:, 2] = np.nan, 1.0
+    with pytest.raises(NotEnoughData, match="no held-out window has a sensor"):
+        fit(windows(values), ModelSpec("pca"), fleet="f", sensors=(*SENSORS, "new"), interval_s=60.0, quantile=0.99)
+
+
 def test_no_windows_at_all() -> None:
     empty = TrainingSet(np.empty((0, LENGTH, 2), np.float32), np.empty(0, np.int32), np.empty(0, np.int64))
     with pytest.raises(NotEnoughData, match="0 usable windows of 0"):
