@@ -35,7 +35,7 @@ from tests.oracle.check import Report, check, stored_rows
 from tests.oracle.log import rules_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from monitor.config import Config
     from monitor.store.queries import Reader
@@ -236,9 +236,7 @@ class Site:
             async with AsyncStore(config.store.url, owner=True) as store:
                 registry = Registry(store)
                 path = config.store.checkpoints / version
-                await registry.publish(
-                    version=version, fleet=fleet.name, path=path, trained_us=0, card={}, metrics={}
-                )
+                await registry.publish(version=version, fleet=fleet.name, path=path, trained_us=0, card={}, metrics={})
                 await registry.activate(fleet.name, version, FOREVER_AGO_US)
 
         asyncio.run(enter())
@@ -307,15 +305,8 @@ def read_back(bootstrap: str, topic: str, n_partitions: int) -> dict[tuple[str, 
             while any([await consumer.position(key) < ends[key] for key in keys]):
                 assert time.monotonic() < deadline, f"{topic}: {ends}"
                 for key, records in (await consumer.getmany(timeout_ms=500)).items():
-                    found[(key.topic, key.partition)] += [(r.offset, r.timestamp * 1000, r.key, r.value) for r in records]
+                    log = found[(key.topic, key.partition)]
+                    log += [(record.offset, record.timestamp * 1000, record.key, record.value) for record in records]
         return dict(found)
 
     return asyncio.run(read())
-
-
-def versions_of(rows: Sequence[tuple[Any, ...]]) -> dict[str, int]:
-    """Count rows by their first column."""
-    counts: dict[str, int] = defaultdict(int)
-    for row in rows:
-        counts[row[0]] += 1
-    return dict(counts)

@@ -1,4 +1,4 @@
-"""The process: what SIGTERM, kill -9, a bad record and a bad setting do to it. Judged by the oracle on the broker's log."""
+"""The process: what SIGTERM, kill -9, a bad record and a bad setting do to it; the oracle judges."""
 
 from __future__ import annotations
 

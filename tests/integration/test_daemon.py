@@ -6,11 +6,12 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,7 +22,7 @@ from monitor.store.versions import Activation
 from monitor.stream.source.history import KafkaHistory
 from monitor.types import Partition
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back
+from tests.daemon_process import SENSORS, Message, Site, at_home, environment, publish, read_back
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
@@ -46,6 +47,21 @@ def topic(request: pytest.FixtureRequest, kafka: KafkaServer) -> str:
     name = request.node.name.replace("test_", "")[:100]
     kafka.create_topic(name, PARTITIONS, retention_ms="-1")
     return name
+
+
+@contextmanager
+def trickling(bootstrap: str, topic: str, messages: list[Message]) -> Iterator[None]:
+    """Send messages beside the body, slowly enough that something can happen in between; all are sent at the end."""
+
+    def send() -> None:
+        for begin in range(0, len(messages), 1_000):
+            publish(bootstrap, topic, messages[begin : begin + 1_000])
+            time.sleep(0.3)
+
+    with ThreadPoolExecutor(1) as thread:
+        sent = thread.submit(send)
+        yield
+        sent.result(timeout=120)
 
 
 @pytest.mark.parametrize("broker", ["embedded_broker", "kafka"])
@@ -80,9 +96,10 @@ def test_a_broker_that_goes_away_is_waited_for_and_nothing_is_lost(
     before, after = messages[:30_000], messages[30_000:]
     site.configure(kafka.bootstrap, topic)
     site.install_model()
-    publish(kafka.bootstrap, topic, before)
+    publish(kafka.bootstrap, topic, before[:20_000])
     site.start()
     site.wait_records(1)
+    publish(kafka.bootstrap, topic, before[20_000:])  # acknowledged, and hardly read when the broker goes
 
     getattr(kafka, end)()
     try:
@@ -105,24 +122,22 @@ def test_a_database_that_goes_away_is_waited_for_and_nothing_is_lost_or_doubled(
 ) -> None:
     topic = f"database-away-{mode}"
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
-    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(2, 20, 40_000, RULE), PARTITIONS)))
+    messages = list(at_home(plant(2, 20, 40_000, RULE), PARTITIONS))
     site.configure(kafka.bootstrap, topic, url=postgres.url())
     upgraded = site.command("db", "upgrade")
     assert upgraded.returncode == 0, upgraded.stderr
     site.install_model()
     site.start()
-    site.wait_records(1)
-
-    postgres.stop(mode)
-    try:
-        site.wait_event("database_away", limit_s=30)
-        time.sleep(AWAY_S)
-        site.wait("the daemon to live", lambda: True)
-    finally:
-        postgres.start()
-
-    site.wait_event("database_back", limit_s=60)
-    site.wait_records(n_records, limit_s=120)
+    with trickling(kafka.bootstrap, topic, messages):
+        site.wait_records(1)
+        postgres.stop(mode)
+        try:
+            site.wait_event("database_away", limit_s=30)
+            time.sleep(AWAY_S)
+        finally:
+            postgres.start()
+        site.wait_event("database_back", limit_s=60)
+    site.wait_records(len(messages), limit_s=120)
     assert len(site.events("watching")) == 1, "it was the same daemon all the time"
     assert not site.events("fenced")
     site.terminate()
@@ -147,7 +162,7 @@ class Retrained:
 
 @pytest.fixture(scope="module")
 def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retrained]:
-    """One run for the claims below: a first model, `monitor retrain --wait` while records flow, and the rest of them."""
+    """One run for the claims below: a first model, `monitor retrain --wait` while records flow, and the rest."""
     topic = "retrained"
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
     messages = list(at_home(plant(3, 20, 60_000, RULE), PARTITIONS))
@@ -159,11 +174,7 @@ def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> I
         site.wait_records(10_000)
         (first,) = site.json("models", "list")
 
-        flowing = threading.Event()
-        sender = threading.Thread(target=_trickle, args=(kafka.bootstrap, topic, messages[10_000:], flowing))
-        sender.start()
-        assert flowing.wait(60)
-        try:
+        with trickling(kafka.bootstrap, topic, messages[10_000:]):
             asked = subprocess.Popen(
                 [sys.executable, "-m", "monitor", "retrain", "--wait", "--json", "--config", str(site.path)],
                 stdout=subprocess.PIPE,
@@ -175,8 +186,6 @@ def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> I
             refused = site.command("retrain")
             told, complaints = asked.communicate(timeout=120)
             assert asked.returncode == 0, f"{told}{complaints}\n{site.tail()}"
-        finally:
-            sender.join(timeout=120)
         site.wait_records(len(messages))
         site.terminate()
         activations = [
@@ -190,14 +199,6 @@ def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> I
         yield Retrained(site, topic, first["version"], champion, told, refused, activations)
     finally:
         site.kill()
-
-
-def _trickle(bootstrap: str, topic: str, messages: list[Any], flowing: threading.Event) -> None:
-    """Send slowly enough that a training fits in between."""
-    for begin in range(0, len(messages), 1_000):
-        publish(bootstrap, topic, messages[begin : begin + 1_000])
-        flowing.set()
-        time.sleep(0.3)
 
 
 def _states(site: Site) -> list[str]:
