@@ -19,6 +19,7 @@ from monitor.broker import create_topic
 from monitor.evaluation.digest import digest_of
 from monitor.registry import version_at
 from monitor.store.versions import Activation
+from monitor.stream.source.client import stop
 from monitor.stream.source.history import KafkaHistory
 from monitor.types import Partition
 from tests.acceptance.streams import MINUTE_US, plant
@@ -140,6 +141,68 @@ def test_a_database_that_goes_away_is_waited_for_and_nothing_is_lost_or_doubled(
     site.wait_records(len(messages), limit_s=120)
     assert len(site.events("watching")) == 1, "it was the same daemon all the time"
     assert not site.events("fenced")
+    site.terminate()
+    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+
+
+def test_a_stop_while_the_broker_is_away_is_quick(kafka: KafkaServer, topic: str, site: Site) -> None:
+    messages = list(at_home(plant(6, 4, 2_000, RULE), PARTITIONS))
+    site.configure(kafka.bootstrap, topic)
+    site.install_model()
+    publish(kafka.bootstrap, topic, messages)
+    site.start()
+    site.wait_records(len(messages))
+    kafka.kill()
+    try:
+        time.sleep(2)
+        site.terminate()
+    finally:
+        kafka.start()
+    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+
+
+async def test_a_consumer_whose_stop_cancels_itself_is_closed_and_does_not_cancel_us() -> None:
+    class Consumer:
+        """As aiokafka 0.14 when its broker is away."""
+
+        def __init__(self) -> None:
+            self._client = self
+            self.is_closed = False
+
+        async def stop(self) -> None:
+            fetch = asyncio.ensure_future(asyncio.sleep(60))
+            await asyncio.sleep(0)
+            fetch.cancel()
+            await fetch
+
+        async def close(self) -> None:
+            self.is_closed = True
+
+    consumer = Consumer()
+    await stop(consumer)
+    assert consumer.is_closed
+
+
+def test_a_stop_while_the_database_is_away_is_quick_and_loses_nothing(
+    kafka: KafkaServer, topic: str, postgres: PostgresServer, site: Site
+) -> None:
+    messages = list(at_home(plant(7, 10, 20_000, RULE), PARTITIONS))
+    site.configure(kafka.bootstrap, topic, url=postgres.url())
+    assert site.command("db", "upgrade").returncode == 0
+    site.install_model()
+    site.start()
+    with trickling(kafka.bootstrap, topic, messages):
+        site.wait_records(1)
+        postgres.stop("immediate")
+        try:
+            site.wait_event("database_away", limit_s=30)
+            took_s = site.terminate(codes={1})  # it could not save what it held: no clean end
+        finally:
+            postgres.start()
+    assert took_s < 10
+    assert "The database did not answer" in site.tail()
+    site.start()
+    site.wait_records(len(messages))
     site.terminate()
     site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 

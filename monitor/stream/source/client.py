@@ -14,7 +14,7 @@ from monitor.errors import SourceRefused, SourceUnavailable
 from monitor.types import RecordBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
@@ -99,4 +99,21 @@ async def stop(consumer: AIOKafkaConsumer) -> None:
     """Stop a consumer, or give it up."""
     with contextlib.suppress(kafka.KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(STOP_LIMIT_S):
-            await consumer.stop()
+            if await _ends_cancelled(consumer.stop()):
+                await consumer._client.close()
+
+
+async def _ends_cancelled(work: Coroutine[Any, Any, None]) -> bool:
+    """Await work in a task of its own; say whether it ended as if it had been cancelled, though nobody did.
+
+    aiokafka 0.14: where a fetch waits to try again, because the broker is away, `stop` cancels it and lets that
+    CancelledError out, with the connections still open. Taken for ours, it would end the river.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task})
+    finally:
+        task.cancel()
+    if not task.cancelled():
+        task.result()
+    return task.cancelled()
