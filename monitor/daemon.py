@@ -45,16 +45,27 @@ PULSE_EVERY_S = 2.0
 SAY_EVERY_S = 30.0
 UPKEEP_EVERY_S = 600.0
 OUTAGE_RETRY_S = 2.0
+DRAIN_LIMIT_S = 4.0
+"""Then the batch in hand is given up; it is read again at the next start."""
+GOODBYE_LIMIT_S = 1.0
+
+
+class _Stopped(BaseException):
+    """The signal came before there was anything to drain."""
 
 
 async def run(config: Config, clock: Clock | None = None) -> None:
     """Run until a signal. Raises the error that ended it: its exit code says who must act."""
-    clock = clock or SystemClock()
-    stopping = _stopping_on_signals()
+    with suppress(_Stopped):
+        await _run(config, clock or SystemClock(), _stopping_on_signals())
+
+
+async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     async with AsyncExitStack() as stack:
+        patience = partial(_despite_outages, stopping=stopping)
         database = AsyncStore(config.store.url, owner=True)
-        store = await _despite_outages(lambda: stack.enter_async_context(database), clock)
+        store = await patience(lambda: stack.enter_async_context(database))
         scorer = DetectorScorer(config.device)
         stack.callback(scorer.close)
         champions = Champions(config, store, scorer, clock, owner)
@@ -63,20 +74,44 @@ async def run(config: Config, clock: Clock | None = None) -> None:
         stack.push_async_callback(source.close)
         pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
         pulse = Pulse(config, pipeline, store, owner, clock)
+        stack.push_async_callback(pulse.leave)
 
-        await _despite_outages(champions.load, clock)
+        await patience(champions.load)
         async with _loops(pulse.loop(), _upkeep(config, store, clock)):
-            first = asyncio.create_task(_despite_outages(partial(_before_the_first_record, source, champions), clock))
-            await _first_of(first, stopping.wait())
-            if stopping.is_set():
-                return
+            await _unless_stopped(patience(partial(_before_the_first_record, source, champions)), stopping)
             champions.river = pipeline
             gc.freeze()  # what was built until here stays: the collector need not look at it again
             log.info("watching", topics=sorted(topics), fleets=[fleet.name for fleet in config.fleets])
-            async with _loops(champions.loop(), _stop_when(stopping, pipeline)):
-                await pipeline.run()
-        await pulse.beat("drained")
+            async with _loops(champions.loop()):
+                await _flow(pipeline, stopping)
         log.info("drained", **pulse.facts())
+
+
+async def _flow(pipeline: Pipeline, stopping: asyncio.Event) -> None:
+    """Let the river run until the signal, then drain it."""
+    river = asyncio.create_task(pipeline.run())
+    stopper = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({river, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        if not river.done():
+            log.info("draining", doing="finishing the batch in hand; a second signal does not wait")
+            pipeline.stop()
+            await asyncio.wait({river}, timeout=DRAIN_LIMIT_S)
+        if not river.done():
+            log.warning(
+                "drain_cut_short", after_s=DRAIN_LIMIT_S, meaning="the batch in hand was not saved; it is read again"
+            )
+            return
+        try:
+            river.result()
+        except (StoreUnavailable, SourceUnavailable) as error:
+            if not stopping.is_set():
+                raise
+            log.warning("stopped_in_an_outage", error=str(error), meaning="the batch in hand is read again")
+    finally:
+        for task in (river, stopper):
+            task.cancel()
+        await asyncio.gather(river, stopper, return_exceptions=True)
 
 
 class Pulse:
@@ -115,6 +150,12 @@ class Pulse:
             status=status,
         )
 
+    async def leave(self) -> None:
+        """Say goodbye, if anybody listens: who asks for a retraining now should know that nobody is there."""
+        with suppress(MonitorError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_LIMIT_S):
+                await self._store.run(daemons.leave, self._owner)
+
     def facts(self) -> dict[str, int]:
         """Count what was done since the partitions' start, and what still waits."""
         states = self._pipeline.partitions.values()
@@ -134,21 +175,32 @@ class Pulse:
 # ---------------------------------------------------------------- parts of `run`
 
 
-async def _despite_outages(work: Callable[[], Awaitable[T]], clock: Clock) -> T:
-    """Do it again, however long the database or the broker is away."""
+async def _despite_outages(work: Callable[[], Awaitable[T]], stopping: asyncio.Event) -> T:
+    """Do it again, however long the database or the broker is away. Raises _Stopped on the signal."""
     is_told = False
-    while True:
+    while not stopping.is_set():
         try:
             return await work()
         except (StoreUnavailable, SourceUnavailable) as error:
             if not is_told:
-                log.warning(
-                    "database_away" if isinstance(error, StoreUnavailable) else "broker_away",
-                    error=error.detail,
-                    doing="waiting for it",
-                )
+                away = "database_away" if isinstance(error, StoreUnavailable) else "broker_away"
+                log.warning(away, error=error.detail, doing="waiting for it")
             is_told = True
-            await clock.sleep(OUTAGE_RETRY_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), OUTAGE_RETRY_S)
+    raise _Stopped
+
+
+async def _unless_stopped(work: Coroutine[object, object, T], stopping: asyncio.Event) -> T:
+    """Do it, or leave it at the signal. Raises _Stopped."""
+    task, stopper = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    await asyncio.wait({task, stopper}, return_when=asyncio.FIRST_COMPLETED)
+    stopper.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=DRAIN_LIMIT_S)
+        raise _Stopped
+    return task.result()
 
 
 async def _upkeep(config: Config, store: AsyncStore, clock: Clock) -> None:
@@ -176,12 +228,6 @@ async def _prune(config: Config, store: AsyncStore, keep: timedelta) -> int:
     while reached and (n := await store.run(scores.prune, min(reached) - keep // timedelta(microseconds=1))):
         n_pruned += n
     return n_pruned
-
-
-async def _stop_when(stopping: asyncio.Event, pipeline: Pipeline) -> None:
-    await stopping.wait()
-    log.info("draining", doing="finishing the batch in hand; a second signal does not wait")
-    pipeline.stop()
 
 
 def _stopping_on_signals() -> asyncio.Event:
@@ -224,16 +270,3 @@ def _only(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-async def _first_of(work: asyncio.Task[None], stop: Coroutine[object, object, object]) -> None:
-    """Wait for work, or for the signal to leave it."""
-    stopper = asyncio.ensure_future(stop)
-    await asyncio.wait({work, stopper}, return_when=asyncio.FIRST_COMPLETED)
-    stopper.cancel()
-    if work.done():
-        work.result()
-        return
-    work.cancel()
-    with suppress(asyncio.CancelledError):
-        await work

@@ -348,12 +348,20 @@ def _await_model(stage: Stage, daemon: Daemon) -> str:
         version = _champion(stage)
         if version is not None:
             return version
-        with suppress(MonitorError), open_reader(stage.database) as reader:
-            for job in reader.jobs(limit=1):
-                text = f"  training {job['progress']:4.0%}  {job['message']}"
-                if text != said:
-                    stage.say(said := text)
+        job = _latest_job(stage)
+        if job is not None:
+            if job["state"] == "failed":
+                raise MonitorError(f"the training failed: {job['message']}")
+            text = f"  training {job['progress']:4.0%}  {job['message']}"
+            if text != said:
+                stage.say(said := text)
         time.sleep(0.5)
+
+
+def _latest_job(stage: Stage) -> dict[str, Any] | None:
+    with suppress(MonitorError), open_reader(stage.database) as reader:
+        return next(iter(reader.jobs(limit=1)), None)
+    return None
 
 
 def _await_flow(stage: Stage, daemon: Daemon, n_readings: int) -> None:

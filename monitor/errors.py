@@ -10,7 +10,7 @@
     ├── StoreUnavailable    (retriable)              hold the batch and pause
     ├── StoreLocked                         exit 3   another daemon owns this SQLite file
     ├── SchemaMismatch                      exit 4   run `monitor db upgrade`
-    ├── InvariantBroken                              a defect of ours: stop the partition, keep the data, report it
+    ├── InvariantBroken                              a defect of ours: the daemon stops, the data stay, report it
     ├── Fenced                                       another daemon took the partition over: drop its state
     ├── NoChampion                                   verdict "unscored"
     ├── CheckpointDamaged                            keep the present champion

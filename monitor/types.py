@@ -203,7 +203,8 @@ class Quarantined:
 @dataclass(slots=True)
 class Counters:
     """What became of every record below the next offset. The left side equals the sum of the right:
-    records = accepted + quarantined + late + duplicate + tombstones."""
+    records = accepted + quarantined + late + duplicate + tombstones.
+    """
 
     records: int = 0
     accepted: int = 0

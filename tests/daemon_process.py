@@ -35,7 +35,7 @@ from tests.oracle.check import Report, check, stored_rows
 from tests.oracle.log import rules_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from monitor.config import Config
     from monitor.store.queries import Reader
@@ -109,8 +109,8 @@ class Site:
                 start_new_session=True,
             )
 
-    def terminate(self, *, codes: Container[int] = (0,)) -> float:
-        """SIGTERM: it must exit 0 (or with one of these codes) within 10 s. Return how many seconds it took."""
+    def terminate(self) -> float:
+        """SIGTERM: it must exit 0 within 10 s. Return how many seconds it took."""
         assert self._process is not None
         began = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
@@ -119,7 +119,7 @@ class Site:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still there {3 * DRAIN_LIMIT_S:.0f} s after SIGTERM\n{self.tail()}") from None
         took_s = time.monotonic() - began
-        assert code in codes, f"exit code {code}\n{self.tail()}"
+        assert code == 0, f"exit code {code}\n{self.tail()}"
         assert took_s < DRAIN_LIMIT_S, f"{took_s:.1f} s\n{self.tail()}"
         return took_s
 

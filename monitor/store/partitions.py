@@ -155,12 +155,12 @@ def claim(connection: Connection, pipeline: str, partition: Partition, owner: st
 _BEGIN = text("""
     UPDATE source_partition SET start_offset = :offset, next_offset = :offset, rewind_offset = :offset
     WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
-      AND epoch = :epoch AND next_offset IS NULL
+      AND epoch = :epoch AND (next_offset IS NULL OR next_offset = :offset)
 """)
 
 
 def begin(connection: Connection, pipeline: str, partition: Partition, epoch: int, offset: int) -> None:
-    """Fix where the first run starts, before the first record is read. Raises Fenced."""
+    """Fix where the first run starts, before the first record is read; again is no harm. Raises Fenced."""
     values = {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number, "epoch": epoch}
     if connection.execute(_BEGIN, values | {"offset": offset}).rowcount != 1:
         raise Fenced(f"{partition}: epoch {epoch} is over, or the partition had begun already")

@@ -169,7 +169,7 @@ class _Episode:
 
     recent: deque[PastVerdict]
     alert: AlertChange | None = None
-    closed_us: int = -1
+    closed_us: int = -(1 << 62)
     """End of the window that closed the last alert: older evidence fired once already."""
 
     @property

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
 from monitor.stream.decide import AlertPolicy, Decider, PastVerdict
+from monitor.stream.decode import Decoder, FleetSchema
 from monitor.stream.window import Windower
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from monitor.config import FleetConfig
+    from monitor.config import Config, FleetConfig
     from monitor.store.assets import KnownAsset
-    from monitor.stream.decode import AssetIndex, Decoder, FleetSchema
+    from monitor.stream.decode import AssetIndex, Format
     from monitor.types import Counters, Int32, Int64, Partition, Readings
 
 REWIND_EVERY_S = 2.0
@@ -119,6 +121,26 @@ class PartitionState:
         oldest = min((offset for offset in needed if offset is not None), default=next_offset)
         while len(self._marks) > 1 and self._marks[1].offset <= oldest:
             self._marks.popleft()
+
+
+def schemas_of(config: Config) -> list[FleetSchema]:
+    """What decoding must know of the fleets, in their order."""
+    return [
+        FleetSchema(fleet.name, fleet.interval_us, fleet.topics, fleet.assets, fleet.sensors) for fleet in config.fleets
+    ]
+
+
+def decoder_for(
+    config: Config, schemas: Sequence[FleetSchema], assets: Mapping[str, AssetIndex] | None = None
+) -> Decoder:
+    """Make the decoder of one partition, as `[kafka]` wants it: for the river and for training alike."""
+    return Decoder(
+        schemas,
+        assets=assets,
+        format=cast("Format", config.kafka.format),
+        max_record_bytes=config.kafka.max_record_bytes,
+        max_skew_us=config.kafka.max_skew // timedelta(microseconds=1),
+    )
 
 
 def alert_policy(config: FleetConfig) -> AlertPolicy:

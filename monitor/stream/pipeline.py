@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from monitor import logs
 from monitor.errors import Fenced, InvariantBroken, QuarantineLimit, SourceUnavailable, StoreUnavailable
 from monitor.store import assets, partitions
-from monitor.stream.decode import AssetIndex, Decoder, FleetSchema
-from monitor.stream.lane import Lane, PartitionState, alert_policy, in_slices, without
+from monitor.stream.decode import AssetIndex
+from monitor.stream.lane import Lane, PartitionState, alert_policy, decoder_for, in_slices, schemas_of, without
 from monitor.stream.save import Step, gap_commit
 from monitor.stream.source import Assigned, Gap, Revoked
 from monitor.stream.window import NEVER
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.store.assets import KnownAsset
     from monitor.store.engine import AsyncStore
-    from monitor.stream.decode import Format
+    from monitor.stream.decode import FleetSchema
     from monitor.stream.score import Scorer
     from monitor.stream.source import Event, Source
-    from monitor.types import Int32, Partition, Readings
+    from monitor.types import Int32, Partition, Readings, Scores
 
 log = logs.get("pipeline")
 T = TypeVar("T")
@@ -51,6 +51,8 @@ LIMIT_WINDOW = 10_000
 """Records over which the share of quarantined ones is judged …"""
 LIMIT_MINIMUM = 1_000
 """… and how many there must be before it is."""
+HARMLESS = ("no_fleet:", "late:", "wrong_partition:")
+"""Reasons that say nothing about the format: a shared topic, a gateway that sends its backlog, a key that moved."""
 
 
 class Pipeline:
@@ -65,20 +67,13 @@ class Pipeline:
         self.scorer = scorer
         self.owner = owner
         self.clock = clock
-        self.schemas = [
-            FleetSchema(
-                name=fleet.name,
-                interval_us=fleet.interval_us,
-                topics=fleet.topics,
-                assets=fleet.assets,
-                sensors=fleet.sensors,
-            )
-            for fleet in config.fleets
-        ]
+        self.schemas = schemas_of(config)
         self.partitions: dict[Partition, PartitionState] = {}
         self._fleets = {fleet.name: fleet for fleet in config.fleets}
         self._sensors_saved: set[str] = set()
         """Fleets whose sensors are listed in the configuration, or known to the database."""
+        self._unscored: dict[str, str | None] = {}
+        """Why windows of a fleet have no score, as said last."""
         self._backlog: deque[Event] = deque()
         self._gate = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -101,14 +96,14 @@ class Pipeline:
             match event:
                 case Assigned(partitions=ours):
                     for partition in ours:
-                        await self._open(partition)
+                        await self._claim(partition)
                 case Revoked(partitions=lost):
                     for partition in lost:
                         self.partitions.pop(partition, None)
-                case Gap():
-                    await self._step_over(event)
-                case RecordBatch():
-                    await self._take(event)
+                case Gap(partition=partition):
+                    await self._unless_fenced(partition, self._step_over(event))
+                case RecordBatch(partition=partition):
+                    await self._unless_fenced(partition, self._take(event))
 
     async def _take(self, batch: RecordBatch) -> None:
         """A batch may begin below the next offset: that part was saved before, and only fills the windows again."""
@@ -118,13 +113,8 @@ class Pipeline:
         n_saved = int(np.searchsorted(batch.offsets, state.next_offset))
         if n_saved:
             self._rebuild(state, batch.rows(slice(0, n_saved)))
-        if n_saved == len(batch):
-            return
-        try:
+        if n_saved < len(batch):
             await self._advance(state, batch.rows(slice(n_saved, None)))
-        except Fenced as error:
-            log.warning("fenced", partition=str(batch.partition), detail=error.detail)
-            await self._take_again(batch.partition)
 
     async def _advance(self, state: PartitionState, batch: RecordBatch) -> None:
         """One batch through the river, and one transaction."""
@@ -137,6 +127,7 @@ class Pipeline:
                 pushed = lane.windower.push(part)
                 ends = lane.end_us(pushed.windows.start)
                 scores = await self.scorer.score(pushed.windows, ends, lane.sensors)
+                self._say_if_unscored(readings.fleet, scores)
                 changes = lane.decider.decide(scores, ends)
                 step.add(lane, part, pushed, scores, changes)
         self._judge_quarantine(step)
@@ -151,6 +142,13 @@ class Pipeline:
         """Hold the river between two batches: models change hands here, so that no window sees half of a change."""
         async with self._gate:
             yield
+
+    def _say_if_unscored(self, fleet: str, scores: Scores) -> None:
+        """Once per change: a reason is news, a window without a score is not."""
+        if len(scores.windows) and scores.unscored_reason != self._unscored.get(fleet):
+            self._unscored[fleet] = scores.unscored_reason
+            if scores.unscored_reason is not None:
+                log.warning("unscored", fleet=fleet, reason=scores.unscored_reason)
 
     # ------------------------------------------------------------------ decode
 
@@ -180,16 +178,15 @@ class Pipeline:
 
     def _judge_quarantine(self, step: Step) -> None:
         recent = self._recent_records
-        # An asset that no fleet wants says nothing about the format: a topic may be shared.
-        bad_offsets = {record.offset for record in step.quarantined if not record.reason.startswith("no_fleet")}
-        recent.append((len(step.batch), len(bad_offsets)))
+        bad = {record.offset for record in step.quarantined if not record.reason.startswith(HARMLESS)}
+        recent.append((len(step.batch), len(bad)))
         total = sum(n for n, _ in recent)
         while total - recent[0][0] >= LIMIT_WINDOW:
             total -= recent.popleft()[0]
-        bad = sum(n for _, n in recent)
-        if total >= LIMIT_MINIMUM and bad > self.config.kafka.max_quarantine_share * total:
+        n_bad = sum(n for _, n in recent)
+        if bad and total >= LIMIT_MINIMUM and n_bad > self.config.kafka.max_quarantine_share * total:
             raise QuarantineLimit(
-                f"{bad} of the last {total} records, most recently {step.batch.partition} offset "
+                f"{n_bad} of the last {total} records, most recently {step.batch.partition} offset "
                 f"{step.quarantined[-1].offset}: {step.quarantined[-1].reason}. Nothing of this batch was saved. "
                 "Correct [kafka] format or the fleet's settings, or raise [kafka] max_quarantine_share"
             )
@@ -250,9 +247,9 @@ class Pipeline:
         memory = max(alert_policy(fleet).memory for fleet in self.config.fleets)
         known = await self._persist(self.store.read, assets.restore, partition, memory)
         max_cell = claim.rewind_state.get("max_cell", {})
-        state = PartitionState(
-            partition, claim.epoch, next_offset, (rewind_offset, max_cell), claim.counters, self._decoder(known)
-        )
+        indexes = {fleet: AssetIndex(asset.name for asset in of_fleet) for fleet, of_fleet in known.items()}
+        decoder = decoder_for(self.config, self.schemas, indexes)
+        state = PartitionState(partition, claim.epoch, next_offset, (rewind_offset, max_cell), claim.counters, decoder)
         for schema in self.schemas:
             if schema.sensors is not None:
                 self._add_lane(state, schema, known.get(schema.name, []), max_cell.get(schema.name, NEVER))
@@ -302,25 +299,31 @@ class Pipeline:
             )
             state.next_offset = gap.to_offset
 
-    async def _take_again(self, partition: Partition) -> None:
-        """Another owner moved the offset: forget what we hold, and claim again if the partition is still ours."""
-        self.partitions.pop(partition, None)
-        await self.clock.sleep(FENCED_WAIT_S)
-        self._backlog.extend(await self.source.poll())
-        if not any(isinstance(event, Revoked) and partition in event.partitions for event in self._backlog):
+    async def _claim(self, partition: Partition) -> None:
+        await self._unless_fenced(partition, self._open(partition))
+
+    async def _unless_fenced(self, partition: Partition, work: Awaitable[None]) -> None:
+        """Do it. If another owner took the partition: forget what we hold, and claim it again while it is ours."""
+        while True:
+            try:
+                return await work
+            except Fenced as error:
+                log.warning("fenced", partition=str(partition), detail=error.detail)
+            self.partitions.pop(partition, None)
+            await self.clock.sleep(FENCED_WAIT_S)
+            self._backlog.extend(await self.source.poll())
+            is_lost = any(isinstance(event, Revoked) and partition in event.partitions for event in self._backlog)
+            if is_lost or self._stopping.is_set():
+                return None
+            # If somebody else taught a fleet its sensors, every lane begins again with those.
+            ours = {*self.partitions, partition} if await self._recall_sensors() else {partition}
+            work = self._open_all(sorted(ours))
+
+    async def _open_all(self, ours: list[Partition]) -> None:
+        for partition in ours:
             await self._open(partition)
 
     # ------------------------------------------------------------------ lanes
-
-    def _decoder(self, known: dict[str, list[KnownAsset]]) -> Decoder:
-        kafka = self.config.kafka
-        return Decoder(
-            self.schemas,
-            assets={fleet: AssetIndex(asset.name for asset in of_fleet) for fleet, of_fleet in known.items()},
-            format=cast("Format", kafka.format),
-            max_record_bytes=kafka.max_record_bytes,
-            max_skew_us=int(kafka.max_skew.total_seconds() * 1_000_000),
-        )
 
     def _lane(self, state: PartitionState, fleet: str) -> Lane:
         if fleet not in state.lanes:  # its sensors were learnt just now
@@ -334,13 +337,17 @@ class Pipeline:
         lane.resume(known, max_cell)
         state.lanes[schema.name] = lane
 
-    async def _recall_sensors(self) -> None:
-        """Sensors learnt in an earlier run hold for good."""
-        learnt = await self._persist(self.store.read, assets.fleets)
-        for schema in self.schemas:
-            schema.sensors = schema.sensors or learnt.get(schema.name)
-            if schema.sensors is not None:
-                self._sensors_saved.add(schema.name)
+    async def _recall_sensors(self) -> bool:
+        """Take the sensors that the database knows: learnt once, they hold for good. Return whether any changed."""
+        known = await self._persist(self.store.read, assets.fleets)
+        changed = False
+        for schema, fleet in zip(self.schemas, self.config.fleets, strict=True):
+            sensors = fleet.sensors or known.get(fleet.name)
+            if sensors is not None:
+                self._sensors_saved.add(fleet.name)
+                changed |= schema.sensors != sensors
+                schema.sensors = sensors
+        return changed
 
 
 def _is_of(event: Event, partition: Partition) -> bool:

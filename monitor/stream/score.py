@@ -8,7 +8,6 @@ with the reason, and never 0.
 from __future__ import annotations
 
 import asyncio
-from bisect import insort
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -61,8 +60,13 @@ class DetectorScorer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, path)
 
     def activate(self, fleet: str, activation: Activation, detector: Detector | None = None) -> None:
-        """Let a version decide the fleet's windows from an event time on."""
-        insort(self._activations.setdefault(fleet, []), activation)
+        """Let a version decide the fleet's windows from an event time on, instead of one that began there too."""
+        others = [
+            each
+            for each in self._activations.get(fleet, [])
+            if each.from_window_end_us != activation.from_window_end_us
+        ]
+        self._activations[fleet] = sorted([*others, activation])
         if detector is not None:
             self._detectors[activation.version] = detector
 

@@ -9,29 +9,33 @@ from __future__ import annotations
 
 from contextlib import nullcontext, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from monitor import logs
 from monitor.clock import from_us
-from monitor.errors import CheckpointDamaged, Conflict, MonitorError, NotEnoughData, StoreUnavailable
+from monitor.errors import CheckpointDamaged, Conflict, Fenced, MonitorError, NotEnoughData, StoreUnavailable
 from monitor.registry import Registry
 from monitor.store import alerts, assets, jobs, scores
 from monitor.stream.score import FOREVER_AGO_US, Activation
 from monitor.training.retrain import Order, retrain
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
+    from monitor.models.detector import Detector
     from monitor.store.engine import AsyncStore
     from monitor.stream.score import DetectorScorer
     from monitor.training.retrain import Trained
     from monitor.types import JobView
 
 log = logs.get("training")
+T = TypeVar("T")
 
 LOOK_EVERY_S = 0.5
 """How soon a retraining that was asked for is taken up."""
@@ -66,7 +70,7 @@ class Champions:
 
     async def load(self) -> None:
         """Take up what earlier runs left: activations, and trainings that died with their daemon."""
-        await self._store.run(jobs.fail_stale, self._owner, self._clock.now_us())
+        await self._bury_dead_jobs()
         for fleet in self._config.fleets:
             paths = {each.version: Path(each.path) for each in await self._registry.list(fleet.name)}
             for active in await self._registry.activations(fleet.name):
@@ -82,7 +86,7 @@ class Champions:
         """Before the first record is scored: train the fleets that have no model, if the topics hold enough."""
         for fleet in self._config.fleets:
             if not self._scorer.has_champion(fleet.name):
-                await self._train(fleet, AUTOMATIC)
+                await self._train(fleet)
 
     async def loop(self) -> None:
         """Take up retrainings until cancelled."""
@@ -103,13 +107,21 @@ class Champions:
         for fleet in self._config.fleets:
             due_at = self._due_at.get(fleet.name)
             if due_at is not None and due_at <= now:
-                await self._train(fleet, AUTOMATIC)
+                await self._train(fleet)
+
+    async def _bury_dead_jobs(self) -> None:
+        """One training runs at a time, here: whatever else is called running under our name has died."""
+        await self._store.run(jobs.fail_stale, self._owner, self._clock.now_us())
 
     # ------------------------------------------------------------------ one training
 
-    async def _train(self, fleet: FleetConfig, by: str) -> None:
-        with suppress(Conflict):  # somebody asked in this very moment: that one will do
-            await self._store.run(jobs.request, fleet.name, by, self._clock.now_us())
+    async def _train(self, fleet: FleetConfig) -> None:
+        try:
+            await self._store.run(jobs.request, fleet.name, AUTOMATIC, self._clock.now_us())
+        except Conflict:
+            # Asked for in this very moment, or left behind by a daemon that died; if by a living one, wait for it.
+            await self._bury_dead_jobs()
+            self._due_at[fleet.name] = self._now() + FIRST_RETRY / 12
         job = await self._store.run(jobs.take, self._owner, self._clock.now_us())
         if job is not None:
             await self._carry_out(job)
@@ -117,34 +129,51 @@ class Champions:
     async def _carry_out(self, job: JobView) -> None:
         fleet = next((fleet for fleet in self._config.fleets if fleet.name == job.fleet), None)
         if fleet is None:
-            await self._fail(job, f"fleet {job.fleet} is not in the configuration of the running daemon")
+            await self._surely(jobs.fail, job.id, f"the running daemon's configuration has no fleet {job.fleet}")
             return
         log.info("training", fleet=fleet.name, job=job.id, asked_by=job.requested_by)
         try:
             trained = await retrain(await self._order(fleet), lambda share, text: self._progress(job, share, text))
             await self._activate(fleet, trained)
-        except StoreUnavailable:
-            raise
         except MonitorError as error:
-            await self._fail(job, error.detail or str(error))
+            why = error.detail or str(error)
+            await self._surely(jobs.fail, job.id, why)
             self._put_off(fleet)
-            hopeful = isinstance(error, NotEnoughData) or error.retriable
-            (log.info if hopeful else log.warning)(
-                "not_trained",
-                fleet=fleet.name,
-                why=error.detail or str(error),
-                again_at=self._due_at[fleet.name],
-                until_then="the champion stays" if self._scorer.has_champion(fleet.name) else "windows stay unscored",
-            )
+            self._tell_why_not(fleet, error)
         except BaseException:
-            await self._fail(job, "the daemon stopped")
+            with suppress(MonitorError):  # the signal to stop must not turn into something a loop survives
+                await self._store.run(jobs.fail, job.id, "the daemon stopped", self._clock.now_us())
             raise
         else:
-            await self._store.run(jobs.finish, job.id, trained.version, self._clock.now_us())
+            await self._surely(jobs.finish, job.id, trained.version)
             self._failures.pop(fleet.name, None)
             self._due_at.pop(fleet.name, None)
             if fleet.retrain.every is not None:
                 self._due_at[fleet.name] = self._now() + fleet.retrain.every
+
+    def _tell_why_not(self, fleet: FleetConfig, error: MonitorError) -> None:
+        hopeful = isinstance(error, NotEnoughData) or error.retriable
+        (log.info if hopeful else log.warning)(
+            "not_trained",
+            fleet=fleet.name,
+            why=error.detail or str(error),
+            again_at=self._due_at[fleet.name],
+            until_then="the champion stays" if self._scorer.has_champion(fleet.name) else "windows stay unscored",
+        )
+
+    async def _surely(self, end: Callable[..., None], job_id: int, word: str) -> None:
+        """End a job, however long the database is away: one that is called running for ever blocks all others."""
+        with suppress(Fenced):  # it was given up for dead
+            await self._until_known(self._store.run, end, job_id, word, self._clock.now_us())
+
+    async def _until_known(self, work: Callable[..., Awaitable[T]], /, *args: object) -> T:
+        """Do what is safe to repeat until the database says that it is done."""
+        while True:
+            try:
+                return await work(*args)
+            except StoreUnavailable as error:
+                log.debug("database_away", error=error.detail)
+                await self._clock.sleep(LOOK_EVERY_S)
 
     async def _order(self, fleet: FleetConfig) -> Order:
         learnt = (await self._store.read(assets.fleets)).get(fleet.name)
@@ -157,10 +186,8 @@ class Champions:
 
     async def _progress(self, job: JobView, share: float, text: str) -> None:
         log.info("training_progress", fleet=job.fleet, done=f"{share:.0%}", step=text)
-        await self._store.run(jobs.progress, job.id, share, text)
-
-    async def _fail(self, job: JobView, why: str) -> None:
-        await self._store.run(jobs.fail, job.id, why, self._clock.now_us())
+        with suppress(StoreUnavailable):  # the next one will do
+            await self._store.run(jobs.progress, job.id, share, text)
 
     def _put_off(self, fleet: FleetConfig) -> None:
         failures = self._failures[fleet.name] = self._failures.get(fleet.name, 0) + 1
@@ -172,8 +199,10 @@ class Champions:
         detector = await self._scorer.load(path)
         if detector.version != trained.version:
             raise CheckpointDamaged(f"{path} holds {detector.version}, not {trained.version}")
-        await self._store.run(assets.learn, fleet.name, trained.sensors)
-        await self._registry.publish(
+        known = await self._until_known(self._store.run, assets.learn, fleet.name, trained.sensors)
+        self._check_it_fits(fleet, detector, fleet.sensors or known)
+        publish = partial(
+            self._registry.publish,
             version=trained.version,
             fleet=fleet.name,
             path=path,
@@ -181,14 +210,24 @@ class Champions:
             card=trained.card,
             metrics=trained.card["metrics"],
         )
+        await self._until_known(publish)
         async with self.river.between_batches() if self.river is not None else nullcontext():
             # Every window that was decided is in the database now, and none is on its way.
-            decided_us = await self._store.read(scores.newest_end_us, fleet.name)
+            decided_us = await self._until_known(self._store.read, scores.newest_end_us, fleet.name)
             boundary_us = FOREVER_AGO_US if decided_us is None else decided_us
-            held = await self._registry.activate(fleet.name, trained.version, boundary_us)
+            held = await self._until_known(self._registry.activate, fleet.name, trained.version, boundary_us)
             self._scorer.activate(fleet.name, Activation(held.from_window_end_us, trained.version, path), detector)
         since = "the beginning" if decided_us is None else from_us(held.from_window_end_us)
         log.info("champion_changed", fleet=fleet.name, version=trained.version, decides_windows_after=since)
+
+    def _check_it_fits(self, fleet: FleetConfig, detector: Detector, sensors: Sequence[str]) -> None:
+        """The training process reads the configuration anew; a version for other windows would score none of ours."""
+        card = detector.card
+        if card.length != fleet.length or tuple(card.sensors) != tuple(sensors):
+            raise MonitorError(
+                f"{detector.version} was trained on {card.length} cells of {', '.join(card.sensors)}, but this daemon "
+                f"watches {fleet.length} cells of {', '.join(sensors)}: the configuration changed, restart the daemon"
+            )
 
     def _now(self) -> datetime:
         return from_us(self._clock.now_us())

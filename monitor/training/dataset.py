@@ -14,18 +14,21 @@ import numpy as np
 
 from monitor.errors import NotEnoughData
 from monitor.models.spec import TrainingSet
-from monitor.stream.decode import Decoder, FleetSchema
-from monitor.stream.lane import in_slices
-from monitor.stream.window import Windower
+from monitor.stream.lane import decoder_for, in_slices, schemas_of
+from monitor.stream.window import NEVER, Windower
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from monitor.config import Config, FleetConfig
+    from monitor.stream.decode import Decoder
     from monitor.types import Bool, Float32, Int32, Int64, Partition, Readings, RecordBatch, Windows
 
 MAX_CELLS = 60_000_000
 """Values held as windows, 240 MB. More history than that is sampled evenly: neighbours share all but one cell."""
+
+SWEEP_EVERY = 256
+"""Batches between two looks for readings that are too old."""
 
 Intervals = dict[str, list[tuple[int, int]]]
 """Asset → stretches of event time (from_us, to_us)."""
@@ -43,10 +46,10 @@ class History:
     def __init__(self, config: Config, fleet: FleetConfig, sensors: Sequence[str] | None) -> None:
         self.fleet = fleet
         self.n_readings = 0
+        self._newest = NEVER
+        self._n_held = 0
         self._config = config
-        self._schemas = [
-            FleetSchema(each.name, each.interval_us, each.topics, each.assets, each.sensors) for each in config.fleets
-        ]
+        self._schemas = schemas_of(config)
         self._own = next(schema for schema in self._schemas if schema.name == fleet.name)
         if sensors is not None:
             self._own.sensors = tuple(sensors)
@@ -66,17 +69,18 @@ class History:
         """Take in a batch. Records that cannot be read are left out: the river tells of them."""
         part = self._partitions.get(batch.partition)
         if part is None:
-            kafka = self._config.kafka
-            decoder = Decoder(
-                self._schemas,
-                max_record_bytes=kafka.max_record_bytes,
-                max_skew_us=int(kafka.max_skew.total_seconds() * 1_000_000),
-            )
+            decoder = decoder_for(self._config, self._schemas)
             part = self._partitions[batch.partition] = _Partition(decoder)
         for readings in part.decoder.decode(batch).readings:
-            if readings.fleet == self.fleet.name and len(readings):
-                part.readings.append(readings)
-                self.n_readings += len(readings)
+            if readings.fleet != self.fleet.name or not len(readings):
+                continue
+            self._newest = max(self._newest, int(readings.cell.max()))
+            recent = readings.rows(readings.cell >= self._since)
+            part.readings.append(recent)
+            self.n_readings += len(recent)
+            self._n_held += 1
+            if self._n_held >= SWEEP_EVERY:
+                self._sweep()
 
     def windows(self, exclude: Mapping[str, Sequence[tuple[int, int]]] | None = None) -> TrainingSet:
         """Make windows of the last `retrain.history`. Raises NotEnoughData where there is no reading at all."""
@@ -85,11 +89,10 @@ class History:
                 f"no reading of fleet {self.fleet.name} lies in {', '.join(self._config.topics_of(self.fleet))} yet; "
                 f"{self.fleet.retrain.min_windows} windows of {self.fleet.length} cells are needed"
             )
-        newest = max(int(readings.cell.max()) for part in self._partitions.values() for readings in part.readings)
-        since = newest - self.fleet.retrain.history // self.fleet.interval
+        self._sweep()
         numbers: dict[str, int] = defaultdict(lambda: len(numbers))
         stride = self._stride()
-        sets = [self._windows_of(part, since, stride, exclude or {}, numbers) for part in self._partitions.values()]
+        sets = [self._windows_of(part, stride, exclude or {}, numbers) for part in self._partitions.values()]
         return TrainingSet(
             values=np.concatenate([values for values, _, _ in sets]),
             asset=np.concatenate([asset for _, asset, _ in sets]),
@@ -103,6 +106,20 @@ class History:
 
     # ------------------------------------------------------------------ inside
 
+    @property
+    def _since(self) -> int:
+        """First cell of the history, as far as it is known yet."""
+        return self._newest - self.fleet.retrain.history // self.fleet.interval
+
+    def _sweep(self) -> None:
+        """Let go of readings that fell out of the history: a topic may keep far more than is learnt from."""
+        for part in self._partitions.values():
+            kept = [readings.rows(readings.cell >= self._since) for readings in part.readings]
+            part.readings = [readings for readings in kept if len(readings)]
+        pieces = [readings for part in self._partitions.values() for readings in part.readings]
+        self.n_readings = sum(len(readings) for readings in pieces)
+        self._n_held = 0
+
     def _stride(self) -> int:
         n_windows = self.n_readings // self.fleet.stride
         per_window = self.fleet.length * max(1, len(self.sensors))
@@ -111,7 +128,6 @@ class History:
     def _windows_of(
         self,
         part: _Partition,
-        since: int,
         stride: int,
         exclude: Mapping[str, Sequence[tuple[int, int]]],
         numbers: dict[str, int],
@@ -126,8 +142,7 @@ class History:
         )
         made: list[Windows] = []
         for readings in part.readings:
-            recent = readings.rows(readings.cell >= since)
-            for piece in in_slices(recent):
+            for piece in in_slices(readings):
                 windows = windower.push(piece).windows
                 if len(windows):
                     made.append(windows)

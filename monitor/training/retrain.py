@@ -60,6 +60,13 @@ class Trained(msgspec.Struct, frozen=True):
 
 async def retrain(order: Order, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
     """Train in a child process; cancel to stop it. Raises NotEnoughData, TrainingDiverged, SourceUnavailable, …"""
+    try:
+        return await _in_child(order, on_progress)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise MonitorError(f"the training process could not be started or understood: {error!r}") from error
+
+
+async def _in_child(order: Order, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "monitor.training", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         limit=1 << 20,

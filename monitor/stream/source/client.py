@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_RECORDS = 4096
 """Per poll: large enough that batches pay, small enough that the event loop stays responsive."""
-STOP_LIMIT_S = 5.0
+STOP_LIMIT_S = 3.0
 """`AIOKafkaConsumer.stop` can hang; then the object is dropped."""
 
 

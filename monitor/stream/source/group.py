@@ -56,6 +56,9 @@ class KafkaSource:
         self._ends: dict[Partition, int] = {}
         """Of the partitions that existed when the daemon started; what was created since is read from its start."""
         self._is_held = False
+        self._fetch: asyncio.Task[dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]] | None = None
+        self._sought: set[TopicPartition] = set()
+        """Partitions sought while a fetch was under way."""
         self._consumer: AIOKafkaConsumer | None = None
         self._watch = _Watch()
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -64,18 +67,17 @@ class KafkaSource:
 
     async def start(self) -> None:
         """Join the group. Raises SourceUnavailable or SourceRefused."""
-        settings = consumer_settings(self._config)
         # The embedded broker lets a group wait for half a session before anybody may begin.
         is_demo = await asyncio.to_thread(is_embedded, self._config.bootstrap)
-        settings |= {
-            "group_id": self._config.group,
-            "session_timeout_ms": 10_000 if is_demo else 30_000,
-            "heartbeat_interval_ms": 3_000,
-            "rebalance_timeout_ms": 20_000,
-            "max_poll_interval_ms": 300_000,
-        }
-        consumer = AIOKafkaConsumer(**settings)
         with translated(self._config.bootstrap):
+            consumer = AIOKafkaConsumer(
+                **consumer_settings(self._config),
+                group_id=self._config.group,
+                session_timeout_ms=10_000 if is_demo else 30_000,
+                heartbeat_interval_ms=3_000,
+                rebalance_timeout_ms=20_000,
+                max_poll_interval_ms=300_000,
+            )
             try:
                 await consumer.start()
                 consumer.subscribe(self._topics, listener=_PauseAndTell(consumer, self._events))
@@ -90,8 +92,17 @@ class KafkaSource:
         consumer = self._consumer
         if consumer is None or self._events:
             return self._drain_events()
+        if self._fetch is None:
+            self._fetch = asyncio.create_task(consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=MAX_RECORDS))
+        # While a group forms, `getmany` waits beyond its timeout; it must not be cancelled, so it waits by itself.
+        await asyncio.wait({self._fetch}, timeout=2 * POLL_S)
+        if not self._fetch.done():
+            await self._look_after(consumer, heard=False)
+            return self._drain_events()
+        fetch, self._fetch = self._fetch, None
+        sought, self._sought = self._sought, set()
         try:
-            polled = await consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=MAX_RECORDS)
+            polled = fetch.result()
         except kafka.NoOffsetForPartitionError:
             polled = {}  # assigned, and not begun yet: `auto_offset_reset` is "none"
             await asyncio.sleep(POLL_S / 10)
@@ -102,8 +113,11 @@ class KafkaSource:
             await self._after_error(error)
             polled = {}
         events = self._drain_events()  # what the callbacks said comes before the records
-        for partition, records in polled.items():
-            batch = self._as_batch(partition, records)
+        for key, records in polled.items():
+            if key in sought:  # it was sought while these were on their way: they continue from somewhere else
+                self._consumer_seek(key)
+                continue
+            batch = self._as_batch(key, records)
             if batch is not None:
                 events.append(batch)
         await self._look_after(consumer, heard=bool(polled))
@@ -128,7 +142,7 @@ class KafkaSource:
         if self._consumer is None or key not in self._consumer.assignment():
             return  # revoked meanwhile; the event is on its way
         self._expected[key] = offset
-        self._consumer.seek(key, offset)
+        self._consumer_seek(key)
         if not self._is_held:
             self._consumer.resume(key)
 
@@ -161,9 +175,15 @@ class KafkaSource:
         for task in tuple(self._side_tasks):
             task.cancel()
         if consumer is not None:
-            await stop(consumer)
+            await self._stop(consumer)
 
     # -- inside
+
+    def _consumer_seek(self, key: TopicPartition) -> None:
+        if self._consumer is not None and key in self._consumer.assignment() and key in self._expected:
+            self._consumer.seek(key, self._expected[key])
+            if self._fetch is not None:
+                self._sought.add(key)
 
     def _drain_events(self) -> list[Event]:
         events = list(self._events)
@@ -222,10 +242,8 @@ class KafkaSource:
 
     def _seek_again(self) -> None:
         """An exception in `getmany` loses the records it had drained from other partitions."""
-        if self._consumer is None:
-            return
-        for key in self._consumer.assignment() & self._expected.keys():
-            self._consumer.seek(key, self._expected[key])
+        for key in self._expected:
+            self._consumer_seek(key)
 
     async def _look_after(self, consumer: AIOKafkaConsumer, *, heard: bool) -> None:
         if heard or self._is_held:
@@ -237,22 +255,22 @@ class KafkaSource:
 
     async def _ping(self, consumer: AIOKafkaConsumer) -> None:
         """Ask for the ends of our logs: is the broker there, and does it hold records we are not given?"""
-        reading = {key: offset for key, offset in self._expected.items() if key in consumer.assignment()}
+        reading = [key for key in self._expected if key in consumer.assignment()]
         try:
             async with asyncio.timeout(STOP_LIMIT_S):
-                if reading:
-                    await consumer.end_offsets(list(reading))
-                else:
+                # What readers may see ends here; the high watermark also counts markers and open transactions.
+                ends = await consumer.end_offsets(list(reading)) if reading else {}
+                behind = [key for key in reading if ends[key] > await consumer.position(key)]
+                if not reading:
                     await consumer.topics()
-        except (kafka.KafkaError, TimeoutError, OSError) as error:
+        except (kafka.KafkaError, kafka.IllegalStateError, TimeoutError, OSError) as error:
             self._watch.is_away(self._config.bootstrap, error)
             return
-        behind = any((consumer.highwater(key) or 0) > offset for key, offset in reading.items())
-        self._watch.answered(self._config.bootstrap, records_wait=behind and not self._is_held)
+        self._watch.answered(self._config.bootstrap, records_wait=bool(behind) and not self._is_held)
 
     async def _commit(self, consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
         # A lag marker: a failure (rebalance, coordinator moving) is made good by the next one.
-        with contextlib.suppress(kafka.KafkaError, TimeoutError, OSError):
+        with contextlib.suppress(kafka.KafkaError, kafka.IllegalOperation, TimeoutError, OSError):
             await consumer.commit(offsets)
 
     def _in_background(self, work: Any) -> None:
@@ -266,9 +284,17 @@ class KafkaSource:
         if consumer is None:
             return
         ours = tuple(Partition(*key) for key in consumer.assignment())
-        await stop(consumer)
+        await self._stop(consumer)
         self._events.append(Revoked(ours))
         self._watch = _Watch()
+
+    async def _stop(self, consumer: AIOKafkaConsumer) -> None:
+        fetch, self._fetch = self._fetch, None
+        await stop(consumer)
+        if fetch is not None:
+            fetch.cancel()  # its consumer is gone
+            with contextlib.suppress(asyncio.CancelledError, kafka.KafkaError, kafka.ConsumerStoppedError):
+                await fetch
 
     async def _restart(self) -> None:
         try:
