@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 CHATTY = ("aiokafka", "alembic", "asyncio", "sqlalchemy")
 """Libraries heard from `warning` on, unless the level is debug."""
+
+SAME_AGAIN_S = 30.0
+"""How long a library that said something keeps quiet about it."""
 
 # Tracebacks without local variables: among them are passwords, and a batch of readings fills a screen.
 _PLAIN = structlog.dev.plain_traceback
@@ -47,6 +51,7 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
         else [structlog.processors.format_exc_info, _ordered, structlog.processors.JSONRenderer(default=str)]
     )
     handler = logging.StreamHandler(stream)
+    handler.addFilter(_Patience())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -74,6 +79,27 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
     for name in CHATTY:
         logging.getLogger(name).setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
     logging.captureWarnings(capture=True)
+
+
+class _Patience(logging.Filter):
+    """Lets a library say the same thing once in a while.
+
+    While a broker is away aiokafka writes 200 lines a second, and ours, which says so once, would drown in them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep our own lines, and the first of its kind of anybody else's."""
+        if not record.name.startswith(CHATTY):
+            return True
+        now, key = time.monotonic(), (record.name, str(record.msg))
+        if now - self._said.get(key, -SAME_AGAIN_S) < SAME_AGAIN_S:
+            return False
+        self._said[key] = now
+        return True
 
 
 def get(name: str) -> BoundLogger:

@@ -80,3 +80,13 @@ def test_configuring_again_replaces_what_was_there() -> None:
     assert first.getvalue() == ""
     assert len(read()) == 1
     assert second.getvalue().count("\n") == 1
+
+
+def test_a_library_that_repeats_itself_is_heard_once_and_we_always(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(format="json")
+    for _ in range(3):
+        logging.getLogger("aiokafka.consumer.fetcher").error("Failed fetch messages from %s: %s", 1, "closed")
+        logs.get("daemon").warning("broker_away")
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("Failed fetch" in line for line in lines) == 1
+    assert sum("broker_away" in line for line in lines) == 3

@@ -347,7 +347,8 @@ class _Watch:
         self._records_wait = False
         if self._away_since is None:
             self._away_since = time.monotonic()
-            log.warning("broker_away", bootstrap=bootstrap, error=str(error) or repr(error), doing="waiting for it")
+            said = "no answer" if isinstance(error, TimeoutError) else str(error) or repr(error)
+            log.warning("broker_away", bootstrap=bootstrap, error=said, doing="waiting for it")
 
     def _back(self, bootstrap: str) -> None:
         if self._away_since is not None:
