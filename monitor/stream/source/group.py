@@ -225,8 +225,9 @@ class KafkaSource:
                     f"deleted and created again: choose another [kafka] group (now {self._config.group!r}) to read "
                     "it from its start"
                 )
-            self._events.append(Gap(partition, wanted, first))
-            self.begin(partition, first)
+            if wanted < first:  # else the error was about a position that was sought away from since
+                self._events.append(Gap(partition, wanted, first))
+                self.begin(partition, first)
         self._seek_again()
 
     async def _after_error(self, error: kafka.KafkaError) -> None:
