@@ -186,6 +186,10 @@ class AlertChange:
     """False: nothing changed but the peak."""
 
 
+SAMPLE_BYTES = 1024
+"""What is kept of a record in quarantine: enough to recognise it by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quarantined:
     """A record, or a reading of one, that could not be used."""
@@ -195,7 +199,7 @@ class Quarantined:
     reason: str
     """Starts with a stable word: `not_json`, `wrong_type`, `late`, … then a colon and the detail."""
     sample: bytes
-    """The first bytes of the record, at most 1 KiB."""
+    """The first bytes of the record, at most SAMPLE_BYTES."""
     at_us: int
     """Kafka's record timestamp; 0 where the broker has none."""
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from monitor.types import SAMPLE_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 
     from monitor.types import Quarantined
 
-SAMPLE_BYTES = 1024
 REASON_LENGTH = 500
 
 _INSERT = text("""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from monitor.store.partitions import Commit, FleetRows, Gap
-from monitor.types import Counters, Quarantined, Verdict
+from monitor.types import SAMPLE_BYTES, Counters, Quarantined, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from monitor.types import AlertChange, Int32, Int64, Readings, RecordBatch, Scores
 
 T = TypeVar("T", bound=np.generic)
-
-SAMPLE_BYTES = 1024
 
 
 @dataclass(slots=True)

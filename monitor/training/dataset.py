@@ -1,6 +1,6 @@
 """From a fleet's past records to windows to learn from: the same decoder and windower as the river's.
 
-Enters: record batches of any partitions. Leaves: a `TrainingSet`, at most `max_cells` large. The law: what the
+Enters: record batches of any partitions. Leaves: a `TrainingSet`, at most `MAX_CELLS` large. The law: what the
 river would not score is not learnt from, and neither are windows that overlap an alert.
 """
 
@@ -29,9 +29,6 @@ MAX_CELLS = 60_000_000
 
 SWEEP_EVERY = 256
 """Batches between two looks for readings that are too old."""
-
-Intervals = dict[str, list[tuple[int, int]]]
-"""Asset → stretches of event time (from_us, to_us)."""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 Intervals = dict[str, list[tuple[int, int]]]
+"""Asset → stretches of event time (from_us, to_us)."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -33,7 +34,7 @@ class Order(msgspec.Struct, frozen=True):
     sensors: tuple[str, ...] | None
     """None: learn them."""
     exclude: Intervals
-    """Asset → event time (from_us, to_us) not to learn from: its alerts."""
+    """Not to learn from: each asset's alerts."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):

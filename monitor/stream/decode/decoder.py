@@ -26,7 +26,7 @@ from monitor.stream.decode.readings import ReadingShape, tokens_only
 from monitor.stream.decode.schema import AssetIndex, FleetSchema, Router, Token
 from monitor.stream.decode.times import MAX_US, iso
 from monitor.stream.decode.words import bounded, duration
-from monitor.types import Quarantined, Readings
+from monitor.types import SAMPLE_BYTES, Quarantined, Readings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 Format = Literal["auto", "json", "msgpack"]
 
-_MAX_SAMPLE = 1_024
 _CHUNK = 2_048
 """Records that are decoded together: as many as stay in the processor's cache until they are columns."""
 _FEW = 4
@@ -279,7 +278,7 @@ class Decoder:
                 batch.partition,
                 int(batch.offsets[at]),
                 bounded(reasons[at]),
-                (batch.values[at] or b"")[:_MAX_SAMPLE],
+                (batch.values[at] or b"")[:SAMPLE_BYTES],
                 max(int(batch.timestamps_us[at]), 0),
             )
             for at in sorted(reasons)
