@@ -29,8 +29,15 @@ from monitor.config.values import Confirm, Rate, format_duration, mask_url, pars
 
 # What is offered today. These lists are the only place; `monitor check` and the errors read them.
 FORMATS = ("auto", "json", "msgpack")
-ARCHITECTURES = ("conv", "lstm", "pca")
-OBJECTIVES = ("plain",)
+ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
+OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
+SENSELESS = {
+    "auto": (("sparse", "denoising", "variational", "adversarial", "stacked"), "auto chooses by itself"),
+    "forecast": (("sparse", "variational", "adversarial", "stacked"), "forecast has no code to ask anything of"),
+    "lstm": (("stacked",), "lstm has one layer each way, nothing to stack"),
+    "pca": (("sparse", "denoising", "variational", "adversarial", "stacked"), "pca is solved at once, in no steps"),
+}
+"""Architecture → what it does not go with, and why."""
 SCOPES = ("fleet",)
 PROMOTIONS = ("auto",)
 STARTS = ("earliest", "latest")
@@ -165,10 +172,23 @@ class ModelConfig(Table):
 
     architecture: Annotated[str, one_of(ARCHITECTURES)] = "conv"
     objective: Annotated[str, one_of(OBJECTIVES)] = "plain"
+    stacked: bool = False
+    """Layers learn one by one before they learn together."""
     scope: Annotated[str, one_of(SCOPES)] = "fleet"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     max_train: Span = timedelta(minutes=10)
     """Training stops here and keeps the best epoch so far."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        wrong = {}
+        not_with, why = SENSELESS.get(self.architecture, ((), ""))
+        if self.objective in not_with:
+            wrong["objective"] = f'"{self.objective}" does not go with "{self.architecture}": {why}; use "plain"'
+        if self.stacked and "stacked" in not_with:
+            wrong["stacked"] = f'true does not go with "{self.architecture}": {why}; use false'
+        refuse(wrong)
+        return self
 
     @property
     def max_train_s(self) -> float:

@@ -3,8 +3,9 @@
 Read in this order:
 
     spec         what to train and on what: names and columns, no torch
-    network      what every architecture is: encode, decode
-    conv lstm pca    one architecture each, top to bottom, shapes at the line ends
+    network      what every architecture is: encode, decode, and the straight path beside what it adds
+    conv dense lstm forecast pca    one architecture each, top to bottom, shapes at the line ends
+    variational  any of them with a distribution for a code
     build        the one table of them
     objectives   what a network is asked to do while it learns
     scaler       own units → standardised (B, C, T), gaps filled and masked

@@ -8,20 +8,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from monitor.errors import ConfigError
 from monitor.models.conv import Conv
+from monitor.models.dense import Dense
+from monitor.models.forecast import Forecast
 from monitor.models.lstm import Lstm
+from monitor.models.network import Autoencoder
 from monitor.models.pca import Pca
 from monitor.models.spec import refuse_unknown
+from monitor.models.variational import Variational
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from monitor.models.network import Network
 
-NETWORKS: dict[str, Callable[..., Network]] = {"conv": Conv, "lstm": Lstm, "pca": Pca}
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "conv": Conv,
+    "dense": Dense,
+    "forecast": Forecast,
+    "lstm": Lstm,
+    "pca": Pca,
+}
 
 
-def build(architecture: str, n_sensors: int, length: int, **hyper: int) -> Network:
-    """Build an untrained network. Raises ConfigError for an unknown name."""
+def build(architecture: str, n_sensors: int, length: int, *, draws: int = 0, **hyper: int) -> Network:
+    """Build an untrained network, with `draws` a variational one. Raises ConfigError for an unknown name."""
     refuse_unknown("architecture", architecture, tuple(NETWORKS))
-    return NETWORKS[architecture](n_sensors, length, **hyper)
+    network = NETWORKS[architecture](n_sensors, length, **hyper)
+    if not draws:
+        return network
+    if not isinstance(network, Autoencoder):
+        raise ConfigError(f"{architecture} has no code that learns, it cannot be variational")
+    return Variational(network, draws)

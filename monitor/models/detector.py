@@ -18,7 +18,7 @@ from monitor.models import checkpoint
 from monitor.models.build import build
 from monitor.models.calibrate import Threshold
 from monitor.models.device import pick_device
-from monitor.models.residual import Residual, rebuild
+from monitor.models.residual import Residual, rebuild, squared_error
 from monitor.models.scaler import Scaler
 from monitor.types import Blame
 
@@ -113,7 +113,7 @@ class Detector:
     def raw(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return raw scores (B,) and shares (B, C) of windows (B, T, C) on the device."""
         x, present = self._scaler.standardise(values)                     # (B, C, T)
-        squared = (rebuild(self._network, x, present) - x).square_()      # (B, C, T)
+        squared = squared_error(self._network, x, present)                # (B, C, T)
         z = self._residual.per_sensor(squared, present)                   # (B, C)
         return self._residual.combine(z, present)
 

@@ -13,35 +13,32 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from monitor.models.network import Network
+from monitor.models.network import Autoencoder, code_size
 
 
-class Lstm(Network):
+class Lstm(Autoencoder):
     """Reader, code, writer. Costs about six times `conv`."""
 
-    def __init__(
-        self,
-        n_sensors: int,
-        length: int,  # noqa: ARG002 — one door for every architecture; an LSTM takes any length
-        *,
-        hidden: int = 48,
-        code: int = 24,
-    ) -> None:
-        super().__init__()
+    def __init__(self, n_sensors: int, length: int, *, hidden: int = 48, code: int | None = None) -> None:
+        code = code or code_size(n_sensors, length)
+        super().__init__(n_sensors, length, hidden, code)
         self.hyper = {"hidden": hidden, "code": code}
         self.reader = nn.LSTM(n_sensors, hidden, batch_first=True)
-        self.to_code = nn.Linear(hidden, code)
         self.writer = nn.LSTM(code, hidden, batch_first=True)
         self.to_sensors = nn.Linear(hidden, n_sensors)
 
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the code, one vector."""
-        _, (last, _) = self.reader(x.transpose(1, 2))                  # (1, B, H)
-        code: torch.Tensor = self.to_code(last[0])                     # (B, code)
-        return code
+    def see(self, x: torch.Tensor) -> torch.Tensor:
+        """Return where reading has led to."""
+        _, (last, _) = self.reader(x.transpose(1, 2))                    # (1, B, H)
+        state: torch.Tensor = last[0]                                    # (B, H)
+        return state
 
-    def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
-        """Return the window."""
-        steps, _ = self.writer(z[:, None].expand(-1, length, -1))      # (B, T, H), newest first
-        x: torch.Tensor = self.to_sensors(steps)                       # (B, T, C), newest first
-        return x.flip(1).transpose(1, 2)                               # (B, C, T)
+    def bend(self, z: torch.Tensor, length: int) -> torch.Tensor:
+        """Return what the writer adds."""
+        steps, _ = self.writer(z[:, None].expand(-1, length, -1))        # (B, T, H), newest first
+        x: torch.Tensor = self.to_sensors(steps)                         # (B, T, C), newest first
+        return x.flip(1).transpose(1, 2)                                 # (B, C, T)
+
+    def last_layer(self) -> nn.Module:
+        """Return the layer that writes the window."""
+        return self.to_sensors

@@ -1,4 +1,4 @@
-"""What every architecture is: a reconstruction in two halves.
+"""What every architecture is: a reconstruction, and most of them one in two halves.
 
 In: standardised windows (B, C, T). Out: their reconstruction, same shape.
 Law: everything between the halves is the code, so that an objective may ask something of it.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    import torch
+    from monitor.models.pca import Pca
 
 
 class Network(nn.Module):
@@ -19,6 +20,8 @@ class Network(nn.Module):
 
     hyper: dict[str, int]
     """Keyword arguments that build the same network again; kept in the card."""
+    n_blind: int = 0
+    """First cells of a window it has no opinion about: they count in no error."""
 
     if TYPE_CHECKING:
         # torch declares that calling a module may return anything.
@@ -35,3 +38,75 @@ class Network(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the reconstruction of (B, C, T)."""
         return self.decode(self.encode(x), x.shape[-1])
+
+    def squared_error(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return how far (B, C, T) the reconstruction of `x` is from `target`, squared; 0 in blind cells."""
+        return (self(x) - target).square()
+
+
+class Autoencoder(Network):
+    """A network with a flat code between two linear layers, each with a straight path beside the architecture's own.
+
+        window ─┬─ see ──┬─ to_code ─ code ─┬─ bend ──┬─ window
+                └────────┘                  └─ plane ─┘
+
+    The straight path alone is a linear autoencoder, and its best is known: the principal components. Learning starts
+    there (`start_from`), so the network is at least as good as they are and has only to learn what no plane can say.
+    """
+
+    def __init__(self, n_sensors: int, length: int, n_seen: int, code: int) -> None:
+        super().__init__()
+        self.n_cells = n_sensors * length
+        self.to_code = nn.Linear(self.n_cells + n_seen, code)
+        self.plane = nn.Linear(code, self.n_cells)
+
+    def see(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the architecture notices in (B, C, T): (B, n_seen)."""
+        raise NotImplementedError
+
+    def bend(self, z: torch.Tensor, length: int) -> torch.Tensor:
+        """Return what the architecture adds to the plane: (B, C, T)."""
+        raise NotImplementedError
+
+    def last_layer(self) -> nn.Module:
+        """Return the layer that writes what `bend` returns; zero until there is something to add."""
+        raise NotImplementedError
+
+    def layers(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return pairs of what goes in and what comes back, the outermost first, to be trained one by one."""
+        return []
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return all that the code is made of."""
+        return torch.cat([x.flatten(1), self.see(x)], 1)                 # (B, CT + n_seen)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the code, one vector."""
+        z: torch.Tensor = self.to_code(self.features(x))                 # (B, code)
+        return z
+
+    def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
+        """Return the window."""
+        # Linear at the end: standardised values are not in [0, 1], a sigmoid here could not rebuild a spike.
+        flat: torch.Tensor = self.plane(z)                               # (B, CT)
+        return flat.reshape(len(z), -1, length) + self.bend(z, length)   # (B, C, T)
+
+    @torch.no_grad()
+    def start_from(self, pca: Pca, x: torch.Tensor) -> None:
+        """Become the principal components, each at unit spread over the windows `x`: a code that starts white
+        suits a prior, and no component is learnt faster for being large.
+        """
+        spread = pca.encode(x).std(0).clamp(min=1e-3)[:, None]           # (code, 1)
+        inward = pca.components / spread                                 # (code, CT)
+        self.to_code.weight.zero_()
+        self.to_code.weight[:, : self.n_cells] = inward
+        self.to_code.bias.copy_(-inward @ pca.mean)
+        self.plane.weight.copy_((pca.components * spread).T)
+        self.plane.bias.copy_(pca.mean)
+        for parameter in self.last_layer().parameters():
+            parameter.zero_()
+
+
+def code_size(n_sensors: int, length: int) -> int:
+    """Return how many numbers a code has unless the data say otherwise: a sixteenth of the window, 64 at most."""
+    return max(1, min(64, n_sensors * length // 16))

@@ -30,17 +30,33 @@ FLOOR = 1e-4
 
 
 def rebuild(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Return the reconstruction of standardised (B, C, T).
+    """Return the reconstruction of standardised (B, C, T)."""
+    return network(fill(network, x, present))                                           # (B, C, T)
 
-    Where cells are missing, what they were filled with would bend the reconstruction of their neighbours; so they
-    are filled again with what the network itself expects (expectation-maximisation, as for a PCA with gaps).
+
+def squared_error(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Return how far (B, C, T) the reconstruction is from `x`, squared, as the network counts it."""
+    return network.squared_error(fill(network, x, present), x)
+
+
+def fill(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Return standardised (B, C, T) with what the network expects where cells are missing.
+
+    What they were filled with before would bend the reconstruction of their neighbours; so they are filled again
+    (expectation-maximisation, as for a PCA with gaps).
     """
-    rebuilt = network(x)                                                                # (B, C, T)
-    if present is not None:
-        rows = (~present).any(-1).any(-1).nonzero()[:, 0]
-        for _ in range(N_REFILLS if len(rows) else 0):
-            rebuilt[rows] = network(torch.where(present[rows], x[rows], rebuilt[rows]))
-    return rebuilt
+    if present is None:
+        return x
+    rows = (~present).any(-1).any(-1).nonzero()[:, 0]
+    if not len(rows):
+        return x
+    gappy, here = x[rows], present[rows]
+    filled = gappy
+    for _ in range(N_REFILLS):
+        filled = torch.where(here, gappy, network(filled))
+    out = x.clone()
+    out[rows] = filled
+    return out
 
 
 class Residual:

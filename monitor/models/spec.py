@@ -15,8 +15,15 @@ from monitor.errors import ConfigError
 if TYPE_CHECKING:
     from monitor.types import Float32, Int32, Int64
 
-ARCHITECTURES = ("conv", "lstm", "pca")
-OBJECTIVES = ("plain",)
+ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
+OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
+SENSELESS = {
+    "auto": (("sparse", "denoising", "variational", "adversarial", "stacked"), "auto chooses by itself"),
+    "forecast": (("sparse", "variational", "adversarial", "stacked"), "forecast has no code to ask anything of"),
+    "lstm": (("stacked",), "lstm has one layer each way, nothing to stack"),
+    "pca": (("sparse", "denoising", "variational", "adversarial", "stacked"), "pca is solved at once, in no steps"),
+}
+"""What an architecture does not go with, and why."""
 
 MIN_WINDOWS = 100
 """Below this a fifth held out is under twenty windows: neither early stopping nor a threshold means anything."""
@@ -38,6 +45,8 @@ class ModelSpec:
     architecture: str = "conv"
     objective: str = "plain"
     """What the network is asked to do while it learns; `plain`: rebuild the window."""
+    stacked: bool = False
+    """Its layers learn one by one, the outermost first, before all of them together (Bengio et al. 2007)."""
     seed: int = 0
     """Same seed, same data, same number of CPU threads: same version."""
     max_train_s: float = 120.0
@@ -53,9 +62,11 @@ class ModelSpec:
     def __post_init__(self) -> None:
         refuse_unknown("architecture", self.architecture, ARCHITECTURES)
         refuse_unknown("objective", self.objective, OBJECTIVES)
-        if self.architecture == "pca" and self.objective != "plain":
-            why = f'objective "{self.objective}" needs a network that learns in steps'
-            raise ConfigError(f"{why}; pca is solved at once")
+        not_with, why = SENSELESS.get(self.architecture, ((), ""))
+        if self.objective in not_with:
+            raise ConfigError(f'objective "{self.objective}" does not go with {self.architecture}: {why}')
+        if self.stacked and "stacked" in not_with:
+            raise ConfigError(f"stacked does not go with {self.architecture}: {why}")
         if self.max_train_s <= 0:
             raise ConfigError(f"max_train_s must be above 0, not {self.max_train_s:g}")
         for name in ("max_steps", "n_tries"):

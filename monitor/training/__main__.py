@@ -48,6 +48,7 @@ def _train(order: Order) -> Line:
     spec = ModelSpec(
         architecture=fleet.model.architecture,
         objective=fleet.model.objective,
+        stacked=fleet.model.stacked,
         seed=fleet.model.seed,
         max_train_s=fleet.model.max_train_s,
         min_windows=fleet.retrain.min_windows,

@@ -20,7 +20,7 @@ from monitor.models.calibrate import Threshold, suspects, threshold
 from monitor.models.detector import Card, Detector
 from monitor.models.device import pick_device
 from monitor.models.pca import Pca
-from monitor.models.residual import Residual, rebuild
+from monitor.models.residual import Residual, squared_error
 from monitor.models.scaler import Scaler
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training.recipe import Learnt, Tensors, learn, window_errors
@@ -105,7 +105,7 @@ def fit(
     network: Network = pca
     trimmed, learnt = pca_trimmed, None
     if spec.architecture != "pca":
-        learnt = learn(learning, held_out, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now)
+        learnt = learn(learning, held_out, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now, pca)
         network, trimmed = learnt.network, learnt.trimmed
 
     on_progress(0.96, "calibrating on held-out windows")
@@ -214,7 +214,7 @@ def _solve_pca(learning: Tensors, spec: ModelSpec) -> tuple[Pca, Bool]:
 
 def _residual(network: Network, clean: Tensors) -> Residual:
     with torch.inference_mode():
-        parts = [(rebuild(network, p.x, p.present) - p.x).square_() for p in _chunks(clean)]
+        parts = [squared_error(network, p.x, p.present) for p in _chunks(clean)]
     return Residual.fit(torch.cat(parts), clean.present)
 
 
@@ -222,7 +222,7 @@ def _raw_scores(network: Network, residual: Residual, windows: Tensors) -> Float
     with torch.inference_mode():
         parts = []
         for p in _chunks(windows):
-            z = residual.per_sensor((rebuild(network, p.x, p.present) - p.x).square_(), p.present)
+            z = residual.per_sensor(squared_error(network, p.x, p.present), p.present)
             parts.append(residual.combine(z, p.present)[0])
     raw: Float32 = torch.cat(parts).cpu().numpy()
     # NaN: all that is left of the window is a sensor that was never seen in training time.

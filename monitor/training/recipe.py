@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +19,15 @@ import torch
 from monitor.errors import TrainingDiverged
 from monitor.models.build import build
 from monitor.models.calibrate import suspects
-from monitor.models.objectives import OBJECTIVES
+from monitor.models.network import Network
+from monitor.models.objectives import OBJECTIVES, Adversarial
+from monitor.models.pca import Pca
+from monitor.models.variational import N_DRAWS, autoencoder_in
+from monitor.training.stacked import learn_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from monitor.models.network import Network
     from monitor.models.spec import ModelSpec
     from monitor.types import Bool, Float32
 
@@ -34,10 +37,15 @@ PATIENCE = 6
 """Checks without a better held-out error before learning stops: 300 steps."""
 TRIM_AT = 200
 """Steps before the worst windows are set aside: by then the usual ones are rebuilt, the odd ones not yet."""
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 1e-2
+"""Of what the architecture adds to the straight path: what the data do not ask for goes back to the plane."""
 WARM_UP = 50
 """Steps of rising learning rate; then a cosine down to a twentieth."""
 CLIP_NORM = 1.0
+STEP_COST = {"lstm": 2.5}
+"""Architecture → how many steps of `max_steps` one step counts for: it walks cell by cell, and starts, as all do,
+from the principal components. So every architecture learns a usual fleet in about a minute on one core."""
 EXPLOSION = 100.0
 """A training loss so many times the first one is a divergence."""
 N_CHECK = 2048
@@ -46,6 +54,10 @@ KEPT_IN_CHECK = 0.9
 """Share of them that counts, the best: a fault among the held-out data must not steer the stopping."""
 LEARNT = 1.02
 """A training error above this multiple of the mean's own: nothing was learnt (white noise may reach 1)."""
+N_CURVE = 12
+"""Points of the learning curve that are kept."""
+N_START = 4096
+"""Windows that the spread of the first code is measured on."""
 CHUNK = 512
 
 
@@ -66,6 +78,15 @@ class Tensors:
         return Tensors(self.x[rows], None if self.present is None else self.present[rows])
 
 
+class Point(NamedTuple):
+    """One check on the way."""
+
+    step: int
+    loss: float
+    """Of the batch at hand: what the objective asks for."""
+    held_out_error: float
+
+
 @dataclass
 class Learnt:
     """A network and how it came to be."""
@@ -77,11 +98,24 @@ class Learnt:
     stopped: str = "all steps"
     """all steps, no better, or time budget"""
     train_error: float = math.nan
+    """Mean over the best nine tenths of the training windows, as the held-out one."""
     held_out_error: float = math.nan
     restarts: list[str] = field(default_factory=list)
     """Why earlier seeds were given up."""
     trimmed: Bool = field(default_factory=lambda: np.zeros(0, dtype=bool))
     """[N] of the training windows: left out as suspected faults."""
+    curve: list[Point] = field(default_factory=list)
+    """Every check, in order."""
+    gradient_norm: dict[str, float] = field(default_factory=dict)
+    """p50, p99, and the share of the steps that were clipped."""
+    objective: dict[str, Any] = field(default_factory=dict)
+    """What the objective has to say."""
+    layers: list[dict[str, float]] = field(default_factory=list)
+    """Stacked only: the error of each layer before and after it learnt alone."""
+
+    def few_points(self) -> list[Point]:
+        """Return the learning curve, thinned."""
+        return [self.curve[i] for i in _evenly(len(self.curve), N_CURVE).tolist()]
 
 
 class _Diverged(Exception):
@@ -95,13 +129,16 @@ def learn(
     device: torch.device,
     on_progress: Callable[[float, str], None],
     now: Callable[[], float] = time.monotonic,
+    pca: Pca | None = None,
 ) -> Learnt:
-    """Train the network of `spec`; raises TrainingDiverged when every seed failed."""
+    """Train the network of `spec`, from `pca` if it is at hand; raises TrainingDiverged when every seed failed."""
     deadline = now() + spec.max_train_s
+    if pca is None:
+        pca = Pca.solve(train.x[_evenly(len(train), N_START)], seed=spec.seed)
     restarts: list[str] = []
     for seed in range(spec.seed, spec.seed + spec.n_tries):
         try:
-            learnt = _one_try(train, held_out, spec, seed, device, on_progress, deadline, now)
+            learnt = _one_try(train, held_out, spec, seed, pca, device, on_progress, deadline, now)
         except _Diverged as why:
             restarts.append(f"seed {seed}: {why}")
             on_progress(0.0, f"restart, {restarts[-1]}")
@@ -112,24 +149,27 @@ def learn(
 
 
 def _one_try(
-    train: Tensors, held_out: Tensors, spec: ModelSpec, seed: int, device: torch.device,
+    train: Tensors, held_out: Tensors, spec: ModelSpec, seed: int, pca: Pca, device: torch.device,
     on_progress: Callable[[float, str], None], deadline: float, now: Callable[[], float],
 ) -> Learnt:
-    _, n_sensors, length = train.x.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(spec.architecture, n_sensors, length).to(device).train()
+        network = _start(train, spec, pca, device)
+        objective = OBJECTIVES[spec.objective](network)
     draw = torch.Generator().manual_seed(seed)
-    objective = OBJECTIVES[spec.objective]
-    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=device.type != "mps")
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, spec.max_steps))
+    learnt = Learnt(network, seed, trimmed=np.zeros(len(train), dtype=bool))
+    if spec.stacked:
+        learnt.layers = learn_layers(network, train.x, draw, deadline, now)
+    n_steps = max(1, round(spec.max_steps / STEP_COST.get(spec.architecture, 1.0)))
+    optimiser = torch.optim.AdamW(_groups(network), lr=LEARNING_RATE, fused=device.type != "mps")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, n_steps))
     check = held_out.take(_evenly(len(held_out), N_CHECK))
 
-    learnt = Learnt(network, seed, trimmed=np.zeros(len(train), dtype=bool))
     best_error, best_state, first_loss = math.inf, copy.deepcopy(network.state_dict()), math.nan
+    norms: list[torch.Tensor] = []
     pool = torch.arange(len(train))
     order, at = pool[torch.randperm(len(pool), generator=draw)], 0
-    for step in range(1, spec.max_steps + 1):
+    for step in range(1, n_steps + 1):
         if at >= len(order):
             order, at = pool[torch.randperm(len(pool), generator=draw)], 0
         batch = train.take(order[at : at + BATCH])
@@ -137,13 +177,13 @@ def _one_try(
         loss = objective(network, batch.x, batch.present, draw)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+        norms.append(torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM))
         optimiser.step()
         schedule.step()
         learnt.n_steps = step
 
         out_of_time = step % 10 == 0 and now() > deadline
-        if step == 1 or step % CHECK_EVERY == 0 or step == spec.max_steps or out_of_time:
+        if step == 1 or step % CHECK_EVERY == 0 or step == n_steps or out_of_time:
             value = float(loss.detach())
             first_loss = value if step == 1 else first_loss
             if not math.isfinite(value) or value > EXPLOSION * max(first_loss, 1e-3):
@@ -151,10 +191,11 @@ def _one_try(
             error = _typical(window_errors(network, check))
             if not math.isfinite(error):
                 raise _Diverged(f"held-out error {error:.3g} at step {step}")
-            # An untrained network is near the mean; as a "best" it would hide that nothing was learnt after it.
-            if error < best_error and (step > 1 or spec.max_steps == 1 or out_of_time):
+            learnt.curve.append(Point(step, value, error))
+            # The first is what learning started from; as a "best" it would hide that nothing was learnt after it.
+            if error < best_error and (step > 1 or n_steps == 1 or out_of_time):
                 best_error, best_state, learnt.best_step = error, copy.deepcopy(network.state_dict()), step
-            on_progress(step / spec.max_steps, f"step {step}, held-out error {error:.4f}")
+            on_progress(step / n_steps, f"step {step}, held-out error {error:.4f}")
             if out_of_time:
                 learnt.stopped = "time budget"
                 break
@@ -169,35 +210,70 @@ def _one_try(
     network.load_state_dict(best_state)
     network.eval()
     kept = train.take(pool[_evenly(len(pool), N_CHECK)])
-    learnt.train_error, learnt.held_out_error = float(window_errors(network, kept).mean()), best_error
-    mean_error = float(window_errors(_Mean(kept.x), kept).mean())
-    if not learnt.train_error <= LEARNT * mean_error + 1e-2:   # NaN too
-        raise _Diverged(f"training error {learnt.train_error:.3g}, the mean alone has {mean_error:.3g}")
+    errors = window_errors(network, kept)
+    learnt.train_error, learnt.held_out_error = _typical(errors), best_error
+    learnt.gradient_norm = _norms(torch.stack(norms))
+    learnt.objective = objective.facts() if isinstance(objective, Adversarial) else {}
+    mean_error = float(window_errors(_Mean(kept.x, network.n_blind), kept).mean())
+    if not errors.mean() <= LEARNT * mean_error + 1e-2:   # NaN too
+        raise _Diverged(f"training error {errors.mean():.3g}, the mean alone has {mean_error:.3g}")
     return learnt
 
 
-def window_errors(network: Callable[[torch.Tensor], torch.Tensor], windows: Tensors) -> Float32:
-    """Return the mean squared error of each window [N] over its present cells."""
+def _start(train: Tensors, spec: ModelSpec, pca: Pca, device: torch.device) -> Network:
+    """Build the network, as wide as the principal components need to be and at their place."""
+    _, n_sensors, length = train.x.shape
+    hyper = {"draws": N_DRAWS} if spec.objective == "variational" else {}
+    if spec.architecture == "forecast":
+        return build(spec.architecture, n_sensors, length).to(device).train()
+    network = build(spec.architecture, n_sensors, length, code=pca.hyper["n_components"], **hyper).to(device).train()
+    # A stacked network starts from its own layers instead.
+    if not spec.stacked:
+        autoencoder_in(network).start_from(pca, train.x[_evenly(len(train), N_START)])
+    return network
+
+
+def _groups(network: Network) -> list[dict[str, Any]]:
+    """Return the parameters, those apart that belong to the straight path or are no weights."""
+    kept: list[torch.Tensor] = []
+    decaying: list[torch.Tensor] = []
+    for name, parameter in network.named_parameters():
+        straight = any(part in name for part in ("plane", "to_code", "to_log_variance", "straight"))
+        (kept if straight or parameter.ndim < 2 else decaying).append(parameter)
+    return [{"params": kept, "weight_decay": 0.0}, {"params": decaying, "weight_decay": WEIGHT_DECAY}]
+
+
+def _norms(norms: torch.Tensor) -> dict[str, float]:
+    p50, p99 = norms.float().cpu().quantile(torch.tensor([0.5, 0.99])).tolist()
+    clipped = float((norms > CLIP_NORM).float().mean())
+    return {"p50": round(p50, 4), "p99": round(p99, 4), "clipped": round(clipped, 4)}
+
+
+def window_errors(network: Network, windows: Tensors) -> Float32:
+    """Return the mean squared error of each window [N] over its present cells, blind ones left out."""
     out = []
+    seen = slice(network.n_blind, None)
     with torch.inference_mode():
         for start in range(0, len(windows), CHUNK):
             part = windows.take(slice(start, start + CHUNK))
-            squared = (network(part.x) - part.x).square_()
+            squared = network.squared_error(part.x, part.x)[..., seen]
             if part.present is None:
                 out.append(squared.mean((1, 2)))
             else:
-                out.append((squared * part.present).sum((1, 2)) / part.present.sum((1, 2)).clamp(min=1))
+                present = part.present[..., seen]
+                out.append((squared * present).sum((1, 2)) / present.sum((1, 2)).clamp(min=1))
     errors: Float32 = torch.cat(out).cpu().numpy()
     return errors
 
 
-class _Mean:
+class _Mean(Network):
     """The predictor that every network has to beat: each sensor's mean."""
 
-    def __init__(self, x: torch.Tensor) -> None:
-        self.mean = x.mean((0, 2))[:, None]   # (C, 1)
+    def __init__(self, x: torch.Tensor, n_blind: int) -> None:
+        super().__init__()
+        self.mean, self.n_blind = x.mean((0, 2))[:, None], n_blind   # (C, 1)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.mean.expand_as(x)
 
 

@@ -115,7 +115,15 @@ def test_the_tree_is_frozen_and_travels_to_a_child_process(tmp_path: Path) -> No
         ({"fleet__max_gap": "2d"}, 'fleet[0].max_gap: "2d" is as long as the window itself (10h40m)'),
         ({"fleet__topics": ["plant.reading"]}, 'is not among kafka.topics; did you mean "plant.readings"?'),
         ({"fleet__model": {"architecture": "cnov"}}, 'did you mean "conv"'),
-        ({"fleet__model": {"objective": "denoising"}}, '"denoising" is not offered; use "plain"'),
+        ({"fleet__model": {"objective": "noising"}}, 'did you mean "denoising"'),
+        (
+            {"fleet__model": {"architecture": "forecast", "objective": "variational"}},
+            'fleet[0].model.objective: "variational" does not go with "forecast": forecast has no code',
+        ),
+        (
+            {"fleet__model": {"architecture": "lstm", "stacked": True}},
+            'fleet[0].model.stacked: true does not go with "lstm": lstm has one layer',
+        ),
         ({"fleet__model": {"scope": "asset"}}, '"asset" is not offered; use "fleet"'),
         ({"fleet__alerts": {"confirm": "6 of 5"}}, 'can never be met; write "5 of 6"'),
         ({"fleet__alerts": {"confirm": "often"}}, 'fleet[0].alerts.confirm: "often" is not "m of n"'),

@@ -22,8 +22,10 @@ def test_the_default_is_conv_plain() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"architecture": "cnov"}, r'architecture "cnov".*valid: conv, lstm, pca.*did you mean "conv"'),
+        ({"architecture": "cnov"}, r'"cnov".*valid: auto, conv, dense, forecast, lstm, pca.*did you mean "conv"'),
         ({"objective": "magic"}, r'objective "magic".*valid: plain'),
+        ({"architecture": "pca", "objective": "sparse"}, 'objective "sparse" does not go with pca: .*solved at once'),
+        ({"architecture": "lstm", "stacked": True}, "stacked does not go with lstm: .*one layer"),
         ({"max_train_s": 0}, "max_train_s must be above 0"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
         ({"n_tries": 0}, "n_tries must be at least 1"),
@@ -36,7 +38,7 @@ def test_a_wrong_value_is_refused_with_its_reason(wrong: dict[str, Any], message
 
 
 def test_an_unknown_network_is_not_built() -> None:
-    with pytest.raises(ConfigError, match="valid: conv, lstm, pca"):
+    with pytest.raises(ConfigError, match="valid: conv, dense, forecast, lstm, pca"):
         build("transformer", 3, 16)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from monitor.errors import TrainingDiverged
+from monitor.models.network import Network
 from monitor.models.objectives import OBJECTIVES, plain
 from monitor.models.spec import ModelSpec
 from monitor.training.recipe import Tensors, learn, window_errors
@@ -50,7 +51,7 @@ def test_nan_is_a_divergence_and_another_seed_is_tried(monkeypatch: pytest.Monke
         loss = plain(net, x, present, draw)   # type: ignore[arg-type]  # passed through
         return loss * math.nan if draw.initial_seed() == 5 else loss
 
-    monkeypatch.setitem(OBJECTIVES, "plain", unlucky)
+    monkeypatch.setitem(OBJECTIVES, "plain", lambda _: unlucky)
     learnt = learn(windows(200), windows(50, 1), spec(seed=5), CPU, quiet)
     assert learnt.seed == 6
     assert [why[:11] for why in learnt.restarts] == ["seed 5: los"]
@@ -63,7 +64,7 @@ def test_an_exploding_loss_is_a_divergence(monkeypatch: pytest.MonkeyPatch) -> N
     def exploding(net: object, x: torch.Tensor, present: object, draw: torch.Generator) -> torch.Tensor:
         return plain(net, x, present, draw) * 1.3 ** next(calls)   # type: ignore[arg-type]  # passed through
 
-    monkeypatch.setitem(OBJECTIVES, "plain", exploding)
+    monkeypatch.setitem(OBJECTIVES, "plain", lambda _: exploding)
     with pytest.raises(TrainingDiverged, match="at the first"):
         learn(windows(200), windows(50, 1), spec(n_tries=1), CPU, quiet)
 
@@ -72,7 +73,7 @@ def test_worse_than_the_mean_is_a_divergence(monkeypatch: pytest.MonkeyPatch) ->
     def perverse(net: object, x: torch.Tensor, _present: object, _draw: object) -> torch.Tensor:
         return (net(x) - 5.0).square().mean()   # type: ignore[operator]  # a network is called
 
-    monkeypatch.setitem(OBJECTIVES, "plain", perverse)
+    monkeypatch.setitem(OBJECTIVES, "plain", lambda _: perverse)
     with pytest.raises(TrainingDiverged, match=r"seed 0: .*the mean alone.*; seed 1: .*the mean alone") as raised:
         learn(windows(200), windows(50, 1), spec(n_tries=2), CPU, quiet)
     assert "seed 2" not in str(raised.value)
@@ -122,11 +123,12 @@ def test_missing_cells_ask_for_nothing() -> None:
     present[:, 1, 4:8] = False
     target = torch.where(present, x, 1e4)
 
-    def constant(_: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(x)
+    class Constant(Network):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(x)
 
-    draw = torch.Generator()
-    masked = plain(constant, target, present, draw)   # type: ignore[arg-type]  # a function will do for a network
+    draw, constant = torch.Generator(), Constant()
+    masked = plain(constant, target, present, draw)
     assert masked < 2
     assert window_errors(constant, Tensors(target, present)).max() < 5
-    assert plain(constant, target, None, draw) > 1e6   # type: ignore[arg-type]  # likewise
+    assert plain(constant, target, None, draw) > 1e6
