@@ -15,6 +15,7 @@ Who serves it:
     training   windows from history, the recipe, a process of its own; who decides now and who comes next
     store      rows: the only place with SQL; SQLite or PostgreSQL
     registry   which model version decides from when on
+    budget     the false alarms that were promised, as arithmetic: bounds, and whether the promise is kept
     control    what an operator may do
     evaluation replay, labelled recordings, benchmark
     broker     the embedded Kafka-compatible broker of the demo
@@ -22,7 +23,7 @@ Who serves it:
     daemon     the only place that builds things; demo and preflight beside it
     cli        parse, call one function, print
 
-Imports point down: cli › demo › daemon › evaluation › control, training › stream › registry › store, models › config ›
+Imports point down: cli › demo › daemon › evaluation › control, training › stream › registry › store, models › budget › config ›
 types › errors. CI checks this map.
 """
 

@@ -23,8 +23,10 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from monitor.broker import producer_settings
+from monitor.budget import WEEK_S
 from monitor.config import load
 from monitor.errors import MonitorError
+from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.registry import Registry
 from monitor.store.engine import AsyncStore
@@ -219,6 +221,7 @@ class Site:
         config = self.config
         fleet = config.fleets[0]
         n, n_sensors = 400, len(fleet.sensors or ())
+        step_s = fleet.interval.total_seconds()
         # The values of tests.acceptance.streams: anything in ±100.
         values = np.random.default_rng(7).uniform(-100, 100, (n, fleet.length, n_sensors)).astype(np.float32)
         end_us = (np.arange(n, dtype=np.int64) + fleet.length) * fleet.interval_us
@@ -228,7 +231,8 @@ class Site:
             fleet=fleet.name,
             sensors=fleet.sensors or (),
             interval_s=fleet.interval.total_seconds(),
-            quantile=0.9,
+            # Every tenth window or so is anomalous: there must be alerts to look at.
+            budget=Budget(0.165 * WEEK_S / step_s, confirm=1, among=1, recover=1, step_s=step_s),
         )
         version = detector.save(config.store.checkpoints)
 

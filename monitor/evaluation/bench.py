@@ -32,6 +32,7 @@ from monitor.errors import MonitorError
 from monitor.evaluation import bench_input
 from monitor.evaluation.bench_child import SETTLED_S, Figures, Order
 from monitor.evaluation.publish import delete_topic, fill, send_steadily
+from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
@@ -214,7 +215,7 @@ def train(architecture: str, folder: Path) -> str:
         fleet="bench",
         sensors=bench_input.SENSORS,
         interval_s=1.0,
-        quantile=0.99999,
+        budget=Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=1.0),
     )
     return str(folder / detector.save(folder))
 

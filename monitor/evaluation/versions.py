@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from monitor.errors import CheckpointDamaged, NoChampion, NotFound
-from monitor.models.calibrate import budget_quantile
+from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec
 from monitor.registry import Registry
 from monitor.store import assets
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from monitor.config import Config, FleetConfig
     from monitor.evaluation.recordings import Split
     from monitor.stream.score import DetectorScorer
-
-WEEK_S = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +60,6 @@ def learn(
     for number, one in enumerate(parts.head.per_asset()):
         for batch in as_records(one, partition=Partition(parts.head.name, number)):
             history.add(batch)
-    budget = fleet.alerts.budget
-    interval_s = fleet.interval.total_seconds()
     torch.set_num_threads(1)
     detector = fit(
         history.windows(),
@@ -76,8 +72,8 @@ def learn(
         ),
         fleet=fleet.name,
         sensors=history.sensors,
-        interval_s=interval_s,
-        quantile=budget_quantile(budget.count * WEEK_S / budget.per.total_seconds(), interval_s, fleet.stride),
+        interval_s=fleet.interval.total_seconds(),
+        budget=Budget.of(fleet),
         device=config.device,
         on_progress=lambda share, text: on_progress(share, f"learning {parts.head.name}: {text}"),
     )

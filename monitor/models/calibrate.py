@@ -1,30 +1,50 @@
 """From raw scores of healthy data to a threshold, and to the windows not to be trusted as healthy.
 
 In: raw scores of held-out windows. Out: the raw score that will be called 1.0, and how well it is known.
-Law: the promise is stated with its evidence; where the held-out data are too few for it, it says `provisional`.
+Law: what is counted is what people are woken by: alerts, as `stream.decide` opens and closes them, and never windows.
+The promise is stated with its evidence; where the held-out data are too few for it, it says `provisional`.
+
+    stretches    the held-out windows of an asset, as far as they follow one another
+    level        at which threshold an alert would open here: the confirm-th largest of the last `among` scores
+    within       weeks enough to certify the budget: the threshold that its Poisson bound leaves
+    beyond       too few: a generalised Pareto tail over independent peaks, and what they leave open about it
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monitor.budget import WEEK_S, Budget, Status, gamma_quantile, most_alarms, upper_bound, weeks_missing
+
 if TYPE_CHECKING:
-    from monitor.types import Bool, Float32
+    from numpy.typing import NDArray
 
-WEEK_S = 7 * 24 * 3600
+    from monitor.types import Bool, Float32, Int32, Int64
 
-CERTAIN_EXCEEDANCES = 3.0
-"""No alarm seen where three were allowed: the 95 % Poisson bound of "none seen" is 3.0."""
+    Float64 = NDArray[np.float64]
 
-TAIL = 0.1
-"""Upper share of the scores that an exponential is fitted to, for quantiles beyond the data."""
+__all__ = ["Budget", "Threshold", "calibrate", "episodes", "suspects"]
 
-Z_95 = 1.645
-"""Of the normal distribution: 95 % lie below."""
+ABOVE = 1 + 1e-4
+"""A threshold "just above" a score: more than float32 rounds away."""
+
+BASES = (0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
+"""Quantiles of the level above which the tail is fitted: the highest with `N_PEAKS` independent peaks above it."""
+N_PEAKS = 20
+
+SHAPE, SHAPE_SD = 0.1, 0.15
+"""Prior of the tail's shape: a little heavier than exponential. Twenty peaks alone know it within ±0.25."""
+SCALE_LOG_SD = 0.7
+"""Prior of the tail's scale: within a factor of two of what the scores below it lead to expect."""
+SURE = 0.9
+"""Of all the tails that the peaks leave possible, so many keep the budget. Simulated over six held-out days: more than
+nine in ten assets keep it then (six to nine with the expected tail), with thresholds 20 % above the unknown true one."""
+LEAST_SCALE = 0.05
+"""Of the middle score: a model that scores its held-out data all alike has not seen how they scatter."""
 
 SUSPECT_SIGMAS = 6.0
 """Robust deviations of the log error that no healthy window reaches."""
@@ -32,51 +52,87 @@ SUSPECT_SIGMAS = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The raw score that is called 1.0."""
+    """The raw score that is called 1.0, and the certificate of its promise."""
 
     raw: float
-    quantile: float
-    n_held_out: int
-    """Healthy held-out windows it was read from."""
-    n_above: float
-    """Held-out windows the quantile allows above it."""
-    provisional: bool
-    """Fewer than three of them: more clean data are needed to certify it."""
+    alarms_per_week: float
+    """The budget, per asset."""
+    bound_per_week: float
+    """False alarms per asset and week that the held-out data leave possible (95 %, Poisson)."""
+    weeks: float
+    """Asset-weeks held out: each scored window stands for the time to the next."""
+    n_assets: int
+    n_episodes: int
+    """Alerts that the held-out data would have raised at this threshold."""
+    state: Status
+    """`certified`: the bound keeps the budget; else `provisional`."""
+    weeks_missing: float
+    """Asset-weeks without a further alarm that would certify it."""
+    worst_asset: int | None
+    """Number of the asset that most of the episodes are of; None = there were none."""
+    worst_per_week: float
+    """Its episodes per week of its own."""
+    confirm: int
+    among: int
+    recover: int
+    step_s: float
+    """What makes an alert; the certificate holds for this and no other."""
+    method: str
     reason: str
+    """All of it in a sentence."""
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Threshold:
+        """Read a card's. Raises TypeError or ValueError for what is none."""
+        return cls(**{**fields, "state": Status(fields["state"])})
 
 
-def budget_quantile(alarms_per_week: float, interval_s: float, stride: int = 1) -> float:
-    """Return the quantile of window scores that an asset passes so many times a week."""
-    windows_per_week = WEEK_S / (interval_s * stride)
-    return float(np.clip(1 - alarms_per_week / windows_per_week, 0.5, 1 - 1e-7))
+def calibrate(raw: Float32, asset: Int32, end_us: Int64, budget: Budget) -> Threshold:
+    """Return the threshold for healthy held-out raw scores [N] of windows of one or more assets, in any order.
 
-
-def threshold(raw: Float32, quantile: float, n_independent: int | None = None) -> Threshold:
-    """Return the threshold for healthy held-out raw scores [N], N ≥ 1, of which so many windows do not overlap.
-
-    Within the data it is the empirical quantile; beyond, an exponential tail over the upper tenth (a generalised
-    Pareto with shape 0, the least that can be fitted to few points), its mean at the 95 % upper bound that the number
-    of independent windows in the tail allows: too few data must not turn into too many alarms.
+    NaN = unscored; at least one is not. One threshold for all assets, from their pooled time.
     """
-    raw = np.asarray(raw, dtype=np.float64)
-    n = len(raw)
-    n_above = n * (1 - quantile)
-    value = float(np.quantile(raw, quantile))
-    if n_above < 1:
-        start = float(np.quantile(raw, 1 - TAIL))
-        above = raw[raw > start]
-        if len(above):
-            in_tail = max(1.0, TAIL * (n_independent or n))
-            mean_excess = float((above - start).mean()) * (1 + Z_95 / math.sqrt(in_tail))
-            value = max(float(raw.max()), start + mean_excess * math.log(TAIL / (1 - quantile)))
-    provisional = n_above < CERTAIN_EXCEEDANCES
-    if provisional:
-        needed = math.ceil(round(CERTAIN_EXCEEDANCES / (1 - quantile), 6))
-        reason = f"provisional: {n} healthy windows were held out, {needed} would certify this quantile"
+    past = _Past.of(raw, asset, end_us, budget)
+    if not np.isfinite(past.level).any():
+        past = replace(past, level=past.raw)  # too few in a row to confirm an alert: each of them counts
+    weeks = len(past.raw) * past.step_s / WEEK_S
+    allowed = most_alarms(weeks, budget.alarms_per_week)
+    if allowed is not None:
+        limit, method = past.limit_for(allowed), f"counted: with {allowed} held-out alerts the bound keeps the budget"
     else:
-        reason = f"{n} healthy windows were held out, the quantile allows {n_above:.1f} of them above"
+        limit, n_peaks = _beyond(past, weeks, budget.alarms_per_week)
+        limit, method = max(limit, past.limit_for(0)), f"a generalised Pareto tail over {n_peaks} independent peaks"
     # A model that rebuilds its held-out data exactly still needs a unit.
-    return Threshold(max(value, 1e-6), quantile, n, round(n_above, 6), provisional, reason)
+    limit = max(limit, 1e-6)
+    seen = past.episodes(limit)
+    bound = upper_bound(len(seen), weeks)
+    state = Status.CERTIFIED if allowed is not None and bound <= budget.alarms_per_week else Status.PROVISIONAL
+    missing = 0.0 if state is Status.CERTIFIED else weeks_missing(len(seen), weeks, budget.alarms_per_week)
+    worst_asset, worst_per_week = past.worst(seen)
+    n_assets = len(np.unique(past.asset))
+    return Threshold(
+        raw=limit,
+        alarms_per_week=_rounded(budget.alarms_per_week),
+        bound_per_week=_rounded(bound),
+        weeks=_rounded(weeks),
+        n_assets=n_assets,
+        n_episodes=len(seen),
+        state=state,
+        weeks_missing=_rounded(missing),
+        worst_asset=worst_asset,
+        worst_per_week=_rounded(worst_per_week),
+        confirm=budget.confirm,
+        among=budget.among,
+        recover=budget.recover,
+        step_s=budget.step_s,
+        method=method,
+        reason=_reason(state, len(seen), weeks, n_assets, bound, budget.alarms_per_week, missing),
+    )
+
+
+def episodes(raw: Float32, asset: Int32, end_us: Int64, budget: Budget, limit: float) -> Int32:
+    """Return the asset of each alert that these windows would raise at a threshold."""
+    return _Past.of(raw, asset, end_us, budget).episodes(limit)
 
 
 def suspects(errors: Float32, max_share: float) -> Bool:
@@ -93,3 +149,163 @@ def suspects(errors: Float32, max_share: float) -> Bool:
         far = np.zeros(len(log), dtype=bool)
         far[worst] = True
     return far
+
+
+# ---------------------------------------------------------------- what would have been an alert
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """Scored windows by asset and time. N windows; a stretch ends with its asset, or with a gap in time."""
+
+    raw: Float64
+    """[N]"""
+    level: Float64
+    """[N], the greatest threshold at which an alert would open here; -inf = too early in the stretch."""
+    asset: Int32
+    stretch: Int64
+    recover: int
+    """Normal windows in a row that close an alert, as many as there are between two of *these* windows."""
+    step_s: float
+
+    @classmethod
+    def of(cls, raw: Float32, asset: Int32, end_us: Int64, budget: Budget) -> _Past:
+        scored = np.flatnonzero(~np.isnan(raw))
+        order = scored[np.lexsort((end_us[scored], asset[scored]))]
+        by_time, owner, ends = np.asarray(raw, dtype=np.float64)[order], asset[order], end_us[order]
+        steps, same = np.diff(ends), np.diff(owner) == 0
+        # History too long for memory comes at a multiple of the river's stride: then each window speaks for several.
+        coarse = max(1, round(float(np.median(steps[same])) / (budget.step_s * 1e6))) if same.any() else 1
+        confirm, among, recover = (
+            max(1, n // coarse) for n in (budget.confirm, budget.among + coarse - 1, budget.recover)
+        )
+        step_s = coarse * budget.step_s
+        # A gap in which an open alert could have closed.
+        follows = same & (steps <= (recover + 1) * step_s * 1e6)
+        stretch = np.concatenate([[0], np.cumsum(~follows)]).astype(np.int64)
+        level = np.minimum(by_time, _kth_largest(by_time, stretch, confirm, among))
+        return cls(by_time, level, owner, stretch, recover, step_s)
+
+    def episodes(self, limit: float) -> Int32:
+        """Return the asset of each alert at a threshold: runs of anomalous windows, shorter recoveries within them
+        included, in which one was confirmed.
+        """
+        anomalous = np.flatnonzero(self.raw >= limit)
+        run = self._runs(anomalous, self.recover)
+        opened = np.unique(run[self.level[anomalous] >= limit], return_index=True)[0]
+        first = np.searchsorted(run, opened)
+        return self.asset[anomalous[first]]
+
+    def limit_for(self, n_most: int) -> float:
+        """Return the least threshold from which on at most so many alerts are raised: just above one of the peaks."""
+        levels = np.unique(self.level[np.isfinite(self.level)])[::-1]
+        # Falling, a threshold also merges alerts that were two; so the count does not strictly rise, but so it ends.
+        low, high = 0, len(levels)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if len(self.episodes(levels[middle] * ABOVE)) <= n_most else (low, middle)
+        return float(levels[low]) * ABOVE
+
+    def peaks(self, base: float) -> tuple[Float64, int]:
+        """Return the peaks of independent exceedances of a base level, and how many alerts they would have been.
+
+        Exceedances belong together while they are nearer than their own spacing calls chance (Ferro & Segers 2003):
+        so peaks within a window that overlaps itself, or within a bad hour, count once.
+        """
+        above = np.flatnonzero(self.level >= base)
+        apart = max(self.recover, self._apart(above))
+        run = self._runs(above, apart)
+        peaks = np.maximum.reduceat(self.level[above], np.flatnonzero(np.diff(run, prepend=-1)))
+        return peaks, len(self.episodes(base))
+
+    def worst(self, seen: Int32) -> tuple[int | None, float]:
+        """Return the asset with most of the given alerts per week of its own, and how many that are."""
+        if not len(seen):
+            return None, 0.0
+        names, n_alarms = np.unique(seen, return_counts=True)
+        n_windows = np.array([np.count_nonzero(self.asset == name) for name in names])
+        rate = n_alarms * WEEK_S / (n_windows * self.step_s)
+        return int(names[rate.argmax()]), float(rate.max())
+
+    def _runs(self, rows: Int64, apart: int) -> Int64:
+        """Number the runs of rows: a new one where more than `apart` lie between, or another stretch begins."""
+        if not len(rows):
+            return np.empty(0, dtype=np.int64)
+        new = (np.diff(rows) > apart) | (np.diff(self.stretch[rows]) != 0)
+        return np.concatenate([[0], np.cumsum(new)]).astype(np.int64)
+
+    def _apart(self, above: Int64) -> int:
+        gaps = np.diff(above)[np.diff(self.stretch[above]) == 0].astype(np.float64)
+        if len(gaps) < 2 or gaps.max() <= 2:
+            return int(gaps.max()) if len(gaps) else 0
+        extremal = 2 * (gaps - 1).sum() ** 2 / (len(gaps) * ((gaps - 1) * (gaps - 2)).sum())
+        n_between = math.floor(min(1.0, extremal) * len(gaps))
+        return int(np.sort(gaps)[::-1][min(n_between, len(gaps) - 1)])
+
+
+def _kth_largest(raw: Float64, stretch: Int64, k: int, among: int) -> Float64:
+    """Return, for each window, the k-th largest of its stretch's last `among` scores; -inf where there are fewer."""
+    padding = among - 1
+    place = np.arange(len(raw)) + padding * (stretch + 1)
+    padded = np.full(len(raw) + padding * (int(stretch[-1]) + 1), -np.inf)
+    padded[place] = raw
+    last = np.lib.stride_tricks.sliding_window_view(padded, among)
+    parts = np.array_split(place - padding, max(1, len(raw) * among // 4_000_000))
+    return np.concatenate([np.partition(last[part], among - k, axis=1)[:, among - k] for part in parts])
+
+
+# ---------------------------------------------------------------- beyond the data
+
+
+def _beyond(past: _Past, weeks: float, alarms_per_week: float) -> tuple[float, int]:
+    """Return the threshold that keeps the budget in `SURE` of all tails, and the number of peaks that say so.
+
+    Each scale and shape of a generalised Pareto tail, and each rate of peaks, leads to a threshold of its own; they
+    count as much as the peaks and the priors make them likely. With few peaks the priors keep the answer sane.
+    """
+    level = past.level[np.isfinite(past.level)]
+    middle, high = np.quantile(level, [0.5, 0.9])
+    base, peaks, n_alerts = float(middle), np.empty(0), 0
+    for share in BASES:
+        lower = float(np.quantile(level, share))
+        found, n_found = past.peaks(lower)
+        if len(found) > len(peaks):
+            base, peaks, n_alerts = lower, found, n_found
+        if len(peaks) >= N_PEAKS:
+            break
+    usual = max((high - middle) / math.log(5), LEAST_SCALE * abs(middle), 1e-9)   # an exponential's, from its quantiles
+    shape = np.linspace(-0.4, 0.8, 24)[:, None, None]                             # (S, 1, 1); 0 is not among them
+    scale = usual * np.exp(np.linspace(-2.1, 2.1, 43))[None, :, None]             # (1, V, 1)
+    likely = -0.5 * ((shape - SHAPE) / SHAPE_SD) ** 2 - 0.5 * (np.log(scale / usual) / SCALE_LOG_SD) ** 2
+    inside = 1 + shape * (peaks - base) / scale                                   # (S, V, P)
+    log = np.log(np.maximum(inside, 1e-300)).sum(-1, keepdims=True)
+    likely = likely - len(peaks) * np.log(scale) - (1 + 1 / shape) * log          # (S, V, 1)
+    likely = np.where((inside > 0).all(-1, keepdims=True), likely, -np.inf)
+    weight = np.exp(likely - likely.max())
+    # Alerts a week above the base: as many as were seen, give or take what so few peaks leave open.
+    spread = [gamma_quantile(len(peaks) + 1, (k + 0.5) / 9) / (len(peaks) + 1) for k in range(9)]
+    rate = (n_alerts + 1) / weeks * np.array(spread)                              # (9,)
+    limit = base + scale / shape * ((rate / alarms_per_week) ** shape - 1)        # (S, V, 9)
+    order = np.argsort(limit, axis=None)
+    mass = np.cumsum(np.broadcast_to(weight, limit.shape).ravel()[order])
+    return float(limit.ravel()[order][np.searchsorted(mass, SURE * mass[-1])]), len(peaks)
+
+
+# ---------------------------------------------------------------- words
+
+
+def _reason(
+    state: Status, n_episodes: int, weeks: float, n_assets: int, bound: float, budget: float, missing: float
+) -> str:
+    seen = (
+        f"{n_episodes or 'no'} alert{'s' * (n_episodes != 1)} in {weeks:.2g} held-out weeks"
+        f" of {n_assets} asset{'s' * (n_assets != 1)}: at most {bound:.2g} per asset and week (95 %)"
+    )
+    if state is Status.CERTIFIED:
+        return f"{seen}; the budget is {budget:.2g}"
+    return f"{seen}; {missing:.2g} more clean asset-weeks would certify the budget of {budget:.2g}"
+
+
+def _rounded(value: float) -> float:
+    """Six digits: a card is for people too, and its digest must not hang on the last bit."""
+    return float(f"{value:.6g}")

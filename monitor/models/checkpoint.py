@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
-FORMAT = 1
+FORMAT = 2
 
 INCIDENTAL = frozenset({"trained_at", "took_s"})
 """What may differ between two trainings that gave the same model; not part of the version."""

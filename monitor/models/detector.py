@@ -184,5 +184,5 @@ class Detector:
 def _card_from_json(raw: dict[str, Any]) -> Card:
     fields = {name: raw[name] for name in Card.__dataclass_fields__}
     fields["sensors"] = tuple(fields["sensors"])
-    fields["threshold"] = Threshold(**fields["threshold"])
+    fields["threshold"] = Threshold.from_json(fields["threshold"])
     return Card(**fields)

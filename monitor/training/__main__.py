@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ import torch
 
 from monitor.config import Config, FleetConfig, load
 from monitor.errors import MonitorError, NotEnoughData
-from monitor.models.calibrate import budget_quantile
+from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec
 from monitor.stream.source.history import KafkaHistory
 from monitor.training.dataset import History
@@ -53,17 +54,14 @@ def _train(order: Order) -> Line:
         max_train_s=fleet.model.max_train_s,
         min_windows=fleet.retrain.min_windows,
     )
-    interval_s = fleet.interval.total_seconds()
-    budget = fleet.alerts.budget
-    alarms_per_week = budget.count / (budget.per.total_seconds() / (7 * 86_400))
     try:
         detector = fit(
             train,
             spec,
             fleet=fleet.name,
             sensors=history.sensors,
-            interval_s=interval_s,
-            quantile=budget_quantile(alarms_per_week, interval_s, fleet.stride),
+            interval_s=fleet.interval.total_seconds(),
+            budget=Budget.of(fleet),
             device=config.device,
             on_progress=lambda share, text: _say(
                 Line(progress=READING_SHARE + (1 - READING_SHARE) * share, message=text)
@@ -79,7 +77,11 @@ def _train(order: Order) -> Line:
         version=version,
         path=str(Path(config.store.checkpoints) / version),
         sensors=history.sensors,
-        card={"metrics": detector.card.metrics, "trained_at": detector.card.trained_at},
+        card={
+            "metrics": detector.card.metrics,
+            "trained_at": detector.card.trained_at,
+            "threshold": asdict(detector.card.threshold),
+        },
     )
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from monitor.budget import Status
 from monitor.errors import NotEnoughData
-from monitor.models.calibrate import Threshold, suspects, threshold
+from monitor.models.calibrate import Budget, Threshold, calibrate, suspects
 from monitor.models.detector import Card, Detector
 from monitor.models.device import pick_device
 from monitor.models.pca import Pca
@@ -41,9 +42,10 @@ MIN_HELD_OUT = 10
 PURGE_LEAVES = 0.8
 """Share of the training windows that must remain when those that reach into the held-out time are left out; in a
 short history they are most of it, and to learn from them is the smaller evil. The threshold is provisional anyway."""
-MAX_TRAIN, MAX_HELD_OUT = 40_000, 20_000
+MAX_TRAIN, MAX_HELD_OUT = 40_000, 40_000
 MAX_CELLS = 60_000_000
-"""Windows held in memory, evenly spaced: neighbours at stride 1 share all but one cell. 60 M cells are 240 MB."""
+"""Windows held in memory: to learn from, evenly spaced (neighbours at stride 1 share all but one cell); held out, whole
+stretches. 60 M cells are 240 MB."""
 N_PCA = 8192
 N_SCALE = 400_000
 """Windows the PCA is solved on, and readings the scales are measured on, evenly spaced."""
@@ -66,7 +68,7 @@ def fit(
     fleet: str,
     sensors: tuple[str, ...],
     interval_s: float,
-    quantile: float,
+    budget: Budget,
     device: str = "cpu",
     on_progress: Callable[[float, str], None] = lambda _share, _message: None,
     trained_at: datetime | None = None,
@@ -74,7 +76,7 @@ def fit(
 ) -> Detector:
     """Train and calibrate one detector. Raises NotEnoughData, TrainingDiverged or ConfigError.
 
-    `quantile` is the share of healthy windows that may score below 1.0 (`calibrate.budget_quantile`).
+    `budget` is what the threshold is calibrated to: the false alarms allowed, and what makes an alarm.
     `on_progress` gets a share 0..1 and a sentence. Deterministic on the CPU for one number of threads, unless
     `spec.max_train_s` cuts it short.
     """
@@ -95,7 +97,7 @@ def fit(
             "no asset has a history yet"
         )
     rows = _thin(split.train, min(MAX_TRAIN, MAX_CELLS // (length * n_sensors)))
-    held_rows = _thin(split.held_out, min(MAX_HELD_OUT, MAX_CELLS // (length * n_sensors)))
+    held_rows = _latest(split.held_out, train, min(MAX_HELD_OUT, MAX_CELLS // (length * n_sensors)))
     scaler = Scaler.fit(sensors, _readings(train.values, rows))
     learning = _standardise(train.values, rows, scaler, where)
     held_out = _standardise(train.values, held_rows, scaler, where)
@@ -113,9 +115,11 @@ def fit(
     clean = held_out.take(torch.from_numpy(np.flatnonzero(~suspect)))
     residual = _residual(network, clean)
     raw = _raw_scores(network, residual, clean)
-    if not len(raw):
+    if np.isnan(raw).all():
         raise NotEnoughData("no held-out window has a sensor that was seen before it")
-    limit = threshold(raw, quantile, _n_independent(train, held_rows[~suspect], length * interval_s))
+    # The scales are measured on the same windows: a few numbers from thousands, while a threshold from half of the
+    # time would be known half as well.
+    limit = calibrate(raw, train.asset[held_rows[~suspect]], train.end_us[held_rows[~suspect]], budget)
 
     figures = _figures(network, held_out, scaler)
     beside = _figures(pca, held_out, scaler)
@@ -171,10 +175,14 @@ def _split(train: TrainingSet, usable: Int64, span_s: float) -> _Split:
     return _Split(np.concatenate(kept), np.concatenate(held), n_purged)
 
 
-def _n_independent(train: TrainingSet, rows: Int64, span_s: float) -> int:
-    """Return how many windows of these rows do not overlap."""
-    slot = train.end_us[rows] // max(1, int(span_s * 1e6))
-    return len(np.unique(np.stack([train.asset[rows].astype(np.int64), slot]), axis=1).T)
+def _latest(rows: Int64, train: TrainingSet, n_max: int) -> Int64:
+    """Return at most `n_max` of the rows: each asset's latest ones, whole, for an alert is made of neighbours."""
+    asset = train.asset[rows]
+    counts = np.unique(asset, return_counts=True)[1]
+    share = n_max
+    while share > 1 and np.minimum(counts, share).sum() > n_max:
+        share = max(1, int(share * n_max / np.minimum(counts, share).sum()))
+    return np.concatenate([rows[asset == one][-share:] for one in np.unique(asset)])
 
 
 def _thin(rows: Int64, n_max: int) -> Int64:
@@ -224,9 +232,9 @@ def _raw_scores(network: Network, residual: Residual, windows: Tensors) -> Float
         for p in _chunks(windows):
             z = residual.per_sensor(squared_error(network, p.x, p.present), p.present)
             parts.append(residual.combine(z, p.present)[0])
-    raw: Float32 = torch.cat(parts).cpu().numpy()
     # NaN: all that is left of the window is a sensor that was never seen in training time.
-    return raw[np.isfinite(raw)]
+    raw: Float32 = torch.cat(parts).cpu().numpy()
+    return raw
 
 
 def _chunks(windows: Tensors) -> list[Tensors]:
@@ -269,7 +277,8 @@ def _metrics(limit: Threshold, figures: dict[str, Any], beside: dict[str, Any], 
         "pca_held_out_error_p99": beside["held_out_error"]["p99"],
         "pca_explained_variance": beside["explained_variance"]["all"],
         "n_train": float(n_train),
-        "provisional": float(limit.provisional),
+        "bound_per_week": limit.bound_per_week,
+        "provisional": float(limit.state is not Status.CERTIFIED),
     }
     return {name: value for name, value in known.items() if value is not None}
 

@@ -17,6 +17,7 @@ from monitor.config import load
 from monitor.evaluation.digest import digest, digest_of
 from monitor.evaluation.flow import Audience, Course, flow, scored_from_us, scratch
 from monitor.evaluation.replay import Manner, replay_course
+from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.registry import Registry
 from monitor.store import results, versions
@@ -226,7 +227,8 @@ def _taught(fleet: str, folder: Path) -> Detector:
     windows = np.lib.stride_tricks.sliding_window_view(values, 16, axis=0).transpose(0, 2, 1)
     n = len(windows)
     train = TrainingSet(windows, np.zeros(n, np.int32), (np.arange(n) + 16) * 60_000_000)
-    detector = fit(train, ModelSpec(architecture="pca"), fleet=fleet, sensors=SENSORS, interval_s=60.0, quantile=0.999)
+    budget = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=60.0)
+    detector = fit(train, ModelSpec(architecture="pca"), fleet=fleet, sensors=SENSORS, interval_s=60.0, budget=budget)
     detector.save(folder)
     return detector
 

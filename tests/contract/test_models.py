@@ -10,6 +10,7 @@ import torch
 
 from monitor.errors import ConfigError
 from monitor.models.build import NETWORKS, build
+from monitor.models.calibrate import Budget
 from monitor.models.detector import Detector
 from monitor.models.pca import Pca
 from monitor.models.spec import ARCHITECTURES, OBJECTIVES, SENSELESS, ModelSpec, TrainingSet
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SENSORS = ("speed", "power", "pitch")
 LENGTH = 16
 N_STEPS = 400
+BUDGET = Budget(alarms_per_week=10_000.0, confirm=1, among=1, recover=1, step_s=1.0)
 
 TRAINED = tuple(name for name in ARCHITECTURES if name != "auto")
 """`auto` is no network: it chooses one."""
@@ -45,7 +47,7 @@ def windows(readings: Float32) -> Float32:
 
 def trained_on(values: Float32, spec: ModelSpec) -> Detector:
     train = TrainingSet(values, np.zeros(len(values), np.int32), np.arange(len(values), dtype=np.int64) * 1_000_000)
-    return fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=1.0, quantile=0.99)
+    return fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=1.0, budget=BUDGET)
 
 
 @pytest.fixture(scope="module")

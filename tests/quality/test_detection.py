@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training.fit import fit
 from tests.needs import need
@@ -82,8 +83,9 @@ def test_detection_stays_above_its_floor(name: str, data_dir: Path) -> None:
     reached = {}
     for architecture in ("pca", "conv"):
         spec = ModelSpec(architecture, max_steps=300, max_train_s=600)
+        budget = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=recording.interval_s)
         detector = fit(
-            train, spec, fleet=name, sensors=recording.sensors, interval_s=recording.interval_s, quantile=0.999
+            train, spec, fleet=name, sensors=recording.sensors, interval_s=recording.interval_s, budget=budget
         )
         # A window's score belongs to its last row.
         score = detector.score(np.ascontiguousarray(windows[n_train:])).score.astype(np.float64)

@@ -2,54 +2,200 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from monitor.models.calibrate import budget_quantile, suspects, threshold
+from monitor.budget import WEEK_S, Status
+from monitor.models.calibrate import Budget, Threshold, calibrate, episodes, suspects
+from monitor.stream.decide import AlertPolicy, Decider
+from monitor.types import AlertState, Scores, Windows
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def test_one_alarm_a_week_at_ten_minutes_is_one_window_in_a_thousand_and_eight() -> None:
-    assert budget_quantile(1.0, interval_s=600.0) == pytest.approx(1 - 1 / 1008)
-    assert budget_quantile(1.0, interval_s=600.0, stride=8) == pytest.approx(1 - 1 / 126)
-
-
-def test_a_budget_beyond_all_windows_is_still_a_quantile() -> None:
-    assert budget_quantile(1000.0, interval_s=86_400.0) == 0.5
-    assert budget_quantile(0.0, interval_s=1.0) < 1.0
-
-
-def test_enough_data_give_the_empirical_quantile() -> None:
-    raw = np.random.default_rng(0).exponential(size=20_000).astype(np.float32)
-    limit = threshold(raw, 0.999)
-    assert np.mean(raw > limit.raw) == pytest.approx(0.001, abs=1e-4)
-    assert not limit.provisional
-    assert limit.n_above == pytest.approx(20.0)
+STEP_US = 600_000_000
+BUDGET = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=600.0)
+A_WEEK = 1008
+"""Windows of one asset."""
 
 
-def test_too_few_data_are_called_provisional_and_say_how_many_certify() -> None:
-    limit = threshold(np.ones(200, np.float32), 0.999)
-    assert limit.provisional
-    assert "200 healthy windows" in limit.reason
-    assert "3000 would certify" in limit.reason
+def calibrated(raw: NDArray[np.float64], budget: Budget = BUDGET, n_assets: int = 1) -> Threshold:
+    """Windows that follow one another without a gap, in equal shares for each asset."""
+    asset, end_us = columns(len(raw), n_assets)
+    return calibrate(raw.astype(np.float32), asset, end_us, budget)
 
 
-def test_beyond_the_data_the_threshold_lies_above_them() -> None:
-    draw = np.random.default_rng(1)
-    raw = draw.exponential(size=300).astype(np.float32)
-    limits = [threshold(raw, q).raw for q in (0.999, 0.9999, 0.99999)]
-    assert raw.max() <= limits[0] < limits[1] < limits[2]
-    # An exponential's own quantile; 300 points know it within a factor.
-    assert -np.log(1e-5) * 0.7 < limits[2] < -np.log(1e-5) * 2
+def columns(n: int, n_assets: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    each = -(-n // n_assets)
+    return (np.arange(n) // each).astype(np.int32), (np.arange(n) % each + 1) * STEP_US
 
 
-def test_few_independent_windows_raise_the_threshold() -> None:
-    raw = np.random.default_rng(2).exponential(size=200).astype(np.float32)
-    assert threshold(raw, 0.9999, n_independent=3).raw > threshold(raw, 0.9999, n_independent=200).raw
+def smooth(n: int, memory: float = 0.95, seed: int = 0) -> NDArray[np.float64]:
+    """Scores as healthy machines have them: around one, skewed, and like their neighbours."""
+    draw = np.random.default_rng(seed).standard_normal(n) * np.sqrt(1 - memory**2)
+    state = np.zeros(n)
+    for i in range(1, n):
+        state[i] = memory * state[i - 1] + draw[i]
+    return np.exp(0.3 * state)
 
 
-@pytest.mark.parametrize("raw", [np.zeros(50), np.full(50, 0.3), np.array([0.4])])
-def test_the_unit_is_never_zero(raw: np.ndarray) -> None:
-    assert threshold(raw.astype(np.float32), 0.999).raw > 0
+def per_week(limit: float, budget: Budget = BUDGET, seed: int = 99) -> float:
+    future = smooth(400 * A_WEEK, seed=seed).astype(np.float32)
+    return len(episodes(future, *columns(len(future)), budget, limit)) / 400
+
+
+# ---------------------------------------------------------------- what an episode is
+
+
+def alerts_of(score: NDArray[np.float32], asset: NDArray[np.int32], end_us: NDArray[np.int64], budget: Budget) -> int:
+    """Count what the river itself would open."""
+    n = len(score)
+    nothing = np.zeros(n, np.int64)
+    values, present = np.zeros((n, 1, 1), np.float32), np.ones(n, np.int32)
+    windows = Windows("f", asset, np.arange(n), values, present, nothing, nothing)
+    decider = Decider("f", AlertPolicy(budget.confirm, budget.among, budget.recover))
+    changes = decider.decide(Scores(windows, score, ["v"] * n, {}), end_us)
+    opened = {(c.asset, c.opened_us, c.at_us) for c in changes if c.state is AlertState.FIRING and c.n_anomalous}
+    return len({(asset, opened_us) for asset, opened_us, _ in opened})
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, float("nan")]), min_size=1, max_size=120),
+    policy=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 7)),
+    n_assets=st.integers(1, 3),
+    limit=st.sampled_from([0.5, 1.0, 2.0]),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_episodes_are_the_alerts_that_the_river_would_open(
+    values: list[float], policy: tuple[int, int, int], n_assets: int, limit: float, shuffle: object
+) -> None:
+    m, n, recover = policy
+    budget = Budget(1.0, min(m, n), max(m, n), recover, 600.0)
+    raw = np.array(values, np.float32)
+    asset, _ = columns(len(raw), n_assets)
+    scored = ~np.isnan(raw)
+    # Unscored windows are no evidence for the river; so time here runs over the scored ones.
+    end_us = (np.cumsum(scored) + 1) * STEP_US
+    order = np.array(shuffle.sample(range(len(raw)), len(raw)))  # type: ignore[attr-defined]
+    found = episodes(raw[order], asset[order], end_us[order], budget, limit) if scored.any() else []
+    assert len(found) == alerts_of(raw / np.float32(limit), asset, end_us, budget)
+
+
+def test_a_gap_long_enough_to_recover_in_ends_an_episode_and_a_missing_window_does_not() -> None:
+    raw = np.full(20, 2.0, np.float32)
+    end_us = np.arange(1, 21) * STEP_US
+    asset = np.zeros(20, np.int32)
+    assert len(episodes(raw, asset, end_us, BUDGET, 1.0)) == 1
+    end_us[10:] += 6 * STEP_US
+    assert len(episodes(raw, asset, end_us, BUDGET, 1.0)) == 1
+    end_us[10:] += STEP_US
+    assert len(episodes(raw, asset, end_us, BUDGET, 1.0)) == 2
+
+
+def test_windows_at_a_multiple_of_the_stride_each_stand_for_several() -> None:
+    raw = smooth(20 * A_WEEK)
+    asset, end_us = columns(len(raw))
+    fine = calibrate(raw.astype(np.float32), asset, end_us, BUDGET)
+    third = calibrate(raw[::3].astype(np.float32), asset[::3], end_us[::3], BUDGET)
+    assert third.weeks == pytest.approx(fine.weeks, rel=1e-3)
+    assert third.raw == pytest.approx(fine.raw, rel=0.15)
+
+
+# ---------------------------------------------------------------- the promise
+
+
+def test_enough_weeks_certify_the_budget_and_the_future_keeps_it() -> None:
+    limit = calibrated(smooth(40 * A_WEEK), n_assets=4)
+    assert limit.state is Status.CERTIFIED
+    assert limit.weeks == pytest.approx(40)
+    assert limit.n_assets == 4
+    assert limit.bound_per_week <= 1.0
+    assert limit.weeks_missing == 0
+    assert 0.3 < per_week(limit.raw) < 1.0
+
+
+def test_three_clean_weeks_are_the_least_that_certify_one_alarm_a_week() -> None:
+    assert calibrated(smooth(round(3.1 * A_WEEK))).state is Status.CERTIFIED
+    short = calibrated(smooth(round(2.5 * A_WEEK)))
+    assert short.state is Status.PROVISIONAL
+    assert short.bound_per_week == pytest.approx(3.0 / 2.5, rel=0.01)
+    assert short.weeks_missing == pytest.approx(0.5, abs=0.01)
+    assert "0.5 more clean asset-weeks would certify the budget of 1" in short.reason
+
+
+def test_of_many_short_histories_nine_in_ten_keep_their_stated_bound_and_most_the_budget() -> None:
+    """Six days held out, as of a month: nobody can certify a week from that, so the tail has to be guessed."""
+    limits = [calibrated(smooth(864, seed=seed)) for seed in range(60)]
+    observed = np.array([per_week(limit.raw) for limit in limits])
+    assert np.mean(observed <= [limit.bound_per_week for limit in limits]) >= 0.9
+    assert np.mean(observed <= 1.0) >= 0.75
+    assert 0.2 < observed.mean() < 1.0
+
+
+def test_windows_that_share_their_cells_count_as_few_peaks() -> None:
+    limit = calibrated(smooth(864, memory=0.99))
+    assert int(limit.method.split()[-3]) < 15
+
+
+def test_a_stricter_budget_raises_the_threshold_and_a_wider_one_lowers_it() -> None:
+    raw = smooth(864)
+    budgets = [Budget(rate, 3, 5, 6, 600.0) for rate in (100.0, 10.0, 1.0, 0.1, 0.01)]
+    limits = [calibrated(raw, budget).raw for budget in budgets]
+    assert limits == sorted(limits)
+    assert limits[0] < limits[2] < limits[-1] < 4 * limits[2]
+
+
+def test_one_independent_window_gives_a_margin_above_all_that_was_seen() -> None:
+    raw = 1 + 0.1 * np.sin(np.arange(67) / 20)
+    limit = calibrated(raw)
+    assert limit.state is Status.PROVISIONAL
+    assert 1.1 * raw.max() < limit.raw < 3 * raw.max()
+    assert limit.n_episodes == 0
+    assert limit.bound_per_week == pytest.approx(3.0 * WEEK_S / (67 * 600), rel=0.01)
+
+
+def test_an_outlier_alone_is_no_alarm_and_raises_nothing() -> None:
+    calm = smooth(4 * A_WEEK)
+    spiked = calm.copy()
+    spiked[500] = 1000.0
+    assert calibrated(spiked).raw == pytest.approx(calibrated(calm).raw, rel=0.05)
+
+
+def test_the_asset_that_alarms_most_is_named() -> None:
+    raw = np.concatenate([smooth(10 * A_WEEK, seed=seed) * level for seed, level in ((0, 1.0), (1, 2.0), (2, 1.0))])
+    limit = calibrated(raw, n_assets=3)
+    assert limit.worst_asset == 1
+    assert limit.worst_per_week > 1.0
+    assert limit.n_episodes / limit.weeks < 1.0
+
+
+@pytest.mark.parametrize("raw", [np.zeros(50), np.full(50, 0.3), np.array([0.4]), np.array([0.4, 0.5])])
+def test_the_unit_is_never_zero(raw: NDArray[np.float64]) -> None:
+    limit = calibrated(raw)
+    assert raw.max() < limit.raw
+    assert limit.raw > 0
+
+
+def test_unscored_windows_are_no_evidence() -> None:
+    raw = smooth(1000)
+    holed = np.concatenate([raw, np.full(500, np.nan)])
+    assert calibrated(holed).raw == calibrated(raw).raw
+    assert calibrated(holed).weeks == calibrated(raw).weeks
+
+
+def test_the_order_of_the_windows_does_not_matter() -> None:
+    raw = smooth(2000).astype(np.float32)
+    asset, end_us = columns(2000, n_assets=3)
+    order = np.random.default_rng(0).permutation(2000)
+    assert calibrate(raw[order], asset[order], end_us[order], BUDGET) == calibrate(raw, asset, end_us, BUDGET)
+
+
+# ---------------------------------------------------------------- what is not to be trusted as healthy
 
 
 def test_faults_are_suspected_and_healthy_scatter_is_not() -> None:

@@ -91,7 +91,7 @@ def test_an_edited_card_is_noticed(saved: Path) -> None:
         checkpoint.read(saved)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", '{"format": 2}', "{"])
+@pytest.mark.parametrize("text", ["[]", "null", '{"format": 1}', "{"])
 def test_a_card_that_is_none_is_noticed(saved: Path, text: str) -> None:
     (saved / "card.json").write_text(text)
     with pytest.raises(CheckpointDamaged):

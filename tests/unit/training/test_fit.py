@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from monitor.errors import ConfigError, NotEnoughData
+from monitor.models.calibrate import Budget, episodes
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training import fit as fit_module
 from monitor.training.fit import fit
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LENGTH = 12
 MINUTE_US = 60_000_000
 SENSORS = ("speed", "power")
+BUDGET = Budget(alarms_per_week=20.0, confirm=3, among=5, recover=6, step_s=60.0)
+"""Wide enough for a few hours of held-out time to say something."""
 
 
 def readings(n: int, seed: int = 0) -> Float32:
@@ -42,12 +45,12 @@ def windows(*assets: Float32) -> TrainingSet:
     )
 
 
-def trained(train: TrainingSet, spec: ModelSpec | None = None, quantile: float = 0.99) -> Detector:
-    return trained_with(train, spec or ModelSpec("pca"), quantile=quantile)
+def trained(train: TrainingSet, spec: ModelSpec | None = None, budget: Budget = BUDGET) -> Detector:
+    return trained_with(train, spec or ModelSpec("pca"), budget=budget)
 
 
-def trained_with(train: TrainingSet, spec: ModelSpec, *, quantile: float = 0.99, **more: Any) -> Detector:
-    return fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=60.0, quantile=quantile, **more)
+def trained_with(train: TrainingSet, spec: ModelSpec, *, budget: Budget = BUDGET, **more: Any) -> Detector:
+    return fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=60.0, budget=budget, **more)
 
 
 def test_too_few_windows_say_how_many_there_are_and_how_many_are_needed() -> None:
@@ -73,7 +76,7 @@ def test_sensors_that_all_assets_lack_do_not_stop_the_others() -> None:
     values = readings(400)
     names = ("speed", "power", "x", "y", "z")
     gone = np.concatenate([values, np.full((400, 3), np.nan, np.float32)], axis=1)
-    detector = fit(windows(gone), ModelSpec("pca"), fleet="f", sensors=names, interval_s=60.0, quantile=0.99)
+    detector = fit(windows(gone), ModelSpec("pca"), fleet="f", sensors=names, interval_s=60.0, budget=BUDGET)
     assert detector.card.training["left_out"]["too_many_gaps"] == 0
 
 
@@ -81,7 +84,7 @@ def test_held_out_time_with_unknown_sensors_only_is_not_enough() -> None:
     values = np.concatenate([readings(400), np.full((400, 1), np.nan, np.float32)], axis=1)
     values[311:, :2], values[311:, 2] = np.nan, 1.0
     with pytest.raises(NotEnoughData, match="no held-out window has a sensor"):
-        fit(windows(values), ModelSpec("pca"), fleet="f", sensors=(*SENSORS, "new"), interval_s=60.0, quantile=0.99)
+        fit(windows(values), ModelSpec("pca"), fleet="f", sensors=(*SENSORS, "new"), interval_s=60.0, budget=BUDGET)
 
 
 def test_no_windows_at_all() -> None:
@@ -131,14 +134,15 @@ def test_a_fault_in_held_out_time_is_suspected_and_does_not_raise_the_threshold(
 def test_the_card_is_a_receipt(tmp_path: Path) -> None:
     train = windows(readings(600), readings(600, 1))
     spec = ModelSpec("conv", max_steps=60)
-    detector = trained_with(train, spec, quantile=0.999, trained_at=datetime(2026, 11, 23, tzinfo=UTC))
+    detector = trained_with(train, spec, trained_at=datetime(2026, 11, 23, tzinfo=UTC))
     card = json.loads((tmp_path / detector.save(tmp_path) / "card.json").read_text())
     assert card["trained_at"] == "2026-11-23T00:00:00+00:00"
     receipt = card["training"]
     assert receipt["n_assets"] == 2
     assert receipt["n_train"] + receipt["n_held_out"] + receipt["left_out"]["reaches_into_held_out"] == len(train)
     assert receipt["from"] == "1970-01-01T00:12:00+00:00"
-    assert card["threshold"]["provisional"] is True
+    assert card["threshold"]["state"] == "provisional"
+    assert card["threshold"]["weeks"] == pytest.approx(receipt["n_held_out"] / (7 * 24 * 60), rel=1e-3)
     assert card["baseline"]["architecture"] == "pca"
     assert set(card["baseline"]["explained_variance"]) == {"all", *SENSORS}
     assert card["metrics"]["pca_held_out_error"] == card["baseline"]["held_out_error"]["mean"]
@@ -146,11 +150,18 @@ def test_the_card_is_a_receipt(tmp_path: Path) -> None:
     assert all(isinstance(value, float) for value in card["metrics"].values())
 
 
-def test_held_out_windows_pass_the_threshold_as_often_as_the_quantile_says() -> None:
+def test_held_out_windows_would_have_alarmed_no_more_often_than_the_budget_says() -> None:
     train = windows(readings(6000))
-    detector = trained(train, quantile=0.99)
-    held = train.values[-1180:]
-    assert np.mean(detector.score(np.ascontiguousarray(held)).score > 1.0) == pytest.approx(0.01, abs=0.004)
+    budget = Budget(alarms_per_week=200.0, confirm=3, among=5, recover=6, step_s=60.0)
+    detector = trained(train, budget=budget)
+    limit = detector.card.threshold
+    assert limit.state == "certified"
+    assert limit.bound_per_week <= 200.0
+    held = slice(-1180, None)
+    score = detector.score(np.ascontiguousarray(train.values[held])).score
+    seen = episodes(score, train.asset[held], train.end_us[held], budget, 1.0)
+    assert len(seen) == pytest.approx(limit.n_episodes, abs=1)  # the split purges a window or two
+    assert limit.n_episodes > 5
 
 
 def test_odd_sensors_train_and_score() -> None:
@@ -165,7 +176,7 @@ def test_odd_sensors_train_and_score() -> None:
         np.lib.stride_tricks.sliding_window_view(values, LENGTH, axis=0).transpose(0, 2, 1),
         np.zeros(n - LENGTH + 1, np.int32), (np.arange(n - LENGTH + 1) + LENGTH) * MINUTE_US,
     )
-    detector = fit(train, ModelSpec("pca"), fleet="f", sensors=names, interval_s=60.0, quantile=0.99)
+    detector = fit(train, ModelSpec("pca"), fleet="f", sensors=names, interval_s=60.0, budget=BUDGET)
     scored = detector.score(np.ascontiguousarray(train.values))
     assert np.isfinite(scored.score).all()
     assert (scored.share[:, 3] == 0).all()

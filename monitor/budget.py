@@ -1,0 +1,136 @@
+"""The false-alarm budget as arithmetic: what was promised, how well it is known, and whether it is kept.
+
+In: counted alarms and asset-weeks. Out: bounds, what is missing, a status. No I/O and no numpy: the card, the command
+line, the daemon and the tests all count with this page. Law: a rate never stands without its evidence.
+
+    certified     at most 5 % of the fleets that show this much break the budget
+    provisional   too little was seen to say so; it says how much is missing
+    violated      alarms came faster than the budget allows, and not by chance (`too_many`)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from monitor.config import FleetConfig
+
+WEEK_S = 7 * 24 * 3600
+DAY_US = 24 * 3600 * 1_000_000
+
+CONFIDENCE = 0.95
+"""Of every bound here."""
+
+FALSE_VERDICT_DAYS = 3650
+"""A fleet that keeps its budget is called `violated` by chance once in ten years at most, though looked at daily."""
+
+EXCESS = (1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
+"""How many times its budget a fleet that breaks it may be using."""
+
+
+class Status(StrEnum):
+    """How a promise stands."""
+
+    CERTIFIED = "certified"
+    PROVISIONAL = "provisional"
+    VIOLATED = "violated"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """False alarms allowed, and what makes one: an alert as `stream.decide` opens and closes it."""
+
+    alarms_per_week: float
+    """Per asset."""
+    confirm: int
+    """m anomalous windows …"""
+    among: int
+    """… among the asset's last n scored ones open an alert."""
+    recover: int
+    """Normal ones in a row close it."""
+    step_s: float
+    """Time between two windows of one asset: interval × stride."""
+
+    @classmethod
+    def of(cls, fleet: FleetConfig) -> Budget:
+        """Read what the operator allows."""
+        alerts = fleet.alerts
+        weekly = alerts.budget.count * WEEK_S / alerts.budget.per.total_seconds()
+        step_s = fleet.stride * fleet.interval.total_seconds()
+        return cls(weekly, alerts.confirm.m, alerts.confirm.n, alerts.recover, step_s)
+
+
+def upper_bound(n_alarms: int, weeks: float, confidence: float = CONFIDENCE) -> float:
+    """Return the alarms per week that so many in so many weeks leave possible: 3.0 / weeks with none, 4.74 with one."""
+    return math.inf if weeks <= 0 else gamma_quantile(n_alarms + 1, confidence) / weeks
+
+
+def lower_bound(n_alarms: int, weeks: float, confidence: float = CONFIDENCE) -> float:
+    """Return the alarms per week that so many in so many weeks prove at least."""
+    return 0.0 if n_alarms == 0 or weeks <= 0 else gamma_quantile(n_alarms, 1 - confidence) / weeks
+
+
+def weeks_missing(n_alarms: int, weeks: float, alarms_per_week: float) -> float:
+    """Return the asset-weeks without a further alarm after which the upper bound keeps the budget; 0 = it does."""
+    return max(0.0, gamma_quantile(n_alarms + 1, CONFIDENCE) / alarms_per_week - weeks)
+
+
+def most_alarms(weeks: float, alarms_per_week: float) -> int | None:
+    """Return with how many alarms in so many weeks the upper bound keeps the budget; None = not even with none."""
+    allowed = weeks * alarms_per_week
+    if gamma_quantile(1, CONFIDENCE) > allowed:
+        return None
+    low, high = 0, int(allowed) + 1   # the bound of n alarms lies above n
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if gamma_quantile(middle + 1, CONFIDENCE) <= allowed else (low, middle)
+    return low
+
+
+def too_many(days: Iterable[tuple[int, float]]) -> bool:
+    """Say whether alarms come faster than allowed, however often one looks. `days`: (alarms, allowed) a day, in order.
+
+    Each day starts a bet that from then on the rate is `EXCESS` times the allowed one, and the bets of all days are
+    added up (Shiryaev and Roberts' sum of likelihood ratios, as an e-detector: Shin, Ramdas & Rinaldo 2024). While the
+    budget is kept the sum grows by one a day on average, whoever looks; so it reaches `FALSE_VERDICT_DAYS` that late.
+    """
+    bets = [0.0] * len(EXCESS)
+    for n_alarms, allowed in days:
+        for place, excess in enumerate(EXCESS):
+            gain = math.exp(min(600.0, n_alarms * math.log(excess) - (excess - 1) * allowed))
+            bets[place] = min(1e290, (1 + bets[place]) * gain)
+    return sum(bets) / len(bets) >= FALSE_VERDICT_DAYS
+
+
+# ---------------------------------------------------------------- the Poisson bounds
+
+
+def gamma_quantile(shape: int, p: float) -> float:
+    """Return the p-quantile of the time until the shape-th event at rate 1 (half a chi-square's of 2·shape)."""
+    z = _normal_quantile(p)
+    # Wilson & Hilferty 1931: within a thousandth from a few hundred events on; below that where the search begins.
+    near = shape * max(0.0, 1 - 1 / (9 * shape) + z / (3 * math.sqrt(shape))) ** 3
+    if shape > 500:
+        return near
+    low, high = 0.0, 2 * near + 10
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if 1 - _fewer_than(shape, middle) >= p else (middle, high)
+    return (low + high) / 2
+
+
+def _fewer_than(n: int, mean: float) -> float:
+    """Return the Poisson probability of 0 … n - 1."""
+    log = math.log(max(mean, 1e-300))
+    return min(1.0, math.fsum(math.exp(k * log - mean - math.lgamma(k + 1)) for k in range(n)))
+
+
+def _normal_quantile(p: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(p)
