@@ -34,6 +34,7 @@ COMMANDS = (
     "models",
     "retrain",
     "replay",
+    "evaluate",
     "bench",
     "quarantine",
     "db",

@@ -4,6 +4,16 @@
     recordings.py  files → the part to learn from, the part to replay, and the labels that nobody learns from
     digest.py      stored results → one word that is equal for equal results
     publish.py     recordings → the configured topic, as a plant would send them
+
+    evaluate.py    labelled recordings × methods, over several processes, and their means
+    series.py      a file → rows on a grid: the healthy head, the rest, the labels apart
+    methods.py     a method's name → a score for every row behind the head
+    judge.py       scores and labels → figures; by the river's own `decide`, alerts against events
+    metrics.py     VUS-PR and the other figures
+    policy.py      other alert parameters over scores that are already there
+    kept.py        finished scores in a folder
+    report/        all of it as one page
+
     bench.py       speed only: the river against the usual script, each case in its own process
     usual.py       the usual script: what most people write first
 

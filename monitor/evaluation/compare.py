@@ -51,7 +51,7 @@ def compare(events: Sequence[Event] | None, alerts: Sequence[AlertSpan]) -> Comp
     """Hold alerts against labelled events; None = nobody labelled anything."""
     if events is None:
         return Compared(len(alerts))
-    met = {event: [alert for alert in alerts if _meet(event, alert)] for event in events}
+    met = {event: [alert for alert in alerts if meets(event, alert)] for event in events}
     delays = sorted(
         max(0, min(alert.fired_us for alert in found) - event.from_us) / 1e6 for event, found in met.items() if found
     )
@@ -80,7 +80,8 @@ def together(parts: Sequence[Compared]) -> Compared:
     )
 
 
-def _meet(event: Event, alert: AlertSpan) -> bool:
+def meets(event: Event, alert: AlertSpan) -> bool:
+    """Say whether an alert was open at a moment of an event."""
     # `opened_us` is the end of a window: its last moment lies just before.
     ends_later = alert.closed_us is None or alert.closed_us > event.from_us
     return event.asset == alert.asset and alert.opened_us - 1 < event.to_us and ends_later

@@ -156,6 +156,25 @@ class Reader(ABC):
                 "n_present": row["n_present"],
             }
 
+    def scored_windows(
+        self, fleet: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[tuple[str, int, float]]:
+        """Yield a fleet's scored windows that end in [since, until): asset, end in µs, score.
+
+        In order of time, a day of starts at once: PostgreSQL hands over an answer as a whole.
+        """
+        for row in self.fetch(_EXTENT):
+            if row["first_us"] is None:
+                return
+            where = _Where()
+            where.add("asset.fleet = :fleet", fleet=fleet)
+            where.add("end_us >= :since", since=_us(since))
+            where.add("end_us < :until", until=_us(until))
+            for low_us in range(row["first_us"], row["last_us"] + 1, _DAY_US):
+                day = {"low": low_us, "high": min(low_us + _DAY_US, row["last_us"] + 1)}
+                for window in self.fetch(_SCORED.format(where=where), where.values | day):
+                    yield window["asset"], window["end_us"], window["score"]
+
     # ------------------------------------------------------------------ quarantine, models, jobs
 
     def quarantine(
@@ -282,6 +301,13 @@ _STEP = """
     JOIN score ON score.start_us = instant.start_us AND asset_id = :asset
         AND score.start_us BETWEEN :lowest AND :highest
     LEFT JOIN model_version ON model_version.id = version_id
+"""
+_DAY_US = 86_400_000_000
+_EXTENT = "SELECT MIN(start_us) AS first_us, MAX(start_us) AS last_us FROM score"
+_SCORED = """
+    SELECT asset.name AS asset, end_us, score FROM score JOIN asset ON asset.id = asset_id
+    {where} AND score IS NOT NULL AND score.start_us >= :low AND score.start_us < :high
+    ORDER BY score.start_us, asset_id
 """
 _FORWARD = _STEP.format(first="MIN", beyond=">")
 _BACKWARD = _STEP.format(first="MAX", beyond="<")

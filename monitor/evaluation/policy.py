@@ -1,0 +1,175 @@
+"""Other alert parameters over scores that are already there: what would have rung, and what would not.
+
+In: "confirm=5 of 8, recover=12" and stored scores. Out: alerts under each policy, gained and lost against the
+configured one. The law: nothing is scored again and nothing is written; only `decide` runs, from the first score of
+the stretch on, as if no alert had been open before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monitor.config.values import Confirm
+from monitor.evaluation.judge import WEEK_S, OpenAlerts, bare_scores
+from monitor.stream.decide import AlertPolicy, Decider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from monitor.config import FleetConfig
+    from monitor.config.tree import AlertConfig
+    from monitor.evaluation.compare import AlertSpan
+    from monitor.store.reader import Reader
+
+WINDOWS_AT_ONCE = 8192
+MOST = 1000
+"""As `alerts.recover` allows."""
+HELP = 'write "confirm=5 of 8, recover=12", or one of the two'
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """What an operator would like to try; None = as it is."""
+
+    confirm: Confirm | None = None
+    recover: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> PolicyChange:
+        """Read "confirm=5 of 8, recover=12"; "5 of 8" alone is confirm. Raises ValueError with what to write."""
+        change = cls()
+        for part in text.split(","):
+            field, equals, value = (word.strip() for word in part.partition("="))
+            if not equals:
+                field, value = "confirm", field
+            if field == "confirm":
+                is_twice = change.confirm is not None
+                try:
+                    change = replace(change, confirm=Confirm.parse(value))
+                except ValueError as problem:
+                    raise ValueError(f'confirm "{value}" {problem}') from None
+            elif field == "recover":
+                is_twice = change.recover is not None
+                if not value.isdecimal() or not 1 <= int(value) <= MOST:
+                    raise ValueError(f'recover "{value}" is not a number of normal windows; write 1 to {MOST}')
+                change = replace(change, recover=int(value))
+            else:
+                raise ValueError(f'"{field}" is no alert parameter (valid: confirm, recover); {HELP}')
+            if is_twice:
+                raise ValueError(f"{field} stands twice; {HELP}")
+        return change
+
+    def on(self, base: AlertPolicy) -> AlertPolicy:
+        """Return the base with this changed."""
+        confirm = self.confirm or Confirm(base.confirm, base.among)
+        return AlertPolicy(confirm.m, confirm.n, self.recover or base.recover)
+
+    def __str__(self) -> str:
+        parts = [f"{name}={value}" for name, value in (("confirm", self.confirm), ("recover", self.recover)) if value]
+        return ", ".join(parts)
+
+
+def policy_of(alerts: AlertConfig) -> AlertPolicy:
+    """Read the policy out of a configuration."""
+    return AlertPolicy(alerts.confirm.m, alerts.confirm.n, alerts.recover)
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """A fleet's stored scores under one policy."""
+
+    fleet: str
+    policy: str
+    """As it was written; `configured` = the fleet's own."""
+    confirm: str
+    recover: int
+    alerts: int
+    gained: int
+    """Alerts that meet none of the configured policy's."""
+    lost: int
+    """Alerts of the configured policy that meet none of these."""
+    per_week: float | None
+    """Alerts per asset and week of scored time; None = nothing is scored."""
+    assets: int
+    windows: int
+    """Scored ones."""
+
+
+def what_if(
+    reader: Reader,
+    fleets: Sequence[FleetConfig],
+    changes: Sequence[PolicyChange],
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    on_progress: Callable[[float | None, str], None] = lambda _share, _text: None,
+) -> list[WhatIf]:
+    """Decide each fleet's stored scores again, by its own policy and by each change of it."""
+    found = []
+    for fleet in fleets:
+        base = policy_of(fleet.alerts)
+        policies = [base, *(change.on(base) for change in changes)]
+        deciders = [(Decider(fleet.name, policy), OpenAlerts()) for policy in policies]
+        numbers: dict[str, int] = {}
+        n_windows = 0
+        windows = reader.scored_windows(fleet.name, since=since, until=until)
+        for asset, end_us, score in _parts(windows, numbers):
+            n_windows += len(asset)
+            for decider, opened in deciders:
+                opened.take(decider.decide(bare_scores(score, asset), end_us))
+            on_progress(None, f"{fleet.name}: {n_windows:,} windows decided again")
+        own, *others = [opened.spans(tuple(numbers)) for _, opened in deciders]
+        asset_weeks = n_windows * fleet.stride * fleet.interval.total_seconds() / WEEK_S
+        for name, policy, spans in zip(("configured", *map(str, changes)), policies, (own, *others), strict=True):
+            found.append(
+                WhatIf(
+                    fleet=fleet.name,
+                    policy=name,
+                    confirm=f"{policy.confirm} of {policy.among}",
+                    recover=policy.recover,
+                    alerts=len(spans),
+                    gained=_alone(spans, own),
+                    lost=_alone(own, spans),
+                    per_week=round(len(spans) / asset_weeks, 6) if asset_weeks else None,
+                    assets=len(numbers),
+                    windows=n_windows,
+                )
+            )
+    return found
+
+
+def _parts(
+    windows: Iterator[tuple[str, int, float]], numbers: dict[str, int]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Columns of so many windows at once: asset, end, score; assets are numbered as they come."""
+    while part := list(islice(windows, WINDOWS_AT_ONCE)):
+        names, ends, scores = zip(*part, strict=True)
+        yield (
+            np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int32),
+            np.array(ends, np.int64),
+            np.array(scores, np.float32),
+        )
+
+
+def _alone(mine: Sequence[AlertSpan], others: Sequence[AlertSpan]) -> int:
+    """Count the alerts during which no other was open on the same asset. One policy's alerts never overlap."""
+    by_asset: dict[str, list[AlertSpan]] = {}
+    for span in others:
+        by_asset.setdefault(span.asset, []).append(span)
+    n_alone = 0
+    for span in mine:
+        near = by_asset.get(span.asset, [])
+        # The first that is still open when mine opens; it meets mine if it opens before mine closes.
+        low, high = 0, len(near)
+        while low < high:
+            middle = (low + high) // 2
+            closed_us = near[middle].closed_us
+            low, high = (middle + 1, high) if closed_us is not None and closed_us < span.opened_us else (low, middle)
+        meets = low < len(near) and (span.closed_us is None or near[low].opened_us <= span.closed_us)
+        n_alone += not meets
+    return n_alone

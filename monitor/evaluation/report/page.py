@@ -1,0 +1,177 @@
+"""The whole page: the head with the means, the overview of series and methods, navigation, a section for each series.
+
+In: what was finished, the means, how it was asked for. Out: one HTML document. The law: it needs nothing else, no
+script and no network, and everything from outside is escaped.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from monitor.evaluation.judge import WEEK_S
+from monitor.evaluation.report.strips import section, span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from monitor.evaluation.evaluate import Finished, Plan
+
+_COLUMNS = (
+    ("vus_pr", "VUS-PR", True),
+    ("auc_pr", "AUC-PR", True),
+    ("auc_roc", "AUC-ROC", True),
+    ("range_f1", "Range F1", True),
+    ("event_recall", "Events found", True),
+    ("false_alarms_per_week", "False alarms per week", False),
+    ("delay_s", "Delay", False),
+    ("fit_s", "Learning", False),
+)
+"""Field, heading, and whether more is better."""
+
+
+def page(wanted: Plan, finished: Sequence[Finished], means: dict[str, dict[str, Any]], made_at: datetime) -> str:
+    """Return the document."""
+    series: dict[tuple[str, str], list[Finished]] = {}
+    for one in finished:
+        series.setdefault((one.set, one.name), []).append(one)
+    anchors = {name: f"s{number}" for number, name in enumerate(series, 1)}
+    main = next(iter(means), "")
+    style = files(__package__).joinpath("page.css").read_text("utf-8")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>Evaluation: {len(series)} series</title><style>{style}</style></head><body>"
+        f"{_defs()}<nav>{_navigation(series, anchors, main)}</nav><main>"
+        f'<header id="top"><h1>Evaluation</h1><p>{escape(_asked(wanted, series, made_at))}</p>{_cards(means, main)}'
+        f"</header><section>{_means(means)}{_legend()}</section>"
+        f'<section id="overview"><h2>VUS-PR by series</h2>{_overview(series, anchors, list(means))}</section>'
+        + "".join(section(anchors[name], ones) for name, ones in series.items())
+        + "</main></body></html>\n"
+    )
+
+
+def _asked(wanted: Plan, series: dict[tuple[str, str], list[Finished]], made_at: datetime) -> str:
+    sets = len({name for name, _ in series})
+    settings = wanted.settings
+    return (
+        f"{_n(len(series), 'recording')} of {_n(sets, 'set')}, {made_at:%Y-%m-%d %H:%M} UTC. "
+        f"Learnt from each recording's healthy head, without labels; windows of {settings.window} rows, "
+        f"thresholds set to allow {settings.budget.count:g} false alarm{'s' if settings.budget.count != 1 else ''} "
+        f"per {str(settings.budget).partition('/')[2]}, seed {settings.seed}. "
+        "Means are means of set means."
+    )
+
+
+def _n(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _cards(means: dict[str, dict[str, Any]], main: str) -> str:
+    mean = means.get(main, {})
+    normal = span(mean["weeks"] * WEEK_S) if mean.get("weeks") else None
+    cards = [
+        (f"VUS-PR of {main}", _figure(mean.get("vus_pr"))),
+        (f"Events found by {main}", f"{mean['events_found']} of {mean['events']}" if mean.get("events") else "–"),
+        (f"False alarms of {main}", f"{mean['false_alarms']} in {normal}" if normal else "–"),
+        ("Median delay, mean of sets", "–" if mean.get("delay_s") is None else span(mean["delay_s"])),
+    ]
+    return '<div class="cards">' + "".join(
+        f"<div><b>{escape(value)}</b><span>{escape(title)}</span></div>" for title, value in cards
+    ) + "</div>"  # fmt: skip
+
+
+def _means(means: dict[str, dict[str, Any]]) -> str:
+    head = "".join(f"<th>{escape(title)}</th>" for _, title, _ in _COLUMNS)
+    rows = []
+    for method, mean in means.items():
+        cells = []
+        for name, _, is_better in _COLUMNS:
+            value = mean[name]
+            known = [one[name] for one in means.values() if one[name] is not None]
+            best = ' class="best"' if value is not None and is_better and value == max(known) else ""
+            bar = f'<s style="width:{100 * value:.1f}%"></s>' if is_better and value is not None else ""
+            cells.append(f"<td{best}>{bar}{escape(_cell(name, value))}</td>")
+        missing = f' <small title="could not be evaluated">−{mean["n_failed"]}</small>' if mean["n_failed"] else ""
+        rows.append(f"<tr><th>{escape(method)}{missing}</th>{''.join(cells)}</tr>")
+    return (
+        f'<div class="wide"><table class="means"><thead><tr><th>Method</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if name in ("delay_s", "fit_s"):
+        return span(value) if value >= 10 else f"{value:.1f} s"
+    if name == "event_recall":
+        return f"{100 * value:.0f} %"
+    return f"{value:,.1f}" if name == "false_alarms_per_week" else f"{value:.3f}"
+
+
+def _legend() -> str:
+    return (
+        '<p class="legend"><span><i class="train"></i> learnt from</span>'
+        '<span><i class="event"></i> labelled event</span>'
+        '<span><i class="found"></i> alert that met an event</span><span><i class="false"></i> false alarm</span>'
+        '<span><i class="missed"></i> missed event</span><span><i class="one"></i> threshold, 1.0</span></p>'
+    )
+
+
+def _overview(
+    series: dict[tuple[str, str], list[Finished]], anchors: dict[tuple[str, str], str], methods: list[str]
+) -> str:
+    head = "".join(f"<th>{escape(method)}</th>" for method in methods)
+    rows = []
+    for key, ones in series.items():
+        by_method = {one.method: one for one in ones}
+        cells = "".join(_heat(by_method.get(method)) for method in methods)
+        link = f'<a href="#{anchors[key]}"><small>{escape(key[0])}</small> {escape(key[1])}</a>'
+        rows.append(f"<tr><th>{link}</th>{cells}</tr>")
+    return (
+        f'<div class="wide"><table class="heat"><thead><tr><th>Series</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _heat(one: Finished | None) -> str:
+    if one is None or one.error is not None:
+        return f'<td title="{escape(one.error or "") if one else ""}">✕</td>'
+    if one.figures is None or one.figures.vus_pr is None:
+        return '<td title="no labelled event: nothing to rank">–</td>'
+    return f'<td style="--v:{one.figures.vus_pr:.2f}">{one.figures.vus_pr:.3f}</td>'
+
+
+def _navigation(
+    series: dict[tuple[str, str], list[Finished]], anchors: dict[tuple[str, str], str], main: str
+) -> str:
+    parts = ['<a class="home" href="#top">Evaluation</a><a href="#overview">Overview</a>']
+    last = None
+    for (folder, name), ones in series.items():
+        if folder != last:
+            parts.append(f"<b>{escape(folder)}</b>")
+            last = folder
+        value = next((one.figures.vus_pr for one in ones if one.method == main and one.figures), None)
+        bar = "" if value is None else f'<s style="width:{100 * value:.0f}%"></s>'
+        parts.append(f'<a href="#{anchors[folder, name]}" title="{escape(name)}"><span>{escape(name)}</span>{bar}</a>')
+    return "".join(parts)
+
+
+def _defs() -> str:
+    """Return what all strips share: below the line scores are calm, above it they are not."""
+    from monitor.evaluation.report.picture import HEIGHT, LINE
+
+    share = f"{LINE / HEIGHT:.4f}"
+    return (
+        '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
+        f'<linearGradient id="heat" gradientUnits="userSpaceOnUse" x1="0" y1="0" x2="0" y2="{HEIGHT}">'
+        f'<stop offset="{share}" class="hot"/><stop offset="{share}" class="calm"/></linearGradient></defs></svg>'
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
