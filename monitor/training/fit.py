@@ -24,6 +24,7 @@ from monitor.models.pca import Pca
 from monitor.models.residual import Residual, squared_error
 from monitor.models.scaler import Scaler
 from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.training.diagnose import diagnose
 from monitor.training.recipe import Learnt, Tensors, learn, window_errors
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def fit(
 
     figures = _figures(network, held_out, scaler)
     beside = _figures(pca, held_out, scaler)
+    usual = learning.take(torch.from_numpy(np.flatnonzero(~trimmed)))
+    found = diagnose(network, pca, usual, clean, learnt, sensors)
     card = Card(
         fleet=fleet,
         architecture=spec.architecture,
@@ -138,6 +141,8 @@ def fit(
             **_receipt(train, n - len(usable), split, rows, held_rows, trimmed, suspect),
             **_course(learnt),
             **figures,
+            "diagnosis": found.facts,
+            "troubles": found.troubles,
             "took_s": round(now() - began, 2),
         },
         baseline={"architecture": "pca", **pca.hyper, **beside},

@@ -115,7 +115,7 @@ class Learnt:
 
     def few_points(self) -> list[Point]:
         """Return the learning curve, thinned."""
-        return [self.curve[i] for i in _evenly(len(self.curve), N_CURVE).tolist()]
+        return [self.curve[i] for i in evenly(len(self.curve), N_CURVE).tolist()]
 
 
 class _Diverged(Exception):
@@ -134,7 +134,7 @@ def learn(
     """Train the network of `spec`, from `pca` if it is at hand; raises TrainingDiverged when every seed failed."""
     deadline = now() + spec.max_train_s
     if pca is None:
-        pca = Pca.solve(train.x[_evenly(len(train), N_START)], seed=spec.seed)
+        pca = Pca.solve(train.x[evenly(len(train), N_START)], seed=spec.seed)
     restarts: list[str] = []
     for seed in range(spec.seed, spec.seed + spec.n_tries):
         try:
@@ -163,7 +163,7 @@ def _one_try(
     n_steps = max(1, round(spec.max_steps / STEP_COST.get(spec.architecture, 1.0)))
     optimiser = torch.optim.AdamW(_groups(network), lr=LEARNING_RATE, fused=device.type != "mps")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, n_steps))
-    check = held_out.take(_evenly(len(held_out), N_CHECK))
+    check = held_out.take(evenly(len(held_out), N_CHECK))
 
     best_error, best_state, first_loss = math.inf, copy.deepcopy(network.state_dict()), math.nan
     norms: list[torch.Tensor] = []
@@ -188,7 +188,7 @@ def _one_try(
             first_loss = value if step == 1 else first_loss
             if not math.isfinite(value) or value > EXPLOSION * max(first_loss, 1e-3):
                 raise _Diverged(f"loss {value:.3g} at step {step}, {first_loss:.3g} at the first")
-            error = _typical(window_errors(network, check))
+            error = typical(window_errors(network, check))
             if not math.isfinite(error):
                 raise _Diverged(f"held-out error {error:.3g} at step {step}")
             learnt.curve.append(Point(step, value, error))
@@ -209,9 +209,9 @@ def _one_try(
 
     network.load_state_dict(best_state)
     network.eval()
-    kept = train.take(pool[_evenly(len(pool), N_CHECK)])
+    kept = train.take(pool[evenly(len(pool), N_CHECK)])
     errors = window_errors(network, kept)
-    learnt.train_error, learnt.held_out_error = _typical(errors), best_error
+    learnt.train_error, learnt.held_out_error = typical(errors), best_error
     learnt.gradient_norm = _norms(torch.stack(norms))
     learnt.objective = objective.facts() if isinstance(objective, Adversarial) else {}
     mean_error = float(window_errors(_Mean(kept.x, network.n_blind), kept).mean())
@@ -229,7 +229,7 @@ def _start(train: Tensors, spec: ModelSpec, pca: Pca, device: torch.device) -> N
     network = build(spec.architecture, n_sensors, length, code=pca.hyper["n_components"], **hyper).to(device).train()
     # A stacked network starts from its own layers instead.
     if not spec.stacked:
-        autoencoder_in(network).start_from(pca, train.x[_evenly(len(train), N_START)])
+        autoencoder_in(network).start_from(pca, train.x[evenly(len(train), N_START)])
     return network
 
 
@@ -277,8 +277,8 @@ class _Mean(Network):
         return self.mean.expand_as(x)
 
 
-def _typical(errors: Float32) -> float:
-    """Mean over the best windows; NaN if any is."""
+def typical(errors: Float32) -> float:
+    """Return the mean over the best nine tenths of window errors; NaN if any is."""
     if not np.isfinite(errors).all():
         return math.nan
     return float(np.sort(errors)[: max(1, int(KEPT_IN_CHECK * len(errors)))].mean())
@@ -291,7 +291,7 @@ def _rate(step: int, n_steps: int) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
 
 
-def _evenly(n: int, n_max: int) -> torch.Tensor:
+def evenly(n: int, n_max: int) -> torch.Tensor:
     """Return at most `n_max` of the rows 0..n-1, evenly spaced."""
     if n <= n_max:
         return torch.arange(n)
