@@ -25,7 +25,8 @@ from monitor.errors import ConfigError, NotEnoughData
 from monitor.evaluation.metrics import filled
 from monitor.models.calibrate import calibrate
 from monitor.models.spec import ARCHITECTURES, OBJECTIVES, ModelSpec, TrainingSet, refuse_unknown
-from monitor.training.fit import HELD_OUT, fit
+from monitor.training.fit import fit
+from monitor.training.split import HELD_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

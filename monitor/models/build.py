@@ -16,6 +16,7 @@ from monitor.models.lstm import Lstm
 from monitor.models.network import Autoencoder
 from monitor.models.pca import Pca
 from monitor.models.spec import refuse_unknown
+from monitor.models.statistics import Level, Moving
 from monitor.models.variational import Variational
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "lstm": Lstm,
     "pca": Pca,
 }
+STATISTICS: dict[str, Callable[..., Network]] = {"level": Level, "moving": Moving}
+"""Not to be chosen by themselves; see `statistics`."""
 
 
 def build(architecture: str, n_sensors: int, length: int, *, draws: int = 0, **hyper: int) -> Network:
     """Build an untrained network, with `draws` a variational one. Raises ConfigError for an unknown name."""
+    if architecture in STATISTICS:
+        return STATISTICS[architecture](n_sensors, length)
     refuse_unknown("architecture", architecture, tuple(NETWORKS))
     network = NETWORKS[architecture](n_sensors, length, **hyper)
     if not draws:

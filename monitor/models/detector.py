@@ -1,5 +1,7 @@
 """A trained model that scores: windows in the sensors' own units in, anomaly scores out.
 
+One network, or several voices that are added up (`member`): then one threshold stands above them all.
+
 In: float32 [N, T, C], NaN = missing. Out: score [N], 1.0 = the threshold, NaN = nothing to score; shares [N, C].
 Law: causal (a window's score belongs to its last cell), and a window scores alike alone and in any batch.
 """
@@ -15,19 +17,21 @@ import torch
 
 from monitor.errors import CheckpointDamaged, ConfigError
 from monitor.models import checkpoint
-from monitor.models.build import build
 from monitor.models.calibrate import Threshold
 from monitor.models.device import pick_device
-from monitor.models.residual import Residual, rebuild, squared_error
+from monitor.models.member import Member, blend
+from monitor.models.network import Network
+from monitor.models.residual import rebuild, recency
 from monitor.models.scaler import Scaler
 from monitor.types import Blame
 
 if TYPE_CHECKING:
-    from monitor.models.network import Network
     from monitor.types import Float32
 
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
+SLOWEST = 1
+"""The time scale that weighs the cells when a window is explained."""
 
 
 class Scored(NamedTuple):
@@ -46,7 +50,8 @@ class Card:
     fleet: str
     architecture: str
     objective: str
-    hyper: dict[str, int]
+    members: tuple[dict[str, Any], ...]
+    """Name and `hyper` of each network that has a voice; the last is the one that was trained for its architecture."""
     sensors: tuple[str, ...]
     length: int
     """Cells in a window."""
@@ -60,28 +65,28 @@ class Card:
     """The receipt: what was used, what was left out and why, how learning went."""
     baseline: dict[str, Any]
     """The PCA fitted to the same windows, in the same figures."""
+    choice: dict[str, Any]
+    """What `auto` tried, and what it found of faults injected into held-out windows; empty = nothing was to choose."""
     metrics: dict[str, float]
     """The few figures that versions are compared by."""
 
 
 class Detector:
-    """A network between its scaler and its calibration. Immutable; one thread at a time."""
+    """Networks between their scaler and their calibration. Immutable; one thread at a time."""
 
     def __init__(
         self,
         card: Card,
-        network: Network,
+        members: tuple[Member, ...],
         scaler: Scaler,
-        residual: Residual,
         device: torch.device,
         version: str | None = None,
     ) -> None:
         self.card = card
         self.device = device
         self._version = version
-        self._network = network.to(device).eval()
-        self._scaler = scaler.to(device)
-        self._residual = residual.to(device)
+        self.scaler = scaler.to(device)
+        self._members = tuple(member.to(device) for member in members)
 
     @property
     def version(self) -> str:
@@ -94,6 +99,11 @@ class Detector:
     def sensors(self) -> tuple[str, ...]:
         """Their names, in the order of the columns."""
         return self.card.sensors
+
+    @property
+    def network(self) -> Network:
+        """The one that was trained for the architecture; alone, or beside others."""
+        return self._members[-1].network
 
     def score(self, values: Float32) -> Scored:
         """Score windows [N, T, C] in the sensors' own units; N may be 0."""
@@ -112,10 +122,8 @@ class Detector:
 
     def raw(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return raw scores (B,) and shares (B, C) of windows (B, T, C) on the device."""
-        x, present = self._scaler.standardise(values)                     # (B, C, T)
-        squared = squared_error(self._network, x, present)                # (B, C, T)
-        z = self._residual.per_sensor(squared, present)                   # (B, C)
-        return self._residual.combine(z, present)
+        x, present = self.scaler.standardise(values)                      # (B, C, T)
+        return blend(self._members, x, present)
 
     def explain(self, values: Float32, share: Float32) -> list[tuple[Blame, ...]]:
         """Return every sensor of the windows [n, T, C], largest share first, with what was expected and what was
@@ -126,16 +134,30 @@ class Detector:
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
                 chunk = self._tensor(values[start : start + CHUNK])
-                x, present = self._scaler.standardise(chunk)               # (B, C, T)
-                rebuilt = rebuild(self._network, x, present)               # (B, C, T)
-                error = (rebuilt - x).square_() * self._residual.weight
+                x, present = self.scaler.standardise(chunk)                # (B, C, T)
+                rebuilt = self._expected(x, present)                       # (B, C, T)
+                error = (rebuilt - x).square_() * recency(x, Network.half_life)[:, SLOWEST]
                 if present is not None:
                     error = torch.where(present, error, -1.0)
                 worst = error.argmax(-1, keepdim=True)                     # (B, C, 1)
-                expected = self._scaler.restore(rebuilt).gather(-1, worst)[..., 0].cpu().numpy()
+                expected = self.scaler.restore(rebuilt).gather(-1, worst)[..., 0].cpu().numpy()
                 actual = chunk.transpose(1, 2).gather(-1, worst)[..., 0].cpu().numpy()
                 out += [self._blame(*row) for row in zip(share[start : start + CHUNK], expected, actual, strict=True)]
         return out
+
+    def _expected(self, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+        """Return what the member that is most alarmed by a window expected there."""
+        if len(self._members) == 1:
+            return rebuild(self._members[0].network, x, present)
+        alarm = torch.stack([member.evidence(x, present)[0].sum(1) for member in self._members])   # (M, B)
+        loudest = alarm.argmax(0)                                                                  # (B,)
+        expected = torch.empty_like(x)
+        for number, member in enumerate(self._members):
+            rows = (loudest == number).nonzero()[:, 0]
+            if len(rows):
+                here = None if present is None else present[rows]
+                expected[rows] = rebuild(member.network, x[rows], here)
+        return expected
 
     def _blame(self, share: Float32, expected: Float32, actual: Float32) -> tuple[Blame, ...]:
         def known(value: np.float32) -> float | None:
@@ -158,19 +180,26 @@ class Detector:
         tensors, raw = checkpoint.read(Path(path))
         try:
             card = _card_from_json(raw)
-            network = build(card.architecture, len(card.sensors), card.length, **card.hyper)
-            residual = Residual(tensors.pop("residual.weight"))
-            network.load_state_dict(tensors)
+            members = tuple(
+                Member.load(said, tensors, f"{number}.", len(card.sensors), card.length)
+                for number, said in enumerate(card.members)
+            )
             scaler = Scaler.from_json(raw["scaler"])
         except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as cause:
             raise CheckpointDamaged(f"{path}: whole, but not a model this version can build: {cause}") from cause
-        return cls(card, network, scaler, residual, where, raw["version"])
+        return cls(card, members, scaler, where, raw["version"])
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        return {**self._network.state_dict(), "residual.weight": self._residual.weight}
+        return {
+            name: tensor
+            for number, member in enumerate(self._members)
+            for name, tensor in member.tensors(f"{number}.").items()
+        }
 
     def _card_json(self) -> dict[str, Any]:
-        return {**asdict(self.card), "sensors": list(self.card.sensors), "scaler": self._scaler.to_json()}
+        card = asdict(self.card)
+        lists = {"sensors": list(card["sensors"]), "members": list(card["members"])}
+        return {**card, **lists, "scaler": self.scaler.to_json()}
 
     def _tensor(self, values: Float32) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.device)
@@ -184,5 +213,6 @@ class Detector:
 def _card_from_json(raw: dict[str, Any]) -> Card:
     fields = {name: raw[name] for name in Card.__dataclass_fields__}
     fields["sensors"] = tuple(fields["sensors"])
+    fields["members"] = tuple(fields["members"])
     fields["threshold"] = Threshold.from_json(fields["threshold"])
     return Card(**fields)

@@ -20,6 +20,9 @@ class Network(nn.Module):
 
     hyper: dict[str, int]
     """Keyword arguments that build the same network again; kept in the card."""
+    half_life: float = 0.125
+    """Of the slow time scale of its errors, as a share of the window: a drift stands out after about as long, and is
+    forgotten as soon. (The fast scale is the newest cell alone: a spike is seen in the window that it ends.)"""
     n_blind: int = 0
     """First cells of a window it has no opinion about: they count in no error."""
 

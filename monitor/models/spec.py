@@ -42,7 +42,7 @@ def refuse_unknown(kind: str, name: str, valid: tuple[str, ...]) -> None:
 class ModelSpec:
     """One model to train. Every default is the recommendation."""
 
-    architecture: str = "conv"
+    architecture: str = "auto"
     objective: str = "plain"
     """What the network is asked to do while it learns; `plain`: rebuild the window."""
     stacked: bool = False

@@ -46,6 +46,8 @@ CLIP_NORM = 1.0
 STEP_COST = {"lstm": 2.5}
 """Architecture → how many steps of `max_steps` one step counts for: it walks cell by cell, and starts, as all do,
 from the principal components. So every architecture learns a usual fleet in about a minute on one core."""
+MOST_EPOCHS = 100
+"""Times that each window is learnt from at most: in a short history more is learning by heart."""
 EXPLOSION = 100.0
 """A training loss so many times the first one is a divergence."""
 N_CHECK = 2048
@@ -161,6 +163,7 @@ def _one_try(
     if spec.stacked:
         learnt.layers = learn_layers(network, train.x, draw, deadline, now)
     n_steps = max(1, round(spec.max_steps / STEP_COST.get(spec.architecture, 1.0)))
+    n_steps = min(n_steps, MOST_EPOCHS * -(-len(train) // BATCH))
     optimiser = torch.optim.AdamW(_groups(network), lr=LEARNING_RATE, fused=device.type != "mps")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, n_steps))
     check = held_out.take(evenly(len(held_out), N_CHECK))
@@ -247,6 +250,11 @@ def _norms(norms: torch.Tensor) -> dict[str, float]:
     p50, p99 = norms.float().cpu().quantile(torch.tensor([0.5, 0.99])).tolist()
     clipped = float((norms > CLIP_NORM).float().mean())
     return {"p50": round(p50, 4), "p99": round(p99, 4), "clipped": round(clipped, 4)}
+
+
+def chunks(windows: Tensors) -> list[Tensors]:
+    """Return them in parts that fit the cache."""
+    return [windows.take(slice(start, start + CHUNK)) for start in range(0, len(windows), CHUNK)]
 
 
 def window_errors(network: Network, windows: Tensors) -> Float32:

@@ -1,0 +1,120 @@
+"""What a training leaves in the card: what was used and left out and why, how learning went, what came of it.
+
+In: the windows, the split, the networks. Out: plain figures, ready for JSON.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from monitor.budget import Status
+from monitor.training.recipe import Tensors, chunks, window_errors
+
+if TYPE_CHECKING:
+    from monitor.models.calibrate import Threshold
+    from monitor.models.network import Network
+    from monitor.models.scaler import Scaler
+    from monitor.models.spec import TrainingSet
+    from monitor.training.recipe import Learnt
+    from monitor.training.split import Split
+    from monitor.types import Bool, Int64
+
+JOIN_US, MAX_SPELLS = 24 * 3600 * 1_000_000, 20
+
+
+def figures_of(network: Network, held_out: Tensors, scaler: Scaler) -> dict[str, Any]:
+    """Return held-out error and explained variance, all and per sensor: the same figures for every architecture."""
+    errors = window_errors(network, held_out)
+    p50, p90, p99 = np.quantile(errors, [0.5, 0.9, 0.99]).tolist()
+    mean = held_out.x.mean((0, 2))[:, None]                               # (C, 1)
+    left, total = torch.zeros(len(scaler.sensors)), torch.zeros(len(scaler.sensors))
+    with torch.inference_mode():
+        for p in chunks(held_out):
+            here = torch.ones_like(p.x) if p.present is None else p.present
+            left += ((network(p.x) - p.x).square_() * here).sum((0, 2)).cpu()
+            total += ((p.x - mean).square() * here).sum((0, 2)).cpu()
+    # A sensor that stood still has no variance to explain.
+    moved = total > 1e-6 * len(held_out)
+    explained = torch.where(moved, 1 - left / total.clamp(min=1e-12), torch.nan)
+    return {
+        "held_out_error": {"mean": float(errors.mean()), "p50": p50, "p90": p90, "p99": p99},
+        "explained_variance": {
+            "all": round(float(1 - left.sum() / total.sum()), 4) if moved.any() else None,
+            **{
+                s.name: round(float(v), 4) if here else None
+                for s, v, here in zip(scaler.sensors, explained, moved, strict=True)
+            },
+        },
+    }
+
+
+def metrics_of(limit: Threshold, figures: dict[str, Any], beside: dict[str, Any], n_train: int) -> dict[str, float]:
+    """Return the few figures that versions are compared by."""
+    known = {
+        "threshold": limit.raw,
+        "held_out_error": figures["held_out_error"]["mean"],
+        "held_out_error_p99": figures["held_out_error"]["p99"],
+        "explained_variance": figures["explained_variance"]["all"],
+        "pca_held_out_error": beside["held_out_error"]["mean"],
+        "pca_held_out_error_p99": beside["held_out_error"]["p99"],
+        "pca_explained_variance": beside["explained_variance"]["all"],
+        "n_train": float(n_train),
+        "bound_per_week": limit.bound_per_week,
+        "provisional": float(limit.state is not Status.CERTIFIED),
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def course_of(learnt: Learnt | None) -> dict[str, Any]:
+    """Return how learning went; None = there was nothing to learn in steps."""
+    if learnt is None:
+        return {"stopped": "solved", "restarts": []}
+    return {
+        "stopped": learnt.stopped, "n_steps": learnt.n_steps, "best_step": learnt.best_step,
+        "train_error": learnt.train_error, "check_error": learnt.held_out_error, "restarts": learnt.restarts,
+    }
+
+
+def receipt_of(
+    train: TrainingSet, n_gappy: int, split: Split, rows: Int64, held_rows: Int64, trimmed: Bool, suspect: Bool
+) -> dict[str, Any]:
+    """Return what was used, and what was left out and why."""
+    return {
+        "n_windows": len(train),
+        "n_assets": len(np.unique(train.asset)),
+        "from": _at(train.end_us.min()),
+        "to": _at(train.end_us.max()),
+        "n_train": len(rows),
+        "n_held_out": len(held_rows),
+        "left_out": {
+            "too_many_gaps": n_gappy,
+            "reaches_into_held_out": split.n_purged,
+            "thinned": len(split.train) - len(rows) + len(split.held_out) - len(held_rows),
+            "suspected_fault_train": int(trimmed.sum()),
+            "suspected_fault_held_out": int(suspect.sum()),
+        },
+        "suspected_faults": _spells(train, np.sort(np.concatenate([rows[trimmed], held_rows[suspect]]))),
+    }
+
+
+def _spells(train: TrainingSet, rows: Int64) -> list[dict[str, Any]]:
+    """Return when the suspected windows end, neighbours within a day of one asset joined, at most `MAX_SPELLS`."""
+    spells: list[dict[str, Any]] = []
+    last_us = 0
+    for row in rows[np.lexsort((train.end_us[rows], train.asset[rows]))]:
+        asset, end_us = int(train.asset[row]), int(train.end_us[row])
+        if spells and spells[-1]["asset"] == asset and end_us - last_us <= JOIN_US:
+            spells[-1]["to"] = _at(end_us)
+            spells[-1]["n_windows"] += 1
+        else:
+            spells.append({"asset": asset, "from": _at(end_us), "to": _at(end_us), "n_windows": 1})
+        last_us = end_us
+    return sorted(spells, key=lambda spell: -spell["n_windows"])[:MAX_SPELLS]
+
+
+def _at(us: int) -> str:
+    return datetime.fromtimestamp(int(us) / 1e6, UTC).isoformat(timespec="seconds")

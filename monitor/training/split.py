@@ -1,0 +1,88 @@
+"""Which windows are learnt from, and which are held out.
+
+In: the windows of a fleet. Out: rows of them. Law: held out is the latest part of each asset's time, whole, and what
+is learnt from does not reach into it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from monitor.models.spec import TrainingSet
+    from monitor.types import Float32, Int64
+
+HELD_OUT = 0.2
+"""The latest fifth of each asset's time: stops the learning, sets the scales and the threshold."""
+MIN_PRESENT = 0.5
+"""A window with fewer of its cells teaches mostly what was filled in."""
+PURGE_LEAVES = 0.8
+"""Share of the training windows that must remain when those that reach into the held-out time are left out; in a
+short history they are most of it, and to learn from them is the smaller evil. The threshold is provisional anyway."""
+N_SCALE = 400_000
+"""Readings the scales are measured on, evenly spaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows of a training set, in order."""
+
+    train: Int64
+    held_out: Int64
+    n_purged: int
+    """Training windows left out because they reach into the held-out time."""
+
+
+def usable_rows(values: Float32) -> Int64:
+    """Return the rows with enough present cells to learn from."""
+    rows = []
+    for start in range(0, len(values), 4096):
+        # Cells with any sensor: one that no asset of the fleet has must not make every window unusable.
+        present = np.isfinite(values[start : start + 4096]).any(axis=2).mean(axis=1)
+        rows.append(start + np.flatnonzero(present >= MIN_PRESENT))
+    return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+
+
+def split(train: TrainingSet, usable: Int64, span_s: float) -> Split:
+    """Hold out the latest part of each asset's time, and purge what reaches into it."""
+    kept, held, n_purged = [], [], 0
+    asset = train.asset[usable]
+    for one in np.unique(asset):
+        mine = usable[asset == one]
+        cut = len(mine) - max(1, round(HELD_OUT * len(mine))) if len(mine) > 1 else 1
+        early, late = mine[:cut], mine[cut:]
+        if len(late):
+            apart = train.end_us[early] <= train.end_us[late[0]] - int(span_s * 1e6)
+            if apart.sum() >= PURGE_LEAVES * len(early):
+                n_purged += int((~apart).sum())
+                early = early[apart]
+        kept.append(early)
+        held.append(late)
+    return Split(np.concatenate(kept), np.concatenate(held), n_purged)
+
+
+def latest(rows: Int64, train: TrainingSet, n_max: int) -> Int64:
+    """Return at most `n_max` of the rows: each asset's latest ones, whole, for an alert is made of neighbours."""
+    asset = train.asset[rows]
+    counts = np.unique(asset, return_counts=True)[1]
+    share = n_max
+    while share > 1 and np.minimum(counts, share).sum() > n_max:
+        share = max(1, int(share * n_max / np.minimum(counts, share).sum()))
+    return np.concatenate([rows[asset == one][-share:] for one in np.unique(asset)])
+
+
+def thin(rows: Int64, n_max: int) -> Int64:
+    """Return at most `n_max` of the rows, evenly spaced."""
+    if len(rows) <= n_max:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, n_max).round().astype(np.int64)]
+
+
+def readings(values: Float32, rows: Int64) -> Float32:
+    """Return readings [n, C] of the windows, at most `N_SCALE`."""
+    length = values.shape[1]
+    some = thin(rows, max(1, N_SCALE // length))
+    return values[some].reshape(-1, values.shape[2])
