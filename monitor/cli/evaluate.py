@@ -156,8 +156,7 @@ def evaluate(
         into=into,
         with_pictures=report is not None,
     )
-    if report is not None:
-        _check_writable(report)
+    _check_writable(report, into)
     with progress("evaluate") as show:
         finished = work(wanted, processes=processes, on_progress=show)
     rows = [one.row() for one in finished]
@@ -179,10 +178,15 @@ def evaluate(
 # ---------------------------------------------------------------- files
 
 
-def _check_writable(report: Path) -> None:
+def _check_writable(report: Path | None, into: Path | None) -> None:
     """Refuse now what would fail after an hour of training."""
-    if not report.parent.is_dir():
+    if report is not None and not report.parent.is_dir():
         raise click.UsageError(f"--report {report}: there is no folder {report.parent}; make it, or write elsewhere.")
+    if into is not None:
+        try:
+            into.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise click.UsageError(f"--into {into}: {problem.strerror}; name a folder you may write to.") from problem
 
 
 def _write(report: Path, wanted: Plan, finished: Sequence[Finished], mean: dict[str, dict[str, Any]]) -> None:
@@ -227,7 +231,7 @@ def _show(
 
 _RANKING = ("vus_pr", "auc_pr", "auc_roc", "range_f1")
 _HEADINGS = ("VUS-PR:right", "AUC-PR:right", "AUC-ROC:right", "range F1:right", "found:right", "false:right",
-             "a week:right", "delay:right", "fit:right")  # fmt: skip
+             "false/week:right", "delay:right", "fit:right")  # fmt: skip
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> Table:
@@ -250,7 +254,7 @@ def _means(mean: dict[str, dict[str, Any]]) -> Table:
 
 
 def _alarms(tried: dict[str, dict[str, Any]], mean: dict[str, dict[str, Any]]) -> Table:
-    table = Table("mean", "found:right", "false:right", "a week:right", "delay:right", "by default:right")
+    table = Table("mean", "found:right", "false:right", "false/week:right", "delay:right", "by default:right")
     for method, each in tried.items():
         found, false, weekly, delay = _cells(each)[len(_RANKING) : -1]
         base = mean[method]

@@ -85,6 +85,7 @@ def test_a_series_that_fails_is_told_and_the_others_are_done(runner: CliRunner, 
         (["--max-train", "0s"], "leaves no time to learn"),
         (["--budget", "often"], 'write "1/week"'),
         (["--report", "nowhere/out.html"], "there is no folder nowhere"),
+        (["--into", "/proc/nowhere"], "name a folder you may write to"),
         (["--from", "now-1d"], "files are evaluated whole"),
     ],
 )
