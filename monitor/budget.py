@@ -92,8 +92,9 @@ def most_alarms(weeks: float, alarms_per_week: float) -> int | None:
     return low
 
 
-def too_many(days: Iterable[tuple[int, float]]) -> bool:
+def too_many(days: Iterable[tuple[int, float]], one_of: int = 1) -> bool:
     """Say whether alarms come faster than allowed, however often one looks. `days`: (alarms, allowed) a day, in order.
+    `one_of`: how many are looked at beside this one; a wrong verdict on any of them is as rare.
 
     Each day starts a bet that from then on the rate is `EXCESS` times the allowed one, and the bets of all days are
     added up (Shiryaev and Roberts' sum of likelihood ratios, as an e-detector: Shin, Ramdas & Rinaldo 2024). While the
@@ -104,7 +105,7 @@ def too_many(days: Iterable[tuple[int, float]]) -> bool:
         for place, excess in enumerate(EXCESS):
             gain = math.exp(min(600.0, n_alarms * math.log(excess) - (excess - 1) * allowed))
             bets[place] = min(1e290, (1 + bets[place]) * gain)
-    return sum(bets) / len(bets) >= FALSE_VERDICT_DAYS
+    return sum(bets) / len(bets) >= FALSE_VERDICT_DAYS * one_of
 
 
 # ---------------------------------------------------------------- what was used of it
@@ -150,11 +151,13 @@ def burn(
     alarms_per_week: float,
     *,
     before: tuple[int, float] = (0, 0.0),
+    one_of: int = 1,
 ) -> Burn:
     """Return what the alarms in (from_us, to_us] used of the budget of so many asset-weeks, watched evenly.
 
     `before`: alarms and asset-weeks of the held-out data, evidence of the same promise. It helps to certify, and never
-    excuses what happened since. A drift that opens one endless alert burns a budget as surely as many short ones.
+    excuses what happened since. `one_of`: see `too_many`. A drift that opens one endless alert burns a budget as surely
+    as many short ones do.
     """
     moments = [moment for alarm in alarms for moment in _counted(alarm, to_us) if from_us < moment]
     n_days = max(1, -(-(to_us - from_us) // DAY_US))
@@ -164,7 +167,7 @@ def burn(
     allowed = weeks * alarms_per_week
     n_alarms, n_all, weeks_all = len(moments), len(moments) + before[0], weeks + before[1]
     missing = weeks_missing(n_all, weeks_all, alarms_per_week)
-    if too_many((n, allowed / n_days) for n in by_day):
+    if too_many(((n, allowed / n_days) for n in by_day), one_of):
         status = Status.VIOLATED
     else:
         status = Status.PROVISIONAL if missing else Status.CERTIFIED

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monitor.budget import DAY_US, FALSE_VERDICT_DAYS, Alarm, Status, burn, lower_bound, most_alarms, too_many, upper_bound, weeks_missing
+from monitor.budget import (
+    DAY_US,
+    FALSE_VERDICT_DAYS,
+    Alarm,
+    Status,
+    burn,
+    lower_bound,
+    most_alarms,
+    too_many,
+    upper_bound,
+    weeks_missing,
+)
 
 
 @pytest.mark.parametrize(("n", "bound"), [(0, 2.996), (1, 4.744), (2, 6.296), (5, 10.513), (10, 16.962), (100, 118.08)])
