@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from monitor.config import FleetConfig
 
@@ -92,8 +92,9 @@ def most_alarms(weeks: float, alarms_per_week: float) -> int | None:
     return low
 
 
-def too_many(days: Iterable[tuple[int, float]]) -> bool:
+def too_many(days: Iterable[tuple[int, float]], one_of: int = 1) -> bool:
     """Say whether alarms come faster than allowed, however often one looks. `days`: (alarms, allowed) a day, in order.
+    `one_of`: how many are looked at beside this one; a wrong verdict on any of them is as rare.
 
     Each day starts a bet that from then on the rate is `EXCESS` times the allowed one, and the bets of all days are
     added up (Shiryaev and Roberts' sum of likelihood ratios, as an e-detector: Shin, Ramdas & Rinaldo 2024). While the
@@ -104,7 +105,88 @@ def too_many(days: Iterable[tuple[int, float]]) -> bool:
         for place, excess in enumerate(EXCESS):
             gain = math.exp(min(600.0, n_alarms * math.log(excess) - (excess - 1) * allowed))
             bets[place] = min(1e290, (1 + bets[place]) * gain)
-    return sum(bets) / len(bets) >= FALSE_VERDICT_DAYS
+    return sum(bets) / len(bets) >= FALSE_VERDICT_DAYS * one_of
+
+
+# ---------------------------------------------------------------- what was used of it
+
+
+class Alarm(NamedTuple):
+    """An alert that nobody labelled a fault, in event time."""
+
+    opened_us: int
+    closed_us: int | None
+    """None = still open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """What was used of a budget in a stretch of event time, by one asset or by many."""
+
+    weeks: float
+    """Asset-weeks watched: windows that were scored, each for the time to the next."""
+    n_alarms: int
+    """Alerts not labelled fault; one that stays open counts again for each day it has been open."""
+    allowed: float
+    """By the budget, in those weeks."""
+    per_week: float
+    at_least_per_week: float
+    at_most_per_week: float
+    """95 % bounds of the rate, each."""
+    status: Status
+    weeks_missing: float
+    """Asset-weeks without an alarm that would certify it; 0 where nothing is missing."""
+
+    @property
+    def ratio(self) -> float:
+        """Used over allowed; 1.0 = all of it."""
+        return self.n_alarms / self.allowed if self.allowed else 0.0
+
+
+def burn(
+    alarms: Sequence[Alarm],
+    from_us: int,
+    to_us: int,
+    weeks: float,
+    alarms_per_week: float,
+    *,
+    before: tuple[int, float] = (0, 0.0),
+    one_of: int = 1,
+) -> Burn:
+    """Return what the alarms in (from_us, to_us] used of the budget of so many asset-weeks, watched evenly.
+
+    `before`: alarms and asset-weeks of the held-out data, evidence of the same promise. It helps to certify, and never
+    excuses what happened since. `one_of`: see `too_many`. A drift that opens one endless alert burns a budget as surely
+    as many short ones do.
+    """
+    moments = [moment for alarm in alarms for moment in _counted(alarm, to_us) if from_us < moment]
+    n_days = max(1, -(-(to_us - from_us) // DAY_US))
+    by_day = [0] * n_days
+    for moment in moments:
+        by_day[min(n_days - 1, (moment - from_us - 1) // DAY_US)] += 1
+    allowed = weeks * alarms_per_week
+    n_alarms, n_all, weeks_all = len(moments), len(moments) + before[0], weeks + before[1]
+    missing = weeks_missing(n_all, weeks_all, alarms_per_week)
+    if too_many(((n, allowed / n_days) for n in by_day), one_of):
+        status = Status.VIOLATED
+    else:
+        status = Status.PROVISIONAL if missing else Status.CERTIFIED
+    return Burn(
+        weeks=weeks,
+        n_alarms=n_alarms,
+        allowed=allowed,
+        per_week=n_alarms / weeks if weeks else 0.0,
+        at_least_per_week=lower_bound(n_alarms, weeks),
+        at_most_per_week=upper_bound(n_alarms, weeks),
+        status=status,
+        weeks_missing=missing,
+    )
+
+
+def _counted(alarm: Alarm, to_us: int) -> range:
+    """Return the moments at which an alarm counts: when it opens, and each day later while it is still open."""
+    last_us = to_us if alarm.closed_us is None else min(to_us, alarm.closed_us - 1)
+    return range(alarm.opened_us, max(last_us, min(alarm.opened_us, to_us)) + 1, DAY_US)
 
 
 # ---------------------------------------------------------------- the Poisson bounds

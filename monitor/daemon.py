@@ -3,7 +3,7 @@
     river      records → rows (`stream/pipeline.py`); it decides when all is over
     models     takes up retrainings that somebody asked for or that are due (`training/champions.py`)
     pulse      says in the log and in the database how far the river is
-    upkeep     prunes scores that are older than `keep_scores`
+    upkeep     prunes scores that are older than `keep_scores`, and says when a fleet's false-alarm budget is broken
 
 Stopping: SIGTERM or Ctrl-C lets the batch in hand finish and its transaction commit, ends a training, leaves the
 consumer group, and is done within 10 s. A second signal does not wait.
@@ -22,9 +22,10 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from monitor import logs
+from monitor.budget import Status
 from monitor.clock import SystemClock
 from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
-from monitor.store import daemons, scores
+from monitor.store import burn, daemons, scores
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import DetectorScorer
@@ -44,6 +45,7 @@ T = TypeVar("T")
 PULSE_EVERY_S = 2.0
 SAY_EVERY_S = 30.0
 UPKEEP_EVERY_S = 600.0
+REMIND_EVERY_S = 24 * 3600.0
 OUTAGE_RETRY_S = 2.0
 DRAIN_LIMIT_S = 4.0
 """Then the batch in hand is given up; it is read again at the next start."""
@@ -77,7 +79,7 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         stack.push_async_callback(pulse.leave)
 
         await patience(champions.load)
-        async with _loops(pulse.loop(), _upkeep(config, store, clock)):
+        async with _loops(pulse.loop(), _upkeep(config, store, clock, Promises(config, store, clock))):
             await _unless_stopped(patience(partial(_before_the_first_record, source, champions)), stopping)
             champions.river = pipeline
             gc.freeze()  # what was built until here stays: the collector need not look at it again
@@ -172,6 +174,49 @@ class Pulse:
         return facts | {name: getattr(total, name) for name in names}
 
 
+class Promises:
+    """Says how each fleet's false-alarm budget stands: when that changes, and daily while it is broken."""
+
+    def __init__(self, config: Config, store: AsyncStore, clock: Clock) -> None:
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._said: dict[str, tuple[Status, float]] = {}
+
+    async def look(self) -> None:
+        """Look once. Raises StoreUnavailable."""
+        for fleet in self._config.fleets:
+            found = await self._store.read(burn.of_champion, fleet.name)
+            if found is None:
+                continue
+            said, said_s = self._said.get(fleet.name, (None, 0.0))
+            now_s = self._clock.monotonic_s()
+            is_broken = found.status is Status.VIOLATED
+            if found.status is said and not (is_broken and now_s - said_s >= REMIND_EVERY_S):
+                continue
+            self._said[fleet.name] = (found.status, now_s)
+            self._say(found)
+
+    def _say(self, found: burn.Standing) -> None:
+        used = found.recent if found.recent.status is Status.VIOLATED else found.own
+        facts = {
+            "fleet": found.fleet,
+            "version": found.version,
+            "alarms": used.n_alarms,
+            "allowed": round(used.allowed, 1),
+            "asset_weeks": round(used.weeks, 2),
+            "alarms_per_week": f"{used.per_week:.2g} ({used.at_least_per_week:.2g} to {used.at_most_per_week:.2g})",
+        }
+        if found.status is Status.VIOLATED:
+            worst = [f"{name}: {each.n_alarms} of {each.allowed:.1f} allowed" for name, each in found.worst[:3]]
+            todo = f"`monitor models show {found.version}`: label what were faults, retrain where machines changed"
+            log.warning("budget_violated", **facts, worst=worst, do=todo)
+        elif found.status is Status.CERTIFIED:
+            log.info("budget_certified", **facts)
+        else:
+            log.info("budget_provisional", **facts, asset_weeks_missing=round(found.own.weeks_missing, 2))
+
+
 # ---------------------------------------------------------------- parts of `run`
 
 
@@ -203,13 +248,14 @@ async def _unless_stopped(work: Coroutine[object, object, T], stopping: asyncio.
     return task.result()
 
 
-async def _upkeep(config: Config, store: AsyncStore, clock: Clock) -> None:
-    """Prune old scores until cancelled."""
+async def _upkeep(config: Config, store: AsyncStore, clock: Clock, promises: Promises) -> None:
+    """Prune old scores, and look after what was promised, until cancelled."""
     keep = config.store.keep_scores
-    while keep is not None:
+    while True:
         try:
-            if n_pruned := await _prune(config, store, keep):
+            if keep is not None and (n_pruned := await _prune(config, store, keep)):
                 log.info("scores_pruned", rows=n_pruned, older_than=str(keep))
+            await promises.look()
         except MonitorError as error:
             log.warning("upkeep_failed", error=str(error), doing="trying again later")
         await clock.sleep(UPKEEP_EVERY_S)

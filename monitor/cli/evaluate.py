@@ -67,10 +67,21 @@ class Policy(click.ParamType["PolicyChange"]):
             self.fail(str(problem), param, ctx)
 
 
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Read them."""
+        names = value if isinstance(value, tuple) else tuple(name.strip() for name in str(value).split(","))
+        return names if all(names) else self.fail(f'"{value}" names no method between commas; write a,b', param, ctx)
+
+
 @click.command()
 @config_option
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--methods", default="default", show_default=True, metavar="A,B,…",
+@click.option("--methods", type=Names(), default="default", show_default=True, metavar="A,B,…",
               help="default, ARCHITECTURE[+OBJECTIVE][+stacked] (pca, conv+denoising), random. pca and "
               "moving-deviation always run beside.")  # fmt: skip
 @click.option("--train-rows", type=click.IntRange(1), metavar="N",
@@ -93,7 +104,7 @@ class Policy(click.ParamType["PolicyChange"]):
 @json_option
 def evaluate(
     files: tuple[Path, ...],
-    methods: str,
+    methods: tuple[str, ...],
     train_rows: int | None,
     window: int,
     budget: Rate | None,
@@ -138,15 +149,14 @@ def evaluate(
     settings = Settings(window, seed, max_train)
     wanted = plan(
         files,
-        [name.strip() for name in methods.split(",") if name.strip()],
+        methods,
         settings if budget is None else replace(settings, budget=budget),
         reading=Reading(train_rows, asset_column, time_column, label_column),
         policies=policies,
         into=into,
         with_pictures=report is not None,
     )
-    if report is not None:
-        _check_writable(report)
+    _check_writable(report, into)
     with progress("evaluate") as show:
         finished = work(wanted, processes=processes, on_progress=show)
     rows = [one.row() for one in finished]
@@ -168,10 +178,15 @@ def evaluate(
 # ---------------------------------------------------------------- files
 
 
-def _check_writable(report: Path) -> None:
+def _check_writable(report: Path | None, into: Path | None) -> None:
     """Refuse now what would fail after an hour of training."""
-    if not report.parent.is_dir():
+    if report is not None and not report.parent.is_dir():
         raise click.UsageError(f"--report {report}: there is no folder {report.parent}; make it, or write elsewhere.")
+    if into is not None:
+        try:
+            into.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise click.UsageError(f"--into {into}: {problem.strerror}; name a folder you may write to.") from problem
 
 
 def _write(report: Path, wanted: Plan, finished: Sequence[Finished], mean: dict[str, dict[str, Any]]) -> None:
@@ -200,7 +215,7 @@ def _show(
     for tried in by_policy(wanted, finished):
         say()
         say(Ink(tried["policy"], "bold"), " instead, by the same scores:")
-        terminal.show(_means(tried["mean"]))
+        terminal.show(_alarms(tried["mean"], mean))
     say()
     kept = sum(one.was_kept for one in finished)
     from_before = f" {kept} of {len(finished)} scores were there from before." if kept else ""
@@ -216,7 +231,7 @@ def _show(
 
 _RANKING = ("vus_pr", "auc_pr", "auc_roc", "range_f1")
 _HEADINGS = ("VUS-PR:right", "AUC-PR:right", "AUC-ROC:right", "range F1:right", "found:right", "false:right",
-             "a week:right", "delay:right", "fit:right")  # fmt: skip
+             "false/week:right", "delay:right", "fit:right")  # fmt: skip
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> Table:
@@ -235,6 +250,16 @@ def _means(mean: dict[str, dict[str, Any]]) -> Table:
     for method, each in mean.items():
         n = f"{each['n_series']}" + (f" of {each['n_series'] + each['n_failed']}" if each["n_failed"] else "")
         table.add(Ink(method, "bold" if each["vus_pr"] == best else ""), *_cells(each), n)
+    return table
+
+
+def _alarms(tried: dict[str, dict[str, Any]], mean: dict[str, dict[str, Any]]) -> Table:
+    table = Table("mean", "found:right", "false:right", "false/week:right", "delay:right", "by default:right")
+    for method, each in tried.items():
+        found, false, weekly, delay = _cells(each)[len(_RANKING) : -1]
+        base = mean[method]
+        before = f"{base['events_found'] or 0} found, {base['false_alarms'] or 0} false"
+        table.add(method, found, false, weekly, delay, Ink(before, "dim"))
     return table
 
 

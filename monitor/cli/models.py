@@ -1,6 +1,8 @@
-"""`monitor models`: which versions there are, and which one decides."""
+"""`monitor models`: which versions there are, which one decides, and how far each can be trusted."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,7 +10,11 @@ from monitor.cli import output, terminal
 from monitor.cli.params import config_option, json_option, local_option, open_store
 from monitor.cli.terminal import Ink, Table, say
 
-STATES = {"champion": ("★", "bold green"), "candidate": ("◌", "cyan"), "retired": ("○", "dim")}
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from monitor.store.burn import Standing
+    from monitor.store.reader import Reader
 
 
 @click.group()
@@ -25,18 +31,103 @@ def models() -> None:
 def list_models(fleet: str | None, local: bool, as_json: bool) -> None:
     """List model versions, the newest first; the champion decides."""
     with open_store() as store:
-        found = list(store.models(fleet=fleet))
+        found = [row | {"budget": _budget(store, row)} for row in store.models(fleet=fleet)]
         if as_json:
             output.emit_list(found)
             return
         if not found:
             click.echo(output.nothing("models", store, fleet=fleet))
             return
-    table = Table("state", "fleet", "version", "trained", "metrics:rest")
+    from monitor.cli import card
+
+    table = Table("state", "fleet", "version", "trained", "budget", "metrics:rest")
     for row in found:
-        sign, look = STATES.get(row["state"], ("·", ""))
-        metrics = ", ".join(f"{name}\xa0{output.number(value)}" for name, value in row["metrics"].items())
+        sign, look = output.MODEL_STATES.get(row["state"], ("·", ""))
         trained = output.moment(row["trained_at"], local=local)
-        table.add(Ink(f"{sign} {row['state']}", look), row["fleet"], row["version"], trained, Ink(metrics, "dim"))
+        budget = card.status(row["budget"]) if row["budget"] else "–"
+        state = Ink(f"{sign} {row['state']}", look)
+        table.add(state, row["fleet"], row["version"], trained, budget, Ink(_few(row["metrics"]), "dim"))
     terminal.show(table)
-    say(Ink(f"\n{output.zone(local=local)}", "dim"))
+    say(Ink(f"\n{output.zone(local=local)} More: monitor models show VERSION", "dim"))
+
+
+@models.command("show")
+@config_option
+@click.argument("version", required=False)
+@click.option("--fleet", help="Without VERSION: this fleet's champion.")
+@local_option
+@json_option
+def show_model(version: str | None, fleet: str | None, local: bool, as_json: bool) -> None:
+    """Show a version: what it learnt, what it can rebuild, what it promised and what of the budget is used.
+
+    Without VERSION the champion is shown.
+    """
+    from monitor.cli import card
+
+    with open_store() as store:
+        row = store.model(version, fleet=fleet)
+        row["card"] = _card(row)
+        standing = _standing(store, row)
+    if as_json:
+        output.emit(row | {"budget": _facts(standing)})
+        return
+    card.show(row, row["card"], standing, local=local)
+
+
+def _few(metrics: Mapping[str, float]) -> str:
+    """Say what versions are compared by first; the rest is in `show`."""
+    own, pca = metrics.get("explained_variance"), metrics.get("pca_explained_variance")
+    if own is None or pca is None:
+        return ", ".join(f"{name}\xa0{output.number(value)}" for name, value in metrics.items())
+    return f"rebuilds {output.percent(own)}, PCA {output.percent(pca)}"
+
+
+def _card(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the card beside the weights; where the folder is elsewhere, what the database was told of it."""
+    import json
+    from pathlib import Path
+
+    try:
+        card: dict[str, Any] = json.loads((Path(row["path"]) / "card.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        card = row["card"]
+    return card
+
+
+def _budget(store: Reader, row: Mapping[str, Any]) -> str | None:
+    """Return how the promise of a champion stands; the others decide nothing now."""
+    if row["state"] != "champion":
+        return None
+    known = store.model(row["version"])
+    standing = _standing(store, known | {"card": _card(known)})
+    return None if standing is None else str(standing.status)
+
+
+def _standing(store: Reader, row: Mapping[str, Any]) -> Standing | None:
+    from monitor.store.burn import standing
+
+    threshold = row["card"].get("threshold")
+    return None if threshold is None else standing(store.fetch, row["fleet"], row["version"], threshold)
+
+
+def _facts(standing: Standing | None) -> dict[str, Any] | None:
+    """Turn a standing into JSON."""
+    from dataclasses import asdict
+    from math import isfinite
+
+    from monitor.store.queries import iso
+
+    def plain(burn: Any) -> dict[str, Any]:
+        facts = asdict(burn) | {"ratio": burn.ratio}
+        return {name: value if isinstance(value, str) or isfinite(value) else None for name, value in facts.items()}
+
+    if standing is None:
+        return None
+    return {
+        "status": standing.status,
+        "from": iso(standing.from_us),
+        "to": iso(standing.to_us),
+        "version": plain(standing.own),
+        "fleet": plain(standing.recent),
+        "worst": [{"asset": name} | plain(burn) for name, burn in standing.worst],
+    }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from monitor.store.reader import Reader
 
 STATES = {"pending": ("◌", "cyan"), "firing": ("●", "bold red"), "recovering": ("◐", "yellow"), "closed": ("○", "dim")}
+MODEL_STATES = {"champion": ("★", "bold green"), "candidate": ("◌", "cyan"), "retired": ("○", "dim")}
 
 
 def emit(document: object) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor import logs
 from monitor.config.tree import AlertConfig
-from monitor.errors import BadRecording, MonitorError, NotEnoughData, NotFound, TrainingDiverged
+from monitor.errors import BadRecording, MonitorError, NotFound
 from monitor.evaluation.judge import Alarms, Course, Figures, alarms, figures
 from monitor.evaluation.kept import Kept
 from monitor.evaluation.methods import Method, Settings, parse_methods, score
@@ -77,6 +77,10 @@ class Finished:
     exit_code: int = 0
     """Of the error."""
 
+    def __str__(self) -> str:
+        known = self.error or (self.figures and self.figures.vus_pr and f"VUS-PR {self.figures.vus_pr:.3f}") or "done"
+        return f"{self.set}/{self.name} {self.method}: {known}"
+
     def row(self) -> dict[str, Any]:
         """Return what `--json` says of it."""
         empty = dict.fromkeys((*Figures.__dataclass_fields__, *Alarms.__dataclass_fields__))
@@ -96,8 +100,10 @@ class Finished:
 
 def plan(paths: Sequence[Path], methods: Sequence[str], settings: Settings, **rest: Any) -> Plan:
     """Check what is asked for. Raises ConfigError. A file named twice is evaluated once."""
-    unique = {path.resolve(): path for path in reversed(paths)}
-    return Plan(tuple(reversed(unique.values())), tuple(parse_methods(methods, settings)), settings, **rest)
+    unique: dict[Path, Path] = {}
+    for path in paths:
+        unique.setdefault(path.resolve(), path)
+    return Plan(tuple(unique.values()), tuple(parse_methods(methods, settings)), settings, **rest)
 
 
 def evaluate(
@@ -105,7 +111,7 @@ def evaluate(
 ) -> list[Finished]:
     """Evaluate every series by every method. `processes`: None = one per core. Raises MonitorError if one dies."""
     tasks = [(path, method) for path in wanted.paths for method in wanted.methods]
-    n_processes = min(processes or len(os.sched_getaffinity(0)), len(tasks))
+    n_processes = min(processes or os.cpu_count() or 1, len(tasks))
     results: dict[int, list[Finished]] = {}
     on_progress(0.0, f"{len(tasks)} evaluations in {n_processes} processes")
     if n_processes <= 1:
@@ -115,6 +121,7 @@ def evaluate(
                 on_progress((at + share) / len(tasks), f"{name}: {text}")
 
             results[number] = _work(wanted, path, method, show)
+            on_progress((number + 1) / len(tasks), str(results[number][-1]))
         return _in_order(results)
     context = multiprocessing.get_context("spawn")  # a fork would share torch's threads
     with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_begin) as pool:
@@ -122,8 +129,7 @@ def evaluate(
             running = {pool.submit(_work, wanted, path, method): n for n, (path, method) in enumerate(tasks)}
             for future in as_completed(running):
                 results[running[future]] = future.result()
-                last = results[running[future]][-1]
-                on_progress(len(results) / len(tasks), f"{last.set}/{last.name} {last.method}")
+                on_progress(len(results) / len(tasks), str(results[running[future]][-1]))
         except BrokenProcessPool as dead:
             raise MonitorError(
                 "an evaluating process was ended from outside, perhaps for want of memory; "
@@ -171,9 +177,10 @@ def _one(wanted: Plan, series: Series, method: Method, on_progress: Callable[[fl
     if scored is None:
         try:
             scored = score(method, series.data, wanted.settings, on_progress)
-        except (NotEnoughData, TrainingDiverged) as problem:
+        except MonitorError as problem:  # not enough data, training that diverged
             words = f"{series.set}/{series.name}: {problem}"
-            return Finished(series.set, series.name, method.name, series.data.train_rows, error=words, exit_code=1)
+            return Finished(series.set, series.name, method.name, series.data.train_rows, error=words,
+                            exit_code=problem.exit_code)  # fmt: skip
         if kept:
             kept.keep(series, method, wanted.settings, scored)
     base = policy_of(AlertConfig())

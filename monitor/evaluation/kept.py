@@ -41,7 +41,7 @@ class Kept:
         path = self._path(series, method, settings)
         try:
             said = json.loads(path.read_bytes())
-            with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+            with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 score = stored["score"]
             whole = len(score) == len(series.data.values) - series.data.train_rows
             return Scored(score, said["fit_s"], said["score_s"], said["model"]) if whole else None

@@ -5,7 +5,7 @@
     moving-deviation   the one-liner to beat: how far a row is from its short moving mean
     random             what no skill at all scores
 
-In: a `Healthy` (no labels exist here). Out: a score per row, 1.0 = the threshold for every method. The laws: learning
+In: an `Unlabelled` recording. Out: a score per row, 1.0 = the threshold for every method. The laws: learning
 and calibration see the first `train_rows` rows only; a row's score is that of the window that ends at it, so it is
 causal, and no window is ever copied out but those in hand.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from monitor.config.values import Rate
-    from monitor.evaluation.series import Healthy
+    from monitor.evaluation.series import Unlabelled
     from monitor.models.detector import Detector
     from monitor.types import Float32
 
@@ -115,7 +115,7 @@ def parse_method(name: str, settings: Settings) -> Method:
 
 
 def score(
-    method: Method, data: Healthy, settings: Settings, on_progress: Callable[[float, str], None]
+    method: Method, data: Unlabelled, settings: Settings, on_progress: Callable[[float, str], None]
 ) -> Scored:
     """Learn from the head, score the rest. Raises NotEnoughData, TrainingDiverged. Deterministic with one thread,
     unless the time budget cuts training short.
@@ -138,7 +138,7 @@ def score(
 
 
 def _fit(
-    windows: Float32, spec: ModelSpec, data: Healthy, settings: Settings, on_progress: Callable[[float, str], None]
+    windows: Float32, spec: ModelSpec, data: Unlabelled, settings: Settings, on_progress: Callable[[float, str], None]
 ) -> Detector:
     torch.set_num_threads(1)
     return fit(
@@ -177,7 +177,7 @@ def _end_us(n: int, first_end: int, interval_s: float) -> np.ndarray[Any, np.dty
 # ---------------------------------------------------------------- baselines: a raw score per row
 
 
-def _baseline(name: str, data: Healthy, settings: Settings) -> Scored:
+def _baseline(name: str, data: Unlabelled, settings: Settings) -> Scored:
     began = time.perf_counter()
     raw = moving_deviation(data) if name == MOVING_DEVIATION else np.random.default_rng(settings.seed).random(
         len(data.values), dtype=np.float32
@@ -193,7 +193,7 @@ def _baseline(name: str, data: Healthy, settings: Settings) -> Scored:
     return Scored(rest, round(fitted - scored, 3), round(scored - began, 3), {"threshold": str(limit.state)})
 
 
-def moving_deviation(data: Healthy) -> Float32:
+def moving_deviation(data: Unlabelled) -> Float32:
     """Return per row the mean over sensors of how far it is from the mean of the last rows, in training deviations."""
     x = filled(data.values)
     head = x[: data.train_rows]

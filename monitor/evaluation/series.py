@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Healthy:
-    """What may be learnt from, without labels. N rows of C sensors."""
+class Unlabelled:
+    """A recording as a method sees it: all of it but the labels. N rows of C sensors."""
 
     sensors: tuple[str, ...]
     values: Float32
-    """[N, C]: the whole recording; only the first `train_rows` are for learning. NaN = missing."""
+    """[N, C]; NaN = missing."""
     train_rows: int
+    """Healthy leading rows: all that may be learnt from."""
     interval_s: float
 
     @property
@@ -52,7 +53,7 @@ class Series:
     """The file's folder."""
     name: str
     """The file's name without its endings; with several assets, the asset behind a slash."""
-    data: Healthy
+    data: Unlabelled
     label: NDArray[np.int8] | None
     """[N], 1 = fault; None = nobody labelled it."""
 
@@ -100,4 +101,4 @@ def _series(path: Path, meta: Meta, recording: Recording, how: Reading, *, is_al
             f"{path}: no two readings of {name} are at different times, so there is no interval; "
             "write sampling_interval_s into meta.json beside it"
         )
-    return Series(meta.set, name, Healthy(recording.sensors, recording.values, rows, interval_s), recording.label)
+    return Series(meta.set, name, Unlabelled(recording.sensors, recording.values, rows, interval_s), recording.label)

@@ -223,6 +223,25 @@ class Reader(ABC):
             for row in self.fetch(f"{_MODELS} {where} ORDER BY trained_us DESC, id DESC", where.values)
         ]
 
+    def model(self, version: str | None = None, *, fleet: str | None = None) -> Row:
+        """Return one version with its card; none named: the champion, of the only fleet that has one if none is chosen.
+
+        Raises NotFound, saying what there is.
+        """
+        known = self.models(fleet=fleet)
+        key, value = ("state", "champion") if version is None else ("version", version)
+        wanted = [row for row in known if row[key] == value]
+        if len(wanted) == 1:
+            [card] = self.fetch(_CARD, {"version": wanted[0]["version"]})
+            return wanted[0] | {"card": json.loads(card["card"])}
+        if version is not None:
+            raise NotFound(f"version {version}; `monitor models list` shows the {len(known)} there are")
+        names = ", ".join(row["fleet"] for row in wanted)
+        if names:
+            raise NotFound(f"one champion: fleets {names} have one each; say which with --fleet")
+        of_fleet = f" of {fleet}" if fleet else ""
+        raise NotFound(f"a champion{of_fleet}; `monitor models list` shows the versions there are")
+
     def jobs(self, *, fleet: str | None = None, limit: int | None = None) -> list[Row]:
         """Return jobs, newest first."""
         where = _Where()
@@ -319,6 +338,7 @@ _MODELS = """
         (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id) AS from_us
     FROM model_version
 """
+_CARD = "SELECT card FROM model_version WHERE version = :version"
 _JOBS = """
     SELECT id, fleet, kind, state, progress, message, requested_by, version, requested_us, started_us, finished_us
     FROM job

@@ -175,6 +175,19 @@ def test_an_asset_of_two_fleets_needs_the_fleet(reader: Reader) -> None:
     assert list(reader.scores("nobody")) == []
 
 
+def test_scored_windows_of_a_fleet_come_in_order_of_time(reader: Reader) -> None:
+    found = list(reader.scored_windows(FLEET))
+    assert found
+    assert {asset for asset, _, _ in found} == {"R80711", "R80712"}, "r80_13 was never scored"
+    ends = [end_us for _, end_us, _ in found]
+    assert ends == sorted(ends)
+    assert all(isinstance(score, float) for _, _, score in found)
+    half = from_us(ends[len(ends) // 2])
+    before, behind = list(reader.scored_windows(FLEET, until=half)), list(reader.scored_windows(FLEET, since=half))
+    assert before + behind == found
+    assert list(reader.scored_windows("pumps")) == []
+
+
 # ---------------------------------------------------------------- the rest
 
 

@@ -57,7 +57,8 @@ def load(folder: Path, name: str) -> Recording:
     meta = json.loads((folder / group / "meta.json").read_text())
     with gzip.open(path, "rt", newline="") as file:
         head, *rows = csv.reader(file)
-    values = np.array([[float(cell) if cell else np.nan for cell in row[1:-1]] for row in rows], dtype=np.float32)
+    exact = np.array([[float(cell) if cell else np.nan for cell in row[1:-1]] for row in rows])
+    values = np.where(np.abs(exact) < np.finfo(np.float32).max, exact, np.nan).astype(np.float32)
     label = np.array([int(float(row[-1])) for row in rows])
     train_rows = meta["series"][series]["train_rows"]
     return Recording(values, label, train_rows, float(meta["sampling_interval_s"]), tuple(head[1:-1]))

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monitor.budget import FALSE_VERDICT_DAYS, lower_bound, most_alarms, too_many, upper_bound, weeks_missing
+from monitor.budget import (
+    DAY_US,
+    FALSE_VERDICT_DAYS,
+    Alarm,
+    Status,
+    burn,
+    lower_bound,
+    most_alarms,
+    too_many,
+    upper_bound,
+    weeks_missing,
+)
 
 
 @pytest.mark.parametrize(("n", "bound"), [(0, 2.996), (1, 4.744), (2, 6.296), (5, 10.513), (10, 16.962), (100, 118.08)])
@@ -47,10 +58,10 @@ def test_the_most_alarms_keep_the_bound_and_one_more_does_not(weeks: float) -> N
 def test_a_fleet_that_keeps_its_budget_is_hardly_ever_called_violated_though_looked_at_daily() -> None:
     draw = np.random.default_rng(0)
     wrong = 0
-    for _ in range(300):
+    for _ in range(100):
         days = draw.poisson(1 / 7, 365)
-        wrong += any(too_many((int(n), 1 / 7) for n in days[:today]) for today in range(30, 366, 7))
-    assert wrong / 300 < 3 * 365 / FALSE_VERDICT_DAYS
+        wrong += any(too_many((int(n), 1 / 7) for n in days[:today]) for today in range(10, 366, 15))
+    assert wrong / 100 < 2 * 365 / FALSE_VERDICT_DAYS
 
 
 @pytest.mark.parametrize("clean_days", [0, 70, 365])
@@ -71,3 +82,50 @@ def test_a_violation_that_ended_is_forgiven_in_time() -> None:
 def test_too_many_alarms_in_one_day_are_no_overflow() -> None:
     assert too_many([(100_000, 0.1)])
     assert not too_many([])
+
+
+# ---------------------------------------------------------------- what was used
+
+
+WEEK_US = 7 * DAY_US
+
+
+def test_alarms_are_counted_against_what_the_watched_time_allows() -> None:
+    used = burn([Alarm(DAY_US, DAY_US + 5), Alarm(3 * DAY_US, 3 * DAY_US + 5)], 0, WEEK_US, 4.0, 1.0)
+    assert (used.n_alarms, used.allowed, used.per_week, used.ratio) == (2, 4.0, 0.5, 0.5)
+    assert used.at_least_per_week < 0.5 < used.at_most_per_week
+    assert used.status is Status.PROVISIONAL
+    assert used.weeks_missing == pytest.approx(6.296 - 4.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("closed_us", "n"), [(None, 7), (1, 1), (DAY_US, 1), (DAY_US + 1, 2), (3 * DAY_US + 1, 4), (100 * DAY_US, 7)]
+)
+def test_an_alert_that_stays_open_counts_again_each_day(closed_us: int | None, n: int) -> None:
+    opened = 1
+    closed = None if closed_us is None else opened + closed_us
+    assert burn([Alarm(opened, closed)], 0, WEEK_US, 1.0, 1.0).n_alarms == n
+
+
+def test_of_an_alert_from_before_only_the_days_since_count() -> None:
+    assert burn([Alarm(-3 * DAY_US, None)], 0, 2 * DAY_US, 1.0, 1.0).n_alarms == 2
+    assert burn([Alarm(-3 * DAY_US, -DAY_US)], 0, 2 * DAY_US, 1.0, 1.0).n_alarms == 0
+    assert burn([Alarm(3 * DAY_US, None)], 0, 2 * DAY_US, 1.0, 1.0).n_alarms == 0
+
+
+def test_held_out_time_helps_to_certify_and_never_excuses() -> None:
+    assert burn([], 0, WEEK_US, 1.0, 1.0).status is Status.PROVISIONAL
+    assert burn([], 0, WEEK_US, 1.0, 1.0, before=(0, 2.0)).status is Status.CERTIFIED
+    endless = [Alarm(1, None)]
+    assert burn(endless, 0, 2 * WEEK_US, 2.0, 1.0, before=(0, 1000.0)).status is Status.VIOLATED
+
+
+def test_many_assets_share_one_budget() -> None:
+    alarms = [Alarm(day * DAY_US + 1, day * DAY_US + 2) for day in range(7)]
+    assert burn(alarms * 3, 0, WEEK_US, 100.0, 1.0).status is Status.CERTIFIED
+    assert burn(alarms * 3, 0, WEEK_US, 2.0, 1.0).status is Status.VIOLATED
+
+
+def test_nothing_watched_is_provisional() -> None:
+    used = burn([], 0, 0, 0.0, 1.0)
+    assert (used.status, used.ratio, used.per_week) == (Status.PROVISIONAL, 0.0, 0.0)

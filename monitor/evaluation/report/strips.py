@@ -66,11 +66,10 @@ def _scores(one: Finished) -> str:
     picture, figures, alarms, course = one.picture, one.figures, one.alarms, one.course
     if picture is None or figures is None or alarms is None or course is None:
         return ""
-    words = [] if figures.vus_pr is None else [f"VUS-PR <b>{figures.vus_pr:.3f}</b>"]
+    ranking = "" if figures.vus_pr is None else f"<span>VUS-PR <b>{figures.vus_pr:.3f}</b></span>"
+    words = f"{alarms.alerts} alerts" if alarms.false_alarms is None else f"{alarms.false_alarms:,} false"
     if alarms.events:
-        words.append(f"{alarms.events_found} of {alarms.events} found")
-    words.append(f"{alarms.alerts if alarms.false_alarms is None else alarms.false_alarms} "
-                 + ("alerts" if alarms.false_alarms is None else "false"))  # fmt: skip
+        words = f"{alarms.events_found} of {alarms.events} found · {words}"
     kind = "unknown" if alarms.events is None else ""
     marks = [
         _mark(kind or ("found" if mark.is_met else "false"), mark, picture)
@@ -78,7 +77,7 @@ def _scores(one: Finished) -> str:
     ]
     marks += [_mark("missed", mark, picture) for mark in course.events if not mark.is_met]
     return (
-        f'<div class="row score"><div class="name">{escape(one.method)}<span>{" · ".join(words)}</span></div>'
+        f'<div class="row score"><div class="name">{escape(one.method)}{ranking}<span>{words}</span></div>'
         f'<div class="plot">{_svg("score", picture.score, picture.n_columns)}'
         f'<div class="marks">{"".join(marks)}</div></div></div>'
     )

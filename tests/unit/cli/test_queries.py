@@ -189,7 +189,7 @@ def test_quarantine_shows_position_reason_and_sample(runner: CliRunner) -> None:
 @pytest.mark.usefixtures("filled")
 def test_models_show_who_decides(runner: CliRunner) -> None:
     champion, retired = show(runner, "models list").splitlines()[1:3]
-    assert re.search(r"★ champion\s+turbines\s+turbines-new\s+2015-07-15 00:00\s+loss 0.0123", champion)
+    assert re.search(r"★ champion\s+turbines\s+turbines-new\s+2015-07-15 00:00\s+–\s+loss 0.0123", champion)
     assert "○ retired" in retired
 
 
@@ -220,7 +220,8 @@ except SystemExit as exit:
     assert not exit.code
 print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
 """
-    for command in ("alerts list", "alerts show 1", "scores show R80711", "quarantine list", "models list"):
+    commands = ("alerts list", "alerts show 1", "scores show R80711", "quarantine list", "models list", "models show")
+    for command in commands:
         arguments = [sys.executable, "-c", code, *command.split()]
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
         assert done.stderr.strip() == "[]", command

@@ -1,0 +1,55 @@
+"""`monitor evaluate` as a process over real recordings, with processes of its own: figures, resume, the page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tests.needs import need
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECORDINGS = ("skab/valve1_10", "nab/TravelTime_451")
+TIMES = {"fit_s": None, "score_s": None}
+
+
+def run(*words: object) -> dict[str, Any]:
+    command = [sys.executable, "-c", "from monitor.cli import main; main()", "evaluate", *map(str, words), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_two_recordings_in_two_processes_and_again_in_one(data_dir: Path, tmp_path: Path) -> None:
+    files = [data_dir / f"{name}.csv.gz" for name in RECORDINGS]
+    for file in files:
+        need(file.is_file(), f"the recording {file.name}")
+    options = ("--methods", "pca,random", "--into", tmp_path / "kept")
+
+    found = run(*files, *options, "--processes", 2, "--report", tmp_path / "out.html")
+
+    rows = {(row["set"], row["name"], row["method"]): row for row in found["series"]}
+    assert list(rows) == [
+        (*name.split("/"), method) for name in RECORDINGS for method in ("pca", "random", "moving-deviation")
+    ]
+    # skab's learning part has 400 rows, and its valve is found by a PCA as by anything.
+    assert rows["skab", "valve1_10", "pca"]["vus_pr"] > 0.9
+    assert rows["skab", "valve1_10", "pca"]["vus_pr"] > rows["skab", "valve1_10", "random"]["vus_pr"] + 0.2
+    for row in rows.values():
+        assert row["error"] is None
+        assert row["events"] == 1
+        assert 0 < row["vus_pr"] <= 1
+        assert row["false_alarms_per_week"] is not None
+    both = [rows[*name.split("/"), "pca"]["vus_pr"] for name in RECORDINGS]
+    assert abs(found["mean"]["pca"]["vus_pr"] - sum(both) / 2) < 1e-5
+    assert "Missed event" in (tmp_path / "out.html").read_text("utf-8")
+
+    assert run(*files, *options, "--processes", 1) == found, "what was kept gives the same figures"
+
+    alone = run(files[0], "--methods", "pca", "--processes", 1)
+    scored = [row | TIMES for row in found["series"] if row["set"] == "skab" and row["method"] != "random"]
+    assert [row | TIMES for row in alone["series"]] == scored, "and so does another process that scores anew"

@@ -1,0 +1,126 @@
+"""What was used of a budget, over both databases: time watched by the scores, alarms by the alerts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from monitor.budget import Status
+from monitor.store import burn, versions
+from monitor.store.engine import AsyncStore
+from monitor.store.reader import open_reader
+from monitor.types import AlertState
+from tests.contract.steps import FLEET, INTERVAL_US, LENGTH, NAN, VERSION, change, own
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from monitor.store.burn import Standing
+
+WEEK = 1008
+THRESHOLD = {"alarms_per_week": 1.0, "step_s": 600.0, "n_episodes": 0, "weeks": 1.0}
+FIRST = 8
+"""Cell at which the first window begins."""
+
+
+def stand(url: str, version: str = VERSION) -> Standing | None:
+    with open_reader(url) as reader:
+        return burn.standing(reader.fetch, FLEET, version, THRESHOLD)
+
+
+async def fill(url: str, n: int, *then: Callable[[Connection], object], every: int = 1) -> None:
+    """n windows of an asset that is always scored, one that is for half of the time, and one that never is."""
+    async with AsyncStore(url, owner=True) as store:
+        owner = await own(store)
+        await store.run(versions.activate, FLEET, VERSION, -(2**62))
+        for cell in range(FIRST, FIRST + n * every, every):
+            half = 0.5 if cell < FIRST + n * every // 2 else NAN
+            await owner.save(owner.step(owner.rows({"whole": 0.5, "half": half, "none": NAN}, cell)))
+        first = [change(12, 12, AlertState.FIRING, asset=0), change(12, 13, AlertState.CLOSED, asset=0)]
+        alerts = [*first, change(14, 14, AlertState.FIRING, asset=0)]
+        await owner.save(owner.step(owner.rows({"whole": 0.5}, FIRST + n * every, alerts=alerts)))
+        for step in then:
+            await store.run(step)
+
+
+def test_before_anything_was_scored_nothing_is_known(url: str) -> None:
+    async def empty() -> None:
+        async with AsyncStore(url, owner=True) as store:
+            await own(store)
+            await store.run(versions.activate, FLEET, VERSION, -(2**62))
+
+    asyncio.run(empty())
+    assert stand(url) is None
+    assert stand(url, "another") is None
+
+
+def test_scored_windows_are_the_time_watched_and_unscored_ones_are_not(url: str) -> None:
+    asyncio.run(fill(url, 40))
+    found = stand(url)
+    assert found is not None
+    assert found.own.weeks == pytest.approx((41 + 20) / WEEK)
+    assert found.from_us == (FIRST + LENGTH - 1) * INTERVAL_US
+    assert found.to_us == (FIRST + LENGTH + 40) * INTERVAL_US
+    assert (found.own.n_alarms, found.recent.n_alarms) == (2, 2)
+    assert [(name, used.n_alarms) for name, used in found.worst] == [("whole", 2)]
+    assert found.worst[0][1].weeks == pytest.approx(41 / WEEK)
+    assert found.own.status is Status.PROVISIONAL
+
+
+def test_a_sample_of_moments_is_enough(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(fill(url, 60))
+    monkeypatch.setattr(burn, "N_STRIPES", 10)
+    monkeypatch.setattr(burn, "LEAST_STRIPES", 10)
+    found = stand(url)
+    assert found is not None
+    assert found.own.weeks == pytest.approx(91 / WEEK, rel=0.1)
+
+
+def test_an_alert_that_was_a_fault_is_no_false_alarm(url: str) -> None:
+    def label(connection: Connection) -> None:
+        connection.execute(text("UPDATE alert SET label = 'fault' WHERE state = 'closed'"))
+        connection.execute(text("UPDATE alert SET label = 'normal' WHERE state <> 'closed'"))
+
+    asyncio.run(fill(url, 20, label))
+    found = stand(url)
+    assert found is not None
+    assert found.own.n_alarms == 1
+
+
+def test_a_version_answers_for_what_it_decided_and_the_fleet_for_all(url: str) -> None:
+    boundary = (FIRST + LENGTH + 10) * INTERVAL_US
+
+    def replace(connection: Connection) -> None:
+        same = {"fleet": FLEET, "path": "/checkpoints/v2", "trained_us": 1, "metrics": {}}
+        versions.publish(connection, version="v2", card={"threshold": THRESHOLD}, **same)
+        versions.activate(connection, FLEET, "v2", boundary)
+
+    asyncio.run(fill(url, 30, replace))
+    old, new = stand(url), stand(url, "v2")
+    assert old is not None
+    assert new is not None
+    assert (old.to_us, new.from_us) == (boundary, boundary)
+    assert old.own.n_alarms == 2
+    assert (new.own.n_alarms, new.own.weeks) == (0, 0.0)   # all windows here were scored by the old one
+    assert new.recent.n_alarms == 2
+
+    async def ask() -> Standing | None:
+        async with AsyncStore(url) as store:
+            return await store.read(burn.of_champion, FLEET)
+
+    assert asyncio.run(ask()) == new
+
+
+def test_a_champion_whose_card_knows_no_threshold_promises_nothing(url: str) -> None:
+    asyncio.run(fill(url, 5))
+
+    async def ask() -> Standing | None:
+        async with AsyncStore(url) as store:
+            return await store.read(burn.of_champion, FLEET)
+
+    assert asyncio.run(ask()) is None

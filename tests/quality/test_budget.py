@@ -1,0 +1,221 @@
+"""The promise, kept: simulated machines from history to alerts, and the clean stretches of real recordings.
+
+`MONITOR_QUALITY=full` takes 200 assets and all sets of recordings instead of the few of every build (minutes instead of
+seconds; `-s` shows the tables). Labels choose which stretches of a recording are clean, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from monitor.budget import Alarm, Burn, Status, burn
+from monitor.models.calibrate import Budget, Threshold, episodes
+from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.stream.decide import AlertPolicy, Decider
+from monitor.training.fit import fit
+from monitor.types import AlertState, Scores, Windows
+from tests.quality.test_detection import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from monitor.models.detector import Detector
+
+IS_FULL = os.environ.get("MONITOR_QUALITY") == "full"
+N_ASSETS = 200 if IS_FULL else 30
+LENGTH, N_SENSORS, INTERVAL_S = 64, 3, 600.0
+DAY, WEEK = 144, 1008
+HISTORY, CLEAN, DRIFT = 30 * DAY, 10 * WEEK, 3 * WEEK
+KINDS = ("autoregressive", "seasonal", "heavy-tailed")
+BUDGET = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=INTERVAL_S)
+STEP_US = int(INTERVAL_S * 1e6)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# ---------------------------------------------------------------- machines
+
+
+def machines(n: int, n_rows: int, seed: int = 0) -> NDArray[np.float32]:
+    """Healthy readings [n, n_rows, C], a third of each kind, no two alike."""
+    draw = np.random.default_rng(seed)
+    kind = np.arange(n) % 3
+    memory = np.choose(kind, [draw.uniform(0.7, 0.98, n), draw.uniform(0.2, 0.8, n), draw.uniform(0.3, 0.9, n)])
+    shocks = draw.standard_normal((n_rows, n, N_SENSORS + 1))
+    heavy = kind == 2
+    freedom = draw.uniform(3.0, 6.0, int(heavy.sum()))[:, None]
+    shocks[:, heavy] = draw.standard_t(freedom, (n_rows, int(heavy.sum()), N_SENSORS + 1)) * np.sqrt(1 - 2 / freedom)
+    shocks *= np.sqrt(1 - memory**2)[:, None]
+    for row in range(1, n_rows):
+        shocks[row] += memory[:, None] * shocks[row - 1]
+    common = draw.uniform(0.5, 2.0, (n, N_SENSORS))
+    readings = shocks[..., :N_SENSORS] + common * shocks[..., N_SENSORS:]
+    phase = 2 * np.pi * (np.arange(n_rows) / DAY)[:, None, None] + draw.uniform(0, 2 * np.pi, (n, N_SENSORS))
+    season = draw.uniform(1.0, 4.0, (n, N_SENSORS)) * (kind == 1)[:, None]
+    readings += season * (np.sin(phase) + 0.3 * np.sin(2 * phase))
+    units = 10 ** draw.uniform(-2, 3, (n, N_SENSORS))
+    return (readings * units + 5 * units).transpose(1, 0, 2).astype(np.float32)
+
+
+def windows_of(readings: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.lib.stride_tricks.sliding_window_view(readings, LENGTH, axis=0).transpose(0, 2, 1)
+
+
+def learnt(history: NDArray[np.float32], interval_s: float = INTERVAL_S, budget: Budget = BUDGET) -> Detector:
+    windows = windows_of(history)
+    end_us = ((np.arange(len(windows)) + LENGTH) * interval_s * 1e6).astype(np.int64)
+    train = TrainingSet(windows, np.zeros(len(windows), np.int32), end_us)
+    sensors = tuple(f"s{i}" for i in range(history.shape[1]))
+    return fit(train, ModelSpec("pca"), fleet="f", sensors=sensors, interval_s=interval_s, budget=budget)
+
+
+def alarms(score: NDArray[np.float32], step_us: int = STEP_US) -> list[Alarm]:
+    """What the river would open, from windows that end one step apart, the first at one step."""
+    n = len(score)
+    nothing, asset = np.zeros(n, np.int64), np.zeros(n, np.int32)
+    windows = Windows("f", asset, np.arange(n), np.zeros((n, 1, 1), np.float32), np.ones(n, np.int32), nothing, nothing)
+    decider = Decider("f", AlertPolicy(BUDGET.confirm, BUDGET.among, BUDGET.recover))
+    lives: dict[int, int | None] = {}
+    for change in decider.decide(Scores(windows, score, ["v"] * n, {}), (np.arange(n) + 1) * step_us):
+        lives[change.opened_us] = change.at_us if change.state is AlertState.CLOSED else None
+    return [Alarm(opened_us, closed_us) for opened_us, closed_us in lives.items()]
+
+
+@dataclass(frozen=True)
+class Watched:
+    kind: str
+    detector: Detector
+    clean: Burn
+    drifted: Burn
+    """With three weeks after the clean ones in which the machine wears: its swings grow to four times their size."""
+    hours_to_find: float
+    """One sensor shaken by five times the deviation of its residual; inf = not within two days."""
+
+
+def watch(kind: str, readings: NDArray[np.float32], seed: int) -> Watched:
+    detector = learnt(readings[:HISTORY])
+    threshold = detector.card.threshold
+    before = (threshold.n_episodes, threshold.weeks)
+
+    def burnt(future: NDArray[np.float32]) -> Burn:
+        score = detector.score(windows_of(future)).score
+        weeks = len(score) / WEEK
+        return burn(alarms(score), 0, len(score) * STEP_US, weeks, BUDGET.alarms_per_week, before=before)
+
+    future = readings[HISTORY - LENGTH + 1 :]
+    centre, spread = readings[:HISTORY].mean(0), readings[:HISTORY].std(0)
+    wear = np.ones((len(future), 1), np.float32)
+    wear[CLEAN:, 0] = np.linspace(1, 4, len(future) - CLEAN)
+    drifting = centre + wear * (future - centre)
+
+    sensor = seed % N_SENSORS
+    explained = detector.card.training["explained_variance"][f"s{sensor}"]
+    faulty = future[: LENGTH - 1 + 2 * DAY].copy()
+    shaking = np.random.default_rng(seed).standard_normal(2 * DAY)
+    faulty[LENGTH - 1 :, sensor] += (5 * np.sqrt(1 - explained) * spread[sensor] * shaking).astype(np.float32)
+    score = detector.score(windows_of(faulty)).score
+    found = [alarm.opened_us for alarm in alarms(score)]
+    hours = min(found, default=np.inf) / 3.6e9
+    return Watched(kind, detector, burnt(future[: LENGTH - 1 + CLEAN]), burnt(drifting), hours)
+
+
+def test_assets_keep_their_stated_bound_and_a_drift_is_called_a_violation() -> None:
+    """A third autoregressive, a third seasonal, a third heavy-tailed; a month to learn from, then ten clean weeks."""
+    readings = machines(N_ASSETS, HISTORY + CLEAN + DRIFT)
+    watched = [watch(KINDS[i % 3], readings[i], i) for i in range(N_ASSETS)]
+    print("\nkind              n  budget  bound  observed  within bound  within budget  violated", end="")
+    print("  after wear  5 σ found")
+    for kind in (*KINDS, "all"):
+        mine = [one for one in watched if kind in (one.kind, "all")]
+        print(
+            f"{kind:15} {len(mine):3}  {BUDGET.alarms_per_week:6.2f}"
+            f"  {np.mean([one.detector.card.threshold.bound_per_week for one in mine]):5.2f}"
+            f"  {np.mean([one.clean.per_week for one in mine]):8.2f}"
+            f"  {np.mean([within_bound(one) for one in mine]):12.1%}"
+            f"  {np.mean([one.clean.at_least_per_week <= BUDGET.alarms_per_week for one in mine]):13.1%}"
+            f"  {np.mean([one.clean.status is Status.VIOLATED for one in mine]):8.1%}"
+            f"  {np.mean([one.drifted.status is Status.VIOLATED for one in mine]):10.1%}"
+            f"  {np.mean([one.hours_to_find < 48 for one in mine]):9.1%}"
+        )
+    assert np.mean([within_bound(one) for one in watched]) >= 0.9
+    assert all(one.drifted.status is Status.VIOLATED for one in watched)
+    assert np.mean([one.hours_to_find < 48 for one in watched]) >= 0.9
+
+
+def within_bound(one: Watched) -> bool:
+    return one.clean.n_alarms <= one.detector.card.threshold.bound_per_week * one.clean.weeks
+
+
+# ---------------------------------------------------------------- recordings
+
+
+KEPT = {"asd": 0.8, "gecco": 1.0, "nab": 0.85, "oil3w": 0.9, "skab": 0.9, "smd": 0.5, "tep": 0.9}
+"""Least share of the series that stay within the bound their version states: measured 1.0 (nab .94, smd .75), less a
+series. These machines do not stand still: what exceeds the bound is drift between the training part and the rest."""
+SETS = tuple(KEPT) if IS_FULL else ("nab", "skab", "tep")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    threshold: Threshold
+    n_alarms: int
+    """On the rows after the training part that no label, and no window beside one, touches."""
+    weeks: float
+
+
+def clean_stretch(folder: Path, name: str, labelled: list[list[int]]) -> Stretch:
+    recording = load(folder, name)
+    budget = Budget(1.0, BUDGET.confirm, BUDGET.among, BUDGET.recover, recording.interval_s)
+    length, begin = min(LENGTH, recording.train_rows // 4), recording.train_rows
+    windows = np.lib.stride_tricks.sliding_window_view(recording.values, length, axis=0).transpose(0, 2, 1)
+    end = np.arange(len(windows)) + length           # the first row after the window
+    end_us = (end * recording.interval_s * 1e6).astype(np.int64)
+    learnt_from = int((end <= begin).sum())
+    nobody = np.zeros(len(windows), np.int32)
+    train = TrainingSet(windows[:learnt_from], nobody[:learnt_from], end_us[:learnt_from])
+    detector = fit(
+        train, ModelSpec("pca"), fleet=name, sensors=recording.sensors, interval_s=recording.interval_s, budget=budget
+    )
+    clean = end - length >= begin
+    for first, last in labelled:
+        clean &= (end + length <= first) | (end - length > last + length)
+    rows = np.flatnonzero(clean)
+    parts = np.array_split(rows, len(rows) // 4096 + 1)
+    score = np.concatenate([detector.score(windows[part]).score for part in parts])
+    seen = episodes(score, nobody[rows], end_us[rows], budget, 1.0) if len(rows) else []
+    return Stretch(detector.card.threshold, len(seen), len(rows) * recording.interval_s / (7 * 86_400))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_promised_against_observed_on_clean_stretches(name: str, data_dir: Path) -> None:
+    meta = json.loads((data_dir / name / "meta.json").read_text())["series"]
+    series = [one for one in meta if (data_dir / name / f"{one}.csv.gz").is_file()]
+    found = [clean_stretch(data_dir, f"{name}/{one}", meta[one]["anomaly_range_list"]) for one in series]
+    found = [one for one in found if one.weeks]
+    weeks, n_alarms = sum(one.weeks for one in found), sum(one.n_alarms for one in found)
+    stated = sum(one.threshold.bound_per_week * one.weeks for one in found)
+    kept = np.mean([one.n_alarms <= one.threshold.bound_per_week * one.weeks for one in found])
+    print(
+        f"\n{name:6} {len(found):2} series, {weeks:8.3f} clean weeks: promised {weeks:7.2f} alarms,"
+        f" at most {stated:6.1f}, observed {n_alarms:3}; within the bound {kept:.0%},"
+        f" without an alarm {np.mean([not one.n_alarms for one in found]):.0%}"
+    )
+    for one in found if IS_FULL else ():
+        print(f"       {one.weeks:.3f} {one.n_alarms} raw {one.threshold.raw:.2f} {one.threshold.reason}")
+    assert kept >= KEPT[name]

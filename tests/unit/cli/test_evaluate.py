@@ -1,0 +1,150 @@
+"""`monitor evaluate`: the contract of `--json`, the tables, wrong words, and stored scores decided again."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor.cli import main
+from tests.unit.evaluation import made
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import CliRunner, Result
+
+# DESIGN §5: fields may be added, never renamed.
+RANKING, ALARMS = {"vus_pr", "auc_pr", "auc_roc"}, {"events", "events_found", "false_alarms_per_week", "delay_s"}
+CONTRACT = {"set", "name", "method", "fit_s", "score_s"} | RANKING | ALARMS
+QUICK = ["--methods", "pca", "--window", "16", "--processes", "1"]
+
+
+def run(runner: CliRunner, *words: object) -> Result:
+    return runner.invoke(main, ["evaluate", *map(str, words)])
+
+
+def ask(runner: CliRunner, *words: object) -> Any:
+    result = run(runner, *words, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return made.write(tmp_path / "plant" / "pump.csv")
+
+
+def test_json_keeps_its_contract(runner: CliRunner, file: Path) -> None:
+    found = ask(runner, file, *QUICK)
+    assert [row["method"] for row in found["series"]] == ["pca", "moving-deviation"]
+    for row in found["series"]:
+        assert row.keys() >= CONTRACT
+        assert (row["set"], row["name"], row["error"]) == ("plant", "pump", None)
+    assert found["mean"].keys() == {"pca", "moving-deviation"}
+    assert found["mean"]["pca"]["vus_pr"] == found["series"][0]["vus_pr"]
+    assert found["mean"]["pca"].keys() >= CONTRACT - {"set", "name", "method"}
+
+
+def test_a_person_sees_series_means_and_other_policies(runner: CliRunner, file: Path, tmp_path: Path) -> None:
+    report, kept = tmp_path / "out.html", tmp_path / "kept"
+    options = (*QUICK, "--policy", "confirm=1 of 1", "--report", report, "--into", kept)
+    said = run(runner, file, *options).stdout
+    assert "plant  pump" in said
+    assert "moving-deviation" in said
+    assert "2 of 2" in said
+    assert "confirm=1 of 1 instead, by the same scores:" in said
+    assert f"The plots are in {report}" in said
+    assert report.read_text().startswith("<!doctype html>")
+    assert "2 of 2 scores were there from before" in run(runner, file, *options).stdout
+
+
+def test_a_series_that_fails_is_told_and_the_others_are_done(runner: CliRunner, file: Path) -> None:
+    bare = made.write(file.parent.parent / "bare" / "fan.csv", train_rows=None)
+    result = run(runner, file, bare, *QUICK, "--json")
+    assert result.exit_code == 0
+    assert result.stderr.count("nobody says how many leading rows are healthy") == 1
+    assert [bool(row["error"]) for row in json.loads(result.stdout)["series"]] == [False, False, True, True]
+    alone = run(runner, bare, *QUICK)
+    assert alone.exit_code == 2
+    assert "--train-rows N" in alone.stderr
+    assert run(runner, bare, "--train-rows", "700", *QUICK).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--methods", "convv"], 'did you mean "conv"'),
+        (["--methods", ","], "names no method"),
+        (["--policy", "confirm=8 of 5"], 'write "5 of 8"'),
+        (["--max-train", "60"], 'write a number and a unit'),
+        (["--max-train", "0s"], "leaves no time to learn"),
+        (["--budget", "often"], 'write "1/week"'),
+        (["--report", "nowhere/out.html"], "there is no folder nowhere"),
+        (["--into", "/proc/nowhere"], "name a folder you may write to"),
+        (["--from", "now-1d"], "files are evaluated whole"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_learnt(
+    runner: CliRunner, file: Path, words: list[str], said: str
+) -> None:
+    result = run(runner, file, *words)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+
+
+# ---------------------------------------------------------------- stored scores
+
+
+@pytest.mark.usefixtures("filled")
+def test_stored_scores_are_decided_again_and_nothing_is_written(runner: CliRunner, tmp_path: Path) -> None:
+    before = sqlite3.connect(tmp_path / "monitor.db").execute("SELECT COUNT(*), SUM(n_anomalous) FROM alert").fetchall()
+    own, strict, eager = ask(runner, "--policy", "confirm=21 of 30", "--policy", "1 of 1, recover=1")["policies"]
+    assert (own["fleet"], own["policy"], own["confirm"], own["recover"]) == ("turbines", "configured", "3 of 5", 6)
+    assert (own["alerts"], own["gained"], own["lost"], own["assets"]) == (1, 0, 0, 2)
+    # Twenty anomalous windows of R80711 in a row, and nothing of R80736.
+    assert (strict["confirm"], strict["alerts"], strict["gained"], strict["lost"]) == ("21 of 30", 0, 0, 1)
+    assert (eager["policy"], eager["alerts"], eager["lost"]) == ("confirm=1 of 1, recover=1", 1, 0)
+    assert own["windows"] == 119  # one of 120 is unscored
+    assert own["per_week"] == pytest.approx(1 / (119 * 600 / 604_800), rel=1e-4)
+    after = sqlite3.connect(tmp_path / "monitor.db").execute("SELECT COUNT(*), SUM(n_anomalous) FROM alert").fetchall()
+    assert after == before
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_person_sees_the_configured_policy_first(runner: CliRunner) -> None:
+    said = run(runner, "--policy", "confirm=21 of 30").stdout
+    assert "3 of 5 (configured)" in said
+    assert "21 of 30" in said
+
+
+@pytest.mark.usefixtures("filled")
+def test_only_a_stretch_of_the_stored_scores_is_decided(runner: CliRunner) -> None:
+    [own, _] = ask(runner, "--policy", "3 of 5", "--to", "2015-07-27T03:00")["policies"]
+    assert (own["alerts"], own["windows"]) == (0, 34)
+
+
+@pytest.mark.usefixtures("empty")
+def test_no_stored_scores_is_a_sentence(runner: CliRunner) -> None:
+    assert run(runner, "--policy", "3 of 5").stdout.startswith("No stored scores.")
+    assert ask(runner, "--policy", "3 of 5")["policies"][0]["windows"] == 0
+
+
+def test_neither_files_nor_a_policy_is_told_both_ways(runner: CliRunner) -> None:
+    result = run(runner)
+    assert result.exit_code == 2
+    assert "Name FILES to evaluate, or a --policy" in result.stderr
+
+
+def test_help_never_waits_for_torch_or_numpy() -> None:
+    code = (
+        "import sys; from monitor.cli import main\n"
+        "try: main(['evaluate', '--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from monitor.evaluation.compare import AlertSpan
+from monitor.evaluation.policy import PolicyChange, _alone
+from monitor.stream.decide import AlertPolicy
+
+BASE = AlertPolicy(3, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "policy", "name"),
+    [
+        ("confirm=5 of 8, recover=12", AlertPolicy(5, 8, 12), "confirm=5 of 8, recover=12"),
+        ("recover = 2", AlertPolicy(3, 5, 2), "recover=2"),
+        ("1 of 1", AlertPolicy(1, 1, 6), "confirm=1 of 1"),
+        ("2/4,recover=3", AlertPolicy(2, 4, 3), "confirm=2 of 4, recover=3"),
+    ],
+)
+def test_what_is_not_said_stays_as_it_is(text: str, policy: AlertPolicy, name: str) -> None:
+    change = PolicyChange.parse(text)
+    assert change.on(BASE) == policy
+    assert str(change) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("confirm=8 of 5", r'confirm "8 of 5" can never be met; write "5 of 8"'),
+        ("confirm=often", r'confirm "often" is not "m of n"; write "3 of 5"'),
+        ("recover=0", r'recover "0" is not a number of normal windows; write 1 to 1000'),
+        ("recover=soon", r'recover "soon"'),
+        ("budget=2/week", r'"budget" is no alert parameter \(valid: confirm, recover\); write "confirm='),
+        ("3 of 5, confirm=2 of 4", "confirm stands twice"),
+        ("", r'confirm ""'),
+    ],
+)
+def test_a_wrong_policy_is_told_field_value_and_fix(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        PolicyChange.parse(text)
+
+
+def test_an_alert_is_gained_when_no_other_was_open_during_it() -> None:
+    mine = [AlertSpan("a", 10, 12, 20), AlertSpan("a", 30, 32, 40), AlertSpan("b", 10, 12, None)]
+    assert _alone(mine, []) == 3
+    assert _alone(mine, [AlertSpan("a", 20, 21, 25)]) == 2
+    assert _alone(mine, [AlertSpan("a", 21, 22, 29)]) == 3
+    assert _alone(mine, [AlertSpan("a", 1, 2, None), AlertSpan("b", 500, 501, 502)]) == 0

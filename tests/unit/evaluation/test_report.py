@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from monitor.evaluation.evaluate import evaluate, means, plan
+from monitor.evaluation.methods import Settings
+from monitor.evaluation.report.page import page
+from monitor.evaluation.report.picture import COLUMNS, LINE, TOP, height_of, picture
+from monitor.evaluation.report.strips import span
+from monitor.evaluation.series import Series, Unlabelled
+from tests.unit.evaluation import made
+
+NUMBERS = re.compile(r"[ML](\d+) ([\d.]+)(?:V([\d.]+))?")
+
+
+class Elements(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def classed(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for _, attributes in self.found if attributes.get("class") == name]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("sets")
+    pump = made.write(folder / "a <b> & c" / "pump.csv")
+    quiet = made.write(folder / "quiet" / "fan.csv", labelled=False)
+    broken = made.write(folder / "quiet" / "broken.csv", labelled=False, train_rows=50)
+    wanted = plan([pump, quiet, broken], ["random"], Settings(window=16), with_pictures=True)
+    finished = evaluate(wanted, processes=1, on_progress=lambda _share, _text: None)
+    return page(wanted, finished, means([one.row() for one in finished]), datetime(2026, 1, 2, tzinfo=UTC))
+
+
+def test_the_page_is_whole_and_needs_nothing_else(text: str) -> None:
+    elements = Elements(text)
+    assert elements.open == []
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in elements.found}
+    assert not re.search(r"https?:|url\((?!#)|@import", text)
+    assert "prefers-color-scheme: dark" in text
+    assert "<b> & c" not in text
+    assert "a &lt;b&gt; &amp; c" in text
+
+
+def test_every_link_leads_somewhere(text: str) -> None:
+    elements = Elements(text)
+    anchors = {attributes["id"] for _, attributes in elements.found if "id" in attributes}
+    links = {attributes["href"] for tag, attributes in elements.found if tag == "a"}
+    assert links
+    assert {str(link).removeprefix("#") for link in links} <= anchors
+
+
+def test_events_alerts_and_misses_are_marked_and_explain_themselves(text: str) -> None:
+    elements = Elements(text)
+    events = [one for one in elements.classed("event") if "title" in one]
+    assert len(events) == len(made.EVENTS)
+    assert "found by pca" in str(events[0]["title"])
+    assert str(events[0]["style"]).startswith(f"left:{100 * made.EVENTS[0][0] / made.N:.4g}%")
+    assert any("Alert that met an event at" in str(one.get("title")) for one in elements.classed("found"))
+    assert any("Missed event at" in str(one.get("title")) for one in elements.classed("missed"))
+
+
+def test_what_failed_and_what_has_no_labels_says_so(text: str) -> None:
+    assert "There is not enough healthy data" in text
+    assert "without labels" in text
+
+
+def test_no_peak_is_lost_and_a_long_recording_weighs_no_more() -> None:
+    n = 120_000
+    values = np.zeros((n, 1), np.float32)
+    values[77_777] = 1.0
+    score = np.full(n - 1000, 0.2, np.float32)
+    score[50_000] = 40.0
+    drawn = picture(Series("s", "n", Unlabelled(("a",), values, 1000, 1.0), None), score)
+    column = 51_000 * COLUMNS // n
+    heights = {int(x): (float(a), float(b or a)) for x, a, b in NUMBERS.findall(drawn.score)}
+    assert min(heights[column]) == pytest.approx(float(height_of(np.array([40.0]))[0]), abs=0.1)
+    assert min(heights[column]) < LINE < min(heights[column - 1])
+    assert min(heights) == 5  # the training rows have no score
+    assert len(drawn.score) < 20_000
+
+
+def test_the_line_is_at_the_same_height_everywhere_and_the_axis_bends_above_it() -> None:
+    low, one, ten, endless = height_of(np.array([0.5, 1.0, 10.0, np.inf]))
+    assert one == LINE
+    assert low > one > ten > endless == TOP
+
+
+def test_a_blank_stretch_breaks_the_line() -> None:
+    values = np.ones((600, 1), np.float32)
+    values[200:300] = np.nan
+    drawn = picture(Series("s", "n", Unlabelled(("a",), values, 100, 1.0), None), np.ones(500, np.float32))
+    assert drawn.sensors[0].path.count("M") == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.25, "250 ms"), (1, "1 s"), (61, "1 min 1 s"), (3600, "1 h"), (90_000, "1 d 1 h"), (86_460, "1 d"), (0, "0 ms")],
+)
+def test_spans_are_said_in_two_units(seconds: float, said: str) -> None:
+    assert span(seconds) == said
