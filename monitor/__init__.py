@@ -23,8 +23,8 @@ Who serves it:
     daemon     the only place that builds things; demo and preflight beside it
     cli        parse, call one function, print
 
-Imports point down: cli › demo › daemon › evaluation › control, training › stream › registry › store, models › budget › config ›
-types › errors. CI checks this map.
+Imports point down: cli › demo › daemon › evaluation › control, training › stream › registry › store, models › budget ›
+config › types › errors. CI checks this map.
 """
 
 __version__ = "0.1.0"

@@ -47,6 +47,8 @@ def show(row: Mapping[str, Any], card: Card, standing: Standing | None, *, local
         _receipt(receipt, local=local)
         _figures(card)
         _course(receipt)
+    if choice := card.get("choice"):
+        _choice(choice)
     if "threshold" in card:
         _threshold(card["threshold"])
         _burn(row, card["threshold"], standing, local=local)
@@ -80,12 +82,18 @@ def _what(row: Mapping[str, Any], card: Card, *, local: bool) -> None:
 
 def _kind(card: Card) -> str:
     window = timedelta(seconds=card["length"] * card["interval_s"])
-    hyper = ", ".join(f"{name} {value}" for name, value in card["hyper"].items())
+    *beside, own = card["members"]
+    hyper = ", ".join(f"{name} {value}" for name, value in own["hyper"].items())
     n = len(card["sensors"])
     return (
-        f"{card['architecture']}, objective {card['objective']}; {card['length']} cells ({output.duration(window)})"
+        f"{card['architecture']}{_members(own, beside)}, objective {card['objective']};"
+        f" {card['length']} cells ({output.duration(window)})"
         f" of {n} sensor{'s' * (n != 1)}{f'; {hyper}' if hyper else ''}"
     )
+
+
+def _members(own: Card, beside: list[Card]) -> str:
+    return f" ({own['name']} beside {', '.join(one['name'] for one in beside)})" if beside else ""
 
 
 def _receipt(receipt: Card, *, local: bool) -> None:
@@ -173,6 +181,21 @@ def _course(receipt: Card) -> None:
 def _sparks(values: list[float]) -> str:
     low, high = min(values), max(values)
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (value - low) / (high - low))] if high > low else "▁" for value in values)
+
+
+def _choice(choice: Card) -> None:
+    false = output.percent(choice["false_share"])
+    what = f"found of {choice['n_faults']} faults put into held-out windows, with {false} false; no labels"
+    _title("How it was chosen", what)
+    table = Table("  voices", "found:right", "least seen:rest")
+    for row in choice["rows"]:
+        kind, share = min(row["by_kind"].items(), key=lambda pair: pair[1])
+        chosen = len(row["members"]) > 1 and row["members"][-1] == choice["chosen"]
+        name = f"{'★' if chosen else ' '} {' + '.join(row['members'])}"
+        table.add(Ink(name, "bold" if chosen else ""), output.percent(row["found"]), f"{kind} {output.percent(share)}")
+    terminal.show(table)
+    for name, why in choice["failed"].items():
+        _prose(f"– {name} could not be trained: {why}", "yellow", indent="    ")
 
 
 # ---------------------------------------------------------------- what it promised, and what of it was used

@@ -65,6 +65,7 @@ CASES = (
     Case("no-model-stride8", 8),
     Case("conv-stride1", 1, "conv"),
     Case("conv-stride8", 8, "conv"),
+    Case("default-stride1", 1, ModelSpec().architecture),
     Case("lstm-stride1", 1, "lstm"),
     Case("usual-script-stride8", 8, "conv", is_usual=True, is_default=False),
     Case("usual-script-lstm", 1, "lstm", is_usual=True, is_default=False),

@@ -25,8 +25,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from monitor import logs
 from monitor.clock import SystemClock
 from monitor.evaluation import bench_input, usual
-from monitor.models import checkpoint
-from monitor.models.build import build
+from monitor.models.detector import Detector
 from monitor.store import versions
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
@@ -213,10 +212,8 @@ async def _activate(store: AsyncStore, scorer: DetectorScorer, path: Path) -> No
 
 async def usual_script(order: Order, folder: Path) -> Figures:
     """Run the usual script with the river's weights."""
-    tensors, card = checkpoint.read(Path(order.checkpoint))
-    tensors.pop("residual.weight")
-    model = build(card["architecture"], len(card["sensors"]), card["length"], **card["hyper"])
-    model.load_state_dict(tensors)
+    detector = Detector.load(Path(order.checkpoint))
+    model, scales = detector.network, detector.scaler.sensors
     meter = Meter(order)
     readings = windows = 0
 
@@ -241,8 +238,8 @@ async def usual_script(order: Order, folder: Path) -> Figures:
         await usual.watch(
             messages,
             model.eval(),
-            mean=np.array([sensor["centre"] for sensor in card["scaler"]], np.float32),
-            std=np.array([sensor["scale"] for sensor in card["scaler"]], np.float32),
+            mean=np.array([sensor.centre for sensor in scales], np.float32),
+            std=np.array([sensor.scale for sensor in scales], np.float32),
             database=folder / "usual.db",
             window=bench_input.WINDOW,
             stride=order.stride,

@@ -22,7 +22,8 @@ THRESHOLD = {
     "reason": "no alerts in 0.86 held-out weeks of 2 assets",
 }  # fmt: skip
 CARD: dict[str, Any] = {
-    "architecture": "conv", "objective": "denoising", "hyper": {"width": 32}, "length": 36, "interval_s": 600.0,
+    "architecture": "conv", "objective": "denoising", "members": [{"name": "conv", "hyper": {"width": 32}}],
+    "length": 36, "interval_s": 600.0,
     "seed": 0, "sensors": ["power", "pitch", "door"],
     "training": {
         "n_assets": 2, "from": "2015-06-15T00:00:00+00:00", "to": "2015-07-15T00:00:00+00:00",
