@@ -47,9 +47,9 @@ def show(row: Mapping[str, Any], card: Card, standing: Standing | None, *, local
         _receipt(receipt, local=local)
         _figures(card)
         _course(receipt)
-    if "threshold" in card:
-        _threshold(card["threshold"])
-        _burn(row, card["threshold"], standing, local=local)
+    if "step_s" in (threshold := card.get("threshold", {})):
+        _threshold(threshold)
+        _burn(row, threshold, standing, local=local)
     say(Ink(f"\n{output.zone(local=local)}", "dim"))
 
 
