@@ -150,24 +150,27 @@ def burn(
     weeks: float,
     alarms_per_week: float,
     *,
+    by_day: Sequence[float] | None = None,
     before: tuple[int, float] = (0, 0.0),
     one_of: int = 1,
 ) -> Burn:
-    """Return what the alarms in (from_us, to_us] used of the budget of so many asset-weeks, watched evenly.
+    """Return what the alarms in (from_us, to_us] used of the budget of so many asset-weeks.
 
-    `before`: alarms and asset-weeks of the held-out data, evidence of the same promise. It helps to certify, and never
+    `by_day`: which share of them was watched on each day from `from_us` on, adding up to 1; None = evenly.
+    `before`: alarms and asset-weeks of the held-out data, evidence of the same promise; it helps to certify, and never
     excuses what happened since. `one_of`: see `too_many`. A drift that opens one endless alert burns a budget as surely
     as many short ones do.
     """
     moments = [moment for alarm in alarms for moment in _counted(alarm, to_us) if from_us < moment]
     n_days = max(1, -(-(to_us - from_us) // DAY_US))
-    by_day = [0] * n_days
+    n_by_day = [0] * n_days
     for moment in moments:
-        by_day[min(n_days - 1, (moment - from_us - 1) // DAY_US)] += 1
+        n_by_day[min(n_days - 1, (moment - from_us - 1) // DAY_US)] += 1
+    watched = by_day or [1 / n_days] * n_days
     allowed = weeks * alarms_per_week
     n_alarms, n_all, weeks_all = len(moments), len(moments) + before[0], weeks + before[1]
     missing = weeks_missing(n_all, weeks_all, alarms_per_week)
-    if too_many(((n, allowed / n_days) for n in by_day), one_of):
+    if too_many(((n, allowed * share) for n, share in zip(n_by_day, watched, strict=True)), one_of):
         status = Status.VIOLATED
     else:
         status = Status.PROVISIONAL if missing else Status.CERTIFIED

@@ -49,9 +49,9 @@ def show(row: Mapping[str, Any], card: Card, standing: Standing | None, *, local
         _course(receipt)
     if choice := card.get("choice"):
         _choice(choice)
-    if "threshold" in card:
-        _threshold(card["threshold"])
-        _burn(row, card["threshold"], standing, local=local)
+    if "step_s" in (threshold := card.get("threshold", {})):
+        _threshold(threshold)
+        _burn(row, threshold, standing, local=local)
     say(Ink(f"\n{output.zone(local=local)}", "dim"))
 
 

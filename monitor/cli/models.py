@@ -106,8 +106,8 @@ def _budget(store: Reader, row: Mapping[str, Any]) -> str | None:
 def _standing(store: Reader, row: Mapping[str, Any]) -> Standing | None:
     from monitor.store.burn import standing
 
-    threshold = row["card"].get("threshold")
-    return None if threshold is None else standing(store.fetch, row["fleet"], row["version"], threshold)
+    threshold = row["card"].get("threshold", {})
+    return standing(store.fetch, row["fleet"], row["version"], threshold) if "step_s" in threshold else None
 
 
 def _facts(standing: Standing | None) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ Read in this order:
     residual     errors → one score, and each sensor's share of it
     calibrate    healthy scores → the threshold, called 1.0; windows not to be trusted as healthy
     detector     all of it as one thing that scores and explains
+    apply        codes, clean windows, samples
     checkpoint   a detector on disk: safetensors and a card, content-addressed
     device       auto, cpu, cuda, mps
 

@@ -22,9 +22,10 @@ class Conv(Autoencoder):
         self, n_sensors: int, length: int, *, width: int = 32, kernel: int = 5, code: int | None = None
     ) -> None:
         code = code or code_size(n_sensors, length)
-        self.n_half = (length + 1) // 2
-        quarter = (self.n_half + 1) // 2
+        half = (length + 1) // 2
+        quarter = (half + 1) // 2
         super().__init__(n_sensors, length, width * quarter, code)
+        self.n_half, self.n_quarter = half, quarter
         self.hyper = {"width": width, "kernel": kernel, "code": code}
         pad = kernel // 2
         self.down1 = nn.Conv1d(n_sensors, width, kernel, stride=2, padding=pad)
@@ -42,7 +43,7 @@ class Conv(Autoencoder):
     def bend(self, z: torch.Tensor, length: int) -> torch.Tensor:
         """Return short shapes where the code wants them."""
         x = F.relu(self.from_code(z))                                    # (B, width · ceil(T/4))
-        x = x.reshape(len(z), self.up1.in_channels, -1)                  # (B, width, ceil(T/4))
+        x = x.reshape(len(z), self.up1.in_channels, self.n_quarter)      # (B, width, ceil(T/4))
         x = F.relu(self.up1(x)[..., : self.n_half])                        # (B, width, ceil(T/2))
         out: torch.Tensor = self.up2(x)                                  # (B, C, T) or one longer
         return out[..., :length]                                         # (B, C, T)

@@ -22,6 +22,7 @@ class Dense(Autoencoder):
         code = code or code_size(n_sensors, length)
         super().__init__(n_sensors, length, hidden, code)
         self.hyper = {"hidden": hidden, "code": code}
+        self.n_sensors = n_sensors
         self.down = nn.Linear(n_sensors * length, hidden)
         self.from_code = nn.Linear(code, hidden)
         self.up = nn.Linear(hidden, n_sensors * length)
@@ -33,7 +34,7 @@ class Dense(Autoencoder):
     def bend(self, z: torch.Tensor, length: int) -> torch.Tensor:
         """Return patterns of the whole window where the code wants them."""
         out: torch.Tensor = self.up(F.relu(self.from_code(z)))           # (B, CT)
-        return out.reshape(len(z), -1, length)                           # (B, C, T)
+        return out.reshape(len(z), self.n_cells // length, length)       # (B, C, T)
 
     def last_layer(self) -> nn.Module:
         """Return the layer that writes the window."""
@@ -41,4 +42,6 @@ class Dense(Autoencoder):
 
     def layers(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return the hidden layer with its counterpart."""
-        return [(nn.Sequential(nn.Flatten(1), self.down), self.up)]
+        length = self.n_cells // self.n_sensors
+        back = nn.Sequential(self.up, nn.Unflatten(1, (self.n_sensors, length)))
+        return [(nn.Sequential(nn.Flatten(1), self.down), back)]

@@ -107,13 +107,13 @@ class Detector:
 
     def score(self, values: Float32) -> Scored:
         """Score windows [N, T, C] in the sensors' own units; N may be 0."""
-        self._check_shape(values)
+        self.check_shape(values)
         n, _, n_sensors = values.shape
         score = np.empty(n, dtype=np.float32)
         share = np.empty((n, n_sensors), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, n, CHUNK):
-                chunk = self._tensor(values[start : start + CHUNK])
+                chunk = self.tensor(values[start : start + CHUNK])
                 raw, part = self.raw(chunk)
                 score[start : start + CHUNK] = raw.cpu().numpy()
                 share[start : start + CHUNK] = part.cpu().numpy()
@@ -129,11 +129,11 @@ class Detector:
         """Return every sensor of the windows [n, T, C], largest share first, with what was expected and what was
         measured at the cell where its error is largest, in its own unit.
         """
-        self._check_shape(values)
+        self.check_shape(values)
         out: list[tuple[Blame, ...]] = []
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
-                chunk = self._tensor(values[start : start + CHUNK])
+                chunk = self.tensor(values[start : start + CHUNK])
                 x, present = self.scaler.standardise(chunk)                # (B, C, T)
                 rebuilt = self._expected(x, present)                       # (B, C, T)
                 error = (rebuilt - x).square_() * recency(x, Network.half_life)[:, SLOWEST]
@@ -201,10 +201,12 @@ class Detector:
         lists = {"sensors": list(card["sensors"]), "members": list(card["members"])}
         return {**card, **lists, "scaler": self.scaler.to_json()}
 
-    def _tensor(self, values: Float32) -> torch.Tensor:
+    def tensor(self, values: Float32) -> torch.Tensor:
+        """Return windows on the device."""
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.device)
 
-    def _check_shape(self, values: Float32) -> None:
+    def check_shape(self, values: Float32) -> None:
+        """Raise ValueError for windows that are not of the model's length and sensors."""
         expected = (self.card.length, len(self.card.sensors))
         if values.ndim != 3 or values.shape[1:] != expected:
             raise ValueError(f"windows of shape {values.shape[1:]} for a model of {expected} (cells, sensors)")

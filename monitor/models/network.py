@@ -42,6 +42,10 @@ class Network(nn.Module):
         """Return the reconstruction of (B, C, T)."""
         return self.decode(self.encode(x), x.shape[-1])
 
+    def draw_codes(self, n: int, draw: torch.Generator) -> torch.Tensor:
+        """Return `n` codes as healthy windows have them."""
+        raise NotImplementedError
+
     def squared_error(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return how far (B, C, T) the reconstruction of `x` is from `target`, squared; 0 in blind cells."""
         return (self(x) - target).square()
@@ -57,11 +61,17 @@ class Autoencoder(Network):
     there (`start_from`), so the network is at least as good as they are and has only to learn what no plane can say.
     """
 
+    code_mean: torch.Tensor
+    code_root: torch.Tensor
+    """Where healthy codes lie, and a root (code, code) of their covariance; a standard normal until it is measured."""
+
     def __init__(self, n_sensors: int, length: int, n_seen: int, code: int) -> None:
         super().__init__()
         self.n_cells = n_sensors * length
         self.to_code = nn.Linear(self.n_cells + n_seen, code)
         self.plane = nn.Linear(code, self.n_cells)
+        self.register_buffer("code_mean", torch.zeros(code))
+        self.register_buffer("code_root", torch.eye(code))
 
     def see(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the architecture notices in (B, C, T): (B, n_seen)."""
@@ -92,14 +102,29 @@ class Autoencoder(Network):
         """Return the window."""
         # Linear at the end: standardised values are not in [0, 1], a sigmoid here could not rebuild a spike.
         flat: torch.Tensor = self.plane(z)                               # (B, CT)
-        return flat.reshape(len(z), -1, length) + self.bend(z, length)   # (B, C, T)
+        straight = flat.reshape(len(z), self.n_cells // length, length)  # (B, C, T)
+        return straight + self.bend(z, length)                           # (B, C, T)
+
+    def draw_codes(self, n: int, draw: torch.Generator) -> torch.Tensor:
+        """Return `n` codes of the normal distribution that healthy ones were last measured to have."""
+        chance = torch.randn(n, len(self.code_mean), generator=draw).to(self.code_mean.device)
+        return self.code_mean + chance @ self.code_root.T                # (n, code)
 
     @torch.no_grad()
-    def start_from(self, pca: Pca, x: torch.Tensor) -> None:
-        """Become the principal components, each at unit spread over the windows `x`: a code that starts white
-        suits a prior, and no component is learnt faster for being large.
+    def measure_codes(self, x: torch.Tensor) -> None:
+        """Take the codes of the windows `x` for healthy ones."""
+        z = self.encode(x)                                               # (N, code)
+        self.code_mean.copy_(z.mean(0))
+        z = z - self.code_mean
+        sizes, axes = torch.linalg.eigh(z.T @ z / len(z))                # (code,), (code, code)
+        self.code_root.copy_(axes * sizes.clamp(min=0).sqrt())
+
+    @torch.no_grad()
+    def start_from(self, pca: Pca) -> None:
+        """Become the principal components, each at unit spread: a code that starts white suits a prior, and no
+        component is learnt faster for being large.
         """
-        spread = pca.encode(x).std(0).clamp(min=1e-3)[:, None]           # (code, 1)
+        spread = pca.spread.clamp(min=1e-3)[:, None]                     # (code, 1)
         inward = pca.components / spread                                 # (code, CT)
         self.to_code.weight.zero_()
         self.to_code.weight[:, : self.n_cells] = inward

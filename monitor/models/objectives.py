@@ -172,3 +172,6 @@ OBJECTIVES: dict[str, Callable[[Network], Objective]] = {
     "adversarial": Adversarial,
 }
 """Name → what makes the objective of one training."""
+
+PRIOR = ("variational", "adversarial")
+"""Those that teach the code to be a standard normal."""

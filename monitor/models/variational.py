@@ -55,6 +55,10 @@ class Variational(Network):
         """Return the window."""
         return self.base.decode(z, length)
 
+    def draw_codes(self, n: int, draw: torch.Generator) -> torch.Tensor:
+        """Return `n` codes of the prior."""
+        return self.base.draw_codes(n, draw)
+
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and log variance of the code, (B, code) each."""
         features = self.base.features(x)                                  # (B, CT + n_seen)

@@ -9,9 +9,9 @@ Imports nothing heavy: this is on the way of a read command.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from monitor.budget import Alarm, Burn, Status, burn
+from monitor.budget import DAY_US, Alarm, Burn, Status, burn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -25,11 +25,11 @@ N_STRIPES, LEAST_STRIPES, MOST_ROWS = 400, 40, 100_000
 """Moments at which one looks who was watched, fewer in a large fleet: one asset's time is known within 5 to 15 %, and a
 large fleet's as well."""
 
-RECENT_US = 28 * 24 * 3600 * 1_000_000
+RECENT_US = 28 * DAY_US
 """The fleet's budget is looked at over this time, whichever versions decided in it: a retraining every day must not
 wipe the slate clean every day."""
 
-WEEK_US = 7 * 24 * 3600 * 1_000_000
+WEEK_US = 7 * DAY_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +63,24 @@ class Standing:
 def standing(fetch: Fetch, fleet: str, version: str, threshold: Mapping[str, Any]) -> Standing | None:
     """Return how the promise of a version's threshold (its card's) stands; None = it has decided nothing yet."""
     step_us = round(threshold["step_s"] * 1e6)
+    budget = float(threshold["alarms_per_week"])
     extent = _extent(fetch, fleet, version, step_us)
     if extent is None:
         return None
-    oldest_us, from_us, to_us, newest_us, span_us, n_assets = extent
-    budget = float(threshold["alarms_per_week"])
+    mine = _Scope(fleet, version, extent.from_us, extent.to_us)
+    watched, alarms = _watched(fetch, mine, extent, step_us), _alarms(fetch, mine)
     before = (int(threshold["n_episodes"]), float(threshold["weeks"]))
-
-    def used(from_us: int, to_us: int, version: str | None) -> tuple[dict[str, float], dict[str, list[Alarm]]]:
-        scope = {"fleet": fleet, "version": version, "from_us": from_us, "to_us": to_us}
-        return _watched(fetch, scope, step_us, span_us, n_assets), _alarms(fetch, scope)
-
-    weeks, alarms = used(from_us, to_us, version)
-    every = [alarm for found in alarms.values() for alarm in found]
-    own = burn(every, from_us, to_us, sum(weeks.values()), budget, before=before)
-    since_us = max(oldest_us, newest_us - RECENT_US)
-    weeks, alarms = used(since_us, newest_us, None)
-    every = [alarm for found in alarms.values() for alarm in found]
-    recent = burn(every, since_us, newest_us, sum(weeks.values()), budget)
-    n_watched = max(1, len(weeks))
-    each = [
-        (name, burn(found, since_us, newest_us, weeks.get(name, 0.0), budget, one_of=n_watched))
-        for name, found in alarms.items()
-    ]
+    own = _burn(mine, watched, alarms, budget, before)
+    recent = _Scope(fleet, None, max(extent.oldest_us, extent.newest_us - RECENT_US), extent.newest_us)
+    watched, alarms = _watched(fetch, recent, extent, step_us), _alarms(fetch, recent)
+    each = []
+    for name, found in alarms.items():
+        from_us, weeks = watched.assets.get(name, (recent.from_us, 0.0))
+        one_of = max(1, len(watched.assets))
+        each.append((name, burn(found, from_us, recent.to_us, weeks, budget, one_of=one_of)))
     each.sort(key=lambda one: (-one[1].ratio, one[0]))
-    return Standing(fleet, version, from_us, to_us, own, recent, tuple(each))
+    whole = _burn(recent, watched, alarms, budget)
+    return Standing(fleet, version, extent.from_us, extent.to_us, own, whole, tuple(each))
 
 
 def of_champion(connection: Connection, fleet: str) -> Standing | None:
@@ -96,8 +89,8 @@ def of_champion(connection: Connection, fleet: str) -> Standing | None:
 
     fetch = door(connection)
     for row in fetch(_CHAMPION, {"fleet": fleet}):
-        threshold = json.loads(row["card"]).get("threshold")
-        return None if threshold is None else standing(fetch, fleet, row["version"], threshold)
+        threshold = json.loads(row["card"]).get("threshold", {})
+        return standing(fetch, fleet, row["version"], threshold) if "step_s" in threshold else None
     return None
 
 
@@ -134,13 +127,13 @@ _STRIPES = """
         UNION ALL
         SELECT at_us + CAST(:apart_us AS BIGINT) FROM stripe WHERE at_us + CAST(:apart_us AS BIGINT) < :beyond_us
     )
-    SELECT asset.name AS asset, COUNT(*) AS n
+    SELECT {key}, MIN(at_us) AS at_us, COUNT(*) AS n
     FROM stripe CROSS JOIN score JOIN asset ON asset.id = asset_id
     WHERE score.start_us >= at_us AND score.start_us < at_us + CAST(:step_us AS BIGINT)
         AND score.start_us < :beyond_us AND score.score IS NOT NULL AND asset.fleet = :fleet {only}
-    GROUP BY asset.name
+    GROUP BY {key}
 """
-_BY_VERSION = "AND version_id = (SELECT id FROM model_version WHERE version = :version)"
+_BY_VERSION = "version_id = (SELECT id FROM model_version WHERE version = :version)"
 _ALARMS = """
     SELECT asset.name AS asset, opened_us, closed_us FROM alert JOIN asset ON asset.id = asset_id
     WHERE fleet = :fleet AND (label IS NULL OR label <> 'fault') AND opened_us <= :to_us
@@ -149,45 +142,88 @@ _ALARMS = """
 """
 
 
-def _extent(fetch: Fetch, fleet: str, version: str, step_us: int) -> tuple[int, int, int, int, int, int] | None:
-    """Return where the kept scores begin, the version's event time in them, where they end, a window's length, and the
-    number of assets. Times are ends of windows.
-    """
+class _Extent(NamedTuple):
+    """Ends of windows."""
+
+    oldest_us: int
+    """Just before the oldest score that is kept."""
+    from_us: int
+    to_us: int
+    """The version decided in (from, to]."""
+    newest_us: int
+    span_us: int
+    """A window's length."""
+    n_assets: int
+
+
+class _Scope(NamedTuple):
+    fleet: str
+    version: str | None
+    """None: any."""
+    from_us: int
+    to_us: int
+
+
+class _Watched(NamedTuple):
+    assets: dict[str, tuple[int, float]]
+    """Name → since when, and how many weeks."""
+    by_day: list[float]
+    """Share of all the time that was watched on each day of the scope."""
+
+
+def _extent(fetch: Fetch, fleet: str, version: str, step_us: int) -> _Extent | None:
     decided = next(iter(fetch(_RANGE, {"fleet": fleet, "version": version})), None)
     newest = next(iter(fetch(_NEWEST, {"fleet": fleet})))
     oldest = next(iter(fetch(_OLDEST, {})))
     if decided is None or newest["newest_us"] is None:
         return None
-    oldest_us = oldest["oldest_us"] + newest["span_us"] - step_us
+    newest_us, span_us = newest["newest_us"], newest["span_us"]
+    oldest_us = oldest["oldest_us"] + span_us - step_us
     from_us = max(decided["from_us"], oldest_us)
-    to_us = newest["newest_us"] if decided["to_us"] is None else min(decided["to_us"], newest["newest_us"])
-    if to_us <= from_us:
-        return None
-    return oldest_us, from_us, to_us, newest["newest_us"], newest["span_us"], newest["n_assets"]
+    to_us = newest_us if decided["to_us"] is None else min(decided["to_us"], newest_us)
+    return None if to_us <= from_us else _Extent(oldest_us, from_us, to_us, newest_us, span_us, newest["n_assets"])
 
 
-def _watched(
-    fetch: Fetch, scope: Mapping[str, Any], step_us: int, span_us: int, n_assets: int
-) -> dict[str, float]:
-    """Return the weeks that each asset was watched."""
-    first_us, beyond_us = scope["from_us"] - span_us + 1, scope["to_us"] - span_us + 1   # of the windows' starts
+def _watched(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> _Watched:
+    first_us, beyond_us = (us - extent.span_us + 1 for us in (scope.from_us, scope.to_us))   # of the windows' starts
     n_steps = -(-(beyond_us - first_us) // step_us)
-    n_stripes = max(LEAST_STRIPES, min(N_STRIPES, MOST_ROWS // n_assets))
+    n_stripes = max(LEAST_STRIPES, min(N_STRIPES, MOST_ROWS // extent.n_assets))
     apart_us = step_us * max(1, n_steps // n_stripes)
-    values = {"fleet": scope["fleet"], "first_us": first_us, "beyond_us": beyond_us, "apart_us": apart_us}
-    by_version = {} if scope["version"] is None else {"version": scope["version"]}
-    sql = _STRIPES.format(only=_BY_VERSION if by_version else "")
-    rows = fetch(sql, values | {"step_us": step_us} | by_version)
-    # The last stripe may stand for less than the others.
-    most = (scope["to_us"] - scope["from_us"]) / WEEK_US
-    return {row["asset"]: min(most, row["n"] * apart_us / WEEK_US) for row in rows}
+    values = {"fleet": scope.fleet, "first_us": first_us, "beyond_us": beyond_us, "apart_us": apart_us}
+    values |= {"step_us": step_us} | _only(scope)
+    sql = _STRIPES.replace("{only}", "AND " + _BY_VERSION if scope.version else "")
+    assets = {}
+    for row in fetch(sql.format(key="asset.name"), values):
+        # The last stripe may stand for less than the others.
+        weeks = min((scope.to_us - scope.from_us) / WEEK_US, row["n"] * apart_us / WEEK_US)
+        assets[row["name"]] = (scope.from_us + row["at_us"] - first_us, weeks)
+    by_day = [0.0] * max(1, -(-(scope.to_us - scope.from_us) // DAY_US))
+    for row in fetch(sql.format(key="at_us"), values):
+        by_day[(row["at_us"] - first_us) // DAY_US] += row["n"]
+    total = sum(by_day)
+    return _Watched(assets, [n / total for n in by_day] if total else by_day)
 
 
-def _alarms(fetch: Fetch, scope: Mapping[str, Any]) -> dict[str, list[Alarm]]:
+def _alarms(fetch: Fetch, scope: _Scope) -> dict[str, list[Alarm]]:
     """Return each asset's alerts that were open in the scope's time and are not labelled faults."""
-    by_version = {} if scope["version"] is None else {"version": scope["version"]}
-    values = {name: scope[name] for name in ("fleet", "from_us", "to_us")}
+    values = {"fleet": scope.fleet, "from_us": scope.from_us, "to_us": scope.to_us} | _only(scope)
     found: dict[str, list[Alarm]] = {}
-    for row in fetch(_ALARMS.format(only="AND version = :version" if by_version else ""), values | by_version):
+    for row in fetch(_ALARMS.format(only="AND version = :version" if scope.version else ""), values):
         found.setdefault(row["asset"], []).append(Alarm(row["opened_us"], row["closed_us"]))
     return found
+
+
+def _only(scope: _Scope) -> dict[str, object]:
+    return {} if scope.version is None else {"version": scope.version}
+
+
+def _burn(
+    scope: _Scope,
+    watched: _Watched,
+    alarms: Mapping[str, list[Alarm]],
+    alarms_per_week: float,
+    before: tuple[int, float] = (0, 0.0),
+) -> Burn:
+    every = [alarm for found in alarms.values() for alarm in found]
+    weeks = sum(weeks for _, weeks in watched.assets.values())
+    return burn(every, scope.from_us, scope.to_us, weeks, alarms_per_week, by_day=watched.by_day, before=before)

@@ -45,7 +45,7 @@ def learn_layers(
             given = _through(outside, x[torch.randint(len(x), (BATCH,), generator=draw)])
             back = up(F.relu(down(given)))
             # A transposed convolution may give one cell more than was taken.
-            loss = (back[..., : given.shape[-1]].reshape(given.shape) - given).square().mean()
+            loss = (back[..., : given.shape[-1]] - given).square().mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

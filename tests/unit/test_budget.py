@@ -126,6 +126,14 @@ def test_many_assets_share_one_budget() -> None:
     assert burn(alarms * 3, 0, WEEK_US, 2.0, 1.0).status is Status.VIOLATED
 
 
+def test_alarms_on_days_when_all_were_watched_are_measured_by_those_days() -> None:
+    """A fleet that was connected three days ago had no chance to alarm before."""
+    alarms = [Alarm(25 * DAY_US + k, 25 * DAY_US + k + 1) for k in range(1, 40)]
+    assert burn(alarms, 0, 28 * DAY_US, 42.0, 1.0).status is Status.VIOLATED
+    late = [0.0] * 25 + [1 / 3] * 3
+    assert burn(alarms, 0, 28 * DAY_US, 42.0, 1.0, by_day=late).status is not Status.VIOLATED
+
+
 def test_nothing_watched_is_provisional() -> None:
     used = burn([], 0, 0, 0.0, 1.0)
     assert (used.status, used.ratio, used.per_week) == (Status.PROVISIONAL, 0.0, 0.0)

@@ -107,7 +107,7 @@ def test_without_a_checkpoint_folder_what_the_database_knows_is_shown(runner: Cl
 @pytest.mark.usefixtures("carded")
 def test_an_older_card_is_shown_as_far_as_it_goes(runner: CliRunner, carded: Path) -> None:
     training = {name: value for name, value in CARD["training"].items() if name not in ("diagnosis", "troubles")}
-    old = {name: value for name, value in CARD.items() if name != "threshold"} | {"training": training}
+    old = CARD | {"threshold": {"raw": 1.4, "provisional": True}, "training": training}
     (carded / "card.json").write_text(json.dumps(old))
     said = show(runner, "models show")
     assert "6,900 windows" in said

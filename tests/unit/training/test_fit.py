@@ -200,3 +200,16 @@ def test_more_windows_than_fit_in_memory_are_thinned_evenly(monkeypatch: pytest.
     assert detector.card.training["n_train"] == 200
     assert detector.card.training["left_out"]["thinned"] > 900
     assert fit_module._thin(np.arange(10), 4).tolist() == [0, 3, 6, 9]
+
+
+def test_of_too_much_held_out_time_the_latest_is_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_module, "MAX_HELD_OUT", 100)
+    train = windows(readings(1500), readings(200, 1))
+    split = fit_module._split(train, np.arange(len(train)), LENGTH * 60.0)
+    rows = fit_module._latest(split.held_out, train, 100)
+    assert len(rows) <= 100
+    for asset in (0, 1):
+        mine = train.end_us[rows[train.asset[rows] == asset]]
+        assert mine.max() == train.end_us[train.asset == asset].max()
+        assert set(np.diff(mine)) == {MINUTE_US}
+    assert trained(train).card.training["n_held_out"] <= 100

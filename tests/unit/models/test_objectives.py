@@ -1,0 +1,147 @@
+"""What each objective asks for, and that what is missing asks for nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from monitor.models.build import build
+from monitor.models.objectives import (
+    OBJECTIVES,
+    Adversarial,
+    damaged,
+    denoising,
+    divergence,
+    plain,
+    sparse,
+    variational,
+)
+from monitor.models.variational import Variational
+
+
+def chance(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(64, 3, 16, generator=chance(1))
+
+
+def ask(name: str, x: torch.Tensor, present: torch.Tensor | None) -> float:
+    torch.manual_seed(0)
+    network = build("dense", 3, 16, draws=4 if name == "variational" else 0)
+    return float(OBJECTIVES[name](network)(network, x, present, chance()).detach())
+
+
+@pytest.mark.parametrize("name", ["plain", "denoising"])
+def test_a_missing_cell_asks_for_nothing(name: str, x: torch.Tensor) -> None:
+    """Elsewhere too: but there what a missing cell was filled with is seen, as any other input."""
+    present = torch.ones_like(x, dtype=torch.bool)
+    present[:, 1, 4:9] = False
+    if name == "plain":
+        wild = torch.where(present, x, 1e4)
+        network = build("dense", 3, 16)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+        assert plain(network, wild, present, chance()) < 2
+    else:
+        assert ask(name, torch.where(present, x, 1e4), present) == ask(name, torch.where(present, x, -1e4), present)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_has_a_gradient_for_every_weight(name: str, x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    network = build("conv", 3, 16, draws=4 if name == "variational" else 0)
+    OBJECTIVES[name](network)(network, x, None, chance()).backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_sparse_prefers_few_large_numbers(x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    network = build("dense", 3, 16, code=3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.get_parameter("to_code.bias").copy_(torch.tensor([3.0, 0.0, 0.0]))
+        few = float(sparse(network, x, None, chance()))
+        network.get_parameter("to_code.bias").copy_(torch.tensor([1.0, 1.0, 1.0]))
+        many = float(sparse(network, x, None, chance()))
+    assert few < many
+
+
+def test_damage_is_noise_everywhere_and_holes_in_some() -> None:
+    x = torch.zeros(2000, 4, 40) + 5.0
+    out = damaged(x, None, chance())
+    gone = (out == 0).all(-1)                                              # as the scaler leaves a missing sensor
+    held = (out.diff() == 0).any(-1) & ~gone                               # as it fills a gap
+    assert 0.05 < gone.float().mean() < 0.2
+    assert 0.05 < held.float().mean() < 0.25
+    assert not gone.all(1).any(), "one sensor is always left"
+    kept = out[~gone & ~held]
+    assert abs(float(kept.std()) - 0.2) < 0.02
+    assert torch.equal(out, damaged(x, None, chance()))
+
+
+def test_one_sensor_alone_is_never_dropped() -> None:
+    assert not (damaged(torch.zeros(500, 1, 40) + 5.0, None, chance()) == 0).all(-1).any()
+
+
+def test_damage_never_shows_what_was_missing() -> None:
+    x, present = torch.zeros(50, 2, 20), torch.ones(50, 2, 20, dtype=torch.bool)
+    x[:, 0, 5:9], present[:, 0, 5:9] = 1e6, False
+    assert damaged(x, present, chance()).max() < 100
+
+
+def test_denoising_is_asked_for_the_clean_window(x: torch.Tensor) -> None:
+    class Clean(torch.nn.Module):
+        n_blind = 0
+
+        def squared_error(self, seen: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            assert not torch.equal(seen, x)
+            return (x - target).square()
+
+    assert float(denoising(Clean(), x, None, chance())) == 0.0   # type: ignore[arg-type]  # the part it uses
+
+
+def test_the_divergence_is_none_for_the_prior_and_grows_away_from_it() -> None:
+    zero = torch.zeros(1, 1)
+    assert float(divergence(zero, zero)) == 0.0
+    assert float(divergence(zero + 2, zero)) == pytest.approx(2.0)
+    assert float(divergence(zero, zero - 4)) == pytest.approx(0.5 * (torch.e**-4 + 3), rel=1e-5)
+
+
+def test_variational_without_a_distribution_is_a_mistake_of_ours(x: torch.Tensor) -> None:
+    with pytest.raises(TypeError, match="build it with draws"):
+        variational(build("conv", 3, 16), x, None, chance())
+    with pytest.raises(TypeError, match="no code that learns"):
+        Adversarial(build("forecast", 3, 16))
+
+
+def test_variational_errors_are_averaged_over_fixed_draws(x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    network = build("conv", 3, 16, draws=6)
+    assert isinstance(network, Variational)
+    assert torch.equal(network.draws[:3], -network.draws[3:])
+    first = network.squared_error(x, x)
+    assert torch.equal(first, network.squared_error(x, x))
+    torch.testing.assert_close(network.squared_error(x[5:6], x[5:6]), first[5:6])
+    with torch.no_grad():
+        network.to_log_variance.bias.fill_(-100.0)   # held at the least: nearly a point
+    torch.testing.assert_close(network.squared_error(x, x), (network(x) - x).square(), rtol=0.05, atol=0.02)
+
+
+def test_a_judge_that_meets_the_prior_can_only_guess() -> None:
+    torch.manual_seed(0)
+    network = build("dense", 2, 8, code=2)
+    adversary = Adversarial(network)
+    network.encode = lambda x: x[:, 0, :2]   # type: ignore[method-assign]  # a code that is normal already
+    for seed in range(300):
+        draw = chance(seed)
+        adversary(network, torch.randn(128, 2, 8, generator=chance(1000 + seed)), None, draw)
+    assert adversary.facts()["judge_right"] == pytest.approx(0.5, abs=0.08)
+    network.encode = lambda x: x[:, 0, :2] + 5   # type: ignore[method-assign]  # and one far from it
+    for seed in range(300):
+        adversary(network, torch.randn(128, 2, 8, generator=chance(1000 + seed)), None, chance(seed))
+    assert adversary.facts()["judge_right"] > 0.9
