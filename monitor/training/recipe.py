@@ -43,9 +43,6 @@ WEIGHT_DECAY = 1e-2
 WARM_UP = 50
 """Steps of rising learning rate; then a cosine down to a twentieth."""
 CLIP_NORM = 1.0
-STEP_COST = {"lstm": 2.5}
-"""Architecture → how many steps of `max_steps` one step counts for: it walks cell by cell, and starts, as all do,
-from the principal components. So every architecture learns a usual fleet in about a minute on one core."""
 EXPLOSION = 100.0
 """A training loss so many times the first one is a divergence."""
 N_CHECK = 2048
@@ -165,16 +162,15 @@ def _one_try(
     learnt = Learnt(network, seed, trimmed=np.zeros(len(train), dtype=bool))
     if spec.stacked:
         learnt.layers = learn_layers(network, train.x, draw, deadline, now)
-    n_steps = max(1, round(spec.max_steps / STEP_COST.get(spec.architecture, 1.0)))
     optimiser = torch.optim.AdamW(_groups(network), lr=LEARNING_RATE, fused=device.type != "mps")
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, n_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, spec.max_steps))
     check = held_out.take(evenly(len(held_out), N_CHECK))
 
     best_error, best_state, first_loss = math.inf, copy.deepcopy(network.state_dict()), math.nan
     norms: list[torch.Tensor] = []
     pool = torch.arange(len(train))
     order, at = pool[torch.randperm(len(pool), generator=draw)], 0
-    for step in range(1, n_steps + 1):
+    for step in range(1, spec.max_steps + 1):
         if at >= len(order):
             order, at = pool[torch.randperm(len(pool), generator=draw)], 0
         batch = train.take(order[at : at + BATCH])
@@ -188,7 +184,7 @@ def _one_try(
         learnt.n_steps = step
 
         out_of_time = step % 10 == 0 and now() > deadline
-        if step == 1 or step % CHECK_EVERY == 0 or step == n_steps or out_of_time:
+        if step == 1 or step % CHECK_EVERY == 0 or step == spec.max_steps or out_of_time:
             value = float(loss.detach())
             first_loss = value if step == 1 else first_loss
             if not math.isfinite(value) or value > EXPLOSION * max(first_loss, 1e-3):
@@ -198,9 +194,9 @@ def _one_try(
                 raise _Diverged(f"held-out error {error:.3g} at step {step}")
             learnt.curve.append(Point(step, value, error))
             # The first is what learning started from; as a "best" it would hide that nothing was learnt after it.
-            if error < best_error and (step > 1 or n_steps == 1 or out_of_time):
+            if error < best_error and (step > 1 or spec.max_steps == 1 or out_of_time):
                 best_error, best_state, learnt.best_step = error, copy.deepcopy(network.state_dict()), step
-            on_progress(step / n_steps, f"step {step}, held-out error {error:.4f}")
+            on_progress(step / spec.max_steps, f"step {step}, held-out error {error:.4f}")
             if out_of_time:
                 learnt.stopped = "time budget"
                 break
