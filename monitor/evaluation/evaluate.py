@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from monitor.evaluation.series import Series
 
-MEANS = ("vus_pr", "auc_pr", "auc_roc", "range_f1", "range_precision", "range_recall", "delay_s", "fit_s", "score_s")
+MEANS = ("vus_pr", "auc_pr", "auc_roc", "range_f1", "range_precision", "range_recall", "alarmed_share", "delay_s",
+         "fit_s", "score_s")  # fmt: skip
 """Figures of a series whose mean says something; alarms are pooled within a set, since most recordings are short."""
 
 

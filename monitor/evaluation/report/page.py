@@ -27,11 +27,12 @@ _COLUMNS = (
     ("range_f1", "Range F1", True),
     ("event_recall", "Events found", True),
     ("false_alarms_per_week", "False alarms per week", False),
+    ("alarmed_share", "Normal time alarmed", False),
     ("delay_s", "Delay", False),
     ("fit_s", "Learning", False),
 )
 """Field, heading, and whether more is better."""
-_ALARMS = ("event_recall", "false_alarms_per_week", "delay_s")
+_ALARMS = ("event_recall", "false_alarms_per_week", "alarmed_share", "delay_s")
 """What a policy changes."""
 
 
@@ -121,7 +122,7 @@ def _cell(name: str, value: float | None) -> str:
         return "–"
     if name in ("delay_s", "fit_s"):
         return span(value) if value >= 10 else f"{value:.1f} s"
-    if name == "event_recall":
+    if name in ("event_recall", "alarmed_share"):
         return f"{100 * value:.0f} %"
     return f"{value:,.1f}" if name == "false_alarms_per_week" else f"{value:.3f}"
 
