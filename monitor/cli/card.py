@@ -253,7 +253,7 @@ def meaning(standing: Standing, threshold: Mapping[str, Any]) -> str:
         who = f" on {', '.join(standing.culprits[:MOST_ASSETS])}" if standing.culprits else ""
         return (
             f"Alarms{who} come faster than {budget} allows, and not by chance. Where they were faults, label them; "
-            "where the machines have changed for good, retrain; else allow more alarms."
+            "where machines have changed for good, retrain; an asset unlike the others belongs in a fleet of its own."
         )
     weeks = f"{_rate(threshold['weeks'])} held-out and {_rate(standing.own.weeks)} watched asset-weeks"
     if standing.status is Status.CERTIFIED:

@@ -223,7 +223,8 @@ def _show(
     say(
         Ink(
             "Means of set means. Found and false: alerts at the calibrated threshold that met, or did not meet, a "
-            f"labelled event; delay until the alert fired.{from_before}{where}",
+            "labelled event; alarmed: the normal time during which an alert was open; delay until an event's first "
+            f"alert fired.{from_before}{where}",
             "dim",
         )
     )
@@ -231,11 +232,11 @@ def _show(
 
 _RANKING = ("vus_pr", "auc_pr", "auc_roc", "range_f1")
 _HEADINGS = ("VUS-PR:right", "AUC-PR:right", "AUC-ROC:right", "range F1:right", "found:right", "false:right",
-             "false/week:right", "delay:right", "fit:right")  # fmt: skip
+             "false/week:right", "alarmed:right", "delay:right", "fit:right")  # fmt: skip
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table("set", "series", "method", *_HEADINGS)
+    table = Table("set", "series:rest", "method", *_HEADINGS)
     last = None
     for row in rows:
         name = (row["set"], row["name"])
@@ -254,12 +255,12 @@ def _means(mean: dict[str, dict[str, Any]]) -> Table:
 
 
 def _alarms(tried: dict[str, dict[str, Any]], mean: dict[str, dict[str, Any]]) -> Table:
-    table = Table("mean", "found:right", "false:right", "false/week:right", "delay:right", "by default:right")
+    table = Table("mean", *_HEADINGS[len(_RANKING) : -1], "by default:right")
     for method, each in tried.items():
-        found, false, weekly, delay = _cells(each)[len(_RANKING) : -1]
+        alarms = _cells(each)[len(_RANKING) : -1]
         base = mean[method]
         before = f"{base['events_found'] or 0} found, {base['false_alarms'] or 0} false"
-        table.add(method, found, false, weekly, delay, Ink(before, "dim"))
+        table.add(method, *alarms, Ink(before, "dim"))
     return table
 
 
@@ -273,6 +274,7 @@ def _cells(row: dict[str, Any]) -> list[str | Ink]:
         found,
         "–" if row["false_alarms"] is None else str(row["false_alarms"]),
         output.number(row["false_alarms_per_week"], 2),
+        "–" if row["alarmed_share"] is None else output.percent(row["alarmed_share"]),
         delay,
         "–" if row["fit_s"] is None else f"{row['fit_s']:.1f} s",
     ]

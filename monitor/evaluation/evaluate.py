@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import statistics
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
@@ -30,11 +31,13 @@ from monitor.stream.files.recording import stem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from multiprocessing.process import BaseProcess
     from pathlib import Path
 
     from monitor.evaluation.series import Series
 
-MEANS = ("vus_pr", "auc_pr", "auc_roc", "range_f1", "range_precision", "range_recall", "delay_s", "fit_s", "score_s")
+MEANS = ("vus_pr", "auc_pr", "auc_roc", "range_f1", "range_precision", "range_recall", "alarmed_share", "delay_s",
+         "fit_s", "score_s")  # fmt: skip
 """Figures of a series whose mean says something; alarms are pooled within a set, since most recordings are short."""
 
 
@@ -148,9 +151,17 @@ def _in_order(results: dict[int, list[Finished]]) -> list[Finished]:
 
 
 def _begin() -> None:
-    """Prepare a process: whoever interrupts the parent ends it without a word."""
+    """Prepare a process: whoever interrupts the parent ends it without a word, and it does not outlive the parent."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
     logs.configure("error")
+
+
+def _follow(parent: BaseProcess | None) -> None:
+    """End with the parent. A killed one can send no word: its workers hold both ends of the queue they wait at."""
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(

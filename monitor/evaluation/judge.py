@@ -58,6 +58,8 @@ class Alarms:
     weeks: float
     """Scored time outside events."""
     false_alarms_per_week: float | None
+    alarmed_share: float | None
+    """Of the scored normal time, while an alert was open: one that never closes finds every event."""
     delay_s: float | None
     """Median over the events found: from an event's first moment until its first alert fired."""
 
@@ -112,7 +114,12 @@ def alarms(series: Series, score: Float32, policy: AlertPolicy) -> tuple[Alarms,
     ]
     compared = compare(events, spans)
     normal: Bool = ~np.isnan(score) if label is None else ~np.isnan(score) & (label == 0)
-    weeks = int(normal.sum()) * series.data.interval_s / WEEK_S
+    n_normal = int(normal.sum())
+    weeks = n_normal * series.data.interval_s / WEEK_S
+    course = _course(spans, events or [], step_us, len(score))
+    alarmed = np.zeros(len(score), dtype=bool)
+    for mark in course.alerts:
+        alarmed[mark.first : mark.beyond] = True
     is_known = compared.outside is not None and weeks > 0
     found = Alarms(
         alerts=compared.alerts,
@@ -121,9 +128,10 @@ def alarms(series: Series, score: Float32, policy: AlertPolicy) -> tuple[Alarms,
         false_alarms=compared.outside,
         weeks=weeks,
         false_alarms_per_week=(compared.outside or 0) / weeks if is_known else None,
+        alarmed_share=float((alarmed & normal).sum() / n_normal) if n_normal else None,
         delay_s=compared.delay_s,
     )
-    return found, _course(spans, events or [], step_us, len(score))
+    return found, course
 
 
 def alert_spans(asset: str, score: Float32, step_us: int, policy: AlertPolicy) -> list[AlertSpan]:

@@ -305,12 +305,17 @@ def _reason(
     state: Status, n_episodes: int, weeks: float, n_assets: int, bound: float, budget: float, missing: float
 ) -> str:
     seen = (
-        f"{n_episodes or 'no'} alert{'s' * (n_episodes != 1)} in {weeks:.2g} held-out weeks"
-        f" of {n_assets} asset{'s' * (n_assets != 1)}: at most {bound:.2g} per asset and week (95 %)"
+        f"{n_episodes or 'no'} alert{'s' * (n_episodes != 1)} in {_figure(weeks)} held-out weeks"
+        f" of {n_assets} asset{'s' * (n_assets != 1)}: at most {_figure(bound)} per asset and week (95 %)"
     )
     if state is Status.CERTIFIED:
-        return f"{seen}; the budget is {budget:.2g}"
-    return f"{seen}; {missing:.2g} more clean asset-weeks would certify the budget of {budget:.2g}"
+        return f"{seen}; the budget is {_figure(budget)}"
+    return f"{seen}; {_figure(missing)} more clean asset-weeks would certify the budget of {_figure(budget)}"
+
+
+def _figure(value: float) -> str:
+    """Two digits: no bound here is known better."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _rounded(value: float) -> float:

@@ -23,7 +23,10 @@ N_CONTEXT = 8
 
 
 class Forecast(Network):
-    """Four dilated convolutions that see thirty-one cells back, and a linear path over the last eight."""
+    """Four dilated convolutions that see thirty-one cells back, and a linear path over the last eight.
+
+    Costs as much as `lstm`.
+    """
 
     def __init__(self, n_sensors: int, length: int, *, width: int = 32) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from monitor.models.network import Autoencoder, code_size
 
 
 class Lstm(Autoencoder):
-    """Reader, code, writer. Costs about six times `conv`."""
+    """Reader, code, writer. Costs about three times `conv`."""
 
     def __init__(self, n_sensors: int, length: int, *, hidden: int = 48, code: int | None = None) -> None:
         code = code or code_size(n_sensors, length)

@@ -75,15 +75,15 @@ def blend(
 
     Squares of standard deviations add up, as in a chi-squared test of independent witnesses: one that is very sure
     is enough, several that are fairly sure are enough too. All weigh alike: weights by what each detects of injected
-    faults were tried and find no more.
+    faults were tried and find no more. What comes out is a size again: how much larger than usual errors are, so that
+    errors ten times as large in every voice are a score about ten times as large; 0 = no larger.
     """
     total = torch.zeros(len(x), device=x.device)
     share = torch.zeros(x.shape[:2], device=x.device)
-    n = 0
     for member in members:
         evidence, part = member.evidence(x, present)                      # (B, S), (B, S, C)
         total = total + evidence.sum(1)                                   # (B,)
         share = share + (evidence[..., None] * part).sum(1)               # (B, C)
-        n += evidence.shape[1]
+    per_spread = sum(member.residual.spread.pow(-2).sum() for member in members)
     known = total.clamp(min=torch.finfo(total.dtype).tiny).nan_to_num(1.0)
-    return (total / n).sqrt(), share.nan_to_num(0.0) / known[:, None]
+    return (total / per_spread).sqrt().expm1(), share.nan_to_num(0.0) / known[:, None]

@@ -115,7 +115,7 @@ class Autoencoder(Network):
         """Take the codes of the windows `x` for healthy ones."""
         z = self.encode(x)                                               # (N, code)
         self.code_mean.copy_(z.mean(0))
-        z = z - self.code_mean
+        z = (z - self.code_mean).double().cpu()                          # not every device can take it apart
         sizes, axes = torch.linalg.eigh(z.T @ z / len(z))                # (code,), (code, code)
         self.code_root.copy_(axes * sizes.clamp(min=0).sqrt())
 

@@ -31,7 +31,7 @@ def autoencoder_in(network: Network) -> Autoencoder:
 
 
 class Variational(Network):
-    """The network and a second head, for how sure its code is."""
+    """The network and a second head, for how sure its code is. Scoring decodes once for each draw."""
 
     draws: torch.Tensor
 

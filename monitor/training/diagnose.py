@@ -201,8 +201,8 @@ def _copying(network: Network, held_out: Tensors) -> Diagnosis:
         facts["swapped_sensors"] = round(ratio(swapped), 3)
         if facts["swapped_sensors"] < TOO_ALIKE:
             troubles.append(
-                "windows whose sensors come from different moments are rebuilt as well as healthy ones: sensors that "
-                "no longer fit together will not be noticed"
+                "windows whose sensors come from different moments are rebuilt as well as healthy ones: to this "
+                "network the sensors do not belong together, and it will not notice when they no longer do"
             )
     return Diagnosis(facts, troubles)
 

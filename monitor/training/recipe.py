@@ -43,9 +43,6 @@ WEIGHT_DECAY = 1e-2
 WARM_UP = 50
 """Steps of rising learning rate; then a cosine down to a twentieth."""
 CLIP_NORM = 1.0
-STEP_COST = {"lstm": 2.5}
-"""Architecture → how many steps of `max_steps` one step counts for: it walks cell by cell, and starts, as all do,
-from the principal components. So every architecture learns a usual fleet in about a minute on one core."""
 MOST_EPOCHS = 100
 """Times that each window is learnt from at most: in a short history more is learning by heart."""
 EXPLOSION = 100.0
@@ -167,8 +164,7 @@ def _one_try(
     learnt = Learnt(network, seed, trimmed=np.zeros(len(train), dtype=bool))
     if spec.stacked:
         learnt.layers = learn_layers(network, train.x, draw, deadline, now)
-    n_steps = max(1, round(spec.max_steps / STEP_COST.get(spec.architecture, 1.0)))
-    n_steps = min(n_steps, MOST_EPOCHS * -(-len(train) // BATCH))
+    n_steps = min(spec.max_steps, MOST_EPOCHS * -(-len(train) // BATCH))
     optimiser = torch.optim.AdamW(_groups(network), lr=LEARNING_RATE, fused=device.type != "mps")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, n_steps))
     check = held_out.take(evenly(len(held_out), N_CHECK))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from tests.needs import need
@@ -16,9 +17,12 @@ RECORDINGS = ("skab/valve1_10", "nab/TravelTime_451")
 TIMES = {"fit_s": None, "score_s": None}
 
 
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-c", "from monitor.cli import main; main()", "evaluate", *map(str, words), "--json"]
+
+
 def run(*words: object) -> dict[str, Any]:
-    command = [sys.executable, "-c", "from monitor.cli import main; main()", "evaluate", *map(str, words), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -53,3 +57,16 @@ def test_two_recordings_in_two_processes_and_again_in_one(data_dir: Path, tmp_pa
     alone = run(files[0], "--methods", "pca", "--processes", 1)
     scored = [row | TIMES for row in found["series"] if row["set"] == "skab" and row["method"] != "random"]
     assert [row | TIMES for row in alone["series"]] == scored, "and so does another process that scores anew"
+
+
+def test_a_killed_evaluation_leaves_no_process_behind(data_dir: Path) -> None:
+    file = data_dir / "skab" / "valve1_10.csv.gz"
+    need(file.is_file(), f"the recording {file.name}")
+    words = command(file, "--methods", "lstm,conv,dense", "--processes", 2)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "in 2 processes" in process.stderr.readline()
+        time.sleep(4)  # they load their libraries, or learn already
+        process.kill()
+        # The pipes are at their end when the last process that inherited them is.
+        process.communicate(timeout=20)

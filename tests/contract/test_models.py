@@ -264,6 +264,7 @@ def test_every_family_trains_scores_and_survives_saving(architecture: str, tmp_p
     for spec in specs:
         detector = trained_on(healthy, spec)
         assert detector.card.objective == spec.objective
+        assert all(isinstance(trouble, str) for trouble in detector.card.training["troubles"])
         scored = detector.score(fresh)
         assert np.isfinite(scored.score).all(), spec
         np.testing.assert_allclose(scored.share.sum(1), 1.0, atol=1e-5)

@@ -10,6 +10,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from monitor.evaluation.evaluate import by_policy
 from monitor.evaluation.judge import WEEK_S
 from monitor.evaluation.report.strips import section, span
 
@@ -26,10 +27,13 @@ _COLUMNS = (
     ("range_f1", "Range F1", True),
     ("event_recall", "Events found", True),
     ("false_alarms_per_week", "False alarms per week", False),
+    ("alarmed_share", "Normal time alarmed", False),
     ("delay_s", "Delay", False),
     ("fit_s", "Learning", False),
 )
 """Field, heading, and whether more is better."""
+_ALARMS = ("event_recall", "false_alarms_per_week", "alarmed_share", "delay_s")
+"""What a policy changes."""
 
 
 def page(wanted: Plan, finished: Sequence[Finished], means: dict[str, dict[str, Any]], made_at: datetime) -> str:
@@ -47,7 +51,7 @@ def page(wanted: Plan, finished: Sequence[Finished], means: dict[str, dict[str, 
         f"<title>Evaluation: {len(series)} series</title><style>{style}</style></head><body>"
         f"{_defs()}<nav>{_navigation(series, anchors, main)}</nav><main>"
         f'<header id="top"><h1>Evaluation</h1><p>{escape(_asked(wanted, series, made_at))}</p>{_cards(means, main)}'
-        f"</header><section>{_means(means)}{_legend()}</section>"
+        f"</header><section>{_means(means, _COLUMNS)}{_legend()}</section>{_others(wanted, finished)}"
         f'<section id="overview"><h2>VUS-PR by series</h2>{_overview(series, anchors, list(means))}</section>'
         + "".join(section(anchors[name], ones) for name, ones in series.items())
         + "</main></body></html>\n"
@@ -84,12 +88,22 @@ def _cards(means: dict[str, dict[str, Any]], main: str) -> str:
     ) + "</div>"  # fmt: skip
 
 
-def _means(means: dict[str, dict[str, Any]]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for _, title, _ in _COLUMNS)
+def _others(wanted: Plan, finished: Sequence[Finished]) -> str:
+    """Return what other policies would have made of the same scores."""
+    columns = [column for column in _COLUMNS if column[0] in _ALARMS]
+    return "".join(
+        f"<section><h2><small>by the same scores</small> {escape(tried['policy'])}</h2>"
+        f"{_means(tried['mean'], columns)}</section>"
+        for tried in by_policy(wanted, finished)
+    )
+
+
+def _means(means: dict[str, dict[str, Any]], columns: Sequence[tuple[str, str, bool]]) -> str:
+    head = "".join(f"<th>{escape(title)}</th>" for _, title, _ in columns)
     rows = []
     for method, mean in means.items():
         cells = []
-        for name, _, is_better in _COLUMNS:
+        for name, _, is_better in columns:
             value = mean[name]
             known = [one[name] for one in means.values() if one[name] is not None]
             best = ' class="best"' if value is not None and is_better and value == max(known) else ""
@@ -108,7 +122,7 @@ def _cell(name: str, value: float | None) -> str:
         return "–"
     if name in ("delay_s", "fit_s"):
         return span(value) if value >= 10 else f"{value:.1f} s"
-    if name == "event_recall":
+    if name in ("event_recall", "alarmed_share"):
         return f"{100 * value:.0f} %"
     return f"{value:,.1f}" if name == "false_alarms_per_week" else f"{value:.3f}"
 

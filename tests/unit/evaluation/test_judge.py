@@ -37,6 +37,7 @@ def test_a_false_alarm_is_one_that_meets_no_event_per_week_of_scored_normal_time
     assert (found.alerts, found.false_alarms, found.events_found, found.delay_s) == (1, 1, 0, None)
     n_normal = made.N - made.TRAIN - 110 - 10
     assert found.weeks == pytest.approx(n_normal / WEEK_ROWS)
+    assert found.alarmed_share == pytest.approx(26 / n_normal)  # six normal rows close it
     assert found.false_alarms_per_week == pytest.approx(WEEK_ROWS / n_normal)
     assert [alert.is_met for alert in course.alerts] == [False]
 

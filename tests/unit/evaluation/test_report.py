@@ -9,6 +9,7 @@ import pytest
 
 from monitor.evaluation.evaluate import evaluate, means, plan
 from monitor.evaluation.methods import Settings
+from monitor.evaluation.policy import PolicyChange
 from monitor.evaluation.report.page import page
 from monitor.evaluation.report.picture import COLUMNS, LINE, TOP, height_of, picture
 from monitor.evaluation.report.strips import span
@@ -46,7 +47,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     pump = made.write(folder / "a <b> & c" / "pump.csv")
     quiet = made.write(folder / "quiet" / "fan.csv", labelled=False)
     broken = made.write(folder / "quiet" / "broken.csv", labelled=False, train_rows=50)
-    wanted = plan([pump, quiet, broken], ["random"], Settings(window=16), with_pictures=True)
+    policies = (PolicyChange.parse("confirm=9 of 9"),)
+    wanted = plan([pump, quiet, broken], ["random"], Settings(window=16), with_pictures=True, policies=policies)
     finished = evaluate(wanted, processes=1, on_progress=lambda _share, _text: None)
     return page(wanted, finished, means([one.row() for one in finished]), datetime(2026, 1, 2, tzinfo=UTC))
 
@@ -77,6 +79,10 @@ def test_events_alerts_and_misses_are_marked_and_explain_themselves(text: str) -
     assert str(events[0]["style"]).startswith(f"left:{100 * made.EVENTS[0][0] / made.N:.4g}%")
     assert any("Alert that met an event at" in str(one.get("title")) for one in elements.classed("found"))
     assert any("Missed event at" in str(one.get("title")) for one in elements.classed("missed"))
+
+
+def test_other_policies_have_a_table_of_their_own(text: str) -> None:
+    assert text.count("confirm=9 of 9") == 1
 
 
 def test_what_failed_and_what_has_no_labels_says_so(text: str) -> None:

@@ -43,7 +43,7 @@ def pca() -> Detector:
 def test_codes_of_like_windows_are_alike(pca: Detector) -> None:
     fresh = windows(600, seed=1)                                           # more than one chunk
     codes = encode(pca, fresh)
-    assert codes.shape == (len(fresh), pca.card.hyper["n_components"])
+    assert codes.shape == (len(fresh), pca.network.hyper["n_components"])
     one_period, half = 19, 9                                               # 6π readings
     apart = np.linalg.norm(codes[:-one_period] - codes[one_period:], axis=1).mean()
     opposite = np.linalg.norm(codes[:-half] - codes[half:], axis=1).mean()
@@ -81,7 +81,7 @@ def test_samples_look_healthy_and_come_from_the_seed_alone(spec: ModelSpec) -> N
 
 def test_nothing_in_nothing_out(pca: Detector) -> None:
     none = np.empty((0, LENGTH, 3), np.float32)
-    assert encode(pca, none).shape == (0, pca.card.hyper["n_components"])
+    assert encode(pca, none).shape == (0, pca.network.hyper["n_components"])
     assert reconstruct(pca, none).shape == none.shape
     assert sample(pca, 0, seed=0).shape == none.shape
 

@@ -1,11 +1,13 @@
-"""One score from many errors: healthy is about 1, missing says nothing, new counts more than old."""
+"""One figure from many errors: healthy is about the middle, missing says nothing, spikes and drifts have a scale each."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 
-from monitor.models.residual import Residual, rebuild
+from monitor.models.residual import Residual, rebuild, recency
 
 
 @pytest.fixture
@@ -15,71 +17,92 @@ def healthy() -> torch.Tensor:
     return torch.randn(400, 3, 16).square() * torch.tensor([1.0, 100.0, 1.0])[None, :, None]
 
 
-def raw(residual: Residual, squared: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-    return residual.combine(residual.per_sensor(squared, present), present)[0]
+def fitted(healthy: torch.Tensor) -> Residual:
+    return Residual.fit(healthy, None, 0.125)
+
+
+def error(residual: Residual, squared: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+    return residual.combine(residual.per_sensor(squared, present), present)[0]   # (B, S)
 
 
 def test_a_sensor_hard_to_rebuild_does_not_shout(healthy: torch.Tensor) -> None:
-    residual = Residual.fit(healthy, None)
-    _, share = residual.combine(residual.per_sensor(healthy, None), None)
+    residual = fitted(healthy)
+    _, share = residual.standard(healthy, None)
     # By squared error alone the second sensor would have 98 %.
-    assert share.mean(0)[1] < 0.7
+    assert share.mean((0, 1))[1] < 0.7
+
+
+def test_healthy_errors_are_about_the_middle_at_both_time_scales_and_few_are_far_above(healthy: torch.Tensor) -> None:
+    standard, _ = fitted(healthy).standard(healthy, None)
+    assert standard.shape == (400, 2)
+    assert standard.median(0).values.abs().max() < 0.05
+    assert ((standard > 1.645).float().mean(0) - 0.05).abs().max() < 0.02
 
 
 def test_a_perfect_sensor_does_not_divide_by_zero(healthy: torch.Tensor) -> None:
     healthy[:, 0] = 0.0
-    residual = Residual.fit(healthy, None)
-    assert torch.isfinite(residual.weight).all()
-    assert torch.isfinite(raw(residual, torch.ones(1, 3, 16))).all()
+    assert torch.isfinite(fitted(healthy).standard(torch.ones(1, 3, 16), None)[0]).all()
 
 
-def test_a_score_is_a_size_ten_times_the_error_ten_times_the_score(healthy: torch.Tensor) -> None:
-    residual = Residual.fit(healthy, None)
-    torch.testing.assert_close(raw(residual, 100 * healthy), 10 * raw(residual, healthy))
+def test_healthy_errors_all_alike_still_have_a_spread() -> None:
+    alike = Residual.fit(torch.ones(50, 3, 16), None, 0.125)
+    assert (alike.spread >= 0.1).all()
 
 
-def test_the_newest_cell_counts_most(healthy: torch.Tensor) -> None:
-    residual = Residual.fit(healthy, None)
+def test_an_error_is_a_size_ten_times_as_large_is_ten_times_the_error(healthy: torch.Tensor) -> None:
+    residual = fitted(healthy)
+    torch.testing.assert_close(error(residual, 100 * healthy), 10 * error(residual, healthy))
+
+
+def test_the_fast_scale_is_the_newest_cell_and_the_slow_one_forgets(healthy: torch.Tensor) -> None:
+    residual = fitted(healthy)
     old, new = torch.zeros(1, 3, 16), torch.zeros(1, 3, 16)
     old[..., 0], new[..., -1] = 1.0, 1.0
-    assert raw(residual, new) > 10 * raw(residual, old)
+    fast, slow = error(residual, old)[0].tolist()
+    assert fast == 0.0
+    assert error(residual, new)[0, 1] > 10 * slow > 0.0
+
+
+def test_without_a_half_life_all_cells_count_alike() -> None:
+    weight = recency(torch.zeros(1, 3, 16), math.inf)
+    torch.testing.assert_close(weight[:, 1], torch.full((16,), 1 / 16))
+    assert weight[:, 0].tolist() == [0.0] * 15 + [1.0]
 
 
 def test_missing_cells_say_nothing(healthy: torch.Tensor) -> None:
-    residual = Residual.fit(healthy, None)
+    residual = fitted(healthy)
     present = torch.ones(2, 3, 16, dtype=torch.bool)
     present[:, 1, 10:] = False
     present[:, 2] = False
     squared = torch.ones(2, 3, 16)
     squared[1, 1, 10:] = 1e6
     squared[1, 2] = 1e6
-    score, share = residual.combine(residual.per_sensor(squared, present), present)
-    assert score[0] == score[1]
-    assert share[:, 2].tolist() == [0.0, 0.0]
-    torch.testing.assert_close(share.sum(1), torch.ones(2))
+    score, share = residual.standard(squared, present)
+    assert torch.equal(score[0], score[1])
+    assert (share[..., 2] == 0).all()
+    torch.testing.assert_close(share.sum(-1), torch.ones(2, 2))
 
 
 def test_what_is_present_speaks_for_the_rest_of_its_sensor(healthy: torch.Tensor) -> None:
-    residual = Residual.fit(healthy, None)
+    residual = fitted(healthy)
     squared = torch.ones(1, 3, 16)
     half = torch.ones(1, 3, 16, dtype=torch.bool)
-    half[..., 8:] = False
-    torch.testing.assert_close(raw(residual, squared, half), raw(residual, squared))
+    half[..., 2:8] = False
+    torch.testing.assert_close(error(residual, squared, half), error(residual, squared))
 
 
 def test_nothing_present_is_no_score(healthy: torch.Tensor) -> None:
-    residual = Residual.fit(healthy, None)
     nothing = torch.zeros(1, 3, 16, dtype=torch.bool)
-    score, share = residual.combine(residual.per_sensor(torch.ones(1, 3, 16), nothing), nothing)
+    score, share = fitted(healthy).standard(torch.ones(1, 3, 16), nothing)
     assert score.isnan().all()
     assert (share == 0).all()
 
 
 def test_no_error_at_all_is_nobodys_share(healthy: torch.Tensor) -> None:
-    residual = Residual.fit(healthy, None)
-    score, share = residual.combine(residual.per_sensor(torch.zeros(1, 3, 16), None), None)
-    assert score.item() == 0.0
-    torch.testing.assert_close(share, torch.full((1, 3), 1 / 3))
+    score, share = fitted(healthy).standard(torch.zeros(1, 3, 16), None)
+    assert score.isfinite().all()
+    assert (score < 0).all()
+    torch.testing.assert_close(share, torch.full((1, 2, 3), 1 / 3))
 
 
 def test_a_missing_sensor_does_not_bend_the_others() -> None:

@@ -14,6 +14,7 @@ from monitor.errors import ConfigError, NotEnoughData
 from monitor.models.calibrate import Budget, episodes
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training import fit as fit_module
+from monitor.training import split as split_module
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
@@ -100,13 +101,13 @@ def test_a_device_that_is_not_there_is_refused_before_any_work() -> None:
 
 def test_the_latest_time_of_each_asset_is_held_out_and_nothing_reaches_into_it() -> None:
     train = windows(readings(500), readings(300, 1))
-    split = fit_module._split(train, np.arange(len(train)), LENGTH * 60.0)
+    parts = split_module.split(train, np.arange(len(train)), LENGTH * 60.0)
     for asset in (0, 1):
-        early = train.end_us[split.train[train.asset[split.train] == asset]]
-        late = train.end_us[split.held_out[train.asset[split.held_out] == asset]]
+        early = train.end_us[parts.train[train.asset[parts.train] == asset]]
+        late = train.end_us[parts.held_out[train.asset[parts.held_out] == asset]]
         assert len(late) == round(0.2 * (train.asset == asset).sum())
         assert early.max() <= late.min() - LENGTH * MINUTE_US
-    assert split.n_purged == 2 * (LENGTH - 1)
+    assert parts.n_purged == 2 * (LENGTH - 1)
 
 
 def test_what_happens_in_held_out_time_does_not_touch_the_weights() -> None:
@@ -114,8 +115,8 @@ def test_what_happens_in_held_out_time_does_not_touch_the_weights() -> None:
     wild = calm.copy()
     wild[-60:] *= 50
     one, two = trained(windows(calm)), trained(windows(wild))
-    assert one._scaler.to_json() == two._scaler.to_json()
-    assert all(map(torch.equal, one._network.state_dict().values(), two._network.state_dict().values()))
+    assert one.scaler.to_json() == two.scaler.to_json()
+    assert all(map(torch.equal, one.network.state_dict().values(), two.network.state_dict().values()))
 
 
 def test_a_fault_in_held_out_time_is_suspected_and_does_not_raise_the_threshold() -> None:
@@ -199,14 +200,14 @@ def test_more_windows_than_fit_in_memory_are_thinned_evenly(monkeypatch: pytest.
     detector = trained(windows(readings(1500)))
     assert detector.card.training["n_train"] == 200
     assert detector.card.training["left_out"]["thinned"] > 900
-    assert fit_module._thin(np.arange(10), 4).tolist() == [0, 3, 6, 9]
+    assert split_module.thin(np.arange(10), 4).tolist() == [0, 3, 6, 9]
 
 
 def test_of_too_much_held_out_time_the_latest_is_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "MAX_HELD_OUT", 100)
     train = windows(readings(1500), readings(200, 1))
-    split = fit_module._split(train, np.arange(len(train)), LENGTH * 60.0)
-    rows = fit_module._latest(split.held_out, train, 100)
+    parts = split_module.split(train, np.arange(len(train)), LENGTH * 60.0)
+    rows = split_module.latest(parts.held_out, train, 100)
     assert len(rows) <= 100
     for asset in (0, 1):
         mine = train.end_us[rows[train.asset[rows] == asset]]

@@ -116,6 +116,43 @@ def test_chance_comes_from_the_seed_alone() -> None:
         assert torch.equal(a, b)
 
 
+def test_the_way_is_on_record() -> None:
+    learnt = learn(windows(300), windows(80, 1), spec(max_steps=1000), CPU, quiet)
+    assert [point.step for point in learnt.curve[:3]] == [1, 50, 100]
+    assert learnt.curve[-1].step == learnt.n_steps
+    assert min(point.held_out_error for point in learnt.curve[1:]) == learnt.held_out_error
+    few = learnt.few_points()
+    assert len(few) <= 12
+    assert (few[0], few[-1]) == (learnt.curve[0], learnt.curve[-1])
+    assert 0 < learnt.gradient_norm["p50"] <= learnt.gradient_norm["p99"]
+    assert learnt.gradient_norm["clipped"] == 0.0
+
+
+def test_wild_windows_are_clipped_and_counted() -> None:
+    wild = Tensors(windows(300).x * 30, None)
+    assert learn(wild, wild, spec(), CPU, quiet).gradient_norm["clipped"] > 0.5
+
+
+def test_a_judge_leaves_its_facts() -> None:
+    learnt = learn(windows(300), windows(80, 1), ModelSpec("dense", "adversarial", max_steps=200), CPU, quiet)
+    assert 0.3 < learnt.objective["judge_right"] < 1.0
+    assert not any("judge" in name for name in learnt.network.state_dict())
+
+
+def test_codes_are_measured_where_no_prior_was_taught() -> None:
+    plain_one, normal = (
+        learn(windows(300), windows(80, 1), ModelSpec("dense", objective, max_steps=60), CPU, quiet).network
+        for objective in ("plain", "adversarial")
+    )
+    assert not torch.equal(plain_one.get_buffer("code_root"), torch.eye(len(plain_one.get_buffer("code_mean"))))
+    assert torch.equal(normal.get_buffer("code_root"), torch.eye(len(normal.get_buffer("code_mean"))))
+
+
+def test_learning_begins_where_the_principal_components_end() -> None:
+    first = learn(windows(300), windows(80, 1), spec(max_steps=50), CPU, quiet).curve[0].held_out_error
+    assert first < 0.05   # the noise alone has 0.01, the mean 0.5
+
+
 def test_missing_cells_ask_for_nothing() -> None:
     """The target of a missing cell does not matter: here it is far from what the network can reach."""
     x = windows(200).x
