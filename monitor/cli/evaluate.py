@@ -209,7 +209,7 @@ def _show(
 ) -> None:
     from monitor.evaluation.evaluate import by_policy
 
-    terminal.show(_series(rows))
+    _show_series(rows)
     say()
     terminal.show(_means(mean))
     for tried in by_policy(wanted, finished):
@@ -235,14 +235,18 @@ _HEADINGS = ("VUS-PR:right", "AUC-PR:right", "AUC-ROC:right", "range F1:right", 
              "false/week:right", "alarmed:right", "delay:right", "fit:right")  # fmt: skip
 
 
-def _series(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table("set", "series:rest", "method", *_HEADINGS)
-    last = None
+def _show_series(rows: Sequence[dict[str, Any]]) -> None:
+    """Print a line for each method under the name of its series: names are long, and would push the figures out."""
+    table = Table("series", *_HEADINGS)
     for row in rows:
-        name = (row["set"], row["name"])
-        table.add(*(name if name != last else ("", "")), row["method"], *_cells(row))
-        last = name
-    return table
+        table.add(f"  {row['method']}", *_cells(row))
+    headings, *lines = table.lines(terminal.columns())
+    say(headings)
+    last = None
+    for row, line in zip(rows, lines, strict=True):
+        if last != (last := (row["set"], row["name"])):
+            say(Ink(f"{row['set']} "), Ink(row["name"], "bold"))
+        say(line)
 
 
 def _means(mean: dict[str, dict[str, Any]]) -> Table:

@@ -45,7 +45,8 @@ class Forecast(Network):
         for conv, dilation in zip(self.look_back, DILATIONS, strict=True):
             h = h + F.relu(conv(F.pad(h, ((KERNEL - 1) * dilation, 0))))  # (B, width, T)
         out: torch.Tensor = self.outward(F.relu(h)) + self.straight(F.pad(past, (N_CONTEXT - 1, 0)))
-        return out                                                       # (B, C, T)
+        # With little before it, a cell is expected to be as the one before; the first, to be in the middle.
+        return torch.cat([past[..., : self.n_blind], out[..., self.n_blind :]], -1)   # (B, C, T)
 
     def squared_error(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return how far (B, C, T) the expectation is from `target`, squared; 0 in blind cells."""

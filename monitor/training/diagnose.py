@@ -35,6 +35,8 @@ STILL_FALLING = 0.05
 """Fall of the held-out error over the last quarter of the steps, relative: below it is the checks' own noise."""
 NOT_REBUILT = 0.1
 """Explained variance of a sensor: below, a fault in it must be about as large as the sensor's whole range."""
+LIKE_NOISE = 0.7
+"""Mean square of a sensor's changes over that of white noise: neighbours then correlate by less than .3."""
 AS_THE_MEAN = 0.02
 """Explained variance of all: below, the mean alone would do as well."""
 PASSES_NOISE = 0.5
@@ -91,7 +93,7 @@ def _overfitting(
         troubles.append(
             f"overfitting: the error on held-out windows is {gap:.1f} times that on training windows, the PCA's "
             f"{beside:.1f}; learning was ended at its best held-out step, {learnt.best_step} of {learnt.n_steps}. "
-            "More history, or a smaller model (dense, pca), would help"
+            "More history or a simpler model, down to pca, would help"
         )
     elif beside > 2 * OVERFITTED:
         troubles.append(
@@ -148,22 +150,34 @@ def _features(network: Network, held_out: Tensors, sensors: tuple[str, ...]) -> 
     both = here[..., 1:] * here[..., :-1]
     detail = _explained(rebuilt.diff()[..., seen], x.diff()[..., seen], both[..., seen], of_change=True)
     known = {name: value for name, value in zip(sensors, explained, strict=True) if value is not None}
-    lost = [name for name, value in known.items() if value < NOT_REBUILT]
+    # For white noise the mean square of a change is twice the variance.
+    jumps = _mean(x.diff().square(), both) / (2 * _mean((x - _mean(x, here)[:, None]).square(), here)).clamp(min=1e-12)
+    noisy = {name for name, jump in zip(sensors, jumps.tolist(), strict=True) if jump > LIKE_NOISE}
+    not_rebuilt = [name for name, value in known.items() if value < NOT_REBUILT]
+    noise, lost = (
+        [name for name in not_rebuilt if (name in noisy) is is_noisy] for is_noisy in (True, False)
+    )
     troubles = []
     if known and max(known.values()) < AS_THE_MEAN:
         troubles.append(
             "the network returns little more than each sensor's mean: either the sensors are noise, or it has learnt "
             "nothing; only values outside the usual range will score high"
         )
-    elif lost:
-        named = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
-        troubles.append(
-            f"distorted features: {named} cannot be rebuilt (under {NOT_REBUILT:.0%} of the variance on held-out "
-            "windows); a fault there shows only when values leave their usual range"
-        )
+    else:
+        if lost:
+            troubles.append(
+                f"distorted features: {_named(lost)} cannot be rebuilt, though there is something to rebuild (under "
+                f"{NOT_REBUILT:.0%} of the variance on held-out windows); a fault there shows only when values leave "
+                "their usual range"
+            )
+        if noise:
+            troubles.append(
+                f"noise: {_named(noise)} cannot be rebuilt by anything, each reading says little of the next; a fault "
+                "there shows only when values leave their usual range"
+            )
     facts = {
         "detail_explained": {name: value for name, value in zip(sensors, detail, strict=True) if value is not None},
-        "not_rebuilt": lost,
+        "not_rebuilt": not_rebuilt,
     }
     return Diagnosis(facts, troubles)
 
@@ -241,6 +255,15 @@ def _explained(
         round(1 - one / all_, 4) if all_ > 1e-6 * count else None
         for one, all_, count in zip(left.tolist(), total.tolist(), n.tolist(), strict=True)
     ]
+
+
+def _mean(of: torch.Tensor, here: torch.Tensor) -> torch.Tensor:
+    """Return each sensor's mean over the cells that are there, (C,)."""
+    return (of * here).sum((0, 2)) / here.sum((0, 2)).clamp(min=1)
+
+
+def _named(sensors: list[str]) -> str:
+    return ", ".join(sensors[:8]) + (f" and {len(sensors) - 8} more" if len(sensors) > 8 else "")
 
 
 def _here(windows: Tensors) -> torch.Tensor:

@@ -171,13 +171,9 @@ def _one_try(
 
     best_error, best_state, first_loss = math.inf, copy.deepcopy(network.state_dict()), math.nan
     norms: list[torch.Tensor] = []
-    pool = torch.arange(len(train))
-    order, at = pool[torch.randperm(len(pool), generator=draw)], 0
+    batches = _Batches(len(train), draw)
     for step in range(1, n_steps + 1):
-        if at >= len(order):
-            order, at = pool[torch.randperm(len(pool), generator=draw)], 0
-        batch = train.take(order[at : at + BATCH])
-        at += BATCH
+        batch = train.take(batches.next())
         loss = objective(network, batch.x, batch.present, draw)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -208,23 +204,48 @@ def _one_try(
                 break
         if step == TRIM_AT and spec.max_trim > 0:
             learnt.trimmed = suspects(window_errors(network, train), spec.max_trim)
-            pool = torch.from_numpy(np.flatnonzero(~learnt.trimmed))
-            at = len(order)
+            batches.only(torch.from_numpy(np.flatnonzero(~learnt.trimmed)))
 
     network.load_state_dict(best_state)
     network.eval()
-    kept = train.take(pool[evenly(len(pool), N_CHECK)])
-    errors = window_errors(network, kept)
+    learnt.held_out_error = best_error
+    learnt.gradient_norm = _norms(torch.stack(norms))
+    learnt.objective = objective.facts() if isinstance(objective, Adversarial) else {}
+    kept = train.take(batches.pool[evenly(len(batches.pool), N_CHECK)])
+    learnt.train_error = _refuse_if_nothing_was_learnt(network, kept)
     # A code that was taught its prior is drawn from the prior.
     if isinstance(network, Autoencoder) and spec.objective not in PRIOR:
         network.measure_codes(kept.x)
-    learnt.train_error, learnt.held_out_error = typical(errors), best_error
-    learnt.gradient_norm = _norms(torch.stack(norms))
-    learnt.objective = objective.facts() if isinstance(objective, Adversarial) else {}
+    return learnt
+
+
+class _Batches:
+    """Rows in random order, over and over."""
+
+    def __init__(self, n: int, draw: torch.Generator) -> None:
+        self.pool = torch.arange(n)
+        self._draw = draw
+        self._left = self.pool[:0]
+
+    def only(self, rows: torch.Tensor) -> None:
+        """Go on with these rows alone."""
+        self.pool, self._left = rows, rows[:0]
+
+    def next(self) -> torch.Tensor:
+        """Return the next rows, at most `BATCH`."""
+        if not len(self._left):
+            self._left = self.pool[torch.randperm(len(self.pool), generator=self._draw)]
+        rows, self._left = self._left[:BATCH], self._left[BATCH:]
+        return rows
+
+
+def _refuse_if_nothing_was_learnt(network: Network, kept: Tensors) -> float:
+    """Return the typical error on windows learnt from."""
+    errors = window_errors(network, kept)
     mean_error = float(window_errors(_Mean(kept.x, network.n_blind), kept).mean())
     if not errors.mean() <= LEARNT * mean_error + 1e-2:   # NaN too
         raise _Diverged(f"training error {errors.mean():.3g}, the mean alone has {mean_error:.3g}")
-    return learnt
+    return typical(errors)
 
 
 def _solve_start(train: Tensors, spec: ModelSpec, pca: Pca | None) -> Pca:

@@ -20,6 +20,7 @@ from monitor.training.fit import fit
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from monitor.models.network import Network
     from monitor.types import Float32
 
 SENSORS = ("speed", "power", "pitch")
@@ -96,19 +97,20 @@ def test_sees_every_input(architecture: str) -> None:
 def test_learns_one_window(architecture: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(1, len(SENSORS), LENGTH)
+    seen = slice(build(architecture, len(SENSORS), LENGTH).n_blind, None)   # a forecaster knows nothing of the first
     if architecture == "pca":
-        net: torch.nn.Module = Pca.solve(torch.cat([x, -x]))
+        net: Network = Pca.solve(torch.cat([x, -x]))
     else:
         net = build(architecture, len(SENSORS), LENGTH)
         optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
         for _ in range(500):
-            loss = (net(x) - x).square().mean()
+            loss = (net(x) - x).square()[..., seen].mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             if loss < 1e-3:
                 break
-    assert (net(x) - x).square().mean() < 0.01 * x.square().mean()
+    assert (net(x) - x).square()[..., seen].mean() < 0.01 * x.square().mean()
 
 
 def test_cannot_copy(architecture: str) -> None:
@@ -197,7 +199,8 @@ def test_a_network_that_learnt_from_damaged_windows_serves_an_asset_without_a_se
     without = windows(readings).copy()
     without[..., 2] = np.nan
     scored = detector.score(without)
-    assert np.mean(scored.score[: 200 - LENGTH] >= 1.0) < 0.1
+    # A forecaster cannot look from both sides for what the missing sensor would have read.
+    assert np.mean(scored.score[: 200 - LENGTH] >= 1.0) < (0.2 if architecture == "forecast" else 0.1)
     assert scored.score[201 - LENGTH : 217 - LENGTH].max() > 1.5
     assert (scored.share[:, 2] == 0).all()
 

@@ -1,4 +1,4 @@
-"""One figure from many errors: healthy is about the middle, missing says nothing, spikes and drifts have a scale each."""
+"""One figure from many errors: healthy is the middle, missing says nothing, spike and drift have a scale each."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from monitor.models.device import pick_device
 from monitor.models.spec import ModelSpec
 
 
-def test_the_default_is_conv_plain() -> None:
-    assert (ModelSpec().architecture, ModelSpec().objective) == ("conv", "plain")
+def test_the_default_chooses_for_itself() -> None:
+    assert (ModelSpec().architecture, ModelSpec().objective) == ("auto", "plain")
 
 
 @pytest.mark.parametrize(

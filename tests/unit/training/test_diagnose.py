@@ -110,20 +110,41 @@ def test_one_that_returns_the_mean_is_named() -> None:
     assert any("little more than each sensor's mean" in t for t in found(Silent(), waves(200), waves(100, 1)).troubles)
 
 
-def test_sensors_that_cannot_be_rebuilt_are_named_and_those_that_stand_still_are_not() -> None:
-    def odd(windows: Tensors, seed: int) -> Tensors:
-        x = windows.x.clone()
-        x[:, 1] = torch.randn(x[:, 1].shape, generator=torch.Generator().manual_seed(seed))
-        x[:, 2] = 0.0
-        return Tensors(x, None)
+def with_odd(windows: Tensors, odd: torch.Tensor) -> Tensors:
+    """The second sensor is another one, the third stands still."""
+    x = windows.x.clone()
+    x[:, 1], x[:, 2] = odd, 0.0
+    return Tensors(x, None)
 
-    train, later = odd(waves(400), 5), odd(waves(200, 1), 6)
+
+def narrow(train: Tensors) -> Pca:
     pca = Pca(3, 16, n_components=2)
     pca.components.copy_(Pca.solve(train.x).components[:2])
+    return pca
+
+
+def test_sensors_that_are_lost_are_named_and_those_that_stand_still_are_not() -> None:
+    def slow(n: int, seed: int) -> torch.Tensor:
+        """Smooth, but little beside the others, and at a moment of its own."""
+        draw = torch.Generator().manual_seed(seed)
+        return 0.2 * (6.28 * torch.rand(n, 1, generator=draw) + torch.arange(16) / 3).sin()
+
+    train, later = with_odd(waves(400), slow(400, 5)), with_odd(waves(200, 1), slow(200, 6))
+    pca = narrow(train)
     diagnosis = diagnose(pca, pca, train, later, None, SENSORS)
     assert diagnosis.facts["not_rebuilt"] == ["power"]
-    assert any(t.startswith("distorted features: power cannot be rebuilt") for t in diagnosis.troubles)
+    assert any(t.startswith("distorted features: power cannot be rebuilt, though") for t in diagnosis.troubles)
+    assert not any(t.startswith("noise") for t in diagnosis.troubles)
     assert set(diagnosis.facts["detail_explained"]) == {"speed", "power"}
+
+
+def test_a_sensor_that_is_noise_is_called_so() -> None:
+    draw = torch.Generator().manual_seed(5)
+    train, later = (with_odd(waves(n, n), torch.randn(n, 16, generator=draw)) for n in (400, 200))
+    pca = narrow(train)
+    diagnosis = diagnose(pca, pca, train, later, None, SENSORS)
+    assert any(t.startswith("noise: power cannot be rebuilt by anything") for t in diagnosis.troubles)
+    assert not any(t.startswith("distorted") for t in diagnosis.troubles)
 
 
 def test_a_code_that_stands_still_has_collapsed(healthy: Learnt) -> None:

@@ -88,6 +88,7 @@ def test_out_of_time_keeps_the_best_and_says_so() -> None:
 
 def test_it_stops_when_it_gets_no_better(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monitor.training.recipe.PATIENCE", 1)
+    monkeypatch.setattr("monitor.training.recipe.MOST_EPOCHS", 2000)
     noise = Tensors(torch.randn(60, 2, 12, generator=torch.Generator().manual_seed(0)), None)
     other = Tensors(torch.randn(60, 2, 12, generator=torch.Generator().manual_seed(1)), None)
     learnt = learn(noise, other, spec(max_steps=2000), CPU, quiet)

@@ -1,0 +1,24 @@
+"""The forecaster says something sane of every cell, and answers only for those with enough before them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from monitor.models.forecast import Forecast
+
+
+@pytest.mark.parametrize(("length", "n_blind"), [(4, 1), (16, 4), (32, 8), (64, 8), (400, 8)])
+def test_the_first_cells_count_in_no_error(length: int, n_blind: int) -> None:
+    network = Forecast(2, length)
+    x = torch.randn(3, 2, length)
+    assert network.n_blind == n_blind
+    squared = network.squared_error(x, x)
+    assert not squared[..., :n_blind].any()
+    torch.testing.assert_close(squared[..., n_blind:], (network(x) - x).square()[..., n_blind:])
+
+
+def test_with_little_before_it_a_cell_is_expected_to_be_as_the_one_before() -> None:
+    x = torch.full((1, 1, 32), 7.0)
+    expected = Forecast(1, 32)(x)
+    assert expected[0, 0, :8].tolist() == [0.0, *[7.0] * 7]
