@@ -170,7 +170,7 @@ class StoreConfig(Table):
 class ModelConfig(Table):
     """`model = { … }` of a fleet."""
 
-    architecture: Annotated[str, one_of(ARCHITECTURES)] = "conv"
+    architecture: Annotated[str, one_of(ARCHITECTURES)] = "auto"
     objective: Annotated[str, one_of(OBJECTIVES)] = "plain"
     stacked: bool = False
     """Layers learn one by one before they learn together."""

@@ -63,13 +63,7 @@ def learn(
     torch.set_num_threads(1)
     detector = fit(
         history.windows(),
-        ModelSpec(
-            architecture=fleet.model.architecture,
-            objective=fleet.model.objective,
-            seed=fleet.model.seed,
-            max_train_s=fleet.model.max_train_s,
-            min_windows=fleet.retrain.min_windows,
-        ),
+        ModelSpec.of(fleet),
         fleet=fleet.name,
         sensors=history.sensors,
         interval_s=fleet.interval.total_seconds(),

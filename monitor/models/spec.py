@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
+    from monitor.config import FleetConfig
     from monitor.types import Float32, Int32, Int64
 
 ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
@@ -58,6 +59,18 @@ class ModelSpec:
     min_windows: int = MIN_WINDOWS
     max_trim: float = 0.1
     """At most this share of the training windows is left out as suspected faults; 0 = trust them all."""
+
+    @classmethod
+    def of(cls, fleet: FleetConfig) -> ModelSpec:
+        """Return what a fleet's configuration asks for."""
+        return cls(
+            architecture=fleet.model.architecture,
+            objective=fleet.model.objective,
+            stacked=fleet.model.stacked,
+            seed=fleet.model.seed,
+            max_train_s=fleet.model.max_train_s,
+            min_windows=fleet.retrain.min_windows,
+        )
 
     def __post_init__(self) -> None:
         refuse_unknown("architecture", self.architecture, ARCHITECTURES)

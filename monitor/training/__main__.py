@@ -46,14 +46,7 @@ def _train(order: Order) -> Line:
     history = asyncio.run(_read(config, fleet, order.sensors))
     train = history.windows(order.exclude)
     _say(Line(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(train):,} windows"))
-    spec = ModelSpec(
-        architecture=fleet.model.architecture,
-        objective=fleet.model.objective,
-        stacked=fleet.model.stacked,
-        seed=fleet.model.seed,
-        max_train_s=fleet.model.max_train_s,
-        min_windows=fleet.retrain.min_windows,
-    )
+    spec = ModelSpec.of(fleet)
     try:
         detector = fit(
             train,
