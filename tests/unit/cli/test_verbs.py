@@ -49,7 +49,7 @@ def test_check_says_what_the_settings_mean(runner: CliRunner) -> None:
     result = run(runner, "check", "--offline")
     assert result.exit_code == 0
     said = " ".join(result.stdout.split())
-    for fact in ("windows of 10h40m (64 × 10m)", "every 10m", "conv model", "3 of 5 anomalous windows", "1/week"):
+    for fact in ("windows of 10h40m (64 × 10m)", "every 10m", "auto model", "3 of 5 anomalous windows", "1/week"):
         assert fact in said
 
 
