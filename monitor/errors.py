@@ -36,9 +36,13 @@ class MonitorError(Exception):
     """Whether waiting helps."""
 
     def __init__(self, detail: str = "") -> None:
+        # The detail alone: pickling makes an error again of what is handed up here, and must not double the headline.
+        super().__init__(detail)
         self.detail = detail
+
+    def __str__(self) -> str:
         headline = (type(self).__doc__ or "").strip()
-        super().__init__(f"{headline}: {detail}" if detail else headline)
+        return f"{headline}: {self.detail}" if self.detail else headline
 
 
 class ConfigError(MonitorError):
