@@ -140,7 +140,7 @@ class _Trial:
     def __init__(self, learning: Tensors, clean: Tensors, seed: int) -> None:
         self._calm = clean.take(evenly(len(clean), N_CALM))
         spoilt = clean.take(torch.from_numpy(np.linspace(0, len(clean) - 1, N_FAULTS).round().astype(np.int64)))
-        x, self._kinds = inject(spoilt.x, learning.x[evenly(len(learning), N_CALM)], seed)
+        x, self._kinds = inject(spoilt.x, spoilt.present, learning.x[evenly(len(learning), N_CALM)], seed)
         self._faulty = Tensors(x, spoilt.present)
 
     def evidence(self, voice: Member) -> Heard:

@@ -27,10 +27,13 @@ SIZES = (1.0, 2.0, 4.0)
 """In spreads of the sensor: from hardly visible to obvious."""
 
 
-def inject(x: torch.Tensor, pool: torch.Tensor, seed: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
+def inject(
+    x: torch.Tensor, present: torch.Tensor | None, pool: torch.Tensor, seed: int
+) -> tuple[torch.Tensor, NDArray[np.int64]]:
     """Return windows (N, C, T) with a fault each, and the number of its kind, [N].
 
     In half of them one sensor is at fault, in the others a quarter of all; the fault began at most half a window ago.
+    What is not `present` stays as it was filled.
     `pool` (M, C, T) is where `swap` takes healthy cells from.
     """
     draw = np.random.default_rng(seed)
@@ -45,7 +48,8 @@ def inject(x: torch.Tensor, pool: torch.Tensor, seed: int) -> tuple[torch.Tensor
         for sensor in draw.choice(n_sensors, n_faulty, replace=False):
             _spoil(window[sensor], KINDS[kind], age, size * draw.choice((-1.0, 1.0)), other[sensor], draw)
     np.clip(values, -CLIP, CLIP, out=values)
-    return torch.from_numpy(values).to(x.device), kinds
+    faulty = torch.from_numpy(values).to(x.device)
+    return faulty if present is None else torch.where(present, faulty, x), kinds
 
 
 def _spoil(

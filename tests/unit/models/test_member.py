@@ -1,0 +1,163 @@
+"""Voices of one loudness: whatever a network's errors are like, it says how far they are out of its own ordinary."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from monitor.models.calibrate import Budget
+from monitor.models.detector import Detector
+from monitor.models.member import Member, blend
+from monitor.models.network import Network
+from monitor.models.pca import Pca
+from monitor.models.residual import squared_error
+from monitor.models.scaler import Scaler, SensorScale
+from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.models.statistics import Level, Moving
+from monitor.training.fit import fit
+
+N_SENSORS, LENGTH = 3, 16
+CPU = torch.device("cpu")
+
+
+class Off(Network):
+    """Wrong by so many times the value."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.hyper, self.factor = {}, factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (1 - self.factor) * x
+
+
+class Says(Network):
+    """Expects one value, always."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.hyper, self.value = {}, value
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(x, self.value)
+
+
+@pytest.fixture
+def healthy() -> torch.Tensor:
+    """Standardised windows (N, C, T)."""
+    return torch.randn(400, N_SENSORS, LENGTH, generator=torch.Generator().manual_seed(0))
+
+
+def member(network: Network, healthy: torch.Tensor, name: str = "level") -> Member:
+    return Member.measure(name, network.eval(), squared_error(network, healthy, None), None)
+
+
+def voices(healthy: torch.Tensor) -> tuple[Member, ...]:
+    networks = {"level": Level(N_SENSORS, LENGTH), "moving": Moving(N_SENSORS, LENGTH), "pca": Pca.solve(healthy)}
+    return tuple(member(network, healthy, name) for name, network in networks.items())
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0, 1000.0])
+def test_members_of_any_scale_speak_equally_loud(healthy: torch.Tensor, factor: float) -> None:
+    x = torch.cat([healthy[:50], 3 * healthy[:50], 30 * healthy[:50]])
+    usual, share = member(Off(1.0), healthy).evidence(x, None)
+    other, other_share = member(Off(factor), healthy).evidence(x, None)
+    torch.testing.assert_close(other, usual, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(other_share, share)
+
+
+def test_evidence_is_at_both_time_scales_and_never_below_none(healthy: torch.Tensor) -> None:
+    evidence, share = member(Level(N_SENSORS, LENGTH), healthy).evidence(torch.zeros(2, N_SENSORS, LENGTH), None)
+    assert evidence.shape == (2, 2)
+    assert share.shape == (2, 2, N_SENSORS)
+    assert ((evidence >= 0) & (evidence < 0.1)).all()   # more ordinary than usual speaks against nobody
+
+
+def test_a_member_beside_itself_scores_as_alone(healthy: torch.Tensor) -> None:
+    one = member(Level(N_SENSORS, LENGTH), healthy)
+    for alone, doubled in zip(blend((one,), 3 * healthy, None), blend((one, one), 3 * healthy, None), strict=True):
+        torch.testing.assert_close(doubled, alone)
+
+
+def test_errors_ten_times_as_large_in_every_voice_are_a_score_about_ten_times_as_large(healthy: torch.Tensor) -> None:
+    few = voices(healthy)[:2]   # errors that grow as the window does
+    for factor in (3.0, 10.0):
+        score, larger = (blend(few, each * healthy, None)[0] for each in (factor, 10 * factor))
+        assert 9 < (larger / score).median() < 15
+        # A score counts from 0 = no larger than usual; the errors themselves are one more than it.
+        assert ((1 + larger) / (1 + score)).median() == pytest.approx(10, rel=0.1)
+
+
+def test_the_worst_of_three_voices_is_enough_and_others_at_peace_do_not_silence_it(healthy: torch.Tensor) -> None:
+    level, moving, pca = voices(healthy)
+    x = healthy[:100].clone()
+    x += 6.0   # another level: moving means see nothing
+    calm = blend((level, moving, pca), healthy[:100], None)[0]
+    assert blend((moving,), x, None)[0].median() < 2 * blend((moving,), healthy[:100], None)[0].median()
+    assert blend((level, moving, pca), x, None)[0].min() > calm.quantile(0.99)
+
+
+def test_where_nothing_is_present_there_is_no_score_and_no_share(healthy: torch.Tensor) -> None:
+    present = torch.ones(3, N_SENSORS, LENGTH, dtype=torch.bool)
+    present[1] = False
+    score, share = blend(voices(healthy), healthy[:3], present)
+    assert score.isnan().tolist() == [False, True, False]
+    assert (share[1] == 0).all()
+    torch.testing.assert_close(share[[0, 2]].sum(1), torch.ones(2))
+
+
+def test_shares_sum_to_one_and_a_missing_sensor_has_none(healthy: torch.Tensor) -> None:
+    present = torch.ones(400, N_SENSORS, LENGTH, dtype=torch.bool)
+    present[:, 1] = False
+    for x in (healthy, torch.zeros_like(healthy), 100 * healthy):
+        share = blend(voices(healthy), x, None)[1]
+        torch.testing.assert_close(share.sum(1), torch.ones(400))
+        assert (share >= 0).all()
+        masked = blend(voices(healthy), x, present)[1]
+        torch.testing.assert_close(masked.sum(1), torch.ones(400))
+        assert (masked[:, 1] == 0).all()
+
+
+def test_the_sensor_that_is_wrong_has_the_largest_share(healthy: torch.Tensor) -> None:
+    x = healthy[:50].clone()
+    x[:, 2] += 8.0
+    assert (blend(voices(healthy), x, None)[1].argmax(1) == 2).all()
+
+
+def test_saved_and_loaded_members_score_the_same(healthy: torch.Tensor) -> None:
+    before = voices(healthy)
+    tensors = {name: t for i, one in enumerate(before) for name, t in one.tensors(f"{i}.").items()}
+    after = tuple(
+        Member.load(one.to_json(), tensors, f"{i}.", N_SENSORS, LENGTH).to(CPU) for i, one in enumerate(before)
+    )
+    assert [one.name for one in after] == ["level", "moving", "pca"]
+    for old, new in zip(blend(before, 2 * healthy, None), blend(after, 2 * healthy, None), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_a_member_whose_tensors_are_not_there_is_not_made_up(healthy: torch.Tensor) -> None:
+    one = voices(healthy)[0]
+    with pytest.raises(KeyError):
+        Member.load(one.to_json(), one.tensors("0."), "1.", N_SENSORS, LENGTH)
+
+
+def test_explain_tells_what_the_loudest_member_expected() -> None:
+    # Healthy is about 0 or about 3, and each of two members knows one half: 6 is stranger to the one that expects 0,
+    # and -3 to the one that expects 3.
+    state = 3.0 * (torch.arange(400) % 2)[:, None, None]
+    healthy = state + 0.3 * torch.randn(400, N_SENSORS, LENGTH, generator=torch.Generator().manual_seed(1))
+    members = (member(Says(0.0), healthy), member(Says(3.0), healthy))
+    sensors = ("speed", "power", "pitch")
+    values = healthy.transpose(1, 2).numpy()
+    train = TrainingSet(values, np.zeros(400, np.int32), np.arange(400) * 1_000_000)
+    budget = Budget(alarms_per_week=10_000.0, confirm=1, among=1, recover=1, step_s=1.0)
+    card = fit(train, ModelSpec("pca"), fleet="f", sensors=sensors, interval_s=1.0, budget=budget).card
+    scaler = Scaler(tuple(SensorScale(name, "continuous", 100.0, 10.0) for name in sensors))
+    detector = Detector(dataclasses.replace(card, architecture="auto"), members, scaler, CPU)
+    windows = np.stack([np.full((LENGTH, N_SENSORS), level, np.float32) for level in (160.0, 70.0)])
+    high, low = detector.explain(windows, detector.score(windows).share)
+    assert [(blame.expected, blame.actual) for blame in high] == [(100.0, 160.0)] * N_SENSORS
+    assert [(blame.expected, blame.actual) for blame in low] == [(130.0, 70.0)] * N_SENSORS
