@@ -27,16 +27,20 @@ JOIN_US, MAX_SPELLS = 24 * 3600 * 1_000_000, 20
 
 
 def figures_of(network: Network, held_out: Tensors, scaler: Scaler) -> dict[str, Any]:
-    """Return held-out error and explained variance, all and per sensor: the same figures for every architecture."""
+    """Return held-out error and explained variance, all and per sensor: the same figures for every architecture.
+
+    Cells that a network has no opinion about (a forecaster's first ones) count in neither.
+    """
     errors = window_errors(network, held_out)
     p50, p90, p99 = np.quantile(errors, [0.5, 0.9, 0.99]).tolist()
-    mean = held_out.x.mean((0, 2))[:, None]                               # (C, 1)
+    seen = slice(network.n_blind, None)
+    mean = held_out.x[..., seen].mean((0, 2))[:, None]                    # (C, 1)
     left, total = torch.zeros(len(scaler.sensors)), torch.zeros(len(scaler.sensors))
     with torch.inference_mode():
         for p in chunks(held_out):
-            here = torch.ones_like(p.x) if p.present is None else p.present
-            left += ((network(p.x) - p.x).square_() * here).sum((0, 2)).cpu()
-            total += ((p.x - mean).square() * here).sum((0, 2)).cpu()
+            here = (torch.ones_like(p.x) if p.present is None else p.present)[..., seen]
+            left += (network.squared_error(p.x, p.x)[..., seen] * here).sum((0, 2)).cpu()
+            total += ((p.x[..., seen] - mean).square() * here).sum((0, 2)).cpu()
     # A sensor that stood still has no variance to explain.
     moved = total > 1e-6 * len(held_out)
     explained = torch.where(moved, 1 - left / total.clamp(min=1e-12), torch.nan)

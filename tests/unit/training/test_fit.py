@@ -14,7 +14,6 @@ from monitor.errors import ConfigError, NotEnoughData
 from monitor.models.calibrate import Budget, episodes
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training import fit as fit_module
-from monitor.training import split as split_module
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
@@ -97,17 +96,6 @@ def test_no_windows_at_all() -> None:
 def test_a_device_that_is_not_there_is_refused_before_any_work() -> None:
     with pytest.raises(ConfigError):
         trained_with(windows(readings(400)), ModelSpec(), device="cuda:99")
-
-
-def test_the_latest_time_of_each_asset_is_held_out_and_nothing_reaches_into_it() -> None:
-    train = windows(readings(500), readings(300, 1))
-    parts = split_module.split(train, np.arange(len(train)), LENGTH * 60.0)
-    for asset in (0, 1):
-        early = train.end_us[parts.train[train.asset[parts.train] == asset]]
-        late = train.end_us[parts.held_out[train.asset[parts.held_out] == asset]]
-        assert len(late) == round(0.2 * (train.asset == asset).sum())
-        assert early.max() <= late.min() - LENGTH * MINUTE_US
-    assert parts.n_purged == 2 * (LENGTH - 1)
 
 
 def test_what_happens_in_held_out_time_does_not_touch_the_weights() -> None:
@@ -200,17 +188,10 @@ def test_more_windows_than_fit_in_memory_are_thinned_evenly(monkeypatch: pytest.
     detector = trained(windows(readings(1500)))
     assert detector.card.training["n_train"] == 200
     assert detector.card.training["left_out"]["thinned"] > 900
-    assert split_module.thin(np.arange(10), 4).tolist() == [0, 3, 6, 9]
 
 
-def test_of_too_much_held_out_time_the_latest_is_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_held_out_than_fits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "MAX_HELD_OUT", 100)
-    train = windows(readings(1500), readings(200, 1))
-    parts = split_module.split(train, np.arange(len(train)), LENGTH * 60.0)
-    rows = split_module.latest(parts.held_out, train, 100)
-    assert len(rows) <= 100
-    for asset in (0, 1):
-        mine = train.end_us[rows[train.asset[rows] == asset]]
-        assert mine.max() == train.end_us[train.asset == asset].max()
-        assert set(np.diff(mine)) == {MINUTE_US}
-    assert trained(train).card.training["n_held_out"] <= 100
+    receipt = trained(windows(readings(1500), readings(200, 1))).card.training
+    assert receipt["n_held_out"] <= 100
+    assert receipt["left_out"]["thinned"] > 200

@@ -1,0 +1,83 @@
+"""Which windows are learnt from, and which are held out: the latest time, whole, and nothing reaches into it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monitor.models.spec import TrainingSet
+from monitor.training import split as split_module
+from monitor.training.split import latest, readings, split, thin, usable_rows
+
+if TYPE_CHECKING:
+    import pytest
+
+LENGTH = 12
+MINUTE_US = 60_000_000
+SPAN_S = LENGTH * 60.0
+
+
+def windows(*sizes: int) -> TrainingSet:
+    """So many windows of each asset, at stride 1 and one reading a minute, asset after asset."""
+    n = sum(sizes)
+    values = np.arange(n, dtype=np.float32)[:, None, None] + np.zeros((1, LENGTH, 2), np.float32)
+    asset = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    return TrainingSet(values, asset, np.concatenate([(np.arange(size) + LENGTH) * MINUTE_US for size in sizes]))
+
+
+def test_the_latest_fifth_of_each_asset_is_held_out_and_nothing_reaches_into_it() -> None:
+    train = windows(489, 289)
+    parts = split(train, np.arange(len(train)), SPAN_S)
+    for asset in (0, 1):
+        early = train.end_us[parts.train[train.asset[parts.train] == asset]]
+        late = train.end_us[parts.held_out[train.asset[parts.held_out] == asset]]
+        assert len(late) == round(0.2 * (train.asset == asset).sum())
+        assert early.max() <= late.min() - LENGTH * MINUTE_US
+    assert parts.n_purged == 2 * (LENGTH - 1)
+
+
+def test_in_a_short_history_what_reaches_into_the_held_out_time_is_kept() -> None:
+    train = windows(40)
+    parts = split(train, np.arange(len(train)), SPAN_S)
+    assert (len(parts.train), len(parts.held_out), parts.n_purged) == (32, 8, 0)
+
+
+def test_an_asset_with_one_window_holds_out_nothing() -> None:
+    train = windows(1, 1)
+    parts = split(train, np.arange(2), SPAN_S)
+    assert (len(parts.train), len(parts.held_out)) == (2, 0)
+
+
+def test_a_window_with_more_than_half_of_its_cells_missing_teaches_nothing() -> None:
+    train = windows(10)
+    train.values[2, : LENGTH // 2] = np.nan
+    train.values[3, : LENGTH // 2 + 1] = np.nan
+    train.values[4, :, 0] = np.inf   # one sensor is missing, the other is there
+    assert usable_rows(train.values).tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert usable_rows(train.values[:0]).tolist() == []
+
+
+def test_of_too_much_held_out_time_each_assets_latest_is_kept_whole() -> None:
+    train = windows(1489, 189)
+    parts = split(train, np.arange(len(train)), SPAN_S)
+    rows = latest(parts.held_out, train, 100)
+    assert len(rows) <= 100
+    for asset in (0, 1):
+        mine = train.end_us[rows[train.asset[rows] == asset]]
+        assert mine.max() == train.end_us[train.asset == asset].max()
+        assert set(np.diff(mine)) == {MINUTE_US}
+
+
+def test_rows_are_thinned_evenly_from_the_first_to_the_last() -> None:
+    assert thin(np.arange(10), 4).tolist() == [0, 3, 6, 9]
+    assert thin(np.arange(3), 4).tolist() == [0, 1, 2]
+
+
+def test_scales_are_measured_on_the_windows_asked_for_and_on_so_many_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = windows(100)
+    assert set(readings(train.values, np.array([3, 5]))[:, 0]) == {3.0, 5.0}
+    monkeypatch.setattr(split_module, "N_SCALE", 10 * LENGTH)
+    some = readings(train.values, np.arange(100))
+    assert some.shape == (10 * LENGTH, 2)
+    assert {0.0, 99.0} <= set(some[:, 0])
