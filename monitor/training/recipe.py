@@ -19,9 +19,9 @@ import torch
 from monitor.errors import TrainingDiverged
 from monitor.models.build import build
 from monitor.models.calibrate import suspects
-from monitor.models.network import Autoencoder, Network
+from monitor.models.network import Autoencoder, Network, code_size
 from monitor.models.objectives import OBJECTIVES, PRIOR, Adversarial
-from monitor.models.pca import MAX_COMPONENTS, Pca
+from monitor.models.pca import Pca
 from monitor.models.variational import N_DRAWS, autoencoder_in
 from monitor.training.stacked import learn_layers
 
@@ -37,7 +37,7 @@ PATIENCE = 6
 """Checks without a better held-out error before learning stops: 300 steps."""
 TRIM_AT = 200
 """Steps before the worst windows are set aside: by then the usual ones are rebuilt, the odd ones not yet."""
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 1e-2
 """Of what the architecture adds to the straight path: what the data do not ask for goes back to the plane."""
 WARM_UP = 50
@@ -57,9 +57,6 @@ N_CURVE = 12
 """Points of the learning curve that are kept."""
 N_START = 4096
 """Windows that the first principal components are solved on."""
-START_EXPLAINED = 0.95
-"""Variance that the code has room for. The baseline's 0.9 leaves out what one sensor of many does alone, be it a slow
-drift: the rest of a tenth is more than a sensor's own when there are ten."""
 CHUNK = 512
 
 
@@ -249,13 +246,12 @@ def _refuse_if_nothing_was_learnt(network: Network, kept: Tensors) -> float:
 
 
 def _solve_start(train: Tensors, spec: ModelSpec, pca: Pca | None) -> Pca:
-    """Return the components that networks start from: more than the baseline has, see `START_EXPLAINED`."""
+    """Return the components that networks start from: as many as a code has room for and the history supports."""
     x = train.x
     if pca is not None and spec.max_trim > 0:
         x = x[torch.from_numpy(np.flatnonzero(~suspects(window_errors(pca, train), spec.max_trim)))]
     x = x[evenly(len(x), N_START)]
-    n_max = max(MAX_COMPONENTS, x[0].numel() // 16)
-    return Pca.solve(x, seed=spec.seed, explained=START_EXPLAINED, n_max=n_max)
+    return Pca.solve(x, seed=spec.seed, explained=1.0, n_max=code_size(*x.shape[1:]))
 
 
 def _start(train: Tensors, spec: ModelSpec, pca: Pca, device: torch.device) -> Network:
