@@ -188,3 +188,17 @@ def test_the_exit_codes_are_in_the_readme() -> None:
     codes = {kind.exit_code for kind in error_classes()} | {0, 2}
     rows = dict(re.findall(r"^\|\s*`?(\d+)`?\s*\|\s*(.+?)\s*\|", readme(), flags=re.MULTILINE))
     assert {str(code) for code in codes} <= rows.keys(), "README.md needs a table of exit codes: | 0 | done |"
+
+
+# ---------------------------------------------------------------- maps
+
+
+@pytest.mark.parametrize("package", ["models", "training", "evaluation"])
+def test_a_packages_map_names_every_module_and_no_other(package: str) -> None:
+    drawn = importlib.import_module(f"monitor.{package}").__doc__ or ""
+    rows = re.findall(r"^    (\S.*?)  ", drawn, flags=re.MULTILINE)
+    named = {name for row in rows for name in row.split()}
+    folder = ROOT / "monitor" / package
+    modules = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
+    modules -= {"__init__", "__pycache__"}
+    assert {name.removesuffix(".py").removesuffix("/") for name in named} == modules
