@@ -118,6 +118,8 @@ def fit(
     beside = figures_of(pca, held_out, scaler)
     usual = learning.take(torch.from_numpy(np.flatnonzero(~trimmed)))
     found = diagnose(network, pca, usual, clean, learnt, sensors)
+    if choice:
+        members = renewed(members, usual, clean, spec.seed)
     card = Card(
         fleet=fleet,
         architecture=spec.architecture,
@@ -142,7 +144,7 @@ def fit(
         metrics=metrics_of(limit, figures, beside, len(rows)),
     )
     on_progress(1.0, "done")
-    return Detector(card, renewed(members, usual, clean, spec.seed) if choice else members, scaler, where)
+    return Detector(card, members, scaler, where)
 
 
 def _standardise(values: Float32, rows: Int64, scaler: Scaler, device: torch.device) -> Tensors:

@@ -12,6 +12,7 @@ import torch
 
 from monitor.errors import TrainingDiverged
 from monitor.models.calibrate import Budget
+from monitor.models.detector import Detector
 from monitor.models.pca import Pca
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training import auto
@@ -23,8 +24,9 @@ from monitor.training.recipe import Tensors, learn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from monitor.models.detector import Detector
+    from monitor.models.member import Member
     from monitor.training.recipe import Learnt
 
 CPU = torch.device("cpu")
@@ -191,6 +193,23 @@ def test_the_threshold_stays_from_before_the_components_were_renewed(monkeypatch
     assert detector.card.threshold == as_measured.card.threshold
     assert detector.card.choice == as_measured.card.choice
     assert detector.version != as_measured.version
+
+
+def test_a_detector_whose_components_were_renewed_to_another_number_can_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before: list[int] = []
+
+    def watched(members: tuple[Member, ...], *rest: Any) -> tuple[Member, ...]:
+        before.append(members[2].network.hyper["n_components"])
+        # What moves differently lately: noise needs more components than waves.
+        return renewed(members, rest[0], Tensors(torch.randn_like(rest[1].x), None), rest[2])
+
+    monkeypatch.setattr(fit_module, "renewed", watched)
+    detector = trained()
+    version = detector.save(tmp_path)
+    assert detector.card.members[2]["hyper"]["n_components"] > before[0]
+    assert Detector.load(tmp_path / version).version == version
 
 
 def test_the_card_tells_who_speaks_and_what_was_tried() -> None:
