@@ -25,4 +25,4 @@ def test_an_error_says_the_same_in_another_process(error: type[MonitorError]) ->
         for again in (pickle.loads(pickle.dumps(said)), copy.copy(said)):
             assert type(again) is error
             assert str(again) == str(said)
-            assert again.detail == said.detail
+            assert (again.detail, again.args) == (said.detail, said.args)
