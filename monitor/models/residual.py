@@ -86,9 +86,12 @@ class Residual:
     def fit(cls, squared: torch.Tensor, present: torch.Tensor | None, half_life: float) -> Residual:
         """Measure on healthy held-out squared errors (N, C, T)."""
         counted = torch.ones_like(squared) if present is None else present.to(squared.dtype)
-        own = ((squared * counted).sum((0, 2)) / counted.sum((0, 2)).clamp(min=1)).clamp(min=FLOOR)   # (C,)
-        pooled = own.log().mean().exp()
-        usual = own ** (1 - SHRINK) * pooled**SHRINK                                    # (C,)
+        n_seen = counted.sum((0, 2))                                                    # (C,)
+        own = ((squared * counted).sum((0, 2)) / n_seen.clamp(min=1)).clamp(min=FLOOR)  # (C,)
+        seen = n_seen > 0
+        pooled = own[seen].log().mean().exp() if seen.any() else own.new_tensor(1.0)
+        # A sensor that nobody saw in held-out time is no perfect one: it is taken for as hard as the others.
+        usual = torch.where(seen, own ** (1 - SHRINK) * pooled**SHRINK, pooled)         # (C,)
         unit = torch.zeros(N_SCALES, device=squared.device)
         residual = cls(usual, unit, unit + 1, half_life)
         log = residual._log_error(squared, present)[0]                                  # (N, S)

@@ -19,7 +19,7 @@ import torch
 from monitor.errors import TrainingDiverged
 from monitor.models.build import build
 from monitor.models.calibrate import suspects
-from monitor.models.network import Autoencoder, Network, code_size
+from monitor.models.network import Autoencoder, Network
 from monitor.models.objectives import OBJECTIVES, PRIOR, Adversarial
 from monitor.models.pca import Pca
 from monitor.models.variational import N_DRAWS, autoencoder_in
@@ -37,7 +37,7 @@ PATIENCE = 6
 """Checks without a better held-out error before learning stops: 300 steps."""
 TRIM_AT = 200
 """Steps before the worst windows are set aside: by then the usual ones are rebuilt, the odd ones not yet."""
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 """Of what the architecture adds to the straight path: what the data do not ask for goes back to the plane."""
 WARM_UP = 50
@@ -56,7 +56,7 @@ LEARNT = 1.02
 N_CURVE = 12
 """Points of the learning curve that are kept."""
 N_START = 4096
-"""Windows that the first principal components are solved on."""
+"""Windows that the first principal components are solved on, where nobody brought them."""
 CHUNK = 512
 
 
@@ -132,10 +132,10 @@ def learn(
 ) -> Learnt:
     """Train the network of `spec`; raises TrainingDiverged when every seed failed.
 
-    `pca` says which windows are too odd to start from, if it is at hand.
+    An autoencoder starts from `pca`, its code as wide; None = solved here.
     """
     deadline = now() + spec.max_train_s
-    start = _solve_start(train, spec, pca)
+    start = pca or Pca.solve(train.x[evenly(len(train), N_START)], seed=spec.seed)
     restarts: list[str] = []
     for seed in range(spec.seed, spec.seed + spec.n_tries):
         try:
@@ -243,15 +243,6 @@ def _refuse_if_nothing_was_learnt(network: Network, kept: Tensors) -> float:
     if not errors.mean() <= LEARNT * mean_error + 1e-2:   # NaN too
         raise _Diverged(f"training error {errors.mean():.3g}, the mean alone has {mean_error:.3g}")
     return typical(errors)
-
-
-def _solve_start(train: Tensors, spec: ModelSpec, pca: Pca | None) -> Pca:
-    """Return the components that networks start from: as many as a code has room for and the history supports."""
-    x = train.x
-    if pca is not None and spec.max_trim > 0:
-        x = x[torch.from_numpy(np.flatnonzero(~suspects(window_errors(pca, train), spec.max_trim)))]
-    x = x[evenly(len(x), N_START)]
-    return Pca.solve(x, seed=spec.seed, explained=1.0, n_max=code_size(*x.shape[1:]))
 
 
 def _start(train: Tensors, spec: ModelSpec, pca: Pca, device: torch.device) -> Network:

@@ -44,6 +44,17 @@ def test_a_perfect_sensor_does_not_divide_by_zero(healthy: torch.Tensor) -> None
     assert torch.isfinite(fitted(healthy).standard(torch.ones(1, 3, 16), None)[0]).all()
 
 
+def test_a_sensor_that_was_missing_in_held_out_time_is_as_hard_as_the_others_and_not_perfect(
+    healthy: torch.Tensor,
+) -> None:
+    present = torch.ones_like(healthy, dtype=torch.bool)
+    present[:, 2] = False
+    residual = Residual.fit(healthy, present, 0.125)
+    assert residual.usual[2] == pytest.approx(float(residual.usual[:2].log().mean().exp()), rel=1e-4)
+    back = residual.standard(healthy, None)[0]
+    assert (back > 3).float().mean() < 0.02
+
+
 def test_healthy_errors_all_alike_still_have_a_spread() -> None:
     alike = Residual.fit(torch.ones(50, 3, 16), None, 0.125)
     assert (alike.spread >= 0.1).all()
