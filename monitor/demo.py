@@ -66,7 +66,7 @@ sensors = ["power", "wind_speed", "pitch", "vane", "temperature"]
 interval = "10m"
 window = 36                 # six hours
 lateness = "20m"
-model = {{ architecture = "conv", max_train = "40s" }}
+model = {{ architecture = "conv", objective = "denoising", max_train = "40s" }}
 alerts = {{ budget = "1/week", confirm = "3 of 5", recover = 6 }}
 retrain = {{ every = "never", history = "150d" }}
 """

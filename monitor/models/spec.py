@@ -10,21 +10,14 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from monitor.config.tree import ARCHITECTURES, OBJECTIVES, SENSELESS
 from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
     from monitor.config import FleetConfig
     from monitor.types import Float32, Int32, Int64
 
-ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
-OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
-SENSELESS = {
-    "auto": (("sparse", "denoising", "variational", "adversarial", "stacked"), "auto chooses by itself"),
-    "forecast": (("sparse", "variational", "adversarial", "stacked"), "forecast has no code to ask anything of"),
-    "lstm": (("stacked",), "lstm has one layer each way, nothing to stack"),
-    "pca": (("sparse", "denoising", "variational", "adversarial", "stacked"), "pca is solved at once, in no steps"),
-}
-"""What an architecture does not go with, and why."""
+__all__ = ["ARCHITECTURES", "OBJECTIVES", "SENSELESS", "ModelSpec", "TrainingSet", "refuse_unknown"]
 
 MIN_WINDOWS = 100
 """Below this a fifth held out is under twenty windows: neither early stopping nor a threshold means anything."""
