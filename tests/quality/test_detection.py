@@ -32,10 +32,11 @@ LENGTH = 64
 BUFFER = 20
 
 RECORDINGS = {
-    "skab/valve1_10": {"pca": 0.92, "conv": 0.87},
-    "skab/valve2_1": {"pca": 0.83, "conv": 0.70},
-    "tep/fault07": {"pca": 0.97, "conv": 0.97},
-    "nab/TravelTime_451": {"pca": 0.28, "conv": 0.28},
+    "skab/valve1_10": {"pca": 0.93, "conv": 0.93, "auto": 0.96},
+    "skab/valve2_1": {"pca": 0.87, "conv": 0.87, "auto": 0.87},
+    "tep/fault07": {"pca": 0.97, "conv": 0.97, "auto": 0.97},
+    # .28 for pca and conv with one slow time scale: the newest cell, which is noisy in one sensor, now has half the say.
+    "nab/TravelTime_451": {"pca": 0.21, "conv": 0.22, "auto": 0.32},
 }
 """Set and series → the least VUS-PR of each architecture. Small ones, so that all of it takes about a minute."""
 
@@ -82,7 +83,7 @@ def test_detection_stays_above_its_floor(name: str, data_dir: Path) -> None:
     label = recording.label[recording.train_rows :]
 
     reached = {}
-    for architecture in ("pca", "conv"):
+    for architecture in ("pca", "conv", "auto"):
         spec = ModelSpec(architecture, max_steps=300, max_train_s=600)
         budget = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=recording.interval_s)
         detector = fit(
