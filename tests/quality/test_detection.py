@@ -35,7 +35,7 @@ RECORDINGS = {
     "skab/valve1_10": {"pca": 0.93, "conv": 0.93, "auto": 0.96},
     "skab/valve2_1": {"pca": 0.87, "conv": 0.87, "auto": 0.87},
     "tep/fault07": {"pca": 0.97, "conv": 0.97, "auto": 0.97},
-    # .28 for pca and conv with one slow time scale: the newest cell, which is noisy in one sensor, now has half the say.
+    # .28 for pca and conv with one slow time scale: the newest cell, noisy in one sensor, now has half the say.
     "nab/TravelTime_451": {"pca": 0.21, "conv": 0.22, "auto": 0.32},
 }
 """Set and series → the least VUS-PR of each architecture. Small ones, so that all of it takes about a minute."""
