@@ -51,7 +51,8 @@ class Card:
     architecture: str
     objective: str
     members: tuple[dict[str, Any], ...]
-    """Name and `hyper` of each network that has a voice; the last is the one that was trained for its architecture."""
+    """Name, `hyper` and `half_life` (of the slow time scale, share of the window) of each network that has a voice; the
+    last is the one that was trained for its architecture."""
     sensors: tuple[str, ...]
     length: int
     """Cells in a window."""

@@ -6,6 +6,7 @@ Law: voices are of one loudness: each speaks in spreads of its own healthy error
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,9 @@ class Member:
 
     def to_json(self) -> dict[str, Any]:
         """Return what the card says of it."""
-        return {"name": self.name, "hyper": self.network.hyper}
+        share = self.network.half_life
+        # JSON knows no infinity: None is the whole window, all its cells alike.
+        return {"name": self.name, "hyper": self.network.hyper, "half_life": share if math.isfinite(share) else None}
 
     @classmethod
     def load(
