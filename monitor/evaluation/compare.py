@@ -6,11 +6,18 @@ outside, also when it opens just after one.
 
 from __future__ import annotations
 
+import statistics
+from bisect import bisect_right
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+
+_NEVER = 2**63
 
 
 class Event(NamedTuple):
@@ -51,17 +58,17 @@ def compare(events: Sequence[Event] | None, alerts: Sequence[AlertSpan]) -> Comp
     """Hold alerts against labelled events; None = nobody labelled anything."""
     if events is None:
         return Compared(len(alerts))
-    met = {event: [alert for alert in alerts if meets(event, alert)] for event in events}
-    delays = sorted(
-        max(0, min(alert.fired_us for alert in found) - event.from_us) / 1e6 for event, found in met.items() if found
-    )
-    inside = {alert for found in met.values() for alert in found}
+    fired_us: dict[Event, int] = {}
+    inside = set()
+    for event, alert in meetings(events, alerts):
+        fired_us[event] = min(alert.fired_us, fired_us.get(event, alert.fired_us))
+        inside.add(alert)
     return Compared(
         alerts=len(alerts),
         events=len(events),
-        found=len(delays),
+        found=len(fired_us),
         outside=len(set(alerts) - inside),
-        delay_s=delays[len(delays) // 2] if delays else None,
+        delay_s=_median(max(0, first_us - event.from_us) / 1e6 for event, first_us in fired_us.items()),
     )
 
 
@@ -70,14 +77,38 @@ def together(parts: Sequence[Compared]) -> Compared:
     labelled = [part for part in parts if part.events is not None]
     if not labelled:
         return Compared(sum(part.alerts for part in parts))
-    delays = sorted(part.delay_s for part in labelled if part.delay_s is not None)
     return Compared(
         alerts=sum(part.alerts for part in parts),
         events=sum(part.events or 0 for part in labelled),
         found=sum(part.found or 0 for part in labelled),
         outside=sum(part.outside or 0 for part in labelled),
-        delay_s=delays[len(delays) // 2] if delays else None,
+        delay_s=_median(part.delay_s for part in labelled if part.delay_s is not None),
     )
+
+
+def _median(delays: Iterable[float]) -> float | None:
+    known = list(delays)
+    return statistics.median(known) if known else None
+
+
+def meetings(events: Iterable[Event], alerts: Iterable[AlertSpan]) -> Iterator[tuple[Event, AlertSpan]]:
+    """Yield each event with each alert that was open during it. Costs a sort and what is found: the alerts of one asset
+    do not overlap.
+    """
+    by_asset: dict[str, list[AlertSpan]] = defaultdict(list)
+    for alert in sorted(alerts, key=lambda alert: alert.opened_us):
+        by_asset[alert.asset].append(alert)
+    opened = {asset: [alert.opened_us for alert in mine] for asset, mine in by_asset.items()}
+    # How long any so far stays open: it rises, whatever the alerts, so a search may begin with it.
+    until = {
+        asset: list(accumulate((_NEVER if alert.closed_us is None else alert.closed_us for alert in mine), max))
+        for asset, mine in by_asset.items()
+    }
+    for event in events:
+        mine = by_asset.get(event.asset, [])
+        first = bisect_right(until.get(event.asset, []), event.from_us)
+        beyond = bisect_right(opened.get(event.asset, []), event.to_us)
+        yield from ((event, alert) for alert in mine[first:beyond] if meets(event, alert))
 
 
 def meets(event: Event, alert: AlertSpan) -> bool:

@@ -1,7 +1,8 @@
 """Scores and labels → figures, and the alerts behind them: ranking, events found, false alarms, delay.
 
-In: a `Series` and what a method scored. Out: `Judged`. The law: alerts come from the river's own `decide`, with the
-threshold at 1.0 as live; the labels are looked at only here, after every choice has been made.
+In: a `Series` and what a method scored. Out: `Figures`, and `Alarms` with their `Course`. The law: alerts come from
+the river's own `decide`, with the threshold at 1.0 as live; the labels are looked at only here, after every choice has
+been made.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitor.evaluation.compare import AlertSpan, Event, compare, meets
+from monitor.evaluation.compare import AlertSpan, Event, compare, meetings
 from monitor.evaluation.metrics import RangeF1, auc_pr, auc_roc, period, range_f1, ranges, vus_pr
 from monitor.stream.decide import AlertPolicy, Decider
 from monitor.types import AlertState, Scores, Windows
@@ -178,13 +179,9 @@ def _course(spans: list[AlertSpan], events: list[Event], step_us: int, n_rows: i
     def row(us: int | None) -> int:
         return n_rows if us is None else us // step_us
 
-    alerts = tuple(
-        Mark(row(span.opened_us) - 1, row(span.closed_us), any(meets(event, span) for event in events))
-        for span in spans
-    )
+    met = list(meetings(events, spans))
+    found, inside = {event for event, _ in met}, {span for _, span in met}
     return Course(
-        alerts,
-        tuple(
-            Mark(row(event.from_us), row(event.to_us), any(meets(event, span) for span in spans)) for event in events
-        ),
+        tuple(Mark(row(span.opened_us) - 1, row(span.closed_us), span in inside) for span in spans),
+        tuple(Mark(row(event.from_us), row(event.to_us), event in found) for event in events),
     )

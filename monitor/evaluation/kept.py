@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import monitor
-from monitor.evaluation.methods import Scored
+from monitor.evaluation.methods import STACKED, Scored, budget_of
 
 if TYPE_CHECKING:
     from monitor.evaluation.methods import Method, Settings
     from monitor.evaluation.series import Series
 
-CODE = ("models", "training", "evaluation/methods.py", "budget.py")
+CODE = ("models", "training", "evaluation/methods.py", "evaluation/metrics.py", "budget.py")
 """What of this program a score depends on."""
 
 
@@ -62,7 +62,7 @@ class Kept:
             "program": monitor.__version__,
             "digest": series.data.digest,
             "train_rows": series.data.train_rows,
-            "settings": _settings(settings),
+            "settings": _settings(settings, series),
             "spec": None if method.spec is None else asdict(method.spec),
             "fit_s": scored.fit_s,
             "score_s": scored.score_s,
@@ -73,14 +73,23 @@ class Kept:
 
     def _path(self, series: Series, method: Method, settings: Settings) -> Path:
         spec = None if method.spec is None else asdict(method.spec)
-        facts = (series.data.digest, method.name, spec, _settings(settings), monitor.__version__, _code())
+        facts = (series.data.digest, _name(method), spec, _settings(settings, series), monitor.__version__, _code())
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        words = re.sub(r"[^A-Za-z0-9._+-]+", "_", f"{series.set}-{series.name}-{method.name}")[-150:]
+        words = re.sub(r"[^A-Za-z0-9._+-]+", "_", f"{series.set}-{series.name}-{_name(method)}")[-150:]
         return self._folder / f"{words}-{key}.json"
 
 
-def _settings(settings: Settings) -> dict[str, object]:
-    return {**asdict(settings), "budget": str(settings.budget)}
+def _name(method: Method) -> str:
+    """Name what is learnt, whatever it is called: `default` is another word for one of the others."""
+    if (spec := method.spec) is None:
+        return method.name
+    return "+".join((spec.architecture, spec.objective, *((STACKED,) if spec.stacked else ())))
+
+
+def _settings(settings: Settings, series: Series) -> dict[str, object]:
+    """Return what was set, and what thresholds are calibrated to: alert defaults change from release to release."""
+    budget = asdict(budget_of(settings, series.data.interval_s))
+    return {**asdict(settings), "budget": str(settings.budget), "calibrated_to": budget}
 
 
 @cache

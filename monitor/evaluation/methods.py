@@ -7,7 +7,8 @@
 
 In: an `Unlabelled` recording. Out: a score per row, 1.0 = the threshold for every method. The laws: learning
 and calibration see the first `train_rows` rows only; a row's score is that of the window that ends at it, so it is
-causal, and no window is ever copied out but those in hand.
+causal, and no window is ever copied out but those in hand. Every row is scored, as the protocol of the recordings has
+it; the river leaves windows with long holes unscored.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Settings:
     """Rows in a window."""
     seed: int = 0
     max_train_s: float | None = None
-    """Of each network; None = the default's."""
+    """Of each method, `auto`'s candidates together; None = the default's."""
     budget: Rate = AlertConfig.model_fields["budget"].default
     """False alarms allowed; thresholds are calibrated to it."""
 
@@ -147,7 +148,7 @@ def _fit(
         fleet="evaluate",
         sensors=data.sensors,
         interval_s=data.interval_s,
-        budget=_budget(settings, data.interval_s),
+        budget=budget_of(settings, data.interval_s),
         on_progress=lambda share, text: on_progress(0.9 * share, text),
     )
 
@@ -163,7 +164,7 @@ def _card(detector: Detector) -> dict[str, Any]:
     }
 
 
-def _budget(settings: Settings, interval_s: float) -> Budget:
+def budget_of(settings: Settings, interval_s: float) -> Budget:
     """Return the budget with what makes an alert by default: windows begin at every row."""
     alerts, rate = AlertConfig(), settings.budget
     weekly = rate.count * WEEK_S / rate.per.total_seconds()
@@ -187,7 +188,7 @@ def _baseline(name: str, data: Unlabelled, settings: Settings) -> Scored:
     n_held = max(1, round(HELD_OUT * data.train_rows))
     held_out = raw[data.train_rows - n_held : data.train_rows]
     ends = _end_us(n_held, data.train_rows - n_held + 1, data.interval_s)
-    limit = calibrate(held_out, np.zeros(n_held, np.int32), ends, _budget(settings, data.interval_s))
+    limit = calibrate(held_out, np.zeros(n_held, np.int32), ends, budget_of(settings, data.interval_s))
     fitted = time.perf_counter()
     rest = (raw[data.train_rows :] / limit.raw).astype(np.float32)
     return Scored(rest, round(fitted - scored, 3), round(scored - began, 3), {"threshold": str(limit.state)})

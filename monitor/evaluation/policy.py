@@ -7,6 +7,7 @@ the stretch on, as if no alert had been open before it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 WINDOWS_AT_ONCE = 8192
 MOST = 1000
-"""As `alerts.recover` allows."""
+"""As `alerts.confirm` and `alerts.recover` allow."""
 HELP = 'write "confirm=5 of 8, recover=12", or one of the two'
 
 
@@ -49,6 +50,8 @@ class PolicyChange:
                 field, value = "confirm", field
             if field == "confirm":
                 is_twice = change.confirm is not None
+                if any(int(number[:9]) > MOST for number in re.findall(r"[0-9]+", value)):
+                    raise ValueError(f'confirm "{value}" reaches back too far; write "m of n" with 1 ≤ m ≤ n ≤ {MOST}')
                 try:
                     change = replace(change, confirm=Confirm.parse(value))
                 except ValueError as problem:

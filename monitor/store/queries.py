@@ -166,12 +166,13 @@ class Reader(ABC):
         for row in self.fetch(_EXTENT):
             if row["first_us"] is None:
                 return
+            last_us = row["last_us"] if until is None else min(row["last_us"], to_us(until))
             where = _Where()
             where.add("asset.fleet = :fleet", fleet=fleet)
             where.add("end_us >= :since", since=_us(since))
             where.add("end_us < :until", until=_us(until))
-            for low_us in range(row["first_us"], row["last_us"] + 1, _DAY_US):
-                day = {"low": low_us, "high": min(low_us + _DAY_US, row["last_us"] + 1)}
+            for low_us in range(row["first_us"], last_us + 1, _DAY_US):
+                day = {"low": low_us, "high": min(low_us + _DAY_US, last_us + 1)}
                 for window in self.fetch(_SCORED.format(where=where), where.values | day):
                     yield window["asset"], window["end_us"], window["score"]
 

@@ -6,9 +6,10 @@ The law: a recording that goes through `as_records` and the decoder comes out as
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MAX_BLOCK_BYTES: Final = 128 * 1024
 """Half of the decoder's default limit for a record."""
 _RECORDS_PER_BATCH: Final = 256
+_META: Final = 'it must be an object like {"sampling_interval_s": 60, "series": {"NAME": {"train_rows": 4000}}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +97,41 @@ class Meta:
 
 def read_meta(path: Path) -> Meta:
     """What `meta.json` says; a file without one has a set and nothing else. Raises BadRecording."""
-    beside, folder = path.parent / "meta.json", path.resolve().parent.name
+    # The folder the file was named in: what a link points to may lie in a store of all recordings.
+    beside, folder = path.parent / "meta.json", path.parent.resolve().name
     if not beside.is_file():
         return Meta(folder)
     try:
-        said = json.loads(beside.read_bytes())
-        series = said.get("series", {}).get(stem(path), {})
-        rows, step = series.get("train_rows"), series.get("median_step_s") or said.get("sampling_interval_s")
-        return Meta(folder, None if rows is None else int(rows), None if step is None else float(step))
-    except (ValueError, AttributeError, TypeError) as problem:
-        msg = f"{beside}: {problem}; it must be an object with series: {{NAME: {{train_rows: N}}}}"
-        raise BadRecording(msg) from problem
+        said = _object(json.loads(beside.read_bytes()), "it")
+        series = _object(_object(said.get("series", {}), "series").get(stem(path), {}), stem(path))
+        rows = _number(series, "train_rows")
+        step = _number(series, "median_step_s") or _number(said, "sampling_interval_s")
+    except (ValueError, OSError) as problem:
+        raise BadRecording(f"{beside}: {problem}; {_META}") from problem
+    if rows is not None and not rows.is_integer():
+        raise BadRecording(f"{beside}: train_rows is {rows:g}, not a whole number")
+    if step is not None and step <= 0:
+        raise BadRecording(f"{beside}: the interval is {step:g}; write the seconds from one row to the next, above 0")
+    return Meta(folder, None if rows is None else int(rows), step)
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {json.dumps(value)[:40]}, not an object")  # noqa: TRY004 - the file's fault
+    return value
+
+
+def _number(said: dict[str, Any], name: str) -> float | None:
+    """What stands there as a finite number; None = nothing does."""
+    if (value := said.get(name)) is None:
+        return None
+    try:
+        number = float(value)
+    except (ValueError, TypeError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError(f"{name} is {json.dumps(value)[:40]}, not a finite number")
+    return number
 
 
 def as_records(recording: Recording, *, block: int = 256, partition: Partition | None = None) -> Iterator[RecordBatch]:

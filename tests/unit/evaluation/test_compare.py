@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from monitor.evaluation.compare import AlertSpan, Compared, Event, compare, together
+import numpy as np
+
+from monitor.evaluation.compare import AlertSpan, Compared, Event, compare, meetings, meets, together
 
 S = 1_000_000
 FAULT = Event("pump", 100 * S, 200 * S)
@@ -48,4 +50,22 @@ def test_without_labels_nothing_is_claimed() -> None:
 
 def test_files_add_up_and_those_without_labels_claim_nothing() -> None:
     parts = [Compared(1, 2, 1, 0, 5.0), Compared(3), Compared(2, 1, 1, 1, 9.0)]
-    assert together(parts) == Compared(6, events=3, found=2, outside=1, delay_s=9.0)
+    assert together(parts) == Compared(6, events=3, found=2, outside=1, delay_s=7.0)
+
+
+def test_the_median_of_two_delays_lies_between_them() -> None:
+    later = Event("pump", 300 * S, 400 * S)
+    assert compare([FAULT, later], [_alert(110, 120), _alert(330, 340)]).delay_s == (12 + 32) / 2
+
+
+def test_meetings_are_those_of_a_search_through_all_pairs() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        starts = random.integers(0, 60, (2, 12)).tolist()
+        lengths = random.integers(1, 9, (2, 12)).tolist()
+        assets = random.choice(["a", "b"], (2, 12)).tolist()
+        events = [Event(*one) for one in zip(assets[0], starts[0], np.add(starts[0], lengths[0]).tolist(), strict=True)]
+        ends = [None if n % 5 == 0 else start + n for start, n in zip(starts[1], lengths[1], strict=True)]
+        alerts = [AlertSpan(name, at, at, end) for name, at, end in zip(assets[1], starts[1], ends, strict=True)]
+        every = {(event, alert) for event in events for alert in alerts if meets(event, alert)}
+        assert set(meetings(events, alerts)) == every

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+import gzip
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from monitor.evaluation import evaluate as module
-from monitor.evaluation.evaluate import by_policy, evaluate, means, plan
+from monitor.evaluation.evaluate import by_policy, evaluate, means, plan, titles
 from monitor.evaluation.methods import Settings
 from monitor.evaluation.policy import PolicyChange
 from tests.unit.evaluation import made
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from monitor.evaluation.evaluate import Finished, Plan
+    from monitor.evaluation.methods import Method, Scored
+    from monitor.evaluation.series import Unlabelled
 
 SETTINGS = Settings(window=16)
 
@@ -48,7 +55,7 @@ def test_a_series_that_fails_is_a_row_with_its_error_and_stops_nobody(tmp_path: 
     errors = {(one.name, one.method): one.error for one in finished if one.error}
     assert "bad.csv" in (errors["bad", "pca"] or "")
     assert "bad.csv" in (errors["bad", "moving-deviation"] or "")
-    assert "plant/short: There is not enough healthy data" in (errors["short", "pca"] or "")
+    assert "plant/short.csv: There is not enough healthy data" in (errors["short", "pca"] or "")
     assert set(errors) == {("bad", "pca"), ("bad", "moving-deviation"), ("short", "pca")}
     assert finished[0].row()["vus_pr"] is None
 
@@ -75,6 +82,73 @@ def test_policies_are_decided_by_the_same_scores(files: list[Path]) -> None:
     assert eager["series"][0]["delay_s"] < default["delay_s"] < slow["series"][0]["delay_s"]
     assert eager["series"][0]["vus_pr"] == slow["series"][0]["vus_pr"] == default["vus_pr"]
     assert eager["mean"]["pca"]["events_found"] == 2
+
+
+def test_a_defect_is_a_row_and_the_others_are_done(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    score = module.score
+
+    def breaks(method: Method, data: Unlabelled, *rest: Any) -> Scored:
+        if method.name == "pca" and data.values[0, 0] == made.values(1)[0, 0].round(5):
+            raise OverflowError("too\nlarge")
+        return score(method, data, *rest)
+
+    monkeypatch.setattr(module, "score", breaks)
+    first, *others = run(plan(files, ["pca"], SETTINGS))
+    assert first.is_unexpected
+    assert first.exit_code == 1
+    assert (first.error or "").startswith(f"unexpected: {files[0]}: OverflowError: too large (test_evaluate.py:")
+    assert [one.error for one in others] == [None] * 3
+
+
+def test_a_defect_in_reading_is_a_row_too(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    module._read.cache_clear()
+    monkeypatch.setattr(module, "read_series", lambda *_: 1 // 0)
+    assert {one.is_unexpected for one in run(plan(files, ["pca"], SETTINGS))} == {True}
+
+
+def test_a_killed_process_leaves_what_is_finished(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pool:
+        def __init__(self, *_words: Any, **_more: Any) -> None:
+            self.number = 0
+
+        def submit(self, work: Callable[..., Any], *words: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            self.number += 1
+            future.set_result(work(*words)) if self.number < 3 else future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+        def shutdown(self, **_how: Any) -> None: ...
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
+    finished = evaluate(plan(files, ["pca"], SETTINGS), processes=2, on_progress=lambda _share, _text: None)
+    assert [one.error is None for one in finished] == [True, True, False, False]
+    assert "ended from outside" in (finished[2].error or "")
+    assert finished[2].is_unexpected
+
+
+def test_two_words_for_one_method_are_learnt_once(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, score = [], module.score
+    monkeypatch.setattr(module, "score", lambda method, *rest: asked.append(method.name) or score(method, *rest))
+    wanted = plan(files[:1], ["pca"], SETTINGS)
+    pca, moving = wanted.methods
+    wanted = replace(wanted, methods=(pca, moving, replace(pca, name="again")))
+    finished = run(wanted)
+    assert asked == ["pca", "moving-deviation"]
+    assert [one.method for one in finished] == ["pca", "moving-deviation", "again"]
+    assert finished[2].row() | {"method": "pca"} == finished[0].row()
+
+
+def test_series_of_one_folder_name_and_file_name_stay_two(tmp_path: Path) -> None:
+    paths = [made.write(tmp_path / part / "same" / "a.csv", seed=n) for n, part in enumerate("xy")]
+    packed = paths[1].with_name("a.csv.gz")
+    packed.write_bytes(gzip.compress(paths[0].read_bytes()))
+    finished = run(plan([*paths, packed], ["pca"], SETTINGS))
+    assert [one.method for one in finished] == ["pca", "moving-deviation"] * 3
+    assert [one.row()["path"] for one in finished[::2]] == [str(path) for path in (*paths, packed)]
+    assert list(titles(finished).values()) == [
+        ("same", "x/same/a.csv"), ("same", "y/same/a.csv"), ("same", "y/same/a.csv.gz")
+    ]  # fmt: skip
+    assert list(titles(finished[:2]).values()) == [("same", "a")]
 
 
 def row(folder: str, **more: Any) -> dict[str, Any]:

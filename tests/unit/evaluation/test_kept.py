@@ -1,18 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import monitor
+from monitor.budget import Budget
 from monitor.evaluation import kept
 from monitor.evaluation.kept import Kept
 from monitor.evaluation.methods import Scored, Settings, parse_method
 from tests.unit.evaluation import made
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SETTINGS = Settings()
 PCA = parse_method("pca", SETTINGS)
@@ -40,6 +39,9 @@ def test_other_data_methods_settings_and_programs_find_nothing(folder: Path, mon
     assert here.find(one, parse_method("dense", SETTINGS), SETTINGS) is None
     assert here.find(one, PCA, replace(SETTINGS, window=32)) is None
     assert here.find(replace(one, data=replace(one.data, train_rows=650)), PCA, SETTINGS) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "budget_of", lambda *_: Budget(1.0, 4, 5, 6, 60.0))
+        assert here.find(one, PCA, SETTINGS) is None, "alerts are confirmed otherwise by default"
     monkeypatch.setattr(kept, "_code", lambda: "another")
     assert here.find(one, PCA, SETTINGS) is None
 
@@ -56,3 +58,13 @@ def test_a_damaged_or_half_written_score_is_not_there(folder: Path) -> None:
     assert Kept(folder).find(made.series(), PCA, SETTINGS) is None
     facts.unlink()
     assert Kept(folder).find(made.series(), PCA, SETTINGS) is None
+
+
+def test_all_code_that_a_score_depends_on_is_named() -> None:
+    home = Path(monitor.__file__).parent
+    assert "evaluation/metrics.py" in kept.CODE
+    assert all((home / place).exists() for place in kept.CODE)
+
+
+def test_two_words_for_one_method_find_each_others_scores(folder: Path) -> None:
+    assert Kept(folder).find(made.series(), replace(PCA, name="another word"), SETTINGS) is not None

@@ -29,6 +29,7 @@ def test_what_is_not_said_stays_as_it_is(text: str, policy: AlertPolicy, name: s
     [
         ("confirm=8 of 5", r'confirm "8 of 5" can never be met; write "5 of 8"'),
         ("confirm=often", r'confirm "often" is not "m of n"; write "3 of 5"'),
+        ("1 of 1000000", r'confirm "1 of 1000000" reaches back too far; write "m of n" with 1 ≤ m ≤ n ≤ 1000'),
         ("recover=0", r'recover "0" is not a number of normal windows; write 1 to 1000'),
         ("recover=soon", r'recover "soon"'),
         ("budget=2/week", r'"budget" is no alert parameter \(valid: confirm, recover\); write "confirm='),

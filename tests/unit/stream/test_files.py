@@ -232,6 +232,29 @@ class TestMeta:
         with pytest.raises(BadRecording, match=r"meta\.json"):
             read_meta(tmp_path / "a.csv")
 
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ('{"series": {"a": {"train_rows": Infinity}}}', "train_rows is Infinity, not a finite number"),
+            ('{"series": {"a": {"train_rows": 1e999}}}', "train_rows is Infinity, not a finite number"),
+            ('{"series": {"a": {"train_rows": 40.5}}}', "train_rows is 40.5, not a whole number"),
+            ('{"sampling_interval_s": NaN}', "sampling_interval_s is NaN, not a finite number"),
+            ('{"sampling_interval_s": true}', "sampling_interval_s is true, not a finite number"),
+            ('{"sampling_interval_s": -5}', "the interval is -5; write the seconds from one row to the next, above 0"),
+            ("[1]", r"it is \[1\], not an object; it must be an object like"),
+            ('{"series": [1]}', r"series is \[1\], not an object"),
+        ],
+    )
+    def test_a_number_that_is_none_is_named_with_its_key(self, tmp_path, text, said):
+        (tmp_path / "meta.json").write_text(text)
+        with pytest.raises(BadRecording, match=said):
+            read_meta(tmp_path / "a.csv")
+
+    def test_a_link_belongs_to_the_folder_it_stands_in(self, tmp_path):
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "a.csv").symlink_to(tmp_path / "a.csv")
+        assert read_meta(tmp_path / "set" / "a.csv").set == "set"
+
 
 def through_the_decoder(recording, **options):
     """(asset, time, values) of every reading, in the order of the log; and the number of records."""
