@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from monitor.cli import output, terminal
-from monitor.cli.params import config_option, json_option, load_config, open_store, range_options
+from monitor.cli.params import config_option, config_path, json_option, load_config, open_store, range_options
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Ink, Table, say
 
@@ -82,14 +85,17 @@ class Names(click.ParamType[tuple[str, ...]]):
 @config_option
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--methods", type=Names(), default="default", show_default=True, metavar="A,B,…",
-              help="default, ARCHITECTURE[+OBJECTIVE][+stacked] (pca, conv+denoising), random. pca and "
-              "moving-deviation always run beside.")  # fmt: skip
+              help="default, random, or ARCHITECTURE[+OBJECTIVE][+stacked], like conv+denoising: auto, conv, dense, "
+              "forecast, lstm, pca; plain, sparse, denoising, variational, adversarial. pca and moving-deviation "
+              "always run beside.")  # fmt: skip
 @click.option("--train-rows", type=click.IntRange(1), metavar="N",
-              help="Healthy leading rows to learn from [default: what meta.json beside the file says].")
+              help="Healthy leading rows of each asset to learn from [default: what meta.json beside the file says].")
 @click.option("--window", type=click.IntRange(2), default=64, show_default=True, help="Rows in a window.")
 @click.option("--budget", type=Budget(), metavar="1/week", help="False alarms to calibrate to [default: 1/week].")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same figures.")
-@click.option("--max-train", type=Seconds(), metavar="60s", help="Each network stops learning here.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
+              help="Same seed, same figures.")  # fmt: skip
+@click.option("--max-train", type=Seconds(), metavar="60s",
+              help="Each method stops learning here; auto's candidates share it.")  # fmt: skip
 @click.option("--policy", "policies", type=Policy(), multiple=True, metavar='"confirm=5 of 8, recover=12"',
               help="Decide by these alert parameters too, without scoring again; may be repeated.")  # fmt: skip
 @range_options("stored scores (without FILES)")
@@ -123,8 +129,9 @@ def evaluate(
 ) -> None:
     """Measure methods on labelled recordings: FILES (CSV, CSV.gz, Parquet) with a label column.
 
-    Each file is learnt from its healthy head, and every row behind it is scored and held against its label. A series
-    that cannot be evaluated is a row with its error; the others go on.
+    Each file is learnt from its healthy head, and every row behind it (behind a long hole too, where the daemon would
+    not) is scored and held against its label. A series that cannot be evaluated is a row with its error; the others go
+    on. Fails only where a method that was asked for could evaluate nothing at all, or where monitor itself is to blame.
 
     Without FILES, --policy decides the scores stored in the database again: which alerts other parameters would have
     raised. Nothing is written.
@@ -132,14 +139,18 @@ def evaluate(
     if not files:
         if not policies:
             raise click.UsageError('Name FILES to evaluate, or a --policy for the stored scores ("confirm=5 of 8").')
+        _refuse_idle(click.get_current_context())
         _what_if(policies, since, until, as_json=as_json)
         return
+    if config_path() is not None:
+        raise click.UsageError(
+            "-c is for stored scores; files are evaluated with the defaults, and by --methods, --window and --budget."
+        )
     if since or until:
         raise click.UsageError("--from and --to are for stored scores; files are evaluated whole (see --train-rows).")
     from dataclasses import replace
 
     from monitor import logs
-    from monitor.cli import complain
     from monitor.evaluation.evaluate import by_policy, means, plan
     from monitor.evaluation.evaluate import evaluate as work
     from monitor.evaluation.methods import Settings
@@ -156,37 +167,87 @@ def evaluate(
         into=into,
         with_pictures=report is not None,
     )
-    _check_writable(report, into)
+    _check_writable(files, report, into)
     with progress("evaluate") as show:
         finished = work(wanted, processes=processes, on_progress=show)
     rows = [one.row() for one in finished]
     mean = means(rows)
-    if report is not None:
-        _write(report, wanted, finished, mean)
     if as_json:
         document = {"series": rows, "mean": mean}
         output.emit(document | {"policies": by_policy(wanted, finished)} if policies else document)
     else:
-        _show(wanted, finished, rows, mean, report)
-    errors = {one.error: one.exit_code for one in finished if one.error}
-    for error in errors:
+        _show(wanted, finished, rows, mean)
+    _complain(finished)
+    if report is not None:
+        _write(report, wanted, finished, mean)
+        if not as_json:
+            say(Ink(f"The plots are in {report}.", "dim"))
+    click.get_current_context().exit(_exit_code(finished, methods))
+
+
+def _complain(finished: Sequence[Finished]) -> None:
+    """Say each warning and each error once, however many methods met it."""
+    from monitor.cli import complain
+
+    for warning in dict.fromkeys(warning for one in finished for warning in one.warnings):
+        click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
+    for error in dict.fromkeys(one.error for one in finished if one.error):
         complain(error)
-    if all(one.error for one in finished):
-        click.get_current_context().exit(max(errors.values()))
+
+
+def _exit_code(finished: Sequence[Finished], methods: Sequence[str]) -> int:
+    """Return 1 for a defect of ours, the error's own code where a method that was asked for has no success, or 0."""
+    if any(one.is_unexpected for one in finished):
+        return 1
+    by_method = {name: [one for one in finished if one.method == name] for name in methods}
+    failed = [mine for mine in by_method.values() if all(one.error for one in mine)]
+    return max((one.exit_code for mine in failed for one in mine), default=0)
+
+
+def _refuse_idle(ctx: click.Context) -> None:
+    """Refuse options that would do nothing to stored scores."""
+    about_scores = ("policies", "since", "until", "as_json", "config")
+    for param in ctx.command.params:
+        is_said = param.name and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+        if isinstance(param, click.Option) and is_said and param.name not in about_scores:
+            msg = f"{param.opts[0]} is for FILES; stored scores take --policy, --from, --to and --json."
+            raise click.UsageError(msg)
 
 
 # ---------------------------------------------------------------- files
 
 
-def _check_writable(report: Path | None, into: Path | None) -> None:
+def _check_writable(files: Sequence[Path], report: Path | None, into: Path | None) -> None:
     """Refuse now what would fail after an hour of training."""
-    if report is not None and not report.parent.is_dir():
-        raise click.UsageError(f"--report {report}: there is no folder {report.parent}; make it, or write elsewhere.")
+    if report is not None:
+        if report.resolve() in {file.resolve() for file in files}:
+            raise click.UsageError(f"--report {report} is one of the recordings; write elsewhere.")
+        if not report.parent.is_dir():
+            raise click.UsageError(
+                f"--report {report}: there is no folder {report.parent}; make it, or write elsewhere."
+            )
+        _probe("report", report, _beside(report))
     if into is not None:
         try:
             into.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
             raise click.UsageError(f"--into {into}: {problem.strerror}; name a folder you may write to.") from problem
+        _probe("into", into, into / f".{os.getpid()}.tmp")
+
+
+def _probe(option: str, named: Path, probe: Path) -> None:
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as problem:
+        msg = f"--{option} {named}: {problem.strerror}; name a folder you may write to."
+        raise click.UsageError(msg) from problem
+
+
+def _beside(report: Path) -> Path:
+    """Return where the page is written before it takes its name: an interrupted one never does."""
+    report = report.resolve()
+    return report.with_name(f".{report.name}.{os.getpid()}.tmp")
 
 
 def _write(report: Path, wanted: Plan, finished: Sequence[Finished], mean: dict[str, dict[str, Any]]) -> None:
@@ -194,9 +255,13 @@ def _write(report: Path, wanted: Plan, finished: Sequence[Finished], mean: dict[
 
     from monitor.evaluation.report.page import page
 
+    text, mine = page(wanted, finished, mean, datetime.now(UTC)), _beside(report)
     try:
-        report.write_text(page(wanted, finished, mean, datetime.now(UTC)), encoding="utf-8")
+        mine.write_text(text, encoding="utf-8")
+        mine.replace(report.resolve())
     except OSError as problem:
+        with suppress(OSError):
+            mine.unlink(missing_ok=True)
         raise click.FileError(str(report), str(problem.strerror)) from problem
 
 
@@ -205,11 +270,10 @@ def _show(
     finished: Sequence[Finished],
     rows: Sequence[dict[str, Any]],
     mean: dict[str, dict[str, Any]],
-    report: Path | None,
 ) -> None:
     from monitor.evaluation.evaluate import by_policy
 
-    _show_series(rows)
+    _show_series(finished, rows)
     say()
     terminal.show(_means(mean))
     for tried in by_policy(wanted, finished):
@@ -219,12 +283,12 @@ def _show(
     say()
     kept = sum(one.was_kept for one in finished)
     from_before = f" {kept} of {len(finished)} scores were there from before." if kept else ""
-    where = f" The plots are in {report}." if report else ""
     say(
         Ink(
             "Means of set means. Found and false: alerts at the calibrated threshold that met, or did not meet, a "
-            "labelled event; alarmed: the normal time during which an alert was open; delay until an event's first "
-            f"alert fired.{from_before}{where}",
+            "labelled event; false/week, in a mean: all of a set's over all its normal time; alarmed: the normal time "
+            "during which an alert was open; delay: the median until an event's first alert fired."
+            f"{from_before}",
             "dim",
         )
     )
@@ -235,26 +299,32 @@ _HEADINGS = ("VUS-PR:right", "AUC-PR:right", "AUC-ROC:right", "range F1:right", 
              "false/week:right", "alarmed:right", "delay:right", "fit:right")  # fmt: skip
 
 
-def _show_series(rows: Sequence[dict[str, Any]]) -> None:
+def _show_series(finished: Sequence[Finished], rows: Sequence[dict[str, Any]]) -> None:
     """Print a line for each method under the name of its series: names are long, and would push the figures out."""
+    from monitor.evaluation.evaluate import titles
+
     table = Table("series", *_HEADINGS)
     for row in rows:
         table.add(f"  {row['method']}", *_cells(row))
     headings, *lines = table.lines(terminal.columns())
     say(headings)
+    shown = titles(finished)
     last = None
-    for row, line in zip(rows, lines, strict=True):
-        if last != (last := (row["set"], row["name"])):
-            say(Ink(f"{row['set']} "), Ink(row["name"], "bold"))
+    for one, line in zip(finished, lines, strict=True):
+        if last != (last := one.key):
+            folder, name = shown[one.key]
+            say(Ink(f"{folder} "), Ink(name, "bold"))
         say(line)
 
 
 def _means(mean: dict[str, dict[str, Any]]) -> Table:
     table = Table("mean", *_HEADINGS, "series:right")
-    best = max((each["vus_pr"] or 0 for each in mean.values()), default=0)
+    # A mean of the series that are left is not compared with one of all of them.
+    best = max((each["vus_pr"] or 0 for each in mean.values() if not each["n_failed"]), default=0)
     for method, each in mean.items():
+        is_best = each["vus_pr"] == best and not each["n_failed"]
         n = f"{each['n_series']}" + (f" of {each['n_series'] + each['n_failed']}" if each["n_failed"] else "")
-        table.add(Ink(method, "bold" if each["vus_pr"] == best else ""), *_cells(each), n)
+        table.add(Ink(method, "bold" if is_best else ""), *_cells(each), n)
     return table
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.needs import need
+from tests.unit.evaluation import made
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,3 +74,19 @@ def test_a_killed_evaluation_leaves_no_process_behind(data_dir: Path) -> None:
         process.kill()
         # The pipes are at their end when the last process that inherited them is.
         process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_parent_alone_ends_the_trainings_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+    files = [made.write(tmp_path / "plant" / f"pump{n}.csv", seed=n) for n in range(3)]
+    words = command(*files, "--methods", "lstm,conv,dense", "--processes", 2)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "in 2 processes" in process.stderr.readline()
+        time.sleep(6)  # they learn
+        process.send_signal(number)
+        # The pipes are at their end when the last process that inherited them is.
+        _, said = process.communicate(timeout=10)
+    assert process.returncode in (130, 128 + number)
+    assert "leaked" not in said
+    assert "Traceback" not in said

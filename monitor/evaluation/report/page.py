@@ -10,7 +10,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from monitor.evaluation.evaluate import by_policy
+from monitor.evaluation.evaluate import by_policy, titles
 from monitor.evaluation.judge import WEEK_S
 from monitor.evaluation.report.strips import section, span
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from monitor.evaluation.evaluate import Finished, Plan
+    from monitor.evaluation.evaluate import Finished, Key, Plan
+
+    Titles = dict[Key, tuple[str, str]]
+    """Set and name of each series, as they are shown."""
 
 _COLUMNS = (
     ("vus_pr", "VUS-PR", True),
@@ -28,7 +31,7 @@ _COLUMNS = (
     ("event_recall", "Events found", True),
     ("false_alarms_per_week", "False alarms per week", False),
     ("alarmed_share", "Normal time alarmed", False),
-    ("delay_s", "Delay", False),
+    ("delay_s", "Median delay", False),
     ("fit_s", "Learning", False),
 )
 """Field, heading, and whether more is better."""
@@ -38,9 +41,10 @@ _ALARMS = ("event_recall", "false_alarms_per_week", "alarmed_share", "delay_s")
 
 def page(wanted: Plan, finished: Sequence[Finished], means: dict[str, dict[str, Any]], made_at: datetime) -> str:
     """Return the document."""
-    series: dict[tuple[str, str], list[Finished]] = {}
+    series: dict[Key, list[Finished]] = {}
     for one in finished:
-        series.setdefault((one.set, one.name), []).append(one)
+        series.setdefault(one.key, []).append(one)
+    shown = titles(finished)
     anchors = {name: f"s{number}" for number, name in enumerate(series, 1)}
     main = next(iter(means), "")
     style = files(__package__).joinpath("page.css").read_text("utf-8")
@@ -49,24 +53,26 @@ def page(wanted: Plan, finished: Sequence[Finished], means: dict[str, dict[str, 
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>Evaluation: {len(series)} series</title><style>{style}</style></head><body>"
-        f"{_defs()}<nav>{_navigation(series, anchors, main)}</nav><main>"
+        f"{_defs()}<nav>{_navigation(series, shown, anchors, main)}</nav><main>"
         f'<header id="top"><h1>Evaluation</h1><p>{escape(_asked(wanted, series, made_at))}</p>{_cards(means, main)}'
         f"</header><section>{_means(means, _COLUMNS)}{_legend()}</section>{_others(wanted, finished)}"
-        f'<section id="overview"><h2>VUS-PR by series</h2>{_overview(series, anchors, list(means))}</section>'
-        + "".join(section(anchors[name], ones) for name, ones in series.items())
+        f'<section id="overview"><h2>VUS-PR by series</h2>{_overview(series, shown, anchors, list(means))}</section>'
+        + "".join(section(anchors[key], shown[key], ones) for key, ones in series.items())
         + "</main></body></html>\n"
     )
 
 
-def _asked(wanted: Plan, series: dict[tuple[str, str], list[Finished]], made_at: datetime) -> str:
-    sets = len({name for name, _ in series})
+def _asked(wanted: Plan, series: dict[Key, list[Finished]], made_at: datetime) -> str:
+    sets = len({ones[0].set for ones in series.values()})
+    n_failed = sum(all(one.error for one in ones) for ones in series.values())
+    failed = f"; {n_failed} of them could not be evaluated" if n_failed else ""
     settings = wanted.settings
     return (
-        f"{_n(len(series), 'recording')} of {_n(sets, 'set')}, {made_at:%Y-%m-%d %H:%M} UTC. "
+        f"{_n(len(series), 'recording')} of {_n(sets, 'set')}{failed}, {made_at:%Y-%m-%d %H:%M} UTC. "
         f"Learnt from each recording's healthy head, without labels; windows of {settings.window} rows, "
         f"thresholds set to allow {settings.budget.count:g} false alarm{'s' if settings.budget.count != 1 else ''} "
         f"per {str(settings.budget).partition('/')[2]}, seed {settings.seed}. "
-        "Means are means of set means."
+        "Means are means of set means; false alarms per week are all of a set's over all its normal time."
     )
 
 
@@ -105,11 +111,14 @@ def _means(means: dict[str, dict[str, Any]], columns: Sequence[tuple[str, str, b
         cells = []
         for name, _, is_better in columns:
             value = mean[name]
-            known = [one[name] for one in means.values() if one[name] is not None]
-            best = ' class="best"' if value is not None and is_better and value == max(known) else ""
+            # A mean of the series that are left is not compared with one of all of them.
+            known = [one[name] for one in means.values() if one[name] is not None and not one["n_failed"]]
+            is_best = is_better and not mean["n_failed"] and value is not None and value == max(known)
+            best = ' class="best"' if is_best else ""
             bar = f'<s style="width:{100 * value:.1f}%"></s>' if is_better and value is not None else ""
             cells.append(f"<td{best}>{bar}{escape(_cell(name, value))}</td>")
-        missing = f' <small title="could not be evaluated">−{mean["n_failed"]}</small>' if mean["n_failed"] else ""
+        n_all = mean["n_series"] + mean["n_failed"]
+        missing = f" <small>{mean['n_series']} of {n_all} series</small>" if mean["n_failed"] else ""
         rows.append(f"<tr><th>{escape(method)}{missing}</th>{''.join(cells)}</tr>")
     return (
         f'<div class="wide"><table class="means"><thead><tr><th>Method</th>{head}</tr></thead>'
@@ -124,7 +133,7 @@ def _cell(name: str, value: float | None) -> str:
         return span(value) if value >= 10 else f"{value:.1f} s"
     if name in ("event_recall", "alarmed_share"):
         return f"{100 * value:.0f} %"
-    return f"{value:,.1f}" if name == "false_alarms_per_week" else f"{value:.3f}"
+    return f"{float(f'{value:.2g}'):,g}" if name == "false_alarms_per_week" else f"{value:.3f}"
 
 
 def _legend() -> str:
@@ -137,14 +146,15 @@ def _legend() -> str:
 
 
 def _overview(
-    series: dict[tuple[str, str], list[Finished]], anchors: dict[tuple[str, str], str], methods: list[str]
+    series: dict[Key, list[Finished]], shown: Titles, anchors: dict[Key, str], methods: list[str]
 ) -> str:
     head = "".join(f"<th>{escape(method)}</th>" for method in methods)
     rows = []
     for key, ones in series.items():
         by_method = {one.method: one for one in ones}
         cells = "".join(_heat(by_method.get(method)) for method in methods)
-        link = f'<a href="#{anchors[key]}"><small>{escape(key[0])}</small> {escape(key[1])}</a>'
+        folder, name = shown[key]
+        link = f'<a href="#{anchors[key]}"><small>{escape(folder)}</small> {escape(name)}</a>'
         rows.append(f"<tr><th>{link}</th>{cells}</tr>")
     return (
         f'<div class="wide"><table class="heat"><thead><tr><th>Series</th>{head}</tr></thead>'
@@ -160,18 +170,17 @@ def _heat(one: Finished | None) -> str:
     return f'<td style="--v:{one.figures.vus_pr:.2f}">{one.figures.vus_pr:.3f}</td>'
 
 
-def _navigation(
-    series: dict[tuple[str, str], list[Finished]], anchors: dict[tuple[str, str], str], main: str
-) -> str:
+def _navigation(series: dict[Key, list[Finished]], shown: Titles, anchors: dict[Key, str], main: str) -> str:
     parts = ['<a class="home" href="#top">Evaluation</a><a href="#overview">Overview</a>']
     last = None
-    for (folder, name), ones in series.items():
+    for key, ones in series.items():
+        folder, name = shown[key]
         if folder != last:
             parts.append(f"<b>{escape(folder)}</b>")
             last = folder
         value = next((one.figures.vus_pr for one in ones if one.method == main and one.figures), None)
         bar = "" if value is None else f'<s style="width:{100 * value:.0f}%"></s>'
-        parts.append(f'<a href="#{anchors[folder, name]}" title="{escape(name)}"><span>{escape(name)}</span>{bar}</a>')
+        parts.append(f'<a href="#{anchors[key]}" title="{escape(name)}"><span>{escape(name)}</span>{bar}</a>')
     return "".join(parts)
 
 

@@ -25,28 +25,33 @@ _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800
 _DAYS = (1, 2, 5, 7, 14, 28, 56, 91, 182, 365, 730, 1825, 3650)
 
 
-def section(anchor: str, finished: Sequence[Finished]) -> str:
-    """Return a series as a section of the page."""
+def section(anchor: str, title: tuple[str, str], finished: Sequence[Finished]) -> str:
+    """Return a series as a section of the page. `title`: its set and its name."""
     first = finished[0]
-    title = f"<h2><small>{escape(first.set)}</small> {escape(first.name)}</h2>"
+    head = f"<h2><small>{escape(title[0])}</small> {escape(title[1])}</h2>"
+    doubts = dict.fromkeys(warning for one in finished for warning in one.warnings)
     drawn = next((one for one in finished if one.picture is not None), None)
     failed = "".join(
         f'<p class="error"><b>{escape(one.method)}</b> {escape(one.error)}</p>' for one in finished if one.error
     )
+    failed += "".join(f'<p class="facts">{escape(doubt)}</p>' for doubt in doubts)
     if drawn is None or drawn.picture is None:
-        return f'<section id="{anchor}">{title}{failed}</section>'
+        return f'<section id="{anchor}">{head}{failed}</section>'
     picture = drawn.picture
-    events = [_event(mark, picture, finished) for mark in (drawn.course.events if drawn.course else ())]
-    head = f'<div class="train" style="width:{_percent(picture.train_rows, picture)}" title="Learnt from"></div>'
+    found = {
+        one.method: {mark.first for mark in one.course.events if mark.is_met} for one in finished if one.course
+    }
+    events = [_event(mark, picture, found) for mark in (drawn.course.events if drawn.course else ())]
+    learnt = f'<div class="train" style="width:{_percent(picture.train_rows, picture)}" title="Learnt from"></div>'
     rows = [
         f'<div class="row"><div class="name">{escape(strip.name)}<span>{strip.low:.4g} … {strip.high:.4g}</span></div>'
         f'<div class="plot">{_svg("sensor", strip.path, picture.n_columns)}</div></div>'
         for strip in picture.sensors
     ]
     rows += [_scores(one) for one in finished if one.picture is not None]
-    chart = f'<div class="behind">{head}{"".join(events)}</div>{"".join(rows)}{_axis(picture)}'
+    chart = f'<div class="behind">{learnt}{"".join(events)}</div>{"".join(rows)}{_axis(picture)}'
     facts = f'<p class="facts">{escape(_facts(first, picture))}</p>'
-    return f'<section id="{anchor}">{title}{facts}{failed}<div class="chart">{chart}</div></section>'
+    return f'<section id="{anchor}">{head}{facts}{failed}<div class="chart">{chart}</div></section>'
 
 
 def _facts(first: Finished, picture: Picture) -> str:
@@ -70,6 +75,8 @@ def _scores(one: Finished) -> str:
     words = f"{alarms.alerts} alerts" if alarms.false_alarms is None else f"{alarms.false_alarms:,} false"
     if alarms.events:
         words = f"{alarms.events_found} of {alarms.events} found · {words}"
+    if alarms.alarmed_share is not None:
+        words += f" · {float(f'{100 * alarms.alarmed_share:.2g}'):g} % alarmed"
     kind = "unknown" if alarms.events is None else ""
     marks = [
         _mark(kind or ("found" if mark.is_met else "false"), mark, picture)
@@ -91,15 +98,11 @@ def _svg(kind: str, path: str, n_columns: int) -> str:
     )
 
 
-def _event(mark: Mark, picture: Picture, finished: Sequence[Finished]) -> str:
-    found = [one.method for one in finished if one.course and _is_met(mark, one.course.events)]
-    said = f"found by {', '.join(found)}" if found else "found by nobody"
+def _event(mark: Mark, picture: Picture, found: dict[str, set[int]]) -> str:
+    by = [method for method, firsts in found.items() if mark.first in firsts]
+    said = f"found by {', '.join(by)}" if by else "found by nobody"
     title = escape(f"Event {_when(mark, picture)}; {said}")
     return f'<i class="event" style="{_place(mark, picture)}" title="{title}"></i>'
-
-
-def _is_met(mark: Mark, marks: Sequence[Mark]) -> bool:
-    return any(other.is_met for other in marks if other.first == mark.first)
 
 
 _WORDS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.cli import main
+from monitor.config import ARCHITECTURES, OBJECTIVES
+from monitor.evaluation import evaluate as module
 from tests.unit.evaluation import made
 
 if TYPE_CHECKING:
@@ -85,6 +88,10 @@ def test_a_series_that_fails_is_told_and_the_others_are_done(runner: CliRunner, 
         (["--max-train", "0s"], "leaves no time to learn"),
         (["--budget", "often"], 'write "1/week"'),
         (["--report", "nowhere/out.html"], "there is no folder nowhere"),
+        (["--report", "/proc/out.html"], "name a folder you may write to"),
+        (["--seed", "1e20"], "is not a valid int"),
+        (["--seed", str(10**20)], "is not in the range"),
+        (["-c", "monitor.toml"], "-c is for stored scores; files are evaluated with the defaults"),
         (["--into", "/proc/nowhere"], "name a folder you may write to"),
         (["--from", "now-1d"], "files are evaluated whole"),
     ],
@@ -95,6 +102,92 @@ def test_wrong_words_are_refused_before_anything_is_learnt(
     result = run(runner, file, *words)
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
+
+
+def test_a_recording_is_never_written_over_by_its_report(runner: CliRunner, file: Path) -> None:
+    before = file.read_bytes()
+    (link := file.parent.parent / "link.csv").symlink_to(file)
+    for report in (file, link):
+        result = run(runner, file, *QUICK, "--report", report)
+        assert result.exit_code == 2
+        assert "is one of the recordings" in " ".join(result.stderr.split())
+    assert file.read_bytes() == before
+
+
+def test_figures_are_printed_though_the_page_cannot_be_written(
+    runner: CliRunner, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "out.html"
+    report.write_text("the last one")
+
+    def breaks(*_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", breaks)
+    result = run(runner, file, *QUICK, "--report", report, "--json")
+    assert result.exit_code == 1
+    assert len(json.loads(result.stdout)["series"]) == 2
+    assert "No space left on device" in result.stderr
+    assert report.read_text() == "the last one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html", "plant"]
+
+
+def test_series_of_the_same_folder_and_name_are_told_apart(runner: CliRunner, file: Path, tmp_path: Path) -> None:
+    other = made.write(tmp_path / "other" / "plant" / "pump.csv", seed=1)
+    said = run(runner, file, other, *QUICK).stdout.splitlines()
+    assert [line for line in said if line.startswith("plant ")] == [
+        f"plant {tmp_path.name}/plant/pump.csv", "plant other/plant/pump.csv"
+    ]  # fmt: skip
+    rows = ask(runner, file, other, *QUICK)["series"]
+    assert [row["path"] for row in rows[::2]] == [str(file), str(other)]
+
+
+def test_what_is_doubtful_is_told_once_and_stands_in_the_rows(runner: CliRunner, tmp_path: Path) -> None:
+    bare = made.write(tmp_path / "bare" / "fan.csv", labelled=False)
+    result = run(runner, bare, *QUICK, "--json")
+    assert result.exit_code == 0
+    word = f'{bare} has no column "label"; its columns are flow, pressure; use --label-column'
+    assert result.stderr.count(word) == 1
+    assert [row["warnings"] for row in json.loads(result.stdout)["series"]] == [[word]] * 2
+
+
+def test_a_method_asked_for_that_evaluates_nothing_fails_the_run(runner: CliRunner, file: Path) -> None:
+    result = run(runner, file, "--methods", "pca", "--window", "700", "--processes", "1", "--json")
+    errors = {row["method"]: row["error"] for row in json.loads(result.stdout)["series"]}
+    assert result.exit_code == 1
+    assert errors["moving-deviation"] is None
+    assert "not enough healthy data" in errors["pca"]
+    # Nobody asked for the PCA that runs beside.
+    assert run(runner, file, "--methods", "random", "--window", "700", "--processes", "1").exit_code == 0
+
+
+def test_a_defect_fails_the_run_and_keeps_the_others_figures(
+    runner: CliRunner, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = made.write(file.parent.parent / "other" / "fan.csv", seed=1)
+    score = module.score
+
+    def breaks(method: Any, data: Any, *rest: Any) -> Any:
+        if method.name == "pca" and data.values[0, 0] == made.values(1)[0, 0].round(5):
+            raise ZeroDivisionError("a defect")
+        return score(method, data, *rest)
+
+    monkeypatch.setattr(module, "score", breaks)
+    result = run(runner, file, other, *QUICK, "--json")
+    assert result.exit_code == 1
+    assert f"unexpected: {other}: ZeroDivisionError: a defect" in result.stderr
+    assert [bool(row["error"]) for row in json.loads(result.stdout)["series"]] == [False, False, True, False]
+
+
+def test_a_mean_over_fewer_series_says_so(runner: CliRunner, file: Path) -> None:
+    short = made.write(file.parent / "short.csv", train_rows=60)
+    said = run(runner, file, short, *QUICK).stdout
+    assert re.search(r"^pca .* 1 of 2$", said, re.MULTILINE)
+
+
+def test_help_names_every_architecture_and_objective(runner: CliRunner) -> None:
+    said = run(runner, "--help").stdout
+    assert all(re.search(rf"\b{name}\b", said) for name in (*ARCHITECTURES, *OBJECTIVES))
 
 
 # ---------------------------------------------------------------- stored scores
@@ -132,6 +225,16 @@ def test_only_a_stretch_of_the_stored_scores_is_decided(runner: CliRunner) -> No
 def test_no_stored_scores_is_a_sentence(runner: CliRunner) -> None:
     assert run(runner, "--policy", "3 of 5").stdout.startswith("No stored scores.")
     assert ask(runner, "--policy", "3 of 5")["policies"][0]["windows"] == 0
+
+
+@pytest.mark.usefixtures("empty")
+@pytest.mark.parametrize(
+    "option", [("--report", "out.html"), ("--methods", "pca"), ("--into", "kept"), ("--seed", "0"), ("--window", "9")]
+)
+def test_options_that_would_do_nothing_to_stored_scores_are_refused(runner: CliRunner, option: tuple[str, str]) -> None:
+    result = run(runner, "--policy", "3 of 5", *option)
+    assert result.exit_code == 2
+    assert f"{option[0]} is for FILES; stored scores take --policy" in " ".join(result.stderr.split())
 
 
 def test_neither_files_nor_a_policy_is_told_both_ways(runner: CliRunner) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import pytest
 from monitor.evaluation.evaluate import evaluate, means, plan
 from monitor.evaluation.methods import Settings
 from monitor.evaluation.policy import PolicyChange
-from monitor.evaluation.report.page import page
+from monitor.evaluation.report.page import _cell, page
 from monitor.evaluation.report.picture import COLUMNS, LINE, TOP, height_of, picture
 from monitor.evaluation.report.strips import span
 from monitor.evaluation.series import Series, Unlabelled
 from tests.unit.evaluation import made
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NUMBERS = re.compile(r"[ML](\d+) ([\d.]+)(?:V([\d.]+))?")
 
@@ -88,6 +92,35 @@ def test_other_policies_have_a_table_of_their_own(text: str) -> None:
 def test_what_failed_and_what_has_no_labels_says_so(text: str) -> None:
     assert "There is not enough healthy data" in text
     assert "without labels" in text
+
+
+def test_a_mean_over_fewer_series_says_so_and_is_never_the_best(text: str) -> None:
+    pca = re.search(r"<tr><th>pca(.*?)</tr>", text)
+    assert pca is not None
+    assert "2 of 3 series" in pca[1]
+    assert 'class="best"' not in pca[1]
+    assert "Median delay" in text
+    assert re.search(r"\d % alarmed", text)
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"), [(0.0123, "0.012"), (1.26, "1.3"), (123.4, "120"), (4321.0, "4,300"), (0.0, "0")]
+)
+def test_false_alarms_are_said_in_two_digits(rate: float, said: str) -> None:
+    assert _cell("false_alarms_per_week", rate) == said
+
+
+def test_series_of_one_folder_name_and_file_name_have_sections_of_their_own(tmp_path: Path) -> None:
+    paths = [made.write(tmp_path / part / "same" / "a.csv", seed=n) for n, part in enumerate("xy")]
+    bad = tmp_path / "x" / "same" / "bad.csv"
+    bad.write_text("timestamp,flow\n0,1\n1,many\n")
+    wanted = plan([*paths, bad], ["random"], Settings(window=16), with_pictures=True)
+    finished = evaluate(wanted, processes=1, on_progress=lambda _share, _text: None)
+    made_page = page(wanted, finished, means([one.row() for one in finished]), datetime(2026, 1, 2, tzinfo=UTC))
+    assert "<small>same</small> x/same/a.csv</h2>" in made_page
+    assert "<small>same</small> y/same/a.csv</h2>" in made_page
+    assert made_page.count('<div class="row score">') == 6
+    assert "3 recordings of 1 set; 1 of them could not be evaluated" in made_page
 
 
 def test_no_peak_is_lost_and_a_long_recording_weighs_no_more() -> None:
