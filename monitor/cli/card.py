@@ -24,6 +24,8 @@ Card = dict[str, Any]
 STATUS = {"certified": ("✓", "bold green"), "provisional": ("◌", "yellow"), "violated": ("✗", "bold red")}
 LEFT_OUT = {
     "too_many_gaps": "with too many gaps",
+    "labelled": "with an alert labelled fault or ignore",
+    "alerted": "with an alert",
     "reaches_into_held_out": "that reach into held-out time",
     "thinned": "thinned out",
     "suspected_fault_train": "suspected of a fault",
@@ -99,11 +101,13 @@ def _members(own: Card, beside: list[Card]) -> str:
 def _receipt(receipt: Card, *, local: bool) -> None:
     n_assets = receipt["n_assets"]
     _title("Learnt from", f"{n_assets} asset{'s' * (n_assets != 1)}, {_between(receipt, local=local)}")
+    n_overlapping = receipt.get("n_overlapping", 0)
     left = {LEFT_OUT.get(name, name.replace("_", " ")): n for name, n in receipt["left_out"].items() if n}
     _facts(
         {
             "used": f"{receipt['n_train']:,} windows to learn from, {receipt['n_held_out']:,} held out",
             "left out": "; ".join(f"{n:,} {why}" for why, n in left.items()) or "none",
+            "overlapping": f"{n_overlapping:,} windows learnt from reach into held-out time" if n_overlapping else None,
         }
     )
     spells = receipt["suspected_faults"]

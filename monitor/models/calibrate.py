@@ -2,10 +2,11 @@
 
 In: raw scores of held-out windows. Out: the raw score that will be called 1.0, and how well it is known.
 Law: what is counted is what people are woken by: alerts, as `stream.decide` opens and closes them, and never windows.
-The promise is stated with its evidence; where the held-out data are too few for it, it says `provisional`.
+The promise is stated with its evidence; where the held-out data are too few for it, it says `provisional`. Windows
+that are suspected of a fault do not move the threshold, and count in the certificate like all others.
 
-    stretches    the held-out windows of an asset, as far as they follow one another
     level        at which threshold an alert would open here: the confirm-th largest of the last `among` scores
+    stretches    windows of an asset that follow one another in time: peaks in different ones are independent
     within       weeks enough to certify the budget: the threshold that its Poisson bound leaves
     beyond       too few: a generalised Pareto tail over independent peaks, and what they leave open about it
 """
@@ -47,6 +48,9 @@ Measured when .5, .7 or .9 was asked throughout: of simulated assets with six he
 alarm a week; of labelled faults skab finds 13, 8, 3 of 16, gecco 51, 51, 39 of 51, smd 33, 26, 14 of 84."""
 MOST_ALARMED = 0.1
 """Share of the healthy held-out windows above which no budget is kept, however few the alerts: they do not end."""
+MOST_SUSPECTED = 0.5
+"""Share of the alerts allowed that suspected faults may use up, so that a rare one costs no certificate. Where they are
+more the threshold stays where the healthy windows put it: to raise it would hide faults, and certify nothing."""
 LEAST_SCALE = 0.05
 """Of the middle score: a model that scores its held-out data all alike has not seen how they scatter."""
 
@@ -72,8 +76,8 @@ class Threshold:
     """`certified`: the bound keeps the budget; else `provisional`."""
     weeks_missing: float
     """Asset-weeks without a further alarm that would certify it."""
-    worst_asset: int | None
-    """Number of the asset that most of the episodes are of; None = there were none."""
+    worst_asset: int | str | None
+    """The asset that most of the episodes are of, its number where names are not known; None = there were none."""
     worst_per_week: float
     """Its episodes per week of its own."""
     confirm: int
@@ -84,6 +88,10 @@ class Threshold:
     method: str
     reason: str
     """All of it in a sentence."""
+    n_suspected: int = 0
+    """Of the alerts, so many more than without the windows that are suspected of a fault."""
+    n_overlapping: int = 0
+    """Windows learnt from that reach into the held-out time, which then is no evidence of anything."""
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Threshold:
@@ -91,37 +99,51 @@ class Threshold:
         return cls(**{**fields, "state": Status(fields["state"])})
 
 
-def calibrate(raw: Float32, asset: Int32, end_us: Int64, budget: Budget) -> Threshold:
-    """Return the threshold for healthy held-out raw scores [N] of windows of one or more assets, in any order.
+def calibrate(
+    raw: Float32,
+    asset: Int32,
+    end_us: Int64,
+    budget: Budget,
+    *,
+    suspect: Bool | None = None,
+    every: int = 1,
+    n_overlapping: int = 0,
+) -> Threshold:
+    """Return the threshold for held-out raw scores [N] of windows of one or more assets, in any order.
 
-    NaN = unscored; at least one is not. One threshold for all assets, from their pooled time.
+    NaN = unscored; at least one is not. One threshold for all assets, from their pooled time. `suspect`: [N], windows
+    too bad to be healthy, not all of them: the threshold is placed without them, and certified with them. `every`: of
+    the river's windows, only one in so many is here. `n_overlapping`: see `Threshold`; with any it is provisional.
     """
-    past = _Past.of(raw, asset, end_us, budget)
-    if not np.isfinite(past.level).any():
-        past = replace(past, level=past.raw)  # too few in a row to confirm an alert: each of them counts
-    weeks = len(past.raw) * past.step_s / WEEK_S
+    whole = past = _Past.of(raw, asset, end_us, budget, every).countable()
+    if suspect is not None and suspect.any():
+        past = _Past.of(raw[~suspect], asset[~suspect], end_us[~suspect], budget, every).countable()
+    weeks = whole.weeks
     allowed = most_alarms(weeks, budget.alarms_per_week)
     if allowed is not None:
         limit, method = past.limit_for(allowed), f"counted: with {allowed} held-out alerts the bound keeps the budget"
+        n_beside = len(whole.episodes(limit)) - len(past.episodes(limit))
+        if 0 < n_beside <= allowed * MOST_SUSPECTED:
+            limit = past.limit_for(allowed - n_beside)
     else:
-        limit, n_peaks = _beyond(past, weeks, budget.alarms_per_week)
+        limit, n_peaks = _beyond(past, past.weeks, budget.alarms_per_week)
         limit, method = max(limit, past.limit_for(0)), f"a generalised Pareto tail over {n_peaks} independent peaks"
     # A model that rebuilds its held-out data exactly still needs a unit.
     limit = max(limit, 1e-6)
-    seen = past.episodes(limit)
+    seen = whole.episodes(limit)
+    n_suspected = max(0, len(seen) - len(past.episodes(limit)))
     bound = upper_bound(len(seen), weeks)
-    state = Status.CERTIFIED if allowed is not None and bound <= budget.alarms_per_week else Status.PROVISIONAL
-    missing = 0.0 if state is Status.CERTIFIED else weeks_missing(len(seen), weeks, budget.alarms_per_week)
-    worst_asset, worst_per_week = past.worst(seen)
-    n_assets = len(np.unique(past.asset))
-    return Threshold(
+    is_kept = allowed is not None and bound <= budget.alarms_per_week and not n_overlapping
+    missing = 0.0 if is_kept else weeks_missing(len(seen), 0.0 if n_overlapping else weeks, budget.alarms_per_week)
+    worst_asset, worst_per_week = whole.worst(seen)
+    limit_of = Threshold(
         raw=limit,
         alarms_per_week=_rounded(budget.alarms_per_week),
         bound_per_week=_rounded(bound),
         weeks=_rounded(weeks),
-        n_assets=n_assets,
+        n_assets=len(np.unique(whole.asset)),
         n_episodes=len(seen),
-        state=state,
+        state=Status.CERTIFIED if is_kept else Status.PROVISIONAL,
         weeks_missing=_rounded(missing),
         worst_asset=worst_asset,
         worst_per_week=_rounded(worst_per_week),
@@ -130,13 +152,16 @@ def calibrate(raw: Float32, asset: Int32, end_us: Int64, budget: Budget) -> Thre
         recover=budget.recover,
         step_s=budget.step_s,
         method=method,
-        reason=_reason(state, len(seen), weeks, n_assets, bound, budget.alarms_per_week, missing),
+        reason="",
+        n_suspected=n_suspected,
+        n_overlapping=n_overlapping,
     )
+    return replace(limit_of, reason=_reason(limit_of))
 
 
 def episodes(raw: Float32, asset: Int32, end_us: Int64, budget: Budget, limit: float) -> Int32:
     """Return the asset of each alert that these windows would raise at a threshold."""
-    return _Past.of(raw, asset, end_us, budget).episodes(limit)
+    return _Past.of(raw, asset, end_us, budget, 1).episodes(limit)
 
 
 def suspects(errors: Float32, max_share: float) -> Bool:
@@ -165,7 +190,7 @@ class _Past:
     raw: Float64
     """[N]"""
     level: Float64
-    """[N], the greatest threshold at which an alert would open here; -inf = too early in the stretch."""
+    """[N], the greatest threshold at which an alert would open here; -inf = too early in the asset's time."""
     asset: Int32
     stretch: Int64
     recover: int
@@ -173,29 +198,38 @@ class _Past:
     step_s: float
 
     @classmethod
-    def of(cls, raw: Float32, asset: Int32, end_us: Int64, budget: Budget) -> _Past:
+    def of(cls, raw: Float32, asset: Int32, end_us: Int64, budget: Budget, every: int) -> _Past:
         scored = np.flatnonzero(~np.isnan(raw))
         order = scored[np.lexsort((end_us[scored], asset[scored]))]
         by_time, owner, ends = np.asarray(raw, dtype=np.float64)[order], asset[order], end_us[order]
         steps, same = np.diff(ends), np.diff(owner) == 0
         # History too long for memory comes at a multiple of the river's stride: then each window speaks for several.
-        coarse = max(1, round(float(np.median(steps[same])) / (budget.step_s * 1e6))) if same.any() else 1
         confirm, among, recover = (
-            max(1, n // coarse) for n in (budget.confirm, budget.among + coarse - 1, budget.recover)
+            max(1, n // every) for n in (budget.confirm, budget.among + every - 1, budget.recover)
         )
-        step_s = coarse * budget.step_s
-        # A gap in which an open alert could have closed.
+        step_s = every * budget.step_s
+        # A gap in which an open alert could have closed, had there been windows.
         follows = same & (steps <= (recover + 1) * step_s * 1e6)
         stretch = np.concatenate([[0], np.cumsum(~follows)]).astype(np.int64)
-        level = np.minimum(by_time, _kth_largest(by_time, stretch, confirm, among))
+        # The river's memory counts an asset's scored windows, however much time lies between them.
+        level = np.minimum(by_time, _kth_largest(by_time, _numbered(owner), confirm, among))
         return cls(by_time, level, owner, stretch, recover, step_s)
+
+    @property
+    def weeks(self) -> float:
+        """Each scored window stands for the time to the next."""
+        return len(self.raw) * self.step_s / WEEK_S
+
+    def countable(self) -> _Past:
+        """Where there are too few windows in a row to confirm an alert, let each of them count."""
+        return self if np.isfinite(self.level).any() else replace(self, level=self.raw)
 
     def episodes(self, limit: float) -> Int32:
         """Return the asset of each alert at a threshold: runs of anomalous windows, shorter recoveries within them
         included, in which one was confirmed.
         """
         anomalous = np.flatnonzero(self.raw >= limit)
-        run = self._runs(anomalous, self.recover)
+        run = _runs(anomalous, self.recover, self.asset)
         opened = np.unique(run[self.level[anomalous] >= limit], return_index=True)[0]
         first = np.searchsorted(run, opened)
         return self.asset[anomalous[first]]
@@ -224,7 +258,7 @@ class _Past:
         """
         above = np.flatnonzero(self.level >= base)
         apart = max(self.recover, self._apart(above))
-        run = self._runs(above, apart)
+        run = _runs(above, apart, self.stretch)
         peaks = np.maximum.reduceat(self.level[above], np.flatnonzero(np.diff(run, prepend=-1)))
         return peaks, len(self.episodes(base))
 
@@ -237,13 +271,6 @@ class _Past:
         rate = n_alarms * WEEK_S / (n_windows * self.step_s)
         return int(names[rate.argmax()]), float(rate.max())
 
-    def _runs(self, rows: Int64, apart: int) -> Int64:
-        """Number the runs of rows: a new one where more than `apart` lie between, or another stretch begins."""
-        if not len(rows):
-            return np.empty(0, dtype=np.int64)
-        new = (np.diff(rows) > apart) | (np.diff(self.stretch[rows]) != 0)
-        return np.concatenate([[0], np.cumsum(new)]).astype(np.int64)
-
     def _apart(self, above: Int64) -> int:
         gaps = np.diff(above)[np.diff(self.stretch[above]) == 0].astype(np.float64)
         if len(gaps) < 2 or gaps.max() <= 2:
@@ -253,11 +280,24 @@ class _Past:
         return int(np.sort(gaps)[::-1][min(n_between, len(gaps) - 1)])
 
 
-def _kth_largest(raw: Float64, stretch: Int64, k: int, among: int) -> Float64:
-    """Return, for each window, the k-th largest of its stretch's last `among` scores; -inf where there are fewer."""
+def _runs(rows: Int64, apart: int, of: NDArray[np.integer[Any]]) -> Int64:
+    """Number the runs of rows: a new one where more than `apart` lie between, or where `of` changes."""
+    if not len(rows):
+        return np.empty(0, dtype=np.int64)
+    new = (np.diff(rows) > apart) | (np.diff(of[rows]) != 0)
+    return np.concatenate([[0], np.cumsum(new)]).astype(np.int64)
+
+
+def _numbered(owner: Int32) -> Int64:
+    """Number the assets, which come one after the other, from 0."""
+    return np.concatenate([[0], np.cumsum(np.diff(owner) != 0)]).astype(np.int64)
+
+
+def _kth_largest(raw: Float64, owner: Int64, k: int, among: int) -> Float64:
+    """Return, for each window, the k-th largest of its asset's last `among` scores; -inf where there are fewer."""
     padding = among - 1
-    place = np.arange(len(raw)) + padding * (stretch + 1)
-    padded = np.full(len(raw) + padding * (int(stretch[-1]) + 1), -np.inf)
+    place = np.arange(len(raw)) + padding * (owner + 1)
+    padded = np.full(len(raw) + padding * (int(owner[-1]) + 1), -np.inf)
     padded[place] = raw
     last = np.lib.stride_tricks.sliding_window_view(padded, among)
     parts = np.array_split(place - padding, max(1, len(raw) * among // 4_000_000))
@@ -309,16 +349,21 @@ def _beyond(past: _Past, weeks: float, alarms_per_week: float) -> tuple[float, i
 # ---------------------------------------------------------------- words
 
 
-def _reason(
-    state: Status, n_episodes: int, weeks: float, n_assets: int, bound: float, budget: float, missing: float
-) -> str:
+def _reason(limit: Threshold) -> str:
     seen = (
-        f"{n_episodes or 'no'} alert{'s' * (n_episodes != 1)} in {_figure(weeks)} held-out weeks"
-        f" of {n_assets} asset{'s' * (n_assets != 1)}: at most {_figure(bound)} per asset and week (95 %)"
+        f"{limit.n_episodes or 'no'} alert{'s' * (limit.n_episodes != 1)} in {_figure(limit.weeks)} held-out weeks"
+        f" of {limit.n_assets} asset{'s' * (limit.n_assets != 1)}"
     )
-    if state is Status.CERTIFIED:
-        return f"{seen}; the budget is {_figure(budget)}"
-    return f"{seen}; {_figure(missing)} more clean asset-weeks would certify the budget of {_figure(budget)}"
+    if limit.n_suspected:
+        seen += f" ({limit.n_suspected} of suspected faults, which did not move the threshold)"
+    seen += f": at most {_figure(limit.bound_per_week)} per asset and week (95 %)"
+    if limit.state is Status.CERTIFIED:
+        return f"{seen}; the budget is {_figure(limit.alarms_per_week)}"
+    if limit.n_overlapping:
+        seen += f"; but {limit.n_overlapping} windows learnt from reach into that time, so it certifies nothing"
+    return f"{seen}; {_figure(limit.weeks_missing)} more clean asset-weeks would certify the budget of " + _figure(
+        limit.alarms_per_week
+    )
 
 
 def _figure(value: float) -> str:

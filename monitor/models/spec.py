@@ -15,7 +15,7 @@ from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
     from monitor.config import FleetConfig
-    from monitor.types import Float32, Int32, Int64
+    from monitor.types import Bool, Float32, Int32, Int64
 
 __all__ = ["ARCHITECTURES", "OBJECTIVES", "SENSELESS", "ModelSpec", "TrainingSet", "refuse_unknown"]
 
@@ -51,7 +51,7 @@ class ModelSpec:
     """Seeds tried before TrainingDiverged."""
     min_windows: int = MIN_WINDOWS
     max_trim: float = 0.1
-    """At most this share of the training windows is left out as suspected faults; 0 = trust them all."""
+    """At most this share of the windows is left out as suspected faults; 0 = trust them all."""
 
     @classmethod
     def of(cls, fleet: FleetConfig) -> ModelSpec:
@@ -63,6 +63,7 @@ class ModelSpec:
             seed=fleet.model.seed,
             max_train_s=fleet.model.max_train_s,
             min_windows=fleet.retrain.min_windows,
+            max_trim=fleet.model.max_trim,
         )
 
     def __post_init__(self) -> None:
@@ -92,6 +93,19 @@ class TrainingSet:
     """[N], which windows belong together; any numbers."""
     end_us: Int64
     """[N], event time of the window's end; rising within an asset."""
+    alerted: Bool | None = None
+    """[N], windows that overlap an alert nobody has labelled: not learnt from, but held out like all others. Who takes
+    them out there as well calibrates to what never alarmed, and each retraining alarms more than the last."""
+    assets: tuple[str, ...] = ()
+    """Names, by number; empty = not known."""
+    every: int = 1
+    """Of the windows that the river would score one in so many is here."""
+    n_labelled: int = 0
+    """Windows that overlap an alert labelled fault or ignore, and are not here."""
 
     def __len__(self) -> int:
         return len(self.asset)
+
+    def name_of(self, asset: int) -> int | str:
+        """Return an asset's name, or its number where names are not known."""
+        return self.assets[asset] if self.assets else asset

@@ -80,17 +80,17 @@ def find(connection: Connection, asset_id: int, opened_us: int) -> int:
 
 
 _INTERVALS = text("""
-    SELECT asset.name, opened_us, closed_us FROM alert JOIN asset ON asset.id = asset_id
+    SELECT asset.name, opened_us, closed_us, label FROM alert JOIN asset ON asset.id = asset_id
     WHERE asset.fleet = :fleet ORDER BY opened_us
 """)
 
 
-def intervals(connection: Connection, fleet: str) -> dict[str, list[tuple[int, int]]]:
-    """Return, by asset, the event time (from_us, to_us) of its alerts: what a model should not learn from.
+def intervals(connection: Connection, fleet: str) -> dict[str, list[tuple[int, int, str | None]]]:
+    """Return, by asset, the event time (from_us, to_us) of its alerts and their labels, for training to judge.
 
     `opened_us` is the end of a window, and that window counts. An open alert has no end yet.
     """
-    found: dict[str, list[tuple[int, int]]] = {}
-    for name, opened_us, closed_us in connection.execute(_INTERVALS, {"fleet": fleet}):
-        found.setdefault(name, []).append((opened_us - 1, FOREVER_US if closed_us is None else closed_us))
+    found: dict[str, list[tuple[int, int, str | None]]] = {}
+    for name, opened_us, closed_us, label in connection.execute(_INTERVALS, {"fleet": fleet}):
+        found.setdefault(name, []).append((opened_us - 1, FOREVER_US if closed_us is None else closed_us, label))
     return found

@@ -44,7 +44,7 @@ def _train(order: Order) -> Line:
     config = load(order.config)
     fleet = next(fleet for fleet in config.fleets if fleet.name == order.fleet)
     history = asyncio.run(_read(config, fleet, order.sensors))
-    train = history.windows(order.exclude)
+    train = history.windows(order.alerts)
     _say(Line(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(train):,} windows"))
     spec = ModelSpec.of(fleet)
     try:

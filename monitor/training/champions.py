@@ -181,7 +181,7 @@ class Champions:
             config=str(self._config.path),
             fleet=fleet.name,
             sensors=fleet.sensors or learnt,
-            exclude=await self._store.read(alerts.intervals, fleet.name),
+            alerts=await self._store.read(alerts.intervals, fleet.name),
         )
 
     async def _progress(self, job: JobView, share: float, text: str) -> None:

@@ -1,14 +1,15 @@
 """From a fleet's past records to windows to learn from: the same decoder and windower as the river's.
 
 Enters: record batches of any partitions. Leaves: a `TrainingSet`, at most `MAX_CELLS` large. The law: what the
-river would not score is not learnt from, and neither are windows that overlap an alert.
+river would not score is not learnt from. Windows that overlap an alert are marked, for nothing to be learnt from
+them; what an operator called a fault is not there at all, and what he called normal is like the rest.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,11 +25,28 @@ if TYPE_CHECKING:
     from monitor.stream.decode import Decoder
     from monitor.types import Bool, Float32, Int32, Int64, Partition, Readings, RecordBatch, Windows
 
+    Alerts = Mapping[str, Sequence[tuple[int, int, str | None]]]
+    """Asset → event time (from_us, to_us) of its alerts, and their labels."""
+
 MAX_CELLS = 60_000_000
 """Values held as windows, 240 MB. More history than that is sampled evenly: neighbours share all but one cell."""
 
 SWEEP_EVERY = 256
 """Batches between two looks for readings that are too old."""
+
+
+NOT_THERE = ("fault", "ignore")
+"""Labels of alerts whose windows are neither learnt from nor held out."""
+
+
+class _Made(NamedTuple):
+    """A partition's windows, as in a TrainingSet."""
+
+    values: Float32
+    asset: Int32
+    end_us: Int64
+    alerted: Bool
+    n_labelled: int
 
 
 @dataclass(slots=True)
@@ -79,7 +97,7 @@ class History:
             if self._n_held >= SWEEP_EVERY:
                 self._sweep()
 
-    def windows(self, exclude: Mapping[str, Sequence[tuple[int, int]]] | None = None) -> TrainingSet:
+    def windows(self, alerts: Alerts | None = None) -> TrainingSet:
         """Make windows of the last `retrain.history`. Raises NotEnoughData where there is no reading at all."""
         if not self.n_readings:
             raise NotEnoughData(
@@ -89,11 +107,15 @@ class History:
         self._sweep()
         numbers: dict[str, int] = defaultdict(lambda: len(numbers))
         stride = self._stride()
-        sets = [self._windows_of(part, stride, exclude or {}, numbers) for part in self._partitions.values()]
+        sets = [self._windows_of(part, stride, alerts or {}, numbers) for part in self._partitions.values()]
         return TrainingSet(
-            values=np.concatenate([values for values, _, _ in sets]),
-            asset=np.concatenate([asset for _, asset, _ in sets]),
-            end_us=np.concatenate([end_us for _, _, end_us in sets]),
+            values=np.concatenate([one.values for one in sets]),
+            asset=np.concatenate([one.asset for one in sets]),
+            end_us=np.concatenate([one.end_us for one in sets]),
+            alerted=np.concatenate([one.alerted for one in sets]),
+            assets=tuple(numbers),
+            every=stride // self.fleet.stride,
+            n_labelled=sum(one.n_labelled for one in sets),
         )
 
     def when_enough(self, n_more: int) -> str:
@@ -126,9 +148,9 @@ class History:
         self,
         part: _Partition,
         stride: int,
-        exclude: Mapping[str, Sequence[tuple[int, int]]],
+        alerts: Alerts,
         numbers: dict[str, int],
-    ) -> tuple[Float32, Int32, Int64]:
+    ) -> _Made:
         fleet = self.fleet
         windower = Windower(
             length=fleet.length,
@@ -146,23 +168,26 @@ class History:
         part.readings.clear()
         if not made:
             empty = np.empty((0, fleet.length, len(self.sensors)), dtype=np.float32)
-            return empty, np.empty(0, np.int32), np.empty(0, np.int64)
+            return _Made(empty, np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.bool_), 0)
         names = self._names(part)
         values = np.concatenate([windows.values for windows in made])
         asset = np.concatenate([windows.asset for windows in made])
         end_us = (np.concatenate([windows.start for windows in made]) + fleet.length) * fleet.interval_us
-        wanted = ~self._overlaps(names, asset, end_us, exclude)
+        labelled = self._overlaps(names, asset, end_us, alerts, NOT_THERE)
+        alerted = self._overlaps(names, asset, end_us, alerts, (None,))[~labelled]
         number_of = np.array([numbers[name] for name in names], dtype=np.int32)
-        return values[wanted], number_of[asset[wanted]], end_us[wanted]
+        wanted = ~labelled
+        return _Made(values[wanted], number_of[asset[wanted]], end_us[wanted], alerted, int(labelled.sum()))
 
     def _overlaps(
-        self, names: Sequence[str], asset: Int32, end_us: Int64, exclude: Mapping[str, Sequence[tuple[int, int]]]
+        self, names: Sequence[str], asset: Int32, end_us: Int64, alerts: Alerts, labels: tuple[str | None, ...]
     ) -> Bool:
         overlaps = np.zeros(len(asset), dtype=bool)
         start_us = end_us - self.fleet.length * self.fleet.interval_us
         for index, name in enumerate(names):
-            for from_us, to_us in exclude.get(name, ()):
-                overlaps |= (asset == index) & (start_us < to_us) & (end_us > from_us)
+            for from_us, to_us, label in alerts.get(name, ()):
+                if label in labels:
+                    overlaps |= (asset == index) & (start_us < to_us) & (end_us > from_us)
         return overlaps
 
     def _names(self, part: _Partition) -> list[str]:

@@ -8,6 +8,7 @@ time alone; every training also fits the PCA, and the card shows both.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from monitor.models.scaler import Scaler
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training.auto import choose, member, renewed
 from monitor.training.diagnose import diagnose
-from monitor.training.receipt import course_of, figures_of, metrics_of, receipt_of
+from monitor.training.receipt import course_of, figures_of, metrics_of, receipt_of, recurring
 from monitor.training.recipe import Tensors, chunks, learn, window_errors
 from monitor.training.split import latest, readings, split, thin, usable_rows
 
@@ -70,15 +71,21 @@ def fit(
     if n_sensors != len(sensors):
         raise ValueError(f"{n_sensors} columns for {len(sensors)} sensors")
     usable = usable_rows(train.values)
-    if len(usable) < spec.min_windows:
-        more = spec.min_windows - len(usable)
-        raise NotEnoughData(f"{len(usable)} usable windows of {n}, {spec.min_windows} are needed: {more} more")
+    n_calm = len(usable) if train.alerted is None else int((~train.alerted[usable]).sum())
+    if n_calm < spec.min_windows:
+        more = spec.min_windows - n_calm
+        raise NotEnoughData(f"{n_calm} usable windows of {n}, {spec.min_windows} are needed: {more} more")
 
     parts = split(train, usable, length * interval_s)
     if len(parts.held_out) < MIN_HELD_OUT:
         raise NotEnoughData(
             f"{len(parts.held_out)} of {len(usable)} windows could be held out, {MIN_HELD_OUT} are needed: "
             "no asset has a history yet"
+        )
+    if len(parts.train) < spec.min_windows // 2:
+        raise NotEnoughData(
+            f"{len(parts.train)} windows are left to learn from, for {parts.n_alerted} overlap alerts; label as normal "
+            "those that were none"
         )
     rows = thin(parts.train, min(MAX_TRAIN, MAX_CELLS // (length * n_sensors)))
     held_rows = latest(parts.held_out, train, min(MAX_HELD_OUT, MAX_CELLS // (length * n_sensors)))
@@ -107,12 +114,17 @@ def fit(
         members = (member(spec.architecture, network, clean),)
 
     on_progress(0.96, "calibrating on held-out windows")
-    raw = _raw_scores(members, clean)
-    if np.isnan(raw).all():
+    raw = _raw_scores(members, held_out)
+    if np.isnan(raw[~suspect]).all():
         raise NotEnoughData("no held-out window has a sensor that was seen before it")
     # The scales are measured on the same windows: a few numbers from thousands, while a threshold from half of the
     # time would be known half as well.
-    limit = calibrate(raw, train.asset[held_rows[~suspect]], train.end_us[held_rows[~suspect]], budget)
+    limit = calibrate(
+        raw, train.asset[held_rows], train.end_us[held_rows], budget,
+        suspect=suspect, every=train.every, n_overlapping=parts.n_overlapping,
+    )
+    if isinstance(limit.worst_asset, int):
+        limit = replace(limit, worst_asset=train.name_of(limit.worst_asset))
 
     figures = figures_of(network, held_out, scaler)
     beside = figures_of(pca, held_out, scaler)
@@ -136,7 +148,7 @@ def fit(
             **course_of(learnt),
             **figures,
             "diagnosis": found.facts,
-            "troubles": found.troubles,
+            "troubles": found.troubles + recurring(train, np.concatenate([rows[trimmed], held_rows[suspect]])),
             "took_s": round(now() - began, 2),
         },
         baseline={"architecture": "pca", **pca.hyper, **beside},

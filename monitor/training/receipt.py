@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from monitor.training.split import Split
     from monitor.types import Bool, Int64
 
-JOIN_US, MAX_SPELLS = 24 * 3600 * 1_000_000, 20
+HOUR_US = 3600 * 1_000_000
+JOIN_US, MAX_SPELLS = 24 * HOUR_US, 20
+APART_US, RECURS = 6 * HOUR_US, 3
+"""Suspected spells further apart are not one; they recur where they begin on so many days."""
 
 
 def figures_of(network: Network, held_out: Tensors, scaler: Scaler) -> dict[str, Any]:
@@ -94,30 +97,51 @@ def receipt_of(
         "to": _at(train.end_us.max()),
         "n_train": len(rows),
         "n_held_out": len(held_rows),
+        "n_overlapping": split.n_overlapping,
         "left_out": {
             "too_many_gaps": n_gappy,
+            "labelled": train.n_labelled,
+            "alerted": split.n_alerted,
             "reaches_into_held_out": split.n_purged,
             "thinned": len(split.train) - len(rows) + len(split.held_out) - len(held_rows),
             "suspected_fault_train": int(trimmed.sum()),
             "suspected_fault_held_out": int(suspect.sum()),
         },
-        "suspected_faults": _spells(train, np.sort(np.concatenate([rows[trimmed], held_rows[suspect]]))),
+        "suspected_faults": sorted(
+            _spells(train, np.concatenate([rows[trimmed], held_rows[suspect]]), JOIN_US),
+            key=lambda spell: -spell["n_windows"],
+        )[:MAX_SPELLS],
     }
 
 
-def _spells(train: TrainingSet, rows: Int64) -> list[dict[str, Any]]:
-    """Return when the suspected windows end, neighbours within a day of one asset joined, at most `MAX_SPELLS`."""
+def recurring(train: TrainingSet, suspected: Int64) -> list[str]:
+    """Return a sentence, if the suspected rows are of so many days that they may be a healthy habit."""
+    spells = sorted(_spells(train, suspected, APART_US), key=lambda spell: spell["from"])
+    days = {spell["from"][:10] for spell in spells}
+    if len(days) < RECURS:
+        return []
+    last = ", ".join(f"{spell['from']} on {spell['asset']}" for spell in spells[-3:])
+    told = (
+        f"suspected faults recur: {len(spells)} spells on {len(days)} days, last {last}. They were not learnt from and "
+        "will alarm. If they are healthy, a rare state of the machine, set max_trim = 0 in its fleet's model and "
+        "retrain; if they are faults, label their alerts"
+    )
+    return [told]
+
+
+def _spells(train: TrainingSet, rows: Int64, join_us: int) -> list[dict[str, Any]]:
+    """Return when windows end, neighbours of one asset so near to each other joined."""
     spells: list[dict[str, Any]] = []
     last_us = 0
     for row in rows[np.lexsort((train.end_us[rows], train.asset[rows]))]:
-        asset, end_us = int(train.asset[row]), int(train.end_us[row])
-        if spells and spells[-1]["asset"] == asset and end_us - last_us <= JOIN_US:
+        asset, end_us = train.name_of(int(train.asset[row])), int(train.end_us[row])
+        if spells and spells[-1]["asset"] == asset and end_us - last_us <= join_us:
             spells[-1]["to"] = _at(end_us)
             spells[-1]["n_windows"] += 1
         else:
             spells.append({"asset": asset, "from": _at(end_us), "to": _at(end_us), "n_windows": 1})
         last_us = end_us
-    return sorted(spells, key=lambda spell: -spell["n_windows"])[:MAX_SPELLS]
+    return spells
 
 
 def _at(us: int) -> str:

@@ -21,8 +21,8 @@ from monitor.errors import ConfigError, MonitorError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-Intervals = dict[str, list[tuple[int, int]]]
-"""Asset → stretches of event time (from_us, to_us)."""
+Intervals = dict[str, list[tuple[int, int, str | None]]]
+"""Asset → stretches of event time (from_us, to_us) and what an operator called them."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -33,8 +33,8 @@ class Order(msgspec.Struct, frozen=True):
     fleet: str
     sensors: tuple[str, ...] | None
     """None: learn them."""
-    exclude: Intervals
-    """Not to learn from: each asset's alerts."""
+    alerts: Intervals
+    """Not to learn from."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):

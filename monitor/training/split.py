@@ -1,7 +1,8 @@
 """Which windows are learnt from, and which are held out.
 
-In: the windows of a fleet. Out: rows of them. Law: held out is the latest part of each asset's time, whole, and what
-is learnt from does not reach into it.
+In: the windows of a fleet. Out: rows of them. Law: held out is the latest part of each asset's time, whole, alerts
+included; nothing is learnt from alerts, nor from what reaches into the held-out time, unless that were most of a short
+history (`n_overlapping`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MIN_PRESENT = 0.5
 """A window with fewer of its cells teaches mostly what was filled in."""
 PURGE_LEAVES = 0.8
 """Share of the training windows that must remain when those that reach into the held-out time are left out; in a
-short history they are most of it, and to learn from them is the smaller evil. The threshold is provisional anyway."""
+short history they are most of it, and to learn from them is the smaller evil. The threshold is then never certified."""
 N_SCALE = 400_000
 """Readings the scales are measured on, evenly spaced."""
 
@@ -34,6 +35,10 @@ class Split:
     held_out: Int64
     n_purged: int
     """Training windows left out because they reach into the held-out time."""
+    n_overlapping: int
+    """Training windows that reach into the held-out time and were not left out."""
+    n_alerted: int
+    """Windows from before the held-out time left out because they overlap an alert."""
 
 
 def usable_rows(values: Float32) -> Int64:
@@ -48,20 +53,25 @@ def usable_rows(values: Float32) -> Int64:
 
 def split(train: TrainingSet, usable: Int64, span_s: float) -> Split:
     """Hold out the latest part of each asset's time, and purge what reaches into it."""
-    kept, held, n_purged = [], [], 0
+    kept, held, n_purged, n_overlapping, n_alerted = [], [], 0, 0, 0
     asset = train.asset[usable]
     for one in np.unique(asset):
         mine = usable[asset == one]
         cut = len(mine) - max(1, round(HELD_OUT * len(mine))) if len(mine) > 1 else 1
         early, late = mine[:cut], mine[cut:]
+        if train.alerted is not None:
+            n_alerted += int(train.alerted[early].sum())
+            early = early[~train.alerted[early]]
         if len(late):
             apart = train.end_us[early] <= train.end_us[late[0]] - int(span_s * 1e6)
             if apart.sum() >= PURGE_LEAVES * len(early):
                 n_purged += int((~apart).sum())
                 early = early[apart]
+            else:
+                n_overlapping += int((~apart).sum())
         kept.append(early)
         held.append(late)
-    return Split(np.concatenate(kept), np.concatenate(held), n_purged)
+    return Split(np.concatenate(kept), np.concatenate(held), n_purged, n_overlapping, n_alerted)
 
 
 def latest(rows: Int64, train: TrainingSet, n_max: int) -> Int64:

@@ -72,7 +72,9 @@ async def test_training_leaves_out_the_time_of_alerts(store: AsyncStore) -> None
     owner = await with_asset(store)
     for opened, at, state in ((12, 12, AlertState.FIRING), (12, 15, AlertState.CLOSED), (20, 20, AlertState.FIRING)):
         await store.run(alerts.apply, owner.ids["a"], change(opened, at, state))
-    (closed_from, closed_to), (open_from, open_to) = (await store.read(alerts.intervals, FLEET))["a"]
+    closed, open_ = (await store.read(alerts.intervals, FLEET))["a"]
+    (closed_from, closed_to, label), (open_from, open_to, _) = closed, open_
+    assert label is None
     assert closed_from < 12 * INTERVAL_US
     assert closed_to == 15 * INTERVAL_US
     assert open_from < 20 * INTERVAL_US

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.budget import WEEK_S, Status
+from monitor.budget import WEEK_S, Status, upper_bound
 from monitor.models.calibrate import Budget, Threshold, calibrate, episodes, suspects
 from monitor.stream.decide import AlertPolicy, Decider
 from monitor.types import AlertState, Scores, Windows
@@ -70,43 +70,45 @@ def alerts_of(score: NDArray[np.float32], asset: NDArray[np.int32], end_us: NDAr
 
 @settings(max_examples=300, deadline=None)
 @given(
-    values=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, float("nan")]), min_size=1, max_size=120),
+    windows=st.lists(
+        st.tuples(st.sampled_from([0.0, 0.5, 1.0, 2.0, float("nan")]), st.sampled_from([1, 1, 1, 2, 5, 40])),
+        min_size=1, max_size=120,
+    ),
     policy=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 7)),
     n_assets=st.integers(1, 3),
     limit=st.sampled_from([0.5, 1.0, 2.0]),
     shuffle=st.randoms(use_true_random=False),
 )
-def test_episodes_are_the_alerts_that_the_river_would_open(
-    values: list[float], policy: tuple[int, int, int], n_assets: int, limit: float, shuffle: object
+def test_episodes_are_the_alerts_that_the_river_would_open_whatever_gaps_lie_between(
+    windows: list[tuple[float, int]], policy: tuple[int, int, int], n_assets: int, limit: float, shuffle: object
 ) -> None:
     m, n, recover = policy
     budget = Budget(1.0, min(m, n), max(m, n), recover, 600.0)
-    raw = np.array(values, np.float32)
+    raw = np.array([value for value, _ in windows], np.float32)
     asset, _ = columns(len(raw), n_assets)
     scored = ~np.isnan(raw)
-    # Unscored windows are no evidence for the river; so time here runs over the scored ones.
-    end_us = (np.cumsum(scored) + 1) * STEP_US
+    end_us = np.cumsum([steps for _, steps in windows]) * STEP_US
     order = np.array(shuffle.sample(range(len(raw)), len(raw)))  # type: ignore[attr-defined]
     found = episodes(raw[order], asset[order], end_us[order], budget, limit) if scored.any() else []
     assert len(found) == alerts_of(raw / np.float32(limit), asset, end_us, budget)
 
 
-def test_a_gap_long_enough_to_recover_in_ends_an_episode_and_a_missing_window_does_not() -> None:
-    raw = np.full(20, 2.0, np.float32)
-    end_us = np.arange(1, 21) * STEP_US
-    asset = np.zeros(20, np.int32)
-    assert len(episodes(raw, asset, end_us, BUDGET, 1.0)) == 1
-    end_us[10:] += 6 * STEP_US
-    assert len(episodes(raw, asset, end_us, BUDGET, 1.0)) == 1
-    end_us[10:] += STEP_US
-    assert len(episodes(raw, asset, end_us, BUDGET, 1.0)) == 2
+def test_time_in_which_nothing_was_scored_ends_no_alert() -> None:
+    """The river's memory counts windows: machines that run in bursts shorter than `confirm` alarm too."""
+    end_us = np.cumsum(np.tile([1, 11], 500)) * STEP_US
+    asset = np.zeros(1000, np.int32)
+    raw = np.random.default_rng(0).exponential(size=1000).astype(np.float32)
+    limit = calibrate(raw, asset, end_us, BUDGET)
+    assert limit.n_episodes == alerts_of(raw / np.float32(limit.raw), asset, end_us, BUDGET)
+    assert len(episodes(raw, asset, end_us, BUDGET, 1.0)) == alerts_of(raw, asset, end_us, BUDGET) == 20
+    assert len(episodes(np.full(20, 2.0, np.float32), asset[:20], 1000 * end_us[:20], BUDGET, 1.0)) == 1
 
 
 def test_windows_at_a_multiple_of_the_stride_each_stand_for_several() -> None:
     raw = smooth(20 * A_WEEK)
     asset, end_us = columns(len(raw))
     fine = calibrate(raw.astype(np.float32), asset, end_us, BUDGET)
-    third = calibrate(raw[::3].astype(np.float32), asset[::3], end_us[::3], BUDGET)
+    third = calibrate(raw[::3].astype(np.float32), asset[::3], end_us[::3], BUDGET, every=3)
     assert third.weeks == pytest.approx(fine.weeks, rel=1e-3)
     assert third.raw == pytest.approx(fine.raw, rel=0.15)
 
@@ -198,6 +200,44 @@ def test_the_order_of_the_windows_does_not_matter() -> None:
     asset, end_us = columns(2000, n_assets=3)
     order = np.random.default_rng(0).permutation(2000)
     assert calibrate(raw[order], asset[order], end_us[order], BUDGET) == calibrate(raw, asset, end_us, BUDGET)
+
+
+def bursts(n: int, every: int) -> NDArray[np.bool_]:
+    """Ten windows each."""
+    return np.arange(n) % every < 10
+
+
+def test_suspected_windows_do_not_move_the_threshold_and_count_in_the_certificate() -> None:
+    raw = smooth(40 * A_WEEK).astype(np.float32)
+    asset, end_us = columns(len(raw), 4)
+    suspect = bursts(len(raw), A_WEEK // 7)
+    wild = np.where(suspect, raw + 100, raw).astype(np.float32)
+    calm = calibrate(raw[~suspect], asset[~suspect], end_us[~suspect], BUDGET)
+    limit = calibrate(wild, asset, end_us, BUDGET, suspect=suspect)
+    assert limit.raw == pytest.approx(calm.raw, rel=0.02)
+    assert limit.state is Status.PROVISIONAL
+    assert limit.n_suspected == pytest.approx(280, abs=5)
+    assert limit.n_episodes == len(episodes(wild, asset, end_us, BUDGET, limit.raw)) > 280
+    assert limit.bound_per_week > 7
+    assert f"({limit.n_suspected} of suspected faults, which did not move the threshold)" in limit.reason
+
+
+def test_a_rare_suspected_fault_uses_up_its_part_of_the_budget_and_no_more() -> None:
+    raw = smooth(40 * A_WEEK).astype(np.float32)
+    asset, end_us = columns(len(raw), 4)
+    suspect = bursts(len(raw), 10 * A_WEEK)
+    limit = calibrate(raw + 100 * suspect.astype(np.float32), asset, end_us, BUDGET, suspect=suspect)
+    assert limit.n_suspected == 4
+    assert limit.state is Status.CERTIFIED
+    assert limit.bound_per_week <= 1.0
+
+
+def test_held_out_time_that_was_learnt_from_certifies_nothing() -> None:
+    raw = smooth(40 * A_WEEK).astype(np.float32)
+    limit = calibrate(raw, *columns(len(raw), 4), BUDGET, n_overlapping=11)
+    assert limit.state is Status.PROVISIONAL
+    assert limit.weeks_missing == pytest.approx(upper_bound(limit.n_episodes, 1.0), rel=1e-5)
+    assert "11 windows learnt from reach into that time" in limit.reason
 
 
 # ---------------------------------------------------------------- what is not to be trusted as healthy

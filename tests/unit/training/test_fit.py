@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,64 @@ def test_a_fault_in_held_out_time_is_suspected_and_does_not_raise_the_threshold(
     assert spell["asset"] == 0
     assert spell["n_windows"] >= 20
     assert "1970-01-03T01:" in spell["from"]
+
+
+def test_a_retraining_that_knows_its_past_alerts_does_not_lower_the_threshold() -> None:
+    """What alarmed once is not learnt from; but held out it counts, or thresholds would fall with every retraining."""
+    train = windows(readings(6000))
+    budget = Budget(alarms_per_week=200.0, confirm=3, among=5, recover=6, step_s=60.0)
+    first = trained(train, budget=budget)
+    score = first.score(np.ascontiguousarray(train.values)).score
+    near = np.convolve(score >= 1.1, np.ones(2 * LENGTH), mode="same") > 0
+    assert near[-1198:].sum() > 50
+    again = trained(replace(train, alerted=near), budget=budget).card
+    assert again.training["left_out"]["alerted"] == near[:-1198].sum() > 200
+    assert again.training["n_held_out"] == first.card.training["n_held_out"]
+    assert again.threshold.raw == pytest.approx(first.card.threshold.raw, rel=0.05)
+
+
+def test_a_healthy_habit_that_looks_like_a_fault_is_not_certified_away() -> None:
+    """Nightly bursts were left out as suspected faults, the card said `no alerts`, and each of them alarmed."""
+    calm = readings(12_000)
+    calm[np.arange(12_000) % 600 < 20] += 8.0
+    budget = Budget(alarms_per_week=20.0, confirm=3, among=5, recover=6, step_s=60.0)
+    card = trained(windows(calm, calm.copy()), budget=budget).card
+    limit = card.threshold
+    assert limit.state == "provisional"
+    assert limit.n_suspected > 6
+    assert limit.n_episodes >= limit.n_suspected
+    assert any("suspected faults recur" in trouble for trouble in card.training["troubles"])
+    trusting = trained_with(windows(calm, calm.copy()), ModelSpec("pca", max_trim=0.0), budget=budget).card
+    assert trusting.threshold.n_suspected == 0
+    assert trusting.threshold.raw > limit.raw
+
+
+def test_a_history_that_is_nearly_all_alerts_teaches_nothing() -> None:
+    train = windows(readings(1000))
+    with pytest.raises(NotEnoughData, match="0 windows are left to learn from, for 791 overlap alerts"):
+        trained(replace(train, alerted=np.arange(len(train)) < len(train) - 198))
+    with pytest.raises(NotEnoughData, match="50 usable windows of 989"):
+        trained(replace(train, alerted=np.arange(len(train)) < len(train) - 50))
+
+
+def test_in_a_short_history_whose_training_reaches_into_held_out_time_nothing_is_certified() -> None:
+    """A fleet of many assets has held out weeks of time, though none of them has a history."""
+    train = windows(*(readings(70, seed) for seed in range(60)))
+    budget = Budget(alarms_per_week=500.0, confirm=3, among=5, recover=6, step_s=60.0)
+    card = trained(train, budget=budget).card
+    assert card.training["n_overlapping"] == 60 * (LENGTH - 1)
+    assert card.threshold.state == "provisional"
+    assert card.threshold.bound_per_week < 500.0
+    assert "reach into that time" in card.threshold.reason
+
+
+def test_assets_are_named_by_their_names() -> None:
+    faulty = readings(3000)
+    faulty[-40:-20] = 8.0
+    train = windows(readings(3000, 1), faulty)
+    card = trained(replace(train, assets=("R1", "R2"))).card
+    assert card.training["suspected_faults"][0]["asset"] == "R2"
+    assert card.threshold.worst_asset == "R2"
 
 
 def test_the_card_is_a_receipt(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from monitor.models.forecast import Forecast
 from monitor.models.network import Network
 from monitor.models.scaler import Scaler, SensorScale
 from monitor.models.spec import TrainingSet
-from monitor.training.receipt import MAX_SPELLS, course_of, figures_of, receipt_of
+from monitor.training.receipt import MAX_SPELLS, course_of, figures_of, receipt_of, recurring
 from monitor.training.recipe import Learnt, Tensors
 from monitor.training.split import Split
 
@@ -93,15 +93,16 @@ def receipt(suspected: np.ndarray, hours: np.ndarray) -> dict[str, Any]:
     n = len(hours)
     train = TrainingSet(np.zeros((n, 2, 1), np.float32), np.zeros(n, np.int32), hours * HOUR_US)
     rows, none = np.arange(n), np.empty(0, dtype=np.int64)
-    return receipt_of(train, 7, Split(rows, none, 5), rows, none, suspected, np.zeros(0, dtype=bool))
+    return receipt_of(train, 7, Split(rows, none, 5, 3, 2), rows, none, suspected, np.zeros(0, dtype=bool))
 
 
 def test_every_window_is_used_or_left_out_with_a_reason() -> None:
     suspected = np.arange(100) < 9
     told = receipt(suspected, np.arange(100))
     assert told["n_train"] == 100
+    assert told["n_overlapping"] == 3
     assert told["left_out"] == {
-        "too_many_gaps": 7, "reaches_into_held_out": 5, "thinned": 0,
+        "too_many_gaps": 7, "labelled": 0, "alerted": 2, "reaches_into_held_out": 5, "thinned": 0,
         "suspected_fault_train": 9, "suspected_fault_held_out": 0,
     }
     assert (told["from"], told["to"]) == ("1970-01-01T00:00:00+00:00", "1970-01-05T03:00:00+00:00")
@@ -117,3 +118,16 @@ def test_suspected_windows_within_a_day_are_one_spell_and_the_longest_comes_firs
         {"asset": 0, "from": "1970-01-09T08:00:00+00:00", "to": "1970-01-09T08:00:00+00:00", "n_windows": 1},
     ]
     assert len(receipt(hours % 30 == 0, hours)["suspected_faults"]) == MAX_SPELLS
+
+
+def test_suspected_faults_of_many_days_may_be_a_habit_and_are_told_with_their_times() -> None:
+    hours = np.arange(24 * 10)
+    train = TrainingSet(
+        np.zeros((len(hours), 2, 1), np.float32), np.zeros(len(hours), np.int32), hours * HOUR_US, assets=("R1",)
+    )
+    nightly = np.flatnonzero(np.isin(hours % 24, (2, 3)))
+    [told] = recurring(train, nightly)
+    assert told.startswith("suspected faults recur: 10 spells on 10 days, last 1970-01-08T02:00:00+00:00 on R1, ")
+    assert "max_trim = 0" in told
+    assert recurring(train, np.arange(30, 200)) == []   # one long fault
+    assert recurring(train, nightly[:4]) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +41,17 @@ def test_the_latest_fifth_of_each_asset_is_held_out_and_nothing_reaches_into_it(
 def test_in_a_short_history_what_reaches_into_the_held_out_time_is_kept() -> None:
     train = windows(40)
     parts = split(train, np.arange(len(train)), SPAN_S)
-    assert (len(parts.train), len(parts.held_out), parts.n_purged) == (32, 8, 0)
+    assert (len(parts.train), len(parts.held_out), parts.n_purged, parts.n_overlapping) == (32, 8, 0, 11)
+
+
+def test_windows_of_alerts_are_not_learnt_from_and_are_held_out_like_all_others() -> None:
+    train = windows(500)
+    alerted = np.isin(np.arange(500), [3, 4, 5, 450])
+    parts = split(replace(train, alerted=alerted), np.arange(500), SPAN_S)
+    whole = split(train, np.arange(500), SPAN_S)
+    assert parts.train.tolist() == [row for row in whole.train if not alerted[row]]
+    assert parts.held_out.tolist() == whole.held_out.tolist()
+    assert (parts.n_alerted, whole.n_alerted, whole.n_overlapping) == (3, 0, 0)
 
 
 def test_an_asset_with_one_window_holds_out_nothing() -> None:
