@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from monitor import logs
 from monitor.config.tree import AlertConfig
-from monitor.errors import MonitorError
+from monitor.errors import BadRecording, MonitorError, NotFound
 from monitor.evaluation.judge import Alarms, Course, Figures, alarms, figures
 from monitor.evaluation.kept import Kept
 from monitor.evaluation.methods import Method, Settings, parse_methods, score
@@ -265,7 +265,8 @@ def _tried(do: Callable[[], T], place: str, at: Finished) -> T | Finished:
     try:
         return do()
     except MonitorError as problem:  # a bad file, not enough data, training that diverged
-        words = str(problem) if place in str(problem) else f"{place}: {problem}"
+        names_its_file = isinstance(problem, (BadRecording, NotFound))
+        words = str(problem) if names_its_file else f"{place}: {problem}"
         return replace(at, error=words, exit_code=problem.exit_code)
     except Exception as problem:  # noqa: BLE001 - the one of this loop
         where = traceback.extract_tb(problem.__traceback__)[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -186,6 +186,21 @@ def test_scored_windows_of_a_fleet_come_in_order_of_time(reader: Reader) -> None
     before, behind = list(reader.scored_windows(FLEET, until=half)), list(reader.scored_windows(FLEET, since=half))
     assert before + behind == found
     assert list(reader.scored_windows("pumps")) == []
+
+
+def test_days_behind_the_end_that_was_asked_for_are_not_read(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    fetch = type(reader).fetch
+
+    def spy(self: Reader, sql: str, values: Any = None) -> Any:
+        asked.append((values or {}).get("high", 0))
+        return fetch(self, sql, values)
+
+    monkeypatch.setattr(type(reader), "fetch", spy)
+    _, until_us, _ = next(reader.scored_windows(FLEET))
+    asked.clear()
+    assert list(reader.scored_windows(FLEET, until=from_us(until_us))) == []
+    assert 0 < max(asked) <= until_us + 1
 
 
 # ---------------------------------------------------------------- the rest

@@ -75,8 +75,9 @@ def _scores(one: Finished) -> str:
     words = f"{alarms.alerts} alerts" if alarms.false_alarms is None else f"{alarms.false_alarms:,} false"
     if alarms.events:
         words = f"{alarms.events_found} of {alarms.events} found · {words}"
+    alarmed = ""
     if alarms.alarmed_share is not None:
-        words += f" · {float(f'{100 * alarms.alarmed_share:.2g}'):g} % alarmed"
+        alarmed = f"<span>{float(f'{100 * alarms.alarmed_share:.2g}'):g} % of normal time alarmed</span>"
     kind = "unknown" if alarms.events is None else ""
     marks = [
         _mark(kind or ("found" if mark.is_met else "false"), mark, picture)
@@ -84,7 +85,7 @@ def _scores(one: Finished) -> str:
     ]
     marks += [_mark("missed", mark, picture) for mark in course.events if not mark.is_met]
     return (
-        f'<div class="row score"><div class="name">{escape(one.method)}{ranking}<span>{words}</span></div>'
+        f'<div class="row score"><div class="name">{escape(one.method)}{ranking}<span>{words}</span>{alarmed}</div>'
         f'<div class="plot">{_svg("score", picture.score, picture.n_columns)}'
         f'<div class="marks">{"".join(marks)}</div></div></div>'
     )

@@ -100,7 +100,7 @@ def test_a_mean_over_fewer_series_says_so_and_is_never_the_best(text: str) -> No
     assert "2 of 3 series" in pca[1]
     assert 'class="best"' not in pca[1]
     assert "Median delay" in text
-    assert re.search(r"\d % alarmed", text)
+    assert re.search(r"\d % of normal time alarmed", text)
 
 
 @pytest.mark.parametrize(
