@@ -109,6 +109,18 @@ def test_where_nothing_is_present_there_is_no_score_and_no_share(healthy: torch.
     torch.testing.assert_close(share[[0, 2]].sum(1), torch.ones(2))
 
 
+def test_what_a_network_has_no_opinion_about_is_no_zero_error(healthy: torch.Tensor) -> None:
+    blind = Off(1.0)
+    blind.n_blind = 4
+    present = torch.zeros(2, N_SENSORS, LENGTH, dtype=torch.bool)
+    present[0, :, :4] = True                                                  # nothing that it judges
+    present[1] = True
+    score, share = blend((member(blind, healthy),), healthy[:2], present)
+    assert score[0].isnan()
+    assert (share[0] == 0).all()
+    assert score[1].isfinite()
+
+
 def test_shares_sum_to_one_and_a_missing_sensor_has_none(healthy: torch.Tensor) -> None:
     present = torch.ones(400, N_SENSORS, LENGTH, dtype=torch.bool)
     present[:, 1] = False
