@@ -27,7 +27,8 @@ CONFIDENCE = 0.95
 """Of every bound here."""
 
 FALSE_VERDICT_DAYS = 3650
-"""A fleet that keeps its budget is called `violated` by chance once in ten years at most, though looked at daily."""
+"""A fleet that keeps its budget is called `violated` by chance once in ten years at most, though looked at daily, and
+in several ways: see `one_of`."""
 
 EXCESS = (1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
 """How many times its budget a fleet that breaks it may be using."""

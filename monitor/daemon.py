@@ -182,11 +182,18 @@ class Promises:
         self._store = store
         self._clock = clock
         self._said: dict[str, tuple[Status, float]] = {}
+        self._unknown: set[burn.NoPromise] = set()
 
     async def look(self) -> None:
         """Look once. Raises StoreUnavailable."""
         for fleet in self._config.fleets:
             found = await self._store.read(burn.of_champion, fleet.name)
+            if isinstance(found, burn.NoPromise):
+                if found not in self._unknown:
+                    self._unknown.add(found)
+                    why = "its stored threshold is not one this version can read; a retraining writes a new one"
+                    log.warning("budget_unknown", fleet=found.fleet, version=found.version, why=why)
+                continue
             if found is None:
                 continue
             said, said_s = self._said.get(fleet.name, (None, 0.0))

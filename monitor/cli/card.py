@@ -31,6 +31,8 @@ LEFT_OUT = {
     "suspected_fault_train": "suspected of a fault",
     "suspected_fault_held_out": "suspected of a fault in held-out time",
 }
+THRESHOLD = {"raw", "confirm", "among", "recover", "alarms_per_week", "weeks", "method", "state", "reason"}
+"""What a threshold says that is a promise."""
 NOT_REBUILT = 0.1
 """Explained variance below which a sensor is called one that the model cannot rebuild: a fault there is hardly seen."""
 MOST_SENSORS, MOST_SPELLS, MOST_ASSETS = 20, 5, 5
@@ -51,7 +53,8 @@ def show(row: Mapping[str, Any], card: Card, standing: Standing | None, *, local
         _course(receipt)
     if choice := card.get("choice"):
         _choice(choice)
-    if "step_s" in (threshold := card.get("threshold", {})):
+    threshold = card.get("threshold")
+    if isinstance(threshold, dict) and threshold.keys() >= THRESHOLD:
         _threshold(threshold)
         _burn(row, threshold, standing, local=local)
     say(Ink(f"\n{output.zone(local=local)}", "dim"))
@@ -84,7 +87,8 @@ def _what(row: Mapping[str, Any], card: Card, *, local: bool) -> None:
 
 def _kind(card: Card) -> str:
     window = timedelta(seconds=card["length"] * card["interval_s"])
-    *beside, own = card["members"]
+    members = card.get("members") or [{"name": card["architecture"], "hyper": card.get("hyper", {})}]
+    *beside, own = members
     hyper = ", ".join(f"{name} {value}" for name, value in own["hyper"].items())
     n = len(card["sensors"])
     return (
@@ -217,7 +221,7 @@ def _threshold(threshold: Card) -> None:
     )
     say(Ink("  when made    ", "dim"), status(threshold["state"]))
     _prose(threshold["reason"], indent="    ")
-    if threshold["worst_asset"] is not None:
+    if threshold.get("worst_asset") is not None:
         _facts({"worst": f"asset {threshold['worst_asset']}, {_rate(threshold['worst_per_week'])} a week"})
 
 
@@ -259,7 +263,8 @@ def meaning(standing: Standing, threshold: Mapping[str, Any]) -> str:
             f"Alarms{who} come faster than {budget} allows, and not by chance. Where they were faults, label them; "
             "where machines have changed for good, retrain; an asset unlike the others belongs in a fleet of its own."
         )
-    weeks = f"{_rate(threshold['weeks'])} held-out and {_rate(standing.own.weeks)} watched asset-weeks"
+    held_out = 0.0 if threshold.get("n_overlapping") else threshold["weeks"]
+    weeks = f"{_rate(held_out)} held-out and {_rate(standing.own.weeks)} watched asset-weeks"
     if standing.status is Status.CERTIFIED:
         return f"{weeks} show that {budget} is kept (95 %)."
     more = f"{_rate(standing.own.weeks_missing)} more without an alarm would"

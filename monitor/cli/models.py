@@ -88,10 +88,10 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
     from pathlib import Path
 
     try:
-        card: dict[str, Any] = json.loads((Path(row["path"]) / "card.json").read_text(encoding="utf-8"))
+        card: Any = json.loads((Path(row["path"]) / "card.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         card = row["card"]
-    return card
+    return card if isinstance(card, dict) else {}
 
 
 def _budget(store: Reader, row: Mapping[str, Any]) -> str | None:
@@ -106,8 +106,7 @@ def _budget(store: Reader, row: Mapping[str, Any]) -> str | None:
 def _standing(store: Reader, row: Mapping[str, Any]) -> Standing | None:
     from monitor.store.burn import standing
 
-    threshold = row["card"].get("threshold", {})
-    return standing(store.fetch, row["fleet"], row["version"], threshold) if "step_s" in threshold else None
+    return standing(store.fetch, row["fleet"], row["version"], row["card"].get("threshold"))
 
 
 def _facts(standing: Standing | None) -> dict[str, Any] | None:

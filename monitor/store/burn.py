@@ -9,6 +9,7 @@ Imports nothing heavy: this is on the way of a read command.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monitor.budget import DAY_US, Alarm, Burn, Status, burn
@@ -30,6 +31,46 @@ RECENT_US = 28 * DAY_US
 wipe the slate clean every day."""
 
 WEEK_US = 7 * DAY_US
+
+FAMILIES = 3
+"""The version, the fleet, and its assets are each looked at, and one that is violated is enough: a wrong verdict of any
+must be as rare as one of all is said to be."""
+
+
+class Promise(NamedTuple):
+    """What of a stored threshold is audited."""
+
+    alarms_per_week: float
+    step_s: float
+    n_episodes: int
+    weeks: float
+    """Held out, as far as they are evidence."""
+
+    @classmethod
+    def read(cls, threshold: object) -> Promise | None:
+        """Read a card's threshold; None = it is none, or of a format that promised nothing."""
+        if not isinstance(threshold, dict):
+            return None
+        found = [value for name in cls._fields if isinstance(value := threshold.get(name), int | float)]
+        if len(found) < len(cls._fields) or not all(0 <= value < inf for value in found):
+            return None
+        alarms_per_week, step_s, n_episodes, weeks = found
+        promise = cls(alarms_per_week, step_s, int(n_episodes), weeks)
+        if not (promise.alarms_per_week > 0 and promise.step_us > 0):
+            return None
+        return promise._replace(weeks=0.0) if threshold.get("n_overlapping") else promise
+
+    @property
+    def step_us(self) -> int:
+        """Time between two windows of an asset."""
+        return round(self.step_s * 1e6)
+
+
+class NoPromise(NamedTuple):
+    """A champion whose stored threshold cannot be read."""
+
+    fleet: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,37 +101,45 @@ class Standing:
         return tuple(name for name, burn in self.worst if burn.status is Status.VIOLATED)
 
 
-def standing(fetch: Fetch, fleet: str, version: str, threshold: Mapping[str, Any]) -> Standing | None:
-    """Return how the promise of a version's threshold (its card's) stands; None = it has decided nothing yet."""
-    step_us = round(threshold["step_s"] * 1e6)
-    budget = float(threshold["alarms_per_week"])
+def standing(fetch: Fetch, fleet: str, version: str, threshold: object) -> Standing | None:
+    """Return how the promise of a version's threshold (its card's) stands; None = it made none, or decided nothing."""
+    promise = Promise.read(threshold)
+    if promise is None:
+        return None
+    step_us, budget = promise.step_us, promise.alarms_per_week
     extent = _extent(fetch, fleet, version, step_us)
     if extent is None:
         return None
     mine = _Scope(fleet, version, extent.from_us, extent.to_us)
     watched, alarms = _watched(fetch, mine, extent, step_us), _alarms(fetch, mine)
-    before = (int(threshold["n_episodes"]), float(threshold["weeks"]))
+    before = (promise.n_episodes, promise.weeks)
     own = _burn(mine, watched, alarms, budget, before)
     recent = _Scope(fleet, None, max(extent.oldest_us, extent.newest_us - RECENT_US), extent.newest_us)
     watched, alarms = _watched(fetch, recent, extent, step_us), _alarms(fetch, recent)
     each = []
     for name, found in alarms.items():
         from_us, weeks = watched.assets.get(name, (recent.from_us, 0.0))
-        one_of = max(1, len(watched.assets))
+        one_of = FAMILIES * max(1, len(watched.assets))
         each.append((name, burn(found, from_us, recent.to_us, weeks, budget, one_of=one_of)))
     each.sort(key=lambda one: (-one[1].ratio, one[0]))
     whole = _burn(recent, watched, alarms, budget)
     return Standing(fleet, version, extent.from_us, extent.to_us, own, whole, tuple(each))
 
 
-def of_champion(connection: Connection, fleet: str) -> Standing | None:
-    """Return how the promise of a fleet's champion stands; None = there is none, or none that is known."""
+def of_champion(connection: Connection, fleet: str) -> Standing | NoPromise | None:
+    """Return how the promise of a fleet's champion stands; None = there is no champion, or it decided nothing yet."""
     import json
 
     fetch = door(connection)
     for row in fetch(_CHAMPION, {"fleet": fleet}):
-        threshold = json.loads(row["card"]).get("threshold", {})
-        return standing(fetch, fleet, row["version"], threshold) if "step_s" in threshold else None
+        try:
+            card = json.loads(row["card"])
+        except ValueError:
+            card = None
+        threshold = card.get("threshold") if isinstance(card, dict) else None
+        if Promise.read(threshold) is None:
+            return NoPromise(fleet, row["version"])
+        return standing(fetch, fleet, row["version"], threshold)
     return None
 
 
@@ -226,4 +275,7 @@ def _burn(
 ) -> Burn:
     every = [alarm for found in alarms.values() for alarm in found]
     weeks = sum(weeks for _, weeks in watched.assets.values())
-    return burn(every, scope.from_us, scope.to_us, weeks, alarms_per_week, by_day=watched.by_day, before=before)
+    return burn(
+        every, scope.from_us, scope.to_us, weeks, alarms_per_week,
+        by_day=watched.by_day, before=before, one_of=FAMILIES,
+    )

@@ -65,6 +65,8 @@ class Champions:
         self._owner = owner
         self._due_at: dict[str, datetime] = {}
         self._failures: dict[str, int] = {}
+        self._unreadable: set[str] = set()
+        """Fleets whose champion's checkpoint could not be loaded."""
         self.river: River | None = None
         """None while no window is being scored."""
 
@@ -73,19 +75,41 @@ class Champions:
         await self._bury_dead_jobs()
         for fleet in self._config.fleets:
             paths = {each.version: Path(each.path) for each in await self._registry.list(fleet.name)}
+            activation = None
             for active in await self._registry.activations(fleet.name):
-                path = paths[active.version]
-                self._scorer.activate(fleet.name, Activation(active.from_window_end_us, active.version, path))
+                activation = Activation(active.from_window_end_us, active.version, paths[active.version])
+                self._scorer.activate(fleet.name, activation)
+            if activation is not None:
+                await self._try(fleet, activation)
             champion = await self._registry.champion(fleet.name)
             if champion is not None:
                 log.info("champion", fleet=fleet.name, version=champion.version, trained_at=champion.trained_at)
             if fleet.retrain.every is not None and champion is not None:
                 self._due_at[fleet.name] = champion.trained_at + fleet.retrain.every
 
+    async def _try(self, fleet: FleetConfig, newest: Activation) -> None:
+        """Load what decides now; what cannot be read, as after an upgrade to another format, is as good as none."""
+        try:
+            detector = await self._scorer.load(newest.path)
+        except CheckpointDamaged as error:
+            self._unreadable.add(fleet.name)
+            log.warning(
+                "champion_unreadable",
+                fleet=fleet.name,
+                version=newest.version,
+                error=error.detail or str(error),
+                doing="training a new one before the first record; what this one decided stays as it is",
+            )
+        else:
+            self._scorer.activate(fleet.name, newest, detector)
+
+    def _has_champion(self, fleet: FleetConfig) -> bool:
+        return self._scorer.has_champion(fleet.name) and fleet.name not in self._unreadable
+
     async def train_first(self) -> None:
         """Before the first record is scored: train the fleets that have no model, if the topics hold enough."""
         for fleet in self._config.fleets:
-            if not self._scorer.has_champion(fleet.name):
+            if not self._has_champion(fleet):
                 await self._train(fleet)
 
     async def loop(self) -> None:
@@ -158,7 +182,7 @@ class Champions:
             fleet=fleet.name,
             why=error.detail or str(error),
             again_at=self._due_at[fleet.name],
-            until_then="the champion stays" if self._scorer.has_champion(fleet.name) else "windows stay unscored",
+            until_then="the champion stays" if self._has_champion(fleet) else "windows stay unscored",
         )
 
     async def _surely(self, end: Callable[..., None], job_id: int, word: str) -> None:
@@ -217,6 +241,7 @@ class Champions:
             boundary_us = FOREVER_AGO_US if decided_us is None else decided_us
             held = await self._until_known(self._registry.activate, fleet.name, trained.version, boundary_us)
             self._scorer.activate(fleet.name, Activation(held.from_window_end_us, trained.version, path), detector)
+            self._unreadable.discard(fleet.name)
         since = "the beginning" if decided_us is None else from_us(held.from_window_end_us)
         log.info("champion_changed", fleet=fleet.name, version=trained.version, decides_windows_after=since)
 

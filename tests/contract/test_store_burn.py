@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
-from monitor.budget import Status
+from monitor.budget import FALSE_VERDICT_DAYS, Status, too_many
 from monitor.store import burn, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
@@ -109,18 +111,61 @@ def test_a_version_answers_for_what_it_decided_and_the_fleet_for_all(url: str) -
     assert (new.own.n_alarms, new.own.weeks) == (0, 0.0)   # all windows here were scored by the old one
     assert new.recent.n_alarms == 2
 
-    async def ask() -> Standing | None:
+    async def ask() -> Standing | burn.NoPromise | None:
         async with AsyncStore(url) as store:
             return await store.read(burn.of_champion, FLEET)
 
     assert asyncio.run(ask()) == new
 
 
-def test_a_champion_whose_card_knows_no_threshold_promises_nothing(url: str) -> None:
-    asyncio.run(fill(url, 5))
+@pytest.mark.parametrize(
+    "card",
+    [
+        "{}", "[]", "3", '"no"', "null", '{"threshold": null}', '{"threshold": []}', '{"threshold": {"step_s": 600.0}}',
+        json.dumps({"threshold": THRESHOLD | {"step_s": "600"}}), json.dumps({"threshold": THRESHOLD | {"step_s": 0}}),
+        json.dumps({"threshold": THRESHOLD | {"weeks": float("nan")}}),
+        json.dumps({"threshold": THRESHOLD | {"alarms_per_week": -1}}),
+    ],
+)
+def test_a_champion_whose_stored_threshold_is_none_promises_nothing(url: str, card: str) -> None:
+    def store_card(connection: Connection) -> None:
+        connection.execute(text("UPDATE model_version SET card = :card"), {"card": card})
 
-    async def ask() -> Standing | None:
+    asyncio.run(fill(url, 5, store_card))
+
+    async def ask() -> Standing | burn.NoPromise | None:
         async with AsyncStore(url) as store:
             return await store.read(burn.of_champion, FLEET)
 
-    assert asyncio.run(ask()) is None
+    assert asyncio.run(ask()) == burn.NoPromise(FLEET, VERSION)
+
+
+def test_held_out_time_that_was_learnt_from_does_not_certify_later_either(url: str) -> None:
+    asyncio.run(fill(url, 5))
+    with open_reader(url) as reader:
+        known, tainted = (
+            burn.standing(reader.fetch, FLEET, VERSION, THRESHOLD | {"weeks": 1000.0} | more)
+            for more in ({}, {"n_overlapping": 3})
+        )
+    assert known is not None
+    assert tainted is not None
+    assert (known.status, tainted.status) == (Status.CERTIFIED, Status.PROVISIONAL)
+
+
+def test_three_families_of_tests_share_the_error_they_may_make() -> None:
+    """The version, the fleet and each asset are looked at; any of them violated is a verdict on the promise."""
+    draw = np.random.default_rng(0)
+    n_days, wrong = 365, 0
+    for _ in range(60):
+        days = draw.poisson(1 / 7, (10, n_days))
+        families = [(days.sum(0), 10 / 7, 1), (days.sum(0), 10 / 7, 1), *((one, 1 / 7, 10) for one in days)]
+        wrong += any(
+            too_many(((int(n), allowed) for n in alarms[:today]), burn.FAMILIES * one_of)
+            for alarms, allowed, one_of in families
+            for today in range(30, n_days + 1, 67)
+        )
+    assert wrong / 60 <= n_days / FALSE_VERDICT_DAYS
+    # An alert that stays open: nine days suffice for one test alone, and for three they do not.
+    endless = [(1, 1 / 7)] * 9
+    assert too_many(endless)
+    assert not too_many(endless, burn.FAMILIES)

@@ -10,7 +10,7 @@ from monitor import daemon
 from monitor.budget import DAY_US, Alarm, burn
 from monitor.config import parse
 from monitor.daemon import REMIND_EVERY_S, Promises
-from monitor.store.burn import Standing
+from monitor.store.burn import NoPromise, Standing
 from monitor.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ class Store:
     """Answers with what it was told."""
 
     def __init__(self) -> None:
-        self.standing: Standing | None = None
+        self.standing: Standing | NoPromise | None = None
 
-    async def read(self, _fn: object, fleet: str) -> Standing | None:
+    async def read(self, _fn: object, fleet: str) -> Standing | NoPromise | None:
         assert fleet == "turbines"
         return self.standing
 
@@ -72,6 +72,16 @@ async def test_a_broken_budget_is_told_once_and_then_daily(log: Log) -> None:
     await clock.sleep(REMIND_EVERY_S)
     await promises.look()
     assert [event for _, event, _ in log.lines] == ["budget_violated"] * 2
+
+
+async def test_a_threshold_that_cannot_be_read_is_told_once_and_ends_nothing(log: Log) -> None:
+    store, clock = Store(), FakeClock()
+    store.standing = NoPromise("turbines", "conv-1")
+    promises = Promises(CONFIG, cast("AsyncStore", store), clock)
+    for _ in range(3):
+        await promises.look()
+    [(level, event, facts)] = log.lines
+    assert (level, event, facts["version"]) == ("warning", "budget_unknown", "conv-1")
 
 
 async def test_what_is_certified_or_missing_is_told_once(log: Log) -> None:

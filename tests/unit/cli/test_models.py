@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,10 +13,9 @@ from monitor.cli import main
 from tests.unit.cli.test_queries import ask, show
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from click.testing import CliRunner
 
+FORMAT_1 = Path(__file__).parents[1] / "format1" / "pca-e0ac6e46"
 THRESHOLD = {
     "raw": 1.4375, "alarms_per_week": 1.0, "bound_per_week": 3.49, "weeks": 0.857, "n_assets": 2, "n_episodes": 0,
     "state": "provisional", "weeks_missing": 2.14, "worst_asset": None, "worst_per_week": 0.0,
@@ -113,6 +114,25 @@ def test_an_older_card_is_shown_as_far_as_it_goes(runner: CliRunner, carded: Pat
     assert "6,900 windows" in said
     assert "troubles" not in said
     assert "Threshold" not in said
+
+
+@pytest.mark.usefixtures("carded")
+def test_a_card_of_format_1_is_shown_as_far_as_it_goes(runner: CliRunner, carded: Path) -> None:
+    """One that the first released format wrote; it named its network itself, and promised a quantile."""
+    shutil.copy(FORMAT_1 / "card.json", carded / "card.json")
+    said = show(runner, "models show")
+    assert "pca, objective plain; 12 cells (12 min) of 2 sensors; n_components 2" in said
+    assert "460 windows to learn from, 118 held out" in said
+    assert "11 that reach into held-out time" in said
+    assert "Threshold" not in said
+    assert ask(runner, "models show")["budget"] is None
+
+
+@pytest.mark.parametrize("card", ["[]", "null", '{"threshold": {"step_s": 600.0}}', '{"threshold": null}'])
+def test_what_is_no_card_is_no_crash(runner: CliRunner, carded: Path, card: str) -> None:
+    (carded / "card.json").write_text(card)
+    assert "turbines-new of turbines" in show(runner, "models show")
+    assert "turbines-new" in show(runner, "models list")
 
 
 @pytest.mark.parametrize(

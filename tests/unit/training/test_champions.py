@@ -1,0 +1,134 @@
+"""What the daemon finds at its start: a champion that can be read, one that cannot, or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from monitor.config import parse
+from monitor.errors import NotEnoughData
+from monitor.models.spec import ModelSpec
+from monitor.registry import Registry
+from monitor.store.engine import AsyncStore
+from monitor.stream.score import FOREVER_AGO_US, DetectorScorer
+from monitor.testing import FakeClock
+from monitor.training import champions as champions_module
+from monitor.training.champions import Champions
+from monitor.training.fit import fit
+from monitor.training.retrain import Order, Trained
+from monitor.types import Windows
+from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, windows
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+FORMAT_1 = Path(__file__).parents[1] / "format1" / "pca-e0ac6e46"
+CONFIG = parse(
+    {
+        "kafka": {"bootstrap": "b:9092", "topics": ["t"]},
+        "fleet": [{"name": "pumps", "interval": "1m", "window": LENGTH, "sensors": list(SENSORS)}],
+    }
+)
+DECIDED_US = 10**12
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def info(self, event: str, **facts: Any) -> None:
+        self.lines.append(("info", event, facts))
+
+    def warning(self, event: str, **facts: Any) -> None:
+        self.lines.append(("warning", event, facts))
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [facts for _, said, facts in self.lines if said == event]
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    log = Log()
+    monkeypatch.setattr(champions_module, "log", log)
+    return log
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
+    async with AsyncStore(f"sqlite:///{tmp_path}/monitor.db", owner=True) as store:
+        yield store
+
+
+async def found(store: AsyncStore, path: Path) -> tuple[Champions, DetectorScorer]:
+    """A daemon that starts where this version decided until now."""
+    registry = Registry(store)
+    await registry.publish(version=path.name, fleet="pumps", path=path, trained_us=1, card={}, metrics={})
+    await registry.activate("pumps", path.name, FOREVER_AGO_US)
+    scorer = DetectorScorer("cpu")
+    champions = Champions(CONFIG, store, scorer, FakeClock(), "me")
+    await champions.load()
+    return champions, scorer
+
+
+def checkpoint(folder: Path) -> Path:
+    train, spec = windows(readings(400)), ModelSpec("pca")
+    detector = fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=60.0, budget=BUDGET)
+    return folder / detector.save(folder)
+
+
+async def version_that_scores(scorer: DetectorScorer) -> str | None:
+    values = np.ascontiguousarray(windows(readings(LENGTH)).values)
+    nothing = np.zeros(1, np.int64)
+    one = Windows("pumps", np.zeros(1, np.int32), nothing, values, np.full(1, LENGTH, np.int32), nothing, nothing)
+    return (await scorer.score(one, np.array([DECIDED_US]), SENSORS)).version[0]
+
+
+async def test_a_champion_that_can_no_longer_be_read_is_told_once_and_trained_anew_before_the_first_record(
+    store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = checkpoint(tmp_path)
+
+    async def retrain(order: Order, _on_progress: object) -> Trained:
+        assert order.fleet == "pumps"
+        return Trained(new.name, str(new), SENSORS, {"metrics": {}})
+
+    monkeypatch.setattr(champions_module, "retrain", retrain)
+    champions, scorer = await found(store, FORMAT_1)
+    [told] = log.of("champion_unreadable")
+    assert told["version"] == FORMAT_1.name
+    assert "format" in told["error"]
+    assert await version_that_scores(scorer) is None
+    await champions.train_first()
+    assert await version_that_scores(scorer) == new.name
+    await champions.train_first()
+    assert len(log.of("champion_changed")) == 1
+    scorer.close()
+
+
+async def test_where_there_is_too_little_to_train_anew_windows_stay_unscored_and_it_is_tried_again(
+    store: AsyncStore, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        raise NotEnoughData("12 usable windows")
+
+    monkeypatch.setattr(champions_module, "retrain", retrain)
+    champions, scorer = await found(store, FORMAT_1)
+    await champions.train_first()
+    [told] = log.of("not_trained")
+    assert told["until_then"] == "windows stay unscored"
+    assert await version_that_scores(scorer) is None
+    scorer.close()
+
+
+async def test_a_champion_that_can_be_read_decides_and_nothing_is_trained(
+    store: AsyncStore, log: Log, tmp_path: Path
+) -> None:
+    path = checkpoint(tmp_path)
+    champions, scorer = await found(store, path)
+    await champions.train_first()
+    assert log.of("champion_unreadable") == []
+    assert await version_that_scores(scorer) == path.name
+    scorer.close()
