@@ -18,6 +18,7 @@ import torch
 from monitor.budget import Alarm, Burn, Status, burn
 from monitor.models.calibrate import Budget, Threshold, episodes
 from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.store.burn import FAMILIES
 from monitor.stream.decide import AlertPolicy, Decider
 from monitor.training.fit import fit
 from monitor.types import AlertState, Scores, Windows
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
     from monitor.models.detector import Detector
 
 IS_FULL = os.environ.get("MONITOR_QUALITY") == "full"
-N_ASSETS = 200 if IS_FULL else 30
+N_ASSETS = {"pca": 200 if IS_FULL else 30, "auto": 12 if IS_FULL else 6}
+SPECS = {"pca": ModelSpec("pca"), "auto": ModelSpec(max_steps=1000 if IS_FULL else 40)}
+MOST_VIOLATED = 0.06
+"""Of the clean assets: what six held-out days cannot know of heavy tails. Measured .060 of 200, each of which has shown
+(95 %) that its threshold breaks the budget; .03 and .015 without heavy tails."""
+N_ALIKE = 12
+"""Machines of a fleet: six held-out days of each are enough to certify one alarm a week."""
 LENGTH, N_SENSORS, INTERVAL_S = 64, 3, 600.0
 DAY, WEEK = 144, 1008
 HISTORY, CLEAN, DRIFT = 30 * DAY, 10 * WEEK, 3 * WEEK
@@ -77,12 +84,15 @@ def windows_of(readings: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.lib.stride_tricks.sliding_window_view(readings, LENGTH, axis=0).transpose(0, 2, 1)
 
 
-def learnt(history: NDArray[np.float32], interval_s: float = INTERVAL_S, budget: Budget = BUDGET) -> Detector:
-    windows = windows_of(history)
-    end_us = ((np.arange(len(windows)) + LENGTH) * interval_s * 1e6).astype(np.int64)
-    train = TrainingSet(windows, np.zeros(len(windows), np.int32), end_us)
-    sensors = tuple(f"s{i}" for i in range(history.shape[1]))
-    return fit(train, ModelSpec("pca"), fleet="f", sensors=sensors, interval_s=interval_s, budget=budget)
+def learnt(histories: NDArray[np.float32], spec: ModelSpec, alerted: NDArray[np.bool_] | None = None) -> Detector:
+    """From readings [A, n_rows, C] of a fleet."""
+    values = np.concatenate([windows_of(history) for history in histories])
+    n_windows = histories.shape[1] - LENGTH + 1
+    asset = np.repeat(np.arange(len(histories), dtype=np.int32), n_windows)
+    end_us = np.tile((np.arange(n_windows) + LENGTH) * STEP_US, len(histories))
+    sensors = tuple(f"s{i}" for i in range(N_SENSORS))
+    train = TrainingSet(values, asset, end_us, alerted)
+    return fit(train, spec, fleet="f", sensors=sensors, interval_s=INTERVAL_S, budget=BUDGET)
 
 
 def alarms(score: NDArray[np.float32], step_us: int = STEP_US) -> list[Alarm]:
@@ -108,15 +118,17 @@ class Watched:
     """One sensor shaken by five times the deviation of its residual; inf = not within two days."""
 
 
-def watch(kind: str, readings: NDArray[np.float32], seed: int) -> Watched:
-    detector = learnt(readings[:HISTORY])
+def watch(kind: str, readings: NDArray[np.float32], seed: int, spec: ModelSpec) -> Watched:
+    detector = learnt(readings[None, :HISTORY], spec)
     threshold = detector.card.threshold
     before = (threshold.n_episodes, threshold.weeks)
 
     def burnt(future: NDArray[np.float32]) -> Burn:
         score = detector.score(windows_of(future)).score
         weeks = len(score) / WEEK
-        return burn(alarms(score), 0, len(score) * STEP_US, weeks, BUDGET.alarms_per_week, before=before)
+        return burn(
+            alarms(score), 0, len(score) * STEP_US, weeks, BUDGET.alarms_per_week, before=before, one_of=FAMILIES
+        )
 
     future = readings[HISTORY - LENGTH + 1 :]
     centre, spread = readings[:HISTORY].mean(0), readings[:HISTORY].std(0)
@@ -135,10 +147,12 @@ def watch(kind: str, readings: NDArray[np.float32], seed: int) -> Watched:
     return Watched(kind, detector, burnt(future[: LENGTH - 1 + CLEAN]), burnt(drifting), hours)
 
 
-def test_assets_keep_their_stated_bound_and_a_drift_is_called_a_violation() -> None:
+@pytest.mark.parametrize("architecture", SPECS)
+def test_assets_keep_their_stated_bound_and_a_drift_is_called_a_violation_and_nothing_else(architecture: str) -> None:
     """A third autoregressive, a third seasonal, a third heavy-tailed; a month to learn from, then ten clean weeks."""
-    readings = machines(N_ASSETS, HISTORY + CLEAN + DRIFT)
-    watched = [watch(KINDS[i % 3], readings[i], i) for i in range(N_ASSETS)]
+    n = N_ASSETS[architecture]
+    readings = machines(n, HISTORY + CLEAN + DRIFT)
+    watched = [watch(KINDS[i % 3], readings[i], i, SPECS[architecture]) for i in range(n)]
     print("\nkind              n  budget  bound  observed  within bound  within budget  violated", end="")
     print("  after wear  5 σ found")
     for kind in (*KINDS, "all"):
@@ -154,8 +168,42 @@ def test_assets_keep_their_stated_bound_and_a_drift_is_called_a_violation() -> N
             f"  {np.mean([one.hours_to_find < 48 for one in mine]):9.1%}"
         )
     assert np.mean([within_bound(one) for one in watched]) >= 0.9
-    assert all(one.drifted.status is Status.VIOLATED for one in watched)
+    violated = [one for one in watched if one.clean.status is Status.VIOLATED]
+    assert len(violated) <= MOST_VIOLATED * n + 1
+    assert all(one.clean.at_least_per_week > BUDGET.alarms_per_week for one in violated), "by chance"
+    assert np.mean([one.drifted.status is Status.VIOLATED for one in watched]) >= 0.99
     assert np.mean([one.hours_to_find < 48 for one in watched]) >= 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fleet_keeps_its_certificate_and_so_it_does_after_retraining_on_what_alarmed(kind: str) -> None:
+    """Machines of one kind: a month to learn from, a month that is watched and then learnt from, and ten weeks."""
+    each = 2 * HISTORY + CLEAN
+    alike = machines(3, N_ALIKE * each, seed=1)[KINDS.index(kind)].reshape(N_ALIKE, each, N_SENSORS)
+    first = learnt(alike[:, :HISTORY], SPECS["pca"])
+    month = alike[:, HISTORY - LENGTH + 1 : 2 * HISTORY]
+    alerted = np.concatenate([overlapping(first.score(windows_of(one)).score) for one in month])
+    second = learnt(month, SPECS["pca"], alerted)
+    print()
+    for name, version in (("first", first), ("retrained", second)):
+        found = [alarms(version.score(windows_of(one)).score) for one in alike[:, 2 * HISTORY :]]
+        n_alarms, weeks = sum(map(len, found)), N_ALIKE * (CLEAN - LENGTH + 1) / WEEK
+        threshold = version.card.threshold
+        print(f"{kind:15} {name:9} {n_alarms / weeks:.2f} observed in {weeks:.0f} weeks; {threshold.reason}")
+        assert threshold.state is Status.CERTIFIED
+        assert n_alarms <= threshold.bound_per_week * weeks
+    assert second.card.training["left_out"]["alerted"] > 0
+    assert second.card.threshold.raw > 0.9 * first.card.threshold.raw
+
+
+def overlapping(score: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which windows share a cell with an alert."""
+    end_us = (np.arange(len(score)) + 1) * STEP_US
+    marked = np.zeros(len(score), dtype=bool)
+    for alarm in alarms(score):
+        closed_us = end_us[-1] if alarm.closed_us is None else alarm.closed_us
+        marked |= (end_us >= alarm.opened_us) & (end_us - LENGTH * STEP_US < closed_us)
+    return marked
 
 
 def within_bound(one: Watched) -> bool:
