@@ -77,6 +77,7 @@ def _what(row: Mapping[str, Any], card: Card, *, local: bool) -> None:
     since = row["decides_after"]
     facts = {
         "what": _kind(card) if "architecture" in card else None,
+        "notices": _time_scales(card) if "half_life" in (card.get("members") or [{}])[-1] else None,
         "trained": trained,
         "decides": "all windows" if since is None and row["state"] != "candidate" else None,
     }
@@ -92,7 +93,7 @@ def _kind(card: Card) -> str:
     hyper = ", ".join(f"{name} {value}" for name, value in own["hyper"].items())
     n = len(card["sensors"])
     return (
-        f"{card['architecture']}{_members(own, beside)}, objective {card['objective']};"
+        f"{card['architecture']}{_members(own, beside)}, objective {(card.get('choice') or card)['objective']};"
         f" {card['length']} cells ({output.duration(window)})"
         f" of {n} sensor{'s' * (n != 1)}{f'; {hyper}' if hyper else ''}"
     )
@@ -100,6 +101,12 @@ def _kind(card: Card) -> str:
 
 def _members(own: Card, beside: list[Card]) -> str:
     return f" ({own['name']} beside {', '.join(one['name'] for one in beside)})" if beside else ""
+
+
+def _time_scales(card: Card) -> str:
+    """Say how late: a spike at once, a drift when it has filled about a half-life."""
+    half_life = card["members"][-1]["half_life"] * card["length"] * card["interval_s"]
+    return f"a spike in the reading that has it, a drift after about {output.duration(timedelta(seconds=half_life))}"
 
 
 def _receipt(receipt: Card, *, local: bool) -> None:
@@ -202,6 +209,8 @@ def _choice(choice: Card) -> None:
         name = f"{'★' if chosen else ' '} {' + '.join(row['members'])}"
         table.add(Ink(name, "bold" if chosen else ""), output.percent(row["found"]), f"{kind} {output.percent(share)}")
     terminal.show(table)
+    again = f"{choice['renewed']} was solved again on the held-out windows too, after all was measured."
+    _prose(again, "dim", indent="  ")
     for name, why in choice["failed"].items():
         _prose(f"– {name} could not be trained: {why}", "yellow", indent="    ")
 

@@ -103,8 +103,10 @@ def choose(
         learnt,
         {
             "chosen": chosen,
+            "objective": CANDIDATES[chosen],
             "n_faults": N_FAULTS,
             "false_share": FALSE_SHARE,
+            "renewed": "pca",
             "rows": [*rows, trial.row(usual, voices), *blends.values()],
             "failed": failed,
         },

@@ -1,8 +1,9 @@
 """From healthy windows to a detector that can be trusted, or a sentence why not.
 
 In: windows of one fleet and what to train. Out: a detector whose card is the receipt.
-Law: no label, and no window of the later, held-out time, touches the weights; the threshold comes from held-out
-time alone; every training also fits the PCA, and the card shows both.
+Law: no label touches anything, and no window of the later, held-out time touches a weight before scales and threshold
+are measured on it (after that, `auto` solves its PCA again, and its card says so); every training also fits the PCA,
+and the card shows both.
 """
 
 from __future__ import annotations
