@@ -78,6 +78,35 @@ def test_the_champion_is_shown_when_no_version_is_named(runner: CliRunner) -> No
     assert not any("power" in line and "cannot rebuild" in line for line in lines)
 
 
+def test_who_speaks_and_how_it_was_chosen_is_shown(runner: CliRunner, carded: Path) -> None:
+    members = [
+        {"name": "level", "hyper": {}, "half_life": None},
+        {"name": "conv", "hyper": {"width": 32}, "half_life": 0.125},
+    ]
+    choice = {
+        "chosen": "conv", "objective": "denoising", "n_faults": 588, "false_share": 0.02, "renewed": "pca",
+        "failed": {"dense": "seed 0: loss nan"},
+        "rows": [
+            {"members": ["conv"], "found": 0.25, "by_kind": {"spike": 0.9, "stuck": 0.1}},
+            {"members": ["level", "conv"], "found": 0.31, "by_kind": {"spike": 0.2, "stuck": 0.3}},
+        ],
+    }  # fmt: skip
+    changed = {"architecture": "auto", "objective": "plain", "members": members, "choice": choice}
+    (carded / "card.json").write_text(json.dumps(CARD | changed))
+    said = show(runner, "models show")
+    for expected in (
+        "auto (conv beside level), objective denoising; 36 cells (6 h) of 3 sensors; width 32",
+        "a spike in the reading that has it, a drift after about 45 min",
+        "found of 588 faults put into held-out windows, with 2 % false; no labels",
+        "pca was solved again on the held-out windows too",
+        "– dense could not be trained: seed 0: loss nan",
+    ):
+        assert expected in said.replace("\xa0", " ")
+    lines = [line.replace("\xa0", " ").split() for line in said.splitlines()]
+    assert ["★", "level", "+", "conv", "31", "%", "spike", "20", "%"] in lines
+    assert ["conv", "25", "%", "stuck", "10", "%"] in lines
+
+
 @pytest.mark.usefixtures("carded")
 def test_no_line_is_wider_than_the_terminal(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monitor.cli.terminal.columns", lambda: 80)
