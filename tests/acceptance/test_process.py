@@ -263,6 +263,23 @@ def test_a_stop_during_the_first_training_is_quick_and_the_next_start_works(
     assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
 
 
+def test_a_champion_that_can_no_longer_be_read_is_replaced_before_the_first_record(
+    kafka: KafkaServer, topic: str, site: Site
+) -> None:
+    site.configure(kafka.bootstrap, topic)
+    site.install_model()
+    for card in site.folder.glob("checkpoints/*/card.json"):
+        card.write_text(card.read_text().replace('"format": 2', '"format": 1'))
+    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(3, 20, 30_000, RULE), PARTITIONS)))
+    site.start()
+    site.wait_records(n_records)
+    site.terminate()
+    [told] = [event for event in site.events() if event["event"] == "champion_unreadable"]
+    assert told["level"] == "warning"
+    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
+
+
 def test_a_second_daemon_on_one_sqlite_file_is_refused_with_exit_code_3(site: Site) -> None:
     site.configure(f"127.0.0.1:{free_port()}", "nowhere")
     site.start()
