@@ -32,7 +32,7 @@ class Member:
     @classmethod
     def measure(cls, name: str, network: Network, squared: torch.Tensor, present: torch.Tensor | None) -> Member:
         """Calibrate a trained network on its squared errors (N, C, T) of healthy held-out windows."""
-        return cls(name, network, Residual.fit(squared, _judged(network, present), network.half_life))
+        return cls(name, network, Residual.fit(squared, _judged(network, squared, present), network.half_life))
 
     def to(self, device: torch.device) -> Member:
         """Return the same on another device, ready to score."""
@@ -41,7 +41,7 @@ class Member:
     def evidence(self, x: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return evidence (B, S) at each time scale, and shares (B, S, C), of standardised windows (B, C, T)."""
         squared = squared_error(self.network, x, present)
-        standard, share = self.residual.standard(squared, _judged(self.network, present))
+        standard, share = self.residual.standard(squared, _judged(self.network, squared, present))
         # More ordinary than usual is no evidence against a fault that another scale or voice sees: a soft zero below.
         return F.softplus(standard).square(), share
 
@@ -72,11 +72,14 @@ class Member:
         return cls(said["name"], network, residual)
 
 
-def _judged(network: Network, present: torch.Tensor | None) -> torch.Tensor | None:
-    """Return the cells that are present and that the network has an opinion about: no opinion is no zero error."""
-    if present is None or not network.n_blind:
+def _judged(network: Network, squared: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor | None:
+    """Return the cells that are present and that the network has an opinion about: no opinion is no zero error.
+
+    Whether other windows of the batch have gaps must not matter: where nothing is missing they are still left out.
+    """
+    if not network.n_blind:
         return present
-    judged = present.clone()
+    judged = torch.ones_like(squared, dtype=torch.bool) if present is None else present.clone()
     judged[..., : network.n_blind] = False
     return judged
 
