@@ -151,14 +151,17 @@ def test_five_deaths_at_random_moments_lose_nothing_and_double_nothing(
 ) -> None:
     site.configure(kafka.bootstrap, topic)
     site.install_model()
-    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(5, 20, 60_000, RULE), PARTITIONS)))
+    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(5, 20, 100_000, RULE), PARTITIONS)))
     rng = random.Random(5)
 
     for death in range(5):
         before = site.records()
         site.start()
         if death % 2:
-            time.sleep(rng.uniform(0.5, 5.0))  # on the way up, or waiting for its partitions
+            # On the way up, or waiting for its partitions; a quiet machine that has them at once dies early.
+            until = time.monotonic() + rng.uniform(0.5, 5.0)
+            while time.monotonic() < until and site.records() < before + n_records // 16:
+                time.sleep(0.02)
         else:
             site.wait_records(before + 1)
             time.sleep(rng.uniform(0.0, 0.3))
