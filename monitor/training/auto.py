@@ -40,8 +40,9 @@ CANDIDATES = {"dense": "denoising", "conv": "denoising"}
 """Architecture → objective. Denoising, because it drops whole sensors while it learns: so the network learns what they
 have to do with one another, which the other voices know little of, and serves assets that lack one.
 
-Not `forecast`, which takes three to five times as long as `conv` to train and to score (with it among the candidates the
-mean of sets was .694, without .705), and not `lstm`, which takes as long and alone finds as much as `conv` (.672, .666)."""
+Not `forecast`, which takes three to five times as long as `conv` to train and to score (with it among the candidates
+the mean of sets was .694, without .705), and not `lstm`, which takes as long and alone finds as much as `conv` (.672
+and .666)."""
 N_FAULTS = 84 * len(KINDS)
 N_CALM = 4096
 """Healthy held-out windows that say what is usual, evenly spaced."""
