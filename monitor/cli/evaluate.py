@@ -11,7 +11,15 @@ import click
 from click.core import ParameterSource
 
 from monitor.cli import output, terminal
-from monitor.cli.params import config_option, config_path, json_option, load_config, open_store, range_options
+from monitor.cli.params import (
+    column_options,
+    config_option,
+    config_path,
+    json_option,
+    load_config,
+    open_store,
+    range_options,
+)
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Ink, Table, say
 
@@ -104,9 +112,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html",
               help="Write a page with plots: sensors, scores, events, alerts.")  # fmt: skip
 @click.option("--processes", type=click.IntRange(1), metavar="N", help="Worker processes [default: one per core].")
-@click.option("--asset-column", help="The column that names the asset.")
-@click.option("--time-column", help="The column of times.")
-@click.option("--label-column", default="label", show_default=True, help="The column of labels; never learnt from.")
+@column_options
 @json_option
 def evaluate(
     files: tuple[Path, ...],

@@ -94,6 +94,14 @@ def range_options(what: str) -> Callable[[Callable[..., None]], Callable[..., No
     return decorate
 
 
+def column_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the names of a recording's columns."""
+    label = "The column of labels; never learnt from."
+    command = click.option("--label-column", default="label", show_default=True, help=label)(command)
+    command = click.option("--time-column", help="The column of times.")(command)
+    return click.option("--asset-column", help="The column that names the asset.")(command)
+
+
 def config_path() -> Path | None:
     """Say which file `-c` named; None = the default."""
     path: Path | None = click.get_current_context().meta.get(_CONFIG)

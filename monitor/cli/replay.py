@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monitor.cli import output, terminal
-from monitor.cli.params import TIME, config_option, config_path, json_option, load_config, range_options
+from monitor.cli.params import TIME, column_options, config_option, config_path, json_option, load_config, range_options
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Ink, Table, say
 
@@ -51,9 +51,7 @@ class Speed(click.ParamType[float]):
 @click.option("--as", "form", type=click.Choice(["json", "block"]), default="json", show_default=True,
               help="How: a JSON reading each, or MessagePack blocks.")  # fmt: skip
 @click.option("--into", metavar="URL", help="Keep the results: sqlite:///replay.db (a new file).")
-@click.option("--asset-column", help="The column that names the asset.")
-@click.option("--time-column", help="The column of times.")
-@click.option("--label-column", default="label", show_default=True, help="The column of labels; never learnt from.")
+@column_options
 @json_option
 def replay(
     files: tuple[Path, ...],
