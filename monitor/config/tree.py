@@ -177,7 +177,7 @@ class ModelConfig(Table):
     scope: Annotated[str, one_of(SCOPES)] = "fleet"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     max_train: Span = timedelta(minutes=10)
-    """Training stops here and keeps the best epoch so far."""
+    """Training stops here and keeps the best weights so far."""
     max_trim: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """At most this share of past windows is left out as suspected faults; 0: rare healthy states are all learnt."""
 

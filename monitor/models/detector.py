@@ -198,9 +198,7 @@ class Detector:
         }
 
     def _card_json(self) -> dict[str, Any]:
-        card = asdict(self.card)
-        lists = {"sensors": list(card["sensors"]), "members": list(card["members"])}
-        return {**card, **lists, "scaler": self.scaler.to_json()}
+        return {**asdict(self.card), "scaler": self.scaler.to_json()}   # JSON makes lists of tuples
 
     def tensor(self, values: Float32) -> torch.Tensor:
         """Return windows on the device."""

@@ -16,6 +16,8 @@ from monitor.models.network import Network
 EXPLAINED = 0.9
 MAX_COMPONENTS = 64
 N_ITERATIONS = 6
+N_SOLVE = 8192
+"""Windows that are enough to solve it on, evenly spaced."""
 WINDOWS_PER_COMPONENT = 4
 """With fewer, the last components are the accidents of a short history."""
 

@@ -22,7 +22,7 @@ import torch
 from monitor.errors import TrainingDiverged
 from monitor.models.build import build
 from monitor.models.member import Member
-from monitor.models.pca import Pca
+from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.residual import squared_error
 from monitor.training.faults import KINDS, inject
 from monitor.training.recipe import Tensors, chunks, evenly, learn
@@ -48,7 +48,6 @@ N_CALM = 4096
 """Healthy held-out windows that say what is usual, evenly spaced."""
 FALSE_SHARE = 0.02
 """Of healthy windows that may be above the level at which a fault counts as found: all candidates at the same cost."""
-N_PCA = 8192
 
 
 class Choice(NamedTuple):
@@ -119,7 +118,7 @@ def renewed(members: tuple[Member, ...], learning: Tensors, clean: Tensors, seed
 
     Only after all is measured: scales and threshold stay those of windows that it had not seen.
     """
-    both = torch.cat([learning.x[evenly(len(learning), 4 * N_PCA // 5)], clean.x[evenly(len(clean), N_PCA // 5)]])
+    both = torch.cat([learning.x[evenly(len(learning), 4 * N_SOLVE // 5)], clean.x[evenly(len(clean), N_SOLVE // 5)]])
     return tuple(
         replace(one, network=Pca.solve(both, seed=seed)) if isinstance(one.network, Pca) else one for one in members
     )

@@ -21,7 +21,7 @@ from monitor.models.calibrate import Budget, calibrate, suspects
 from monitor.models.detector import Card, Detector
 from monitor.models.device import pick_device
 from monitor.models.member import Member, blend
-from monitor.models.pca import Pca
+from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.scaler import Scaler
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training.auto import choose, member, renewed
@@ -43,8 +43,6 @@ MAX_TRAIN, MAX_HELD_OUT = 40_000, 40_000
 MAX_CELLS = 60_000_000
 """Windows held in memory: to learn from, evenly spaced (neighbours at stride 1 share all but one cell); held out, whole
 stretches. 60 M cells are 240 MB."""
-N_PCA = 8192
-"""Windows the PCA is solved on, evenly spaced."""
 
 
 def fit(
@@ -100,7 +98,7 @@ def fit(
     choice: dict[str, Any] = {}
     if spec.architecture == "auto":
         suspect = suspects(window_errors(pca, held_out), spec.max_trim)
-        clean = held_out.take(torch.from_numpy(np.flatnonzero(~suspect)))
+        clean = held_out.without(suspect)
         members, learnt, choice = choose(
             learning, clean, pca, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now
         )
@@ -111,7 +109,7 @@ def fit(
             learnt = learn(learning, held_out, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now, pca)
             network, trimmed = learnt.network, learnt.trimmed
         suspect = suspects(window_errors(network, held_out), spec.max_trim)
-        clean = held_out.take(torch.from_numpy(np.flatnonzero(~suspect)))
+        clean = held_out.without(suspect)
         members = (member(spec.architecture, network, clean),)
 
     on_progress(0.96, "calibrating on held-out windows")
@@ -129,7 +127,7 @@ def fit(
 
     figures = figures_of(network, held_out, scaler)
     beside = figures_of(pca, held_out, scaler)
-    usual = learning.take(torch.from_numpy(np.flatnonzero(~trimmed)))
+    usual = learning.without(trimmed)
     found = diagnose(network, pca, usual, clean, learnt, sensors)
     if choice:
         members = renewed(members, usual, clean, spec.seed)
@@ -172,12 +170,12 @@ def _standardise(values: Float32, rows: Int64, scaler: Scaler, device: torch.dev
 
 def _solve_pca(learning: Tensors, spec: ModelSpec) -> tuple[Pca, Bool]:
     """Solve, leave the suspects out, solve again."""
-    some = torch.from_numpy(thin(np.arange(len(learning)), N_PCA))
+    some = torch.from_numpy(thin(np.arange(len(learning)), N_SOLVE))
     pca = Pca.solve(learning.x[some], seed=spec.seed)
     odd = suspects(window_errors(pca, learning), spec.max_trim)
     if not odd.any():
         return pca, odd
-    kept = torch.from_numpy(thin(np.flatnonzero(~odd), N_PCA))
+    kept = torch.from_numpy(thin(np.flatnonzero(~odd), N_SOLVE))
     return Pca.solve(learning.x[kept], seed=spec.seed), odd
 
 

@@ -76,6 +76,10 @@ class Tensors:
         """Return some of the rows."""
         return Tensors(self.x[rows], None if self.present is None else self.present[rows])
 
+    def without(self, odd: Bool) -> Tensors:
+        """Return the rows that are not odd [N]."""
+        return self.take(torch.from_numpy(np.flatnonzero(~odd)))
+
 
 class Point(NamedTuple):
     """One check on the way."""
