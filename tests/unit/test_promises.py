@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from monitor.config import parse
 from monitor.daemon import REMIND_EVERY_S, Promises
 from monitor.store.burn import NoPromise, Standing
 from monitor.testing import FakeClock
+from tests.unit.kept_log import Log
 
 if TYPE_CHECKING:
     from monitor.store.engine import AsyncStore
@@ -35,17 +36,6 @@ class Store:
     async def read(self, _fn: object, fleet: str) -> Standing | NoPromise | None:
         assert fleet == "turbines"
         return self.standing
-
-
-class Log:
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, Any]]] = []
-
-    def info(self, event: str, **facts: Any) -> None:
-        self.lines.append(("info", event, facts))
-
-    def warning(self, event: str, **facts: Any) -> None:
-        self.lines.append(("warning", event, facts))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from monitor.training.champions import Champions
 from monitor.training.fit import fit
 from monitor.training.retrain import Order, Trained
 from monitor.types import Windows
+from tests.unit.kept_log import Log
 from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, windows
 
 if TYPE_CHECKING:
@@ -33,20 +34,6 @@ CONFIG = parse(
     }
 )
 DECIDED_US = 10**12
-
-
-class Log:
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, Any]]] = []
-
-    def info(self, event: str, **facts: Any) -> None:
-        self.lines.append(("info", event, facts))
-
-    def warning(self, event: str, **facts: Any) -> None:
-        self.lines.append(("warning", event, facts))
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [facts for _, said, facts in self.lines if said == event]
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+"""A log that a test can read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Log:
+    """Keeps what it is told: level, event, facts."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def info(self, event: str, **facts: Any) -> None:
+        self.lines.append(("info", event, facts))
+
+    def warning(self, event: str, **facts: Any) -> None:
+        self.lines.append(("warning", event, facts))
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [facts for _, said, facts in self.lines if said == event]
