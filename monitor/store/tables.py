@@ -41,6 +41,7 @@ fleet = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("sensors", Text),  # JSON list in the models' order; NULL = not learnt yet
+    Column("activation_seq", Integer, nullable=False, server_default="0"),  # rises with each activation of a version
 )
 
 asset = Table(
@@ -161,6 +162,8 @@ source_partition = Table(
     Column("next_offset", BigInteger),  # every record below it is accounted for
     Column("rewind_offset", BigInteger),  # the oldest record an unfinished window still needs
     Column("rewind_state", Text, nullable=False),  # JSON object, the pipeline's own
+    Column("digest_offset", BigInteger),  # a rebuild that has come to this offset …
+    Column("state_digest", Text),  # … must have this state of its windows; NULL = none written yet
     Column("counters", Text, nullable=False),  # JSON object, types.Counters since start_offset
     Column("log_end", BigInteger),  # end of Kafka's log as last seen; lag = log_end - next_offset
     Column("saved_us", BigInteger),  # processing time
@@ -178,6 +181,19 @@ quarantine = Table(
     Column("sample", LargeBinary, nullable=False),  # ≤ 1 KiB
     Column("at_us", BigInteger, nullable=False),  # Kafka's record timestamp; 0 = none
     Column("saved_us", BigInteger, nullable=False),  # processing time
+    Index("uq_quarantine_position", "topic", "partition", "record_offset", unique=True),
+)
+
+lane_snapshot = Table(
+    "lane_snapshot",
+    metadata,
+    Column("pipeline", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("fleet", Text, nullable=False),
+    Column("at_offset", BigInteger, nullable=False),  # the records below it are in the state
+    Column("state", LargeBinary, nullable=False),  # the pipeline's own
+    PrimaryKeyConstraint("pipeline", "topic", "partition", "fleet"),
 )
 
 gap = Table(
@@ -220,4 +236,33 @@ daemon = Table(
     Column("started_us", BigInteger, nullable=False),  # processing time
     Column("heartbeat_us", BigInteger, nullable=False),  # processing time
     Column("status", Text, nullable=False),  # one sentence for a human
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),  # what only one daemon may do at a time
+    Column("holder", Text, nullable=False),  # a daemon's owner
+    Column("epoch", Integer, nullable=False),  # rises with each change of hands; work under a former one is fenced
+    Column("until_us", BigInteger, nullable=False),  # by the database's own clock
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("dedup_key", Text, nullable=False, unique=True),  # channel, alert and step: the same for every try
+    Column("channel", Text, nullable=False),
+    Column("body", Text, nullable=False),  # JSON object, what is sent
+    Column("created_us", BigInteger, nullable=False),  # processing time, like the two below
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_try_us", BigInteger, nullable=False),
+    Column("delivered_us", BigInteger),  # NULL = not yet
+    Column("error", Text),  # what the last try met
+    Index(
+        "ix_outbox_due",
+        "next_try_us",
+        sqlite_where=text("delivered_us IS NULL"),
+        postgresql_where=text("delivered_us IS NULL"),
+    ),
 )

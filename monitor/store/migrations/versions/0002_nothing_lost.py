@@ -1,0 +1,70 @@
+"""What a restart checks itself by, and what several daemons agree on: digests, snapshots, leases, the outbox."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("fleet", sa.Column("activation_seq", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("source_partition", sa.Column("digest_offset", sa.BigInteger(), nullable=True))
+    op.add_column("source_partition", sa.Column("state_digest", sa.Text(), nullable=True))
+    op.create_index("uq_quarantine_position", "quarantine", ["topic", "partition", "record_offset"], unique=True)
+    op.create_table(
+        "lane_snapshot",
+        sa.Column("pipeline", sa.Text(), nullable=False),
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("fleet", sa.Text(), nullable=False),
+        sa.Column("at_offset", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("pipeline", "topic", "partition", "fleet", name=op.f("pk_lane_snapshot")),
+    )
+    op.create_table(
+        "lease",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_lease")),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("dedup_key", sa.Text(), nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("next_try_us", sa.BigInteger(), nullable=False),
+        sa.Column("delivered_us", sa.BigInteger(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        sa.UniqueConstraint("dedup_key", name=op.f("uq_outbox_dedup_key")),
+    )
+    op.create_index(
+        "ix_outbox_due",
+        "outbox",
+        ["next_try_us"],
+        unique=False,
+        sqlite_where=sa.text("delivered_us IS NULL"),
+        postgresql_where=sa.text("delivered_us IS NULL"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("outbox")
+    op.drop_table("lease")
+    op.drop_table("lane_snapshot")
+    op.drop_index("uq_quarantine_position", "quarantine")
+    with op.batch_alter_table("source_partition") as table:
+        table.drop_column("state_digest")
+        table.drop_column("digest_offset")
+    with op.batch_alter_table("fleet") as table:
+        table.drop_column("activation_seq")
