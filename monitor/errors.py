@@ -12,6 +12,7 @@
     ├── SchemaMismatch                      exit 4   run `monitor db upgrade`
     ├── InvariantBroken                              a defect of ours: the daemon stops, the data stay, report it
     ├── Fenced                                       another daemon took the partition over: drop its state
+    ├── ModelsChanged                                another daemon activated a version: load it, score again
     ├── NoChampion                                   verdict "unscored"
     ├── CheckpointDamaged                            keep the present champion
     ├── NotEnoughData                                keep the present champion; says how much more
@@ -103,6 +104,10 @@ class InvariantBroken(MonitorError):
 
 class Fenced(MonitorError):
     """Another daemon took this partition over"""
+
+
+class ModelsChanged(MonitorError):
+    """A model version was activated meanwhile"""
 
 
 class NoChampion(MonitorError):

@@ -144,6 +144,8 @@ class Scores:
     """Row → sensors, largest share first. Only for anomalous rows."""
     unscored_reason: str | None = None
     """Why the NaN rows have no score."""
+    activation_seq: int | None = None
+    """Which state of the fleet's activations chose the versions; None = they cannot change meanwhile."""
 
 
 # ---------------------------------------------------------------- rare: objects
@@ -203,6 +205,11 @@ class Quarantined:
     at_us: int
     """Kafka's record timestamp; 0 where the broker has none."""
 
+    @property
+    def word(self) -> str:
+        """The stable word its reason starts with."""
+        return self.reason.partition(":")[0]
+
 
 @dataclass(slots=True)
 class Counters:
@@ -223,10 +230,15 @@ class Counters:
     readings: int = 0
     windows: int = 0
     scored: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Stable word of the reason → records in quarantine for it, late ones too."""
 
     def add(self, other: Counters) -> None:
         for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+            if name != "reasons":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+        words = self.reasons | other.reasons
+        self.reasons = {word: self.reasons.get(word, 0) + other.reasons.get(word, 0) for word in words}
 
 
 @dataclass(frozen=True, slots=True)

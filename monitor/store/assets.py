@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, text
 from monitor.types import AlertChange, AlertState, Blame, Partition, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Row
 
@@ -56,7 +56,8 @@ class Home(NamedTuple):
 
 
 _PUT_ASSET = text("""
-    INSERT INTO asset (fleet, name, topic, partition) VALUES (:fleet, :name, :topic, :partition)
+    INSERT INTO asset (fleet, name, topic, partition, since_offset)
+    VALUES (:fleet, :name, :topic, :partition, :since_offset)
     ON CONFLICT (fleet, name) DO NOTHING
 """)
 _HOMES = text("SELECT name, id, topic, partition FROM asset WHERE fleet = :fleet AND name IN :names").bindparams(
@@ -64,10 +65,17 @@ _HOMES = text("SELECT name, id, topic, partition FROM asset WHERE fleet = :fleet
 )
 
 
-def resolve(connection: Connection, fleet: str, names: Sequence[str], partition: Partition) -> dict[str, Home]:
+def resolve(
+    connection: Connection,
+    fleet: str,
+    names: Sequence[str],
+    partition: Partition,
+    since: Mapping[str, int] | None = None,
+) -> dict[str, Home]:
     """Return id and home of each name; names never seen before get `partition` as their home, for good.
 
     An asset whose home is another partition is not ours: its readings here are quarantined as `wrong_partition`.
+    `since`: by name, the offset of its first reading that counts; a rebuild skips what came before it.
     """
     unique = sorted(set(names))  # one order for every writer: no deadlock between partitions that meet the same names
     if not unique:
@@ -76,7 +84,8 @@ def resolve(connection: Connection, fleet: str, names: Sequence[str], partition:
     homes = _homes(connection, fleet, unique)
     if new := [name for name in unique if name not in homes]:
         here = {"fleet": fleet, "topic": partition.topic, "partition": partition.number}
-        connection.execute(_PUT_ASSET, [here | {"name": name} for name in new])
+        first = since or {}
+        connection.execute(_PUT_ASSET, [here | {"name": name, "since_offset": first.get(name, 0)} for name in new])
         homes |= _homes(connection, fleet, new)
     return homes
 
@@ -106,13 +115,15 @@ class KnownAsset:
     """With `asset` = this asset's place in the list of its fleet."""
     closed_us: int | None
     """When its last closed alert closed."""
+    since_offset: int = 0
+    """Of the record with its first reading that counts."""
 
 
 # The scores lie in order of time, all assets mixed. For one asset we step back from one distinct start to the next
 # (an index seek each) and look whether it has a window there, until :memory scored ones are found. Only assets that
 # were ever anomalous are worth it. {list_of} is the aggregate that makes a JSON list of a column.
 _RESTORE = """
-    SELECT asset.id, asset.fleet, asset.name, last_window.start_us AS last_start_us,
+    SELECT asset.id, asset.fleet, asset.name, asset.since_offset, last_window.start_us AS last_start_us,
         CASE WHEN last_window.anomalous_us IS NOT NULL THEN (
             WITH RECURSIVE back (start_us, n_scored) AS (
                 SELECT last_window.start_us, CAST(0 AS BIGINT)
@@ -157,6 +168,7 @@ def restore(connection: Connection, partition: Partition, memory: int) -> dict[s
                 recent=tuple((packed // 2, packed % 2 == 1) for packed in sorted(recent)),
                 open_alert=None if row.opened_us is None else _alert(row, len(assets)),
                 closed_us=row.closed_us,
+                since_offset=row.since_offset,
             )
         )
     return known

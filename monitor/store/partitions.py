@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import text
 
 from monitor.errors import Fenced, InvariantBroken
-from monitor.store import alerts, assets, quarantine, scores, versions
+from monitor.store import alerts, assets, outbox, quarantine, scores, versions
 from monitor.types import Counters
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from monitor.store.outbox import Channel
     from monitor.types import AlertChange, Float32, Int8, Int32, Int64, Partition, Quarantined
 
 
@@ -61,6 +62,8 @@ class FleetRows:
     """In order."""
     sensors: Sequence[str] | None = None
     """Learnt just now; None = known already."""
+    activation_seq: int | None = None
+    """Which state of the fleet's activations chose the versions; None = whatever holds."""
 
 
 class Gap(NamedTuple):
@@ -68,6 +71,24 @@ class Gap(NamedTuple):
 
     from_offset: int
     to_offset: int
+
+
+class Digest(NamedTuple):
+    """What a rebuild that has come to an offset must find."""
+
+    offset: int
+    value: str
+    """The pipeline's own words."""
+
+
+class Snapshot(NamedTuple):
+    """What is unfinished in a lane that fell silent: its part of a rebuild begins here."""
+
+    fleet: str
+    at_offset: int
+    """The records below it are in the state."""
+    state: bytes | None
+    """The pipeline's own; None = as it was saved last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +105,7 @@ class Commit:
     rewind_offset: int
     """The oldest record an unfinished window still needs; ≤ new_next."""
     rewind_state: Mapping[str, Any]
-    """What the windows cannot rebuild from records (watermarks, a digest, …); plain JSON types."""
+    """What the windows cannot rebuild from records (watermarks, …); plain JSON types."""
     counters: Counters
     """Since the partition's start, this step included."""
     at_us: int
@@ -94,6 +115,11 @@ class Commit:
     fleets: Sequence[FleetRows] = ()
     quarantined: Sequence[Quarantined] = ()
     gaps: Sequence[Gap] = ()
+    channels: Sequence[Channel] = ()
+    """Who is told of the alerts."""
+    digest: Digest | None = None
+    """The latest; belongs to this rewind offset."""
+    snapshots: Sequence[Snapshot] = ()
 
     def __post_init__(self) -> None:
         if self.new_next <= self.old_next:  # the offset is what tells a step done from one not done
@@ -125,6 +151,8 @@ class Claim:
     """Read again from here, with output suppressed below `next_offset`."""
     rewind_state: dict[str, Any]
     counters: Counters
+    digest: Digest | None = None
+    snapshots: Sequence[Snapshot] = ()
 
 
 # ---------------------------------------------------------------- claim
@@ -133,15 +161,19 @@ _CLAIM = text("""
     INSERT INTO source_partition (pipeline, topic, partition, epoch, owner, rewind_state, counters)
     VALUES (:pipeline, :topic, :partition, 1, :owner, '{}', '{}')
     ON CONFLICT (pipeline, topic, partition) DO UPDATE SET epoch = source_partition.epoch + 1, owner = excluded.owner
-    RETURNING epoch, start_offset, next_offset, rewind_offset, rewind_state, counters
+    RETURNING epoch, start_offset, next_offset, rewind_offset, rewind_state, counters, digest_offset, state_digest
+""")
+
+_SNAPSHOTS = text("""
+    SELECT fleet, at_offset, state FROM lane_snapshot
+    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
 """)
 
 
 def claim(connection: Connection, pipeline: str, partition: Partition, owner: str) -> Claim:
     """Take the partition over: from the commit on, saves under any earlier epoch are Fenced."""
-    row = connection.execute(
-        _CLAIM, {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number, "owner": owner}
-    ).one()
+    key = {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number}
+    row = connection.execute(_CLAIM, key | {"owner": owner}).one()
     return Claim(
         epoch=row.epoch,
         start_offset=row.start_offset,
@@ -149,6 +181,8 @@ def claim(connection: Connection, pipeline: str, partition: Partition, owner: st
         rewind_offset=row.rewind_offset,
         rewind_state=msgspec.json.decode(row.rewind_state),
         counters=Counters(**msgspec.json.decode(row.counters)),
+        digest=None if row.state_digest is None else Digest(row.digest_offset, row.state_digest),
+        snapshots=tuple(Snapshot(*each) for each in connection.execute(_SNAPSHOTS, key)),
     )
 
 
@@ -171,7 +205,7 @@ def begin(connection: Connection, pipeline: str, partition: Partition, epoch: in
 _MOVE = text("""
     UPDATE source_partition
     SET next_offset = :new_next, rewind_offset = :rewind_offset, rewind_state = :rewind_state, counters = :counters,
-        log_end = :log_end, saved_us = :at_us
+        digest_offset = :digest_offset, state_digest = :state_digest, log_end = :log_end, saved_us = :at_us
     WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
       AND epoch = :epoch AND next_offset = :old_next
 """)
@@ -179,6 +213,18 @@ _MOVE = text("""
 _WHERE_IT_STANDS = text("""
     SELECT epoch, next_offset, owner FROM source_partition
     WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
+""")
+
+_SNAPSHOT = text("""
+    INSERT INTO lane_snapshot (pipeline, topic, partition, fleet, at_offset, state)
+    VALUES (:pipeline, :topic, :partition, :fleet, :at_offset, :state)
+    ON CONFLICT (pipeline, topic, partition, fleet) DO UPDATE
+    SET at_offset = excluded.at_offset, state = excluded.state
+""")
+
+_STILL = text("""
+    UPDATE lane_snapshot SET at_offset = :at_offset
+    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition AND fleet = :fleet
 """)
 
 _GAP = text("""
@@ -190,7 +236,8 @@ _GAP = text("""
 def save(connection: Connection, commit: Commit) -> Saved:
     """Write one step of a partition, all of it or nothing.
 
-    Raises Fenced when the partition is no longer ours: roll back, drop its state, claim again. Saving a step that is
+    Raises Fenced when the partition is no longer ours: roll back, drop its state, claim again; ModelsChanged when
+    another daemon activated a version since these windows were scored. Saving a step that is
     committed already changes nothing and says so (`was_done`): within an epoch only its owner moves the offset, so
     finding it where we wanted it means that we put it there.
     """
@@ -205,6 +252,8 @@ def save(connection: Connection, commit: Commit) -> Saved:
             "rewind_offset": commit.rewind_offset,
             "rewind_state": msgspec.json.encode(commit.rewind_state).decode(),
             "counters": msgspec.json.encode(asdict(commit.counters)).decode(),
+            "digest_offset": None if commit.digest is None else commit.digest.offset,
+            "state_digest": None if commit.digest is None else commit.digest.value,
             "log_end": commit.log_end,
             "at_us": commit.at_us,
         },
@@ -221,14 +270,18 @@ def save(connection: Connection, commit: Commit) -> Saved:
     for rows in commit.fleets:
         if rows.sensors is not None and assets.learn(connection, rows.fleet, rows.sensors) != tuple(rows.sensors):
             raise Fenced(f"{commit.partition}: another partition taught {rows.fleet} other sensors at the same time")
+        if rows.activation_seq is not None and len(rows.asset):
+            versions.expect_seq(connection, rows.fleet, rows.activation_seq)
         ids, asset_ids[rows.fleet] = _asset_ids(connection, commit, rows)
         if len(rows.asset):
             scores.insert(connection, ids[rows.asset], versions.ids(connection, rows.version), rows)
         for change in rows.alerts:
-            alert_id = alerts.apply(connection, int(ids[change.asset]), change)
+            alert_id = outbox.apply(connection, commit.channels, int(ids[change.asset]), change, commit.at_us)
             alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id
     if commit.quarantined:
         quarantine.insert(connection, commit.quarantined, commit.at_us)
+    for snapshot in commit.snapshots:
+        connection.execute(_STILL if snapshot.state is None else _SNAPSHOT, key | snapshot._asdict())
     if commit.gaps:
         connection.execute(_GAP, [key | gap._asdict() | {"at_us": commit.at_us} for gap in commit.gaps])
     return Saved(asset_ids, alert_ids)

@@ -52,6 +52,7 @@ asset = Table(
     Column("name", Text, nullable=False),
     Column("topic", Text, nullable=False),  # home: the partition that spoke of it first, and the only one that may
     Column("partition", Integer, nullable=False),
+    Column("since_offset", BigInteger, nullable=False, server_default="0"),  # of the record that was its first
     UniqueConstraint("fleet", "name"),
     Index(None, "topic", "partition"),
 )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import bindparam, text
 
 from monitor.clock import from_us
-from monitor.errors import Conflict, InvariantBroken, NotFound
-from monitor.store import assets
+from monitor.errors import Conflict, InvariantBroken, ModelsChanged, NotFound
+from monitor.store import assets, scores
 from monitor.types import VersionInfo
 
 if TYPE_CHECKING:
@@ -89,7 +89,10 @@ def publish(
     return published
 
 
-_IN_TURN = text("UPDATE fleet SET name = name WHERE name = :fleet")  # holds the row: two activations queue up
+# Holds the row: activations queue up, and wait for the saves that read it under `expect_seq`.
+_IN_TURN = text("UPDATE fleet SET activation_seq = activation_seq + 1 WHERE name = :fleet")
+_SEQ = text("SELECT activation_seq FROM fleet WHERE name = :fleet")
+_SEQ_HELD = text("SELECT activation_seq FROM fleet WHERE name = :fleet FOR SHARE")
 _RETIRE = text("UPDATE model_version SET state = 'retired' WHERE fleet = :fleet AND state = 'champion'")
 _CROWN = text("UPDATE model_version SET state = 'champion' WHERE version = :version AND fleet = :fleet RETURNING id")
 _LAST_FROM = text("SELECT MAX(from_window_end_us) FROM model_activation WHERE fleet = :fleet")
@@ -97,6 +100,7 @@ _ACTIVATE = text("""
     INSERT INTO model_activation (fleet, from_window_end_us, version_id) VALUES (:fleet, :from_us, :version_id)
     ON CONFLICT (fleet, from_window_end_us) DO UPDATE SET version_id = excluded.version_id
 """)
+_SEQS = text("SELECT name, activation_seq FROM fleet")
 _ACTIVATIONS = text("""
     SELECT from_window_end_us, version FROM model_activation JOIN model_version ON model_version.id = version_id
     WHERE model_activation.fleet = :fleet ORDER BY from_window_end_us
@@ -104,10 +108,14 @@ _ACTIVATIONS = text("""
 
 
 def activate(connection: Connection, fleet: str, version: str, from_window_end_us: int) -> Activation:
-    """Make `version` the champion for windows that end after `from_window_end_us`; the old one retires.
+    """Make `version` the champion for windows that end after `from_window_end_us`, and after every window that is
+    decided already, by whichever daemon; the old one retires. Returns what holds.
 
+    Daemons agree on the boundary without meeting: each save asserts, under a lock on the fleet's row, which state of
+    the activations its versions were chosen by (`expect_seq`). So every window saved before this is behind the
+    boundary, and a save that was under way with the former champion is refused, and scored again.
     A boundary before the last one would hand decided windows to another version: then the last one is taken, and the
-    version before, which decided nothing yet, is replaced. Returns what holds.
+    version before, which decided nothing yet, is replaced.
     """
     connection.execute(_IN_TURN, {"fleet": fleet})
     connection.execute(_RETIRE, {"fleet": fleet})
@@ -115,12 +123,28 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     if version_id is None:
         raise NotFound(f"version {version} of {fleet}")
     last_from = connection.execute(_LAST_FROM, {"fleet": fleet}).scalar_one()
-    from_us = from_window_end_us if last_from is None else max(from_window_end_us, last_from)
+    decided = scores.newest_end_us(connection, fleet)
+    from_us = max(us for us in (from_window_end_us, last_from, decided) if us is not None)
     connection.execute(_ACTIVATE, {"fleet": fleet, "from_us": from_us, "version_id": version_id})
     return Activation(from_us, version)
 
 
+def expect_seq(connection: Connection, fleet: str, seq: int) -> None:
+    """Assert that nobody activated a version of the fleet since `seq`, and that nobody does before this transaction
+    ends. Raises ModelsChanged.
+    """
+    is_sqlite = connection.dialect.name == "sqlite"  # has one writer at a time
+    now = connection.execute(_SEQ if is_sqlite else _SEQ_HELD, {"fleet": fleet}).scalar_one()
+    if now != seq:
+        raise ModelsChanged(f"{fleet}: these windows were scored by activation {seq}, and {now} holds")
+
+
 # ---------------------------------------------------------------- look up
+
+
+def seqs(connection: Connection) -> dict[str, int]:
+    """By fleet, how many activations there were: whoever knows a smaller number has something to load."""
+    return {row.name: row.activation_seq for row in connection.execute(_SEQS)}
 
 
 def activations(connection: Connection, fleet: str) -> list[Activation]:

@@ -5,15 +5,14 @@ A *lane* is one fleet in one partition: its assets, their unfinished windows, th
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from monitor.stream.decide import AlertPolicy, Decider, PastVerdict
 from monitor.stream.decode import Decoder, FleetSchema
+from monitor.stream.rewind import fingerprint, fingerprints
 from monitor.stream.window import Windower
 
 if TYPE_CHECKING:
@@ -21,13 +20,11 @@ if TYPE_CHECKING:
 
     from monitor.config import Config, FleetConfig
     from monitor.store.assets import KnownAsset
+    from monitor.store.partitions import Digest
     from monitor.stream.decode import AssetIndex, Format
-    from monitor.types import Counters, Int32, Int64, Partition, Readings
+    from monitor.stream.rewind import Rewind, Taken
+    from monitor.types import Counters, Int32, Int64, Partition, Readings, Windows
 
-REWIND_EVERY_S = 2.0
-"""How often the rewind point is looked for. It only decides how much a restart reads again, never a result."""
-MAX_MARKS = 1024
-"""Marks kept; fewer only make a restart read a little more."""
 SLICE = 8192
 """Readings that go through the river at once: a record may be a block of thousands, and windows are large."""
 
@@ -43,6 +40,11 @@ class Lane:
         self.assets = assets
         self.ids = np.empty(0, dtype=np.int32)
         """[A], database id of each asset; -1 = its home is another partition."""
+        self.since = np.empty(0, dtype=np.int64)
+        """[A], offset of each asset's first reading that counts: what came before it was refused."""
+        self.newest_offset = -1
+        """Of the lane's last reading."""
+        self.snapshot: Taken | None = None
         self.windower = Windower(
             length=config.length,
             stride=config.stride,
@@ -63,18 +65,34 @@ class Lane:
             if asset.last_start_us is not None:
                 next_starts[index] = (asset.last_start_us // interval_us // stride + 1) * stride
         self.ids = np.array([asset.id for asset in known], dtype=np.int32)
+        self.since = np.array([asset.since_offset for asset in known], dtype=np.int64)
         self.windower.resume(max_cell, next_starts)
+
+    def refill(self, readings: Readings) -> Windows:
+        """Feed readings that are saved already; return the windows that they emit again, which should be none.
+
+        Every asset of ours was registered before its first reading was saved: an unknown one is another's, or was
+        refused. What a snapshot holds is not fed again.
+        """
+        if self.snapshot is not None:
+            readings = readings.rows(readings.offset >= self.snapshot.at_offset)
+        is_ours = np.isin(readings.asset, np.flatnonzero(self.ids >= 0))
+        readings = readings.rows(is_ours)
+        readings = readings.rows(readings.offset >= self.since[readings.asset])
+        if len(readings):
+            self.newest_offset = int(readings.offset[-1])
+        return self.windower.push(readings).windows
+
+    def needed_offset(self) -> int | None:
+        """Return the oldest record that a restart needs for this lane; None = nothing."""
+        oldest = self.windower.oldest_needed_offset()
+        if oldest is None or self.snapshot is None:
+            return oldest
+        return max(oldest, self.snapshot.at_offset)
 
     def end_us(self, start: Int64) -> Int64:
         """[N], event time at which windows that start at these cells end."""
         return (start + self.config.length) * self.config.interval_us
-
-
-class _Mark(NamedTuple):
-    """The state of a partition's watermarks before the record at an offset."""
-
-    offset: int
-    max_cell: dict[str, int]
 
 
 class PartitionState:
@@ -85,7 +103,7 @@ class PartitionState:
         partition: Partition,
         epoch: int,
         next_offset: int,
-        rewind: tuple[int, dict[str, int]],
+        rewind: Rewind,
         counters: Counters,
         decoder: Decoder,
     ) -> None:
@@ -93,34 +111,26 @@ class PartitionState:
         self.epoch = epoch
         self.next_offset = next_offset
         """Every record below is saved."""
+        self.rewind = rewind
         self.counters = counters
         self.decoder = decoder
         self.lanes: dict[str, Lane] = {}
-        self._marks = deque([_Mark(*rewind)])
-        self._looked_at = time.monotonic()
+        self.expected: Digest | None = None
+        """What the rebuild must find when it comes to an offset; None = that is behind us."""
+        self.is_rebuilt = rewind.offset >= next_offset
+        """Whether the windows are as they were before the last restart."""
+        self._configured: dict[str, str] = {}
+        """By fleet, the fingerprint of the settings under which the saved state came about."""
 
-    @property
-    def rewind(self) -> tuple[int, dict[str, int]]:
-        """Where a restart begins to read, and the watermarks there."""
-        return self._marks[0]
+    def expect(self, digest: Digest) -> None:
+        """Remember what the last owner's windows were."""
+        self._configured = fingerprints(digest.value)
+        if not self.is_rebuilt:
+            self.expected = digest
 
-    def mark(self, offset: int) -> None:
-        """Remember the watermarks as they are before the record at this offset."""
-        self._marks.append(_Mark(offset, {fleet: lane.windower.max_cell for fleet, lane in self.lanes.items()}))
-        if len(self._marks) > MAX_MARKS:  # a fleet that fell silent holds the first one: keep every other of the rest
-            first = self._marks.popleft()
-            self._marks = deque([first, *list(self._marks)[1::2]])
-
-    def advance_rewind(self, next_offset: int) -> None:
-        """Forget marks that no unfinished window needs any more."""
-        now = time.monotonic()
-        if now - self._looked_at < REWIND_EVERY_S:
-            return
-        self._looked_at = now
-        needed = [lane.windower.oldest_needed_offset() for lane in self.lanes.values()]
-        oldest = min((offset for offset in needed if offset is not None), default=next_offset)
-        while len(self._marks) > 1 and self._marks[1].offset <= oldest:
-            self._marks.popleft()
+    def is_reconfigured(self, fleet: str) -> bool:
+        """Whether a fleet's windows are others than those of the run before."""
+        return self._configured.get(fleet) not in (None, fingerprint(self.lanes[fleet]))
 
 
 def schemas_of(config: Config) -> list[FleetSchema]:

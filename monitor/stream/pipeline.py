@@ -19,10 +19,18 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from monitor import logs
-from monitor.errors import Fenced, InvariantBroken, QuarantineLimit, SourceUnavailable, StoreUnavailable
+from monitor.errors import (
+    Fenced,
+    ModelsChanged,
+    QuarantineLimit,
+    SourceUnavailable,
+    StoreUnavailable,
+)
 from monitor.store import assets, partitions
+from monitor.stream import rebuild, rewind
 from monitor.stream.decode import AssetIndex
 from monitor.stream.lane import Lane, PartitionState, alert_policy, decoder_for, in_slices, schemas_of, without
+from monitor.stream.rewind import Rewind
 from monitor.stream.save import Step, gap_commit
 from monitor.stream.source import Assigned, Gap, Revoked
 from monitor.stream.window import NEVER
@@ -69,6 +77,8 @@ class Pipeline:
         self.clock = clock
         self.schemas = schemas_of(config)
         self.partitions: dict[Partition, PartitionState] = {}
+        self.reload_models: Callable[[], Awaitable[None]] | None = None
+        """Brings the scorer up to what the database says, when another daemon activated a version."""
         self._fleets = {fleet.name: fleet for fleet in config.fleets}
         self._sensors_saved: set[str] = set()
         """Fleets whose sensors are listed in the configuration, or known to the database."""
@@ -112,19 +122,21 @@ class Pipeline:
             return
         n_saved = int(np.searchsorted(batch.offsets, state.next_offset))
         if n_saved:
-            self._rebuild(state, batch.rows(slice(0, n_saved)))
+            rebuild.take(state, batch.rows(slice(0, n_saved)))
         if n_saved < len(batch):
+            rebuild.end(state)
             await self._advance(state, batch.rows(slice(n_saved, None)))
 
     async def _advance(self, state: PartitionState, batch: RecordBatch) -> None:
         """One batch through the river, and one transaction."""
-        state.mark(int(batch.offsets[0]))
+        state.rewind.mark(int(batch.offsets[0]), state.lanes)
         step = Step(batch)
         for readings in self._decode(state, batch, step):
             lane = self._lane(state, readings.fleet)
             ours = await self._at_home(state, lane, readings, step)
             for part in in_slices(ours):
                 pushed = lane.windower.push(part)
+                lane.newest_offset = int(part.offset[-1]) if len(part) else lane.newest_offset
                 ends = lane.end_us(pushed.windows.start)
                 scores = await self.scorer.score(pushed.windows, ends, lane.sensors)
                 self._say_if_unscored(readings.fleet, scores)
@@ -194,14 +206,21 @@ class Pipeline:
     # ------------------------------------------------------------------ save
 
     async def _save(self, state: PartitionState, step: Step) -> None:
-        state.advance_rewind(step.batch.next_offset)
         commit = step.commit(
             self.config.kafka.group,
             state,
             at_us=self.clock.now_us(),
             log_end=self.source.end_offset(state.partition),
+            snapshots=state.rewind.look(step.batch.next_offset, state.lanes, self.clock),
         )
-        await self._persist(self.store.save, commit)
+        saved = await self._persist(self.store.save, commit)
+        if saved.was_done:
+            log.warning(
+                "commit_resolved",
+                partition=str(state.partition),
+                next_offset=commit.new_next,
+                meaning="the answer to a COMMIT was lost; it had succeeded, and was not repeated",
+            )
         state.next_offset = commit.new_next
         state.counters = commit.counters
         self._sensors_saved.update(step.learnt)
@@ -249,10 +268,16 @@ class Pipeline:
         max_cell = claim.rewind_state.get("max_cell", {})
         indexes = {fleet: AssetIndex(asset.name for asset in of_fleet) for fleet, of_fleet in known.items()}
         decoder = decoder_for(self.config, self.schemas, indexes)
-        state = PartitionState(partition, claim.epoch, next_offset, (rewind_offset, max_cell), claim.counters, decoder)
+        begins = Rewind(rewind_offset, max_cell)
+        state = PartitionState(partition, claim.epoch, next_offset, begins, claim.counters, decoder)
+        if claim.digest is not None:
+            state.expect(claim.digest)
         for schema in self.schemas:
             if schema.sensors is not None:
                 self._add_lane(state, schema, known.get(schema.name, []), max_cell.get(schema.name, NEVER))
+        for snapshot in claim.snapshots:
+            if snapshot.fleet in state.lanes and snapshot.at_offset >= rewind_offset:
+                rewind.restore(state.lanes[snapshot.fleet], snapshot)
         self.partitions[partition] = state
         # What was polled before this moment continues from somewhere else.
         self._backlog = deque(event for event in self._backlog if not _is_of(event, partition))
@@ -265,27 +290,11 @@ class Pipeline:
             rebuild_from=rewind_offset,
         )
 
-    def _rebuild(self, state: PartitionState, saved: RecordBatch) -> None:
-        """Fill the windows from records that are saved already. Whatever they led to is in the database."""
-        state.mark(int(saved.offsets[0]))
-        for readings in state.decoder.decode(saved).readings:
-            lane = state.lanes.get(readings.fleet)
-            if lane is None:
-                continue
-            # Every asset of ours was registered before its first reading was saved: an unknown one is another's.
-            readings = readings.rows(np.isin(readings.asset, np.flatnonzero(lane.ids >= 0)))
-            for part in in_slices(readings):
-                again = lane.windower.push(part).windows
-                if len(again):
-                    raise InvariantBroken(
-                        f"rebuilding {state.partition} from offset {state.rewind[0]} emitted {len(again)} windows "
-                        f"again, first {lane.assets.names[again.asset[0]]} at cell {again.start[0]}"
-                    )
-
     async def _step_over(self, gap: Gap) -> None:
         state = self.partitions.get(gap.partition)
         if state is None:
             return
+        state.expected = None  # a rebuild over a hole cannot find what was there
         log.error(
             "records_lost",
             partition=str(gap.partition),
@@ -307,6 +316,13 @@ class Pipeline:
         while True:
             try:
                 return await work
+            except ModelsChanged as error:
+                log.info("scoring_again", partition=str(partition), why=error.detail)
+                self.partitions.pop(partition, None)
+                if self.reload_models is not None:
+                    await self.reload_models()
+                work = self._open(partition)
+                continue
             except Fenced as error:
                 log.warning("fenced", partition=str(partition), detail=error.detail)
             self.partitions.pop(partition, None)
@@ -333,9 +349,12 @@ class Pipeline:
 
     def _add_lane(self, state: PartitionState, schema: FleetSchema, known: list[KnownAsset], max_cell: int) -> None:
         index = state.decoder.assets[self.schemas.index(schema)]
-        lane = Lane(self._fleets[schema.name], schema, index)
-        lane.resume(known, max_cell)
-        state.lanes[schema.name] = lane
+        lane = state.lanes[schema.name] = Lane(self._fleets[schema.name], schema, index)
+        is_other = state.is_reconfigured(schema.name)
+        if is_other:
+            log.info("reconfigured", fleet=schema.name, partition=str(state.partition), doing="new windows from here")
+        # Cells of another interval are other numbers; the watermark comes back with the first readings.
+        lane.resume(known, NEVER if is_other else max_cell)
 
     async def _recall_sensors(self) -> bool:
         """Take the sensors that the database knows: learnt once, they hold for good. Return whether any changed."""

@@ -6,7 +6,7 @@ exactly one of accepted, quarantined, late, duplicate, tombstones.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,15 +16,21 @@ from monitor.store.partitions import Commit, FleetRows, Gap
 from monitor.types import SAMPLE_BYTES, Counters, Quarantined, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from monitor.store.partitions import Snapshot
     from monitor.stream.lane import Lane, PartitionState
     from monitor.stream.window import Pushed
     from monitor.types import AlertChange, Int32, Int64, Readings, RecordBatch, Scores
 
 T = TypeVar("T", bound=np.generic)
+
+ROWS_KEPT = 10_000
+"""Rows in quarantine that each partition and reason has before they are thinned out …"""
+ROWS_SAMPLED = 100
+"""… to one in so many."""
 
 
 @dataclass(slots=True)
@@ -83,25 +89,35 @@ class Step:
         if len(pushed.duplicate):
             self._count_duplicates(readings, pushed.duplicate)
 
-    def commit(self, pipeline: str, state: PartitionState, *, at_us: int, log_end: int | None) -> Commit:
+    def commit(
+        self,
+        pipeline: str,
+        state: PartitionState,
+        *,
+        at_us: int,
+        log_end: int | None,
+        snapshots: Sequence[Snapshot] = (),
+    ) -> Commit:
         """Close the account and make the transaction of it."""
         self._close_account()
         total = replace(state.counters)
         total.add(self.counters)
-        rewind_offset, max_cell = state.rewind
+        kept = list(_worth_a_row(self.quarantined, state.counters.reasons))
         return Commit(
             pipeline=pipeline,
             partition=state.partition,
             epoch=state.epoch,
             old_next=state.next_offset,
             new_next=self.batch.next_offset,
-            rewind_offset=rewind_offset,
-            rewind_state={"max_cell": max_cell},
+            rewind_offset=state.rewind.offset,
+            rewind_state={"max_cell": state.rewind.max_cell},
+            digest=state.rewind.digest,
+            snapshots=snapshots,
             counters=total,
             at_us=at_us,
             log_end=log_end,
             fleets=[self._fleet_rows(fleet, state.lanes[fleet]) for fleet in self._rows | self.learnt],
-            quarantined=self.quarantined,
+            quarantined=kept,
         )
 
     # ------------------------------------------------------------------ inside
@@ -126,6 +142,7 @@ class Step:
             last_offset=_joined([scores.windows.last_offset for scores in rows.scores], np.int64),
             alerts=rows.alerts,
             sensors=self.learnt.get(fleet),
+            activation_seq=min((seq for each in rows.scores if (seq := each.activation_seq) is not None), default=None),
         )
 
     def _reject_late(self, lane: Lane, readings: Readings, late: Int64) -> None:
@@ -163,6 +180,7 @@ class Step:
         counters.accepted = (
             counters.records - counters.quarantined - counters.late - counters.duplicate - counters.tombstones
         )
+        counters.reasons = dict(Counter(record.word for record in self.quarantined))
 
     def _quarantine(self, offset: int, reason: str) -> Quarantined:
         row = int(np.searchsorted(self.batch.offsets, offset))
@@ -175,17 +193,28 @@ class Step:
         )
 
 
+def _worth_a_row(records: Iterable[Quarantined], before: Mapping[str, int]) -> Iterator[Quarantined]:
+    """Keep of each partition and reason the first rows, then one in so many: a producer that sends nonsense for a week
+    must not fill the disk. The counters count all of them; which rows are kept follows from the log alone.
+    """
+    counts = Counter(before)
+    for record in records:
+        counts[record.word] += 1
+        if counts[record.word] <= ROWS_KEPT or counts[record.word] % ROWS_SAMPLED == 0:
+            yield record
+
+
 def gap_commit(pipeline: str, state: PartitionState, to_offset: int, *, at_us: int) -> Commit:
     """Step over records that are gone: the offset moves, and the gap is written down."""
-    rewind_offset, max_cell = state.rewind
     return Commit(
         pipeline=pipeline,
         partition=state.partition,
         epoch=state.epoch,
         old_next=state.next_offset,
         new_next=to_offset,
-        rewind_offset=min(rewind_offset, to_offset),
-        rewind_state={"max_cell": max_cell},
+        rewind_offset=min(state.rewind.offset, to_offset),
+        rewind_state={"max_cell": state.rewind.max_cell},
+        digest=state.rewind.digest,
         counters=state.counters,
         at_us=at_us,
         gaps=[Gap(state.next_offset, to_offset)],

@@ -23,16 +23,21 @@ import numpy as np
 from monitor.types import Readings, Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from monitor.types import Bool, Float32, Int64
+    from monitor.types import Bool, Float32, Int32, Int64
+
+    UInt64 = NDArray[np.uint64]
 
 NEVER = -(1 << 60)
 """A cell before all others; far enough from the ends of int64 that adding a window to it cannot overflow."""
 NO_OFFSET = -1
 OFFSET_CEILING = np.iinfo(np.int64).max
+_CELLS_AT_ONCE = 1 << 16
+"""Slots looked through together: what fits the cache, so that a look at ten thousand assets takes little memory."""
+_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,29 @@ class Pushed:
     windows: Windows
     late: Int64
     duplicate: Int64
+
+
+@dataclass(frozen=True, slots=True)
+class WindowerState:
+    """What is unfinished in a lane. A assets, N filled cells that are still needed."""
+
+    max_cell: int
+    asset: Int64
+    """[A], lane index."""
+    newest: Int64
+    """[A], newest cell."""
+    next_start: Int64
+    """[A], first cell of the first open window."""
+    cell_asset: Int64
+    """[N], lane index."""
+    cell: Int64
+    """[N]"""
+    first: Int64
+    """[N], smallest offset that filled it."""
+    last: Int64
+    """[N], largest."""
+    values: Float32
+    """[N, C]"""
 
 
 class Windower:
@@ -109,18 +137,81 @@ class Windower:
 
     def oldest_needed_offset(self) -> int | None:
         """Smallest offset that an open window, or the recognition of a duplicate, still needs; None = nothing."""
-        alive = np.flatnonzero(self.newest >= np.minimum(self.next_start, self.max_cell - self.lateness))
-        if not len(alive):
-            return None
-        floor = np.minimum(self.next_start[alive], self.max_cell - self.lateness)
-        # The cell each slot holds, from the newest backwards.
-        slots = np.arange(self.ring, dtype=np.int64)
-        newest = self.newest[alive][:, None]
-        cell = newest - (newest - slots) % self.ring
-        first = self.first.reshape(-1, self.ring)[alive]
-        needed = np.where((cell >= floor[:, None]) & (first != NO_OFFSET), first, OFFSET_CEILING)
-        oldest = int(needed.min())
+        oldest = OFFSET_CEILING
+        for slot, _, _ in self._needed():
+            oldest = min(oldest, int(self.first[slot].min()))
         return None if oldest == OFFSET_CEILING else oldest
+
+    def cells_digest(self, ids: Int32, base: int) -> int:
+        """64 bits over the watermark and every cell after `base`: what was filled, from which offsets, with what.
+
+        After a rebuild from an offset at which the watermark's `max_cell` was `base`, it is what it was before: no
+        cell after `base` can hold anything older. `ids`: [A], each asset's name in the sum, whatever its number here.
+        """
+        total = self.max_cell
+        for asset, cell in self._chunks(np.flatnonzero(self.newest > base)):
+            row, column = np.nonzero((cell > base) & (self.first.reshape(-1, self.ring)[asset] != NO_OFFSET))
+            slot = asset[row] * self.ring + column
+            bits = self.values[slot].view(np.uint32).astype(np.uint64)
+            bits[np.isnan(self.values[slot])] = 0  # a NaN has many faces
+            mixed = _mix(ids[asset[row]].astype(np.uint64)) ^ cell[row, column].view(np.uint64)
+            for number in (self.first[slot].view(np.uint64), self.last[slot].view(np.uint64), *bits.T):
+                mixed = _mix(mixed) ^ number
+            total += int(_mix(mixed).sum(dtype=np.uint64))
+        return total & _MASK
+
+    def snapshot(self) -> WindowerState:
+        """Copy what is unfinished, so that a lane that fell silent need not be rebuilt from where it did."""
+        parts = list(self._needed())
+        slot = np.concatenate([slot for slot, _, _ in parts]) if parts else _rows()
+        alive = self._alive()
+        return WindowerState(
+            max_cell=self.max_cell,
+            asset=alive,
+            newest=self.newest[alive],
+            next_start=self.next_start[alive],
+            cell_asset=np.concatenate([asset for _, asset, _ in parts]) if parts else _rows(),
+            cell=np.concatenate([cell for _, _, cell in parts]) if parts else _rows(),
+            first=self.first[slot],
+            last=self.last[slot],
+            values=self.values[slot],
+        )
+
+    def restore(self, state: WindowerState) -> None:
+        """Take up a snapshot after `resume`, before any reading; the log goes on behind it."""
+        self.max_cell = state.max_cell
+        if not len(state.asset):
+            return
+        self._make_room(int(state.asset.max()) + 1)
+        self.newest[state.asset] = state.newest
+        self.next_start[state.asset] = np.maximum(self.next_start[state.asset], state.next_start)
+        self.frontier[state.asset] = self.next_start[state.asset]
+        slot = state.cell_asset * self.ring + state.cell % self.ring
+        self._write(slot, state.values, state.first)
+        self.last[slot] = state.last
+        self._advance_frontier(state.asset)
+
+    def _alive(self) -> Int64:
+        """Assets that have an open window, or a cell that may still be filled."""
+        return np.flatnonzero(self.newest >= np.minimum(self.next_start, self.max_cell - self.lateness))
+
+    def _needed(self) -> Iterator[tuple[Int64, Int64, Int64]]:
+        """(slot, asset, cell) of the filled cells that an open window, or the recognition of a duplicate, needs."""
+        for asset, cell in self._chunks(self._alive()):
+            floor = np.minimum(self.next_start[asset], self.max_cell - self.lateness)
+            is_filled = self.first.reshape(-1, self.ring)[asset] != NO_OFFSET
+            row, column = np.nonzero((cell >= floor[:, None]) & is_filled)
+            if len(row):
+                yield asset[row] * self.ring + column, asset[row], cell[row, column]
+
+    def _chunks(self, assets: Int64) -> Iterator[tuple[Int64, Int64]]:
+        """Some assets at a time, and the cell that each of their slots holds, [n, ring], from the newest backwards."""
+        at_once = max(1, _CELLS_AT_ONCE // self.ring)
+        slots = np.arange(self.ring, dtype=np.int64)
+        for begin in range(0, len(assets), at_once):
+            asset = assets[begin : begin + at_once]
+            newest = self.newest[asset][:, None]
+            yield asset, newest - (newest - slots) % self.ring
 
     # ------------------------------------------------------------------ filling cells
 
@@ -362,6 +453,13 @@ class Windower:
 
 def _rows() -> Int64:
     return np.empty(0, dtype=np.int64)
+
+
+def _mix(number: UInt64) -> UInt64:
+    """Spread each number over all 64 bits (the finaliser of splitmix64: Steele, Lea, Flood, OOPSLA 2014)."""
+    number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(number ^ (number >> np.uint64(31)))
 
 
 def _ceil_to(cell: Int64, stride: int) -> Int64:

@@ -158,8 +158,11 @@ async def test_anything_a_producer_sends_can_be_kept(store: AsyncStore) -> None:
 
 
 async def test_old_quarantine_is_pruned(store: AsyncStore) -> None:
+    def late(*offsets: int) -> list[Quarantined]:
+        return [Quarantined(HOME, offset, "late: x", b"", 0) for offset in offsets]
+
     for saved_us in (10, 20, 30):
-        await store.run(quarantine.insert, [Quarantined(HOME, saved_us, "late: x", b"", 0)] * 2, saved_us)
+        await store.run(quarantine.insert, late(saved_us, saved_us + 1), saved_us)
     assert await store.run(quarantine.prune, 25, 3) == 3
     assert await store.run(quarantine.prune, 25) == 1
     assert await store.read(count, ["quarantine"]) == {"quarantine": 2}

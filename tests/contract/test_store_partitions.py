@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from monitor.errors import Fenced, InvariantBroken
-from monitor.store import partitions
-from monitor.store.partitions import Claim, Gap
+from monitor.errors import Fenced, InvariantBroken, ModelsChanged
+from monitor.store import partitions, scores, versions
+from monitor.store.partitions import Claim, Digest, Gap, Snapshot
 from monitor.types import AlertState, Counters, Partition, Quarantined
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, NAN, VERSION, Owner, change, count, own, rows_of
 
@@ -52,6 +52,60 @@ async def test_a_claim_returns_what_was_saved_last(store: AsyncStore) -> None:
     await owner.save(owner.step(rewind_offset=95, rewind_state={"max_cell": {FLEET: 7}}, log_end=500))
     claim = await store.run(partitions.claim, "monitor", HOME, "another")
     assert claim == Claim(2, 100, 110, 95, {"max_cell": {FLEET: 7}}, Counters(records=110))
+
+
+async def test_a_claim_returns_the_latest_digest_and_the_latest_snapshot_of_each_lane(store: AsyncStore) -> None:
+    owner = await own(store)
+    first = [Snapshot(FLEET, 110, b"a"), Snapshot("pumps", 110, b"b")]
+    await owner.save(owner.step(digest=Digest(110, "one"), snapshots=first))
+    await owner.save(owner.step(digest=Digest(120, "two"), snapshots=[Snapshot("pumps", 120, None)]))
+    await owner.save(owner.step(digest=Digest(120, "two"), snapshots=[Snapshot(FLEET, 130, b"c")]))
+    claim = await store.run(partitions.claim, "monitor", HOME, "another")
+    assert claim.digest == Digest(120, "two")
+    assert sorted(claim.snapshots) == [Snapshot("pumps", 120, b"b"), Snapshot(FLEET, 130, b"c")]
+    other = await store.run(partitions.claim, "replay", HOME, "another")
+    assert (other.digest, other.snapshots) == (None, ())
+
+
+async def test_a_save_scored_by_a_former_champion_is_refused_whole(store: AsyncStore) -> None:
+    owner = await own(store)
+    await owner.score(8, a=0.5)
+    seq = (await store.read(versions.seqs))[FLEET]
+    await owner.save(owner.step(owner.rows({"a": 0.5}, 9, activation_seq=seq)))
+    activated = await store.run(versions.activate, FLEET, VERSION, 0)
+    assert activated.from_window_end_us == await store.read(scores.newest_end_us, FLEET), "after all that is decided"
+    before = await store.read(count, WRITTEN)
+    stale = owner.step(owner.rows({"a": 0.5}, 10, activation_seq=seq))
+    with pytest.raises(ModelsChanged, match="scored by activation"):
+        await owner.save(stale)
+    assert await store.read(count, WRITTEN) == before
+    assert owner.next_offset == stale.old_next
+    await owner.save(owner.step(owner.rows({"a": 0.5}, 10, activation_seq=seq + 1)))
+
+
+async def test_an_activation_waits_for_the_saves_that_are_under_way(
+    store: AsyncStore, other_store: AsyncStore
+) -> None:
+    """Whichever comes first: no window that ends after the boundary was scored by the former champion."""
+    owner = await own(store)
+    await owner.score(8, a=0.5)
+    seq = (await store.read(versions.seqs))[FLEET]
+    inside = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(connection: Connection) -> None:
+        partitions.save(connection, owner.step(owner.rows({"a": 0.5}, 20, activation_seq=seq)))
+        loop.call_soon_threadsafe(inside.set)
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_sleep(0.5)"))
+        else:
+            time.sleep(0.5)
+
+    saving = asyncio.create_task(store.run(slow))
+    await inside.wait()
+    activated = await other_store.run(versions.activate, FLEET, VERSION, 0)
+    await saving
+    assert activated.from_window_end_us == await store.read(scores.newest_end_us, FLEET) > 20 * INTERVAL_US
 
 
 async def test_pipelines_do_not_share_partitions(store: AsyncStore) -> None:

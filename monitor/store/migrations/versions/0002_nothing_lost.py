@@ -13,6 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("fleet", sa.Column("activation_seq", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("asset", sa.Column("since_offset", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("source_partition", sa.Column("digest_offset", sa.BigInteger(), nullable=True))
     op.add_column("source_partition", sa.Column("state_digest", sa.Text(), nullable=True))
     op.create_index("uq_quarantine_position", "quarantine", ["topic", "partition", "record_offset"], unique=True)
@@ -66,5 +67,7 @@ def downgrade() -> None:
     with op.batch_alter_table("source_partition") as table:
         table.drop_column("state_digest")
         table.drop_column("digest_offset")
+    with op.batch_alter_table("asset") as table:
+        table.drop_column("since_offset")
     with op.batch_alter_table("fleet") as table:
         table.drop_column("activation_seq")

@@ -1,0 +1,77 @@
+"""The way back: after a claim, records that are saved already fill the windows again, and emit nothing.
+
+Enters: batches from the rewind offset up to the next offset. Leaves: lanes as they were when that offset was saved. The
+law: what was stored stays as it is; a window that would be emitted a second time is a defect, and so is a digest that
+differs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monitor import logs
+from monitor.errors import InvariantBroken
+from monitor.stream import rewind
+from monitor.stream.lane import in_slices
+
+if TYPE_CHECKING:
+    from monitor.stream.lane import PartitionState
+    from monitor.types import RecordBatch
+
+log = logs.get("rebuild")
+
+
+def take(state: PartitionState, saved: RecordBatch) -> None:
+    """Fill the windows from records below the next offset. Whatever they led to is in the database."""
+    state.rewind.mark(int(saved.offsets[0]), state.lanes)
+    if state.expected is not None:
+        n_before = int(np.searchsorted(saved.offsets, state.expected.offset))
+        _refill(state, saved.rows(slice(0, n_before)))
+        if saved.next_offset >= state.expected.offset:
+            _compare(state)
+        saved = saved.rows(slice(n_before, None))
+    _refill(state, saved)
+    if len(saved) and saved.next_offset >= state.next_offset:
+        end(state)
+
+
+def end(state: PartitionState) -> None:
+    """What comes next is new. Again is no harm."""
+    if state.is_rebuilt:
+        return
+    _compare(state)
+    state.is_rebuilt = True
+    log.info("rebuilt", partition=str(state.partition), from_offset=state.rewind.offset, next_offset=state.next_offset)
+
+
+def _refill(state: PartitionState, saved: RecordBatch) -> None:
+    for readings in state.decoder.decode(saved).readings if len(saved) else ():
+        lane = state.lanes.get(readings.fleet)
+        if lane is None:
+            continue
+        for part in in_slices(readings):
+            again = lane.refill(part)
+            if len(again) and not state.is_reconfigured(readings.fleet):
+                raise InvariantBroken(
+                    f"rebuilding {state.partition} from offset {state.rewind.offset} emitted {len(again)} windows "
+                    f"again, first {lane.assets.names[again.asset[0]]} at cell {again.start[0]}"
+                )
+
+
+def _compare(state: PartitionState) -> None:
+    """The windows must be what they were when this offset was saved."""
+    expected, state.expected = state.expected, None
+    if expected is None:
+        return
+    found = rewind.digest_of(state.lanes, state.rewind.offset, state.rewind.max_cell)
+    if fleets := rewind.differing(expected.value, found):
+        log.error(
+            "rebuild_differs",
+            partition=str(state.partition),
+            fleets=fleets,
+            at_offset=expected.offset,
+            meaning="unfinished windows are not what they were before the restart: a defect, please report it; "
+            "windows that begin after this are right",
+        )

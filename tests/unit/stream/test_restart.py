@@ -1,0 +1,220 @@
+"""A restart: what it reads again, how it knows that it came to the same state, and what a changed setting does."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from monitor.config import Config
+from monitor.errors import ModelsChanged
+from monitor.store.engine import AsyncStore
+from monitor.store.reader import open_reader
+from monitor.stream import rewind
+from monitor.stream.pipeline import Pipeline
+from monitor.stream.source import Gap
+from monitor.testing import FakeClock, LogSource, Record
+from monitor.types import Partition, Scores
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from monitor.store.partitions import Commit, Saved
+    from monitor.types import Int64, Windows
+
+P0 = Partition("plant", 0)
+PUMPS: dict[str, Any] = {"name": "pumps", "interval": "1s", "window": 4, "assets": "P*", "sensors": ["flow"]}
+FANS: dict[str, Any] = PUMPS | {"name": "fans", "assets": "F*"}
+
+
+class Plain:
+    """A score that follows from the window."""
+
+    async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
+        score = np.nan_to_num(windows.values).sum(axis=(1, 2)) / 1000
+        return Scores(windows, np.full(len(windows), np.nan, np.float32) * score, [None] * len(windows), {})
+
+
+def config_of(*fleets: dict[str, Any]) -> Config:
+    return Config.model_validate(
+        {"kafka": {"bootstrap": "nowhere:1", "topics": ["plant"]}, "fleet": list(fleets or (PUMPS, FANS))}
+    )
+
+
+def log_of(*readings: tuple[str, float]) -> list[Record]:
+    return [
+        (offset, -1, asset.encode(), json.dumps({"ts": ts, "sensors": {"flow": offset}}).encode())
+        for offset, (asset, ts) in enumerate(readings)
+    ]
+
+
+def pipeline(config: Config, store: AsyncStore, log: Sequence[Record], batch: int = 7) -> Pipeline:
+    return Pipeline(config, LogSource({P0: log}, batch), store, Plain(), owner="test", clock=FakeClock())
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
+    async with AsyncStore(f"sqlite:///{tmp_path}/monitor.db", owner=True) as opened:
+        yield opened
+
+
+def windows(folder: Path) -> list[tuple[str, int]]:
+    with open_reader(f"sqlite:///{folder}/monitor.db") as reader:
+        return [
+            (name, datetime.fromisoformat(row["start"]).timestamp())
+            for name in ("P1", "F1", "F2")
+            for row in reader.scores(name)
+        ]
+
+
+def mixed(n: int, *, fans_until: int) -> list[tuple[str, float]]:
+    """Pumps all along; fans fall silent, with windows half full."""
+    return [one for ts in range(n) for one in [("P1", ts), *([("F1", ts), ("F2", ts)] if ts < fans_until else [])]]
+
+
+@pytest.fixture(autouse=True)
+def _look_at_every_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewind, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(rewind, "LOOK_SHARE", 1e9)
+
+
+@pytest.fixture
+def silent_after(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(rewind, "SILENT_AFTER", 20)
+    return 20
+
+
+async def test_a_rebuild_that_comes_to_the_same_state_says_nothing_but_that_it_is_done(store: AsyncStore) -> None:
+    log = log_of(*mixed(40, fans_until=40))
+    await pipeline(config_of(), store, log[:50]).run()
+    with capture_logs() as said:
+        again = pipeline(config_of(), store, log)
+        await again.run()
+    events = [each["event"] for each in said]
+    assert "rebuilt" in events
+    assert "rebuild_differs" not in events
+    assert again.partitions[P0].is_rebuilt
+
+
+async def test_a_rebuild_that_comes_to_another_state_is_an_error_that_names_the_fleet(store: AsyncStore) -> None:
+    log = log_of(*mixed(40, fans_until=40))
+    await pipeline(config_of(), store, log[:50]).run()
+    changed = [
+        (offset, at, key, value.replace(b'"flow": 49', b'"flow": 7')) if offset == 49 else (offset, at, key, value)
+        for offset, at, key, value in log
+        if value is not None
+    ]
+    with capture_logs() as said:
+        await pipeline(config_of(), store, changed).run()
+    [differs] = [each for each in said if each["event"] == "rebuild_differs"]
+    assert differs["fleets"] == ["pumps" if log[49][2] == b"P1" else "fans"]
+    assert differs["log_level"] == "error"
+
+
+async def test_a_fleet_that_falls_silent_does_not_make_a_restart_read_the_others_again(
+    store: AsyncStore, tmp_path: Path, silent_after: int
+) -> None:
+    readings = [*mixed(300, fans_until=30), ("F1", 30), ("F2", 30), ("F1", 31), ("F2", 31)]
+    log = log_of(*readings)
+    config = config_of()
+    await pipeline(config, store, log[:350]).run()
+    with capture_logs() as said:
+        again = pipeline(config, store, log)
+        await again.run()
+    [claimed] = [each for each in said if each["event"] == "partition_claimed"]
+    assert claimed["next_offset"] - claimed["rebuild_from"] <= 2 * silent_after + 7
+    assert not [each for each in said if each["event"] == "rebuild_differs"]
+    # The fans' windows that were half full when they fell silent are finished as if nobody had died.
+    expected = [("P1", start) for start in range(-3, 297)]
+    found = windows(tmp_path)
+    assert [one for one in found if one[0] == "P1" and one[1] >= 0] == [one for one in expected if one[1] >= 0]
+    for fan in ("F1", "F2"):
+        assert [start for name, start in found if name == fan and start >= 0] == list(range(29))
+
+
+async def test_a_lane_that_stays_silent_moves_its_snapshot_without_writing_it_again(
+    store: AsyncStore, silent_after: int
+) -> None:
+    states = []
+    save = store.save
+
+    async def watched(commit: Commit) -> Saved:
+        states.extend(commit.snapshots)
+        return await save(commit)
+
+    store.save = watched  # type: ignore[method-assign]
+    river = pipeline(config_of(), store, log_of(*mixed(300, fans_until=10)))
+    await river.run()
+    fans = [each for each in states if each.fleet == "fans"]
+    assert fans[0].state
+    assert len(fans) > 3
+    assert {each.state for each in fans[1:]} == {None}
+    assert [each.at_offset for each in fans] == sorted(each.at_offset for each in fans)
+
+
+@pytest.mark.parametrize("turn", [1, -1], ids=["there", "back"])
+@pytest.mark.parametrize(
+    "change", [{"window": 6}, {"stride": 3}, {"lateness": "5s"}, {"interval": "2s"}, {"max_gap": "2s"}], ids=str
+)
+async def test_settings_that_change_windows_begin_new_ones_and_stop_nothing(
+    store: AsyncStore, tmp_path: Path, change: dict[str, Any], turn: int
+) -> None:
+    log = log_of(*mixed(60, fans_until=60))
+    old, new = [config_of(), config_of(PUMPS | change, FANS)][::turn]
+    await pipeline(old, store, log[:80]).run()
+    before = set(windows(tmp_path))
+    with capture_logs() as said:
+        await pipeline(new, store, log).run()
+    assert [each["fleet"] for each in said if each["event"] == "reconfigured"] == ["pumps"]
+    after = windows(tmp_path)
+    assert len(set(after)) == len(after)
+    assert before < set(after)
+    assert max(start for name, start in after if name == "P1") >= 50
+    with open_reader(f"sqlite:///{tmp_path}/monitor.db") as reader:
+        assert reader.quarantine() == []
+
+
+async def test_a_rebuild_over_records_that_retention_took_is_told_and_not_compared(store: AsyncStore) -> None:
+    log = log_of(*mixed(40, fans_until=40))
+    await pipeline(config_of(), store, log[:50]).run()
+    again = pipeline(config_of(), store, log[48:])
+    with capture_logs() as said:
+        await again.source.poll()
+        await again._claim(P0)
+        again.source.give(Gap(P0, again.partitions[P0].rewind.offset, 48))
+        await again.run()
+    events = [each["event"] for each in said]
+    assert "records_lost" in events
+    assert "rebuild_differs" not in events
+    assert again.partitions[P0].next_offset == len(log)
+
+
+async def test_when_another_daemon_changed_the_models_the_batch_is_scored_again_by_the_new_ones(
+    store: AsyncStore, tmp_path: Path
+) -> None:
+    log = log_of(*mixed(40, fans_until=40))
+    river = pipeline(config_of(), store, log)
+    reloads = 0
+    save = store.save
+
+    async def changed(commit: Commit) -> Saved:
+        if reloads == 0 and commit.new_next > 40:
+            raise ModelsChanged("by the test")
+        return await save(commit)
+
+    async def reload() -> None:
+        nonlocal reloads
+        reloads += 1
+
+    store.save = changed  # type: ignore[method-assign]
+    river.reload_models = reload
+    await river.run()
+    assert reloads == 1
+    found = windows(tmp_path)
+    assert len(found) == len(set(found))
+    assert [start for name, start in found if name == "P1" and start >= 0] == list(range(37))

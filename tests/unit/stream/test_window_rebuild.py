@@ -1,0 +1,136 @@
+"""A rebuilt lane is the lane that was: from any rewind offset or snapshot, the digest says so and the windows agree."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from monitor.stream.window import NEVER, Windower
+from tests.acceptance.streams import KINDS
+from tests.unit.stream.test_window_oracle import batches, columns, facts_of, lanes_of, windower
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.oracle.log import Reading
+
+SEEDS = range(4)
+
+
+def ids_of(names: list[str]) -> np.ndarray:
+    return np.arange(len(names), dtype=np.int32) + 70
+
+
+def next_starts(found: dict[tuple[str, int], object], names: list[str], stride: int) -> dict[int, int]:
+    last: dict[int, int] = {}
+    for name, start in found:
+        last[names.index(name)] = max(start + stride, last.get(names.index(name), NEVER))
+    return last
+
+
+def whole_records(pieces: Iterable[list[Reading]]) -> list[list[Reading]]:
+    """Batches as transactions have them: none ends inside a record."""
+    out: list[list[Reading]] = []
+    for piece in pieces:
+        while out and piece and piece[0].offset == out[-1][-1].offset:
+            out[-1].append(piece[0])
+            piece = piece[1:]
+        if piece:
+            out.append(list(piece))
+    return out
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lane_rebuilt_from_its_rewind_offset_has_the_digest_and_the_windows_of_the_one_that_lived(
+    kind: str, seed: int
+) -> None:
+    rng = Random(seed)
+    for rule, readings in lanes_of(kind, seed):
+        names = list(dict.fromkeys(one.asset for one in readings))
+        living = windower(rule)
+        marks = [(0, NEVER)]
+        so_far: dict[tuple[str, int], object] = {}
+        pieces = whole_records(batches(rng, readings, rng.choice([3, 20, 60])))
+        digest = None
+        for number, batch in enumerate(pieces):
+            marks.append((batch[0].offset, living.max_cell))
+            so_far |= facts_of(living.push(columns(batch, names)).windows, names)
+            saved = batch[-1].offset
+            if digest is None or rng.random() < 0.5:
+                needed = living.oldest_needed_offset()
+                rewind = max(mark for mark in marks if mark[0] <= (saved + 1 if needed is None else needed))
+                digest = (saved, living.cells_digest(ids_of(names), rewind[1]))
+            if rng.random() < 0.5:
+                continue
+            again = windower(rule)
+            again.resume(rewind[1], next_starts(so_far, names, rule.stride))
+            for piece in pieces[: number + 1]:
+                if piece[0].offset < rewind[0]:
+                    continue
+                emitted = again.push(columns(piece, names)).windows
+                assert not len(emitted), "a rebuild emits nothing"
+                if piece[-1].offset == digest[0]:
+                    assert again.cells_digest(ids_of(names), rewind[1]) == digest[1]
+            if number + 1 < len(pieces):
+                assert again.oldest_needed_offset() == living.oldest_needed_offset()
+            if rng.random() < 0.3:
+                living = again  # from here the rebuilt one lives on
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lane_restored_from_a_snapshot_goes_on_as_if_nothing_had_been(kind: str, seed: int) -> None:
+    rng = Random(seed)
+    for rule, readings in lanes_of(kind, seed):
+        names = list(dict.fromkeys(one.asset for one in readings))
+        living, restored = windower(rule), windower(rule)
+        so_far: dict[tuple[str, int], object] = {}
+        for batch in batches(rng, readings, rng.choice([3, 20, 60])):
+            found = facts_of(living.push(columns(batch, names)).windows, names)
+            assert found == facts_of(restored.push(columns(batch, names)).windows, names)
+            so_far |= found
+            if rng.random() < 0.3:
+                state = restored.snapshot()
+                restored = windower(rule)
+                restored.resume(NEVER, next_starts(so_far, names, rule.stride))
+                restored.restore(state)
+                assert restored.oldest_needed_offset() == living.oldest_needed_offset()
+
+
+def filled(values: list[list[float]], *, offset: int = 0) -> Windower:
+    from monitor.types import Readings
+
+    engine = Windower(length=4, stride=1, lateness_cells=1, max_gap_cells=1, n_sensors=2)
+    n = len(values)
+    engine.push(
+        Readings(
+            "f",
+            np.zeros(n, np.int32),
+            np.arange(n, dtype=np.int64),
+            np.arange(offset, offset + n, dtype=np.int64),
+            np.array(values, np.float32),
+        )
+    )
+    return engine
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        filled([[1, 2], [3, 4.5]]),
+        filled([[1, 2], [4, 3]]),
+        filled([[1, 2], [3, np.nan]]),
+        filled([[1, 2]]),
+        filled([[1, 2], [3, 4]], offset=1),
+    ],
+)
+def test_the_digest_tells_values_offsets_and_holes_apart(other: Windower) -> None:
+    same = filled([[1, 2], [3, 4]])
+    ids = np.array([7], np.int32)
+    assert same.cells_digest(ids, NEVER) == filled([[1, 2], [3, 4]]).cells_digest(ids, NEVER)
+    assert same.cells_digest(ids, NEVER) != other.cells_digest(ids, NEVER)
+    assert same.cells_digest(ids, NEVER) != same.cells_digest(np.array([8], np.int32), NEVER)
