@@ -6,7 +6,7 @@
     failures.py       what a driver complains about → which of our errors
     schema.py         migrations/: upgrade, current revision, check
     partitions.py     claim and save: the protocol that loses nothing and doubles nothing. Read this first
-    scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py   one noun each
+    scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py outbox.py   one noun each
     bulk.py           many rows at once
     reader.py         the operator's door: read-only, open within milliseconds
     queries.py        what operators ask, as textual SQL that both databases understand
