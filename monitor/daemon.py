@@ -30,6 +30,7 @@ from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import DetectorScorer
 from monitor.stream.source.group import KafkaSource
+from monitor.stream.source.identity import lasting_name
 from monitor.training.champions import Champions
 from monitor.types import Counters
 
@@ -72,7 +73,9 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         stack.callback(scorer.close)
         champions = Champions(config, store, scorer, clock, owner)
         topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
-        source = KafkaSource(config.kafka, topics)
+        is_alone = database.address.is_sqlite
+        name = stack.enter_context(lasting_name(config.store.checkpoints, config.kafka.group))
+        source = KafkaSource(config.kafka, topics, name=name, keeps_seat=is_alone)
         stack.push_async_callback(source.close)
         pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
         pulse = Pulse(config, pipeline, store, owner, clock)

@@ -48,8 +48,16 @@ STALL_S = 30.0
 class KafkaSource:
     """A member of the consumer group. `poll` is its only loop; one task calls it."""
 
-    def __init__(self, config: KafkaConfig, topics: Iterable[str]) -> None:
+    def __init__(
+        self, config: KafkaConfig, topics: Iterable[str], *, name: str | None = None, keeps_seat: bool = False
+    ) -> None:
+        """`name`: ours in the group, the same after a restart (`identity.py`); None = a new member each time.
+
+        `keeps_seat`: closing does not give the partitions back: nobody else could take them, and we shall return.
+        """
         self._config = config
+        self._name = name
+        self._keeps_seat = keeps_seat
         self._topics = sorted(set(topics))
         self._events: deque[Event] = deque()
         self._expected: dict[TopicPartition, int] = {}
@@ -70,11 +78,13 @@ class KafkaSource:
         # The embedded broker lets a group wait for half a session before anybody may begin.
         is_demo = await asyncio.to_thread(is_embedded, self._config.bootstrap)
         with translated(self._config.bootstrap):
+            session_s = min(self._config.session_timeout.total_seconds(), 10.0 if is_demo else 1800.0)
             consumer = AIOKafkaConsumer(
                 **consumer_settings(self._config),
                 group_id=self._config.group,
-                session_timeout_ms=10_000 if is_demo else 30_000,
-                heartbeat_interval_ms=3_000,
+                group_instance_id=None if is_demo else self._name,
+                session_timeout_ms=int(session_s * 1000),
+                heartbeat_interval_ms=int(min(3.0, session_s / 5) * 1000),
                 rebalance_timeout_ms=20_000,
                 max_poll_interval_ms=300_000,
             )
@@ -175,6 +185,9 @@ class KafkaSource:
         for task in tuple(self._side_tasks):
             task.cancel()
         if consumer is not None:
+            if not self._keeps_seat:
+                # aiokafka 0.14 leaves the group only for members without a lasting name.
+                consumer._coordinator._group_instance_id = None
             await self._stop(consumer)
 
     # -- inside
@@ -292,6 +305,7 @@ class KafkaSource:
     async def _stop(self, consumer: AIOKafkaConsumer) -> None:
         fetch, self._fetch = self._fetch, None
         await stop(consumer)
+        _end_membership(consumer)
         if fetch is not None:
             fetch.cancel()  # its consumer is gone
             with contextlib.suppress(asyncio.CancelledError, kafka.KafkaError, kafka.ConsumerStoppedError):
@@ -305,6 +319,14 @@ class KafkaSource:
             await asyncio.sleep(1.0)
         else:
             self._watch.answered(self._config.bootstrap, records_wait=False)
+
+
+def _end_membership(consumer: AIOKafkaConsumer) -> None:
+    """A consumer given up while its stop hung must not go on joining: under our name it would throw us out."""
+    for task in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task"):
+        alive = getattr(consumer._coordinator, task, None)
+        if alive is not None and not alive.done():
+            alive.cancel()
 
 
 class _PauseAndTell(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types

@@ -31,6 +31,7 @@ class Consumer:
     def __init__(self) -> None:
         self.answers: asyncio.Queue[Any] = asyncio.Queue()
         self.sought: list[int] = []
+        self._coordinator = SimpleNamespace()
 
     def assignment(self) -> set[TopicPartition]:
         return {KEY}

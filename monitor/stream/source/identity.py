@@ -1,0 +1,57 @@
+"""A name of our own in the consumer group, the same after a restart: Kafka's static membership (KIP-345).
+
+Without it a daemon that was killed leaves a dead member behind, and the one started in its place waits for that one's
+session to end. With it the new one takes the dead one's partitions over at once.
+
+Enters: a folder that stays on this machine. Leaves: a name that no other living process has. The law: the operating
+system drops a lock with its process, however that ends; so the lowest number that nobody holds is a dead one's, or new.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MOST = 64
+"""Daemons on one machine that share a folder; what comes after has no name and waits, as all did before."""
+
+
+@contextmanager
+def lasting_name(folder: Path, group: str) -> Iterator[str | None]:
+    """Hold the name for as long as the context lasts. None = the folder cannot be written to, or all are taken."""
+    lock, number = _lowest_free(folder, group)
+    if lock is None:
+        yield None
+        return
+    try:
+        host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100]
+        where = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+        yield f"monitor-{host}-{where}-{number}"
+    finally:
+        os.close(lock)
+
+
+def _lowest_free(folder: Path, group: str) -> tuple[int | None, int]:
+    name = hashlib.sha256(group.encode()).hexdigest()[:8]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(MOST):
+            lock = os.open(folder / f".member-{name}-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+            else:
+                return lock, number
+    except OSError:
+        pass
+    return None, MOST
