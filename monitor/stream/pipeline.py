@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from monitor import logs
+from monitor import logs, metrics
 from monitor.errors import (
     Fenced,
     ModelsChanged,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.store.assets import KnownAsset
     from monitor.store.engine import AsyncStore
+    from monitor.store.partitions import Commit
     from monitor.stream.decode import FleetSchema
     from monitor.stream.score import Scorer
     from monitor.stream.source import Event, Source
@@ -79,6 +80,8 @@ class Pipeline:
         self.partitions: dict[Partition, PartitionState] = {}
         self.reload_models: Callable[[], Awaitable[None]] | None = None
         """Brings the scorer up to what the database says, when another daemon activated a version."""
+        self.in_hand_since_s: float | None = None
+        """When the batch in hand was taken, by the clock's monotonic seconds; None = none is."""
         self._fleets = {fleet.name: fleet for fleet in config.fleets}
         self._sensors_saved: set[str] = set()
         """Fleets whose sensors are listed in the configuration, or known to the database."""
@@ -113,7 +116,9 @@ class Pipeline:
                 case Gap(partition=partition):
                     await self._unless_fenced(partition, self._step_over(event))
                 case RecordBatch(partition=partition):
+                    self.in_hand_since_s = self.clock.monotonic_s()
                     await self._unless_fenced(partition, self._take(event))
+                    self.in_hand_since_s = None
 
     async def _take(self, batch: RecordBatch) -> None:
         """A batch may begin below the next offset: that part was saved before, and only fills the windows again."""
@@ -154,6 +159,11 @@ class Pipeline:
         """Hold the river between two batches: models change hands here, so that no window sees half of a change."""
         async with self._gate:
             yield
+
+    @property
+    def unscored(self) -> list[str]:
+        """Fleets whose latest windows have no score."""
+        return [fleet for fleet, reason in self._unscored.items() if reason is not None]
 
     def _say_if_unscored(self, fleet: str, scores: Scores) -> None:
         """Once per change: a reason is news, a window without a score is not."""
@@ -213,8 +223,11 @@ class Pipeline:
             log_end=self.source.end_offset(state.partition),
             snapshots=state.rewind.look(step.batch.next_offset, state.lanes, self.clock),
         )
+        began_s = self.clock.monotonic_s()
         saved = await self._persist(self.store.save, commit)
+        self._count(step, commit, took_s=self.clock.monotonic_s() - began_s)
         if saved.was_done:
+            metrics.commits_found_done.inc()
             log.warning(
                 "commit_resolved",
                 partition=str(state.partition),
@@ -228,6 +241,15 @@ class Pipeline:
         if now - self._marked_at >= MARK_EVERY_S:
             self._marked_at = now
             self.source.mark({partition: each.next_offset for partition, each in self.partitions.items()})
+
+    def _count(self, step: Step, commit: Commit, took_s: float) -> None:
+        oldest_us = int(step.batch.timestamps_us[0])
+        metrics.count_saved(
+            step.counters,
+            (change for rows in commit.fleets for change in rows.alerts),
+            took_s=took_s,
+            latency_s=max(0, self.clock.now_us() - oldest_us) / 1e6 if oldest_us > 0 else None,
+        )
 
     async def _persist(self, work: Callable[..., Awaitable[T]], /, *args: object) -> T:
         """Do it, however long the other side is away: hold the batch, take no more, stay in the group."""
@@ -282,6 +304,7 @@ class Pipeline:
         # What was polled before this moment continues from somewhere else.
         self._backlog = deque(event for event in self._backlog if not _is_of(event, partition))
         self.source.begin(partition, rewind_offset)
+        metrics.claims.inc()
         log.info(
             "partition_claimed",
             partition=str(partition),
@@ -306,7 +329,10 @@ class Pipeline:
             await self._persist(
                 self.store.save, gap_commit(self.config.kafka.group, state, gap.to_offset, at_us=self.clock.now_us())
             )
+            metrics.gaps.inc()
+            metrics.gap_records.inc(gap.to_offset - state.next_offset)
             state.next_offset = gap.to_offset
+            rebuild.end(state)  # nothing is left of what it would read again
 
     async def _claim(self, partition: Partition) -> None:
         await self._unless_fenced(partition, self._open(partition))
@@ -318,6 +344,7 @@ class Pipeline:
                 return await work
             except ModelsChanged as error:
                 log.info("scoring_again", partition=str(partition), why=error.detail)
+                metrics.champions_reread.inc()
                 self.partitions.pop(partition, None)
                 if self.reload_models is not None:
                     await self.reload_models()
@@ -325,6 +352,7 @@ class Pipeline:
                 continue
             except Fenced as error:
                 log.warning("fenced", partition=str(partition), detail=error.detail)
+                metrics.fenced.inc()
             self.partitions.pop(partition, None)
             await self.clock.sleep(FENCED_WAIT_S)
             self._backlog.extend(await self.source.poll())

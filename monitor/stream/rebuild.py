@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitor import logs
+from monitor import logs, metrics
 from monitor.errors import InvariantBroken
 from monitor.stream import rewind
 from monitor.stream.lane import in_slices
@@ -25,15 +25,17 @@ log = logs.get("rebuild")
 
 def take(state: PartitionState, saved: RecordBatch) -> None:
     """Fill the windows from records below the next offset. Whatever they led to is in the database."""
+    metrics.rebuilt_records.inc(len(saved))
     state.rewind.mark(int(saved.offsets[0]), state.lanes)
+    reached = saved.next_offset
     if state.expected is not None:
         n_before = int(np.searchsorted(saved.offsets, state.expected.offset))
         _refill(state, saved.rows(slice(0, n_before)))
-        if saved.next_offset >= state.expected.offset:
+        if reached >= state.expected.offset:
             _compare(state)
         saved = saved.rows(slice(n_before, None))
     _refill(state, saved)
-    if len(saved) and saved.next_offset >= state.next_offset:
+    if reached >= state.next_offset:
         end(state)
 
 
@@ -67,6 +69,7 @@ def _compare(state: PartitionState) -> None:
         return
     found = rewind.digest_of(state.lanes, state.rewind.offset, state.rewind.max_cell)
     if fleets := rewind.differing(expected.value, found):
+        metrics.digest_mismatches.inc()
         log.error(
             "rebuild_differs",
             partition=str(state.partition),

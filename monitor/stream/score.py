@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from monitor import logs
+from monitor import logs, metrics
 from monitor.errors import CheckpointDamaged, NoChampion
 from monitor.models.detector import Detector
 from monitor.types import Scores
@@ -46,12 +46,23 @@ class Activation(NamedTuple):
     path: Path
 
 
+class _Champions(NamedTuple):
+    """Who decides a fleet, and under which state of the database's activations; replaced whole."""
+
+    seq: int | None
+    activations: Sequence[Activation]
+    """Earliest boundary first."""
+
+
+_NONE = _Champions(None, ())
+
+
 class DetectorScorer:
     """The champions of all fleets, past ones too, loaded when first needed."""
 
     def __init__(self, device: str = "auto") -> None:
         self._device = device
-        self._activations: dict[str, list[Activation]] = {}
+        self._champions: dict[str, _Champions] = {}
         self._detectors: dict[str, Detector | CheckpointDamaged] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_one_torch_thread)
 
@@ -61,24 +72,40 @@ class DetectorScorer:
 
     def activate(self, fleet: str, activation: Activation, detector: Detector | None = None) -> None:
         """Let a version decide the fleet's windows from an event time on, instead of one that began there too."""
-        others = [
-            each
-            for each in self._activations.get(fleet, [])
-            if each.from_window_end_us != activation.from_window_end_us
-        ]
-        self._activations[fleet] = sorted([*others, activation])
+        known = self._champions.get(fleet, _NONE).activations
+        others = [each for each in known if each.from_window_end_us != activation.from_window_end_us]
+        self._champions[fleet] = _Champions(None, sorted([*others, activation]))
         if detector is not None:
             self._detectors[activation.version] = detector
 
+    def follow(self, fleet: str, seq: int, activations: Sequence[Activation]) -> None:
+        """Let the fleet be decided as the database says, under this `activation_seq`: for daemons, which save only
+        what the seq of that moment decided.
+        """
+        self._champions[fleet] = _Champions(seq, sorted(activations))
+
+    def keep(self, detector: Detector) -> None:
+        """Hold a version that was loaded already."""
+        self._detectors[detector.version] = detector
+
+    def holds(self, version: str) -> bool:
+        """Whether a version is loaded and can score."""
+        return isinstance(self._detectors.get(version), Detector)
+
+    def seq_of(self, fleet: str) -> int | None:
+        """Return the seq that is followed; None = none."""
+        return self._champions.get(fleet, _NONE).seq
+
     def has_champion(self, fleet: str) -> bool:
         """Whether any version was ever activated."""
-        return bool(self._activations.get(fleet))
+        return bool(self._champions.get(fleet, _NONE).activations)
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
         """Score windows on the scoring thread; see `Scorer`."""
         if not len(windows):
-            return Scores(windows, np.empty(0, np.float32), (), {})
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, windows, end_us, sensors)
+            return Scores(windows, np.empty(0, np.float32), (), {}, activation_seq=self.seq_of(windows.fleet))
+        with metrics.score_seconds.time():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, windows, end_us, sensors)
 
     def close(self) -> None:
         """Let the device go."""
@@ -92,7 +119,7 @@ class DetectorScorer:
         version: list[str | None] = [None] * n
         blame: dict[int, tuple[Blame, ...]] = {}
         reason = None
-        activations = self._activations.get(windows.fleet, [])
+        seq, activations = self._champions.get(windows.fleet, _NONE)
         decides_from = np.array([activation.from_window_end_us for activation in activations], dtype=np.int64)
         decider = np.searchsorted(decides_from, end_us, side="left") - 1
         for number in np.unique(decider).tolist():
@@ -107,7 +134,7 @@ class DetectorScorer:
             blame |= {int(rows[row]): sensors_to_blame for row, sensors_to_blame in found.items()}
             for row in rows.tolist():
                 version[row] = detector.version
-        return Scores(windows, score, version, blame, reason)
+        return Scores(windows, score, version, blame, reason, seq)
 
     def _usable(self, activation: Activation | None, windows: Windows, sensors: Sequence[str]) -> Detector:
         if activation is None:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
-from monitor import logs
+from monitor import logs, metrics
 from monitor.broker import is_embedded
 from monitor.errors import SourceRefused, SourceUnavailable
 from monitor.stream.source import Assigned, Event, Gap, Revoked
@@ -45,6 +45,16 @@ STALL_S = 30.0
 """Records are waiting and none arrives for so long: the consumer is bricked, build another."""
 
 
+class Standing(NamedTuple):
+    """How we stand in the consumer group, as far as we know ourselves."""
+
+    is_member: bool
+    """The group has told us what is ours, and does not divide anew just now."""
+    assigned: frozenset[Partition]
+    away_since_s: float | None
+    """Since when the broker has not answered, monotonic seconds; None = it answers."""
+
+
 class KafkaSource:
     """A member of the consumer group. `poll` is its only loop; one task calls it."""
 
@@ -68,6 +78,7 @@ class KafkaSource:
         self._sought: set[TopicPartition] = set()
         """Partitions sought while a fetch was under way."""
         self._consumer: AIOKafkaConsumer | None = None
+        self._listener: _PauseAndTell | None = None
         self._watch = _Watch()
         self._side_tasks: set[asyncio.Task[None]] = set()
 
@@ -90,11 +101,12 @@ class KafkaSource:
             )
             try:
                 await consumer.start()
-                consumer.subscribe(self._topics, listener=_PauseAndTell(consumer, self._events))
+                listener = _PauseAndTell(consumer, self._events)
+                consumer.subscribe(self._topics, listener=listener)
             except BaseException:
                 await stop(consumer)
                 raise
-        self._consumer = consumer
+        self._consumer, self._listener = consumer, listener
 
     async def poll(self) -> Sequence[Event]:
         if self._consumer is None:
@@ -172,6 +184,15 @@ class KafkaSource:
             return None
         end: int | None = self._consumer.highwater(key)
         return end
+
+    @property
+    def standing(self) -> Standing:
+        """Say how we stand in the group."""
+        consumer, listener = self._consumer, self._listener
+        if consumer is None or listener is None:
+            return Standing(is_member=False, assigned=frozenset(), away_since_s=self._watch.away_since_s)
+        assigned = frozenset(Partition(*key) for key in consumer.assignment())
+        return Standing(listener.is_member, assigned, self._watch.away_since_s)
 
     def mark(self, offsets: dict[Partition, int]) -> None:
         if self._consumer is None or not offsets:
@@ -294,6 +315,7 @@ class KafkaSource:
 
     async def _drop_consumer(self, why: str) -> None:
         log.warning("consumer_replaced", reason=why)
+        metrics.consumers_replaced.inc()
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
@@ -335,13 +357,17 @@ class _PauseAndTell(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
     def __init__(self, consumer: AIOKafkaConsumer, events: deque[Event]) -> None:
         self._consumer = consumer
         self._events = events
+        self.is_member = False
+        """Whether the group has told us what is ours; no while it divides anew."""
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.is_member = False
         if revoked:
             self._events.append(Revoked(tuple(Partition(*key) for key in sorted(revoked))))
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self._consumer.pause(*assigned)  # first: the fetcher must not run ahead of our seek
+        self.is_member = True
         if assigned:
             self._events.append(Assigned(tuple(Partition(*key) for key in sorted(assigned))))
 
@@ -351,7 +377,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self._last_heard = self._last_ping = time.monotonic()
-        self._away_since: float | None = None
+        self.away_since_s: float | None = None
         self._records_wait = False
         self._failures: deque[float] = deque(maxlen=3)
 
@@ -368,15 +394,15 @@ class _Watch:
 
     def is_away(self, bootstrap: str, error: BaseException) -> None:
         self._records_wait = False
-        if self._away_since is None:
-            self._away_since = time.monotonic()
+        if self.away_since_s is None:
+            self.away_since_s = time.monotonic()
             said = "no answer" if isinstance(error, TimeoutError) else str(error) or repr(error)
             log.warning("broker_away", bootstrap=bootstrap, error=said, doing="waiting for it")
 
     def _back(self, bootstrap: str) -> None:
-        if self._away_since is not None:
-            log.info("broker_back", bootstrap=bootstrap, after_s=round(time.monotonic() - self._away_since, 1))
-            self._away_since = None
+        if self.away_since_s is not None:
+            log.info("broker_back", bootstrap=bootstrap, after_s=round(time.monotonic() - self.away_since_s, 1))
+            self.away_since_s = None
 
     def should_ping(self) -> bool:
         now = time.monotonic()
