@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence  # noqa: TC003 (pydantic reads annotations when the class is made)
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -306,6 +307,42 @@ class LogConfig(Table):
     """auto: coloured lines on a terminal, JSON elsewhere."""
 
 
+class HttpConfig(Table):
+    """`[http]`: the daemon's pages /live, /ready and /metrics."""
+
+    listen: str = ""
+    """"127.0.0.1:9464"; empty: no pages."""
+    allow_remote: bool = False
+    """Listen where other machines reach it. The pages show names of topics and fleets, and figures; no readings."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        wrong = {}
+        if self.listen and self.address is None:
+            wrong["listen"] = f'"{self.listen}" is not an address; write "127.0.0.1:9464", or "[::1]:9464"'
+        elif self.address is not None and not self.allow_remote and not ip_address(self.address[0]).is_loopback:
+            wrong["listen"] = (
+                f'"{self.listen}" can be reached from other machines; use "127.0.0.1:{self.address[1]}", or set '
+                "allow_remote = true: whoever connects sees names of topics and fleets, and figures"
+            )
+        refuse(wrong)
+        return self
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Where to listen; None = nowhere."""
+        host, _, port = self.listen.rpartition(":")
+        host = "127.0.0.1" if host == "localhost" else host
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            return None
+        try:
+            if host.startswith("[") and host.endswith("]"):
+                return str(IPv6Address(host[1:-1])), int(port)
+            return str(IPv4Address(host)), int(port)
+        except ValueError:
+            return None
+
+
 class Config(Table):
     """The whole of monitor.toml."""
 
@@ -313,6 +350,7 @@ class Config(Table):
     fleet: Annotated[tuple[FleetConfig, ...], Field(min_length=1)]
     store: StoreConfig = Field(default_factory=dict, validate_default=True)  # its paths depend on the folder
     log: LogConfig = LogConfig()
+    http: HttpConfig = HttpConfig()
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """Where models are trained and scored: auto, cpu, cuda, cuda:0, mps."""
 

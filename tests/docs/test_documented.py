@@ -93,7 +93,7 @@ def test_the_defaults_written_in_the_reference_are_the_defaults() -> None:
     minimal = {"kafka": {"bootstrap": "b:9092", "topics": ["t"]}, "fleet": [{"name": "x", "interval": "10m"}]}
     default = parse(minimal)
     checked = 0
-    for section, model in (("kafka", default.kafka), ("log", default.log)):
+    for section, model in (("kafka", default.kafka), ("log", default.log), ("http", default.http)):
         body = re.split(rf"^#?\s?\[{section}\]$", text, flags=re.MULTILINE)[1].split("\n[")[0]
         for key, value in re.findall(r"^# ?(\w+) = (\S+)(?!.*e\.g\.)", body, flags=re.MULTILINE):
             shown = tomllib.loads(f"v = {value}")["v"]

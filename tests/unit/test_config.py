@@ -103,6 +103,10 @@ def test_the_tree_is_frozen_and_travels_to_a_child_process(tmp_path: Path) -> No
         ({"store__url": "postgresql://u@h"}, "names no database"),
         ({"store__keep_scores": "9x"}, 'store.keep_scores: "9x" is not a duration'),
         ({"log__level": "loud"}, 'use "debug", "info", "warning", "error"'),
+        ({"http__listen": "9464"}, 'http.listen: "9464" is not an address; write "127.0.0.1:9464"'),
+        ({"http__listen": "127.0.0.1:66666"}, "http.listen:"),
+        ({"http__listen": "0.0.0.0:9464"}, 'can be reached from other machines; use "127.0.0.1:9464", or set allow_remote'),
+        ({"http__listen": "[::]:9464"}, "can be reached from other machines"),
         ({"device": "gpu"}, 'device: "gpu" is not a device; use "auto"'),
         ({"fleet": []}, "fleet: is empty; add at least one [[fleet]] table"),
         ({"fleet": {"name": "x"}}, "fleet: needs double brackets: write [[fleet]]"),
@@ -150,6 +154,21 @@ def test_all_mistakes_are_reported_at_once_in_the_order_of_the_settings() -> Non
 
 def test_a_derived_default_does_not_repeat_the_mistake_it_was_made_from() -> None:
     assert len(problems(tree(fleet__interval="often"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("listen", "remote", "address"),
+    [
+        ("", False, None),
+        ("localhost:9464", False, ("127.0.0.1", 9464)),
+        ("[::1]:80", False, ("::1", 80)),
+        ("0.0.0.0:9464", True, ("0.0.0.0", 9464)),
+    ],
+)
+def test_pages_are_served_to_this_machine_unless_others_are_let_in(
+    listen: str, remote: bool, address: tuple[str, int] | None
+) -> None:
+    assert parse(tree(http={"listen": listen, "allow_remote": remote})).http.address == address
 
 
 def test_an_explicit_list_of_assets_must_hold_enough_windows_for_training() -> None:
