@@ -15,11 +15,13 @@ Who serves it:
     training   windows from history, the recipe, a process of its own; who decides now and who comes next
     store      rows: the only place with SQL; SQLite or PostgreSQL
     registry   which model version decides from when on
+    lease      what only one of several daemons does at a time
     budget     the false alarms that were promised, as arithmetic: bounds, and whether the promise is kept
     control    what an operator may do
     evaluation replay, labelled recordings, benchmark
     broker     the embedded Kafka-compatible broker of the demo
     config     monitor.toml, typed; every problem reported at once
+    upkeep     what must be done now and then: old rows go, promises are looked at
     daemon     the only place that builds things; demo and preflight beside it
     cli        parse, call one function, print
 

@@ -1,9 +1,11 @@
 """The daemon: the only place that builds things. Opens what it needs, starts the loops, drains, closes.
 
     river      records → rows (`stream/pipeline.py`); it decides when all is over
-    models     takes up retrainings that somebody asked for or that are due (`training/champions.py`)
+    champions  the scorer decides as the database says, whichever daemon activated a version (`training/champions.py`)
+    trainer    takes up retrainings that somebody asked for or that are due (`training/trainer.py`)
+    health     says whether all of this is well: /live, /ready, /metrics (`health.py`)
     pulse      says in the log and in the database how far the river is
-    upkeep     prunes scores that are older than `keep_scores`, and says when a fleet's false-alarm budget is broken
+    upkeep     prunes what is old, and says when a fleet's false-alarm budget is broken (`upkeep.py`)
 
 Stopping: SIGTERM or Ctrl-C lets the batch in hand finish and its transaction commit, ends a training, leaves the
 consumer group, and is done within 10 s. A second signal does not wait.
@@ -17,36 +19,38 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from monitor import logs
-from monitor.budget import Status
 from monitor.clock import SystemClock
 from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
-from monitor.store import burn, daemons, scores
+from monitor.health import watched
+from monitor.lease import Lease
+from monitor.store import daemons
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import DetectorScorer
 from monitor.stream.source.group import KafkaSource
 from monitor.stream.source.identity import lasting_name
+from monitor.training import trainer as training
 from monitor.training.champions import Champions
+from monitor.training.trainer import Trainer
 from monitor.types import Counters
+from monitor.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from monitor.clock import Clock
     from monitor.config import Config
+    from monitor.health import Health
 
 log = logs.get("daemon")
 T = TypeVar("T")
 
 PULSE_EVERY_S = 2.0
 SAY_EVERY_S = 30.0
-UPKEEP_EVERY_S = 600.0
-REMIND_EVERY_S = 24 * 3600.0
 OUTAGE_RETRY_S = 2.0
 DRAIN_LIMIT_S = 4.0
 """Then the batch in hand is given up; it is read again at the next start."""
@@ -66,40 +70,50 @@ async def run(config: Config, clock: Clock | None = None) -> None:
 async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     async with AsyncExitStack() as stack:
+        health = await stack.enter_async_context(watched(config))
         patience = partial(_despite_outages, stopping=stopping)
         database = AsyncStore(config.store.url, owner=True)
         store = await patience(lambda: stack.enter_async_context(database))
         scorer = DetectorScorer(config.device)
         stack.callback(scorer.close)
-        champions = Champions(config, store, scorer, clock, owner)
-        topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
+        champions = Champions(config, store, scorer, clock)
         is_alone = database.address.is_sqlite
+        seat = None if is_alone else Lease(store, training.LEASE, owner, clock)
+        trainer = Trainer(config, store, champions, clock, owner, seat)
+        upkeep = Upkeep(config, store, clock, None if is_alone else Lease(store, "upkeep", owner, clock))
+        topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
         name = stack.enter_context(lasting_name(config.store.checkpoints, config.kafka.group))
         source = KafkaSource(config.kafka, topics, name=name, keeps_seat=is_alone)
         stack.push_async_callback(source.close)
         pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
-        pulse = Pulse(config, pipeline, store, owner, clock)
+        pipeline.reload_models = champions.refresh
+        pulse = Pulse(config, pipeline, store, owner, clock, health)
         stack.push_async_callback(pulse.leave)
 
+        health.doing = "reading the models"
         await patience(champions.load)
-        async with _loops(pulse.loop(), _upkeep(config, store, clock, Promises(config, store, clock))):
-            await _unless_stopped(patience(partial(_before_the_first_record, source, champions)), stopping)
+        await patience(trainer.begin)
+        leases = [seat.loop()] if seat is not None else []
+        async with _loops(pulse.loop(), upkeep.loop(), *leases):
+            await _unless_stopped(patience(partial(_before_the_first_record, source, trainer, health)), stopping)
             champions.river = pipeline
             gc.freeze()  # what was built until here stays: the collector need not look at it again
             log.info("watching", topics=sorted(topics), fleets=[fleet.name for fleet in config.fleets])
-            async with _loops(champions.loop()):
-                await _flow(pipeline, stopping)
+            async with _loops(champions.loop(), trainer.loop()):
+                await _flow(pipeline, source, stopping, health)
         log.info("drained", **pulse.facts())
 
 
-async def _flow(pipeline: Pipeline, stopping: asyncio.Event) -> None:
+async def _flow(pipeline: Pipeline, source: KafkaSource, stopping: asyncio.Event, health: Health) -> None:
     """Let the river run until the signal, then drain it."""
     river = asyncio.create_task(pipeline.run())
+    health.flows(pipeline, source, river)
     stopper = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({river, stopper}, return_when=asyncio.FIRST_COMPLETED)
         if not river.done():
             log.info("draining", doing="finishing the batch in hand; a second signal does not wait")
+            health.drains()
             pipeline.stop()
             await asyncio.wait({river}, timeout=DRAIN_LIMIT_S)
         if not river.done():
@@ -122,8 +136,11 @@ async def _flow(pipeline: Pipeline, stopping: asyncio.Event) -> None:
 class Pulse:
     """Says how far the river is: a row every two seconds, a line every thirty."""
 
-    def __init__(self, config: Config, pipeline: Pipeline, store: AsyncStore, owner: str, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, pipeline: Pipeline, store: AsyncStore, owner: str, clock: Clock, health: Health
+    ) -> None:
         self._config = config
+        self._health = health
         self._pipeline = pipeline
         self._store = store
         self._owner = owner
@@ -154,6 +171,7 @@ class Pulse:
             now_us=self._clock.now_us(),
             status=status,
         )
+        self._health.database_answered()
 
     async def leave(self) -> None:
         """Say goodbye, if anybody listens: who asks for a retraining now should know that nobody is there."""
@@ -175,56 +193,6 @@ class Pulse:
         facts = {"partitions": len(states), "lag": lag}
         names = ("records", "readings", "windows", "scored", "quarantined", "late", "duplicate")
         return facts | {name: getattr(total, name) for name in names}
-
-
-class Promises:
-    """Says how each fleet's false-alarm budget stands: when that changes, and daily while it is broken."""
-
-    def __init__(self, config: Config, store: AsyncStore, clock: Clock) -> None:
-        self._config = config
-        self._store = store
-        self._clock = clock
-        self._said: dict[str, tuple[Status, float]] = {}
-        self._unknown: set[burn.NoPromise] = set()
-
-    async def look(self) -> None:
-        """Look once. Raises StoreUnavailable."""
-        for fleet in self._config.fleets:
-            found = await self._store.read(burn.of_champion, fleet.name)
-            if isinstance(found, burn.NoPromise):
-                if found not in self._unknown:
-                    self._unknown.add(found)
-                    why = "its stored threshold is not one this version can read; a retraining writes a new one"
-                    log.warning("budget_unknown", fleet=found.fleet, version=found.version, why=why)
-                continue
-            if found is None:
-                continue
-            said, said_s = self._said.get(fleet.name, (None, 0.0))
-            now_s = self._clock.monotonic_s()
-            is_broken = found.status is Status.VIOLATED
-            if found.status is said and not (is_broken and now_s - said_s >= REMIND_EVERY_S):
-                continue
-            self._said[fleet.name] = (found.status, now_s)
-            self._say(found)
-
-    def _say(self, found: burn.Standing) -> None:
-        used = found.recent if found.recent.status is Status.VIOLATED else found.own
-        facts = {
-            "fleet": found.fleet,
-            "version": found.version,
-            "alarms": used.n_alarms,
-            "allowed": round(used.allowed, 1),
-            "asset_weeks": round(used.weeks, 2),
-            "alarms_per_week": f"{used.per_week:.2g} ({used.at_least_per_week:.2g} to {used.at_most_per_week:.2g})",
-        }
-        if found.status is Status.VIOLATED:
-            worst = [f"{name}: {each.n_alarms} of {each.allowed:.1f} allowed" for name, each in found.worst[:3]]
-            todo = f"`monitor models show {found.version}`: label what were faults, retrain where machines changed"
-            log.warning("budget_violated", **facts, worst=worst, do=todo)
-        elif found.status is Status.CERTIFIED:
-            log.info("budget_certified", **facts)
-        else:
-            log.info("budget_provisional", **facts, asset_weeks_missing=round(found.own.weeks_missing, 2))
 
 
 # ---------------------------------------------------------------- parts of `run`
@@ -258,32 +226,11 @@ async def _unless_stopped(work: Coroutine[object, object, T], stopping: asyncio.
     return task.result()
 
 
-async def _upkeep(config: Config, store: AsyncStore, clock: Clock, promises: Promises) -> None:
-    """Prune old scores, and look after what was promised, until cancelled."""
-    keep = config.store.keep_scores
-    while True:
-        try:
-            if keep is not None and (n_pruned := await _prune(config, store, keep)):
-                log.info("scores_pruned", rows=n_pruned, older_than=str(keep))
-            await promises.look()
-        except MonitorError as error:
-            log.warning("upkeep_failed", error=str(error), doing="trying again later")
-        await clock.sleep(UPKEEP_EVERY_S)
-
-
-async def _before_the_first_record(source: KafkaSource, champions: Champions) -> None:
+async def _before_the_first_record(source: KafkaSource, trainer: Trainer, health: Health) -> None:
+    health.doing = "asking the broker what its topics hold"
     await source.remember_ends()
-    await champions.train_first()
-
-
-async def _prune(config: Config, store: AsyncStore, keep: timedelta) -> int:
-    """Prune by event time: what counts is how far the slowest fleet has come, not what our clock says."""
-    newest = [await store.read(scores.newest_end_us, fleet.name) for fleet in config.fleets]
-    reached = [end_us for end_us in newest if end_us is not None]
-    n_pruned = 0
-    while reached and (n := await store.run(scores.prune, min(reached) - keep // timedelta(microseconds=1))):
-        n_pruned += n
-    return n_pruned
+    health.doing = "training a first model where a fleet has none"
+    await trainer.train_first()
 
 
 def _stopping_on_signals() -> asyncio.Event:

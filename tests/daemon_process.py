@@ -31,7 +31,7 @@ from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.registry import Registry
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
-from monitor.stream.score import FOREVER_AGO_US
+from monitor.store.versions import FOREVER_AGO_US
 from monitor.training.fit import fit
 from tests.oracle.check import Report, check, stored_rows
 from tests.oracle.log import rules_from

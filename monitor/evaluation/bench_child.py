@@ -28,8 +28,9 @@ from monitor.evaluation import bench_input, usual
 from monitor.models.detector import Detector
 from monitor.store import versions
 from monitor.store.engine import AsyncStore
+from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.pipeline import Pipeline
-from monitor.stream.score import FOREVER_AGO_US, Activation, DetectorScorer
+from monitor.stream.score import Activation, DetectorScorer
 from monitor.stream.source import Assigned, Source
 from monitor.stream.source.client import consumer_settings, stop
 from monitor.stream.source.group import KafkaSource

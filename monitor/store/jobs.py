@@ -36,14 +36,19 @@ def request(connection: Connection, fleet: str, by: str, at_us: int, kind: str =
     row = connection.execute(_REQUEST, values).one_or_none()
     if row is not None:
         return _view(row)
-    active = connection.execute(_ACTIVE, {"fleet": fleet}).one_or_none()
-    if active is None:  # it ended between the two statements
+    job = active(connection, fleet)
+    if job is None:  # it ended between the two statements
         raise Conflict(f"{fleet} had a job that ended just now; ask again")
-    job = _view(active)
     how_far = f", {job.progress:.0%} done" if job.state == "running" else ""
     raise Conflict(
         f"job {job.id} for {fleet} is {job.state}{how_far}, asked for by {job.requested_by or 'the schedule'}"
     )
+
+
+def active(connection: Connection, fleet: str) -> JobView | None:
+    """Return the fleet's job that is queued or running."""
+    row = connection.execute(_ACTIVE, {"fleet": fleet}).one_or_none()
+    return None if row is None else _view(row)
 
 
 _NEXT = text("SELECT id FROM job WHERE state = 'queued' ORDER BY id LIMIT 1")
@@ -101,12 +106,14 @@ _FAIL_STALE = text("""
 """)
 
 
-def fail_stale(connection: Connection, owner: str, at_us: int) -> int:
+def fail_stale(connection: Connection, owner: str, at_us: int, *, is_only_one: bool = False) -> int:
     """When a daemon starts: fail running jobs whose daemon is dead, its own former self included; return how many.
 
-    Dead is who has no fresh heartbeat; on SQLite everybody else, however fresh: the file has one owner.
+    Dead is who has no fresh heartbeat; everybody else, however fresh, where only one can be at work (`is_only_one`: by
+    a lease; on SQLite, whose file has one owner, always).
     """
-    alive_since_us = FOREVER_US if connection.dialect.name == "sqlite" else at_us - daemons.STALE_US
+    is_only_one |= connection.dialect.name == "sqlite"
+    alive_since_us = FOREVER_US if is_only_one else at_us - daemons.STALE_US
     values = {"owner": owner, "alive_since_us": alive_since_us, "at_us": at_us}
     return connection.execute(_FAIL_STALE, values).rowcount
 

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, text
 
 from monitor.clock import from_us
 from monitor.errors import Conflict, InvariantBroken, ModelsChanged, NotFound
-from monitor.store import assets, scores
+from monitor.store import assets, leases, scores
 from monitor.types import VersionInfo
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def ids(connection: Connection, version: Sequence[str | None]) -> list[int | Non
 
 
 # ---------------------------------------------------------------- publish and activate
+
+
+FOREVER_AGO_US = -(1 << 62)
+"""The first version of a fleet decides from here: there is none before it."""
 
 
 class Activation(NamedTuple):
@@ -100,6 +104,10 @@ _ACTIVATE = text("""
     INSERT INTO model_activation (fleet, from_window_end_us, version_id) VALUES (:fleet, :from_us, :version_id)
     ON CONFLICT (fleet, from_window_end_us) DO UPDATE SET version_id = excluded.version_id
 """)
+_CHAMPIONS = text("""
+    SELECT from_window_end_us, version, path FROM model_activation JOIN model_version ON model_version.id = version_id
+    WHERE model_activation.fleet = :fleet ORDER BY from_window_end_us
+""")
 _SEQS = text("SELECT name, activation_seq FROM fleet")
 _ACTIVATIONS = text("""
     SELECT from_window_end_us, version FROM model_activation JOIN model_version ON model_version.id = version_id
@@ -129,6 +137,28 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     return Activation(from_us, version)
 
 
+def succeed(
+    connection: Connection,
+    *,
+    version: str,
+    fleet: str,
+    path: str,
+    trained_us: int,
+    card: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    lease: tuple[str, int] | None,
+) -> Activation:
+    """Publish a version and activate it after all that is decided; `lease`: its name and epoch, under which it was
+    trained. Raises Fenced when that is over: another daemon trains now.
+    """
+    if lease is not None:
+        leases.check(connection, *lease)
+    publish(
+        connection, version=version, fleet=fleet, path=path, trained_us=trained_us, card=card, metrics=metrics
+    )
+    return activate(connection, fleet, version, FOREVER_AGO_US)
+
+
 def expect_seq(connection: Connection, fleet: str, seq: int) -> None:
     """Assert that nobody activated a version of the fleet since `seq`, and that nobody does before this transaction
     ends. Raises ModelsChanged.
@@ -140,6 +170,21 @@ def expect_seq(connection: Connection, fleet: str, seq: int) -> None:
 
 
 # ---------------------------------------------------------------- look up
+
+
+class Champions(NamedTuple):
+    """Who decides a fleet from when, as of one moment."""
+
+    seq: int
+    """How many activations there were."""
+    activations: list[tuple[int, str, str]]
+    """(from_window_end_us, version, the checkpoint's folder), earliest boundary first."""
+
+
+def champions(connection: Connection, fleet: str) -> Champions:
+    """Return who decides the fleet's windows, consistent with `seqs`."""
+    seq = connection.execute(_SEQ, {"fleet": fleet}).scalar_one_or_none()
+    return Champions(seq or 0, [tuple(row) for row in connection.execute(_CHAMPIONS, {"fleet": fleet})])
 
 
 def seqs(connection: Connection) -> dict[str, int]:

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 log = logs.get("score")
 
-FOREVER_AGO_US = -(1 << 62)
-"""The first version of a fleet decides from here: there is none before it."""
-
-
 class Scorer(Protocol):
     """What the pipeline needs of a scorer."""
 

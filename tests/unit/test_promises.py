@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from monitor import daemon
+from monitor import upkeep
 from monitor.budget import DAY_US, Alarm, burn
 from monitor.config import parse
-from monitor.daemon import REMIND_EVERY_S, Promises
 from monitor.store.burn import NoPromise, Standing
 from monitor.testing import FakeClock
+from monitor.upkeep import REMIND_EVERY_S, Promises
 from tests.unit.kept_log import Log
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Store:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
-    monkeypatch.setattr(daemon, "log", log)
+    monkeypatch.setattr(upkeep, "log", log)
     return log
 
 

@@ -10,15 +10,20 @@ import pytest
 
 from monitor.config import parse
 from monitor.errors import NotEnoughData
+from monitor.lease import Lease
 from monitor.models.spec import ModelSpec
 from monitor.registry import Registry
+from monitor.store import leases
 from monitor.store.engine import AsyncStore
-from monitor.stream.score import FOREVER_AGO_US, DetectorScorer
+from monitor.store.versions import FOREVER_AGO_US
+from monitor.stream.score import DetectorScorer
 from monitor.testing import FakeClock
 from monitor.training import champions as champions_module
+from monitor.training import trainer as trainer_module
 from monitor.training.champions import Champions
 from monitor.training.fit import fit
 from monitor.training.retrain import Order, Trained
+from monitor.training.trainer import Trainer
 from monitor.types import Windows
 from tests.unit.kept_log import Log
 from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, windows
@@ -40,6 +45,7 @@ DECIDED_US = 10**12
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
     monkeypatch.setattr(champions_module, "log", log)
+    monkeypatch.setattr(trainer_module, "log", log)
     return log
 
 
@@ -49,15 +55,17 @@ async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
         yield store
 
 
-async def found(store: AsyncStore, path: Path) -> tuple[Champions, DetectorScorer]:
+async def found(store: AsyncStore, path: Path) -> tuple[Trainer, DetectorScorer]:
     """A daemon that starts where this version decided until now."""
     registry = Registry(store)
     await registry.publish(version=path.name, fleet="pumps", path=path, trained_us=1, card={}, metrics={})
     await registry.activate("pumps", path.name, FOREVER_AGO_US)
     scorer = DetectorScorer("cpu")
-    champions = Champions(CONFIG, store, scorer, FakeClock(), "me")
+    champions = Champions(CONFIG, store, scorer, FakeClock())
     await champions.load()
-    return champions, scorer
+    trainer = Trainer(CONFIG, store, champions, FakeClock(), "me")
+    await trainer.begin()
+    return trainer, scorer
 
 
 def checkpoint(folder: Path) -> Path:
@@ -82,15 +90,15 @@ async def test_a_champion_that_can_no_longer_be_read_is_told_once_and_trained_an
         assert order.fleet == "pumps"
         return Trained(new.name, str(new), SENSORS, {"metrics": {}})
 
-    monkeypatch.setattr(champions_module, "retrain", retrain)
-    champions, scorer = await found(store, FORMAT_1)
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    trainer, scorer = await found(store, FORMAT_1)
     [told] = log.of("champion_unreadable")
     assert told["version"] == FORMAT_1.name
     assert "format" in told["error"]
     assert await version_that_scores(scorer) is None
-    await champions.train_first()
+    await trainer.train_first()
     assert await version_that_scores(scorer) == new.name
-    await champions.train_first()
+    await trainer.train_first()
     assert len(log.of("champion_changed")) == 1
     scorer.close()
 
@@ -101,9 +109,9 @@ async def test_where_there_is_too_little_to_train_anew_windows_stay_unscored_and
     async def retrain(_order: Order, _on_progress: object) -> Trained:
         raise NotEnoughData("12 usable windows")
 
-    monkeypatch.setattr(champions_module, "retrain", retrain)
-    champions, scorer = await found(store, FORMAT_1)
-    await champions.train_first()
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    trainer, scorer = await found(store, FORMAT_1)
+    await trainer.train_first()
     [told] = log.of("not_trained")
     assert told["until_then"] == "windows stay unscored"
     assert await version_that_scores(scorer) is None
@@ -114,8 +122,49 @@ async def test_a_champion_that_can_be_read_decides_and_nothing_is_trained(
     store: AsyncStore, log: Log, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path)
-    champions, scorer = await found(store, path)
-    await champions.train_first()
+    trainer, scorer = await found(store, path)
+    await trainer.train_first()
     assert log.of("champion_unreadable") == []
     assert await version_that_scores(scorer) == path.name
     scorer.close()
+
+
+async def test_a_daemon_follows_what_another_one_activates(store: AsyncStore, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+    trainer, scorer = await found(store, FORMAT_1)
+    other_scorer = DetectorScorer("cpu")
+    other = Champions(CONFIG, store, other_scorer, FakeClock())
+    await other.load()
+    before = other_scorer.seq_of("pumps")
+    await trainer._champions.activate(CONFIG.fleets[0], Trained(path.name, str(path), SENSORS, {"metrics": {}}), None)
+    assert await version_that_scores(scorer) == path.name
+    assert await version_that_scores(other_scorer) is None
+    await other.refresh()
+    assert await version_that_scores(other_scorer) == path.name
+    assert other_scorer.seq_of("pumps") == scorer.seq_of("pumps") == (before or 0) + 1
+    scorer.close()
+    other_scorer.close()
+
+
+async def test_a_version_trained_under_a_lease_that_was_lost_is_not_activated(
+    store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkpoint(tmp_path)
+    clock = FakeClock()
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), clock)
+    await champions.load()
+    lease = Lease(store, trainer_module.LEASE, "me", clock)
+    trainer = Trainer(CONFIG, store, champions, clock, "me", lease)
+    await trainer.begin()
+
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+        assert await store.run(leases.take, trainer_module.LEASE, "another", 15.0) is not None
+        return Trained(path.name, str(path), SENSORS, {"metrics": {}})
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    await trainer.train_first()
+    assert not champions.has_champion(CONFIG.fleets[0])
+    [told] = log.of("not_trained")
+    assert "another holds it" in told["why"]
+    assert await Registry(store).list("pumps") == []

@@ -1,0 +1,208 @@
+"""Who comes next: retrainings that operators ask for, that are due, or that the absence of a first model asks for.
+
+Enters: jobs (rows), schedules. Leaves: versions, trained in a process of their own, published and activated. Of several
+daemons the one that holds the lease `training` trains. The law: a training that fails changes nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from monitor import logs
+from monitor.clock import from_us
+from monitor.errors import Conflict, Fenced, MonitorError, NotEnoughData, StoreUnavailable
+from monitor.store import alerts, assets, jobs, versions
+from monitor.training.retrain import Order, retrain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from monitor.clock import Clock
+    from monitor.config import Config, FleetConfig
+    from monitor.lease import Lease
+    from monitor.store.engine import AsyncStore
+    from monitor.training.champions import Champions
+    from monitor.types import JobView
+
+log = logs.get("training")
+
+LEASE = "training"
+LOOK_EVERY_S = 0.5
+"""How soon a retraining that was asked for is taken up."""
+FIRST_RETRY = timedelta(minutes=1)
+"""A fleet without a model, or whose retraining failed, is tried again after this; then after twice as long, …"""
+LAST_RETRY = timedelta(hours=1)
+AUTOMATIC = "the daemon"
+"""Who asked, when nobody did."""
+GRACE_S = 3.0
+"""At the start: for another daemon, which trains, to say that it does."""
+
+
+class Trainer:
+    """Makes the versions of every fleet, one training at a time."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: AsyncStore,
+        champions: Champions,
+        clock: Clock,
+        owner: str,
+        lease: Lease | None = None,
+    ) -> None:
+        """`lease`: None = there is no other daemon."""
+        self._config = config
+        self._store = store
+        self._champions = champions
+        self._clock = clock
+        self._owner = owner
+        self._lease = lease
+        self._retry_at: dict[str, datetime] = {}
+        self._failures: dict[str, int] = {}
+
+    async def begin(self) -> None:
+        """Take up what earlier runs left: trainings that died with their daemon. Raises StoreUnavailable."""
+        await self._is_mine()
+        await self._bury_dead_jobs()
+
+    async def train_first(self) -> None:
+        """Before the first record is scored: train the fleets that have no model, if the topics hold enough."""
+        for fleet in self._config.fleets:
+            if self._champions.has_champion(fleet):
+                continue
+            if await self._is_mine():
+                await self._train(fleet)
+            else:
+                await self._wait_for_another(fleet)
+
+    async def loop(self) -> None:
+        """Take up retrainings until cancelled."""
+        while True:
+            await self._clock.sleep(LOOK_EVERY_S)
+            if self._lease is not None and self._lease.epoch is None:
+                continue
+            try:
+                await self._look()
+            except MonitorError as error:
+                log.warning("training_loop", error=str(error), doing="trying again")
+                await self._clock.sleep(FIRST_RETRY.total_seconds() / 12)
+
+    async def _look(self) -> None:
+        job = await self._store.run(jobs.take, self._owner, self._clock.now_us())
+        if job is not None:
+            await self._carry_out(job)
+            return
+        for fleet in self._config.fleets:
+            due_at = await self._due_at(fleet)
+            if due_at is not None and due_at <= self._now():
+                await self._train(fleet)
+
+    async def _due_at(self, fleet: FleetConfig) -> datetime | None:
+        """When the fleet is trained next; what another daemon trained counts."""
+        if (retry_at := self._retry_at.get(fleet.name)) is not None:
+            return retry_at
+        champion = await self._store.read(versions.champion, fleet.name)
+        if fleet.retrain.every is None or champion is None:
+            return None
+        return champion.trained_at + fleet.retrain.every
+
+    # ------------------------------------------------------------------ with other daemons
+
+    async def _is_mine(self) -> bool:
+        return self._lease is None or await self._lease.look()
+
+    async def _wait_for_another(self, fleet: FleetConfig) -> None:
+        """Another daemon trains: no window is scored before its model is there, or it gives up."""
+        log.info("waiting_for_training", fleet=fleet.name, why="another daemon trains the first model")
+        patient_until_s = self._clock.monotonic_s() + GRACE_S
+        while not self._champions.has_champion(fleet):
+            await self._champions.refresh()
+            if await self._is_mine():  # it died
+                await self._bury_dead_jobs()
+                await self._train(fleet)
+                return
+            if await self._store.read(jobs.active, fleet.name) is not None:
+                patient_until_s = self._clock.monotonic_s() + GRACE_S
+            elif self._clock.monotonic_s() > patient_until_s:
+                return
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _bury_dead_jobs(self) -> None:
+        """One training runs at a time, here: whatever else is called running under our name has died."""
+        is_only_one = self._lease is None or self._lease.epoch is not None
+        await self._store.run(jobs.fail_stale, self._owner, self._clock.now_us(), is_only_one=is_only_one)
+
+    # ------------------------------------------------------------------ one training
+
+    async def _train(self, fleet: FleetConfig) -> None:
+        try:
+            await self._store.run(jobs.request, fleet.name, AUTOMATIC, self._clock.now_us())
+        except Conflict:
+            # Asked for in this very moment, or left behind by a daemon that died; if by a living one, wait for it.
+            await self._bury_dead_jobs()
+            self._retry_at[fleet.name] = self._now() + FIRST_RETRY / 12
+        job = await self._store.run(jobs.take, self._owner, self._clock.now_us())
+        if job is not None:
+            await self._carry_out(job)
+
+    async def _carry_out(self, job: JobView) -> None:
+        fleet = next((fleet for fleet in self._config.fleets if fleet.name == job.fleet), None)
+        if fleet is None:
+            await self._surely(jobs.fail, job.id, f"the running daemon's configuration has no fleet {job.fleet}")
+            return
+        log.info("training", fleet=fleet.name, job=job.id, asked_by=job.requested_by)
+        try:
+            trained = await retrain(await self._order(fleet), lambda share, text: self._progress(job, share, text))
+            await self._champions.activate(fleet, trained, self._lease)
+        except MonitorError as error:
+            why = error.detail or str(error)
+            await self._surely(jobs.fail, job.id, why)
+            self._put_off(fleet)
+            self._tell_why_not(fleet, error)
+        except BaseException:
+            with suppress(MonitorError):  # the signal to stop must not turn into something a loop survives
+                await self._store.run(jobs.fail, job.id, "the daemon stopped", self._clock.now_us())
+            raise
+        else:
+            await self._surely(jobs.finish, job.id, trained.version)
+            self._failures.pop(fleet.name, None)
+            self._retry_at.pop(fleet.name, None)
+
+    def _tell_why_not(self, fleet: FleetConfig, error: MonitorError) -> None:
+        hopeful = isinstance(error, NotEnoughData) or error.retriable
+        (log.info if hopeful else log.warning)(
+            "not_trained",
+            fleet=fleet.name,
+            why=error.detail or str(error),
+            again_at=self._retry_at[fleet.name],
+            until_then="the champion stays" if self._champions.has_champion(fleet) else "windows stay unscored",
+        )
+
+    async def _surely(self, end: Callable[..., None], job_id: int, word: str) -> None:
+        """End a job, however long the database is away: one that is called running for ever blocks all others."""
+        with suppress(Fenced):  # it was given up for dead
+            await self._champions.until_known(self._store.run, end, job_id, word, self._clock.now_us())
+
+    async def _order(self, fleet: FleetConfig) -> Order:
+        learnt = (await self._store.read(assets.fleets)).get(fleet.name)
+        return Order(
+            config=str(self._config.path),
+            fleet=fleet.name,
+            sensors=fleet.sensors or learnt,
+            alerts=await self._store.read(alerts.intervals, fleet.name),
+        )
+
+    async def _progress(self, job: JobView, share: float, text: str) -> None:
+        log.info("training_progress", fleet=job.fleet, done=f"{share:.0%}", step=text)
+        with suppress(StoreUnavailable):  # the next one will do
+            await self._store.run(jobs.progress, job.id, share, text)
+
+    def _put_off(self, fleet: FleetConfig) -> None:
+        failures = self._failures[fleet.name] = self._failures.get(fleet.name, 0) + 1
+        self._retry_at[fleet.name] = self._now() + min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 10))
+
+    def _now(self) -> datetime:
+        return from_us(self._clock.now_us())
