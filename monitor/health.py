@@ -25,6 +25,7 @@ import threading
 import time
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ REQUEST_BYTES = 8192
 """A longer request is refused."""
 REQUEST_S = 5.0
 """A request that is not complete by then is dropped, however steadily it drips."""
+PATHS = "/live, /ready or /metrics"
+TEXT = "text/plain; charset=utf-8"
 CONNECTIONS = 16
 """At once; more are closed unheard."""
 
@@ -96,7 +99,7 @@ class Health:
     """What is known of the daemon, and what follows from it. Written inside the loop, read from any thread."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self.doing: str | None = "starting"
+        self.doing: str | None = "opening the database"
         """What has to be done before the first record; None = records flow."""
         self.is_draining = False
         self.river: asyncio.Task[None] | None = None
@@ -290,7 +293,7 @@ def pages(http: HttpConfig, health: Health) -> Iterator[None]:
         is_taken = error.errno == errno.EADDRINUSE
         why = "is in use, perhaps by another monitor" if is_taken else f"cannot be used ({error.strerror})"
         raise ConfigError(f'http.listen: "{http.listen}" {why}; choose another address, or "" for no pages') from error
-    thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
     thread.start()
     log.info("pages", listen=http.listen, paths=["/live", "/ready", "/metrics"])
     try:
@@ -349,8 +352,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: _Server
     server_version, sys_version = "monitor", ""
-    error_content_type = "text/plain"
-    error_message_format = "%(message)s\n"
 
     def setup(self) -> None:
         """Read the whole head before anything is made of it: so size and time have one limit each."""
@@ -367,9 +368,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/metrics":
             self._send(200, CONTENT_TYPE_LATEST, health.metrics_page())
         else:
-            self._send(404, "text/plain; charset=utf-8", b"here are /live, /ready and /metrics\n")
+            self.send_error(HTTPStatus.NOT_FOUND)
 
     do_HEAD = do_GET  # noqa: N815  (the base class looks for this name)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        """Refuse, in words of ours: the base class would repeat what it was sent."""
+        status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
+        self._send(status, TEXT, f"{status.phrase}: send GET or HEAD, for {PATHS}\n".encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
         """Say nothing: a probe every second is no news."""

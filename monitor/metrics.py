@@ -136,7 +136,7 @@ champion_trained_timestamp_seconds = _gauge(
     "When the version that decides was trained; its age is `time() -` this",
     "fleet",
 )
-champions_reread = _counter("champions_reread", "Times that another daemon's new version was taken up")
+rescored_batches = _counter("rescored_batches", "Batches scored again: another daemon activated a version meanwhile")
 trainings_running = _gauge("trainings_running", "Trainings under way")
 trainings = _counter("trainings", "Trainings ended, by how", outcome=("done", "failed"))
 notifications = _counter(

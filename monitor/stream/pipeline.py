@@ -344,7 +344,7 @@ class Pipeline:
                 return await work
             except ModelsChanged as error:
                 log.info("scoring_again", partition=str(partition), why=error.detail)
-                metrics.champions_reread.inc()
+                metrics.rescored_batches.inc()
                 self.partitions.pop(partition, None)
                 if self.reload_models is not None:
                     await self.reload_models()

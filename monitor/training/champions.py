@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from monitor import logs
+from monitor import logs, metrics
 from monitor.clock import from_us
 from monitor.errors import CheckpointDamaged, MonitorError, StoreUnavailable
 from monitor.registry import Registry
@@ -148,6 +148,8 @@ class Champions:
             await self._try(fleet, activations[-1])
         elif activations:
             self._unreadable.discard(fleet.name)
+        if (champion := await self._registry.champion(fleet.name)) is not None:
+            metrics.champion_trained_timestamp_seconds.labels(fleet.name).set(champion.trained_at.timestamp())
         self._scorer.follow(fleet.name, found.seq, activations)
 
     async def _try(self, fleet: FleetConfig, newest: Activation) -> None:

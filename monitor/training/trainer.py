@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from monitor import logs
+from monitor import logs, metrics
 from monitor.clock import from_us
 from monitor.errors import Conflict, Fenced, MonitorError, NotEnoughData, StoreUnavailable
 from monitor.store import alerts, assets, jobs, versions
@@ -155,13 +155,15 @@ class Trainer:
             return
         log.info("training", fleet=fleet.name, job=job.id, asked_by=job.requested_by)
         try:
-            trained = await retrain(await self._order(fleet), lambda share, text: self._progress(job, share, text))
+            with metrics.trainings_running.track_inprogress():
+                trained = await retrain(await self._order(fleet), lambda share, text: self._progress(job, share, text))
             await self._champions.activate(fleet, trained, self._lease)
         except MonitorError as error:
             why = error.detail or str(error)
             await self._surely(jobs.fail, job.id, why)
             self._put_off(fleet)
             self._tell_why_not(fleet, error)
+            metrics.trainings.labels("failed").inc()
         except BaseException:
             with suppress(MonitorError):  # the signal to stop must not turn into something a loop survives
                 await self._store.run(jobs.fail, job.id, "the daemon stopped", self._clock.now_us())
@@ -170,6 +172,7 @@ class Trainer:
             await self._surely(jobs.finish, job.id, trained.version)
             self._failures.pop(fleet.name, None)
             self._retry_at.pop(fleet.name, None)
+            metrics.trainings.labels("done").inc()
 
     def _tell_why_not(self, fleet: FleetConfig, error: MonitorError) -> None:
         hopeful = isinstance(error, NotEnoughData) or error.retriable

@@ -1,0 +1,451 @@
+"""The pages as a probe sees them: over a socket, of a real daemon whose servers go away, whose loop stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitor import health as health_module
+from monitor.broker import create_topic
+from monitor.config import HttpConfig
+from monitor.errors import ConfigError
+from monitor.health import Health, pages
+from monitor.watchdog import LoopWatch, Systemd
+from tests.acceptance.streams import MINUTE_US, plant
+from tests.daemon_process import SENSORS, Site, at_home, environment, publish
+from tests.oracle.log import FleetRule
+from tests.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from monitor.broker import EmbeddedBroker
+    from tests.servers import KafkaServer, PostgresServer
+
+RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def ask(port: int, path: str, method: str = "GET", limit_s: float = 5.0, host: str = "127.0.0.1") -> Answer:
+    connection = http.client.HTTPConnection(host, port, timeout=limit_s)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def say(port: int, request: bytes, limit_s: float = 10.0) -> bytes:
+    """Send raw bytes; return all that comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=limit_s) as connection:
+        connection.sendall(request)
+        answer = b""
+        try:
+            while part := connection.recv(65536):
+                answer += part
+        except ConnectionResetError:
+            pass
+        return answer
+
+
+# ---------------------------------------------------------------- the server alone
+
+
+@pytest.fixture
+def health() -> Health:
+    """A daemon that is well."""
+    made = Health()
+    made.doing = None
+    made.facts = health_module.Facts(is_member=True)
+    made.database_answered()
+    return made
+
+
+@pytest.fixture
+def port(health: Health) -> Iterator[int]:
+    number = free_port()
+    with pages(HttpConfig(listen=f"127.0.0.1:{number}"), health):
+        yield number
+    assert not [thread for thread in threading.enumerate() if thread.name == "http"]
+
+
+def test_the_three_pages_are_there_and_are_text(port: int) -> None:
+    for path in ("/live", "/ready"):
+        status, headers, body = ask(port, path)
+        assert (status, headers["content-type"]) == (200, "application/json")
+        assert json.loads(body)[path[1:]] is True
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+    status, headers, body = ask(port, "/metrics?x=1")
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain")
+    assert "monitor_records" in {family.name for family in text_string_to_metric_families(body.decode())}
+    assert ask(port, "/")[0] == ask(port, "/live/../etc")[0] == 404
+
+
+def test_head_gives_the_status_and_no_body(port: int, health: Health) -> None:
+    status, headers, body = ask(port, "/ready", "HEAD")
+    assert (status, body) == (200, b"")
+    assert int(headers["content-length"]) > 0
+    health.drains()
+    assert ask(port, "/ready", "HEAD")[0] == 503
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
+def test_nothing_but_get_and_head_is_answered(port: int, method: str) -> None:
+    status, _, body = ask(port, "/ready", method)
+    assert status == 405
+    assert method.encode() not in body
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /live HTTP/1.1\r\n" + b"X-Header: y\r\n" * 1000 + b"\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /live HTTP/9.9\r\n\r\n",
+        b"<script>alert(1)</script> / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_a_request_that_is_none_gets_no_page_and_harms_nobody(
+    port: int, request_: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(health_module, "REQUEST_S", 0.3)
+    answer = say(port, request_)
+    assert b'"live"' not in answer
+    assert b"<script" not in answer
+    assert ask(port, "/live")[0] == 200
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_a_request_that_drips_is_dropped_after_its_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "REQUEST_S", 0.6)
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        gone_s = None
+        while gone_s is None and time.monotonic() - began < 8:
+            try:
+                connection.sendall(b"G")
+                connection.settimeout(0.1)
+                if connection.recv(1) == b"":
+                    gone_s = time.monotonic() - began
+            except TimeoutError:
+                continue
+            except OSError:
+                gone_s = time.monotonic() - began
+    assert gone_s is not None, "it may drip for ever"
+    assert 0.5 < gone_s < 5
+
+
+def test_connections_that_say_nothing_do_not_keep_a_probe_out_for_long(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "REQUEST_S", 0.5)
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(3 * health_module.CONNECTIONS)]
+    try:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                assert ask(port, "/live")[0] == 200
+                break
+            except (OSError, http.client.HTTPException):
+                assert time.monotonic() < deadline, "they keep everybody out"
+                time.sleep(0.1)
+        assert threading.active_count() < 2 * health_module.CONNECTIONS
+    finally:
+        for each in idle:
+            each.close()
+
+
+def test_many_probes_at_once_are_answered(port: int) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: ask(port, "/metrics")[0], range(80)))
+    assert answers == [200] * 80
+
+
+def test_a_taken_port_is_a_problem_of_the_configuration(port: int, health: Health) -> None:
+    with (
+        pytest.raises(ConfigError, match=rf'http\.listen: "127\.0\.0\.1:{port}" is in use.*another address'),
+        pages(HttpConfig(listen=f"127.0.0.1:{port}"), health),
+    ):
+        pass
+
+
+def test_without_an_address_nothing_listens(health: Health) -> None:
+    before = threading.active_count()
+    with pages(HttpConfig(), health):
+        assert threading.active_count() == before
+
+
+def test_ipv6_works_too(health: Health) -> None:
+    number = free_port()
+    with pages(HttpConfig(listen=f"[::1]:{number}"), health):
+        assert ask(number, "/live", host="::1")[0] == 200
+
+
+async def test_the_pages_answer_while_the_loop_stands_still(
+    port: int, health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "DEAD_S", 0.7)
+    async with LoopWatch(health.look) as health.loop:
+        answers = []
+
+        def probe() -> None:
+            for _ in range(15):
+                answers.append(ask(port, "/live")[0])
+                time.sleep(0.1)
+
+        thread = threading.Thread(target=probe)
+        thread.start()
+        time.sleep(1.6)  # noqa: ASYNC251  the loop stands still
+        thread.join()
+        assert answers[0] == 200
+        assert answers[-1] == 503
+        health.loop.turned(time.monotonic())
+        assert ask(port, "/live")[0] == 200
+
+
+# ---------------------------------------------------------------- systemd
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """systemd's end of the socket; a call returns the lines that came since the last one."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(path))
+        listening.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+
+        def heard() -> list[str]:
+            lines: list[str] = []
+            while True:
+                try:
+                    lines += listening.recv(4096).decode().splitlines()
+                except BlockingIOError:
+                    return lines
+
+        yield heard
+
+
+def test_systemd_hears_once_that_we_are_up_and_then_that_the_loop_turns(manager: Callable[[], list[str]]) -> None:
+    systemd = Systemd()
+    systemd.turned(100.0, lambda: "starting")
+    assert manager() == ["READY=1", "WATCHDOG=1", "STATUS=starting"]
+    systemd.turned(100.5, lambda: "starting")
+    assert manager() == [], "a quarter of its limit is often enough"
+    systemd.turned(115.0, lambda: "starting")
+    assert manager() == ["WATCHDOG=1"]
+    systemd.turned(130.0, lambda: "4 partitions, lag 0")
+    assert manager() == ["WATCHDOG=1", "STATUS=4 partitions, lag 0"]
+    systemd.stopping()
+    assert manager() == ["STOPPING=1"]
+
+
+def test_a_child_process_cannot_speak_to_systemd_in_our_name(
+    manager: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Systemd()
+    assert "NOTIFY_SOCKET" not in os.environ
+    assert "WATCHDOG_USEC" not in os.environ
+
+
+def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+
+    def status() -> str:
+        raise AssertionError("nobody asked")
+
+    Systemd().turned(1.0, status)
+    Systemd().stopping()
+
+
+def test_a_manager_that_is_gone_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    Systemd().turned(1.0, lambda: "fine")
+
+
+# ---------------------------------------------------------------- a real daemon
+
+
+class Probed(Site):
+    """An installation with pages."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.port = free_port()
+
+    def serve(self, listen: str | None = None) -> None:
+        """Let the daemon serve the pages."""
+        self.path.write_text(f'{self.path.read_text()}[http]\nlisten = "{listen or f"127.0.0.1:{self.port}"}"\n')
+
+    def status(self, path: str) -> int:
+        """Return what a probe gets; 0 where nobody answers."""
+        try:
+            return ask(self.port, path)[0]
+        except OSError:
+            return 0
+
+    def missing(self) -> set[str]:
+        """Name what /ready misses."""
+        status, _, body = ask(self.port, "/ready")
+        answer = json.loads(body)
+        assert status == (503 if answer["missing"] else 200)
+        return {each["what"] for each in answer["missing"]}
+
+    def wait_ready(self, limit_s: float = 60.0) -> None:
+        """Wait until /ready says yes."""
+        self.wait("/ready", lambda: self.status("/ready") == 200, limit_s)
+
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """Read /metrics: (name, label values …) → value."""
+        text = ask(self.port, "/metrics")[2].decode()
+        return {
+            (sample.name, *(sample.labels[key] for key in sorted(sample.labels))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
+    site = Probed(tmp_path_factory.mktemp("site"))
+    yield site
+    site.kill()
+
+
+def test_before_during_and_after_outages_the_daemon_lives_and_says_what_it_misses(
+    kafka: KafkaServer, postgres: PostgresServer, site: Probed
+) -> None:
+    topic = "health-outages"
+    kafka.create_topic(topic, 2, retention_ms="-1")
+    messages = list(at_home(plant(8, 6, 3_000, RULE), 2))
+    publish(kafka.bootstrap, topic, messages)
+    site.configure(kafka.bootstrap, topic, url=postgres.url())
+    site.serve()
+    assert site.command("db", "upgrade").returncode == 0
+    site.install_model()
+
+    postgres.stop()
+    try:
+        site.start()
+        site.wait("the pages", lambda: site.status("/live") == 200)
+        assert site.missing() == {"start", "database"}, "before: it waits for the database"
+    finally:
+        postgres.start()
+    site.wait_ready()
+    site.wait_records(len(messages))
+
+    postgres.stop("immediate")
+    try:
+        site.wait("the database to be missed", lambda: "database" in site.missing(), 30)
+        assert site.status("/live") == 200, "a restart would not help"
+        assert site.samples()["monitor_ready",] == 0
+    finally:
+        postgres.start()
+    site.wait_ready()
+
+    kafka.kill()
+    try:
+        site.wait("the broker to be missed", lambda: "broker" in site.missing(), 60)
+        assert site.status("/live") == 200
+    finally:
+        kafka.start()
+    site.wait_ready(90)
+    assert len(site.events("watching")) == 1, "it was the same daemon all the time"
+
+    samples = site.samples()
+    with site.reader() as reader:
+        rows = reader.partitions()
+    for fate in ("accepted", "quarantined", "late", "duplicate"):
+        assert samples["monitor_records_total", fate] == sum(row["counters"][fate] for row in rows)
+    assert samples["monitor_readings_total",] == sum(row["counters"]["readings"] for row in rows)
+    assert samples["monitor_windows_total", "scored"] == sum(row["counters"]["scored"] for row in rows) > 1_000
+    assert samples["monitor_partitions",] == 2
+    assert samples["monitor_lag_records", "0", topic] == samples["monitor_lag_records", "1", topic] == 0
+    assert samples["monitor_save_seconds_count",] > 0
+    assert samples["monitor_score_seconds_count",] > 0
+    assert samples["process_resident_memory_bytes",] > 50e6
+    site.terminate()
+    assert site.status("/live") == 0
+
+
+BLOCKABLE = """
+import asyncio, signal, sys, time
+from monitor import daemon, health, logs
+from monitor.config import load
+
+health.DEAD_S = 4.0
+
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, holds_the_loop_up)
+    await daemon.run(load(sys.argv[1]))
+
+def holds_the_loop_up():
+    time.sleep(9)
+
+logs.configure("info", "json")
+asyncio.run(main())
+"""
+
+
+def test_a_loop_that_stands_still_is_not_live_then_live_again_and_the_log_names_the_culprit(
+    embedded_broker: EmbeddedBroker, site: Probed
+) -> None:
+    asyncio.run(create_topic(embedded_broker.bootstrap, "blocked", 1))
+    site.configure(embedded_broker.bootstrap, "blocked")
+    site.serve()
+    site.install_model()
+    with site.log_path.open("ab") as log:
+        site._process = subprocess.Popen(
+            [sys.executable, "-c", BLOCKABLE, str(site.path)], stdout=log, stderr=log, env=environment()
+        )
+    site.wait_ready()
+    os.kill(site.pid, signal.SIGUSR1)
+    seen: list[tuple[int, set[str]]] = []
+
+    def is_over() -> bool:
+        seen.append((site.status("/live"), site.missing()))
+        return bool(site.events("loop_free"))
+
+    site.wait("the end of the block", is_over, 30)
+    assert (503, {"process"}) in seen
+    assert (200, set[str]()) in seen
+    site.wait_ready()
+    (blocked,) = site.events("loop_blocked")
+    (free,) = site.events("loop_free")
+    assert any("holds_the_loop_up" in place for place in blocked["stack"])
+    assert 8.5 < free["after_s"] < 15
+    samples = site.samples()
+    assert samples["monitor_loop_blocked_total",] == 1
+    assert 8 < samples["monitor_loop_lag_seconds",] < 15
+
+
+def test_a_taken_port_ends_the_daemon_with_exit_code_2_and_the_fix(site: Probed) -> None:
+    site.configure("127.0.0.1:1", "nowhere")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        site.serve(f"127.0.0.1:{taken.getsockname()[1]}")
+        refused = site.command("run")
+    assert refused.returncode == 2, refused.stderr
+    assert "http.listen" in refused.stderr
+    assert "is in use" in refused.stderr
+    assert "Traceback" not in refused.stderr
