@@ -91,7 +91,16 @@ class Windower:
         self.slack = max(32, length // 2)
         self.ring = length + lateness_cells + self.slack + stride
         self._offsets_in_window = np.arange(length, dtype=np.int64)
-        self._allocate(0)
+        # [A·ring, C] and [A·ring]: the cells; [A]: newest cell, first open window, end of its complete cells.
+        self.values: Float32
+        self.first: Int64
+        self.last: Int64
+        self.is_full: Bool
+        self.newest: Int64
+        self.next_start: Int64
+        self.frontier: Int64
+        for name, column in self._columns(0):
+            setattr(self, name, column)
 
     # ------------------------------------------------------------------ the one verb
 
@@ -427,28 +436,26 @@ class Windower:
 
     # ------------------------------------------------------------------ memory
 
-    def _allocate(self, n_assets: int) -> None:
-        cells = n_assets * self.ring
-        self.values = np.full((cells, self.n_sensors), np.nan, dtype=np.float32)
-        self.first = np.full(cells, NO_OFFSET, dtype=np.int64)
-        self.last = np.full(cells, NO_OFFSET, dtype=np.int64)
-        self.is_full = np.zeros(cells, dtype=bool)
-        self.newest = np.full(n_assets, NEVER, dtype=np.int64)
-        self.next_start = np.full(n_assets, NEVER + 1, dtype=np.int64)
-        self.frontier = np.full(n_assets, NEVER, dtype=np.int64)
-
     def _make_room(self, n_assets: int) -> None:
-        """Grow to n assets, doubling, so that a new asset costs amortised constant time."""
-        have = len(self.newest)
-        if n_assets <= have:
+        """Grow to n assets, by a quarter at least, so that a new asset costs amortised constant time."""
+        if n_assets <= len(self.newest):
             return
-        old = self._columns()
-        self._allocate(max(n_assets, 2 * have, 16))
-        for before, after in zip(old, self._columns(), strict=True):
-            after[: len(before)] = before
+        # One column after the other: the old one goes before the next comes, and memory has no peak.
+        for name, column in self._columns(max(n_assets, len(self.newest) * 5 // 4, 16)):
+            old = getattr(self, name)
+            column[: len(old)] = old
+            setattr(self, name, column)
 
-    def _columns(self) -> tuple[NDArray[Any], ...]:
-        return self.values, self.first, self.last, self.is_full, self.newest, self.next_start, self.frontier
+    def _columns(self, n_assets: int) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Empty columns for n assets, each made when it is asked for."""
+        cells = n_assets * self.ring
+        yield "values", np.full((cells, self.n_sensors), np.nan, dtype=np.float32)
+        yield "first", np.full(cells, NO_OFFSET, dtype=np.int64)
+        yield "last", np.full(cells, NO_OFFSET, dtype=np.int64)
+        yield "is_full", np.zeros(cells, dtype=bool)
+        yield "next_start", np.full(n_assets, NEVER + 1, dtype=np.int64)
+        yield "frontier", np.full(n_assets, NEVER, dtype=np.int64)
+        yield "newest", np.full(n_assets, NEVER, dtype=np.int64)  # the last: its length says how many there is room for
 
 
 def _rows() -> Int64:
