@@ -1,0 +1,116 @@
+"""A run's end: its database, the broker's log, the daemons' words and the journal, against the invariants.
+
+    I1, I2, I4   the oracle: windows, doubles, conservation (tests/oracle/check.py)
+    I3           some thousand stored scores, computed again in one batch with the version that their row names
+    I5, I7       the journal: offsets and epochs never fall; only the owner writes, results and offset together
+    I8           no daemon said that a rebuild came to another state, or that an invariant broke
+    I9           every version named exists, and its folder verifies
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monitor.models.detector import Detector
+from tests.nemesis import journal
+from tests.oracle.check import check, compare_scores, stored_rows
+from tests.oracle.log import rules_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tests.daemon_process import Site
+    from tests.nemesis.figures import Figures
+    from tests.oracle.log import RawRecord
+
+FORBIDDEN = re.compile(r"digest|invariant|mismatch", re.IGNORECASE)
+"""In the name of an event."""
+HARMLESS_ERRORS = ("aiokafka", "asyncio")
+"""Loggers of libraries, which call an outage an error."""
+BATCH = 1024
+
+
+def judge(
+    figures: Figures, site: Site, logs: dict[tuple[str, int], list[RawRecord]], events: Iterable[dict[str, Any]]
+) -> None:
+    """Write into the figures what was found."""
+    is_postgresql = site.config.store.url.startswith("postgresql")
+    rules = rules_from(site.config)
+    rows = stored_rows(site.fetch)
+    report = check(rows, logs, rules)
+    compare_scores(report, rows, rules, _Scorer(site), random.Random(figures.seed))
+
+    n_records = sum(map(len, logs.values()))
+    if report.compared["records"] != n_records:
+        figures.problems.append(f"I4: {n_records} records in the log, {report.compared['records']} accounted for")
+    for kind, texts in report.problems.items():
+        figures.problems += [f"{kind}: {text}" for text in texts]
+    figures.lost += len(report.problems.get("missing", ()))
+    figures.doubled += len(report.problems.get("doubled", ())) + len(report.problems.get("extra", ()))
+    for name in ("records", "windows", "late", "quarantined", "duplicate", "alerts"):
+        setattr(figures, name, report.compared[name])
+    figures.scores_checked = report.compared["scores"]
+
+    figures.problems += journal.problems(site.fetch, is_postgresql=is_postgresql)
+    figures.problems += _versions(site)
+    _listen(figures, events)
+
+
+def _listen(figures: Figures, events: Iterable[dict[str, Any]]) -> None:
+    for event in events:
+        name = str(event.get("event"))
+        if name == "partition_claimed":
+            figures.claims += 1
+            figures.rebuilt += event["rebuild_from"] < event["next_offset"]
+        figures.fenced += name == "fenced"
+        figures.resolved += name == "commit_resolved"
+        is_loud = event.get("level") in ("error", "critical") and not str(event.get("logger")).startswith(
+            HARMLESS_ERRORS
+        )
+        if FORBIDDEN.search(name) or is_loud or event.get("traceback"):
+            figures.problems.append(f"I8: a daemon said {str(event)[:600]}")
+
+
+def _versions(site: Site) -> list[str]:
+    found = []
+    named = {row[0] for row in site.fetch("SELECT DISTINCT version_id FROM score WHERE version_id IS NOT NULL")}
+    known = {row[0]: row[1:] for row in site.fetch("SELECT id, version, path FROM model_version")}
+    for version_id in named:
+        if version_id not in known:
+            found.append(f"I9: scores by version {version_id}, which does not exist")
+            continue
+        version, path = known[version_id]
+        try:
+            detector = Detector.load(_folder(site, path))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the version does not verify
+            found.append(f"I9: {version}: {error}")
+            continue
+        if detector.version != version:
+            found.append(f"I9: the folder of {version} holds {detector.version}")
+    return found
+
+
+def _folder(site: Site, path: str) -> Path:
+    return Path(path) if Path(path).is_absolute() else site.config.store.checkpoints / path
+
+
+class _Scorer:
+    """The detectors of a site, by the number of their version."""
+
+    def __init__(self, site: Site) -> None:
+        self._detectors = {
+            version_id: Detector.load(_folder(site, path))
+            for version_id, path in site.fetch("SELECT id, path FROM model_version")
+        }
+
+    def __call__(self, version_id: int, values: Sequence[Any]) -> list[float]:
+        windows = np.array(values, dtype=np.float32)  # None becomes NaN
+        scores: list[float] = []
+        for first in range(0, len(windows), BATCH):
+            scores += self._detectors[version_id].score(windows[first : first + BATCH]).score.tolist()
+        return scores

@@ -1,0 +1,102 @@
+"""The engine with one line of the protocol taken out: the checker must notice each. `MUTATIONS`: name → how.
+
+    python -m tests.nemesis.mutant no_rewind run --config monitor.toml
+
+The law: a mutation changes the one thing that it names, and is only ever applied in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def no_compare_and_set() -> None:
+    """A save moves the offset whoever owns the partition and wherever the offset stands."""
+    from monitor.store import partitions
+
+    statement = str(partitions._MOVE)
+    condition = statement[statement.index("AND epoch = :epoch") :]
+    assert "next_offset = :old_next" in condition
+    partitions._MOVE = partitions.text(statement.replace(condition, ""))
+
+
+def offset_apart() -> None:
+    """The offset is committed first, the rows that belong to it in a second transaction."""
+    from monitor.store import partitions
+    from monitor.store.engine import AsyncStore
+
+    whole = partitions.save
+
+    class WithoutTheMove:
+        """A connection on which moving the offset is said to have worked already."""
+
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+        def execute(self, statement: Any, *values: Any) -> Any:
+            if statement is partitions._MOVE:
+                return SimpleNamespace(rowcount=1)
+            return self._connection.execute(statement, *values)
+
+    def rows_only(connection: Any, commit: Any) -> Any:
+        return whole(WithoutTheMove(connection), commit)
+
+    async def save(self: AsyncStore, commit: Any) -> Any:
+        await self.run(whole, replace(commit, fleets=(), quarantined=(), gaps=()))
+        return await self.run(rows_only, commit)
+
+    AsyncStore.save = save  # type: ignore[method-assign]
+
+
+def no_rewind() -> None:
+    """A claim begins at the next offset: windows that were open are forgotten."""
+    from monitor.store import partitions
+
+    real = partitions.claim
+
+    def claim(*arguments: Any, **named: Any) -> Any:
+        found = real(*arguments, **named)
+        return replace(found, rewind_offset=found.next_offset)
+
+    partitions.claim = claim
+
+
+def no_pause() -> None:
+    """Partitions are not paused when they are assigned, and what was fetched before a seek is not dropped."""
+    from monitor.stream.source import group
+    from monitor.types import Partition
+
+    async def on_partitions_assigned(self: Any, assigned: Any) -> None:
+        if assigned:
+            self._events.append(group.Assigned(tuple(Partition(*key) for key in sorted(assigned))))
+
+    def as_batch(self: Any, key: Any, records: Any) -> Any:
+        self._sought.clear()
+        self._expected[key] = records[-1].offset + 1
+        return group.as_batch(Partition(*key), records)
+
+    group._PauseAndTell.on_partitions_assigned = on_partitions_assigned  # type: ignore[method-assign]
+    group.KafkaSource._as_batch = as_batch  # type: ignore[method-assign]
+
+
+MUTATIONS: dict[str, Callable[[], None]] = {
+    "no_compare_and_set": no_compare_and_set,
+    "offset_apart": offset_apart,
+    "no_rewind": no_rewind,
+    "no_pause": no_pause,
+}
+
+if __name__ == "__main__":
+    MUTATIONS[sys.argv.pop(1)]()
+    from monitor.cli import main
+
+    main()
