@@ -216,7 +216,7 @@ class Site:
         assert done.returncode == 0, f"{arguments}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
-    def install_model(self) -> str:
+    def install_model(self, architecture: str = "pca") -> str:
         """Put a trained model into a new database, for tests that are not about training; the same every time."""
         config = self.config
         fleet = config.fleets[0]
@@ -227,7 +227,7 @@ class Site:
         end_us = (np.arange(n, dtype=np.int64) + fleet.length) * fleet.interval_us
         detector = fit(
             TrainingSet(values, np.zeros(n, np.int32), end_us),
-            ModelSpec(architecture="pca"),
+            ModelSpec(architecture=architecture),
             fleet=fleet.name,
             sensors=fleet.sensors or (),
             interval_s=fleet.interval.total_seconds(),
