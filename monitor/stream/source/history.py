@@ -14,7 +14,7 @@ from monitor.stream.source.client import MAX_RECORDS, as_batch, client_settings,
 from monitor.types import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from monitor.config import KafkaConfig
     from monitor.types import RecordBatch
@@ -26,16 +26,29 @@ BOUNDS_LIMIT_S = 30.0
 class KafkaHistory:
     """Every record that lies in the topics now, read outside the group: for training and replay.
 
-    It ends where the log ended when it was opened.
+    It ends where the log ended when it was opened. `within`: only these partitions, and of each only the offsets
+    [first, end) that are there.
     """
 
-    def __init__(self, config: KafkaConfig, topics: Iterable[str]) -> None:
+    def __init__(
+        self, config: KafkaConfig, topics: Iterable[str], within: Mapping[Partition, tuple[int, int]] | None = None
+    ) -> None:
         self._config = config
         self._topics = sorted(set(topics))
+        self._within = within
+        self.bounds: dict[Partition, LogBounds] = {}
+        """Of what is read, once reading has begun."""
 
     async def __aiter__(self) -> AsyncIterator[RecordBatch]:
         with translated(self._config.bootstrap):
-            bounds = await log_bounds(self._config, await partitions_of(self._config, self._topics))
+            there = await partitions_of(self._config, self._topics)
+            wanted = [partition for partition in there if self._within is None or partition in self._within]
+            bounds = await log_bounds(self._config, wanted)
+            if self._within is not None:
+                for partition, (first, end) in bounds.items():
+                    lowest, beyond = self._within[partition]
+                    bounds[partition] = LogBounds(max(first, lowest), min(end, beyond))
+            self.bounds = bounds
             left = {TopicPartition(*p): end for p, (first, end) in bounds.items() if first < end}
             if not left:
                 return

@@ -1,0 +1,55 @@
+"""What a live run has consumed, as of one moment, whatever is written meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from monitor.store import assets, partitions
+from monitor.store.engine import AsyncStore
+from monitor.store.offsets import Consumed, Home, at_once, consumed, homes
+from monitor.store.partitions import Gap
+from monitor.types import Partition
+from tests.contract.steps import FLEET, HOME, own
+
+if TYPE_CHECKING:
+    from monitor.store.queries import Reader
+
+OTHER = Partition("plant.readings", 1)
+
+
+async def test_what_is_consumed_is_a_stretch_of_each_partition_that_began_and_its_gaps(store: AsyncStore) -> None:
+    owner = await own(store)
+    first = owner.next_offset
+    gap = Gap(first + 4, first + 7)
+    await owner.save(owner.step(gaps=[gap]))
+    await store.run(partitions.claim, "monitor", OTHER, "claimed, and not begun")
+    assert await at_once(store.address.url, lambda reader: consumed(reader, "monitor")) == {
+        HOME: Consumed(first, first + 10, (tuple(gap),))
+    }
+    assert await at_once(store.address.url, lambda reader: consumed(reader, "another group")) == {}
+
+
+async def test_homes_say_since_when_an_asset_counts(store: AsyncStore) -> None:
+    await store.run(assets.resolve, FLEET, ["R1"], HOME)
+    await store.run(assets.resolve, FLEET, ["R2"], OTHER, {"R2": 77})
+    assert await at_once(store.address.url, homes) == {(FLEET, "R1"): Home(HOME, 0), (FLEET, "R2"): Home(OTHER, 77)}
+
+
+async def test_what_is_committed_meanwhile_is_not_seen(store: AsyncStore, url: str) -> None:
+    await store.run(assets.resolve, FLEET, ["R1"], HOME)
+
+    async def write() -> None:
+        async with AsyncStore(url) as another:
+            await another.run(assets.resolve, FLEET, ["R2"], HOME)
+
+    def look(reader: Reader) -> tuple[int, int]:
+        before = len(homes(reader))
+        thread = Thread(target=asyncio.run, args=(write(),))
+        thread.start()
+        thread.join()
+        return before, len(homes(reader))
+
+    assert await at_once(url, look) == (1, 1)
+    assert len(await at_once(url, homes)) == 2
