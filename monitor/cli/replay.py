@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor.cli import diff as differing
 from monitor.cli import output, terminal
 from monitor.cli.params import TIME, column_options, config_option, config_path, json_option, load_config, range_options
 from monitor.cli.progress import progress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from monitor.config import Config
     from monitor.evaluation.compare import Compared
+    from monitor.evaluation.diff import Side
     from monitor.evaluation.replay import Columns, Replayed
     from monitor.types import AlertChange
 
@@ -43,7 +45,13 @@ class Speed(click.ParamType[float]):
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @range_options("windows that end")
 @click.option("--topic", "topics", multiple=True, help="Only this topic; may be repeated [default: all of [kafka]].")
-@click.option("--version", help="Let this version decide, instead of those that decided live.")
+@click.option("--offsets", type=click.Choice(["live", "all"]),
+              help="live: exactly the records the daemon has consumed, so that the results are the same; all: whatever "
+              "lies in Kafka [default: all with --from or --to, else live].")  # fmt: skip
+@click.option("--version", help="Let this version decide its fleet, instead of those that decided live.")
+@click.option("--diff", "named", type=differing.SideType(), multiple=True, metavar="SIDE",
+              help='Which alerts would SIDE have gained, lost, moved? A version, "champion", alert parameters like '
+              '"confirm=5 of 8, recover=12", or both; against what decided live, or a second --diff.')  # fmt: skip
 @click.option("--train-rows", type=click.IntRange(1), help="Learn from the first N rows of each file, replay the rest.")
 @click.option("--train-until", type=TIME, metavar="TIME", help="Learn from each file up to here, replay the rest.")
 @click.option("--speed", type=Speed(), metavar="60x", help="Event time against real time [default: full speed].")
@@ -58,7 +66,9 @@ def replay(
     since: datetime | None,
     until: datetime | None,
     topics: tuple[str, ...],
+    offsets: str | None,
     version: str | None,
+    named: tuple[Side, ...],
     train_rows: int | None,
     train_until: datetime | None,
     speed: float | None,
@@ -72,9 +82,12 @@ def replay(
 ) -> None:
     """Run old records through the river: FILES (CSV, CSV.gz, Parquet), or what lies in Kafka.
 
-    Live tables are never touched: results go to a database of their own. A range of Kafka is decided by the versions
-    that decided live. Where the database has no version, a file gets a model of its own, learnt from its head
-    (--train-rows, --train-until, or train_rows in a meta.json beside it).
+    Live tables are never touched: results go to a database of their own. What lies in Kafka is decided by the versions
+    that decided live; over the offsets that the daemon has consumed, the results are held against its own. Where the
+    database has no version, a file gets a model of its own, learnt from its head (--train-rows, --train-until, or
+    train_rows in a meta.json beside it).
+
+    --diff decides twice, by the same scores where the version is the same: how often would this have fired?
     """
     if train_rows is not None and train_until is not None:
         raise click.UsageError("--train-rows and --train-until say the same thing; use one.")
@@ -82,6 +95,11 @@ def replay(
         raise click.UsageError("--from and --to are for Kafka; files are replayed whole (see --train-until).")
     if not files and (train_rows or train_until or is_publishing):
         raise click.UsageError("--train-rows, --train-until and --publish are for FILES; name some.")
+    if files and offsets:
+        raise click.UsageError("--offsets is for Kafka; files are replayed whole (see --train-until).")
+    if named and (version or is_publishing):
+        raise click.UsageError("--diff says who decides, and publishes nothing; leave out --version and --publish.")
+    sides = differing.sides_of(named)
     import asyncio
 
     from monitor import logs
@@ -95,11 +113,11 @@ def replay(
         _publish(files, load_config(), topics, columns, as_blocks=form == "block", speed=speed, as_json=as_json)
         return
     learning = Learning(train_rows, to_us(train_until) if train_until else None)
-    manner = Manner(version, into, speed)
+    manner = Manner(version, into, speed, sides)
     config = load_config() if not files or _has_config() else None
     logs.configure("warning")
     with progress("replay") as show:
-        audience = Audience(show) if as_json else Audience(show, _tell)
+        audience = Audience(show) if as_json or named else Audience(show, _tell)
         if files or config is None:
             work = replay_files(
                 files, config, learning=learning, columns=columns, manner=manner, audience=audience, clock=SystemClock()
@@ -107,7 +125,9 @@ def replay(
         else:
             stretch = (to_us(since) if since else FIRST_US, to_us(until) if until else LAST_US)
             wanted = topics or config.kafka.topics
-            work = replay_range(config, wanted, *stretch, manner=manner, audience=audience, clock=SystemClock())
+            work = replay_range(
+                config, wanted, *stretch, offsets=offsets, manner=manner, audience=audience, clock=SystemClock()
+            )
         found = asyncio.run(work)
     if as_json:
         output.emit(_document(found))
@@ -180,18 +200,22 @@ def _document(found: Replayed) -> dict[str, Any]:
     from monitor.evaluation.compare import together
 
     labels = together([file.compared for file in found.files])
-    return {
+    document = {
         "readings": found.readings,
         "windows": found.windows,
         "scored": found.scored,
         "alerts": len(found.alerts),
         "quarantined": found.quarantined,
         "digest": found.digest,
+        "offsets": found.offsets,
+        "missing_offsets": found.missing,
+        "live": None if found.live is None else {"windows": found.live.windows, "is_equal": found.equals_live},
         "labels": asdict(labels) if labels.events is not None else None,
         "files": [asdict(file) for file in found.files],
         "alert_list": found.alerts,
         "readings_per_s": round(found.readings / found.wall_s) if found.wall_s else None,
     }
+    return document | {"diff": found.diff.document()} if found.diff else document
 
 
 def _report(found: Replayed, into: str | None) -> None:
@@ -206,9 +230,24 @@ def _report(found: Replayed, into: str | None) -> None:
     labels = together([file.compared for file in found.files])
     inside = f"; {_labels(labels)}" if labels.events is not None else ""
     say(f"{len(found.alerts):,} alerts, {found.quarantined:,} records in quarantine{inside}")
-    say(Ink(f"digest {found.digest}", "dim"))
+    say(Ink(f"digest {found.digest}", "dim"), *_as_live(found))
     if into:
         say(Ink(f"kept in {into}; look with MONITOR_STORE__URL={into} monitor alerts list", "dim"))
+    if found.diff is not None:
+        differing.show(found.diff, "each file's own" if found.files else "as live")
+
+
+def _as_live(found: Replayed) -> list[str | Ink]:
+    """Say whether live gave the same over the same records, and if not, what may be the reason."""
+    if found.live is None:
+        return []
+    if found.equals_live:
+        return [Ink(f", as live: all of its {found.live.windows:,} windows and their alerts are the same", "green")]
+    if found.missing:
+        gone = f"{found.missing:,} offsets that live consumed are no longer in Kafka, so these are not its results"
+        return [Ink(f"\n{gone}; --offsets live --from TIME compares what is still there", "yellow")]
+    why = "the configuration or a checkpoint has changed since, or this is a defect"
+    return [Ink(f"\nLive gave something else for these records ({found.live.windows:,} windows): {why}.", "bold red")]
 
 
 def _labels(compared: Compared) -> str:

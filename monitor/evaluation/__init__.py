@@ -3,6 +3,9 @@
     replay.py       the river over recordings or a Kafka range, into a scratch database
     flow.py         the river over a log that is there already
     versions.py     which version decides there
+    reach.py        how much of Kafka is read: all, or what a live run has consumed, and whether it led to the same
+    twin.py         two sides in that river: read once, decided twice
+    diff.py         what the second side would have done otherwise
     recordings.py   files → the part to learn from, the part to replay, and the labels that nobody learns from
     compare.py      alerts against labelled events
     digest.py       stored results → one word that is equal for equal results

@@ -1,4 +1,5 @@
-"""Alerts against labelled events: which were found, which were missed, which alerts nobody had labelled.
+"""Alerts against labelled events: which were found, which were missed, which alerts nobody had labelled. And alerts
+against those of another decider over the same time: which of them speak of the same episode.
 
 The law: strict. An event is found when an alert was open during it; an alert that shares no moment with an event is
 outside, also when it opens just after one.
@@ -11,7 +12,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,23 @@ class AlertSpan(NamedTuple):
     """End of the window that confirmed it: nobody heard of it before."""
     closed_us: int | None
     """None = still open."""
+
+
+class Open(Protocol):
+    """Whatever is open on an asset for a time."""
+
+    @property
+    def asset(self) -> str:
+        """Its name."""
+    @property
+    def opened_us(self) -> int:
+        """Since when."""
+    @property
+    def closed_us(self) -> int | None:
+        """Until when; None = still."""
+
+
+T = TypeVar("T", bound=Open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +134,23 @@ def meets(event: Event, alert: AlertSpan) -> bool:
     # `opened_us` is the end of a window: its last moment lies just before.
     ends_later = alert.closed_us is None or alert.closed_us > event.from_us
     return event.asset == alert.asset and alert.opened_us - 1 < event.to_us and ends_later
+
+
+def episodes(before: Iterable[T], after: Iterable[T]) -> Iterator[tuple[list[T], list[T]]]:
+    """Put together what two deciders said of the same time: on each asset, alerts that were open at one moment are one
+    episode, and so are those that a third one links. Each alert is in exactly one; those of a decider alone in it met
+    none of the other's. By asset, then in order of opening.
+    """
+    sided = [(alert, 0) for alert in before] + [(alert, 1) for alert in after]
+    sided.sort(key=lambda each: (each[0].asset, each[0].opened_us))
+    asset, until_us = None, 0
+    sides: tuple[list[T], list[T]] = ([], [])
+    for alert, side in sided:
+        if alert.asset != asset or alert.opened_us > until_us:
+            if any(sides):
+                yield sides
+            sides, asset, until_us = ([], []), alert.asset, alert.opened_us
+        sides[side].append(alert)
+        until_us = max(until_us, _NEVER if alert.closed_us is None else alert.closed_us)
+    if any(sides):
+        yield sides

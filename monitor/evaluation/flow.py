@@ -32,21 +32,26 @@ from monitor.stream.decode import Decoder, FleetSchema
 from monitor.stream.lane import alert_policy
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.source.memory import MemorySource
-from monitor.types import Counters, Scores
+from monitor.types import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
+    from monitor.evaluation.twin import Twin
+    from monitor.store.assets import KnownAsset
+    from monitor.store.offsets import Home
     from monitor.store.partitions import Commit, Saved
     from monitor.stream.lane import PartitionState
     from monitor.stream.save import Step
     from monitor.stream.score import Scorer
-    from monitor.types import AlertChange, Int64, Partition, Readings, RecordBatch, Windows
+    from monitor.types import AlertChange, Int64, Partition, Readings, RecordBatch, Scores, Windows
 
 RUN_UP = 4
 """Times the alerts' memory: windows scored before the stretch, so that its first verdicts meet the right history."""
+NEVER = 1 << 62
+"""An offset behind every other."""
 TICK_S = 0.02
 """Records that are due within so long go together."""
 
@@ -62,6 +67,10 @@ class Course:
     to_us: int = LAST_US
     n_readings: int | None = None
     """For the progress; None = unknown."""
+    memory: int = 0
+    """Windows that somebody beside the fleets' own alert policies looks back over."""
+    homes: Mapping[tuple[str, str], Home] | None = None
+    """By fleet and asset: those that live knew, and since when. No others count; None = all do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +117,24 @@ async def scratch(into: str | None) -> AsyncIterator[tuple[ScratchStore, Path]]:
 
 
 async def flow(
-    course: Course, store: ScratchStore, scorer: Scorer, audience: Audience, clock: Clock, *, speed: float | None = None
+    course: Course,
+    store: ScratchStore,
+    scorer: Scorer,
+    audience: Audience,
+    clock: Clock,
+    *,
+    speed: float | None = None,
+    twin: Twin | None = None,
 ) -> Counters:
     """Let the records flow to their end; return what became of them. `speed`: event time passes so many times as fast
-    as the clock; None = as fast as it goes.
+    as the clock; None = as fast as it goes. `twin`: two sides decide, and the first one's decisions are the store's.
     """
     batches = course.batches if speed is None else paced(course.batches, speed, clock, event_times(course.config))
     source = MemorySource(batches, course.partitions)
-    pipeline = _StretchPipeline(course, source, store, _StretchScorer(course, scorer), owner="replay", clock=clock)
+    within: Scorer = _StretchScorer(course, scorer)
+    if twin is not None:
+        within = twin.scorer(within, twin.other and _StretchScorer(course, twin.other))
+    pipeline = _StretchPipeline(course, source, store, within, owner="replay", clock=clock, twin=twin)
     told = _Teller(course, pipeline, audience)
     store.on_saved = told.saved
     try:
@@ -131,32 +150,45 @@ async def flow(
 # ---------------------------------------------------------------- a stretch of event time
 
 
-def needed_cell(fleet: FleetConfig, from_us: int) -> int:
+def needed_cell(fleet: FleetConfig, from_us: int, memory: int = 0) -> int:
     """The first cell that a window ending after `from_us`, or the run-up before it, may depend on."""
     if from_us == FIRST_US:
         return -(1 << 60)
-    first_end = scored_from_us(fleet, from_us) // fleet.interval_us
+    first_end = scored_from_us(fleet, from_us, memory) // fleet.interval_us
     # Windows that begin before the first cell we keep look incomplete and hold up the complete ones behind them until
     # they close: `lateness` cells more, and they are gone by the time the first window we want is complete.
     return first_end - fleet.length - fleet.lateness_cells - 1
 
 
-def scored_from_us(fleet: FleetConfig, from_us: int) -> int:
-    """Windows that end after this are scored."""
+def scored_from_us(fleet: FleetConfig, from_us: int, memory: int = 0) -> int:
+    """Windows that end after this are scored. `memory`: see `Course`."""
     if from_us == FIRST_US:
         return FIRST_US
-    return from_us - RUN_UP * alert_policy(fleet).memory * fleet.stride * fleet.interval_us
+    return from_us - RUN_UP * max(alert_policy(fleet).memory, memory) * fleet.stride * fleet.interval_us
 
 
 class _StretchPipeline(Pipeline):
     """Leaves out readings that are too old to matter, and stops where nothing can matter any more."""
 
     def __init__(
-        self, course: Course, source: MemorySource, store: AsyncStore, scorer: Scorer, *, owner: str, clock: Clock
+        self,
+        course: Course,
+        source: MemorySource,
+        store: AsyncStore,
+        scorer: Scorer,
+        *,
+        owner: str,
+        clock: Clock,
+        twin: Twin | None,
     ) -> None:
         super().__init__(course.config, source, store, scorer, owner=owner, clock=clock)
-        self._needed = {fleet.name: needed_cell(fleet, course.from_us) for fleet in course.config.fleets}
+        self._needed = {
+            fleet.name: needed_cell(fleet, course.from_us, course.memory) for fleet in course.config.fleets
+        }
         self._to_us = course.to_us
+        self._twin = twin
+        self._homes = course.homes
+        self._since: dict[tuple[Partition, str], Int64] = {}
 
     async def _advance(self, state: PartitionState, batch: RecordBatch) -> None:
         if not self._is_over(state):
@@ -170,9 +202,28 @@ class _StretchPipeline(Pipeline):
             for lane in lanes
         )
 
+    def _add_lane(
+        self, state: PartitionState, schema: FleetSchema, known: list[KnownAsset], max_cell: int
+    ) -> None:
+        super()._add_lane(state, schema, known, max_cell)
+        if self._twin is not None:
+            self._twin.watch(state.lanes[schema.name])
+
     def _decode(self, state: PartitionState, batch: RecordBatch, step: Step) -> list[Readings]:
         decoded = super()._decode(state, batch, step)
-        return [readings.rows(readings.cell >= self._needed[readings.fleet]) for readings in decoded]
+        recent = [readings.rows(readings.cell >= self._needed[readings.fleet]) for readings in decoded]
+        return recent if self._homes is None else [self._that_live_took(state, readings) for readings in recent]
+
+    def _that_live_took(self, state: PartitionState, readings: Readings) -> Readings:
+        """Leave out what live refused before it came to any window: assets it had no room for, or not yet."""
+        names = self._lane(state, readings.fleet).assets.names
+        since = self._since.get((state.partition, readings.fleet), np.empty(0, dtype=np.int64))
+        if len(since) < len(names):
+            new = [(self._homes or {}).get((readings.fleet, name)) for name in names[len(since) :]]
+            # One that lives in another partition comes through, and is refused as live refused it.
+            offsets = [NEVER if home is None else home.since * (home.partition == state.partition) for home in new]
+            since = self._since[state.partition, readings.fleet] = np.append(since, np.array(offsets, dtype=np.int64))
+        return readings.rows(readings.offset >= since[readings.asset])
 
 
 class _StretchScorer:
@@ -180,7 +231,9 @@ class _StretchScorer:
 
     def __init__(self, course: Course, scorer: Scorer) -> None:
         self._scorer = scorer
-        self._scored_from = {each.name: scored_from_us(each, course.from_us) for each in course.config.fleets}
+        self._scored_from = {
+            each.name: scored_from_us(each, course.from_us, course.memory) for each in course.config.fleets
+        }
         self._to_us = course.to_us
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
@@ -204,7 +257,7 @@ class _StretchScorer:
         for row, name in zip(rows.tolist(), scored.version, strict=True):
             version[row] = name
         blame = {int(rows[row]): sensors_to_blame for row, sensors_to_blame in scored.blame.items()}
-        return Scores(windows, score, version, blame, scored.unscored_reason)
+        return replace(scored, windows=windows, score=score, version=version, blame=blame)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.config.values import Confirm
+from monitor.evaluation.compare import episodes
 from monitor.evaluation.judge import WEEK_S, OpenAlerts, bare_scores
 from monitor.stream.decide import AlertPolicy, Decider
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from monitor.config import FleetConfig
     from monitor.config.tree import AlertConfig
-    from monitor.evaluation.compare import AlertSpan
     from monitor.store.reader import Reader
 
 WINDOWS_AT_ONCE = 8192
@@ -129,6 +129,7 @@ def what_if(
         own, *others = [opened.spans(tuple(numbers)) for _, opened in deciders]
         asset_weeks = n_windows * fleet.stride * fleet.interval.total_seconds() / WEEK_S
         for name, policy, spans in zip(("configured", *map(str, changes)), policies, (own, *others), strict=True):
+            met = list(episodes(own, spans))
             found.append(
                 WhatIf(
                     fleet=fleet.name,
@@ -136,8 +137,8 @@ def what_if(
                     confirm=f"{policy.confirm} of {policy.among}",
                     recover=policy.recover,
                     alerts=len(spans),
-                    gained=_alone(spans, own),
-                    lost=_alone(own, spans),
+                    gained=sum(len(theirs) for ours, theirs in met if not ours),
+                    lost=sum(len(ours) for ours, theirs in met if not theirs),
                     per_week=round(len(spans) / asset_weeks, 6) if asset_weeks else None,
                     assets=len(numbers),
                     windows=n_windows,
@@ -157,22 +158,3 @@ def _parts(
             np.array(ends, np.int64),
             np.array(scores, np.float32),
         )
-
-
-def _alone(mine: Sequence[AlertSpan], others: Sequence[AlertSpan]) -> int:
-    """Count the alerts during which no other was open on the same asset. One policy's alerts never overlap."""
-    by_asset: dict[str, list[AlertSpan]] = {}
-    for span in others:
-        by_asset.setdefault(span.asset, []).append(span)
-    n_alone = 0
-    for span in mine:
-        near = by_asset.get(span.asset, [])
-        # The first that is still open when mine opens; it meets mine if it opens before mine closes.
-        low, high = 0, len(near)
-        while low < high:
-            middle = (low + high) // 2
-            closed_us = near[middle].closed_us
-            low, high = (middle + 1, high) if closed_us is not None and closed_us < span.opened_us else (low, middle)
-        meets = low < len(near) and (span.closed_us is None or near[low].opened_us <= span.closed_us)
-        n_alone += not meets
-    return n_alone

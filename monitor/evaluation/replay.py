@@ -10,34 +10,37 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from monitor.clock import to_us as as_us
-from monitor.errors import BadRecording
+from monitor.errors import BadRecording, NotFound
 from monitor.evaluation import digest
 from monitor.evaluation.compare import AlertSpan, Compared, compare
 from monitor.evaluation.flow import Course, flow, needed_cell, scratch
+from monitor.evaluation.reach import reach, said
 from monitor.evaluation.recordings import Feed, Split, context, joined, split
-from monitor.evaluation.versions import has_versions, learn, registered, take_version
+from monitor.evaluation.twin import Twin
+from monitor.evaluation.versions import deciders, has_versions, learn, lend, registered, take_version
 from monitor.store import results
 from monitor.store.reader import open_reader
 from monitor.store.results import FIRST_US, LAST_US
 from monitor.stream.files import read_meta, read_recording
 from monitor.stream.score import DetectorScorer
-from monitor.stream.source.history import KafkaHistory, partitions_of
 from monitor.types import AlertState, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Sequence
     from pathlib import Path
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
+    from monitor.evaluation.diff import Difference, Side
     from monitor.evaluation.flow import Audience, ScratchStore
+    from monitor.evaluation.reach import Said
     from monitor.store.queries import Reader
     from monitor.store.results import LifeFact
     from monitor.stream.files import Recording
@@ -99,6 +102,16 @@ class Replayed:
     spans: dict[str, list[AlertSpan]] = field(default_factory=dict)
     """By fleet, when the alerts opened, fired and closed."""
     files: list[FileReplayed] = field(default_factory=list)
+    diff: Difference | None = None
+    """What the second side would have done otherwise, where two were asked for; the rest is the first side's."""
+    offsets: str | None = None
+    """How much of Kafka was read: `live` or `all`; None = files."""
+    missing: int = 0
+    """Offsets that live consumed and Kafka no longer has."""
+    live: Said | None = None
+    """What live made of the same records, where that is to be the same …"""
+    equals_live: bool | None = None
+    """… and whether it is."""
     wall_s: float = 0.0
     """The river's time, without learning."""
 
@@ -116,6 +129,26 @@ class Manner:
     """URL of a new SQLite file for the results; None = they are forgotten."""
     speed: float | None = None
     """Event time against the clock; None = as fast as it goes."""
+    sides: tuple[Side, Side] | None = None
+    """Hold the second against the first, which decides instead of `version`."""
+
+    @property
+    def decider(self) -> str | None:
+        """The version that decides; None = those that decided live."""
+        return self.sides[0].version if self.sides else self.version
+
+    def twin(self, from_us: int = FIRST_US) -> Twin | None:
+        """Return the two sides, with nothing said yet."""
+        return Twin(*self.sides, from_us) if self.sides else None
+
+    def memory(self, config: Config) -> int:
+        """How many windows back a side looks whose policy is not the configured one."""
+        return Twin(*self.sides).memory(config) if self.sides else 0
+
+    @property
+    def is_as_live(self) -> bool:
+        """Whether everything is decided as it was live, so that the results are to be the same."""
+        return self.decider is None and not (self.sides and str(self.sides[0].change))
 
     @property
     def block(self) -> int:
@@ -140,9 +173,15 @@ async def replay_files(
         (path, read_recording(path, asset=columns.asset, timestamp=columns.timestamp, label=columns.label))
         for path in paths
     ]
-    if config is not None and not learning.is_asked and (manner.version or await has_versions(config)):
+    if config is not None and not learning.is_asked and (manner.decider or await has_versions(config)):
         return await _with_registry([recording for _, recording in read], config, manner, audience, clock)
-    out = Replayed()
+    out, twin = Replayed(), manner.twin()
+    if twin is not None and twin.is_of_versions:
+        named = next(side.version for side in twin.sides if side.version is not None)
+        raise NotFound(
+            f"version {named}: each of these files is decided by what is learnt from its own head. Compare alert "
+            'parameters ("confirm=5 of 8"), or give a configuration with a registry, and no --train-rows'
+        )
     begins: dict[str, int] = {}
     learnt: dict[str, tuple[Path, Split, str, float]] = {}
     async with scratch(manner.into) as (store, checkpoints):
@@ -159,8 +198,9 @@ async def replay_files(
             course = Course(own, feed.batches(block=manner.block), feed.partitions, n_readings=feed.n_readings)
             with closing(DetectorScorer(own.device)) as scorer:
                 await take_version(store, scorer, taught, fleet.name)
-                await _run(course, store, scorer, manner, audience, clock, out)
+                await _run(course, store, scorer, manner, audience, clock, out, twin)
         await asyncio.to_thread(_conclude, store, out, begins, LAST_US)
+    out.diff = twin.difference() if twin else None
     for name, (path, parts, version, fit_s) in learnt.items():
         out.files.append(_file(path, parts, version, fit_s, out.spans.get(name, [])))
     return out
@@ -174,9 +214,10 @@ async def _run(
     audience: Audience,
     clock: Clock,
     out: Replayed,
+    twin: Twin | None,
 ) -> None:
     started_s = clock.monotonic_s()
-    counters = await flow(course, store, scorer, audience, clock, speed=manner.speed)
+    counters = await flow(course, store, scorer, audience, clock, speed=manner.speed, twin=twin)
     out.wall_s += clock.monotonic_s() - started_s
     out.readings += counters.readings
     out.quarantined += counters.quarantined + counters.late
@@ -256,17 +297,31 @@ async def _with_registry(
             raise BadRecording(f"{recording.name}: no fleet takes asset {recording.assets[0]} (assets = {globs})")
         topic = config.topics_of(fleet)[0]
         feeds.setdefault(topic, Feed(topic)).add(replace(recording, label=None))
-    out = Replayed()
-    async with scratch(manner.into) as (store, _):
-        with closing(DetectorScorer(config.device)) as scorer:
-            # Homes are the feed's own: in a file no asset has a Kafka partition.
-            await registered(config, store, scorer, manner.version, homes=False)
-            for feed in feeds.values():
-                batches = feed.batches(block=manner.block)
-                course = Course(config, batches, feed.partitions, n_readings=feed.n_readings)
-                await _run(course, store, scorer, manner, audience, clock, out)
+    out, twin = Replayed(), manner.twin()
+    async with scratch(manner.into) as (store, _), _both_scorers(config, twin) as scorer:
+        # Homes are the feed's own: in a file no asset has a Kafka partition.
+        await registered(config, store, scorer, manner.decider, homes=False)
+        for feed in feeds.values():
+            batches = feed.batches(block=manner.block)
+            course = Course(config, batches, feed.partitions, n_readings=feed.n_readings)
+            await _run(course, store, scorer, manner, audience, clock, out, twin)
         await asyncio.to_thread(_conclude, store, out, {}, LAST_US)
+    out.diff = twin.difference() if twin else None
     return out
+
+
+@asynccontextmanager
+async def _both_scorers(config: Config, twin: Twin | None) -> AsyncIterator[DetectorScorer]:
+    """Open a scorer for the replay, and one for its twin where other versions decide there."""
+    with closing(DetectorScorer(config.device)) as scorer, closing(DetectorScorer(config.device)) as other:
+        if twin is not None and twin.is_of_versions:
+            before, after = [await deciders(config, side.version) for side in twin.sides]
+            others = {fleet: versions for fleet, versions in after.items() if versions != before[fleet]}
+            for fleet, versions in others.items():
+                for version in versions:
+                    await lend(other, version, fleet)
+            twin.lend(other, frozenset(others))
+        yield scorer
 
 
 # ---------------------------------------------------------------- a Kafka range
@@ -278,37 +333,59 @@ async def replay_range(
     from_us: int,
     to_us: int,
     *,
+    offsets: str | None = None,
     manner: Manner,
     audience: Audience,
     clock: Clock,
 ) -> Replayed:
-    """Replay what lies in the topics now: windows that end in (from_us, to_us], decided as they were live."""
-    partitions = await partitions_of(config.kafka, topics)
-    course = Course(config, recent(KafkaHistory(config.kafka, topics), config, from_us), partitions, from_us, to_us)
-    return await replay_course(course, manner=manner, audience=audience, clock=clock)
-
-
-async def replay_course(course: Course, *, manner: Manner, audience: Audience, clock: Clock) -> Replayed:
-    """Replay a log of the configured topics, with what the configured database knows: versions, sensors, homes."""
-    out = Replayed()
-    async with scratch(manner.into) as (store, _):
-        with closing(DetectorScorer(course.config.device)) as scorer:
-            await registered(course.config, store, scorer, manner.version, homes=True)
-            await _run(course, store, scorer, manner, audience, clock, out)
-        begins = {fleet.name: course.from_us for fleet in course.config.fleets}
-        await asyncio.to_thread(_conclude, store, out, begins, course.to_us)
+    """Replay what lies in the topics: windows that end in (from_us, to_us], decided as they were live. `offsets`: how
+    much is read, see `reach`. Raises NotFound.
+    """
+    found = await reach(config, topics, from_us, to_us, offsets=offsets, asks_live=manner.is_as_live)
+    batches = recent(found, config, from_us, manner.memory(config))
+    course = Course(config, batches, found.partitions, from_us, to_us, homes=found.homes)
+    out = await replay_course(course, manner=manner, audience=audience, clock=clock, live=found.live)
+    out.offsets, out.missing = found.kind, found.missing()
     return out
 
 
+async def replay_course(
+    course: Course, *, manner: Manner, audience: Audience, clock: Clock, live: Said | None = None
+) -> Replayed:
+    """Replay a log of the configured topics, with what the configured database knows: versions, sensors, homes.
+    `live`: what to compare the results with.
+    """
+    out, twin = Replayed(), manner.twin(course.from_us)
+    course = replace(course, memory=manner.memory(course.config))
+    async with scratch(manner.into) as (store, _), _both_scorers(course.config, twin) as scorer:
+        await registered(course.config, store, scorer, manner.decider, homes=True)
+        await _run(course, store, scorer, manner, audience, clock, out, twin)
+        begins = {fleet.name: course.from_us for fleet in course.config.fleets}
+        await asyncio.to_thread(_conclude, store, out, begins, course.to_us)
+        if live is not None:
+            out.live = live
+            out.equals_live = await asyncio.to_thread(_is_as_live, store, course, live)
+    out.diff = twin.difference() if twin else None
+    return out
+
+
+def _is_as_live(store: ScratchStore, course: Course, live: Said) -> bool:
+    with open_reader(store.address.url) as reader:
+        # Live may have pruned its oldest windows; its alerts it keeps.
+        here = said(reader, course.config, course.from_us, course.to_us, set(course.homes or ()), live.first_us)
+    return here.digest == live.digest
+
+
 async def recent(
-    history: AsyncIterator[RecordBatch] | KafkaHistory, config: Config, from_us: int
+    history: AsyncIterable[RecordBatch], config: Config, from_us: int, memory: int = 0
 ) -> AsyncIterator[RecordBatch]:
     """Leave out records written too early to hold a reading that matters, without opening them.
 
     A reading's event time is ahead of its record's Kafka timestamp by `max_skew` at most, or it is quarantined.
+    `memory`: see `Course`.
     """
     skew_us = config.kafka.max_skew // timedelta(microseconds=1)
-    needed_us = min(needed_cell(fleet, from_us) * fleet.interval_us for fleet in config.fleets) - skew_us
+    needed_us = min(needed_cell(fleet, from_us, memory) * fleet.interval_us for fleet in config.fleets) - skew_us
     async for batch in history:
         # Timestamps are the producers' and need not rise; only a leading run is left out.
         old = (batch.timestamps_us >= 0) & (batch.timestamps_us < needed_us)

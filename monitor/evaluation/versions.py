@@ -20,8 +20,9 @@ from monitor.registry import Registry
 from monitor.store import assets
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
+from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.files import as_records
-from monitor.stream.score import FOREVER_AGO_US, Activation
+from monitor.stream.score import Activation
 from monitor.training.dataset import History
 from monitor.training.fit import fit
 from monitor.types import Partition
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 
     from monitor.config import Config, FleetConfig
     from monitor.evaluation.recordings import Split
+    from monitor.models.detector import Detector
     from monitor.stream.score import DetectorScorer
+
+CHAMPION = "champion"
+"""A name for today's champion of each fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +84,7 @@ def learn(
 
 async def take_version(store: AsyncStore, scorer: DetectorScorer, version: Version, fleet: str) -> None:
     """Let a version decide the fleet's windows from its boundary on. Raises CheckpointDamaged."""
-    detector = await scorer.load(version.path)
-    if detector.version != version.version:
-        raise CheckpointDamaged(f"{version.path} holds {detector.version}, not {version.version}")
+    detector = await _load(scorer, version)
     registry = Registry(store)
     card = _card(version.path)
     await registry.publish(
@@ -96,6 +99,19 @@ async def take_version(store: AsyncStore, scorer: DetectorScorer, version: Versi
     scorer.activate(fleet, Activation(held.from_window_end_us, version.version, version.path), detector)
 
 
+async def lend(scorer: DetectorScorer, version: Version, fleet: str) -> None:
+    """Let a version score for a side whose scores are kept nowhere. Raises CheckpointDamaged."""
+    detector = await _load(scorer, version)
+    scorer.activate(fleet, Activation(version.decides_after_us, version.version, version.path), detector)
+
+
+async def _load(scorer: DetectorScorer, version: Version) -> Detector:
+    detector = await scorer.load(version.path)
+    if detector.version != version.version:
+        raise CheckpointDamaged(f"{version.path} holds {detector.version}, not {version.version}")
+    return detector
+
+
 async def has_versions(config: Config) -> bool:
     """Whether the configured database is there and has an active version of any fleet."""
     try:
@@ -105,33 +121,51 @@ async def has_versions(config: Config) -> bool:
         return False
 
 
+async def deciders(config: Config, version: str | None = None) -> dict[str, list[Version]]:
+    """Ask the live database who decides each fleet's windows, earliest boundary first. `version`: this one decides its
+    fleet from the beginning, `champion` today's champion of each; None = as it was live.
+
+    Raises NotFound for a version that is none of these fleets'.
+    """
+    found: dict[str, list[Version]] = {}
+    async with AsyncStore(config.store.url) as live:
+        registry = Registry(live)
+        is_known = version in (None, CHAMPION)
+        for fleet in config.fleets:
+            paths = {each.version: Path(each.path) for each in await registry.list(fleet.name)}
+            active = await registry.activations(fleet.name)
+            name = active[-1].version if active and version == CHAMPION else version
+            if name in paths:
+                found[fleet.name], is_known = [Version(name, paths[name], FOREVER_AGO_US)], True
+            else:
+                found[fleet.name] = [
+                    Version(each.version, paths[each.version], each.from_window_end_us) for each in active
+                ]
+    if not is_known:
+        raise NotFound(f"version {version}; `monitor models list` shows those there are")
+    return found
+
+
 async def registered(
     config: Config, store: AsyncStore, scorer: DetectorScorer, version: str | None, *, homes: bool
 ) -> None:
-    """Take over from the live database who decides from when, the sensors its fleets have learnt, and (`homes`) where
-    its assets live. `version`: this one decides everything instead.
+    """Take over from the live database who decides from when (`deciders`), the sensors its fleets have learnt, and
+    (`homes`) where its assets live.
 
-    Raises NoChampion where a fleet has nothing to decide by, NotFound, CheckpointDamaged.
+    Raises NoChampion where there is nothing to decide by, NotFound, CheckpointDamaged.
     """
     async with AsyncStore(config.store.url) as live:
-        registry = Registry(live)
         learnt = await live.read(assets.fleets)
-        for fleet in config.fleets:
-            if sensors := learnt.get(fleet.name):
-                await store.run(assets.learn, fleet.name, sensors)
-            paths = {each.version: each for each in await registry.list(fleet.name)}
-            for active in await registry.activations(fleet.name) if version is None else ():
-                path = Path(paths[active.version].path)
-                await take_version(store, scorer, Version(active.version, path, active.from_window_end_us), fleet.name)
-            if version in paths:
-                path = Path(paths[version].path)
-                await take_version(store, scorer, Version(version, path, FOREVER_AGO_US), fleet.name)
+    for fleet in config.fleets:
+        if sensors := learnt.get(fleet.name):
+            await store.run(assets.learn, fleet.name, sensors)
+    for fleet_name, versions in (await deciders(config, version)).items():
+        for each in versions:
+            await take_version(store, scorer, each, fleet_name)
     if homes:
         for (fleet_name, partition), names in (await asyncio.to_thread(_homes, config.store.url)).items():
             await store.run(assets.resolve, fleet_name, names, partition)
     if not any(scorer.has_champion(fleet.name) for fleet in config.fleets):
-        if version is not None:
-            raise NotFound(f"version {version}; `monitor models list` shows those there are")
         raise NoChampion(
             f"{config.store.shown_url} has no version yet; start the daemon, or name files and --train-rows"
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +23,16 @@ from monitor.evaluation.replay import Manner, replay_course
 from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.registry import Registry
-from monitor.store import results, versions
+from monitor.store import partitions, results, versions
 from monitor.store.engine import AsyncStore
+from monitor.store.offsets import Home
 from monitor.store.reader import open_reader
+from monitor.store.versions import FOREVER_AGO_US
+from monitor.stream.decode import reading_json
 from monitor.stream.files import as_records, read_recording
 from monitor.stream.pipeline import Pipeline
-from monitor.stream.score import FOREVER_AGO_US, Activation, DetectorScorer
+from monitor.stream.score import Activation, DetectorScorer
+from monitor.stream.source import Gap
 from monitor.testing import LogSource, batch_of
 from monitor.training.fit import fit
 from monitor.types import Partition
@@ -223,12 +230,15 @@ def test_what_is_kept_can_be_looked_at_and_is_never_overwritten(
 
 
 def _taught(fleet: str, folder: Path) -> Detector:
-    values = _values()[:N_HEAD]
+    return _fitted(fleet, SENSORS, _values()[:N_HEAD], 60.0, folder)
+
+
+def _fitted(fleet: str, sensors: tuple[str, ...], values: np.ndarray, step_s: float, folder: Path) -> Detector:
     windows = np.lib.stride_tricks.sliding_window_view(values, 16, axis=0).transpose(0, 2, 1)
     n = len(windows)
-    train = TrainingSet(windows, np.zeros(n, np.int32), (np.arange(n) + 16) * 60_000_000)
-    budget = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=60.0)
-    detector = fit(train, ModelSpec(architecture="pca"), fleet=fleet, sensors=SENSORS, interval_s=60.0, budget=budget)
+    train = TrainingSet(windows, np.zeros(n, np.int32), (np.arange(n) + 16) * round(step_s * 1e6))
+    budget = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=step_s)
+    detector = fit(train, ModelSpec(architecture="pca"), fleet=fleet, sensors=sensors, interval_s=step_s, budget=budget)
     detector.save(folder)
     return detector
 
@@ -280,12 +290,13 @@ def test_what_contradicts_itself_is_refused(toml: Path, tmp_path: Path) -> None:
         assert CliRunner().invoke(main, ["replay", "-c", str(toml), *args]).exit_code == 2, args
 
 
-async def _register(config: Config, detector: Detector) -> None:
+async def _register(config: Config, detector: Detector, *, fleet: str = "turbines", is_active: bool = True) -> None:
     async with AsyncStore(config.store.url, owner=True) as store:
         path = config.store.checkpoints / detector.version
         registry = Registry(store)
-        await registry.publish(version=detector.version, fleet="turbines", path=path, trained_us=0, card={}, metrics={})
-        await registry.activate("turbines", detector.version, FOREVER_AGO_US)
+        await registry.publish(version=detector.version, fleet=fleet, path=path, trained_us=0, card={}, metrics={})
+        if is_active:
+            await registry.activate(fleet, detector.version, FOREVER_AGO_US)
 
 
 def test_a_published_file_replayed_from_the_broker_gives_the_files_digest(
@@ -306,3 +317,278 @@ def test_a_published_file_replayed_from_the_broker_gives_the_files_digest(
     assert of_topic["windows"] == of_file["windows"] == N_ROWS - 15 + config.fleets[0].max_gap_cells
     assert part["windows"] == part["scored"] == 180
     assert part["readings"] < of_topic["readings"]
+
+
+# ---------------------------------------------------------------- what a live run has consumed
+
+
+async def _live_part(
+    config: Config, records: Sequence[Record], home: Partition, detector: Detector, first: int, gap: tuple[int, int]
+) -> None:
+    """A live run that begins at `first`, meets a gap, and has come to the end of `records`, which are not all."""
+    path = config.store.checkpoints / detector.version
+    async with AsyncStore(config.store.url, owner=True) as store:
+        with closing(DetectorScorer("cpu")) as scorer:
+            scorer.activate("turbines", Activation(FOREVER_AGO_US, detector.version, path), detector)
+            group = config.kafka.group
+            claim = await store.run(partitions.claim, group, home, "before")
+            await store.run(partitions.begin, group, home, claim.epoch, first)
+            before = LogSource({home: [record for record in records if record[0] < gap[0]]}, batch=17)
+            await Pipeline(config, before, store, scorer, owner="live", clock=SystemClock()).run()
+            after = LogSource({home: [record for record in records if not gap[0] <= record[0] < gap[1]]}, batch=23)
+            pipeline = Pipeline(config, after, store, scorer, owner="live", clock=SystemClock())
+            after.give(Gap(home, *gap))
+            await pipeline.run()
+
+
+def _records(path: Path, home: Partition) -> list[Record]:
+    batches = as_records(read_recording(path), partition=home, block=1)
+    return [record for batch in batches for record in zip(
+        batch.offsets.tolist(), batch.timestamps_us.tolist(), batch.keys, batch.values, strict=True)]  # fmt: skip
+
+
+def test_a_replay_over_the_offsets_that_live_has_consumed_gives_the_live_digest(
+    embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
+) -> None:
+    topic = f"part-{tmp_path.name}"
+    toml.write_text(toml.read_text().replace("127.0.0.1:1", embedded_broker.bootstrap).replace('"plant"', f'"{topic}"'))
+    file, home = _csv(tmp_path / "R1.csv"), Partition(topic, 0)
+    _replayed("-c", toml, file, "--publish")
+    config = load(toml)
+    detector = _taught("turbines", config.store.checkpoints)
+    asyncio.run(_register(config, detector))
+    records = _records(file, home)[:600]  # the live run has not come to the end of the log
+    asyncio.run(_live_part(config, records, home, detector, 150, (300, 320)))
+    with open_reader(config.store.url) as reader:
+        live, n_windows = digest_of(reader), sum(1 for _ in results.windows(reader))
+
+    whole = _replayed("-c", toml, "--offsets", "all")
+    assert whole["live"] is None
+    assert whole["digest"] != live
+    asked, unasked = _replayed("-c", toml, "--offsets", "live"), _replayed("-c", toml)
+    part = _replayed("-c", toml, "--offsets", "live", "--from", "1970-01-01T04:00Z", "--to", "1970-01-01T09:00Z")
+    for found in (asked, unasked):
+        assert found["digest"] == live
+        assert found["readings"] == 600 - 150 - 20
+        assert (found["offsets"], found["missing_offsets"]) == ("live", 0)
+        assert found["live"] == {"windows": n_windows, "is_equal": True}
+        assert found["alerts"] >= 1
+    assert part["live"]["is_equal"]
+    assert 0 < part["windows"] < n_windows
+    shown = CliRunner().invoke(main, ["replay", "-c", str(toml)])
+    assert f"as live: all of its {n_windows} windows and their alerts are the same" in shown.stdout
+
+    for change, why in (("DELETE FROM alert_transition", "changed since"), ("DELETE FROM score", "changed since")):
+        with closing(sqlite3.connect(tmp_path / "monitor.db")) as database, database:
+            database.execute(change)
+        other = CliRunner().invoke(main, ["replay", "-c", str(toml)])
+        assert "Live gave something else" in other.stdout, change
+        assert why in other.stdout
+
+
+def test_windows_that_live_has_pruned_are_not_compared(
+    embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
+) -> None:
+    topic = f"pruned-{tmp_path.name}"
+    toml.write_text(toml.read_text().replace("127.0.0.1:1", embedded_broker.bootstrap).replace('"plant"', f'"{topic}"'))
+    file, home = _csv(tmp_path / "R1.csv"), Partition(topic, 0)
+    _replayed("-c", toml, file, "--publish")
+    config = load(toml)
+    detector = _taught("turbines", config.store.checkpoints)
+    asyncio.run(_register(config, detector))
+    asyncio.run(_live_part(config, _records(file, home)[:600], home, detector, 0, (100, 101)))
+    with closing(sqlite3.connect(tmp_path / "monitor.db")) as database, database:
+        database.execute("DELETE FROM score WHERE start_us < ?", (250 * 60_000_000,))
+    found = _replayed("-c", toml)
+    assert found["live"]["is_equal"]
+    assert found["live"]["windows"] < found["windows"]
+
+
+def test_offsets_that_kafka_no_longer_has_are_counted_and_named(
+    embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
+) -> None:
+    topic = f"gone-{tmp_path.name}"
+    toml.write_text(toml.read_text().replace("127.0.0.1:1", embedded_broker.bootstrap).replace('"plant"', f'"{topic}"'))
+    file, home = _csv(tmp_path / "R1.csv"), Partition(topic, 0)
+    config = load(toml)
+    detector = _taught("turbines", config.store.checkpoints)
+    asyncio.run(_register(config, detector))
+    nothing = CliRunner().invoke(main, ["replay", "-c", str(toml), "--offsets", "live"])
+    assert nothing.exit_code == 1
+    assert f"offsets of group monitor in {topic}: no daemon has begun there; --offsets all" in nothing.stderr
+    _replayed("-c", toml, file, "--publish")
+    records = [(offset + 50, *rest) for offset, *rest in _records(file, home)]  # as if 50 were between them once
+    asyncio.run(_live_part(config, records, home, detector, 100, (110, 120)))
+    found = _replayed("-c", toml)
+    assert found["missing_offsets"] == 50  # live came to 750, and the log ends at 700
+    assert found["live"]["is_equal"] is False
+    shown = CliRunner().invoke(main, ["replay", "-c", str(toml)])
+    assert "50 offsets that live consumed are no longer in Kafka" in shown.stdout
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_assets_that_live_refused_count_in_no_replay_over_its_offsets(
+    seed: int, toml: Path, tmp_path: Path
+) -> None:
+    """Live never saw the refused readings; a replay of all records gives the same when it is told who was refused."""
+    rng, config = Random(seed), load(toml)
+    minutes = [(asset, minute) for minute in range(120) for asset in ("ever", "late", "never")]
+    minutes.sort(key=lambda pair: pair[1] + rng.random() * 3)
+    here, there = Partition("plant", 0), Partition("plant", 1)
+    log = [
+        (offset, -1, asset.encode(), reading_json(asset, minute * 60_000_000, [float(minute % 7)] * 3, SENSORS))
+        for offset, (asset, minute) in enumerate(minutes)
+    ]
+    since = next(offset for offset, _, key, _ in log[150:] if key == b"late")
+    taken = [record for record in log if record[2] == b"ever" or (record[2] == b"late" and record[0] >= since)]
+    live = await _live(config, {here: taken}, rng)
+    known = {
+        ("turbines", "ever"): Home(here, 0),
+        ("turbines", "late"): Home(here, since),
+        ("turbines", "elsewhere"): Home(there, 5),
+    }
+
+    async def replayed(name: str, homes: dict[tuple[str, str], Home] | None) -> str:
+        url = f"sqlite:///{tmp_path / name}.db"
+        async with scratch(url) as (store, _):
+            await _publish_fake(store, config)
+            await flow(Course(config, _cut({here: log}, rng), [here], homes=homes), store, HashScorer(), Audience(),
+                       SystemClock())  # fmt: skip
+        with open_reader(url) as reader:
+            return digest_of(reader)
+
+    with open_reader(live) as reader:
+        n_windows = len(list(results.windows(reader)))
+        assert n_windows > 120, "both have windows"
+        assert await replayed("told", known) == digest_of(reader) != await replayed("untold", None)
+
+
+# ---------------------------------------------------------------- two sides
+
+
+RECORDING = "machine_temperature_system_failure"
+
+
+@dataclass
+class Plant:
+    """A real recording, a configuration for it, and a database with two versions, of which one decides."""
+
+    toml: Path
+    file: Path
+    champion: str
+    candidate: str
+
+    def replayed(self, *args: str, policy: str = "") -> dict[str, Any]:
+        text = self.toml.read_text()
+        toml = self.toml.with_name("other.toml")
+        toml.write_text(text + (f"alerts = {{ {policy} }}\n" if policy else ""))
+        return _replayed("-c", toml, self.file, *args)
+
+
+@pytest.fixture(scope="module")
+def plant(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Plant:
+    folder = tmp_path_factory.mktemp("plant")
+    file = data_dir / "nab" / f"{RECORDING}.csv.gz"
+    path = folder / "monitor.toml"
+    path.write_text(
+        """
+        [kafka]
+        bootstrap = "127.0.0.1:1"
+        topics = ["plant"]
+        [[fleet]]
+        name = "machines"
+        interval = "5m"
+        window = 16
+        sensors = ["value"]
+        model = { architecture = "pca" }
+        """
+    )
+    config, values = load(path), read_recording(file).values
+    made = [_fitted("machines", ("value",), values[first:1500], 300.0, config.store.checkpoints) for first in (0, 500)]
+    asyncio.run(_register(config, made[0], fleet="machines"))
+    asyncio.run(_register(config, made[1], fleet="machines", is_active=False))
+    return Plant(path, file, made[0].version, made[1].version)
+
+
+POLICY = "confirm=5 of 8, recover=12"
+AS_SETTINGS = 'confirm = "5 of 8", recover = 12'
+
+
+@pytest.fixture(scope="module")
+def as_it_is(plant: Plant) -> dict[str, Any]:
+    return plant.replayed()
+
+
+@pytest.mark.parametrize(("is_of_version", "policy"), [(False, POLICY), (True, ""), (True, POLICY)])
+def test_a_difference_is_that_of_two_replays(
+    plant: Plant, as_it_is: dict[str, Any], is_of_version: bool, policy: str
+) -> None:
+    side = ", ".join(filter(None, [plant.candidate if is_of_version else "", policy]))
+    both = plant.replayed("--diff", side)
+    before = as_it_is
+    version = ("--version", plant.candidate) if is_of_version else ()
+    after = plant.replayed(*version, policy=AS_SETTINGS if policy else "")
+
+    told = both["diff"]
+    for side_name, alone in (("before", before), ("after", after)):
+        said = [alert for outcome in told["alerts"] for alert in outcome[side_name]]
+        assert sorted(map(_seen, said)) == sorted(map(_seen, alone["alert_list"])), side_name
+        [fleet] = told["fleets"]
+        assert fleet[side_name]["alerts"] == alone["alerts"] > 3
+        assert fleet[side_name]["windows"] == alone["scored"]
+    assert both["digest"] == before["digest"] != after["digest"]
+    what = {outcome["what"] for outcome in told["alerts"]}
+    assert what & {"gained", "lost"}
+    assert "moved" in what
+
+
+def test_a_difference_the_other_way_round_is_its_mirror(plant: Plant) -> None:
+    there = plant.replayed("--diff", plant.candidate)["diff"]
+    back = plant.replayed("--diff", plant.candidate, "--diff", "live")["diff"]
+    swapped = {"gained": "lost", "lost": "gained"}
+    assert (there["before"], there["after"]) == (back["after"], back["before"]) == ("live", plant.candidate)
+    assert [(swapped.get(o["what"], o["what"]), o["after"], o["before"]) for o in there["alerts"]] == [
+        (o["what"], o["before"], o["after"]) for o in back["alerts"]
+    ]
+
+
+def test_the_champion_against_what_decided_live_changes_nothing_while_it_is_the_only_one(plant: Plant) -> None:
+    found = plant.replayed("--diff", "champion")
+    assert {outcome["what"] for outcome in found["diff"]["alerts"]} == {"same"}
+    shown = CliRunner().invoke(main, ["replay", "-c", str(plant.toml), str(plant.file), "--diff", plant.champion])
+    assert shown.exit_code == 0, shown.stderr
+    assert f"{plant.champion} changes nothing: both would have fired" in shown.stdout
+
+
+def test_a_files_own_model_is_compared_by_alert_parameters_and_not_by_versions(plant: Plant) -> None:
+    args = ["replay", "-c", str(plant.toml), str(plant.file), "--train-rows", "1500", "--diff"]
+    by_policy = CliRunner().invoke(main, [*args, "confirm=8 of 10"])
+    assert by_policy.exit_code == 0, by_policy.stderr
+    assert "confirm=8 of 10 would have fired" in by_policy.stdout
+    by_version = CliRunner().invoke(main, [*args, plant.candidate])
+    assert by_version.exit_code == 1
+    assert f"version {plant.candidate}: each of these files is decided by what is learnt" in by_version.stderr
+    unknown = CliRunner().invoke(main, ["replay", "-c", str(plant.toml), str(plant.file), "--diff", "nobody-1"])
+    assert unknown.exit_code == 1
+    assert "version nobody-1; `monitor models list`" in unknown.stderr
+
+
+def test_two_sides_leave_the_live_database_as_it_is(plant: Plant) -> None:
+    database = plant.toml.with_name("monitor.db")
+    before = database.read_bytes()
+    plant.replayed("--diff", f"{plant.candidate}, {POLICY}")
+    assert database.read_bytes() == before
+
+
+def _seen(alert: dict[str, Any]) -> tuple[Any, ...]:
+    blame = tuple((sensor["name"], round(sensor["share"], 4)) for sensor in alert["sensors"])
+    peak = round(alert["peak_score"], 4)
+    return (
+        alert["opened_at"],
+        alert["closed_at"] or "",
+        alert["severity"],
+        peak,
+        alert["n_anomalous"],
+        blame,
+        alert["version"],
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitor.evaluation.compare import AlertSpan, Compared, Event, compare, meetings, meets, together
+from monitor.evaluation.compare import AlertSpan, Compared, Event, compare, episodes, meetings, meets, together
 
 S = 1_000_000
 FAULT = Event("pump", 100 * S, 200 * S)
@@ -69,3 +69,19 @@ def test_meetings_are_those_of_a_search_through_all_pairs() -> None:
         alerts = [AlertSpan(name, at, at, end) for name, at, end in zip(assets[1], starts[1], ends, strict=True)]
         every = {(event, alert) for event in events for alert in alerts if meets(event, alert)}
         assert set(meetings(events, alerts)) == every
+
+
+def test_alerts_that_touch_are_one_episode_and_a_third_one_links_two() -> None:
+    first, second, later, other = _alert(10, 20), _alert(30, 40), _alert(60, 70), _alert(10, 20, "valve")
+    link = _alert(20, 30)
+    assert list(episodes([first, second, later, other], [link])) == [
+        ([first, second], [link]),
+        ([later], []),
+        ([other], []),
+    ]
+
+
+def test_one_that_is_still_open_meets_whatever_comes_after_it() -> None:
+    old, new, other = _alert(10, None), _alert(500, 510), _alert(1, 2, "valve")
+    assert list(episodes([new], [old, other])) == [([new], [old]), ([], [other])]
+    assert list(episodes([], [])) == []

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.evaluation.compare import AlertSpan
-from monitor.evaluation.policy import PolicyChange, _alone
+from monitor.evaluation.policy import PolicyChange
 from monitor.stream.decide import AlertPolicy
 
 BASE = AlertPolicy(3, 5, 6)
@@ -40,11 +39,3 @@ def test_what_is_not_said_stays_as_it_is(text: str, policy: AlertPolicy, name: s
 def test_a_wrong_policy_is_told_field_value_and_fix(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         PolicyChange.parse(text)
-
-
-def test_an_alert_is_gained_when_no_other_was_open_during_it() -> None:
-    mine = [AlertSpan("a", 10, 12, 20), AlertSpan("a", 30, 32, 40), AlertSpan("b", 10, 12, None)]
-    assert _alone(mine, []) == 3
-    assert _alone(mine, [AlertSpan("a", 20, 21, 25)]) == 2
-    assert _alone(mine, [AlertSpan("a", 21, 22, 29)]) == 3
-    assert _alone(mine, [AlertSpan("a", 1, 2, None), AlertSpan("b", 500, 501, 502)]) == 0

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor.cli import main, terminal
+from monitor.cli.diff import SHOWN, show
+from monitor.clock import to_us
+from monitor.config import parse
+from monitor.evaluation.diff import Alert, Ledger, Side, difference
+from monitor.types import Blame, Severity
+from tests.unit.cli.conftest import START, STEP
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from click.testing import CliRunner
+
+    from monitor.evaluation.diff import Difference
+
+FLEETS = parse(
+    {
+        "kafka": {"bootstrap": "b:9092", "topics": ["plant"]},
+        "fleet": [
+            {"name": name, "interval": "10m", "sensors": ["power", "pitch"], "assets": [f"{name}/*"]}
+            for name in ("turbines", "compressors")
+        ],
+    }
+).fleets
+WEEK = 7 * 24 * 6
+BLAME = (Blame("power", 0.61, 1873.2, -3.1), Blame("pitch", 0.39, 0.52, 89.99))
+DAY = 144
+
+
+@pytest.fixture(params=[100, 80])
+def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(terminal, "columns", lambda: request.param)
+    columns: int = request.param
+    return columns
+
+
+def _alert(asset: str, opened: int, closed: int | None, *, fired: int | None = None, peak: float = 1.5) -> Alert:
+    opened_us, fired_us, closed_us = (
+        None if step is None else to_us(START + STEP * step) for step in (opened, fired or opened + 2, closed)
+    )
+    assert opened_us is not None
+    assert fired_us is not None
+    severity = Severity.CRITICAL if peak >= 3 else Severity.WARNING
+    return Alert(asset, opened_us, fired_us, closed_us, severity, peak, 3, BLAME, "turbines-old")
+
+
+def _found(
+    before: Sequence[Alert], after: Sequence[Alert], sides: tuple[str, str] = ("live", "turbines-new")
+) -> Difference:
+    return _of_fleets({"turbines": (before, after)}, sides)
+
+
+def _of_fleets(
+    said: dict[str, tuple[Sequence[Alert], Sequence[Alert]]], sides: tuple[str, str] = ("live", "turbines-new")
+) -> Difference:
+    ledgers = (Ledger(), Ledger())
+    for fleet, both in said.items():
+        for ledger, alerts in zip(ledgers, both, strict=True):
+            ledger.alerts[fleet] = {(alert.asset, alert.opened_us): alert for alert in alerts}
+            ledger.assets[fleet] = {"R80711", "R80736"}
+            ledger.scored[fleet] = 2 * WEEK
+    return difference((Side.parse(sides[0]), Side.parse(sides[1])), ledgers, FLEETS)
+
+
+def _shown(found: Difference, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    show(found, "as live")
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_row_says_what_differs_when_and_by_how_much(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _shown(
+        _found(
+            [_alert("R80711", 6, 26, peak=5.21), _alert("R80736", 200, 240), _alert("R80711", 400, None, peak=3.4)],
+            [_alert("R80736", 200, 234, fired=204), _alert("R80711", 400, 420), _alert("R80736", 500, 510, peak=1.2)],
+        ),
+        capsys,
+    )
+    assert all(len(line) <= width for line in lines), "no line is wider than the terminal"
+    rows = [" ".join(line.replace("\xa0", " ").split()) for line in lines]
+    text = " ".join(rows)
+    assert "− lost R80711 2015-07-27 01:20" in text
+    assert "power 61 %, pitch 39 %" in text
+    assert "~ moved R80736 2015-07-28 09:40" in text
+    assert "fires +20 min, closes −1 h" in text
+    assert "3.40 → 1.50 critical → warning, closes" in text
+    assert "+ gained R80736" in text
+    assert text.index("lost R80711") < text.index("moved R80736") < text.index("gained R80736"), "in order of time"
+    windows = " 2,016" if width == 100 else ""
+    assert f"before as live 3 of 5 6 3 2 1.5{windows}" in rows
+    assert f"after turbines-new 3 of 5 6 3 0 1.5{windows}" in rows
+    assert "turbines-new would have fired 3 times, as often: 1 gained, 1 lost, 2 moved." in text
+    assert rows[-1] == "In the median what moved fires 10 min later and closes 1 h earlier."
+
+
+def test_a_split_says_into_how_many(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _shown(_found([_alert("R80711", 6, 60)], [_alert("R80711", 6, 20), _alert("R80711", 30, 60)]), capsys)
+    assert all(len(line) <= width for line in lines)
+    assert any("~ moved" in line and "1 alert → 2" in line for line in lines)
+
+
+def test_fleets_stand_over_their_rows(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _shown(
+        _of_fleets({"turbines": ([_alert("R80711", 6, 26)], []), "compressors": ([], [_alert("R80736", 9, 12)])}),
+        capsys,
+    )
+    assert all(len(line) <= width for line in lines)
+    assert [line for line in lines if line in ("turbines", "compressors")] == ["turbines", "compressors"] * 2
+    assert lines[-1] == "turbines-new would have fired once, as often: 1 gained, 1 lost."
+
+
+def test_no_difference_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    same = [_alert("R80711", 6, 26), _alert("R80711", 60, 80)]
+    assert _shown(_found(same, same), capsys)[-1] == (
+        "turbines-new changes nothing: both would have fired 2 times, at the same times."
+    )
+    assert _shown(_found([], []), capsys)[-1] == "turbines-new changes nothing: neither would have fired."
+
+
+def test_a_flood_shows_its_newest_rows_and_counts_all(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _shown(_found([], [_alert("R80711", 50 * n, 50 * n + 9) for n in range(200)]), capsys)
+    assert sum("+ gained" in line for line in lines) == SHOWN
+    assert f"The newest {SHOWN} of 200; --json has all." in lines
+    assert "would have fired 200 times instead of 0: 200 gained." in lines[-1]
+
+
+def test_a_side_that_scored_less_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    ledgers = (Ledger(), Ledger())
+    for ledger in ledgers:
+        ledger.assets["turbines"] = {"R80711"}
+        ledger.why_unscored["turbines"] = "There is no model for this fleet yet"
+    ledgers[0].scored["turbines"] = ledgers[1].scored["turbines"] = 9
+    sides = (Side(), Side.parse("turbines-new"))
+    assert "no model" not in "".join(_shown(difference(sides, ledgers, FLEETS), capsys)), "the same on both sides"
+    ledgers[1].why_unscored["turbines"] = "turbines-new was trained on 36 cells"
+    text = "\n".join(_shown(difference(sides, ledgers, FLEETS), capsys))
+    assert "turbines, turbines-new: some windows have no score: turbines-new was trained on 36 cells" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--diff", "confirm=8 of 5"], "can never be met"),
+        (["--diff", "live"], 'both sides are "live"'),
+        (["--diff", "a-1", "--diff", "a-1"], 'both sides are "a-1"'),
+        (["--diff", "a-1", "--diff", "b-1", "--diff", "c-1"], "compares two sides; 3 are named"),
+        (["--diff", "a-1", "--version", "b-1"], "leave out --version"),
+        (["FILE", "--diff", "a-1", "--publish"], "leave out --version and --publish"),
+        (["FILE", "--offsets", "live"], "--offsets is for Kafka"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(args: list[str], said: str, config: Path, runner: CliRunner) -> None:
+    (config.parent / "FILE").write_text("timestamp,power\n0,1\n")
+    run = runner.invoke(main, ["replay", *args])
+    assert run.exit_code == 2, run.output
+    assert said in run.stderr
