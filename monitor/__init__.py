@@ -22,11 +22,13 @@ Who serves it:
     broker     the embedded Kafka-compatible broker of the demo
     config     monitor.toml, typed; every problem reported at once
     upkeep     what must be done now and then: old rows go, promises are looked at
+    metrics    every figure that monitor shows of itself, declared once
+    health     /live, /ready and /metrics; the watchdog of the event loop beside it
     daemon     the only place that builds things; demo and preflight beside it
     cli        parse, call one function, print
 
-Imports point down: cli › demo › daemon › evaluation › control, training › stream › registry › store, models › budget ›
-config › types › errors. CI checks this map.
+Imports point down: cli › demo › daemon › health › evaluation › control, training › stream › registry › store, models ›
+budget › config, metrics › types › errors. CI checks this map.
 """
 
 __version__ = "0.1.0"

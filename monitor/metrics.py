@@ -112,7 +112,6 @@ watermark_timestamp_seconds = _gauge(
     "fleet",
 )
 assets = _gauge("assets", "Assets known in the partitions that are ours", "fleet")
-assets_refused = _counter("assets_refused", "Readings' assets kept out because a fleet has as many as it may")
 
 # ---------------------------------------------------------------- nothing lost, nothing doubled
 

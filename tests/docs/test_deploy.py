@@ -9,9 +9,10 @@ import tomllib
 import click
 import pytest
 
-from monitor import errors
+from monitor import errors, metrics
 from monitor.cli import COMMANDS, main
-from monitor.config import parse
+from monitor.config import HttpConfig, parse
+from monitor.health import PATHS
 from tests.servers import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -21,6 +22,10 @@ MINIMAL = {
     "kafka": {"bootstrap": "localhost:9092", "topics": ["plant.readings"]},
     "fleet": [{"name": "turbines", "interval": "10m"}],
 }
+
+
+def readme() -> str:
+    return (DEPLOY / "README.md").read_text()
 
 
 def test_the_annotated_file_shows_the_defaults() -> None:
@@ -66,8 +71,39 @@ def test_every_log_event_and_name_that_is_mentioned_exists() -> None:
         suffix = name.rpartition("_")[2]  # log.info(f"{what}_back")
         return bool(re.search(rf"[\"'.]{name}\b|\b{name}:|\}}_{suffix}\"", source))
 
-    unknown = [name for name in names if not is_there(name)]
+    figures = {each.name for each in metrics.declared}
+    unknown = [name for name in names if name not in figures and not is_there(name)]
     assert not unknown
+
+
+def test_every_metric_is_in_the_table_and_nothing_else() -> None:
+    rows = re.findall(r"^\| `\w+` \| (?:counter|gauge|histogram) \|.*$", readme(), re.MULTILINE)
+    wanted = [f"| `{m.name}` | {m.kind} | {', '.join(m.labels)} | {m.meaning} |" for m in metrics.declared]
+    missing, gone = set(wanted) - set(rows), set(rows) - set(wanted)
+    assert not missing, "deploy/README.md, \"What to watch\", lacks these rows:\n" + "\n".join(sorted(missing))
+    assert not gone, "deploy/README.md has rows that no metric declares:\n" + "\n".join(sorted(gone))
+    assert len(rows) == len(set(rows))
+
+
+def test_every_metric_in_a_rule_is_declared_with_its_labels() -> None:
+    declared = {each.name: each.labels for each in metrics.declared}
+    rules = readme().partition("Worth an alert:")[2].partition("| metric | kind")[0]
+    named = re.findall(r"\b((?:monitor|process)_[a-z_]+)(?:\{(\w+)=)?", rules)
+    assert len(named) > 8
+    for name, label in named:
+        assert name in declared, name
+        assert not label or label in declared[name], f"{name} has no label {label}"
+
+
+def test_probes_ask_for_pages_that_are_there() -> None:
+    dockerfile, compose = ((DEPLOY / name).read_text() for name in ("Dockerfile", "compose.yaml"))
+    listen = re.search(r"MONITOR_HTTP__LISTEN=(\S+)", dockerfile)
+    assert listen is not None
+    assert HttpConfig(listen=listen[1]).address is not None
+    for text, page in ((dockerfile, "/live"), (compose, "/ready")):
+        (asked,) = re.findall(r"HTTPConnection\('(\S+)', timeout=\d\); c\.request\('GET', '(/\w+)'\)", text)
+        assert asked == (listen[1], page)
+        assert page in PATHS
 
 
 def test_developers_and_compose_run_the_same_kafka() -> None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from click.testing import CliRunner
 
-HEAVY = ("torch", "numpy", "sqlalchemy", "pydantic", "structlog", "asyncio", "aiokafka", "rich.table", "alembic")
+HEAVY = (
+    "torch", "numpy", "sqlalchemy", "pydantic", "structlog", "asyncio", "aiokafka", "rich.table", "alembic",
+    "prometheus_client",
+)  # fmt: skip
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

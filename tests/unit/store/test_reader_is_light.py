@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = {"sqlalchemy", "alembic", "asyncio", "numpy", "torch", "pydantic", "structlog", "asyncpg", "aiosqlite"}
+HEAVY = {
+    "sqlalchemy", "alembic", "asyncio", "numpy", "torch", "pydantic", "structlog", "asyncpg", "aiosqlite",
+    "prometheus_client",
+}  # fmt: skip
 
 
 def test_reading_sqlite_imports_nothing_heavy(tmp_path: object) -> None:
