@@ -16,7 +16,8 @@ import numpy as np
 from monitor.stream.decode.columns import Piece, Task, cells_of, drop_empty_rows
 from monitor.stream.decode.document import ASSET_FIELDS
 from monitor.stream.decode.payload import UNREADABLE
-from monitor.stream.decode.readings import decode_each, first_given
+from monitor.stream.decode.readings import are_given, decode_each, first_given
+from monitor.stream.decode.repeats import top_entries
 from monitor.stream.decode.times import MAX_US, column_us
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _MAX_LAYOUTS: Final = 256
 """Orders of sensors remembered per fleet."""
+_N_FIELDS: Final = 4
+"""Of a block, beside its asset."""
 
 
 class _Block(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -56,7 +59,7 @@ class BlockShape:
 
     def __init__(self) -> None:
         self._sensors: tuple[str, ...] = ()
-        self._layouts: dict[bytes, _Layout | None] = {}
+        self._layouts: dict[bytes, _Layout] = {}
 
     def decode(self, task: Task, router: Router) -> tuple[Piece | None, Int64]:
         """Columns of the blocks that fit, and the places in the task of those that do not."""
@@ -74,11 +77,14 @@ class BlockShape:
         n_bytes = np.fromiter(map(len, map(_values_of, good)), np.int64, len(good))
         n_rows = n_bytes // np.maximum(row_bytes, 1)
         start_us, ok = column_us(list(map(_start_of, good)))
-        step_us = np.fromiter(map(_interval_of, good), np.float64, len(good)) * 1e6
+        with np.errstate(over="ignore"):
+            step_us = np.fromiter(map(_interval_of, good), np.float64, len(good)) * 1e6
         ok &= (row_bytes > 0) & (n_rows > 0) & (n_rows * row_bytes == n_bytes) & (step_us > 0) & (step_us < 1e18)
         last_us = start_us + np.rint(np.where(ok, (n_rows - 1) * step_us, 0.0).clip(max=MAX_US)).astype(np.int64)
         ok &= last_us <= np.minimum(task.latest_us, MAX_US)
+        ok &= n_rows <= task.max_rows
         tokens = first_given(good, ASSET_FIELDS, task.keys)
+        ok &= top_entries(task.values) == _N_FIELDS + are_given(tokens)  # else a key stands twice, or there is a null
         if strangers := router.strangers(set(tokens), task.fleet_number):
             ok &= np.fromiter((token not in strangers for token in tokens), np.bool_, len(tokens))
 
@@ -123,7 +129,9 @@ class BlockShape:
                 usable = bool(names) and len(set(names)) == len(names) and set(names) <= set(self._sensors)
             except UNREADABLE:
                 usable = False
-            self._layouts[raw] = _Layout(names, self._sensors) if usable else None
+            if not usable:  # not remembered: a producer may invent lists of names without end
+                return None
+            self._layouts[raw] = _Layout(names, self._sensors)
         return self._layouts[raw]
 
     def _join(self, raw: Sequence[bytes], layouts: Sequence[_Layout | None]) -> Float32:

@@ -28,6 +28,8 @@ class Task:
     """[M]"""
     latest_us: Int64
     """[M], the last event time that is not too far in the future."""
+    max_rows: int
+    """Readings that one record may have."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -42,6 +44,7 @@ class Task:
             [self.values[i] for i in picked],
             [self.keys[i] for i in picked],
             self.latest_us[rows],
+            self.max_rows,
         )
 
 

@@ -22,6 +22,7 @@ from monitor.errors import ConfigError, DecodeError
 from monitor.stream.decode.blocks import BlockShape
 from monitor.stream.decode.columns import Piece, Task, cells_of, drop_empty_rows
 from monitor.stream.decode.document import Document, Form
+from monitor.stream.decode.payload import MAX_FIELDS
 from monitor.stream.decode.readings import ReadingShape, tokens_only
 from monitor.stream.decode.schema import AssetIndex, FleetSchema, Router, Token
 from monitor.stream.decode.times import MAX_US, iso
@@ -37,8 +38,13 @@ Format = Literal["auto", "json", "msgpack"]
 
 _CHUNK = 2_048
 """Records that are decoded together: as many as stay in the processor's cache until they are columns."""
+_MAX_LEARNT_NAME = 128
+"""Characters: what is learnt is learnt for good, so nobody's novel."""
 _FEW = 4
 """Records that are not worth another shape's try."""
+_VALUES_PER_BYTE = 4
+"""Values that a record becomes, missing ones included, for each byte that a record may have: 4 MiB in float32 where
+that is 256 KiB. A raw block of all sensors needs a quarter for each."""
 _NO_LIMIT = np.iinfo(np.int64).max
 
 
@@ -175,7 +181,8 @@ class Decoder:
                 texts.update(n for n, v in document.fields.items() if isinstance(v, (str, bytes, dict, list)))
         for number, names in found.items():
             fleet = self.fleets[number]
-            sensors = tuple(name for name in names if name not in texts)
+            usable = (name for name in names if name not in texts and len(name) <= _MAX_LEARNT_NAME)
+            sensors = tuple(itertools.islice(usable, MAX_FIELDS))
             if fleet.sensors is None and sensors:
                 fleet.sensors, fleet.learnt = sensors, True
 
@@ -220,7 +227,8 @@ class Decoder:
             return at
         shapes = self._shapes[group.fleet]
         values, keys = _pick(work.batch.values, at), _pick(work.batch.keys, at)
-        task = Task(self.fleets[group.fleet], group.fleet, at, values, keys, work.latest_us[at])
+        fleet = self.fleets[group.fleet]
+        task = Task(fleet, group.fleet, at, values, keys, work.latest_us[at], self._max_rows(fleet))
         for shape in shapes.in_order(group.is_msgpack):
             piece, left = shape.decode(task, work.router)
             if piece is not None:
@@ -256,6 +264,12 @@ class Decoder:
     def _place(self, work: _Work, at: int, document: Document, fleet: FleetSchema) -> tuple[Int64, Float32]:
         """Cells and values of one record's readings."""
         ts_us = document.times()
+        if len(ts_us) > (most := self._max_rows(fleet)):
+            msg = (
+                f"too_many_readings: the block has {len(ts_us)} readings; at most {most} of {len(fleet.sensors or ())} "
+                "sensors are read at once; send smaller blocks, or raise kafka.max_record_bytes"
+            )
+            raise DecodeError(msg)
         values = document.values(fleet, len(ts_us))
         if len(ts_us) and (last := int(ts_us.max())) > work.latest_us[at]:
             written = int(work.batch.timestamps_us[at])
@@ -268,6 +282,10 @@ class Decoder:
         if not len(cell):
             raise DecodeError("empty: no sensor has a value")
         return cell, values
+
+    def _max_rows(self, fleet: FleetSchema) -> int:
+        """Readings that one record may have: a short column of one sensor must not become a huge table of all."""
+        return max(1, _VALUES_PER_BYTE * self._max_record_bytes // max(1, len(fleet.sensors or ())))
 
     # ------------------------------------------------------------ after
 

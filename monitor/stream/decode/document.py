@@ -12,7 +12,7 @@ usual shapes, and hand over to this page whatever they do not know at once. Four
 "ts" as a list or "start" and "interval" in seconds. T: see times.py. Raw bytes are little-endian, row by row, and
 exist in MessagePack only. null, and NaN in raw bytes, is missing.
 
-The law: a record is used whole or not at all. Of a key that stands twice in an object, the last value wins.
+The law: a record is used whole or not at all. A key that stands twice in an object refuses it: which one was meant?
 """
 
 from __future__ import annotations
@@ -109,12 +109,14 @@ class Document:
         return self._times_from_start()
 
     def _times_from_start(self) -> Int64:
-        start, interval = self.fields.get("start"), self.fields.get("interval")
+        start: Any = self.fields.get("start")
+        interval: Any = self.fields.get("interval")
         if start is None:
             msg = 'missing_ts: a block needs "ts", a list of times, or "start" and "interval" in seconds'
             raise DecodeError(msg)
         start_us = _time("start", start)
-        if not isinstance(interval, (int, float)) or isinstance(interval, bool) or not 0 < interval * 1e6 < 1e18:
+        is_number = isinstance(interval, (int, float)) and not isinstance(interval, bool)
+        if not is_number or not 0 < interval < 1e13 or not interval * 1e6 < 1e18:  # first what can be multiplied
             msg = f'bad_ts: "interval" is {describe(interval)}; send the seconds between two readings, more than 0'
             raise DecodeError(msg)
         n, step_us = self._n_rows(), interval * 1e6

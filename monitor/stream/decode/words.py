@@ -42,7 +42,9 @@ def some_of(names: tuple[str, ...], limit: int = 8) -> str:
 
 
 def bounded(reason: str) -> str:
-    """A reason cut to what a row of the quarantine holds."""
+    """A reason cut to what a row of the quarantine holds; a name may bring what no database takes, like a NUL."""
+    if not reason.isprintable():
+        reason = reason[:MAX_REASON].encode("unicode_escape").decode("ascii")
     return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
 
 

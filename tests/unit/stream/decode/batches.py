@@ -61,12 +61,13 @@ _VALUES = [
     *_GOOD_VALUES, 1e300, 3.4028236e38, -3.5e38, 10**400, 2**63, _NAN, float("inf"), True, "12.5", [], [1.0],
     {}, {"v": 1},
 ]  # fmt: skip
-_ASSETS = ["R1", "R2", "S1", "S 2", 17, -5, 10**101, True, None, "", "é", 1.5, "x" * 129, "R1\n", ["R1"]]
+_ASSETS = ["R1", "R:1", "R1:2", "R2", "S1", "S 2", 17, -5, 10**101, True, None, "", "é", 1.5, "x" * 129, "R1\n", ["R1"]]
 _NAMES = [*SENSORS, *SENSORS, "pwr", "wind speed", "ts", "", "asset"]
 _BESIDE = {
-    "site": ["north", "", 1, None, True],
+    "site": ["north", "", 1, None, True, "a:b", ':":"x": {'],
+    "a:b": ["x", 1, "::", None],
     "q": [0, 0, 0, 1.5, None, False],
-    "tags": [["a", 1], [], [[1]], {"a": None}, {"a": {"b": 1}}, [None] * 2001],
+    "tags": [["a", 1], ["a:b"], [], [[1]], {"a": None}, {"a": {"b": 1}}, [None] * 2001],
     'a"b': ["x", 1],
     "été": ["x", None],
     "meta": [
@@ -75,6 +76,7 @@ _BESIDE = {
         {"shallow": [1]},
         {"a": 1},
         {"a": 1},
+        {"a:b": "c:d", "sensors": 2},
     ],
 }
 
@@ -141,6 +143,32 @@ def _msgpack(payload: dict[str, Any]) -> bytes:
         return b"\x80"
 
 
+def _repeated(rng: random.Random, value: bytes) -> bytes:
+    """The record with one of its keys twice, or with a text that looks as if it were; mostly well-formed."""
+    key, again = rng.choice(["ts", "asset", "power", "pitch", "site", "meta"]), rng.choice([1, None, "x:y", "R1"])
+    if value[0] < 0x80:
+        repeated = f'"{key}": {json.dumps(again)},'.encode()
+        if rng.random() < 0.3:
+            value = value.replace(b":", b"\\u003a", 1) if rng.random() < 0.1 else value.replace(b"-", b"\\u003a", 1)
+            value = value.replace(b'"north"', rng.choice([b'"a\\u003ab"', b'"\\u003A\\u003a"', b'"\\\\u003a"']))
+            repeated = rng.choice([repeated, b""])
+        heads = [at + 1 for at, byte in enumerate(value) if byte == ord("{")]
+    else:
+        spelt = rng.choice([bytes([0xA0 + len(key)]), bytes([0xD9, len(key)])]) + key.encode()
+        repeated = spelt + rng.choice([_msgpack_value(again), b"\xcb\xa7sensors", b"\xa9\xc2\xa7sensors"])
+        heads = [1] * (value[0] < 0x8F) + [at + 9 for at in [value.find(b"\xa7sensors")] if at > 0]
+        heads = [at for at in heads if at <= len(value) and 0x80 <= value[at - 1] < 0x8F]
+        if heads:
+            at = rng.choice(heads)
+            return value[: at - 1] + bytes([value[at - 1] + 1]) + repeated + value[at:]
+    at = rng.choice(heads or [0])
+    return value[:at] + repeated + value[at:]
+
+
+def _msgpack_value(value: object) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
 def record(rng: random.Random) -> bytes | None:
     """One record: mostly usable, often odd, sometimes broken."""
     kind = rng.random()
@@ -153,6 +181,8 @@ def record(rng: random.Random) -> bytes | None:
     else:
         indent, ascii_only = rng.choice([(None, True), (1, False)])
         value = json.dumps(_payload(rng), indent=indent, ensure_ascii=ascii_only).encode()
+    if rng.random() < 0.08:
+        value = _repeated(rng, value)
     if rng.random() < 0.08:
         spoilt = bytearray(value)
         for _ in range(rng.randint(1, 3)):

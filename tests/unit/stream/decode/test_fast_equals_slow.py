@@ -28,7 +28,7 @@ def one_fleet() -> list[FleetSchema]:
 
 
 def two_fleets() -> list[FleetSchema]:
-    others = ("wind_speed", "power", "pitch", "wind speed")
+    others = ("wind_speed", "power", "pitch", "wind speed", "in:let")
     elsewhere = turbines(name="elsewhere", topics=("another",), sensors=("power",))
     return [
         elsewhere,
@@ -116,7 +116,8 @@ def test_every_record_is_accepted_or_quarantined_with_a_reason_or_a_tombstone(se
 
 REASONS = {
     "not_json", "not_msgpack", "wrong_type", "unknown_sensor", "missing_asset", "bad_asset", "no_fleet", "missing_ts",
-    "bad_ts", "not_finite", "future", "too_large", "empty", "block_shape",
+    "bad_ts", "not_finite", "future", "too_large", "empty", "block_shape", "too_deep", "too_many_fields",
+    "too_many_readings", "duplicate_key",
 }  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def test_the_limit_of_fields_holds_for_what_stands_beside_the_sensors(write):
     decoder = Decoder(one_fleet())
     assert decoder.decode(batch_of([value({"a": 1})] * 8)).n_accepted == 8  # learnt: "meta" is an object
     decoded = decoder.decode(batch_of([value({"a": 1}), value({str(i): i for i in range(2000)})] * 4))
-    assert [q.reason.split(":")[0] for q in decoded.quarantined] == ["too_large"] * 4
+    assert [q.reason.split(":")[0] for q in decoded.quarantined] == ["too_many_fields"] * 4
     assert decoded.n_accepted == 4
 
 
