@@ -127,7 +127,8 @@ def soak(asked: argparse.Namespace, kafka: KafkaServer, site: Site) -> None:
         lag = stream.sent - site.records()
         minutes = samples[-1][0] / 60
         print(
-            f"{minutes:6.1f} min  {stream.sent:>10,} sent  lag {lag:>7,}  rss {rss:6.1f} MiB  not files {anonymous:6.1f}",
+            f"{minutes:6.1f} min  {stream.sent:>10,} sent  lag {lag:>7,}  "
+            f"rss {rss:6.1f} MiB, of which not files {anonymous:6.1f}",
             flush=True,
         )
 

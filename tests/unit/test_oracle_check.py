@@ -126,10 +126,6 @@ MUTATIONS = {
     "a window of another asset": ("missing", "UPDATE asset SET name = 'R99' WHERE id = 1"),
     "an asset in the wrong partition": ("quarantine", "UPDATE asset SET partition = 1 - partition WHERE id = 1"),
     "a lost quarantine row": ("quarantine", "DELETE FROM quarantine WHERE id = 2"),
-    "a doubled quarantine row": (
-        "doubled",
-        f"INSERT INTO quarantine ({Q}) SELECT {Q} FROM quarantine WHERE id = 2",
-    ),
     "a wrong reason": ("quarantine", "UPDATE quarantine SET reason = 'too_odd: x' WHERE id = 2"),
     "a good record in quarantine": ("quarantine", "UPDATE quarantine SET record_offset = -5 WHERE id = 2"),
     "a position ahead of the results": ("missing", "UPDATE source_partition SET next_offset = next_offset + 20"),
