@@ -15,6 +15,7 @@ Who serves it:
     training   windows from history, the recipe, a process of its own; who decides now and who comes next
     store      rows: the only place with SQL; SQLite or PostgreSQL
     registry   which model version decides from when on
+    notify     who is told of alerts, at least once: the outbox's letters to webhooks
     lease      what only one of several daemons does at a time
     budget     the false alarms that were promised, as arithmetic: bounds, and whether the promise is kept
     control    what an operator may do
@@ -27,8 +28,8 @@ Who serves it:
     daemon     the only place that builds things; demo and preflight beside it
     cli        parse, call one function, print
 
-Imports point down: cli › demo › daemon › health › evaluation › control, training › stream › registry › store, models ›
-budget › config, metrics › types › errors. CI checks this map.
+Imports point down: cli › demo › daemon › health › evaluation › control, training › stream, notify › registry ›
+store, models › budget › config, metrics › types › errors. CI checks this map.
 """
 
 __version__ = "0.1.0"

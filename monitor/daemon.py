@@ -5,6 +5,7 @@
     trainer    takes up retrainings that somebody asked for or that are due (`training/trainer.py`)
     health     says whether all of this is well: /live, /ready, /metrics (`health.py`)
     pulse      says in the log and in the database how far the river is
+    delivery   tells people of alerts, out of the outbox (`notify/deliver.py`)
     upkeep     prunes what is old, and says when a fleet's false-alarm budget is broken (`upkeep.py`)
 
 Stopping: SIGTERM or Ctrl-C lets the batch in hand finish and its transaction commit, ends a training, leaves the
@@ -27,7 +28,9 @@ from monitor.clock import SystemClock
 from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
 from monitor.health import watched
 from monitor.lease import Lease
-from monitor.store import daemons
+from monitor.notify.deliver import Delivery
+from monitor.notify.webhook import Webhook
+from monitor.store import daemons, outbox
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import DetectorScorer
@@ -87,6 +90,9 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         stack.push_async_callback(source.close)
         pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
         pipeline.reload_models = champions.refresh
+        webhooks = [Webhook(each) for each in config.notify]
+        pipeline.channels = [webhook.channel for webhook in webhooks]
+        delivery = Delivery(store, Lease(store, outbox.LEASE, owner, clock), webhooks, clock)
         pulse = Pulse(config, pipeline, store, owner, clock, health)
         stack.push_async_callback(pulse.leave)
 
@@ -94,7 +100,8 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         await patience(champions.load)
         await patience(trainer.begin)
         leases = [seat.loop()] if seat is not None else []
-        async with _loops(pulse.loop(), upkeep.loop(), *leases):
+        letters = [delivery.loop()] if webhooks else []
+        async with _loops(pulse.loop(), upkeep.loop(), *leases, *letters):
             await _unless_stopped(patience(partial(_before_the_first_record, source, trainer, health)), stopping)
             champions.river = pipeline
             gc.freeze()  # what was built until here stays: the collector need not look at it again

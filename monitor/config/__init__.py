@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         KafkaConfig,
         LogConfig,
         ModelConfig,
+        NotifyConfig,
         RetrainConfig,
         StoreConfig,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "KafkaConfig",
     "LogConfig",
     "ModelConfig",
+    "NotifyConfig",
     "Rate",
     "RetrainConfig",
     "StoreConfig",

@@ -112,12 +112,13 @@ def _report(problems: list[Problem], source: Path | None, origin: Mapping[str, s
 
 def _overlay(tree: dict[str, Any], origin: dict[str, str], name: str, value: str) -> Iterator[Problem]:
     """Write one variable into the tree. Other programs' are left alone: Kubernetes makes MONITOR_SERVICE_HOST."""
-    from monitor.config.problems import model_at, nearest, spell, variable
+    from monitor.config.problems import LISTED, model_at, nearest, spell, variable
 
     path = tuple(int(part) if part.isdigit() else part for part in name.removeprefix(ENV_PREFIX).lower().split("__"))
     if len(path) == 1:
         word = str(path[0])
-        section = next((key for key in ("kafka", "store", "log", "fleet") if word.startswith(f"{key}_")), None)
+        sections = ("kafka", "store", "log", *LISTED)
+        section = next((key for key in sections if word.startswith(f"{key}_")), None)
         meant = variable((section, word.removeprefix(f"{section}_"))) if section else None
         if meant is None and (near := nearest(word, ["device"])) and near != word:
             meant = variable((near,))
@@ -139,7 +140,7 @@ def _overlay(tree: dict[str, Any], origin: dict[str, str], name: str, value: str
             at.extend([{}] if part == len(at) else [])
             at = at[part]
         elif isinstance(at, dict) and isinstance(part, str):
-            at = at.setdefault(part, [] if part == "fleet" else {})
+            at = at.setdefault(part, [] if part in LISTED else {})
         else:
             yield (f"${name}",), f"there is no {spell(path[:-1])} to set {spell(path)} in"
             return
@@ -154,6 +155,10 @@ def _exposed(tree: dict[str, Any]) -> Iterator[Problem]:
     fix = "stands in a file that everyone can read; chmod 640 it, or use"
     if isinstance(kafka, dict) and kafka.get("password"):
         yield ("kafka", "password"), f"{fix} MONITOR_KAFKA__PASSWORD_FILE"
+    channels = tree.get("notify")
+    for i, channel in enumerate(channels if isinstance(channels, list) else []):
+        if isinstance(channel, dict) and channel.get("token"):
+            yield ("notify", i, "token"), f"{fix} MONITOR_NOTIFY__{i}__TOKEN_FILE"
     url = store.get("url") if isinstance(store, dict) else None
     if isinstance(url, str) and mask_url(url) != url:
         yield ("store", "url"), f"holds a password and {fix} MONITOR_STORE__URL_FILE"

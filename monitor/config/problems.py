@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-SECRET = frozenset({"password", "url"})
+SECRET = frozenset({"password", "token", "url"})
 """Keys whose values are never shown."""
+LISTED = {"fleet": "fleet", "notify": "channel"}
+"""Tables with double brackets, and what each is."""
 
 Path_ = tuple[str | int, ...]
 Problem = tuple[Path_, str]
@@ -31,6 +33,7 @@ _PATTERN_HELP = {
     "name": "is not a fleet name; use 1 to 64 of a–z, 0–9, _ and -",
     "device": 'is not a device; use "auto", "cpu", "cuda", "cuda:0" or "mps"',
 }
+_CHANNEL_HELP = "is not a channel's name; use 1 to 64 of a–z, 0–9, ., _ and -"
 _LIMIT = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _WANTED = {
     "int": "a whole number",
@@ -77,7 +80,7 @@ def from_pydantic(error: ValidationError) -> Iterator[Problem]:
         path = detail["loc"]
         if detail["type"] == "several":
             for key, sentence in detail["ctx"]["problems"].items():
-                yield (*path, *key.split(".")), sentence
+                yield (*path, *(int(part) if part.isdigit() else part for part in key.split("."))), sentence
         elif not _is_echo(detail):
             yield path, _sentence(detail)
 
@@ -102,11 +105,12 @@ def _sentence(detail: ErrorDetails) -> str:
         meant, offered = nearest(str(detail["input"]), context["offered"]), quoted(context["offered"])
         return f"{value} is not offered; " + (f'did you mean "{meant}" of {offered}?' if meant else f"use {offered}")
     if kind == "string_pattern_mismatch":
-        return f"{value} {_PATTERN_HELP.get(key, 'is not valid')}"
+        help_ = _CHANNEL_HELP if path[0] == "notify" else _PATTERN_HELP.get(key, "is not valid")
+        return f"{value} {help_}"
     if kind == "value_error":
         return f"{value} {context['error']}".strip()
-    if key == "fleet" and kind == "tuple_type":
-        return "needs double brackets: write [[fleet]], once for each fleet"
+    if key in LISTED and kind == "tuple_type":
+        return f"needs double brackets: write [[{key}]], once for each {LISTED[key]}"
     for limit, words in _LIMIT.items():
         if limit in context:
             bound = context[limit]

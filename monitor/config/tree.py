@@ -5,12 +5,14 @@ Law: frozen, and complete on its own: what depends on two settings of one table 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence  # noqa: TC003 (pydantic reads annotations when the class is made)
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +28,17 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from monitor.config.values import Confirm, Rate, format_duration, mask_url, parse_duration, parse_names, resolve_url
+from monitor.config.values import (
+    Confirm,
+    Rate,
+    check_webhook,
+    format_duration,
+    is_this_machine,
+    mask_url,
+    parse_duration,
+    parse_names,
+    resolve_url,
+)
 
 # What is offered today. These lists are the only place; `monitor check` and the errors read them.
 FORMATS = ("auto", "json", "msgpack")
@@ -46,6 +58,7 @@ PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
+SEVERITIES = ("warning", "critical")
 
 
 def one_of(offered: Sequence[str]) -> AfterValidator:
@@ -299,6 +312,50 @@ class FleetConfig(Table):
         return max(0, (self.retrain.history // self.interval - self.window) // self.stride + 1)
 
 
+class NotifyConfig(Table):
+    """`[[notify]]`: somebody to tell of alerts, by a POST of JSON to one address."""
+
+    url: Annotated[str, Field(repr=False)]
+    """https; http to this machine, or with `allow_http`. Hidden: many services put their secret into it."""
+    name: Annotated[
+        str, Field(default_factory=lambda data: urlsplit(data["url"]).hostname, pattern=r"^[a-z0-9._-]{1,64}$")
+    ]
+    """What logs call it, and part of each letter's key. Left out: the URL's host."""
+    min_severity: Annotated[str, one_of(SEVERITIES)] = "warning"
+    """critical: an alert is news once its peak is critical."""
+    fleets: Names = ("*",)
+    """Names or globs."""
+    token: SecretStr | None = None
+    """Sent as `Authorization: Bearer …`. Better: MONITOR_NOTIFY__0__TOKEN_FILE."""
+    allow_http: bool = False
+    """Let the letters, and the token, cross a network unencrypted."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        return check_webhook(value)
+
+    @field_validator("token")
+    @classmethod
+    def _one_line(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("must be one word of printable ASCII: it is sent in a header")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and not self.allow_http and not is_this_machine(parts.hostname or ""):
+            refuse({"url": "is http, which everybody on the way can read; use https, or set allow_http = true"})
+        return self
+
+    @property
+    def shown_url(self) -> str:
+        """Scheme, host and port, for people and logs."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+
 class LogConfig(Table):
     """`[log]`."""
 
@@ -349,12 +406,27 @@ class Config(Table):
     kafka: KafkaConfig
     fleet: Annotated[tuple[FleetConfig, ...], Field(min_length=1)]
     store: StoreConfig = Field(default_factory=dict, validate_default=True)  # its paths depend on the folder
+    notify: tuple[NotifyConfig, ...] = ()
     log: LogConfig = LogConfig()
     http: HttpConfig = HttpConfig()
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """Where models are trained and scored: auto, cpu, cuda, cuda:0, mps."""
 
     _path: Path | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> Self:
+        wrong = {}
+        names = [channel.name for channel in self.notify]
+        fleets = [fleet.name for fleet in self.fleet]
+        for i, channel in enumerate(self.notify):
+            if (first := names.index(channel.name)) != i:
+                wrong[f"notify.{i}.name"] = f'"{channel.name}" is notify[{first}] already; give each a name of its own'
+            idle = [glob for glob in channel.fleets if not any(fnmatchcase(fleet, glob) for fleet in fleets)]
+            if idle:
+                wrong[f"notify.{i}.fleets"] = f'"{idle[0]}" is none of the fleets {", ".join(fleets)}'
+        refuse(wrong)
+        return self
 
     @property
     def path(self) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -153,3 +154,27 @@ def mask_url(url: str) -> str:
         return url
     user, _, host = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))
+
+
+def check_webhook(url: str) -> str:
+    """Check an address to send to: http or https, a host, nothing that would not be sent as it stands."""
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not is_complete:
+        raise ValueError('is not a web address; write "https://host/path"')
+    if not re.fullmatch(r"[\x21-\x7e]+", url):
+        raise ValueError("has a space or a letter beyond ASCII; write it percent-encoded, the host in punycode")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("has a password or a fragment, which are not sent; use token")
+    return url
+
+
+def is_this_machine(host: str) -> bool:
+    """Say whether a host is surely a loopback one, by its spelling alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

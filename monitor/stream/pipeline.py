@@ -37,12 +37,13 @@ from monitor.stream.window import NEVER
 from monitor.types import RecordBatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from monitor.clock import Clock
     from monitor.config import Config
     from monitor.store.assets import KnownAsset
     from monitor.store.engine import AsyncStore
+    from monitor.store.outbox import Channel
     from monitor.store.partitions import Commit
     from monitor.stream.decode import FleetSchema
     from monitor.stream.score import Scorer
@@ -80,6 +81,8 @@ class Pipeline:
         self.partitions: dict[Partition, PartitionState] = {}
         self.reload_models: Callable[[], Awaitable[None]] | None = None
         """Brings the scorer up to what the database says, when another daemon activated a version."""
+        self.channels: Sequence[Channel] = ()
+        """Who is told of alerts. A replay tells nobody."""
         self.in_hand_since_s: float | None = None
         """When the batch in hand was taken, by the clock's monotonic seconds; None = none is."""
         self._fleets = {fleet.name: fleet for fleet in config.fleets}
@@ -222,6 +225,7 @@ class Pipeline:
             at_us=self.clock.now_us(),
             log_end=self.source.end_offset(state.partition),
             snapshots=state.rewind.look(step.batch.next_offset, state.lanes, self.clock),
+            channels=self.channels,
         )
         began_s = self.clock.monotonic_s()
         saved = await self._persist(self.store.save, commit)

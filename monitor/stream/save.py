@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from monitor.store.outbox import Channel
     from monitor.store.partitions import Snapshot
     from monitor.stream.lane import Lane, PartitionState
     from monitor.stream.window import Pushed
@@ -97,6 +98,7 @@ class Step:
         at_us: int,
         log_end: int | None,
         snapshots: Sequence[Snapshot] = (),
+        channels: Sequence[Channel] = (),
     ) -> Commit:
         """Close the account and make the transaction of it."""
         self._close_account()
@@ -118,6 +120,7 @@ class Step:
             log_end=log_end,
             fleets=[self._fleet_rows(fleet, state.lanes[fleet]) for fleet in self._rows | self.learnt],
             quarantined=kept,
+            channels=channels,
         )
 
     # ------------------------------------------------------------------ inside

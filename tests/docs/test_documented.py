@@ -61,8 +61,8 @@ def explained() -> set[tuple[str, ...]]:
 
     heading = ""
     for line in REFERENCE.read_text("utf-8").splitlines():
-        if line.startswith("["):
-            heading = line
+        if line.removeprefix("# ").startswith("["):  # in a comment: a table that may be left out
+            heading = line.removeprefix("# ")
             continue
         with suppress(tomllib.TOMLDecodeError):  # prose
             walk(tomllib.loads(f"{heading}\n{line.removeprefix('#').lstrip()}"), ())

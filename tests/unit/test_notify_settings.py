@@ -1,0 +1,150 @@
+"""`[[notify]]`: whom we tell, what is refused before anybody has to be told, and that its secrets show nowhere."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor.config import Config, NotifyConfig, load, parse
+from monitor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+URL = "https://Hooks.example/T0/hunter2"
+BASE: dict[str, Any] = {
+    "kafka": {"bootstrap": "broker:9092", "topics": ["plant.readings"]},
+    "fleet": [{"name": "turbines", "interval": "10m"}],
+}
+
+
+def made(*channels: dict[str, Any]) -> Config:
+    return parse(BASE | {"notify": list(channels)})
+
+
+def problems(*channels: dict[str, Any] | str, **more: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(BASE | {"notify": list(channels)} | more)
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+def test_nobody_is_told_unless_somebody_says_so() -> None:
+    assert parse(dict(BASE)).notify == ()
+
+
+def test_an_address_is_enough() -> None:
+    [channel] = made({"url": URL}).notify
+    assert (channel.name, channel.min_severity, channel.fleets) == ("hooks.example", "warning", ("*",))
+    assert channel.token is None
+    assert not channel.allow_http
+    assert channel.shown_url == "https://Hooks.example"
+
+
+@pytest.mark.parametrize(
+    ("channel", "expected"),
+    [
+        ({}, "notify[0].url: missing; set it in the file or as MONITOR_NOTIFY__0__URL"),
+        ({"url": "ftp://h/x"}, "notify[0].url: (hidden) is not a web address"),
+        ({"url": "https:///x"}, "is not a web address"),
+        ({"url": "https://h:99999/x"}, "is not a web address"),
+        ({"url": "https://h:0/x"}, "is not a web address"),
+        ({"url": "https://[::1/x"}, "is not a web address"),
+        ({"url": "https://h/a b"}, "has a space or a letter beyond ASCII"),
+        ({"url": "https://h/x\r\nHost: other"}, "notify[0].url: (hidden)"),
+        ({"url": "https://hö/x"}, "has a space or a letter beyond ASCII"),
+        ({"url": "https://u:pw@h/x"}, "has a password or a fragment"),
+        ({"url": "https://h/x#y"}, "has a password or a fragment"),
+        ({"url": "http://hooks.example/x"}, "notify[0].url: is http, which everybody on the way can read"),
+        ({"url": "http://10.0.0.1/x"}, "is http"),
+        ({"url": "http://localhost.example/x"}, "is http"),
+        ({"url": URL, "name": "Duty"}, 'notify[0].name: "Duty" is not a channel\'s name'),
+        ({"url": URL, "name": "a:b"}, "is not a channel's name"),
+        ({"url": "https://[2001:db8::1]/x"}, "is not a channel's name"),
+        ({"url": URL, "min_severity": "critcal"}, 'did you mean "critical" of "warning", "critical"?'),
+        ({"url": URL, "fleets": ["turbine"]}, 'notify[0].fleets: "turbine" is none of the fleets turbines'),
+        ({"url": URL, "fleets": []}, "notify[0].fleets: [] is empty"),
+        ({"url": URL, "token": "two words"}, "notify[0].token: (hidden) must be one word"),
+        ({"url": URL, "token": "a\r\nX-Other: b"}, "notify[0].token: (hidden) must be one word"),
+        ({"url": URL, "tokn": "x"}, 'notify[0].tokn: unknown key; did you mean "token"?'),
+    ],
+)
+def test_a_mistake_is_named_with_its_path_and_its_fix(channel: dict[str, Any], expected: str) -> None:
+    found = problems(channel)
+    assert any(expected in line for line in found), found
+
+
+def test_a_single_table_is_told_to_take_double_brackets() -> None:
+    assert "notify: needs double brackets: write [[notify]], once for each channel" in problems(notify={"url": URL})
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080/x", "http://localhost/x", "http://[::1]:80/x"])
+def test_http_may_go_to_this_machine(url: str) -> None:
+    assert made({"url": url, "name": "here"}).notify[0].url == url
+
+
+def test_http_may_go_elsewhere_if_somebody_says_so() -> None:
+    assert made({"url": "http://hooks.plant/x", "allow_http": True}).notify[0].name == "hooks.plant"
+
+
+def test_two_channels_need_two_names() -> None:
+    [line] = problems({"url": URL}, {"url": "https://hooks.example/other"})
+    assert line == 'notify[1].name: "hooks.example" is notify[0] already; give each a name of its own'
+    assert len(made({"url": URL}, {"url": URL, "name": "other"}).notify) == 2
+
+
+def test_globs_name_fleets() -> None:
+    assert made({"url": URL, "fleets": "turb*"}).notify[0].fleets == ("turb*",)
+
+
+# ---------------------------------------------------------------- secrets
+
+FILE = f"""
+[kafka]
+bootstrap = "broker:9092"
+topics = ["plant.readings"]
+[[fleet]]
+name = "turbines"
+interval = "10m"
+[[notify]]
+url = "{URL}"
+"""
+
+
+def test_a_token_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    file, secret = tmp_path / "monitor.toml", tmp_path / "token"
+    file.write_text(FILE)
+    secret.write_text("hunter2\n")
+    secret.chmod(0o600)
+    for environ in ({"MONITOR_NOTIFY__0__TOKEN": "hunter2"}, {"MONITOR_NOTIFY__0__TOKEN_FILE": str(secret)}):
+        [channel] = load(file, environ=environ).notify
+        assert channel.token is not None
+        assert channel.token.get_secret_value() == "hunter2"
+
+
+def test_a_channel_may_come_from_the_environment_alone(tmp_path: Path) -> None:
+    file = tmp_path / "monitor.toml"
+    file.write_text(FILE)
+    environ = {"MONITOR_NOTIFY__1__URL": "https://other.example/x", "MONITOR_NOTIFY__1__MIN_SEVERITY": "critical"}
+    names = [channel.name for channel in load(file, environ=environ).notify]
+    assert names == ["hooks.example", "other.example"]
+
+
+def test_neither_the_path_of_an_address_nor_a_token_shows(tmp_path: Path) -> None:
+    config = made({"url": URL, "token": "hunter2"})
+    [channel] = config.notify
+    for shown in (repr(config), str(config), repr(channel), channel.shown_url):
+        assert "hunter2" not in shown
+    again: NotifyConfig = pickle.loads(pickle.dumps(channel))  # a training's process gets it, too
+    assert again == channel
+
+
+def test_a_token_in_a_file_that_everyone_can_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "monitor.toml"
+    file.write_text(FILE + 'token = "hunter2"\n')
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"notify\[0\].token: stands in a file .* MONITOR_NOTIFY__0__TOKEN_FILE"):
+        load(file, environ={})
+    file.chmod(0o600)
+    assert load(file, environ={}).notify[0].token is not None
