@@ -258,24 +258,26 @@ class Pipeline:
     async def _persist(self, work: Callable[..., Awaitable[T]], /, *args: object) -> T:
         """Do it, however long the other side is away: hold the batch, take no more, stay in the group."""
         away_since, what = None, ""
-        while True:
-            try:
-                done = await work(*args)
-            except (StoreUnavailable, SourceUnavailable) as error:
-                if self._stopping.is_set():
-                    raise
-                if away_since is None:
-                    away_since = self.clock.monotonic_s()
-                    what = "database" if isinstance(error, StoreUnavailable) else "broker"
-                    log.warning(f"{what}_away", error=error.detail, doing="holding the batch, waiting")
-                    self.source.hold()
-                self._backlog.extend(await self.source.poll())
-                await self.clock.sleep(0.5)
-            else:
-                if away_since is not None:
-                    log.info(f"{what}_back", after_s=round(self.clock.monotonic_s() - away_since, 1))
-                    self.source.release()
-                return done
+        try:
+            while True:
+                try:
+                    done = await work(*args)
+                except (StoreUnavailable, SourceUnavailable) as error:
+                    if self._stopping.is_set():
+                        raise
+                    if away_since is None:
+                        away_since = self.clock.monotonic_s()
+                        what = "database" if isinstance(error, StoreUnavailable) else "broker"
+                        log.warning(f"{what}_away", error=error.detail, doing="holding the batch, waiting")
+                        self.source.hold()
+                    self._backlog.extend(await self.source.poll())
+                    await self.clock.sleep(0.5)
+                else:
+                    return done
+        finally:  # also when it ends as Fenced: a source left held is silent for ever
+            if away_since is not None:
+                log.info(f"{what}_back", after_s=round(self.clock.monotonic_s() - away_since, 1))
+                self.source.release()
 
     # ------------------------------------------------------------------ claim, rebuild, lose
 
@@ -294,6 +296,8 @@ class Pipeline:
         max_cell = claim.rewind_state.get("max_cell", {})
         indexes = {fleet: AssetIndex(asset.name for asset in of_fleet) for fleet, of_fleet in known.items()}
         decoder = decoder_for(self.config, self.schemas, indexes)
+        # What another daemon learnt since we started must be known before its records fill our windows again.
+        await self._recall_sensors(of_unknown=True)
         begins = Rewind(rewind_offset, max_cell)
         state = PartitionState(partition, claim.epoch, next_offset, begins, claim.counters, decoder)
         if claim.digest is not None:
@@ -388,11 +392,18 @@ class Pipeline:
         # Cells of another interval are other numbers; the watermark comes back with the first readings.
         lane.resume(known, NEVER if is_other else max_cell)
 
-    async def _recall_sensors(self) -> bool:
-        """Take the sensors that the database knows: learnt once, they hold for good. Return whether any changed."""
+    async def _recall_sensors(self, *, of_unknown: bool = False) -> bool:
+        """Take the sensors that the database knows: learnt once, they hold for good. Return whether any changed.
+
+        `of_unknown`: only for fleets of which we know none yet.
+        """
+        if of_unknown and all(schema.sensors is not None for schema in self.schemas):
+            return False
         known = await self._persist(self.store.read, assets.fleets)
         changed = False
         for schema, fleet in zip(self.schemas, self.config.fleets, strict=True):
+            if of_unknown and schema.sensors is not None:
+                continue
             sensors = fleet.sensors or known.get(fleet.name)
             if sensors is not None:
                 self._sensors_saved.add(fleet.name)

@@ -225,3 +225,31 @@ async def test_sensors_learnt_in_a_batch_that_was_fenced_are_saved_with_the_next
     await plant.run()
     with open_reader(f"sqlite:///{tmp_path}/monitor.db") as reader:
         assert [fleet["sensors"] for fleet in reader.fleets()] == [["flow", "heat"]]
+
+
+async def test_an_outage_that_ends_in_a_lost_partition_does_not_leave_the_source_held(
+    store: AsyncStore, tmp_path: Path
+) -> None:
+    plant = Plant(config_of(tmp_path), store, {P0: readings(30)}, batch=10)
+    save = store.save
+    fates = [StoreUnavailable("gone"), Fenced("by the test")]
+
+    async def fails(commit: Commit) -> Saved:
+        if fates:
+            raise fates.pop(0)
+        return await save(commit)
+
+    store.save = fails  # type: ignore[method-assign]
+    await plant.run()
+    assert n_scores(tmp_path) == 27
+
+
+async def test_what_another_daemon_learnt_is_known_before_its_records_are_rebuilt(
+    store: AsyncStore, tmp_path: Path
+) -> None:
+    late = Plant(config_of(tmp_path), store, {P0: readings(20)})
+    await late.pipeline._recall_sensors()  # it starts when nobody knows them
+    await Plant(config_of(tmp_path), store, {P0: readings(10)}).run()
+    await late.run()
+    assert late.pipeline.schemas[0].sensors == ("flow", "heat")
+    assert n_scores(tmp_path) == 17
