@@ -106,6 +106,7 @@ class Health:
         self.loop: LoopWatch | None = None
         self.facts = Facts()
         self._monotonic = monotonic
+        self._told_s = monotonic()
         self._answered_s: float | None = None
         self._look_at: Callable[[], Facts] | None = None
         self._systemd = Systemd()
@@ -131,6 +132,7 @@ class Health:
         """Write down how things stand; the loop has turned."""
         if self._look_at is not None:
             self.facts = self._look_at()
+        self._told_s = now
         self._systemd.turned(now, self.summary)
 
     # ------------------------------------------------------------------ the judgement
@@ -152,8 +154,8 @@ class Health:
         found: dict[str, str] = {}
         if (dead := self.dead()) is not None:
             found["process"] = dead
-        elif self.loop is not None and (silent_s := self.loop.silent_s(now)) > BLOCKED_S:
-            found["loop"] = f"the event loop has not turned for {silent_s:.0f} s; what follows is as old"
+        elif self.loop is not None and (silent_s := now - self._told_s) > BLOCKED_S:
+            found["loop"] = f"the event loop has told nothing for {silent_s:.0f} s; what follows is as old"
         if self.is_draining:
             found["draining"] = "finishing the batch in hand, taking nothing new"
         elif self.doing is not None:

@@ -101,9 +101,15 @@ class LoopWatch:
         self._each_turn(now)
 
     async def _turn_on(self) -> None:
+        is_told = False
         while True:
             await asyncio.sleep(TURN_EVERY_S)
-            self.turned(self._monotonic())
+            try:
+                self.turned(self._monotonic())
+            except Exception:  # a defect in what only looks must not pass for a loop that hangs: no restart mends it
+                if not is_told:
+                    log.exception("health_unknown", doing="going on; /ready says no until it can be told again")
+                is_told = True
 
     # ------------------------------------------------------------------ from any thread
 

@@ -389,6 +389,33 @@ def test_before_during_and_after_outages_the_daemon_lives_and_says_what_it_misse
     assert site.status("/live") == 0
 
 
+def test_a_second_daemon_for_which_no_partition_is_left_is_ready_and_says_so(
+    kafka: KafkaServer, postgres: PostgresServer, site: Probed, tmp_path: Path
+) -> None:
+    kafka.create_topic("one-partition", 1, retention_ms="-1")
+    second = Probed(tmp_path / "second")
+    second.port = free_port(2) + 1  # the first of the two is the first daemon's
+    url = postgres.url()
+    for each in (site, second):
+        each.configure(kafka.bootstrap, "one-partition", url=url)
+        each.serve()
+    assert site.command("db", "upgrade").returncode == 0
+    site.install_model()
+    site.start()
+    site.wait_ready()
+    second.start()
+    try:
+        second.wait_ready()
+        site.wait_ready()
+        answers = [json.loads(ask(each.port, "/ready")[2]) for each in (site, second)]
+        assert sorted(len(answer["notes"]) for answer in answers) == [0, 1]
+        assert "no partition" in str(answers)
+        assert sorted(each.samples()["monitor_partitions",] for each in (site, second)) == [0, 1]
+        second.terminate()
+    finally:
+        second.kill()
+
+
 BLOCKABLE = """
 import asyncio, signal, sys, time
 from monitor import daemon, health, logs

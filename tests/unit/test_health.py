@@ -101,6 +101,19 @@ def test_a_loop_that_stands_still_is_not_ready_at_once_and_not_live_in_the_end(d
     assert daemon.missing() == {}
 
 
+def test_facts_that_cannot_be_told_are_not_taken_for_a_loop_that_hangs(daemon: Daemon) -> None:
+    class Broken:
+        config = property(lambda self: 1 / 0)
+
+    daemon.health.flows(Broken(), Member({}), None)  # type: ignore[arg-type]
+    for _ in range(20):
+        with pytest.raises(ZeroDivisionError):
+            daemon.turn()
+        daemon.health.database_answered()
+    assert daemon.live() == 200
+    assert set(daemon.missing()) == {"loop"}
+
+
 def test_a_river_that_died_is_not_live_and_says_of_what(daemon: Daemon) -> None:
     async def dies() -> None:
         raise ValueError("plant/0: secret")

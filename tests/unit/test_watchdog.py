@@ -127,6 +127,27 @@ def test_the_worst_lag_is_that_of_the_last_minute_and_of_now() -> None:
     assert at.watch.worst_lag_s(at.now) == 3.5
 
 
+async def test_a_defect_in_what_is_told_each_turn_is_logged_once_and_the_loop_still_counts_as_turning(
+    said: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "TURN_EVERY_S", 0.01)
+    n = 0
+    often = asyncio.Event()
+
+    def fails_later(_now: float) -> None:
+        nonlocal n
+        n += 1
+        if n == 5:
+            often.set()
+        if n > 1:
+            raise ValueError("by the test")
+
+    async with LoopWatch(fails_later) as watch:
+        await often.wait()
+        assert watch.silent_s(time.monotonic()) < 1
+    assert names(said) == ["health_unknown"]
+
+
 async def test_the_stack_names_what_holds_the_loop_up_and_shows_no_values(
     said: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
