@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.evaluation.compare import Compared
     from monitor.evaluation.diff import Side
-    from monitor.evaluation.replay import Columns, Replayed
+    from monitor.evaluation.replay import Replayed
+    from monitor.evaluation.replay_files import Columns
     from monitor.types import AlertChange
 
 
@@ -105,7 +106,8 @@ def replay(
     from monitor import logs
     from monitor.clock import SystemClock, to_us
     from monitor.evaluation.flow import Audience
-    from monitor.evaluation.replay import Columns, Learning, Manner, replay_files, replay_range
+    from monitor.evaluation.replay import Manner, replay_range
+    from monitor.evaluation.replay_files import Columns, Learning, replay_files
     from monitor.store.results import FIRST_US, LAST_US
 
     columns = Columns(asset_column, time_column, label_column)

@@ -214,6 +214,11 @@ class _StretchPipeline(Pipeline):
         recent = [readings.rows(readings.cell >= self._needed[readings.fleet]) for readings in decoded]
         return recent if self._homes is None else [self._that_live_took(state, readings) for readings in recent]
 
+    def _judge_quarantine(self, step: Step) -> None:
+        """What live has accounted for is not judged again: its share of bad records was borne, or overruled."""
+        if self._homes is None:
+            super()._judge_quarantine(step)
+
     def _that_live_took(self, state: PartitionState, readings: Readings) -> Readings:
         """Leave out what live refused before it came to any window: assets it had no room for, or not yet."""
         names = self._lane(state, readings.fleet).assets.names

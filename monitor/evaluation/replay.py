@@ -1,15 +1,12 @@
-"""`monitor replay`: the same river over old records, and what it found.
+"""`monitor replay`: the same river over what lies in Kafka, and what it found. Files: see `replay_files`.
 
-    replay_files   recordings: learn from the head of each, replay the rest; or let the registry's versions decide
-    replay_range   what lies in Kafka now, over a stretch of event time, with the versions that decided live
-
-Out: `Replayed`. The law: equal records, configuration and versions give an equal digest, live or replayed.
+In: how much of the log, and who decides. Out: `Replayed`. The law: equal records, configuration and versions give an
+equal digest, live or replayed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,61 +14,29 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from monitor.clock import to_us as as_us
-from monitor.errors import BadRecording, NotFound
 from monitor.evaluation import digest
-from monitor.evaluation.compare import AlertSpan, Compared, compare
-from monitor.evaluation.flow import Course, flow, needed_cell, scratch
+from monitor.evaluation.compare import AlertSpan, Compared
+from monitor.evaluation.flow import Course, flow, needed_cell, scored_from_us, scratch
 from monitor.evaluation.reach import reach, said
-from monitor.evaluation.recordings import Feed, Split, context, joined, split
 from monitor.evaluation.twin import Twin
-from monitor.evaluation.versions import deciders, has_versions, learn, lend, registered, take_version
+from monitor.evaluation.versions import deciders, lend, registered, reigning
 from monitor.store import results
 from monitor.store.reader import open_reader
 from monitor.store.results import FIRST_US, LAST_US
-from monitor.stream.files import read_meta, read_recording
 from monitor.stream.score import DetectorScorer
 from monitor.types import AlertState, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Sequence
-    from pathlib import Path
 
     from monitor.clock import Clock
-    from monitor.config import Config, FleetConfig
+    from monitor.config import Config
     from monitor.evaluation.diff import Difference, Side
     from monitor.evaluation.flow import Audience, ScratchStore
     from monitor.evaluation.reach import Said
     from monitor.store.queries import Reader
     from monitor.store.results import LifeFact
-    from monitor.stream.files import Recording
     from monitor.types import RecordBatch
-
-ALL_TIME = timedelta(days=36_500)
-"""A file's head is learnt from as a whole."""
-MIN_WINDOWS = 100
-"""What the smallest labelled recordings have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Learning:
-    """How much of each file is healthy and may be learnt from. Neither: what `meta.json` beside it says."""
-
-    rows: int | None = None
-    until_us: int | None = None
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether the operator said how much."""
-        return self.rows is not None or self.until_us is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Names of a file's columns, where they cannot be told by their names."""
-
-    asset: str | None = None
-    timestamp: str | None = None
-    label: str = "label"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +81,12 @@ class Replayed:
     """The river's time, without learning."""
 
 
-# ---------------------------------------------------------------- files
-
-
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How to replay, whatever the records."""
 
     version: str | None = None
-    """This version decides everything; None = those that decided live."""
+    """This version decides its fleet; None = those that decided live."""
     into: str | None = None
     """URL of a new SQLite file for the results; None = they are forgotten."""
     speed: float | None = None
@@ -154,174 +116,6 @@ class Manner:
     def block(self) -> int:
         """Readings in a record: at a pace each comes by itself."""
         return 256 if self.speed is None else 1
-
-
-async def replay_files(
-    paths: Sequence[Path],
-    config: Config | None,
-    *,
-    learning: Learning,
-    columns: Columns,
-    manner: Manner,
-    audience: Audience,
-    clock: Clock,
-) -> Replayed:
-    """Replay recordings. Where the configuration's database has versions they decide, unless told how much to learn
-    from; else each file gets a model of its own, learnt from its head, and its rest is replayed.
-    """
-    read = [
-        (path, read_recording(path, asset=columns.asset, timestamp=columns.timestamp, label=columns.label))
-        for path in paths
-    ]
-    if config is not None and not learning.is_asked and (manner.decider or await has_versions(config)):
-        return await _with_registry([recording for _, recording in read], config, manner, audience, clock)
-    out, twin = Replayed(), manner.twin()
-    if twin is not None and twin.is_of_versions:
-        named = next(side.version for side in twin.sides if side.version is not None)
-        raise NotFound(
-            f"version {named}: each of these files is decided by what is learnt from its own head. Compare alert "
-            'parameters ("confirm=5 of 8"), or give a configuration with a registry, and no --train-rows'
-        )
-    begins: dict[str, int] = {}
-    learnt: dict[str, tuple[Path, Split, str, float]] = {}
-    async with scratch(manner.into) as (store, checkpoints):
-        for path, recording in read:
-            own, fleet = own_config(recording, path, config, taken=learnt.keys())
-            parts = _split(path, recording, learning, fleet)
-            started_s = clock.monotonic_s()
-            taught = await asyncio.to_thread(learn, own, fleet, parts, checkpoints, audience.on_progress)
-            fit_s = clock.monotonic_s() - started_s
-            learnt[fleet.name] = (path, parts, taught.version, fit_s)
-            begins[fleet.name] = taught.decides_after_us
-            feed = Feed(recording.name)
-            feed.add(joined(context(parts.head, fleet.length), parts.rest))
-            course = Course(own, feed.batches(block=manner.block), feed.partitions, n_readings=feed.n_readings)
-            with closing(DetectorScorer(own.device)) as scorer:
-                await take_version(store, scorer, taught, fleet.name)
-                await _run(course, store, scorer, manner, audience, clock, out, twin)
-        await asyncio.to_thread(_conclude, store, out, begins, LAST_US)
-    out.diff = twin.difference() if twin else None
-    for name, (path, parts, version, fit_s) in learnt.items():
-        out.files.append(_file(path, parts, version, fit_s, out.spans.get(name, [])))
-    return out
-
-
-async def _run(
-    course: Course,
-    store: ScratchStore,
-    scorer: DetectorScorer,
-    manner: Manner,
-    audience: Audience,
-    clock: Clock,
-    out: Replayed,
-    twin: Twin | None,
-) -> None:
-    started_s = clock.monotonic_s()
-    counters = await flow(course, store, scorer, audience, clock, speed=manner.speed, twin=twin)
-    out.wall_s += clock.monotonic_s() - started_s
-    out.readings += counters.readings
-    out.quarantined += counters.quarantined + counters.late
-
-
-def own_config(
-    recording: Recording, path: Path, config: Config | None, *, taken: Any = ()
-) -> tuple[Config, FleetConfig]:
-    """Make a configuration for one recording: a fleet of its own, with the settings of the operator's fleet that takes
-    its first asset, or with the defaults; interval and sensors from the file where nobody says.
-    """
-    from monitor.config import parse
-
-    meta = read_meta(path)
-    base = next((fleet for fleet in config.fleets if fleet.takes(recording.assets[0])), None) if config else None
-    interval_us = base.interval_us if base else int((meta.interval_s or 0) * 1e6) or recording.interval_us
-    if not interval_us:
-        raise BadRecording(f"{path}: no asset has two readings at different times, so there is no interval")
-    name = re.sub(r"[^a-z0-9_-]+", "-", recording.name.lower())[:56].strip("-") or "file"
-    if name in taken:
-        name = next(f"{name}-{n}" for n in range(2, 10_000) if f"{name}-{n}" not in taken)
-    fleet: dict[str, Any] = {
-        "name": name,
-        "interval": timedelta(microseconds=interval_us),
-        "sensors": recording.sensors,
-        "retrain": {"every": "never", "history": ALL_TIME, "min_windows": MIN_WINDOWS},
-    }
-    if base is not None:
-        kept = ("window", "stride", "lateness", "max_gap", "model", "alerts")
-        fleet |= {key: getattr(base, key) for key in kept} | {"sensors": base.sensors or recording.sensors}
-    made = parse(
-        {
-            # No broker is asked: a recording goes by way of memory.
-            "kafka": {"bootstrap": "localhost:9092", "topics": [recording.name], "group": "replay"},
-            "device": config.device if config else "auto",
-            "fleet": [fleet],
-        }
-    )
-    return made, made.fleets[0]
-
-
-def _split(path: Path, recording: Recording, learning: Learning, fleet: FleetConfig) -> Split:
-    rows = learning.rows
-    if not learning.is_asked:
-        rows = read_meta(path).train_rows
-        if rows is None:
-            raise BadRecording(
-                f"{path}: nothing says how much of it is healthy; add --train-rows N or --train-until TIME, or put "
-                f'a meta.json beside it: {{"series": {{"{recording.name}": {{"train_rows": N}}}}}}'
-            )
-    parts = split(recording, rows=rows, until_us=learning.until_us, interval_us=fleet.interval_us)
-    if not len(parts.rest):
-        raise BadRecording(f"{path}: all of its {len(recording)} rows are to be learnt from; nothing is left to replay")
-    return parts
-
-
-def _file(path: Path, parts: Split, version: str, fit_s: float, alerts: list[AlertSpan]) -> FileReplayed:
-    return FileReplayed(
-        set=read_meta(path).set,
-        name=parts.rest.name,
-        version=version,
-        train_rows=len(parts.head),
-        fit_s=round(fit_s, 2),
-        compared=compare(parts.events, alerts),
-    )
-
-
-async def _with_registry(
-    recordings: Sequence[Recording], config: Config, manner: Manner, audience: Audience, clock: Clock
-) -> Replayed:
-    """Let recordings flow through the operator's fleets, as if they had come from the fleets' first topics."""
-    feeds: dict[str, Feed] = {}
-    for recording in recordings:
-        fleet = next((each for each in config.fleets if each.takes(recording.assets[0])), None)
-        if fleet is None:
-            globs = ", ".join(name for each in config.fleets for name in each.assets)
-            raise BadRecording(f"{recording.name}: no fleet takes asset {recording.assets[0]} (assets = {globs})")
-        topic = config.topics_of(fleet)[0]
-        feeds.setdefault(topic, Feed(topic)).add(replace(recording, label=None))
-    out, twin = Replayed(), manner.twin()
-    async with scratch(manner.into) as (store, _), _both_scorers(config, twin) as scorer:
-        # Homes are the feed's own: in a file no asset has a Kafka partition.
-        await registered(config, store, scorer, manner.decider, homes=False)
-        for feed in feeds.values():
-            batches = feed.batches(block=manner.block)
-            course = Course(config, batches, feed.partitions, n_readings=feed.n_readings)
-            await _run(course, store, scorer, manner, audience, clock, out, twin)
-        await asyncio.to_thread(_conclude, store, out, {}, LAST_US)
-    out.diff = twin.difference() if twin else None
-    return out
-
-
-@asynccontextmanager
-async def _both_scorers(config: Config, twin: Twin | None) -> AsyncIterator[DetectorScorer]:
-    """Open a scorer for the replay, and one for its twin where other versions decide there."""
-    with closing(DetectorScorer(config.device)) as scorer, closing(DetectorScorer(config.device)) as other:
-        if twin is not None and twin.is_of_versions:
-            before, after = [await deciders(config, side.version) for side in twin.sides]
-            others = {fleet: versions for fleet, versions in after.items() if versions != before[fleet]}
-            for fleet, versions in others.items():
-                for version in versions:
-                    await lend(other, version, fleet)
-            twin.lend(other, frozenset(others))
-        yield scorer
 
 
 # ---------------------------------------------------------------- a Kafka range
@@ -357,11 +151,13 @@ async def replay_course(
     """
     out, twin = Replayed(), manner.twin(course.from_us)
     course = replace(course, memory=manner.memory(course.config))
-    async with scratch(manner.into) as (store, _), _both_scorers(course.config, twin) as scorer:
-        await registered(course.config, store, scorer, manner.decider, homes=True)
-        await _run(course, store, scorer, manner, audience, clock, out, twin)
+    after_us = min(scored_from_us(fleet, course.from_us, course.memory) for fleet in course.config.fleets)
+    stretch = {"after_us": after_us, "to_us": course.to_us}
+    async with scratch(manner.into) as (store, _), both_scorers(course.config, twin, **stretch) as scorer:
+        await registered(course.config, store, scorer, manner.decider, homes=True, **stretch)
+        await run_course(course, store, scorer, manner, audience, clock, out, twin)
         begins = {fleet.name: course.from_us for fleet in course.config.fleets}
-        await asyncio.to_thread(_conclude, store, out, begins, course.to_us)
+        await asyncio.to_thread(conclude, store, out, begins, course.to_us)
         if live is not None:
             out.live = live
             out.equals_live = await asyncio.to_thread(_is_as_live, store, course, live)
@@ -394,10 +190,47 @@ async def recent(
             yield batch.rows(slice(first, None))
 
 
-# ---------------------------------------------------------------- what came of it
+# ---------------------------------------------------------------- the steps, for files too
 
 
-def _conclude(store: ScratchStore, out: Replayed, begins: dict[str, int], to_us: int) -> None:
+async def run_course(
+    course: Course,
+    store: ScratchStore,
+    scorer: DetectorScorer,
+    manner: Manner,
+    audience: Audience,
+    clock: Clock,
+    out: Replayed,
+    twin: Twin | None,
+) -> None:
+    """Let one log flow, and count what became of it."""
+    started_s = clock.monotonic_s()
+    counters = await flow(course, store, scorer, audience, clock, speed=manner.speed, twin=twin)
+    out.wall_s += clock.monotonic_s() - started_s
+    out.readings += counters.readings
+    out.quarantined += counters.quarantined + counters.late
+
+
+@asynccontextmanager
+async def both_scorers(
+    config: Config, twin: Twin | None, *, after_us: int = FIRST_US, to_us: int = LAST_US
+) -> AsyncIterator[DetectorScorer]:
+    """Open a scorer for the replay, and one for its twin in the fleets where other versions decide the windows that end
+    in (after_us, to_us].
+    """
+    with closing(DetectorScorer(config.device)) as scorer, closing(DetectorScorer(config.device)) as other:
+        if twin is not None and twin.is_of_versions:
+            before, after = [await deciders(config, side.version) for side in twin.sides]
+            reigns = {fleet: [reigning(side[fleet], after_us, to_us) for side in (before, after)] for fleet in after}
+            others = {fleet: theirs for fleet, (ours, theirs) in reigns.items() if ours != theirs}
+            for fleet, versions in others.items():
+                for version in versions:
+                    await lend(other, version, fleet)
+            twin.lend(other, frozenset(others))
+        yield scorer
+
+
+def conclude(store: ScratchStore, out: Replayed, begins: dict[str, int], to_us: int) -> None:
     """Read the results back from the database, as anybody would. `begins`: by fleet, where its stretch begins."""
     with open_reader(store.address.url) as reader:
         windows, scored, word = conclusions(reader, begins, to_us)

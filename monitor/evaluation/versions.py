@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from monitor.registry import Registry
 from monitor.store import assets
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
+from monitor.store.results import FIRST_US, LAST_US
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.files import as_records
 from monitor.stream.score import Activation
@@ -28,7 +29,7 @@ from monitor.training.fit import fit
 from monitor.types import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from monitor.config import Config, FleetConfig
     from monitor.evaluation.recordings import Split
@@ -146,11 +147,28 @@ async def deciders(config: Config, version: str | None = None) -> dict[str, list
     return found
 
 
+def reigning(versions: Sequence[Version], after_us: int, to_us: int) -> list[Version]:
+    """Leave out those that decide no window that ends in (after_us, to_us]; who reigned before is of no account."""
+    nexts = [*(each.decides_after_us for each in versions[1:]), LAST_US]
+    return [
+        replace(each, decides_after_us=FOREVER_AGO_US if each.decides_after_us <= after_us else each.decides_after_us)
+        for each, until_us in zip(versions, nexts, strict=False)
+        if each.decides_after_us < to_us and until_us > after_us
+    ]
+
+
 async def registered(
-    config: Config, store: AsyncStore, scorer: DetectorScorer, version: str | None, *, homes: bool
+    config: Config,
+    store: AsyncStore,
+    scorer: DetectorScorer,
+    version: str | None,
+    *,
+    homes: bool,
+    after_us: int = FIRST_US,
+    to_us: int = LAST_US,
 ) -> None:
-    """Take over from the live database who decides from when (`deciders`), the sensors its fleets have learnt, and
-    (`homes`) where its assets live.
+    """Take over from the live database who decides the windows that end in (after_us, to_us] (`deciders`), the sensors
+    its fleets have learnt, and (`homes`) where its assets live.
 
     Raises NoChampion where there is nothing to decide by, NotFound, CheckpointDamaged.
     """
@@ -159,16 +177,17 @@ async def registered(
     for fleet in config.fleets:
         if sensors := learnt.get(fleet.name):
             await store.run(assets.learn, fleet.name, sensors)
-    for fleet_name, versions in (await deciders(config, version)).items():
-        for each in versions:
+    chosen = await deciders(config, version)
+    if not any(chosen.values()):
+        raise NoChampion(
+            f"{config.store.shown_url} has no version yet; start the daemon, or name files and --train-rows"
+        )
+    for fleet_name, versions in chosen.items():
+        for each in reigning(versions, after_us, to_us):
             await take_version(store, scorer, each, fleet_name)
     if homes:
         for (fleet_name, partition), names in (await asyncio.to_thread(_homes, config.store.url)).items():
             await store.run(assets.resolve, fleet_name, names, partition)
-    if not any(scorer.has_champion(fleet.name) for fleet in config.fleets):
-        raise NoChampion(
-            f"{config.store.shown_url} has no version yet; start the daemon, or name files and --train-rows"
-        )
 
 
 def _homes(url: str) -> dict[tuple[str, Partition], list[str]]:

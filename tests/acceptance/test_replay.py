@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from monitor.cli import main
 from monitor.clock import SystemClock
 from monitor.config import load
+from monitor.errors import QuarantineLimit
 from monitor.evaluation.digest import digest, digest_of
 from monitor.evaluation.flow import Audience, Course, flow, scored_from_us, scratch
 from monitor.evaluation.replay import Manner, replay_course
@@ -461,6 +462,20 @@ async def test_assets_that_live_refused_count_in_no_replay_over_its_offsets(
         n_windows = len(list(results.windows(reader)))
         assert n_windows > 120, "both have windows"
         assert await replayed("told", known) == digest_of(reader) != await replayed("untold", None)
+
+
+async def test_bad_records_that_live_has_borne_end_no_replay_over_its_offsets(toml: Path) -> None:
+    config, home = load(toml), Partition("plant", 0)
+    log = [(offset, -1, b"R1", b"nonsense") for offset in range(2_000)]
+    for homes, is_judged in (({}, False), (None, True)):
+        async with scratch(None) as (store, _):
+            course = Course(config, _cut({home: log}, Random(0)), [home], homes=homes)
+            flowing = flow(course, store, HashScorer(), Audience(), SystemClock())
+            if is_judged:
+                with pytest.raises(QuarantineLimit):
+                    await flowing
+            else:
+                assert (await flowing).quarantined == 2_000
 
 
 # ---------------------------------------------------------------- two sides

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from monitor.config import parse
 from monitor.errors import NotFound
-from monitor.evaluation.versions import CHAMPION, Version, deciders
+from monitor.evaluation.versions import CHAMPION, Version, deciders, reigning
 from monitor.registry import Registry
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from monitor.config import Config
 
 
@@ -53,3 +52,23 @@ async def test_a_named_version_decides_its_fleet_and_the_others_are_decided_as_l
     assert await deciders(config, "fans-new") == live | {"fans": [version("fans-new")]}
     with pytest.raises(NotFound, match="version nobody; `monitor models list`"):
         await deciders(config, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("after_us", "to_us", "found"),
+    [
+        (-6, 5, [("a", -5)]),
+        (-5, 5, [("a", FOREVER_AGO_US)]),
+        (0, 100, [("a", FOREVER_AGO_US)]),
+        (99, 101, [("a", FOREVER_AGO_US), ("b", 100)]),
+        (100, 150, [("b", FOREVER_AGO_US)]),
+        (150, 1000, [("b", FOREVER_AGO_US), ("c", 200)]),
+        (200, 1000, [("c", FOREVER_AGO_US)]),
+        (-50, -10, []),
+    ],
+)
+def test_only_versions_that_decide_a_window_of_the_stretch_are_loaded(
+    after_us: int, to_us: int, found: list[tuple[str, int]]
+) -> None:
+    changes = [Version("a", Path("a"), -5), Version("b", Path("b"), 100), Version("c", Path("c"), 200)]
+    assert [(each.version, each.decides_after_us) for each in reigning(changes, after_us, to_us)] == found
