@@ -466,6 +466,14 @@ def test_a_loop_that_stands_still_is_not_live_then_live_again_and_the_log_names_
     assert samples["monitor_loop_blocked_total",] == 1
     assert 8 < samples["monitor_loop_lag_seconds",] < 15
 
+    # A process without CPU is something else: no place in the code is to blame.
+    os.kill(site.pid, signal.SIGSTOP)
+    time.sleep(7)
+    os.kill(site.pid, signal.SIGCONT)
+    assert site.wait_event("process_stood_still", limit_s=10)["seconds"] > 6
+    site.wait_ready()
+    assert len(site.events("loop_blocked")) == 1
+
 
 def test_a_taken_port_ends_the_daemon_with_exit_code_2_and_the_fix(site: Probed) -> None:
     site.configure("127.0.0.1:1", "nowhere")
