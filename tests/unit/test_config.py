@@ -105,7 +105,7 @@ def test_the_tree_is_frozen_and_travels_to_a_child_process(tmp_path: Path) -> No
         ({"log__level": "loud"}, 'use "debug", "info", "warning", "error"'),
         ({"http__listen": "9464"}, 'http.listen: "9464" is not an address; write "127.0.0.1:9464"'),
         ({"http__listen": "127.0.0.1:66666"}, "http.listen:"),
-        ({"http__listen": "0.0.0.0:9464"}, 'can be reached from other machines; use "127.0.0.1:9464", or set allow_remote'),
+        ({"http__listen": "0.0.0.0:9464"}, 'can be reached from other machines; use "127.0.0.1:9464", or set'),
         ({"http__listen": "[::]:9464"}, "can be reached from other machines"),
         ({"device": "gpu"}, 'device: "gpu" is not a device; use "auto"'),
         ({"fleet": []}, "fleet: is empty; add at least one [[fleet]] table"),
