@@ -1,0 +1,172 @@
+"""A world that has come to rest against the oracle: every difference is a sentence.
+
+What is compared: windows with the offsets that fed them, fates and counts of records, quarantine, gaps, alerts, each
+score and whose turn it was to give it. Of a partition of which a rebuild missed records, because retention took them
+after they were read, less is asked: no window twice, alerts as the scores are, every record under one fate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tests.oracle.check import StoredRows, check
+from tests.simulation.plant import GROUP
+
+if TYPE_CHECKING:
+    from monitor.types import Partition
+    from tests.oracle.check import Report
+    from tests.simulation.world import World
+
+HOLDS_ANYWHERE = ("doubled", "alert")
+
+
+def score_of(total: float, start: int, version: str) -> float:
+    """Score a window by the sum of its values, its first cell and the version; about one in five is anomalous."""
+    return abs(math.sin(total + start + sum(version.encode()))) * 1.25
+
+
+def rows_of(world: World) -> StoredRows:
+    """The tables in the columns that the oracle asks for."""
+    db = world.database
+    return StoredRows(
+        partitions=[
+            (partition.topic, partition.number, row.start_offset, row.next_offset, row.counters)
+            for (_, partition), row in db.partition.items()
+        ],
+        assets=[(row.id, *key, row.partition.topic, row.partition.number) for key, row in db.asset.items()],
+        scores=[
+            (asset_id, start_us, row.end_us, row.n_present, row.first_offset, row.last_offset, row.score, row.verdict,
+             row.version)
+            for (asset_id, start_us), row in sorted(db.score.items())
+        ],
+        quarantine=[(where.topic, where.number, offset, reason) for (where, offset), reason in db.quarantine.items()],
+        alerts=[
+            (row.id, row.asset_id, opened_us, row.change.at_us if row.change.state == "closed" else None,
+             str(row.change.state), row.change.n_anomalous, row.change.peak_score)
+            for (_, opened_us), row in db.alert.items()
+        ],
+        transitions=[
+            (row.id, seq, *step) for row in db.alert.values() for seq, step in enumerate(row.transitions, start=1)
+        ],
+    )  # fmt: skip
+
+
+def judge(world: World) -> list[str]:
+    """Return what is wrong with a world, and count what was compared."""
+    db, rules = world.database, world.plant.rules
+    kept = {partition: _kept(world, partition) for partition in world.broker.logs}
+    weak = {partition for partition in kept if _is_weak(world, partition, {record[0] for record in kept[partition]})}
+    rows = rows_of(world)
+    report = check(_without(rows, weak), {where: log for where, log in kept.items() if where not in weak}, rules)
+    _compare_scores(world, report, weak)
+    if world.thinning:
+        _compare_thinned(world, report)
+    if weak:
+        anyhow = check(rows, {(where.topic, where.number): log for where, log in kept.items()}, rules)
+        for kind, texts in anyhow.problems.items():
+            for text in texts:
+                if kind in HOLDS_ANYWHERE or "conserve" in text:
+                    report.add(kind, text)
+    wrong = list(db.violations)
+    for where, what in world.suspicions:
+        if what.startswith("digest") and any(str(partition) in where for partition in weak):
+            world.counts["digests forgiven"] += 1
+        else:
+            wrong.append(f"{where}: {what}")
+    wrong += [f"{kind}: {text}" for kind, texts in report.problems.items() for text in texts]
+    for (_, partition, from_offset), to_offset in db.gap.items():
+        if to_offset > world.broker.logs[partition].first_kept:
+            wrong.append(f"gap: {partition} [{from_offset}, {to_offset}), but those records were still there")
+    for what, number in report.compared.items():
+        world.counts[f"compared {what}"] += number
+    world.counts["gaps"] += len(db.gap)
+    world.counts["partitions with holes"] += len(weak)
+    return wrong
+
+
+def _kept(world: World, partition: Partition) -> list[tuple[int, int, bytes | None, bytes | None]]:
+    """The records that are not in a gap."""
+    gaps = [(first, end) for (_, where, first), end in world.database.gap.items() if where == partition]
+    return [
+        record
+        for record in world.broker.logs[partition].records
+        if not any(first <= record[0] < end for first, end in gaps)
+    ]
+
+
+def _is_weak(world: World, partition: Partition, kept: set[int]) -> bool:
+    """Whether a gap was told that held records which had been read: a rebuild missed them."""
+    row = world.database.partition.get((GROUP, partition))
+    start = row.start_offset or 0 if row is not None else 0
+    return any(
+        first <= offset < end for first, end in world.broker.lost[partition] for offset in kept if offset >= start
+    )
+
+
+def _without(rows: StoredRows, weak: set[Partition]) -> StoredRows:
+    """The rows of the other partitions; the assets stay, for the sake of whose homes they are."""
+    if not weak:
+        return rows
+    weak_assets = {asset_id for asset_id, _, _, topic, number in rows.assets if (topic, number) in weak}
+    weak_alerts = {row[0] for row in rows.alerts if row[1] in weak_assets}
+    return replace(
+        rows,
+        partitions=[row for row in rows.partitions if (row[0], row[1]) not in weak],
+        scores=[row for row in rows.scores if row[0] not in weak_assets],
+        quarantine=[row for row in rows.quarantine if (row[0], row[1]) not in weak],
+        alerts=[row for row in rows.alerts if row[0] not in weak_alerts],
+        transitions=[row for row in rows.transitions if row[0] not in weak_alerts],
+    )
+
+
+def _compare_thinned(world: World, report: Report) -> None:
+    """Of each partition and word the first rows are in quarantine, then one in so many, whatever the batches were."""
+    assert world.thinning is not None
+    n_kept, n_sampled = world.thinning
+    report.problems.pop("quarantine", None)
+    for where, judgement in report.judgements.items():
+        seen: Counter[str] = Counter()
+        right = {}
+        for offset, word in sorted(judgement.quarantine.items()):
+            seen[word] += 1
+            if seen[word] <= n_kept or seen[word] % n_sampled == 0:
+                right[offset] = word
+        found = {
+            offset: reason.partition(":")[0]
+            for (partition, offset), reason in world.database.quarantine.items()
+            if partition == where
+        }
+        if found != right:
+            report.add("quarantine", f"{where} thinned: {found}, must be {right}")
+
+
+def _compare_scores(world: World, report: Report, weak: set[Partition]) -> None:
+    """Each score is its version's, each version the one whose turn it was."""
+    db = world.database
+    asset_of = {row.id: (fleet, name, row.partition) for (fleet, name), row in db.asset.items()}
+    turns: dict[str, list[tuple[int, str]]] = {}
+    for (fleet, from_us), version in sorted(db.activation.items()):
+        turns.setdefault(fleet, []).append((from_us, version))
+    totals: dict[tuple[str, str, int], float] = {}
+    for judgement in report.judgements.values():
+        for fleet, lane in judgement.lanes.items():
+            for window in lane.windows():
+                total = sum(value for row in lane.values(window) for value in row if value is not None)
+                totals[fleet, window.asset, window.start] = total
+    for (asset_id, start_us), row in db.score.items():
+        fleet, name, home = asset_of[asset_id]
+        start = start_us // world.plant.rules.fleet(fleet).interval_us
+        turn = next((version for from_us, version in reversed(turns.get(fleet, [])) if from_us < row.end_us), None)
+        if row.version != turn:
+            report.add("version", f"{name} at {start_us} ends {row.end_us}: by {row.version}, was {turn}'s turn")
+        if (row.score is None) != (row.version is None):
+            report.add("score", f"{name} at {start_us}: {row.score} by {row.version}")
+        if row.score is None or row.version is None or home in weak or (fleet, name, start) not in totals:
+            continue
+        right = score_of(totals[fleet, name, start], start, row.version)
+        report.compared["scores"] += 1
+        if not math.isclose(row.score, right, rel_tol=1e-5, abs_tol=1e-6):
+            report.add("score", f"{name} at {start_us}: {row.score}, is {right}")
