@@ -1,0 +1,130 @@
+"""Several daemons on one PostgreSQL: they share partitions, agree on models without meeting, and replace the dead."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor.evaluation.digest import digest_of
+from monitor.registry import version_at
+from monitor.store.versions import Activation
+from tests.acceptance.streams import MINUTE_US, plant
+from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back
+from tests.integration.test_daemon import trickling
+from tests.oracle.log import FleetRule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.servers import KafkaServer, PostgresServer
+
+PARTITIONS = 4
+RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
+SESSION_S = 10.0
+
+
+@pytest.fixture
+def sites(
+    tmp_path: Path, kafka: KafkaServer, postgres: PostgresServer, request: pytest.FixtureRequest
+) -> Iterator[list[Site]]:
+    topic = request.node.name.replace("test_", "")[:100]
+    kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
+    url = postgres.url()
+    sites = [Site(tmp_path / name) for name in ("a", "b")]
+    for site in sites:
+        site.configure(kafka.bootstrap, topic, url=url, kafka={"session_timeout": f"{SESSION_S:.0f}s"})
+    assert sites[0].command("db", "upgrade").returncode == 0
+    yield sites
+    for site in sites:
+        site.kill()
+
+
+def topic_of(site: Site) -> str:
+    return site.config.kafka.topics[0]
+
+
+def partitions_of(site: Site) -> set[str]:
+    return {event["partition"] for event in site.events("partition_claimed")}
+
+
+def test_two_daemons_change_models_at_one_boundary_and_a_replay_agrees(
+    sites: list[Site], kafka: KafkaServer
+) -> None:
+    a, b = sites
+    messages = list(at_home(plant(3, 20, 60_000, RULE), PARTITIONS))
+    first = a.install_model()
+    for site in sites:
+        site.start()
+    for site in sites:
+        site.wait(f"partitions for {site.folder.name}", lambda site=site: partitions_of(site), limit_s=60)
+    with trickling(kafka.bootstrap, topic_of(a), messages[:45_000]):
+        a.wait_records(10_000)
+        asked = subprocess.run(
+            [sys.executable, "-m", "monitor", "retrain", "--wait", "--json", "--config", str(b.path)],
+            capture_output=True, text=True, env=environment(), timeout=120, check=False,
+        )  # fmt: skip
+        assert asked.returncode == 0, f"{asked.stdout}{asked.stderr}\n{a.tail()}\n{b.tail()}"
+    publish(kafka.bootstrap, topic_of(a), messages[45_000:])
+    a.wait_records(len(messages))
+    for site in sites:
+        site.terminate()
+
+    second = json.loads(asked.stdout)["version"]
+    a.check(read_back(kafka.bootstrap, topic_of(a), PARTITIONS))
+    trained_by = [site for site in sites if site.events("champion_changed")]
+    assert len(trained_by) == 1, "one of them trains"
+    activations = [
+        Activation(*row)
+        for row in a.fetch(
+            "SELECT from_window_end_us, version FROM model_activation"
+            " JOIN model_version ON model_version.id = version_id ORDER BY from_window_end_us"
+        )
+    ]
+    assert [each.version for each in activations] == [first, second]
+    rows = a.fetch("SELECT end_us, version FROM score LEFT JOIN model_version ON model_version.id = version_id")
+    assert {version for _, version in rows} == {first, second}
+    wrong = [(end_us, version) for end_us, version in rows if version != version_at(activations, end_us)]
+    assert not wrong, f"{len(wrong)} of {len(rows)}, first {wrong[:3]}; {activations}"
+    with a.reader() as reader:
+        live = digest_of(reader)
+    assert a.json("replay", limit_s=120)["digest"] == live
+
+
+def test_a_killed_daemon_comes_back_to_its_partitions_at_once_and_a_lost_one_is_replaced(
+    sites: list[Site], kafka: KafkaServer
+) -> None:
+    a, b = sites
+    messages = list(at_home(plant(5, 20, 60_000, RULE), PARTITIONS))
+    a.install_model()
+    for site in sites:
+        site.start()
+        site.wait(f"partitions for {site.folder.name}", lambda site=site: partitions_of(site), limit_s=60)
+    publish(kafka.bootstrap, topic_of(a), messages[:20_000])
+    a.wait_records(20_000)
+
+    n_claims = len(a.events("partition_claimed"))
+    a.kill()
+    publish(kafka.bootstrap, topic_of(a), messages[20_000:40_000])
+    began = time.monotonic()
+    a.start()
+    a.wait("partitions again", lambda: len(a.events("partition_claimed")) > n_claims, limit_s=60)
+    back_s = time.monotonic() - began
+    a.wait_records(40_000)
+    assert back_s < SESSION_S, f"{back_s:.1f} s: it waited for its own dead membership"
+
+    a.kill()
+    began = time.monotonic()
+    publish(kafka.bootstrap, topic_of(a), messages[40_000:])
+    b.wait_records(len(messages), limit_s=60)
+    taken_over_s = time.monotonic() - began
+    print(f"back after {back_s:.1f} s; another took over within {taken_over_s:.1f} s of a session of {SESSION_S:.0f} s")
+    assert taken_over_s < SESSION_S + 10
+    assert len(partitions_of(b)) == PARTITIONS
+    b.terminate()
+    b.check(read_back(kafka.bootstrap, topic_of(a), PARTITIONS))
