@@ -17,7 +17,7 @@ from tests.servers import ROOT
 
 DEPLOY = ROOT / "deploy"
 SCRIPTS = ("deploy/demo", "deploy/monitor.sh", "deploy/kafka/start", "deploy/kafka/stop", "tests/run", ".ci/run")
-SOURCED = ("deploy/python.sh", "deploy/kafka/common.sh")
+SOURCED = ("deploy/python.sh", "deploy/kafka/common.sh", "deploy/kafka/secure.sh")
 MINIMAL = {
     "kafka": {"bootstrap": "localhost:9092", "topics": ["plant.readings"]},
     "fleet": [{"name": "turbines", "interval": "10m"}],
