@@ -7,6 +7,7 @@ Law: defaults < file < environment, and nothing is guessed: an unknown key is an
     tree.py       the settings themselves, each with its default and its limits: read this first
     values.py     the small languages: "10m", "3 of 5", "1/week", "sqlite:///monitor.db"
     loading.py    file and environment → tree
+    private.py    which files with secrets others could read
     problems.py   what was wrong → sentences, with the nearest valid name
 
 The names below are loaded when first used: pydantic costs 0.15 s, and `monitor alerts list` needs only `store_url`.

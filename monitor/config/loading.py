@@ -9,11 +9,11 @@ Law: read once, and every problem is reported at once.
 from __future__ import annotations
 
 import os
-import stat
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monitor.config.private import too_open
 from monitor.config.values import mask_url, resolve_url
 from monitor.errors import ConfigError
 
@@ -33,7 +33,7 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     environ = os.environ if environ is None else environ
     file = Path(path or environ.get(ENV_FILE) or DEFAULT_FILE)
     tree = _read(file)
-    return parse(tree, source=file, environ=environ, is_public=bool(file.stat().st_mode & stat.S_IRWXO))
+    return parse(tree, source=file, environ=environ, exposure=too_open(file))
 
 
 def store_url(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -45,7 +45,7 @@ def store_url(path: str | os.PathLike[str] | None = None, environ: Mapping[str, 
     url = environ.get(name) or (store.get("url") if isinstance(store, dict) else None) or "sqlite:///monitor.db"
     try:
         if f"{name}_FILE" in environ:
-            url = Path(environ[f"{name}_FILE"]).read_text("utf-8").strip()
+            url = _secret(f"{name}_FILE", environ[f"{name}_FILE"])
         return resolve_url(str(url), file.parent.resolve())
     except ValueError as error:
         raise ConfigError(f"{file} has one problem\n  store.url: (hidden) {error}") from None
@@ -69,18 +69,18 @@ def parse(
     *,
     source: Path | None = None,
     environ: Mapping[str, str] | None = None,
-    is_public: bool = False,
+    exposure: str | None = None,
 ) -> Config:
     """Turn a tree of plain values into `Config`; relative paths are seen from the folder of `source`.
 
-    `is_public`: everybody on the machine can read the source, so it may hold no password.
+    `exposure`: why the source may hold no password (`private.too_open`).
     """
     from pydantic import ValidationError
 
     from monitor.config.problems import across, from_pydantic
     from monitor.config.tree import Config
 
-    problems: list[Problem] = list(_exposed(tree)) if is_public else []
+    problems: list[Problem] = list(_exposed(tree, exposure)) if exposure else []
     origin: dict[str, str] = {}
     for name in sorted(environ or ()):
         if name.startswith(ENV_PREFIX) and name != ENV_FILE:
@@ -112,7 +112,7 @@ def _report(problems: list[Problem], source: Path | None, origin: Mapping[str, s
 
 def _overlay(tree: dict[str, Any], origin: dict[str, str], name: str, value: str) -> Iterator[Problem]:
     """Write one variable into the tree. Other programs' are left alone: Kubernetes makes MONITOR_SERVICE_HOST."""
-    from monitor.config.problems import LISTED, model_at, nearest, spell, variable
+    from monitor.config.problems import LISTED, SECRET, model_at, nearest, spell, variable
 
     path = tuple(int(part) if part.isdigit() else part for part in name.removeprefix(ENV_PREFIX).lower().split("__"))
     if len(path) == 1:
@@ -130,9 +130,12 @@ def _overlay(tree: dict[str, Any], origin: dict[str, str], name: str, value: str
     if isinstance(key, str) and key not in table.model_fields and key.removesuffix("_file") in table.model_fields:
         key = key.removesuffix("_file")
         try:
-            value = Path(value).read_text("utf-8").strip()
+            value = _secret(name, value) if key in SECRET else Path(value).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             yield (*path[:-1], key), f"{name} names a file that cannot be read: {error}"
+            return
+        except ValueError as error:
+            yield (*path[:-1], key), str(error)
             return
     at: Any = tree
     for part in path[:-1]:
@@ -149,12 +152,20 @@ def _overlay(tree: dict[str, Any], origin: dict[str, str], name: str, value: str
         origin[spell((*path[:-1], key))] = name
 
 
-def _exposed(tree: dict[str, Any]) -> Iterator[Problem]:
-    """Find passwords in a file that everybody on the machine can read."""
+def _secret(name: str, path: str) -> str:
+    """Read a secret from the file that a variable names. Raises OSError, and ValueError where others can read it."""
+    if exposure := too_open(Path(path)):
+        raise ValueError(f"{name} names {path}, which {exposure}")
+    return Path(path).read_text("utf-8").strip()
+
+
+def _exposed(tree: dict[str, Any], exposure: str) -> Iterator[Problem]:
+    """Find passwords in a file that others can read."""
     kafka, store = tree.get("kafka"), tree.get("store")
-    fix = "stands in a file that everyone can read; chmod 640 it, or use"
-    if isinstance(kafka, dict) and kafka.get("password"):
-        yield ("kafka", "password"), f"{fix} MONITOR_KAFKA__PASSWORD_FILE"
+    fix = f"stands in a file that {exposure}, or use"
+    for key in ("password", "key_password"):
+        if isinstance(kafka, dict) and kafka.get(key):
+            yield ("kafka", key), f"{fix} MONITOR_KAFKA__{key.upper()}_FILE"
     channels = tree.get("notify")
     for i, channel in enumerate(channels if isinstance(channels, list) else []):
         if isinstance(channel, dict) and channel.get("token"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-SECRET = frozenset({"password", "token", "url"})
+SECRET = frozenset({"key_password", "password", "token", "token_command", "url"})
 """Keys whose values are never shown."""
 LISTED = {"fleet": "fleet", "notify": "channel"}
 """Tables with double brackets, and what each is."""

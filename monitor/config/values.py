@@ -7,6 +7,7 @@ says what to write instead. Law: a number never stands without its unit.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address
@@ -129,6 +130,18 @@ def parse_names(value: object) -> object:
             raise ValueError("is empty; name at least one, or leave the key out")
         if twice := sorted({str(name) for name in value if value.count(name) > 1}):
             raise ValueError(f"names {', '.join(twice)} twice")
+    return value
+
+
+def parse_command(value: object) -> object:
+    """Read a program and its arguments: a list, or one line as a shell's (as a variable has it). No shell runs it."""
+    if isinstance(value, str):
+        try:
+            value = shlex.split(value)
+        except ValueError as error:
+            raise ValueError(f"is not a command ({error}); write a list of words") from None
+    if isinstance(value, (list, tuple)) and not value:
+        raise ValueError("is empty; name a program")
     return value
 
 

@@ -246,6 +246,7 @@ def test_variables_that_kubernetes_makes_for_a_service_called_monitor_are_left_a
 def test_a_secret_comes_from_a_file_and_shows_nowhere(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hunter2\n")
+    secret.chmod(0o640)
     made = parse(
         tree(kafka__security_protocol="SASL_SSL", kafka__sasl_mechanism="PLAIN", kafka__username="u"),
         environ={"MONITOR_KAFKA__PASSWORD_FILE": str(secret), "MONITOR_STORE__URL": "postgresql://u:hunter2@h/db"},
