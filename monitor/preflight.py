@@ -66,8 +66,10 @@ async def _broker(config: Config) -> tuple[Bounds | None, list[Finding]]:
             found = await partitions_of(config.kafka, topics)
             bounds = await log_bounds(config.kafka, found)
     except MonitorError as error:
-        return None, [Finding("error", "broker", str(error), "start the broker, or correct kafka.bootstrap")]
-    findings = [Finding("ok", "broker", f"{config.kafka.bootstrap} answers")]
+        # A refusal says itself what to mend.
+        fix = "start the broker, or correct kafka.bootstrap" if error.retriable else ""
+        return None, [_security(config), Finding("error", "broker", str(error), fix)]
+    findings = [_security(config), Finding("ok", "broker", f"{config.kafka.bootstrap} answers")]
     for topic in topics:
         own = {partition: ends for partition, ends in bounds.items() if partition.topic == topic}
         if own:
@@ -79,6 +81,13 @@ async def _broker(config: Config) -> tuple[Bounds | None, list[Finding]]:
                 Finding("warning", f"topic {topic}", "is not there yet", "create it, or correct kafka.topics")
             )
     return bounds, findings
+
+
+def _security(config: Config) -> Finding:
+    if config.kafka.allow_plaintext_password:
+        fix = 'use "SASL_SSL" wherever others can listen'
+        return Finding("warning", "security", config.kafka.shown_security, fix)
+    return Finding("ok", "security", config.kafka.shown_security)
 
 
 def _fleet(config: Config, fleet: FleetConfig, champion: str | None, bounds: Bounds) -> Finding:

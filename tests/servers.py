@@ -61,15 +61,19 @@ def java_missing() -> str | None:
 class KafkaServer:
     """Apache Kafka in KRaft mode; one broker unless told otherwise."""
 
+    listeners: tuple[str, ...] = ("PLAINTEXT", "CONTROLLER")
+    options: tuple[str, ...] = ()
+
     def __init__(self, folder: Path, *, nodes: int = 1) -> None:
         self.folder = folder
         self.nodes = nodes
-        self.port = free_port(2 * nodes)  # each node has a client port and a controller port
+        self.port = free_port(len(self.listeners) * nodes)
         self.bootstrap = ",".join(f"127.0.0.1:{self.port + i}" for i in range(nodes))
 
     def start(self) -> None:
         """Start what is not running and wait until it answers."""
-        self._run(KAFKA / "start", "--nodes", str(self.nodes), "--port", str(self.port), "--dir", str(self.folder))
+        where = ("--nodes", self.nodes, "--port", self.port, "--dir", self.folder)
+        self._run(KAFKA / "start", *where, *self.options)
 
     def stop(self, *, node: int | None = None) -> None:
         """Shut down in good order; one node or all."""
@@ -105,6 +109,26 @@ class KafkaServer:
     def _run(*command: object) -> None:
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+
+
+class SecureKafkaServer(KafkaServer):
+    """One broker that also listens with TLS and logins, in every way a client can meet: see deploy/kafka/secure.sh."""
+
+    listeners = ("PLAINTEXT", "CONTROLLER", "TLS", "MUTUAL", "LOGIN", "READABLE", "EXPIRED")
+    options = ("--secure",)
+
+    def at(self, listener: str, host: str = "127.0.0.1") -> str:
+        """Return a listener's address."""
+        return f"{host}:{self.port + self.listeners.index(listener)}"
+
+    def secret(self, name: str) -> Path:
+        """Return one of its files: ca.pem, client.pem, client.key, password."""
+        return self.folder / "secrets" / name
+
+    @property
+    def password(self) -> str:
+        """User monitor's; it also opens client.key."""
+        return self.secret("password").read_text().strip()
 
 
 class PostgresServer:
