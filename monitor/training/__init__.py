@@ -11,7 +11,8 @@
     receipt     what a training leaves in the card
     __main__    the training process: reads, fits, saves, reports progress line by line
     retrain     the daemon's end of that process
-    champions   who decides: loads, publishes and swaps versions
+    trainer     who comes next: retrainings that are due or asked for
+    champions   who decides now: follows and activates versions
 
 Nothing is imported here: the daemon speaks to the process and needs none of its torch.
 """
