@@ -402,6 +402,8 @@ class NotifyConfig(Table):
     """critical: an alert is news once its peak is critical."""
     fleets: Names = ("*",)
     """Names or globs."""
+    max_age: Annotated[timedelta | None, _span_or("forever")] = timedelta(days=7)
+    """Older events are history, as in a topic that is read from its beginning, and nobody is told."""
     token: SecretStr | None = None
     """Sent as `Authorization: Bearer …`. Better: MONITOR_NOTIFY__0__TOKEN_FILE."""
     allow_http: bool = False

@@ -17,7 +17,7 @@ import socket
 import ssl
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,13 +52,17 @@ class Failure(NamedTuple):
     """What the other end asked for."""
 
 
+TOO_LATE = Failure(f"no answer within {LIMIT_S:g} s")
+
+
 class Webhook:
     """One channel's other end."""
 
     def __init__(self, config: NotifyConfig) -> None:
         parts = urlsplit(config.url)
         self.name = config.name
-        self.channel = Channel(config.name, Severity(config.min_severity), config.fleets)
+        age_us = None if config.max_age is None else config.max_age // timedelta(microseconds=1)
+        self.channel = Channel(config.name, Severity(config.min_severity), config.fleets, age_us)
         """What is for us."""
         self.host = parts.hostname or ""
         self.is_tls = parts.scheme == "https"
@@ -96,7 +100,7 @@ class Webhook:
             async with asyncio.timeout(LIMIT_S):
                 return await done
         except TimeoutError:
-            return Failure(f"no answer within {LIMIT_S:g} s")
+            return TOO_LATE
         finally:
             exchange.cut()
 
@@ -117,6 +121,8 @@ class Webhook:
                 said = self._discreet(answer.read(ANSWER_BYTES)) if answer.status >= 400 else ""
         except _Never as error:
             return Failure(str(error), is_refusal=True)
+        except TimeoutError:
+            return TOO_LATE
         except ssl.SSLCertVerificationError as error:
             return Failure(f"the certificate is not trusted: {error.verify_message}", is_refusal=True)
         except (OSError, UnicodeError, http.client.HTTPException) as error:  # UnicodeError: a host like "a..b"

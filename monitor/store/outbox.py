@@ -57,11 +57,17 @@ class Channel:
     min_severity: Severity = Severity.WARNING
     fleets: Sequence[str] = ("*",)
     """Names or globs."""
+    max_age_us: int | None = None
+    """From an event to our knowledge of it: what took longer is history, not news. None = all is news."""
 
     def wants(self, change: AlertChange) -> bool:
         """Say whether this change is for this channel."""
         is_grave = self.min_severity is Severity.WARNING or change.severity is Severity.CRITICAL
         return is_grave and any(fnmatchcase(change.fleet, pattern) for pattern in self.fleets)
+
+    def takes_for_news(self, change: AlertChange, at_us: int) -> bool:
+        """Say whether this change is recent enough, for somebody who learns of it at `at_us`."""
+        return self.max_age_us is None or at_us - change.at_us <= self.max_age_us
 
 
 class Letter(NamedTuple):
@@ -105,8 +111,8 @@ def apply(connection: Connection, channels: Sequence[Channel], asset_id: int, ch
     before = connection.execute(_BEFORE, {"asset_id": asset_id, "opened_us": change.opened_us}).one()
     alert_id = alerts.apply(connection, asset_id, change)
     step = _step(change, before.severity)
-    wanting = [channel.name for channel in channels if channel.wants(change)] if step else []
-    if wanting:
+    wanting = [each.name for each in channels if each.wants(change) and each.takes_for_news(change, at_us)]
+    if step is not None and wanting:
         story = f"{change.fleet}/{quote(before.asset, safe='/:')}:{change.opened_us}:{step}"
         body = _body(alert_id, before.asset, change)
         rows = [

@@ -121,6 +121,20 @@ def test_a_channel_hears_of_its_fleets_only(fleets: list[str], hears: bool) -> N
     assert Channel("x", fleets=fleets).wants(change(1, 1, FIRING)) is hears
 
 
+@pytest.mark.parametrize(("late_us", "hears"), [(-HOUR_US, True), (0, True), (DAY_US, True), (DAY_US + 1, False)])
+def test_what_happened_long_ago_is_history_and_not_news(late_us: int, hears: bool) -> None:
+    """A topic read from its beginning has old alerts, and nobody wants their phone to ring for each."""
+    happened = change(1, 1, FIRING)
+    assert Channel("x", max_age_us=DAY_US).takes_for_news(happened, happened.at_us + late_us) is hears
+    assert Channel("x").takes_for_news(happened, happened.at_us + late_us)
+
+
+async def test_history_is_written_to_nobody(store: AsyncStore) -> None:
+    recent = Channel("pager", max_age_us=NOW_US - 13 * INTERVAL_US)
+    await alert(await own(store), change(12, 12, FIRING), change(12, 13, CLOSED), to=(DUTY, recent))
+    assert (await steps(store), await steps(store, "pager")) == (["firing", "closed"], ["closed"])
+
+
 async def test_a_letter_says_what_happened(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 14, FIRING, peak=2.5), change(12, 15, CLOSED, peak=2.5))
     opened, closed = (json.loads(row["body"]) for row in await letters(store))

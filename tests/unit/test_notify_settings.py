@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,6 +38,7 @@ def test_nobody_is_told_unless_somebody_says_so() -> None:
 def test_an_address_is_enough() -> None:
     [channel] = made({"url": URL}).notify
     assert (channel.name, channel.min_severity, channel.fleets) == ("hooks.example", "warning", ("*",))
+    assert channel.max_age == timedelta(days=7)
     assert channel.token is None
     assert not channel.allow_http
     assert channel.shown_url == "https://Hooks.example"
@@ -64,6 +66,7 @@ def test_an_address_is_enough() -> None:
         ({"url": "https://[2001:db8::1]/x"}, "is not a channel's name"),
         ({"url": URL, "min_severity": "critcal"}, 'did you mean "critical" of "warning", "critical"?'),
         ({"url": URL, "fleets": ["turbine"]}, 'notify[0].fleets: "turbine" is none of the fleets turbines'),
+        ({"url": URL, "max_age": "0s"}, 'notify[0].max_age: "0s" must be above zero'),
         ({"url": URL, "fleets": []}, "notify[0].fleets: [] is empty"),
         ({"url": URL, "token": "two words"}, "notify[0].token: (hidden) must be one word"),
         ({"url": URL, "token": "a\r\nX-Other: b"}, "notify[0].token: (hidden) must be one word"),
@@ -92,6 +95,10 @@ def test_two_channels_need_two_names() -> None:
     [line] = problems({"url": URL}, {"url": "https://hooks.example/other"})
     assert line == 'notify[1].name: "hooks.example" is notify[0] already; give each a name of its own'
     assert len(made({"url": URL}, {"url": URL, "name": "other"}).notify) == 2
+
+
+def test_all_may_be_news() -> None:
+    assert made({"url": URL, "max_age": "forever"}).notify[0].max_age is None
 
 
 def test_globs_name_fleets() -> None:

@@ -1,0 +1,613 @@
+"""Webhooks at the other end of a real connection: they answer, fail, hang, drip, lead astray. A sender is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from sqlalchemy import text
+
+from monitor.config import NotifyConfig
+from monitor.notify import webhook
+from monitor.notify.webhook import Failure, Webhook
+from monitor.store.engine import AsyncStore
+from tests.acceptance.streams import MINUTE_US, plant
+from tests.daemon_process import SENSORS, Site, at_home, environment, publish
+from tests.oracle.log import FleetRule
+from tests.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.servers import KafkaServer
+
+    Answer = Callable[[socket.socket], None]
+
+KEY = "duty:turbines/R1:1:firing"
+BODY = b'{"key": "duty:turbines/R1:1:firing"}'
+SECRET_PATH = "/T0/hunter2?x=1"
+
+
+class Request(NamedTuple):
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Hook:
+    """A web server that answers as a test says: `answers` in order, then `usual`."""
+
+    def __init__(self, tls: Any = None) -> None:
+        self.requests: list[Request] = []
+        self.answers: deque[Answer] = deque()
+        self.usual: Answer = says(204)
+        self.n_connections = 0
+        self.over = threading.Event()
+        self._tls = tls
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def url(self, scheme: str = "http", host: str = "127.0.0.1") -> str:
+        return f"{scheme}://{host}:{self.port}{SECRET_PATH}"
+
+    @property
+    def keys(self) -> list[str]:
+        return [request.headers["idempotency-key"] for request in self.requests]
+
+    def close(self) -> None:
+        self.over.set()
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for thread in self._threads:
+            thread.join(5)
+            assert not thread.is_alive()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            self.n_connections += 1
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        with suppress(OSError, ValueError), plain:
+            connection = self._tls.wrap_socket(plain, server_side=True) if self._tls else plain
+            with connection, connection.makefile("rb") as incoming:
+                line = incoming.readline().decode().strip()
+                headers = {}
+                while header := incoming.readline().decode().strip():
+                    name, _, value = header.partition(": ")
+                    headers[name.lower()] = value
+                body = incoming.read(int(headers.get("content-length", 0)))
+                answer = self.answers.popleft() if self.answers else self.usual
+                self.requests.append(Request(line, headers, body))
+                answer(connection)
+
+
+def says(status: int, body: bytes = b"", **headers: str) -> Answer:
+    lines = [f"HTTP/1.1 {status} Whatever", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    raw = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+    return lambda connection: connection.sendall(raw)
+
+
+def until_hung_up(first: bytes = b"", then: bytes = b"") -> Answer:
+    """Send the beginning of an answer, then a little for ever; return when the other end has gone."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(first)
+        connection.settimeout(0.02)
+        while True:
+            try:
+                if not connection.recv(1):
+                    return
+            except TimeoutError:
+                if then:
+                    connection.sendall(then)
+
+    return answer
+
+
+HANGS = until_hung_up()
+DRIPS = until_hung_up(b"HTTP/1.1 200 OK\r\nX-Long: ", b"a")
+DRIPS_A_BODY = until_hung_up(b"HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\n", b"a")
+DRIPS_HEADERS = until_hung_up(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    made = Hook()
+    yield made
+    made.close()
+
+
+def webhook_to(url: str, **settings: Any) -> Webhook:
+    return Webhook(NotifyConfig.model_validate({"url": url, "name": "duty", **settings}))
+
+
+async def sent(hook: Hook, **settings: Any) -> Failure | None:
+    return await webhook_to(hook.url(), **settings).send(KEY, BODY)
+
+
+async def hook_has(hook: Hook, n: int) -> None:
+    while len(hook.requests) < n:  # noqa: ASYNC110 (another thread's)
+        await asyncio.sleep(0.01)
+
+
+def n_threads() -> int:
+    return sum(thread.name.startswith("notify-") for thread in threading.enumerate())
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "LIMIT_S", 0.5)
+
+
+# ---------------------------------------------------------------- what is sent
+
+
+async def test_a_letter_is_a_post_of_json_under_its_key(hook: Hook) -> None:
+    assert await sent(hook) is None
+    [request] = hook.requests
+    assert request.line == f"POST {SECRET_PATH} HTTP/1.1"
+    assert request.body == BODY
+    assert request.headers["host"] == f"127.0.0.1:{hook.port}"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["idempotency-key"] == KEY
+    assert "authorization" not in request.headers
+
+
+async def test_a_token_goes_along(hook: Hook) -> None:
+    assert await sent(hook, token="hunter3") is None
+    assert hook.requests[0].headers["authorization"] == "Bearer hunter3"
+
+
+async def test_proxies_of_the_environment_are_not_used(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Hook()
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+    assert await sent(hook) is None
+    assert (len(hook.requests), proxy.n_connections) == (1, 0)
+    proxy.close()
+
+
+# ---------------------------------------------------------------- what is answered
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+async def test_2xx_is_an_arrival(hook: Hook, status: int) -> None:
+    hook.answers.append(says(status))
+    assert await sent(hook) is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413, 422])
+async def test_4xx_is_a_refusal(hook: Hook, status: int) -> None:
+    hook.answers.append(says(status, b"no such channel"))
+    assert await sent(hook) == Failure(f"HTTP {status}: no such channel", is_refusal=True)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+async def test_other_failures_may_pass(hook: Hook, status: int) -> None:
+    hook.answers.append(says(status, Retry_After="17"))
+    assert await sent(hook) == Failure(f"HTTP {status}", is_refusal=False, retry_after_s=17.0)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(hook: Hook, status: int) -> None:
+    elsewhere = Hook()
+    hook.answers.append(says(status, Location=elsewhere.url()))
+    failure = await sent(hook)
+    assert failure is not None
+    assert failure.is_refusal
+    assert failure.reason == f"HTTP {status}: redirects are not followed; correct the url"
+    assert elsewhere.n_connections == 0
+    elsewhere.close()
+
+
+async def test_a_date_to_come_back_at_is_understood(hook: Hook) -> None:
+    hook.answers.append(says(503, Retry_After=format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)))
+    failure = await sent(hook)
+    assert failure is not None
+    assert failure.retry_after_s is not None
+    assert 80 < failure.retry_after_s <= 90
+
+
+@pytest.mark.parametrize(("wait", "expected"), [("soon", None), ("-5", None), ("9" * 400, 86_400.0), ("٣", 3.0)])
+async def test_nonsense_in_retry_after_is_no_harm(hook: Hook, wait: str, expected: float | None) -> None:
+    hook.answers.append(says(503, Retry_After=wait))
+    failure = await sent(hook)
+    assert failure is not None
+    assert failure.reason == "HTTP 503"
+    if wait != "٣":  # not ASCII: whatever it is read as
+        assert failure.retry_after_s == expected
+
+
+async def test_no_secret_comes_back_in_a_reason(hook: Hook) -> None:
+    echo = f"you sent {SECRET_PATH} with hunter3\x1b[31m\r\n".encode()
+    hook.answers.append(says(400, echo))
+    failure = await sent(hook, token="hunter3")
+    assert failure is not None
+    assert failure.reason == "HTTP 400: you sent … with … [31m"
+
+
+async def test_of_a_long_answer_little_is_read(hook: Hook) -> None:
+    hook.answers.append(says(500, b"x" * 50_000_000))
+    failure = await sent(hook)
+    assert failure == Failure("HTTP 500: " + "x" * webhook.QUOTED)
+
+
+# ---------------------------------------------------------------- what is no answer
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("answer", [HANGS, DRIPS, DRIPS_A_BODY, DRIPS_HEADERS], ids=["hangs", "line", "body", "many"])
+async def test_one_that_hangs_is_left_in_time_and_its_thread_ends(hook: Hook, answer: Answer) -> None:
+    hook.answers.append(answer)
+    began = time.monotonic()
+    assert await sent(hook) == webhook.TOO_LATE
+    assert time.monotonic() - began < 1.0
+    await asyncio.sleep(0.3)
+    assert n_threads() == 0
+
+
+async def test_a_send_that_is_cancelled_ends_at_once(hook: Hook) -> None:
+    hook.answers.append(HANGS)
+    task = asyncio.create_task(sent(hook))
+    await hook_has(hook, 1)
+    began = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - began < 0.2
+    await asyncio.sleep(0.2)
+    assert n_threads() == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [lambda _: None, lambda c: c.sendall(b"\x00\xff nonsense\r\n\r\n"), lambda c: c.sendall(b"HTTP/1.1 2")],
+    ids=["hangs up", "garbage", "half a line"],
+)
+async def test_an_answer_that_is_none_is_a_failure_that_may_pass(hook: Hook, answer: Answer) -> None:
+    hook.answers.append(answer)
+    failure = await sent(hook)
+    assert failure is not None
+    assert not failure.is_refusal
+
+
+async def test_where_nobody_listens_somebody_may_come() -> None:
+    failure = await webhook_to(f"http://127.0.0.1:{free_port()}/").send(KEY, BODY)
+    assert failure == Failure("Connection refused")
+
+
+# ---------------------------------------------------------------- where it goes
+
+
+@contextmanager
+def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> Iterator[list[Any]]:
+    """Names resolve to these, and no other connection than to this machine is made."""
+    connected: list[Any] = []
+    real = socket.socket.connect
+
+    def getaddrinfo(_host: str, port: int, **_: Any) -> list[Any]:
+        families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
+        return [
+            (family, socket.SOCK_STREAM, 6, "", (address, port))
+            for family, address in zip(families, addresses, strict=True)
+        ]
+
+    def connect(self: socket.socket, address: Any) -> None:
+        connected.append(address[0])
+        real(self, address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(webhook.socket.socket, "connect", connect)
+    yield connected
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0"]
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_name_that_leads_to_a_metadata_service_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch, address: str, scheme: str
+) -> None:
+    with resolving(monkeypatch, address) as connected:
+        failure = await webhook_to(f"{scheme}://innocent.example/x", allow_http=True).send(KEY, BODY)
+    assert failure is not None
+    assert failure.is_refusal
+    assert failure.reason.startswith(f"innocent.example resolves to {address}, which is")
+    assert connected == []
+
+
+async def test_a_number_in_another_spelling_is_still_that_address() -> None:
+    for host in ("0xa9fea9fe", "2852039166", "169.254.43518", "[::ffff:a9fe:a9fe]"):
+        failure = await webhook_to(f"http://{host}/x", allow_http=True).send(KEY, BODY)
+        assert failure is not None
+        assert "link-local" in failure.reason, host
+
+
+async def test_http_that_was_to_stay_on_this_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    with resolving(monkeypatch, "192.0.2.1") as connected:
+        failure = await webhook_to("http://localhost/x").send(KEY, BODY)
+    assert failure is not None
+    assert failure.is_refusal
+    assert "set allow_http = true" in failure.reason
+    assert connected == []
+
+
+async def test_the_next_address_is_tried_and_a_forbidden_one_passed_over(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with resolving(monkeypatch, "169.254.169.254", "127.0.0.2", "127.0.0.1") as connected:
+        failure = await webhook_to(hook.url(host="hooks.example"), allow_http=True).send(KEY, BODY)
+    assert failure is None
+    assert connected == ["127.0.0.2", "127.0.0.1"]
+    assert hook.requests[0].headers["host"] == f"hooks.example:{hook.port}"
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_name_that_is_slow_to_resolve_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        let_go.wait(10)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    began = time.monotonic()
+    assert await webhook_to("https://slow.example/x").send(KEY, BODY) == webhook.TOO_LATE
+    assert time.monotonic() - began < 1.0
+    let_go.set()
+
+
+async def test_a_host_that_is_none_is_a_failure() -> None:
+    failure = await webhook_to("https://a..b/x").send(KEY, BODY)
+    assert failure is not None
+
+
+# ---------------------------------------------------------------- TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For localhost, and nobody else; key and certificate in one file."""
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*made, "-keyout", f"{path}.key", "-out", path], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+def secure(certificate: Path) -> Iterator[Hook]:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, f"{certificate}.key")
+    made = Hook(context)
+    yield made
+    made.close()
+
+
+async def test_a_letter_goes_to_a_server_whose_certificate_is_trusted(
+    secure: Hook, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert await webhook_to(secure.url("https", "localhost")).send(KEY, BODY) is None
+    assert secure.requests[0].body == BODY
+    assert secure.requests[0].headers["host"] == f"localhost:{secure.port}"
+
+
+@pytest.mark.parametrize(
+    ("is_trusted", "host", "why"), [(False, "localhost", "self-signed"), (True, "127.0.0.1", "IP address mismatch")]
+)
+async def test_to_another_it_does_not(
+    secure: Hook, certificate: Path, monkeypatch: pytest.MonkeyPatch, is_trusted: bool, host: str, why: str
+) -> None:
+    if is_trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    failure = await webhook_to(secure.url("https", host), token="hunter3").send(KEY, BODY)
+    assert failure is not None
+    assert failure.is_refusal
+    assert failure.reason.startswith("the certificate is not trusted: ")
+    assert why in failure.reason
+    assert secure.requests == []
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_tls_that_hangs_in_the_middle_of_the_handshake_is_left_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://localhost:{server.getsockname()[1]}/"
+        began = time.monotonic()
+        assert await webhook_to(url).send(KEY, BODY) == webhook.TOO_LATE
+        assert time.monotonic() - began < 1.0
+        await asyncio.sleep(0.3)
+        assert n_threads() == 0
+
+
+async def test_tls_to_a_server_without_it_is_a_failure(hook: Hook) -> None:
+    hook.usual = says(400)
+    failure = await webhook_to(hook.url("https")).send(KEY, BODY)
+    assert failure is not None
+    assert hook.requests == []
+
+
+# ---------------------------------------------------------------- killed
+
+SENDER = """
+import asyncio, sys
+from monitor import logs
+from monitor.clock import SystemClock
+from monitor.config import NotifyConfig
+from monitor.lease import Lease
+from monitor.notify.deliver import Delivery
+from monitor.notify.webhook import Webhook
+from monitor.store import outbox
+from monitor.store.engine import AsyncStore
+
+async def main(database, url):
+    logs.configure("debug", "json")
+    async with AsyncStore(database, owner=True) as store:
+        clock = SystemClock()
+        webhook = Webhook(NotifyConfig(url=url, name="duty"))
+        await Delivery(store, Lease(store, outbox.LEASE, "me", clock), [webhook], clock).loop()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def letters(n: int) -> list[str]:
+    return [f"duty:turbines/R{i}:1:firing" for i in range(n)]
+
+
+async def post(url: str, keys: list[str]) -> None:
+    columns = "dedup_key, channel, body, created_us, next_try_us"
+    sql = f"INSERT INTO outbox ({columns}) VALUES (:key, 'duty', '{{}}', :now_us, 0)"
+    now_us = time.time_ns() // 1000
+    async with AsyncStore(url, owner=True) as store:
+        rows = [{"key": key, "now_us": now_us} for key in keys]
+        await store.run(lambda connection: connection.execute(text(sql), rows))
+
+
+async def end_leases(url: str) -> None:
+    async with AsyncStore(url, owner=True) as store:
+        await store.run(lambda connection: connection.execute(text("UPDATE lease SET until_us = 0")))
+
+
+async def rows_of(url: str) -> dict[str, Any]:
+    async with AsyncStore(url) as store:
+        found = await store.read(lambda connection: list(connection.execute(text("SELECT * FROM outbox"))))
+    return {row.dedup_key: row for row in found}
+
+
+@pytest.mark.timeout(180)
+def test_a_sender_killed_in_the_middle_of_letters_loses_none_and_repeats_only_what_had_no_outcome(
+    hook: Hook, tmp_path: Path
+) -> None:
+    """kill -9 from inside the request: before the answer, or as soon as it was given."""
+    database, keys = f"sqlite:///{tmp_path}/monitor.db", letters(12)
+    asyncio.run(post(database, keys))
+    process: subprocess.Popen[bytes] | None = None
+
+    def dies_unanswered(_: socket.socket) -> None:
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+
+    def dies_answered(connection: socket.socket) -> None:
+        says(204)(connection)
+        dies_unanswered(connection)
+
+    n_kills = 0
+    for answer in (dies_unanswered, dies_answered, dies_unanswered, dies_answered, None):
+        asyncio.run(end_leases(database))  # nobody waits 15 s here for the dead one's
+        if answer:
+            hook.answers.extend([says(204), says(204), answer])
+        with (tmp_path / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", SENDER, database, hook.url()], stderr=log, env=environment()
+            )
+        if answer:
+            assert process.wait(60) == -signal.SIGKILL
+            n_kills += 1
+        else:
+            while not all(row.delivered_us for row in asyncio.run(rows_of(database)).values()):
+                assert process.poll() is None
+                time.sleep(0.1)
+            process.terminate()
+            process.wait(10)
+    rows, seen = asyncio.run(rows_of(database)), Counter(hook.keys)
+    assert seen.keys() == set(keys)
+    n_repeated = sum(n - 1 for n in seen.values())
+    assert n_repeated <= n_kills
+    assert n_repeated >= 2, "the two that were killed unanswered"
+    assert all(seen[key] <= rows[key].attempts for key in keys)
+    again = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if "notify_again" in line]
+    assert {event["key"] for event in again} == {key for key in keys if rows[key].attempts > 1}
+
+
+# ---------------------------------------------------------------- the whole way
+
+
+@pytest.mark.timeout(300)
+def test_every_alert_of_a_daemon_is_told_although_it_is_killed_and_one_channel_hangs(
+    kafka: KafkaServer, tmp_path: Path, hook: Hook, request: pytest.FixtureRequest
+) -> None:
+    topic = request.node.name.replace("test_", "")[:100]
+    kafka.create_topic(topic, 2, retention_ms="-1")
+    deaf = Hook()
+    deaf.usual = HANGS
+    site = Site(tmp_path / "site")
+    site.configure(kafka.bootstrap, topic)
+    channels = [{"url": hook.url(), "name": "duty"}, {"url": deaf.url(), "name": "deaf"}]
+    channels = [channel | {"max_age": "forever"} for channel in channels]  # these records are ten years old
+    site.path.write_text(
+        site.path.read_text()
+        + "".join(
+            "[[notify]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in channel.items()) + "\n"
+            for channel in channels
+        )
+    )
+    rule = FleetRule("turbines", SENSORS, MINUTE_US, 12)
+    try:
+        site.install_model()
+        messages = list(at_home(plant(3, 20, 8_000, rule), 2))
+        publish(kafka.bootstrap, topic, messages)
+        site.start()
+        site.wait("the first letters", lambda: len(hook.requests) >= 5)
+        site.kill()
+        site.start()
+        site.wait_records(len(messages))
+        waiting = "SELECT COUNT(*) FROM outbox WHERE channel = 'duty' AND delivered_us IS NULL"
+        site.wait("all letters", lambda: site.fetch(waiting) == [(0,)], limit_s=120)
+        print(f"stopped in {site.terminate():.1f} s")
+    finally:
+        site.kill()
+        deaf.close()
+    alerts = site.fetch(
+        "SELECT asset.name, opened_us, alert.state, severity FROM alert JOIN asset ON asset.id = asset_id"
+    )
+    expected = set()
+    for asset, opened_us, state, severity in alerts:
+        steps = ["firing"] + ["closed"] * (state == "closed")
+        expected |= {f"duty:turbines/{asset}:{opened_us}:{step}" for step in steps}
+        if severity == "critical":
+            expected.add(f"duty:turbines/{asset}:{opened_us}:critical")
+    assert len(alerts) > 20
+    stored = dict(site.fetch("SELECT dedup_key, attempts FROM outbox WHERE channel = 'duty'"))
+    opened_critical = expected - stored.keys()  # an alert that is critical from the start is told once
+    assert all(key.endswith(":critical") for key in opened_critical)
+    assert stored.keys() <= expected
+    seen = Counter(hook.keys)
+    assert seen.keys() == stored.keys()
+    assert all(n <= stored[key] for key, n in seen.items())
+    assert sum(seen.values()) - len(seen) <= 1, "only what was under way when it was killed came twice"
+    print(f"{len(alerts)} alerts, {len(hook.requests)} letters, {len(deaf.requests)} tries of the deaf one")
+    for each in hook.requests:
+        document = json.loads(each.body)
+        assert document["key"] == each.headers["idempotency-key"]
+        step = document["key"].rpartition(":")[2]
+        assert (document["step"], document["state"]) == (step, "closed" if step == "closed" else "firing")
+    assert deaf.requests, "the other channel hung"
+    assert all(key.startswith("deaf:") for key in deaf.keys)
