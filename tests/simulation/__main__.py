@@ -34,6 +34,7 @@ MUST_HAPPEN = (
     "compared quarantined",
     "compared duplicate",
     "compared alerts",
+    "compared letters",
     "gaps",
     "snapshots",
     "activations",

@@ -21,12 +21,13 @@ import numpy as np
 from monitor.errors import Fenced, InvariantBroken, ModelsChanged, MonitorError, NotFound, StoreUnavailable
 from monitor.store import assets, partitions, scores, versions
 from monitor.store.partitions import Claim, Commit, Digest, FleetRows, Saved, Snapshot
-from monitor.types import AlertChange, AlertState, Counters, Partition
+from monitor.types import AlertChange, AlertState, Counters, Partition, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from random import Random
 
+    from monitor.store.outbox import Channel
     from tests.simulation.clockwork import Process
     from tests.simulation.weather import Weather
 
@@ -106,6 +107,8 @@ class Database:
     quarantine: dict[tuple[Partition, int], str] = field(default_factory=dict)
     gap: dict[tuple[str, Partition, int], int] = field(default_factory=dict)
     snapshot: dict[tuple[str, Partition, str], tuple[int, bytes]] = field(default_factory=dict)
+    letter: dict[str, int] = field(default_factory=dict)
+    """The outbox: whose alert it tells of, by the letter's key."""
     version: dict[str, str] = field(default_factory=dict)
     """Its fleet."""
     activation: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -247,8 +250,6 @@ def insert_rows(db: Database, commit: Commit) -> Saved:
     """Write what the records led to."""
     alert_ids: dict[tuple[str, int, int], int] = {}
     asset_ids: dict[str, dict[int, int]] = {}
-    if commit.channels:
-        raise LookupError("the simulation tells nobody")
     for rows in commit.fleets:
         asset_ids[rows.fleet] = {}
         if rows.new_assets:
@@ -259,7 +260,7 @@ def insert_rows(db: Database, commit: Commit) -> Saved:
             expect_seq(db, rows.fleet, rows.activation_seq)
         _insert_scores(db, rows)
         for change in rows.alerts:
-            alert_id = _apply_alert(db, int(rows.asset_ids[change.asset]), change)
+            alert_id = _apply_alert(db, int(rows.asset_ids[change.asset]), change, commit.channels)
             alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id
     for record in commit.quarantined:
         _insert(db, db.quarantine, (record.partition, record.offset), record.reason)
@@ -315,9 +316,10 @@ def _insert_scores(db: Database, rows: FleetRows) -> None:
         db.put(db.last_window, asset_id, (start_us, anomalous.get(asset_id, before)))
 
 
-def _apply_alert(db: Database, asset_id: int, change: AlertChange) -> int:
+def _apply_alert(db: Database, asset_id: int, change: AlertChange, channels: Sequence[Channel]) -> int:
     key = asset_id, change.opened_us
     row = db.alert.get(key)
+    before = None if row is None else row.change.severity
     if row is None or row.change.state is AlertState.CLOSED:
         if change.state is not AlertState.FIRING:
             raise InvariantBroken(f"{change.state} for an alert that is not open: {key}")
@@ -329,6 +331,13 @@ def _apply_alert(db: Database, asset_id: int, change: AlertChange) -> int:
         steps = (*steps, (str(change.state), change.at_us))
     db.put(db.alert, key, replace(row, change=change, transitions=steps))
     db.put(db.open_alert, asset_id, None if change.state is AlertState.CLOSED else change.opened_us)
+    step = "firing" if before is None else "closed" if change.state is AlertState.CLOSED else None
+    if step is None and change.severity is Severity.CRITICAL and before is not Severity.CRITICAL:
+        step = "critical"
+    for channel in channels:
+        if step is not None and channel.wants(change):
+            name = next(name for (_, name), kept in db.asset.items() if kept.id == asset_id)
+            _insert(db, db.letter, f"{channel.name}:{change.fleet}/{name}:{change.opened_us}:{step}", asset_id)
     return row.id
 
 

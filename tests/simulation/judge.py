@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from monitor.types import Severity
+from tests.oracle.alerts import expected_alerts
 from tests.oracle.check import StoredRows, check
 from tests.simulation.plant import GROUP
 
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
     from tests.oracle.check import Report
     from tests.simulation.world import World
 
+CRITICAL_SCORE = 3.0
 HOLDS_ANYWHERE = ("doubled", "alert")
 
 
 def score_of(total: float, start: int, version: str) -> float:
-    """Score a window by the sum of its values, its first cell and the version; about one in five is anomalous."""
-    return abs(math.sin(total + start + sum(version.encode()))) * 1.25
+    """Score a window by the sum of its values, its first cell and the version; one in five is anomalous, some badly."""
+    said = total + start + sum(version.encode())
+    return abs(math.sin(said)) * (4 if math.sin(3 * said) > 0.95 else 1.25)
 
 
 def rows_of(world: World) -> StoredRows:
@@ -62,6 +66,7 @@ def judge(world: World) -> list[str]:
     rows = rows_of(world)
     report = check(_without(rows, weak), {where: log for where, log in kept.items() if where not in weak}, rules)
     _compare_scores(world, report, weak)
+    _compare_letters(world, report)
     if world.thinning:
         _compare_thinned(world, report)
     if weak:
@@ -141,6 +146,32 @@ def _compare_thinned(world: World, report: Report) -> None:
         }
         if found != right:
             report.add("quarantine", f"{where} thinned: {found}, must be {right}")
+
+
+def _compare_letters(world: World, report: Report) -> None:
+    """Of each alert everybody who wants to know is told that it fires, that it became critical, and that it is over."""
+    db = world.database
+    right = set()
+    for (fleet, name), asset in db.asset.items():
+        rule = world.plant.rules.fleet(fleet)
+        windows = sorted((row.end_us, row.score) for (asset_id, _), row in db.score.items() if asset_id == asset.id)
+        score_at = dict(windows)
+        for alert in expected_alerts(name, windows, rule.confirm, rule.recover):
+            is_grave = (score_at[alert.transitions[0][1]] or 0.0) >= CRITICAL_SCORE
+            steps = [("firing", is_grave)]
+            if alert.peak_score >= CRITICAL_SCORE and not is_grave:
+                steps.append(("critical", True))
+            if alert.closed_us is not None:
+                steps.append(("closed", alert.peak_score >= CRITICAL_SCORE))
+            right |= {
+                f"{channel.name}:{fleet}/{name}:{alert.opened_us}:{step}"
+                for step, grave in steps
+                for channel in world.channels
+                if grave or channel.min_severity is Severity.WARNING
+            }
+    report.compared["letters"] += len(right)
+    for key in right ^ db.letter.keys():
+        report.add("letter", f"{key} is {'missing' if key in right else 'there'}")
 
 
 def _compare_scores(world: World, report: Report, weak: set[Partition]) -> None:

@@ -19,10 +19,11 @@ import numpy as np
 
 from monitor.errors import SourceUnavailable, StoreUnavailable
 from monitor.store import scores, versions
+from monitor.store.outbox import Channel
 from monitor.stream import lane, rebuild, rewind, save
 from monitor.stream import pipeline as river
 from monitor.stream.pipeline import Pipeline
-from monitor.types import Blame, Scores
+from monitor.types import Blame, Scores, Severity
 from tests.simulation import plant, weather
 from tests.simulation.broker import Broker, MemberSource
 from tests.simulation.clockwork import Process, SimulatedClock, SimulatedLoop, Stuck
@@ -156,6 +157,7 @@ class Replica:
         store: Any = self.store
         self.pipeline = Pipeline(config, self.source, store, self.scorer, owner=process.name, clock=clock)
         self.pipeline.reload_models = self._load
+        self.pipeline.channels = world.channels
         self.is_up = True
         return asyncio.ensure_future(self._run())
 
@@ -204,6 +206,7 @@ class World:
         self.give_up: asyncio.Event
         self.tell: Callable[[str], None] | None = None
         self.make_store: type[SimulatedStore] = SimulatedStore
+        self.channels = self.rng.choice([[], [Channel("all")], [Channel("all"), Channel("boss", Severity.CRITICAL)]])
         self.thinning = self.rng.choice([None, None, (1, 2)])
         """(rows kept, one in so many after them) of each partition and word; None = as many as there are."""
         self._n_versions = 0
