@@ -41,6 +41,8 @@ POLL_S = 0.2
 """Longest silence of one poll: how fast a stop is noticed."""
 PING_AFTER_S = 5.0
 """Silence after which the broker is asked whether it is still there."""
+REFUSED_S = 120.0
+"""Three refusals within so long are meant."""
 STALL_S = 30.0
 """Records are waiting and none arrives for so long: the consumer is bricked, build another."""
 
@@ -81,6 +83,7 @@ class KafkaSource:
         self._listener: _PauseAndTell | None = None
         self._watch = _Watch()
         self._side_tasks: set[asyncio.Task[None]] = set()
+        self._refusals: deque[float] = deque(maxlen=3)
 
     is_exhausted = False
 
@@ -132,7 +135,7 @@ class KafkaSource:
             await self._meet_gap(error)
             polled = {}
         except kafka.KafkaError as error:
-            await self._after_error(error)
+            await self._after_error(consumer, error)
             polled = {}
         events = self._drain_events()  # what the callbacks said comes before the records
         for key, records in polled.items():
@@ -264,12 +267,18 @@ class KafkaSource:
                 self.begin(partition, first)
         self._seek_again()
 
-    async def _after_error(self, error: kafka.KafkaError) -> None:
+    async def _after_error(self, consumer: AIOKafkaConsumer, error: kafka.KafkaError) -> None:
+        """A refusal of somebody who was let in before may be a broker's slip, and bricks the consumer all the same."""
         refused = as_refusal(error)
         if refused is not None:
-            raise refused from error
+            self._refusals.append(time.monotonic())
+            is_repeated = len(self._refusals) == 3 and self._refusals[-1] - self._refusals[0] < REFUSED_S
+            if is_repeated or not consumer.assignment():
+                raise refused from error
         log.warning("poll_failed", error=repr(error))
-        if self._watch.failed_too_often():
+        if refused is not None:
+            await self._drop_consumer("the broker refused a member that it had let in")
+        elif self._watch.failed_too_often():
             await self._drop_consumer("the same kind of error came three times in ten seconds")
         else:
             self._seek_again()

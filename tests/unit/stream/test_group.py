@@ -12,7 +12,7 @@ from aiokafka import errors as kafka
 
 from monitor.config import KafkaConfig
 from monitor.errors import SourceRefused
-from monitor.stream.source import Assigned, Gap
+from monitor.stream.source import Assigned, Gap, Revoked
 from monitor.stream.source.group import KafkaSource
 from monitor.stream.source.history import LogBounds
 from monitor.types import Partition, RecordBatch
@@ -140,7 +140,28 @@ async def test_a_log_shorter_than_what_was_read_is_refused(
         await source.poll()
 
 
-async def test_a_password_that_is_wrong_ends_it(source: KafkaSource, consumer: Consumer) -> None:
+async def test_a_refusal_before_it_was_let_in_ends_it(source: KafkaSource, consumer: Consumer) -> None:
+    consumer.assignment = set  # type: ignore[method-assign, assignment]
     consumer.answers.put_nowait(kafka.TopicAuthorizationFailedError("plant"))
     with pytest.raises(SourceRefused, match="grant READ"):
+        await source.poll()
+
+
+async def test_a_member_that_is_refused_becomes_another_and_the_third_refusal_ends_it(
+    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a heartbeat that was answered with error 30, once, by mistake."""
+
+    async def start() -> None:
+        source._consumer = consumer  # type: ignore[assignment]
+
+    monkeypatch.setattr(source, "start", start)
+    for _ in range(2):
+        consumer.answers.put_nowait(kafka.GroupAuthorizationFailedError("monitor"))
+        assert await source.poll() == [Revoked((P,))]
+        assert await source.poll() == []  # joins again
+        source._events.append(Assigned((P,)))
+        assert await source.poll() == [Assigned((P,))]
+    consumer.answers.put_nowait(kafka.GroupAuthorizationFailedError("monitor"))
+    with pytest.raises(SourceRefused, match="join the group"):
         await source.poll()
