@@ -332,6 +332,10 @@ class FleetConfig(Table):
     """How long a window waits for missing readings, in event time. Left out: one interval."""
     max_gap: Annotated[Duration, Field(default_factory=lambda data: data["window"] // 8 * data["interval"])]
     """A window with a longer hole is not scored. Left out: an eighth of the window."""
+    max_assets: Annotated[int, Field(ge=1)] = 10_000
+    """Of this fleet in one partition; records of any other are refused. Each costs memory for a window and a half."""
+    max_new_assets_per_min: Annotated[int, Field(ge=1)] = 1_000
+    """The same for assets never seen before, by Kafka's timestamps: a producer that invents names is slowed down."""
     model: ModelConfig = ModelConfig()
     alerts: AlertConfig = AlertConfig()
     retrain: RetrainConfig = RetrainConfig()

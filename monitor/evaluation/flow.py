@@ -188,6 +188,7 @@ class _StretchPipeline(Pipeline):
         self._to_us = course.to_us
         self._twin = twin
         self._homes = course.homes
+        self.limits_assets = course.homes is None
         self._since: dict[tuple[Partition, str], Int64] = {}
 
     async def _advance(self, state: PartitionState, batch: RecordBatch) -> None:

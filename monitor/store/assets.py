@@ -81,16 +81,17 @@ def resolve(
     if not unique:
         return {}
     put_fleet(connection, fleet)
-    homes = _homes(connection, fleet, unique)
+    homes = homes_of(connection, fleet, unique)
     if new := [name for name in unique if name not in homes]:
         here = {"fleet": fleet, "topic": partition.topic, "partition": partition.number}
         first = since or {}
         connection.execute(_PUT_ASSET, [here | {"name": name, "since_offset": first.get(name, 0)} for name in new])
-        homes |= _homes(connection, fleet, new)
+        homes |= homes_of(connection, fleet, new)
     return homes
 
 
-def _homes(connection: Connection, fleet: str, names: Sequence[str]) -> dict[str, Home]:
+def homes_of(connection: Connection, fleet: str, names: Sequence[str]) -> dict[str, Home]:
+    """Return id and home of those names that have one."""
     homes: dict[str, Home] = {}
     for first in range(0, len(names), _CHUNK):
         rows = connection.execute(_HOMES, {"fleet": fleet, "names": list(names[first : first + _CHUNK])})

@@ -136,7 +136,16 @@ class PartitionState:
 def schemas_of(config: Config) -> list[FleetSchema]:
     """What decoding must know of the fleets, in their order."""
     return [
-        FleetSchema(fleet.name, fleet.interval_us, fleet.topics, fleet.assets, fleet.sensors) for fleet in config.fleets
+        FleetSchema(
+            fleet.name,
+            fleet.interval_us,
+            fleet.topics,
+            fleet.assets,
+            fleet.sensors,
+            max_assets=fleet.max_assets,
+            max_new_assets_per_min=fleet.max_new_assets_per_min,
+        )
+        for fleet in config.fleets
     ]
 
 

@@ -37,7 +37,7 @@ from monitor.stream.window import NEVER
 from monitor.types import RecordBatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from monitor.clock import Clock
     from monitor.config import Config
@@ -61,8 +61,9 @@ LIMIT_WINDOW = 10_000
 """Records over which the share of quarantined ones is judged …"""
 LIMIT_MINIMUM = 1_000
 """… and how many there must be before it is."""
-HARMLESS = ("no_fleet:", "late:", "wrong_partition:")
-"""Reasons that say nothing about the format: a shared topic, a gateway that sends its backlog, a key that moved."""
+HARMLESS = ("no_fleet:", "late:", "wrong_partition:", "too_many_assets:", "too_many_new_assets:")
+"""Reasons that say nothing about the format: a shared topic, a gateway that sends its backlog, a key that moved, a
+producer that invents names, which must not stop the assets that are real."""
 
 
 class Pipeline:
@@ -81,6 +82,8 @@ class Pipeline:
         self.partitions: dict[Partition, PartitionState] = {}
         self.reload_models: Callable[[], Awaitable[None]] | None = None
         """Brings the scorer up to what the database says, when another daemon activated a version."""
+        self.limits_assets = True
+        """Whether `max_assets` and `max_new_assets_per_min` count. Not where it is known whom live let in."""
         self.channels: Sequence[Channel] = ()
         """Who is told of alerts. A replay tells nobody."""
         self.in_hand_since_s: float | None = None
@@ -90,6 +93,8 @@ class Pipeline:
         """Fleets whose sensors are listed in the configuration, or known to the database."""
         self._unscored: dict[str, str | None] = {}
         """Why windows of a fleet have no score, as said last."""
+        self._limited: set[tuple[Partition, str]] = set()
+        """Lanes whose limits on assets were reached, and somebody was told."""
         self._backlog: deque[Event] = deque()
         self._gate = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -189,17 +194,35 @@ class Pipeline:
         return [readings for readings in decoded.readings if len(readings)]
 
     async def _at_home(self, state: PartitionState, lane: Lane, readings: Readings, step: Step) -> Readings:
-        """Register assets seen for the first time; keep out those that another partition speaks for."""
+        """Register new assets that are let in; keep out the others, and those that another partition speaks for."""
+        since: dict[str, int] = {}
+        admission = state.decoder.admissions.get(readings.fleet)
+        if admission is not None and admission.is_asked:
+            names = admission.strangers()
+            homes = await self._persist(self.store.read, assets.homes_of, readings.fleet, names) if names else {}
+            elsewhere = admission.live_elsewhere([n for n, home in homes.items() if home.partition != state.partition])
+            step.refuse_assets(lane, readings, elsewhere)
+            readings, since, reasons = admission.let_in(without(readings, elsewhere), step.batch)
+            step.refuse(reasons)
+            self._say_if_limited(state, readings.fleet, reasons)
         new = lane.assets.names[len(lane.ids) :]
         if new:
-            homes = await self._persist(self.store.run, assets.resolve, lane.config.name, new, state.partition)
+            homes = await self._persist(self.store.run, assets.resolve, readings.fleet, new, state.partition, since)
             ids = [homes[name].id if homes[name].partition == state.partition else -1 for name in new]
             lane.ids = np.concatenate((lane.ids, np.array(ids, dtype=np.int32)))
+            lane.since = np.concatenate((lane.since, np.array([since.get(name, 0) for name in new], dtype=np.int64)))
         foreign: Int32 = np.flatnonzero(lane.ids < 0).astype(np.int32)
         if not len(foreign):
             return readings
         step.refuse_assets(lane, readings, foreign)
         return without(readings, foreign)
+
+    def _say_if_limited(self, state: PartitionState, fleet: str, reasons: Mapping[int, str]) -> None:
+        """Once per lane and run: one producer that invents names is one piece of news, not a million."""
+        if reasons and (state.partition, fleet) not in self._limited:
+            self._limited.add((state.partition, fleet))
+            word, _, detail = next(iter(reasons.values())).partition(": ")
+            log.warning("asset_limit", fleet=fleet, partition=str(state.partition), limit=word, first=detail)
 
     def _judge_quarantine(self, step: Step) -> None:
         recent = self._recent_records
@@ -296,6 +319,11 @@ class Pipeline:
         max_cell = claim.rewind_state.get("max_cell", {})
         indexes = {fleet: AssetIndex(asset.name for asset in of_fleet) for fleet, of_fleet in known.items()}
         decoder = decoder_for(self.config, self.schemas, indexes)
+        if self.limits_assets:
+            admitted = claim.rewind_state.get("admission", {})
+            for schema in self.schemas:
+                since = [asset.since_offset for asset in known.get(schema.name, [])]
+                decoder.guard(schema.name, since, admitted.get(schema.name, ()), next_offset)
         # What another daemon learnt since we started must be known before its records fill our windows again.
         await self._recall_sensors(of_unknown=True)
         begins = Rewind(rewind_offset, max_cell)

@@ -52,12 +52,16 @@ class Step:
         self._useless: dict[int, int] = defaultdict(int)
         """Offset → readings of that record which were duplicates."""
         self._readings_of: dict[int, int] = defaultdict(int)
-        """The same for all its readings; kept only for records that had a duplicate."""
+        """The same for all its readings; kept for records that had a duplicate, and for those at the ends of slices."""
         self._late: set[int] = set()
 
     def reject(self, records: Iterable[Quarantined]) -> None:
         """Put records, or readings of them, into quarantine."""
         self.quarantined.extend(records)
+
+    def refuse(self, reasons: Mapping[int, str]) -> None:
+        """Quarantine records; reasons: by offset."""
+        self.quarantined.extend(self._quarantine(offset, reason) for offset, reason in reasons.items())
 
     def refuse_assets(self, lane: Lane, readings: Readings, foreign: Int32) -> None:
         """Quarantine readings of assets whose home is another partition."""
@@ -87,7 +91,7 @@ class Step:
         self.counters.scored += int(np.count_nonzero(~np.isnan(scores.score)))
         if len(pushed.late):
             self._reject_late(lane, readings, pushed.late)
-        if len(pushed.duplicate):
+        if len(readings):
             self._count_duplicates(readings, pushed.duplicate)
 
     def commit(
@@ -112,7 +116,7 @@ class Step:
             old_next=state.next_offset,
             new_next=self.batch.next_offset,
             rewind_offset=state.rewind.offset,
-            rewind_state={"max_cell": state.rewind.max_cell},
+            rewind_state={"max_cell": state.rewind.max_cell, "admission": state.decoder.admission_states()},
             digest=state.rewind.digest,
             snapshots=snapshots,
             counters=total,
@@ -166,11 +170,14 @@ class Step:
             )
 
     def _count_duplicates(self, readings: Readings, duplicate: Int64) -> None:
-        touched = np.unique(readings.offset[duplicate])
         for offset in readings.offset[duplicate].tolist():
             self._useless[offset] += 1
-        for offset in readings.offset[np.isin(readings.offset, touched)].tolist():
-            self._readings_of[offset] += 1
+        # A block at either end of the slice may go on in another one, where none of it need be a duplicate.
+        edges = {int(readings.offset[0]), int(readings.offset[-1])}
+        touched = np.array(sorted(edges.union(readings.offset[duplicate].tolist())))
+        counts = np.searchsorted(readings.offset, touched, "right") - np.searchsorted(readings.offset, touched)
+        for offset, n in zip(touched.tolist(), counts.tolist(), strict=True):
+            self._readings_of[offset] += n
 
     def _close_account(self) -> None:
         bad = {record.offset for record in self.quarantined} - self._late
@@ -216,7 +223,7 @@ def gap_commit(pipeline: str, state: PartitionState, to_offset: int, *, at_us: i
         old_next=state.next_offset,
         new_next=to_offset,
         rewind_offset=min(state.rewind.offset, to_offset),
-        rewind_state={"max_cell": state.rewind.max_cell},
+        rewind_state={"max_cell": state.rewind.max_cell, "admission": state.decoder.admission_states()},
         digest=state.rewind.digest,
         counters=state.counters,
         at_us=at_us,

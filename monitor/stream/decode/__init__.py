@@ -8,6 +8,7 @@
     blocks.py     fast: raw float32 blocks
     columns.py    what the ways of decoding hand to each other
     schema.py     fleets, assets, and which fleet an asset belongs to
+    admission.py  which new assets a lane lets in
     times.py      event times → microseconds
     words.py      how a bad value is shown in a reason
     encode.py     the other direction: readings → records

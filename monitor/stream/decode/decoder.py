@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from monitor.errors import ConfigError, DecodeError
+from monitor.stream.decode.admission import Admission
 from monitor.stream.decode.blocks import BlockShape
 from monitor.stream.decode.columns import Piece, Task, cells_of, drop_empty_rows
 from monitor.stream.decode.document import Document, Form
@@ -113,6 +114,8 @@ class Decoder:
         given = assets or {}
         self.assets = [given[f.name] if f.name in given else AssetIndex() for f in self.fleets]
         """One per fleet, in their order."""
+        self.admissions: dict[str, Admission] = {}
+        """By fleet; where there is none, every asset is let in."""
         self._format = format
         self._max_record_bytes = max_record_bytes
         self._max_skew_us = max_skew_us
@@ -132,12 +135,29 @@ class Decoder:
             self._decode_singly(work, at)
         return self._finish(work)
 
+    def guard(self, fleet: str, since: Sequence[int], state: Sequence[int], next_offset: int) -> None:
+        """From now on let no new asset of this fleet in without asking its admission.
+
+        `since`: by asset, the offset of its first record. Records from `next_offset` on are not saved yet, so whoever
+        came with them comes again. `state`: as `admission_states` said then; empty at the start of a log.
+        """
+        number = next(number for number, schema in enumerate(self.fleets) if schema.name == fleet)
+        waiting = [asset for asset, offset in enumerate(since) if offset >= next_offset]
+        self.admissions[fleet] = Admission(self.assets[number], self.fleets[number], waiting=waiting, state=state)
+
+    def admission_states(self) -> dict[str, list[int]]:
+        """By fleet, what admission must know after a restart, besides the assets. Plain JSON."""
+        return {fleet: admission.state for fleet, admission in self.admissions.items()}
+
     # ------------------------------------------------------------ before
 
     def _begin(self, batch: RecordBatch) -> _Work:
         topic = batch.partition.topic
         if topic not in self._routers:
             self._routers[topic] = Router(self.fleets, topic)
+        for index in self.assets:
+            index.forget_strangers()
+        self._routers[topic].forget_strangers(self.assets)
         stamps = batch.timestamps_us
         latest = np.where(stamps >= 0, np.minimum(stamps, MAX_US) + self._max_skew_us, _NO_LIMIT)
         return _Work(batch, latest, self._routers[topic], np.zeros(len(batch), np.bool_), np.arange(len(batch)))

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Token = str | int | bytes
 
 ASSET_NAME: Final = re.compile(r"[A-Za-z0-9_.:/ -]{1,128}")
-_MAX_CACHED = 250_000
-"""Tokens remembered before the cache starts anew: a producer that invents names must not eat the memory."""
+_MAX_STRANGERS = 16_384
+"""Tokens remembered beside those of assets that are in: a producer that invents names must not eat the memory."""
 
 
 @dataclass(slots=True)
@@ -43,16 +43,25 @@ class FleetSchema:
     """Columns of `Readings.values`. None = not known yet: learnt from the first batch that has any."""
     learnt: bool = False
     """True once `sensors` came from records and not from the configuration: worth persisting."""
+    max_assets: int | None = None
+    """Assets of one lane; None = any number. Who is let in: see admission.py."""
+    max_new_assets_per_min: int | None = None
 
 
 class AssetIndex:
-    """The assets of one lane, numbered from 0 by their first accepted reading. Numbers are never reused."""
+    """The assets of one lane, numbered from 0 by their first accepted reading. Numbers are never reused.
 
-    __slots__ = ("_numbers", "names")
+    Where strangers are expected (`admission.py`), a new name has its number for one batch only, unless it is settled.
+    """
+
+    __slots__ = ("_expects_strangers", "_numbers", "n_settled", "names")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names: list[str] = list(names)
         self._numbers: dict[Token, int] = {name: number for number, name in enumerate(self.names)}
+        self._expects_strangers = False
+        self.n_settled = len(self.names)
+        """Names that stay, where strangers are expected."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,6 +85,37 @@ class AssetIndex:
     def numbers(self, tokens: Sequence[Token]) -> Int32:
         """Numbers [N] of known tokens. Raises KeyError at a token never added."""
         return np.fromiter(map(self._numbers.__getitem__, tokens), np.int32, len(tokens))
+
+    @property
+    def n_tokens(self) -> int:
+        """Spellings that are known."""
+        return len(self._numbers)
+
+    def expect_strangers(self) -> None:
+        """From now on a new name is forgotten with the next batch, unless it is settled."""
+        self._expects_strangers = True
+        self.n_settled = len(self.names)
+
+    def settle(self, numbers: Sequence[int]) -> Int32:
+        """Keep these of the unsettled names, in this order, and forget the others.
+
+        Returns a table [A] from the numbers so far to those that hold; -1 = forgotten.
+        """
+        first = self.n_settled
+        table = np.full(len(self.names), -1, np.int32)
+        table[:first] = np.arange(first)
+        table[list(numbers)] = np.arange(first, first + len(numbers))
+        if len(self.names) > first:
+            holds = table.tolist()
+            self._numbers = {token: holds[n] for token, n in self._numbers.items() if holds[n] >= 0}
+            self.names[first:] = [self.names[number] for number in numbers]
+        self.n_settled = len(self.names)
+        return table
+
+    def forget_strangers(self) -> None:
+        """Before another batch: what was not settled was nobody's."""
+        if self._expects_strangers and len(self.names) > self.n_settled:
+            self.settle(())
 
 
 class Router:
@@ -109,10 +149,13 @@ class Router:
                     break
             else:
                 raise DecodeError(self._no_fleet(name))
-            if len(self.known) >= _MAX_CACHED:
-                self.known.clear()
             self.known[token] = number
         return number
+
+    def forget_strangers(self, assets: Sequence[AssetIndex]) -> None:
+        """Before another batch: keep the tokens of assets, where too many others have gathered; assets: by fleet."""
+        if len(self.known) > _MAX_STRANGERS + sum(index.n_tokens for index in assets):
+            self.known = {token: number for token, number in self.known.items() if token in assets[number]}
 
     def strangers(self, tokens: set[Token], fleet: int) -> set[Token]:
         """Those tokens that are not good names of assets of this fleet."""
