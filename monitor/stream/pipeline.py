@@ -383,7 +383,7 @@ class Pipeline:
                 metrics.rescored_batches.inc()
                 self.partitions.pop(partition, None)
                 if self.reload_models is not None:
-                    await self.reload_models()
+                    await self._persist(self.reload_models)
                 work = self._open(partition)
                 continue
             except Fenced as error:

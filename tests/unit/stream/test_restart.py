@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from monitor.config import Config
-from monitor.errors import ModelsChanged
+from monitor.errors import ModelsChanged, StoreUnavailable
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.stream import rewind
@@ -207,8 +207,13 @@ async def test_when_another_daemon_changed_the_models_the_batch_is_scored_again_
             raise ModelsChanged("by the test")
         return await save(commit)
 
+    n_tries = 0
+
     async def reload() -> None:
-        nonlocal reloads
+        nonlocal reloads, n_tries
+        n_tries += 1
+        if n_tries == 1:
+            raise StoreUnavailable("just now")
         reloads += 1
 
     store.save = changed  # type: ignore[method-assign]
