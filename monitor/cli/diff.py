@@ -71,7 +71,13 @@ def show(found: Difference, decider: str) -> None:
                 why = f"{each.fleet}, {side}: some windows have no score: {about.unscored}"
                 say(Ink(terminal.wrapped(why, terminal.columns()), "yellow"))
     say()
-    say(*_sentence(found))
+    name, text = str(found.after), terminal.wrapped(_sentence(found), terminal.columns())
+    if text.startswith(name):
+        say(Ink(name, "bold"), text.removeprefix(name))
+    else:  # its own words are broken over lines
+        say(text)
+    if shift := _shift(found):
+        say(shift)
 
 
 def _show_alerts(found: Difference, differing: Sequence[Outcome]) -> None:
@@ -166,18 +172,18 @@ def _cells(about: SideSum, fleet: FleetSum, *, is_after: bool) -> list[str | Ink
     ]
 
 
-def _sentence(found: Difference) -> list[str | Ink]:
+def _sentence(found: Difference) -> str:
     def total(name: str) -> int:
         return sum(getattr(each, name) for each in found.fleets)
 
     before, after = (sum(getattr(each, side).alerts for each in found.fleets) for side in ("before", "after"))
     if not (total("gained") or total("lost") or total("moved")):
         times = "neither would have fired" if not after else f"both would have fired {_times(after)}, at the same times"
-        return [Ink(f"{found.after}", "bold"), f" changes nothing: {times}."]
+        return f"{found.after} changes nothing: {times}."
     names = {"gained": "gained", "lost": "lost", "moved": "moved", "same": "the same"}
     counts = ", ".join(f"{total(name):,} {word}" for name, word in names.items() if total(name))
-    instead = f" instead of {before:,}" if before != after else ", as often"
-    return [Ink(f"{found.after}", "bold"), f" would have fired {_times(after)}{instead}: {counts}.", _shift(found)]
+    instead = f" instead of {before:,}" if before != after else f", as often as {found.before}"
+    return f"{found.after} would have fired {_times(after)}{instead}: {counts}."
 
 
 def _shift(found: Difference) -> str:
@@ -187,7 +193,7 @@ def _shift(found: Difference) -> str:
     closes = [outcome.closed_by_s for outcome in moved if outcome.closed_by_s is not None]
     by = {"fires": median(fires or [0.0]), "closes": median(closes or [0.0])}
     said = [f"{word} {_span(abs(s))} {'later' if s > 0 else 'earlier'}" for word, s in by.items() if s]
-    return f"\nIn the median what moved {' and '.join(said)}." if said else ""
+    return f"In the median what moved {' and '.join(said)}." if said else ""
 
 
 def _times(n: int) -> str:

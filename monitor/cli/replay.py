@@ -237,6 +237,10 @@ def _report(found: Replayed, into: str | None) -> None:
         say(Ink(f"kept in {into}; look with MONITOR_STORE__URL={into} monitor alerts list", "dim"))
     if found.diff is not None:
         differing.show(found.diff, "each file's own" if found.files else "as live")
+        other = together([file.other for file in found.files if file.other is not None])
+        if other.events is not None:
+            found_by = f"Labelled events found: {other.found} of {other.events}, before {labels.found}"
+            say(f"{found_by}; alerts outside them: {other.outside:,}, before {labels.outside:,}.")
 
 
 def _as_live(found: Replayed) -> list[str | Ink]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitor.evaluation.compare import episodes
+from monitor.evaluation.compare import AlertSpan, episodes
 from monitor.evaluation.judge import WEEK_S
 from monitor.evaluation.policy import PolicyChange, policy_of
 from monitor.store.queries import iso, number
@@ -88,6 +88,11 @@ class Alert:
     n_anomalous: int
     blame: tuple[Blame, ...]
     version: str
+
+    @property
+    def span(self) -> AlertSpan:
+        """Its time alone."""
+        return AlertSpan(self.asset, self.opened_us, self.fired_us, self.closed_us)
 
     def row(self) -> dict[str, Any]:
         """Return it as `monitor alerts list --json` names things."""

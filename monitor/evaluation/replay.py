@@ -50,6 +50,8 @@ class FileReplayed:
     train_rows: int
     fit_s: float
     compared: Compared
+    other: Compared | None = None
+    """What the labels say of the second side's alerts; None = there is one side."""
 
 
 @dataclass(slots=True)

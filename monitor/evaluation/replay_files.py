@@ -109,7 +109,8 @@ async def replay_files(
         await asyncio.to_thread(conclude, store, out, begins, LAST_US)
     out.diff = twin.difference() if twin else None
     for name, (path, parts, version, fit_s) in learnt.items():
-        out.files.append(_file(path, parts, version, fit_s, out.spans.get(name, [])))
+        other = [alert.span for alert in twin.ledgers[1].alerts[name].values()] if twin else None
+        out.files.append(_file(path, parts, version, fit_s, out.spans.get(name, []), other))
     return out
 
 
@@ -164,7 +165,9 @@ def _split(path: Path, recording: Recording, learning: Learning, fleet: FleetCon
     return parts
 
 
-def _file(path: Path, parts: Split, version: str, fit_s: float, alerts: list[AlertSpan]) -> FileReplayed:
+def _file(
+    path: Path, parts: Split, version: str, fit_s: float, alerts: list[AlertSpan], other: list[AlertSpan] | None
+) -> FileReplayed:
     return FileReplayed(
         set=read_meta(path).set,
         name=parts.rest.name,
@@ -172,6 +175,7 @@ def _file(path: Path, parts: Split, version: str, fit_s: float, alerts: list[Ale
         train_rows=len(parts.head),
         fit_s=round(fit_s, 2),
         compared=compare(parts.events, alerts),
+        other=None if other is None else compare(parts.events, other),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -580,6 +581,9 @@ def test_a_files_own_model_is_compared_by_alert_parameters_and_not_by_versions(p
     by_policy = CliRunner().invoke(main, [*args, "confirm=8 of 10"])
     assert by_policy.exit_code == 0, by_policy.stderr
     assert "confirm=8 of 10 would have fired" in by_policy.stdout
+    found = re.search(r"found: (\d) of 4, before (\d); alerts outside them: (\d+), before (\d+)", by_policy.stdout)
+    assert found is not None, by_policy.stdout
+    assert int(found[3]) < int(found[4]), "a stricter rule gives fewer false alarms"
     by_version = CliRunner().invoke(main, [*args, plant.candidate])
     assert by_version.exit_code == 1
     assert f"version {plant.candidate}: each of these files is decided by what is learnt" in by_version.stderr

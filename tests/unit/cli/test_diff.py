@@ -95,7 +95,7 @@ def test_a_row_says_what_differs_when_and_by_how_much(width: int, capsys: pytest
     windows = " 2,016" if width == 100 else ""
     assert f"before as live 3 of 5 6 3 2 1.5{windows}" in rows
     assert f"after turbines-new 3 of 5 6 3 0 1.5{windows}" in rows
-    assert "turbines-new would have fired 3 times, as often: 1 gained, 1 lost, 2 moved." in text
+    assert "turbines-new would have fired 3 times, as often as live: 1 gained, 1 lost, 2 moved." in text
     assert rows[-1] == "In the median what moved fires 10 min later and closes 1 h earlier."
 
 
@@ -112,7 +112,7 @@ def test_fleets_stand_over_their_rows(width: int, capsys: pytest.CaptureFixture[
     )
     assert all(len(line) <= width for line in lines)
     assert [line for line in lines if line in ("turbines", "compressors")] == ["turbines", "compressors"] * 2
-    assert lines[-1] == "turbines-new would have fired once, as often: 1 gained, 1 lost."
+    assert lines[-1] == "turbines-new would have fired once, as often as live: 1 gained, 1 lost."
 
 
 def test_no_difference_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
