@@ -30,6 +30,7 @@ COMMANDS = (
     "run",
     "check",
     "alerts",
+    "notify",
     "scores",
     "models",
     "retrain",

@@ -13,7 +13,7 @@ from monitor.cli.terminal import Ink, columns, say, wrapped
 from monitor.config.values import format_duration
 
 if TYPE_CHECKING:
-    from monitor.config import Config, FleetConfig
+    from monitor.config import Config, FleetConfig, NotifyConfig
     from monitor.types import Finding
 
 SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
@@ -36,7 +36,9 @@ def check(offline: bool, as_json: bool) -> None:
         findings = preflight(config)
     if as_json:
         fleets = {fleet.name: describe(fleet) for fleet in config.fleets}
-        emit({"config": str(config.path), "fleets": fleets, "findings": [asdict(finding) for finding in findings]})
+        channels = {channel.name: describe_channel(channel) for channel in config.notify}
+        found = [asdict(finding) for finding in findings]
+        emit({"config": str(config.path), "fleets": fleets, "channels": channels, "findings": found})
     else:
         _show(config, findings)
     if any(finding.level == "error" for finding in findings):
@@ -55,6 +57,13 @@ def describe(fleet: FleetConfig) -> str:
     )
 
 
+def describe_channel(channel: NotifyConfig) -> str:
+    """Say in one sentence who is told of what."""
+    grave = "critical alerts" if channel.min_severity == "critical" else "alerts"
+    fleets = "" if channel.fleets == ("*",) else f" of {', '.join(channel.fleets)}"
+    return f"{channel.shown_url} is told of {grave}{fleets}"
+
+
 def _show(config: Config, findings: list[Finding]) -> None:
     say(Ink("✓", "green"), " ", Ink(str(config.path), "bold"), " is valid")
     for fleet in config.fleets:
@@ -62,6 +71,9 @@ def _show(config: Config, findings: list[Finding]) -> None:
         where = f"assets {', '.join(fleet.assets)} on {', '.join(config.topics_of(fleet))}, {sensors}"
         say("\n", Ink(fleet.name, "bold"), f": {where}")
         say(wrapped(describe(fleet), columns(), "  "))
+    for channel in config.notify:
+        try_it = f"; try it: monitor notify test {channel.name}"
+        say("\n", Ink(channel.name, "bold"), f": {describe_channel(channel)}{try_it}")
     if findings:
         say()
     for finding in findings:

@@ -62,6 +62,7 @@ class _Line:
     """A channel and how it is doing."""
 
     sender: Sender
+    is_new: bool = True
     n_failed: int = 0
     """Tries in a row."""
     failing_since_s: float = 0.0
@@ -128,6 +129,9 @@ class Delivery:
 
     async def _send_next(self, line: _Line, epoch: int) -> bool:
         """Send the letter that is due, if there is one."""
+        if line.is_new:  # what waits may wait for a mistake that was corrected before this start
+            await self._store.run(outbox.resume, line.sender.name)
+            line.is_new = False
         if self._clock.monotonic_s() < line.rests_until_s:
             return False
         letter = await self._store.read(outbox.next_due, line.sender.name, self._clock.now_us())

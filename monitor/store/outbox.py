@@ -114,12 +114,12 @@ def apply(connection: Connection, channels: Sequence[Channel], asset_id: int, ch
     wanting = [each.name for each in channels if each.wants(change) and each.takes_for_news(change, at_us)]
     if step is not None and wanting:
         story = f"{change.fleet}/{quote(before.asset, safe='/:')}:{change.opened_us}:{step}"
-        body = _body(alert_id, before.asset, change)
+        body = _body(alert_id, before.asset, step, change)
         rows = [
             {
                 "dedup_key": f"{name}:{story}",
                 "channel": name,
-                "body": msgspec.json.encode({"key": f"{name}:{story}", "step": step} | body).decode(),
+                "body": msgspec.json.encode({"key": f"{name}:{story}"} | body).decode(),
                 "created_us": at_us,
                 "next_try_us": AT_ONCE_US,
             }
@@ -138,9 +138,16 @@ def _step(change: AlertChange, severity_before: str | None) -> str | None:
     return "critical" if change.severity is Severity.CRITICAL and severity_before != Severity.CRITICAL else None
 
 
-def _body(alert_id: int, asset: str, change: AlertChange) -> dict[str, Any]:
-    """The names of `monitor alerts list --json`, where there is the same fact."""
+def _body(alert_id: int, asset: str, step: str, change: AlertChange) -> dict[str, Any]:
+    """The names of `monitor alerts list --json`, where there is the same fact; `text` is what chats show."""
+    says = {"firing": "is anomalous", "critical": "is critically anomalous", "closed": "is normal again"}[step]
+    worst = max(change.blame, key=lambda sensor: sensor.share, default=None)
+    most = f", most of it {worst.name}'s" if worst else ""
+    opened = f"{from_us(change.opened_us):%Y-%m-%d %H:%M} UTC"
     return {
+        "step": step,
+        "text": f"{asset} ({change.fleet}) {says}: alert {alert_id} since {opened}, score up to "
+        f"{change.peak_score:.1f} where 1.0 is the threshold{most}",
         "id": alert_id,
         "fleet": change.fleet,
         "asset": asset,

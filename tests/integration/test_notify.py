@@ -18,8 +18,10 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import text
 
+from monitor.cli import main
 from monitor.config import NotifyConfig
 from monitor.notify import webhook
 from monitor.notify.webhook import Failure, Webhook
@@ -32,6 +34,8 @@ from tests.servers import free_port
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from click.testing import Result
 
     from tests.servers import KafkaServer
 
@@ -452,6 +456,43 @@ async def test_tls_to_a_server_without_it_is_a_failure(hook: Hook) -> None:
     failure = await webhook_to(hook.url("https")).send(KEY, BODY)
     assert failure is not None
     assert hook.requests == []
+
+
+# ---------------------------------------------------------------- tried by hand
+
+
+def test_an_operator_tries_a_channel(hook: Hook, tmp_path: Path) -> None:
+    other = Hook()
+    other.usual = says(403, b"no")
+    file = tmp_path / "monitor.toml"
+    file.write_text(
+        f'kafka = {{bootstrap = "b:9092", topics = ["t"]}}\n[[fleet]]\nname = "turbines"\ninterval = "10m"\n'
+        f'[[notify]]\nname = "duty"\nurl = "{hook.url()}"\n[[notify]]\nname = "boss"\nurl = "{other.url()}"\n'
+    )
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["notify", "test", *arguments, "-c", str(file)])
+
+    done = run("duty")
+    assert done.exit_code == 0
+    assert f"✓ duty http://127.0.0.1:{hook.port}: took it" in done.stdout
+    [request] = hook.requests
+    document = json.loads(request.body)
+    assert (document["step"], document["key"]) == ("test", request.headers["idempotency-key"])
+    assert "test" in document["text"]
+    done = run()
+    assert done.exit_code == 1
+    assert f"✗ boss http://127.0.0.1:{other.port}: HTTP 403: no" in done.stdout
+    assert "hunter2" not in done.stdout
+    [duty, boss] = json.loads(run("--json").stdout)
+    assert (duty["name"], duty["arrived"], duty["reason"]) == ("duty", True, None)
+    assert (boss["name"], boss["arrived"], boss["reason"]) == ("boss", False, "HTTP 403: no")
+    done = run("nobody")
+    assert done.exit_code == 2
+    assert "has no channel nobody. There are duty, boss." in done.stderr
+    file.write_text(file.read_text().partition("[[notify]]")[0])
+    assert run().exit_code == 2
+    other.close()
 
 
 # ---------------------------------------------------------------- killed

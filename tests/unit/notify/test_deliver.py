@@ -323,6 +323,19 @@ async def test_after_an_outage_nobody_waits_for_their_turn(town: Town, n_failed:
         assert phone.heard == ["duty:b:firing", "duty:a:firing"][:n_failed]
 
 
+async def test_after_a_restart_nobody_waits_either(town: Town) -> None:
+    """The token was corrected: the operator need not wait for an hour to see whether it is right now."""
+    phone = Phone("duty", *[REFUSED] * 10)
+    await town.post("a:firing")
+    async with town.delivering(phone):
+        for n in range(1, 11):
+            await town.until(lambda n=n: len(phone.asked) == n)  # type: ignore[misc]
+            await town.settled()
+            town.clock.advance(600.0 if n < 10 else 1.0)
+    async with town.delivering(phone):
+        await town.until(lambda: phone.heard == ["duty:a:firing"])
+
+
 # ---------------------------------------------------------------- when to give up
 
 
