@@ -169,6 +169,20 @@ def _block_shape(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
     return rng.choice([json.dumps(ragged).encode(), msgspec.msgpack.encode(torn)])
 
 
+def _too_deep(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
+    levels = rng.choice([16, 17, 300, 20_000])
+    return json.dumps(_good(rule, ts_us)).encode()[:-1] + b', "x": ' + b"[" * levels + b"]" * levels + b"}"
+
+
+def _duplicate_key(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
+    good = _good(rule, ts_us)
+    if rng.random() < 0.5:
+        whole = msgspec.msgpack.encode(good)
+        return bytes([whole[0] + 1]) + whole[1:] + msgspec.msgpack.encode("ts") + msgspec.msgpack.encode(ts_us)
+    again = rng.choice([b'{"ts": 1, ', b'{"sensors": {}, ', b'{"note": 1, "n\\u006fte": 2, '])
+    return again + json.dumps(good).encode()[1:]
+
+
 BAD_RECORDS: dict[str, Callable[[Random, FleetRule, int], bytes]] = {
     "not_json": _not_json,
     "not_msgpack": _not_msgpack,
@@ -186,6 +200,11 @@ BAD_RECORDS: dict[str, Callable[[Random, FleetRule, int], bytes]] = {
         _good(rule, ts_us + rng.choice([86_400_000_001, 10 * 86_400_000_000]))
     ).encode(),
     "too_large": lambda rng, rule, ts_us: json.dumps(_good(rule, ts_us) | {"note": "x" * 300_000}).encode(),
+    "too_deep": _too_deep,
+    "too_many_fields": lambda rng, rule, ts_us: json.dumps(
+        _good(rule, ts_us) | {"meta": {str(i): i for i in range(2000)}}
+    ).encode(),
+    "duplicate_key": _duplicate_key,
     "empty": _empty,
     "block_shape": _block_shape,
 }

@@ -113,7 +113,7 @@ async def live(config: Config, logs: dict[Partition, Any], rng: Random | None) -
 @pytest.fixture(autouse=True)
 def _eager_rewind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rewind point moves with every save, not every two seconds."""
-    monkeypatch.setattr("monitor.stream.lane.REWIND_EVERY_S", -1.0)
+    monkeypatch.setattr("monitor.stream.rewind.LOOK_EVERY_S", -1.0)
 
 
 def allowed(stream: Stream) -> bool:

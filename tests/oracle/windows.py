@@ -136,6 +136,34 @@ def longest_gap(held: dict[int, Cell], start: int, length: int) -> int:
 
 
 @dataclass
+class Door:
+    """Which assets one fleet has let in, of one partition's log."""
+
+    rule: FleetRule
+    known: set[str] = field(default_factory=set)
+    minute: int = -1
+    """Of Kafka's time."""
+    n_new: int = 0
+    """Let in within it."""
+
+    def why_not(self, asset: str, kafka_us: int) -> str | None:
+        """Let the asset in at its first record for which there is room; else return the word of the refusal."""
+        if asset in self.known:
+            return None
+        if len(self.known) >= self.rule.max_assets:
+            return "too_many_assets"
+        if kafka_us >= 0:  # without a timestamp there is no minute
+            minute = kafka_us // 60_000_000
+            if minute > self.minute or minute < self.minute - 5:  # up to five minutes behind is disorder
+                self.minute, self.n_new = minute, 0
+            if self.n_new >= self.rule.max_new_assets_per_min:
+                return "too_many_new_assets"
+            self.n_new += 1
+        self.known.add(asset)
+        return None
+
+
+@dataclass
 class Judgement:
     """All that a partition's log makes true."""
 
@@ -159,9 +187,14 @@ def judge(
     was used counts as accepted; else it is a duplicate.
     """
     verdict = Judgement()
+    log = list(log)
+    doors: dict[str, Door] = {}
     counts = dict.fromkeys(("records", "accepted", "quarantined", "late", "duplicate", "tombstones", "readings"), 0)
-    for offset, found in read_log(log, rules, topic):
+    for (_, kafka_us, *_), (offset, found) in zip(log, read_log(log, rules, topic), strict=True):
         counts["records"] += 1
+        if isinstance(found, list) and found[0].asset not in strangers:
+            door = doors.setdefault(found[0].fleet, Door(rules.fleet(found[0].fleet)))
+            found = door.why_not(found[0].asset, kafka_us) or found
         if found is None:
             counts["tombstones"] += 1
         elif not isinstance(found, str) and found[0].asset in strangers:
