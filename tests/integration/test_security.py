@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from monitor.config import Config
 
 N = 20
+WRONG = "a-mistyped-password"
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 
 Settings = dict[str, Any]
@@ -123,7 +124,7 @@ def configured(settings: Settings, topic: str = "t") -> Config:
 
 def secrets_of(server: SecureKafkaServer) -> list[str]:
     tokens = [path.read_text() for path in server.folder.glob("secrets/*token*")]
-    return [server.password, *(each for each in tokens if each)]
+    return [WRONG, server.password, *tokens]
 
 
 def assert_hidden(server: SecureKafkaServer, *texts: str) -> None:
@@ -200,7 +201,7 @@ async def test_reading_goes_on_when_the_token_ends(server: SecureKafkaServer, tm
 
 
 def wrong_password(server: SecureKafkaServer) -> Settings:
-    return password("SCRAM-SHA-512")(server) | {"password": token_file(server, "wrong-password", "wrong-token")}
+    return password("SCRAM-SHA-512")(server) | {"password": WRONG}
 
 
 def no_such_mechanism(server: SecureKafkaServer) -> Settings:
@@ -237,7 +238,7 @@ def key_of_another(server: SecureKafkaServer) -> Settings:
 
 
 def key_stays_shut(server: SecureKafkaServer) -> Settings:
-    return mutual(server) | {"key_password": "wrong"}
+    return mutual(server) | {"key_password": WRONG}
 
 
 def key_without_password(server: SecureKafkaServer) -> Settings:
@@ -259,7 +260,7 @@ def to(listener: str, way: str) -> Callable[[SecureKafkaServer], Settings]:
 MISTAKES: dict[str, tuple[Callable[[SecureKafkaServer], Settings], str, str]] = {
     "wrong password, SCRAM": (wrong_password, "SourceRefused", r"our login; check .* \(.*invalid credentials"),
     "wrong password, PLAIN": (
-        lambda server: password("PLAIN")(server) | {"password": "wrong-password"},
+        lambda server: password("PLAIN")(server) | {"password": WRONG},
         "SourceRefused",
         r"our login; check \[kafka\] username and password, .* \(.*Invalid username or password",
     ),

@@ -72,8 +72,8 @@ def client_settings(config: KafkaConfig) -> dict[str, Any]:
     """Address and credentials, for consumers and producers alike."""
     return {
         "bootstrap_servers": [server.strip() for server in config.bootstrap.split(",")],
-        # Longer than a rebalance may take (20 s): a join that waits for a dead member and is given up at the same moment
-        # begins again, and again; measured on Kafka 4.4 with a member that has a lasting name.
+        # Longer than a rebalance may take (20 s): a join that waits for a dead member, and is given up at the moment
+        # of its answer, begins again and again; measured on Kafka 4.4 with a member that has a lasting name.
         "request_timeout_ms": 30_000,
         **login_settings(config),
     }
@@ -159,7 +159,7 @@ def _bad_certificate(error: ssl.SSLCertVerificationError) -> str:
         return "its certificate is not valid yet; is this machine's clock right?"
     if error.verify_code in (62, 64):
         fix = "in [kafka] bootstrap, and in the broker's advertised.listeners, use a name that the certificate has"
-        return f"its certificate is another host's ({error.verify_message}); {fix}"
+        return f"its certificate is another host's ({error.verify_message.rstrip('.')}); {fix}"
     fix = "name its authority's certificate in [kafka] ca_file"
     return f"its certificate is of an authority that we do not know ({error.verify_message}); {fix}"
 
