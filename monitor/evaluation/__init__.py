@@ -1,7 +1,7 @@
 """What a configuration, a model or this program is worth: the river over old records, and how fast it flows.
 
     replay.py       the river over what lies in Kafka, into a scratch database
-    replay_files.py the same over recordings, which may bring their own healthy head to learn from
+    replay_files.py  the same over recordings, which may bring their own healthy head to learn from
     flow.py         the river over a log that is there already
     versions.py     which version decides there
     reach.py        how much of Kafka is read: all, or what a live run has consumed, and whether it led to the same
