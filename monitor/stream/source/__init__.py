@@ -4,6 +4,8 @@ Enters: a partition to begin at an offset. Leaves: what happened, in order: part
 records. The law: **an offset handed out follows the last one handed out**; the truth of where to begin is in our
 database, and what is committed to Kafka only shows lag.
 
+Beside them `client.py` (settings, and what errors mean), `login.py` (credentials) and `identity.py` (a lasting name).
+
 The rules that aiokafka 0.14 taught (each was measured): the assignment callback only pauses and enqueues · `getmany`
 is never cancelled and never given a deserialiser · after any exception every partition is sought again ·
 `auto_offset_reset` is "none", so that a jump is seen · a consumer that misbehaves is replaced, not repaired.

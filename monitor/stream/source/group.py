@@ -99,7 +99,7 @@ class KafkaSource:
                 group_instance_id=None if is_demo else self._name,
                 session_timeout_ms=int(session_s * 1000),
                 heartbeat_interval_ms=int(min(3.0, session_s / 5) * 1000),
-                rebalance_timeout_ms=20_000,
+                rebalance_timeout_ms=10_000,  # so long a joining member waits for one that died and is not given up yet
                 max_poll_interval_ms=300_000,
             )
             try:
