@@ -13,7 +13,8 @@ import traceback
 from pathlib import Path
 
 from tests.nemesis.figures import Figures, table, write
-from tests.nemesis.scenarios import SCENARIOS
+from tests.nemesis.mutant import MUTATIONS
+from tests.nemesis.scenarios import SCENARIOS, SHORT
 from tests.nemesis.stage import Servers, scratch, tree_commit
 
 
@@ -23,6 +24,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, help="end after so many runs, whatever the time")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--scenario", default=",".join(SCENARIOS), help="of " + ", ".join(SCENARIOS))
+    parser.add_argument("--mutation", choices=MUTATIONS, help="give the daemons this defect: it must be seen")
+    parser.add_argument("--short", action="store_true", help="in the sizes of CI")
     parser.add_argument("--report", type=Path, help="write everything as JSON into this file, after every run")
     asked = parser.parse_args()
     chosen = asked.scenario.split(",")
@@ -30,6 +33,7 @@ def main() -> int:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # our own clients, who live through the same
+    inside = (asked.mutation,) if asked.mutation else ()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"tests/chaos --seed {asked.seed} --scenario {asked.scenario}  (tree {tree_commit()})", flush=True)
     runs: list[Figures] = []
@@ -41,7 +45,7 @@ def main() -> int:
                     break
                 print(f"{time.strftime('%H:%M:%S')} {name} with seed {seed} …", flush=True)
                 try:
-                    figures = SCENARIOS[name](servers, seed)
+                    figures = SCENARIOS[name](servers, seed, inside=inside, **(SHORT[name] if asked.short else {}))
                 except Exception:  # noqa: BLE001  # the other runs go on; this one is reported as it is
                     figures = Figures(name, seed, problems=[traceback.format_exc()])
                 runs.append(figures)

@@ -96,7 +96,7 @@ def blocked(seconds: str) -> None:
     """On SIGUSR2, let the event loop stand still for so long."""
 
     def block(*_: Any) -> None:
-        say("loop_blocked", seconds=float(seconds))
+        say("made_to_stand_still", seconds=float(seconds))
         time.sleep(float(seconds))
 
     signal.signal(signal.SIGUSR2, block)

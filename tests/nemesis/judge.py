@@ -32,6 +32,8 @@ FORBIDDEN = re.compile(r"digest|invariant|mismatch", re.IGNORECASE)
 """In the name of an event."""
 HARMLESS_ERRORS = ("aiokafka", "asyncio")
 """Loggers of libraries, which call an outage an error."""
+EXPECTED = ("loop_blocked", "partitions_at_risk")
+"""What the watchdog says of a loop that we made to stand still."""
 BATCH = 1024
 
 
@@ -69,9 +71,8 @@ def _listen(figures: Figures, events: Iterable[dict[str, Any]]) -> None:
             figures.rebuilt += event["rebuild_from"] < event["next_offset"]
         figures.fenced += name == "fenced"
         figures.resolved += name == "commit_resolved"
-        is_loud = event.get("level") in ("error", "critical") and not str(event.get("logger")).startswith(
-            HARMLESS_ERRORS
-        )
+        is_loud = event.get("level") in ("error", "critical") and name not in EXPECTED
+        is_loud &= not str(event.get("logger")).startswith(HARMLESS_ERRORS)
         if FORBIDDEN.search(name) or is_loud or event.get("traceback"):
             figures.problems.append(f"I8: a daemon said {str(event)[:600]}")
 
