@@ -192,8 +192,8 @@ class Delivery:
     def _fails(self, line: _Line, error: str, retry_after_s: float | None) -> None:
         now_s = self._clock.monotonic_s()
         line.n_failed += 1
-        rest_s = min(_doubled_s(line.n_failed), CALM_S) * self._jitter()
-        line.rests_until_s = now_s + max(rest_s, min(retry_after_s or 0.0, outbox.LONGEST_WAIT_US / 1e6))
+        asked_s = min(retry_after_s or 0.0, outbox.LONGEST_WAIT_US / 1e6)
+        line.rests_until_s = now_s + max(min(_doubled_s(line.n_failed), CALM_S), asked_s)
         if line.n_failed == 1:
             line.failing_since_s = now_s
             log.warning("notify_failed", channel=line.sender.name, error=error, doing="trying again, ever less often")
@@ -212,12 +212,9 @@ class Delivery:
 
     def _wait_us(self, attempts: int, retry_after_s: float | None) -> int:
         """µs until a letter's next try."""
-        wait_s = max(_doubled_s(attempts) * self._jitter(), retry_after_s or 0.0)
+        # Less up to a half of it: letters that failed together come back one by one.
+        wait_s = max(_doubled_s(attempts) * self._rng.uniform(0.5, 1.0), retry_after_s or 0.0)
         return min(round(wait_s * 1e6), outbox.LONGEST_WAIT_US)
-
-    def _jitter(self) -> float:
-        """Between a half and one: letters that failed together come back one by one."""
-        return self._rng.uniform(0.5, 1.0)
 
 
 def _doubled_s(n: int) -> float:
