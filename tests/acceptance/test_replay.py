@@ -19,9 +19,11 @@ from monitor.cli import main
 from monitor.clock import SystemClock
 from monitor.config import load
 from monitor.errors import QuarantineLimit
+from monitor.evaluation.diff import Side
 from monitor.evaluation.digest import digest, digest_of
 from monitor.evaluation.flow import Audience, Course, flow, scored_from_us, scratch
 from monitor.evaluation.replay import Manner, replay_course
+from monitor.evaluation.twin import Twin
 from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.registry import Registry
@@ -37,7 +39,7 @@ from monitor.stream.score import Activation, DetectorScorer
 from monitor.stream.source import Gap
 from monitor.testing import LogSource, batch_of
 from monitor.training.fit import fit
-from monitor.types import Partition
+from monitor.types import Partition, Scores
 from tests.acceptance.streams import make
 from tests.acceptance.test_river import CASES, VERSION, HashScorer, config_of
 
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.models.detector import Detector
     from monitor.testing import Record
-    from monitor.types import RecordBatch
+    from monitor.types import Int64, RecordBatch, Windows
 
 Logs = dict[Partition, "Sequence[Record]"]
 
@@ -556,6 +558,39 @@ def test_a_difference_is_that_of_two_replays(
     what = {outcome["what"] for outcome in told["alerts"]}
     assert what & {"gained", "lost"}
     assert "moved" in what
+
+
+class _AnomalousAt:
+    """Scores windows by when they end, in minutes."""
+
+    def __init__(self, *minutes: int) -> None:
+        self._ends_us = [minute * 60_000_000 for minute in minutes]
+
+    async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
+        score = np.where(np.isin(end_us, self._ends_us), 2.0, 0.5).astype(np.float32)
+        return Scores(windows, score, [VERSION] * len(windows), {})
+
+
+async def test_a_stretch_knows_what_a_longer_memory_than_the_configured_one_remembers(
+    toml: Path, tmp_path: Path
+) -> None:
+    """With recover=40 one alert lasts from 195 to 271; whoever looks back over 24 windows only sees it begin at 230."""
+    config, home = load(toml), Partition("plant", 0)
+    log = _records(_csv(tmp_path / "R1.csv"), home)
+    side = Side.parse("confirm=2 of 3, recover=40")
+    found = []
+    for from_us in (results.FIRST_US, 225 * 60_000_000):
+        twin = Twin(Side.parse("confirm=2 of 3"), side, from_us)
+        course = Course(config, _cut({home: log}, Random(3)), [home], from_us, memory=twin.memory(config))
+        async with scratch(None) as (store, _):
+            await _publish_fake(store, config)
+            scorer = _AnomalousAt(195, 196, 230, 231, 300, 301)
+            await flow(course, store, scorer, Audience(), SystemClock(), twin=twin)
+        found.append([(o.what, o.before, o.after) for o in twin.difference().outcomes])
+    whole, stretch = found
+    assert [what for what, *_ in whole] == ["moved", "moved"]
+    assert (len(whole[0][1]), len(whole[0][2])) == (2, 1)
+    assert stretch == whole
 
 
 def test_a_difference_the_other_way_round_is_its_mirror(plant: Plant) -> None:
