@@ -25,6 +25,7 @@ from monitor.cli import main
 from monitor.config import NotifyConfig
 from monitor.notify import webhook
 from monitor.notify.webhook import Failure, Webhook
+from monitor.store import schema
 from monitor.store.engine import AsyncStore
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.daemon_process import SENSORS, Site, at_home, environment, publish
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-    from tests.servers import KafkaServer
+    from tests.servers import KafkaServer, PostgresServer
 
     Answer = Callable[[socket.socket], None]
 
@@ -508,12 +509,12 @@ from monitor.notify.webhook import Webhook
 from monitor.store import outbox
 from monitor.store.engine import AsyncStore
 
-async def main(database, url):
-    logs.configure("debug", "json")
+async def main(database, url, owner="me"):
+    logs.configure("info", "json")
     async with AsyncStore(database, owner=True) as store:
         clock = SystemClock()
         webhook = Webhook(NotifyConfig(url=url, name="duty"))
-        await Delivery(store, Lease(store, outbox.LEASE, "me", clock), [webhook], clock).loop()
+        await Delivery(store, Lease(store, outbox.LEASE, owner, clock), [webhook], clock).loop()
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -586,6 +587,58 @@ def test_a_sender_killed_in_the_middle_of_letters_loses_none_and_repeats_only_wh
     assert all(seen[key] <= rows[key].attempts for key in keys)
     again = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if "notify_again" in line]
     assert {event["key"] for event in again} == {key for key in keys if rows[key].attempts > 1}
+
+
+@pytest.mark.timeout(180)
+def test_of_two_senders_one_sends_and_when_it_is_stopped_in_the_middle_the_other_goes_on(
+    hook: Hook, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """SIGSTOP for longer than the lease lasts: awake again, the first finds out before it sends anything."""
+    database, keys = postgres.url(), letters(250)
+    asyncio.run(schema.upgrade(database))
+    asyncio.run(post(database, keys))
+
+    def slow(connection: socket.socket) -> None:
+        time.sleep(0.05)
+        says(204)(connection)
+
+    hook.usual = slow
+
+    def start(owner: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / owner).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", SENDER, database, hook.url(), owner], stderr=log, env=environment()
+            )
+
+    def wait(condition: Callable[[], bool]) -> None:
+        while not condition():
+            assert all(process.poll() is None for process in senders)
+            time.sleep(0.02)
+
+    def told(owner: str) -> list[str]:
+        lines = [json.loads(line) for line in (tmp_path / owner).read_text().splitlines()]
+        return [line["key"] for line in lines if line["event"] == "notified"]
+
+    senders = [start("first")]
+    try:
+        wait(lambda: len(hook.requests) >= 20)
+        senders.append(start("second"))
+        wait(lambda: len(hook.requests) >= 60)
+        assert told("second") == []
+        senders[0].send_signal(signal.SIGSTOP)
+        n_before = len(told("first"))
+        wait(lambda: len(told("second")) >= 20)
+        senders[0].send_signal(signal.SIGCONT)
+        wait(lambda: len(told("first") + told("second")) >= len(keys))
+    finally:
+        for process in senders:
+            process.terminate()
+            process.wait(10)
+    rows, seen = asyncio.run(rows_of(database)), Counter(hook.keys)
+    assert seen.keys() == set(keys)
+    assert all(seen[key] <= rows[key].attempts for key in keys)
+    assert sum(seen.values()) - len(seen) <= 1, "what was in the first one's hand"
+    assert len(told("first")) <= n_before + 1
 
 
 # ---------------------------------------------------------------- the whole way
