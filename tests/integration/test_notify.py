@@ -594,7 +594,7 @@ def test_of_two_senders_one_sends_and_when_it_is_stopped_in_the_middle_the_other
     hook: Hook, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     """SIGSTOP for longer than the lease lasts: awake again, the first finds out before it sends anything."""
-    database, keys = postgres.url(), letters(250)
+    database, keys = postgres.url(), letters(120)
     asyncio.run(schema.upgrade(database))
     asyncio.run(post(database, keys))
 

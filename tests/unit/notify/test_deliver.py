@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
+from monitor import metrics
 from monitor.errors import StoreUnavailable
 from monitor.lease import RENEW_EVERY_S, Lease
 from monitor.notify.deliver import FAILED_FOR_S, KEEP_S, REFUSED_FOR_S, Delivery
@@ -171,6 +172,12 @@ def said() -> Iterator[Said]:
 
 def events(said: Said, name: str) -> Said:
     return [event for event in said if event["event"] == name]
+
+
+def counted() -> dict[str, float]:
+    name = "monitor_notifications_total"
+    outcomes = ("delivered", "failed", "given_up")
+    return {each: metrics.registry.get_sample_value(name, {"outcome": each}) or 0.0 for each in outcomes}
 
 
 # ---------------------------------------------------------------- when all is well
@@ -374,12 +381,14 @@ async def test_one_refusal_after_a_long_outage_is_not_the_end(town: Town, said: 
 
 
 async def test_what_comes_after_a_letter_that_was_given_up_goes_on(town: Town, said: Said) -> None:
-    phone = Phone("duty", DOWN, DOWN)
+    phone, before = Phone("duty", DOWN, DOWN), counted()
     assert await given_up(town, said, phone, FAILED_FOR_S, 2)
     [event] = events(said, "notify_given_up")
     assert (event["key"], event["attempts"], event["error"]) == ("duty:a:firing", 2, "HTTP 503")
     async with town.delivering(phone):
         await town.until(lambda: phone.heard == ["duty:a:closed"])
+    added = {outcome: n - before[outcome] for outcome, n in counted().items()}
+    assert added == {"delivered": 1.0, "failed": 1.0, "given_up": 1.0}
 
 
 async def test_a_letter_that_waited_for_a_daemon_longer_than_that_is_tried_all_the_same(town: Town) -> None:
