@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -102,6 +103,21 @@ def blocked(seconds: str) -> None:
     signal.signal(signal.SIGUSR2, block)
 
 
+def clock_jumps() -> None:
+    """Let the machine's clock jump by up to two days, forwards and back, about once a second."""
+    from monitor.clock import SystemClock
+
+    now_us, rng = SystemClock.now_us, random.Random(0)
+    jump = [0.0, 0.0]
+
+    def jumping_now_us(self: SystemClock) -> int:
+        if time.monotonic() > jump[0]:
+            jump[:] = time.monotonic() + rng.uniform(0.2, 2), rng.choice((0, -1, 1, -3600, 3600, -172_800, 172_800))
+        return now_us(self) + int(jump[1] * 1e6)
+
+    SystemClock.now_us = jumping_now_us  # type: ignore[method-assign]
+
+
 def ambushed() -> None:
     """On SIGUSR1, stand still right before the next save: a zombie with a batch in its hands. Within three seconds."""
     from monitor.store.engine import AsyncStore
@@ -125,4 +141,5 @@ INSIDE: dict[str, Callable[..., None]] = {
     "bricked": bricked,
     "blocked": blocked,
     "ambushed": ambushed,
+    "clock_jumps": clock_jumps,
 }

@@ -4,7 +4,7 @@
     I3           some thousand stored scores, computed again in one batch with the version that their row names
     I5, I7       the journal: offsets and epochs never fall; only the owner writes, results and offset together
     I8           no daemon said that a rebuild came to another state, or that an invariant broke
-    I9           every version named exists, and its folder verifies
+    I9           every version named exists, its folder verifies, and it was its turn at the window's end
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.nemesis.figures import Figures
     from tests.oracle.log import RawRecord
 
-FORBIDDEN = re.compile(r"digest|invariant|mismatch", re.IGNORECASE)
+FORBIDDEN = re.compile(r"digest|differs|invariant|mismatch", re.IGNORECASE)
 """In the name of an event."""
 HARMLESS_ERRORS = ("aiokafka", "asyncio")
 """Loggers of libraries, which call an outage an error."""
@@ -74,7 +74,7 @@ def _listen(figures: Figures, events: Iterable[dict[str, Any]]) -> None:
         is_loud = event.get("level") in ("error", "critical") and name not in EXPECTED
         is_loud &= not str(event.get("logger")).startswith(HARMLESS_ERRORS)
         if FORBIDDEN.search(name) or is_loud or event.get("traceback"):
-            figures.problems.append(f"I8: a daemon said {str(event)[:600]}")
+            figures.problems.append(f"I8: a daemon said {str(event)[:800]}")
 
 
 def _versions(site: Site) -> list[str]:
@@ -93,7 +93,23 @@ def _versions(site: Site) -> list[str]:
             continue
         if detector.version != version:
             found.append(f"I9: the folder of {version} holds {detector.version}")
-    return found
+    return found + _turns(site)
+
+
+def _turns(site: Site) -> list[str]:
+    """Windows that end after an activation are that version's, until the next; the first decides from the beginning."""
+    turns: dict[str, list[tuple[int, int]]] = {}
+    for fleet, from_us, version_id in site.fetch("SELECT fleet, from_window_end_us, version_id FROM model_activation"):
+        turns.setdefault(fleet, []).append((from_us, version_id))
+    wrong = []
+    for fleet, end_us, version_id in site.fetch(
+        "SELECT DISTINCT asset.fleet, end_us, version_id FROM score JOIN asset ON asset.id = score.asset_id"
+        " WHERE version_id IS NOT NULL"
+    ):
+        whose = max(((from_us, each) for from_us, each in turns.get(fleet, ()) if from_us < end_us), default=(0, None))
+        if whose[1] != version_id:
+            wrong.append(f"I9: windows that end at {end_us} were scored by version {version_id}, not by {whose[1]}")
+    return wrong
 
 
 def _folder(site: Site, path: str) -> Path:

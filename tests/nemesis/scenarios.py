@@ -459,6 +459,53 @@ def _n_owners(stage: Stage) -> int:
     return len(stage.site.fetch("SELECT DISTINCT owner FROM source_partition"))
 
 
+# ---------------------------------------------------------------- models, clocks
+
+
+def models(
+    servers: Servers, seed: int, *, n_records: int = 80_000, n_retrainings: int = 4, inside: Sequence[str] = ()
+) -> Figures:
+    """Models are trained and change hands while replicas die, the one that trains among them."""
+    rng = random.Random(f"models/{seed}")
+    figures = Figures("models", seed, commit=tree_commit())
+    with Stage.set_up(servers, figures, n_partitions=6, inside=("ambushed", *inside)) as stage:
+        daemons = [stage.daemon(f"daemon-{number}") for number in range(3)]
+        for daemon in daemons:
+            daemon.start()
+        stage.wait_for("a first claim", lambda: any(d.events("partition_claimed") for d in daemons), 60)
+        stage.begin_pour(n_records, seconds=n_retrainings * 25)
+        stage.wait_for("something to learn from", lambda: stage.records() > n_records // 10, 60)
+        later, n_refused = Later(), 0
+        for _ in range(n_retrainings):
+            n_refused += stage.site.command("retrain").returncode != 0  # one is under way: that is said, and right
+            for _ in range(2):
+                _wait(stage, later, rng.uniform(1, 7))
+                _hit(stage, rng, later, daemons, REPLICA_FAULTS)
+            _wait(stage, later, rng.uniform(4, 10))
+        while any(not daemon.is_up for daemon in daemons):
+            _wait(stage, later, 0.2)
+        stage.finish()
+        [(n_versions,)] = stage.site.fetch("SELECT COUNT(DISTINCT version_id) FROM score")
+        figures.measured |= {
+            "versions": n_versions,
+            "refused": n_refused,
+            "scored_again": sum(len(daemon.events("scoring_again")) for daemon in daemons),
+        }
+        vacuity(figures)
+        if n_versions < 2:
+            figures.vacuous.append("no model changed hands")
+    return figures
+
+
+def clocks(
+    servers: Servers, seed: int, *, n_records: int = 60_000, n_faults: int = 8, inside: Sequence[str] = ()
+) -> Figures:
+    """As `replicas`, while the machine's clock jumps by up to two days under every daemon."""
+    figures = replicas(servers, seed, n_records=n_records, n_faults=n_faults, inside=("clock_jumps", *inside))
+    figures.scenario = "clocks"
+    return figures
+
+
 # ---------------------------------------------------------------- h: blocked loop, full disk
 
 
@@ -516,7 +563,7 @@ def disk_full(servers: Servers, seed: int, *, n_records: int = 60_000, inside: S
 SCENARIOS: dict[str, Callable[..., Figures]] = {
     function.__name__: function
     for function in (
-        replicas, sqlite, database, storm, brokers, bricked, recovery, takeover, blocked, disk_full,
+        replicas, sqlite, database, storm, brokers, models, bricked, recovery, takeover, blocked, clocks, disk_full,
     )
 }  # fmt: skip
 SHORT: dict[str, dict[str, Any]] = {
@@ -529,6 +576,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "recovery": {"n_faults": 2},
     "takeover": {"n_faults": 1},
     "blocked": {"n_records": 12_000, "seconds": 10.0},
+    "models": {"n_records": 30_000, "n_retrainings": 2},
+    "clocks": {"n_records": 15_000, "n_faults": 3},
     "disk_full": {},
 }
 """For CI, and for a first look."""

@@ -186,8 +186,11 @@ class Daemon:
         for line in text.splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 found.append(json.loads(line))
+                continue
             if line.startswith("Traceback"):
-                found.append({"event": "crash", "traceback": True, "log": str(self.log)})
+                found.append({"event": "crash", "traceback": ""})
+            if found and "traceback" in found[-1]:
+                found[-1]["traceback"] += line + "\n"
         return [event for event in found if name in (None, event.get("event"))]
 
     def tail(self, n: int = 12) -> str:
