@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitor.errors import Fenced, InvariantBroken, ModelsChanged, MonitorError, NotFound, StoreUnavailable
-from monitor.store import assets, partitions, scores, versions
+from monitor.clock import from_us as from_us_to_time
+from monitor.errors import Fenced, InvariantBroken, ModelsChanged, MonitorError, StoreUnavailable
+from monitor.store import assets, partitions, versions
 from monitor.store.partitions import Claim, Commit, Digest, FleetRows, Saved, Snapshot
-from monitor.types import AlertChange, AlertState, Counters, Partition, Severity
+from monitor.types import AlertChange, AlertState, Counters, Partition, Severity, VersionInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +84,14 @@ class ScoreRow:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionRow:
+    fleet: str
+    path: str
+    trained_us: int
+    state: str = "candidate"
+
+
+@dataclass(frozen=True, slots=True)
 class AlertRow:
     id: int
     asset_id: int
@@ -109,8 +118,7 @@ class Database:
     snapshot: dict[tuple[str, Partition, str], tuple[int, bytes]] = field(default_factory=dict)
     letter: dict[str, int] = field(default_factory=dict)
     """The outbox: whose alert it tells of, by the letter's key."""
-    version: dict[str, str] = field(default_factory=dict)
-    """Its fleet."""
+    version: dict[str, VersionRow] = field(default_factory=dict)
     activation: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -408,23 +416,37 @@ def restore(db: Database, partition: Partition, memory: int) -> dict[str, list[a
 # ---------------------------------------------------------------- versions
 
 
-def publish(db: Database, *, version: str, fleet: str, **_facts: Any) -> None:
-    if fleet not in db.fleet:
-        db.put(db.fleet, fleet, FleetRow())
+def succeed(
+    db: Database, *, version: str, fleet: str, path: str, trained_us: int, lease: tuple[str, int] | None, **_facts: Any
+) -> versions.Activation:
+    if lease is not None:
+        raise LookupError("the simulation has no leases")
     if version not in db.version:
-        db.put(db.version, version, fleet)
-
-
-def activate(db: Database, fleet: str, version: str, from_window_end_us: int) -> versions.Activation:
-    if db.version.get(version) != fleet:
-        raise NotFound(f"version {version} of {fleet}")
-    row = db.fleet[fleet]
+        db.put(db.version, version, VersionRow(fleet, path, trained_us))
+    row = db.fleet.get(fleet, FleetRow())
     db.put(db.fleet, fleet, replace(row, activation_seq=row.activation_seq + 1))
+    for name, each in db.version.items():
+        if name == version:
+            db.put(db.version, name, replace(each, state="champion"))
+        elif each.fleet == fleet and each.state == "champion":
+            db.put(db.version, name, replace(each, state="retired"))
     last = [from_us for name, from_us in db.activation if name == fleet]
-    decided = newest_end_us(db, fleet)
-    from_us = max(from_window_end_us, *last, decided if decided is not None else from_window_end_us)
+    from_us = max(versions.FOREVER_AGO_US, *last, _newest_end_us(db, fleet))
     db.put(db.activation, (fleet, from_us), version)
     return versions.Activation(from_us, version)
+
+
+def champion(db: Database, fleet: str) -> VersionInfo | None:
+    for version, row in db.version.items():
+        if (row.fleet, row.state) == (fleet, "champion"):
+            from_us = max(from_us for (_, from_us), held in db.activation.items() if held == version)
+            return VersionInfo(version, fleet, row.state, from_us_to_time(row.trained_us), row.path, from_us)
+    return None
+
+
+def champions(db: Database, fleet: str) -> versions.Champions:
+    seq = db.fleet[fleet].activation_seq if fleet in db.fleet else 0
+    return versions.Champions(seq, [(*each, db.version[each.version].path) for each in activations(db, fleet)])
 
 
 def activations(db: Database, fleet: str) -> list[versions.Activation]:
@@ -442,10 +464,10 @@ def expect_seq(db: Database, fleet: str, seq: int) -> None:
         raise ModelsChanged(f"{fleet}: {seq}, and {db.fleet[fleet].activation_seq} holds")
 
 
-def newest_end_us(db: Database, fleet: str) -> int | None:
+def _newest_end_us(db: Database, fleet: str) -> int:
     ids = [row.id for (name, _), row in db.asset.items() if name == fleet]
     lasts = [(asset_id, db.last_window[asset_id][0]) for asset_id in ids if asset_id in db.last_window]
-    return max((db.score[key].end_us for key in lasts), default=None)
+    return max((db.score[key].end_us for key in lasts), default=versions.FOREVER_AGO_US)
 
 
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -457,10 +479,9 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     assets.resolve: resolve,
     assets.homes_of: homes_of,
     assets.restore: restore,
-    scores.newest_end_us: newest_end_us,
-    versions.publish: publish,
-    versions.activate: activate,
-    versions.activations: activations,
+    versions.succeed: succeed,
+    versions.champion: champion,
+    versions.champions: champions,
     versions.seqs: seqs,
 }
 

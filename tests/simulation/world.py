@@ -12,17 +12,21 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
 
-from monitor.errors import SourceUnavailable, StoreUnavailable
-from monitor.store import scores, versions
+from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
+from monitor.store import versions
 from monitor.store.outbox import Channel
 from monitor.stream import lane, rebuild, rewind, save
 from monitor.stream import pipeline as river
 from monitor.stream.pipeline import Pipeline
+from monitor.training import champions
+from monitor.training.champions import Champions
+from monitor.training.retrain import Trained
 from monitor.types import Blame, Scores, Severity
 from tests.simulation import plant, weather
 from tests.simulation.broker import Broker, MemberSource
@@ -33,7 +37,10 @@ from tests.simulation.plant import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from pathlib import Path
 
+    from monitor.config import FleetConfig
+    from monitor.stream.score import Activation
     from monitor.types import Int64, Partition, Windows
     from tests.simulation.mutations import Mutation
 
@@ -41,7 +48,6 @@ SESSION_S = 6.0
 """A member that is not heard for so long is put out of the group."""
 CALM_S = 400.0
 """Longest time from the last fault to the last record."""
-FOREVER_AGO_US = -(1 << 62)
 
 
 @dataclass
@@ -77,31 +83,42 @@ class _Tally:
 
 
 class SimulatedScorer:
-    """Scores by what is in a window and which version decides; knows the activations it was told. A `Scorer`."""
+    """Scores by what is in a window and which version decides; holds what `Champions` tells it. A `Scorer`."""
 
-    def __init__(self, process: Process, rng: Random) -> None:
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
         self._process = process
-        self._rng = rng
-        self.seqs: dict[str, int] = {}
-        self.activations: dict[str, list[versions.Activation]] = {}
+        self._held: set[str] = set()
+        self._champions: dict[str, tuple[int, Sequence[Activation]]] = {}
 
-    async def load(self, store: SimulatedStore, fleets: Sequence[str]) -> None:
-        """Ask the database who decides. The number first: an activation in between only makes us ask again."""
-        seqs = await store.read(versions.seqs)
-        for fleet in fleets:
-            self.activations[fleet] = await store.read(versions.activations, fleet)
-        self.seqs = {fleet: seqs.get(fleet, 0) for fleet in fleets}
+    async def load(self, path: Path) -> Any:
+        await self._process.pause(self._world.rng.random() * 0.05)
+        return self._world.checkpoints[path.name]
+
+    def keep(self, detector: Any) -> None:
+        self._held.add(detector.version)
+
+    def holds(self, version: str) -> bool:
+        return version in self._held
+
+    def has_champion(self, fleet: str) -> bool:
+        return bool(self._champions.get(fleet, (0, ()))[1])
+
+    def seq_of(self, fleet: str) -> int | None:
+        return self._champions[fleet][0] if fleet in self._champions else None
+
+    def follow(self, fleet: str, seq: int, activations: Sequence[Activation]) -> None:
+        self._champions[fleet] = seq, activations
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
-        fleet = windows.fleet
-        seq, activations = self.seqs[fleet], self.activations[fleet]
+        seq, activations = self._champions[windows.fleet]  # as of now, whatever happens while it is scored
         if not len(windows):
             return Scores(windows, np.empty(0, np.float32), (), {}, activation_seq=seq)
-        await self._process.pause(self._rng.random() * 0.02)
+        await self._process.pause(self._world.rng.random() * 0.02)
         score = np.full(len(windows), np.nan, np.float32)
         version: list[str | None] = [None] * len(windows)
         for row, end in enumerate(end_us.tolist()):
-            place = bisect_left(activations, (end, ""))
+            place = bisect_left(activations, end, key=lambda activation: activation.from_window_end_us)
             if place:
                 version[row] = name = activations[place - 1].version
                 total = float(np.nansum(windows.values[row].astype(np.float64)))
@@ -122,7 +139,7 @@ class Replica:
         self.process: Process
         self.source: MemberSource
         self.pipeline: Pipeline
-        self.scorer: SimulatedScorer
+        self.champions: Champions
         self.store: SimulatedStore
         self.is_up = False
 
@@ -151,32 +168,35 @@ class Replica:
         process = self.process = Process(f"replica-{self.number}.{self.life}")
         self.source = world.make_source(process)
         self.store = world.make_store(world.database, process, world.rng, world.weather, world.freeze)
-        self.scorer = SimulatedScorer(process, world.rng)
+        scorer: Any = SimulatedScorer(world, process)
         clock = SimulatedClock(process, world.rng, world.weather.jumps)
         config = world.plant.config
         store: Any = self.store
-        self.pipeline = Pipeline(config, self.source, store, self.scorer, owner=process.name, clock=clock)
-        self.pipeline.reload_models = self._load
+        self.champions = Champions(config, store, scorer, clock)
+        self.pipeline = Pipeline(config, self.source, store, scorer, owner=process.name, clock=clock)
+        self.pipeline.reload_models = self.champions.refresh
         self.pipeline.channels = world.channels
         self.is_up = True
         return asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
-        await self._load()
+        """As the daemon does: the models, then the group; it follows other daemons' activations beside the river."""
+        await self.champions.until_known(self.champions.load)
+        self.champions.river = self.pipeline
         self.world.broker.join(self.source)
-        await self.pipeline.run()
-
-    async def _load(self) -> None:
-        fleets = [fleet.name for fleet in self.world.plant.config.fleets]
-        await self.world.insistently(self.process, lambda: self.scorer.load(self.store, fleets))
+        follower = asyncio.ensure_future(self.champions.loop())
+        try:
+            await self.pipeline.run()
+        finally:
+            follower.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         world = self.world
         error = task.exception()
         if error is None:
             world.counts["stops"] += 1
-        elif isinstance(error, StoreUnavailable | SourceUnavailable):
-            world.counts["ended in an outage"] += 1
+        elif isinstance(error, StoreUnavailable | SourceUnavailable) and self.pipeline._stopping.is_set():
+            world.counts["stopped in an outage"] += 1
         else:
             where = ", ".join(map(str, self.pipeline.partitions)) or "no partition"
             world.suspicions.append((where, f"{type(error).__name__}: {error}"))
@@ -209,7 +229,10 @@ class World:
         self.channels = self.rng.choice([[], [Channel("all")], [Channel("all"), Channel("boss", Severity.CRITICAL)]])
         self.thinning = self.rng.choice([None, None, (1, 2)])
         """(rows kept, one in so many after them) of each partition and word; None = as many as there are."""
+        self.checkpoints: dict[str, Any] = {}
+        """By version, what a scorer that loads it gets."""
         self._n_versions = 0
+        self._activations: set[asyncio.Task[None]] = set()
         if mutation is not None:
             mutation.change(self)
 
@@ -236,7 +259,7 @@ class World:
         self.broker.tell = self.tell
         if rng.random() < 0.85:
             for fleet in self.plant.config.fleets:
-                self._activate_at_once(fleet.name, FOREVER_AGO_US)
+                self._activate_at_once(fleet)
         self.replicas = [Replica(self, number) for number in range(rng.choice([1, 2, 2, 3]))]
         lives = [asyncio.ensure_future(replica.live()) for replica in self.replicas]
         until_s = rng.uniform(8, 35)
@@ -370,49 +393,42 @@ class World:
             self.broker.remove_before(partition, row.rewind_offset)
 
     async def _activation(self) -> None:
-        """A new champion: a replica that trained one activates it between two batches, as the daemon does."""
-        fleet = self.rng.choice(self.plant.config.fleets).name
+        """A new champion: some replica trained one, and activates it."""
+        fleet = self.rng.choice(self.plant.config.fleets)
         replica = self.rng.choice(self.replicas)
-        if not replica.is_up:
+        if not replica.is_up or replica.champions.river is None:
             return
         self.counts["activations"] += 1
-        process, store, scorer = replica.process, replica.store, replica.scorer
-        version = self._publish(fleet)
+        process, trained = replica.process, self._train(fleet)
 
         async def activate() -> None:
-            async with replica.pipeline.between_batches():
-                decided_us = await self.insistently(process, lambda: store.read(scores.newest_end_us, fleet))
-                boundary_us = FOREVER_AGO_US if decided_us is None else decided_us
-                await self.insistently(process, lambda: store.run(versions.activate, fleet, version, boundary_us))
-                await self.insistently(
-                    process, lambda: scorer.load(store, [each.name for each in self.plant.config.fleets])
-                )
+            try:
+                await replica.champions.activate(fleet, trained, None)
+            except MonitorError as error:
+                self.suspicions.append((process.name, f"activation: {error!r}"))
 
         task = asyncio.ensure_future(activate())
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._activations.add(task)
+        task.add_done_callback(self._activations.discard)
 
-    def _publish(self, fleet: str) -> str:
+    def _train(self, fleet: FleetConfig) -> Trained:
         self._n_versions += 1
-        version = f"{fleet}-{self._n_versions}"
-        facts: dict[str, Any] = {"path": version, "trained_us": self._n_versions, "card": {}, "metrics": {}}
-        self.database.apply(versions.publish, version=version, fleet=fleet, **facts)
-        return version
+        version = f"{fleet.name}-{self._n_versions}"
+        learnt = self.database.fleet[fleet.name].sensors if fleet.name in self.database.fleet else None
+        sensors = fleet.sensors or learnt or self.plant.rules.fleet(fleet.name).sensors
+        card = SimpleNamespace(length=fleet.length, sensors=sensors)
+        self.checkpoints[version] = SimpleNamespace(version=version, card=card)
+        return Trained(version, version, sensors, {"metrics": {}})
 
-    def _activate_at_once(self, fleet: str, from_us: int) -> None:
-        self.database.apply(versions.activate, fleet, self._publish(fleet), from_us)
+    def _activate_at_once(self, fleet: FleetConfig) -> None:
+        trained = self._train(fleet)
+        facts: dict[str, Any] = {"path": trained.path, "trained_us": 0, "card": {}, "metrics": {}, "lease": None}
+        self.database.apply(versions.succeed, version=trained.version, fleet=fleet.name, **facts)
 
     # ------------------------------------------------------------------ parts
 
     def make_source(self, process: Process) -> MemberSource:
         return MemberSource(self.broker, process)
-
-    async def insistently(self, process: Process, work: Callable[[], Awaitable[Any]]) -> Any:
-        """As the daemon does it at its start: again and again until the database answers."""
-        while True:
-            try:
-                return await work()
-            except StoreUnavailable:
-                await process.pause(1.0)
 
     @contextlib.contextmanager
     def _small(self) -> Iterator[None]:
@@ -422,6 +438,8 @@ class World:
         limits = {
             (river, "log"): tally,
             (rebuild, "log"): tally,
+            (champions, "log"): tally,
+            (champions, "LOOK_EVERY_S"): rng.choice([2.0, 40.0]),
             (lane, "SLICE"): rng.choice([7, 8192, 8192]),
             (rewind, "LOOK_EVERY_S"): rng.choice([0.0, 0.5, 2.0]),
             (rewind, "MAX_MARKS"): rng.choice([2, 5, 1024]),
