@@ -39,17 +39,19 @@ MUST_HAPPEN = (
     "snapshots",
     "activations",
     "modelschanged",
+    "compared with peace",
 )
 """A run in which one of these never happened proves nothing."""
 AT_A_TIME = 25
+SAY_EVERY = 1000
 SHOWN = 20
 
 
-def report(counts: Counter[str], failed: Sequence[Outcome], n_seeds: int, took_s: float) -> Iterator[str]:
+def report(counts: Counter[str], failed: Sequence[Outcome], n_seeds: int, took_s: float, cpu_s: float) -> Iterator[str]:
     """Say what came of it, in lines."""
     compared = {name.removeprefix("compared "): n for name, n in sorted(counts.items()) if name.startswith("compared ")}
     happened = {name: n for name, n in sorted(counts.items()) if not name.startswith("compared ")}
-    yield f"seeds        {n_seeds}, {took_s:.0f} s, {took_s / max(n_seeds, 1) * 1000:.0f} ms a seed"
+    yield f"seeds        {n_seeds} in {took_s:.0f} s; {cpu_s / max(n_seeds, 1) * 1000:.0f} ms of CPU a seed"
     yield "happened     " + ", ".join(f"{name} {n}" for name, n in happened.items())
     yield "compared     " + ", ".join(f"{name} {n}" for name, n in compared.items())
     yield f"violations   {sum(len(each.violations) for each in failed)} in {len(failed)} seeds"
@@ -64,9 +66,10 @@ def vacuous(counts: Counter[str]) -> list[str]:
     return [name for name in MUST_HAPPEN if not counts[name]]
 
 
-def _chunk(work: tuple[range, str | None]) -> list[Outcome]:
+def _chunk(work: tuple[range, str | None]) -> tuple[list[Outcome], float]:
     seeds, mutation = work
-    return [run(seed, MUTATIONS[mutation] if mutation else None) for seed in seeds]
+    began_s = time.process_time()
+    return [run(seed, MUTATIONS[mutation] if mutation else None) for seed in seeds], time.process_time() - began_s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,14 +94,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     counts: Counter[str] = Counter()
     failed: list[Outcome] = []
+    cpu_s, n_done = 0.0, 0
     with multiprocessing.Pool(wanted.jobs) as pool:
-        for outcomes in pool.imap_unordered(_chunk, chunks):
+        for outcomes, chunk_s in pool.imap_unordered(_chunk, chunks):
+            cpu_s += chunk_s
             for outcome in outcomes:
                 counts += outcome.counts
+                n_done += 1
                 if outcome.violations:
                     failed.append(outcome)
+                    print(f"seed {outcome.seed}: {outcome.violations[0][:300]}", file=sys.stderr, flush=True)
+                if n_done % SAY_EVERY == 0:
+                    print(f"{n_done} of {wanted.seeds}, {len(failed)} with violations", file=sys.stderr, flush=True)
     failed.sort(key=lambda outcome: outcome.seed)
-    print(*report(counts, failed, wanted.seeds, time.monotonic() - began_s), sep="\n")
+    print(*report(counts, failed, wanted.seeds, time.monotonic() - began_s, cpu_s), sep="\n")
     return 1 if failed or vacuous(counts) else 0
 
 

@@ -7,6 +7,7 @@ after they were read, less is asked: no window twice, alerts as the scores are, 
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -63,6 +64,11 @@ def judge(world: World) -> list[str]:
     db, rules = world.database, world.plant.rules
     kept = {partition: _kept(world, partition) for partition in world.broker.logs}
     weak = {partition for partition in kept if _is_weak(world, partition, {record[0] for record in kept[partition]})}
+    world.counts["partitions with holes"] += len(weak)
+    reference = world.calm() if world.plant.is_limited and not world.is_calm else None
+    strange = {partition for _, partition, _ in db.gap} | weak
+    if world.plant.is_limited:  # of which the oracle knows nothing
+        weak = set(kept)
     rows = rows_of(world)
     report = check(_without(rows, weak), {where: log for where, log in kept.items() if where not in weak}, rules)
     _compare_scores(world, report, weak)
@@ -88,8 +94,42 @@ def judge(world: World) -> list[str]:
     for what, number in report.compared.items():
         world.counts[f"compared {what}"] += number
     world.counts["gaps"] += len(db.gap)
-    world.counts["partitions with holes"] += len(weak)
+    if reference is not None:
+        wrong += _compare_calm(world, reference, strange)
     return wrong
+
+
+def _compare_calm(world: World, reference: World, strange: set[Partition]) -> list[str]:
+    """Whatever befell it, a world holds what it would have held in peace; but for what retention took."""
+    wrong = []
+    n_compared = 0
+    facts, right = _facts(world), _facts(reference)
+    for key in facts.keys() | right.keys():
+        if key[0] not in strange:
+            n_compared += 1
+            if facts.get(key) != right.get(key):
+                wrong.append(f"limited: {key} is {facts.get(key)}, in peace {right.get(key)}")
+    world.counts["compared with peace"] += n_compared
+    return wrong
+
+
+def _facts(world: World) -> dict[tuple[Partition, object], object]:
+    """What follows from the logs alone."""
+    db = world.database
+    asset_of = {row.id: (row.partition, key) for key, row in db.asset.items()}
+    facts: dict[tuple[Partition, object], object] = {}
+    for (asset_id, start_us), score in db.score.items():
+        partition, name = asset_of[asset_id]
+        facts[partition, (name, start_us)] = (score.n_present, score.first_offset, score.last_offset)
+    for (partition, offset), reason in db.quarantine.items():
+        facts[partition, offset] = reason.partition(":")[0]
+    for name, asset in db.asset.items():
+        facts[asset.partition, name] = asset.since_offset
+    for (_, partition), row in db.partition.items():
+        counters = json.loads(row.counters)
+        counters.pop("scored")
+        facts[partition, "counters"] = counters
+    return facts
 
 
 def _kept(world: World, partition: Partition) -> list[tuple[int, int, bytes | None, bytes | None]]:

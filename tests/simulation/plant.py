@@ -28,18 +28,22 @@ class Plant:
     rules: Rules
     config: Config
     logs: dict[Partition, list[RawRecord]]
+    is_limited: bool
+    """Whether not all assets are let in. The oracle lets all in: such a plant is compared with a calm run."""
 
 
 def draw(rng: Random) -> Plant:
     """One fleet or two, on one to three partitions; an asset may turn up in a partition that is not its own."""
     learns = rng.random() < 0.15
+    limits = {"max_assets": rng.choice([1, 2, 9]), "max_new_assets_per_min": rng.choice([1, 2])}
+    is_limited = rng.random() < 0.1
     fleets = [_rule(rng, "turbines", ("R*",), ("power", "wind", "pitch")[: rng.randint(1, 3)])]
     if rng.random() < 0.3:
         fleets.append(_rule(rng, "pumps", ("P*",), ("flow", "heat")))
     rules = Rules(tuple(fleets))
     logs = {}
     for number in range(rng.choice([1, 1, 2, 2, 3])):
-        samples = [one for rule in fleets for one in _samples(rng, rule, number, whole=learns)]
+        samples = [one for rule in fleets for one in _samples(rng, rule, number, whole=learns, wanders=not is_limited)]
         if len(fleets) > 1 and rng.random() < 0.7:  # else one fleet falls silent when the other begins
             samples.sort(key=lambda one: one.ts_us)
         logs[Partition(TOPIC, number)] = encode(
@@ -50,7 +54,7 @@ def draw(rng: Random) -> Plant:
             hole_share=rng.choice([0.0, 0.05]),
             blocks=not learns and rng.random() < 0.3,
         )
-    return Plant(rules, _config(rng, rules, learns=learns), logs)
+    return Plant(rules, _config(rules, limits if is_limited else {}, learns=learns), logs, is_limited)
 
 
 def _rule(rng: Random, name: str, patterns: tuple[str, ...], sensors: tuple[str, ...]) -> FleetRule:
@@ -69,10 +73,10 @@ def _rule(rng: Random, name: str, patterns: tuple[str, ...], sensors: tuple[str,
     )
 
 
-def _samples(rng: Random, rule: FleetRule, number: int, *, whole: bool) -> list[Sample]:
+def _samples(rng: Random, rule: FleetRule, number: int, *, whole: bool, wanders: bool) -> list[Sample]:
     letter = rule.assets[0][0]
     assets = [f"{letter}{number}{one}" for one in range(rng.randint(1, 3))]
-    if rng.random() < 0.15:
+    if wanders and rng.random() < 0.15:
         assets.append(f"{letter}9")  # lives where it is heard of first
     samples = streams.regular(rng, rule, assets, rng.randint(10, 60 // len(assets) + 10))
     troubles: list[Callable[[list[Sample]], list[Sample]]] = [
@@ -94,7 +98,7 @@ def _samples(rng: Random, rule: FleetRule, number: int, *, whole: bool) -> list[
     return samples
 
 
-def _config(rng: Random, rules: Rules, *, learns: bool) -> Config:
+def _config(rules: Rules, limits: dict[str, int], *, learns: bool) -> Config:
     return Config.model_validate(
         {
             "kafka": {
@@ -105,7 +109,7 @@ def _config(rng: Random, rules: Rules, *, learns: bool) -> Config:
                 "max_quarantine_share": 1.0,
             },
             "store": {"url": "sqlite:///nowhere.db"},
-            "fleet": [_fleet(rule, learns=learns) for rule in rules.fleets],
+            "fleet": [_fleet(rule, learns=learns) | limits for rule in rules.fleets],
         }
     )
 
