@@ -380,7 +380,7 @@ def _number(value: Any) -> float | None:
         raise Refused("wrong_type")
     try:
         (number,) = struct.unpack("<f", struct.pack("<f", value))
-    except OverflowError:
+    except (OverflowError, struct.error):  # an integer too large for any float
         raise Refused("not_finite") from None
     if not math.isfinite(number):
         raise Refused("not_finite")

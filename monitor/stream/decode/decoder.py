@@ -126,14 +126,15 @@ class Decoder:
 
     def decode(self, batch: RecordBatch) -> Decoded:
         """Columns of what can be used, quarantine for the rest. Raises nothing over any bytes."""
-        work = self._begin(batch)
-        self._look(work)
-        if any(self.fleets[number].sensors is None for number in work.router.numbers):
-            self._learn_sensors(work)
-        left = [self._decode_alike(work, group) for group in self._alike(work)]
-        for at in sorted(itertools.chain.from_iterable(places.tolist() for places in left)):
-            self._decode_singly(work, at)
-        return self._finish(work)
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers out of range, and NaN that signals, are refused
+            work = self._begin(batch)
+            self._look(work)
+            if any(self.fleets[number].sensors is None for number in work.router.numbers):
+                self._learn_sensors(work)
+            left = [self._decode_alike(work, group) for group in self._alike(work)]
+            for at in sorted(itertools.chain.from_iterable(places.tolist() for places in left)):
+                self._decode_singly(work, at)
+            return self._finish(work)
 
     def guard(self, fleet: str, since: Sequence[int], state: Sequence[int], next_offset: int) -> None:
         """From now on let no new asset of this fleet in without asking its admission.

@@ -275,8 +275,7 @@ def _matrix(columns: list[Any], n: int) -> Float32 | None:
     if not _CELLS.issuperset(map(type, cells)):
         return None
     try:
-        with np.errstate(over="ignore"):
-            matrix = np.fromiter(cells, np.float32, len(cells))
+        matrix = np.fromiter(cells, np.float32, len(cells))
     except OverflowError:  # an integer of more than 300 digits
         return None
     if not np.isfinite(matrix).all() and np.count_nonzero(~np.isfinite(matrix)) != cells.count(None):

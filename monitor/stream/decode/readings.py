@@ -185,8 +185,7 @@ class _Compiled:
     def matrix(self, good: Sequence[Any]) -> Float32:
         """[N, C]; missing is NaN, too large for float32 is infinity."""
         n = len(good) * self._n_sensors
-        with np.errstate(over="ignore"):
-            flat = np.fromiter(chain.from_iterable(self._rows(good)), np.float32, n)
+        flat = np.fromiter(chain.from_iterable(self._rows(good)), np.float32, n)
         return flat.reshape(len(good), self._n_sensors)
 
     def each_key_once(

@@ -260,6 +260,8 @@ def test_sensors_are_not_learnt_without_end():
 
 # ---------------------------------------------------------------- nothing raises
 
+SIGNALLING = b"\xcb\x7f\xf4\0\0\0\0\0\x01"
+"""NaN of the kind that processors complain about, and NumPy with them."""
 HOSTILE = {
     "a huge interval": b'{"start":1,"interval":1' + b"0" * 400 + b',"sensors":{"power":[1,2]}}',
     "a huge interval, raw": packed({"start": 1, "interval": 1.7e308, "sensors": ["power"], "values": b"\0" * 8}),
@@ -277,6 +279,10 @@ HOSTILE = {
     "a map for a key": b"\x82\xa2ts\x01\x81\x01\x01\x01",
     "NaN for keys": b"\x83\xa2ts\x01" + b"\xcb\x7f\xf8\0\0\0\0\0\0\x01" * 2,
     "a time of MessagePack's own, out of range": b"\x82\xa2ts\xc7\x0c\xff" + b"\xff" * 12 + b"\xa5power\x01",
+    "a NaN that signals, for a value": b"\x82\xa2ts\x01\xa5power" + SIGNALLING,
+    "a NaN that signals, for a time": b"\x82\xa5power\x01\xa2ts" + SIGNALLING,
+    "a NaN that signals, for an interval": b"\x84\xa5start\x01\xa7sensors\x91\xa5power\xa6values\xc4\x04\0\0\0\0"
+    b"\xa8interval" + SIGNALLING,
     "a claim of four thousand million entries": b"\xdf\xff\xff\xff\xff",
     "a claim of as many times": b"\x82\xa2ts\xdd\xff\xff\xff\xff",
 }
