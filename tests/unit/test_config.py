@@ -68,6 +68,7 @@ def test_only_broker_topic_and_a_fleet_are_required(tmp_path: Path) -> None:
         64, 1, timedelta(minutes=10), timedelta(minutes=80),
     )  # fmt: skip
     assert (fleet.interval_us, fleet.lateness_cells, fleet.max_gap_cells) == (600_000_000, 1, 8)
+    assert (fleet.max_assets, fleet.max_new_assets_per_min) == (10_000, 1_000)
     assert made.topics_of(fleet) == ("plant.readings",)
 
 
@@ -113,6 +114,7 @@ def test_the_tree_is_frozen_and_travels_to_a_child_process(tmp_path: Path) -> No
         ({"fleet__name": "Turbines"}, 'fleet[0].name: "Turbines" is not a fleet name'),
         ({"fleet__interval": "10 parsecs"}, 'fleet[0].interval: "10 parsecs" is not a duration'),
         ({"fleet__interval": "0s"}, 'fleet[0].interval: "0s" must be above zero'),
+        ({"fleet__max_assets": 0}, "fleet[0].max_assets: 0 is out of range; use at least 1"),
         ({"fleet__window": 2}, "fleet[0].window: 2 is out of range; use at least 4"),
         ({"fleet__window": "long"}, 'fleet[0].window: "long" is not a whole number'),
         ({"fleet__stride": 65}, "fleet[0].stride: 65 leaves readings out; use at most the window, 64"),
