@@ -41,7 +41,7 @@ class Figures:
     problems: list[str] = field(default_factory=list)
     """Every difference and violation, these two kinds included."""
     worst_recovery_s: float | None = None
-    """From a fault until the last of the partitions concerned moved on."""
+    """From a fault until the last of the partitions concerned moved on; of a server's fault all are."""
     silence_s: float | None = None
     """From the last fault healed to the next save."""
     measured: dict[str, float] = field(default_factory=dict)

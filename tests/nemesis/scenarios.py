@@ -319,7 +319,7 @@ def brokers(
         for daemon in daemons:
             daemon.start()
         stage.wait_for("a first claim", lambda: any(d.events("partition_claimed") for d in daemons), 60)
-        pour = stage.begin_pour(n_records, seconds=n_faults * 18)
+        pour = stage.begin_pour(n_records, seconds=n_faults * 26)
         leaders, n_moved = leaders_of(stage.bootstrap, stage.topic), 0
         for _ in range(n_faults):
             _wait(stage, Later(), rng.uniform(0.5, 4))

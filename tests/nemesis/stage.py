@@ -377,7 +377,11 @@ class Stage:
         if self.pour is not None and sum(map(len, logs.values())) < self.pour.n_acknowledged:
             figures.problems.append(f"the broker lost acknowledged records: {self.pour.n_acknowledged} were sent")
         moves = journal.moves(self.site.fetch)
-        recoveries = [each for fault in self.faults if (each := recovery(moves, fault)) is not None]
+        recoveries = [
+            each
+            for fault in self.faults
+            if (each := recovery(moves, fault) if fault.pid else silence(moves, fault.at)) is not None
+        ]
         figures.worst_recovery_s = max(recoveries, default=None)
         if self.healed_at is not None:
             figures.silence_s = silence(moves, self.healed_at)
