@@ -103,7 +103,7 @@ class InvariantBroken(MonitorError):
 
 
 class Fenced(MonitorError):
-    """Another daemon took this partition over"""
+    """Another daemon took this over"""
 
 
 class ModelsChanged(MonitorError):

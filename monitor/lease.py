@@ -5,6 +5,7 @@ Law: to hold a lease is a reason to begin; only `leases.check`, inside the trans
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ log = logs.get("lease")
 TTL_S = 15.0
 """After the death of a holder another takes over within so long."""
 RENEW_EVERY_S = 5.0
+RELEASE_S = 1.0
+"""A database that hangs must not hold up our stopping; then the lease simply runs out."""
 
 
 class Lease:
@@ -53,8 +56,9 @@ class Lease:
                 await self._clock.sleep(RENEW_EVERY_S)
         finally:
             if self.epoch is not None:
-                with suppress(MonitorError):
-                    await self._store.run(leases.release, self.name, self._holder, self.epoch)
+                with suppress(MonitorError, TimeoutError):
+                    async with asyncio.timeout(RELEASE_S):
+                        await self._store.run(leases.release, self.name, self._holder, self.epoch)
 
     def lost(self, epoch: int) -> None:
         """Somebody was told Fenced under this epoch."""

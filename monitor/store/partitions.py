@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import text
 
-from monitor.errors import Fenced, InvariantBroken
+from monitor.errors import ConfigError, Fenced, InvariantBroken
 from monitor.store import alerts, assets, outbox, quarantine, scores, versions
 from monitor.types import Counters
 
@@ -168,12 +168,18 @@ _SNAPSHOTS = text("""
     SELECT fleet, at_offset, state FROM lane_snapshot
     WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
 """)
+_FORGET_SNAPSHOTS = text("""
+    DELETE FROM lane_snapshot
+    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition AND at_offset < :rewind_offset
+""")
 
 
 def claim(connection: Connection, pipeline: str, partition: Partition, owner: str) -> Claim:
     """Take the partition over: from the commit on, saves under any earlier epoch are Fenced."""
     key = {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number}
     row = connection.execute(_CLAIM, key | {"owner": owner}).one()
+    # A lane that went on since has no use for it: its windows are rebuilt from records.
+    connection.execute(_FORGET_SNAPSHOTS, key | {"rewind_offset": row.rewind_offset or 0})
     return Claim(
         epoch=row.epoch,
         start_offset=row.start_offset,
@@ -193,9 +199,23 @@ _BEGIN = text("""
 """)
 
 
+_BEGUN_BY = text("""
+    SELECT pipeline FROM source_partition
+    WHERE topic = :topic AND partition = :partition AND pipeline <> :pipeline AND next_offset IS NOT NULL
+    LIMIT 1
+""")
+
+
 def begin(connection: Connection, pipeline: str, partition: Partition, epoch: int, offset: int) -> None:
-    """Fix where the first run starts, before the first record is read; again is no harm. Raises Fenced."""
+    """Fix where the first run starts, before the first record is read; again is no harm. Raises Fenced, and ConfigError
+    where another pipeline filled this database from the same partition: windows, assets and quarantine would clash.
+    """
     values = {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number, "epoch": epoch}
+    if other := connection.execute(_BEGUN_BY, values).scalar_one_or_none():
+        raise ConfigError(
+            f'kafka.group: this database holds what group "{other}" found in {partition}; with group "{pipeline}" take '
+            "an empty database (store.url)"
+        )
     if connection.execute(_BEGIN, values | {"offset": offset}).rowcount != 1:
         raise Fenced(f"{partition}: epoch {epoch} is over, or the partition had begun already")
 

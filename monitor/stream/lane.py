@@ -6,21 +6,22 @@ A *lane* is one fleet in one partition: its assets, their unfinished windows, th
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from monitor.stream.decide import AlertPolicy, Decider, PastVerdict
 from monitor.stream.decode import Decoder, FleetSchema
-from monitor.stream.rewind import fingerprint, fingerprints
+from monitor.stream.rewind import fingerprint
 from monitor.stream.window import Windower
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from monitor.config import Config, FleetConfig
+    from monitor.config.tree import KafkaConfig
     from monitor.store.assets import KnownAsset
-    from monitor.store.partitions import Digest
+    from monitor.store.partitions import Claim, Digest
     from monitor.stream.decode import AssetIndex, Format
     from monitor.stream.rewind import Rewind, Taken
     from monitor.types import Counters, Int32, Int64, Partition, Readings, Windows
@@ -32,10 +33,11 @@ SLICE = 8192
 class Lane:
     """One fleet in one partition."""
 
-    def __init__(self, config: FleetConfig, schema: FleetSchema, assets: AssetIndex) -> None:
+    def __init__(self, config: FleetConfig, schema: FleetSchema, assets: AssetIndex, kafka: KafkaConfig) -> None:
         if schema.sensors is None:
             raise ValueError(f"the sensors of {config.name} are not known yet")
         self.config = config
+        self.kafka = kafka
         self.sensors = schema.sensors
         self.assets = assets
         self.ids = np.empty(0, dtype=np.int32)
@@ -119,18 +121,27 @@ class PartitionState:
         """What the rebuild must find when it comes to an offset; None = that is behind us."""
         self.is_rebuilt = rewind.offset >= next_offset
         """Whether the windows are as they were before the last restart."""
-        self._configured: dict[str, str] = {}
-        """By fleet, the fingerprint of the settings under which the saved state came about."""
+        self.differs = False
+        """Whether the rebuild did not come to the state that was; told once."""
+        self._made_by: Mapping[str, str] | None = None
 
-    def expect(self, digest: Digest) -> None:
-        """Remember what the last owner's windows were."""
-        self._configured = fingerprints(digest.value)
+    def continue_from(self, claim: Claim) -> None:
+        """Remember what the last owner's windows were, and under which settings."""
+        self._made_by = claim.rewind_state.get("made_by")
         if not self.is_rebuilt:
-            self.expected = digest
+            self.expected = claim.digest
 
     def is_reconfigured(self, fleet: str) -> bool:
         """Whether a fleet's windows are others than those of the run before."""
-        return self._configured.get(fleet) not in (None, fingerprint(self.lanes[fleet]))
+        return self._made_by is not None and self._made_by.get(fleet) != fingerprint(self.lanes[fleet])
+
+    def rewind_state(self) -> dict[str, Any]:
+        """What a restart cannot learn from records; plain JSON types."""
+        return {
+            "max_cell": self.rewind.max_cell,
+            "made_by": {fleet: fingerprint(lane) for fleet, lane in self.lanes.items()},
+            "admission": self.decoder.admission_states(),
+        }
 
 
 def schemas_of(config: Config) -> list[FleetSchema]:

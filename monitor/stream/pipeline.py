@@ -225,19 +225,22 @@ class Pipeline:
             log.warning("asset_limit", fleet=fleet, partition=str(state.partition), limit=word, first=detail)
 
     def _judge_quarantine(self, step: Step) -> None:
-        recent = self._recent_records
-        bad = {record.offset for record in step.quarantined if not record.reason.startswith(HARMLESS)}
-        recent.append((len(step.batch), len(bad)))
-        total = sum(n for n, _ in recent)
-        while total - recent[0][0] >= LIMIT_WINDOW:
-            total -= recent.popleft()[0]
-        n_bad = sum(n for _, n in recent)
-        if bad and total >= LIMIT_MINIMUM and n_bad > self.config.kafka.max_quarantine_share * total:
+        """Stop where too many cannot be read. What is judged is counted once it is saved: a batch may come again."""
+        recent = self._with(step)
+        total, n_bad = (sum(column) for column in zip(*recent, strict=True))
+        if recent[-1][1] and total >= LIMIT_MINIMUM and n_bad > self.config.kafka.max_quarantine_share * total:
             raise QuarantineLimit(
                 f"{n_bad} of the last {total} records, most recently {step.batch.partition} offset "
                 f"{step.quarantined[-1].offset}: {step.quarantined[-1].reason}. Nothing of this batch was saved. "
                 "Correct [kafka] format or the fleet's settings, or raise [kafka] max_quarantine_share"
             )
+
+    def _with(self, step: Step) -> deque[tuple[int, int]]:
+        """(records, bad ones) of the latest batches and this one, as far back as LIMIT_WINDOW records."""
+        recent = deque([*self._recent_records, (len(step.batch), step.count_bad(HARMLESS))])
+        while sum(n for n, _ in recent) - recent[0][0] >= LIMIT_WINDOW:
+            recent.popleft()
+        return recent
 
     # ------------------------------------------------------------------ save
 
@@ -264,6 +267,7 @@ class Pipeline:
         state.next_offset = commit.new_next
         state.counters = commit.counters
         self._sensors_saved.update(step.learnt)
+        self._recent_records = self._with(step)
         now = self.clock.monotonic_s()
         if now - self._marked_at >= MARK_EVERY_S:
             self._marked_at = now
@@ -328,13 +332,12 @@ class Pipeline:
         await self._recall_sensors(of_unknown=True)
         begins = Rewind(rewind_offset, max_cell)
         state = PartitionState(partition, claim.epoch, next_offset, begins, claim.counters, decoder)
-        if claim.digest is not None:
-            state.expect(claim.digest)
+        state.continue_from(claim)
         for schema in self.schemas:
             if schema.sensors is not None:
                 self._add_lane(state, schema, known.get(schema.name, []), max_cell.get(schema.name, NEVER))
         for snapshot in claim.snapshots:
-            if snapshot.fleet in state.lanes and snapshot.at_offset >= rewind_offset:
+            if snapshot.fleet in state.lanes:
                 rewind.restore(state.lanes[snapshot.fleet], snapshot)
         self.partitions[partition] = state
         # What was polled before this moment continues from somewhere else.
@@ -354,14 +357,13 @@ class Pipeline:
         if state is None:
             return
         state.expected = None  # a rebuild over a hole cannot find what was there
-        log.error(
-            "records_lost",
-            partition=str(gap.partition),
-            from_offset=gap.from_offset,
-            to_offset=gap.to_offset,
-            meaning="retention removed them before they were read; windows there have holes",
-        )
-        if gap.to_offset > state.next_offset:
+        facts = {"partition": str(gap.partition), "from_offset": gap.from_offset, "to_offset": gap.to_offset}
+        if gap.to_offset <= state.next_offset:
+            why = "retention removed records that were read before; windows unfinished at the restart have holes"
+            log.warning("rebuild_incomplete", **facts, meaning=why)
+        else:
+            why = "retention removed them before they were read; windows there have holes"
+            log.error("records_lost", **facts, meaning=why)
             await self._persist(
                 self.store.save, gap_commit(self.config.kafka.group, state, gap.to_offset, at_us=self.clock.now_us())
             )
@@ -413,7 +415,7 @@ class Pipeline:
 
     def _add_lane(self, state: PartitionState, schema: FleetSchema, known: list[KnownAsset], max_cell: int) -> None:
         index = state.decoder.assets[self.schemas.index(schema)]
-        lane = state.lanes[schema.name] = Lane(self._fleets[schema.name], schema, index)
+        lane = state.lanes[schema.name] = Lane(self._fleets[schema.name], schema, index, self.config.kafka)
         is_other = state.is_reconfigured(schema.name)
         if is_other:
             log.info("reconfigured", fleet=schema.name, partition=str(state.partition), doing="new windows from here")

@@ -1,8 +1,8 @@
 """The way back: after a claim, records that are saved already fill the windows again, and emit nothing.
 
 Enters: batches from the rewind offset up to the next offset. Leaves: lanes as they were when that offset was saved. The
-law: what was stored stays as it is; a window that would be emitted a second time is a defect, and so is a digest that
-differs.
+law: what was stored stays as it is. A window that comes out a second time is dropped; it is a defect, told and counted,
+as is a digest that differs: stopping would help nobody, and a restart would come here again.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor import logs, metrics
-from monitor.errors import InvariantBroken
 from monitor.stream import rewind
 from monitor.stream.lane import in_slices
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from monitor.stream.lane import PartitionState
     from monitor.types import RecordBatch
 
@@ -56,10 +57,8 @@ def _refill(state: PartitionState, saved: RecordBatch) -> None:
         for part in in_slices(readings):
             again = lane.refill(part)
             if len(again) and not state.is_reconfigured(readings.fleet):
-                raise InvariantBroken(
-                    f"rebuilding {state.partition} from offset {state.rewind.offset} emitted {len(again)} windows "
-                    f"again, first {lane.assets.names[again.asset[0]]} at cell {again.start[0]}"
-                )
+                name, cell = lane.assets.names[again.asset[0]], int(again.start[0])
+                _say(state, [readings.fleet], int(part.offset[-1]), emitted=len(again), first=f"{name} at cell {cell}")
 
 
 def _compare(state: PartitionState) -> None:
@@ -68,13 +67,22 @@ def _compare(state: PartitionState) -> None:
     if expected is None:
         return
     found = rewind.digest_of(state.lanes, state.rewind.offset, state.rewind.max_cell)
-    if fleets := rewind.differing(expected.value, found):
-        metrics.digest_mismatches.inc()
-        log.error(
-            "rebuild_differs",
-            partition=str(state.partition),
-            fleets=fleets,
-            at_offset=expected.offset,
-            meaning="unfinished windows are not what they were before the restart: a defect, please report it; "
-            "windows that begin after this are right",
-        )
+    fleets = [each for each in rewind.differing(expected.value, found) if each in state.lanes]
+    if fleets := [fleet for fleet in fleets if not state.is_reconfigured(fleet)]:
+        _say(state, fleets, expected.offset)
+
+
+def _say(state: PartitionState, fleets: Sequence[str], at_offset: int, **facts: object) -> None:
+    if state.differs:
+        return
+    state.differs = True
+    metrics.digest_mismatches.inc()
+    log.error(
+        "rebuild_differs",
+        partition=str(state.partition),
+        fleets=fleets,
+        at_offset=at_offset,
+        **facts,
+        meaning="unfinished windows are not what they were before the restart: a defect, please report it; "
+        "windows that begin after this are right",
+    )

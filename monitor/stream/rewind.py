@@ -105,11 +105,24 @@ class Rewind:
         return snapshots
 
 
+    def leap(self, to_offset: int, lanes: Mapping[str, Lane]) -> list[Snapshot]:
+        """Begin at `to_offset`: what lies before it is gone from the log. Return what could not be rebuilt any more."""
+        snapshots = []
+        for fleet, lane in lanes.items():
+            if lane.needed_offset() is not None:
+                snapshots.append(Snapshot(fleet, to_offset, encode(lane)))
+                lane.snapshot = Taken(to_offset, lane.windower.max_cell)
+        self._marks.clear()
+        self.mark(to_offset, lanes)
+        self.digest = None
+        return snapshots
+
+
 # ---------------------------------------------------------------- digest
 
 
 def digest_of(lanes: Mapping[str, Lane], rewind_offset: int, max_cell: Mapping[str, int]) -> str:
-    """Say what a rebuild from this rewind offset must find here: JSON, fleet → "configuration:digest"."""
+    """Say what a rebuild from this rewind offset must find here: JSON, fleet → digest."""
     words = {}
     for fleet, lane in sorted(lanes.items()):
         if lane.windower.max_cell == NEVER:
@@ -117,31 +130,27 @@ def digest_of(lanes: Mapping[str, Lane], rewind_offset: int, max_cell: Mapping[s
         base = max_cell.get(fleet, NEVER)
         if lane.snapshot is not None and lane.snapshot.at_offset >= rewind_offset:
             base = lane.snapshot.max_cell
-        words[fleet] = f"{fingerprint(lane)}:{lane.windower.cells_digest(lane.ids, base):016x}"
+        words[fleet] = f"{lane.windower.cells_digest(lane.ids, base):016x}"
     return msgspec.json.encode(words).decode()
 
 
 def differing(before: str, after: str) -> list[str]:
-    """Name the fleets whose windows are not what they were; another configuration excuses them."""
+    """Name the fleets whose windows are not what they were."""
     was: dict[str, str] = msgspec.json.decode(before)
     now: dict[str, str] = msgspec.json.decode(after)
-    return [
-        fleet
-        for fleet, word in was.items()
-        if fleet in now and word != now[fleet] and word.split(":")[0] == now[fleet].split(":")[0]
-    ]
+    return [fleet for fleet, word in was.items() if word != now.get(fleet)]
 
 
-def fingerprints(digest: str) -> dict[str, str]:
-    """By fleet, the settings under which a digest was made."""
-    words: dict[str, str] = msgspec.json.decode(digest)
-    return {fleet: word.split(":")[0] for fleet, word in words.items()}
+READING_LAW = 1
+"""Raised by a release that reads records otherwise: what was refused before may then be a reading."""
 
 
 def fingerprint(lane: Lane) -> str:
-    """Name the settings that windows depend on: with others, windows are others."""
-    config = lane.config
-    said = (config.interval_us, config.length, config.stride, config.lateness_cells, config.max_gap_cells, lane.sensors)
+    """Name the settings that windows depend on, and those that decide which readings there are."""
+    fleet, kafka = lane.config, lane.kafka
+    windows = (fleet.interval_us, fleet.length, fleet.stride, fleet.lateness_cells, fleet.max_gap_cells, lane.sensors)
+    readings = (fleet.assets, fleet.topics, kafka.format, kafka.max_record_bytes, str(kafka.max_skew), READING_LAW)
+    said = (windows, readings)
     return hashlib.sha256(repr(said).encode()).hexdigest()[:8]
 
 
@@ -154,7 +163,7 @@ def encode(lane: Lane) -> bytes:
     out = io.BytesIO()
     columns = {field.name: getattr(state, field.name) for field in fields(state)}
     columns |= {"asset": lane.ids[state.asset], "cell_asset": lane.ids[state.cell_asset]}
-    np.savez_compressed(out, fingerprint=np.array(fingerprint(lane)), **columns)
+    np.savez(out, fingerprint=np.array(fingerprint(lane)), **columns)
     return out.getvalue()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -63,6 +64,10 @@ class Step:
         """Quarantine records; reasons: by offset."""
         self.quarantined.extend(self._quarantine(offset, reason) for offset, reason in reasons.items())
 
+    def count_bad(self, harmless: tuple[str, ...]) -> int:
+        """Count the records in quarantine for any other reason than these."""
+        return len({record.offset for record in self.quarantined if not record.reason.startswith(harmless)})
+
     def refuse_assets(self, lane: Lane, readings: Readings, foreign: Int32) -> None:
         """Quarantine readings of assets whose home is another partition."""
         rows = np.flatnonzero(np.isin(readings.asset, foreign))
@@ -108,7 +113,8 @@ class Step:
         self._close_account()
         total = replace(state.counters)
         total.add(self.counters)
-        kept = list(_worth_a_row(self.quarantined, state.counters.reasons))
+        in_order = sorted(self.quarantined, key=attrgetter("offset"))  # they came fleet by fleet, and slice by slice
+        kept = list(_worth_a_row(in_order, state.counters.reasons))
         return Commit(
             pipeline=pipeline,
             partition=state.partition,
@@ -116,13 +122,13 @@ class Step:
             old_next=state.next_offset,
             new_next=self.batch.next_offset,
             rewind_offset=state.rewind.offset,
-            rewind_state={"max_cell": state.rewind.max_cell, "admission": state.decoder.admission_states()},
+            rewind_state=state.rewind_state(),
             digest=state.rewind.digest,
             snapshots=snapshots,
             counters=total,
             at_us=at_us,
             log_end=log_end,
-            fleets=[self._fleet_rows(fleet, state.lanes[fleet]) for fleet in self._rows | self.learnt],
+            fleets=[self._fleet_rows(fleet, state.lanes[fleet]) for fleet in sorted(self._rows | self.learnt)],
             quarantined=kept,
             channels=channels,
         )
@@ -215,16 +221,19 @@ def _worth_a_row(records: Iterable[Quarantined], before: Mapping[str, int]) -> I
 
 
 def gap_commit(pipeline: str, state: PartitionState, to_offset: int, *, at_us: int) -> Commit:
-    """Step over records that are gone: the offset moves, and the gap is written down."""
+    """Step over records that are gone: the offset moves, the gap is written down, and so is what is unfinished, as
+    nobody can rebuild it any more.
+    """
+    snapshots = state.rewind.leap(to_offset, state.lanes)
     return Commit(
         pipeline=pipeline,
         partition=state.partition,
         epoch=state.epoch,
         old_next=state.next_offset,
         new_next=to_offset,
-        rewind_offset=min(state.rewind.offset, to_offset),
-        rewind_state={"max_cell": state.rewind.max_cell, "admission": state.decoder.admission_states()},
-        digest=state.rewind.digest,
+        rewind_offset=to_offset,
+        rewind_state=state.rewind_state(),
+        snapshots=snapshots,
         counters=state.counters,
         at_us=at_us,
         gaps=[Gap(state.next_offset, to_offset)],

@@ -259,8 +259,8 @@ class KafkaSource:
             if wanted > end:
                 raise SourceRefused(
                     f"{partition} ends at offset {end}, but we have read up to {wanted}. The topic was probably "
-                    f"deleted and created again: choose another [kafka] group (now {self._config.group!r}) to read "
-                    "it from its start"
+                    f"deleted and created again: read it from its start with another [kafka] group (now "
+                    f"{self._config.group!r}) and an empty database"
                 )
             if wanted < first:  # else the error was about a position that was sought away from since
                 self._events.append(Gap(partition, wanted, first))

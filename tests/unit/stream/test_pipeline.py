@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from monitor.config import Config
-from monitor.errors import Fenced, InvariantBroken, QuarantineLimit, StoreUnavailable
+from monitor.errors import Fenced, QuarantineLimit, StoreUnavailable
 from monitor.store import partitions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
@@ -183,13 +184,18 @@ async def test_a_zombie_is_fenced(store: AsyncStore, tmp_path: Path) -> None:
         await store.save(step.commit("monitor", state, at_us=0, log_end=None))
 
 
-async def test_a_rebuild_that_would_emit_again_stops(store: AsyncStore, tmp_path: Path) -> None:
+async def test_a_rebuild_that_would_emit_again_says_so_once_and_stores_nothing_twice(
+    store: AsyncStore, tmp_path: Path
+) -> None:
     await Plant(config_of(tmp_path), store, {P0: readings(10)}).run()
     await store.run(lambda c: c.exec_driver_sql("DELETE FROM score"))
     await store.run(lambda c: c.exec_driver_sql("DELETE FROM last_window"))
     await store.run(lambda c: c.exec_driver_sql("UPDATE source_partition SET rewind_offset = 0, rewind_state = '{}'"))
-    with pytest.raises(InvariantBroken, match="emitted"):
+    with capture_logs() as said:
         await Plant(config_of(tmp_path), store, {P0: readings(12)}).run()
+    [differs] = [each for each in said if each["event"] == "rebuild_differs"]
+    assert (differs["log_level"], differs["fleets"]) == ("error", ["pumps"])
+    assert n_scores(tmp_path) == 2
 
 
 async def test_stop_finishes_the_batch_in_hand_and_takes_no_other(store: AsyncStore, tmp_path: Path) -> None:
