@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, text
 from monitor.types import AlertChange, AlertState, Blame, Partition, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection, Row
 
@@ -60,6 +60,9 @@ _PUT_ASSET = text("""
     VALUES (:fleet, :name, :topic, :partition, :since_offset)
     ON CONFLICT (fleet, name) DO NOTHING
 """)
+_LET_IN = text("UPDATE asset SET since_offset = :since_offset WHERE id = :id")
+WAITING = 1 << 62
+"""The `since_offset` of an asset that is not in yet: behind every record."""
 _HOMES = text("SELECT name, id, topic, partition FROM asset WHERE fleet = :fleet AND name IN :names").bindparams(
     bindparam("names", expanding=True)
 )
@@ -70,12 +73,13 @@ def resolve(
     fleet: str,
     names: Sequence[str],
     partition: Partition,
-    since: Mapping[str, int] | None = None,
+    waiting: Collection[str] = (),
 ) -> dict[str, Home]:
     """Return id and home of each name; names never seen before get `partition` as their home, for good.
 
     An asset whose home is another partition is not ours: its readings here are quarantined as `wrong_partition`.
-    `since`: by name, the offset of its first reading that counts; a rebuild skips what came before it.
+    `waiting`: of these the save that follows says since which record they are in (`let_in`); should it never come, they
+    are not.
     """
     unique = sorted(set(names))  # one order for every writer: no deadlock between partitions that meet the same names
     if not unique:
@@ -84,10 +88,15 @@ def resolve(
     homes = homes_of(connection, fleet, unique)
     if new := [name for name in unique if name not in homes]:
         here = {"fleet": fleet, "topic": partition.topic, "partition": partition.number}
-        first = since or {}
-        connection.execute(_PUT_ASSET, [here | {"name": name, "since_offset": first.get(name, 0)} for name in new])
+        rows = [here | {"name": name, "since_offset": WAITING if name in waiting else 0} for name in new]
+        connection.execute(_PUT_ASSET, rows)
         homes |= homes_of(connection, fleet, new)
     return homes
+
+
+def let_in(connection: Connection, since: Mapping[int, int]) -> None:
+    """Write down since which record assets are in: id → offset. In the transaction that saves that record."""
+    connection.execute(_LET_IN, [{"id": number, "since_offset": offset} for number, offset in since.items()])
 
 
 def homes_of(connection: Connection, fleet: str, names: Sequence[str]) -> dict[str, Home]:

@@ -62,6 +62,8 @@ class FleetRows:
     """In order."""
     sensors: Sequence[str] | None = None
     """Learnt just now; None = known already."""
+    let_in: Mapping[int, int] = field(default_factory=dict)
+    """Lane index → offset since which an asset is in, for those that came in with this step."""
     activation_seq: int | None = None
     """Which state of the fleet's activations chose the versions; None = whatever holds."""
 
@@ -293,6 +295,8 @@ def save(connection: Connection, commit: Commit) -> Saved:
         if rows.activation_seq is not None and len(rows.asset):
             versions.expect_seq(connection, rows.fleet, rows.activation_seq)
         ids, asset_ids[rows.fleet] = _asset_ids(connection, commit, rows)
+        if rows.let_in:
+            assets.let_in(connection, {int(ids[index]): since for index, since in rows.let_in.items()})
         if len(rows.asset):
             scores.insert(connection, ids[rows.asset], versions.ids(connection, rows.version), rows)
         for change in rows.alerts:

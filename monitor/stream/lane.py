@@ -70,6 +70,13 @@ class Lane:
         self.since = np.array([asset.since_offset for asset in known], dtype=np.int64)
         self.windower.resume(max_cell, next_starts)
 
+    def let_in(self, since: Mapping[str, int]) -> dict[int, int]:
+        """Take in assets, by name, since an offset; return those that are ours, by number."""
+        ours = {number: offset for name, offset in since.items() if self.ids[number := self.assets.add(name)] >= 0}
+        if ours:
+            self.since[list(ours)] = list(ours.values())
+        return ours
+
     def refill(self, readings: Readings) -> Windows:
         """Feed readings that are saved already; return the windows that they emit again, which should be none.
 

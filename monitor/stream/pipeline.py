@@ -207,10 +207,12 @@ class Pipeline:
             self._say_if_limited(state, readings.fleet, reasons)
         new = lane.assets.names[len(lane.ids) :]
         if new:
-            homes = await self._persist(self.store.run, assets.resolve, readings.fleet, new, state.partition, since)
+            work = (assets.resolve, readings.fleet, new, state.partition, frozenset(since))
+            homes = await self._persist(self.store.run, *work)
             ids = [homes[name].id if homes[name].partition == state.partition else -1 for name in new]
             lane.ids = np.concatenate((lane.ids, np.array(ids, dtype=np.int32)))
-            lane.since = np.concatenate((lane.since, np.array([since.get(name, 0) for name in new], dtype=np.int64)))
+            lane.since = np.concatenate((lane.since, np.zeros(len(new), dtype=np.int64)))
+        step.let_in(lane, lane.let_in(since))
         foreign: Int32 = np.flatnonzero(lane.ids < 0).astype(np.int32)
         if not len(foreign):
             return readings

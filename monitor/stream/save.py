@@ -39,6 +39,7 @@ ROWS_SAMPLED = 100
 class _LaneRows:
     scores: list[Scores] = field(default_factory=list)
     alerts: list[AlertChange] = field(default_factory=list)
+    let_in: dict[int, int] = field(default_factory=dict)
 
 
 class Step:
@@ -63,6 +64,11 @@ class Step:
     def refuse(self, reasons: Mapping[int, str]) -> None:
         """Quarantine records; reasons: by offset."""
         self.quarantined.extend(self._quarantine(offset, reason) for offset, reason in reasons.items())
+
+    def let_in(self, lane: Lane, since: Mapping[int, int]) -> None:
+        """Write down, with the rest, since which record new assets are in; since: by lane index."""
+        if since:
+            self._rows.setdefault(lane.config.name, _LaneRows()).let_in.update(since)
 
     def count_bad(self, harmless: tuple[str, ...]) -> int:
         """Count the records in quarantine for any other reason than these."""
@@ -155,6 +161,7 @@ class Step:
             last_offset=_joined([scores.windows.last_offset for scores in rows.scores], np.int64),
             alerts=rows.alerts,
             sensors=self.learnt.get(fleet),
+            let_in=rows.let_in,
             activation_seq=min((seq for each in rows.scores if (seq := each.activation_seq) is not None), default=None),
         )
 

@@ -33,8 +33,13 @@ async def test_what_is_consumed_is_a_stretch_of_each_partition_that_began_and_it
 
 async def test_homes_say_since_when_an_asset_counts(store: AsyncStore) -> None:
     await store.run(assets.resolve, FLEET, ["R1"], HOME)
-    await store.run(assets.resolve, FLEET, ["R2"], OTHER, {"R2": 77})
-    assert await at_once(store.address.url, homes) == {(FLEET, "R1"): Home(HOME, 0), (FLEET, "R2"): Home(OTHER, 77)}
+    entered = await store.run(assets.resolve, FLEET, ["R2", "R3"], OTHER, {"R2", "R3"})
+    await store.run(assets.let_in, {entered["R2"].id: 77})
+    assert await at_once(store.address.url, homes) == {
+        (FLEET, "R1"): Home(HOME, 0),
+        (FLEET, "R2"): Home(OTHER, 77),
+        (FLEET, "R3"): Home(OTHER, assets.WAITING),  # its save never came: it counts from no record on
+    }
 
 
 async def test_what_is_committed_meanwhile_is_not_seen(store: AsyncStore, url: str) -> None:

@@ -25,7 +25,7 @@ from monitor.store.partitions import Claim, Commit, Digest, FleetRows, Saved, Sn
 from monitor.types import AlertChange, AlertState, Counters, Partition, Severity, VersionInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from random import Random
 
     from monitor.store.outbox import Channel
@@ -39,7 +39,7 @@ UNDERSTOOD = {
     Commit: "pipeline partition epoch old_next new_next rewind_offset rewind_state counters at_us log_end fleets "
     "quarantined gaps digest snapshots channels",
     FleetRows: "fleet asset_ids asset start_us end_us score verdict version n_present first_offset last_offset "
-    "new_assets alerts sensors activation_seq",
+    "new_assets alerts sensors let_in activation_seq",
     Claim: "epoch start_offset next_offset rewind_offset rewind_state counters digest snapshots",
     assets.KnownAsset: "id name last_start_us recent open_alert closed_us since_offset",
 }
@@ -202,7 +202,11 @@ def claim(db: Database, pipeline: str, partition: Partition, owner: str) -> Clai
     old = db.partition.get(key)
     row = PartitionRow(1, owner) if old is None else replace(old, epoch=old.epoch + 1, owner=owner)
     db.put(db.partition, key, row)
-    snapshots = [Snapshot(fleet, *kept) for (line, where, fleet), kept in db.snapshot.items() if (line, where) == (key)]
+    snapshots = [
+        Snapshot(fleet, *kept)
+        for (line, where, fleet), kept in db.snapshot.items()
+        if (line, where) == key and kept[0] >= (row.rewind_offset or 0)
+    ]
     return Claim(
         epoch=row.epoch,
         start_offset=row.start_offset,
@@ -266,6 +270,9 @@ def insert_rows(db: Database, commit: Commit) -> Saved:
             raise Fenced(f"{commit.partition}: another partition taught {rows.fleet} other sensors")
         if rows.activation_seq is not None and len(rows.asset):
             expect_seq(db, rows.fleet, rows.activation_seq)
+        for index, since in rows.let_in.items():
+            [key] = [key for key, asset in db.asset.items() if asset.id == int(rows.asset_ids[index])]
+            db.put(db.asset, key, replace(db.asset[key], since_offset=since))
         _insert_scores(db, rows)
         for change in rows.alerts:
             alert_id = _apply_alert(db, int(rows.asset_ids[change.asset]), change, commit.channels)
@@ -366,14 +373,14 @@ def fleets(db: Database) -> dict[str, tuple[str, ...] | None]:
 
 
 def resolve(
-    db: Database, fleet: str, names: Sequence[str], partition: Partition, since: Mapping[str, int] | None = None
+    db: Database, fleet: str, names: Sequence[str], partition: Partition, waiting: Collection[str] = ()
 ) -> dict[str, assets.Home]:
     unique = sorted(set(names))
     if unique and fleet not in db.fleet:
         db.put(db.fleet, fleet, FleetRow())
     for name in unique:
         if (fleet, name) not in db.asset:
-            row = AssetRow(len(db.asset) + 1, partition, (since or {}).get(name, 0))
+            row = AssetRow(len(db.asset) + 1, partition, assets.WAITING if name in waiting else 0)
             db.put(db.asset, (fleet, name), row)
     return {name: assets.Home(db.asset[fleet, name].id, db.asset[fleet, name].partition) for name in unique}
 

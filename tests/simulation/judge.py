@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from monitor.store import assets
 from monitor.types import Severity
 from tests.oracle.alerts import expected_alerts
 from tests.oracle.check import StoredRows, check
@@ -66,7 +67,10 @@ def judge(world: World) -> list[str]:
     weak = {partition for partition in kept if _is_weak(world, partition, {record[0] for record in kept[partition]})}
     world.counts["partitions with holes"] += len(weak)
     reference = world.calm() if world.plant.is_limited and not world.is_calm else None
-    strange = {partition for _, partition, _ in db.gap} | weak
+    cut_short = {
+        where for where, log in world.broker.logs.items() if log.records and not _is_read_from_start(world, where)
+    }
+    strange = {partition for _, partition, _ in db.gap} | weak | cut_short
     if world.plant.is_limited:  # of which the oracle knows nothing
         weak = set(kept)
     rows = rows_of(world)
@@ -124,7 +128,8 @@ def _facts(world: World) -> dict[tuple[Partition, object], object]:
     for (partition, offset), reason in db.quarantine.items():
         facts[partition, offset] = reason.partition(":")[0]
     for name, asset in db.asset.items():
-        facts[asset.partition, name] = asset.since_offset
+        if asset.since_offset != assets.WAITING:  # else it is not in
+            facts[asset.partition, name] = asset.since_offset
     for (_, partition), row in db.partition.items():
         counters = json.loads(row.counters)
         counters.pop("scored")
@@ -149,6 +154,11 @@ def _is_weak(world: World, partition: Partition, kept: set[int]) -> bool:
     return any(
         first <= offset < end for first, end in world.broker.lost[partition] for offset in kept if offset >= start
     )
+
+
+def _is_read_from_start(world: World, partition: Partition) -> bool:
+    row = world.database.partition.get((GROUP, partition))
+    return row is not None and row.start_offset == world.broker.logs[partition].records[0][0]
 
 
 def _without(rows: StoredRows, weak: set[Partition]) -> StoredRows:

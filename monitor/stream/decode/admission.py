@@ -81,7 +81,7 @@ class Admission:
         """Judge every record of an asset that is not in, in the order of the log.
 
         Returns the readings of assets that are in, under their final numbers; name → offset of its first record, for
-        those let in just now for the first time, in the order of their numbers; offset → reason, for those kept out.
+        those let in just now; offset → reason, for those kept out.
         """
         outside = readings.asset >= self._index.n_settled
         if self._waiting:
@@ -103,7 +103,7 @@ class Admission:
             else:
                 kept_out[offset] = reason
         new = [number for number in let_in if number >= self._index.n_settled]
-        since = {self._index.names[number]: let_in[number] for number in new}
+        since = {self._index.names[number]: offset for number, offset in let_in.items()}
         final = self._index.settle(new)
         keep = ~np.isin(readings.offset, list(kept_out)) if kept_out else np.ones(len(readings), np.bool_)
         return (
