@@ -19,17 +19,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from monitor.config.kafka import FORMATS, KafkaConfig
     from monitor.config.loading import DEFAULT_FILE, ENV_FILE, ENV_PREFIX, load, parse, store_url
     from monitor.config.tree import (
         ARCHITECTURES,
-        FORMATS,
         OBJECTIVES,
         SCOPES,
         AlertConfig,
         Config,
         FleetConfig,
         HttpConfig,
-        KafkaConfig,
         LogConfig,
         ModelConfig,
         NotifyConfig,
@@ -66,6 +65,7 @@ __all__ = [
     "store_url",
 ]
 
+_KAFKA = {"FORMATS", "KafkaConfig"}
 _LOADING = {"DEFAULT_FILE", "ENV_FILE", "ENV_PREFIX", "load", "parse", "store_url"}
 _VALUES = {"Confirm", "Rate", "format_duration", "mask_url", "parse_duration"}
 
@@ -73,5 +73,6 @@ _VALUES = {"Confirm", "Rate", "format_duration", "mask_url", "parse_duration"}
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "loading" if name in _LOADING else "values" if name in _VALUES else "tree"
+    homes = {"kafka": _KAFKA, "loading": _LOADING, "values": _VALUES}
+    home = next((home for home, names in homes.items() if name in names), "tree")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

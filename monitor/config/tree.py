@@ -1,4 +1,5 @@
-"""Every setting, with its default and its limits. The tables of monitor.toml are the classes here, one for one.
+"""Every setting, with its default and its limits. The tables of monitor.toml are the classes here, one for one;
+`[kafka]` has a file of its own.
 
 Law: frozen, and complete on its own: what depends on two settings of one table is checked where the table is.
 """
@@ -6,19 +7,15 @@ Law: frozen, and complete on its own: what depends on two settings of one table 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence  # noqa: TC003 (pydantic reads annotations when the class is made)
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -26,9 +23,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from monitor.config.private import too_open
+from monitor.config.base import Duration, Names, Span, Table, folder, one_of, refuse, span_or
+from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads annotations when the class is made)
 from monitor.config.values import (
     Confirm,
     Rate,
@@ -36,14 +33,10 @@ from monitor.config.values import (
     format_duration,
     is_this_machine,
     mask_url,
-    parse_command,
-    parse_duration,
-    parse_names,
     resolve_url,
 )
 
 # What is offered today. These lists are the only place; `monitor check` and the errors read them.
-FORMATS = ("auto", "json", "msgpack")
 ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
 OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
 SENSELESS = {
@@ -55,181 +48,9 @@ SENSELESS = {
 """Architecture → what it does not go with, and why."""
 SCOPES = ("fleet",)
 PROMOTIONS = ("auto",)
-STARTS = ("earliest", "latest")
-PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
-LOGIN_KEYS = ("sasl_mechanism", "username", "password", "token_command", "token_file")
-TLS_KEYS = ("ca_file", "cert_file", "key_file", "key_password")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 SEVERITIES = ("warning", "critical")
-
-
-def one_of(offered: Sequence[str]) -> AfterValidator:
-    """A word from a list; the error carries the list, so that the nearest word can be named."""
-
-    def check(value: str) -> str:
-        if value not in offered:
-            raise PydanticCustomError("not_offered", "is not offered", {"offered": list(offered)})
-        return value
-
-    return AfterValidator(check)
-
-
-def _above_zero(value: timedelta) -> timedelta:
-    if not value:
-        raise ValueError("must be above zero")
-    return value
-
-
-Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(parse_names)]
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Span = Annotated[Duration, AfterValidator(_above_zero)]
-"""A duration above zero."""
-
-
-def _span_or(word: str) -> BeforeValidator:
-    """A duration above zero, or a word that means None."""
-    return BeforeValidator(lambda value: None if value in (word, None) else _above_zero(parse_duration(value)))
-
-
-class Table(BaseModel):
-    """A table of monitor.toml: immutable, and no key is unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
-
-
-def refuse(problems: dict[str, str]) -> None:
-    """Raise everything that is wrong between the settings of one table: key → sentence."""
-    if problems:
-        raise PydanticCustomError("several", "several", {"problems": problems})
-
-
-class KafkaConfig(Table):
-    """`[kafka]`: where the readings come from."""
-
-    bootstrap: Annotated[str, Field(pattern=r"^\s*[^\s,:]+:\d{1,5}(\s*,\s*[^\s,:]+:\d{1,5})*\s*$")]
-    """Broker addresses, "host:port,host:port"."""
-    topics: Names
-    group: Name = "monitor"
-    """Consumer group; also the name under which offsets are kept in our database."""
-    format: Annotated[str, one_of(FORMATS)] = "auto"
-    """auto: the first byte of each record tells JSON from MessagePack."""
-    start: Annotated[str, one_of(STARTS)] = "earliest"
-    """Where a partition never seen before begins. Afterwards our database knows."""
-    max_record_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
-    """A longer record goes to quarantine unread."""
-    max_skew: Span = timedelta(days=1)
-    """How far a reading's event time may lie ahead of its record's Kafka timestamp."""
-    max_quarantine_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of the last 10,000 records; above it the daemon stops (exit 3): the format setting is probably wrong."""
-    session_timeout: Annotated[Span, Field(ge=timedelta(seconds=6), le=timedelta(minutes=30))] = timedelta(seconds=30)
-    """Silence after which the group gives a daemon up and another takes its partitions."""
-    security_protocol: Annotated[str, one_of(PROTOCOLS)] = "PLAINTEXT"
-    sasl_mechanism: Annotated[str, one_of(MECHANISMS)] | None = None
-    username: Name | None = None
-    password: SecretStr | None = None
-    """Better: MONITOR_KAFKA__PASSWORD or MONITOR_KAFKA__PASSWORD_FILE."""
-    allow_plaintext_password: bool = False
-    """Log in over SASL_PLAINTEXT, which everybody on the way can read."""
-    token_command: Annotated[tuple[Name, ...] | None, BeforeValidator(parse_command), Field(repr=False)] = None
-    """Prints the token of OAUTHBEARER, or a token endpoint's JSON; run again before that token expires."""
-    token_file: Path | None = None
-    """Holds the token of OAUTHBEARER, or that JSON; read at each login, as what renews it writes it anew."""
-    ca_file: Path | None = None
-    """Certificate authority of the broker, PEM."""
-    cert_file: Path | None = None
-    """Our own certificate and what it was signed with, PEM, where the broker asks for one (mutual TLS)."""
-    key_file: Path | None = None
-    """Its private key, PEM. Left out: it stands in `cert_file`."""
-    key_password: SecretStr | None = None
-    """Opens the key. Better: MONITOR_KAFKA__KEY_PASSWORD_FILE."""
-
-    @field_validator("ca_file", "cert_file", "key_file")
-    @classmethod
-    def _file_is_there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is None:
-            return None
-        path = _folder(info) / value
-        try:
-            if not path.is_file():
-                raise ValueError(f"there is no file {path}")
-            exposure = too_open(path) if info.field_name == "key_file" else None
-        except OSError as error:
-            raise ValueError(f"cannot be reached: {error.strerror}") from None
-        if exposure:
-            raise ValueError(exposure)
-        return path
-
-    @field_validator("token_file")
-    @classmethod
-    def _file_may_come_later(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        """Whoever renews the token may start after us; its mode is looked at when it is read."""
-        return value and _folder(info) / value
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        wrong: dict[str, str] = {}
-        protocol = f'security_protocol = "{self.security_protocol}"'
-        is_sasl, is_tls = self.security_protocol.startswith("SASL"), self.security_protocol.endswith("SSL")
-        by_token = self.sasl_mechanism == "OAUTHBEARER"
-        given = {key for key in LOGIN_KEYS + TLS_KEYS if getattr(self, key) is not None}
-        if is_sasl:
-            needed = ("sasl_mechanism",) if by_token else ("sasl_mechanism", "username", "password")
-            wrong |= {key: f"missing; {protocol} needs it" for key in needed if key not in given}
-            senseless = ("username", "password") if by_token else ("token_command", "token_file")
-            mechanism = f'sasl_mechanism = "{self.sasl_mechanism}"'
-            wrong |= {key: f"is never sent with {mechanism}; leave it out" for key in senseless if key in given}
-            if by_token and len(given & {"token_command", "token_file"}) != 1:
-                wrong["token_command"] = f"and token_file: {mechanism} needs one of the two"
-        else:
-            wrong |= {key: f'is never sent with {protocol}; use "SASL_SSL"' for key in LOGIN_KEYS if key in given}
-        if is_tls:
-            wrong |= self._key_problems(given)
-        else:
-            wrong |= {
-                key: f'is never read with {protocol}; use "{"SASL_SSL" if is_sasl else "SSL"}"'
-                for key in TLS_KEYS
-                if key in given
-            }
-        # SCRAM sends no password, but enough of it to try a list of words against at home, and aiokafka lets whoever
-        # poses as the broker choose how cheap each try is.
-        if is_sasl and not is_tls and not self.allow_plaintext_password:
-            wrong["security_protocol"] = (
-                '"SASL_PLAINTEXT" lets everybody on the way learn the login; use "SASL_SSL", or set '
-                "allow_plaintext_password = true"
-            )
-        if self.allow_plaintext_password and (is_tls or not is_sasl):
-            wrong["allow_plaintext_password"] = f"true means nothing with {protocol}; leave it out"
-        refuse(wrong)
-        return self
-
-    def _key_problems(self, given: set[str]) -> dict[str, str]:
-        if self.cert_file is None:
-            return dict.fromkeys(given & {"key_file", "key_password"}, "is never read without cert_file")
-        exposure = too_open(self.cert_file) if self.key_file is None else None
-        return {"cert_file": f"without key_file holds the key, too, and {exposure}"} if exposure else {}
-
-    @property
-    def shown_security(self) -> str:
-        """How we log in and what is encrypted, for people and logs; nothing of a secret."""
-        parts = [self.security_protocol]
-        if self.sasl_mechanism == "OAUTHBEARER":
-            source = self.token_file or f"the program {(self.token_command or ('',))[0]}"
-            parts[0] += f" with OAUTHBEARER, the token from {source}"
-        elif self.sasl_mechanism:
-            parts[0] += f" with {self.sasl_mechanism} as user {self.username}"
-        elif self.cert_file is None:
-            parts.append("no login")
-        if self.cert_file is not None:
-            parts.append(f"we show {self.cert_file}")
-        if self.security_protocol.endswith("SSL"):
-            authority = self.ca_file or "the system's authorities"
-            parts.append(f"certificate and host name checked against {authority}")
-        else:
-            parts.append("nothing encrypted")
-        return ", ".join(parts)
 
 
 class StoreConfig(Table):
@@ -237,7 +58,7 @@ class StoreConfig(Table):
 
     url: Annotated[str, Field(repr=False)] = "sqlite:///monitor.db"
     """sqlite:///file or postgresql://user@host/database. SQLite: one daemon only."""
-    keep_scores: Annotated[timedelta | None, _span_or("forever")] = timedelta(days=90)
+    keep_scores: Annotated[timedelta | None, span_or("forever")] = timedelta(days=90)
     """Older scores are pruned; alerts are kept. "forever" keeps all."""
     checkpoints: Path = Path("checkpoints")
     """Folder of the models. Relative to monitor.toml, as a SQLite path is."""
@@ -245,12 +66,12 @@ class StoreConfig(Table):
     @field_validator("url")
     @classmethod
     def _resolve_url(cls, value: str, info: ValidationInfo) -> str:
-        return resolve_url(value, _folder(info))
+        return resolve_url(value, folder(info))
 
     @field_validator("checkpoints")
     @classmethod
     def _resolve_folder(cls, value: Path, info: ValidationInfo) -> Path:
-        return (_folder(info) / value).resolve()
+        return (folder(info) / value).resolve()
 
     @property
     def shown_url(self) -> str:
@@ -303,7 +124,7 @@ class AlertConfig(Table):
 class RetrainConfig(Table):
     """`retrain = { … }` of a fleet."""
 
-    every: Annotated[timedelta | None, _span_or("never")] = timedelta(days=1)
+    every: Annotated[timedelta | None, span_or("never")] = timedelta(days=1)
     """"never": only when somebody asks."""
     history: Span = timedelta(days=30)
     """How far back training looks, in event time."""
@@ -406,7 +227,7 @@ class NotifyConfig(Table):
     """critical: an alert is news once its peak is critical."""
     fleets: Names = ("*",)
     """Names or globs."""
-    max_age: Annotated[timedelta | None, _span_or("forever")] = timedelta(days=7)
+    max_age: Annotated[timedelta | None, span_or("forever")] = timedelta(days=7)
     """Older events are history, as in a topic that is read from its beginning, and nobody is told."""
     token: SecretStr | None = None
     """Sent as `Authorization: Bearer …`. Better: MONITOR_NOTIFY__0__TOKEN_FILE."""
@@ -529,9 +350,3 @@ class Config(Table):
 def is_glob(name: str) -> bool:
     """Say whether a name is a pattern."""
     return any(sign in name for sign in "*?[")
-
-
-def _folder(info: ValidationInfo) -> Path:
-    context: dict[str, Any] = info.context or {}
-    folder = context.get("folder")
-    return folder if isinstance(folder, Path) else Path.cwd()

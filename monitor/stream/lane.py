@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from monitor.config import Config, FleetConfig
-    from monitor.config.tree import KafkaConfig
+    from monitor.config.kafka import KafkaConfig
     from monitor.store.assets import KnownAsset
     from monitor.store.partitions import Claim, Digest
     from monitor.stream.decode import AssetIndex, Format

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monitor.config.tree import KafkaConfig
+from monitor.config.kafka import KafkaConfig
 from monitor.errors import MonitorError
 from tests.daemon_process import Site, environment, read_back
 from tests.nemesis import journal
