@@ -55,9 +55,9 @@ T = TypeVar("T")
 PULSE_EVERY_S = 2.0
 SAY_EVERY_S = 30.0
 OUTAGE_RETRY_S = 2.0
-DRAIN_LIMIT_S = 4.0
+DRAIN_LIMIT_S = 3.0
 """Then the batch in hand is given up; it is read again at the next start."""
-GOODBYE_LIMIT_S = 1.0
+GOODBYE_LIMIT_S = 0.5
 
 
 class _Stopped(BaseException):
@@ -77,6 +77,7 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         patience = partial(_despite_outages, stopping=stopping)
         database = AsyncStore(config.store.url, owner=True)
         store = await patience(lambda: stack.enter_async_context(database))
+        stack.callback(asyncio.ensure_future(_hurry(store, stopping)).cancel)
         scorer = DetectorScorer(config.device)
         stack.callback(scorer.close)
         champions = Champions(config, store, scorer, clock)
@@ -109,6 +110,11 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
             async with _loops(champions.loop(), trainer.loop()):
                 await _flow(pipeline, source, stopping, health)
         log.info("drained", **pulse.facts())
+
+
+async def _hurry(store: AsyncStore, stopping: asyncio.Event) -> None:
+    await stopping.wait()
+    store.hurry()
 
 
 async def _flow(pipeline: Pipeline, source: KafkaSource, stopping: asyncio.Event, health: Health) -> None:

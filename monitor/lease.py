@@ -23,7 +23,7 @@ log = logs.get("lease")
 TTL_S = 15.0
 """After the death of a holder another takes over within so long."""
 RENEW_EVERY_S = 5.0
-RELEASE_S = 1.0
+RELEASE_S = 0.5
 """A database that hangs must not hold up our stopping; then the lease simply runs out."""
 
 

@@ -9,7 +9,7 @@ own, with time limits of its own.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from monitor.errors import NotFound, StoreUnavailable
@@ -32,6 +32,10 @@ T = TypeVar("T")
 TIMEOUT_S = 30.0
 CANCEL_GRACE_S = 5.0
 """How long a cancelled caller, or closing, waits for a transaction to reach its end."""
+HURRIED_GRACE_S = 0.5
+"""The same once the process was told to stop: a database that hangs must not hold that up. A transaction that is left
+behind is committed or it is not; the next compare-and-set finds out.
+"""
 
 
 class AsyncStore:
@@ -47,6 +51,7 @@ class AsyncStore:
         self._timeout_s = timeout_s
         self._driver_errors = driver_errors(self.address)
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._grace_s = CANCEL_GRACE_S
         self._stack = AsyncExitStack()
         self._door: SqliteDoor | PostgresqlDoor
 
@@ -99,6 +104,10 @@ class AsyncStore:
             # COMMIT, the second try finds out.
             return await self.run(partitions.save, commit)
 
+    def hurry(self) -> None:
+        """From now on wait only a moment for transactions whose callers were cancelled."""
+        self._grace_s = HURRIED_GRACE_S
+
     @property
     def n_checked_out(self) -> int:
         """Connections in use; 0 whenever nothing runs."""
@@ -116,7 +125,7 @@ class AsyncStore:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
+            await asyncio.wait({task}, timeout=self._grace_s)
             raise
 
     def _done(self, task: asyncio.Task[Any]) -> None:
@@ -126,8 +135,11 @@ class AsyncStore:
 
     async def _close(self) -> None:
         if self._under_way:
-            await asyncio.wait(self._under_way, timeout=CANCEL_GRACE_S)
+            await asyncio.wait(self._under_way, timeout=self._grace_s)
         for task in tuple(self._under_way):
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
-        await self._door.close()
+        if self._under_way:  # ending one at the server's side may hang as the transaction did
+            await asyncio.wait(self._under_way, timeout=self._grace_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace_s):
+                await self._door.close()

@@ -51,16 +51,18 @@ def active(connection: Connection, fleet: str) -> JobView | None:
     return None if row is None else _view(row)
 
 
-_NEXT = text("SELECT id FROM job WHERE state = 'queued' ORDER BY id LIMIT 1")
+_NEXT = text("""
+    SELECT id FROM job WHERE state = 'queued' AND fleet = COALESCE(:fleet, fleet) ORDER BY id LIMIT 1
+""")
 _TAKE = text(f"""
     UPDATE job SET state = 'running', owner = :owner, started_us = :at_us WHERE id = :id AND state = 'queued'
     RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
 
 
-def take(connection: Connection, owner: str, at_us: int) -> JobView | None:
-    """Take the oldest queued job; None = nothing to do, or another daemon was faster."""
-    job_id = connection.execute(_NEXT).scalar_one_or_none()
+def take(connection: Connection, owner: str, at_us: int, fleet: str | None = None) -> JobView | None:
+    """Take the oldest queued job, or that of a fleet; None = nothing to do, or another daemon was faster."""
+    job_id = connection.execute(_NEXT, {"fleet": fleet}).scalar_one_or_none()
     if job_id is None:
         return None
     row = connection.execute(_TAKE, {"id": job_id, "owner": owner, "at_us": at_us}).one_or_none()

@@ -32,7 +32,7 @@ def _dialects(sql: str) -> dict[str, TextClause]:
 _TAKE = _dialects("""
     INSERT INTO lease (name, holder, epoch, until_us) VALUES (:name, :holder, 1, {now_us} + :ttl_us)
     ON CONFLICT (name) DO UPDATE SET
-        epoch = CASE WHEN lease.until_us > {now_us} THEN lease.epoch ELSE lease.epoch + 1 END,
+        epoch = CASE WHEN lease.holder = excluded.holder THEN lease.epoch ELSE lease.epoch + 1 END,
         holder = excluded.holder, until_us = {now_us} + :ttl_us
     WHERE lease.holder = excluded.holder OR lease.until_us <= {now_us}
     RETURNING epoch
@@ -46,8 +46,9 @@ _CHECK = _dialects("""
 def take(connection: Connection, name: str, holder: str, ttl_s: float) -> int | None:
     """Take the lease for `ttl_s` from now, or renew it; return its epoch. None = somebody else holds it.
 
-    Renewing keeps the epoch. Taking it raises it, also when it was ours before and ran out: work begun under the
-    former epoch is fenced. `holder` is unique per process: two that share a name share the lease.
+    Taking it from another raises its epoch: work begun under the former one is fenced. Renewing keeps the epoch, also
+    when it had run out and nobody else took it: then nothing happened in between, and a long training need not die of
+    a short outage. `holder` is unique per process: two that share a name share the lease.
     """
     values = {"name": name, "holder": holder, "ttl_us": round(ttl_s * 1e6)}
     epoch: int | None = connection.execute(_TAKE[connection.dialect.name], values).scalar_one_or_none()

@@ -8,6 +8,7 @@ with the reason, and never 0.
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -42,6 +43,10 @@ class Activation(NamedTuple):
     path: Path
 
 
+READ_AGAIN_S = 5.0
+"""How often a checkpoint that cannot be read is tried again, while windows need it."""
+
+
 class _Champions(NamedTuple):
     """Who decides a fleet, and under which state of the database's activations; replaced whole."""
 
@@ -60,6 +65,7 @@ class DetectorScorer:
         self._device = device
         self._champions: dict[str, _Champions] = {}
         self._detectors: dict[str, Detector | CheckpointDamaged] = {}
+        self._tried_at_s: dict[str, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_one_torch_thread)
 
     async def load(self, path: Path) -> Detector:
@@ -136,7 +142,7 @@ class DetectorScorer:
         if activation is None:
             raise NoChampion(windows.fleet)
         detector = self._detectors.get(activation.version)
-        if detector is None:
+        if detector is None or (isinstance(detector, CheckpointDamaged) and self._may_try(activation.version)):
             try:
                 detector = self._load(activation.path)
             except CheckpointDamaged as error:
@@ -153,6 +159,14 @@ class DetectorScorer:
                 f"{', '.join(sensors)}: retrain"
             )
         return detector
+
+    def _may_try(self, version: str) -> bool:
+        """Now and then, what could not be read: the files may have come, or come back."""
+        now_s = time.monotonic()
+        if now_s - self._tried_at_s.get(version, -READ_AGAIN_S) < READ_AGAIN_S:
+            return False
+        self._tried_at_s[version] = now_s
+        return True
 
     def _load(self, path: Path) -> Detector:
         detector = Detector.load(path, self._device)

@@ -31,7 +31,10 @@ def main() -> None:
     """Train what is ordered."""
     os.nice(10)
     torch.set_num_threads(1)
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    said = sys.stdin.buffer.readline()
+    if not said:  # the daemon went before it could say what to train
+        return
+    order = msgspec.json.decode(said, type=Order)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         line = _train(order)

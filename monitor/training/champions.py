@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
-    from monitor.lease import Lease
     from monitor.models.detector import Detector
     from monitor.store.engine import AsyncStore
     from monitor.stream.score import DetectorScorer
@@ -38,6 +37,8 @@ T = TypeVar("T")
 LOOK_EVERY_S = 2.0
 """How soon another daemon's activation is noticed. A save that comes before that is refused and scored again."""
 ASK_AGAIN_S = 0.5
+READ_AGAIN_S = 30.0
+"""How often a checkpoint that could not be read is tried again."""
 
 
 class River(Protocol):
@@ -76,9 +77,13 @@ class Champions:
 
     async def loop(self) -> None:
         """Follow what other daemons activate, until cancelled."""
+        tried_at_s = self._clock.monotonic_s()
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             try:
+                if self._unreadable and self._clock.monotonic_s() - tried_at_s >= READ_AGAIN_S:
+                    tried_at_s = self._clock.monotonic_s()
+                    await self._read_again()
                 if await self._behind():
                     async with self._between_batches():
                         await self.refresh()
@@ -89,12 +94,12 @@ class Champions:
         """Whether the fleet has a version that can be read."""
         return self._scorer.has_champion(fleet.name) and fleet.name not in self._unreadable
 
-    async def activate(self, fleet: FleetConfig, trained: Trained, lease: Lease | None) -> None:
+    async def activate(self, fleet: FleetConfig, trained: Trained, lease: tuple[str, int] | None) -> None:
         """Load and try a new version, then let it decide what comes after all that was decided.
 
+        `lease`: name and epoch under which it was trained; None = there is no other daemon.
         Raises CheckpointDamaged, Fenced when the lease is another daemon's by now, MonitorError when it does not fit.
         """
-        epoch = None if lease is None else lease.epoch
         path = Path(trained.path)
         detector = await self._scorer.load(path)
         if detector.version != trained.version:
@@ -110,7 +115,7 @@ class Champions:
             trained_us=self._clock.now_us(),
             card=trained.card,
             metrics=trained.card["metrics"],
-            lease=None if lease is None else (lease.name, epoch or 0),
+            lease=lease,
         )
         async with self._between_batches():
             # Every window that was decided here is in the database now, and none is on its way.
@@ -134,6 +139,13 @@ class Champions:
 
     def _between_batches(self) -> AbstractAsyncContextManager[None]:
         return self.river.between_batches() if self.river is not None else nullcontext()
+
+    async def _read_again(self) -> None:
+        """Try what could not be read: a shared folder may have been mounted, or filled, since."""
+        for fleet in self._config.fleets:
+            if fleet.name in self._unreadable:
+                async with self._between_batches():
+                    await self._follow(fleet)
 
     async def _behind(self) -> list[FleetConfig]:
         """Fleets with an activation that the scorer does not know."""

@@ -6,6 +6,7 @@ daemons the one that holds the lease `training` trains. The law: a training that
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=1)
 AUTOMATIC = "the daemon"
 """Who asked, when nobody did."""
+LAST_WORD_S = 0.5
+"""For the job of a training that we leave; what nobody hears is found out at the next start."""
 GRACE_S = 3.0
 """At the start: for another daemon, which trains, to say that it does."""
 
@@ -80,11 +83,15 @@ class Trainer:
 
     async def loop(self) -> None:
         """Take up retrainings until cancelled."""
+        epoch = None
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             if self._lease is not None and self._lease.epoch is None:
                 continue
             try:
+                if self._lease is not None and self._lease.epoch != epoch:  # whoever had it before trains no more
+                    await self._bury_dead_jobs()
+                    epoch = self._lease.epoch
                 await self._look()
             except MonitorError as error:
                 log.warning("training_loop", error=str(error), doing="trying again")
@@ -144,7 +151,7 @@ class Trainer:
             # Asked for in this very moment, or left behind by a daemon that died; if by a living one, wait for it.
             await self._bury_dead_jobs()
             self._retry_at[fleet.name] = self._now() + FIRST_RETRY / 12
-        job = await self._store.run(jobs.take, self._owner, self._clock.now_us())
+        job = await self._store.run(jobs.take, self._owner, self._clock.now_us(), fleet.name)
         if job is not None:
             await self._carry_out(job)
 
@@ -154,10 +161,11 @@ class Trainer:
             await self._surely(jobs.fail, job.id, f"the running daemon's configuration has no fleet {job.fleet}")
             return
         log.info("training", fleet=fleet.name, job=job.id, asked_by=job.requested_by)
+        under = None if self._lease is None else (self._lease.name, self._lease.epoch or 0)
         try:
             with metrics.trainings_running.track_inprogress():
                 trained = await retrain(await self._order(fleet), lambda share, text: self._progress(job, share, text))
-            await self._champions.activate(fleet, trained, self._lease)
+            await self._champions.activate(fleet, trained, under)
         except MonitorError as error:
             why = error.detail or str(error)
             await self._surely(jobs.fail, job.id, why)
@@ -165,8 +173,10 @@ class Trainer:
             self._tell_why_not(fleet, error)
             metrics.trainings.labels("failed").inc()
         except BaseException:
-            with suppress(MonitorError):  # the signal to stop must not turn into something a loop survives
-                await self._store.run(jobs.fail, job.id, "the daemon stopped", self._clock.now_us())
+            # The signal to stop must not turn into something a loop survives, nor wait for a database that hangs.
+            with suppress(MonitorError, TimeoutError):
+                async with asyncio.timeout(LAST_WORD_S):
+                    await self._store.run(jobs.fail, job.id, "the daemon stopped", self._clock.now_us())
             raise
         else:
             await self._surely(jobs.finish, job.id, trained.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from monitor.errors import NotEnoughData
 from monitor.lease import Lease
 from monitor.models.spec import ModelSpec
 from monitor.registry import Registry
-from monitor.store import leases
+from monitor.store import jobs, leases
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.score import DetectorScorer
@@ -168,3 +169,44 @@ async def test_a_version_trained_under_a_lease_that_was_lost_is_not_activated(
     [told] = log.of("not_trained")
     assert "another holds it" in told["why"]
     assert await Registry(store).list("pumps") == []
+
+
+async def test_a_training_that_died_with_another_daemon_is_buried_when_the_lease_comes_over(
+    store: AsyncStore, log: Log
+) -> None:
+    clock = FakeClock()
+    await store.run(leases.take, trainer_module.LEASE, "the dead", 15.0)
+    await store.run(jobs.request, "pumps", "somebody", clock.now_us())
+    await store.run(jobs.take, "the dead", clock.now_us())
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), clock)
+    lease = Lease(store, trainer_module.LEASE, "me", clock)
+    trainer = Trainer(CONFIG, store, champions, clock, "me", lease)
+    loop = asyncio.create_task(trainer.loop())
+    await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+    assert await lease.look()
+    while await store.read(jobs.active, "pumps") is not None:  # noqa: ASYNC110 (the database has no event)
+        await asyncio.sleep(0.01)
+    loop.cancel()
+
+
+async def test_the_fleet_that_is_trained_is_the_one_that_was_meant(store: AsyncStore) -> None:
+    await store.run(jobs.request, "fans", "somebody", 1)
+    await store.run(jobs.request, "pumps", "somebody", 2)
+    job = await store.run(jobs.take, "me", 3, "pumps")
+    assert job is not None
+    assert job.fleet == "pumps"
+
+
+async def test_a_checkpoint_that_comes_late_is_read_when_it_is_there(
+    store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.stream.score.READ_AGAIN_S", 0.0)
+    path = checkpoint(tmp_path)
+    away = path.rename(tmp_path / "not mounted yet")
+    path.mkdir()
+    _, scorer = await found(store, path)
+    assert await version_that_scores(scorer) is None
+    path.rmdir()
+    away.rename(path)
+    assert await version_that_scores(scorer) == path.name
+    scorer.close()
