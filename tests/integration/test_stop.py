@@ -1,0 +1,53 @@
+"""SIGTERM while the database hangs: it is not down, it just never answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.acceptance.streams import MINUTE_US, plant
+from tests.daemon_process import SENSORS, Site, at_home, publish, read_back
+from tests.nemesis.proxy import Proxy
+from tests.oracle.log import FleetRule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.servers import KafkaServer, PostgresServer
+
+PARTITIONS = 2
+RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "site")
+    yield site
+    site.kill()
+
+
+def test_a_stop_while_the_database_hangs_takes_less_than_ten_seconds_and_loses_nothing(
+    kafka: KafkaServer, postgres: PostgresServer, site: Site
+) -> None:
+    kafka.create_topic("hung", PARTITIONS, retention_ms="-1")
+    messages = list(at_home(plant(9, 10, 20_000, RULE), PARTITIONS))
+    url = postgres.url()
+    site.configure(kafka.bootstrap, "hung", url=url)
+    assert site.command("db", "upgrade").returncode == 0
+    site.install_model()
+    with Proxy(postgres.port) as proxy:
+        site.configure(kafka.bootstrap, "hung", url=url.replace(str(postgres.port), str(proxy.port)))
+        site.start()
+        publish(kafka.bootstrap, "hung", messages[:10_000])
+        site.wait_records(10_000)
+        proxy.stall(60)
+        publish(kafka.bootstrap, "hung", messages[10_000:])
+        took_s = site.terminate()
+    print(f"{took_s:.1f} s")
+    site.configure(kafka.bootstrap, "hung", url=url)
+    site.start()
+    site.wait_records(len(messages))
+    site.terminate()
+    site.check(read_back(kafka.bootstrap, "hung", PARTITIONS))
