@@ -65,10 +65,12 @@ class Upkeep:
             return
         if n := await self._in_steps(quarantine.prune, now_us - keep // MICROSECOND):
             log.info("quarantine_pruned", rows=n, older_than=str(keep))
-        # By event time: what counts is how far the slowest fleet has come, not what our clock says.
+        # By event time: what counts is how far the slowest fleet has come, not what our clock says. A fleet that is
+        # further behind than that has stopped; its old scores go with those of the others.
         newest = [await self._store.read(scores.newest_end_us, fleet.name) for fleet in self._config.fleets]
         reached = [end_us for end_us in newest if end_us is not None]
-        if reached and (n := await self._in_steps(scores.prune, min(reached) - keep // MICROSECOND)):
+        alive = [end_us for end_us in reached if end_us > max(reached) - keep // MICROSECOND]
+        if alive and (n := await self._in_steps(scores.prune, min(alive) - keep // MICROSECOND)):
             log.info("scores_pruned", rows=n, older_than=str(keep))
 
     async def _in_steps(self, prune: Callable[..., int], before_us: int) -> int:

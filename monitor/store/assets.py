@@ -120,7 +120,7 @@ class KnownAsset:
     last_start_us: int | None
     """Start of its last stored window; None = none yet."""
     recent: tuple[tuple[int, bool], ...]
-    """Its last scored verdicts (end_us, is_anomalous), oldest first; left empty when it never was anomalous."""
+    """Its last scored verdicts (end_us, is_anomalous), oldest first; empty when none of them is anomalous."""
     open_alert: AlertChange | None
     """With `asset` = this asset's place in the list of its fleet."""
     closed_us: int | None
@@ -129,25 +129,9 @@ class KnownAsset:
     """Of the record with its first reading that counts."""
 
 
-# The scores lie in order of time, all assets mixed. For one asset we step back from one distinct start to the next
-# (an index seek each) and look whether it has a window there, until :memory scored ones are found. Only assets that
-# were ever anomalous are worth it. {list_of} is the aggregate that makes a JSON list of a column.
-_RESTORE = """
-    SELECT asset.id, asset.fleet, asset.name, asset.since_offset, last_window.start_us AS last_start_us,
-        CASE WHEN last_window.anomalous_us IS NOT NULL THEN (
-            WITH RECURSIVE back (start_us, n_scored) AS (
-                SELECT last_window.start_us, CAST(0 AS BIGINT)
-                UNION ALL
-                SELECT
-                    (SELECT MAX(start_us) FROM score WHERE start_us < back.start_us),
-                    n_scored + (SELECT COUNT(*) FROM score
-                                WHERE score.start_us = back.start_us AND score.asset_id = asset.id AND verdict < 2)
-                FROM back WHERE back.start_us IS NOT NULL AND n_scored < :memory
-            )
-            SELECT {list_of}(end_us * 2 + verdict)
-            FROM back JOIN score ON score.start_us = back.start_us AND score.asset_id = asset.id AND verdict < 2
-            WHERE n_scored < :memory
-        ) END AS recent,
+_RESTORE = text("""
+    SELECT asset.id, asset.fleet, asset.name, asset.since_offset,
+        last_window.start_us AS last_start_us, last_window.recent,
         (SELECT MAX(closed_us) FROM alert WHERE asset_id = asset.id AND state = 'closed') AS closed_us,
         alert.opened_us, alert.updated_us, alert.state, alert.severity, alert.peak_score, alert.peak_us,
         alert.n_anomalous, alert.sensors, alert.version
@@ -156,26 +140,25 @@ _RESTORE = """
     LEFT JOIN alert ON alert.asset_id = asset.id AND alert.state <> 'closed'
     WHERE asset.topic = :topic AND asset.partition = :partition
     ORDER BY asset.id
-"""
+""")
 
 
-def restore(connection: Connection, partition: Partition, memory: int) -> dict[str, list[KnownAsset]]:
-    """Return the partition's assets by fleet, each with its last `memory` scored verdicts and its open alert."""
-    list_of = "json_group_array" if connection.dialect.name == "sqlite" else "json_agg"
-    rows = connection.execute(
-        text(_RESTORE.format(list_of=list_of)),
-        {"topic": partition.topic, "partition": partition.number, "memory": memory},
-    )
+def restore(connection: Connection, partition: Partition) -> dict[str, list[KnownAsset]]:
+    """Return the partition's assets by fleet, each with its recent verdicts and its open alert.
+
+    Scores are not read: retention may have taken them, and there are many.
+    """
+    rows = connection.execute(_RESTORE, {"topic": partition.topic, "partition": partition.number})
     known: dict[str, list[KnownAsset]] = {}
     for row in rows:
         assets = known.setdefault(row.fleet, [])
-        recent = json.loads(row.recent) if isinstance(row.recent, str) else row.recent or ()
+        recent = json.loads(row.recent or "[]")
         assets.append(
             KnownAsset(
                 id=row.id,
                 name=row.name,
                 last_start_us=row.last_start_us,
-                recent=tuple((packed // 2, packed % 2 == 1) for packed in sorted(recent)),
+                recent=tuple((packed // 2, packed % 2 == 1) for packed in recent),
                 open_alert=None if row.opened_us is None else _alert(row, len(assets)),
                 closed_us=row.closed_us,
                 since_offset=row.since_offset,

@@ -62,6 +62,10 @@ class FleetRows:
     """In order."""
     sensors: Sequence[str] | None = None
     """Learnt just now; None = known already."""
+    recent: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Lane index → its last scored verdicts, end_us * 2 + is_anomalous, oldest first; those of `asset` that are not
+    here have none that matters.
+    """
     let_in: Mapping[int, int] = field(default_factory=dict)
     """Lane index → offset since which an asset is in, for those that came in with this step."""
     activation_seq: int | None = None
@@ -298,7 +302,8 @@ def save(connection: Connection, commit: Commit) -> Saved:
         if rows.let_in:
             assets.let_in(connection, {int(ids[index]): since for index, since in rows.let_in.items()})
         if len(rows.asset):
-            scores.insert(connection, ids[rows.asset], versions.ids(connection, rows.version), rows)
+            recent = {int(ids[index]): verdicts for index, verdicts in rows.recent.items()}
+            scores.insert(connection, ids[rows.asset], versions.ids(connection, rows.version), rows, recent)
         for change in rows.alerts:
             alert_id = outbox.apply(connection, commit.channels, int(ids[change.asset]), change, commit.at_us)
             alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sqlalchemy import text
 
 from monitor.store import bulk
-from monitor.types import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from monitor.store.bulk import Array
     from monitor.store.partitions import FleetRows
-    from monitor.types import Int8, Int32, Int64
+    from monitor.types import Int32, Int64
 
 _TYPES = {
     "start_us": ">i8",
@@ -33,9 +33,16 @@ _TYPES = {
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def insert(connection: Connection, asset_id: Int32, version_id: Sequence[int | None], rows: FleetRows) -> None:
+def insert(
+    connection: Connection,
+    asset_id: Int32,
+    version_id: Sequence[int | None],
+    rows: FleetRows,
+    recent: Mapping[int, Sequence[int]],
+) -> None:
     """Insert the windows of `rows`. A key that is there already raises: two writers, or one that forgot.
 
+    `recent`: by id, the verdicts that a restart must know; none for the others.
     NaN is stored as NULL. An infinite score is stored as the largest float32: JSON and people can read that.
     """
     order = np.lexsort((asset_id, rows.start_us))  # the key's order: appends stay at the end of the B-tree
@@ -58,29 +65,27 @@ def insert(connection: Connection, asset_id: Int32, version_id: Sequence[int | N
     else:
         nulls = {"score": np.isnan(columns["score"]), "version_id": columns["version_id"] == 0}
         bulk.copy(connection, "score", columns, _TYPES, nulls)
-    _note_last(connection, columns["asset_id"], columns["start_us"], rows.verdict[order])
+    _note_last(connection, columns["asset_id"], columns["start_us"], recent)
 
 
 _ON_CONFLICT = """
-    ON CONFLICT (asset_id) DO UPDATE
-    SET start_us = excluded.start_us, anomalous_us = COALESCE(excluded.anomalous_us, last_window.anomalous_us)
+    ON CONFLICT (asset_id) DO UPDATE SET start_us = excluded.start_us, recent = excluded.recent
 """
 _NOTE_LAST = text(f"""
-    INSERT INTO last_window (asset_id, start_us, anomalous_us)
-    SELECT * FROM unnest(CAST(:asset_id AS INTEGER[]), CAST(:start_us AS BIGINT[]), CAST(:anomalous_us AS BIGINT[]))
+    INSERT INTO last_window (asset_id, start_us, recent)
+    SELECT * FROM unnest(CAST(:asset_id AS INTEGER[]), CAST(:start_us AS BIGINT[]), CAST(:recent AS TEXT[]))
     {_ON_CONFLICT}
 """)  # noqa: S608 - constants
 
 
-def _note_last(connection: Connection, asset_id: Int32, start_us: Int64, verdict: Int8) -> None:
-    """Keep each asset's last window and last anomalous window where a restart looks. Rows in order of time."""
+def _note_last(connection: Connection, asset_id: Int32, start_us: Int64, recent: Mapping[int, Sequence[int]]) -> None:
+    """Keep each asset's last window and recent verdicts where a restart looks. Rows in order of time."""
     asset, place = np.unique(asset_id, return_inverse=True)
     last = np.zeros(len(asset), np.int64)
     last[place] = start_us  # the last one stays
-    anomalous: list[int | None] = [None] * len(asset)
-    for row in np.flatnonzero(verdict == Verdict.ANOMALOUS).tolist():
-        anomalous[place[row]] = int(start_us[row])
-    values = {"asset_id": asset.tolist(), "start_us": last.tolist(), "anomalous_us": anomalous}
+    words = {number: json.dumps(verdicts) for number, verdicts in recent.items()}
+    ids = asset.tolist()
+    values = {"asset_id": ids, "start_us": last.tolist(), "recent": [words.get(number) for number in ids]}
     if connection.dialect.name == "sqlite":
         bulk.insert(connection, "last_window", values, _ON_CONFLICT)
     else:

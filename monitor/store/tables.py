@@ -63,7 +63,7 @@ last_window = Table(
     metadata,
     Column("asset_id", Integer, primary_key=True, autoincrement=False),
     Column("start_us", BigInteger, nullable=False),  # of the asset's last stored window
-    Column("anomalous_us", BigInteger),  # start of its last anomalous window; NULL = none yet
+    Column("recent", Text),  # JSON list, its last scored verdicts, end_us * 2 + is_anomalous; NULL = none is anomalous
 )
 
 score = Table(

@@ -90,6 +90,13 @@ class Decider:
                 changes.append(change)
         return changes
 
+    def recent(self, assets: Int32) -> dict[int, list[int]]:
+        """Of these assets those that are under suspicion: their last verdicts, end_us * 2 + is_anomalous."""
+        return {
+            asset: [past.end_us * 2 + past.is_anomalous for past in self._episodes[asset].recent]
+            for asset in (set(assets.tolist()) & self._episodes.keys() if self._episodes else ())
+        }
+
     def restore(
         self, asset: int, recent: Iterable[PastVerdict], open_alert: AlertChange | None, closed_us: int | None
     ) -> None:

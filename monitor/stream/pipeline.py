@@ -29,7 +29,7 @@ from monitor.errors import (
 from monitor.store import assets, partitions
 from monitor.stream import rebuild, rewind
 from monitor.stream.decode import AssetIndex
-from monitor.stream.lane import Lane, PartitionState, alert_policy, decoder_for, in_slices, schemas_of, without
+from monitor.stream.lane import Lane, PartitionState, decoder_for, in_slices, schemas_of, without
 from monitor.stream.rewind import Rewind
 from monitor.stream.save import Step, gap_commit
 from monitor.stream.source import Assigned, Gap, Revoked
@@ -320,8 +320,7 @@ class Pipeline:
             next_offset = rewind_offset = first
         else:
             next_offset, rewind_offset = claim.next_offset, claim.rewind_offset or 0
-        memory = max(alert_policy(fleet).memory for fleet in self.config.fleets)
-        known = await self._persist(self.store.read, assets.restore, partition, memory)
+        known = await self._persist(self.store.read, assets.restore, partition)
         max_cell = claim.rewind_state.get("max_cell", {})
         indexes = {fleet: AssetIndex(asset.name for asset in of_fleet) for fleet, of_fleet in known.items()}
         decoder = decoder_for(self.config, self.schemas, indexes)

@@ -143,6 +143,7 @@ class Step:
 
     def _fleet_rows(self, fleet: str, lane: Lane) -> FleetRows:
         rows = self._rows.get(fleet, _LaneRows())
+        asset = _joined([scores.windows.asset for scores in rows.scores], np.int32)
         start = _joined([scores.windows.start for scores in rows.scores], np.int64)
         score = _joined([scores.score for scores in rows.scores], np.float32)
         verdict = np.where(score >= 1.0, Verdict.ANOMALOUS, Verdict.NORMAL)
@@ -150,7 +151,7 @@ class Step:
         return FleetRows(
             fleet=fleet,
             asset_ids=lane.ids,
-            asset=_joined([scores.windows.asset for scores in rows.scores], np.int32),
+            asset=asset,
             start_us=start * lane.config.interval_us,
             end_us=lane.end_us(start),
             score=score,
@@ -161,6 +162,7 @@ class Step:
             last_offset=_joined([scores.windows.last_offset for scores in rows.scores], np.int64),
             alerts=rows.alerts,
             sensors=self.learnt.get(fleet),
+            recent=lane.decider.recent(asset),
             let_in=rows.let_in,
             activation_seq=min((seq for each in rows.scores if (seq := each.activation_seq) is not None), default=None),
         )

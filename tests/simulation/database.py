@@ -39,7 +39,7 @@ UNDERSTOOD = {
     Commit: "pipeline partition epoch old_next new_next rewind_offset rewind_state counters at_us log_end fleets "
     "quarantined gaps digest snapshots channels",
     FleetRows: "fleet asset_ids asset start_us end_us score verdict version n_present first_offset last_offset "
-    "new_assets alerts sensors let_in activation_seq",
+    "new_assets alerts sensors recent let_in activation_seq",
     Claim: "epoch start_offset next_offset rewind_offset rewind_state counters digest snapshots",
     assets.KnownAsset: "id name last_start_us recent open_alert closed_us since_offset",
 }
@@ -109,7 +109,7 @@ class Database:
     asset: dict[tuple[str, str], AssetRow] = field(default_factory=dict)
     score: dict[tuple[int, int], ScoreRow] = field(default_factory=dict)
     """By (asset id, start)."""
-    last_window: dict[int, tuple[int, int | None]] = field(default_factory=dict)
+    last_window: dict[int, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     alert: dict[tuple[int, int], AlertRow] = field(default_factory=dict)
     """By (asset id, opened)."""
     open_alert: dict[int, int | None] = field(default_factory=dict)
@@ -307,7 +307,6 @@ def _insert(db: Database, table: dict[Any, Any], key: Any, row: Any) -> None:
 
 def _insert_scores(db: Database, rows: FleetRows) -> None:
     last: dict[int, int] = {}
-    anomalous: dict[int, int] = {}
     for place in sorted(range(len(rows.asset)), key=lambda place: int(rows.start_us[place])):
         asset_id, start_us = int(rows.asset_ids[rows.asset[place]]), int(rows.start_us[place])
         score, version = float(rows.score[place]), rows.version[place]
@@ -324,11 +323,9 @@ def _insert_scores(db: Database, rows: FleetRows) -> None:
         )
         _insert(db, db.score, (asset_id, start_us), row)
         last[asset_id] = start_us
-        if row.verdict == ANOMALOUS:
-            anomalous[asset_id] = start_us
+    recent = {int(rows.asset_ids[index]): tuple(verdicts) for index, verdicts in rows.recent.items()}
     for asset_id, start_us in last.items():
-        before = db.last_window.get(asset_id, (None, None))[1]
-        db.put(db.last_window, asset_id, (start_us, anomalous.get(asset_id, before)))
+        db.put(db.last_window, asset_id, (start_us, recent.get(asset_id, ())))
 
 
 def _apply_alert(db: Database, asset_id: int, change: AlertChange, channels: Sequence[Channel]) -> int:
@@ -390,17 +387,12 @@ def homes_of(db: Database, fleet: str, names: Sequence[str]) -> dict[str, assets
     return {name: assets.Home(row.id, row.partition) for name, row in known.items()}
 
 
-def restore(db: Database, partition: Partition, memory: int) -> dict[str, list[assets.KnownAsset]]:
+def restore(db: Database, partition: Partition) -> dict[str, list[assets.KnownAsset]]:
     known: dict[str, list[assets.KnownAsset]] = {}
     ours = sorted((row.id, key) for key, row in db.asset.items() if row.partition == partition)
-    scored: dict[int, list[tuple[int, int]]] = {}
-    for (asset_id, start_us), row in db.score.items():
-        if row.verdict != UNSCORED:
-            scored.setdefault(asset_id, []).append((start_us, row.end_us * 2 + row.verdict))
     for asset_id, (fleet, name) in ours:
         of_fleet = known.setdefault(fleet, [])
-        last_start_us, anomalous_us = db.last_window.get(asset_id, (None, None))
-        recent = sorted(scored.get(asset_id, []))[-memory:] if anomalous_us is not None else []
+        last_start_us, recent = db.last_window.get(asset_id, (None, ()))
         alerts = [row.change for (owner, _), row in db.alert.items() if owner == asset_id]
         closed = [change.at_us for change in alerts if change.state is AlertState.CLOSED]
         opened_us = db.open_alert.get(asset_id)
@@ -409,7 +401,7 @@ def restore(db: Database, partition: Partition, memory: int) -> dict[str, list[a
                 id=asset_id,
                 name=name,
                 last_start_us=last_start_us,
-                recent=tuple((packed // 2, packed % 2 == 1) for _, packed in recent),
+                recent=tuple((packed // 2, packed % 2 == 1) for packed in recent),
                 open_alert=None
                 if opened_us is None
                 else replace(db.alert[asset_id, opened_us].change, asset=len(of_fleet), is_transition=False),

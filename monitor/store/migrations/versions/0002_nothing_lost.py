@@ -1,4 +1,8 @@
-"""What a restart checks itself by, and what several daemons agree on: digests, snapshots, leases, the outbox."""
+"""What a restart checks itself by, and what several daemons agree on: digests, snapshots, leases, the outbox.
+
+`last_window.recent` begins empty: alerts that are open stay open, but an anomalous window or two that had not made an
+alert yet are forgotten once.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,9 @@ def upgrade() -> None:
     op.add_column("asset", sa.Column("since_offset", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("source_partition", sa.Column("digest_offset", sa.BigInteger(), nullable=True))
     op.add_column("source_partition", sa.Column("state_digest", sa.Text(), nullable=True))
+    op.add_column("last_window", sa.Column("recent", sa.Text(), nullable=True))
+    with op.batch_alter_table("last_window") as table:
+        table.drop_column("anomalous_us")
     op.create_index("uq_quarantine_position", "quarantine", ["topic", "partition", "record_offset"], unique=True)
     op.create_table(
         "lane_snapshot",
@@ -64,6 +71,9 @@ def downgrade() -> None:
     op.drop_table("lease")
     op.drop_table("lane_snapshot")
     op.drop_index("uq_quarantine_position", "quarantine")
+    with op.batch_alter_table("last_window") as table:
+        table.drop_column("recent")
+        table.add_column(sa.Column("anomalous_us", sa.BigInteger(), nullable=True))
     with op.batch_alter_table("source_partition") as table:
         table.drop_column("state_digest")
         table.drop_column("digest_offset")
