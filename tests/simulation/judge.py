@@ -132,7 +132,7 @@ def _facts(world: World) -> dict[tuple[Partition, object], object]:
             facts[asset.partition, name] = asset.since_offset
     for (_, partition), row in db.partition.items():
         counters = json.loads(row.counters)
-        counters.pop("scored")
+        counters.pop("scored", None)  # claimed and never begun: there are none
         facts[partition, "counters"] = counters
     return facts
 
