@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from monitor.types import Float32, Int64
 
 S = 1_000_000
-FLEET = parse(
+CONFIG = parse(
     {
         "kafka": {"bootstrap": "b:9092", "topics": ["plant"]},
         "fleet": [{"name": "f", "interval": "1m", "window": 8, "sensors": ["power"], "alerts": {"confirm": "2 of 3"}}],
     }
-).fleets[0]
+)
+FLEET = CONFIG.fleets[0]
 
 
 def _alert(
@@ -241,7 +242,8 @@ class _ByVersion:
 
 
 def _lane(assets: Sequence[str]) -> Lane:
-    return Lane(FLEET, FleetSchema("f", FLEET.interval_us, ("plant",), ("*",), ("power",)), AssetIndex(assets))
+    schema = FleetSchema("f", FLEET.interval_us, ("plant",), ("*",), ("power",))
+    return Lane(FLEET, schema, AssetIndex(assets), CONFIG.kafka)
 
 
 def _windows(n: int, n_assets: int) -> tuple[Windows, Int64]:
