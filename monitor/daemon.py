@@ -21,6 +21,7 @@ import signal
 import socket
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 
 from monitor import logs
@@ -71,7 +72,7 @@ async def run(config: Config, clock: Clock | None = None) -> None:
 
 
 async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(2)}"  # containers may share the first two
     async with AsyncExitStack() as stack:
         health = await stack.enter_async_context(watched(config))
         patience = partial(_despite_outages, stopping=stopping)

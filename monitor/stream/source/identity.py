@@ -3,8 +3,8 @@
 Without it a daemon that was killed leaves a dead member behind, and the one started in its place waits for that one's
 session to end. With it the new one takes the dead one's partitions over at once.
 
-Enters: a folder that stays on this machine. Leaves: a name that no other living process has. The law: the operating
-system drops a lock with its process, however that ends; so the lowest number that nobody holds is a dead one's, or new.
+Enters: a folder that stays where it is. Leaves: a name that no other living process has. The law: the operating system
+drops a lock with its process, however that ends; so the lowest number that nobody holds is a dead one's, or new.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import hashlib
 import os
 import re
 import socket
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,10 +36,24 @@ def lasting_name(folder: Path, group: str) -> Iterator[str | None]:
         return
     try:
         host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100]
-        where = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-        yield f"monitor-{host}-{where}-{number}"
+        token = _token(folder)
+        yield f"monitor-{host}-{token}-{number}" if token else None
     finally:
         os.close(lock)
+
+
+def _token(folder: Path) -> str:
+    """Read what tells this folder from any other: two containers may share a host's name and a path."""
+    path = folder / ".member-folder"
+    try:
+        with suppress(FileExistsError), path.open("x") as new:
+            new.write(token_hex(4))
+        deadline = time.monotonic() + 1.0
+        while not (token := path.read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(0.01)  # whoever made it is about to write
+    except OSError:
+        return ""
+    return token
 
 
 def _lowest_free(folder: Path, group: str) -> tuple[int | None, int]:

@@ -54,6 +54,23 @@ def test_a_killed_process_leaves_its_name_to_the_next(tmp_path: Path) -> None:
         assert again == name
 
 
+def test_two_folders_at_one_path_on_two_machines_of_one_name_do_not_share_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints"
+    with lasting_name(path, "monitor") as here:
+        pass
+    path.rename(tmp_path / "of the other machine")
+    with lasting_name(path, "monitor") as there:
+        assert here != there
+
+
+def test_a_folder_that_is_moved_keeps_its_name(tmp_path: Path) -> None:
+    with lasting_name(tmp_path / "old", "monitor") as before:
+        pass
+    (tmp_path / "old").rename(tmp_path / "new")
+    with lasting_name(tmp_path / "new", "monitor") as after:
+        assert before == after
+
+
 def test_without_a_folder_there_is_no_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with lasting_name(tmp_path / "file" / "below", "monitor") as name:
