@@ -6,6 +6,7 @@ for a replay as it held live.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,10 +94,12 @@ def publish(
     return published
 
 
-# Holds the row: activations queue up, and wait for the saves that read it under `expect_seq`.
+# PostgreSQL: an activation waits for the saves under way, and the saves that come then wait for it. Not by locking the
+# fleet's row: there new readers overtake a waiting writer, and busy saves would keep it waiting (measured: 30 s).
+_ACTIVATING = text("SELECT pg_advisory_xact_lock(:key)")
+_SAVING = text("SELECT pg_advisory_xact_lock_shared(:key)")
 _IN_TURN = text("UPDATE fleet SET activation_seq = activation_seq + 1 WHERE name = :fleet")
 _SEQ = text("SELECT activation_seq FROM fleet WHERE name = :fleet")
-_SEQ_HELD = text("SELECT activation_seq FROM fleet WHERE name = :fleet FOR SHARE")
 _RETIRE = text("UPDATE model_version SET state = 'retired' WHERE fleet = :fleet AND state = 'champion'")
 _CROWN = text("UPDATE model_version SET state = 'champion' WHERE version = :version AND fleet = :fleet RETURNING id")
 _LAST_FROM = text("SELECT MAX(from_window_end_us) FROM model_activation WHERE fleet = :fleet")
@@ -119,12 +122,14 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     """Make `version` the champion for windows that end after `from_window_end_us`, and after every window that is
     decided already, by whichever daemon; the old one retires. Returns what holds.
 
-    Daemons agree on the boundary without meeting: each save asserts, under a lock on the fleet's row, which state of
-    the activations its versions were chosen by (`expect_seq`). So every window saved before this is behind the
+    Daemons agree on the boundary without meeting: each save asserts, under a lock shared with other saves, which
+    state of the activations its versions were chosen by (`expect_seq`). So every window saved before this is behind the
     boundary, and a save that was under way with the former champion is refused, and scored again.
     A boundary before the last one would hand decided windows to another version: then the last one is taken, and the
     version before, which decided nothing yet, is replaced.
     """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_ACTIVATING, {"key": _lock_of(fleet)})
     connection.execute(_IN_TURN, {"fleet": fleet})
     connection.execute(_RETIRE, {"fleet": fleet})
     version_id = connection.execute(_CROWN, {"fleet": fleet, "version": version}).scalar_one_or_none()
@@ -163,10 +168,16 @@ def expect_seq(connection: Connection, fleet: str, seq: int) -> None:
     """Assert that nobody activated a version of the fleet since `seq`, and that nobody does before this transaction
     ends. Raises ModelsChanged.
     """
-    is_sqlite = connection.dialect.name == "sqlite"  # has one writer at a time
-    now = connection.execute(_SEQ if is_sqlite else _SEQ_HELD, {"fleet": fleet}).scalar_one()
+    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+        connection.execute(_SAVING, {"key": _lock_of(fleet)})
+    now = connection.execute(_SEQ, {"fleet": fleet}).scalar_one()
     if now != seq:
         raise ModelsChanged(f"{fleet}: these windows were scored by activation {seq}, and {now} holds")
+
+
+def _lock_of(fleet: str) -> int:
+    """Number the lock of a fleet's activations: 64 bits, as PostgreSQL wants them."""
+    return int.from_bytes(hashlib.sha256(f"activation of {fleet}".encode()).digest()[:8], signed=True)
 
 
 # ---------------------------------------------------------------- look up

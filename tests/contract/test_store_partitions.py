@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from sqlalchemy import text
 
 from monitor.errors import Fenced, InvariantBroken, ModelsChanged
 from monitor.store import partitions, scores, versions
+from monitor.store.engine import AsyncStore
 from monitor.store.partitions import Claim, Digest, Gap, Snapshot
 from monitor.types import AlertState, Counters, Partition, Quarantined
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, NAN, VERSION, Owner, change, count, own, rows_of
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from monitor.store.engine import AsyncStore
+    from tests.servers import PostgresServer
 
 WRITTEN = ("score", "asset", "alert", "quarantine", "gap")
 
@@ -106,6 +108,33 @@ async def test_an_activation_waits_for_the_saves_that_are_under_way(
     activated = await other_store.run(versions.activate, FLEET, VERSION, 0)
     await saving
     assert activated.from_window_end_us == await store.read(scores.newest_end_us, FLEET) > 20 * INTERVAL_US
+
+
+async def test_busy_saves_do_not_keep_an_activation_waiting(postgres: PostgresServer, server_url: str) -> None:
+    """Each holds its lock for a while and takes it again at once: there is never a moment without one."""
+    async with AsyncStore(server_url, owner=True) as store:
+        await own(store)
+        seq = (await store.read(versions.seqs))[FLEET]
+        is_over = asyncio.Event()
+
+        def save(connection: Connection) -> None:
+            with contextlib.suppress(ModelsChanged):
+                versions.expect_seq(connection, FLEET, seq)
+            connection.execute(text("SELECT pg_sleep(0.2)"))
+
+        async def saves(delay_s: float) -> None:
+            await asyncio.sleep(delay_s)
+            while not is_over.is_set():
+                await store.run(save)
+
+        busy = [asyncio.create_task(saves(number * 0.04)) for number in range(5)]
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        await store.run(versions.activate, FLEET, VERSION, 0)
+        took_s = time.monotonic() - began
+        is_over.set()
+        await asyncio.gather(*busy)
+        assert took_s < 2, f"{took_s:.1f} s"
 
 
 async def test_pipelines_do_not_share_partitions(store: AsyncStore) -> None:
