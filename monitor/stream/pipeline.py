@@ -418,7 +418,7 @@ class Pipeline:
         index = state.decoder.assets[self.schemas.index(schema)]
         lane = state.lanes[schema.name] = Lane(self._fleets[schema.name], schema, index, self.config.kafka)
         is_other = state.is_reconfigured(schema.name)
-        if is_other:
+        if is_other and known:  # else it has no past here
             log.info("reconfigured", fleet=schema.name, partition=str(state.partition), doing="new windows from here")
         # Cells of another interval are other numbers; the watermark comes back with the first readings.
         lane.resume(known, NEVER if is_other else max_cell)
