@@ -464,8 +464,8 @@ def main() -> int:
             print(f"healthy    {len(run.windows):,} windows among them, {len(alone.windows):,} alone")
         if given.names:
             (Path(folder) / "names").mkdir()
-            eight = [f"sensor_{i}" for i in range(8)]
-            run = flood(given.names, given.seed, Path(folder) / "names", given.minutes, window=64, sensors=eight)
+            usual = {"window": 64, "lateness": "1s", "sensors": [f"sensor_{i}" for i in range(8)]}
+            run = flood(given.names, given.seed, Path(folder) / "names", given.minutes, **usual)
             print(f"names      {given.names:,} in {run.took_s:.0f} s, assets let in {run.n_assets:,}")
             print(f"           {run.counters.reasons}, resident + {run.rss_mib:.1f} MiB")
     for sentence in wrong[:20]:
