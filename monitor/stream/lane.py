@@ -128,8 +128,8 @@ class PartitionState:
         """What the rebuild must find when it comes to an offset; None = that is behind us."""
         self.is_rebuilt = rewind.offset >= next_offset
         """Whether the windows are as they were before the last restart."""
-        self.differs = False
-        """Whether the rebuild did not come to the state that was; told once."""
+        self.is_excused = False
+        """Whether the rebuild need not come to the state that was: records are gone, or it was told already."""
         self._made_by: Mapping[str, str] | None = None
 
     def continue_from(self, claim: Claim) -> None:

@@ -357,7 +357,7 @@ class Pipeline:
         state = self.partitions.get(gap.partition)
         if state is None:
             return
-        state.expected = None  # a rebuild over a hole cannot find what was there
+        state.expected, state.is_excused = None, True  # a rebuild over a hole cannot find what was there
         facts = {"partition": str(gap.partition), "from_offset": gap.from_offset, "to_offset": gap.to_offset}
         if gap.to_offset <= state.next_offset:
             why = "retention removed records that were read before; windows unfinished at the restart have holes"

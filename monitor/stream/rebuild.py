@@ -73,9 +73,9 @@ def _compare(state: PartitionState) -> None:
 
 
 def _say(state: PartitionState, fleets: Sequence[str], at_offset: int, **facts: object) -> None:
-    if state.differs:
+    if state.is_excused:
         return
-    state.differs = True
+    state.is_excused = True
     metrics.digest_mismatches.inc()
     log.error(
         "rebuild_differs",
