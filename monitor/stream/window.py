@@ -354,6 +354,10 @@ class Windower:
 
     def _longest_gap(self, asset: Int64, start: Int64) -> Int64:
         """[n], longest run of missing cells; a window without any reading counts as longer than any gap allowed."""
+        at_once = max(1, _CELLS_AT_ONCE // self.length)
+        if len(asset) > at_once:  # many assets end at one moment: a flood of names, or a fleet that falls silent
+            cuts = range(0, len(asset), at_once)
+            return np.concatenate([self._longest_gap(asset[i : i + at_once], start[i : i + at_once]) for i in cuts])
         present = self._offsets(self.first, asset, start) != NO_OFFSET
         position = self._offsets_in_window
         last_present = np.maximum.accumulate(np.where(present, position, -1), axis=1)
