@@ -77,8 +77,8 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         health = await stack.enter_async_context(watched(config))
         patience = partial(_despite_outages, stopping=stopping)
         database = AsyncStore(config.store.url, owner=True)
-        store = await patience(lambda: stack.enter_async_context(database))
-        stack.callback(asyncio.ensure_future(_hurry(store, stopping)).cancel)
+        stack.callback(asyncio.ensure_future(_hurry(database, stopping)).cancel)
+        store = await _unless_stopped(patience(lambda: stack.enter_async_context(database)), stopping)
         scorer = DetectorScorer(config.device)
         stack.callback(scorer.close)
         champions = Champions(config, store, scorer, clock)
@@ -99,8 +99,8 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         stack.push_async_callback(pulse.leave)
 
         health.doing = "reading the models"
-        await patience(champions.load)
-        await patience(trainer.begin)
+        await _unless_stopped(patience(champions.load), stopping)
+        await _unless_stopped(patience(trainer.begin), stopping)
         leases = [seat.loop()] if seat is not None else []
         letters = [delivery.loop()] if webhooks else []
         async with _loops(pulse.loop(), upkeep.loop(), *leases, *letters):
