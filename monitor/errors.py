@@ -15,6 +15,7 @@
     ├── ModelsChanged                                another daemon activated a version: load it, score again
     ├── NoChampion                                   verdict "unscored"
     ├── CheckpointDamaged                            keep the present champion
+    ├── CheckpointUnavailable (retriable)            hold the batch and pause
     ├── NotEnoughData                                keep the present champion; says how much more
     ├── TrainingDiverged                             keep the present champion
     ├── NotFound                            exit 1
@@ -118,6 +119,12 @@ class CheckpointDamaged(MonitorError):
     """The checkpoint cannot be read"""
 
 
+class CheckpointUnavailable(MonitorError):
+    """The checkpoint's files cannot be read now"""
+
+    retriable = True
+
+
 class NotEnoughData(MonitorError):
     """There is not enough healthy data to train on yet"""
 
@@ -132,3 +139,8 @@ class NotFound(MonitorError):
 
 class Conflict(MonitorError):
     """This is already under way"""
+
+
+def away_word(error: MonitorError) -> str:
+    """Name what a retriable error waits for, as in `database_away`, `database_back`."""
+    return {StoreUnavailable: "database", SourceUnavailable: "broker"}.get(type(error), "checkpoint")

@@ -2,7 +2,8 @@
 
 In: tensors and a card. Out: a folder that is there whole or not at all; and back.
 Law: content-addressed. The version is a digest of what scores (weights and the card's essentials), and any byte
-that is not as it was written raises CheckpointDamaged. Nothing is ever unpickled.
+that is not as it was written raises CheckpointDamaged; files that cannot be had raise CheckpointUnavailable, and may be
+had in a moment. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-from monitor.errors import CheckpointDamaged
+from monitor.errors import CheckpointDamaged, CheckpointUnavailable
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,10 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) 
             read(target)
         except CheckpointDamaged:
             shutil.rmtree(target)
+        except CheckpointUnavailable as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise  # it may be whole, and somebody's
+            shutil.rmtree(target)
         else:
             return name
 
@@ -61,12 +66,14 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) 
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read a checkpoint's folder back. Raises CheckpointDamaged; then keep the model you have."""
+    """Read a checkpoint's folder back. Raises CheckpointDamaged or CheckpointUnavailable; keep the model you have."""
     try:
         weights = (path / WEIGHTS).read_bytes()
         text = (path / CARD).read_text(encoding="utf-8")
         card = json.loads(text)
-    except (OSError, ValueError) as cause:
+    except OSError as cause:
+        raise CheckpointUnavailable(f"{path}: {cause}") from cause
+    except ValueError as cause:
         raise CheckpointDamaged(f"{path}: {cause}") from cause
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise CheckpointDamaged(f"{path}: {CARD} is not a card of format {FORMAT}")

@@ -176,7 +176,9 @@ class Detector:
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:
-        """Read a checkpoint's folder. Raises CheckpointDamaged, or ConfigError where the device is not there."""
+        """Read a checkpoint's folder. Raises CheckpointDamaged, CheckpointUnavailable (try again), or ConfigError where
+        the device is not there.
+        """
         where = pick_device(device)
         tensors, raw = checkpoint.read(Path(path))
         try:

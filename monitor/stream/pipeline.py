@@ -20,11 +20,13 @@ import numpy as np
 
 from monitor import logs, metrics
 from monitor.errors import (
+    CheckpointUnavailable,
     Fenced,
     ModelsChanged,
     QuarantineLimit,
     SourceUnavailable,
     StoreUnavailable,
+    away_word,
 )
 from monitor.store import assets, partitions
 from monitor.stream import rebuild, rewind
@@ -151,7 +153,7 @@ class Pipeline:
                 pushed = lane.windower.push(part)
                 lane.newest_offset = int(part.offset[-1]) if len(part) else lane.newest_offset
                 ends = lane.end_us(pushed.windows.start)
-                scores = await self.scorer.score(pushed.windows, ends, lane.sensors)
+                scores = await self._persist(self.scorer.score, pushed.windows, ends, lane.sensors)
                 self._say_if_unscored(readings.fleet, scores)
                 changes = lane.decider.decide(scores, ends)
                 step.add(lane, part, pushed, scores, changes)
@@ -291,12 +293,12 @@ class Pipeline:
             while True:
                 try:
                     done = await work(*args)
-                except (StoreUnavailable, SourceUnavailable) as error:
+                except (StoreUnavailable, SourceUnavailable, CheckpointUnavailable) as error:
                     if self._stopping.is_set():
                         raise
                     if away_since is None:
                         away_since = self.clock.monotonic_s()
-                        what = "database" if isinstance(error, StoreUnavailable) else "broker"
+                        what = away_word(error)
                         log.warning(f"{what}_away", error=error.detail, doing="holding the batch, waiting")
                         self.source.hold()
                     self._backlog.extend(await self.source.poll())

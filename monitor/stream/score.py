@@ -2,7 +2,8 @@
 
 Which version scores a window is a function of the window alone: the newest one activated at or before its end. So a
 replay, or a partition that lags behind, picks the same version as the live run did. No version: the score is NaN,
-with the reason, and never 0.
+with the reason, and never 0. A checkpoint that cannot be read *now* gives no score at all: whoever holds the partition
+waits for it, for another holder would have had it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 
 from monitor import logs, metrics
-from monitor.errors import CheckpointDamaged, NoChampion
+from monitor.errors import CheckpointDamaged, CheckpointUnavailable, NoChampion
+from monitor.models.checkpoint import CARD
 from monitor.models.detector import Detector
 from monitor.types import Scores
 
@@ -32,7 +34,10 @@ class Scorer(Protocol):
     """What the pipeline needs of a scorer."""
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
-        """Score windows; NaN where no version can. `end_us`: [N], event time of the windows' ends."""
+        """Score windows; NaN where no version can. `end_us`: [N], event time of the windows' ends.
+
+        Raises CheckpointUnavailable: ask again.
+        """
 
 
 class Activation(NamedTuple):
@@ -69,7 +74,7 @@ class DetectorScorer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_one_torch_thread)
 
     async def load(self, path: Path) -> Detector:
-        """Read a checkpoint and try it on noise. Raises CheckpointDamaged: keep what you have."""
+        """Read a checkpoint and try it on noise. Raises CheckpointDamaged, CheckpointUnavailable: keep what is."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, path)
 
     def activate(self, fleet: str, activation: Activation, detector: Detector | None = None) -> None:
@@ -93,6 +98,10 @@ class DetectorScorer:
     def holds(self, version: str) -> bool:
         """Whether a version is loaded and can score."""
         return isinstance(self._detectors.get(version), Detector)
+
+    async def forgo(self, activations: Sequence[Activation]) -> list[str]:
+        """Do without those whose files are not there: their windows stay unscored until they are. Return which."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._forgo, activations)
 
     def seq_of(self, fleet: str) -> int | None:
         """Return the seq that is followed; None = none."""
@@ -138,6 +147,17 @@ class DetectorScorer:
                 version[row] = detector.version
         return Scores(windows, score, version, blame, reason, seq)
 
+    def _forgo(self, activations: Sequence[Activation]) -> list[str]:
+        missing = []
+        for each in activations:
+            try:
+                if each.version not in self._detectors:
+                    (each.path / CARD).stat()
+            except OSError as error:
+                self._detectors[each.version] = CheckpointDamaged(f"{each.path}: {error.strerror}")
+                missing.append(each.version)
+        return missing
+
     def _usable(self, activation: Activation | None, windows: Windows, sensors: Sequence[str]) -> Detector:
         if activation is None:
             raise NoChampion(windows.fleet)
@@ -148,6 +168,9 @@ class DetectorScorer:
             except CheckpointDamaged as error:
                 log.exception("checkpoint_damaged", version=activation.version)
                 detector = error
+            except CheckpointUnavailable:
+                if detector is None:  # nobody decided yet to do without it
+                    raise
             self._detectors[activation.version] = detector
         if isinstance(detector, CheckpointDamaged):
             raise detector

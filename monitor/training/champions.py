@@ -3,6 +3,8 @@
 Enters: what the database says of versions and their boundaries, a version that was trained here. Leaves: a scorer that
 decides as the database says. Several daemons need not meet for that: each looks for activations, and a save made under
 a former one is refused (`store/versions.py`). The law: whatever goes wrong here, the present champion goes on deciding.
+A checkpoint that is not there when the daemon starts is done without, and told; one that cannot be read later, as on
+a shared folder that does not show it yet, is waited for: who holds a partition must not change its results.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from monitor import logs, metrics
 from monitor.clock import from_us
-from monitor.errors import CheckpointDamaged, MonitorError, StoreUnavailable
+from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, StoreUnavailable
 from monitor.registry import Registry
 from monitor.store import assets, versions
 from monitor.store.versions import FOREVER_AGO_US
@@ -57,21 +59,22 @@ class Champions:
         self._registry = Registry(store)
         self._scorer = scorer
         self._clock = clock
-        self._unreadable: set[str] = set()
-        """Fleets whose champion's checkpoint could not be loaded."""
+        self._unreadable: dict[str, str] = {}
+        """By fleet, the champion whose checkpoint could not be loaded, and that is done without."""
         self.river: River | None = None
         """None while no window is being scored."""
 
     async def load(self) -> None:
         """Take up what earlier runs left. Raises StoreUnavailable."""
-        await self.refresh()
+        for fleet in await self._behind():
+            await self._follow(fleet, at_start=True)
         for fleet in self._config.fleets:
             champion = await self._registry.champion(fleet.name)
             if champion is not None:
                 log.info("champion", fleet=fleet.name, version=champion.version, trained_at=champion.trained_at)
 
     async def refresh(self) -> None:
-        """Follow the activations that the scorer does not know yet. Raises StoreUnavailable."""
+        """Follow the activations that the scorer does not know yet. Raises StoreUnavailable, CheckpointUnavailable."""
         for fleet in await self._behind():
             await self._follow(fleet)
 
@@ -98,7 +101,8 @@ class Champions:
         """Load and try a new version, then let it decide what comes after all that was decided.
 
         `lease`: name and epoch under which it was trained; None = there is no other daemon.
-        Raises CheckpointDamaged, Fenced when the lease is another daemon's by now, MonitorError when it does not fit.
+        Raises CheckpointDamaged, CheckpointUnavailable, Fenced when the lease is another daemon's by now, MonitorError
+        when it does not fit.
         """
         path = Path(trained.path)
         detector = await self._scorer.load(path)
@@ -152,24 +156,35 @@ class Champions:
         seqs = await self._store.read(versions.seqs)
         return [fleet for fleet in self._config.fleets if self._scorer.seq_of(fleet.name) != seqs.get(fleet.name, 0)]
 
-    async def _follow(self, fleet: FleetConfig) -> None:
-        """Let the scorer decide as the database says; load the newest, so that no window waits for it."""
+    async def _follow(self, fleet: FleetConfig, *, at_start: bool = False) -> None:
+        """Let the scorer decide as the database says; load the newest, so that no window waits for it.
+
+        `at_start`: do without what is not there. Else raises CheckpointUnavailable: what was followed so far still is.
+        """
         found = await self._store.read(versions.champions, fleet.name)
         activations = [Activation(from_us, version, Path(path)) for from_us, version, path in found.activations]
         if activations and not self._scorer.holds(activations[-1].version):
-            await self._try(fleet, activations[-1])
+            await self._try(fleet, activations[-1], at_start=at_start)
         elif activations:
-            self._unreadable.discard(fleet.name)
+            self._unreadable.pop(fleet.name, None)
+        if at_start:
+            for version in await self._scorer.forgo(activations):
+                if version != activations[-1].version:
+                    why = "windows that are still its own stay unscored until the checkpoint is back"
+                    log.warning("past_champion_missing", fleet=fleet.name, version=version, doing=why)
         if (champion := await self._registry.champion(fleet.name)) is not None:
             metrics.champion_trained_timestamp_seconds.labels(fleet.name).set(champion.trained_at.timestamp())
         self._scorer.follow(fleet.name, found.seq, activations)
 
-    async def _try(self, fleet: FleetConfig, newest: Activation) -> None:
+    async def _try(self, fleet: FleetConfig, newest: Activation, *, at_start: bool) -> None:
         """Load what decides now; what cannot be read, as after an upgrade to another format, is as good as none."""
         try:
             self._scorer.keep(await self._scorer.load(newest.path))
-        except CheckpointDamaged as error:
-            self._unreadable.add(fleet.name)
+        except (CheckpointDamaged, CheckpointUnavailable) as error:
+            is_done_without = at_start or self._unreadable.get(fleet.name) == newest.version
+            if isinstance(error, CheckpointUnavailable) and not is_done_without:
+                raise
+            self._unreadable[fleet.name] = newest.version
             log.warning(
                 "champion_unreadable",
                 fleet=fleet.name,
@@ -180,7 +195,7 @@ class Champions:
                 else "windows stay unscored: all daemons need the same checkpoints folder",
             )
         else:
-            self._unreadable.discard(fleet.name)
+            self._unreadable.pop(fleet.name, None)
 
     def _check_it_fits(self, fleet: FleetConfig, detector: Detector, sensors: Sequence[str]) -> None:
         """The training process reads the configuration anew; a version for other windows would score none of ours."""

@@ -151,6 +151,8 @@ class Trainer:
             # Asked for in this very moment, or left behind by a daemon that died; if by a living one, wait for it.
             await self._bury_dead_jobs()
             self._retry_at[fleet.name] = self._now() + FIRST_RETRY / 12
+            with suppress(Conflict):
+                await self._store.run(jobs.request, fleet.name, AUTOMATIC, self._clock.now_us())
         job = await self._store.run(jobs.take, self._owner, self._clock.now_us(), fleet.name)
         if job is not None:
             await self._carry_out(job)
@@ -165,6 +167,7 @@ class Trainer:
         try:
             with metrics.trainings_running.track_inprogress():
                 trained = await retrain(await self._order(fleet), lambda share, text: self._progress(job, share, text))
+            await self._champions.until_known(self._is_mine)  # it may just have run out, and be nobody's
             await self._champions.activate(fleet, trained, under)
         except MonitorError as error:
             why = error.detail or str(error)

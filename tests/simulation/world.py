@@ -101,6 +101,9 @@ class SimulatedScorer:
     def holds(self, version: str) -> bool:
         return version in self._held
 
+    async def forgo(self, activations: Sequence[Activation]) -> list[str]:
+        return []
+
     def has_champion(self, fleet: str) -> bool:
         return bool(self._champions.get(fleet, (0, ()))[1])
 

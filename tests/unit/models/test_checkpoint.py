@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from monitor.errors import CheckpointDamaged, ConfigError
+from monitor.errors import CheckpointDamaged, CheckpointUnavailable, ConfigError
 from monitor.models import checkpoint
 from monitor.models.detector import Detector
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CARD = {"architecture": "conv", "trained_at": "2026-11-23T00:00:00+00:00", "training": {"took_s": 3.2, "n_steps": 7}}
 TENSORS = {"b": torch.arange(6, dtype=torch.float32).reshape(2, 3), "a": torch.ones(4)}
@@ -67,12 +66,12 @@ def test_a_truncated_file_is_noticed(saved: Path, name: str, keep: float) -> Non
 @pytest.mark.parametrize("name", ["weights.safetensors", "card.json"])
 def test_a_missing_file_is_noticed(saved: Path, name: str) -> None:
     (saved / name).unlink()
-    with pytest.raises(CheckpointDamaged, match="No such file"):
+    with pytest.raises(CheckpointUnavailable, match="No such file"):
         checkpoint.read(saved)
 
 
 def test_a_missing_folder_is_noticed(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointDamaged):
+    with pytest.raises(CheckpointUnavailable):
         checkpoint.read(tmp_path / "conv-00000000")
 
 
@@ -108,6 +107,22 @@ def test_writing_twice_changes_nothing(saved: Path, tmp_path: Path) -> None:
 def test_writing_again_mends_a_damaged_one(saved: Path, tmp_path: Path) -> None:
     (saved / "weights.safetensors").write_bytes(b"")
     assert checkpoint.write(tmp_path, TENSORS, CARD) == saved.name
+    checkpoint.read(saved)
+
+
+def test_writing_again_mends_one_that_lacks_a_file(saved: Path, tmp_path: Path) -> None:
+    (saved / "weights.safetensors").unlink()
+    assert checkpoint.write(tmp_path, TENSORS, CARD) == saved.name
+    checkpoint.read(saved)
+
+
+def test_writing_again_leaves_one_alone_that_cannot_be_read_now(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+        with pytest.raises(CheckpointUnavailable):
+            checkpoint.write(tmp_path, TENSORS, CARD)
     checkpoint.read(saved)
 
 

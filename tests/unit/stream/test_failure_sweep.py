@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.config import Config, parse
-from monitor.errors import CheckpointDamaged, MonitorError, SourceUnavailable, StoreUnavailable
+from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, SourceUnavailable, StoreUnavailable
 from monitor.models.checkpoint import WEIGHTS
 from monitor.models.spec import ModelSpec
 from monitor.registry import Registry
@@ -248,7 +248,7 @@ async def live(world: World, database: Path, fault: Fault) -> int:
                             log.extend(world.logs[partition][HALF[partition] : HALF[partition] + BATCH])
                         await daemon.pipeline.run()
                     break
-                except (Killed, SourceUnavailable, StoreUnavailable, CheckpointDamaged):
+                except (Killed, SourceUnavailable, StoreUnavailable, CheckpointDamaged, CheckpointUnavailable):
                     store.fault = Fault(-1, "none")
                     champion = await store.read(versions.champion, "pumps")
                     is_second_half = champion is not None and champion.version == second.name

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from monitor.config import Config
-from monitor.errors import ModelsChanged, StoreUnavailable
+from monitor.errors import CheckpointUnavailable, ModelsChanged, StoreUnavailable
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.stream import rewind
@@ -305,3 +305,28 @@ async def test_when_another_daemon_changed_the_models_the_batch_is_scored_again_
     found = windows(tmp_path)
     assert len(found) == len(set(found))
     assert [start for name, start in found if name == "P1" and start >= 0] == list(range(37))
+
+
+async def test_a_batch_waits_for_a_checkpoint_that_cannot_be_read_now(tmp_path: Path) -> None:
+    class Late(Plain):
+        n_asked = 0
+
+        async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
+            self.n_asked += 1
+            if 5 <= self.n_asked < 8:
+                raise CheckpointUnavailable("v1: no such file yet")
+            return await super().score(windows, end_us, sensors)
+
+    log = log_of(*mixed(60, fans_until=60))
+    for folder, scorer in ((tmp_path / "calm", Plain()), (tmp_path / "late", Late())):
+        folder.mkdir()
+        async with AsyncStore(f"sqlite:///{folder}/monitor.db", owner=True) as store:
+            river = pipeline(config_of(), store, log)
+            river.scorer = scorer
+            with capture_logs() as said:
+                await river.run()
+    assert [each["event"] for each in said if each["event"].startswith("checkpoint")] == [
+        "checkpoint_away",
+        "checkpoint_back",
+    ]
+    assert windows(tmp_path / "late") == windows(tmp_path / "calm") != []

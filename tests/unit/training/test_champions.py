@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from monitor.config import parse
-from monitor.errors import NotEnoughData
+from monitor.errors import CheckpointUnavailable, NotEnoughData
 from monitor.lease import Lease
 from monitor.models.spec import ModelSpec
 from monitor.registry import Registry
@@ -56,11 +56,13 @@ async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
         yield store
 
 
-async def found(store: AsyncStore, path: Path) -> tuple[Trainer, DetectorScorer]:
+async def found(
+    store: AsyncStore, path: Path, after_us: int = FOREVER_AGO_US
+) -> tuple[Trainer, DetectorScorer]:
     """A daemon that starts where this version decided until now."""
     registry = Registry(store)
     await registry.publish(version=path.name, fleet="pumps", path=path, trained_us=1, card={}, metrics={})
-    await registry.activate("pumps", path.name, FOREVER_AGO_US)
+    await registry.activate("pumps", path.name, after_us)
     scorer = DetectorScorer("cpu")
     champions = Champions(CONFIG, store, scorer, FakeClock())
     await champions.load()
@@ -69,8 +71,8 @@ async def found(store: AsyncStore, path: Path) -> tuple[Trainer, DetectorScorer]
     return trainer, scorer
 
 
-def checkpoint(folder: Path) -> Path:
-    train, spec = windows(readings(400)), ModelSpec("pca")
+def checkpoint(folder: Path, seed: int = 0) -> Path:
+    train, spec = windows(readings(400, seed)), ModelSpec("pca")
     detector = fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=60.0, budget=BUDGET)
     return folder / detector.save(folder)
 
@@ -210,3 +212,88 @@ async def test_a_checkpoint_that_comes_late_is_read_when_it_is_there(
     away.rename(path)
     assert await version_that_scores(scorer) == path.name
     scorer.close()
+
+
+async def test_a_version_that_another_activated_is_waited_for_until_its_files_show(
+    store: AsyncStore, log: Log, tmp_path: Path
+) -> None:
+    """On a shared folder the database's row may be seen before the files: unscored windows would be one daemon's."""
+    old, new = checkpoint(tmp_path / "old"), checkpoint(tmp_path / "new", seed=1)
+    _, scorer = await found(store, old)
+    champions = Champions(CONFIG, store, scorer, FakeClock())
+    seq = scorer.seq_of("pumps")
+    registry = Registry(store)
+    await registry.publish(version=new.name, fleet="pumps", path=new, trained_us=2, card={}, metrics={})
+    await registry.activate("pumps", new.name, DECIDED_US - 1)
+    away = new.rename(tmp_path / "not shown yet")
+    with pytest.raises(CheckpointUnavailable, match="No such file"):
+        await champions.refresh()
+    assert (scorer.seq_of("pumps"), await version_that_scores(scorer)) == (seq, old.name), "and no save is made by it"
+    away.rename(new)
+    await champions.refresh()
+    assert await version_that_scores(scorer) == new.name
+    assert log.of("champion_unreadable") == []
+    scorer.close()
+
+
+async def test_windows_of_a_past_champion_wait_for_its_files_but_not_if_they_were_missing_at_the_start(
+    store: AsyncStore, log: Log, tmp_path: Path
+) -> None:
+    past, newest = checkpoint(tmp_path / "past"), checkpoint(tmp_path / "newest", seed=1)
+    registry = Registry(store)
+    await registry.publish(version=past.name, fleet="pumps", path=past, trained_us=1, card={}, metrics={})
+    await registry.activate("pumps", past.name, FOREVER_AGO_US)
+    scorers = []
+    for is_there in (True, False):
+        if not is_there:
+            past.rename(tmp_path / "gone")
+        _, scorer = await found(store, newest, after_us=DECIDED_US)
+        scorers.append(scorer)
+    here, restarted = scorers
+    with pytest.raises(CheckpointUnavailable):
+        await version_that_scores(here)
+    assert await version_that_scores(restarted) is None
+    [told] = log.of("past_champion_missing")
+    assert told["version"] == past.name
+    (tmp_path / "gone").rename(past)
+    assert await version_that_scores(here) == past.name
+    for scorer in scorers:
+        scorer.close()
+
+
+async def test_a_fleet_whose_first_training_died_with_its_daemon_is_trained_before_the_first_record(
+    store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkpoint(tmp_path)
+
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        return Trained(path.name, str(path), SENSORS, {"metrics": {}})
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    clock = FakeClock()
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), clock)
+    await champions.load()
+    trainer = Trainer(CONFIG, store, champions, clock, "me", Lease(store, trainer_module.LEASE, "me", clock))
+    await store.run(jobs.request, "pumps", "somebody", clock.now_us())
+    await store.run(jobs.take, "the dead", clock.now_us())
+    await trainer.train_first()
+    assert champions.has_champion(CONFIG.fleets[0])
+
+
+async def test_a_training_outlives_its_lease_as_long_as_nobody_else_takes_it(
+    store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkpoint(tmp_path)
+
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+        return Trained(path.name, str(path), SENSORS, {"metrics": {}})
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    clock = FakeClock()
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), clock)
+    await champions.load()
+    trainer = Trainer(CONFIG, store, champions, clock, "me", Lease(store, trainer_module.LEASE, "me", clock))
+    await trainer.train_first()
+    assert log.of("not_trained") == []
+    assert champions.has_champion(CONFIG.fleets[0])
