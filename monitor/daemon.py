@@ -19,6 +19,7 @@ import gc
 import os
 import signal
 import socket
+import threading
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from secrets import token_hex
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from monitor import logs
 from monitor.clock import SystemClock
-from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
+from monitor.errors import CheckpointUnavailable, MonitorError, SourceUnavailable, StoreUnavailable, away_word
 from monitor.health import watched
 from monitor.lease import Lease
 from monitor.notify.deliver import Delivery
@@ -59,6 +60,8 @@ OUTAGE_RETRY_S = 2.0
 DRAIN_LIMIT_S = 3.0
 """Then the batch in hand is given up; it is read again at the next start."""
 GOODBYE_LIMIT_S = 0.5
+STOP_LIMIT_S = 9.0
+"""Then we go as if killed, whatever hangs: what was committed, the next start finds out."""
 
 
 class _Stopped(BaseException):
@@ -137,7 +140,7 @@ async def _flow(pipeline: Pipeline, source: KafkaSource, stopping: asyncio.Event
             return
         try:
             river.result()
-        except (StoreUnavailable, SourceUnavailable) as error:
+        except (StoreUnavailable, SourceUnavailable, CheckpointUnavailable) as error:
             if not stopping.is_set():
                 raise
             log.warning("stopped_in_an_outage", error=str(error), meaning="the batch in hand is read again")
@@ -218,10 +221,9 @@ async def _despite_outages(work: Callable[[], Awaitable[T]], stopping: asyncio.E
     while not stopping.is_set():
         try:
             return await work()
-        except (StoreUnavailable, SourceUnavailable) as error:
+        except (StoreUnavailable, SourceUnavailable, CheckpointUnavailable) as error:
             if not is_told:
-                away = "database_away" if isinstance(error, StoreUnavailable) else "broker_away"
-                log.warning(away, error=error.detail, doing="waiting for it")
+                log.warning(f"{away_word(error)}_away", error=error.detail, doing="waiting for it")
             is_told = True
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), OUTAGE_RETRY_S)
@@ -255,10 +257,19 @@ def _stopping_on_signals() -> asyncio.Event:
         if stopping.is_set():
             os._exit(128 + number)
         stopping.set()
+        # A thread: what hangs may be the event loop itself, or a thread that Python's own exit waits for.
+        last = threading.Timer(STOP_LIMIT_S, _go)
+        last.daemon = True
+        last.start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     return stopping
+
+
+def _go() -> None:
+    log.warning("stop_cut_short", after_s=STOP_LIMIT_S, meaning="something hangs; nothing that was saved is lost")
+    os._exit(0)
 
 
 class _loops:  # noqa: N801  (used like a function)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from monitor.daemon import PULSE_EVERY_S
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.daemon_process import SENSORS, Site, at_home, publish, read_back
 from tests.nemesis.proxy import Proxy
 from tests.oracle.log import FleetRule
+from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,3 +56,16 @@ def test_a_stop_while_the_database_hangs_takes_less_than_ten_seconds_and_loses_n
     site.wait_records(len(messages))
     site.terminate()
     site.check(read_back(kafka.bootstrap, "hung", PARTITIONS))
+
+
+def test_a_stop_is_quick_although_a_thread_hangs_that_pythons_exit_waits_for(site: Site) -> None:
+    """Another process holds the SQLite file: our writer waits for it, 30 s, and cannot be told to give up."""
+    site.configure(f"127.0.0.1:{free_port()}", "nowhere")
+    site.install_model()
+    site.start()
+    site.wait_event("broker_away", limit_s=60)
+    with contextlib.closing(sqlite3.connect(site.database)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        time.sleep(2 * PULSE_EVERY_S)
+        site.terminate()
+    assert site.events("stop_cut_short")
