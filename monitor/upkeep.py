@@ -65,12 +65,11 @@ class Upkeep:
             return
         if n := await self._in_steps(quarantine.prune, now_us - keep // MICROSECOND):
             log.info("quarantine_pruned", rows=n, older_than=str(keep))
-        # By event time: what counts is how far the slowest fleet has come, not what our clock says. A fleet that is
-        # further behind than that has stopped; its old scores go with those of the others.
+        # By event time: what counts is how far the slowest fleet has come, not what our clock says. One that stopped
+        # holds up the others' pruning, but one that reads a long backlog must not lose its scores as they are written.
         newest = [await self._store.read(scores.newest_end_us, fleet.name) for fleet in self._config.fleets]
         reached = [end_us for end_us in newest if end_us is not None]
-        alive = [end_us for end_us in reached if end_us > max(reached) - keep // MICROSECOND]
-        if alive and (n := await self._in_steps(scores.prune, min(alive) - keep // MICROSECOND)):
+        if reached and (n := await self._in_steps(scores.prune, min(reached) - keep // MICROSECOND)):
             log.info("scores_pruned", rows=n, older_than=str(keep))
 
     async def _in_steps(self, prune: Callable[..., int], before_us: int) -> int:
