@@ -52,7 +52,7 @@ class Store:
         ({"dead": 3.0}, -7.0),
         ({}, None),
     ],
-    ids=["the slowest counts", "also one that is far behind: it may be reading a backlog", "alone it counts", "nothing is there"],
+    ids=["the slowest counts", "also when it is far behind", "alone it counts", "nothing is there"],
 )
 async def test_scores_go_by_how_far_the_slowest_fleet_has_come(
     days: dict[str, float], before: float | None
