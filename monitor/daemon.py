@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from monitor import logs
 from monitor.clock import SystemClock
-from monitor.errors import CheckpointUnavailable, MonitorError, SourceUnavailable, StoreUnavailable, away_word
+from monitor.errors import AWAY, MonitorError, StoreUnavailable, away_word
 from monitor.health import watched
 from monitor.lease import Lease
 from monitor.notify.deliver import Delivery
@@ -140,7 +140,7 @@ async def _flow(pipeline: Pipeline, source: KafkaSource, stopping: asyncio.Event
             return
         try:
             river.result()
-        except (StoreUnavailable, SourceUnavailable, CheckpointUnavailable) as error:
+        except AWAY as error:
             if not stopping.is_set():
                 raise
             log.warning("stopped_in_an_outage", error=str(error), meaning="the batch in hand is read again")
@@ -221,7 +221,7 @@ async def _despite_outages(work: Callable[[], Awaitable[T]], stopping: asyncio.E
     while not stopping.is_set():
         try:
             return await work()
-        except (StoreUnavailable, SourceUnavailable, CheckpointUnavailable) as error:
+        except AWAY as error:
             if not is_told:
                 log.warning(f"{away_word(error)}_away", error=error.detail, doing="waiting for it")
             is_told = True

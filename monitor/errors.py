@@ -141,6 +141,10 @@ class Conflict(MonitorError):
     """This is already under way"""
 
 
+AWAY = (StoreUnavailable, SourceUnavailable, CheckpointUnavailable)
+"""What the daemon waits out, holding what it has."""
+
+
 def away_word(error: MonitorError) -> str:
     """Name what a retriable error waits for, as in `database_away`, `database_back`."""
     return {StoreUnavailable: "database", SourceUnavailable: "broker"}.get(type(error), "checkpoint")

@@ -5,6 +5,8 @@ problem with its path, the value and what to write instead.
 Law: defaults < file < environment, and nothing is guessed: an unknown key is an error.
 
     tree.py       the settings themselves, each with its default and its limits: read this first
+    kafka.py      one of its tables, `[kafka]`
+    base.py       what all tables are made of
     values.py     the small languages: "10m", "3 of 5", "1/week", "sqlite:///monitor.db"
     loading.py    file and environment → tree
     private.py    which files with secrets others could read

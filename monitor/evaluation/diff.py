@@ -22,9 +22,10 @@ import numpy as np
 
 from monitor.evaluation.compare import AlertSpan, episodes
 from monitor.evaluation.judge import WEEK_S
-from monitor.evaluation.policy import PolicyChange, policy_of
+from monitor.evaluation.policy import PolicyChange
 from monitor.store.queries import iso, number
 from monitor.store.results import FIRST_US
+from monitor.stream.lane import alert_policy
 from monitor.types import AlertState, Severity
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ def _alike(ours: Sequence[Alert], theirs: Sequence[Alert]) -> bool:
 
 
 def _sum(fleet: FleetConfig, side: Side, ledger: Ledger, told: Sequence[Alert]) -> SideSum:
-    policy = side.change.on(policy_of(fleet.alerts))
+    policy = side.change.on(alert_policy(fleet.alerts))
     windows = ledger.scored[fleet.name]
     asset_weeks = windows * fleet.stride * fleet.interval.total_seconds() / WEEK_S
     return SideSum(

@@ -29,16 +29,17 @@ from monitor.errors import BadRecording, MonitorError, NotFound
 from monitor.evaluation.judge import Alarms, Course, Figures, alarms, figures
 from monitor.evaluation.kept import Kept
 from monitor.evaluation.methods import Method, Settings, parse_methods, score
-from monitor.evaluation.policy import PolicyChange, policy_of
 from monitor.evaluation.report.picture import Picture, picture
 from monitor.evaluation.series import Reading, Refused, read_series
 from monitor.stream.files.recording import stem
+from monitor.stream.lane import alert_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.process import BaseProcess
 
     from monitor.evaluation.methods import Scored
+    from monitor.evaluation.policy import PolicyChange
     from monitor.evaluation.series import Series
 
     Key = tuple[str, str]
@@ -304,7 +305,7 @@ def _scored(wanted: Plan, series: Series, method: Method, on_progress: Show) -> 
 
 
 def _judged(wanted: Plan, at: Finished, series: Series, scored: Scored, was_kept: bool) -> Finished:
-    base = policy_of(AlertConfig())
+    base = alert_policy(AlertConfig())
     found, course = alarms(series, scored.score, base)
     return replace(
         at,

@@ -16,6 +16,7 @@ About a stretch (from_us, to_us], by the ends of windows:
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,7 +165,7 @@ def scored_from_us(fleet: FleetConfig, from_us: int, memory: int = 0) -> int:
     """Windows that end after this are scored. `memory`: see `Course`."""
     if from_us == FIRST_US:
         return FIRST_US
-    return from_us - RUN_UP * max(alert_policy(fleet).memory, memory) * fleet.stride * fleet.interval_us
+    return from_us - RUN_UP * max(alert_policy(fleet.alerts).memory, memory) * fleet.stride * fleet.interval_us
 
 
 class _StretchPipeline(Pipeline):
@@ -215,10 +216,9 @@ class _StretchPipeline(Pipeline):
         recent = [readings.rows(readings.cell >= self._needed[readings.fleet]) for readings in decoded]
         return recent if self._homes is None else [self._that_live_took(state, readings) for readings in recent]
 
-    def _judge_quarantine(self, step: Step) -> None:
+    def _judge_quarantine(self, step: Step) -> deque[tuple[int, int]]:
         """What live has accounted for is not judged again: its share of bad records was borne, or overruled."""
-        if self._homes is None:
-            super()._judge_quarantine(step)
+        return super()._judge_quarantine(step) if self._homes is None else deque()
 
     def _that_live_took(self, state: PartitionState, readings: Readings) -> Readings:
         """Leave out what live refused before it came to any window: assets it had no room for, or not yet."""

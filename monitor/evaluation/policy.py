@@ -18,13 +18,13 @@ from monitor.config.values import Confirm
 from monitor.evaluation.compare import episodes
 from monitor.evaluation.judge import WEEK_S, OpenAlerts, bare_scores
 from monitor.stream.decide import AlertPolicy, Decider
+from monitor.stream.lane import alert_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from monitor.config import FleetConfig
-    from monitor.config.tree import AlertConfig
     from monitor.store.reader import Reader
 
 WINDOWS_AT_ONCE = 8192
@@ -77,11 +77,6 @@ class PolicyChange:
         return ", ".join(parts)
 
 
-def policy_of(alerts: AlertConfig) -> AlertPolicy:
-    """Read the policy out of a configuration."""
-    return AlertPolicy(alerts.confirm.m, alerts.confirm.n, alerts.recover)
-
-
 @dataclass(frozen=True, slots=True)
 class WhatIf:
     """A fleet's stored scores under one policy."""
@@ -115,7 +110,7 @@ def what_if(
     """Decide each fleet's stored scores again, by its own policy and by each change of it."""
     found = []
     for fleet in fleets:
-        base = policy_of(fleet.alerts)
+        base = alert_policy(fleet.alerts)
         policies = [base, *(change.on(base) for change in changes)]
         deciders = [(Decider(fleet.name, policy), OpenAlerts()) for policy in policies]
         numbers: dict[str, int] = {}

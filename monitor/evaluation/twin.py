@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from monitor.evaluation.diff import Difference, Ledger, Side, difference
-from monitor.evaluation.policy import policy_of
 from monitor.store.results import FIRST_US
 from monitor.stream.decide import Decider
+from monitor.stream.lane import alert_policy
 from monitor.types import Scores
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Twin:
 
     def memory(self, config: Config) -> int:
         """How many windows back the longer-minded side looks."""
-        return max(side.change.on(policy_of(fleet.alerts)).memory for side in self.sides for fleet in config.fleets)
+        return max(side.change.on(alert_policy(fleet.alerts)).memory for side in self.sides for fleet in config.fleets)
 
     def lend(self, other: Scorer, fleets: frozenset[str]) -> None:
         """Give the second side a scorer for the fleets where other versions decide."""
@@ -91,7 +91,7 @@ class _TwinDecider(Decider):
     """The first side's decider, which lets the second side's decide too."""
 
     def __init__(self, lane: Lane, twin: Twin) -> None:
-        base = policy_of(lane.config.alerts)
+        base = alert_policy(lane.config.alerts)
         own, other = (side.change.on(base) for side in twin.sides)
         super().__init__(lane.config.name, own)
         self._other = Decider(lane.config.name, other)

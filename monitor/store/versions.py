@@ -112,10 +112,6 @@ _CHAMPIONS = text("""
     WHERE model_activation.fleet = :fleet ORDER BY from_window_end_us
 """)
 _SEQS = text("SELECT name, activation_seq FROM fleet")
-_ACTIVATIONS = text("""
-    SELECT from_window_end_us, version FROM model_activation JOIN model_version ON model_version.id = version_id
-    WHERE model_activation.fleet = :fleet ORDER BY from_window_end_us
-""")
 
 
 def activate(connection: Connection, fleet: str, version: str, from_window_end_us: int) -> Activation:
@@ -205,7 +201,7 @@ def seqs(connection: Connection) -> dict[str, int]:
 
 def activations(connection: Connection, fleet: str) -> list[Activation]:
     """Return the fleet's activations, earliest boundary first."""
-    return [Activation(*row) for row in connection.execute(_ACTIVATIONS, {"fleet": fleet})]
+    return [Activation(from_us, version) for from_us, version, _ in champions(connection, fleet).activations]
 
 
 def get(connection: Connection, version: str) -> VersionInfo:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from monitor.config import Config, FleetConfig
     from monitor.config.kafka import KafkaConfig
+    from monitor.config.tree import AlertConfig
     from monitor.store.assets import KnownAsset
     from monitor.store.partitions import Claim, Digest
     from monitor.stream.decode import AssetIndex, Format
@@ -37,8 +38,8 @@ class Lane:
         if schema.sensors is None:
             raise ValueError(f"the sensors of {config.name} are not known yet")
         self.config = config
-        self.kafka = kafka
         self.sensors = schema.sensors
+        self.fingerprint = fingerprint(config, kafka, schema.sensors)
         self.assets = assets
         self.ids = np.empty(0, dtype=np.int32)
         """[A], database id of each asset; -1 = its home is another partition."""
@@ -54,7 +55,7 @@ class Lane:
             max_gap_cells=config.max_gap_cells,
             n_sensors=len(schema.sensors),
         )
-        self.decider = Decider(config.name, alert_policy(config))
+        self.decider = Decider(config.name, alert_policy(config.alerts))
 
     def resume(self, known: Sequence[KnownAsset], max_cell: int) -> None:
         """Take up the assets where the database left them."""
@@ -140,13 +141,13 @@ class PartitionState:
 
     def is_reconfigured(self, fleet: str) -> bool:
         """Whether a fleet's windows are others than those of the run before."""
-        return self._made_by is not None and self._made_by.get(fleet) != fingerprint(self.lanes[fleet])
+        return self._made_by is not None and self._made_by.get(fleet) != self.lanes[fleet].fingerprint
 
     def rewind_state(self) -> dict[str, Any]:
         """What a restart cannot learn from records; plain JSON types."""
         return {
             "max_cell": self.rewind.max_cell,
-            "made_by": {fleet: fingerprint(lane) for fleet, lane in self.lanes.items()},
+            "made_by": {fleet: lane.fingerprint for fleet, lane in self.lanes.items()},
             "admission": self.decoder.admission_states(),
         }
 
@@ -180,9 +181,9 @@ def decoder_for(
     )
 
 
-def alert_policy(config: FleetConfig) -> AlertPolicy:
+def alert_policy(alerts: AlertConfig) -> AlertPolicy:
     """Read the alert rules of a fleet's configuration."""
-    return AlertPolicy(config.alerts.confirm.m, config.alerts.confirm.n, config.alerts.recover)
+    return AlertPolicy(alerts.confirm.m, alerts.confirm.n, alerts.recover)
 
 
 def in_slices(readings: Readings) -> Iterator[Readings]:

@@ -19,15 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from monitor import logs, metrics
-from monitor.errors import (
-    CheckpointUnavailable,
-    Fenced,
-    ModelsChanged,
-    QuarantineLimit,
-    SourceUnavailable,
-    StoreUnavailable,
-    away_word,
-)
+from monitor.errors import AWAY, Fenced, ModelsChanged, QuarantineLimit, away_word
 from monitor.store import assets, partitions
 from monitor.stream import rebuild, rewind
 from monitor.stream.decode import AssetIndex
@@ -157,8 +149,9 @@ class Pipeline:
                 self._say_if_unscored(readings.fleet, scores)
                 changes = lane.decider.decide(scores, ends)
                 step.add(lane, part, pushed, scores, changes)
-        self._judge_quarantine(step)
+        recent = self._judge_quarantine(step)
         await self._save(state, step)
+        self._recent_records = recent
 
     def stop(self) -> None:
         """Finish the batch in hand, then let `run` return."""
@@ -228,9 +221,11 @@ class Pipeline:
             word, _, detail = next(iter(reasons.values())).partition(": ")
             log.warning("asset_limit", fleet=fleet, partition=str(state.partition), limit=word, first=detail)
 
-    def _judge_quarantine(self, step: Step) -> None:
-        """Stop where too many cannot be read. What is judged is counted once it is saved: a batch may come again."""
-        recent = self._with(step)
+    def _judge_quarantine(self, step: Step) -> deque[tuple[int, int]]:
+        """Stop where too many cannot be read. Return what to remember once the batch is saved: it may come again."""
+        recent = deque([*self._recent_records, (len(step.batch), step.count_bad(HARMLESS))])
+        while sum(n for n, _ in recent) - recent[0][0] >= LIMIT_WINDOW:
+            recent.popleft()
         total, n_bad = (sum(column) for column in zip(*recent, strict=True))
         if recent[-1][1] and total >= LIMIT_MINIMUM and n_bad > self.config.kafka.max_quarantine_share * total:
             raise QuarantineLimit(
@@ -238,12 +233,6 @@ class Pipeline:
                 f"{step.quarantined[-1].offset}: {step.quarantined[-1].reason}. Nothing of this batch was saved. "
                 "Correct [kafka] format or the fleet's settings, or raise [kafka] max_quarantine_share"
             )
-
-    def _with(self, step: Step) -> deque[tuple[int, int]]:
-        """(records, bad ones) of the latest batches and this one, as far back as LIMIT_WINDOW records."""
-        recent = deque([*self._recent_records, (len(step.batch), step.count_bad(HARMLESS))])
-        while sum(n for n, _ in recent) - recent[0][0] >= LIMIT_WINDOW:
-            recent.popleft()
         return recent
 
     # ------------------------------------------------------------------ save
@@ -271,7 +260,6 @@ class Pipeline:
         state.next_offset = commit.new_next
         state.counters = commit.counters
         self._sensors_saved.update(step.learnt)
-        self._recent_records = self._with(step)
         now = self.clock.monotonic_s()
         if now - self._marked_at >= MARK_EVERY_S:
             self._marked_at = now
@@ -293,7 +281,7 @@ class Pipeline:
             while True:
                 try:
                     done = await work(*args)
-                except (StoreUnavailable, SourceUnavailable, CheckpointUnavailable) as error:
+                except AWAY as error:
                     if self._stopping.is_set():
                         raise
                     if away_since is None:

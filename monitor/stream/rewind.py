@@ -22,9 +22,11 @@ from monitor.store.partitions import Digest, Snapshot
 from monitor.stream.window import NEVER, WindowerState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from monitor.clock import Clock
+    from monitor.config import FleetConfig
+    from monitor.config.kafka import KafkaConfig
     from monitor.stream.lane import Lane
 
 LOOK_EVERY_S = 2.0
@@ -87,14 +89,12 @@ class Rewind:
             return []
         snapshots = []
         oldest = next_offset
-        for fleet, lane in lanes.items():
+        for lane in lanes.values():
             needed = lane.needed_offset()
             if needed is None:
                 continue
             if next_offset - max(needed, lane.newest_offset) > SILENT_AFTER:
-                is_same = lane.snapshot is not None and lane.newest_offset < lane.snapshot.at_offset
-                snapshots.append(Snapshot(fleet, next_offset, None if is_same else encode(lane)))
-                lane.snapshot = Taken(next_offset, lane.windower.max_cell)
+                snapshots.append(_snapshot(lane, next_offset))
                 needed = next_offset
             oldest = min(oldest, needed)
         while len(self._marks) > 1 and self._marks[1].offset <= oldest:
@@ -104,14 +104,9 @@ class Rewind:
         self._look_at_s = began_s + max(LOOK_EVERY_S, took_s / LOOK_SHARE)
         return snapshots
 
-
     def leap(self, to_offset: int, lanes: Mapping[str, Lane]) -> list[Snapshot]:
         """Begin at `to_offset`: what lies before it is gone from the log. Return what could not be rebuilt any more."""
-        snapshots = []
-        for fleet, lane in lanes.items():
-            if lane.needed_offset() is not None:
-                snapshots.append(Snapshot(fleet, to_offset, encode(lane)))
-                lane.snapshot = Taken(to_offset, lane.windower.max_cell)
+        snapshots = [_snapshot(lane, to_offset) for lane in lanes.values() if lane.needed_offset() is not None]
         self._marks.clear()
         self.mark(to_offset, lanes)
         self.digest = None
@@ -145,10 +140,9 @@ READING_LAW = 1
 """Raised by a release that reads records otherwise: what was refused before may then be a reading."""
 
 
-def fingerprint(lane: Lane) -> str:
+def fingerprint(fleet: FleetConfig, kafka: KafkaConfig, sensors: Sequence[str]) -> str:
     """Name the settings that windows depend on, and those that decide which readings there are."""
-    fleet, kafka = lane.config, lane.kafka
-    windows = (fleet.interval_us, fleet.length, fleet.stride, fleet.lateness_cells, fleet.max_gap_cells, lane.sensors)
+    windows = (fleet.interval_us, fleet.length, fleet.stride, fleet.lateness_cells, fleet.max_gap_cells, tuple(sensors))
     readings = (fleet.assets, fleet.topics, kafka.format, kafka.max_record_bytes, str(kafka.max_skew), READING_LAW)
     said = (windows, readings)
     return hashlib.sha256(repr(said).encode()).hexdigest()[:8]
@@ -157,13 +151,20 @@ def fingerprint(lane: Lane) -> str:
 # ---------------------------------------------------------------- snapshots
 
 
+def _snapshot(lane: Lane, at_offset: int) -> Snapshot:
+    """Let the lane's part of a rebuild begin here. What was written down already is not written again."""
+    is_same = lane.snapshot is not None and lane.newest_offset < lane.snapshot.at_offset
+    lane.snapshot = Taken(at_offset, lane.windower.max_cell)
+    return Snapshot(lane.config.name, at_offset, None if is_same else encode(lane))
+
+
 def encode(lane: Lane) -> bytes:
     """Write a lane's unfinished windows down, assets by their ids in the database."""
     state = lane.windower.snapshot()
     out = io.BytesIO()
     columns = {field.name: getattr(state, field.name) for field in fields(state)}
     columns |= {"asset": lane.ids[state.asset], "cell_asset": lane.ids[state.cell_asset]}
-    np.savez(out, fingerprint=np.array(fingerprint(lane)), **columns)
+    np.savez(out, fingerprint=np.array(lane.fingerprint), **columns)
     return out.getvalue()
 
 
@@ -172,7 +173,7 @@ def restore(lane: Lane, snapshot: Snapshot) -> None:
     if snapshot.state is None:
         raise ValueError("a snapshot without a state")
     with np.load(io.BytesIO(snapshot.state), allow_pickle=False) as columns:
-        if str(columns["fingerprint"]) != fingerprint(lane):
+        if str(columns["fingerprint"]) != lane.fingerprint:
             return
         state = WindowerState(
             max_cell=int(columns["max_cell"]),

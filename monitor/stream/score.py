@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logs.get("score")
 
+
 class Scorer(Protocol):
     """What the pipeline needs of a scorer."""
 

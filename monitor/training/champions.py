@@ -163,10 +163,8 @@ class Champions:
         """
         found = await self._store.read(versions.champions, fleet.name)
         activations = [Activation(from_us, version, Path(path)) for from_us, version, path in found.activations]
-        if activations and not self._scorer.holds(activations[-1].version):
+        if activations:
             await self._try(fleet, activations[-1], at_start=at_start)
-        elif activations:
-            self._unreadable.pop(fleet.name, None)
         if at_start:
             for version in await self._scorer.forgo(activations):
                 if version != activations[-1].version:
@@ -179,7 +177,8 @@ class Champions:
     async def _try(self, fleet: FleetConfig, newest: Activation, *, at_start: bool) -> None:
         """Load what decides now; what cannot be read, as after an upgrade to another format, is as good as none."""
         try:
-            self._scorer.keep(await self._scorer.load(newest.path))
+            if not self._scorer.holds(newest.version):
+                self._scorer.keep(await self._scorer.load(newest.path))
         except (CheckpointDamaged, CheckpointUnavailable) as error:
             is_done_without = at_start or self._unreadable.get(fleet.name) == newest.version
             if isinstance(error, CheckpointUnavailable) and not is_done_without:

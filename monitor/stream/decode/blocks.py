@@ -77,8 +77,7 @@ class BlockShape:
         n_bytes = np.fromiter(map(len, map(_values_of, good)), np.int64, len(good))
         n_rows = n_bytes // np.maximum(row_bytes, 1)
         start_us, ok = column_us(list(map(_start_of, good)))
-        with np.errstate(over="ignore", invalid="ignore"):  # an interval of 1e308 s, or one that is no number
-            step_us = np.fromiter(map(_interval_of, good), np.float64, len(good)) * 1e6
+        step_us = np.fromiter(map(_interval_of, good), np.float64, len(good)) * 1e6
         ok &= (row_bytes > 0) & (n_rows > 0) & (n_rows * row_bytes == n_bytes) & (step_us > 0) & (step_us < 1e18)
         last_us = start_us + np.rint(np.where(ok, (n_rows - 1) * step_us, 0.0).clip(max=MAX_US)).astype(np.int64)
         ok &= last_us <= np.minimum(task.latest_us, MAX_US)

@@ -11,11 +11,11 @@ from monitor.config import parse
 from monitor.config.values import Confirm
 from monitor.evaluation.diff import Alert, Ledger, Side, difference, outcomes
 from monitor.evaluation.judge import bare_scores
-from monitor.evaluation.policy import PolicyChange, policy_of
+from monitor.evaluation.policy import PolicyChange
 from monitor.evaluation.twin import Twin
 from monitor.stream.decide import Decider
 from monitor.stream.decode import AssetIndex, FleetSchema
-from monitor.stream.lane import Lane
+from monitor.stream.lane import Lane, alert_policy
 from monitor.types import Scores, Severity, Windows
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _windows(n: int, n_assets: int) -> tuple[Windows, Int64]:
 
 
 def _alone(score: Float32, windows: Windows, ends: Int64, side: Side) -> Ledger:
-    ledger, decider = Ledger(), Decider("f", side.change.on(policy_of(FLEET.alerts)))
+    ledger, decider = Ledger(), Decider("f", side.change.on(alert_policy(FLEET.alerts)))
     scores = Scores(windows, score, ["v"] * len(windows), {})
     ledger.take(("a", "b", "c"), scores, ends, decider.decide(scores, ends))
     return ledger
@@ -308,7 +308,7 @@ def test_the_run_up_counts_nowhere_but_its_alerts_are_remembered() -> None:
     ledger, windows_ends = Ledger(from_us=5 * 60 * S), _windows(10, 1)
     score = np.full(10, 2.0, np.float32)
     scores = Scores(windows_ends[0], score, ["v"] * 10, {}, "half of it")
-    decider = Decider("f", policy_of(FLEET.alerts))
+    decider = Decider("f", alert_policy(FLEET.alerts))
     ledger.take(("a",), scores, windows_ends[1], decider.decide(scores, windows_ends[1]))
     assert ledger.scored["f"] == 5
     assert ledger.why_unscored == {"f": "half of it"}
