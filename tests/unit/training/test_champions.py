@@ -297,3 +297,70 @@ async def test_a_training_outlives_its_lease_as_long_as_nobody_else_takes_it(
     await trainer.train_first()
     assert log.of("not_trained") == []
     assert champions.has_champion(CONFIG.fleets[0])
+
+
+async def test_a_version_is_not_activated_after_another_had_the_lease_and_lost_it(
+    store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have trained and activated a newer one, and died: that the lease is ours again proves nothing."""
+    path = checkpoint(tmp_path)
+
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+        assert await store.run(leases.take, trainer_module.LEASE, "another", 15.0) is not None
+        await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+        return Trained(path.name, str(path), SENSORS, {"metrics": {}})
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    clock = FakeClock()
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), clock)
+    await champions.load()
+    lease = Lease(store, trainer_module.LEASE, "me", clock)
+    await Trainer(CONFIG, store, champions, clock, "me", lease).train_first()
+    assert lease.epoch is not None, "it is ours again"
+    assert await Registry(store).list("pumps") == []
+
+
+async def test_the_fleet_without_a_model_is_trained_although_another_fleets_job_waits_longer(
+    store: AsyncStore, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = {"interval": "1m", "window": LENGTH, "sensors": list(SENSORS)}
+    config = parse(
+        {
+            "kafka": {"bootstrap": "b:9092", "topics": ["pumps", "fans"]},
+            "fleet": [{"name": name, "topics": [name], **fleet} for name in ("pumps", "fans")],
+        }
+    )
+    trained: list[str] = []
+
+    async def retrain(order: Order, _on_progress: object) -> Trained:
+        trained.append(order.fleet)
+        raise NotEnoughData("none")
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    await store.run(jobs.request, "fans", "somebody", 1)
+    champions = Champions(config, store, DetectorScorer("cpu"), FakeClock())
+    await Trainer(config, store, champions, FakeClock(), "me").train_first()
+    assert trained == ["pumps", "fans"]
+
+
+async def test_a_champion_that_was_done_without_is_taken_up_while_the_daemon_runs(
+    store: AsyncStore, log: Log, tmp_path: Path
+) -> None:
+    path = checkpoint(tmp_path)
+    registry = Registry(store)
+    await registry.publish(version=path.name, fleet="pumps", path=path, trained_us=1, card={}, metrics={})
+    await registry.activate("pumps", path.name, FOREVER_AGO_US)
+    away = path.rename(tmp_path / "not mounted yet")
+    scorer = DetectorScorer("cpu")
+    champions = Champions(CONFIG, store, scorer, FakeClock())
+    await champions.load()
+    assert not champions.has_champion(CONFIG.fleets[0])
+    away.rename(path)
+    loop = asyncio.create_task(champions.loop())
+    async with asyncio.timeout(20):
+        while not champions.has_champion(CONFIG.fleets[0]):  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.01)
+    loop.cancel()
+    assert scorer.holds(path.name)
+    scorer.close()
