@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from monitor.models.residual import Residual, rebuild, recency
+from monitor.models.network import Network
+from monitor.models.residual import BLOCK, Residual, rebuild, recency, squared_error
 
 
 @pytest.fixture
@@ -128,3 +129,27 @@ def test_a_missing_sensor_does_not_bend_the_others() -> None:
     rebuilt = rebuild(mean_of_all, gappy, present)   # type: ignore[arg-type]  # a function will do for a network
     assert rebuilt[0, 0, 0] > 5.7
     assert rebuilt[1, 0, 0] == 6.0
+
+
+class Counting(Network):
+    """Expects twice what it sees, and remembers in what numbers windows came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: set[int] = set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.met.add(len(x))
+        return 2 * x
+
+
+def test_a_network_meets_few_numbers_of_windows_however_many_come_for_it_keeps_something_of_each() -> None:
+    network = Counting()
+    for n in range(2, 65):
+        x = torch.randn(n, 3, 16)
+        present = torch.ones_like(x, dtype=torch.bool)
+        present[: n // 2, 0, 5] = False
+        assert torch.equal(rebuild(network, x, None), 2 * x)
+        assert torch.equal(squared_error(network, x, None), x.square())
+        assert len(rebuild(network, x, present)) == n
+    assert network.met == {1, 2, 4, 8, BLOCK, 2 * BLOCK, 3 * BLOCK, 4 * BLOCK}
