@@ -39,6 +39,11 @@ class Lease:
         self._holder = f"{owner}:{token_hex(4)}"
         self._clock = clock
 
+    @property
+    def under(self) -> tuple[str, int]:
+        """What `leases.check` asks for; while the lease is another's, what it refuses."""
+        return self.name, self.epoch or 0
+
     async def look(self) -> bool:
         """Take it or renew it; say whether it is ours. Raises StoreUnavailable: then nobody knows."""
         before = self.epoch

@@ -1,6 +1,7 @@
 """Jobs: what was asked for, who does it, what came of it. Times are processing time.
 
-A fleet has at most one job queued or running; the database itself refuses a second one.
+A fleet has at most one job queued or running; the database itself refuses a second one. Of several daemons the one
+that holds a lease does them: who was asleep meanwhile neither takes a job nor buries another's (`store/leases.py`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from sqlalchemy import text
 
 from monitor.clock import from_us
 from monitor.errors import Conflict, Fenced, NotFound
-from monitor.store import assets, daemons
-from monitor.store.alerts import FOREVER_US
+from monitor.store import assets, leases
 from monitor.types import JobView
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def active(connection: Connection, fleet: str) -> JobView | None:
     return None if row is None else _view(row)
 
 
+_IS_ANY = text("SELECT EXISTS (SELECT 1 FROM job WHERE state IN ('queued', 'running'))")
 _NEXT = text("""
     SELECT id FROM job WHERE state = 'queued' AND fleet = COALESCE(:fleet, fleet) ORDER BY id LIMIT 1
 """)
@@ -60,8 +61,17 @@ _TAKE = text(f"""
 """)  # noqa: S608 - a constant
 
 
-def take(connection: Connection, owner: str, at_us: int, fleet: str | None = None) -> JobView | None:
-    """Take the oldest queued job, or that of a fleet; None = nothing to do, or another daemon was faster."""
+def take(
+    connection: Connection, owner: str, at_us: int, fleet: str | None = None, *, lease: tuple[str, int] | None = None
+) -> JobView | None:
+    """Take the oldest queued job, or that of a fleet; None = nothing to do. Who asks does none at this moment: what is
+    called running is failed first (`fail_stale`).
+
+    `lease`: name and epoch under which jobs are done; None = there is no other daemon. Raises Fenced when it is over.
+    """
+    if not connection.execute(_IS_ANY).scalar_one():  # twice a second: no lock for that
+        return None
+    fail_stale(connection, at_us, lease=lease)
     job_id = connection.execute(_NEXT, {"fleet": fleet}).scalar_one_or_none()
     if job_id is None:
         return None
@@ -102,22 +112,18 @@ def _expect_one(n_rows: int, job_id: int) -> None:
 
 _FAIL_STALE = text("""
     UPDATE job SET state = 'failed', finished_us = :at_us, message = 'its daemon died; ask again'
-    WHERE state = 'running' AND (owner = :owner OR NOT EXISTS (
-        SELECT 1 FROM daemon WHERE daemon.owner = job.owner AND daemon.heartbeat_us >= :alive_since_us
-    ))
+    WHERE state = 'running'
 """)
 
 
-def fail_stale(connection: Connection, owner: str, at_us: int, *, is_only_one: bool = False) -> int:
-    """When a daemon starts: fail running jobs whose daemon is dead, its own former self included; return how many.
+def fail_stale(connection: Connection, at_us: int, *, lease: tuple[str, int] | None = None) -> int:
+    """Fail the jobs that are called running although the only one who may do them does none; return how many.
 
-    Dead is who has no fresh heartbeat; everybody else, however fresh, where only one can be at work (`is_only_one`: by
-    a lease; on SQLite, whose file has one owner, always).
+    `lease`: as in `take`. Whoever did one of them is dead, or will be fenced, or never heard that it took it.
     """
-    is_only_one |= connection.dialect.name == "sqlite"
-    alive_since_us = FOREVER_US if is_only_one else at_us - daemons.STALE_US
-    values = {"owner": owner, "alive_since_us": alive_since_us, "at_us": at_us}
-    return connection.execute(_FAIL_STALE, values).rowcount
+    if lease is not None:
+        leases.check(connection, *lease)
+    return connection.execute(_FAIL_STALE, {"at_us": at_us}).rowcount
 
 
 _GET = text(f"SELECT {_COLUMNS} FROM job WHERE id = :id")  # noqa: S608 - a constant

@@ -124,9 +124,9 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     A boundary before the last one would hand decided windows to another version: then the last one is taken, and the
     version before, which decided nothing yet, is replaced.
     """
+    connection.execute(_IN_TURN, {"fleet": fleet})  # the row before the lock, as in a save that teaches sensors
     if connection.dialect.name == "postgresql":
         connection.execute(_ACTIVATING, {"key": _lock_of(fleet)})
-    connection.execute(_IN_TURN, {"fleet": fleet})
     connection.execute(_RETIRE, {"fleet": fleet})
     version_id = connection.execute(_CROWN, {"fleet": fleet, "version": version}).scalar_one_or_none()
     if version_id is None:

@@ -1,7 +1,8 @@
 """Who comes next: retrainings that operators ask for, that are due, or that the absence of a first model asks for.
 
 Enters: jobs (rows), schedules. Leaves: versions, trained in a process of their own, published and activated. Of several
-daemons the one that holds the lease `training` trains. The law: a training that fails changes nothing.
+daemons the one that holds the lease `training` trains; each transaction that takes a job, buries one or activates a
+version asserts it. The law: a training that fails changes nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from monitor.types import JobView
 
 log = logs.get("training")
+
+Under = tuple[str, int] | None
+"""Name and epoch of the lease that a piece of work was begun under; None = there is no other daemon."""
 
 LEASE = "training"
 LOOK_EVERY_S = 0.5
@@ -68,44 +72,42 @@ class Trainer:
 
     async def begin(self) -> None:
         """Take up what earlier runs left: trainings that died with their daemon. Raises StoreUnavailable."""
-        await self._is_mine()
-        await self._bury_dead_jobs()
+        if await self._is_mine():
+            with suppress(Fenced):
+                await self._store.run(jobs.fail_stale, self._clock.now_us(), lease=self._under())
 
     async def train_first(self) -> None:
         """Before the first record is scored: train the fleets that have no model, if the topics hold enough."""
         for fleet in self._config.fleets:
-            if self._champions.has_champion(fleet):
-                continue
-            if await self._is_mine():
-                await self._train(fleet)
-            else:
+            if not self._champions.has_champion(fleet) and not await self._train_if_mine(fleet):
                 await self._wait_for_another(fleet)
 
     async def loop(self) -> None:
         """Take up retrainings until cancelled."""
-        epoch = None
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             if self._lease is not None and self._lease.epoch is None:
                 continue
+            under = self._under()
             try:
-                if self._lease is not None and self._lease.epoch != epoch:  # whoever had it before trains no more
-                    await self._bury_dead_jobs()
-                    epoch = self._lease.epoch
-                await self._look()
+                await self._look(under)
+            except Fenced as error:  # we were asleep, or the database was: whose it is now, the lease finds out
+                log.debug("lease_lost", detail=error.detail)
+                if self._lease is not None and under is not None:
+                    self._lease.lost(under[1])
             except MonitorError as error:
                 log.warning("training_loop", error=str(error), doing="trying again")
                 await self._clock.sleep(FIRST_RETRY.total_seconds() / 12)
 
-    async def _look(self) -> None:
-        job = await self._store.run(jobs.take, self._owner, self._clock.now_us())
+    async def _look(self, under: Under) -> None:
+        job = await self._store.run(jobs.take, self._owner, self._clock.now_us(), lease=under)
         if job is not None:
-            await self._carry_out(job)
+            await self._carry_out(job, under)
             return
         for fleet in self._config.fleets:
             due_at = await self._due_at(fleet)
             if due_at is not None and due_at <= self._now():
-                await self._train(fleet)
+                await self._train(fleet, under)
 
     async def _due_at(self, fleet: FleetConfig) -> datetime | None:
         """When the fleet is trained next; what another daemon trained counts."""
@@ -121,15 +123,27 @@ class Trainer:
     async def _is_mine(self) -> bool:
         return self._lease is None or await self._lease.look()
 
+    def _under(self) -> Under:
+        return None if self._lease is None else self._lease.under
+
+    async def _train_if_mine(self, fleet: FleetConfig) -> bool:
+        """Train the fleet; False = another daemon trains, or has come to do so while we were asleep."""
+        if not await self._is_mine():
+            return False
+        under = self._under()
+        with suppress(Fenced):
+            await self._store.run(jobs.fail_stale, self._clock.now_us(), lease=under)
+            await self._train(fleet, under)
+            return True
+        return False
+
     async def _wait_for_another(self, fleet: FleetConfig) -> None:
         """Another daemon trains: no window is scored before its model is there, or it gives up."""
         log.info("waiting_for_training", fleet=fleet.name, why="another daemon trains the first model")
         patient_until_s = self._clock.monotonic_s() + GRACE_S
         while not self._champions.has_champion(fleet):
             await self._champions.refresh()
-            if await self._is_mine():  # it died
-                await self._bury_dead_jobs()
-                await self._train(fleet)
+            if await self._train_if_mine(fleet):  # it died
                 return
             if await self._store.read(jobs.active, fleet.name) is not None:
                 patient_until_s = self._clock.monotonic_s() + GRACE_S
@@ -137,33 +151,22 @@ class Trainer:
                 return
             await self._clock.sleep(LOOK_EVERY_S)
 
-    async def _bury_dead_jobs(self) -> None:
-        """One training runs at a time, here: whatever else is called running under our name has died."""
-        is_only_one = self._lease is None or self._lease.epoch is not None
-        await self._store.run(jobs.fail_stale, self._owner, self._clock.now_us(), is_only_one=is_only_one)
-
     # ------------------------------------------------------------------ one training
 
-    async def _train(self, fleet: FleetConfig) -> None:
-        try:
+    async def _train(self, fleet: FleetConfig, under: Under) -> None:
+        with suppress(Conflict):  # somebody asked for it in this very moment
             await self._store.run(jobs.request, fleet.name, AUTOMATIC, self._clock.now_us())
-        except Conflict:
-            # Asked for in this very moment, or left behind by a daemon that died; if by a living one, wait for it.
-            await self._bury_dead_jobs()
-            self._retry_at[fleet.name] = self._now() + FIRST_RETRY / 12
-            with suppress(Conflict):
-                await self._store.run(jobs.request, fleet.name, AUTOMATIC, self._clock.now_us())
-        job = await self._store.run(jobs.take, self._owner, self._clock.now_us(), fleet.name)
+        job = await self._store.run(jobs.take, self._owner, self._clock.now_us(), fleet.name, lease=under)
         if job is not None:
-            await self._carry_out(job)
+            await self._carry_out(job, under)
 
-    async def _carry_out(self, job: JobView) -> None:
+    async def _carry_out(self, job: JobView, under: Under) -> None:
+        """`under`: under which the job was taken, and its version is activated or not."""
         fleet = next((fleet for fleet in self._config.fleets if fleet.name == job.fleet), None)
         if fleet is None:
             await self._surely(jobs.fail, job.id, f"the running daemon's configuration has no fleet {job.fleet}")
             return
         log.info("training", fleet=fleet.name, job=job.id, asked_by=job.requested_by)
-        under = None if self._lease is None else (self._lease.name, self._lease.epoch or 0)
         try:
             with metrics.trainings_running.track_inprogress():
                 trained = await retrain(await self._order(fleet), lambda share, text: self._progress(job, share, text))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from monitor.errors import Conflict, Fenced, NotFound
-from monitor.store import daemons, jobs, versions
+from monitor.store import daemons, jobs, leases, versions
 from monitor.store.versions import Activation
 from tests.contract.steps import FLEET, publish, rows_of
 
@@ -79,14 +79,9 @@ async def test_jobs_are_taken_in_order(store: AsyncStore) -> None:
     assert [job.fleet for job in taken if job is not None] == ["b", "a", "c"]
 
 
-async def beat(store: AsyncStore, owner: str, now_us: int) -> None:
-    await store.run(daemons.beat, owner=owner, pipeline="monitor", started_us=1, now_us=now_us, status="lag 0")
-
-
 async def test_a_job_dies_with_its_daemon(store: AsyncStore) -> None:
     job = await running(store, "dead")
-    await beat(store, "dead", NOW_US - daemons.STALE_US - 1)
-    assert await store.run(jobs.fail_stale, "me", NOW_US) == 1
+    assert await store.run(jobs.fail_stale, NOW_US) == 1
     failed = await store.read(jobs.get, job.id)
     assert (failed.state, failed.message) == ("failed", "its daemon died; ask again")
     for late in (store.run(jobs.finish, job.id, "v2", NOW_US), store.run(jobs.progress, job.id, 0.9, "")):
@@ -94,19 +89,39 @@ async def test_a_job_dies_with_its_daemon(store: AsyncStore) -> None:
             await late
 
 
-async def test_a_restarted_daemon_gives_up_its_own_job(store: AsyncStore) -> None:
-    await running(store, "host:1")
-    await beat(store, "host:1", NOW_US)
-    assert await store.run(jobs.fail_stale, "host:1", NOW_US) == 1
+async def test_who_takes_a_job_buries_what_is_called_running(store: AsyncStore) -> None:
+    """Of a daemon that died, or its own: taken in a transaction whose answer was lost, and done by nobody."""
+    job = await running(store, "me")
+    assert await store.run(jobs.take, "me", NOW_US) is None
+    assert (await store.read(jobs.get, job.id)).state == "failed"
 
 
-async def test_a_job_of_a_living_daemon_goes_on(store: AsyncStore) -> None:
-    job = await running(store, "alive")
-    await beat(store, "alive", NOW_US)
-    n_failed = await store.run(jobs.fail_stale, "me", NOW_US)
-    # A SQLite file has one daemon: whoever opens it knows that all others are dead.
-    assert n_failed == store.address.is_sqlite
-    assert (await store.read(jobs.get, job.id)).state == ("failed" if store.address.is_sqlite else "running")
+async def test_a_daemon_that_slept_through_its_lease_neither_takes_a_job_nor_buries_one(
+    store: AsyncStore, other_store: AsyncStore
+) -> None:
+    zombie = await store.run(leases.take, "training", "the zombie", 600.0)
+    assert zombie is not None
+    await store.run(jobs.request, "pumps", "ann", NOW_US)
+    await store.run(lambda connection: connection.exec_driver_sql("UPDATE lease SET until_us = 0"))
+    for holder in ("nobody yet", "another"):
+        if holder == "another":
+            epoch = await other_store.run(leases.take, "training", holder, 600.0)
+            assert epoch is not None
+            await other_store.run(jobs.request, FLEET, "bob", NOW_US)
+            await other_store.run(jobs.take, holder, NOW_US, FLEET, lease=("training", epoch))
+        before = await store.read(rows_of, "job")
+        for late in (
+            store.run(jobs.take, "the zombie", NOW_US, lease=("training", zombie)),
+            store.run(jobs.fail_stale, NOW_US, lease=("training", zombie)),
+        ):
+            with pytest.raises(Fenced, match="lease training: epoch 1 is over"):
+                await late
+        assert await store.read(rows_of, "job") == before
+    assert [row["state"] for row in before] == ["queued", "running"]
+
+
+async def beat(store: AsyncStore, owner: str, now_us: int) -> None:
+    await store.run(daemons.beat, owner=owner, pipeline="monitor", started_us=1, now_us=now_us, status="lag 0")
 
 
 async def test_an_unknown_job_is_not_found(store: AsyncStore) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+from types import SimpleNamespace as Namespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +16,14 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from monitor.errors import Fenced, InvariantBroken, ModelsChanged
-from monitor.store import partitions, scores, versions
+from monitor.store import assets, partitions, scores, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.partitions import Claim, Digest, Gap, Snapshot
 from monitor.types import AlertState, Counters, Partition, Quarantined
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, NAN, VERSION, Owner, change, count, own, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
@@ -135,6 +136,34 @@ async def test_busy_saves_do_not_keep_an_activation_waiting(postgres: PostgresSe
         is_over.set()
         await asyncio.gather(*busy)
         assert took_s < 2, f"{took_s:.1f} s"
+
+
+async def test_a_save_that_teaches_sensors_and_an_activation_wait_for_each_other_in_one_order(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both want the fleet's row and the lock of its activations: in two orders, PostgreSQL would have to end one."""
+    async with AsyncStore(server_url, owner=True) as store, AsyncStore(server_url) as other:
+        owner = await own(store)
+        await owner.score(8, a=0.5)
+        seq = (await store.read(versions.seqs))[FLEET]
+        activating: list[asyncio.Task[object]] = []
+        loop = asyncio.get_running_loop()
+
+        def activate() -> None:
+            activating.append(asyncio.create_task(other.run(versions.activate, FLEET, VERSION, 0)))
+
+        def learn(connection: Connection, fleet: str, sensors: Sequence[str]) -> tuple[str, ...]:
+            held = assets.learn(connection, fleet, sensors)
+            loop.call_soon_threadsafe(activate)
+            connection.execute(text("SELECT pg_sleep(0.5)"))
+            return held
+
+        monkeypatch.setattr(partitions, "assets", Namespace(**vars(assets) | {"learn": learn}))
+        step = owner.step(owner.rows({"a": 0.5}, 20, activation_seq=seq, sensors=("power", "pitch")))
+        await store.run(partitions.save, step)  # `store.save` would try again
+        [activation] = activating
+        await activation
+        assert await store.read(scores.newest_end_us, FLEET) > 20 * INTERVAL_US
 
 
 async def test_pipelines_do_not_share_partitions(store: AsyncStore) -> None:

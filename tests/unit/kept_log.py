@@ -11,6 +11,9 @@ class Log:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
 
+    def debug(self, event: str, **facts: Any) -> None:
+        self.lines.append(("debug", event, facts))
+
     def info(self, event: str, **facts: Any) -> None:
         self.lines.append(("info", event, facts))
 

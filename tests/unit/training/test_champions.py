@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from monitor.config import parse
-from monitor.errors import CheckpointUnavailable, NotEnoughData
+from monitor.errors import CheckpointUnavailable, Fenced, NotEnoughData
 from monitor.lease import Lease
 from monitor.models.spec import ModelSpec
 from monitor.registry import Registry
@@ -189,6 +189,71 @@ async def test_a_training_that_died_with_another_daemon_is_buried_when_the_lease
     while await store.read(jobs.active, "pumps") is not None:  # noqa: ASYNC110 (the database has no event)
         await asyncio.sleep(0.01)
     loop.cancel()
+
+
+@pytest.mark.parametrize("is_at_start", [True, False])
+async def test_a_trainer_that_slept_while_another_took_its_lease_trains_nothing_and_touches_no_job(
+    store: AsyncStore, log: Log, monkeypatch: pytest.MonkeyPatch, is_at_start: bool
+) -> None:
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        raise AssertionError("it trains")
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    clock = FakeClock()
+
+    class Sleepy(Lease):
+        async def look(self) -> bool:
+            """Once it is ours; then we are stopped for longer than it lasts."""
+            is_ours = await super().look()
+            if is_ours:
+                await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+                another = await store.run(leases.take, trainer_module.LEASE, "another", 15.0)
+                assert another is not None
+                await store.run(jobs.take, "another", clock.now_us(), lease=(trainer_module.LEASE, another))
+            return is_ours
+
+    for fleet in ("pumps", "fans"):
+        await store.run(jobs.request, fleet, "somebody", clock.now_us())
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), clock)
+    await champions.load()
+    lease = Sleepy(store, trainer_module.LEASE, "me", clock)
+    trainer = Trainer(CONFIG, store, champions, clock, "me", lease)
+    if is_at_start:
+        waits = asyncio.create_task(trainer.train_first())
+        async with asyncio.timeout(10):
+            while not log.of("waiting_for_training"):  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.01)
+        waits.cancel()
+    else:
+        assert await lease.look()
+        loop = asyncio.create_task(trainer.loop())
+        async with asyncio.timeout(10):
+            while lease.epoch is not None and not loop.done():  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.01)
+        assert loop.cancel(), "it goes on"
+    states = [(await store.read(jobs.get, number)).state for number in (1, 2)]
+    assert states == ["running", "queued"], "as another left them"
+
+
+async def test_a_training_that_falls_due_in_the_moment_the_lease_goes_is_left_to_who_has_it(
+    store: AsyncStore, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        raise AssertionError("it trains")
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    clock = FakeClock()
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), clock)
+    lease = Lease(store, trainer_module.LEASE, "me", clock)
+    assert await lease.look()
+    under = lease.under
+    await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+    assert await store.run(leases.take, trainer_module.LEASE, "another", 15.0) is not None
+    with pytest.raises(Fenced):
+        await Trainer(CONFIG, store, champions, clock, "me", lease)._train(CONFIG.fleets[0], under)
+    job = await store.read(jobs.active, "pumps")
+    assert job is not None
+    assert job.state == "queued"
 
 
 async def test_the_fleet_that_is_trained_is_the_one_that_was_meant(store: AsyncStore) -> None:
