@@ -23,7 +23,7 @@ import threading
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from secrets import token_hex
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from monitor import logs
 from monitor.clock import SystemClock
@@ -78,7 +78,7 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
     owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(2)}"  # containers may share the first two
     async with AsyncExitStack() as stack:
         health = await stack.enter_async_context(watched(config))
-        patience = partial(_despite_outages, stopping=stopping)
+        patience = partial(_despite_outages, stopping=stopping, health=health)
         database = AsyncStore(config.store.url, owner=True)
         stack.callback(asyncio.ensure_future(_hurry(database, stopping)).cancel)
         store = await _unless_stopped(patience(lambda: stack.enter_async_context(database)), stopping)
@@ -101,12 +101,13 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         pulse = Pulse(config, pipeline, store, owner, clock, health)
         stack.push_async_callback(pulse.leave)
 
-        health.doing = "reading the models"
-        await _unless_stopped(patience(champions.load), stopping)
-        await _unless_stopped(patience(trainer.begin), stopping)
         leases = [seat.loop()] if seat is not None else []
         letters = [delivery.loop()] if webhooks else []
-        async with _loops(pulse.loop(), upkeep.loop(), *leases, *letters):
+        async with _loops(pulse.loop(), upkeep.loop(), *letters) as beside:
+            health.doing = "reading the models"
+            await _unless_stopped(patience(partial(champions.load, trainer.is_asked)), stopping)
+            beside.start(*leases)
+            await _unless_stopped(patience(trainer.begin), stopping)
             await _unless_stopped(patience(partial(_before_the_first_record, source, trainer, health)), stopping)
             champions.river = pipeline
             gc.freeze()  # what was built until here stays: the collector need not look at it again
@@ -215,16 +216,21 @@ class Pulse:
 # ---------------------------------------------------------------- parts of `run`
 
 
-async def _despite_outages(work: Callable[[], Awaitable[T]], stopping: asyncio.Event) -> T:
-    """Do it again, however long the database or the broker is away. Raises _Stopped on the signal."""
-    is_told = False
+async def _despite_outages(work: Callable[[], Awaitable[T]], stopping: asyncio.Event, health: Health) -> T:
+    """Do it again, however long what it needs is away. Raises _Stopped on the signal."""
+    told: set[tuple[str, str]] = set()
     while not stopping.is_set():
         try:
-            return await work()
+            done = await work()
         except AWAY as error:
-            if not is_told:
+            health.waits_for = error
+            awaited = getattr(error, "awaited", "")
+            if (away_word(error), awaited) not in told:
                 log.warning(f"{away_word(error)}_away", error=error.detail, doing="waiting for it")
-            is_told = True
+            told.add((away_word(error), awaited))
+        else:
+            health.waits_for = None
+            return done
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), OUTAGE_RETRY_S)
     raise _Stopped
@@ -280,9 +286,14 @@ class _loops:  # noqa: N801  (used like a function)
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> None:
+    def start(self, *loops: Coroutine[object, object, None]) -> None:
+        """Run these, too."""
+        self._tasks += [self._group.create_task(loop) for loop in loops]
+
+    async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._tasks = [self._group.create_task(loop) for loop in self._loops]
+        self.start(*self._loops)
+        return self
 
     async def __aexit__(self, *exc: object) -> None:
         for task in self._tasks:

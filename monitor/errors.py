@@ -124,6 +124,11 @@ class CheckpointUnavailable(MonitorError):
 
     retriable = True
 
+    def __init__(self, detail: str = "", awaited: str = "") -> None:
+        """`awaited`: which version is waited for, and what to do; `/ready` shows it, so no paths."""
+        super().__init__(f"{detail}. {awaited}" if awaited else detail)
+        self.awaited = awaited
+
 
 class NotEnoughData(MonitorError):
     """There is not enough healthy data to train on yet"""

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from monitor import logs, metrics
-from monitor.errors import ConfigError
+from monitor.errors import CheckpointUnavailable, ConfigError
 from monitor.stream.window import NEVER
 from monitor.watchdog import BLOCKED_S, LoopWatch, Systemd
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from monitor.config import Config, HttpConfig
+    from monitor.errors import MonitorError
     from monitor.stream.pipeline import Pipeline
     from monitor.stream.source.group import KafkaSource
     from monitor.types import Partition
@@ -86,6 +87,8 @@ class Facts:
     """By the group; claimed or not yet."""
     broker_away_since_s: float | None = None
     in_hand_since_s: float | None = None
+    waits_for: MonitorError | None = None
+    """What keeps the batch in hand."""
     held: tuple[Held, ...] = ()
     unscored: tuple[str, ...] = ()
     """Fleets whose windows have no score."""
@@ -101,6 +104,8 @@ class Health:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.doing: str | None = "opening the database"
         """What has to be done before the first record; None = records flow."""
+        self.waits_for: MonitorError | None = None
+        """What keeps us from that; waiting helps."""
         self.is_draining = False
         self.river: asyncio.Task[None] | None = None
         self.loop: LoopWatch | None = None
@@ -160,6 +165,9 @@ class Health:
             found["draining"] = "finishing the batch in hand, taking nothing new"
         elif self.doing is not None:
             found["start"] = self.doing
+        waits_for = self.waits_for or facts.waits_for
+        if isinstance(waits_for, CheckpointUnavailable) and not self.is_draining:
+            found["checkpoint"] = waits_for.awaited
         if self._answered_s is None:
             found["database"] = "has not answered yet"
         elif (silent_s := now - self._answered_s) > DATABASE_S:
@@ -259,6 +267,7 @@ def facts_of(pipeline: Pipeline, source: KafkaSource) -> Facts:
         assigned=standing.assigned,
         broker_away_since_s=standing.away_since_s,
         in_hand_since_s=pipeline.in_hand_since_s,
+        waits_for=pipeline.waits_for,
         held=tuple(held),
         unscored=tuple(sorted(pipeline.unscored)),
         n_assets=n_assets,

@@ -6,6 +6,7 @@ that holds a lease does them: who was asleep meanwhile neither takes a job nor b
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -62,16 +63,32 @@ _TAKE = text(f"""
 
 
 def take(
-    connection: Connection, owner: str, at_us: int, fleet: str | None = None, *, lease: tuple[str, int] | None = None
+    connection: Connection, owner: str, at_us: int, *, lease: tuple[str, int] | None = None
 ) -> JobView | None:
-    """Take the oldest queued job, or that of a fleet; None = nothing to do. Who asks does none at this moment: what is
-    called running is failed first (`fail_stale`).
+    """Take the oldest queued job; None = nothing to do. Who asks does none at this moment: what is called running is
+    failed first (`fail_stale`).
 
     `lease`: name and epoch under which jobs are done; None = there is no other daemon. Raises Fenced when it is over.
     """
     if not connection.execute(_IS_ANY).scalar_one():  # twice a second: no lock for that
         return None
     fail_stale(connection, at_us, lease=lease)
+    return _take(connection, owner, at_us)
+
+
+def take_for(
+    connection: Connection, fleet: str, by: str, owner: str, at_us: int, *, lease: tuple[str, int] | None = None
+) -> JobView | None:
+    """Take the fleet's job, asked for by `by` unless somebody did: all at once, so that no request is left behind by a
+    daemon that dies. The rest as in `take`.
+    """
+    fail_stale(connection, at_us, lease=lease)
+    with suppress(Conflict):
+        request(connection, fleet, by, at_us)
+    return _take(connection, owner, at_us, fleet)
+
+
+def _take(connection: Connection, owner: str, at_us: int, fleet: str | None = None) -> JobView | None:
     job_id = connection.execute(_NEXT, {"fleet": fleet}).scalar_one_or_none()
     if job_id is None:
         return None

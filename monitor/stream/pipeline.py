@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from monitor.clock import Clock
     from monitor.config import Config
+    from monitor.errors import MonitorError
     from monitor.store.assets import KnownAsset
     from monitor.store.engine import AsyncStore
     from monitor.store.outbox import Channel
@@ -82,6 +83,8 @@ class Pipeline:
         """Who is told of alerts. A replay tells nobody."""
         self.in_hand_since_s: float | None = None
         """When the batch in hand was taken, by the clock's monotonic seconds; None = none is."""
+        self.waits_for: MonitorError | None = None
+        """What keeps the batch in hand; waiting helps."""
         self._fleets = {fleet.name: fleet for fleet in config.fleets}
         self._sensors_saved: set[str] = set()
         """Fleets whose sensors are listed in the configuration, or known to the database."""
@@ -275,7 +278,12 @@ class Pipeline:
         )
 
     async def _persist(self, work: Callable[..., Awaitable[T]], /, *args: object) -> T:
-        """Do it, however long the other side is away: hold the batch, take no more, stay in the group."""
+        """Do it, however long the other side is away: hold the batch, take no more, stay in the group.
+
+        All partitions wait, also where only one fleet's checkpoint is away: half of the batch is in the windows, so to
+        go on with another partition would mean to drop this one, claim it again and rebuild it at each try. And a
+        folder that is away is away for every fleet.
+        """
         away_since, what = None, ""
         try:
             while True:
@@ -284,6 +292,7 @@ class Pipeline:
                 except AWAY as error:
                     if self._stopping.is_set():
                         raise
+                    self.waits_for = error
                     if away_since is None:
                         away_since = self.clock.monotonic_s()
                         what = away_word(error)
@@ -295,6 +304,7 @@ class Pipeline:
                     return done
         finally:  # also when it ends as Fenced: a source left held is silent for ever
             if away_since is not None:
+                self.waits_for = None
                 log.info(f"{what}_back", after_s=round(self.clock.monotonic_s() - away_since, 1))
                 self.source.release()
 

@@ -49,6 +49,12 @@ class Activation(NamedTuple):
     path: Path
 
 
+def awaited(version: str, fleet: str, *, at_start: bool = False) -> str:
+    """Say what is waited for, and how to go on without it: a tired operator reads this."""
+    way_out = f"`monitor retrain {fleet}` trains another" if at_start else "restart this daemon"
+    return f"Waiting for {version} of {fleet}: mount or restore the checkpoints folder; if it is lost, {way_out}"
+
+
 READ_AGAIN_S = 5.0
 """How often a checkpoint that cannot be read is tried again, while windows need it."""
 
@@ -169,9 +175,9 @@ class DetectorScorer:
             except CheckpointDamaged as error:
                 log.exception("checkpoint_damaged", version=activation.version)
                 detector = error
-            except CheckpointUnavailable:
+            except CheckpointUnavailable as error:
                 if detector is None:  # nobody decided yet to do without it
-                    raise
+                    raise CheckpointUnavailable(error.detail, awaited(activation.version, windows.fleet)) from error
             self._detectors[activation.version] = detector
         if isinstance(detector, CheckpointDamaged):
             raise detector

@@ -3,8 +3,10 @@
 Enters: what the database says of versions and their boundaries, a version that was trained here. Leaves: a scorer that
 decides as the database says. Several daemons need not meet for that: each looks for activations, and a save made under
 a former one is refused (`store/versions.py`). The law: whatever goes wrong here, the present champion goes on deciding.
-A checkpoint that is not there when the daemon starts is done without, and told; one that cannot be read later, as on
-a shared folder that does not show it yet, is waited for: who holds a partition must not change its results.
+A checkpoint whose files are not there, as in a shared folder that is not mounted or does not show them yet, is waited
+for: who holds a partition must not change its results. At the start it is done without where that was decided: a
+retraining was asked for, or the files are a former champion's, and the present one's are there. So is, always, what is
+damaged or of another format: waiting would not mend it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorErro
 from monitor.registry import Registry
 from monitor.store import assets, versions
 from monitor.store.versions import FOREVER_AGO_US
-from monitor.stream.score import Activation
+from monitor.stream.score import Activation, awaited
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -64,10 +66,18 @@ class Champions:
         self.river: River | None = None
         """None while no window is being scored."""
 
-    async def load(self) -> None:
-        """Take up what earlier runs left. Raises StoreUnavailable."""
+    async def load(self, is_asked: Callable[[FleetConfig], Awaitable[bool]] | None = None) -> None:
+        """Take up what earlier runs left. `is_asked`: whether a new model of the fleet is to be trained here, now.
+
+        Raises StoreUnavailable, and CheckpointUnavailable where a champion's files are not there: ask again.
+        """
         for fleet in await self._behind():
-            await self._follow(fleet, at_start=True)
+            try:
+                await self._follow(fleet, at_start=True)
+            except CheckpointUnavailable:
+                if is_asked is None or not await is_asked(fleet):
+                    raise
+                await self._follow(fleet, at_start=True, is_forgone=True)
         for fleet in self._config.fleets:
             champion = await self._registry.champion(fleet.name)
             if champion is not None:
@@ -156,15 +166,16 @@ class Champions:
         seqs = await self._store.read(versions.seqs)
         return [fleet for fleet in self._config.fleets if self._scorer.seq_of(fleet.name) != seqs.get(fleet.name, 0)]
 
-    async def _follow(self, fleet: FleetConfig, *, at_start: bool = False) -> None:
+    async def _follow(self, fleet: FleetConfig, *, at_start: bool = False, is_forgone: bool = False) -> None:
         """Let the scorer decide as the database says; load the newest, so that no window waits for it.
 
-        `at_start`: do without what is not there. Else raises CheckpointUnavailable: what was followed so far still is.
+        `at_start`: do without former champions that are not there; `is_forgone`: without the newest, too. Else raises
+        CheckpointUnavailable: what was followed so far still is.
         """
         found = await self._store.read(versions.champions, fleet.name)
         activations = [Activation(from_us, version, Path(path)) for from_us, version, path in found.activations]
         if activations:
-            await self._try(fleet, activations[-1], at_start=at_start)
+            await self._try(fleet, activations[-1], at_start=at_start, is_forgone=is_forgone)
         if at_start:
             for version in await self._scorer.forgo(activations):
                 if version != activations[-1].version:
@@ -174,15 +185,16 @@ class Champions:
             metrics.champion_trained_timestamp_seconds.labels(fleet.name).set(champion.trained_at.timestamp())
         self._scorer.follow(fleet.name, found.seq, activations)
 
-    async def _try(self, fleet: FleetConfig, newest: Activation, *, at_start: bool) -> None:
+    async def _try(self, fleet: FleetConfig, newest: Activation, *, at_start: bool, is_forgone: bool) -> None:
         """Load what decides now; what cannot be read, as after an upgrade to another format, is as good as none."""
         try:
             if not self._scorer.holds(newest.version):
                 self._scorer.keep(await self._scorer.load(newest.path))
         except (CheckpointDamaged, CheckpointUnavailable) as error:
-            is_done_without = at_start or self._unreadable.get(fleet.name) == newest.version
-            if isinstance(error, CheckpointUnavailable) and not is_done_without:
-                raise
+            is_forgone |= self._unreadable.get(fleet.name) == newest.version
+            if isinstance(error, CheckpointUnavailable) and not is_forgone:
+                what = awaited(newest.version, fleet.name, at_start=at_start)
+                raise CheckpointUnavailable(error.detail, what) from error
             self._unreadable[fleet.name] = newest.version
             log.warning(
                 "champion_unreadable",

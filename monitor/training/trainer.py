@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from monitor import logs, metrics
 from monitor.clock import from_us
-from monitor.errors import Conflict, Fenced, MonitorError, NotEnoughData, StoreUnavailable
+from monitor.errors import Fenced, MonitorError, NotEnoughData, StoreUnavailable
 from monitor.store import alerts, assets, jobs, versions
 from monitor.training.retrain import Order, retrain
 
@@ -70,11 +70,19 @@ class Trainer:
         self._retry_at: dict[str, datetime] = {}
         self._failures: dict[str, int] = {}
 
-    async def begin(self) -> None:
-        """Take up what earlier runs left: trainings that died with their daemon. Raises StoreUnavailable."""
+    async def begin(self) -> bool:
+        """Bury trainings that died with their daemon, if it is us who trains; return whether it is."""
         if await self._is_mine():
             with suppress(Fenced):
                 await self._store.run(jobs.fail_stale, self._clock.now_us(), lease=self._under())
+                return True
+        return False
+
+    async def is_asked(self, fleet: FleetConfig) -> bool:
+        """Return whether somebody waits for a new model of the fleet, and it is us who will train it."""
+        if await self._store.read(jobs.active, fleet.name) is None or not await self.begin():
+            return False  # we take no lease for nothing: who cannot read a champion should not be the one to train
+        return await self._store.read(jobs.active, fleet.name) is not None
 
     async def train_first(self) -> None:
         """Before the first record is scored: train the fleets that have no model, if the topics hold enough."""
@@ -128,13 +136,10 @@ class Trainer:
 
     async def _train_if_mine(self, fleet: FleetConfig) -> bool:
         """Train the fleet; False = another daemon trains, or has come to do so while we were asleep."""
-        if not await self._is_mine():
-            return False
-        under = self._under()
-        with suppress(Fenced):
-            await self._store.run(jobs.fail_stale, self._clock.now_us(), lease=under)
-            await self._train(fleet, under)
-            return True
+        if await self._is_mine():
+            with suppress(Fenced):
+                await self._train(fleet, self._under())
+                return True
         return False
 
     async def _wait_for_another(self, fleet: FleetConfig) -> None:
@@ -154,9 +159,8 @@ class Trainer:
     # ------------------------------------------------------------------ one training
 
     async def _train(self, fleet: FleetConfig, under: Under) -> None:
-        with suppress(Conflict):  # somebody asked for it in this very moment
-            await self._store.run(jobs.request, fleet.name, AUTOMATIC, self._clock.now_us())
-        job = await self._store.run(jobs.take, self._owner, self._clock.now_us(), fleet.name, lease=under)
+        now_us = self._clock.now_us()
+        job = await self._store.run(jobs.take_for, fleet.name, AUTOMATIC, self._owner, now_us, lease=under)
         if job is not None:
             await self._carry_out(job, under)
 

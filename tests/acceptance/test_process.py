@@ -283,6 +283,27 @@ def test_a_champion_that_can_no_longer_be_read_is_replaced_before_the_first_reco
     assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
 
 
+def test_a_champion_whose_files_are_lost_is_waited_for_until_a_retraining_is_asked_for(
+    kafka: KafkaServer, topic: str, site: Site
+) -> None:
+    site.configure(kafka.bootstrap, topic)
+    version = site.install_model()
+    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(3, 20, 10_000, RULE), PARTITIONS)))
+    (site.folder / "checkpoints").rename(site.folder / "lost")
+    site.start()
+    told = site.wait_event("checkpoint_away")
+    assert f"Waiting for {version} of turbines" in told["error"]
+    assert "`monitor retrain turbines`" in told["error"]
+    asked = site.command("retrain", "--wait")
+    assert asked.returncode == 0, f"{asked.stderr}{site.tail()}"
+    assert "No daemon" not in asked.stderr, "it beats while it waits"
+    site.wait_records(n_records)
+    site.terminate()
+    assert len(site.events("champion_unreadable")) == 1
+    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
+
+
 def test_a_second_daemon_on_one_sqlite_file_is_refused_with_exit_code_3(site: Site) -> None:
     site.configure(f"127.0.0.1:{free_port()}", "nowhere")
     site.start()

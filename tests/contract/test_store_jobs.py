@@ -89,6 +89,18 @@ async def test_a_job_dies_with_its_daemon(store: AsyncStore) -> None:
             await late
 
 
+async def test_a_job_for_a_fleet_is_the_one_that_was_asked_for_or_a_new_one(store: AsyncStore) -> None:
+    await store.run(jobs.request, "pumps", "ann", NOW_US)
+    asked = await store.run(jobs.request, FLEET, "bob", NOW_US)
+    taken = await store.run(jobs.take_for, FLEET, "the daemon", "me", NOW_US)
+    assert taken is not None
+    assert (taken.id, taken.state, taken.requested_by) == (asked.id, "running", "bob")
+    again = await store.run(jobs.take_for, FLEET, "the daemon", "me", NOW_US)
+    assert again is not None
+    assert (again.state, again.requested_by) == ("running", "the daemon")
+    assert (await store.read(jobs.get, asked.id)).state == "failed", "nobody does two at once"
+
+
 async def test_who_takes_a_job_buries_what_is_called_running(store: AsyncStore) -> None:
     """Of a daemon that died, or its own: taken in a transaction whose answer was lost, and done by nobody."""
     job = await running(store, "me")
@@ -107,11 +119,11 @@ async def test_a_daemon_that_slept_through_its_lease_neither_takes_a_job_nor_bur
         if holder == "another":
             epoch = await other_store.run(leases.take, "training", holder, 600.0)
             assert epoch is not None
-            await other_store.run(jobs.request, FLEET, "bob", NOW_US)
-            await other_store.run(jobs.take, holder, NOW_US, FLEET, lease=("training", epoch))
+            await other_store.run(jobs.take_for, FLEET, "bob", holder, NOW_US, lease=("training", epoch))
         before = await store.read(rows_of, "job")
         for late in (
             store.run(jobs.take, "the zombie", NOW_US, lease=("training", zombie)),
+            store.run(jobs.take_for, "fans", "the zombie", "the zombie", NOW_US, lease=("training", zombie)),
             store.run(jobs.fail_stale, NOW_US, lease=("training", zombie)),
         ):
             with pytest.raises(Fenced, match="lease training: epoch 1 is over"):

@@ -12,7 +12,7 @@ import pytest
 
 from monitor import metrics
 from monitor.config import Config
-from monitor.errors import Fenced
+from monitor.errors import CheckpointUnavailable, Fenced
 from monitor.health import DATABASE_S, DEAD_S, IN_HAND_S, Facts, Health, Held, facts_of
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
@@ -183,6 +183,20 @@ def test_a_daemon_that_starts_says_what_it_is_doing() -> None:
     assert health.live_page()[0] == 200
 
 
+@pytest.mark.parametrize("when", ["at the start", "while it runs"])
+def test_a_checkpoint_that_is_waited_for_is_named_with_what_to_do_and_without_its_path(
+    daemon: Daemon, when: str
+) -> None:
+    waits_for = CheckpointUnavailable("/secret/path: No such file", "Waiting for pca-1 of pumps: mount the folder")
+    if when == "at the start":
+        daemon.health.waits_for = waits_for
+    else:
+        daemon.health.facts = replace(FLOWING, waits_for=waits_for)
+    assert daemon.missing() == {"checkpoint": "Waiting for pca-1 of pumps: mount the folder"}
+    daemon.health.drains()
+    assert set(daemon.missing()) == {"draining"}
+
+
 def test_a_member_without_partitions_is_ready_and_says_so(daemon: Daemon) -> None:
     daemon.health.facts = Facts(is_member=True)
     assert daemon.missing() == {}
@@ -350,7 +364,11 @@ async def test_a_gap_is_counted_with_what_was_lost_in_it(store: AsyncStore, tmp_
 
 async def test_the_facts_are_those_of_the_pipeline(store: AsyncStore, tmp_path: Path) -> None:
     plant = Plant(tmp_path, store, mixed())
-    assert plant.facts() == Facts(is_member=True, assigned=frozenset({P0}), n_assets={"pumps": 0})
+    waits_for = plant.pipeline.waits_for = CheckpointUnavailable("v1")
+    assert plant.facts() == Facts(
+        is_member=True, assigned=frozenset({P0}), n_assets={"pumps": 0}, waits_for=waits_for
+    )
+    plant.pipeline.waits_for = None
     await plant.pipeline.run()
     assert plant.facts() == Facts(
         is_member=True,

@@ -308,13 +308,16 @@ async def test_when_another_daemon_changed_the_models_the_batch_is_scored_again_
 
 
 async def test_a_batch_waits_for_a_checkpoint_that_cannot_be_read_now(tmp_path: Path) -> None:
+    seen: list[str] = []
+
     class Late(Plain):
         n_asked = 0
 
         async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
             self.n_asked += 1
+            seen.append(str(river.waits_for))
             if 5 <= self.n_asked < 8:
-                raise CheckpointUnavailable("v1: no such file yet")
+                raise CheckpointUnavailable("v1: no such file yet", "mount the folder")
             return await super().score(windows, end_us, sensors)
 
     log = log_of(*mixed(60, fans_until=60))
@@ -329,4 +332,6 @@ async def test_a_batch_waits_for_a_checkpoint_that_cannot_be_read_now(tmp_path: 
         "checkpoint_away",
         "checkpoint_back",
     ]
+    said_of = str(CheckpointUnavailable("v1: no such file yet", "mount the folder"))
+    assert seen[3:9] == ["None", "None", said_of, said_of, said_of, "None"], "while it waits, and no longer"
     assert windows(tmp_path / "late") == windows(tmp_path / "calm") != []

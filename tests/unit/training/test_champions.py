@@ -14,7 +14,7 @@ from monitor.errors import CheckpointUnavailable, Fenced, NotEnoughData
 from monitor.lease import Lease
 from monitor.models.spec import ModelSpec
 from monitor.registry import Registry
-from monitor.store import jobs, leases
+from monitor.store import jobs, leases, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.score import DetectorScorer
@@ -31,6 +31,8 @@ from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, wind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from monitor.config import FleetConfig
 
 FORMAT_1 = Path(__file__).parents[1] / "format1" / "pca-e0ac6e46"
 CONFIG = parse(
@@ -56,13 +58,23 @@ async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
         yield store
 
 
+async def everybody(_fleet: FleetConfig) -> bool:
+    """Asks for a new model."""
+    return True
+
+
+async def activated(store: AsyncStore, path: Path, after_us: int = FOREVER_AGO_US) -> None:
+    """A version decides, whether its files are there or not."""
+    card = {"version": path.name, "fleet": "pumps", "path": str(path), "trained_us": 1, "card": {}, "metrics": {}}
+    await store.run(versions.publish, **card)
+    await store.run(versions.activate, "pumps", path.name, after_us)
+
+
 async def found(
     store: AsyncStore, path: Path, after_us: int = FOREVER_AGO_US
 ) -> tuple[Trainer, DetectorScorer]:
     """A daemon that starts where this version decided until now."""
-    registry = Registry(store)
-    await registry.publish(version=path.name, fleet="pumps", path=path, trained_us=1, card={}, metrics={})
-    await registry.activate("pumps", path.name, after_us)
+    await activated(store, path, after_us)
     scorer = DetectorScorer("cpu")
     champions = Champions(CONFIG, store, scorer, FakeClock())
     await champions.load()
@@ -251,29 +263,105 @@ async def test_a_training_that_falls_due_in_the_moment_the_lease_goes_is_left_to
     assert await store.run(leases.take, trainer_module.LEASE, "another", 15.0) is not None
     with pytest.raises(Fenced):
         await Trainer(CONFIG, store, champions, clock, "me", lease)._train(CONFIG.fleets[0], under)
-    job = await store.read(jobs.active, "pumps")
-    assert job is not None
-    assert job.state == "queued"
+    assert await store.read(jobs.active, "pumps") is None, "nothing is left behind for the other"
 
 
 async def test_the_fleet_that_is_trained_is_the_one_that_was_meant(store: AsyncStore) -> None:
     await store.run(jobs.request, "fans", "somebody", 1)
     await store.run(jobs.request, "pumps", "somebody", 2)
-    job = await store.run(jobs.take, "me", 3, "pumps")
+    job = await store.run(jobs.take_for, "pumps", "me", "me", 3)
     assert job is not None
     assert job.fleet == "pumps"
 
 
-async def test_a_checkpoint_that_comes_late_is_read_when_it_is_there(
+async def test_a_champion_whose_files_are_not_there_is_waited_for_at_the_start(
+    store: AsyncStore, log: Log, tmp_path: Path
+) -> None:
+    """A shared folder that is mounted later than we start: without it our windows would stay unscored."""
+    path = checkpoint(tmp_path)
+    await activated(store, path)
+    away = path.rename(tmp_path / "not mounted yet")
+    scorer = DetectorScorer("cpu")
+    champions = Champions(CONFIG, store, scorer, FakeClock())
+    trainer = Trainer(CONFIG, store, champions, FakeClock(), "me")
+    for _ in range(2):
+        with pytest.raises(CheckpointUnavailable, match="No such file") as waits:
+            await champions.load(trainer.is_asked)
+    assert waits.value.awaited == (
+        f"Waiting for {path.name} of pumps: mount or restore the checkpoints folder; if it is lost, "
+        "`monitor retrain pumps` trains another"
+    )
+    assert waits.value.awaited in str(waits.value)
+    away.rename(path)
+    await champions.load(trainer.is_asked)
+    assert await version_that_scores(scorer) == path.name
+    assert log.of("champion_unreadable") == []
+    scorer.close()
+
+
+async def test_a_champion_whose_files_are_lost_is_done_without_once_a_retraining_is_asked_for(
+    store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = checkpoint(tmp_path)
+
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        return Trained(new.name, str(new), SENSORS, {"metrics": {}})
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    await activated(store, tmp_path / "lost")
+    scorer, clock = DetectorScorer("cpu"), FakeClock()
+    champions = Champions(CONFIG, store, scorer, clock)
+    trainer = Trainer(CONFIG, store, champions, clock, "me", Lease(store, trainer_module.LEASE, "me", clock))
+    asked = await store.run(jobs.request, "pumps", "ann", clock.now_us())
+    await champions.load(trainer.is_asked)
+    [told] = log.of("champion_unreadable")
+    assert told["version"] == "lost"
+    assert await version_that_scores(scorer) is None, "and does not wait"
+    await trainer.train_first()
+    assert await version_that_scores(scorer) == new.name
+    assert (await store.read(jobs.get, asked.id)).version == new.name
+    scorer.close()
+
+
+@pytest.mark.parametrize("why", ["another daemon trains", "it died with its daemon"])
+async def test_a_retraining_that_is_not_ours_to_do_is_no_reason_to_do_without_a_champion(
+    store: AsyncStore, log: Log, tmp_path: Path, why: str
+) -> None:
+    await activated(store, tmp_path / "not mounted yet")
+    clock = FakeClock()
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), clock)
+    lease = Lease(store, trainer_module.LEASE, "me", clock)
+    await store.run(jobs.request, "pumps", "ann", clock.now_us())
+    if why == "another daemon trains":
+        await store.run(leases.take, trainer_module.LEASE, "another", 15.0)
+    else:
+        await store.run(jobs.take, "the dead", clock.now_us())
+    for _ in range(2):
+        with pytest.raises(CheckpointUnavailable):
+            await champions.load(Trainer(CONFIG, store, champions, clock, "me", lease).is_asked)
+    state = (await store.read(jobs.get, 1)).state
+    assert state == ("queued" if why == "another daemon trains" else "failed"), "and nobody is in the way of a new one"
+
+
+async def test_who_waits_for_a_champion_does_not_keep_others_from_training(store: AsyncStore, tmp_path: Path) -> None:
+    await activated(store, tmp_path / "not mounted yet")
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), FakeClock())
+    lease = Lease(store, trainer_module.LEASE, "me", FakeClock())
+    with pytest.raises(CheckpointUnavailable):
+        await champions.load(Trainer(CONFIG, store, champions, FakeClock(), "me", lease).is_asked)
+    assert await store.run(leases.take, trainer_module.LEASE, "another", 15.0) is not None
+
+
+async def test_a_checkpoint_that_was_done_without_is_read_when_it_is_there(
     store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("monitor.stream.score.READ_AGAIN_S", 0.0)
     path = checkpoint(tmp_path)
-    away = path.rename(tmp_path / "not mounted yet")
-    path.mkdir()
-    _, scorer = await found(store, path)
+    await activated(store, path)
+    away = path.rename(tmp_path / "lost, as it seems")
+    scorer = DetectorScorer("cpu")
+    await Champions(CONFIG, store, scorer, FakeClock()).load(everybody)
     assert await version_that_scores(scorer) is None
-    path.rmdir()
     away.rename(path)
     assert await version_that_scores(scorer) == path.name
     scorer.close()
@@ -287,9 +375,7 @@ async def test_a_version_that_another_activated_is_waited_for_until_its_files_sh
     _, scorer = await found(store, old)
     champions = Champions(CONFIG, store, scorer, FakeClock())
     seq = scorer.seq_of("pumps")
-    registry = Registry(store)
-    await registry.publish(version=new.name, fleet="pumps", path=new, trained_us=2, card={}, metrics={})
-    await registry.activate("pumps", new.name, DECIDED_US - 1)
+    await activated(store, new, DECIDED_US - 1)
     away = new.rename(tmp_path / "not shown yet")
     with pytest.raises(CheckpointUnavailable, match="No such file"):
         await champions.refresh()
@@ -305,9 +391,7 @@ async def test_windows_of_a_past_champion_wait_for_its_files_but_not_if_they_wer
     store: AsyncStore, log: Log, tmp_path: Path
 ) -> None:
     past, newest = checkpoint(tmp_path / "past"), checkpoint(tmp_path / "newest", seed=1)
-    registry = Registry(store)
-    await registry.publish(version=past.name, fleet="pumps", path=past, trained_us=1, card={}, metrics={})
-    await registry.activate("pumps", past.name, FOREVER_AGO_US)
+    await activated(store, past)
     scorers = []
     for is_there in (True, False):
         if not is_there:
@@ -315,8 +399,10 @@ async def test_windows_of_a_past_champion_wait_for_its_files_but_not_if_they_wer
         _, scorer = await found(store, newest, after_us=DECIDED_US)
         scorers.append(scorer)
     here, restarted = scorers
-    with pytest.raises(CheckpointUnavailable):
+    with pytest.raises(CheckpointUnavailable) as waits:
         await version_that_scores(here)
+    assert waits.value.awaited.startswith(f"Waiting for {past.name} of pumps: mount")
+    assert waits.value.awaited.endswith("if it is lost, restart this daemon")
     assert await version_that_scores(restarted) is None
     [told] = log.of("past_champion_missing")
     assert told["version"] == past.name
@@ -413,13 +499,11 @@ async def test_a_champion_that_was_done_without_is_taken_up_while_the_daemon_run
     store: AsyncStore, log: Log, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path)
-    registry = Registry(store)
-    await registry.publish(version=path.name, fleet="pumps", path=path, trained_us=1, card={}, metrics={})
-    await registry.activate("pumps", path.name, FOREVER_AGO_US)
-    away = path.rename(tmp_path / "not mounted yet")
+    await activated(store, path)
+    away = path.rename(tmp_path / "lost, as it seems")
     scorer = DetectorScorer("cpu")
     champions = Champions(CONFIG, store, scorer, FakeClock())
-    await champions.load()
+    await champions.load(everybody)
     assert not champions.has_champion(CONFIG.fleets[0])
     away.rename(path)
     loop = asyncio.create_task(champions.loop())
