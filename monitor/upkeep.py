@@ -5,16 +5,19 @@ Of several daemons the one that holds the lease `upkeep` deletes; each says in i
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
+from math import inf
 from typing import TYPE_CHECKING
 
 from monitor import logs
 from monitor.budget import Status
 from monitor.errors import MonitorError
 from monitor.store import burn, daemons, quarantine, scores
+from monitor.store.results import FIRST_US
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from monitor.clock import Clock
     from monitor.config import Config
@@ -27,6 +30,7 @@ EVERY_S = 600.0
 REMIND_EVERY_S = 24 * 3600.0
 GONE_AFTER = timedelta(days=1)
 """A daemon that has not been heard of for so long is forgotten; it counts as dead long before."""
+SWEEP_EVERY = timedelta(days=1)
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -40,6 +44,7 @@ class Upkeep:
         self._clock = clock
         self._lease = lease
         self._promises = Promises(config, store, clock)
+        self._swept_s = -inf
 
     async def loop(self) -> None:
         """Look every ten minutes, until cancelled."""
@@ -63,21 +68,58 @@ class Upkeep:
         keep = self._config.store.keep_scores
         if keep is None:
             return
-        if n := await self._in_steps(quarantine.prune, now_us - keep // MICROSECOND):
+        if n := await prune_quarantine(self._store, now_us - keep // MICROSECOND):
             log.info("quarantine_pruned", rows=n, older_than=str(keep))
-        # By event time: what counts is how far the slowest fleet has come, not what our clock says. One that stopped
-        # holds up the others' pruning, but one that reads a long backlog must not lose its scores as they are written.
-        newest = [await self._store.read(scores.newest_end_us, fleet.name) for fleet in self._config.fleets]
-        reached = [end_us for end_us in newest if end_us is not None]
-        if reached and (n := await self._in_steps(scores.prune, min(reached) - keep // MICROSECOND)):
-            log.info("scores_pruned", rows=n, older_than=str(keep))
+        before = await outlived(self._store, keep)
+        # Between the slowest fleet's scores and the others' lie those that it keeps, perhaps for years, and they are
+        # many: now and then is often enough to look for the others' among them.
+        now_s = self._clock.monotonic_s()
+        sweeps = now_s - self._swept_s >= min(keep / 10, SWEEP_EVERY).total_seconds()
+        if before and not sweeps:
+            before = dict.fromkeys(before, min(before.values()))
+        if deleted := await prune_scores(self._store, before):
+            log.info("scores_pruned", rows=deleted.total(), older_than=str(keep), fleets=dict(deleted))
+        if sweeps:
+            self._swept_s = now_s
 
-    async def _in_steps(self, prune: Callable[..., int], before_us: int) -> int:
-        """In small transactions, so that the river never waits long."""
-        total = 0
-        while n := await self._store.run(prune, before_us):
-            total += n
-        return total
+
+# ---------------------------------------------------------------- retention
+
+
+async def outlived(store: AsyncStore, keep: timedelta) -> dict[str, int]:
+    """Return, by fleet, the event time before which its scores are too old: `keep` before the end of its newest window.
+
+    Each goes by its own clock, never by ours: one that stopped keeps its last scores and holds up nobody, and one that
+    reads a backlog does not lose them as they are written.
+    """
+    newest = await store.read(scores.newest_us)
+    return {fleet: newest_us - keep // MICROSECOND for fleet, newest_us in newest.items()}
+
+
+async def prune_scores(store: AsyncStore, before: Mapping[str, int]) -> Counter[str]:
+    """Delete each fleet's scores that start before its time, in µs; return how many by fleet. Raises StoreUnavailable.
+
+    One walk from the oldest score on, through all of them; past a fleet's time its rows are stepped over.
+    """
+    deleted: Counter[str] = Counter()
+    at_us = FIRST_US
+    slowest_first = sorted(before, key=before.__getitem__)
+    for place, fleet in enumerate(slowest_first):
+        while at_us < before[fleet]:
+            some, at_us = await store.run(scores.prune, slowest_first[place:], at_us, before[fleet])
+            deleted += some
+    return deleted
+
+
+async def prune_quarantine(store: AsyncStore, before_us: int) -> int:
+    """Delete records that were kept before a moment of our clock; return how many. Raises StoreUnavailable."""
+    total = 0
+    while n := await store.run(quarantine.prune, before_us):
+        total += n
+    return total
+
+
+# ---------------------------------------------------------------- promises
 
 
 class Promises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -13,9 +13,7 @@ from monitor.config.values import mask_url
 from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from monitor.store.engine import AsyncStore
+    from collections import Counter
 
 
 @click.group()
@@ -40,36 +38,32 @@ def upgrade() -> None:
 
 @db.command()
 @config_option
-@click.option("--before", type=TIME, metavar="TIME", help="Instead of [store] keep_scores ago.")
+@click.option("--before", type=TIME, metavar="TIME", help="All that is older, whatever [store] keep_scores says.")
 def prune(before: datetime | None) -> None:
     """Delete old scores and records in quarantine; alerts are kept.
 
-    A daemon may run meanwhile.
+    Without --before: what a daemon would delete now. A fleet's scores go by its own newest window, so that one that
+    stopped keeps its last. A daemon may run meanwhile.
     """
     import asyncio
 
     config = load_config()
-    if before is None:
-        if config.store.keep_scores is None:
-            raise ConfigError('[store] keep_scores = "forever"; say --before TIME')
-        before = datetime.now(UTC) - config.store.keep_scores
-    n_scores, n_records = asyncio.run(_prune(config.store.url, to_us(before)))
-    click.echo(
-        f"Deleted {n_scores:,} scores and {n_records:,} records in quarantine from before {before:%Y-%m-%d %H:%M} UTC."
-    )
+    limit = before or config.store.keep_scores
+    if limit is None:
+        raise ConfigError('[store] keep_scores = "forever"; say --before TIME')
+    deleted, n_records = asyncio.run(_prune(config.store.url, limit))
+    of_fleets = f" ({', '.join(f'{fleet} {n:,}' for fleet, n in sorted(deleted.items()))})" if deleted else ""
+    click.echo(f"Deleted {deleted.total():,} scores{of_fleets} and {n_records:,} records in quarantine.")
 
 
-async def _prune(url: str, before_us: int) -> tuple[int, int]:
-    from monitor.store import quarantine, scores
+async def _prune(url: str, limit: datetime | timedelta) -> tuple[Counter[str], int]:
+    from monitor import upkeep
+    from monitor.store import assets
     from monitor.store.engine import AsyncStore
 
     async with AsyncStore(url) as store:
-        return await _until_done(store, scores.prune, before_us), await _until_done(store, quarantine.prune, before_us)
-
-
-async def _until_done(store: AsyncStore, step: Callable[..., int], before_us: int) -> int:
-    """Delete in small transactions, so that a daemon never waits long for its turn."""
-    total = 0
-    while n := await store.run(step, before_us):
-        total += n
-    return total
+        if isinstance(limit, datetime):
+            before = dict.fromkeys(await store.read(assets.fleets), to_us(limit))
+        else:
+            before, limit = await upkeep.outlived(store, limit), datetime.now(UTC) - limit
+        return await upkeep.prune_scores(store, before), await upkeep.prune_quarantine(store, to_us(limit))

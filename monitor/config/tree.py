@@ -59,7 +59,7 @@ class StoreConfig(Table):
     url: Annotated[str, Field(repr=False)] = "sqlite:///monitor.db"
     """sqlite:///file or postgresql://user@host/database. SQLite: one daemon only."""
     keep_scores: Annotated[timedelta | None, span_or("forever")] = timedelta(days=90)
-    """Older scores are pruned; alerts are kept. "forever" keeps all."""
+    """Before the newest window of a fleet; older scores are pruned, alerts are kept. "forever" keeps all."""
     checkpoints: Path = Path("checkpoints")
     """Folder of the models. Relative to monitor.toml, as a SQLite path is."""
 

@@ -35,8 +35,8 @@ class Said(NamedTuple):
 
     digest: str
     windows: int
-    first_us: int
-    """Start of the first window: what is older was pruned, or never was."""
+    first_us: Mapping[str, int]
+    """By fleet, the start of its first window: what is older was pruned, or never was."""
 
 
 @dataclass(slots=True)
@@ -127,19 +127,21 @@ def said(
     from_us: int,
     to_us: int,
     only: set[tuple[str, str]],
-    first_us: int = results.FIRST_US,
+    since_us: Mapping[str, int] | None = None,
 ) -> Said:
     """Read a database's results for these assets and the configured fleets: windows that end in (from_us, to_us] and
-    start at `first_us` or later, alerts that opened there.
+    start at the fleet's `since_us` or later, alerts that opened there. None = all; a fleet that is not in it has none.
     """
     fleets = {fleet.name for fleet in config.fleets}
-    n_windows, starts_us = 0, results.LAST_US
+    n_windows, first_us = 0, dict[str, int]()
 
     def counted() -> Iterator[results.WindowFact]:
-        nonlocal n_windows, starts_us
-        for fact in results.windows(reader, from_us, to_us):
-            if fact.fleet in fleets and (fact.fleet, fact.asset) in only and fact.start_us >= first_us:
-                n_windows, starts_us = n_windows + 1, min(starts_us, fact.start_us)
+        nonlocal n_windows
+        for fact in results.windows(reader, from_us, to_us):  # in order of start
+            is_asked = since_us is None or fact.start_us >= since_us.get(fact.fleet, results.LAST_US)
+            if is_asked and fact.fleet in fleets and (fact.fleet, fact.asset) in only:
+                n_windows += 1
+                first_us.setdefault(fact.fleet, fact.start_us)
                 yield fact
 
     lives = (
@@ -148,4 +150,4 @@ def said(
         if life.fleet in fleets and (life.fleet, life.asset) in only
     )
     word = digest.digest(counted(), lives)
-    return Said(word, n_windows, starts_us)
+    return Said(word, n_windows, first_us)

@@ -163,7 +163,7 @@ async def replay_course(
         await asyncio.to_thread(conclude, store, out, begins, course.to_us)
         if live is not None:
             out.live = live
-            # Where the two differ, live may only have pruned its oldest windows.
+            # Where the two differ, live may only have pruned each fleet's oldest windows.
             out.equals_live = out.digest == live.digest or await asyncio.to_thread(_is_as_live, store, course, live)
     out.diff = twin.difference() if twin else None
     return out

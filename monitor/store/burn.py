@@ -110,12 +110,13 @@ def standing(fetch: Fetch, fleet: str, version: str, threshold: object) -> Stand
     extent = _extent(fetch, fleet, version, step_us)
     if extent is None:
         return None
-    mine = _Scope(fleet, version, extent.from_us, extent.to_us)
-    watched, alarms = _watched(fetch, mine, extent, step_us), _alarms(fetch, mine)
+    mine, watched = _kept(fetch, _Scope(fleet, version, extent.from_us, extent.to_us), extent, step_us)
+    alarms = _alarms(fetch, mine)
     before = (promise.n_episodes, promise.weeks)
     own = _burn(mine, watched, alarms, budget, before)
     recent = _Scope(fleet, None, max(extent.oldest_us, extent.newest_us - RECENT_US), extent.newest_us)
-    watched, alarms = _watched(fetch, recent, extent, step_us), _alarms(fetch, recent)
+    recent, watched = _kept(fetch, recent, extent, step_us)
+    alarms = _alarms(fetch, recent)
     each = []
     for name, found in alarms.items():
         from_us, weeks = watched.assets.get(name, (recent.from_us, 0.0))
@@ -123,7 +124,7 @@ def standing(fetch: Fetch, fleet: str, version: str, threshold: object) -> Stand
         each.append((name, burn(found, from_us, recent.to_us, weeks, budget, one_of=one_of)))
     each.sort(key=lambda one: (-one[1].ratio, one[0]))
     whole = _burn(recent, watched, alarms, budget)
-    return Standing(fleet, version, extent.from_us, extent.to_us, own, whole, tuple(each))
+    return Standing(fleet, version, mine.from_us, mine.to_us, own, whole, tuple(each))
 
 
 def of_champion(connection: Connection, fleet: str) -> Standing | NoPromise | None:
@@ -163,7 +164,7 @@ _RANGE = """
     ORDER BY from_window_end_us DESC LIMIT 1
 """
 _NEWEST = """
-    SELECT MAX(end_us) AS newest_us, MAX(end_us - score.start_us) AS span_us, COUNT(*) AS n_assets
+    SELECT MAX(score.end_us) AS newest_us, MAX(score.end_us - score.start_us) AS span_us, COUNT(*) AS n_assets
     FROM asset JOIN last_window ON last_window.asset_id = asset.id
     JOIN score ON score.start_us = last_window.start_us AND score.asset_id = asset.id
     WHERE fleet = :fleet
@@ -195,7 +196,7 @@ class _Extent(NamedTuple):
     """Ends of windows."""
 
     oldest_us: int
-    """Just before the oldest score that is kept."""
+    """Just before the oldest score that is kept, of whichever fleet."""
     from_us: int
     to_us: int
     """The version decided in (from, to]."""
@@ -231,6 +232,18 @@ def _extent(fetch: Fetch, fleet: str, version: str, step_us: int) -> _Extent | N
     from_us = max(decided["from_us"], oldest_us)
     to_us = newest_us if decided["to_us"] is None else min(decided["to_us"], newest_us)
     return None if to_us <= from_us else _Extent(oldest_us, from_us, to_us, newest_us, span_us, newest["n_assets"])
+
+
+def _kept(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> tuple[_Scope, _Watched]:
+    """Return who was watched, and the scope without the beginning of which retention left no scores: alerts outlive
+    them, and are no evidence without the time that was watched.
+    """
+    watched = _watched(fetch, scope, extent, step_us)
+    since_us = min((since_us for since_us, _ in watched.assets.values()), default=scope.from_us)
+    if since_us == scope.from_us:
+        return scope, watched
+    scope = scope._replace(from_us=since_us)
+    return scope, _watched(fetch, scope, extent, step_us)
 
 
 def _watched(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> _Watched:

@@ -43,7 +43,7 @@ class FleetRows:
     start_us: Int64
     """[N], of the window; (asset, start) is the key."""
     end_us: Int64
-    """[N]"""
+    """[N]; all windows of a lane are equally long."""
     score: Float32
     """[N], 1.0 = threshold; NaN = unscored, stored as NULL."""
     verdict: Int8

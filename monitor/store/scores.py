@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
 
 from monitor.store import bulk
 
@@ -65,20 +66,26 @@ def insert(
     else:
         nulls = {"score": np.isnan(columns["score"]), "version_id": columns["version_id"] == 0}
         bulk.copy(connection, "score", columns, _TYPES, nulls)
-    _note_last(connection, columns["asset_id"], columns["start_us"], recent)
+    length_us = int(rows.end_us[0] - rows.start_us[0])  # all windows of a lane are equally long
+    _note_last(connection, columns["asset_id"], columns["start_us"], length_us, recent)
 
 
 _ON_CONFLICT = """
-    ON CONFLICT (asset_id) DO UPDATE SET start_us = excluded.start_us, recent = excluded.recent
+    ON CONFLICT (asset_id) DO UPDATE
+    SET start_us = excluded.start_us, end_us = excluded.end_us, recent = excluded.recent
 """
 _NOTE_LAST = text(f"""
-    INSERT INTO last_window (asset_id, start_us, recent)
-    SELECT * FROM unnest(CAST(:asset_id AS INTEGER[]), CAST(:start_us AS BIGINT[]), CAST(:recent AS TEXT[]))
+    INSERT INTO last_window (asset_id, start_us, end_us, recent)
+    SELECT asset_id, start_us, start_us + CAST(:length_us AS BIGINT), recent
+    FROM unnest(CAST(:asset_id AS INTEGER[]), CAST(:start_us AS BIGINT[]), CAST(:recent AS TEXT[]))
+        AS last (asset_id, start_us, recent)
     {_ON_CONFLICT}
 """)  # noqa: S608 - constants
 
 
-def _note_last(connection: Connection, asset_id: Int32, start_us: Int64, recent: Mapping[int, Sequence[int]]) -> None:
+def _note_last(
+    connection: Connection, asset_id: Int32, start_us: Int64, length_us: int, recent: Mapping[int, Sequence[int]]
+) -> None:
     """Keep each asset's last window and recent verdicts where a restart looks. Rows in order of time."""
     asset, place = np.unique(asset_id, return_inverse=True)
     last = np.zeros(len(asset), np.int64)
@@ -87,36 +94,47 @@ def _note_last(connection: Connection, asset_id: Int32, start_us: Int64, recent:
     ids = asset.tolist()
     values = {"asset_id": ids, "start_us": last.tolist(), "recent": [words.get(number) for number in ids]}
     if connection.dialect.name == "sqlite":
-        bulk.insert(connection, "last_window", values, _ON_CONFLICT)
+        bulk.insert(connection, "last_window", values | {"end_us": (last + length_us).tolist()}, _ON_CONFLICT)
     else:
-        connection.execute(_NOTE_LAST, values)
+        connection.execute(_NOTE_LAST, values | {"length_us": length_us})
 
 
 # ---------------------------------------------------------------- retention
 
-_PRUNE = text("""
-    DELETE FROM score WHERE start_us < :before_us AND start_us <= (
-        SELECT MAX(start_us) FROM (SELECT start_us FROM score ORDER BY start_us LIMIT :limit) AS oldest
-    )
+_NEWEST = text("""
+    SELECT fleet, MAX(COALESCE(end_us, start_us)) AS newest_us
+    FROM asset JOIN last_window ON last_window.asset_id = asset.id GROUP BY fleet
 """)
 
 
-def prune(connection: Connection, before_us: int, limit: int = 10_000) -> int:
-    """Delete windows that start before `before_us`, about `limit` at most; return how many. 0 = done.
+def newest_us(connection: Connection) -> dict[str, int]:
+    """End of each fleet's latest window, pruned or not: a new champion may decide only what ends after it."""
+    return {row.fleet: row.newest_us for row in connection.execute(_NEWEST)}
+
+
+_THROUGH = text("""
+    SELECT MAX(start_us) FROM (
+        SELECT start_us FROM score WHERE start_us >= :from_us AND start_us < :before_us ORDER BY start_us LIMIT :limit
+    ) AS next
+""")
+_PRUNE = text("""
+    DELETE FROM score WHERE start_us >= :from_us AND start_us <= :through_us
+        AND asset_id IN (SELECT id FROM asset WHERE fleet IN :fleets)
+    RETURNING (SELECT fleet FROM asset WHERE id = asset_id)
+""").bindparams(bindparam("fleets", expanding=True))
+
+
+def prune(
+    connection: Connection, fleets: Sequence[str], from_us: int, before_us: int, limit: int = 10_000
+) -> tuple[Counter[str], int]:
+    """Delete the fleets' windows that start in [from_us, before_us), as far as about `limit` rows of any fleet reach;
+    return how many by fleet, and where to go on. At `before_us` it is done.
 
     In small steps, each in a transaction of its own, so that the river never waits long for the lock.
     """
-    return connection.execute(_PRUNE, {"before_us": before_us, "limit": limit}).rowcount
-
-
-_NEWEST_END = text("""
-    SELECT MAX(end_us) FROM asset JOIN last_window ON last_window.asset_id = asset.id
-    JOIN score ON score.start_us = last_window.start_us AND score.asset_id = asset.id
-    WHERE fleet = :fleet
-""")
-
-
-def newest_end_us(connection: Connection, fleet: str) -> int | None:
-    """End of the fleet's latest stored window: a new champion may decide only what ends after it."""
-    end_us: int | None = connection.execute(_NEWEST_END, {"fleet": fleet}).scalar_one()
-    return end_us
+    step = {"from_us": from_us, "before_us": before_us, "limit": limit}
+    through_us: int | None = connection.execute(_THROUGH, step).scalar_one()
+    if through_us is None:
+        return Counter(), before_us
+    deleted = connection.execute(_PRUNE, {"fleets": list(fleets), "from_us": from_us, "through_us": through_us})
+    return Counter(deleted.scalars()), through_us + 1

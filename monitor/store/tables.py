@@ -62,7 +62,8 @@ last_window = Table(
     "last_window",
     metadata,
     Column("asset_id", Integer, primary_key=True, autoincrement=False),
-    Column("start_us", BigInteger, nullable=False),  # of the asset's last stored window
+    Column("start_us", BigInteger, nullable=False),  # of the asset's last window; pruning may have taken its score
+    Column("end_us", BigInteger),  # NULL = from before schema 0002, and pruned
     Column("recent", Text),  # JSON list, its last scored verdicts, end_us * 2 + is_anomalous; NULL = none is anomalous
 )
 

@@ -132,7 +132,7 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     if version_id is None:
         raise NotFound(f"version {version} of {fleet}")
     last_from = connection.execute(_LAST_FROM, {"fleet": fleet}).scalar_one()
-    decided = scores.newest_end_us(connection, fleet)
+    decided = scores.newest_us(connection).get(fleet)
     from_us = max(us for us in (from_window_end_us, last_from, decided) if us is not None)
     connection.execute(_ACTIVATE, {"fleet": fleet, "from_us": from_us, "version_id": version_id})
     return Activation(from_us, version)

@@ -131,20 +131,21 @@ async def test_old_scores_are_pruned_in_steps(store: AsyncStore) -> None:
     owner = await own(store)
     for cell in range(10):
         await owner.score(cell, a=0.5, b=0.5)
-    assert await store.run(scores.prune, 7 * INTERVAL_US, 4) == 4
-    assert await store.run(scores.prune, 7 * INTERVAL_US) == 10
+    before_us = 7 * INTERVAL_US
+    assert await store.run(scores.prune, [FLEET], 0, before_us, 4) == ({FLEET: 4}, INTERVAL_US + 1)
+    assert await store.run(scores.prune, [FLEET], 0, before_us) == ({FLEET: 10}, 6 * INTERVAL_US + 1)
     left = await store.read(rows_of, "score", "start_us")
     assert {row["start_us"] for row in left} == {cell * INTERVAL_US for cell in (7, 8, 9)}
-    assert await store.run(scores.prune, 7 * INTERVAL_US) == 0
+    assert await store.run(scores.prune, [FLEET], 0, before_us) == ({}, before_us), "done"
 
 
 async def test_the_newest_end_is_the_fleets_own(store: AsyncStore) -> None:
-    assert await store.read(scores.newest_end_us, FLEET) is None
+    assert await store.read(scores.newest_us) == {}
     owner = await own(store)
     await owner.score(3, a=0.5, b=0.5)
     await owner.score(9, b=0.5)
-    assert await store.read(scores.newest_end_us, FLEET) == 13 * INTERVAL_US
-    assert await store.read(scores.newest_end_us, "pumps") is None
+    await owner.save(owner.step(owner.rows({"p": 0.5}, 5, fleet="pumps")))
+    assert await store.read(scores.newest_us) == {FLEET: 13 * INTERVAL_US, "pumps": 9 * INTERVAL_US}
 
 
 async def test_anything_a_producer_sends_can_be_kept(store: AsyncStore) -> None:

@@ -76,7 +76,7 @@ async def test_a_save_scored_by_a_former_champion_is_refused_whole(store: AsyncS
     seq = (await store.read(versions.seqs))[FLEET]
     await owner.save(owner.step(owner.rows({"a": 0.5}, 9, activation_seq=seq)))
     activated = await store.run(versions.activate, FLEET, VERSION, 0)
-    assert activated.from_window_end_us == await store.read(scores.newest_end_us, FLEET), "after all that is decided"
+    assert activated.from_window_end_us == (await store.read(scores.newest_us))[FLEET], "after all that is decided"
     before = await store.read(count, WRITTEN)
     stale = owner.step(owner.rows({"a": 0.5}, 10, activation_seq=seq))
     with pytest.raises(ModelsChanged, match="scored by activation"):
@@ -108,7 +108,7 @@ async def test_an_activation_waits_for_the_saves_that_are_under_way(
     await inside.wait()
     activated = await other_store.run(versions.activate, FLEET, VERSION, 0)
     await saving
-    assert activated.from_window_end_us == await store.read(scores.newest_end_us, FLEET) > 20 * INTERVAL_US
+    assert activated.from_window_end_us == (await store.read(scores.newest_us))[FLEET] > 20 * INTERVAL_US
 
 
 async def test_busy_saves_do_not_keep_an_activation_waiting(postgres: PostgresServer, server_url: str) -> None:
@@ -163,7 +163,7 @@ async def test_a_save_that_teaches_sensors_and_an_activation_wait_for_each_other
         await store.run(partitions.save, step)  # `store.save` would try again
         [activation] = activating
         await activation
-        assert await store.read(scores.newest_end_us, FLEET) > 20 * INTERVAL_US
+        assert (await store.read(scores.newest_us))[FLEET] > 20 * INTERVAL_US
 
 
 async def test_pipelines_do_not_share_partitions(store: AsyncStore) -> None:

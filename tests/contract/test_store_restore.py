@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import text
 
 from monitor.evaluation.judge import bare_scores
-from monitor.store import assets, scores
+from monitor.store import assets
 from monitor.stream.decide import AlertPolicy, Decider, PastVerdict
 from monitor.types import AlertState, Partition
+from monitor.upkeep import prune_scores
 from tests.contract.steps import BLAME, FLEET, HOME, INTERVAL_US, LENGTH, change, own
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ async def test_who_is_restored_at_any_moment_decides_like_who_lived_on(store: As
         await owner.save(owner.step(replace(rows, recent=known, alerts=mine)))
         await neighbour.score(cell, stranger=5.0)
         if cell % 20 == 0:
-            while await store.run(scores.prune, (cell + 100) * INTERVAL_US):
-                pass
+            await prune_scores(store, dict.fromkeys(await store.read(assets.fleets), (cell + 100) * INTERVAL_US))
     assert n_alerts > 10
 
 

@@ -170,7 +170,8 @@ def test_upgrade_makes_the_tables_once(runner: CliRunner) -> None:
 def test_prune_deletes_scores_and_keeps_alerts(runner: CliRunner) -> None:
     assert "Deleted 0 scores" in run(runner, "db", "prune", "--before", "2015-07-01").stdout
     assert len(json.loads(run(runner, "scores", "show", "R80711", "--json").stdout)) == 60
-    assert "Deleted 120 scores and 2 records" in run(runner, "db", "prune").stdout
+    assert "Deleted 0 scores and 2 records" in run(runner, "db", "prune").stdout, "the fleet's clock stands in 2015"
+    assert "Deleted 120 scores (turbines 120) and 0" in run(runner, "db", "prune", "--before", "now").stdout
     assert run(runner, "scores", "show", "R80711", "--json").stdout == "[]\n"
     assert len(json.loads(run(runner, "alerts", "list", "--json").stdout)) == 2
 

@@ -21,8 +21,14 @@ def upgrade() -> None:
     op.add_column("source_partition", sa.Column("digest_offset", sa.BigInteger(), nullable=True))
     op.add_column("source_partition", sa.Column("state_digest", sa.Text(), nullable=True))
     op.add_column("last_window", sa.Column("recent", sa.Text(), nullable=True))
+    op.add_column("last_window", sa.Column("end_us", sa.BigInteger(), nullable=True))
     with op.batch_alter_table("last_window") as table:
         table.drop_column("anomalous_us")
+    op.execute("""
+        UPDATE last_window SET end_us = (
+            SELECT end_us FROM score WHERE score.start_us = last_window.start_us AND asset_id = last_window.asset_id
+        )
+    """)
     op.create_index("uq_quarantine_position", "quarantine", ["topic", "partition", "record_offset"], unique=True)
     op.create_table(
         "lane_snapshot",
@@ -72,6 +78,7 @@ def downgrade() -> None:
     op.drop_table("lane_snapshot")
     op.drop_index("uq_quarantine_position", "quarantine")
     with op.batch_alter_table("last_window") as table:
+        table.drop_column("end_us")
         table.drop_column("recent")
         table.add_column(sa.Column("anomalous_us", sa.BigInteger(), nullable=True))
     with op.batch_alter_table("source_partition") as table:

@@ -1,0 +1,205 @@
+"""Which scores are deleted: each fleet's own clock decides, and nothing but scores goes with them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from monitor.config import parse
+from monitor.evaluation.reach import Said, said
+from monitor.store import burn, results, schema, scores, versions
+from monitor.store.engine import AsyncStore
+from monitor.store.reader import open_reader
+from monitor.testing import FakeClock
+from monitor.types import AlertState
+from monitor.upkeep import Upkeep, prune_scores
+from tests.contract.steps import INTERVAL_US, LENGTH, change, own, publish, rows_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from tests.contract.steps import Owner
+
+KEEP = 10
+"""Cells, from the end of a window; it begins `LENGTH` earlier."""
+LEFT = KEEP - LENGTH
+CONFIG = parse(
+    {
+        "kafka": {"bootstrap": "b:9092", "topics": ["t"]},
+        "store": {"keep_scores": "100m"},
+        "fleet": [
+            {"name": name, "interval": "10m", "sensors": ["a"], "assets": f"{name}*"} for name in ("fast", "slow")
+        ],
+    }
+)
+
+
+class Keeper:
+    """An upkeep that looks when told to, long after the last time."""
+
+    def __init__(self, store: AsyncStore) -> None:
+        self._clock = FakeClock()
+        self._upkeep = Upkeep(CONFIG, store, self._clock, None)
+
+    async def look(self) -> None:
+        self._clock.advance(86_400)
+        await self._upkeep.look()
+
+
+async def save(owner: Owner, fleet: str, *cells: int) -> None:
+    for cell in cells:
+        await owner.save(owner.step(owner.rows({fleet: 0.5}, cell, fleet=fleet)))
+
+
+def stored(connection: Connection) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    rows = "SELECT fleet, start_us FROM score JOIN asset ON asset.id = asset_id ORDER BY start_us"
+    for fleet, start_us in connection.execute(text(rows)):
+        found.setdefault(fleet, []).append(start_us // INTERVAL_US)
+    return found
+
+
+# ---------------------------------------------------------------- whose clock
+
+
+async def test_a_fleet_that_stopped_keeps_its_last_scores_and_holds_up_nobody(store: AsyncStore) -> None:
+    owner, keeper = await own(store), Keeper(store)
+    await keeper.look()
+    await save(owner, "slow", *range(20))
+    await save(owner, "fast", *range(15, 100, 5))
+    await keeper.look()
+    left = {"slow": list(range(19 - LEFT, 20)), "fast": [90, 95]}
+    assert await store.read(stored) == left
+    await keeper.look()
+    assert await store.read(stored) == left
+    await save(owner, "fast", 100)
+    await keeper.look()
+    assert await store.read(stored) == left | {"fast": [95, 100]}
+
+
+async def test_a_fleet_that_reads_its_backlog_keeps_what_it_wrote(store: AsyncStore) -> None:
+    owner, keeper = await own(store), Keeper(store)
+    for cell in range(0, 40, 4):
+        await save(owner, "fast", 1000 + cell)
+        await save(owner, "slow", cell)
+        await keeper.look()
+        kept = [each for each in range(0, cell + 1, 4) if each >= cell - LEFT]
+        assert await store.read(stored) == {"fast": [1000 + each for each in kept], "slow": kept}
+
+
+async def test_fleets_at_any_distance_keep_each_their_own(store: AsyncStore) -> None:
+    random = np.random.default_rng(0)
+    owner, keeper = await own(store), Keeper(store)
+    at = {"a": 0, "b": 7, "c": 60}
+    written: dict[str, list[int]] = {fleet: [] for fleet in at}
+    for _ in range(40):
+        for fleet in at:
+            if random.random() < 0.6:
+                at[fleet] += int(random.integers(1, 8))
+                await save(owner, fleet, at[fleet])
+                written[fleet].append(at[fleet])
+        await keeper.look()
+        assert await store.read(stored) == {
+            fleet: [cell for cell in cells if cell >= cells[-1] - LEFT] for fleet, cells in written.items() if cells
+        }
+
+
+async def test_a_walk_goes_in_steps_and_passes_over_others(store: AsyncStore) -> None:
+    owner = await own(store)
+    for cell in range(6):
+        await save(owner, "slow", cell)
+        await save(owner, "fast", cell)
+    at_us, beyond_us, steps = INTERVAL_US, 5 * INTERVAL_US, []
+    while at_us < beyond_us:
+        deleted, at_us = await store.run(scores.prune, ["fast"], at_us, beyond_us, 3)
+        steps.append(dict(deleted))
+    assert steps == [{"fast": 2}, {"fast": 2}, {}], "two starts a step"
+    assert await store.read(stored) == {"slow": [0, 1, 2, 3, 4, 5], "fast": [0, 5]}
+
+
+async def test_an_operator_prunes_while_a_daemon_saves(store: AsyncStore, other_store: AsyncStore) -> None:
+    owner = await own(store)
+    await save(owner, "fast", *range(20))
+    busy = asyncio.create_task(save(owner, "fast", *range(20, 40)))
+    n = 0
+    while not busy.done():
+        n += (await prune_scores(other_store, {"fast": 25 * INTERVAL_US})).total()
+    await busy
+    n += (await prune_scores(other_store, {"fast": 25 * INTERVAL_US})).total()
+    assert n == 25
+    assert await store.read(stored) == {"fast": list(range(25, 40))}
+
+
+# ---------------------------------------------------------------- what stays
+
+
+async def test_retention_leaves_the_boundary_between_models_where_it_was(store: AsyncStore) -> None:
+    """All scores of a fleet may go: what its former champion decided stays its own."""
+    owner = await own(store)
+    await publish(store, "s1", "slow")
+    await store.run(versions.activate, "slow", "s1", 0)
+    await save(owner, "slow", 8)
+    await prune_scores(store, {"slow": 1000 * INTERVAL_US})
+    assert await store.read(stored) == {}
+    assert await store.read(scores.newest_us) == {"slow": (8 + LENGTH) * INTERVAL_US}
+    await publish(store, "s2", "slow")
+    activated = await store.run(versions.activate, "slow", "s2", versions.FOREVER_AGO_US)
+    assert activated.from_window_end_us == (8 + LENGTH) * INTERVAL_US
+    assert len(await store.read(rows_of, "model_activation")) == 2
+
+
+async def test_a_database_of_before_knows_where_its_fleets_have_come(url: str) -> None:
+    """An upgrade reads it off the scores; where those are gone, the last window's start is a boundary, too."""
+    async with AsyncStore(url, owner=True) as store:
+        owner = await own(store)
+        await save(owner, "slow", 8)
+        await save(owner, "fast", 8, 20)
+        await prune_scores(store, {"slow": 1000 * INTERVAL_US})
+    await schema.downgrade(url, "0001")
+    await schema.upgrade(url)
+    async with AsyncStore(url, owner=True) as store:
+        known = await store.read(scores.newest_us)
+    assert known == {"slow": 8 * INTERVAL_US, "fast": (20 + LENGTH) * INTERVAL_US}
+
+
+async def test_alerts_outlive_their_scores_and_are_no_evidence_without_them(store: AsyncStore) -> None:
+    """A fleet that stopped keeps older scores: those of another are not there for it to be judged by."""
+    threshold = {"alarms_per_week": 1.0, "step_s": 600.0, "n_episodes": 0, "weeks": 1.0}
+    owner = await own(store)
+    await publish(store, "f1", "fast")
+    await store.run(versions.activate, "fast", "f1", versions.FOREVER_AGO_US)
+    await save(owner, "slow", 0)
+    for cell in range(40):
+        ends = cell + LENGTH
+        life = AlertState.FIRING, AlertState.CLOSED
+        alerts = [change(ends, ends, state, fleet="fast", version="f1") for state in life if cell in (5, 30)]
+        await owner.save(owner.step(owner.rows({"fast": 0.5}, cell, fleet="fast", version=["f1"], alerts=alerts)))
+    await prune_scores(store, {"slow": 0, "fast": 20 * INTERVAL_US})
+    found = await store.read(lambda connection: burn.standing(burn.door(connection), "fast", "f1", threshold))
+    assert found is not None
+    assert len(await store.read(rows_of, "alert")) == 2
+    assert found.own.weeks == found.recent.weeks == pytest.approx(20 / 1008)
+    assert (found.own.n_alarms, found.recent.n_alarms) == (1, 1)
+    assert found.from_us == (20 + LENGTH - 1) * INTERVAL_US
+
+
+async def test_a_replay_is_held_against_what_each_fleet_has_left(store: AsyncStore, url: str) -> None:
+    owner = await own(store)
+    await save(owner, "slow", *range(5))
+    await save(owner, "fast", *range(5, 15))
+    names = {("slow", "slow"), ("fast", "fast")}
+
+    def ask(since_us: dict[str, int] | None = None) -> Said:
+        with open_reader(url) as reader:
+            return said(reader, CONFIG, results.FIRST_US, results.LAST_US, names, since_us)
+
+    fresh = {"slow": 0, "fast": 9 * INTERVAL_US}
+    again = await asyncio.to_thread(ask, fresh)
+    await prune_scores(store, fresh)
+    live = await asyncio.to_thread(ask)
+    assert live == again
+    assert (live.windows, live.first_us) == (11, fresh)
