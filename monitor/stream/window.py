@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monitor.stream.rings import NO_OFFSET, Rings
 from monitor.types import Readings, Windows
 
 if TYPE_CHECKING:
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
 
 NEVER = -(1 << 60)
 """A cell before all others; far enough from the ends of int64 that adding a window to it cannot overflow."""
-NO_OFFSET = -1
 OFFSET_CEILING = np.iinfo(np.int64).max
 _CELLS_AT_ONCE = 1 << 16
-"""Slots looked through together: what fits the cache, so that a look at ten thousand assets takes little memory."""
+"""Cells looked through together: what fits the cache, so that many windows that end at once take little memory."""
 _MASK = (1 << 64) - 1
 
 
@@ -75,9 +75,8 @@ class WindowerState:
 class Windower:
     """The unfinished windows of one lane.
 
-    Invariants: an asset's ring holds the cells `(newest - ring, newest]`, each either empty (NaN, no offset) or filled;
-    every window before `next_start` is closed; all cells in `[next_start, frontier)` are complete.
-    Memory per asset: `ring · (4·C + 17)` bytes, where ring = 1.5 windows + lateness.
+    Invariants: an asset's ring holds the cells `(newest - ring, newest]`; every window before `next_start` is closed;
+    all cells in `[next_start, frontier)` are complete. A ring is 1.5 windows + lateness long.
     """
 
     def __init__(self, *, length: int, stride: int, lateness_cells: int, max_gap_cells: int, n_sensors: int) -> None:
@@ -91,16 +90,12 @@ class Windower:
         self.slack = max(32, length // 2)
         self.ring = length + lateness_cells + self.slack + stride
         self._offsets_in_window = np.arange(length, dtype=np.int64)
-        # [A·ring, C] and [A·ring]: the cells; [A]: newest cell, first open window, end of its complete cells.
-        self.values: Float32
-        self.first: Int64
-        self.last: Int64
-        self.is_full: Bool
-        self.newest: Int64
-        self.next_start: Int64
-        self.frontier: Int64
-        for name, column in self._columns(0):
-            setattr(self, name, column)
+        # One cell makes no window while a hole of half a window ends it: so it needs no ring to be read from.
+        self.rings = Rings(self.ring, n_sensors, takes_single=max_gap_cells < length // 2)
+        # [A]: newest cell, first open window, end of its complete cells.
+        self.newest = _rows()
+        self.next_start = _rows()
+        self.frontier = _rows()
 
     # ------------------------------------------------------------------ the one verb
 
@@ -148,7 +143,7 @@ class Windower:
         """Smallest offset that an open window, or the recognition of a duplicate, still needs; None = nothing."""
         oldest = OFFSET_CEILING
         for slot, _, _ in self._needed():
-            oldest = min(oldest, int(self.first[slot].min()))
+            oldest = min(oldest, int(self.rings.first[slot].min()))
         return None if oldest == OFFSET_CEILING else oldest
 
     def cells_digest(self, ids: Int32, base: int) -> int:
@@ -158,13 +153,15 @@ class Windower:
         cell after `base` can hold anything older. `ids`: [A], each asset's name in the sum, whatever its number here.
         """
         total = self.max_cell
-        for asset, cell in self._chunks(np.flatnonzero(self.newest > base)):
-            row, column = np.nonzero((cell > base) & (self.first.reshape(-1, self.ring)[asset] != NO_OFFSET))
-            slot = asset[row] * self.ring + column
-            bits = self.values[slot].view(np.uint32).astype(np.uint64)
-            bits[np.isnan(self.values[slot])] = 0  # a NaN has many faces
-            mixed = _mix(ids[asset[row]].astype(np.uint64)) ^ cell[row, column].view(np.uint64)
-            for number in (self.first[slot].view(np.uint64), self.last[slot].view(np.uint64), *bits.T):
+        for slot, asset, cell in self.rings.filled(np.flatnonzero(self.newest > base), self.newest):
+            behind = cell > base
+            slot, asset, cell = slot[behind], asset[behind], cell[behind]
+            values = self.rings.values[slot]
+            bits = values.view(np.uint32).astype(np.uint64)
+            bits[np.isnan(values)] = 0  # a NaN has many faces
+            mixed = _mix(ids[asset].astype(np.uint64)) ^ cell.view(np.uint64)
+            offsets = (self.rings.first[slot], self.rings.last[slot])
+            for number in (*(offset.view(np.uint64) for offset in offsets), *bits.T):
                 mixed = _mix(mixed) ^ number
             total += int(_mix(mixed).sum(dtype=np.uint64))
         return total & _MASK
@@ -181,9 +178,9 @@ class Windower:
             next_start=self.next_start[alive],
             cell_asset=np.concatenate([asset for _, asset, _ in parts]) if parts else _rows(),
             cell=np.concatenate([cell for _, _, cell in parts]) if parts else _rows(),
-            first=self.first[slot],
-            last=self.last[slot],
-            values=self.values[slot],
+            first=self.rings.first[slot],
+            last=self.rings.last[slot],
+            values=self.rings.values[slot],
         )
 
     def restore(self, state: WindowerState) -> None:
@@ -195,9 +192,10 @@ class Windower:
         self.newest[state.asset] = state.newest
         self.next_start[state.asset] = np.maximum(self.next_start[state.asset], state.next_start)
         self.frontier[state.asset] = self.next_start[state.asset]
-        slot = state.cell_asset * self.ring + state.cell % self.ring
-        self._write(slot, state.values, state.first)
-        self.last[slot] = state.last
+        order = np.argsort(state.cell_asset, kind="stable")
+        slot = self.rings.place(state.cell_asset[order], state.cell[order], self.newest)
+        self.rings.write(slot, state.values[order], state.first[order])
+        self.rings.last[slot] = state.last[order]
         self._advance_frontier(state.asset)
 
     def _alive(self) -> Int64:
@@ -206,21 +204,10 @@ class Windower:
 
     def _needed(self) -> Iterator[tuple[Int64, Int64, Int64]]:
         """(slot, asset, cell) of the filled cells that an open window, or the recognition of a duplicate, needs."""
-        for asset, cell in self._chunks(self._alive()):
-            floor = np.minimum(self.next_start[asset], self.max_cell - self.lateness)
-            is_filled = self.first.reshape(-1, self.ring)[asset] != NO_OFFSET
-            row, column = np.nonzero((cell >= floor[:, None]) & is_filled)
-            if len(row):
-                yield asset[row] * self.ring + column, asset[row], cell[row, column]
-
-    def _chunks(self, assets: Int64) -> Iterator[tuple[Int64, Int64]]:
-        """Some assets at a time, and the cell that each of their slots holds, [n, ring], from the newest backwards."""
-        at_once = max(1, _CELLS_AT_ONCE // self.ring)
-        slots = np.arange(self.ring, dtype=np.int64)
-        for begin in range(0, len(assets), at_once):
-            asset = assets[begin : begin + at_once]
-            newest = self.newest[asset][:, None]
-            yield asset, newest - (newest - slots) % self.ring
+        for slot, asset, cell in self.rings.filled(self._alive(), self.newest):
+            is_needed = cell >= np.minimum(self.next_start[asset], self.max_cell - self.lateness)
+            if is_needed.any():
+                yield slot[is_needed], asset[is_needed], cell[is_needed]
 
     # ------------------------------------------------------------------ filling cells
 
@@ -247,36 +234,31 @@ class Windower:
         """Write rows sorted by asset and cell, no two in the same cell."""
         self._wake(asset, cell)
         is_new = cell > self.newest[asset]
+        slot = self.rings.place(asset, cell, self.newest)
         self._clear_skipped(asset[is_new], cell[is_new])
-        slot = asset * self.ring + cell % self.ring
-        is_empty = is_new | (self.first[slot] == NO_OFFSET)
+        is_empty = is_new | (self.rings.first[slot] == NO_OFFSET)
         ends = np.append(asset[1:] != asset[:-1], True)
         self.newest[asset[ends]] = np.maximum(self.newest[asset[ends]], cell[ends])
         values, offset = readings.values[rows], readings.offset[rows]
         if is_empty.all():
-            self._write(slot, values, offset)
+            self.rings.write(slot, values, offset)
             return _rows()
-        self._write(slot[is_empty], values[is_empty], offset[is_empty])
+        self.rings.write(slot[is_empty], values[is_empty], offset[is_empty])
         filled = ~is_empty
         useful = self._complete_cells(slot[filled], values[filled], offset[filled])
         brought_nothing: Int64 = rows[filled][~useful]
         return brought_nothing
 
-    def _write(self, slot: Int64, values: Float32, offset: Int64) -> None:
-        self.values[slot] = values
-        self.first[slot] = offset
-        self.last[slot] = offset
-        self.is_full[slot] = np.isfinite(values).all(axis=1)
-
     def _complete_cells(self, slot: Int64, values: Float32, offset: Int64) -> Bool:
         """Fill the holes of cells that have some sensors already; return which rows filled any."""
-        present = self.values[slot]
+        rings = self.rings
+        present = rings.values[slot]
         fills = np.isnan(present) & np.isfinite(values)
         merged = np.where(fills, values, present)
         useful: Bool = np.logical_or.reduce(fills, axis=1)
-        self.values[slot] = merged
-        self.is_full[slot] = np.isfinite(merged).all(axis=1)
-        self.last[slot[useful]] = np.maximum(self.last[slot[useful]], offset[useful])
+        rings.values[slot] = merged
+        rings.is_full[slot] = np.isfinite(merged).all(axis=1)
+        rings.last[slot[useful]] = np.maximum(rings.last[slot[useful]], offset[useful])
         return useful
 
     def _wake(self, asset: Int64, cell: Int64) -> None:
@@ -305,11 +287,7 @@ class Windower:
             return
         row = np.repeat(np.arange(len(asset)), n_skipped)
         back = 1 + np.arange(len(row)) - np.repeat(np.cumsum(n_skipped) - n_skipped, n_skipped)
-        slot = asset[row] * self.ring + (cell[row] - back) % self.ring
-        self.values[slot] = np.nan
-        self.first[slot] = NO_OFFSET
-        self.last[slot] = NO_OFFSET
-        self.is_full[slot] = False
+        self.rings.clear(self.rings.base[asset[row]] + (cell[row] - back) % self.ring)
 
     # ------------------------------------------------------------------ finishing windows
 
@@ -331,8 +309,8 @@ class Windower:
         if not len(asset):
             return
         ahead = np.arange(int(reach.max()), dtype=np.int64)
-        slot = asset[:, None] * self.ring + (self.frontier[asset][:, None] + ahead) % self.ring
-        complete = self.is_full[slot] & (ahead < reach[:, None])
+        slot = self.rings.base[asset][:, None] + (self.frontier[asset][:, None] + ahead) % self.ring
+        complete = self.rings.is_full[slot] & (ahead < reach[:, None])
         stops = np.where(complete.all(axis=1), complete.shape[1], complete.argmin(axis=1))
         self.frontier[asset] += stops
 
@@ -358,7 +336,7 @@ class Windower:
         if len(asset) > at_once:  # many assets end at one moment: a flood of names, or a fleet that falls silent
             cuts = range(0, len(asset), at_once)
             return np.concatenate([self._longest_gap(asset[i : i + at_once], start[i : i + at_once]) for i in cuts])
-        present = self._offsets(self.first, asset, start) != NO_OFFSET
+        present = self._offsets(self.rings.first, asset, start) != NO_OFFSET
         position = self._offsets_in_window
         last_present = np.maximum.accumulate(np.where(present, position, -1), axis=1)
         longest = (position - last_present).max(axis=1)
@@ -376,7 +354,7 @@ class Windower:
         """[n, T], the slots of each window's cells."""
         in_ring = (start % self.ring)[:, None] + self._offsets_in_window
         in_ring -= self.ring * (in_ring >= self.ring)
-        in_ring += (asset * self.ring)[:, None]
+        in_ring += self.rings.base[asset][:, None]
         return np.asarray(in_ring)
 
     def _offsets(self, column: Int64, asset: Int64, start: Int64) -> Int64:
@@ -392,8 +370,9 @@ class Windower:
             return
         # `take` with a mode that checks no bounds is twice as fast here as indexing; every slot is in range.
         slot = self._slots(asset, start)
-        values = np.take(self.values, slot, axis=0, mode="wrap")
-        first, last = np.take(self.first, slot, mode="wrap"), np.take(self.last, slot, mode="wrap")
+        rings = self.rings
+        values = np.take(rings.values, slot, axis=0, mode="wrap")
+        first, last = np.take(rings.first, slot, mode="wrap"), np.take(rings.last, slot, mode="wrap")
         if (start + self.length > self.newest[asset] + 1).any():
             beyond = self._unreached(asset, start)
             values[beyond] = np.nan
@@ -444,22 +423,10 @@ class Windower:
         """Grow to n assets, by a quarter at least, so that a new asset costs amortised constant time."""
         if n_assets <= len(self.newest):
             return
-        # One column after the other: the old one goes before the next comes, and memory has no peak.
-        for name, column in self._columns(max(n_assets, len(self.newest) * 5 // 4, 16)):
-            old = getattr(self, name)
-            column[: len(old)] = old
-            setattr(self, name, column)
-
-    def _columns(self, n_assets: int) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Empty columns for n assets, each made when it is asked for."""
-        cells = n_assets * self.ring
-        yield "values", np.full((cells, self.n_sensors), np.nan, dtype=np.float32)
-        yield "first", np.full(cells, NO_OFFSET, dtype=np.int64)
-        yield "last", np.full(cells, NO_OFFSET, dtype=np.int64)
-        yield "is_full", np.zeros(cells, dtype=bool)
-        yield "next_start", np.full(n_assets, NEVER + 1, dtype=np.int64)
-        yield "frontier", np.full(n_assets, NEVER, dtype=np.int64)
-        yield "newest", np.full(n_assets, NEVER, dtype=np.int64)  # the last: its length says how many there is room for
+        more = max(n_assets, len(self.newest) * 5 // 4, 16) - len(self.newest)
+        for name, empty in (("next_start", NEVER + 1), ("frontier", NEVER), ("newest", NEVER)):
+            setattr(self, name, np.concatenate((getattr(self, name), np.full(more, empty, dtype=np.int64))))
+        self.rings.make_room(len(self.newest))
 
 
 def _rows() -> Int64:
