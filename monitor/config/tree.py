@@ -156,7 +156,7 @@ class FleetConfig(Table):
     max_assets: Annotated[int, Field(ge=1)] = 10_000
     """Of this fleet in one partition; records of any other are refused. Each costs memory for a window and a half."""
     max_new_assets_per_min: Annotated[int, Field(ge=1)] = 1_000
-    """The same for assets never seen before, by Kafka's timestamps: a producer that invents names is slowed down."""
+    """Of a fleet that has started there, by Kafka's timestamps: a producer that invents names is slowed down."""
     model: ModelConfig = ModelConfig()
     alerts: AlertConfig = AlertConfig()
     retrain: RetrainConfig = RetrainConfig()

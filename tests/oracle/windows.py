@@ -145,6 +145,8 @@ class Door:
     """Of Kafka's time."""
     n_new: int = 0
     """Let in within it."""
+    first_minute: int | None = None
+    """Of the fleet's first asset."""
 
     def why_not(self, asset: str, kafka_us: int) -> str | None:
         """Let the asset in at its first record for which there is room; else return the word of the refusal."""
@@ -156,7 +158,12 @@ class Door:
             minute = kafka_us // 60_000_000
             if minute > self.minute or minute < self.minute - 5:  # up to five minutes behind is disorder
                 self.minute, self.n_new = minute, 0
-            if self.n_new >= self.rule.max_new_assets_per_min:
+            if self.first_minute is None:
+                self.first_minute = minute
+            start_us = max(3_600_000_000, 2 * self.rule.interval_us)  # all assets send for the first time in it
+            since_us = (minute - self.first_minute) * 60_000_000
+            has_started = since_us >= start_us or since_us < -300_000_000
+            if has_started and self.n_new >= self.rule.max_new_assets_per_min:
                 return "too_many_new_assets"
             self.n_new += 1
         self.known.add(asset)

@@ -1,4 +1,5 @@
-"""Which new assets a lane lets in: `max_assets` of them, and `max_new_assets_per_min` within one minute of the log.
+"""Which new assets a lane lets in: `max_assets` of them, and `max_new_assets_per_min` within one minute of the log
+once the fleet has started there: a plant that is connected sends from all of its assets at once.
 
 Enters: readings whose assets the lane may not know yet. Leaves: those of assets that are in, and a reason for each
 record that is kept out. The law: a pure function of the partition's log, in its order. The minutes are those of the
@@ -26,6 +27,9 @@ MINUTE_US: Final = 60_000_000
 DISORDER_MIN: Final = 5
 """Minutes that a timestamp may lie behind the newest and still count with it: producers disagree a little. One that
 lies further behind begins a count of its own, so that no record from the year 9999 stops the count for good."""
+START_MIN: Final = 60
+"""Minutes of the log that a fleet's start takes, from its first asset in the partition on. Two of its intervals where
+that is longer: by then each asset has sent."""
 MAX_ELSEWHERE: Final = 10_000
 """Names remembered as another partition's, so that the database is not asked at each of their records."""
 
@@ -45,15 +49,17 @@ class Admission:
         self._fleet = fleet
         self._waiting = set(waiting)
         self._elsewhere: set[str] = set()
-        self._minute, self._n_new = state or (-1, 0)
+        self._minute, self._n_new, self._begun = (*state, *(-1, 0, -1)[len(state) :])
         self.n_assets = len(index) - len(self._waiting)
         """Which are in."""
         index.expect_strangers()
 
     @property
     def state(self) -> list[int]:
-        """What a restart must know: the minute, and how many were let in within it. Plain JSON."""
-        return [self._minute, self._n_new]
+        """What a restart must know: the minute, how many were let in within it, and in which the first was; -1 = none
+        yet. Plain JSON.
+        """
+        return [self._minute, self._n_new, self._begun]
 
     @property
     def is_asked(self) -> bool:
@@ -130,7 +136,9 @@ class Admission:
             minute = stamp_us // MINUTE_US
             if not self._minute - DISORDER_MIN <= minute <= self._minute:
                 self._minute, self._n_new = minute, 0
-            if self._n_new >= fleet.max_new_assets_per_min:
+            if self._begun < 0:
+                self._begun = minute
+            if self._n_new >= fleet.max_new_assets_per_min and not self._is_starting(minute):
                 return (
                     f"too_many_new_assets: {name} is one new asset too many: fleet {fleet.name} takes "
                     f"{fleet.max_new_assets_per_min} a minute; it is taken when it sends again later. If so many are "
@@ -139,3 +147,7 @@ class Admission:
             self._n_new += 1
         self.n_assets += 1
         return None
+
+    def _is_starting(self, minute: int) -> bool:
+        takes = max(START_MIN, -(-2 * self._fleet.interval_us // MINUTE_US))
+        return self._begun - DISORDER_MIN <= minute < self._begun + takes

@@ -71,6 +71,11 @@ def reading(offset: int, asset: str, second: float, stamp_us: int | None = None)
     return offset, int(second * S) if stamp_us is None else stamp_us, asset.encode(), value
 
 
+def started(log: Sequence[Record], minutes_ago: float = 61) -> list[Record]:
+    """The log after the fleet's start: its first asset came so long before. Offsets go up by one."""
+    return [reading(0, "T_first", BEGIN - 60 * minutes_ago), *((offset + 1, *rest) for offset, *rest in log)]
+
+
 class Unscored:
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
         return Scores(windows, np.full(len(windows), np.nan, np.float32), [None] * len(windows), {})
@@ -109,9 +114,12 @@ def crowded_config(seed: int, folder: Path) -> Config:
 
 
 def crowded(seed: int, n: int = 600) -> list[Record]:
-    """A log in which new names come in bursts, send again, and are stamped by brokers that disagree a little."""
+    """A log in which new names come in bursts, send again, and are stamped by brokers that disagree a little.
+
+    The fleet's start ends in the middle of it, or before.
+    """
     rng = Random(seed)
-    log = []
+    log: list[Record] = []
     pool = [f"T{i}" for i in range(60)] + [f"P{i}" for i in range(5)]
     for offset in range(n):
         second = BEGIN + offset * 1.5
@@ -119,7 +127,7 @@ def crowded(seed: int, n: int = 600) -> list[Record]:
         stamp = int(second * S) + rng.choice([0, 0, 0, -20 * S, -400 * S, 90 * S])
         stamp = -1 if rng.random() < 0.02 else stamp
         log.append(reading(offset + offset // 50, asset, second - rng.choice([0, 0, 1, 2, 90]), stamp))
-    return log
+    return started(log, minutes_ago=rng.choice([55, 58, 61]))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -160,17 +168,17 @@ async def store(tmp_path: Path) -> Any:
 async def test_a_refusal_names_the_limit_and_the_setting_and_is_said_once(
     store: AsyncStore, tmp_path: Path, said: Log
 ) -> None:
-    log = [reading(i, f"T{i:03d}", BEGIN + i) for i in range(120)]
-    pipeline = await Plant(config_of(tmp_path, max_assets=5, max_new_assets_per_min=3), store, {P0: log}).run()
-    assert names_of(pipeline) == ["T000", "T001", "T002", "T060", "T061"]  # T060 begins the second minute
+    log = started([reading(i, f"T{i:03d}", BEGIN + i) for i in range(120)])
+    pipeline = await Plant(config_of(tmp_path, max_assets=6, max_new_assets_per_min=3), store, {P0: log}).run()
+    assert names_of(pipeline)[1:] == ["T000", "T001", "T002", "T060", "T061"]  # T060 begins the second minute
     with open_reader(f"sqlite:///{tmp_path}/monitor.db") as reader:
         reasons = {row["offset"]: row["reason"] for row in reader.quarantine()}
-    assert reasons[3] == (
+    assert reasons[4] == (
         'too_many_new_assets: "T003" is one new asset too many: fleet turbines takes 3 a minute; it is taken when it '
         "sends again later. If so many are usual, raise the fleet's max_new_assets_per_min"
     )
-    assert reasons[119] == (
-        'too_many_assets: fleet turbines has its 5 assets in this partition, and "T119" is another one; if it is real, '
+    assert reasons[120] == (
+        'too_many_assets: fleet turbines has its 6 assets in this partition, and "T119" is another one; if it is real, '
         "raise the fleet's max_assets"
     )
     assert len(reasons) == 115
@@ -180,10 +188,10 @@ async def test_a_refusal_names_the_limit_and_the_setting_and_is_said_once(
 
 async def test_a_restart_goes_on_counting_where_it_stood(store: AsyncStore, tmp_path: Path, said: Log) -> None:
     config = config_of(tmp_path, max_new_assets_per_min=3)
-    log = [reading(i, f"T{i:03d}", BEGIN + i) for i in range(70)]
-    for end in (2, 50, 62, 70):
+    log = started([reading(i, f"T{i:03d}", BEGIN + i) for i in range(70)])
+    for end in (1, 3, 51, 63, 71):
         pipeline = await Plant(config, store, {P0: log[:end]}).run()
-    assert names_of(pipeline) == ["T000", "T001", "T002", "T060", "T061", "T062"]
+    assert names_of(pipeline)[1:] == ["T000", "T001", "T002", "T060", "T061", "T062"]
     assert len(said.of("asset_limit")) == 3  # once in each run that refused somebody
 
 
@@ -192,13 +200,12 @@ async def test_what_an_asset_sent_before_it_was_let_in_stays_refused_after_a_res
 ) -> None:
     config = config_of(tmp_path, max_new_assets_per_min=1, lateness="90s", max_gap="3s")
     log = [reading(0, "T1", BEGIN + 58), reading(1, "T2", BEGIN + 59)]
-    log += [reading(2 + i, "T2", BEGIN + 60 + i) for i in range(3)]
-    await Plant(config, store, {P0: log}).run()
-    log += [reading(5, "T2", BEGIN + 63)]
+    log += [reading(2 + i, "T2", BEGIN + 60 + i) for i in range(4)]
+    log = started(log)
+    await Plant(config, store, {P0: log[:-1]}).run()
     pipeline = await Plant(config, store, {P0: log}).run()
-    windower = pipeline.partitions[P0].lanes["turbines"].windower
-    ring = windower.first.reshape(-1, windower.ring)[names_of(pipeline).index("T2")]
-    assert sorted(ring[ring >= 0].tolist()) == [2, 3, 4, 5]
+    held = pipeline.partitions[P0].lanes["turbines"].windower.snapshot()
+    assert held.first[held.cell_asset == names_of(pipeline).index("T2")].tolist() == [3, 4, 5, 6]
 
 
 async def test_assets_of_another_partition_neither_count_nor_gather(store: AsyncStore, tmp_path: Path) -> None:
@@ -222,6 +229,45 @@ async def test_a_flood_of_names_does_not_stop_the_daemon(store: AsyncStore, tmp_
     assert len(names_of(pipeline)) == 50
 
 
+# ---------------------------------------------------------------- a fleet's start
+
+
+async def test_a_plant_whose_assets_all_send_within_its_first_minute_loses_nothing(
+    store: AsyncStore, tmp_path: Path
+) -> None:
+    assets = [f"T{i:04d}" for i in range(3_000)]
+    log = [reading(i, name, BEGIN + i // len(assets)) for i, name in enumerate(assets * 2)]
+    pipeline = await Plant(config_of(tmp_path), store, {P0: log}, batch=1000).run()
+    assert names_of(pipeline) == assets
+    assert words_in(tmp_path) == []
+
+
+def test_names_that_are_invented_once_a_fleet_has_started_come_in_by_the_minute() -> None:
+    index, admission = door(max_new_assets_per_min=2)
+    minute = BEGIN * S // MINUTE_US
+    for after, let_in in ((-5, 4), (0, 4), (59, 4), (60, 2), (61, 2), (59, 4), (-6, 2)):
+        asked = [(f"A{after}_{len(index)}_{i}", (minute + after) * MINUTE_US) for i in range(4)]
+        if not len(index):  # the first asset says when the start was
+            ask(index, admission, ("A_first", minute * MINUTE_US))
+        before = index.n_settled
+        ask(index, admission, *asked)
+        assert index.n_settled - before == let_in, after
+
+
+def test_a_start_takes_two_intervals_where_assets_send_once_a_day() -> None:
+    index, admission = door(max_new_assets_per_min=1, interval_us=86_400 * S)
+    now = BEGIN * S
+    two_days = 2 * 86_400 * S
+    assert ask(index, admission, ("A", now), *((f"B{i}", now + two_days - 60 * S) for i in range(3)))[1] == {}
+    assert ask(index, admission, *((f"C{i}", now + two_days) for i in range(2)))[1] == {1: "too_many_new_assets"}
+
+
+def test_what_an_older_release_saved_of_admission_is_taken_up() -> None:
+    minute = BEGIN * S // MINUTE_US
+    _, admission = door(["A"], state=[minute, 1], max_new_assets_per_min=1)
+    assert admission.state == [minute, 1, -1]
+
+
 # ---------------------------------------------------------------- what is remembered
 
 
@@ -242,9 +288,15 @@ async def test_a_million_names_would_leave_no_trace_in_memory(store: AsyncStore,
     assert names == 100
 
 
-def door(names: Sequence[str] = (), **limits: int) -> tuple[AssetIndex, Admission]:
+LONG_AGO = (0, 0, 0)
+"""State of a fleet that started in 1970."""
+
+
+def door(
+    names: Sequence[str] = (), *, state: Sequence[int] = (), interval_us: int = S, **limits: int
+) -> tuple[AssetIndex, Admission]:
     index = AssetIndex(names)
-    return index, Admission(index, FleetSchema("turbines", S, **limits))
+    return index, Admission(index, FleetSchema("turbines", interval_us, **limits), state=state)
 
 
 def ask(index: AssetIndex, admission: Admission, *records: tuple[str, int]) -> tuple[list[str], dict[int, str]]:
@@ -257,7 +309,7 @@ def ask(index: AssetIndex, admission: Admission, *records: tuple[str, int]) -> t
 
 
 def test_a_record_from_the_year_9999_does_not_stop_the_count_for_good() -> None:
-    index, admission = door(max_new_assets_per_min=2)
+    index, admission = door(state=LONG_AGO, max_new_assets_per_min=2)
     now, far = BEGIN * S, 253_402_300_000 * S
     assert ask(index, admission, ("A", far), ("B", far), ("C", far))[1] == {2: "too_many_new_assets"}
     assert ask(index, admission, ("D", now), ("E", now), ("F", now), ("F", now + MINUTE_US)) == (
@@ -267,7 +319,7 @@ def test_a_record_from_the_year_9999_does_not_stop_the_count_for_good() -> None:
 
 
 def test_producers_that_disagree_a_little_share_one_minute() -> None:
-    index, admission = door(max_new_assets_per_min=2)
+    index, admission = door(state=LONG_AGO, max_new_assets_per_min=2)
     now = BEGIN * S
     asked = [("A", now), ("B", now - 1), ("C", now - 5 * MINUTE_US), ("D", now - 1), ("A", now)]
     assert ask(index, admission, *asked) == (["A", "B"], {2: "too_many_new_assets", 3: "too_many_new_assets"})
@@ -314,6 +366,13 @@ def test_invented_names_cost_no_memory(tmp_path: Path) -> None:
     assert few.n_assets == many.n_assets == 200
     assert many.counters.reasons == {"too_many_assets": 39_800}
     assert many.rss_mib < few.rss_mib + 24
+
+
+def test_names_that_fill_a_fleet_and_are_heard_once_take_no_rings(tmp_path: Path) -> None:
+    usual = {"window": 64, "lateness": "1s", "sensors": [f"sensor_{i}" for i in range(8)]}
+    run = flood(20_000, 1, tmp_path, 1.0, **usual)
+    assert run.n_assets == 10_000
+    assert run.rss_mib < 48  # 105 with a ring for each of them
 
 
 def _made(folder: Path) -> Path:
