@@ -32,7 +32,7 @@ from monitor.health import watched
 from monitor.lease import Lease
 from monitor.notify.deliver import Delivery
 from monitor.notify.webhook import Webhook
-from monitor.store import daemons, outbox
+from monitor.store import daemons, outbox, sqlite
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import DetectorScorer
@@ -70,8 +70,11 @@ class _Stopped(BaseException):
 
 async def run(config: Config, clock: Clock | None = None) -> None:
     """Run until a signal. Raises the error that ended it: its exit code says who must act."""
+    stopping = _stopping_on_signals()
     with suppress(_Stopped):
-        await _run(config, clock or SystemClock(), _stopping_on_signals())
+        await _run(config, clock or SystemClock(), stopping)
+    if stopping.is_set() and sqlite.hangs():
+        _go()
 
 
 async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
@@ -274,7 +277,7 @@ def _stopping_on_signals() -> asyncio.Event:
 
 
 def _go() -> None:
-    log.warning("stop_cut_short", after_s=STOP_LIMIT_S, meaning="something hangs; nothing that was saved is lost")
+    log.warning("stop_cut_short", meaning="something hangs; nothing that was saved is lost")
     os._exit(0)
 
 

@@ -36,6 +36,8 @@ HURRIED_GRACE_S = 0.5
 """The same once the process was told to stop: a database that hangs must not hold that up. A transaction that is left
 behind is committed or it is not; the next compare-and-set finds out.
 """
+HANGING_GRACE_S = 0.05
+"""And the same once one of them did hang: a stop that asks five times need not find out five times."""
 
 
 class AsyncStore:
@@ -125,7 +127,9 @@ class AsyncStore:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait({task}, timeout=self._grace_s)
+            _, hanging = await asyncio.wait({task}, timeout=self._grace_s)
+            if hanging and self._grace_s == HURRIED_GRACE_S:
+                self._grace_s = HANGING_GRACE_S
             raise
 
     def _done(self, task: asyncio.Task[Any]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
 T = TypeVar("T")
+
+THREADS = "store"
+IDLE_ENDS_S = 0.2
+"""A thread that has nothing to do ends sooner than that once its door is closed."""
 
 
 def engine(path: Path, timeout_s: float, *, foreign_keys: bool = True) -> Engine:
@@ -63,8 +68,8 @@ class SqliteDoor:
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self._engine = engine(path, timeout_s)
-        self._writer = ThreadPoolExecutor(1, "store-writer")
-        self._reader = ThreadPoolExecutor(2, "store-reader")
+        self._writer = ThreadPoolExecutor(1, f"{THREADS}-writer")
+        self._reader = ThreadPoolExecutor(2, f"{THREADS}-reader")
 
     async def transact(self, body: Callable[[Connection], T], *, reads: bool) -> T:
         """Run `body` in one transaction."""
@@ -87,6 +92,16 @@ class SqliteDoor:
         self._writer.shutdown(wait=False, cancel_futures=True)
         self._reader.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
+
+
+def hangs() -> bool:
+    """Whether a thread of a door that was closed still waits for a file that another process holds: up to the timeout,
+    and Python's exit would wait for it.
+    """
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
+    for thread in ours:
+        thread.join(IDLE_ENDS_S)
+    return any(thread.is_alive() for thread in ours)
 
 
 @contextmanager

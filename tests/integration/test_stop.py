@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.daemon import PULSE_EVERY_S
+from monitor.daemon import PULSE_EVERY_S, STOP_LIMIT_S
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, publish, read_back
+from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back
 from tests.nemesis.proxy import Proxy
 from tests.oracle.log import FleetRule
 from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.servers import KafkaServer, PostgresServer
 
 PARTITIONS = 2
+QUICK_S = STOP_LIMIT_S - 1
+"""It ended by itself, and not because its time was up."""
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 
 
@@ -51,6 +55,7 @@ def test_a_stop_while_the_database_hangs_takes_less_than_ten_seconds_and_loses_n
         publish(kafka.bootstrap, "hung", messages[10_000:])
         took_s = site.terminate()
     print(f"{took_s:.1f} s")
+    assert took_s < QUICK_S
     site.configure(kafka.bootstrap, "hung", url=url)
     site.start()
     site.wait_records(len(messages))
@@ -67,5 +72,60 @@ def test_a_stop_is_quick_although_a_thread_hangs_that_pythons_exit_waits_for(sit
     with contextlib.closing(sqlite3.connect(site.database)) as another:
         another.execute("BEGIN IMMEDIATE")
         time.sleep(2 * PULSE_EVERY_S)
-        site.terminate()
+        took_s = site.terminate()
+    print(f"{took_s:.1f} s")
     assert site.events("stop_cut_short")
+    assert took_s < QUICK_S
+
+
+def test_a_stop_in_the_middle_of_a_training_while_the_database_hangs_is_quick_and_ends_the_training(
+    kafka: KafkaServer, postgres: PostgresServer, site: Site
+) -> None:
+    kafka.create_topic("hung-training", PARTITIONS, retention_ms="-1")
+    messages = list(at_home(plant(3, 20, 30_000, RULE), PARTITIONS))
+    url = postgres.url()
+    model = {"architecture": "conv", "max_train": "2m"}
+    site.configure(kafka.bootstrap, "hung-training", url=url, model=model)
+    assert site.command("db", "upgrade").returncode == 0
+    site.install_model()
+    with Proxy(postgres.port) as proxy:
+        site.configure(
+            kafka.bootstrap, "hung-training", url=url.replace(str(postgres.port), str(proxy.port)), model=model
+        )
+        site.start()
+        publish(kafka.bootstrap, "hung-training", messages[:20_000])
+        site.wait_records(20_000)
+        assert site.command("retrain").returncode == 0
+        site.wait_event("training_progress")
+        [child] = children(site.pid)
+        proxy.stall(60)
+        publish(kafka.bootstrap, "hung-training", messages[20_000:])
+        took_s = site.terminate()
+    print(f"{took_s:.1f} s")
+    assert took_s < QUICK_S
+    assert not Path(f"/proc/{child}").exists(), "the training went with its daemon"
+
+
+def test_a_stop_takes_its_limit_and_no_longer_although_the_event_loop_itself_hangs() -> None:
+    hung = """
+import asyncio, os, signal, time
+from monitor import daemon, logs
+
+async def main():
+    daemon._stopping_on_signals()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0.1)
+    time.sleep(60)
+
+logs.configure("info", "json")
+daemon.STOP_LIMIT_S = 0.5
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", hung], capture_output=True, text=True, timeout=30, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert "stop_cut_short" in done.stderr + done.stdout
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -302,7 +302,7 @@ def test_whichever_call_fails_the_tables_are_the_oracles(
         struck[fault.struck] += 1
         if "killed" in kind:
             assert n_started == 3
-        if fault.struck != "file":  # else windows may be unscored until the next start
+        if (fault.struck, kind) != ("file", "unknown"):  # what is damaged is done without until the next start
             assert compared["scored"] == compared["windows"]
     reached = "poll, first_offset, file, save, run claim, run begin, run resolve, run succeed, read champions"
     assert struck.keys() >= set(reached.split(", "))
