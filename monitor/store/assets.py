@@ -108,6 +108,17 @@ def homes_of(connection: Connection, fleet: str, names: Sequence[str]) -> dict[s
     return homes
 
 
+_NAMES = text("SELECT topic, partition, name FROM asset WHERE fleet = :fleet ORDER BY id")
+
+
+def names(connection: Connection, fleet: str) -> dict[str, list[str]]:
+    """Return the fleet's assets by their home, as "topic/partition"."""
+    at: dict[str, list[str]] = {}
+    for topic, partition, name in connection.execute(_NAMES, {"fleet": fleet}):
+        at.setdefault(str(Partition(topic, partition)), []).append(name)
+    return at
+
+
 # ---------------------------------------------------------------- what a partition knew
 
 

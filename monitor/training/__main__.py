@@ -46,7 +46,7 @@ def main() -> None:
 def _train(order: Order) -> Line:
     config = load(order.config)
     fleet = next(fleet for fleet in config.fleets if fleet.name == order.fleet)
-    history = asyncio.run(_read(config, fleet, order.sensors))
+    history = asyncio.run(_read(config, fleet, order))
     train = history.windows(order.alerts)
     _say(Line(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(train):,} windows"))
     spec = ModelSpec.of(fleet)
@@ -81,8 +81,8 @@ def _train(order: Order) -> Line:
     )
 
 
-async def _read(config: Config, fleet: FleetConfig, sensors: tuple[str, ...] | None) -> History:
-    history = History(config, fleet, sensors)
+async def _read(config: Config, fleet: FleetConfig, order: Order) -> History:
+    history = History(config, fleet, order.sensors, order.known)
     said = 0
     async for batch in KafkaHistory(config.kafka, config.topics_of(fleet)):
         history.add(batch)

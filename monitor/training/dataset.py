@@ -1,7 +1,8 @@
 """From a fleet's past records to windows to learn from: the same decoder and windower as the river's.
 
 Enters: record batches of any partitions. Leaves: a `TrainingSet`, at most `MAX_CELLS` large. The law: what the
-river would not score is not learnt from. Windows that overlap an alert are marked, for nothing to be learnt from
+river would not score is not learnt from; of assets that the database does not know, a history has those that a river
+would let in which began there. Windows that overlap an alert are marked, for nothing to be learnt from
 them; what an operator called a fault is not there at all, and what he called normal is like the rest.
 """
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from monitor.errors import NotEnoughData
 from monitor.models.spec import TrainingSet
+from monitor.stream.decode.admission import Admission
 from monitor.stream.lane import decoder_for, in_slices, schemas_of
 from monitor.stream.window import NEVER, Windower
 
@@ -52,14 +54,23 @@ class _Made(NamedTuple):
 @dataclass(slots=True)
 class _Partition:
     decoder: Decoder
+    admission: Admission
     readings: list[Readings] = field(default_factory=list)
 
 
 class History:
     """The readings of one fleet, as columns, until windows are made of them."""
 
-    def __init__(self, config: Config, fleet: FleetConfig, sensors: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        fleet: FleetConfig,
+        sensors: Sequence[str] | None,
+        known: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """`known`: names of assets by their partition, as "topic/number"."""
         self.fleet = fleet
+        self._known = known or {}
         self.n_readings = 0
         self._newest = NEVER
         self._n_held = 0
@@ -84,13 +95,15 @@ class History:
         """Take in a batch. Records that cannot be read are left out: the river tells of them."""
         part = self._partitions.get(batch.partition)
         if part is None:
-            decoder = decoder_for(self._config, self._schemas)
-            part = self._partitions[batch.partition] = _Partition(decoder)
+            part = self._partitions[batch.partition] = self._begin(batch.partition)
         for readings in part.decoder.decode(batch).readings:
             if readings.fleet != self.fleet.name or not len(readings):
                 continue
-            self._newest = max(self._newest, int(readings.cell.max()))
-            recent = readings.rows(readings.cell >= self._since)
+            ours = part.admission.let_in(readings, batch)[0] if part.admission.is_asked else readings
+            if not len(ours):
+                continue
+            self._newest = max(self._newest, int(ours.cell.max()))
+            recent = ours.rows(ours.cell >= self._since)
             part.readings.append(recent)
             self.n_readings += len(recent)
             self._n_held += 1
@@ -124,6 +137,13 @@ class History:
         return f"about {_words(wait_s)} of readings from {self.n_assets or 'an'} asset{'s' * (self.n_assets != 1)}"
 
     # ------------------------------------------------------------------ inside
+
+    def _begin(self, partition: Partition) -> _Partition:
+        decoder = decoder_for(self._config, self._schemas)
+        for names in decoder.assets:
+            names.expect_strangers()  # those of other fleets are for nobody here
+        index = decoder.assets[self._schemas.index(self._own)]
+        return _Partition(decoder, Admission(index, self._own, expected=self._known.get(str(partition), ())))
 
     @property
     def _since(self) -> int:

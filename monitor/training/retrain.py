@@ -35,6 +35,8 @@ class Order(msgspec.Struct, frozen=True):
     """None: learn them."""
     alerts: Intervals
     """Not to learn from."""
+    known: dict[str, list[str]] = {}
+    """Names of the fleet's assets by their partition, as "topic/number"."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -216,6 +216,7 @@ class Trainer:
             fleet=fleet.name,
             sensors=fleet.sensors or learnt,
             alerts=await self._store.read(alerts.intervals, fleet.name),
+            known=await self._store.read(assets.names, fleet.name),
         )
 
     async def _progress(self, job: JobView, share: float, text: str) -> None:

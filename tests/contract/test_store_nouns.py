@@ -114,6 +114,14 @@ async def test_more_names_than_one_statement_can_bind(store: AsyncStore) -> None
     assert len({home.id for home in homes.values()}) == len(names)
 
 
+async def test_names_of_a_fleet_are_told_by_home(store: AsyncStore) -> None:
+    await store.run(assets.resolve, FLEET, ["b", "a"], HOME)
+    await store.run(assets.resolve, FLEET, ["a", "c"], NEIGHBOUR)
+    await store.run(assets.resolve, "pumps", ["d"], HOME)
+    assert await store.read(assets.names, FLEET) == {str(HOME): ["a", "b"], str(NEIGHBOUR): ["c"]}
+    assert await store.read(assets.names, "nobody's") == {}
+
+
 async def test_the_first_to_learn_sensors_wins(store: AsyncStore, other_store: AsyncStore) -> None:
     await store.run(assets.put_fleet, FLEET)
     assert await store.read(assets.fleets) == {FLEET: None}

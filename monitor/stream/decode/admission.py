@@ -42,16 +42,26 @@ class Admission:
     """
 
     def __init__(
-        self, index: AssetIndex, fleet: FleetSchema, *, waiting: Iterable[int] = (), state: Sequence[int] = ()
+        self,
+        index: AssetIndex,
+        fleet: FleetSchema,
+        *,
+        waiting: Iterable[int] = (),
+        state: Sequence[int] = (),
+        expected: Collection[str] = (),
     ) -> None:
-        """`state`: as saved. `waiting`: numbers of names that a batch had let in which was never saved."""
+        """`state`: as saved. `waiting`: numbers of names that a batch had let in which was never saved.
+
+        `expected`: names that have their place, though the index has yet to hear of them.
+        """
         self._index = index
         self._fleet = fleet
         self._waiting = set(waiting)
+        self._expected = frozenset(expected)
         self._elsewhere: set[str] = set()
         self._minute, self._n_new, self._begun = (*state, *(-1, 0, -1)[len(state) :])
-        self.n_assets = len(index) - len(self._waiting)
-        """Which are in."""
+        self.n_assets = len(index) - len(self._waiting) + len(self._expected)
+        """Which are in, or have their place."""
         index.expect_strangers()
 
     @property
@@ -126,6 +136,8 @@ class Admission:
 
     def _why_not(self, number: int, stamp_us: int) -> str | None:
         """Say why this asset is kept out at this record; None = it is in from here on."""
+        if self._index.names[number] in self._expected:
+            return None
         fleet, name = self._fleet, quote(self._index.names[number])
         if fleet.max_assets is not None and self.n_assets >= fleet.max_assets:
             return (

@@ -14,7 +14,7 @@ from monitor.errors import CheckpointUnavailable, Fenced, NotEnoughData
 from monitor.lease import Lease
 from monitor.models.spec import ModelSpec
 from monitor.registry import Registry
-from monitor.store import jobs, leases, versions
+from monitor.store import assets, jobs, leases, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.score import DetectorScorer
@@ -25,7 +25,7 @@ from monitor.training.champions import Champions
 from monitor.training.fit import fit
 from monitor.training.retrain import Order, Trained
 from monitor.training.trainer import Trainer
-from monitor.types import Windows
+from monitor.types import Partition, Windows
 from tests.unit.kept_log import Log
 from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, windows
 
@@ -103,10 +103,12 @@ async def test_a_champion_that_can_no_longer_be_read_is_told_once_and_trained_an
 
     async def retrain(order: Order, _on_progress: object) -> Trained:
         assert order.fleet == "pumps"
+        assert order.known == {"t/0": ["R1"]}
         return Trained(new.name, str(new), SENSORS, {"metrics": {}})
 
     monkeypatch.setattr(trainer_module, "retrain", retrain)
     trainer, scorer = await found(store, FORMAT_1)
+    await store.run(assets.resolve, "pumps", ["R1"], Partition("t", 0))
     [told] = log.of("champion_unreadable")
     assert told["version"] == FORMAT_1.name
     assert "format" in told["error"]

@@ -21,13 +21,14 @@ CONFIG = parse(
 )
 
 
+def reading(asset: bytes, minute: int) -> tuple[bytes, bytes]:
+    return asset, json.dumps({"ts": f"2026-01-01T00:{minute:02}:00Z", "speed": 1.0 + minute}).encode()
+
+
 def history() -> History:
     found = History(CONFIG, CONFIG.fleets[0], ("speed",))
     for number, asset in enumerate((b"R2", b"R1")):
-        records = [
-            (asset, json.dumps({"ts": f"2026-01-01T00:{at:02}:00Z", "speed": 1.0 + at}).encode()) for at in range(N)
-        ]
-        found.add(batch_of(Partition("t", number), records_of(*records)))
+        found.add(batch_of(Partition("t", number), records_of(*(reading(asset, at) for at in range(N)))))
     return found
 
 
@@ -56,3 +57,24 @@ def test_windows_of_an_alert_are_there_and_marked_faults_are_not_and_normal_ones
     assert train.n_labelled == len(gone) == len(plain) - len(train)
     assert train.every == 1
     assert np.count_nonzero(train.asset == 1) == np.count_nonzero(plain.asset == 1)
+
+
+def test_a_history_full_of_invented_names_holds_as_many_as_the_river_would_and_keeps_a_place_for_those_known() -> None:
+    config = parse(
+        {
+            "kafka": {"bootstrap": "b:9092", "topics": ["t"]},
+            "fleet": [
+                {"name": "pumps", "interval": "1m", "window": LENGTH, "sensors": ["speed"], "max_assets": 3,
+                 "assets": "R*"},
+                {"name": "others", "interval": "1m", "window": LENGTH, "sensors": ["speed"]},
+            ],
+        }
+    )  # fmt: skip
+    found = History(config, config.fleets[0], ("speed",), {"t/0": ["R8", "R9"], "t/1": ["R7"]})
+    log = [reading(name, at) for at in range(N) for name in (b"R1", b"R2_%d" % at, b"X%d" % at, b"R9", b"R3")]
+    for first in range(0, len(log), 7):
+        found.add(batch_of(Partition("t", 0), records_of(*log[first : first + 7])))
+    [part] = found._partitions.values()
+    assert [len(index) <= 3 + 7 for index in part.decoder.assets] == [True, True]
+    assert found.n_assets == 2
+    assert found.windows().assets == ("R1", "R9")
