@@ -49,6 +49,8 @@ BETRAYED_BY = {
     "offset_apart": ("sqlite", {"n_records": 6_000, "n_kills": 3}),
     "no_rewind": ("sqlite", {"n_records": 5_000, "n_kills": 1}),
     "no_pause": ("storm", {"n_records": 12_000, "n_assignments": 20}),
+    "letters_apart": ("replicas", {"n_records": 3_000, "n_faults": 0}),
+    "told_unsent": ("sqlite", {"n_records": 3_000, "n_kills": 1}),
 }
 
 

@@ -5,6 +5,8 @@
     strangers.py plain clients that join the group and leave it
     traffic.py   what is sent while things break
     nursery.py   a process that has imported everything and forks daemons: a start costs a blink, not four seconds
+    receiver.py  a webhook's other end, which is not always well
+    letters.py   what people had to be told, against what arrived there
     inside.py    what a forked daemon is told to observe of itself, to suffer on a signal, or to do wrong (mutations)
     proxy.py     between daemon and PostgreSQL: loses the answer to a COMMIT
     journal.py   triggers in the database that write down every move of an offset: who, when, in which transaction

@@ -36,6 +36,12 @@ class Figures:
     """COMMITs whose answer was lost on the way, after the database had done it."""
     resolved: int = 0
     """Those that the daemon found to be done."""
+    letters: int = 0
+    """Of alerts' steps, that arrived at the webhook."""
+    retries: int = 0
+    """Tries that the receiver refused or left unanswered."""
+    twice: int = 0
+    """Letters that arrived again although they had been answered well."""
     lost: int = 0
     doubled: int = 0
     problems: list[str] = field(default_factory=list)
@@ -61,7 +67,8 @@ class Figures:
 
 HEAD = (
     "scenario", "seed", "records", "windows", "faults", "claims", "rebuilt", "fenced", "unknown", "resolved",
-    "late", "quarant.", "scores", "lost", "doubled", "problems", "recovery", "silence", "seconds",
+    "late", "quarant.", "scores", "letters", "retries", "twice", "lost", "doubled", "problems", "recovery", "silence",
+    "seconds",
 )  # fmt: skip
 
 
@@ -89,7 +96,8 @@ def _cells(run: Figures, seed: str) -> tuple[str, ...]:
 
     numbers = (
         run.records, run.windows, run.faults.total(), run.claims, run.rebuilt, run.fenced, run.unknown_commits,
-        run.resolved, run.late, run.quarantined, run.scores_checked, run.lost, run.doubled, len(run.problems),
+        run.resolved, run.late, run.quarantined, run.scores_checked, run.letters, run.retries, run.twice, run.lost,
+        run.doubled, len(run.problems),
     )  # fmt: skip
     return run.scenario, seed, *map(str, numbers), s(run.worst_recovery_s), s(run.silence_s), f"{run.seconds:.0f}"
 

@@ -50,6 +50,13 @@ def short_session() -> None:
     group.AIOKafkaConsumer = consumer
 
 
+def short_lease() -> None:
+    """Let others send a dead daemon's letters after four seconds: a run is too short for the usual fifteen."""
+    from monitor import lease
+
+    lease.TTL_S, lease.RENEW_EVERY_S = 4.0, 1.0
+
+
 def first_offsets() -> None:
     """Say which offset was handed out first after each `begin`: it must be the one that was asked for."""
     from monitor.stream.source.group import KafkaSource
@@ -137,6 +144,7 @@ def ambushed() -> None:
 
 INSIDE: dict[str, Callable[..., None]] = {
     "short_session": short_session,
+    "short_lease": short_lease,
     "first_offsets": first_offsets,
     "bricked": bricked,
     "blocked": blocked,

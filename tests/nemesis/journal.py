@@ -2,7 +2,8 @@
 
 Independent of the engine: it sees what arrived, not what was meant. From it follow I5 (offsets and epochs never fall)
 and I7 (no row from a fenced writer: a save comes from the connection of the partition's owner, and on PostgreSQL each
-row of results carries the number of a transaction that moved that very partition's offset).
+row of results carries the number of a transaction that moved that very partition's offset). It also keeps who held the
+outbox's lease when, for I6.
 """
 
 from __future__ import annotations
@@ -45,6 +46,23 @@ _POSTGRESQL = """
             RETURN NULL;
         END $$;
     CREATE TRIGGER nemesis AFTER INSERT OR UPDATE ON daemon FOR EACH ROW EXECUTE FUNCTION nemesis_beat();
+    CREATE TABLE nemesis_lease (id BIGSERIAL PRIMARY KEY, at DOUBLE PRECISION, epoch INT, holder TEXT);
+    CREATE FUNCTION nemesis_hold() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.name = 'outbox' AND (TG_OP = 'INSERT' OR OLD.epoch <> NEW.epoch) THEN
+                INSERT INTO nemesis_lease (at, epoch, holder)
+                VALUES (extract(epoch FROM clock_timestamp()), NEW.epoch, NEW.holder);
+            END IF;
+            RETURN NULL;
+        END $$;
+    CREATE TRIGGER nemesis AFTER INSERT OR UPDATE ON lease FOR EACH ROW EXECUTE FUNCTION nemesis_hold();
+    CREATE TABLE nemesis_letter (xid BIGINT);
+    CREATE FUNCTION nemesis_post() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO nemesis_letter VALUES (txid_current());
+            RETURN NULL;
+        END $$;
+    CREATE TRIGGER nemesis AFTER INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION nemesis_post();
 """
 _SQLITE = """
     CREATE TABLE nemesis_journal (
@@ -60,6 +78,15 @@ _SQLITE = """
         INSERT INTO nemesis_journal (at, topic, partition, owner, old_epoch, epoch, old_next, next_offset, counters)
         VALUES ((julianday('now') - 2440587.5) * 86400, NEW.topic, NEW.partition, NEW.owner,
             OLD.epoch, NEW.epoch, OLD.next_offset, NEW.next_offset, NEW.counters);
+    END;
+    CREATE TABLE nemesis_lease (id INTEGER PRIMARY KEY, at REAL, epoch INT, holder TEXT);
+    CREATE TRIGGER nemesis_first AFTER INSERT ON lease WHEN NEW.name = 'outbox' BEGIN
+        INSERT INTO nemesis_lease (at, epoch, holder) VALUES
+            ((julianday('now') - 2440587.5) * 86400, NEW.epoch, NEW.holder);
+    END;
+    CREATE TRIGGER nemesis_next AFTER UPDATE ON lease WHEN NEW.name = 'outbox' AND OLD.epoch <> NEW.epoch BEGIN
+        INSERT INTO nemesis_lease (at, epoch, holder) VALUES
+            ((julianday('now') - 2440587.5) * 86400, NEW.epoch, NEW.holder);
     END;
 """
 READ = (
@@ -82,6 +109,13 @@ _STRAY = {
         SELECT count(*) FROM alert_transition t WHERE NOT EXISTS (
             SELECT 1 FROM nemesis_journal j WHERE j.xid % 4294967296 = t.xmin::text::bigint
             AND j.next_offset > j.old_next)""",
+    "gap": """
+        SELECT count(*) FROM gap g WHERE NOT EXISTS (
+            SELECT 1 FROM nemesis_journal j WHERE j.xid % 4294967296 = g.xmin::text::bigint
+            AND j.topic = g.topic AND j.partition = g.partition AND j.next_offset > j.old_next)""",
+    "outbox": """
+        SELECT count(*) FROM nemesis_letter l WHERE NOT EXISTS (
+            SELECT 1 FROM nemesis_journal j WHERE j.xid = l.xid AND j.next_offset > j.old_next)""",
 }
 
 

@@ -3,6 +3,7 @@
     I1, I2, I4   the oracle: windows, doubles, conservation (tests/oracle/check.py)
     I3           some thousand stored scores, computed again in one batch with the version that their row names
     I5, I7       the journal: offsets and epochs never fall; only the owner writes, results and offset together
+    I6           every step of an alert that people are told of arrived, and again only for a reason (letters.py)
     I8           no daemon said that a rebuild came to another state, or that an invariant broke
     I9           every version named exists, its folder verifies, and it was its turn at the window's end
 """
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitor.models.detector import Detector
-from tests.nemesis import journal
+from tests.nemesis import journal, letters
 from tests.oracle.check import check, compare_scores, stored_rows
 from tests.oracle.log import rules_from
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from tests.daemon_process import Site
     from tests.nemesis.figures import Figures
+    from tests.nemesis.receiver import Arrival
     from tests.oracle.log import RawRecord
 
 FORBIDDEN = re.compile(r"digest|differs|invariant|mismatch", re.IGNORECASE)
@@ -38,9 +40,10 @@ BATCH = 1024
 
 
 def judge(
-    figures: Figures, site: Site, logs: dict[tuple[str, int], list[RawRecord]], events: Iterable[dict[str, Any]]
-) -> None:
-    """Write into the figures what was found."""
+    figures: Figures, site: Site, logs: dict[tuple[str, int], list[RawRecord]], events: Iterable[dict[str, Any]],
+    arrivals: Sequence[Arrival], struck: Iterable[tuple[float, int]],
+) -> None:  # fmt: skip
+    """Write into the figures what was found. `struck`: (time, pid) of each kill and standstill of a daemon."""
     is_postgresql = site.config.store.url.startswith("postgresql")
     rules = rules_from(site.config)
     rows = stored_rows(site.fetch)
@@ -59,6 +62,9 @@ def judge(
     figures.scores_checked = report.compared["scores"]
 
     figures.problems += journal.problems(site.fetch, is_postgresql=is_postgresql)
+    post = letters.account(site.fetch, arrivals, struck)
+    figures.letters, figures.retries, figures.twice = post.told, post.failed, post.twice
+    figures.problems += post.problems
     figures.problems += _versions(site)
     _listen(figures, events)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -98,11 +99,64 @@ def no_pause() -> None:
     pipeline._is_of = lambda *_: False
 
 
+def letters_apart() -> None:
+    """What people are to be told is written down after the save, in a second transaction."""
+    from monitor.store import outbox, partitions
+    from monitor.store.engine import AsyncStore
+
+    class KeepingLetters:
+        """A connection on which letters are said to have been written."""
+
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+        def execute(self, statement: Any, *values: Any) -> Any:
+            if statement is outbox._PUT:
+                kept.extend(values[0])
+                return None
+            return self._connection.execute(statement, *values)
+
+    whole, real_save = partitions.save, AsyncStore.save
+    kept: list[Any] = []
+
+    def rows_only(connection: Any, commit: Any) -> Any:
+        kept.clear()
+        return whole(KeepingLetters(connection), commit)
+
+    async def save(self: AsyncStore, commit: Any) -> Any:
+        saved, letters = await real_save(self, commit), [*kept]
+        if letters:
+            await self.run(lambda connection: connection.execute(outbox._PUT, letters))
+        return saved
+
+    partitions.save = rows_only
+    AsyncStore.save = save  # type: ignore[method-assign]
+
+
+def told_unsent() -> None:
+    """A letter is marked as delivered before it is sent, and what comes of the try is not looked at."""
+    from monitor.store import outbox
+
+    begin = outbox.begin
+
+    def begin_and_be_done(connection: Any, epoch: int, key: str) -> str | None:
+        body = begin(connection, epoch, key)
+        outbox.delivered(connection, key, time.time_ns() // 1000)
+        return body
+
+    outbox.begin = begin_and_be_done
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     "no_compare_and_set": no_compare_and_set,
     "offset_apart": offset_apart,
     "no_rewind": no_rewind,
     "no_pause": no_pause,
+    "letters_apart": letters_apart,
+    "told_unsent": told_unsent,
 }
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from monitor.config.kafka import KafkaConfig
 from monitor.errors import MonitorError
 from tests.daemon_process import Site, environment, read_back
-from tests.nemesis import journal
+from tests.nemesis import journal, letters
 from tests.nemesis.inside import SESSION_S
 from tests.nemesis.judge import judge
 from tests.nemesis.nursery import Nursery
+from tests.nemesis.receiver import Receiver
 from tests.nemesis.traffic import Pour, traffic
 from tests.servers import ROOT, KafkaServer, PostgresServer
 
@@ -234,6 +235,7 @@ class Stage:
     bootstrap: str
     topic: str
     n_partitions: int
+    receiver: Receiver
     inside: tuple[str, ...] = ()
     """Of every daemon."""
     daemons: list[Daemon] = field(default_factory=list)
@@ -259,7 +261,7 @@ class Stage:
         folder: Path | None = None,
         **fleet: Any,
     ) -> Iterator[Stage]:
-        """A topic, a site with a model, a journal. `url`: the database's address → the one the daemons are told."""
+        """A topic, a site with a model, a journal, a webhook. `url`: the database's address → what daemons are told."""
         began = time.monotonic()
         broker = servers.kafka(nodes)
         folder = folder or servers.new_folder(figures.scenario)
@@ -272,7 +274,15 @@ class Stage:
         else:
             inside = ("short_session", *inside)
         direct = servers.postgres().url() if database == "postgresql" else "sqlite:///monitor.db"
-        site.configure(broker.bootstrap, topic, url=direct, kafka=settings, **fleet)
+        receiver = Receiver(figures.seed)
+
+        def configure(url: str) -> None:
+            site.configure(broker.bootstrap, topic, url=url, kafka=settings, **fleet)
+            # The records are years old: to everybody else they are history.
+            channel = f"name = '{letters.CHANNEL}'\nurl = '{receiver.url}'\nmax_age = 'forever'\n"
+            site.path.write_text(f"{site.path.read_text()}[[notify]]\n{channel}")
+
+        configure(direct)
         if database == "postgresql":
             done = site.command("db", "upgrade")
             assert done.returncode == 0, done.stderr
@@ -280,12 +290,14 @@ class Stage:
         if database == "postgresql":
             servers.postgres().execute(journal.postgresql_ddl(), url=direct)
             if url is not None:
-                site.configure(broker.bootstrap, topic, url=url(direct), kafka=settings, **fleet)
+                configure(url(direct))
         else:
             journal.install_sqlite(site.database)
-        stage = cls(servers, figures, site, broker.bootstrap, topic, n_partitions, tuple(inside))
+        inside = ("short_lease", *inside)
+        stage = cls(servers, figures, site, broker.bootstrap, topic, n_partitions, receiver, inside)
         try:
-            yield stage
+            with receiver:
+                yield stage
         finally:
             for daemon in stage.daemons:
                 if daemon.pid is not None:
@@ -354,7 +366,7 @@ class Stage:
     # ------------------------------------------------------------------ the end
 
     def finish(self) -> None:
-        """All is healed: wait until everything sent is accounted for, stop, and judge."""
+        """All is healed: wait until everything sent is accounted for and told, stop, and judge."""
         self.healed_at = time.time()
         pour = self.pour
         assert pour is not None
@@ -363,6 +375,8 @@ class Stage:
         # Where something is wrong already, nothing need be waited for: it may never come.
         limit_s = 10.0 if self.figures.problems else CATCH_UP_S
         self.wait_for(f"{n_sent} records accounted for", lambda: self.records() >= n_sent, limit_s, 0.5)
+        self.receiver.is_calm = True
+        self.wait_for("all letters sent", lambda: letters.is_all_sent(self.site.fetch), limit_s, 0.5)
         for daemon in self.daemons:
             if daemon.pid is not None:
                 daemon.terminate()
@@ -373,7 +387,9 @@ class Stage:
         figures = self.figures
         logs = read_back(self.bootstrap, self.topic, self.n_partitions)
         events = [event for daemon in self.daemons for event in daemon.events()]
-        judge(figures, self.site, logs, events)
+        struck = [(fault.at, fault.pid) for fault in self.faults if fault.pid is not None]
+        judge(figures, self.site, logs, events, self.receiver.arrivals, struck)
+        figures.vacuous += [f"no {name}" for name in ("letters", "retries") if not getattr(figures, name)]
         if self.pour is not None and sum(map(len, logs.values())) < self.pour.n_acknowledged:
             figures.problems.append(f"the broker lost acknowledged records: {self.pour.n_acknowledged} were sent")
         moves = journal.moves(self.site.fetch)

@@ -38,7 +38,8 @@ def traffic(seed: int, n_records: int, n_partitions: int, *, n_assets: int = 40)
     """Most assets send JSON readings, every tenth MessagePack blocks. Asset i lives in partition i % n_partitions.
 
     Some records never come, come twice, come late (within the lateness or beyond it) or are bad; some cells have one
-    sensor only; every partition has an asset that falls silent for hours.
+    sensor only; every partition has an asset that falls silent for hours, and every fourth asset is out of its mind for
+    a quarter of each hour: there must be alerts, bad ones too.
     """
     rng, noise = random.Random(f"traffic/{seed}"), np.random.default_rng(seed)
     first_us = NOW_US + rng.randrange(60) * MINUTE_US
@@ -48,6 +49,9 @@ def traffic(seed: int, n_records: int, n_partitions: int, *, n_assets: int = 40)
     while True:
         values = (noise.integers(-800, 800, (BLOCK, n_assets, len(SENSORS))) / 8).astype("<f4")
         block_us = first_us + step * MINUTE_US
+        for asset in range(3, n_assets, 4):
+            if (step + asset) % 60 < 15:
+                values[:, asset] *= 8
         for cell in range(BLOCK):
             ts_us = first_us + step * MINUTE_US
             step += 1

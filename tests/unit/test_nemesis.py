@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import random
 import re
 import sqlite3
+import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy
 
 from monitor.store.tables import metadata
-from tests.nemesis import journal
+from tests.nemesis import journal, letters, receiver
 from tests.nemesis.figures import Figures, table, write
+from tests.nemesis.receiver import Arrival, Receiver
 from tests.nemesis.stage import Fault, recovery, silence
 from tests.nemesis.traffic import traffic
 from tests.oracle.check import StoredRows, check, compare_scores
@@ -21,8 +26,10 @@ from tests.oracle.log import FleetRule, Rules
 from tests.oracle.windows import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from tests.nemesis.receiver import Answer
 
 PLACE = "WHERE topic = 'plant' AND partition = 0"
 CLAIM = "UPDATE source_partition SET epoch = epoch + 1, owner = 'host:2' " + PLACE
@@ -74,6 +81,17 @@ def test_the_journal_shows(database: sqlite3.Connection, law: str, statement: st
     found = problems(database)
     assert found
     assert any(re.search(law, each) for each in found), found
+
+
+def test_the_journal_knows_who_held_the_outbox_when(database: sqlite3.Connection) -> None:
+    take = "INSERT INTO lease (name, holder, epoch, until_us) VALUES ('{}', 'host:7:a', 1, 0)"
+    for name in ("outbox", "training"):
+        database.execute(take.format(name))
+    database.execute("UPDATE lease SET until_us = 9")
+    database.execute("UPDATE lease SET epoch = 2, holder = 'host:8:b'")
+    found = database.execute(letters.HOLDERS).fetchall()
+    assert [row[1:] for row in found] == [(1, "host:7:a"), (2, "host:8:b")]
+    assert 0 <= time.time() - found[0][0] < 60
 
 
 # ---------------------------------------------------------------- times
@@ -166,3 +184,107 @@ def test_a_violation_and_a_run_that_broke_nothing_are_both_no_good(tmp_path: Pat
     assert "15" in table([good, bad]).splitlines()[3], "the sum of both"
     write(tmp_path / "report.json", [good, bad])
     assert '"missing: x"' in (tmp_path / "report.json").read_text()
+
+
+# ---------------------------------------------------------------- letters
+
+OPENED = "duty:turbines/R1:60:firing"
+CLOSED = "duty:turbines/R1:60:closed"
+TURNED = "duty:turbines/R1:60:critical"
+ALERT = ("turbines", "R1", 60, 120, 4.0, 2.0)
+"""It fired with 2.0, rose to 4.0 and is over."""
+
+
+def arrival(at: float, key: str, answer: Answer = "heard", body: dict[str, str] | None = None) -> Arrival:
+    return Arrival(at, key, json.dumps(body or {"key": key, "step": key.rpartition(":")[2]}).encode(), answer)
+
+
+ALL = [arrival(11, OPENED, "refused"), arrival(12, OPENED), arrival(13, TURNED), arrival(14, CLOSED)]
+
+
+def i6(
+    arrivals: list[Arrival],
+    alerts: Sequence[tuple[Any, ...]] = (ALERT,),
+    outbox: Sequence[tuple[Any, ...]] = ((OPENED, 9, 1), (TURNED, 9, 1), (CLOSED, 9, 1)),
+    holders: Sequence[tuple[Any, ...]] = ((0.0, 1, "host:7:a"), (50.0, 2, "host:8:b")),
+    struck: Sequence[tuple[float, int]] = (),
+) -> letters.Account:
+    tables = {letters.ALERTS: alerts, letters.OUTBOX: outbox, letters.HOLDERS: holders}
+    return letters.account(tables.__getitem__, arrivals, struck)
+
+
+def test_a_sound_post_has_told_all_and_no_problem() -> None:
+    assert i6(ALL) == letters.Account(told=3, failed=1, twice=0, problems=[])
+
+
+def test_an_alert_that_was_critical_at_once_is_told_of_that_once() -> None:
+    keys = letters.must_be_told([("turbines", "R1", 60, None, 4.0, 4.0), ("turbines", "R2", 60, None, 2.0, 2.0)])
+    assert keys == {OPENED, "duty:turbines/R2:60:firing"}
+
+
+@pytest.mark.parametrize(
+    ("law", "changed"),
+    [
+        ("R1:60:firing never arrived; is marked delivered", {"arrivals": ALL[:1] + ALL[2:]}),
+        ("R1:60:closed never arrived; outbox: None", {"arrivals": ALL[:3], "outbox": [(OPENED, 9, 1), (TURNED, 9, 1)]}),
+        ("R9:60:firing arrived, of no alert", {"arrivals": [*ALL, arrival(15, OPENED.replace("R1", "R9"), "refused")]}),
+        ("R1:60:closed arrived, of no alert", {"alerts": [("turbines", "R1", 60, None, 4.0, 2.0)]}),
+        ("R9:60:firing waits, of no alert", {"outbox": [("duty:turbines/R9:60:firing", 0, None)]}),
+        ("came 2 times and 1 tries were counted", {"outbox": [(OPENED, 1, 1), (TURNED, 1, 1), (CLOSED, 1, 1)]}),
+        ("R1:60:closed arrived at 14.00 and again at 16.00, for no reason", {"arrivals": [*ALL, arrival(16, CLOSED)]}),
+        ("out of order", {"arrivals": [ALL[0], ALL[2], arrival(15, OPENED), arrival(16, CLOSED)]}),
+        ("arrived with 2 bodies", {"arrivals": [arrival(10, OPENED, "refused", {"key": "", "step": ""}), *ALL]}),
+        ("arrived with the body", {"arrivals": [*ALL[:3], arrival(16, CLOSED, "heard", {"key": CLOSED, "step": "?"})]}),
+    ],
+)  # fmt: skip
+def test_the_post_shows(law: str, changed: dict[str, Any]) -> None:
+    found = i6(**{"arrivals": ALL} | changed).problems
+    assert any(law in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    ("again", "struck", "is_right"),
+    [
+        (55.0, (), True),  # another holds the lease, who cannot have known
+        (30.0, ((13.0, 7),), True),  # it was killed or stood still with the letter in its hands
+        (30.0, ((20.0, 7),), True),
+        (30.0, ((5.0, 7),), False),  # long before
+        (30.0, ((31.0, 7),), False),  # afterwards
+        (30.0, ((13.0, 8),), False),  # somebody else, who had no letter
+    ],
+)
+def test_a_letter_comes_twice_only_where_its_sender_was_struck(
+    again: float, struck: Sequence[tuple[float, int]], is_right: bool
+) -> None:
+    found = i6([*ALL, arrival(again, CLOSED)], struck=struck)
+    assert found.twice == 1
+    assert (found.problems == []) is is_right
+
+
+def test_the_former_holder_may_wake_up_with_a_letter_in_its_hands() -> None:
+    assert i6([*ALL[:3], arrival(52, CLOSED), arrival(55, CLOSED)], struck=[(48.0, 7)]).problems == []
+    assert i6([*ALL[:3], arrival(52, CLOSED), arrival(55, CLOSED)]).problems != []
+
+
+def post(receiver: Receiver, key: str) -> int | None:
+    """The status of the answer; None = there was none."""
+    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=10)
+    with closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("POST", "/alerts", b"{}", {"Idempotency-Key": key})
+        return connection.getresponse().status
+    return None
+
+
+def test_the_receiver_writes_down_what_it_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver, "PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr(receiver, "SLOW_S", (0.0, 0.0))
+    monkeypatch.setattr(receiver, "MOODS", ("error", "busy", "hang_up", "slow"))
+    with Receiver(1) as hook:
+        answers = [post(hook, str(number)) for number in range(40)]
+        hook.is_calm = True
+        assert post(hook, "last") == 204
+    means = {204: "heard", 500: "refused", 503: "refused", None: "unanswered"}
+    assert [each.key for each in hook.arrivals] == [*map(str, range(40)), "last"]
+    assert [each.answer for each in hook.arrivals] == [*map(means.__getitem__, answers), "heard"]
+    assert answers[0] == 500
+    assert set(answers) == means.keys()
