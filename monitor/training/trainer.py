@@ -95,6 +95,7 @@ class Trainer:
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             if self._lease is not None and self._lease.epoch is None:
+                self._retry_at.clear()  # that is for whoever trains now to know
                 continue
             under = self._under()
             try:
@@ -118,9 +119,11 @@ class Trainer:
                 await self._train(fleet, under)
 
     async def _due_at(self, fleet: FleetConfig) -> datetime | None:
-        """When the fleet is trained next; what another daemon trained counts."""
+        """When the fleet is trained next; what another daemon trained counts, and what it failed at does not."""
         if (retry_at := self._retry_at.get(fleet.name)) is not None:
             return retry_at
+        if not self._champions.has_champion(fleet):
+            return self._now()
         champion = await self._store.read(versions.champion, fleet.name)
         if fleet.retrain.every is None or champion is None:
             return None

@@ -30,17 +30,15 @@ from tests.unit.kept_log import Log
 from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, windows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from monitor.config import FleetConfig
 
 FORMAT_1 = Path(__file__).parents[1] / "format1" / "pca-e0ac6e46"
-CONFIG = parse(
-    {
-        "kafka": {"bootstrap": "b:9092", "topics": ["t"]},
-        "fleet": [{"name": "pumps", "interval": "1m", "window": LENGTH, "sensors": list(SENSORS)}],
-    }
-)
+FLEET = {"name": "pumps", "interval": "1m", "window": LENGTH, "sensors": list(SENSORS)}
+KAFKA = {"bootstrap": "b:9092", "topics": ["t"]}
+CONFIG = parse({"kafka": KAFKA, "fleet": [FLEET]})
+UNSCHEDULED = parse({"kafka": KAFKA, "fleet": [FLEET | {"retrain": {"every": "never"}}]})
 DECIDED_US = 10**12
 
 
@@ -203,6 +201,41 @@ async def test_a_training_that_died_with_another_daemon_is_buried_when_the_lease
     while await store.read(jobs.active, "pumps") is not None:  # noqa: ASYNC110 (the database has no event)
         await asyncio.sleep(0.01)
     loop.cancel()
+
+
+async def test_who_loses_the_lease_forgets_what_it_wanted_to_try_again(
+    store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, trained = checkpoint(tmp_path), []
+    clock = FakeClock()
+    champions = Champions(UNSCHEDULED, store, DetectorScorer("cpu"), clock)
+    lease = Lease(store, trainer_module.LEASE, "me", clock)
+    trainer = Trainer(UNSCHEDULED, store, champions, clock, "me", lease)
+
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        trained.append(clock.now_us())
+        if len(trained) == 1:  # in the middle of it another takes the lease, trains, and dies
+            await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+            assert await store.run(leases.take, trainer_module.LEASE, "another", 15.0) is not None
+            await activated(store, path)
+            await champions.refresh()
+        return Trained(path.name, str(path), SENSORS, {"metrics": {}})
+
+    async def until(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    loop = asyncio.create_task(trainer.loop())
+    assert await lease.look()
+    await until(lambda: log.of("not_trained") and lease.epoch is None)
+    await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+    assert await lease.look()
+    much_later_us = clock.now_us() + round(2e6 * trainer_module.FIRST_RETRY.total_seconds())
+    await until(lambda: clock.now_us() > much_later_us)
+    assert loop.cancel()
+    assert len(trained) == 1, "the fleet has its model, and no schedule"
 
 
 @pytest.mark.parametrize("is_at_start", [True, False])
@@ -515,3 +548,27 @@ async def test_a_champion_that_was_done_without_is_taken_up_while_the_daemon_run
     loop.cancel()
     assert scorer.holds(path.name)
     scorer.close()
+
+
+async def test_a_fleet_whose_first_training_failed_elsewhere_is_trained_by_who_takes_the_lease_over(
+    store: AsyncStore, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkpoint(tmp_path)
+
+    async def retrain(_order: Order, _on_progress: object) -> Trained:
+        return Trained(path.name, str(path), SENSORS, {"metrics": {}})
+
+    monkeypatch.setattr(trainer_module, "retrain", retrain)
+    clock = FakeClock()
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), clock)
+    lease = Lease(store, trainer_module.LEASE, "me", clock)
+    trainer = Trainer(CONFIG, store, champions, clock, "me", lease)
+    await store.run(leases.take, trainer_module.LEASE, "another", 15.0)
+    await trainer.train_first()  # the other trains nothing for so long that we go on
+    loop = asyncio.create_task(trainer.loop())
+    await store.run(lambda c: c.exec_driver_sql("UPDATE lease SET until_us = 0"))
+    assert await lease.look()
+    async with asyncio.timeout(10):
+        while not champions.has_champion(CONFIG.fleets[0]):  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.01)
+    assert loop.cancel()
