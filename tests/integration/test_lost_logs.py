@@ -1,0 +1,105 @@
+"""A topic that loses what nobody has read, and one that is deleted and created again, on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
+
+from tests.daemon_process import Site, publish, read_back
+from tests.nemesis.traffic import traffic
+from tests.oracle.check import check, stored_rows
+from tests.oracle.log import rules_from
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from tests.servers import KafkaServer
+
+PARTITIONS = 2
+N = 4_000
+"""Records, in four parts; each partition gets every other one, or nearly."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "site")
+    yield site
+    site.kill()
+
+
+def ask(bootstrap: str, what: Callable[[AIOKafkaAdminClient], Awaitable[object]]) -> None:
+    async def do() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        try:
+            await admin.start()
+            await what(admin)
+        finally:
+            await admin.close()
+
+    asyncio.run(do())
+
+
+@pytest.mark.timeout(180)
+def test_what_retention_takes_from_under_a_daemon_is_a_gap_and_a_topic_that_begins_anew_is_refused(
+    kafka: KafkaServer, site: Site
+) -> None:
+    topic = "lost-logs"
+    kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
+    site.configure(kafka.bootstrap, topic)
+    site.install_model()
+    messages = list(traffic(5, N, PARTITIONS, n_assets=20))
+    parts = [messages[begin : begin + N // 4] for begin in range(0, N, N // 4)]
+    publish(kafka.bootstrap, topic, parts[0])
+    site.start()
+    site.wait_records(N // 4)
+
+    os.kill(site.pid, signal.SIGSTOP)  # its windows are open, and it lives
+    publish(kafka.bootstrap, topic, parts[1])
+    publish(kafka.bootstrap, topic, parts[2])
+    log = read_back(kafka.bootstrap, topic, PARTITIONS)  # while all of it is there
+    taken = {number: len(log[topic, number]) - 300 for number in range(PARTITIONS)}
+    ask(
+        kafka.bootstrap,
+        lambda admin: admin.delete_records(
+            {TopicPartition(topic, number): RecordsToDelete(before_offset=end) for number, end in taken.items()}
+        ),
+    )
+    os.kill(site.pid, signal.SIGCONT)
+    for (number, offset), (_, key, value, at_ms) in zip(
+        publish(kafka.bootstrap, topic, parts[3]), parts[3], strict=True
+    ):
+        log[topic, number].append((offset, at_ms * 1000, key, value))
+
+    ends = {number: len(log[topic, number]) for number in range(PARTITIONS)}
+    where = "SELECT partition, next_offset FROM source_partition"
+    site.wait("the end of the log", lambda: dict(site.fetch(where)) == ends)
+    rows = site.fetch("SELECT partition, from_offset, to_offset FROM gap")
+    gaps = {number: (begin, end) for number, begin, end in rows}
+    assert len(rows) == PARTITIONS
+    assert {number: end for number, (_, end) in gaps.items()} == taken
+    assert all(end - begin > 100 for begin, end in gaps.values()), "what it had fetched already is no gap"
+    left = {
+        (topic, number): [record for record in log[topic, number] if not begin <= record[0] < end]
+        for number, (begin, end) in gaps.items()
+    }
+    report = check(stored_rows(site.fetch), left, rules_from(site.config))
+    assert report.is_clean, report
+    assert report.compared["records"] == sum(map(len, left.values()))
+
+    site.terminate()  # one that lives learns of it when it asks for the topics again, within five minutes
+    before = site.fetch("SELECT topic, partition, next_offset, counters FROM source_partition")
+    ask(kafka.bootstrap, lambda admin: admin.delete_topics([topic]))
+    kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
+    publish(kafka.bootstrap, topic, parts[0])
+    done = site.command("run")
+    assert done.returncode == 3, done.stderr
+    assert "probably deleted and created again" in done.stderr
+    assert site.fetch("SELECT topic, partition, next_offset, counters FROM source_partition") == before
