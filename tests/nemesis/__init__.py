@@ -4,6 +4,7 @@
     stage.py     the servers a scenario runs on, the site, its daemons; and the end of each run: wait, stop, judge
     strangers.py plain clients that join the group and leave it
     traffic.py   what is sent while things break
+    wrong_clock.py  the machine's clock, jumping (libfaketime)
     nursery.py   a process that has imported everything and forks daemons: a start costs a blink, not four seconds
     receiver.py  a webhook's other end, which is not always well
     letters.py   what people had to be told, against what arrived there

@@ -111,15 +111,16 @@ def blocked(seconds: str) -> None:
 
 
 def clock_jumps() -> None:
-    """Let the machine's clock jump by up to two days, forwards and back, about once a second."""
+    """Let our clock jump by up to a day, forwards and back, about once a second."""
     from monitor.clock import SystemClock
+    from tests.nemesis.wrong_clock import JUMPS_S
 
     now_us, rng = SystemClock.now_us, random.Random(0)
     jump = [0.0, 0.0]
 
     def jumping_now_us(self: SystemClock) -> int:
         if time.monotonic() > jump[0]:
-            jump[:] = time.monotonic() + rng.uniform(0.2, 2), rng.choice((0, -1, 1, -3600, 3600, -172_800, 172_800))
+            jump[:] = time.monotonic() + rng.uniform(0.2, 2), rng.choice(JUMPS_S)
         return now_us(self) + int(jump[1] * 1e6)
 
     SystemClock.now_us = jumping_now_us  # type: ignore[method-assign]

@@ -65,7 +65,7 @@ def judge(
     post = letters.account(site.fetch, arrivals, struck)
     figures.letters, figures.retries, figures.twice = post.told, post.failed, post.twice
     figures.problems += post.problems
-    figures.problems += _versions(site)
+    figures.problems += versions(site)
     _listen(figures, events)
 
 
@@ -83,10 +83,14 @@ def _listen(figures: Figures, events: Iterable[dict[str, Any]]) -> None:
             figures.problems.append(f"I8: a daemon said {str(event)[:800]}")
 
 
-def _versions(site: Site) -> list[str]:
+def versions(site: Site) -> list[str]:
+    """Of every version that a score names, whether it is there and loads: loading compares each byte's digest."""
     found = []
     named = {row[0] for row in site.fetch("SELECT DISTINCT version_id FROM score WHERE version_id IS NOT NULL")}
     known = {row[0]: row[1:] for row in site.fetch("SELECT id, version, path FROM model_version")}
+    by_alerts = {row[0] for row in site.fetch("SELECT DISTINCT version FROM alert WHERE version IS NOT NULL")}
+    for version in by_alerts - {version for version, _ in known.values()}:
+        found.append(f"I9: alerts by version {version}, which does not exist")
     for version_id in named:
         if version_id not in known:
             found.append(f"I9: scores by version {version_id}, which does not exist")

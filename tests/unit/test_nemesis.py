@@ -16,8 +16,10 @@ import pytest
 import sqlalchemy
 
 from monitor.store.tables import metadata
+from tests.daemon_process import Site
 from tests.nemesis import journal, letters, receiver
 from tests.nemesis.figures import Figures, table, write
+from tests.nemesis.judge import versions
 from tests.nemesis.receiver import Arrival, Receiver
 from tests.nemesis.stage import Fault, recovery, silence
 from tests.nemesis.traffic import traffic
@@ -184,6 +186,59 @@ def test_a_violation_and_a_run_that_broke_nothing_are_both_no_good(tmp_path: Pat
     assert "15" in table([good, bad]).splitlines()[3], "the sum of both"
     write(tmp_path / "report.json", [good, bad])
     assert '"missing: x"' in (tmp_path / "report.json").read_text()
+
+
+# ---------------------------------------------------------------- versions
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Iterator[tuple[Site, sqlite3.Connection]]:
+    """A site with one version, one score of its, and one alert."""
+    site = Site(tmp_path)
+    site.configure("127.0.0.1:1", "plant")
+    version = site.install_model()
+    with closing(sqlite3.connect(site.database, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO asset (id, fleet, name, topic, partition) VALUES (1, 'turbines', 'R1', 'p', 0)")
+        connection.execute(
+            "INSERT INTO score (asset_id, start_us, end_us, verdict, version_id, n_present, first_offset, last_offset)"
+            " VALUES (1, 0, 60, 1, 1, 1, 0, 0)"
+        )
+        connection.execute(
+            "INSERT INTO alert (asset_id, opened_us, state, severity, updated_us, peak_score, peak_us, n_anomalous,"
+            f" sensors, version) VALUES (1, 60, 'firing', 'warning', 60, 2, 60, 1, '[]', '{version}')"
+        )
+        yield site, connection
+
+
+def test_a_version_that_is_there_and_whole_and_whose_turn_it_was_is_no_problem(
+    scored: tuple[Site, sqlite3.Connection],
+) -> None:
+    assert versions(scored[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("law", "statement"),
+    [
+        ("scores by version 99, which does not exist", "UPDATE score SET version_id = 99"),
+        ("scored by version 1, not by None", "UPDATE model_activation SET from_window_end_us = 60"),
+        ("alerts by version gone, which does not exist", "UPDATE alert SET version = 'gone'"),
+        ("the folder of other holds pca-", "UPDATE model_version SET version = 'other'"),
+    ],
+)
+def test_the_judge_of_versions_shows(scored: tuple[Site, sqlite3.Connection], law: str, statement: str) -> None:
+    site, connection = scored
+    connection.execute(statement)
+    assert any(law in each for each in versions(site)), versions(site)
+
+
+def test_one_flipped_bit_of_a_version_that_scored_is_seen(scored: tuple[Site, sqlite3.Connection]) -> None:
+    site, _ = scored
+    [weights] = site.config.store.checkpoints.glob("*/*.safetensors")
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.chmod(0o600)
+    weights.write_bytes(damaged)
+    assert any("I9" in each for each in versions(site))
 
 
 # ---------------------------------------------------------------- letters
