@@ -137,7 +137,7 @@ def turbines(stage: Stage) -> dict[str, Any]:
         flow_s = time.monotonic() - flow_began
         drained_s = daemon.stop()
     with open_reader(stage.database) as reader:
-        alerts, quarantined = reader.alerts(), reader.quarantine()
+        alerts, quarantined = reader.alerts(alert_class="process"), reader.quarantine()
     return {
         "readings": len(rest),
         "flow_s": flow_s,
@@ -383,7 +383,7 @@ def _await_flow(stage: Stage, daemon: Daemon, n_readings: int) -> None:
 
 def _show_news(stage: Stage) -> None:
     with suppress(MonitorError), open_reader(stage.database) as reader:
-        alerts: Iterable[dict[str, Any]] = reversed(reader.alerts())
+        alerts: Iterable[dict[str, Any]] = reversed(reader.alerts(alert_class="process"))
         for alert in alerts:
             if alert["id"] not in stage.seen:
                 stage.seen[alert["id"]] = "open"

@@ -13,6 +13,7 @@ Importing this costs 30 ms in a daemon (70 alone): an operator's command does wi
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 import monitor
-from monitor.types import AlertState
+from monitor.types import DataAlertChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,9 +57,8 @@ declared: list[Declared] = []
 def _counter(name: str, meaning: str, **labels: Sequence[str]) -> Counter:
     declared.append(Declared(f"monitor_{name}_total", "counter", meaning, tuple(labels)))
     made = Counter(f"monitor_{name}", meaning, tuple(labels), registry=registry)
-    for values in labels.values():  # 0 is said from the beginning: a first step from nothing is no rate
-        for value in values:
-            made.labels(value)
+    for values in itertools.product(*labels.values()) if labels else ():
+        made.labels(*values)  # 0 is said from the beginning: a first step from nothing is no rate
     return made
 
 
@@ -86,8 +86,8 @@ readings = _counter("readings", "Readings taken out of records")
 windows = _counter("windows", "Windows saved; unscored: without a model to judge them", state=("scored", "unscored"))
 alerts = _counter(
     "alerts",
-    "Steps of alerts, by the state they lead to",
-    state=(AlertState.FIRING.value, AlertState.RECOVERING.value, AlertState.CLOSED.value),
+    "Steps of alerts, by the state they lead to; class `data`: of those about records instead of assets",
+    **{"class": ("process", "data"), "state": ("firing", "recovering", "closed")},
 )
 latency_seconds = _histogram(
     "latency_seconds",
@@ -169,7 +169,11 @@ _words: set[str] = {OTHER}
 
 
 def count_saved(
-    counters: Counters, changes: Iterable[AlertChange] = (), *, took_s: float = 0.0, latency_s: float | None = None
+    counters: Counters,
+    changes: Iterable[AlertChange | DataAlertChange] = (),
+    *,
+    took_s: float = 0.0,
+    latency_s: float | None = None,
 ) -> None:
     """Count what one committed batch led to: the same figures as its transaction added to the database's."""
     save_seconds.observe(took_s)
@@ -188,9 +192,14 @@ def count_saved(
     windows.labels("unscored").inc(counters.windows - counters.scored)
     for word, n in counters.reasons.items():
         quarantined.labels(_bounded(word)).inc(n)
+    count_alerts(changes)
+
+
+def count_alerts(changes: Iterable[AlertChange | DataAlertChange]) -> None:
+    """Count steps of alerts that are committed."""
     for change in changes:
         if change.is_transition:
-            alerts.labels(change.state.value).inc()
+            alerts.labels("data" if isinstance(change, DataAlertChange) else "process", change.state.value).inc()
 
 
 def _bounded(word: str) -> str:

@@ -188,6 +188,33 @@ class AlertChange:
     """False: nothing changed but the peak."""
 
 
+@dataclass(frozen=True, slots=True)
+class DataAlertChange:
+    """One step of an alert of class `data`: about what reached us, not about how an asset does.
+
+    (kind, partition, from_offset) names the alert; a new one begins with `FIRING`, and closes without recovering.
+    """
+
+    kind: str
+    """What happened, a stable word: `asset_limit`, `records_lost`."""
+    partition: Partition
+    fleet: str | None
+    """None = whatever is in the partition."""
+    from_offset: int
+    """Of the first record that is concerned."""
+    opened_us: int
+    at_us: int
+    """Of this step."""
+    state: AlertState
+    severity: Severity
+    n_records: int
+    """That are concerned so far."""
+    message: str
+    """What happened and what to do, for people."""
+    is_transition: bool
+    """False: nothing changed but the number of records."""
+
+
 SAMPLE_BYTES = 1024
 """What is kept of a record in quarantine: enough to recognise it by."""
 

@@ -347,6 +347,8 @@ class Run:
     """Of healthy assets: everything that is stored of each."""
     quarantine: list[tuple[int, str]]
     n_assets: int
+    alerts: list[tuple[str, str, int]]
+    """(kind, fleet, records) of those about the data."""
     took_s: float
     rss_mib: float = 0.0
     """The most that was resident, above what was before the first record."""
@@ -388,8 +390,9 @@ async def flow(log: Sequence[Record], config: Config, batch: int = 2000) -> Run:
         ).fetchall()
         quarantine = db.execute("SELECT record_offset, reason FROM quarantine ORDER BY record_offset").fetchall()
         n_assets = db.execute("SELECT COUNT(*) FROM asset").fetchone()[0]
+        alerts = db.execute("SELECT kind, fleet, n_anomalous FROM alert WHERE class = 'data'").fetchall()
     most = max(source.most, resident()) - before
-    return Run(counters, windows, quarantine, n_assets, time.monotonic() - began_s, most / (1 << 20))
+    return Run(counters, windows, quarantine, n_assets, alerts, time.monotonic() - began_s, most / (1 << 20))
 
 
 def _publish(connection: Any) -> None:
@@ -468,6 +471,9 @@ def main() -> int:
             run = flood(given.names, given.seed, Path(folder) / "names", given.minutes, **usual)
             print(f"names      {given.names:,} in {run.took_s:.0f} s, assets let in {run.n_assets:,}")
             print(f"           {run.counters.reasons}, resident + {run.rss_mib:.1f} MiB")
+            print(f"alerts     {run.alerts}")
+            if len(run.alerts) != 1:
+                wrong.append(f"{len(run.alerts)} alerts about one producer")
     for sentence in wrong[:20]:
         print("WRONG     ", sentence)
     return 1 if wrong else 0

@@ -1,4 +1,4 @@
-"""`monitor alerts`: what went wrong, when, where, and which sensors say so."""
+"""`monitor alerts`: what went wrong, when, where, and which sensors say so; and what went wrong with the data."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def alerts() -> None:
 
 @alerts.command("list")
 @config_option
+@click.option(
+    "--class",
+    "alert_class",
+    type=click.Choice(["process", "data"]),
+    help="process: of assets; data: of records that were lost or refused.",
+)
 @click.option("--asset", help="Only of this asset.")
 @click.option("--fleet", help="Only of this fleet.")
 @click.option("--state", type=click.Choice(["open", "firing", "recovering", "closed"]), help="open: not yet closed.")
@@ -56,11 +62,14 @@ def list_alerts(limit: int | None, local: bool, as_json: bool, **only: Any) -> N
 @local_option
 @json_option
 def show_alert(alert_id: int, local: bool, as_json: bool) -> None:
-    """Show one alert: its course, its sensors, the scores around it."""
+    """Show one alert: its course, its sensors, the scores around it; of the data: what happened, and what to do."""
     with open_store() as store:
         alert = store.alert(alert_id)
         if as_json:
             output.emit(alert)
+            return
+        if alert["class"] == "data":
+            _show_data(alert, local=local)
             return
         opened, last = output.as_datetime(alert["opened_at"]), output.as_datetime(alert["updated_at"])
         around = max((last - opened) / 2, timedelta(hours=1))
@@ -70,38 +79,67 @@ def show_alert(alert_id: int, local: bool, as_json: bool) -> None:
 
 def _table(found: Sequence[Alert], *, local: bool) -> Table:
     where = ["asset", "fleet"] if len({alert["fleet"] for alert in found}) > 1 else ["asset"]
-    table = Table("id:right", "state", *where, "opened", "lasted:right", "peak:right", "sensors:rest")
+    columns = [f"{name}, or where" if name == "asset" and _has_data(found) else name for name in where]
+    last = "sensors, or what" if _has_data(found) else "sensors"
+    table = Table("id:right", "state", *columns, "opened", "lasted:right", "peak:right", f"{last}:rest")
     for alert in found:
+        is_data = alert["class"] == "data"
+        names = alert | {"asset": place(alert)} if is_data else alert
+        peak = "–" if is_data else f"{alert['peak_score']:.2f}"
+        most = 2 if terminal.columns() < terminal.WIDE else 4
         table.add(
             str(alert["id"]),
             output.state(alert["state"]),
-            *(alert[name] for name in where),
+            *(names[name] or "–" for name in where),
             output.moment(alert["opened_at"], local=local),
             lasted(alert),
-            Ink(f"{alert['peak_score']:.2f}", "bold red" if alert["severity"] == "critical" else ""),
-            output.blame(alert["sensors"], most=2 if terminal.columns() < terminal.WIDE else 4),
+            Ink(peak, "bold red" if alert["severity"] == "critical" else ""),
+            f"{alert['kind']}, {records(alert)}" if is_data else output.blame(alert["sensors"], most=most),
         )
     return table
+
+
+def _has_data(found: Sequence[Alert]) -> bool:
+    return any(alert["class"] == "data" for alert in found)
+
+
+def _show_data(alert: Alert, *, local: bool) -> None:
+    title = f"Alert {alert['id']} · {alert['kind']} in {place(alert)}"
+    of_fleet = [Ink(f" of {alert['fleet']}", "dim")] if alert["fleet"] else []
+    say(Ink(title, "bold"), *of_fleet, "  ", output.state(alert["state"]))
+    _facts(
+        {
+            **_times(alert, local=local),
+            "severity": alert["severity"],
+            "records": f"{records(alert)}, the first at offset {alert['from_offset']}",
+            "acknowledged": alert["acknowledged_by"],
+            "label": alert["label"],
+        }
+    )
+    say(f"\n{alert['message']}.")
+    say(Ink("\nCourse", "dim"))
+    for step in alert["transitions"]:
+        so_far = Ink(f"  {records(step)}", "dim")
+        say(f"  {output.moment(step['at'], local=local)}  ", output.state(step["state"]), so_far)
+    hint = "" if alert["kind"] != "asset_limit" else f" More: monitor quarantine list --topic {alert['topic']}"
+    say(Ink(f"\n{output.zone(local=local)}{hint}", "dim"))
 
 
 def _show(alert: Alert, scores: Sequence[Mapping[str, Any]], *, local: bool) -> None:
     title = f"Alert {alert['id']} · {alert['asset']}"
     say(Ink(title, "bold"), Ink(f" of {alert['fleet']}  ", "dim"), output.state(alert["state"]))
     peak_at = output.moment(alert["peak_at"], local=local)
-    facts = {
-        "opened": output.moment(alert["opened_at"], local=local),
-        "closed": alert["closed_at"] and output.moment(alert["closed_at"], local=local),
-        "lasted": lasted(alert) + ("" if alert["closed_at"] else " so far"),
-        "severity": alert["severity"],
-        "peak": f"{output.number(alert['peak_score'])} × the threshold at {peak_at}",
-        "windows": f"{alert['n_anomalous']} anomalous",
-        "version": alert["version"],
-        "acknowledged": alert["acknowledged_by"],
-        "label": alert["label"],
-    }
-    for name, value in facts.items():
-        if value is not None:
-            say(Ink(f"  {name:<13}", "dim"), value)
+    _facts(
+        {
+            **_times(alert, local=local),
+            "severity": alert["severity"],
+            "peak": f"{output.number(alert['peak_score'])} × the threshold at {peak_at}",
+            "windows": f"{alert['n_anomalous']} anomalous",
+            "version": alert["version"],
+            "acknowledged": alert["acknowledged_by"],
+            "label": alert["label"],
+        }
+    )
     if scores:
         from monitor.cli.plot import plot
 
@@ -121,6 +159,30 @@ def _show(alert: Alert, scores: Sequence[Mapping[str, Any]], *, local: bool) -> 
         peak = Ink(f"  peak {output.number(step['peak_score'])}", "dim")
         say(f"  {output.moment(step['at'], local=local)}  ", output.state(step["state"]), peak)
     say(Ink(f"\n{output.zone(local=local)} More: monitor scores show {alert['asset']}", "dim"))
+
+
+def _times(alert: Alert, *, local: bool) -> dict[str, str | None]:
+    return {
+        "opened": output.moment(alert["opened_at"], local=local),
+        "closed": alert["closed_at"] and output.moment(alert["closed_at"], local=local),
+        "lasted": lasted(alert) + ("" if alert["closed_at"] else " so far"),
+    }
+
+
+def _facts(facts: Mapping[str, str | None]) -> None:
+    for name, value in facts.items():
+        if value is not None:
+            say(Ink(f"  {name:<13}", "dim"), value)
+
+
+def place(alert: Alert) -> str:
+    """Name the partition of an alert about the data."""
+    return f"{alert['topic']}/{alert['partition']}"
+
+
+def records(step: Mapping[str, Any]) -> str:
+    """Say how many records an alert, or a step of it, is about."""
+    return f"{step['n_records']:,} record{'' if step['n_records'] == 1 else 's'}"
 
 
 def lasted(alert: Alert) -> str:

@@ -91,6 +91,7 @@ def blame(sensors: Iterable[Mapping[str, Any]], most: int = 3) -> str:
 def nothing(what: str, store: Reader, **only: object) -> str:
     """Say that nothing was found, among what, and whether anybody is at work."""
     words = {"asset": "of", "fleet": "in fleet", "topic": "of topic", "state": "that are", "reason": "for"}
+    words |= {"alert_class": "of class"}
     times = {"since": "since", "until": "before"}
     said = [f"{words[name]} {value}" for name, value in only.items() if value is not None and name in words]
     said += [

@@ -12,6 +12,8 @@ What does not, and why:
 - Kafka's offsets: they say where a fact was found, not what it is. Without them a file, the same file published to a
   topic, and the live run over that topic agree.
 - row ids and processing times: they belong to one database.
+- alerts of class `data`: they say how records came to us. A replay meets no gap and asks for no refused asset, so it
+  cannot have them.
 
 The law: SHA-256 over the facts in a total order of their own, so that storage order, batches and the interleaving of
 partitions cannot show.

@@ -9,7 +9,7 @@
     scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py outbox.py   one noun each
     bulk.py           many rows at once
     reader.py         the operator's door: read-only, open within milliseconds
-    queries.py        what operators ask, as textual SQL that both databases understand
+    queries/          what operators ask, as textual SQL that both databases understand
 
 Law: a function that takes a `Connection` never begins or ends a transaction; its caller does, once.
 """

@@ -1,6 +1,7 @@
 """Alerts and their transitions. A change enters, the alert's row follows it, and each transition is kept.
 
-(asset, opened_us) names an alert; an alert begins with FIRING and, once closed, never changes again.
+(asset, opened_us) names an alert of class `process`, (kind, partition, from_offset) one of class `data`; an alert
+begins with FIRING and, once closed, never changes again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from monitor.types import AlertState
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from monitor.types import AlertChange
+    from monitor.types import AlertChange, DataAlertChange
 
 FOREVER_US = 2**62
 """Later than any event; far enough from the end of int64 for arithmetic."""
@@ -68,6 +69,52 @@ def apply(connection: Connection, asset_id: int, change: AlertChange) -> int:
         if change.state is not AlertState.FIRING:
             raise InvariantBroken(f"{change.state} for an alert that is not open: asset {asset_id}, {change.opened_us}")
         alert_id = connection.execute(_OPEN, row).scalar_one()
+    if change.is_transition:
+        connection.execute(_TRANSITION, step | {"alert_id": alert_id})
+    return alert_id
+
+
+_FOLLOW_DATA = text("""
+    UPDATE alert SET state = :state, updated_us = :at_us, closed_us = :closed_us, n_anomalous = :n_anomalous,
+        message = :message
+    WHERE topic = :topic AND partition = :partition AND kind = :kind AND from_offset = :from_offset
+        AND state <> 'closed'
+    RETURNING id
+""")
+
+_OPEN_DATA = text("""
+    INSERT INTO alert (class, kind, topic, partition, fleet, from_offset, message, opened_us, state, severity,
+        updated_us, n_anomalous, sensors)
+    VALUES ('data', :kind, :topic, :partition, :fleet, :from_offset, :message, :opened_us, :state, :severity,
+        :at_us, :n_anomalous, '[]')
+    RETURNING id
+""")
+
+
+def apply_data(connection: Connection, change: DataAlertChange) -> int:
+    """Write one step of the life of an alert of class `data`; return the alert's id."""
+    step = {
+        "state": str(change.state),
+        "severity": str(change.severity),
+        "at_us": change.at_us,
+        "peak_score": None,
+        "n_anomalous": change.n_records,
+    }
+    row = step | {
+        "kind": change.kind,
+        "topic": change.partition.topic,
+        "partition": change.partition.number,
+        "fleet": change.fleet,
+        "from_offset": change.from_offset,
+        "opened_us": change.opened_us,
+        "closed_us": change.at_us if change.state is AlertState.CLOSED else None,
+        "message": change.message,
+    }
+    alert_id: int | None = connection.execute(_FOLLOW_DATA, row).scalar_one_or_none()
+    if alert_id is None:
+        if change.state is not AlertState.FIRING:
+            raise InvariantBroken(f"{change.state} for an alert that is not open: {change.kind}, {change.from_offset}")
+        alert_id = connection.execute(_OPEN_DATA, row).scalar_one()
     if change.is_transition:
         connection.execute(_TRANSITION, step | {"alert_id": alert_id})
     return alert_id

@@ -186,7 +186,7 @@ _STRIPES = """
 _BY_VERSION = "version_id = (SELECT id FROM model_version WHERE version = :version)"
 _ALARMS = """
     SELECT asset.name AS asset, opened_us, closed_us FROM alert JOIN asset ON asset.id = asset_id
-    WHERE fleet = :fleet AND (label IS NULL OR label <> 'fault') AND opened_us <= :to_us
+    WHERE asset.fleet = :fleet AND (label IS NULL OR label <> 'fault') AND opened_us <= :to_us
         AND (closed_us IS NULL OR closed_us > :from_us) {only}
     ORDER BY opened_us
 """

@@ -1,7 +1,7 @@
 """The outbox: what people are to be told, written in the transaction that made it true, and sent afterwards.
 
-Enters: an alert's change, inside its save. Leaves: letters, one for each channel that wants to know; `monitor.notify`
-sends them. People are told of three steps of an alert, each of which comes at most once in its life:
+Enters: an alert's change, of either class, inside its save. Leaves: letters, one for each channel that wants to know;
+`monitor.notify` sends them. People are told of three steps of an alert, each of which comes at most once in its life:
 
     firing     it opened; also if it is critical from the start
     critical   its peak rose to critical since
@@ -9,9 +9,9 @@ sends them. People are told of three steps of an alert, each of which comes at m
 
 Recovering, and firing again after it, are not sent: an alert that wavers for an hour would ring the phone for an hour.
 
-Law: channel, fleet, asset, opening time and step are the letter's key. None of them is a number that the database gave
-out, so the same records lead to the same key on any retry, rebuild or restored backup. A key is written once: a clash
-is a broken invariant.
+Law: channel, fleet, asset, opening time and step are the letter's key; of an alert of class `data`, channel, kind,
+partition, first offset and step. None of them is a number that the database gave out, so the same records lead to the
+same key on any retry, rebuild or restored backup. A key is written once: a clash is a broken invariant.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from monitor.types import AlertChange
+    from monitor.types import AlertChange, DataAlertChange
 
 LEASE = "outbox"
 """Who holds it sends; everybody may write."""
@@ -60,12 +60,12 @@ class Channel:
     max_age_us: int | None = None
     """From an event to our knowledge of it: what took longer is history, not news. None = all is news."""
 
-    def wants(self, change: AlertChange) -> bool:
-        """Say whether this change is for this channel."""
+    def wants(self, change: AlertChange | DataAlertChange) -> bool:
+        """Say whether this change is for this channel. What befell all of a partition is for every channel."""
         is_grave = self.min_severity is Severity.WARNING or change.severity is Severity.CRITICAL
-        return is_grave and any(fnmatchcase(change.fleet, pattern) for pattern in self.fleets)
+        return is_grave and (change.fleet is None or any(fnmatchcase(change.fleet, each) for each in self.fleets))
 
-    def takes_for_news(self, change: AlertChange, at_us: int) -> bool:
+    def takes_for_news(self, change: AlertChange | DataAlertChange, at_us: int) -> bool:
         """Say whether this change is recent enough, for somebody who learns of it at `at_us`."""
         return self.max_age_us is None or at_us - change.at_us <= self.max_age_us
 
@@ -110,23 +110,42 @@ def apply(connection: Connection, channels: Sequence[Channel], asset_id: int, ch
         return alerts.apply(connection, asset_id, change)
     before = connection.execute(_BEFORE, {"asset_id": asset_id, "opened_us": change.opened_us}).one()
     alert_id = alerts.apply(connection, asset_id, change)
-    step = _step(change, before.severity)
-    wanting = [each.name for each in channels if each.wants(change) and each.takes_for_news(change, at_us)]
-    if step is not None and wanting:
+    if (step := _step(change, before.severity)) is not None:
         story = f"{change.fleet}/{quote(before.asset, safe='/:')}:{change.opened_us}:{step}"
-        body = _body(alert_id, before.asset, step, change)
-        rows = [
-            {
-                "dedup_key": f"{name}:{story}",
-                "channel": name,
-                "body": msgspec.json.encode({"key": f"{name}:{story}"} | body).decode(),
-                "created_us": at_us,
-                "next_try_us": AT_ONCE_US,
-            }
-            for name in wanting
-        ]
-        connection.execute(_PUT, rows)
+        _put(connection, channels, change, story, _body(alert_id, before.asset, step, change), at_us)
     return alert_id
+
+
+def apply_data(connection: Connection, channels: Sequence[Channel], change: DataAlertChange, at_us: int) -> None:
+    """The same for an alert of class `data`: people are told that it opened, and that it is over."""
+    alert_id = alerts.apply_data(connection, change)
+    if change.is_transition:
+        step = "closed" if change.state is AlertState.CLOSED else "firing"
+        story = f"data:{change.kind}/{change.partition}:{change.from_offset}:{step}"
+        _put(connection, channels, change, story, _body_of_data(alert_id, step, change), at_us)
+
+
+def _put(
+    connection: Connection,
+    channels: Sequence[Channel],
+    change: AlertChange | DataAlertChange,
+    story: str,
+    body: dict[str, Any],
+    at_us: int,
+) -> None:
+    rows = [
+        {
+            "dedup_key": f"{each.name}:{story}",
+            "channel": each.name,
+            "body": msgspec.json.encode({"key": f"{each.name}:{story}"} | body).decode(),
+            "created_us": at_us,
+            "next_try_us": AT_ONCE_US,
+        }
+        for each in channels
+        if each.wants(change) and each.takes_for_news(change, at_us)
+    ]
+    if rows:
+        connection.execute(_PUT, rows)
 
 
 def _step(change: AlertChange, severity_before: str | None) -> str | None:
@@ -149,6 +168,7 @@ def _body(alert_id: int, asset: str, step: str, change: AlertChange) -> dict[str
         "text": f"{asset} ({change.fleet}) {says}: alert {alert_id} since {opened}, score up to "
         f"{change.peak_score:.1f} where 1.0 is the threshold{most}",
         "id": alert_id,
+        "class": "process",
         "fleet": change.fleet,
         "asset": asset,
         "state": change.state,
@@ -161,6 +181,36 @@ def _body(alert_id: int, asset: str, step: str, change: AlertChange) -> dict[str
         "n_anomalous": change.n_anomalous,
         "sensors": change.blame,
         "version": change.version,
+    }
+
+
+def _body_of_data(alert_id: int, step: str, change: DataAlertChange) -> dict[str, Any]:
+    """The same names; what only an asset has is null."""
+    is_over = change.state is AlertState.CLOSED
+    return {
+        "step": step,
+        "text": f"{change.partition}: {change.kind}, alert {alert_id} {'is over' if is_over else 'opened'}. "
+        f"{change.message}",
+        "id": alert_id,
+        "class": "data",
+        "kind": change.kind,
+        "fleet": change.fleet,
+        "asset": None,
+        "topic": change.partition.topic,
+        "partition": change.partition.number,
+        "from_offset": change.from_offset,
+        "n_records": change.n_records,
+        "message": change.message,
+        "state": change.state,
+        "severity": change.severity,
+        "opened_at": from_us(change.opened_us),
+        "closed_at": from_us(change.at_us) if is_over else None,
+        "at": from_us(change.at_us),
+        "peak_score": None,
+        "peak_at": None,
+        "n_anomalous": None,
+        "sensors": [],
+        "version": None,
     }
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from monitor.store.outbox import Channel
-    from monitor.types import AlertChange, Float32, Int8, Int32, Int64, Partition, Quarantined
+    from monitor.types import AlertChange, DataAlertChange, Float32, Int8, Int32, Int64, Partition, Quarantined
 
 
 # ---------------------------------------------------------------- what is saved
@@ -121,6 +121,8 @@ class Commit:
     fleets: Sequence[FleetRows] = ()
     quarantined: Sequence[Quarantined] = ()
     gaps: Sequence[Gap] = ()
+    data_alerts: Sequence[DataAlertChange] = ()
+    """In order."""
     channels: Sequence[Channel] = ()
     """Who is told of the alerts."""
     digest: Digest | None = None
@@ -307,6 +309,8 @@ def save(connection: Connection, commit: Commit) -> Saved:
         for change in rows.alerts:
             alert_id = outbox.apply(connection, commit.channels, int(ids[change.asset]), change, commit.at_us)
             alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id
+    for data_change in commit.data_alerts:
+        outbox.apply_data(connection, commit.channels, data_change, commit.at_us)
     if commit.quarantined:
         quarantine.insert(connection, commit.quarantined, commit.at_us)
     for snapshot in commit.snapshots:

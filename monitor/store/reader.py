@@ -1,7 +1,7 @@
 """The operators' door: read-only, and open within milliseconds. A URL enters, a `Reader` leaves.
 
 SQLite goes through the standard library (SQLAlchemy's import alone costs 0.4 s of the half second a command may take
-to start); PostgreSQL through the daemon's door. The questions themselves are in `queries.py`.
+to start); PostgreSQL through the daemon's door. The questions themselves are in `queries/`.
 """
 
 from __future__ import annotations

@@ -68,6 +68,6 @@ def windows(
 
 
 def alert_lives(reader: Reader, from_us: int = FIRST_US, to_us: int = LAST_US) -> Iterator[LifeFact]:
-    """Return the transitions up to `to_us` of the alerts opened in (from_us, to_us], each alert's in order."""
+    """Return the transitions up to `to_us` of assets' alerts opened in (from_us, to_us], each alert's in order."""
     for row in reader.fetch(_LIVES, {"from_us": from_us, "to_us": to_us}):
         yield LifeFact(*row.values())

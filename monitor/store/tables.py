@@ -81,7 +81,7 @@ score = Table(
     Column("last_offset", BigInteger, nullable=False),
     # Time first: a save then appends to the end of one B-tree instead of touching a page per asset (measured: 3 against
     # 7-15 µs a row), and retention cuts off its beginning. One asset's rows are found through the distinct starts: see
-    # `assets.restore` and `queries.scores`.
+    # `assets.restore` and `queries/scores.py`.
     PrimaryKeyConstraint("start_us", "asset_id"),
     sqlite_with_rowid=False,
 )
@@ -117,24 +117,35 @@ model_activation = Table(
 
 _OPEN = text("state <> 'closed'")
 
+# Of two classes. `process`: an asset is anomalous. `data`: what should have reached us did not, or more than we take;
+# such an alert has no asset, score, sensors or version, and whoever judges assets (budget, training, digests) joins
+# `asset` and so does not see it. stream/data_alerts.py says what its times are.
 alert = Table(
     "alert",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("asset_id", Integer, ForeignKey("asset.id"), nullable=False),
+    Column("class", Text, nullable=False, server_default="process"),  # process, data
+    Column("asset_id", Integer, ForeignKey("asset.id")),  # NULL = of class data, like the others that may be NULL
     Column("opened_us", BigInteger, nullable=False),
     Column("state", Text, nullable=False),  # types.AlertState
     Column("severity", Text, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
     Column("closed_us", BigInteger),
-    Column("peak_score", Float, nullable=False),
-    Column("peak_us", BigInteger, nullable=False),
-    Column("n_anomalous", Integer, nullable=False),
+    Column("peak_score", Float),
+    Column("peak_us", BigInteger),
+    Column("n_anomalous", Integer, nullable=False),  # windows; of class data: records
     Column("sensors", Text, nullable=False),  # JSON list of {name, share, expected, actual} at the peak
-    Column("version", Text, nullable=False),
+    Column("version", Text),
     Column("acknowledged_by", Text),
     Column("label", Text),
+    Column("kind", Text),  # of class data, like all below: asset_limit, records_lost
+    Column("topic", Text),
+    Column("partition", Integer),
+    Column("fleet", Text),  # NULL = whatever is in the partition
+    Column("from_offset", BigInteger),  # of the first record that is concerned
+    Column("message", Text),  # what happened and what to do
     UniqueConstraint("asset_id", "opened_us"),
+    UniqueConstraint("topic", "partition", "kind", "from_offset"),
     Index(None, "opened_us"),
     Index("uq_alert_open", "asset_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
 )
@@ -147,7 +158,7 @@ alert_transition = Table(
     Column("state", Text, nullable=False),
     Column("severity", Text, nullable=False),
     Column("at_us", BigInteger, nullable=False),
-    Column("peak_score", Float, nullable=False),  # so far
+    Column("peak_score", Float),  # so far; NULL = of class data
     Column("n_anomalous", Integer, nullable=False),  # so far
     PrimaryKeyConstraint("alert_id", "seq"),
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from monitor.stream.data_alerts import DataAlerts
 from monitor.stream.decide import AlertPolicy, Decider, PastVerdict
 from monitor.stream.decode import Decoder, FleetSchema
 from monitor.stream.rewind import fingerprint
@@ -125,6 +126,7 @@ class PartitionState:
         self.counters = counters
         self.decoder = decoder
         self.lanes: dict[str, Lane] = {}
+        self.data_alerts = DataAlerts(partition, [])
         self.expected: Digest | None = None
         """What the rebuild must find when it comes to an offset; None = that is behind us."""
         self.is_rebuilt = rewind.offset >= next_offset
@@ -134,8 +136,9 @@ class PartitionState:
         self._made_by: Mapping[str, str] | None = None
 
     def continue_from(self, claim: Claim) -> None:
-        """Remember what the last owner's windows were, and under which settings."""
+        """Take up the last owner's data alerts; remember what its windows were, and under which settings."""
         self._made_by = claim.rewind_state.get("made_by")
+        self.data_alerts = DataAlerts(self.partition, claim.rewind_state.get("data_alerts", []))
         if not self.is_rebuilt:
             self.expected = claim.digest
 
@@ -149,6 +152,7 @@ class PartitionState:
             "max_cell": self.rewind.max_cell,
             "made_by": {fleet: lane.fingerprint for fleet, lane in self.lanes.items()},
             "admission": self.decoder.admission_states(),
+            "data_alerts": self.data_alerts.state,
         }
 
 

@@ -28,10 +28,10 @@ from monitor.stream.rewind import Rewind
 from monitor.stream.save import Step, gap_commit
 from monitor.stream.source import Assigned, Gap, Revoked
 from monitor.stream.window import NEVER
-from monitor.types import RecordBatch
+from monitor.types import AlertState, RecordBatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from monitor.clock import Clock
     from monitor.config import Config
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from monitor.stream.decode import FleetSchema
     from monitor.stream.score import Scorer
     from monitor.stream.source import Event, Source
-    from monitor.types import Int32, Partition, Readings, Scores
+    from monitor.types import DataAlertChange, Int32, Partition, Readings, Scores
 
 log = logs.get("pipeline")
 T = TypeVar("T")
@@ -90,8 +90,6 @@ class Pipeline:
         """Fleets whose sensors are listed in the configuration, or known to the database."""
         self._unscored: dict[str, str | None] = {}
         """Why windows of a fleet have no score, as said last."""
-        self._limited: set[tuple[Partition, str]] = set()
-        """Lanes whose limits on assets were reached, and somebody was told."""
         self._backlog: deque[Event] = deque()
         self._gate = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -144,6 +142,7 @@ class Pipeline:
         for readings in self._decode(state, batch, step):
             lane = self._lane(state, readings.fleet)
             ours = await self._at_home(state, lane, readings, step)
+            step.data_alerts += state.data_alerts.limit(lane, step.kept_out.get(readings.fleet, {}), ours, batch)
             for part in in_slices(ours):
                 pushed = lane.windower.push(part)
                 lane.newest_offset = int(part.offset[-1]) if len(part) else lane.newest_offset
@@ -152,6 +151,7 @@ class Pipeline:
                 self._say_if_unscored(readings.fleet, scores)
                 changes = lane.decider.decide(scores, ends)
                 step.add(lane, part, pushed, scores, changes)
+        step.data_alerts += state.data_alerts.go_on(batch)
         recent = self._judge_quarantine(step)
         await self._save(state, step)
         self._recent_records = recent
@@ -201,8 +201,7 @@ class Pipeline:
             elsewhere = admission.live_elsewhere([n for n, home in homes.items() if home.partition != state.partition])
             step.refuse_assets(lane, readings, elsewhere)
             readings, since, reasons = admission.let_in(without(readings, elsewhere), step.batch)
-            step.refuse(reasons)
-            self._say_if_limited(state, readings.fleet, reasons)
+            step.keep_out(readings.fleet, reasons)
         new = lane.assets.names[len(lane.ids) :]
         if new:
             work = (assets.resolve, readings.fleet, new, state.partition, frozenset(since))
@@ -216,13 +215,6 @@ class Pipeline:
             return readings
         step.refuse_assets(lane, readings, foreign)
         return without(readings, foreign)
-
-    def _say_if_limited(self, state: PartitionState, fleet: str, reasons: Mapping[int, str]) -> None:
-        """Once per lane and run: one producer that invents names is one piece of news, not a million."""
-        if reasons and (state.partition, fleet) not in self._limited:
-            self._limited.add((state.partition, fleet))
-            word, _, detail = next(iter(reasons.values())).partition(": ")
-            log.warning("asset_limit", fleet=fleet, partition=str(state.partition), limit=word, first=detail)
 
     def _judge_quarantine(self, step: Step) -> deque[tuple[int, int]]:
         """Stop where too many cannot be read. Return what to remember once the batch is saved: it may come again."""
@@ -252,6 +244,7 @@ class Pipeline:
         began_s = self.clock.monotonic_s()
         saved = await self._persist(self.store.save, commit)
         self._count(step, commit, took_s=self.clock.monotonic_s() - began_s)
+        _say_of_data(commit.data_alerts)
         if saved.was_done:
             metrics.commits_found_done.inc()
             log.warning(
@@ -272,7 +265,7 @@ class Pipeline:
         oldest_us = int(step.batch.timestamps_us[0])
         metrics.count_saved(
             step.counters,
-            (change for rows in commit.fleets for change in rows.alerts),
+            (*(change for rows in commit.fleets for change in rows.alerts), *commit.data_alerts),
             took_s=took_s,
             latency_s=max(0, self.clock.now_us() - oldest_us) / 1e6 if oldest_us > 0 else None,
         )
@@ -365,9 +358,10 @@ class Pipeline:
         else:
             why = "retention removed them before they were read; windows there have holes"
             log.error("records_lost", **facts, meaning=why)
-            await self._persist(
-                self.store.save, gap_commit(self.config.kafka.group, state, gap.to_offset, at_us=self.clock.now_us())
-            )
+            group, now_us = self.config.kafka.group, self.clock.now_us()
+            commit = gap_commit(group, state, gap.to_offset, at_us=now_us, channels=self.channels)
+            await self._persist(self.store.save, commit)
+            metrics.count_alerts(commit.data_alerts)
             metrics.gaps.inc()
             metrics.gap_records.inc(gap.to_offset - state.next_offset)
             state.next_offset = gap.to_offset
@@ -441,6 +435,15 @@ class Pipeline:
                 changed |= schema.sensors != sensors
                 schema.sensors = sensors
         return changed
+
+
+def _say_of_data(changes: Iterable[DataAlertChange]) -> None:
+    for change in changes:
+        facts = {"partition": str(change.partition), "records": change.n_records}
+        if change.is_transition and change.state is AlertState.CLOSED:
+            log.info(f"{change.kind}_over", fleet=change.fleet, **facts)
+        elif change.is_transition:
+            log.warning(change.kind, fleet=change.fleet, **facts, meaning=change.message)
 
 
 def _is_of(event: Event, partition: Partition) -> bool:

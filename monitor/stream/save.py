@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from monitor.store.partitions import Snapshot
     from monitor.stream.lane import Lane, PartitionState
     from monitor.stream.window import Pushed
-    from monitor.types import AlertChange, Int32, Int64, Readings, RecordBatch, Scores
+    from monitor.types import AlertChange, DataAlertChange, Int32, Int64, Readings, RecordBatch, Scores
 
 T = TypeVar("T", bound=np.generic)
 
@@ -48,6 +48,9 @@ class Step:
     def __init__(self, batch: RecordBatch) -> None:
         self.batch = batch
         self.quarantined: list[Quarantined] = []
+        self.kept_out: dict[str, dict[int, str]] = {}
+        """By fleet: offset → why this record's asset was not let in."""
+        self.data_alerts: list[DataAlertChange] = []
         self.learnt: dict[str, tuple[str, ...]] = {}
         self.counters = Counters(records=len(batch))
         self._rows: dict[str, _LaneRows] = {}
@@ -61,8 +64,9 @@ class Step:
         """Put records, or readings of them, into quarantine."""
         self.quarantined.extend(records)
 
-    def refuse(self, reasons: Mapping[int, str]) -> None:
-        """Quarantine records; reasons: by offset."""
+    def keep_out(self, fleet: str, reasons: dict[int, str]) -> None:
+        """Quarantine records of new assets; reasons: by offset."""
+        self.kept_out[fleet] = reasons
         self.quarantined.extend(self._quarantine(offset, reason) for offset, reason in reasons.items())
 
     def let_in(self, lane: Lane, since: Mapping[int, int]) -> None:
@@ -136,6 +140,7 @@ class Step:
             log_end=log_end,
             fleets=[self._fleet_rows(fleet, state.lanes[fleet]) for fleet in sorted(self._rows | self.learnt)],
             quarantined=kept,
+            data_alerts=self.data_alerts,
             channels=channels,
         )
 
@@ -229,10 +234,13 @@ def _worth_a_row(records: Iterable[Quarantined], before: Mapping[str, int]) -> I
             yield record
 
 
-def gap_commit(pipeline: str, state: PartitionState, to_offset: int, *, at_us: int) -> Commit:
-    """Step over records that are gone: the offset moves, the gap is written down, and so is what is unfinished, as
-    nobody can rebuild it any more.
+def gap_commit(
+    pipeline: str, state: PartitionState, to_offset: int, *, at_us: int, channels: Sequence[Channel] = ()
+) -> Commit:
+    """Step over records that are gone: the offset moves, the gap is written down, people are told, and what is
+    unfinished is written down too, as nobody can rebuild it any more.
     """
+    lost = state.data_alerts.lost(state.next_offset, to_offset, at_us)
     snapshots = state.rewind.leap(to_offset, state.lanes)
     return Commit(
         pipeline=pipeline,
@@ -246,6 +254,8 @@ def gap_commit(pipeline: str, state: PartitionState, to_offset: int, *, at_us: i
         counters=state.counters,
         at_us=at_us,
         gaps=[Gap(state.next_offset, to_offset)],
+        data_alerts=[lost],
+        channels=channels,
     )
 
 

@@ -145,6 +145,7 @@ async def test_a_letter_says_what_happened(store: AsyncStore) -> None:
         "text": f"a (turbines) is anomalous: alert {row['id']} since 1970-01-01 02:00 UTC, score up to 2.5 "
         "where 1.0 is the threshold, most of it power's",
         "id": row["id"],
+        "class": "process",
         "fleet": FLEET,
         "asset": "a",
         "state": "firing",

@@ -83,6 +83,13 @@ def test_alerts_are_listed_newest_first(reader: Reader) -> None:
         "peak_at": iso(13),
         "updated_at": iso(13),
         "n_anomalous": 3,
+        "class": "process",
+        "kind": None,
+        "topic": None,
+        "partition": None,
+        "from_offset": None,
+        "n_records": None,
+        "message": None,
     }
     assert (second["asset"], second["state"], second["closed_at"]) == ("R80712", "closed", iso(15))
 

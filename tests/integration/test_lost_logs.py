@@ -90,6 +90,11 @@ def test_what_retention_takes_from_under_a_daemon_is_a_gap_and_a_topic_that_begi
         (topic, number): [record for record in log[topic, number] if not begin <= record[0] < end]
         for number, (begin, end) in gaps.items()
     }
+    told = site.json("alerts", "list", "--class", "data")
+    assert all((alert["kind"], alert["state"]) == ("records_lost", "firing") for alert in told)
+    assert {(alert["partition"], alert["from_offset"], alert["n_records"]) for alert in told} == {
+        (number, begin, end - begin) for number, (begin, end) in gaps.items()
+    }
     report = check(stored_rows(site.fetch), left, rules_from(site.config))
     assert report.is_clean, report
     assert report.compared["records"] == sum(map(len, left.values()))

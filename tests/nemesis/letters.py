@@ -35,6 +35,9 @@ ALERTS = """
     FROM alert JOIN asset ON asset.id = alert.asset_id
     JOIN alert_transition t ON t.alert_id = alert.id AND t.seq = 1
 """
+DATA_ALERTS = """
+    SELECT kind, topic, partition, from_offset, closed_us FROM alert WHERE class = 'data'
+"""
 OUTBOX = "SELECT dedup_key, attempts, delivered_us FROM outbox"
 HOLDERS = "SELECT at, epoch, holder FROM nemesis_lease ORDER BY id"
 
@@ -65,6 +68,15 @@ def must_be_told(alerts: Iterable[Sequence[Any]]) -> set[str]:
     return keys
 
 
+def must_be_told_of_data(alerts: Iterable[Sequence[Any]]) -> set[str]:
+    """The same for rows of DATA_ALERTS."""
+    return {
+        f"{CHANNEL}:data:{kind}/{topic}/{number}:{offset}:{step}"
+        for kind, topic, number, offset, closed_us in alerts
+        for step in (("firing",) if closed_us is None else ("firing", "closed"))
+    }
+
+
 def is_all_sent(fetch: Callable[[str], Sequence[Any]]) -> bool:
     """Whether the engine thinks that nothing is left to send."""
     return all(delivered_us is not None for _, _, delivered_us in fetch(OUTBOX))
@@ -74,7 +86,7 @@ def account(
     fetch: Callable[[str], Sequence[Any]], arrivals: Sequence[Arrival], faults: Iterable[tuple[float, int]]
 ) -> Account:
     """Judge them. `faults`: (time, pid) of each kill and each standstill of a daemon."""
-    expected = must_be_told(fetch(ALERTS))
+    expected = must_be_told(fetch(ALERTS)) | must_be_told_of_data(fetch(DATA_ALERTS))
     stored = {key: (attempts, delivered_us) for key, attempts, delivered_us in fetch(OUTBOX)}
     tries = Counter(arrival.key for arrival in arrivals)
     heard: dict[str, list[float]] = defaultdict(list)

@@ -44,8 +44,13 @@ QUERIES = {
         " FROM score ORDER BY asset_id, start_us"
     ),
     "quarantine": "SELECT topic, partition, record_offset, reason FROM quarantine",
-    "alerts": "SELECT id, asset_id, opened_us, closed_us, state, n_anomalous, peak_score FROM alert",
-    "transitions": "SELECT alert_id, seq, state, at_us FROM alert_transition ORDER BY alert_id, seq",
+    "alerts": (
+        "SELECT id, asset_id, opened_us, closed_us, state, n_anomalous, peak_score FROM alert WHERE class = 'process'"
+    ),
+    "transitions": (
+        "SELECT alert_id, seq, alert_transition.state, at_us FROM alert_transition JOIN alert ON alert.id = alert_id"
+        " WHERE class = 'process' ORDER BY alert_id, seq"
+    ),
 }
 
 

@@ -22,7 +22,7 @@ from monitor.clock import from_us as from_us_to_time
 from monitor.errors import Fenced, InvariantBroken, ModelsChanged, MonitorError, StoreUnavailable
 from monitor.store import assets, partitions, versions
 from monitor.store.partitions import Claim, Commit, Digest, FleetRows, Saved, Snapshot
-from monitor.types import AlertChange, AlertState, Counters, Partition, Severity, VersionInfo
+from monitor.types import AlertChange, AlertState, Counters, DataAlertChange, Partition, Severity, VersionInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,7 +37,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 UNDERSTOOD = {
     Commit: "pipeline partition epoch old_next new_next rewind_offset rewind_state counters at_us log_end fleets "
-    "quarantined gaps digest snapshots channels",
+    "quarantined gaps data_alerts digest snapshots channels",
     FleetRows: "fleet asset_ids asset start_us end_us score verdict version n_present first_offset last_offset "
     "new_assets alerts sensors recent let_in activation_seq",
     Claim: "epoch start_offset next_offset rewind_offset rewind_state counters digest snapshots",
@@ -100,6 +100,13 @@ class AlertRow:
     transitions: tuple[tuple[str, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class DataAlertRow:
+    change: DataAlertChange
+    """As applied last."""
+    transitions: tuple[tuple[str, int], ...] = ()
+
+
 @dataclass
 class Database:
     """Tables by primary key. Rows are replaced, never changed, so that a transaction can be taken back."""
@@ -113,10 +120,12 @@ class Database:
     alert: dict[tuple[int, int], AlertRow] = field(default_factory=dict)
     """By (asset id, opened)."""
     open_alert: dict[int, int | None] = field(default_factory=dict)
+    data_alert: dict[tuple[str, Partition, int], DataAlertRow] = field(default_factory=dict)
+    """By (kind, partition, first offset)."""
     quarantine: dict[tuple[Partition, int], str] = field(default_factory=dict)
     gap: dict[tuple[str, Partition, int], int] = field(default_factory=dict)
     snapshot: dict[tuple[str, Partition, str], tuple[int, bytes]] = field(default_factory=dict)
-    letter: dict[str, int] = field(default_factory=dict)
+    letter: dict[str, object] = field(default_factory=dict)
     """The outbox: whose alert it tells of, by the letter's key."""
     version: dict[str, VersionRow] = field(default_factory=dict)
     activation: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -277,6 +286,8 @@ def insert_rows(db: Database, commit: Commit) -> Saved:
         for change in rows.alerts:
             alert_id = _apply_alert(db, int(rows.asset_ids[change.asset]), change, commit.channels)
             alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id
+    for data_change in commit.data_alerts:
+        _apply_data(db, data_change, commit.channels)
     for record in commit.quarantined:
         _insert(db, db.quarantine, (record.partition, record.offset), record.reason)
     for snapshot in commit.snapshots:
@@ -351,6 +362,24 @@ def _apply_alert(db: Database, asset_id: int, change: AlertChange, channels: Seq
             name = next(name for (_, name), kept in db.asset.items() if kept.id == asset_id)
             _insert(db, db.letter, f"{channel.name}:{change.fleet}/{name}:{change.opened_us}:{step}", asset_id)
     return row.id
+
+
+def _apply_data(db: Database, change: DataAlertChange, channels: Sequence[Channel]) -> None:
+    key = change.kind, change.partition, change.from_offset
+    row = db.data_alert.get(key)
+    if (row is None) != (change.is_transition and change.state is AlertState.FIRING):
+        raise InvariantBroken(f"{change} after {row}")
+    row = row or DataAlertRow(change)
+    if row.change.state is AlertState.CLOSED:
+        raise InvariantBroken(f"{change} of an alert that is closed")
+    steps = row.transitions
+    if change.is_transition:
+        steps = (*steps, (str(change.state), change.at_us))
+    db.put(db.data_alert, key, replace(row, change=change, transitions=steps))
+    for channel in channels:
+        if change.is_transition and channel.wants(change):
+            story = f"data:{change.kind}/{change.partition}:{change.from_offset}:{change.state}"
+            _insert(db, db.letter, f"{channel.name}:{story}", key)
 
 
 # ---------------------------------------------------------------- fleets and assets

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CRITICAL_SCORE = 3.0
+KEPT_OUT = ("too_many_assets", "too_many_new_assets")
 HOLDS_ANYWHERE = ("doubled", "alert")
 
 
@@ -76,6 +77,7 @@ def judge(world: World) -> list[str]:
     rows = rows_of(world)
     report = check(_without(rows, weak), {where: log for where, log in kept.items() if where not in weak}, rules)
     _compare_scores(world, report, weak)
+    _compare_data_alerts(world, report)
     _compare_letters(world, report)
     if world.thinning:
         _compare_thinned(world, report)
@@ -130,6 +132,8 @@ def _facts(world: World) -> dict[tuple[Partition, object], object]:
     for name, asset in db.asset.items():
         if asset.since_offset != assets.WAITING:  # else it is not in
             facts[asset.partition, name] = asset.since_offset
+    for (kind, partition, offset), alert in db.data_alert.items():
+        facts[partition, (kind, offset)] = replace(alert.change, is_transition=False), alert.transitions
     for (_, partition), row in db.partition.items():
         counters = json.loads(row.counters)
         counters.pop("scored", None)  # claimed and never begun: there are none
@@ -198,6 +202,28 @@ def _compare_thinned(world: World, report: Report) -> None:
             report.add("quarantine", f"{where} thinned: {found}, must be {right}")
 
 
+def _compare_data_alerts(world: World, report: Report) -> None:
+    """Each record that was lost, or kept out, is one alert's; and nobody has two that are open."""
+    db = world.database
+    right: Counter[tuple[str, Partition]] = Counter()
+    for (_, partition, from_offset), to_offset in db.gap.items():
+        right["records_lost", partition] += to_offset - from_offset
+    for (_, partition), row in db.partition.items():
+        reasons = json.loads(row.counters).get("reasons", {})
+        right["asset_limit", partition] += sum(reasons.get(word, 0) for word in KEPT_OUT)
+    found: Counter[tuple[str, Partition]] = Counter()
+    n_open: Counter[tuple[str, Partition, str | None]] = Counter()
+    for (kind, partition, _), alert in db.data_alert.items():
+        found[kind, partition] += alert.change.n_records
+        n_open[kind, partition, alert.change.fleet] += alert.change.state != "closed"
+        report.compared[f"{kind} alerts"] += 1
+        world.counts["data alerts over"] += alert.change.state == "closed"
+    for key in right.keys() | found.keys():
+        if right[key] != found[key]:
+            report.add("data_alert", f"{key} is about {found[key]} records, must be {right[key]}")
+    report.problems["data_alert"] += [f"{n} open of {key}" for key, n in n_open.items() if n > 1]
+
+
 def _compare_letters(world: World, report: Report) -> None:
     """Of each alert everybody who wants to know is told that it fires, that it became critical, and that it is over."""
     db = world.database
@@ -219,6 +245,13 @@ def _compare_letters(world: World, report: Report) -> None:
                 for channel in world.channels
                 if grave or channel.min_severity is Severity.WARNING
             }
+    for (kind, where, offset), told in db.data_alert.items():
+        right |= {
+            f"{channel.name}:data:{kind}/{where}:{offset}:{step}"
+            for step, _ in told.transitions
+            for channel in world.channels
+            if channel.wants(told.change)
+        }
     report.compared["letters"] += len(right)
     for key in right ^ db.letter.keys():
         report.add("letter", f"{key} is {'missing' if key in right else 'there'}")

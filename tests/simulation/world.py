@@ -21,7 +21,7 @@ import numpy as np
 from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
 from monitor.store import versions
 from monitor.store.outbox import Channel
-from monitor.stream import lane, rebuild, rewind, save
+from monitor.stream import data_alerts, lane, rebuild, rewind, save
 from monitor.stream import pipeline as river
 from monitor.stream.pipeline import Pipeline
 from monitor.training import champions
@@ -459,6 +459,8 @@ class World:
             (rewind, "MAX_MARKS"): rng.choice([2, 5, 1024]),
             (rewind, "SILENT_AFTER"): rng.choice([5, 30, 50_000]),
             (save, "ROWS_KEPT"): self.thinning[0] if self.thinning else save.ROWS_KEPT,
+            # One for all, so that a run in peace is comparable.
+            (data_alerts, "QUIET_US"): {data_alerts.ASSET_LIMIT: 120_000_000, data_alerts.RECORDS_LOST: 1_000_000},
             (save, "ROWS_SAMPLED"): self.thinning[1] if self.thinning else save.ROWS_SAMPLED,
         }
         with contextlib.ExitStack() as stack:

@@ -331,7 +331,7 @@ async def test_what_is_counted_is_what_the_database_counts(store: AsyncStore, tm
     assert grown.pop("monitor_readings_total[]") == kept["readings"]
     assert grown.pop("monitor_windows_total['scored']") == kept["scored"]
     assert grown.pop("monitor_windows_total['unscored']") == kept["windows"] - kept["scored"]
-    assert grown.pop("monitor_alerts_total['firing']") == 1
+    assert grown.pop("monitor_alerts_total['firing', 'process']") == 1
     assert grown.pop("monitor_save_seconds_count[]") == 7
     assert grown == {"monitor_claims_total[]": 1}, "and nothing else"
 
@@ -359,7 +359,12 @@ async def test_a_gap_is_counted_with_what_was_lost_in_it(store: AsyncStore, tmp_
     plant.source.give(Gap(P0, 0, 7))
     await plant.pipeline.run()
     grown = {name: value - before[name] for name, value in counted().items() if value != before[name]}
-    assert grown == {"monitor_claims_total[]": 1, "monitor_gaps_total[]": 1, "monitor_gap_records_total[]": 7}
+    assert grown == {
+        "monitor_claims_total[]": 1,
+        "monitor_gaps_total[]": 1,
+        "monitor_gap_records_total[]": 7,
+        "monitor_alerts_total['data', 'firing']": 1,
+    }
 
 
 async def test_the_facts_are_those_of_the_pipeline(store: AsyncStore, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.servers import ROOT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LABELS = {"fate", "fleet", "outcome", "partition", "reason", "state", "topic", "version"}
+LABELS = {"class", "fate", "fleet", "outcome", "partition", "reason", "state", "topic", "version"}
 """Each has few values: words of ours, or names out of the configuration."""
 
 

@@ -264,7 +264,7 @@ def i6(
     holders: Sequence[tuple[Any, ...]] = ((0.0, 1, "host:7:a"), (50.0, 2, "host:8:b")),
     struck: Sequence[tuple[float, int]] = (),
 ) -> letters.Account:
-    tables = {letters.ALERTS: alerts, letters.OUTBOX: outbox, letters.HOLDERS: holders}
+    tables = {letters.ALERTS: alerts, letters.DATA_ALERTS: [], letters.OUTBOX: outbox, letters.HOLDERS: holders}
     return letters.account(tables.__getitem__, arrivals, struck)
 
 
@@ -273,6 +273,11 @@ def test_a_sound_post_has_told_all_and_no_problem() -> None:
 
 
 def test_an_alert_that_was_critical_at_once_is_told_of_that_once() -> None:
+    assert letters.must_be_told_of_data([("records_lost", "t", 0, 7, 9), ("asset_limit", "t", 1, 5, None)]) == {
+        "duty:data:records_lost/t/0:7:firing",
+        "duty:data:records_lost/t/0:7:closed",
+        "duty:data:asset_limit/t/1:5:firing",
+    }
     keys = letters.must_be_told([("turbines", "R1", 60, None, 4.0, 4.0), ("turbines", "R2", 60, None, 2.0, 2.0)])
     assert keys == {OPENED, "duty:turbines/R2:60:firing"}
 

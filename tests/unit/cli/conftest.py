@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,17 @@ from monitor.clock import to_us
 from monitor.store import partitions, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.partitions import Commit, FleetRows
-from monitor.types import AlertChange, AlertState, Blame, Counters, Partition, Quarantined, Severity, Verdict
+from monitor.types import (
+    AlertChange,
+    AlertState,
+    Blame,
+    Counters,
+    DataAlertChange,
+    Partition,
+    Quarantined,
+    Severity,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
 
 START = datetime(2015, 7, 27, tzinfo=UTC)
 STEP = timedelta(minutes=10)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 N = 60
 """Windows of each asset; those of R80711 from 20 to 39 are anomalous, the last of R80736 is unscored."""
 BLAME = (
@@ -141,3 +153,50 @@ def _life(asset: int, opened: datetime, steps: dict[int, AlertState], peak: floa
         )
         for minutes, state in steps.items()
     ]
+
+
+@pytest.fixture
+def troubled(filled: Path) -> Path:
+    """The same, and two alerts about the data: names that were kept out, and a loss that is a day ago."""
+    asyncio.run(_trouble(filled.parent / "monitor.db"))
+    return filled
+
+
+async def _trouble(path: Path) -> None:
+    home = Partition("plant", 3)
+    limit = DataAlertChange(
+        kind="asset_limit",
+        partition=home,
+        fleet="turbines",
+        from_offset=203,
+        opened_us=to_us(START + STEP * 60),
+        at_us=to_us(START + STEP * 60),
+        state=AlertState.FIRING,
+        severity=Severity.WARNING,
+        n_records=1,
+        message="1 record was kept out: raise the fleet's max_assets",
+        is_transition=True,
+    )
+    lost = replace(
+        limit,
+        kind="records_lost",
+        fleet=None,
+        severity=Severity.CRITICAL,
+        opened_us=to_us(START + STEP * 61),
+        at_us=to_us(START + STEP * 61),
+        n_records=1200,
+        message="up to 1,200 records are lost: give the topic a longer retention.ms",
+    )
+    changes = (
+        limit,
+        replace(limit, at_us=limit.at_us + to_us(EPOCH + STEP), n_records=999_987, is_transition=False),
+        lost,
+        replace(lost, at_us=lost.at_us + to_us(EPOCH + timedelta(days=1)), state=AlertState.CLOSED),
+    )
+    async with AsyncStore(f"sqlite:///{path}", owner=True) as store:
+        claim = await store.run(partitions.claim, "monitor", home, "host:2")
+        next_offset = claim.next_offset or 0
+        commit = Commit(
+            "monitor", home, claim.epoch, next_offset, next_offset + 9, 180, {}, Counters(), 0, data_alerts=changes
+        )
+        await store.save(commit)

@@ -138,6 +138,44 @@ def test_an_alert_that_is_not_there(runner: CliRunner) -> None:
     assert result.stderr == "monitor: Not found: alert 99\n"
 
 
+# ---------------------------------------------------------------- alerts about the data
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"), [("", [4, 3, 2, 1]), ("--class data", [4, 3]), ("--class process", [2, 1]),
+                         ("--class data --state open", [3]), ("--fleet turbines --class data", [3])]
+)  # fmt: skip
+@pytest.mark.usefixtures("troubled")
+def test_alerts_are_listed_by_class(options: str, ids: list[int], runner: CliRunner) -> None:
+    rows = ask(runner, f"alerts list {options}")
+    assert [row["id"] for row in rows] == ids
+    for row in rows:
+        assert set(CONTRACTS["alerts list"].split()) | {"class", "kind", "message"} <= row.keys()
+        if row["class"] == "data":
+            assert (row["asset"], row["peak_score"], row["version"], row["sensors"]) == (None, None, None, [])
+
+
+@pytest.mark.usefixtures("troubled")
+def test_the_table_says_of_data_where_and_how_many_records(runner: CliRunner) -> None:
+    lost, limit, asset = show(runner, "alerts list").splitlines()[1:4]
+    assert re.search(r"○ closed\s+plant/3\s+–\s+2015-07-27 10:10\s+1 d\s+–\s+records_lost, 1,200 records", lost)
+    assert re.search(r"● firing\s+plant/3\s+turbines\s.*10 min\s+–\s+asset_limit, 999,987 records", limit)
+    assert re.search(r"● firing\s+R80736\s+turbines\s", asset)
+    assert show(runner, "alerts list --class data --asset R1").startswith("No alerts of class data of R1.")
+
+
+@pytest.mark.usefixtures("troubled")
+def test_an_alert_about_the_data_is_shown_with_its_message_and_no_score(runner: CliRunner) -> None:
+    said = show(runner, "alerts show 3")
+    assert "Alert 3 · asset_limit in plant/3 of turbines" in said
+    assert "1 record was kept out: raise the fleet's max_assets." in said
+    assert re.search(r"records\s+999,987 records, the first at offset 203", said)
+    assert "monitor quarantine list --topic plant" in said
+    assert "threshold" not in said
+    assert "sensor" not in said
+    assert ask(runner, "alerts show 4")["transitions"][1]["state"] == "closed"
+
+
 # ---------------------------------------------------------------- scores
 
 

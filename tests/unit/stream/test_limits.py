@@ -183,7 +183,8 @@ async def test_a_refusal_names_the_limit_and_the_setting_and_is_said_once(
     )
     assert len(reasons) == 115
     [told] = said.of("asset_limit")
-    assert (told["fleet"], told["partition"], told["limit"]) == ("turbines", "plant/0", "too_many_new_assets")
+    assert (told["fleet"], told["partition"]) == ("turbines", "plant/0")
+    assert 'too_many_new_assets: "T003"' in told["meaning"]
 
 
 async def test_a_restart_goes_on_counting_where_it_stood(store: AsyncStore, tmp_path: Path, said: Log) -> None:
@@ -192,7 +193,7 @@ async def test_a_restart_goes_on_counting_where_it_stood(store: AsyncStore, tmp_
     for end in (1, 3, 51, 63, 71):
         pipeline = await Plant(config, store, {P0: log[:end]}).run()
     assert names_of(pipeline)[1:] == ["T000", "T001", "T002", "T060", "T061", "T062"]
-    assert len(said.of("asset_limit")) == 3  # once in each run that refused somebody
+    assert len(said.of("asset_limit")) == 1  # a restart is no news
 
 
 async def test_what_an_asset_sent_before_it_was_let_in_stays_refused_after_a_restart(
@@ -365,6 +366,7 @@ def test_invented_names_cost_no_memory(tmp_path: Path) -> None:
     many = flood(40_000, 1, _made(tmp_path / "many"), 60.0, max_assets=200)
     assert few.n_assets == many.n_assets == 200
     assert many.counters.reasons == {"too_many_assets": 39_800}
+    assert many.alerts == [("asset_limit", "pumps", 39_800)], "one producer is one alert"
     assert many.rss_mib < few.rss_mib + 24
 
 

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 N_SEEDS = 100
+DATA_ALERTS = """
+    SELECT kind, topic, partition, from_offset, fleet, state, n_anomalous, message,
+        (SELECT COUNT(*) FROM alert_transition WHERE alert_id = alert.id)
+    FROM alert WHERE class = 'data'
+"""
 
 
 def test_whatever_befalls_the_replicas_the_tables_are_the_oracles() -> None:
@@ -60,13 +65,19 @@ def test_the_fake_database_answers_as_sqlite_does(tmp_path: Path) -> None:
     """Until every function and every refusal was met."""
     wanted = {fn.__name__ for fn in FUNCTIONS} - {"learn", "homes_of"}  # as a part of save; only where names are many
     wanted |= {"Fenced", "ModelsChanged", "resolved", "compared alerts", "compared letters", "gaps", "snapshots"}
+    wanted |= {"compared records_lost alerts", "compared asset_limit alerts", "data alerts over"}
     met: Counter[str] = Counter()
     seed = 0
     while wanted - met.keys() or seed < 4:
         world = recorded(seed)
         history = world.database.history or []
-        tables, letters = asyncio.run(replay(history, f"sqlite:///{tmp_path}/{seed}.db"))
+        tables, letters, data_alerts = asyncio.run(replay(history, f"sqlite:///{tmp_path}/{seed}.db"))
         assert letters == set(world.database.letter)
+        assert data_alerts == {
+            (kind, *where, offset, row.change.fleet, row.change.state, row.change.n_records, row.change.message,
+             len(row.transitions))
+            for (kind, where, offset), row in world.database.data_alert.items()
+        }  # fmt: skip
         assert sorted_rows(tables) == sorted_rows(rows_of(world))
         met.update(fn.__name__ for fn, *_ in history)
         met.update(type(outcome).__name__ for *_, outcome in history)
@@ -74,7 +85,7 @@ def test_the_fake_database_answers_as_sqlite_does(tmp_path: Path) -> None:
         seed += 1
 
 
-async def replay(history: list[Any], url: str) -> tuple[StoredRows, set[str]]:
+async def replay(history: list[Any], url: str) -> tuple[StoredRows, set[str], set[tuple[Any, ...]]]:
     """Do to a real database what was done to the fake one; each answer must be the same."""
     assert len(history) > 20
     async with AsyncStore(url, owner=True) as store:
@@ -87,8 +98,9 @@ async def replay(history: list[Any], url: str) -> tuple[StoredRows, set[str]]:
         tables = await store.read(lambda c: stored_rows(lambda sql: c.exec_driver_sql(sql).all()))
         named = dict(await store.read(lambda c: c.exec_driver_sql("SELECT id, version FROM model_version").all()))
         letters = set(await store.read(lambda c: c.exec_driver_sql("SELECT dedup_key FROM outbox").scalars().all()))
+        data_alerts = {tuple(row) for row in await store.read(lambda c: c.exec_driver_sql(DATA_ALERTS).all())}
     tables.scores = [(*row[:8], named.get(row[8])) for row in tables.scores]
-    return tables, letters
+    return tables, letters, data_alerts
 
 
 def alike(outcome: Any) -> Any:

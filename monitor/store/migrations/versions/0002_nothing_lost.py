@@ -1,10 +1,13 @@
-"""What a restart checks itself by, and what several daemons agree on: digests, snapshots, leases, the outbox.
+"""What a restart checks itself by, and what several daemons agree on: digests, snapshots, leases, the outbox; and
+alerts that are about the data instead of an asset.
 
 `last_window.recent` begins empty: alerts that are open stay open, but an anomalous window or two that had not made an
 alert yet are forgotten once.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +16,22 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+
+_ONLY_OF_ASSETS: dict[str, sa.types.TypeEngine[Any]] = {
+    "asset_id": sa.Integer(),
+    "peak_score": sa.Float(),
+    "peak_us": sa.BigInteger(),
+    "version": sa.Text(),
+}
+_DATA_COLUMNS: dict[str, sa.types.TypeEngine[Any]] = {
+    "kind": sa.Text(),
+    "topic": sa.Text(),
+    "partition": sa.Integer(),
+    "fleet": sa.Text(),
+    "from_offset": sa.BigInteger(),
+    "message": sa.Text(),
+}
+_DATA_KEY = "uq_alert_topic_partition_kind_from_offset"
 
 
 def upgrade() -> None:
@@ -29,6 +48,15 @@ def upgrade() -> None:
             SELECT end_us FROM score WHERE score.start_us = last_window.start_us AND asset_id = last_window.asset_id
         )
     """)
+    with op.batch_alter_table("alert") as table:
+        table.add_column(sa.Column("class", sa.Text(), server_default="process", nullable=False))
+        for name, kind in _DATA_COLUMNS.items():
+            table.add_column(sa.Column(name, kind, nullable=True))
+        for name, kind in _ONLY_OF_ASSETS.items():
+            table.alter_column(name, existing_type=kind, nullable=True)
+        table.create_unique_constraint(_DATA_KEY, ["topic", "partition", "kind", "from_offset"])
+    with op.batch_alter_table("alert_transition") as table:
+        table.alter_column("peak_score", existing_type=sa.Float(), nullable=True)
     op.create_index("uq_quarantine_position", "quarantine", ["topic", "partition", "record_offset"], unique=True)
     op.create_table(
         "lane_snapshot",
@@ -77,6 +105,16 @@ def downgrade() -> None:
     op.drop_table("lease")
     op.drop_table("lane_snapshot")
     op.drop_index("uq_quarantine_position", "quarantine")
+    op.execute("DELETE FROM alert_transition WHERE alert_id IN (SELECT id FROM alert WHERE class = 'data')")
+    op.execute("DELETE FROM alert WHERE class = 'data'")
+    with op.batch_alter_table("alert_transition") as table:
+        table.alter_column("peak_score", existing_type=sa.Float(), nullable=False)
+    with op.batch_alter_table("alert") as table:
+        table.drop_constraint(_DATA_KEY, type_="unique")
+        for name, kind in _ONLY_OF_ASSETS.items():
+            table.alter_column(name, existing_type=kind, nullable=False)
+        for name in ("class", *_DATA_COLUMNS):
+            table.drop_column(name)
     with op.batch_alter_table("last_window") as table:
         table.drop_column("end_us")
         table.drop_column("recent")

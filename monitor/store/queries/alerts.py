@@ -1,0 +1,103 @@
+"""Alerts of both classes, as operators see them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from monitor.errors import NotFound
+from monitor.store.queries.door import Door, Row, Where, iso, limited, number, us
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+
+class Alerts(Door):
+    """Questions about alerts."""
+
+    def alerts(
+        self,
+        *,
+        alert_class: str | None = None,
+        fleet: str | None = None,
+        asset: str | None = None,
+        state: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Return alerts opened in [since, until), newest first. `asset` may be a pattern; state "open": not closed."""
+        where = Where()
+        where.add("alert.class = :class", **{"class": alert_class})
+        where.add("COALESCE(asset.fleet, alert.fleet) = :fleet", fleet=fleet)
+        if asset is not None:
+            where.add(self.glob("asset.name", "asset"), asset=self.pattern(asset))
+        if state == "open":
+            where.add("alert.state <> :closed", closed="closed")
+        else:
+            where.add("alert.state = :state", state=state)
+        where.add("opened_us >= :since", since=us(since))
+        where.add("opened_us < :until", until=us(until))
+        sql = f"{_ALERTS} {where} ORDER BY opened_us DESC, alert.id DESC{limited(limit)}"
+        return [_alert(row) for row in self.fetch(sql, where.values)]
+
+    def alert(self, alert_id: int) -> Row:
+        """Return one alert with its transitions. Raises NotFound."""
+        for row in self.fetch(f"{_ALERTS} WHERE alert.id = :id", {"id": alert_id}):
+            steps = self.fetch(_TRANSITIONS, {"id": alert_id})
+            is_process = row["class"] == "process"
+            return _alert(row) | {
+                "transitions": [
+                    {
+                        "state": step["state"],
+                        "severity": step["severity"],
+                        "at": iso(step["at_us"]),
+                        "peak_score": number(step["peak_score"]),
+                        "n_anomalous": step["n_anomalous"] if is_process else None,
+                        "n_records": None if is_process else step["n_anomalous"],
+                    }
+                    for step in steps
+                ]
+            }
+        raise NotFound(f"alert {alert_id}")
+
+
+_ALERTS = """
+    SELECT alert.id, alert.class, asset.name AS asset, COALESCE(asset.fleet, alert.fleet) AS fleet, alert.state,
+        severity, opened_us, closed_us, updated_us, peak_score, peak_us, n_anomalous, sensors, version, acknowledged_by,
+        label, kind, alert.topic, alert.partition, from_offset, message
+    FROM alert LEFT JOIN asset ON asset.id = alert.asset_id
+"""
+_TRANSITIONS = """
+    SELECT state, severity, at_us, peak_score, n_anomalous FROM alert_transition WHERE alert_id = :id ORDER BY seq
+"""
+
+
+def _alert(row: Mapping[str, Any]) -> Row:
+    """One row for both classes: what the other class has is None, or empty."""
+    is_process = row["class"] == "process"
+    return {
+        "id": row["id"],
+        "class": row["class"],
+        "asset": row["asset"],
+        "fleet": row["fleet"],
+        "state": row["state"],
+        "severity": row["severity"],
+        "opened_at": iso(row["opened_us"]),
+        "closed_at": iso(row["closed_us"]),
+        "peak_score": number(row["peak_score"]),
+        "sensors": json.loads(row["sensors"]),
+        "version": row["version"],
+        "acknowledged_by": row["acknowledged_by"],
+        "label": row["label"],
+        "peak_at": iso(row["peak_us"]),
+        "updated_at": iso(row["updated_us"]),
+        "n_anomalous": row["n_anomalous"] if is_process else None,
+        "kind": row["kind"],
+        "topic": row["topic"],
+        "partition": row["partition"],
+        "from_offset": row["from_offset"],
+        "n_records": None if is_process else row["n_anomalous"],
+        "message": row["message"],
+    }

@@ -1,0 +1,133 @@
+"""Windows and their scores, as operators see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from monitor.clock import to_us
+from monitor.errors import NotFound
+from monitor.store.queries.door import Door, Row, Where, iso, limited, number, us
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+VERDICTS = ("normal", "anomalous", "unscored")
+"""By the number of types.Verdict."""
+
+
+class Scores(Door):
+    """Questions about scores."""
+
+    def scores(
+        self,
+        asset: str,
+        fleet: str | None = None,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        verdict: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        """Yield an asset's windows that end in [since, until), in order of time; with a limit, the newest ones.
+
+        Raises NotFound when several fleets have an asset of this name and none was chosen. An unknown asset has none.
+        """
+        where = Where()
+        where.add("asset.name = :asset", asset=asset)
+        where.add("asset.fleet = :fleet", fleet=fleet)
+        found = list(self.fetch(f"{_ASSET} {where} ORDER BY fleet", where.values))
+        if len(found) > 1:
+            names = ", ".join(row["fleet"] for row in found)
+            raise NotFound(f"one asset {asset}: fleets {names} have one each; say which with --fleet")
+        for row in found:
+            if row["last_end_us"] is not None:
+                yield from self._scores(row, us(since), us(until), verdict, limit)
+
+    def _scores(
+        self,
+        asset: Mapping[str, Any],
+        since_us: int | None,
+        until_us: int | None,
+        verdict: str | None,
+        limit: int | None,
+    ) -> Iterator[Row]:
+        # Rows are found by their start. A window that ends after `since` starts at most a window's length before it;
+        # four lengths of today's window leave room for a window that was longer once.
+        lowest = _FIRST_US if since_us is None else since_us - 4 * (asset["last_end_us"] - asset["last_start_us"])
+        highest = asset["last_start_us"] if until_us is None else min(until_us, asset["last_start_us"])
+        values: Row = {"asset": asset["id"], "lowest": lowest, "highest": highest}
+        where = Where()
+        where.add("end_us >= :since", since=since_us)
+        where.add("end_us < :until", until=until_us)
+        where.add("verdict = :verdict", verdict=None if verdict is None else VERDICTS.index(verdict))
+        values |= where.values
+        rows: Iterable[Mapping[str, Any]]
+        if limit is None:
+            rows = self.fetch(f"{_FORWARD} {where} ORDER BY instant.start_us", values)
+        else:
+            newest = self.fetch(f"{_BACKWARD} {where} ORDER BY instant.start_us DESC{limited(limit)}", values)
+            rows = reversed(list(newest))
+        for row in rows:
+            yield {
+                "asset": asset["name"],
+                "start": iso(row["start_us"]),
+                "end": iso(row["end_us"]),
+                "score": number(row["score"]),
+                "verdict": VERDICTS[row["verdict"]],
+                "version": row["version"],
+                "fleet": asset["fleet"],
+                "n_present": row["n_present"],
+            }
+
+    def scored_windows(
+        self, fleet: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[tuple[str, int, float]]:
+        """Yield a fleet's scored windows that end in [since, until): asset, end in µs, score.
+
+        In order of time, a day of starts at once: PostgreSQL hands over an answer as a whole.
+        """
+        for row in self.fetch(_EXTENT):
+            if row["first_us"] is None:
+                return
+            last_us = row["last_us"] if until is None else min(row["last_us"], to_us(until))
+            where = Where()
+            where.add("asset.fleet = :fleet", fleet=fleet)
+            where.add("end_us >= :since", since=us(since))
+            where.add("end_us < :until", until=us(until))
+            for low_us in range(row["first_us"], last_us + 1, _DAY_US):
+                day = {"low": low_us, "high": min(low_us + _DAY_US, last_us + 1)}
+                for window in self.fetch(_SCORED.format(where=where), where.values | day):
+                    yield window["asset"], window["end_us"], window["score"]
+
+
+_ASSET = """
+    SELECT asset.id, asset.name, asset.fleet, score.start_us AS last_start_us, score.end_us AS last_end_us
+    FROM asset LEFT JOIN last_window ON last_window.asset_id = asset.id
+    LEFT JOIN score ON score.start_us = last_window.start_us AND score.asset_id = asset.id
+"""
+# Scores lie in order of time, all assets mixed: step from one distinct start to the next (an index seek each), and look
+# whether the asset has a window there.
+_STEP = """
+    WITH RECURSIVE instant (start_us) AS (
+        SELECT {first}(start_us) FROM score WHERE start_us BETWEEN :lowest AND :highest
+        UNION ALL
+        SELECT (SELECT {first}(start_us) FROM score WHERE start_us {beyond} instant.start_us)
+        FROM instant WHERE instant.start_us BETWEEN :lowest AND :highest
+    )
+    SELECT instant.start_us, end_us, score, verdict, n_present, version
+    FROM instant
+    JOIN score ON score.start_us = instant.start_us AND asset_id = :asset
+        AND score.start_us BETWEEN :lowest AND :highest
+    LEFT JOIN model_version ON model_version.id = version_id
+"""
+_DAY_US = 86_400_000_000
+_EXTENT = "SELECT MIN(start_us) AS first_us, MAX(start_us) AS last_us FROM score"
+_SCORED = """
+    SELECT asset.name AS asset, end_us, score FROM score JOIN asset ON asset.id = asset_id
+    {where} AND score IS NOT NULL AND score.start_us >= :low AND score.start_us < :high
+    ORDER BY score.start_us, asset_id
+"""
+_FORWARD = _STEP.format(first="MIN", beyond=">")
+_BACKWARD = _STEP.format(first="MAX", beyond="<")
+_FIRST_US = -(2**62)

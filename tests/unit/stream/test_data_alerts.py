@@ -1,0 +1,243 @@
+"""Alerts about records that were lost or refused: one for each trouble, the same however the log is cut, and over."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor.clock import from_us
+from monitor.store.engine import AsyncStore
+from monitor.store.outbox import Channel
+from monitor.store.reader import open_reader
+from monitor.stream.source import Gap
+from monitor.types import Partition
+from tests.unit.stream.test_limits import BEGIN, P0, Plant, S, config_of, reading
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from monitor.testing import Record
+
+HOUR_S = 3600
+DAY_US = 24 * HOUR_S * S
+MINUTE = {"interval": "1m", "lateness": "2m", "max_gap": "1m"}
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
+    async with AsyncStore(f"sqlite:///{tmp_path}/monitor.db", owner=True) as opened:
+        yield opened
+        assert opened.n_checked_out == 0
+
+
+def data_alerts(folder: Path) -> list[dict[str, Any]]:
+    """The oldest first, each with its course."""
+    with open_reader(f"sqlite:///{folder}/monitor.db") as reader:
+        found = [reader.alert(row["id"]) for row in reader.alerts(alert_class="data")]
+    return sorted(found, key=lambda alert: (alert["kind"], alert["partition"], alert["from_offset"]))
+
+
+def letters(folder: Path) -> list[dict[str, Any]]:
+    with open_reader(f"sqlite:///{folder}/monitor.db") as reader:
+        return [json.loads(row["body"]) for row in reader.fetch("SELECT body FROM outbox ORDER BY id")]
+
+
+def at(hour: float) -> str:
+    return from_us(int((BEGIN + hour * HOUR_S) * S)).isoformat().replace("+00:00", "Z")
+
+
+def numbered(*records: tuple[str, float]) -> list[Record]:
+    """(asset, second), in order."""
+    return [reading(offset, *record) for offset, record in enumerate(records)]
+
+
+def hours(*plan: tuple[float, str]) -> list[Record]:
+    """(hour, asset), in order."""
+    return numbered(*((asset, BEGIN + hour * HOUR_S) for hour, asset in plan))
+
+
+def course(alert: dict[str, Any]) -> list[tuple[str, str, int]]:
+    return [(step["state"], step["at"], step["n_records"]) for step in alert["transitions"]]
+
+
+# ---------------------------------------------------------------- asset_limit
+
+
+async def test_a_producer_that_invents_names_is_one_alert(store: AsyncStore, tmp_path: Path) -> None:
+    log = numbered(*(("T_real" if i % 10 == 0 else f"T{i:05d}", BEGIN + i / 10) for i in range(20_000)))
+    plant = Plant(config_of(tmp_path, max_assets=5), store, {P0: log}, batch=500)
+    plant.pipeline.channels = [Channel("duty")]
+    await plant.run()
+    [alert] = data_alerts(tmp_path)
+    assert (alert["kind"], alert["fleet"], alert["asset"]) == ("asset_limit", "turbines", None)
+    assert (alert["state"], alert["severity"]) == ("firing", "warning")
+    assert (alert["topic"], alert["partition"], alert["from_offset"]) == ("plant", 0, 5)
+    assert alert["n_records"] == 20_000 - 2_000 - 4
+    assert alert["message"].startswith(
+        "17,996 records of assets that turbines does not take went to quarantine, the first at offset 5: too_many_asset"
+    )
+    assert "raise the fleet's max_assets" in alert["message"]
+    assert [letter["step"] for letter in letters(tmp_path)] == ["firing"]
+
+
+async def test_it_is_over_after_an_hour_without_one_more_and_what_comes_then_is_another(
+    store: AsyncStore, tmp_path: Path
+) -> None:
+    plan = ((0, "T1"), (0.1, "T2"), (0.5, "T1"), (0.6, "T3"), (1.4, "T1"), (1.6, "T1"), (2.5, "T1"), (2.6, "T4"))
+    plant = Plant(config_of(tmp_path, max_assets=1, **MINUTE), store, {P0: hours(*plan)}, batch=3)
+    plant.pipeline.channels = [Channel("duty")]
+    await plant.run()
+    first, second = data_alerts(tmp_path)
+    assert (first["from_offset"], second["from_offset"]) == (1, 7)
+    assert course(first) == [("firing", at(0), 1), ("closed", at(1.6), 2)]
+    assert (first["opened_at"], first["closed_at"], first["n_records"]) == (at(0), at(1.6), 2)
+    assert course(second) == [("firing", at(2.5), 1)]
+    told = [(letter["key"], letter["at"]) for letter in letters(tmp_path)]
+    assert told == [
+        ("duty:data:asset_limit/plant/0:1:firing", at(0)),
+        ("duty:data:asset_limit/plant/0:1:closed", at(1.6)),
+        ("duty:data:asset_limit/plant/0:7:firing", at(2.5)),
+    ]
+
+
+async def test_who_is_kept_out_cannot_end_the_alert_and_open_another(store: AsyncStore, tmp_path: Path) -> None:
+    """A thousand names, each of them from another year: the phone rings once."""
+    rng = Random(1)
+    wild = [reading(i, f"T{i}", BEGIN + (y := rng.uniform(-1e8, 1e8)), int((BEGIN + y) * S)) for i in range(1, 1000)]
+    log = [reading(0, "T_real", BEGIN), *wild, reading(1000, "T_real", BEGIN + 1)]
+    await Plant(config_of(tmp_path, max_assets=1), store, {P0: log}, batch=7).run()
+    [alert] = data_alerts(tmp_path)
+    assert (alert["n_records"], alert["state"], alert["opened_at"]) == (999, "firing", at(0))
+
+
+def crowd(seed: int, n: int = 400) -> list[Record]:
+    """Known assets and strangers, with bursts, calm hours, disorder and a broker whose clock is wrong."""
+    rng, hour, log = Random(seed), 0.0, []
+    for offset in range(n):
+        hour += rng.choice([0.001, 0.01, 0.1, 0.4, 0.9])
+        asset = rng.choice(["T1", "T1", "T2", f"T{rng.randrange(50)}", "P1"])
+        second = BEGIN + max(0.0, hour - rng.choice([0, 0, 0, 0.3, 2])) * HOUR_S
+        log.append(reading(offset + offset // 40, asset, second, rng.choice([None, None, -1, 7, int(4e15)])))
+    return log
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_however_the_log_is_cut_and_the_daemon_killed_the_alerts_are_the_same(seed: int, tmp_path: Path) -> None:
+    log, rng = crowd(seed), Random(seed)
+    found = []
+    for name, ends in (("one", [len(log)]), ("many", [*sorted(rng.sample(range(1, len(log)), 20)), len(log)])):
+        folder = tmp_path / name
+        folder.mkdir()
+        async with AsyncStore(f"sqlite:///{folder}/monitor.db", owner=True) as store:
+            for end in ends:
+                config = config_of(folder, max_assets=3, **MINUTE)
+                plant = Plant(config, store, {P0: log[:end]}, batch=rng.choice([1, 3, 50]))
+                plant.pipeline.channels = [Channel("duty", max_age_us=None)]
+                await plant.run()
+        found.append(([alert | {"id": 0} for alert in data_alerts(folder)], [each["key"] for each in letters(folder)]))
+    assert found[0] == found[1]
+    alerts, keys = found[0]
+    assert len(alerts) > 5
+    assert [alert["state"] for alert in alerts[:-1]] == ["closed"] * (len(alerts) - 1)
+    assert len(keys) == sum(len(alert["transitions"]) for alert in alerts)
+
+
+async def test_each_lane_has_an_alert_of_its_own(store: AsyncStore, tmp_path: Path) -> None:
+    p1 = Partition("plant", 1)
+    logs = {
+        P0: numbered(*((f"T0{i}", BEGIN + i) for i in range(9))),
+        p1: numbered(*((f"T1{i}", BEGIN + i) for i in range(9))),
+    }
+    await Plant(config_of(tmp_path, max_assets=4), store, logs).run()
+    assert [(alert["partition"], alert["n_records"]) for alert in data_alerts(tmp_path)] == [(0, 5), (1, 5)]
+
+
+async def test_assets_that_are_let_in_after_the_limit_was_raised_let_it_end(store: AsyncStore, tmp_path: Path) -> None:
+    log = hours((0, "T1"), (0.1, "T2"), (0.2, "T3"), (0.4, "T2"), (0.8, "T3"), (1.2, "T2"))
+    await Plant(config_of(tmp_path, max_assets=1, **MINUTE), store, {P0: log[:3]}).run()
+    await Plant(config_of(tmp_path, max_assets=9, **MINUTE), store, {P0: log}).run()
+    [alert] = data_alerts(tmp_path)
+    assert course(alert) == [("firing", at(0), 1), ("closed", at(1.2), 2)]
+
+
+# ---------------------------------------------------------------- records_lost
+
+
+async def lose(plant: Plant, *gaps: tuple[int, int]) -> None:
+    for gap in gaps:
+        plant.pipeline.source.give(Gap(P0, *gap))  # type: ignore[attr-defined]
+        await plant.run()
+
+
+async def test_lost_records_are_an_alert_in_the_transaction_of_their_gap(store: AsyncStore, tmp_path: Path) -> None:
+    log = numbered(*(("T1", BEGIN + i) for i in range(10)))
+    plant = Plant(config_of(tmp_path), store, {P0: log})
+    # Critical, of no fleet, and news although the records are of long ago: whoever listens is told.
+    plant.pipeline.channels = [Channel("duty", "critical", fleets=["pumps"], max_age_us=60 * S)]  # type: ignore[arg-type]
+    await plant.run()
+    await lose(plant, (10, 25))
+    [alert] = data_alerts(tmp_path)
+    assert (alert["kind"], alert["fleet"]) == ("records_lost", None)
+    assert (alert["state"], alert["severity"]) == ("firing", "critical")
+    assert (alert["from_offset"], alert["n_records"], alert["peak_score"], alert["sensors"]) == (10, 15, None, [])
+    assert "up to 15 records before they were read, the first at offset 10" in alert["message"]
+    assert "retention.ms" in alert["message"]
+    [letter] = letters(tmp_path)
+    assert (letter["step"], letter["kind"], letter["n_records"]) == ("firing", "records_lost", 15)
+    assert letter["key"] == "duty:data:records_lost/plant/0:10:firing"
+
+
+async def test_a_gap_that_cannot_be_saved_leaves_no_alert(store: AsyncStore, tmp_path: Path) -> None:
+    plant = Plant(config_of(tmp_path), store, {P0: numbered(*(("T1", BEGIN + i) for i in range(10)))})
+    await plant.run()
+
+    async def killed(_commit: object) -> None:
+        raise KeyboardInterrupt
+
+    plant.pipeline.store.save = killed  # type: ignore[method-assign, assignment]
+    with suppress(KeyboardInterrupt):
+        await lose(plant, (10, 25))
+    assert data_alerts(tmp_path) == []
+
+
+async def test_retention_that_overtakes_us_again_and_again_is_one_alert(store: AsyncStore, tmp_path: Path) -> None:
+    log = numbered(*(("T1", BEGIN + i) for i in range(10)))
+    plant = Plant(config_of(tmp_path), store, {P0: log})
+    await plant.run()
+    await lose(plant, (10, 25), (25, 30))
+    again = Plant(config_of(tmp_path), store, {P0: []})
+    await lose(again, (30, 31))
+    [alert] = data_alerts(tmp_path)
+    assert (alert["from_offset"], alert["n_records"], len(alert["transitions"])) == (10, 21, 1)
+
+
+async def test_the_loss_is_over_with_the_first_record_of_a_day_later(store: AsyncStore, tmp_path: Path) -> None:
+    plant = Plant(config_of(tmp_path), store, {P0: []})
+    now_us = plant.pipeline.clock.now_us()
+    await lose(plant, (0, 5))
+    stamps = [now_us - DAY_US, -1, now_us + DAY_US - 1, now_us + DAY_US + 7, now_us + 2 * DAY_US]
+    log = [reading(5 + i, "T1", BEGIN + i, stamp) for i, stamp in enumerate(stamps)]
+    for end in (3, 5):
+        [alert] = data_alerts(tmp_path)
+        assert alert["state"] == "firing"
+        await Plant(config_of(tmp_path), store, {P0: log[:end]}, batch=2).run()
+    [alert] = data_alerts(tmp_path)
+    assert (alert["state"], alert["closed_at"]) == (
+        "closed",
+        from_us(now_us + DAY_US + 7).isoformat().replace("+00:00", "Z"),
+    )
+    assert [step["state"] for step in alert["transitions"]] == ["firing", "closed"]
+
+
+async def test_a_gap_in_what_was_read_before_loses_nothing(store: AsyncStore, tmp_path: Path) -> None:
+    log = numbered(*(("T1", BEGIN + i) for i in range(10)))
+    await Plant(config_of(tmp_path), store, {P0: log}).run()
+    again = Plant(config_of(tmp_path), store, {P0: log[8:]})
+    again.pipeline.source.give(Gap(P0, 7, 8))  # type: ignore[attr-defined]
+    await again.run()
+    assert data_alerts(tmp_path) == []
