@@ -40,6 +40,18 @@ class Partition(NamedTuple):
 # ---------------------------------------------------------------- hot path: columns
 
 
+class Unread(bytes):
+    """The value of a record that nobody could read: empty, and says why, beginning with a stable word."""
+
+    reason: str
+
+    def __new__(cls, reason: str) -> Unread:
+        """`reason`: a sentence for quarantine."""
+        value = super().__new__(cls)
+        value.reason = reason
+        return value
+
+
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
     """Records of one partition in offset order, as Kafka gave them. N records."""

@@ -56,9 +56,17 @@ LIMIT_WINDOW = 10_000
 """Records over which the share of quarantined ones is judged …"""
 LIMIT_MINIMUM = 1_000
 """… and how many there must be before it is."""
-HARMLESS = ("no_fleet:", "late:", "wrong_partition:", "too_many_assets:", "too_many_new_assets:")
+HARMLESS = (
+    "no_fleet:",
+    "late:",
+    "wrong_partition:",
+    "too_many_assets:",
+    "too_many_new_assets:",
+    "too_large_batch:",
+    "corrupt_batch:",
+)
 """Reasons that say nothing about the format: a shared topic, a gateway that sends its backlog, a key that moved, a
-producer that invents names, which must not stop the assets that are real."""
+producer that invents names, one that sends bombs: they must not stop the assets that are real."""
 
 
 class Pipeline:

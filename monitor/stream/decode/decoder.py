@@ -28,7 +28,7 @@ from monitor.stream.decode.readings import ReadingShape, tokens_only
 from monitor.stream.decode.schema import AssetIndex, FleetSchema, Router, Token
 from monitor.stream.decode.times import MAX_US, iso
 from monitor.stream.decode.words import bounded, duration
-from monitor.types import SAMPLE_BYTES, Quarantined, Readings
+from monitor.types import SAMPLE_BYTES, Quarantined, Readings, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -177,7 +177,8 @@ class Decoder:
                 "raise kafka.max_record_bytes or send smaller blocks"
             )
         for at in np.flatnonzero(sizes == 0).tolist():
-            work.reasons[at] = f"not_{'msgpack' if self._format == 'msgpack' else 'json'}: the record is empty"
+            value, wanted = values[at], "msgpack" if self._format == "msgpack" else "json"
+            work.reasons[at] = value.reason if isinstance(value, Unread) else f"not_{wanted}: the record is empty"
         work.is_msgpack = np.full(len(values), self._format == "msgpack")
         work.rows = np.flatnonzero((sizes > 0) & (sizes <= self._max_record_bytes))
         if self._format == "auto":

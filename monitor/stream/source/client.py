@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from monitor.errors import MonitorError
     from monitor.types import Partition
 
-MAX_RECORDS = 4096
-"""Per poll: large enough that batches pay, small enough that the event loop stays responsive."""
 HEARD_S = 30.0
 """How long ago a connection may have failed to be the cause of an error now: a request's time limit and some."""
 MAX_WORDS = 300

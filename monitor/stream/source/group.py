@@ -16,7 +16,6 @@ from monitor.broker import is_embedded
 from monitor.errors import SourceRefused, SourceUnavailable
 from monitor.stream.source import Assigned, Event, Gap, Revoked
 from monitor.stream.source.client import (
-    MAX_RECORDS,
     STOP_LIMIT_S,
     as_batch,
     as_refusal,
@@ -25,6 +24,7 @@ from monitor.stream.source.client import (
     translated,
 )
 from monitor.stream.source.history import log_bounds, partitions_of
+from monitor.stream.source.unpack import Damaged, take
 from monitor.types import Partition
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ PING_AFTER_S = 5.0
 """Silence after which the broker is asked whether it is still there."""
 REFUSED_S = 120.0
 """Three refusals within so long are meant."""
+DAMAGED_WAIT_S = 10.0
+"""A batch with a wrong checksum is fetched again after so long; the partition's records behind it wait as long."""
 STALL_S = 30.0
 """Records are waiting and none arrives for so long: the consumer is bricked, build another."""
 
@@ -79,6 +81,8 @@ class KafkaSource:
         self._fetch: asyncio.Task[dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]] | None = None
         self._sought: set[TopicPartition] = set()
         """Partitions sought while a fetch was under way."""
+        self._damaged: set[TopicPartition] = set()
+        """Partitions that wait for a batch to be what it was."""
         self._consumer: AIOKafkaConsumer | None = None
         self._listener: _PauseAndTell | None = None
         self._watch = _Watch()
@@ -118,7 +122,7 @@ class KafkaSource:
         if consumer is None or self._events:
             return self._drain_events()
         if self._fetch is None:
-            self._fetch = asyncio.create_task(consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=MAX_RECORDS))
+            self._fetch = asyncio.create_task(take(consumer, timeout_ms=int(POLL_S * 1000)))
         # While a group forms, `getmany` waits beyond its timeout; it must not be cancelled, so it waits by itself.
         await asyncio.wait({self._fetch}, timeout=2 * POLL_S)
         if not self._fetch.done():
@@ -133,6 +137,9 @@ class KafkaSource:
             await asyncio.sleep(POLL_S / 10)
         except kafka.OffsetOutOfRangeError as error:
             await self._meet_gap(error)
+            polled = {}
+        except Damaged as error:
+            self._wait_for(consumer, error)
             polled = {}
         except kafka.KafkaError as error:
             await self._after_error(consumer, error)
@@ -284,6 +291,29 @@ class KafkaSource:
             self._seek_again()
             await asyncio.sleep(POLL_S)
 
+    def _wait_for(self, consumer: AIOKafkaConsumer, damaged: Damaged) -> None:
+        """Let the other partitions go on. Nothing is stepped over: a disk may be mended, another replica be right."""
+        key = TopicPartition(*damaged.partition)
+        log.error(
+            "corrupt_batch",
+            partition=str(damaged.partition),
+            offset=damaged.offset,
+            error=str(damaged),
+            doing=f"fetching it again every {DAMAGED_WAIT_S:.0f} s; nothing behind it is read",
+            fix="let another replica lead the partition, or delete its records up to there (kafka-delete-records)",
+        )
+        if key in consumer.assignment():
+            consumer.pause(key)
+            self._damaged.add(key)
+            self._in_background(self._fetch_again(key))
+        self._seek_again()
+
+    async def _fetch_again(self, key: TopicPartition) -> None:
+        await asyncio.sleep(DAMAGED_WAIT_S)
+        self._damaged.discard(key)
+        if not self._is_held and key in self._expected and self._consumer and key in self._consumer.assignment():
+            self._consumer.resume(key)
+
     def _seek_again(self) -> None:
         """An exception in `getmany` loses the records it had drained from other partitions."""
         for key in self._expected:
@@ -304,7 +334,8 @@ class KafkaSource:
             async with asyncio.timeout(STOP_LIMIT_S):
                 # What readers may see ends here; the high watermark also counts markers and open transactions.
                 ends = await consumer.end_offsets(list(reading)) if reading else {}
-                behind = [key for key in reading if ends[key] > await consumer.position(key)]
+                waiting = [key for key in reading if key not in self._damaged]
+                behind = [key for key in waiting if ends[key] > await consumer.position(key)]
                 if not reading:
                     await consumer.topics()
         except (kafka.KafkaError, kafka.IllegalStateError, TimeoutError, OSError) as error:

@@ -10,7 +10,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from monitor.errors import SourceUnavailable
-from monitor.stream.source.client import MAX_RECORDS, as_batch, client_settings, consumer_settings, stop, translated
+from monitor.stream.source.client import as_batch, client_settings, consumer_settings, stop, translated
+from monitor.stream.source.unpack import take
 from monitor.types import Partition
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class KafkaHistory:
                 for key in left:
                     consumer.seek(key, bounds[Partition(*key)].first)
                 while left:
-                    polled = await consumer.getmany(*left, timeout_ms=1000, max_records=MAX_RECORDS)
+                    polled = await take(consumer, *left, timeout_ms=1000)
                     for key, records in polled.items():
                         within = [record for record in records if record.offset < left[key]]
                         if within:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
+from structlog.testing import capture_logs
 
 from monitor.config import KafkaConfig
 from monitor.errors import SourceRefused
 from monitor.stream.source import Assigned, Gap, Revoked
 from monitor.stream.source.group import KafkaSource
 from monitor.stream.source.history import LogBounds
+from monitor.stream.source.unpack import Damaged
 from monitor.types import Partition, RecordBatch
 
 P = Partition("plant", 0)
@@ -31,6 +33,7 @@ class Consumer:
     def __init__(self) -> None:
         self.answers: asyncio.Queue[Any] = asyncio.Queue()
         self.sought: list[int] = []
+        self.paused: set[TopicPartition] = set()
         self._coordinator = SimpleNamespace()
 
     def assignment(self) -> set[TopicPartition]:
@@ -39,9 +42,11 @@ class Consumer:
     def seek(self, _key: TopicPartition, offset: int) -> None:
         self.sought.append(offset)
 
-    def pause(self, *_keys: TopicPartition) -> None: ...
+    def pause(self, *keys: TopicPartition) -> None:
+        self.paused.update(keys)
 
-    def resume(self, *_keys: TopicPartition) -> None: ...
+    def resume(self, *keys: TopicPartition) -> None:
+        self.paused.difference_update(keys)
 
     async def getmany(self, **_how: Any) -> dict[TopicPartition, list[Any]]:
         answer = await self.answers.get()
@@ -138,6 +143,25 @@ async def test_a_log_shorter_than_what_was_read_is_refused(
     consumer.answers.put_nowait(kafka.OffsetOutOfRangeError({KEY: 5}))
     with pytest.raises(SourceRefused, match="deleted and created again"):
         await source.poll()
+
+
+async def test_a_batch_with_a_wrong_checksum_holds_up_its_partition_alone_and_says_where(
+    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.stream.source.group.DAMAGED_WAIT_S", 0.0)
+    source.begin(P, 5)
+    with capture_logs() as said:
+        for _ in range(3):
+            consumer.answers.put_nowait(Damaged(P, 6))
+            assert await source.poll() == []
+            assert consumer.paused == {KEY}
+            await asyncio.sleep(0.001)
+            assert consumer.paused == set()
+    assert consumer.sought == [5, 5, 5, 5]
+    assert source._consumer is consumer, "not replaced: another would meet it too"
+    assert [(each["event"], each["offset"]) for each in said] == [("corrupt_batch", 6)] * 3
+    consumer.answers.put_nowait(records(5, 6))
+    assert offsets(await source.poll()) == [5, 6]
 
 
 async def test_a_refusal_before_it_was_let_in_ends_it(source: KafkaSource, consumer: Consumer) -> None:

@@ -1,0 +1,246 @@
+"""aiokafka's unpacking of compressed batches, within a limit of memory.
+
+Enters: batches as a broker sent them. Leaves: their records; and for each offset of what cannot be unpacked a record
+whose value is `Unread` and says why, which the decoder puts into quarantine like any other that it cannot use. The law:
+**what becomes of a batch depends on its bytes alone**, so that a replay meets what live met. That is why a batch with a
+wrong checksum is no such record but an error: it may be right on another replica, or the next time.
+
+aiokafka 0.14 unpacks a batch whole, whatever comes out: 700 MiB of zeros travel as 700 KiB. Its parser looks its
+decompressors up by name, and its fetcher the class that walks through a fetched piece of log; both get ours here.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from contextvars import ContextVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import aiokafka.consumer.fetcher
+import cramjam
+import numpy as np
+from aiokafka import errors as kafka
+
+from monitor.types import Partition, Unread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+MAX_RECORDS = 4096
+"""Per poll: large enough that batches pay, small enough that the event loop stays responsive."""
+MAX_BATCH_BYTES = 64 * 1024 * 1024
+"""What one batch may unpack to: 64 times what Kafka lets it have packed by default (`max.message.bytes`, 1 MiB).
+
+Readings in JSON unpack to 4 to 6 times their size, and 60 times with gzip where no value ever changes (measured); most
+producers fill a batch by its unpacked size, to 1 MiB and less.
+"""
+MAX_POLL_BYTES = 64 * 1024 * 1024
+"""After so much has been unpacked, a poll ends; the rest of what was fetched is fetched again."""
+USUAL_RATIO = 16
+"""How much room lz4 and zstd, which do not say what they need, get at first."""
+XERIAL = b"\x82SNAPPY\x00"
+"""How Java's framing of snappy begins: two version numbers follow, then blocks behind their lengths, 4 bytes each."""
+BAD_STRUCTURE = (kafka.KafkaError, ArithmeticError, AssertionError, LookupError, ValueError, struct.error)
+"""What aiokafka's parser raises over bytes that are no records; a header's name that is no UTF-8 is a ValueError."""
+WHO = "though its checksum is right; whoever runs its producer must look at what it sends"
+
+
+class Damaged(kafka.CorruptRecordException):  # type: ignore[misc]  # aiokafka ships no types
+    """A batch is not what the broker was given: its checksum is wrong."""
+
+    def __init__(self, partition: Partition, offset: int) -> None:
+        super().__init__(f"{partition}: the batch at offset {offset} has a wrong checksum or length")
+        self.partition = partition
+        self.offset = offset
+
+
+class _Unpackable(Exception):
+    """A batch's content cannot be had; the argument is the reason, as quarantine has it."""
+
+
+async def take(
+    consumer: AIOKafkaConsumer, *keys: TopicPartition, timeout_ms: int
+) -> dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]:
+    """Poll once, within all limits. Raises KafkaError; never to be cancelled."""
+    _left.set([MAX_POLL_BYTES])
+    polled: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = await consumer.getmany(
+        *keys, timeout_ms=timeout_ms, max_records=MAX_RECORDS
+    )
+    return polled
+
+
+_left: ContextVar[list[int]] = ContextVar("_left")
+"""Bytes that the poll under way may still unpack."""
+
+
+# ---------------------------------------------------------------- a batch, and what was fetched of a log
+
+
+class _Lost(NamedTuple):
+    """A record as aiokafka's fetcher wants one, in place of one that cannot be had."""
+
+    offset: int
+    timestamp: int | None
+    value: Unread
+    key: None = None
+    timestamp_type: None = None
+    checksum: None = None
+    headers: tuple[()] = ()
+
+
+class _Batch:
+    """One batch. Its checksum is looked at before anything else, by the fetcher."""
+
+    __slots__ = ("_batch", "_piece")
+
+    def __init__(self, batch: Any, piece: _Piece) -> None:
+        self._batch = batch
+        self._piece = piece
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._batch
+        except _Unpackable as problem:
+            why = str(problem)
+        except BAD_STRUCTURE as problem:
+            why = f"corrupt_batch: its batch holds what are no records ({problem}), {WHO}"
+        else:
+            return
+        # What a batch says of itself: the old formats neither have their first offset nor their time outside.
+        first = max(getattr(self._batch, "base_offset", 0), self._piece.next_fetch_offset)
+        timestamp, value = getattr(self._batch, "max_timestamp", None), Unread(why)
+        yield from (_Lost(offset, timestamp, value) for offset in range(first, self._batch.next_offset))
+
+    def validate_crc(self) -> bool:
+        """Say yes. Raises Damaged."""
+        if not self._batch.validate_crc():
+            raise self._piece.damaged()
+        return True
+
+
+class _Batches:
+    """The batches of a piece, one after the other."""
+
+    def __init__(self, batches: Any, piece: _Piece) -> None:
+        self._batches = batches
+        self._piece = piece
+
+    def has_next(self) -> bool:
+        """Whether there is one, and room for it: where a walk ends, the next fetch begins."""
+        left = _left.get(None)
+        return (left is None or left[0] > 0) and self._batches.has_next()
+
+    def next_batch(self) -> _Batch:
+        """Return the next one. Raises Damaged."""
+        try:
+            return _Batch(self._batches.next_batch(), self._piece)
+        except BAD_STRUCTURE as problem:
+            raise self._piece.damaged() from problem
+
+
+class _Piece(aiokafka.consumer.fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types
+    """What was fetched of one partition."""
+
+    def __init__(self, tp: TopicPartition, records: Any, *rest: Any) -> None:
+        super().__init__(tp, _Batches(records, self), *rest)
+
+    def damaged(self) -> Damaged:
+        """The batch that comes next is."""
+        return Damaged(Partition(*self._tp), self.next_fetch_offset)
+
+
+# ---------------------------------------------------------------- decompressors
+
+
+def gunzip(packed: Any) -> bytes:
+    """One stream of gzip."""
+    stream = zlib.decompressobj(wbits=31)
+    unpacked = stream.decompress(packed, MAX_BATCH_BYTES + 1)
+    if len(unpacked) > MAX_BATCH_BYTES:
+        raise _Unpackable(_too_large())
+    if not stream.eof or stream.unused_data:
+        raise zlib.error("its stream ends elsewhere than the batch")
+    return unpacked
+
+
+def unsnap(packed: Any) -> bytes:
+    """Snappy, bare or in Java's framing; either says how much comes out."""
+    view = memoryview(packed)
+    blocks = list(_blocks(view)) if view[: len(XERIAL)] == XERIAL else [view]
+    if sum(cramjam.snappy.decompress_raw_len(block) for block in blocks) > MAX_BATCH_BYTES:
+        raise _Unpackable(_too_large())
+    return b"".join(bytes(cramjam.snappy.decompress_raw(block)) for block in blocks)
+
+
+def _blocks(framed: memoryview) -> Iterator[memoryview]:
+    at = len(XERIAL) + 8
+    while at < len(framed):
+        size = int.from_bytes(framed[at : at + 4], "big")
+        at += 4 + size
+        if at > len(framed):
+            raise ValueError("a block of snappy ends behind its batch")
+        yield framed[at - size : at]
+
+
+def unlz4(packed: Any) -> bytes:
+    """Frames of lz4."""
+    return _unpack_into(cramjam.lz4.decompress_into, packed)
+
+
+def unzstd(packed: Any) -> bytes:
+    """Frames of zstd."""
+    return _unpack_into(cramjam.zstd.decompress_into, packed)
+
+
+def _unpack_into(decompress_into: Callable[[Any, Any], int], packed: Any) -> bytes:
+    for room in (min(USUAL_RATIO * len(packed), MAX_BATCH_BYTES), MAX_BATCH_BYTES):
+        buffer = np.empty(room, np.uint8)  # pages that are not written to cost nothing
+        try:
+            return buffer[: decompress_into(packed, buffer)].tobytes()
+        except cramjam.DecompressionError as problem:
+            why = problem
+    if "whole buffer" in str(why):
+        raise _Unpackable(_too_large())
+    raise why
+
+
+def _too_large() -> str:
+    return (
+        f"too_large_batch: its batch unpacks to more than {MAX_BATCH_BYTES >> 20} MiB, so nothing of it was read; "
+        "have the producer send smaller batches (batch.size, linger.ms), or smaller records"
+    )
+
+
+def _within_limits(decompress: Callable[[Any], bytes], name: str) -> Callable[[Any], bytes]:
+    def unpack(packed: Any) -> bytes:
+        try:
+            unpacked = decompress(packed)
+        except (zlib.error, cramjam.DecompressionError, ValueError) as problem:
+            raise _Unpackable(f"corrupt_batch: its batch is no {name} ({problem}), {WHO}") from problem
+        if (left := _left.get(None)) is not None:
+            left[0] -= len(unpacked)
+        return unpacked
+
+    return unpack
+
+
+# ---------------------------------------------------------------- aiokafka 0.14, mended
+
+_MENDED = {
+    "gzip_decode": _within_limits(gunzip, "gzip"),
+    "snappy_decode": _within_limits(unsnap, "snappy"),
+    "lz4_decode": _within_limits(unlz4, "lz4"),
+    "zstd_decode": _within_limits(unzstd, "zstd"),
+}
+for _parser in ("default_records", "legacy_records", "_crecords.default_records", "_crecords.legacy_records"):
+    vars(import_module(f"aiokafka.record.{_parser}")).update(_MENDED)
+aiokafka.consumer.fetcher.PartitionRecords = _Piece
