@@ -39,6 +39,12 @@ producers fill a batch by its unpacked size, to 1 MiB and less.
 """
 MAX_POLL_BYTES = 64 * 1024 * 1024
 """After so much has been unpacked, a poll ends; the rest of what was fetched is fetched again."""
+MAX_HEADERS = 1_000_000
+"""Of all long records of a batch. A header takes 2 bytes there, and 72 of ours: aiokafka makes a list of them first."""
+LONG_RECORD = 1_024
+"""Bytes. Shorter ones are not looked into: the 4,096 of a poll have 2 million headers at most, 150 MiB of them."""
+SHORTEST_RECORD = 6
+"""Bytes behind its length: one for each of what a record has."""
 USUAL_RATIO = 16
 """How much room lz4 and zstd, which do not say what they need, get at first."""
 XERIAL = b"\x82SNAPPY\x00"
@@ -213,11 +219,47 @@ def _unpack_into(decompress_into: Callable[[Any, Any], int], packed: Any) -> byt
     raise why
 
 
-def _too_large() -> str:
+def _too_large(why: str = f"unpacks to more than {MAX_BATCH_BYTES >> 20} MiB") -> str:
     return (
-        f"too_large_batch: its batch unpacks to more than {MAX_BATCH_BYTES >> 20} MiB, so nothing of it was read; "
+        f"too_large_batch: its batch {why}, so nothing of it was read; "
         "have the producer send smaller batches (batch.size, linger.ms), or smaller records"
     )
+
+
+def _too_many_headers(records: bytes) -> bool:
+    """Whether long records of a batch in today's format have too many; what is no record at all is told by the parser.
+
+    Each begins with its length. Inside: attributes, time, offset, key, value behind their lengths, number of headers.
+    """
+    at, n_headers = 0, 0
+    try:
+        while at < len(records):
+            size, at = _varint(records, at)
+            if size < SHORTEST_RECORD:
+                break
+            if size > LONG_RECORD:
+                inside = at + 1
+                for _ in range(2):
+                    _, inside = _varint(records, inside)
+                for _ in range(2):
+                    length, inside = _varint(records, inside)
+                    inside += max(length, 0)
+                n_headers += _varint(records, inside)[0]
+            at += size
+    except IndexError:
+        pass
+    return n_headers > MAX_HEADERS
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a number, 7 bits to a byte, the sign in the last bit; return where it ends. Raises IndexError."""
+    number = data[at] & 0x7F
+    for shift in range(7, 70, 7):
+        if data[at] < 0x80:
+            break
+        at += 1
+        number |= (data[at] & 0x7F) << shift
+    return (number >> 1) ^ -(number & 1), at + 1
 
 
 def _within_limits(decompress: Callable[[Any], bytes], name: str) -> Callable[[Any], bytes]:
@@ -226,6 +268,8 @@ def _within_limits(decompress: Callable[[Any], bytes], name: str) -> Callable[[A
             unpacked = decompress(packed)
         except (zlib.error, cramjam.DecompressionError, ValueError) as problem:
             raise _Unpackable(f"corrupt_batch: its batch is no {name} ({problem}), {WHO}") from problem
+        if len(unpacked) > 2 * MAX_HEADERS and _too_many_headers(unpacked):
+            raise _Unpackable(_too_large(f"holds more than {MAX_HEADERS:,} headers"))
         if (left := _left.get(None)) is not None:
             left[0] -= len(unpacked)
         return unpacked

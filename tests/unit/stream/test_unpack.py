@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import cramjam
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import calc_crc32c
+from aiokafka.record.util import calc_crc32c, encode_varint
 
 from monitor.stream.decode import Decoder, FleetSchema
 from monitor.stream.source import unpack
@@ -97,6 +99,28 @@ def test_a_bomb_of_700_mib_takes_no_more_than_the_limit() -> None:
         assert tracemalloc.get_traced_memory()[1] < 2.5 * unpack.MAX_BATCH_BYTES
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("filler", [b"\x00", b"\x01", b"\x80", b"\xff"])
+def test_megabytes_of_one_byte_are_refused_at_once(filler: bytes) -> None:
+    began = time.process_time()
+    assert words(list(piece(with_payload(ZSTD, zstd_encode(filler * 16 * MIB), 1)))) == {0: "corrupt_batch"}
+    assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize("codec", CODECS[1:])
+def test_headers_that_would_fill_memory_are_not_made(codec: int) -> None:
+    few = batch(codec, [bytes(3 * MIB)] * 2, headers=[("name", b"")] * 1_000)
+    assert words(list(piece(few))) == {}
+    whole = bytearray(b"\x00\x00\x00\x01\x01")  # attributes, time and offset of the batch's first; no key, no value
+    encode_varint(unpack.MAX_HEADERS + 1, whole.append)
+    whole += bytes(2 * unpack.MAX_HEADERS + 2)  # no name, no value
+    size = bytearray()
+    encode_varint(len(whole), size.append)
+    encode = {GZIP: gzip_encode, SNAPPY: snappy_encode, LZ4: lz4_encode, ZSTD: zstd_encode}[codec]
+    records = list(piece(with_payload(codec, encode(bytes(size + whole)), 1)))
+    assert words(records) == {0: "too_large_batch"}
+    assert "1,000,000 headers" in records[0].value.reason
 
 
 def test_a_snappy_block_that_lies_about_its_size_is_not_believed() -> None:
