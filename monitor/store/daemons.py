@@ -21,6 +21,7 @@ _BEAT = text("""
 _LEAVE = text("DELETE FROM daemon WHERE owner = :owner")
 _FORGET = text("DELETE FROM daemon WHERE heartbeat_us < :before_us")
 _N_ALIVE = text("SELECT COUNT(*) FROM daemon WHERE heartbeat_us >= :since_us")
+_NOT_DEAD = text("UPDATE source_partition SET n_claims = 0 WHERE owner = :owner")
 
 
 def beat(connection: Connection, *, owner: str, pipeline: str, started_us: int, now_us: int, status: str) -> None:
@@ -30,8 +31,9 @@ def beat(connection: Connection, *, owner: str, pipeline: str, started_us: int, 
 
 
 def leave(connection: Connection, owner: str) -> None:
-    """Say goodbye."""
+    """Say goodbye: whoever comes next need not wonder what it died of."""
     connection.execute(_LEAVE, {"owner": owner})
+    connection.execute(_NOT_DEAD, {"owner": owner})
 
 
 def forget(connection: Connection, before_us: int) -> int:

@@ -161,6 +161,8 @@ class Claim:
     counters: Counters
     digest: Digest | None = None
     snapshots: Sequence[Snapshot] = ()
+    n_claims: int = 1
+    """With this one, since the last save: many who saved nothing may have died of what comes next."""
 
 
 # ---------------------------------------------------------------- claim
@@ -168,8 +170,10 @@ class Claim:
 _CLAIM = text("""
     INSERT INTO source_partition (pipeline, topic, partition, epoch, owner, rewind_state, counters)
     VALUES (:pipeline, :topic, :partition, 1, :owner, '{}', '{}')
-    ON CONFLICT (pipeline, topic, partition) DO UPDATE SET epoch = source_partition.epoch + 1, owner = excluded.owner
-    RETURNING epoch, start_offset, next_offset, rewind_offset, rewind_state, counters, digest_offset, state_digest
+    ON CONFLICT (pipeline, topic, partition) DO UPDATE SET epoch = source_partition.epoch + 1,
+        owner = excluded.owner, n_claims = source_partition.n_claims + 1
+    RETURNING epoch, start_offset, next_offset, rewind_offset, rewind_state, counters, digest_offset, state_digest,
+        n_claims
 """)
 
 _SNAPSHOTS = text("""
@@ -197,6 +201,7 @@ def claim(connection: Connection, pipeline: str, partition: Partition, owner: st
         counters=Counters(**msgspec.json.decode(row.counters)),
         digest=None if row.state_digest is None else Digest(row.digest_offset, row.state_digest),
         snapshots=tuple(Snapshot(*each) for each in connection.execute(_SNAPSHOTS, key)),
+        n_claims=row.n_claims,
     )
 
 
@@ -233,7 +238,8 @@ def begin(connection: Connection, pipeline: str, partition: Partition, epoch: in
 _MOVE = text("""
     UPDATE source_partition
     SET next_offset = :new_next, rewind_offset = :rewind_offset, rewind_state = :rewind_state, counters = :counters,
-        digest_offset = :digest_offset, state_digest = :state_digest, log_end = :log_end, saved_us = :at_us
+        digest_offset = :digest_offset, state_digest = :state_digest, log_end = :log_end, saved_us = :at_us,
+        n_claims = 0
     WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
       AND epoch = :epoch AND next_offset = :old_next
 """)

@@ -171,6 +171,7 @@ source_partition = Table(
     Column("partition", Integer, nullable=False),
     Column("epoch", Integer, nullable=False),  # rises with each claim; who holds the greatest may save
     Column("owner", Text, nullable=False),
+    Column("n_claims", Integer, nullable=False, server_default="1"),  # since the last save
     Column("start_offset", BigInteger),  # where the first run began; NULL = claimed, not begun
     Column("next_offset", BigInteger),  # every record below it is accounted for
     Column("rewind_offset", BigInteger),  # the oldest record an unfinished window still needs

@@ -131,6 +131,8 @@ class PartitionState:
         """What the rebuild must find when it comes to an offset; None = that is behind us."""
         self.is_rebuilt = rewind.offset >= next_offset
         """Whether the windows are as they were before the last restart."""
+        self.n_claims = 1
+        """With ours, since anybody saved."""
         self.is_excused = False
         """Whether the rebuild need not come to the state that was: records are gone, or it was told already."""
         self._made_by: Mapping[str, str] | None = None
@@ -138,6 +140,7 @@ class PartitionState:
     def continue_from(self, claim: Claim) -> None:
         """Take up the last owner's data alerts; remember what its windows were, and under which settings."""
         self._made_by = claim.rewind_state.get("made_by")
+        self.n_claims = claim.n_claims
         self.data_alerts = DataAlerts(self.partition, claim.rewind_state.get("data_alerts", []))
         if not self.is_rebuilt:
             self.expected = claim.digest

@@ -31,7 +31,7 @@ from monitor.stream.window import NEVER
 from monitor.types import AlertState, RecordBatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from monitor.clock import Clock
     from monitor.config import Config
@@ -50,6 +50,8 @@ T = TypeVar("T")
 
 FENCED_WAIT_S = 6.0
 """Two heartbeats: time for the group to say whose partition it is."""
+CRASHES = 3
+"""Claims in a row without a save that may be chance."""
 MARK_EVERY_S = 1.0
 """How often Kafka hears how far we are."""
 LIMIT_WINDOW = 10_000
@@ -63,7 +65,6 @@ HARMLESS = (
     "too_many_assets:",
     "too_many_new_assets:",
     "too_large_batch:",
-    "corrupt_batch:",
 )
 """Reasons that say nothing about the format: a shared topic, a gateway that sends its backlog, a key that moved, a
 producer that invents names, one that sends bombs: they must not stop the assets that are real."""
@@ -141,7 +142,28 @@ class Pipeline:
             rebuild.take(state, batch.rows(slice(0, n_saved)))
         if n_saved < len(batch):
             rebuild.end(state)
-            await self._advance(state, batch.rows(slice(n_saved, None)))
+            for part in self._portions(state, batch.rows(slice(n_saved, None))):
+                await self._advance(state, part)
+
+    def _portions(self, state: PartitionState, batch: RecordBatch) -> Iterator[RecordBatch]:
+        """Yield the batch; record by record where one owner after the other ended without a save, so that the partition
+        comes to a record that kills the process and names it. Nothing is left out: it may be chance, and the next start
+        a larger machine.
+        """
+        if state.n_claims <= CRASHES:
+            yield batch
+            return
+        log.warning(
+            "crash_loop",
+            partition=str(state.partition),
+            from_offset=state.next_offset,
+            to_offset=batch.next_offset,
+            claims=state.n_claims,
+            doing="one record at a time: one that kills the process is where the next start begins",
+        )
+        for row in range(len(batch)):
+            if not self._stopping.is_set():
+                yield batch.rows(slice(row, row + 1))
 
     async def _advance(self, state: PartitionState, batch: RecordBatch) -> None:
         """One batch through the river, and one transaction."""
@@ -261,7 +283,7 @@ class Pipeline:
                 next_offset=commit.new_next,
                 meaning="the answer to a COMMIT was lost; it had succeeded, and was not repeated",
             )
-        state.next_offset = commit.new_next
+        state.next_offset, state.n_claims = commit.new_next, 0
         state.counters = commit.counters
         self._sensors_saved.update(step.learnt)
         now = self.clock.monotonic_s()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from monitor.errors import Fenced, InvariantBroken, ModelsChanged
-from monitor.store import assets, partitions, scores, versions
+from monitor.store import assets, daemons, partitions, scores, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.partitions import Claim, Digest, Gap, Snapshot
 from monitor.types import AlertState, Counters, Partition, Quarantined
@@ -55,6 +55,19 @@ async def test_a_claim_returns_what_was_saved_last(store: AsyncStore) -> None:
     await owner.save(owner.step(rewind_offset=95, rewind_state={"max_cell": {FLEET: 7}}, log_end=500))
     claim = await store.run(partitions.claim, "monitor", HOME, "another")
     assert claim == Claim(2, 100, 110, 95, {"max_cell": {FLEET: 7}}, Counters(records=110))
+
+
+async def test_claims_without_a_save_are_counted(store: AsyncStore) -> None:
+    for n in (1, 2, 3):
+        claim = await store.run(partitions.claim, "monitor", HOME, "who dies")
+        assert claim.n_claims == n
+    await store.run(partitions.begin, "monitor", HOME, 3, 100)
+    owner = await own(store)
+    await owner.save(owner.step())
+    assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
+    assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 2
+    await store.run(daemons.leave, "who leaves")
+    assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
 
 
 async def test_a_claim_returns_the_latest_digest_and_the_latest_snapshot_of_each_lane(store: AsyncStore) -> None:

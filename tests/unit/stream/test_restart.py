@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from monitor.config import Config
@@ -17,7 +18,8 @@ from monitor.errors import CheckpointUnavailable, ModelsChanged, StoreUnavailabl
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.stream import rewind
-from monitor.stream.pipeline import Pipeline
+from monitor.stream.decode import Decoder
+from monitor.stream.pipeline import CRASHES, Pipeline
 from monitor.stream.source import Gap, Revoked
 from monitor.testing import FakeClock, LogSource, Record
 from monitor.types import Partition, Scores
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
     from monitor.store.partitions import Commit, Saved
-    from monitor.types import Int64, Windows
+    from monitor.types import Int64, RecordBatch, Windows
 
 P0 = Partition("plant", 0)
 PUMPS: dict[str, Any] = {"name": "pumps", "interval": "1s", "window": 4, "assets": "P*", "sensors": ["flow"]}
@@ -75,6 +79,10 @@ def windows(folder: Path) -> list[tuple[str, int]]:
         ]
 
 
+def scores_of(connection: Connection) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in connection.execute(text("SELECT * FROM score ORDER BY start_us, asset_id"))]
+
+
 def mixed(n: int, *, fans_until: int) -> list[tuple[str, float]]:
     """Pumps all along; fans fall silent, with windows half full."""
     return [one for ts in range(n) for one in [("P1", ts), *([("F1", ts), ("F2", ts)] if ts < fans_until else [])]]
@@ -90,6 +98,39 @@ def _look_at_every_save(monkeypatch: pytest.MonkeyPatch) -> None:
 def silent_after(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(rewind, "SILENT_AFTER", 20)
     return 20
+
+
+class Died(BaseException):
+    """As a process does: nothing is caught, nothing is cleaned up."""
+
+
+async def test_a_record_that_kills_every_process_is_known_by_its_offset_and_nothing_before_it_is_lost(
+    store: AsyncStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = log_of(*mixed(40, fans_until=40))
+    poison = log[60][3]
+    decode = Decoder.decode
+
+    def dies(self: Decoder, batch: RecordBatch) -> Any:
+        if poison in batch.values:
+            raise Died
+        return decode(self, batch)
+
+    monkeypatch.setattr(Decoder, "decode", dies)
+    with capture_logs() as said:
+        for _ in range(1 + 2 * (CRASHES + 1) + 1):
+            with pytest.raises(Died):
+                await pipeline(config_of(), store, log, batch=25).run()
+    told = [(each["from_offset"], each["claims"]) for each in said if each["event"] == "crash_loop"]
+    assert told == [(50, CRASHES + 1), (60, CRASHES + 1), (60, CRASHES + 2)]
+    monkeypatch.undo()
+    with capture_logs() as said:
+        for length in (100, 120):
+            await pipeline(config_of(), store, log[:length], batch=25).run()
+    assert [each["event"] for each in said].count("crash_loop") == 1, "once it is passed, all is as before"
+    async with AsyncStore(f"sqlite:///{tmp_path}/in-peace.db", owner=True) as other:
+        await pipeline(config_of(), other, log, batch=25).run()
+        assert await other.read(scores_of) == await store.read(scores_of)
 
 
 async def test_a_rebuild_that_comes_to_the_same_state_says_nothing_but_that_it_is_done(store: AsyncStore) -> None:

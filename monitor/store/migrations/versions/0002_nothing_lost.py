@@ -37,6 +37,7 @@ _DATA_KEY = "uq_alert_topic_partition_kind_from_offset"
 def upgrade() -> None:
     op.add_column("fleet", sa.Column("activation_seq", sa.Integer(), server_default="0", nullable=False))
     op.add_column("asset", sa.Column("since_offset", sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column("source_partition", sa.Column("n_claims", sa.Integer(), server_default="1", nullable=False))
     op.add_column("source_partition", sa.Column("digest_offset", sa.BigInteger(), nullable=True))
     op.add_column("source_partition", sa.Column("state_digest", sa.Text(), nullable=True))
     op.add_column("last_window", sa.Column("recent", sa.Text(), nullable=True))
@@ -122,6 +123,7 @@ def downgrade() -> None:
     with op.batch_alter_table("source_partition") as table:
         table.drop_column("state_digest")
         table.drop_column("digest_offset")
+        table.drop_column("n_claims")
     with op.batch_alter_table("asset") as table:
         table.drop_column("since_offset")
     with op.batch_alter_table("fleet") as table:
