@@ -102,7 +102,7 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         pipeline.channels = [webhook.channel for webhook in webhooks]
         delivery = Delivery(store, Lease(store, outbox.LEASE, owner, clock), webhooks, clock)
         pulse = Pulse(config, pipeline, store, owner, clock, health)
-        stack.push_async_callback(pulse.leave)
+        stack.push_async_exit(pulse.leave)
 
         leases = [seat.loop()] if seat is not None else []
         letters = [delivery.loop()] if webhooks else []
@@ -194,11 +194,12 @@ class Pulse:
         )
         self._health.database_answered()
 
-    async def leave(self) -> None:
+    async def leave(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Say goodbye, if anybody listens: who asks for a retraining now should know that nobody is there."""
+        is_meant = error is None or isinstance(error, MonitorError | _Stopped | asyncio.CancelledError)
         with suppress(MonitorError, TimeoutError):
             async with asyncio.timeout(GOODBYE_LIMIT_S):
-                await self._store.run(daemons.leave, self._owner)
+                await self._store.run(daemons.leave, self._owner, is_meant)
 
     def facts(self) -> dict[str, int]:
         """Count what was done since the partitions' start, and what still waits."""

@@ -30,10 +30,11 @@ def beat(connection: Connection, *, owner: str, pipeline: str, started_us: int, 
     connection.execute(_BEAT, values)
 
 
-def leave(connection: Connection, owner: str) -> None:
-    """Say goodbye: whoever comes next need not wonder what it died of."""
+def leave(connection: Connection, owner: str, is_meant: bool = True) -> None:
+    """Say goodbye. `is_meant`: a stop, or an error that says what to do; else who comes next may die of the same."""
     connection.execute(_LEAVE, {"owner": owner})
-    connection.execute(_NOT_DEAD, {"owner": owner})
+    if is_meant:
+        connection.execute(_NOT_DEAD, {"owner": owner})
 
 
 def forget(connection: Connection, before_us: int) -> int:

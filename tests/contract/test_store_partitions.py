@@ -66,6 +66,8 @@ async def test_claims_without_a_save_are_counted(store: AsyncStore) -> None:
     await owner.save(owner.step())
     assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
     assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 2
+    await store.run(daemons.leave, "who leaves", is_meant=False)
+    assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 3
     await store.run(daemons.leave, "who leaves")
     assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
 

@@ -1,14 +1,18 @@
-"""How the daemon waits at its start."""
+"""How the daemon waits at its start, and what it says at its end."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import pytest
 
 from monitor import daemon
-from monitor.errors import CheckpointUnavailable, MonitorError, StoreUnavailable
+from monitor.errors import CheckpointUnavailable, MonitorError, QuarantineLimit, StoreUnavailable
 from monitor.health import Health
+from monitor.store import daemons
+from monitor.testing import FakeClock
 from tests.unit.kept_log import Log
 
 
@@ -39,3 +43,38 @@ async def test_each_thing_that_the_start_waits_for_is_told_once_and_shown_until_
     assert [line["error"] for line in log.of("database_away")] == ["connection refused"]
     told = [line["error"] for line in log.of("checkpoint_away")]
     assert told == ["/v1: No such file. Waiting for v1", "/v2: No such file. Waiting for v2"]
+
+
+class Store:
+    """Hears who says goodbye."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    async def run(self, *work: Any) -> None:
+        self.heard.append(work)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_meant"),
+    [
+        (None, True),
+        (daemon._Stopped(), True),
+        (QuarantineLimit("600 of the last 1000 records"), True),
+        (MemoryError(), False),
+        (KeyError("a defect"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_an_end_that_nobody_meant_is_remembered_for_the_next_owners(
+    error: BaseException | None, is_meant: bool
+) -> None:
+    store: Any = Store()
+    nothing: Any = None
+    pulse = daemon.Pulse(nothing, nothing, store, "host:1", FakeClock(), nothing)
+    with suppress(BaseException):
+        async with AsyncExitStack() as stack:
+            stack.push_async_exit(pulse.leave)
+            if error is not None:
+                raise error
+    assert store.heard == [(daemons.leave, "host:1", is_meant)]
