@@ -243,13 +243,16 @@ async def _despite_outages(work: Callable[[], Awaitable[T]], stopping: asyncio.E
 async def _unless_stopped(work: Coroutine[object, object, T], stopping: asyncio.Event) -> T:
     """Do it, or leave it at the signal. Raises _Stopped."""
     task, stopper = asyncio.create_task(work), asyncio.create_task(stopping.wait())
-    await asyncio.wait({task, stopper}, return_when=asyncio.FIRST_COMPLETED)
-    stopper.cancel()
-    if not task.done():
+    try:
+        await asyncio.wait({task, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
         task.cancel()
         await asyncio.wait({task}, timeout=DRAIN_LIMIT_S)
         raise _Stopped
-    return task.result()
+    finally:  # also when a loop beside it has failed
+        stopper.cancel()
+        task.cancel()
 
 
 async def _before_the_first_record(source: KafkaSource, trainer: Trainer, health: Health) -> None:

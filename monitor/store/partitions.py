@@ -171,7 +171,8 @@ _CLAIM = text("""
     INSERT INTO source_partition (pipeline, topic, partition, epoch, owner, rewind_state, counters)
     VALUES (:pipeline, :topic, :partition, 1, :owner, '{}', '{}')
     ON CONFLICT (pipeline, topic, partition) DO UPDATE SET epoch = source_partition.epoch + 1,
-        owner = excluded.owner, n_claims = source_partition.n_claims + 1
+        owner = excluded.owner,
+        n_claims = source_partition.n_claims + CASE WHEN source_partition.owner = excluded.owner THEN 0 ELSE 1 END
     RETURNING epoch, start_offset, next_offset, rewind_offset, rewind_state, counters, digest_offset, state_digest,
         n_claims
 """)

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from monitor.stream.decode.times import MAX_US
 from monitor.stream.window import NEVER
 from monitor.types import AlertState, DataAlertChange, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
 
     from monitor.stream.lane import Lane
     from monitor.types import Partition, Readings, RecordBatch
@@ -83,11 +84,14 @@ class DataAlerts:
             return self._change(alert, is_transition=False)
         return self._begin(RECORDS_LOST, None, from_offset, at_us, to_offset - from_offset)
 
-    def go_on(self, batch: RecordBatch) -> Iterator[DataAlertChange]:
-        """Look whether these records are late enough for the loss to be over."""
+    def go_on(self, batch: RecordBatch, fleets: Container[str]) -> Iterator[DataAlertChange]:
+        """Look whether these records are late enough for the loss to be over, and whose fleets are no more."""
+        for orphan in [each for each in self._open.values() if each.fleet is not None and each.fleet not in fleets]:
+            yield self._end(orphan, orphan.last_us)
         alert = self._open.get((RECORDS_LOST, None))
         if alert is not None:
-            late_enough = np.flatnonzero(batch.timestamps_us >= alert.over_us)
+            stamps = batch.timestamps_us
+            late_enough = np.flatnonzero((stamps >= alert.over_us) & (stamps <= MAX_US))  # beyond: no clock's
             if len(late_enough):
                 yield self._end(alert, int(batch.timestamps_us[late_enough[0]]))
 
@@ -107,7 +111,7 @@ class DataAlerts:
             if now != NEVER:
                 now_us = now * interval_us
             else:  # known assets that are silent since other settings began: nothing has told the time yet
-                now_us = max(0, int(batch.timestamps_us[np.searchsorted(batch.offsets, offset)]))
+                now_us = min(max(0, int(batch.timestamps_us[np.searchsorted(batch.offsets, offset)])), MAX_US)
             if alert is not None and now_us >= alert.over_us:
                 if n_counted:
                     yield self._change(alert, is_transition=False)

@@ -56,6 +56,8 @@ MARK_EVERY_S = 1.0
 """How often Kafka hears how far we are."""
 LIMIT_WINDOW = 10_000
 """Records over which the share of quarantined ones is judged …"""
+LIMIT_STEP = 100
+"""Smaller batches are counted together."""
 LIMIT_MINIMUM = 1_000
 """… and how many there must be before it is."""
 HARMLESS = (
@@ -65,6 +67,7 @@ HARMLESS = (
     "too_many_assets:",
     "too_many_new_assets:",
     "too_large_batch:",
+    "corrupt_batch:",
 )
 """Reasons that say nothing about the format: a shared topic, a gateway that sends its backlog, a key that moved, a
 producer that invents names, one that sends bombs: they must not stop the assets that are real."""
@@ -181,7 +184,7 @@ class Pipeline:
                 self._say_if_unscored(readings.fleet, scores)
                 changes = lane.decider.decide(scores, ends)
                 step.add(lane, part, pushed, scores, changes)
-        step.data_alerts += state.data_alerts.go_on(batch)
+        step.data_alerts += state.data_alerts.go_on(batch, self._fleets)
         recent = self._judge_quarantine(step)
         await self._save(state, step)
         self._recent_records = recent
@@ -248,11 +251,17 @@ class Pipeline:
 
     def _judge_quarantine(self, step: Step) -> deque[tuple[int, int]]:
         """Stop where too many cannot be read. Return what to remember once the batch is saved: it may come again."""
-        recent = deque([*self._recent_records, (len(step.batch), step.count_bad(HARMLESS))])
+        recent = deque(self._recent_records)
+        n, n_bad = len(step.batch), step.count_bad(HARMLESS)
+        is_suspect = n_bad > 0
+        if recent and recent[-1][0] < LIMIT_STEP:
+            before, bad_before = recent.pop()
+            n, n_bad = n + before, n_bad + bad_before
+        recent.append((n, n_bad))
         while sum(n for n, _ in recent) - recent[0][0] >= LIMIT_WINDOW:
             recent.popleft()
         total, n_bad = (sum(column) for column in zip(*recent, strict=True))
-        if recent[-1][1] and total >= LIMIT_MINIMUM and n_bad > self.config.kafka.max_quarantine_share * total:
+        if is_suspect and total >= LIMIT_MINIMUM and n_bad > self.config.kafka.max_quarantine_share * total:
             raise QuarantineLimit(
                 f"{n_bad} of the last {total} records, most recently {step.batch.partition} offset "
                 f"{step.quarantined[-1].offset}: {step.quarantined[-1].reason}. Nothing of this batch was saved. "
@@ -394,7 +403,7 @@ class Pipeline:
             metrics.count_alerts(commit.data_alerts)
             metrics.gaps.inc()
             metrics.gap_records.inc(gap.to_offset - state.next_offset)
-            state.next_offset = gap.to_offset
+            state.next_offset, state.n_claims = gap.to_offset, 0
             rebuild.end(state)  # nothing is left of what it would read again
 
     async def _claim(self, partition: Partition) -> None:

@@ -59,15 +59,19 @@ async def test_a_claim_returns_what_was_saved_last(store: AsyncStore) -> None:
 
 async def test_claims_without_a_save_are_counted(store: AsyncStore) -> None:
     for n in (1, 2, 3):
-        claim = await store.run(partitions.claim, "monitor", HOME, "who dies")
+        claim = await store.run(partitions.claim, "monitor", HOME, f"daemon {n}")
         assert claim.n_claims == n
-    await store.run(partitions.begin, "monitor", HOME, 3, 100)
+    again = await store.run(partitions.claim, "monitor", HOME, "daemon 3")
+    assert again.n_claims == 3, "who claims it again has not died"
+    await store.run(partitions.begin, "monitor", HOME, again.epoch, 100)
     owner = await own(store)
     await owner.save(owner.step())
     assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
     assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 2
     await store.run(daemons.leave, "who leaves", is_meant=False)
-    assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 3
+    assert (await store.run(partitions.claim, "monitor", HOME, "who comes next")).n_claims == 3
+    await store.run(daemons.leave, "who comes next")
+    assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 1
     await store.run(daemons.leave, "who leaves")
     assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
 

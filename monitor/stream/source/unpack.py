@@ -40,9 +40,7 @@ producers fill a batch by its unpacked size, to 1 MiB and less.
 MAX_POLL_BYTES = 64 * 1024 * 1024
 """After so much has been unpacked, a poll ends; the rest of what was fetched is fetched again."""
 MAX_HEADERS = 1_000_000
-"""Of all long records of a batch. A header takes 2 bytes there, and 72 of ours: aiokafka makes a list of them first."""
-LONG_RECORD = 1_024
-"""Bytes. Shorter ones are not looked into: the 4,096 of a poll have 2 million headers at most, 150 MiB of them."""
+"""Of all records of a batch. A header takes 2 bytes there, and 72 of ours: aiokafka makes a list of them first."""
 SHORTEST_RECORD = 6
 """Bytes behind its length: one for each of what a record has."""
 USUAL_RATIO = 16
@@ -98,7 +96,7 @@ class _Lost(NamedTuple):
 
 
 class _Batch:
-    """One batch. Its checksum is looked at before anything else, by the fetcher."""
+    """One batch, whose checksum is right."""
 
     __slots__ = ("_batch", "_piece")
 
@@ -126,55 +124,59 @@ class _Batch:
         timestamp, value = getattr(self._batch, "max_timestamp", None), Unread(why)
         yield from (_Lost(offset, timestamp, value) for offset in range(first, self._batch.next_offset))
 
-    def validate_crc(self) -> bool:
-        """Say yes. Raises Damaged."""
-        if not self._batch.validate_crc():
-            raise self._piece.damaged()
-        return True
-
-
 class _Batches:
     """The batches of a piece, one after the other."""
 
     def __init__(self, batches: Any, piece: _Piece) -> None:
         self._batches = batches
         self._piece = piece
+        self._next: Any = None
 
     def has_next(self) -> bool:
-        """Whether there is one, and room for it: where a walk ends, the next fetch begins."""
+        """Whether there is one, and room for it: where a walk ends, the next fetch begins.
+
+        Raises Damaged, once nothing is left in front of what is: an error loses all that its walk has found.
+        """
         left = _left.get(None)
-        return (left is None or left[0] > 0) and self._batches.has_next()
+        if (left is not None and left[0] <= 0) or not self._batches.has_next():
+            return False
+        try:
+            self._next = self._batches.next_batch()
+            is_right = bool(self._next.validate_crc())
+        except BAD_STRUCTURE:
+            is_right = False
+        if not is_right and self._piece.next_fetch_offset == self._piece.begins:
+            raise Damaged(self._piece.partition, self._piece.begins)
+        return is_right
 
     def next_batch(self) -> _Batch:
-        """Return the next one. Raises Damaged."""
-        try:
-            return _Batch(self._batches.next_batch(), self._piece)
-        except BAD_STRUCTURE as problem:
-            raise self._piece.damaged() from problem
+        """Return the one that was looked at."""
+        return _Batch(self._next, self._piece)
 
 
 class _Piece(aiokafka.consumer.fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types
     """What was fetched of one partition."""
 
-    def __init__(self, tp: TopicPartition, records: Any, *rest: Any) -> None:
-        super().__init__(tp, _Batches(records, self), *rest)
-
-    def damaged(self) -> Damaged:
-        """The batch that comes next is."""
-        return Damaged(Partition(*self._tp), self.next_fetch_offset)
+    def __init__(self, tp: TopicPartition, records: Any, aborted: Any, fetch_offset: int, *rest: Any) -> None:
+        super().__init__(tp, _Batches(records, self), aborted, fetch_offset, *rest)
+        self.partition = Partition(*tp)
+        self.begins = fetch_offset
 
 
 # ---------------------------------------------------------------- decompressors
 
 
 def gunzip(packed: Any) -> bytes:
-    """One stream of gzip."""
-    stream = zlib.decompressobj(wbits=31)
-    unpacked = stream.decompress(packed, MAX_BATCH_BYTES + 1)
-    if len(unpacked) > MAX_BATCH_BYTES:
-        raise _Unpackable(_too_large())
-    if not stream.eof or stream.unused_data:
-        raise zlib.error("its stream ends elsewhere than the batch")
+    """Members of gzip, one after the other, and zeros behind them."""
+    unpacked, rest = b"", bytes(packed)
+    while rest:
+        stream = zlib.decompressobj(wbits=31)
+        unpacked += stream.decompress(rest, MAX_BATCH_BYTES + 1 - len(unpacked))
+        if len(unpacked) > MAX_BATCH_BYTES:
+            raise _Unpackable(_too_large())
+        if not stream.eof:
+            raise zlib.error("its stream ends behind the batch")
+        rest = stream.unused_data.lstrip(b"\0")
     return unpacked
 
 
@@ -227,7 +229,7 @@ def _too_large(why: str = f"unpacks to more than {MAX_BATCH_BYTES >> 20} MiB") -
 
 
 def _too_many_headers(records: bytes) -> bool:
-    """Whether long records of a batch in today's format have too many; what is no record at all is told by the parser.
+    """Whether the records of a batch in today's format have too many; what is no record at all is told by the parser.
 
     Each begins with its length. Inside: attributes, time, offset, key, value behind their lengths, number of headers.
     """
@@ -237,14 +239,13 @@ def _too_many_headers(records: bytes) -> bool:
             size, at = _varint(records, at)
             if size < SHORTEST_RECORD:
                 break
-            if size > LONG_RECORD:
-                inside = at + 1
-                for _ in range(2):
-                    _, inside = _varint(records, inside)
-                for _ in range(2):
-                    length, inside = _varint(records, inside)
-                    inside += max(length, 0)
-                n_headers += _varint(records, inside)[0]
+            inside = at + 1
+            for _ in range(2):
+                _, inside = _varint(records, inside)
+            for _ in range(2):
+                length, inside = _varint(records, inside)
+                inside += max(length, 0)
+            n_headers += max(_varint(records, inside)[0], 0)  # the parser makes them before it looks at the length
             at += size
     except IndexError:
         pass

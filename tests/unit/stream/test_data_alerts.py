@@ -241,3 +241,36 @@ async def test_a_gap_in_what_was_read_before_loses_nothing(store: AsyncStore, tm
     again.pipeline.source.give(Gap(P0, 7, 8))  # type: ignore[attr-defined]
     await again.run()
     assert data_alerts(tmp_path) == []
+
+
+@pytest.mark.parametrize("value", [b"garbage", None])
+@pytest.mark.parametrize("stamp_us", [300_000_000_000_000_000, (1 << 63) - 1])
+async def test_a_record_from_beyond_all_clocks_neither_ends_the_alert_nor_the_daemon(
+    store: AsyncStore, tmp_path: Path, stamp_us: int, value: bytes | None
+) -> None:
+    await lose(Plant(config_of(tmp_path), store, {P0: []}), (0, 5))
+    await Plant(config_of(tmp_path), store, {P0: [(5, stamp_us, b"T1", value)]}).run()
+    assert [alert["state"] for alert in data_alerts(tmp_path)] == ["firing"]
+
+
+async def test_the_alert_of_a_lane_that_nothing_told_the_time_is_of_a_time_that_can_be_told(
+    store: AsyncStore, tmp_path: Path
+) -> None:
+    await Plant(config_of(tmp_path, max_assets=1), store, {P0: [reading(0, "T1", BEGIN)]}).run()
+    other = config_of(tmp_path, max_assets=1, interval="2s", lateness="4s", max_gap="2s")
+    plant = Plant(other, store, {P0: [reading(1, "T2", BEGIN, 300_000_000_000_000_000)]})
+    await lose(plant, (0, 1))
+    await plant.run()
+    [alert] = data_alerts(tmp_path)
+    assert (alert["kind"], alert["opened_at"][:4]) == ("asset_limit", "9999")
+
+
+async def test_the_alert_of_a_fleet_that_is_no_more_is_over(store: AsyncStore, tmp_path: Path) -> None:
+    config = config_of(tmp_path, max_assets=1)
+    log = hours((0, "T1"), (0.1, "T2"), (0.2, "P1"))
+    await Plant(config, store, {P0: log}).run()
+    assert [(alert["fleet"], alert["state"]) for alert in data_alerts(tmp_path)] == [("turbines", "firing")]
+    fleets = [config.fleet[0].model_copy(update={"name": "wind"}), config.fleet[1]]
+    renamed = config.model_copy(update={"fleet": fleets})
+    await Plant(renamed, store, {P0: [*log, reading(3, "P1", BEGIN + HOUR_S)]}).run()
+    assert [(alert["fleet"], alert["state"]) for alert in data_alerts(tmp_path)] == [("turbines", "closed")]

@@ -60,8 +60,10 @@ def log_of(*readings: tuple[str, float]) -> list[Record]:
     ]
 
 
-def pipeline(config: Config, store: AsyncStore, log: Sequence[Record], batch: int = 7) -> Pipeline:
-    return Pipeline(config, LogSource({P0: log}, batch), store, Plain(), owner="test", clock=FakeClock())
+def pipeline(
+    config: Config, store: AsyncStore, log: Sequence[Record], batch: int = 7, owner: str = "test"
+) -> Pipeline:
+    return Pipeline(config, LogSource({P0: log}, batch), store, Plain(), owner=owner, clock=FakeClock())
 
 
 @pytest.fixture
@@ -118,9 +120,9 @@ async def test_a_record_that_kills_every_process_is_known_by_its_offset_and_noth
 
     monkeypatch.setattr(Decoder, "decode", dies)
     with capture_logs() as said:
-        for _ in range(1 + 2 * (CRASHES + 1) + 1):
+        for n in range(1 + 2 * (CRASHES + 1) + 1):
             with pytest.raises(Died):
-                await pipeline(config_of(), store, log, batch=25).run()
+                await pipeline(config_of(), store, log, batch=25, owner=f"process {n}").run()
     told = [(each["from_offset"], each["claims"]) for each in said if each["event"] == "crash_loop"]
     assert told == [(50, CRASHES + 1), (60, CRASHES + 1), (60, CRASHES + 2)]
     monkeypatch.undo()

@@ -118,9 +118,11 @@ def test_headers_that_would_fill_memory_are_not_made(codec: int) -> None:
     size = bytearray()
     encode_varint(len(whole), size.append)
     encode = {GZIP: gzip_encode, SNAPPY: snappy_encode, LZ4: lz4_encode, ZSTD: zstd_encode}[codec]
-    records = list(piece(with_payload(codec, encode(bytes(size + whole)), 1)))
-    assert words(records) == {0: "too_large_batch"}
-    assert "1,000,000 headers" in records[0].value.reason
+    short = bytes([2 * 8]) + bytes(whole)  # its length is a lie, and the parser finds out too late
+    for payload in (bytes(size + whole), short):
+        records = list(piece(with_payload(codec, encode(payload), 1)))
+        assert words(records) == {0: "too_large_batch"}
+        assert "1,000,000 headers" in records[0].value.reason
 
 
 def test_a_snappy_block_that_lies_about_its_size_is_not_believed() -> None:
@@ -148,14 +150,23 @@ def test_what_comes_before_the_break_in_a_batch_is_read() -> None:
     assert words(records) == dict.fromkeys((1, 2), "corrupt_batch")
 
 
-def test_a_batch_with_a_wrong_checksum_is_an_error_that_says_where() -> None:
+def test_a_batch_with_a_wrong_checksum_is_an_error_that_says_where_once_what_lies_in_front_is_handed_out() -> None:
     damaged = bytearray(batch(NONE, [b"{}"], base=7))
     damaged[-1] ^= 1
     walk = piece(batch(NONE, [b"{}"] * 7) + bytes(damaged))
-    assert [next(walk).offset for _ in range(7)] == list(range(7))
+    assert [each.offset for each in walk] == list(range(7)), "aiokafka drops what it has found, at an error"
+    assert walk.next_fetch_offset == 7
     with pytest.raises(unpack.Damaged, match="plant/0: the batch at offset 7") as caught:
-        next(walk)
+        next(piece(bytes(damaged), 7))
     assert (caught.value.partition, caught.value.offset) == (P, 7)
+
+
+def test_gzip_of_several_members_is_read_and_bounded_as_a_whole() -> None:
+    plain = batch(NONE, [b"first" * 99, b"second" * 99])[61:]
+    members = gzip_encode(plain[:300]) + gzip_encode(plain[300:]) + bytes(5)
+    assert [each.value for each in piece(with_payload(GZIP, members, 2))] == [b"first" * 99, b"second" * 99]
+    half = gzip_encode(bytes(unpack.MAX_BATCH_BYTES // 2 + 1))
+    assert words(list(piece(with_payload(GZIP, half + half, 1)))) == {0: "too_large_batch"}
 
 
 @pytest.mark.parametrize("magic", [0, 1])
