@@ -40,7 +40,7 @@ UNDERSTOOD = {
     "quarantined gaps data_alerts digest snapshots channels",
     FleetRows: "fleet asset_ids asset start_us end_us score verdict version n_present first_offset last_offset "
     "new_assets alerts sensors recent let_in activation_seq",
-    Claim: "epoch start_offset next_offset rewind_offset rewind_state counters digest snapshots",
+    Claim: "epoch start_offset next_offset rewind_offset rewind_state counters digest snapshots n_claims",
     assets.KnownAsset: "id name last_start_us recent open_alert closed_us since_offset",
 }
 """What is saved and restored. A field that is new in the engine must be given a meaning here first."""
@@ -57,6 +57,7 @@ class PartitionRow:
     counters: str = "{}"
     digest_offset: int | None = None
     state_digest: str | None = None
+    n_claims: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,10 @@ def told(what: Any) -> str:
 def claim(db: Database, pipeline: str, partition: Partition, owner: str) -> Claim:
     key = pipeline, partition
     old = db.partition.get(key)
-    row = PartitionRow(1, owner) if old is None else replace(old, epoch=old.epoch + 1, owner=owner)
+    if old is None:
+        row = PartitionRow(1, owner)
+    else:
+        row = replace(old, epoch=old.epoch + 1, owner=owner, n_claims=old.n_claims + (old.owner != owner))
     db.put(db.partition, key, row)
     snapshots = [
         Snapshot(fleet, *kept)
@@ -225,6 +229,7 @@ def claim(db: Database, pipeline: str, partition: Partition, owner: str) -> Clai
         counters=Counters(**json.loads(row.counters)),
         digest=None if row.state_digest is None else Digest(row.digest_offset or 0, row.state_digest),
         snapshots=snapshots,
+        n_claims=row.n_claims,
     )
 
 
@@ -263,6 +268,7 @@ def move(db: Database, commit: Commit) -> None:
             counters=json.dumps(asdict(commit.counters)),
             digest_offset=None if commit.digest is None else commit.digest.offset,
             state_digest=None if commit.digest is None else commit.digest.value,
+            n_claims=0,
         ),
     )
 
