@@ -115,7 +115,8 @@ class DataAlerts:
             if alert is not None and now_us >= alert.over_us:
                 if n_counted:
                     yield self._change(alert, is_transition=False)
-                yield self._end(alert, _first_at(clock, interval_us, alert.over_us))
+                # Without a time of the lane's own it is over at this record.
+                yield self._end(alert, now_us if now == NEVER else _first_at(clock, interval_us, alert.over_us))
                 alert, n_counted = None, 0
             if alert is None:
                 yield self._begin(ASSET_LIMIT, fleet, offset, now_us, 1, kept_out[offset])

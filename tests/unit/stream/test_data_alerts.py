@@ -274,3 +274,14 @@ async def test_the_alert_of_a_fleet_that_is_no_more_is_over(store: AsyncStore, t
     renamed = config.model_copy(update={"fleet": fleets})
     await Plant(renamed, store, {P0: [*log, reading(3, "P1", BEGIN + HOUR_S)]}).run()
     assert [(alert["fleet"], alert["state"]) for alert in data_alerts(tmp_path)] == [("turbines", "closed")]
+
+
+async def test_where_nothing_told_the_lane_the_time_it_is_over_by_the_stamps(store: AsyncStore, tmp_path: Path) -> None:
+    log = hours((0, "T1"), (0.1, "T2"))
+    await Plant(config_of(tmp_path, max_assets=1), store, {P0: log}).run()
+    other = config_of(tmp_path, max_assets=1, interval="2s", lateness="4s", max_gap="2s")
+    plant = Plant(other, store, {P0: [reading(5, "T3", BEGIN + 9 * HOUR_S)]})
+    await lose(plant, (2, 5))
+    await plant.run()
+    found = [(each["state"], each["opened_at"]) for each in data_alerts(tmp_path) if each["kind"] == "asset_limit"]
+    assert found == [("closed", at(0)), ("firing", at(9))]
