@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
@@ -16,7 +16,7 @@ from monitor.errors import InvariantBroken
 from monitor.types import AlertState
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, TextClause
 
     from monitor.types import AlertChange, DataAlertChange
 
@@ -49,29 +49,15 @@ _FIND = text("SELECT id FROM alert WHERE asset_id = :asset_id AND opened_us = :o
 
 def apply(connection: Connection, asset_id: int, change: AlertChange) -> int:
     """Write one step of an alert's life; return the alert's id."""
-    step = {
-        "state": str(change.state),
-        "severity": str(change.severity),
-        "at_us": change.at_us,
+    facts = {
+        "asset_id": asset_id,
         "peak_score": change.peak_score,
         "n_anomalous": change.n_anomalous,
-    }
-    row = step | {
-        "asset_id": asset_id,
-        "opened_us": change.opened_us,
-        "closed_us": change.at_us if change.state is AlertState.CLOSED else None,
         "peak_us": change.peak_us,
         "sensors": json.dumps([asdict(sensor) for sensor in change.blame]),
         "version": change.version,
     }
-    alert_id: int | None = connection.execute(_FOLLOW, row).scalar_one_or_none()
-    if alert_id is None:
-        if change.state is not AlertState.FIRING:
-            raise InvariantBroken(f"{change.state} for an alert that is not open: asset {asset_id}, {change.opened_us}")
-        alert_id = connection.execute(_OPEN, row).scalar_one()
-    if change.is_transition:
-        connection.execute(_TRANSITION, step | {"alert_id": alert_id})
-    return alert_id
+    return _write(connection, change, _FOLLOW, _OPEN, facts, f"asset {asset_id}, {change.opened_us}")
 
 
 _FOLLOW_DATA = text("""
@@ -93,30 +79,41 @@ _OPEN_DATA = text("""
 
 def apply_data(connection: Connection, change: DataAlertChange) -> int:
     """Write one step of the life of an alert of class `data`; return the alert's id."""
-    step = {
-        "state": str(change.state),
-        "severity": str(change.severity),
-        "at_us": change.at_us,
-        "peak_score": None,
-        "n_anomalous": change.n_records,
-    }
-    row = step | {
+    facts = {
         "kind": change.kind,
         "topic": change.partition.topic,
         "partition": change.partition.number,
         "fleet": change.fleet,
         "from_offset": change.from_offset,
-        "opened_us": change.opened_us,
-        "closed_us": change.at_us if change.state is AlertState.CLOSED else None,
+        "peak_score": None,
+        "n_anomalous": change.n_records,
         "message": change.message,
     }
-    alert_id: int | None = connection.execute(_FOLLOW_DATA, row).scalar_one_or_none()
+    return _write(connection, change, _FOLLOW_DATA, _OPEN_DATA, facts, f"{change.kind}, {change.from_offset}")
+
+
+def _write(
+    connection: Connection,
+    change: AlertChange | DataAlertChange,
+    follow: TextClause,
+    begin: TextClause,
+    facts: dict[str, Any],
+    name: str,
+) -> int:
+    row = facts | {
+        "state": str(change.state),
+        "severity": str(change.severity),
+        "at_us": change.at_us,
+        "opened_us": change.opened_us,
+        "closed_us": change.at_us if change.state is AlertState.CLOSED else None,
+    }
+    alert_id: int | None = connection.execute(follow, row).scalar_one_or_none()
     if alert_id is None:
         if change.state is not AlertState.FIRING:
-            raise InvariantBroken(f"{change.state} for an alert that is not open: {change.kind}, {change.from_offset}")
-        alert_id = connection.execute(_OPEN_DATA, row).scalar_one()
+            raise InvariantBroken(f"{change.state} for an alert that is not open: {name}")
+        alert_id = connection.execute(begin, row).scalar_one()
     if change.is_transition:
-        connection.execute(_TRANSITION, step | {"alert_id": alert_id})
+        connection.execute(_TRANSITION, row | {"alert_id": alert_id})
     return alert_id
 
 

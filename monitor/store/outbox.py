@@ -110,42 +110,39 @@ def apply(connection: Connection, channels: Sequence[Channel], asset_id: int, ch
         return alerts.apply(connection, asset_id, change)
     before = connection.execute(_BEFORE, {"asset_id": asset_id, "opened_us": change.opened_us}).one()
     alert_id = alerts.apply(connection, asset_id, change)
-    if (step := _step(change, before.severity)) is not None:
+    names = _wanting(channels, change, at_us)
+    if names and (step := _step(change, before.severity)) is not None:
         story = f"{change.fleet}/{quote(before.asset, safe='/:')}:{change.opened_us}:{step}"
-        _put(connection, channels, change, story, _body(alert_id, before.asset, step, change), at_us)
+        _put(connection, names, story, _body(alert_id, before.asset, step, change), at_us)
     return alert_id
 
 
 def apply_data(connection: Connection, channels: Sequence[Channel], change: DataAlertChange, at_us: int) -> None:
     """The same for an alert of class `data`: people are told that it opened, and that it is over."""
     alert_id = alerts.apply_data(connection, change)
-    if change.is_transition:
+    names = _wanting(channels, change, at_us)
+    if names and change.is_transition:
         step = "closed" if change.state is AlertState.CLOSED else "firing"
         story = f"data:{change.kind}/{change.partition}:{change.from_offset}:{step}"
-        _put(connection, channels, change, story, _body_of_data(alert_id, step, change), at_us)
+        _put(connection, names, story, _body_of_data(alert_id, step, change), at_us)
 
 
-def _put(
-    connection: Connection,
-    channels: Sequence[Channel],
-    change: AlertChange | DataAlertChange,
-    story: str,
-    body: dict[str, Any],
-    at_us: int,
-) -> None:
+def _wanting(channels: Sequence[Channel], change: AlertChange | DataAlertChange, at_us: int) -> list[str]:
+    return [each.name for each in channels if each.wants(change) and each.takes_for_news(change, at_us)]
+
+
+def _put(connection: Connection, names: Sequence[str], story: str, body: dict[str, Any], at_us: int) -> None:
     rows = [
         {
-            "dedup_key": f"{each.name}:{story}",
-            "channel": each.name,
-            "body": msgspec.json.encode({"key": f"{each.name}:{story}"} | body).decode(),
+            "dedup_key": f"{name}:{story}",
+            "channel": name,
+            "body": msgspec.json.encode({"key": f"{name}:{story}"} | body).decode(),
             "created_us": at_us,
             "next_try_us": AT_ONCE_US,
         }
-        for each in channels
-        if each.wants(change) and each.takes_for_news(change, at_us)
+        for name in names
     ]
-    if rows:
-        connection.execute(_PUT, rows)
+    connection.execute(_PUT, rows)
 
 
 def _step(change: AlertChange, severity_before: str | None) -> str | None:
