@@ -104,12 +104,12 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         pulse = Pulse(config, pipeline, store, owner, clock, health)
         stack.push_async_exit(pulse.leave)
 
-        leases = [seat.loop()] if seat is not None else []
         letters = [delivery.loop()] if webhooks else []
         async with _loops(pulse.loop(), upkeep.loop(), *letters) as beside:
             health.doing = "reading the models"
             await _unless_stopped(patience(partial(champions.load, trainer.is_asked)), stopping)
-            beside.start(*leases)
+            if seat is not None:
+                beside.start(seat.loop())
             await _unless_stopped(patience(trainer.begin), stopping)
             await _unless_stopped(patience(partial(_before_the_first_record, source, trainer, health)), stopping)
             champions.river = pipeline
