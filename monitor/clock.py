@@ -1,7 +1,7 @@
 """Time as an argument. Event time comes from records; this is the other one, ours.
 
 Law: outside this file and the loops that own a timer nobody asks what time it is; who needs to know is handed a
-`Clock`, and a test hands in another (`monitor.testing.FakeClock`).
+`Clock`, and a test hands in another (`tests.fakes.FakeClock`).
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from aiokafka import AIOKafkaProducer
 
-from monitor.broker import EmbeddedBroker, create_topic, producer_settings
+from monitor.decode import reading_json
 from monitor.errors import MonitorError, NotFound
+from monitor.kafka.embedded_broker import EmbeddedBroker, create_topic, producer_settings
 from monitor.store.reader import open_reader
-from monitor.stream.decode import reading_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.broker import EmbeddedBroker
+from monitor.kafka.embedded_broker import EmbeddedBroker
 from tests.needs import need
 from tests.servers import ROOT, KafkaServer, PostgresServer, java_missing, postgres_missing
 

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from monitor.broker import producer_settings
 from monitor.budget import WEEK_S
 from monitor.config import load
 from monitor.errors import MonitorError
+from monitor.kafka.embedded_broker import producer_settings
+from monitor.lifecycle.registry import Registry
 from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
-from monitor.registry import Registry
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.store.versions import FOREVER_AGO_US

@@ -38,11 +38,11 @@ import numpy as np
 
 from monitor.clock import SystemClock
 from monitor.config import Config
+from monitor.decode import block_msgpack, reading_json
 from monitor.store.engine import AsyncStore
-from monitor.stream.decode import block_msgpack, reading_json
 from monitor.stream.pipeline import Pipeline
-from monitor.testing import LogSource, Record
 from monitor.types import Counters, Partition, Scores
+from tests.fakes import LogSource, Record
 from tests.oracle.log import Refused, readings_of, rules_from
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from monitor.cli.progress import progress
 from monitor.cli.terminal import Ink, Table, say
 
 if TYPE_CHECKING:
-    from monitor.evaluation.bench import Measured, Report
+    from monitor.benchmark.bench import Measured, Report
 
 
 @click.command()
@@ -30,7 +30,7 @@ def bench(bootstrap: str | None, cases: tuple[str, ...], quick: bool, as_json: b
     import asyncio
 
     from monitor import logs
-    from monitor.evaluation import bench as work
+    from monitor.benchmark import bench as work
 
     logs.configure("error")
     plan = work.plan(cases, quick=quick, bootstrap=bootstrap)

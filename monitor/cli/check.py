@@ -31,7 +31,7 @@ def check(offline: bool, as_json: bool) -> None:
     config = load_config()
     findings: list[Finding] = []
     if not offline:
-        from monitor.preflight import preflight
+        from monitor.service.preflight import preflight
 
         findings = preflight(config)
     if as_json:

@@ -57,7 +57,7 @@ def prune(before: datetime | None) -> None:
 
 
 async def _prune(url: str, limit: datetime | timedelta) -> tuple[Counter[str], int]:
-    from monitor import upkeep
+    from monitor.service import maintenance
     from monitor.store import assets
     from monitor.store.engine import AsyncStore
 
@@ -65,5 +65,5 @@ async def _prune(url: str, limit: datetime | timedelta) -> tuple[Counter[str], i
         if isinstance(limit, datetime):
             before = dict.fromkeys(await store.read(assets.fleets), to_us(limit))
         else:
-            before, limit = await upkeep.outlived(store, limit), datetime.now(UTC) - limit
-        return await upkeep.prune_scores(store, before), await upkeep.prune_quarantine(store, to_us(limit))
+            before, limit = await maintenance.outlived(store, limit), datetime.now(UTC) - limit
+        return await maintenance.prune_scores(store, before), await maintenance.prune_quarantine(store, to_us(limit))

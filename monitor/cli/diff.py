@@ -18,7 +18,7 @@ from monitor.cli.terminal import Ink, Table, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from monitor.evaluation.diff import Alert, Difference, FleetSum, Outcome, Side, SideSum
+    from monitor.replay.diff import Alert, Difference, FleetSum, Outcome, Side, SideSum
 
 SHOWN = 50
 """Rows in a table."""
@@ -32,7 +32,7 @@ class SideType(click.ParamType["Side"]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Side:
         """Read one."""
-        from monitor.evaluation.diff import Side
+        from monitor.replay.diff import Side
 
         try:
             return Side.parse(str(value))
@@ -42,7 +42,7 @@ class SideType(click.ParamType["Side"]):
 
 def sides_of(named: Sequence[Side]) -> tuple[Side, Side] | None:
     """Return both sides: one that is named is held against what decided live."""
-    from monitor.evaluation.diff import Side
+    from monitor.replay.diff import Side
 
     if not named:
         return None

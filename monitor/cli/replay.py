@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from monitor.config import Config
     from monitor.evaluation.compare import Compared
-    from monitor.evaluation.diff import Side
-    from monitor.evaluation.replay import Replayed
-    from monitor.evaluation.replay_files import Columns
+    from monitor.replay.diff import Side
+    from monitor.replay.files import Columns
+    from monitor.replay.topic import Replayed
     from monitor.types import AlertChange
 
 
@@ -105,9 +105,9 @@ def replay(
 
     from monitor import logs
     from monitor.clock import SystemClock, to_us
-    from monitor.evaluation.flow import Audience
-    from monitor.evaluation.replay import Manner, replay_range
-    from monitor.evaluation.replay_files import Columns, Learning, replay_files
+    from monitor.replay.files import Columns, Learning, replay_files
+    from monitor.replay.flow import Audience
+    from monitor.replay.topic import Manner, replay_range
     from monitor.store.results import FIRST_US, LAST_US
 
     columns = Columns(asset_column, time_column, label_column)
@@ -157,8 +157,8 @@ def _publish(
     import asyncio
 
     from monitor.clock import SystemClock, from_us
-    from monitor.evaluation import publish
-    from monitor.stream.files import read_recording
+    from monitor.recordings import read_recording
+    from monitor.replay import publish
 
     topic = topics[0] if topics else config.kafka.topics[0]
     recordings = [

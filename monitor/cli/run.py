@@ -21,7 +21,7 @@ def run(log_level: str | None, log_format: str | None) -> None:
     import asyncio
 
     from monitor import logs
-    from monitor.daemon import run as run_daemon
+    from monitor.service.daemon import run as run_daemon
 
     logs.configure(log_level or config.log.level, log_format or config.log.format)
     asyncio.run(run_daemon(config))

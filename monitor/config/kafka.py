@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from monitor.config.base import Name, Names, Span, Table, folder, one_of, refuse
-from monitor.config.private import too_open
+from monitor.config.file_permissions import too_open
 from monitor.config.values import parse_command
 
 # What is offered today. These lists are the only place; `monitor check` and the errors read them.

@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monitor.config.private import too_open
+from monitor.config.file_permissions import too_open
 from monitor.config.values import mask_url, resolve_url
 from monitor.errors import ConfigError
 

@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from monitor import logs
 from monitor.config.tree import AlertConfig
 from monitor.errors import BadRecording, MonitorError, NotFound
-from monitor.evaluation.judge import Alarms, Course, Figures, alarms, figures
-from monitor.evaluation.kept import Kept
+from monitor.evaluation.assess import Alarms, Course, Figures, alarms, figures
 from monitor.evaluation.methods import Method, Settings, parse_methods, score
 from monitor.evaluation.report.picture import Picture, picture
+from monitor.evaluation.result_cache import Kept
 from monitor.evaluation.series import Reading, Refused, read_series
-from monitor.stream.files.recording import stem
-from monitor.stream.lane import alert_policy
+from monitor.recordings.recording import stem
+from monitor.stream.shard import alert_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.config.values import Confirm
+from monitor.evaluation.assess import WEEK_S, OpenAlerts, bare_scores
 from monitor.evaluation.compare import episodes
-from monitor.evaluation.judge import WEEK_S, OpenAlerts, bare_scores
-from monitor.stream.decide import AlertPolicy, Decider
-from monitor.stream.lane import alert_policy
+from monitor.stream.alerting import AlertPolicy, Decider
+from monitor.stream.shard import alert_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

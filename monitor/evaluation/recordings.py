@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.evaluation.compare import Event
-from monitor.stream.files import as_records
+from monitor.recordings import as_records
 from monitor.types import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from monitor.stream.files import Recording
+    from monitor.recordings import Recording
     from monitor.types import RecordBatch
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from monitor.decode.formatting import quote, some_of
 from monitor.errors import BadRecording
-from monitor.stream.decode.words import quote, some_of
-from monitor.stream.files import read_meta, read_recording
+from monitor.recordings import read_meta, read_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from monitor.stream.files import Meta, Recording
+    from monitor.recordings import Meta, Recording
     from monitor.types import Float32
 
 LABEL = "label"

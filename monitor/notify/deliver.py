@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from monitor.clock import Clock
-    from monitor.lease import Lease
     from monitor.notify.webhook import Failure
     from monitor.store.engine import AsyncStore
+    from monitor.store.lease import Lease
     from monitor.store.outbox import Letter
 
 log = logs.get("notify")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from monitor.errors import NotFound, StoreUnavailable
 from monitor.store import partitions, schema, sqlite
-from monitor.store.failures import driver_errors, translated
+from monitor.store.error_mapping import driver_errors, translated
 from monitor.store.postgresql import PostgresqlDoor
 from monitor.store.sqlite import SqliteDoor
 from monitor.store.url import parse

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound, SchemaMismatch
-from monitor.store.failures import ours
+from monitor.store.error_mapping import ours
 from monitor.store.migrations import mismatch
 from monitor.store.queries import Reader
 from monitor.store.url import Address, parse

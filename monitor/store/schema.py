@@ -15,7 +15,7 @@ from sqlalchemy import inspect, text
 
 from monitor.errors import InvariantBroken, SchemaMismatch
 from monitor.store import postgresql, sqlite
-from monitor.store.failures import driver_errors, translated
+from monitor.store.error_mapping import driver_errors, translated
 from monitor.store.migrations import HEAD, mismatch
 from monitor.store.url import parse
 

@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from monitor.stream.decode.times import MAX_US
+from monitor.decode.timestamps import MAX_US
 from monitor.stream.window import NEVER
 from monitor.types import AlertState, DataAlertChange, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
 
-    from monitor.stream.lane import Lane
+    from monitor.stream.shard import Lane
     from monitor.types import Partition, Readings, RecordBatch
 
 ASSET_LIMIT, RECORDS_LOST = "asset_limit", "records_lost"

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from monitor import logs, metrics
+from monitor.decode import AssetIndex
 from monitor.errors import AWAY, Fenced, ModelsChanged, QuarantineLimit, away_word
+from monitor.kafka import Assigned, Gap, Revoked
 from monitor.store import assets, partitions
-from monitor.stream import rebuild, rewind
-from monitor.stream.decode import AssetIndex
-from monitor.stream.lane import Lane, PartitionState, decoder_for, in_slices, schemas_of, without
-from monitor.stream.rewind import Rewind
-from monitor.stream.save import Step, gap_commit
-from monitor.stream.source import Assigned, Gap, Revoked
+from monitor.stream import rebuild, recovery
+from monitor.stream.outcome import Step, gap_commit
+from monitor.stream.recovery import Rewind
+from monitor.stream.shard import Lane, PartitionState, decoder_for, in_slices, schemas_of, without
 from monitor.stream.window import NEVER
 from monitor.types import AlertState, RecordBatch
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from monitor.clock import Clock
     from monitor.config import Config
+    from monitor.decode import FleetSchema
     from monitor.errors import MonitorError
+    from monitor.kafka import Event, Source
     from monitor.store.assets import KnownAsset
     from monitor.store.engine import AsyncStore
     from monitor.store.outbox import Channel
     from monitor.store.partitions import Commit
-    from monitor.stream.decode import FleetSchema
     from monitor.stream.score import Scorer
-    from monitor.stream.source import Event, Source
     from monitor.types import DataAlertChange, Int32, Partition, Readings, Scores
 
 log = logs.get("pipeline")
@@ -371,7 +371,7 @@ class Pipeline:
                 self._add_lane(state, schema, known.get(schema.name, []), max_cell.get(schema.name, NEVER))
         for snapshot in claim.snapshots:
             if snapshot.fleet in state.lanes:
-                rewind.restore(state.lanes[snapshot.fleet], snapshot)
+                recovery.restore(state.lanes[snapshot.fleet], snapshot)
         self.partitions[partition] = state
         # What was polled before this moment continues from somewhere else.
         self._backlog = deque(event for event in self._backlog if not _is_of(event, partition))

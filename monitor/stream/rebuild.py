@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor import logs, metrics
-from monitor.stream import rewind
-from monitor.stream.lane import in_slices
+from monitor.stream import recovery
+from monitor.stream.shard import in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from monitor.stream.lane import PartitionState
+    from monitor.stream.shard import PartitionState
     from monitor.types import RecordBatch
 
 log = logs.get("rebuild")
@@ -66,8 +66,8 @@ def _compare(state: PartitionState) -> None:
     expected, state.expected = state.expected, None
     if expected is None:
         return
-    found = rewind.digest_of(state.lanes, state.rewind.offset, state.rewind.max_cell)
-    fleets = [each for each in rewind.differing(expected.value, found) if each in state.lanes]
+    found = recovery.digest_of(state.lanes, state.rewind.offset, state.rewind.max_cell)
+    fleets = [each for each in recovery.differing(expected.value, found) if each in state.lanes]
     if fleets := [fleet for fleet in fleets if not state.is_reconfigured(fleet)]:
         _say(state, fleets, expected.offset)
 

@@ -25,7 +25,7 @@ from monitor.models.member import Member
 from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.residual import squared_error
 from monitor.training.faults import KINDS, inject
-from monitor.training.recipe import Tensors, chunks, evenly, learn
+from monitor.training.loop import Tensors, chunks, evenly, learn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from monitor.models.network import Network
     from monitor.models.spec import ModelSpec
-    from monitor.training.recipe import Learnt
+    from monitor.training.loop import Learnt
 
 CANDIDATES = {"dense": "denoising", "conv": "denoising"}
 """Architecture → objective. Denoising, because it drops whole sensors while it learns: so the network learns what they

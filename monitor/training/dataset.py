@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from monitor.decode.admission import Admission
 from monitor.errors import NotEnoughData
 from monitor.models.spec import TrainingSet
-from monitor.stream.decode.admission import Admission
-from monitor.stream.lane import decoder_for, in_slices, schemas_of
+from monitor.stream.shard import decoder_for, in_slices, schemas_of
 from monitor.stream.window import NEVER, Windower
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from monitor.config import Config, FleetConfig
-    from monitor.stream.decode import Decoder
+    from monitor.decode import Decoder
     from monitor.types import Bool, Float32, Int32, Int64, Partition, Readings, RecordBatch, Windows
 
     Alerts = Mapping[str, Sequence[tuple[int, int, str | None]]]

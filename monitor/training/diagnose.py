@@ -17,12 +17,12 @@ import torch
 
 from monitor.models.objectives import divergence
 from monitor.models.variational import Variational
-from monitor.training.recipe import Tensors, evenly, typical, window_errors
+from monitor.training.loop import Tensors, evenly, typical, window_errors
 
 if TYPE_CHECKING:
     from monitor.models.network import Network
     from monitor.models.pca import Pca
-    from monitor.training.recipe import Learnt
+    from monitor.training.loop import Learnt
 
 N_WINDOWS = 1024
 """Looked at, evenly spaced: a share of them is known to about 3 %."""

@@ -26,14 +26,14 @@ from monitor.models.scaler import Scaler
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training.auto import choose, member, renewed
 from monitor.training.diagnose import diagnose
+from monitor.training.loop import Tensors, chunks, learn, window_errors
 from monitor.training.receipt import course_of, figures_of, metrics_of, receipt_of, recurring
-from monitor.training.recipe import Tensors, chunks, learn, window_errors
 from monitor.training.split import latest, readings, split, thin, usable_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from monitor.training.recipe import Learnt
+    from monitor.training.loop import Learnt
     from monitor.types import Bool, Float32, Int64
 
 __all__ = ["ModelSpec", "TrainingSet", "fit"]

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from monitor.budget import Status
-from monitor.training.recipe import Tensors, chunks, window_errors
+from monitor.training.loop import Tensors, chunks, window_errors
 
 if TYPE_CHECKING:
     from monitor.models.calibrate import Threshold
     from monitor.models.network import Network
     from monitor.models.scaler import Scaler
     from monitor.models.spec import TrainingSet
-    from monitor.training.recipe import Learnt
+    from monitor.training.loop import Learnt
     from monitor.training.split import Split
     from monitor.types import Bool, Int64
 

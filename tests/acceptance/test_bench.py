@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from click.testing import CliRunner
 
+from monitor.benchmark import bench
 from monitor.cli import main
-from monitor.evaluation import bench
 
 if TYPE_CHECKING:
     import pytest

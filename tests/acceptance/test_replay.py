@@ -18,40 +18,40 @@ from click.testing import CliRunner
 from monitor.cli import main
 from monitor.clock import SystemClock
 from monitor.config import load
+from monitor.decode import reading_json
 from monitor.errors import QuarantineLimit
-from monitor.evaluation.diff import Side
-from monitor.evaluation.digest import digest, digest_of
-from monitor.evaluation.flow import Audience, Course, flow, scored_from_us, scratch
-from monitor.evaluation.replay import Manner, replay_course
-from monitor.evaluation.twin import Twin
+from monitor.kafka import Gap
+from monitor.lifecycle.registry import Registry
 from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
-from monitor.registry import Registry
+from monitor.recordings import as_records, read_recording
+from monitor.replay.diff import Side
+from monitor.replay.digest import digest, digest_of
+from monitor.replay.flow import Audience, Course, flow, scored_from_us, scratch
+from monitor.replay.side_by_side import Twin
+from monitor.replay.topic import Manner, replay_course
 from monitor.store import partitions, results, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.offsets import Home
 from monitor.store.reader import open_reader
 from monitor.store.versions import FOREVER_AGO_US
-from monitor.stream.decode import reading_json
-from monitor.stream.files import as_records, read_recording
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import Activation, DetectorScorer
-from monitor.stream.source import Gap
-from monitor.testing import LogSource, batch_of
 from monitor.training.fit import fit
 from monitor.types import Partition, Scores
 from tests.acceptance.streams import make
-from tests.acceptance.test_river import CASES, VERSION, HashScorer, config_of
+from tests.acceptance.test_daemon import CASES, VERSION, HashScorer, config_of
+from tests.fakes import LogSource, batch_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from monitor.broker import EmbeddedBroker
     from monitor.config import Config
+    from monitor.kafka.embedded_broker import EmbeddedBroker
     from monitor.models.detector import Detector
-    from monitor.testing import Record
     from monitor.types import Int64, RecordBatch, Windows
+    from tests.fakes import Record
 
 Logs = dict[Partition, "Sequence[Record]"]
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from monitor.errors import InvariantBroken, NotFound
-from monitor.evaluation.digest import digest_of
+from monitor.replay.digest import digest_of
 from monitor.store import alerts, assets, burn, results, schema, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from monitor.evaluation.judge import bare_scores
+from monitor.evaluation.assess import bare_scores
+from monitor.service.maintenance import prune_scores
 from monitor.store import assets
-from monitor.stream.decide import AlertPolicy, Decider, PastVerdict
+from monitor.stream.alerting import AlertPolicy, Decider, PastVerdict
 from monitor.types import AlertState, Partition
-from monitor.upkeep import prune_scores
 from tests.contract.steps import BLAME, FLEET, HOME, INTERVAL_US, LENGTH, change, own
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import text
 
 from monitor.config import parse
-from monitor.evaluation.reach import Said, said
+from monitor.replay.offsets import Said, said
+from monitor.service.maintenance import Upkeep, prune_scores
 from monitor.store import burn, results, schema, scores, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
-from monitor.testing import FakeClock
 from monitor.types import AlertState
-from monitor.upkeep import Upkeep, prune_scores
 from tests.contract.steps import INTERVAL_US, LENGTH, change, own, publish, rows_of
+from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

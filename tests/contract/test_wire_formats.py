@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from monitor.stream.decode import Decoder, FleetSchema, block_msgpack, reading_json
-from monitor.stream.decode.times import iso
+from monitor.decode import Decoder, FleetSchema, block_msgpack, reading_json
+from monitor.decode.timestamps import iso
 from monitor.types import Partition, RecordBatch
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c, encode_varint
 
-from monitor.evaluation.digest import digest_of
+from monitor.replay.digest import digest_of
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.daemon_process import SENSORS, Site, at_home, publish
 from tests.oracle.log import FleetRule

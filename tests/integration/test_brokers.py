@@ -1,4 +1,4 @@
-"""Both brokers, through the settings of monitor/broker.py: what was acknowledged is read back, once and in order."""
+"""Both brokers, through the settings of `embedded_broker.py`: what was acknowledged is read back, once and in order."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections import defaultdict
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from monitor.broker import create_topic, is_embedded, producer_settings
 from monitor.errors import SourceRefused, SourceUnavailable
+from monitor.kafka.embedded_broker import create_topic, is_embedded, producer_settings
 from tests.servers import KafkaServer, free_port
 
 PARTITIONS = 4

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.broker import create_topic
-from monitor.evaluation.digest import digest_of
-from monitor.registry import version_at
+from monitor.kafka.client import stop
+from monitor.kafka.embedded_broker import create_topic
+from monitor.kafka.log_reader import KafkaHistory
+from monitor.lifecycle.registry import version_at
+from monitor.replay.digest import digest_of
 from monitor.store.versions import Activation
-from monitor.stream.source.client import stop
-from monitor.stream.source.history import KafkaHistory
 from monitor.types import Partition
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.daemon_process import SENSORS, Message, Site, at_home, environment, publish, read_back

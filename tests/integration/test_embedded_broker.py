@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from monitor.broker import BrokerFailed, EmbeddedBroker, is_embedded
+from monitor.kafka.embedded_broker import BrokerFailed, EmbeddedBroker, is_embedded
 from tests.needs import need
 
 
@@ -62,7 +62,7 @@ def test_a_port_that_another_embedded_broker_has_is_an_error() -> None:
 
 def test_it_dies_with_a_parent_that_is_killed() -> None:
     program = (
-        "import time; from monitor.broker import EmbeddedBroker\n"
+        "import time; from monitor.kafka.embedded_broker import EmbeddedBroker\n"
         "broker = EmbeddedBroker().start(); print(broker.bootstrap, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

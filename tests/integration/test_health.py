@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor import health as health_module
-from monitor.broker import create_topic
 from monitor.config import HttpConfig
 from monitor.errors import ConfigError
-from monitor.health import Health, pages
-from monitor.watchdog import LoopWatch, Systemd
+from monitor.kafka.embedded_broker import create_topic
+from monitor.service import health as health_module
+from monitor.service.health import Health, pages
+from monitor.service.watchdog import LoopWatch, Systemd
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.daemon_process import SENSORS, Site, at_home, environment, publish
 from tests.oracle.log import FleetRule
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from monitor.broker import EmbeddedBroker
+    from monitor.kafka.embedded_broker import EmbeddedBroker
     from tests.servers import KafkaServer, PostgresServer
 
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)

@@ -12,8 +12,8 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
+from tests.chaos.traffic import traffic
 from tests.daemon_process import Site, publish, read_back
-from tests.nemesis.traffic import traffic
 from tests.oracle.check import check, stored_rows
 from tests.oracle.log import rules_from
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.evaluation.digest import digest_of
+from monitor.replay.digest import digest_of
 from tests.acceptance.streams import plant
 from tests.daemon_process import Site, at_home, publish
 from tests.integration.test_daemon import PARTITIONS, RULE

@@ -17,10 +17,10 @@ import pytest
 from monitor.clock import SystemClock
 from monitor.config import parse
 from monitor.errors import MonitorError
-from monitor.evaluation.publish import publish
-from monitor.stream.source import Assigned
-from monitor.stream.source.group import KafkaSource
-from monitor.stream.source.history import KafkaHistory, partitions_of
+from monitor.kafka import Assigned
+from monitor.kafka.consumer_group import KafkaSource
+from monitor.kafka.log_reader import KafkaHistory, partitions_of
+from monitor.replay.publish import publish
 from monitor.types import RecordBatch
 from tests import daemon_process
 from tests.acceptance.streams import MINUTE_US, plant

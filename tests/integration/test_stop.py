@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.daemon import PULSE_EVERY_S, STOP_LIMIT_S
+from monitor.service.daemon import PULSE_EVERY_S, STOP_LIMIT_S
 from tests.acceptance.streams import MINUTE_US, plant
+from tests.chaos.proxy import Proxy
 from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back
-from tests.nemesis.proxy import Proxy
 from tests.oracle.log import FleetRule
 from tests.servers import free_port
 

@@ -19,7 +19,7 @@ from monitor.budget import Alarm, Burn, Status, burn
 from monitor.models.calibrate import Budget, Threshold, episodes
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.store.burn import FAMILIES
-from monitor.stream.decide import AlertPolicy, Decider
+from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.training.fit import fit
 from monitor.types import AlertState, Scores, Windows
 from tests.quality.test_detection import load

@@ -5,7 +5,7 @@ believes: it hears of a change some time later, or when it thaws, and until then
 fetched. So two members hold one partition for a while, and one may hold a partition that was its own, was another's
 meanwhile, and is its own again.
 
-What `MemberSource` keeps of `monitor.stream.source.group` (the law of the protocol): nothing of a partition is handed
+What `MemberSource` keeps of `monitor.kafka.consumer_group` (the law of the protocol): nothing of a partition is handed
 out before `begin`; what was fetched before a `begin`, an assignment or a revocation is dropped; each offset follows the
 last one; records that retention took are told as a `Gap` and stepped over.
 """
@@ -19,16 +19,16 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from monitor.errors import SourceUnavailable
-from monitor.stream.source import Assigned, Event, Gap, Revoked
-from monitor.testing import batch_of
+from monitor.kafka import Assigned, Event, Gap, Revoked
 from monitor.types import RecordBatch
+from tests.fakes import batch_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from random import Random
 
-    from monitor.testing import Record
     from monitor.types import Partition
+    from tests.fakes import Record
     from tests.simulation.clockwork import Process
     from tests.simulation.weather import Weather
 

@@ -19,14 +19,14 @@ from unittest import mock
 import numpy as np
 
 from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
+from monitor.lifecycle import champions
+from monitor.lifecycle.champions import Champions
+from monitor.lifecycle.training_process import Trained
 from monitor.store import versions
 from monitor.store.outbox import Channel
-from monitor.stream import data_alerts, lane, rebuild, rewind, save
+from monitor.stream import data_alerts, outcome, rebuild, recovery, shard
 from monitor.stream import pipeline as river
 from monitor.stream.pipeline import Pipeline
-from monitor.training import champions
-from monitor.training.champions import Champions
-from monitor.training.retrain import Trained
 from monitor.types import Blame, Scores, Severity
 from tests.simulation import plant, weather
 from tests.simulation.broker import Broker, MemberSource
@@ -454,14 +454,14 @@ class World:
             (rebuild, "log"): tally,
             (champions, "log"): tally,
             (champions, "LOOK_EVERY_S"): rng.choice([2.0, 40.0]),
-            (lane, "SLICE"): rng.choice([7, 8192, 8192]),
-            (rewind, "LOOK_EVERY_S"): rng.choice([0.0, 0.5, 2.0]),
-            (rewind, "MAX_MARKS"): rng.choice([2, 5, 1024]),
-            (rewind, "SILENT_AFTER"): rng.choice([5, 30, 50_000]),
-            (save, "ROWS_KEPT"): self.thinning[0] if self.thinning else save.ROWS_KEPT,
+            (shard, "SLICE"): rng.choice([7, 8192, 8192]),
+            (recovery, "LOOK_EVERY_S"): rng.choice([0.0, 0.5, 2.0]),
+            (recovery, "MAX_MARKS"): rng.choice([2, 5, 1024]),
+            (recovery, "SILENT_AFTER"): rng.choice([5, 30, 50_000]),
+            (outcome, "ROWS_KEPT"): self.thinning[0] if self.thinning else outcome.ROWS_KEPT,
             # One for all, so that a run in peace is comparable.
             (data_alerts, "QUIET_US"): {data_alerts.ASSET_LIMIT: 120_000_000, data_alerts.RECORDS_LOST: 1_000_000},
-            (save, "ROWS_SAMPLED"): self.thinning[1] if self.thinning else save.ROWS_SAMPLED,
+            (outcome, "ROWS_SAMPLED"): self.thinning[1] if self.thinning else outcome.ROWS_SAMPLED,
         }
         with contextlib.ExitStack() as stack:
             for (module, name), value in limits.items():

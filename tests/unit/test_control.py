@@ -10,7 +10,7 @@ from monitor import control
 from monitor.errors import Conflict, NotFound
 from monitor.store import assets, daemons, jobs
 from monitor.store.engine import AsyncStore
-from monitor.testing import FakeClock
+from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

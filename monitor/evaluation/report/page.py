@@ -10,8 +10,8 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from monitor.evaluation.assess import WEEK_S
 from monitor.evaluation.evaluate import by_policy, titles
-from monitor.evaluation.judge import WEEK_S
 from monitor.evaluation.report.strips import section, span
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from monitor.evaluation.report.picture import HEIGHT, LINE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from monitor.evaluation.assess import Mark
     from monitor.evaluation.evaluate import Finished
-    from monitor.evaluation.judge import Mark
     from monitor.evaluation.report.picture import Picture
 
 MOST_MARKS = 400

@@ -12,7 +12,7 @@ may be added, never renamed. Imports nothing heavy: this is on the way of every 
 from __future__ import annotations
 
 from monitor.store.queries.alerts import Alerts
-from monitor.store.queries.door import iso, number
+from monitor.store.queries.backend import iso, number
 from monitor.store.queries.others import Others
 from monitor.store.queries.scores import Scores
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound
-from monitor.store.queries.door import Door, Row, Where, iso, limited, us
+from monitor.store.queries.backend import Door, Row, Where, iso, limited, us
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

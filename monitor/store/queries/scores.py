@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.clock import to_us
 from monitor.errors import NotFound
-from monitor.store.queries.door import Door, Row, Where, iso, limited, number, us
+from monitor.store.queries.backend import Door, Row, Where, iso, limited, number, us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

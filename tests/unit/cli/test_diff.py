@@ -8,7 +8,7 @@ from monitor.cli import main, terminal
 from monitor.cli.diff import SHOWN, show
 from monitor.clock import to_us
 from monitor.config import parse
-from monitor.evaluation.diff import Alert, Ledger, Side, difference
+from monitor.replay.diff import Alert, Ledger, Side, difference
 from monitor.types import Blame, Severity
 from tests.unit.cli.conftest import START, STEP
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from click.testing import CliRunner
 
-    from monitor.evaluation.diff import Difference
+    from monitor.replay.diff import Difference
 
 FLEETS = parse(
     {

@@ -40,7 +40,7 @@ def write(config: Path, *steps: Callable[..., Any], **values: Any) -> None:
 @pytest.fixture
 def findings(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     found: list[Finding] = []
-    monkeypatch.setattr("monitor.preflight.preflight", lambda _config: found)
+    monkeypatch.setattr("monitor.service.preflight.preflight", lambda _config: found)
     return found
 
 
@@ -74,7 +74,7 @@ def test_check_shows_what_it_found_and_what_to_do(runner: CliRunner, findings: l
 def test_check_lists_every_error_and_connects_to_nothing(
     runner: CliRunner, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("monitor.preflight.preflight")
+    monkeypatch.delattr("monitor.service.preflight.preflight")
     config.write_text(config.read_text().replace("10m", "often").replace("plant", "") + "windo = 3\n")
     result = run(runner, "check", "--json")
     assert (result.exit_code, result.stdout) == (2, "")

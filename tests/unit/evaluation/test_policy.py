@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from monitor.evaluation.policy import PolicyChange
-from monitor.stream.decide import AlertPolicy
+from monitor.stream.alerting import AlertPolicy
 
 BASE = AlertPolicy(3, 5, 6)
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from monitor.decode import Decoder, FleetSchema
 from monitor.evaluation.recordings import Feed, context, events_of, joined, split
-from monitor.stream.decode import Decoder, FleetSchema
-from monitor.stream.files import Recording
+from monitor.recordings import Recording
 
 S = 1_000_000
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from monitor.budget import WEEK_S, Status, upper_bound
 from monitor.models.calibrate import Budget, Threshold, calibrate, episodes, suspects
-from monitor.stream.decide import AlertPolicy, Decider
+from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import AlertState, Scores, Windows
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from structlog.testing import capture_logs
 
 from monitor import metrics
 from monitor.errors import StoreUnavailable
-from monitor.lease import RENEW_EVERY_S, Lease
 from monitor.notify.deliver import FAILED_FOR_S, KEEP_S, REFUSED_FOR_S, Delivery
 from monitor.notify.webhook import Failure
 from monitor.store import leases, outbox
 from monitor.store.engine import AsyncStore
-from monitor.testing import FakeClock
+from monitor.store.lease import RENEW_EVERY_S, Lease
+from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence

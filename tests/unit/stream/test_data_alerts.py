@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.clock import from_us
+from monitor.kafka import Gap
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.reader import open_reader
-from monitor.stream.source import Gap
 from monitor.types import Partition
-from tests.unit.stream.test_limits import BEGIN, P0, Plant, S, config_of, reading
+from tests.unit.stream.test_pipeline_limits import BEGIN, P0, Plant, S, config_of, reading
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from monitor.testing import Record
+    from tests.fakes import Record
 
 HOUR_S = 3600
 DAY_US = 24 * HOUR_S * S

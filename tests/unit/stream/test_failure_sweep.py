@@ -22,19 +22,19 @@ import pytest
 
 from monitor.config import Config, parse
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, SourceUnavailable, StoreUnavailable
+from monitor.lifecycle.champions import Champions
+from monitor.lifecycle.registry import Registry
+from monitor.lifecycle.training_process import Trained
 from monitor.models.checkpoint import WEIGHTS
 from monitor.models.spec import ModelSpec
-from monitor.registry import Registry
 from monitor.store import partitions, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import DetectorScorer
-from monitor.testing import FakeClock, LogSource, Record
-from monitor.training.champions import Champions
 from monitor.training.fit import fit
-from monitor.training.retrain import Trained
 from monitor.types import Partition
+from tests.fakes import FakeClock, LogSource, Record
 from tests.oracle.check import Report, check_database
 from tests.oracle.log import rules_from
 from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, windows
@@ -42,8 +42,8 @@ from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, wind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from monitor.kafka import Event
     from monitor.store.partitions import Commit, Saved
-    from monitor.stream.source import Event
 
 P0, P1 = Partition("plant", 0), Partition("plant", 1)
 BATCH = 12

@@ -11,13 +11,13 @@ from structlog.testing import capture_logs
 
 from monitor.config import Config
 from monitor.errors import Fenced, QuarantineLimit, StoreUnavailable
+from monitor.kafka import Gap, Revoked
 from monitor.store import partitions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.stream.pipeline import Pipeline
-from monitor.stream.source import Gap, Revoked
-from monitor.testing import FakeClock, LogSource, Record, records_of
 from monitor.types import Partition, Scores
+from tests.fakes import FakeClock, LogSource, Record, records_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -176,8 +176,8 @@ async def test_a_zombie_is_fenced(store: AsyncStore, tmp_path: Path) -> None:
     await plant.run()
     state = plant.pipeline.partitions[P0]
     await store.run(partitions.claim, "monitor", P0, "a rival")
-    from monitor.stream.save import Step
-    from monitor.testing import batch_of
+    from monitor.stream.outcome import Step
+    from tests.fakes import batch_of
 
     step = Step(batch_of(P0, readings(11)[10:]))
     with pytest.raises(Fenced):

@@ -14,15 +14,15 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from monitor.config import Config
+from monitor.decode import Decoder
 from monitor.errors import CheckpointUnavailable, ModelsChanged, StoreUnavailable
+from monitor.kafka import Gap, Revoked
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
-from monitor.stream import rewind
-from monitor.stream.decode import Decoder
+from monitor.stream import recovery
 from monitor.stream.pipeline import CRASHES, Pipeline
-from monitor.stream.source import Gap, Revoked
-from monitor.testing import FakeClock, LogSource, Record
 from monitor.types import Partition, Scores
+from tests.fakes import FakeClock, LogSource, Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -92,13 +92,13 @@ def mixed(n: int, *, fans_until: int) -> list[tuple[str, float]]:
 
 @pytest.fixture(autouse=True)
 def _look_at_every_save(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewind, "LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(rewind, "LOOK_SHARE", 1e9)
+    monkeypatch.setattr(recovery, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(recovery, "LOOK_SHARE", 1e9)
 
 
 @pytest.fixture
 def silent_after(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(rewind, "SILENT_AFTER", 20)
+    monkeypatch.setattr(recovery, "SILENT_AFTER", 20)
     return 20
 
 

@@ -20,14 +20,14 @@ from monitor.training import fit as fit_module
 from monitor.training.auto import CANDIDATES, Choice, choose, member, renewed
 from monitor.training.faults import KINDS
 from monitor.training.fit import fit
-from monitor.training.recipe import Tensors, learn
+from monitor.training.loop import Tensors, learn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from monitor.models.member import Member
-    from monitor.training.recipe import Learnt
+    from monitor.training.loop import Learnt
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec("auto", max_steps=20, max_train_s=600.0)

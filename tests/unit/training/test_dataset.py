@@ -7,9 +7,9 @@ import json
 import numpy as np
 
 from monitor.config import parse
-from monitor.testing import batch_of, records_of
 from monitor.training.dataset import History
 from monitor.types import Partition
+from tests.fakes import batch_of, records_of
 
 LENGTH, N = 4, 60
 MINUTE_US = 60_000_000

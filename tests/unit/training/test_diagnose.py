@@ -14,7 +14,7 @@ from monitor.models.pca import Pca
 from monitor.models.spec import ModelSpec
 from monitor.models.variational import Variational
 from monitor.training.diagnose import Diagnosis, diagnose
-from monitor.training.recipe import Learnt, Point, Tensors, learn
+from monitor.training.loop import Learnt, Point, Tensors, learn
 
 SENSORS = ("speed", "power", "pitch")
 CPU = torch.device("cpu")

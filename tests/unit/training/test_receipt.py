@@ -12,8 +12,8 @@ from monitor.models.forecast import Forecast
 from monitor.models.network import Network
 from monitor.models.scaler import Scaler, SensorScale
 from monitor.models.spec import TrainingSet
+from monitor.training.loop import Learnt, Tensors
 from monitor.training.receipt import MAX_SPELLS, course_of, figures_of, receipt_of, recurring
-from monitor.training.recipe import Learnt, Tensors
 from monitor.training.split import Split
 
 SENSORS = ("speed", "power")

@@ -8,7 +8,7 @@ import torch
 from monitor.models.build import build
 from monitor.models.network import Autoencoder
 from monitor.models.spec import ModelSpec
-from monitor.training.recipe import Tensors, learn
+from monitor.training.loop import Tensors, learn
 from monitor.training.stacked import learn_layers
 
 CPU = torch.device("cpu")

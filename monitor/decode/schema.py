@@ -1,0 +1,192 @@
+"""Whose record it is: an asset's name → its fleet, and its number within the lane.
+
+A *token* is how a record spells its asset: a text or a whole number in the payload, or Kafka's key as bytes.
+The law: the first fleet, in the order of the configuration, whose topics and asset globs both match.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from monitor.decode.formatting import describe, quote
+from monitor.errors import DecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from monitor.types import Int32
+
+Token = str | int | bytes
+
+ASSET_NAME: Final = re.compile(r"[A-Za-z0-9_.:/ -]{1,128}")
+_MAX_STRANGERS = 16_384
+"""Tokens remembered beside those of assets that are in: a producer that invents names must not eat the memory."""
+
+
+@dataclass(slots=True)
+class FleetSchema:
+    """What decoding must know of a fleet. One object per fleet, shared by the decoders of all partitions."""
+
+    name: str
+    interval_us: int
+    """Width of a cell of the sampling grid."""
+    topics: tuple[str, ...] | None = None
+    """None = every topic."""
+    assets: tuple[str, ...] = ("*",)
+    """Globs, case-sensitive."""
+    sensors: tuple[str, ...] | None = None
+    """Columns of `Readings.values`. None = not known yet: learnt from the first batch that has any."""
+    learnt: bool = False
+    """True once `sensors` came from records and not from the configuration: worth persisting."""
+    max_assets: int | None = None
+    """Assets of one lane; None = any number. Who is let in: see admission.py."""
+    max_new_assets_per_min: int | None = None
+
+
+class AssetIndex:
+    """The assets of one lane, numbered from 0 by their first accepted reading. Numbers are never reused.
+
+    Where strangers are expected (`admission.py`), a new name has its number for one batch only, unless it is settled.
+    """
+
+    __slots__ = ("_expects_strangers", "_numbers", "n_settled", "names")
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names: list[str] = list(names)
+        self._numbers: dict[Token, int] = {name: number for number, name in enumerate(self.names)}
+        self._expects_strangers = False
+        self.n_settled = len(self.names)
+        """Names that stay, where strangers are expected."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, token: Token) -> bool:
+        return token in self._numbers
+
+    def add(self, token: Token) -> int:
+        """The number of an asset; a new one gets the next."""
+        number = self._numbers.get(token)
+        if number is None:
+            name = asset_name(token)
+            number = self._numbers.get(name)
+            if number is None:
+                number = len(self.names)
+                self.names.append(name)
+                self._numbers[name] = number
+            self._numbers[token] = number  # so that this spelling is found at once next time
+        return number
+
+    def numbers(self, tokens: Sequence[Token]) -> Int32:
+        """Numbers [N] of known tokens. Raises KeyError at a token never added."""
+        return np.fromiter(map(self._numbers.__getitem__, tokens), np.int32, len(tokens))
+
+    @property
+    def n_tokens(self) -> int:
+        """Spellings that are known."""
+        return len(self._numbers)
+
+    def expect_strangers(self) -> None:
+        """From now on a new name is forgotten with the next batch, unless it is settled."""
+        self._expects_strangers = True
+        self.n_settled = len(self.names)
+
+    def settle(self, numbers: Sequence[int]) -> Int32:
+        """Keep these of the unsettled names, in this order, and forget the others.
+
+        Returns a table [A] from the numbers so far to those that hold; -1 = forgotten.
+        """
+        first = self.n_settled
+        table = np.full(len(self.names), -1, np.int32)
+        table[:first] = np.arange(first)
+        table[list(numbers)] = np.arange(first, first + len(numbers))
+        if len(self.names) > first:
+            holds = table.tolist()
+            self._numbers = {token: holds[n] for token, n in self._numbers.items() if holds[n] >= 0}
+            self.names[first:] = [self.names[number] for number in numbers]
+        self.n_settled = len(self.names)
+        return table
+
+    def forget_strangers(self) -> None:
+        """Before another batch: what was not settled was nobody's."""
+        if self._expects_strangers and len(self.names) > self.n_settled:
+            self.settle(())
+
+
+class Router:
+    """Finds the fleet of a token among the fleets that take one topic, and remembers it."""
+
+    __slots__ = ("_fleets", "_topic", "is_plain", "known", "numbers")
+
+    def __init__(self, fleets: Sequence[FleetSchema], topic: str) -> None:
+        self.numbers = [i for i, f in enumerate(fleets) if f.topics is None or topic in f.topics]
+        """Which of the fleets take this topic."""
+        self.is_plain = len(self.numbers) == 1
+        """Only one fleet can be meant, whatever the asset."""
+        self.known: dict[Token, int] = {}
+        """Token → number of its fleet."""
+        self._topic = topic
+        self._fleets = [
+            (i, fleets[i].name, re.compile("|".join(translate(glob) for glob in fleets[i].assets)))
+            for i in self.numbers
+        ]
+
+    def fleet_of(self, token: Token | None) -> int:
+        """Number of the fleet. Raises DecodeError: missing_asset, bad_asset, no_fleet."""
+        if token is None:
+            msg = 'missing_asset: neither an "asset" field nor a Kafka key says which asset this is'
+            raise DecodeError(msg)
+        number = self.known.get(token)
+        if number is None:
+            name = asset_name(token)
+            for number, _, globs in self._fleets:  # noqa: B007  # used below
+                if globs.match(name):
+                    break
+            else:
+                raise DecodeError(self._no_fleet(name))
+            self.known[token] = number
+        return number
+
+    def forget_strangers(self, assets: Sequence[AssetIndex]) -> None:
+        """Before another batch: keep the tokens of assets, where too many others have gathered; assets: by fleet."""
+        if len(self.known) > _MAX_STRANGERS + sum(index.n_tokens for index in assets):
+            self.known = {token: number for token, number in self.known.items() if token in assets[number]}
+
+    def strangers(self, tokens: set[Token], fleet: int) -> set[Token]:
+        """Those tokens that are not good names of assets of this fleet."""
+        if set(map(self.known.get, tokens)) == {fleet}:  # the usual case, without a line of Python per token
+            return set()
+        return {token for token in tokens if not self._belongs(token, fleet)}
+
+    def _belongs(self, token: Token, fleet: int) -> bool:
+        try:
+            return self.fleet_of(token) == fleet
+        except DecodeError:
+            return False
+
+    def _no_fleet(self, name: str) -> str:
+        if not self._fleets:
+            return f"no_fleet: no fleet takes topic {quote(self._topic)}; add it to a fleet's topics"
+        names = ", ".join(fleet for _, fleet, _ in self._fleets)
+        return f"no_fleet: asset {quote(name)} matches the assets of no fleet of this topic ({names}); widen a glob"
+
+
+def asset_name(token: Token) -> str:
+    """The asset's name as it is stored. Raises DecodeError: bad_asset."""
+    if isinstance(token, bytes):
+        try:
+            name = token.decode()
+        except UnicodeDecodeError:
+            msg = f"bad_asset: the Kafka key {describe(token)} is not UTF-8; send the asset's name as key or field"
+            raise DecodeError(msg) from None
+    else:
+        name = token if isinstance(token, str) else str(token) if abs(token) < 10**100 else ""
+    if ASSET_NAME.fullmatch(name) is None:
+        msg = f"bad_asset: {quote(name)} is not an asset's name: 1 to 128 letters, digits, blanks or any of _ . : / -"
+        raise DecodeError(msg)
+    return name

@@ -1,0 +1,1 @@
+"""The running daemon: construction, health endpoints, watchdog, maintenance and the preflight check."""

@@ -1,0 +1,36 @@
+"""The ways of breaking things. Each is a function of servers, a seed and a size; it returns Figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.chaos.scenarios.brokers import bricked, brokers, storm
+from tests.chaos.scenarios.daemons import blocked, clocks, models, recovery, replicas, takeover
+from tests.chaos.scenarios.stores import database, disk_full, sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.chaos.figures import Figures
+
+SCENARIOS: dict[str, Callable[..., Figures]] = {
+    function.__name__: function
+    for function in (
+        replicas, sqlite, database, storm, brokers, models, bricked, recovery, takeover, blocked, clocks, disk_full,
+    )
+}  # fmt: skip
+SHORT: dict[str, dict[str, Any]] = {
+    "replicas": {"n_records": 10_000, "n_faults": 3, "pause_s": (1.0, 2.0)},
+    "sqlite": {"n_records": 8_000, "n_kills": 4},
+    "database": {"n_records": 8_000, "n_faults": 4},
+    "storm": {"n_records": 8_000, "n_assignments": 16},
+    "brokers": {"n_records": 15_000, "n_faults": 2},
+    "bricked": {"n_records": 8_000, "n_faults": 1, "look_s": 30.0},
+    "recovery": {"n_faults": 2},
+    "takeover": {"n_faults": 1},
+    "blocked": {"n_records": 12_000, "seconds": 10.0},
+    "models": {"n_records": 30_000, "n_retrainings": 2},
+    "clocks": {"n_records": 15_000, "n_faults": 3},
+    "disk_full": {},
+}
+"""For CI, and for a first look."""

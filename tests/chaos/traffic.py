@@ -1,0 +1,164 @@
+"""What is sent while things break: a plant's records in order of time, with all that a plant does to its data.
+
+Enters: a seed. Leaves: messages `(partition, key, value, Kafka's timestamp)`, and a thread that pours them into a topic
+in gushes. The law: same seed, same messages; only the moments at which they are sent are the machine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka
+
+from monitor.kafka.embedded_broker import producer_settings
+from tests.acceptance.streams import MINUTE_US, NOW_US
+from tests.daemon_process import SENSORS, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BLOCK = 5
+"""Cells of a block."""
+BAD = (
+    b"hello",
+    b'{"ts": 1437955200, "sensors": {"power": NaN}}',
+    b'{"ts": 1437955200, "sensors": {"nobody": 1}}',
+    b'{"sensors": {"power": 1}}',
+)
+
+
+def traffic(seed: int, n_records: int, n_partitions: int, *, n_assets: int = 40) -> Iterator[Message]:
+    """Most assets send JSON readings, every tenth MessagePack blocks. Asset i lives in partition i % n_partitions.
+
+    Some records never come, come twice, come late (within the lateness or beyond it) or are bad; some cells have one
+    sensor only; every partition has an asset that falls silent for hours, and every fourth asset is out of its mind for
+    a quarter of each hour: there must be alerts, bad ones too.
+    """
+    rng, noise = random.Random(f"traffic/{seed}"), np.random.default_rng(seed)
+    first_us = NOW_US + rng.randrange(60) * MINUTE_US
+    names = [b"R%05d" % number for number in range(n_assets)]
+    held: list[tuple[int, Message]] = []
+    sent = step = 0
+    while True:
+        values = (noise.integers(-800, 800, (BLOCK, n_assets, len(SENSORS))) / 8).astype("<f4")
+        block_us = first_us + step * MINUTE_US
+        for asset in range(3, n_assets, 4):
+            if (step + asset) % 60 < 15:
+                values[:, asset] *= 8
+        for cell in range(BLOCK):
+            ts_us = first_us + step * MINUTE_US
+            step += 1
+            out: list[Message] = []
+            for asset in range(n_assets):
+                place = asset % n_partitions
+                if asset // n_partitions == 1 and step % 2000 > 1200:
+                    continue  # silent for hours
+                if asset % 10 == 9:
+                    if cell < BLOCK - 1:
+                        continue
+                    body = {"start": block_us / 1e6, "interval": 60, "sensors": SENSORS}
+                    packed = msgspec.msgpack.encode(body | {"values": values[:, asset].tobytes()})
+                    out.append((place, names[asset], packed, ts_us // 1000))
+                    continue
+                power, wind = values[cell, asset].tolist()
+                text = (
+                    b'{"ts":%d,"sensors":{"power":%s}}' % (ts_us // 1_000_000, b"%r" % power)
+                    if (asset + step) % 97 == 0
+                    else b'{"ts":%d,"sensors":{"power":%s,"wind":%s}}'
+                    % (ts_us // 1_000_000, b"%r" % power, b"%r" % wind)
+                )
+                out.append((place, names[asset], text, ts_us // 1000))
+            for message in out:
+                dice = rng.random()
+                if dice < 0.003:
+                    continue  # never came
+                if dice < 0.010:
+                    held.append((step + rng.choice((1, 2, 3, 4, 30)), message))
+                    continue
+                yield message
+                sent += 1
+                if dice > 0.994:
+                    yield message
+                    sent += 1
+                elif dice > 0.991:
+                    yield message[0], message[1], rng.choice(BAD), message[3]
+                    sent += 1
+                if sent >= n_records:
+                    return
+            due = [message for when, message in held if when <= step]
+            held = [each for each in held if each[0] > step]
+            for place, key, value, _ in due:
+                yield place, key, value, ts_us // 1000
+                sent += 1
+
+
+class Pour:
+    """Sends messages beside the faults, in gushes, over about `seconds`; or as fast as it goes."""
+
+    def __init__(
+        self, bootstrap: str, topic: str, messages: Iterator[Message], n_records: int, *, seconds: float, seed: int
+    ) -> None:
+        self._bootstrap, self._topic, self._messages = bootstrap, topic, messages
+        self._rate = n_records / max(seconds, 0.1)
+        self._rng = random.Random(f"pour/{seed}")
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._send()), daemon=True)
+        self.n_acknowledged = 0
+        self.n_unknown = 0
+        """The broker did not say whether it has them: the log will."""
+        self.is_done = False
+        self.hurry = False
+        """Send the rest without waiting."""
+        self.failure: BaseException | None = None
+
+    def start(self) -> Pour:
+        self._thread.start()
+        return self
+
+    def finish(self, limit_s: float, alive: Callable[[], None] = lambda: None) -> None:
+        """Wait until all is sent."""
+        self.hurry = True
+        deadline = time.monotonic() + limit_s
+        while self._thread.is_alive():
+            assert time.monotonic() < deadline, f"{self.n_acknowledged} records sent, and no end"
+            alive()
+            self._thread.join(0.2)
+        if self.failure is not None:
+            raise self.failure
+
+    async def _send(self) -> None:
+        try:
+            settings = producer_settings(self._bootstrap) | {"max_request_size": 4 * 1024 * 1024}
+            async with AIOKafkaProducer(**settings) as producer:
+                began, taken, is_over = time.monotonic(), 0, False
+                while not is_over:
+                    # Mostly a steady trickle, so that a daemon that stands still has records on their way to it.
+                    gush = 3000 if self._rng.random() < 0.02 else max(1, int(self._rate / 20))
+                    waiting = []
+                    for _ in range(gush):
+                        message = next(self._messages, None)
+                        if message is None:
+                            is_over = True
+                            break
+                        place, key, value, at_ms = message
+                        waiting.append(
+                            await producer.send(self._topic, value, key=key, partition=place, timestamp_ms=at_ms)
+                        )
+                    taken += len(waiting)
+                    for answer in await asyncio.gather(*waiting, return_exceptions=True):
+                        if isinstance(answer, kafka.KafkaError):
+                            self.n_unknown += 1
+                        else:
+                            self.n_acknowledged += 1
+                    while not self.hurry and taken / self._rate > time.monotonic() - began:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+        except BaseException as failure:  # noqa: BLE001  # handed to the caller's thread
+            self.failure = failure
+        finally:
+            self.is_done = True

@@ -1,0 +1,164 @@
+"""The fast ways of decoding decide nothing: same readings, same reasons as the page that defines the formats."""
+
+from __future__ import annotations
+
+import gc
+import json
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.decode import Decoded, Decoder, FleetSchema
+from tests.unit.decode.batches import SECOND, SENSORS, batch_of, mixed_batch, turbines
+
+
+class SlowDecoder(Decoder):
+    """Sends every record the long way."""
+
+    def _decode_alike(self, work: Any, group: Any) -> Any:
+        return group.at
+
+
+def one_fleet() -> list[FleetSchema]:
+    return [turbines()]
+
+
+def two_fleets() -> list[FleetSchema]:
+    others = ("wind_speed", "power", "pitch", "wind speed", "in:let")
+    elsewhere = turbines(name="elsewhere", topics=("another",), sensors=("power",))
+    return [
+        elsewhere,
+        turbines(assets=("R*",)),
+        turbines(name="others", assets=("S*", "-5"), interval_us=600 * SECOND, sensors=others),
+    ]
+
+
+def learnt_fleets() -> list[FleetSchema]:
+    return [turbines(assets=("R*",), sensors=None), turbines(name="others", sensors=None)]
+
+
+def outcome(decoder: Decoder, *decoded: Decoded) -> dict[str, Any]:
+    """Everything that became of the records, comparable."""
+    result: dict[str, Any] = {
+        "quarantined": [(q.offset, q.reason, q.sample, q.at_us) for d in decoded for q in d.quarantined],
+        "accepted": sum(d.n_accepted for d in decoded),
+        "tombstones": sum(d.n_tombstones for d in decoded),
+    }
+    for number, fleet in enumerate(decoder.fleets):
+        parts = [d.readings[number] for d in decoded]
+        values = [p.values for p in parts if len(p)]
+        result[fleet.name] = {
+            "sensors": fleet.sensors,
+            "names": decoder.assets[number].names,
+            "asset": np.concatenate([p.asset for p in parts]).tolist(),
+            "cell": np.concatenate([p.cell for p in parts]).tolist(),
+            "offset": np.concatenate([p.offset for p in parts]).tolist(),
+            "values": np.concatenate(values).tobytes() if values else b"",
+        }
+    return result
+
+
+seeds = st.integers(0, 2**32)
+fleets_of = st.sampled_from([one_fleet, two_fleets, learnt_fleets])
+
+
+@settings(max_examples=300, deadline=None)
+@given(seeds, fleets_of, st.sampled_from(["auto", "json", "msgpack"]))
+def test_the_fast_ways_give_what_the_slow_way_gives(seed, fleets, wire):
+    batch = mixed_batch(seed)
+    fast, slow = Decoder(fleets(), format=wire), SlowDecoder(fleets(), format=wire)
+    expected = outcome(slow, slow.decode(batch))
+    assert outcome(fast, fast.decode(batch)) == expected
+    # Once more: by now the decoder has learnt what stands beside the sensors, and which shape fits.
+    assert outcome(fast, fast.decode(batch)) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(seeds, st.sampled_from([one_fleet, two_fleets]))
+def test_what_becomes_of_a_record_does_not_depend_on_its_neighbours(seed, fleets):
+    batch = mixed_batch(seed)
+    together, apart = Decoder(fleets()), Decoder(fleets())
+    singles = [
+        apart.decode(
+            batch_of([value], [key], stamps=[int(stamp)], first_offset=int(offset), topic=batch.partition.topic)
+        )
+        for value, key, stamp, offset in zip(batch.values, batch.keys, batch.timestamps_us, batch.offsets, strict=True)
+    ]
+    assert outcome(together, together.decode(batch)) == outcome(apart, *singles)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seeds, fleets_of)
+def test_every_record_is_accepted_or_quarantined_with_a_reason_or_a_tombstone(seed, fleets):
+    batch = mixed_batch(seed)
+    decoded = Decoder(fleets()).decode(batch)
+    assert decoded.n_accepted + len(decoded.quarantined) + decoded.n_tombstones == len(batch)
+    read = {int(offset) for readings in decoded.readings for offset in readings.offset}
+    refused = [q.offset for q in decoded.quarantined]
+    assert refused == sorted(set(refused))
+    assert not read & set(refused)
+    assert len(read) == decoded.n_accepted
+    for q in decoded.quarantined:
+        word, _, detail = q.reason.partition(": ")
+        assert word in REASONS
+        assert detail
+        assert len(q.reason) <= 400
+        assert len(q.sample) <= 1024
+    for readings in decoded.readings:
+        assert (np.diff(readings.offset) >= 0).all()
+        assert not np.isinf(readings.values).any()
+        assert np.isfinite(readings.values).any(axis=1).all()
+
+
+REASONS = {
+    "not_json", "not_msgpack", "wrong_type", "unknown_sensor", "missing_asset", "bad_asset", "no_fleet", "missing_ts",
+    "bad_ts", "not_finite", "future", "too_large", "empty", "block_shape", "too_deep", "too_many_fields",
+    "too_many_readings", "duplicate_key",
+}  # fmt: skip
+
+
+def test_the_mix_reaches_the_fast_ways():
+    """Anti-vacuity: were everything left to the slow way, the tests above would compare it with itself."""
+    reading = b'{"ts":1,"sensors":{"power":1.0},"site":"north"}'
+    decoder = Decoder(one_fleet())
+    decoder.decode(batch_of([reading]))
+    sent_the_long_way = []
+    decoder._decode_singly = lambda work, at: sent_the_long_way.append(at)  # type: ignore[method-assign]
+    decoded = decoder.decode(batch_of([reading] * 3))
+    assert decoded.n_accepted == 3
+    assert not sent_the_long_way
+    assert decoded.readings[0].values[:, 0].tolist() == [1.0] * 3
+    assert len(SENSORS) == decoded.readings[0].values.shape[1]
+
+
+@pytest.mark.parametrize("write", [json.dumps, msgspec.msgpack.encode], ids=["json", "msgpack"])
+def test_the_limit_of_fields_holds_for_what_stands_beside_the_sensors(write):
+    def value(meta):
+        written = write({"ts": 1, "asset": "R1", "sensors": {"power": 1.0}, "meta": meta})
+        return written.encode() if isinstance(written, str) else written
+
+    decoder = Decoder(one_fleet())
+    assert decoder.decode(batch_of([value({"a": 1})] * 8)).n_accepted == 8  # learnt: "meta" is an object
+    decoded = decoder.decode(batch_of([value({"a": 1}), value({str(i): i for i in range(2000)})] * 4))
+    assert [q.reason.split(":")[0] for q in decoded.quarantined] == ["too_many_fields"] * 4
+    assert decoded.n_accepted == 4
+
+
+def test_decoding_leaves_nothing_to_the_garbage_collector():
+    """The river runs with the collector off: a cycle per bad record would be a leak."""
+    batches = [mixed_batch(seed) for seed in range(60)]
+    decoder = Decoder(two_fleets())
+    for batch in batches * 3:  # making a struct for a new shape leaves a cycle, once
+        decoder.decode(batch)
+    gc.collect()
+    gc.disable()
+    try:
+        for batch in batches:
+            decoder.decode(batch)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

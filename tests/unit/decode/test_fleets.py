@@ -1,0 +1,169 @@
+"""Which fleet, which sensors, which number: the parts of decoding that remember."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from monitor.decode import AssetIndex, Decoder, FleetSchema, block_msgpack, reading_json
+from tests.unit.decode.batches import SECOND, SENSORS, batch_of, turbines
+
+ROW = [1.0, 2.0, 3.0]
+
+
+def reading(asset, sensors=SENSORS, ts=1):
+    return reading_json(asset, ts * SECOND, ROW[: len(sensors)], sensors)
+
+
+def anonymous(ts=1):
+    return b'{"ts":%d,"power":1}' % ts
+
+
+class TestFleets:
+    def fleets(self):
+        return [
+            turbines(name="elsewhere", topics=("another",)),
+            turbines(name="north", assets=("N*", "X1")),
+            turbines(name="rest", sensors=("pitch", "power", "wind_speed")),
+        ]
+
+    def test_the_first_fleet_that_takes_topic_and_asset_gets_the_record(self):
+        decoder = Decoder(self.fleets())
+        decoded = decoder.decode(batch_of([reading(a) for a in ("N1", "S1", "X1", "X2", "n1")]))
+        assert [r.offset.tolist() for r in decoded.readings] == [[], [0, 2], [1, 3, 4]]
+        assert [index.names for index in decoder.assets] == [[], ["N1", "X1"], ["S1", "X2", "n1"]]
+        assert decoded.readings[2].values[0].tolist() == [3.0, 1.0, 2.0]  # in the fleet's order, not the record's
+        assert [r.fleet for r in decoded.readings] == ["elsewhere", "north", "rest"]
+
+    def test_the_key_names_the_asset_where_the_payload_does_not(self):
+        decoder = Decoder(self.fleets())
+        decoded = decoder.decode(batch_of([anonymous(), anonymous(), reading("N7")], [b"N1", b"S1", b"S1"]))
+        assert [r.offset.tolist() for r in decoded.readings] == [[], [0, 2], [1]]
+        assert decoder.assets[1].names == ["N1", "N7"]
+
+    def test_keys_that_name_no_assets_do_not_mislead(self):
+        """Such a producer (key = line, say) must not cost every record the slow way either."""
+        decoder = Decoder(self.fleets())
+        batch = batch_of([reading("N1"), reading("S1")] * 20, [b"line-1"] * 40)
+        for _ in range(2):
+            decoded = decoder.decode(batch)
+            assert decoded.readings[1].offset.tolist() == list(range(0, 40, 2))
+            assert decoded.readings[2].offset.tolist() == list(range(1, 40, 2))
+        decoder._decode_singly = pytest.fail
+        assert decoder.decode(batch).n_accepted == 40
+
+    def test_a_topic_nobody_takes_is_said_so(self):
+        [bad] = Decoder(self.fleets()[:1]).decode(batch_of([reading("N1")])).quarantined
+        assert bad.reason == 'no_fleet: no fleet takes topic "plant"; add it to a fleet\'s topics'
+
+    def test_numbers_and_names_with_and_without_quotes_are_one_asset(self):
+        decoder = Decoder([turbines()])
+        values = [b'{"ts":1,"asset":17,"power":1}', b'{"ts":2,"asset":"17","power":1}', anonymous(3)]
+        decoded = decoder.decode(batch_of(values, [b"17"] * 3))
+        assert decoder.assets[0].names == ["17"]
+        assert decoded.readings[0].asset.tolist() == [0, 0, 0]
+
+
+class TestAssetIndex:
+    def test_a_lane_goes_on_with_the_numbers_it_had(self):
+        decoder = Decoder([turbines()], assets={"turbines": AssetIndex(["R9", "R1"])})
+        decoded = decoder.decode(batch_of([reading("R1"), reading("R5"), reading("R9"), anonymous()], [b"R9"] * 4))
+        assert decoded.readings[0].asset.tolist() == [1, 2, 0, 0]
+        assert decoder.assets[0].names == ["R9", "R1", "R5"]
+
+    def test_an_empty_index_handed_in_is_the_one_that_is_used(self):
+        mine = AssetIndex()
+        Decoder([turbines()], assets={"turbines": mine}).decode(batch_of([reading("R1")]))
+        assert mine.names == ["R1"]
+
+    def test_assets_are_numbered_by_offset_whatever_way_their_records_went(self):
+        block = block_msgpack("R2", np.array([0, 1]) * SECOND, np.ones((2, 3)), SENSORS)
+        flat = b'{"ts":1,"asset":"R3","power":1}'
+        values = [reading("R0"), flat, block, reading("R1"), b"nonsense", *[reading("R4")] * 8]
+        decoder = Decoder([turbines()])
+        decoded = decoder.decode(batch_of(values))
+        assert decoder.assets[0].names == ["R0", "R3", "R2", "R1", "R4"]
+        assert decoded.readings[0].offset.tolist() == [0, 1, 2, 2, 3, *range(5, 13)]
+        assert decoded.readings[0].cell.tolist()[:5] == [1, 1, 0, 1, 1]
+
+    def test_a_quarantined_record_gives_no_asset_a_number(self):
+        decoder = Decoder([turbines()])
+        decoder.decode(batch_of([b'{"ts":1,"asset":"R1","power":"x"}', b'{"ts":1,"asset":"R2","power":1e39}']))
+        assert decoder.assets[0].names == []
+
+
+class TestLearntSensors:
+    def test_sensors_are_learnt_from_the_first_batch_in_order_of_appearance_and_then_fixed(self):
+        fleet = turbines(sensors=None)
+        decoder = Decoder([fleet])
+        first = decoder.decode(batch_of([reading("R1", ("pitch",)), reading("R2", ("power", "pitch"))]))
+        assert (fleet.sensors, fleet.learnt) == (("pitch", "power"), True)
+        assert first.n_accepted == 2
+        assert first.readings[0].values[0, 0] == 1.0
+        assert np.isnan(first.readings[0].values[0, 1])
+        second = decoder.decode(batch_of([reading("R1", ("wind_speed",))]))
+        assert second.quarantined[0].reason.startswith('unknown_sensor: "wind_speed"')
+        assert fleet.sensors == ("pitch", "power")
+
+    def test_a_bad_record_teaches_nothing(self):
+        fleet = turbines(sensors=None)
+        decoder = Decoder([fleet])
+        decoded = decoder.decode(batch_of([b"[]", b'{"a":1}', b'{"ts":"x","b":1}', b'{"ts":1,"asset":"","c":1}']))
+        assert (fleet.sensors, fleet.learnt, len(decoded.quarantined)) == (None, False, 4)
+        assert decoded.readings[0].values.shape == (0, 0)
+
+    def test_flat_texts_are_no_sensors_even_where_they_are_null(self):
+        fleet = turbines(sensors=None)
+        values = [b'{"ts":1,"power":1,"operator":null,"pitch":null}', b'{"ts":2,"power":1,"operator":"Ada","tags":[1]}']
+        assert Decoder([fleet]).decode(batch_of(values)).n_accepted == 2
+        assert fleet.sensors == ("power", "pitch")
+
+    def test_every_form_teaches(self):
+        values = [
+            b'{"ts":1,"a":1}',
+            b'{"ts":[1],"sensors":{"b":[1]}}',
+            block_msgpack("R1", np.array([0]), np.ones((1, 2)), ["c", "a"]),
+            reading("R1", ("d",)),
+        ]
+        fleet = turbines(sensors=None)
+        assert Decoder([fleet]).decode(batch_of(values)).n_accepted == 4
+        assert fleet.sensors == ("a", "b", "c", "d")
+
+    def test_one_schema_is_shared_by_all_partitions(self):
+        fleet = turbines(sensors=None)
+        Decoder([fleet]).decode(batch_of([reading("R1")]))
+        other = Decoder([fleet]).decode(batch_of([reading("R2", ("pitch",))]))
+        assert other.readings[0].values.shape == (1, 3)
+
+    def test_only_the_fleets_without_sensors_learn(self):
+        fleets = [turbines(assets=("R*",)), FleetSchema("pumps", SECOND)]
+        Decoder(fleets).decode(batch_of([reading("R1", ("power",)), reading("P1", ("flow",))]))
+        assert [f.sensors for f in fleets] == [SENSORS, ("flow",)]
+        assert [f.learnt for f in fleets] == [False, True]
+
+
+class TestOddSensors:
+    @pytest.mark.parametrize(
+        "name", ['quo"te', "back\\slash", "tab\t", "é€", "", "ts", "asset", "sensors", "v0", "b0", "class"]
+    )
+    def test_a_sensor_may_have_any_name(self, name):
+        decoder = Decoder([turbines(sensors=(name, "power"))])
+        for _ in range(2):
+            decoded = decoder.decode(batch_of([reading("R1", (name, "power"))] * 8))
+            assert decoded.quarantined == []
+            assert decoded.readings[0].values.tolist() == [[1.0, 2.0]] * 8
+
+    def test_a_thousand_sensors_are_fine(self):
+        names = tuple(f"s{i}" for i in range(1000))
+        value = reading_json("R1", 0, np.arange(1000.0), names)
+        decoded = Decoder([turbines(sensors=names)]).decode(batch_of([value] * 8))
+        assert decoded.readings[0].values.tolist() == [list(range(1000))] * 8
+
+    def test_half_a_cell_rounds_up(self):
+        values = [b'{"ts":%s,"power":1}' % ts for ts in (b"0.499999", b"0.5", b"1.499999", b"-0.5", b"-0.500001")]
+        decoded = Decoder([turbines()]).decode(batch_of(values))
+        assert decoded.readings[0].cell.tolist() == [0, 1, 1, 0, -1]
+        odd = Decoder([turbines(interval_us=7)]).decode(
+            batch_of([b'{"ts":"1970-01-01T00:00:00.%06d","power":1}' % i for i in range(8)])
+        )
+        assert odd.readings[0].cell.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]

@@ -1,0 +1,298 @@
+"""What one record may be: how deep, how wide, how long, and each key once, whatever way it is decoded."""
+
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+
+import msgspec
+import numpy as np
+import pytest
+
+from monitor.decode import Decoder, block_msgpack
+from monitor.decode.decoder import Decoder as WholeDecoder
+from tests.unit.decode.batches import SECOND, SENSORS, batch_of, turbines
+
+packed = msgspec.msgpack.encode
+
+
+class SlowDecoder(WholeDecoder):
+    """Sends every record the long way."""
+
+    def _decode_alike(self, work, group):
+        return group.at
+
+
+def words(values, *, teach=(), sensors=SENSORS, decoder=Decoder, **options):
+    """The stable word of each record's reason, "" = accepted, when all travel together behind those that teach."""
+    reader = decoder([turbines(sensors=sensors)], **options)
+    for _ in range(2):  # what the first of them has beside its sensors is known when the rest comes
+        assert reader.decode(batch_of(list(teach))).quarantined == []
+    reasons = {q.offset: q.reason.split(":")[0] for q in reader.decode(batch_of(list(values))).quarantined}
+    return [reasons.get(offset, "") for offset in range(len(values))]
+
+
+def both(values, **options):
+    fast, slow = words(values, **options), words(values, decoder=SlowDecoder, **options)
+    assert fast == slow
+    return fast
+
+
+# ---------------------------------------------------------------- a key twice
+
+GOOD = b'{"ts":1,"sensors":{"power":1.0},"site":"a:b","meta":{"k:":"v:"}}'
+FLAT = b'{"ts":"1970-01-01T00:00:01Z","asset":"R:1","power":1,"site":"north"}'
+REPEATS = {
+    "at the top": b'{"ts":1,"ts":1,"sensors":{"power":1.0}}',
+    "among the sensors": b'{"ts":1,"sensors":{"power":1.0,"power":2.0}}',
+    "null first": b'{"ts":1,"sensors":{"power":null,"power":2.0}}',
+    "null last": b'{"ts":1,"sensors":{"power":1.0,"pitch":1,"power":null}}',
+    "flat": b'{"ts":1,"power":1,"power":1}',
+    "the sensors themselves": b'{"ts":1,"sensors":{"power":1.0},"sensors":{"power":1.0}}',
+    "beside": b'{"ts":1,"sensors":{"power":1.0},"site":"x","site":"x"}',
+    "beside, within": b'{"ts":1,"sensors":{"power":1.0},"meta":{"a":1,"a":1}}',
+    "far within": b'{"ts":1,"power":1.0,"meta":[[{"b":{"a":1,"a":1}}]]}',
+    "spelt differently": b'{"ts":1,"sensors":{"power":1.0,"p\\u006fwer":2.0}}',
+    "made up for by an escaped colon": b'{"ts":1,"sensors":{"power":1.0,"power":2.0},"site":"\\u003a"}',
+    "made up for by another": b'{"ts":1,"power":1.0,"power":2.0,"site":"\\u003A"}',
+    "with blanks": b'{"ts" : 1, "power" : 1.0 , "power" :2.0}',
+    "in a block": b'{"ts":[1],"sensors":{"power":[1.0],"power":[2.0]}}',
+}
+ALLOWED = {
+    "colons in texts": b'{"ts":1,"sensors":{"power":1.0},"site":"::\\":{"}',
+    "an escaped colon": b'{"ts":1,"sensors":{"power":1.0},"site":"\\u003a"}',
+    "an escape that becomes none": b'{"ts":1,"sensors":{"power":1.0},"site":"\\\\u003a"}',
+    "a null beside": b'{"ts":1,"sensors":{"power":1.0},"site":null,"asset_id":null}',
+    "one key in two objects": b'{"ts":1,"sensors":{"power":1.0},"meta":{"ts":1},"site":"x"}',
+    "two times": b'{"ts":1,"time":2,"power":1}',
+}
+
+
+@pytest.mark.parametrize("value", REPEATS.values(), ids=REPEATS.keys())
+def test_a_key_that_stands_twice_refuses_the_record(value):
+    assert both([GOOD, value, FLAT] * 8, teach=[GOOD, FLAT]) == ["", "duplicate_key", ""] * 8
+
+
+@pytest.mark.parametrize("value", ALLOWED.values(), ids=ALLOWED.keys())
+def test_what_only_looks_like_it_does_not(value):
+    assert both([GOOD, value, FLAT] * 8, teach=[GOOD, FLAT]) == [""] * 24
+
+
+def entries(*pairs: bytes) -> bytes:
+    return bytes([0x80 + len(pairs)]) + b"".join(pairs)
+
+
+TS, START, POWER, PITCH = b"\xa2ts\x01", b"\xa5start\x01", b"\xa5power\x02", b"\xa5pitch\x03"
+LIKE_THE_KEY = b"\xcb\xa7sensors"
+"""A number whose eight bytes are the key "sensors" as MessagePack writes it."""
+PACKED_REPEATS = {
+    "at the top": entries(TS, TS, b"\xa7sensors" + entries(POWER)),
+    "among the sensors": entries(TS, b"\xa7sensors" + entries(POWER, POWER)),
+    "among the sensors, null": entries(TS, b"\xa7sensors" + entries(b"\xa5power\xc0", POWER)),
+    "flat": entries(TS, POWER, POWER),
+    "beside": entries(TS, b"\xa7sensors" + entries(POWER), b"\xa4meta" + entries(b"\xa1a\x01", b"\xa1a\x02")),
+    "spelt differently": entries(TS, b"\xa7sensors" + entries(POWER, b"\xd9\x05power\x02")),
+    "behind a false key": entries(
+        TS, b"\xa5asset\xd9\x0aR\xc2\xa7sensors", b"\xd9\x07sensors" + entries(POWER, POWER)
+    ),
+    "behind a number that looks like the key": entries(
+        b"\xa2ts\xcb\xa7sensors", b"\xd9\x07sensors" + entries(POWER, b"\xa5pitch\xcb\xa7sensors", POWER)
+    ),
+    "in a map of maps": entries(TS, POWER, b"\xa4meta\x91" + entries(b"\xa1a" + entries(b"\x01\x01", b"\x01\x02"))),
+    "in a block": entries(
+        START, b"\xa8interval\x01", b"\xa7sensors\x91\xa5power", b"\xa6values\xc4\x04\0\0\0\0", START
+    ),
+    "in a block of columns": entries(
+        b"\xa2ts\x91\x01", b"\xa7sensors" + entries(b"\xa5power\x91\x01", b"\xa5power\x91\x02")
+    ),
+}
+
+
+@pytest.mark.parametrize("value", PACKED_REPEATS.values(), ids=PACKED_REPEATS.keys())
+def test_a_key_that_stands_twice_refuses_the_record_in_messagepack_too(value):
+    good = [packed({"ts": 1, "sensors": {"power": 1.0}, "meta": {"a": 1}}), packed({"ts": 1, "power": 1})]
+    block = block_msgpack("R1", np.array([0]) * SECOND, np.ones((1, 3)), SENSORS)
+    found = both([*good, block, value] * 8, teach=[*good, block])
+    assert found[3] in ("duplicate_key", "bad_asset")  # no asset is called R§sensors
+    assert found == ["", "", "", found[3]] * 8
+
+
+def test_what_a_number_looks_like_is_no_key():
+    """The last record's number ends like the key of the sensors, and the next record begins like a map."""
+    pitch = PITCH[:6] + LIKE_THE_KEY
+    tricky = entries(TS, b"\xd9\x07sensors" + entries(POWER, pitch, pitch))
+    fine = entries(TS, b"\xd9\x07sensors" + entries(POWER, pitch))
+    three = entries(TS, POWER, PITCH)
+    assert both([tricky, three, fine, three] * 4) == ["duplicate_key", "", "", ""] * 4
+
+
+def test_many_sensors_are_counted_as_well():
+    names = tuple(f"s:{i}" for i in range(300))
+    values = {name: float(i) for i, name in enumerate(names)}
+    once = packed({"ts": 1, "sensors": values})
+    assert once.count(b"\xde\x01\x2c") == 1
+    twice = once.replace(b"\xde\x01\x2c", b"\xde\x01\x2d") + b"\xa3s:0\x01"
+    assert both([once, twice] * 4, sensors=names) == ["", "duplicate_key"] * 4
+    text = json.dumps({"ts": 1, "sensors": values}).encode()
+    assert both([text, text.replace(b'"s:7":', b'"s:0":1,"s:7":')] * 4, sensors=names) == ["", "duplicate_key"] * 4
+
+
+def test_the_reason_names_the_key():
+    [bad] = Decoder([turbines()]).decode(batch_of([REPEATS["far within"]])).quarantined
+    assert bad.reason == 'duplicate_key: "a" stands twice in one object; send each field once'
+
+
+# ---------------------------------------------------------------- depth
+
+
+@pytest.mark.parametrize("inmost", [b"", b"1", b'"x"', b"{}"], ids=["nothing", "a number", "a text", "an object"])
+def test_a_record_is_sixteen_levels_deep_and_no_deeper(inmost):
+    def value(levels):
+        deep = levels - 1 - (inmost == b"{}")
+        return b'{"ts":1,"power":1,"x":' + b"[" * deep + inmost + b"]" * deep + b"}"
+
+    assert both([value(16), value(17)] * 4) == ["", "too_deep"] * 4
+    assert both([packed(msgspec.json.decode(value(n))) for n in (16, 17)] * 4) == ["", "too_deep"] * 4
+
+
+def from_depth(levels, function):
+    return function() if not levels else from_depth(levels - 1, function)
+
+
+@pytest.mark.parametrize("levels", [20, 399, 500, 800, 930, 960, 990, 2000, 80_000])
+@pytest.mark.parametrize("end", ["whole", "cut", "spoilt"])
+def test_the_reason_does_not_depend_on_how_deep_the_caller_stands(levels, end):
+    """Python's parsers give up at a depth that is counted from the bottom of the caller's stack."""
+    tail = {"whole": b"1" + b"]" * levels + b"}", "cut": b"", "spoilt": b"?" + b"]" * levels + b"}"}[end]
+    texts = [b'{"ts":1,"a":"[[","x":' + b"[" * levels + tail]
+    heads = {"whole": b"\x01", "cut": b"", "spoilt": b"\xc1"}[end]
+    maps = [b"\x82\xa2ts\x01\xa1x" + b"\x91" * levels + heads, b"\x82\xa2ts\x01\xa1x" + b"\x81\xa1x" * levels + heads]
+    values = [*texts, *maps]
+    shallow = from_depth(0, lambda: words(values))
+    assert from_depth(300, lambda: words(values)) == shallow
+    if levels >= 400 or end == "whole":
+        assert shallow == ["too_deep"] * 3
+
+
+def test_brackets_that_are_not_nested_are_only_nonsense():
+    flat = b'{"x":[' + b"[]," * 1000 + b'"' + b"[" * 1000
+    assert words([flat, b"\x82" + b"\x90" * 999, b"\x9f" + b"\xa3\x90\x90\x90" * 500]) == [
+        "not_json", "not_msgpack", "not_msgpack",
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- width and length
+
+
+def test_fields_are_counted_in_all_objects_together():
+    def value(n):
+        return json.dumps({"ts": 1, "power": 1, "meta": [{str(i): i} for i in range(n - 3)]}).encode()
+
+    assert both([value(2000), value(2001)] * 2) == ["", "too_many_fields"] * 2
+
+
+def test_one_sensor_s_long_column_does_not_become_a_huge_table():
+    names = tuple(f"s{i}" for i in range(2000))
+    column = b'{"start":0,"interval":1,"sensors":{"s0":[' + b",".join([b"1"] * 120_000) + b"]}}"
+    raw = block_msgpack("R1", np.arange(60_000) * SECOND, np.ones((60_000, 1)), ["s0"])
+    fine = block_msgpack("R1", np.arange(524) * SECOND, np.ones((524, 1)), ["s0"])
+    decoder = Decoder([turbines(sensors=names)])
+    decoder.decode(batch_of([fine]))
+    tracemalloc.start()
+    try:
+        decoded = decoder.decode(batch_of([column, raw]))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [q.reason.split(";")[0] for q in decoded.quarantined] == [
+        f"too_many_readings: the block has {n} readings; at most 524 of 2000 sensors are read at once".split(";")[0]
+        for n in (120_000, 60_000)
+    ]
+    assert peak < 32 << 20
+    more = block_msgpack("R1", np.arange(525) * SECOND, np.ones((525, 1)), ["s0"])
+    assert both([fine, more] * 4, sensors=names) == ["", "too_many_readings"] * 4
+
+
+def test_a_full_record_of_the_fleet_s_own_sensors_is_never_too_long():
+    rows = 262_000 // 4 // 3
+    value = block_msgpack("R1", np.arange(rows) * SECOND, np.ones((rows, 3)), SENSORS)
+    assert both([value]) == [""]
+    assert both([b'{"ts":1,"s0":1}'], sensors=tuple(f"s{i}" for i in range(1900)), max_record_bytes=64) == [""]
+
+
+# ---------------------------------------------------------------- what is remembered
+
+
+def test_a_producer_that_invents_fields_and_lists_of_sensors_fills_no_memory():
+    decoder = Decoder([turbines()])
+    rng = random.Random(1)
+
+    def invented():
+        name = f"{rng.random():.18f}" * 1000
+        yield json.dumps({"ts": 1, "power": 1, name: "x"}).encode()
+        yield packed({"start": 1, "interval": 1, "sensors": [name], "values": b"\0\0\0\0"})
+        yield packed({"ts": 1, "power": 1, name: "x"})
+        yield packed({"ts": 1, "sensors": {"power": 1}, name: [name]})
+
+    decoder.decode(batch_of([value for _ in range(2) for value in invented()]))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(400):
+            decoder.decode(batch_of(list(invented())))
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 1 << 20  # 400 × 4 × 20 kB went by
+
+
+def test_sensors_are_not_learnt_without_end():
+    fleet = turbines(sensors=None)
+    values = [json.dumps({"ts": 1, "sensors": {f"s{k}_{i}": 1 for i in range(900)}}).encode() for k in range(5)]
+    odd = json.dumps({"ts": 1, "sensors": {"x" * 129: 1}}).encode()
+    decoded = Decoder([fleet]).decode(batch_of([odd, *values]))
+    assert fleet.sensors is not None
+    assert len(fleet.sensors) == 2000
+    assert "x" * 129 not in fleet.sensors
+    assert {q.reason.split(":")[0] for q in decoded.quarantined} == {"unknown_sensor"}
+
+
+# ---------------------------------------------------------------- nothing raises
+
+SIGNALLING = b"\xcb\x7f\xf4\0\0\0\0\0\x01"
+"""NaN of the kind that processors complain about, and NumPy with them."""
+HOSTILE = {
+    "a huge interval": b'{"start":1,"interval":1' + b"0" * 400 + b',"sensors":{"power":[1,2]}}',
+    "a huge interval, raw": packed({"start": 1, "interval": 1.7e308, "sensors": ["power"], "values": b"\0" * 8}),
+    "a huge time": b'{"ts":1' + b"0" * 4000 + b',"power":1}',
+    "more digits than Python reads": b'{"ts":1' + b"0" * 5000 + b',"power":1}',
+    "a lone surrogate": b'{"ts":1,"asset":"\\ud800","power":1}',
+    "a surrogate for a name": b'{"ts":1,"\\udc00":1}',
+    "a NUL for a name": b'{"ts":1,"sensors":{"\\u0000":1}}',
+    "a NUL for an asset": b'{"ts":1,"asset":"R\\u0000","power":1}',
+    "a byte order mark": b'\xef\xbb\xbf{"ts":1,"power":1}',
+    "UTF-16": '{"ts":1,"power":1}'.encode("utf-16"),
+    "an extension": packed({"ts": 1, "power": msgspec.msgpack.Ext(5, b"abc")}),
+    "an extension for a key": b"\x82\xa2ts\x01\xd4\x05\x00\x01",
+    "a list for a key": b"\x82\xa2ts\x01\x91\x01\x01",
+    "a map for a key": b"\x82\xa2ts\x01\x81\x01\x01\x01",
+    "NaN for keys": b"\x83\xa2ts\x01" + b"\xcb\x7f\xf8\0\0\0\0\0\0\x01" * 2,
+    "a time of MessagePack's own, out of range": b"\x82\xa2ts\xc7\x0c\xff" + b"\xff" * 12 + b"\xa5power\x01",
+    "a NaN that signals, for a value": b"\x82\xa2ts\x01\xa5power" + SIGNALLING,
+    "a NaN that signals, for a time": b"\x82\xa5power\x01\xa2ts" + SIGNALLING,
+    "a NaN that signals, for an interval": b"\x84\xa5start\x01\xa7sensors\x91\xa5power\xa6values\xc4\x04\0\0\0\0"
+    b"\xa8interval" + SIGNALLING,
+    "a claim of four thousand million entries": b"\xdf\xff\xff\xff\xff",
+    "a claim of as many times": b"\x82\xa2ts\xdd\xff\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("key", [None, b"R1", b"\0", b"\xed\xa0\x80", b"R" * 100_000], ids=range(5))
+def test_hostile_bytes_are_refused_with_a_printable_reason(value, key):
+    for decoder in (Decoder, SlowDecoder):
+        fleets = [turbines(), turbines(name="others", sensors=None)]
+        [bad] = decoder(fleets).decode(batch_of([value], [key])).quarantined
+        assert bad.reason.isprintable()
+        assert bad.reason.split(":")[0].replace("_", "").isalpha()

@@ -1,0 +1,191 @@
+"""The group member over a consumer that does what it is told; real brokers are in tests/integration."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka import errors as kafka
+from structlog.testing import capture_logs
+
+from monitor.config import KafkaConfig
+from monitor.errors import SourceRefused
+from monitor.kafka import Assigned, Gap, Revoked
+from monitor.kafka.consumer_group import KafkaSource
+from monitor.kafka.decompression import Damaged
+from monitor.kafka.log_reader import LogBounds
+from monitor.types import Partition, RecordBatch
+
+P = Partition("plant", 0)
+KEY = TopicPartition(*P)
+
+
+def records(*offsets: int) -> list[Any]:
+    return [SimpleNamespace(offset=offset, timestamp=None, key=b"a", value=b"{}") for offset in offsets]
+
+
+class Consumer:
+    """Hands out what is put into `answers`; waits when there is nothing."""
+
+    def __init__(self) -> None:
+        self.answers: asyncio.Queue[Any] = asyncio.Queue()
+        self.sought: list[int] = []
+        self.paused: set[TopicPartition] = set()
+        self._coordinator = SimpleNamespace()
+
+    def assignment(self) -> set[TopicPartition]:
+        return {KEY}
+
+    def seek(self, _key: TopicPartition, offset: int) -> None:
+        self.sought.append(offset)
+
+    def pause(self, *keys: TopicPartition) -> None:
+        self.paused.update(keys)
+
+    def resume(self, *keys: TopicPartition) -> None:
+        self.paused.difference_update(keys)
+
+    async def getmany(self, **_how: Any) -> dict[TopicPartition, list[Any]]:
+        answer = await self.answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return {KEY: answer}
+
+    async def stop(self) -> None: ...
+
+
+@pytest.fixture
+async def consumer() -> Consumer:
+    return Consumer()
+
+
+@pytest.fixture
+async def source(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("monitor.kafka.consumer_group.POLL_S", 0.01)
+    member = KafkaSource(KafkaConfig(bootstrap="nowhere:1", topics=("plant",)), ["plant"])
+    member._consumer = consumer  # type: ignore[assignment]
+    member._events.append(Assigned((P,)))
+    assert await member.poll() == [Assigned((P,))]
+    yield member
+    await member.close()
+
+
+def bounds(monkeypatch: pytest.MonkeyPatch, first: int, end: int) -> None:
+    async def ask(*_: Any) -> dict[Partition, LogBounds]:
+        return {P: LogBounds(first, end)}
+
+    monkeypatch.setattr("monitor.kafka.consumer_group.log_bounds", ask)
+
+
+def offsets(events: Any) -> list[int]:
+    return [int(offset) for event in events if isinstance(event, RecordBatch) for offset in event.offsets]
+
+
+async def test_nothing_is_handed_out_before_a_partition_has_begun(source: KafkaSource, consumer: Consumer) -> None:
+    consumer.answers.put_nowait(records(5, 6))
+    assert offsets(await source.poll()) == []
+
+
+async def test_records_follow_one_another_and_holes_are_legal(source: KafkaSource, consumer: Consumer) -> None:
+    source.begin(P, 5)
+    consumer.answers.put_nowait(records(5, 7))
+    consumer.answers.put_nowait(records(8))
+    assert offsets([*await source.poll(), *await source.poll()]) == [5, 7, 8]
+
+
+async def test_a_poll_returns_although_the_fetch_waits_for_the_group(source: KafkaSource) -> None:
+    async with asyncio.timeout(2):
+        assert await source.poll() == []
+        assert await source.poll() == []
+
+
+async def test_what_was_fetched_before_a_seek_is_dropped_and_sought_again(
+    source: KafkaSource, consumer: Consumer
+) -> None:
+    source.begin(P, 5)
+    await source.poll()  # a fetch is under way
+    source.begin(P, 0)
+    consumer.answers.put_nowait(records(20, 21))
+    assert offsets(await source.poll()) == []
+    assert consumer.sought == [5, 0, 0]
+    consumer.answers.put_nowait(records(0))
+    assert offsets(await source.poll()) == [0]
+
+
+async def test_records_that_retention_took_are_told_as_a_gap(
+    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds(monkeypatch, 30, 50)
+    source.begin(P, 5)
+    consumer.answers.put_nowait(kafka.OffsetOutOfRangeError({KEY: 5}))
+    assert await source.poll() == [Gap(P, 5, 30)]
+    assert consumer.sought[-1] == 30
+
+
+async def test_an_offset_that_is_there_after_all_is_no_gap(
+    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds(monkeypatch, 0, 50)
+    source.begin(P, 5)
+    consumer.answers.put_nowait(kafka.OffsetOutOfRangeError({KEY: 99}))
+    assert await source.poll() == []
+    assert set(consumer.sought) == {5}
+
+
+async def test_a_log_shorter_than_what_was_read_is_refused(
+    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds(monkeypatch, 0, 3)
+    source.begin(P, 5)
+    consumer.answers.put_nowait(kafka.OffsetOutOfRangeError({KEY: 5}))
+    with pytest.raises(SourceRefused, match="deleted and created again"):
+        await source.poll()
+
+
+async def test_a_batch_with_a_wrong_checksum_holds_up_its_partition_alone_and_says_where(
+    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.kafka.consumer_group.DAMAGED_WAIT_S", 0.0)
+    source.begin(P, 5)
+    with capture_logs() as said:
+        for _ in range(3):
+            consumer.answers.put_nowait(Damaged(P, 6))
+            assert await source.poll() == []
+            assert consumer.paused == {KEY}
+            await asyncio.sleep(0.001)
+            assert consumer.paused == set()
+    assert consumer.sought == [5, 5, 5, 5]
+    assert source._consumer is consumer, "not replaced: another would meet it too"
+    assert [(each["event"], each["offset"]) for each in said] == [("corrupt_batch", 6)] * 3
+    consumer.answers.put_nowait(records(5, 6))
+    assert offsets(await source.poll()) == [5, 6]
+
+
+async def test_a_refusal_before_it_was_let_in_ends_it(source: KafkaSource, consumer: Consumer) -> None:
+    consumer.assignment = set  # type: ignore[method-assign, assignment]
+    consumer.answers.put_nowait(kafka.TopicAuthorizationFailedError("plant"))
+    with pytest.raises(SourceRefused, match="grant READ"):
+        await source.poll()
+
+
+async def test_a_member_that_is_refused_becomes_another_and_the_third_refusal_ends_it(
+    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a heartbeat that was answered with error 30, once, by mistake."""
+
+    async def start() -> None:
+        source._consumer = consumer  # type: ignore[assignment]
+
+    monkeypatch.setattr(source, "start", start)
+    for _ in range(2):
+        consumer.answers.put_nowait(kafka.GroupAuthorizationFailedError("monitor"))
+        assert await source.poll() == [Revoked((P,))]
+        assert await source.poll() == []  # joins again
+        source._events.append(Assigned((P,)))
+        assert await source.poll() == [Assigned((P,))]
+    consumer.answers.put_nowait(kafka.GroupAuthorizationFailedError("monitor"))
+    with pytest.raises(SourceRefused, match="join the group"):
+        await source.poll()

@@ -1,0 +1,39 @@
+"""Decisions of the embedded broker that start nothing. The brokers themselves are in tests/integration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor.kafka import embedded_broker
+from monitor.kafka.embedded_broker import BrokerFailed, EmbeddedBroker, producer_settings
+
+if TYPE_CHECKING:
+    import socket
+
+
+def test_without_the_wheel_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded_broker.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BrokerFailed, match="extra `demo`"):
+        EmbeddedBroker().start()
+
+
+def test_a_real_broker_gets_an_idempotent_producer_and_is_not_asked_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: object, **__: object) -> socket.socket:
+        raise AssertionError("asked a stranger's broker")
+
+    monkeypatch.setattr(embedded_broker.socket, "create_connection", no_network)
+    settings = producer_settings("kafka-1.plant:9092,kafka-2.plant:9092")
+    assert settings["enable_idempotence"] is True
+    assert settings["acks"] == "all"
+    assert settings["bootstrap_servers"] == "kafka-1.plant:9092,kafka-2.plant:9092"
+
+
+def test_importing_it_costs_no_kafka_client() -> None:
+    program = "import sys, monitor.kafka.embedded_broker; print('aiokafka' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+    )

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor.config import parse
+from monitor.errors import NotFound
+from monitor.lifecycle.registry import Registry
+from monitor.replay.versions import CHAMPION, Version, deciders, reigning
+from monitor.store.engine import AsyncStore
+from monitor.store.versions import FOREVER_AGO_US
+
+if TYPE_CHECKING:
+    from monitor.config import Config
+
+
+async def _config(folder: Path) -> Config:
+    """Two fleets: pumps changed hands at 500, fans have one champion; each has a candidate."""
+    config = parse(
+        {
+            "kafka": {"bootstrap": "b:9092", "topics": ["plant"]},
+            "store": {"url": f"sqlite:///{folder}/monitor.db"},
+            "fleet": [
+                {"name": name, "interval": "1m", "sensors": ["power"], "assets": [f"{name}-*"]}
+                for name in ("pumps", "fans")
+            ],
+        }
+    )
+    async with AsyncStore(config.store.url, owner=True) as store:
+        registry = Registry(store)
+        for version in ("pumps-1", "pumps-2", "pumps-new", "fans-1", "fans-new"):
+            (folder / version).mkdir()
+            fleet, path = version.partition("-")[0], folder / version
+            await registry.publish(version=version, fleet=fleet, path=path, trained_us=0, card={}, metrics={})
+        await registry.activate("pumps", "pumps-1", FOREVER_AGO_US)
+        await registry.activate("pumps", "pumps-2", 500)
+        await registry.activate("fans", "fans-1", FOREVER_AGO_US)
+    return config
+
+
+async def test_a_named_version_decides_its_fleet_and_the_others_are_decided_as_live(tmp_path: Path) -> None:
+    config = await _config(tmp_path)
+
+    def version(name: str, after_us: int = FOREVER_AGO_US) -> Version:
+        return Version(name, tmp_path / name, after_us)
+
+    live = {"pumps": [version("pumps-1"), version("pumps-2", 500)], "fans": [version("fans-1")]}
+    assert await deciders(config) == live
+    assert await deciders(config, CHAMPION) == live | {"pumps": [version("pumps-2")]}
+    assert await deciders(config, "fans-new") == live | {"fans": [version("fans-new")]}
+    with pytest.raises(NotFound, match="version nobody; `monitor models list`"):
+        await deciders(config, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("after_us", "to_us", "found"),
+    [
+        (-6, 5, [("a", -5)]),
+        (-5, 5, [("a", FOREVER_AGO_US)]),
+        (0, 100, [("a", FOREVER_AGO_US)]),
+        (99, 101, [("a", FOREVER_AGO_US), ("b", 100)]),
+        (100, 150, [("b", FOREVER_AGO_US)]),
+        (150, 1000, [("b", FOREVER_AGO_US), ("c", 200)]),
+        (200, 1000, [("c", FOREVER_AGO_US)]),
+        (-50, -10, []),
+    ],
+)
+def test_only_versions_that_decide_a_window_of_the_stretch_are_loaded(
+    after_us: int, to_us: int, found: list[tuple[str, int]]
+) -> None:
+    changes = [Version("a", Path("a"), -5), Version("b", Path("b"), 100), Version("c", Path("c"), 200)]
+    assert [(each.version, each.decides_after_us) for each in reigning(changes, after_us, to_us)] == found

@@ -1,0 +1,80 @@
+"""How the daemon waits at its start, and what it says at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import pytest
+
+from monitor.errors import CheckpointUnavailable, MonitorError, QuarantineLimit, StoreUnavailable
+from monitor.service import daemon
+from monitor.service.health import Health
+from monitor.store import daemons
+from tests.fakes import FakeClock
+from tests.unit.recorded_log import Log
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    log = Log()
+    monkeypatch.setattr(daemon, "log", log)
+    monkeypatch.setattr(daemon, "OUTAGE_RETRY_S", 0.0)
+    return log
+
+
+async def test_each_thing_that_the_start_waits_for_is_told_once_and_shown_until_it_is_there(log: Log) -> None:
+    health = Health()
+    database = StoreUnavailable("connection refused")
+    one, two = (CheckpointUnavailable(f"/{name}: No such file", f"Waiting for {name}") for name in ("v1", "v2"))
+    outages: list[MonitorError] = [database, database, one, one, two]
+    shown = []
+
+    async def work() -> str:
+        shown.append(health.waits_for)
+        if outages:
+            raise outages.pop(0)
+        return "done"
+
+    assert await daemon._despite_outages(work, asyncio.Event(), health) == "done"
+    assert shown == [None, database, database, one, one, two]
+    assert health.waits_for is None
+    assert [line["error"] for line in log.of("database_away")] == ["connection refused"]
+    told = [line["error"] for line in log.of("checkpoint_away")]
+    assert told == ["/v1: No such file. Waiting for v1", "/v2: No such file. Waiting for v2"]
+
+
+class Store:
+    """Hears who says goodbye."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    async def run(self, *work: Any) -> None:
+        self.heard.append(work)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_meant"),
+    [
+        (None, True),
+        (daemon._Stopped(), True),
+        (QuarantineLimit("600 of the last 1000 records"), True),
+        (MemoryError(), False),
+        (KeyError("a defect"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_an_end_that_nobody_meant_is_remembered_for_the_next_owners(
+    error: BaseException | None, is_meant: bool
+) -> None:
+    store: Any = Store()
+    nothing: Any = None
+    pulse = daemon.Pulse(nothing, nothing, store, "host:1", FakeClock(), nothing)
+    with suppress(BaseException):
+        async with AsyncExitStack() as stack:
+            stack.push_async_exit(pulse.leave)
+            if error is not None:
+                raise error
+    assert store.heard == [(daemons.leave, "host:1", is_meant)]

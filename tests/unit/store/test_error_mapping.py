@@ -1,0 +1,102 @@
+"""What a driver complains about becomes an error of ours that says whether waiting helps."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from sqlalchemy import exc
+
+from monitor.errors import ConfigError, Fenced, InvariantBroken, MonitorError, SchemaMismatch, StoreUnavailable
+from monitor.store.error_mapping import translated
+from monitor.store.url import parse
+
+FILE = parse("sqlite:///monitor.db")
+SERVER = parse("postgresql://monitor:s3cret@db/monitor")
+
+
+class Complaint(Exception):
+    """What asyncpg raises, as far as we look at it."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(f"complaint {sqlstate}\nsecond line")
+        self.sqlstate = sqlstate
+
+
+def translation(error: BaseException) -> MonitorError:
+    with pytest.raises(MonitorError) as caught, translated(SERVER, (Complaint,)):
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "expected"),
+    [
+        ("08006", StoreUnavailable),  # connection failure
+        ("25P03", StoreUnavailable),  # idle in transaction
+        ("40001", StoreUnavailable),  # serialisation failure
+        ("40P01", StoreUnavailable),  # deadlock
+        ("53300", StoreUnavailable),  # too many connections
+        ("55P03", StoreUnavailable),  # lock not available
+        ("57014", StoreUnavailable),  # statement timeout
+        ("57P01", StoreUnavailable),  # administrator's shutdown
+        ("58030", StoreUnavailable),  # input or output error
+        ("25006", StoreUnavailable),  # a standby
+        ("28P01", ConfigError),  # password
+        ("3D000", ConfigError),  # no such database
+        ("42501", ConfigError),  # privilege
+        ("42P01", SchemaMismatch),  # no such table
+        ("42703", SchemaMismatch),  # no such column
+        ("23505", InvariantBroken),  # a key twice
+        ("22021", InvariantBroken),  # NUL in text
+        ("42601", InvariantBroken),  # our SQL is wrong
+    ],
+)
+def test_postgresql_says_it_with_a_code(sqlstate: str, expected: type[MonitorError]) -> None:
+    raw = translation(Complaint(sqlstate))
+    wrapped = translation(exc.DBAPIError("SELECT 1", {}, Complaint(sqlstate)))
+    assert type(raw) is type(wrapped) is expected
+    assert "s3cret" not in str(raw)
+    assert "second line" not in str(raw)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [exc.TimeoutError("pool"), TimeoutError(), ConnectionRefusedError(111, "refused"), OSError("unreachable")],
+    ids=lambda error: type(error).__name__,
+)
+def test_silence_is_an_outage(error: Exception) -> None:
+    assert isinstance(translation(error), StoreUnavailable)
+
+
+def sqlite_translation(error: sqlite3.Error) -> MonitorError:
+    kind = exc.OperationalError if isinstance(error, sqlite3.OperationalError) else exc.DatabaseError
+    with pytest.raises(MonitorError) as caught, translated(FILE, ()):
+        raise kind("SELECT 1", {}, error)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (sqlite3.OperationalError("database is locked"), StoreUnavailable),
+        (sqlite3.OperationalError("database or disk is full"), StoreUnavailable),
+        (sqlite3.OperationalError("no such table: score"), SchemaMismatch),
+        (sqlite3.OperationalError("no such column: score.label"), SchemaMismatch),
+        (sqlite3.DatabaseError("database disk image is malformed"), InvariantBroken),
+        (sqlite3.IntegrityError("UNIQUE constraint failed"), InvariantBroken),
+    ],
+    ids=str,
+)
+def test_sqlite_says_it_in_words(error: sqlite3.Error, expected: type[MonitorError]) -> None:
+    assert type(sqlite_translation(error)) is expected
+
+
+def test_our_own_errors_pass() -> None:
+    with pytest.raises(Fenced, match="taken"), translated(FILE, ()):
+        raise Fenced("taken")
+
+
+def test_a_mistake_of_the_caller_is_not_disguised() -> None:
+    with pytest.raises(KeyError), translated(FILE, ()):
+        raise KeyError("x")
