@@ -4,4 +4,6 @@
     child         one case, in a process of its own
     workload      the readings of every case
     baseline      the baseline script, as most people write it first
+
+Invariant: every case runs alone, and ratios compare cases of one run only.
 """
