@@ -11,19 +11,15 @@ import shutil
 import tomllib
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any
 
 import click
 import pytest
-from pydantic import BaseModel
 
 from monitor import errors
 from monitor.cli import COMMANDS, main
-from monitor.config import Config, load, parse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+from monitor.config import load, parse
+from tests.docs.entries import error_classes, leaves, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "deploy" / "monitor.toml"
@@ -34,16 +30,6 @@ def readme() -> str:
 
 
 # ---------------------------------------------------------------- settings
-
-
-def settings(model: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        options = (field.annotation, *get_args(field.annotation))
-        table = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
-        if table is None:
-            yield (*path, name)
-        else:
-            yield from settings(table, (*path, name))
 
 
 def explained() -> set[tuple[str, ...]]:
@@ -69,7 +55,7 @@ def explained() -> set[tuple[str, ...]]:
     return found
 
 
-@pytest.mark.parametrize("path", [".".join(path) for path in settings()])
+@pytest.mark.parametrize("path", [".".join(path) for path, _ in settings()])
 def test_every_setting_is_explained_in_the_reference(path: str) -> None:
     known = {".".join(found) for found in explained()}
     assert path in known, (
@@ -78,7 +64,7 @@ def test_every_setting_is_explained_in_the_reference(path: str) -> None:
 
 
 def test_the_reference_explains_no_setting_that_is_gone() -> None:
-    gone = {".".join(path) for path in explained()} - {".".join(path) for path in settings()}
+    gone = {".".join(path) for path in explained()} - {".".join(path) for path, _ in settings()}
     assert not gone, f"deploy/monitor.toml explains {', '.join(sorted(gone))}, which no code reads"
 
 
@@ -109,17 +95,6 @@ def test_the_readme_says_how_variables_override_the_file() -> None:
 
 
 # ---------------------------------------------------------------- commands
-
-
-def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            child = command.get_command(context, name)
-            assert child is not None
-            yield from leaves(child, (*path, name))
-    else:
-        yield path, command
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -153,15 +128,6 @@ def test_every_command_takes_the_configuration() -> None:
 
 
 # ---------------------------------------------------------------- errors
-
-
-def error_classes() -> list[type[errors.MonitorError]]:
-    found, queue = [], [errors.MonitorError]
-    while queue:
-        kind = queue.pop(0)
-        found.append(kind)
-        queue += [sub for sub in kind.__subclasses__() if sub.__module__ == "monitor.errors"]
-    return found
 
 
 @pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
