@@ -40,13 +40,15 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 # Internals. Whoever moves one of them mends its line here, and nothing below.
 import monitor
-from monitor import health, metrics
+from monitor import metrics
+from monitor.benchmark import bench
 from monitor.cli import main
 from monitor.config import HttpConfig, load, parse
 from monitor.errors import AWAY as TRANSIENT_ERRORS
 from monitor.errors import away_word as dependency_of
-from monitor.evaluation import bench, publish
 from monitor.models.build import NETWORKS, STATISTICS, build
+from monitor.replay import publish
+from monitor.service import health
 from monitor.store import jobs, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
