@@ -105,15 +105,15 @@ class LogSource:
         """Return 0, or the end of the log."""
         return self._end(partition) if start == "latest" else 0
 
-    def begin(self, partition: Partition, offset: int) -> None:
+    def seek(self, partition: Partition, offset: int) -> None:
         """Hand out this partition from here on."""
         self._position[partition] = bisect_left(self._logs[partition], offset, key=itemgetter(0))
 
-    def hold(self) -> None:
-        """Hand out nothing until `release`."""
+    def pause(self) -> None:
+        """Hand out nothing until `resume`."""
         self._is_held = True
 
-    def release(self) -> None:
+    def resume(self) -> None:
         """Go on."""
         self._is_held = False
 
@@ -121,7 +121,7 @@ class LogSource:
         """Return the end of the log."""
         return self._end(partition)
 
-    def mark(self, offsets: dict[Partition, int]) -> None:
+    def commit_lag(self, offsets: dict[Partition, int]) -> None:
         """Remember what was said."""
         self.marked.update(offsets)
 

@@ -163,7 +163,7 @@ class _LoneConsumer(KafkaSource):
         self._events.append(Assigned((self._partition,)))
         self._consumer = consumer
 
-    def mark(self, offsets: dict[Partition, int]) -> None:
+    def commit_lag(self, offsets: dict[Partition, int]) -> None:
         """Without a group there is nobody to tell."""
 
 

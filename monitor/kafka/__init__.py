@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """These partitions are ours now. They stay silent until `begin`."""
+    """These partitions are ours now. They stay silent until `seek`."""
 
     partitions: tuple[Partition, ...]
 
@@ -57,19 +57,19 @@ class Source(Protocol):
     async def first_offset(self, partition: Partition, start: str) -> int:
         """Return where a partition begins that was never read before. `start`: earliest or latest."""
 
-    def begin(self, partition: Partition, offset: int) -> None:
+    def seek(self, partition: Partition, offset: int) -> None:
         """Hand out this partition's records from here on."""
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Hand out nothing for now, but stay a member: `poll` must still be called."""
 
-    def release(self) -> None:
-        """Go on after `hold`."""
+    def resume(self) -> None:
+        """Go on after `pause`."""
 
     def end_offset(self, partition: Partition) -> int | None:
         """Return the end of the partition's log as last heard; None = not heard yet."""
 
-    def mark(self, offsets: dict[Partition, int]) -> None:
+    def commit_lag(self, offsets: dict[Partition, int]) -> None:
         """Tell the outside how far we are. Never waited for, never trusted."""
 
     @property

@@ -162,7 +162,7 @@ class KafkaSource:
         with translated(self._config.bootstrap):
             return (await log_bounds(self._config, [partition]))[partition].first
 
-    def begin(self, partition: Partition, offset: int) -> None:
+    def seek(self, partition: Partition, offset: int) -> None:
         key = TopicPartition(*partition)
         if self._consumer is None or key not in self._consumer.assignment():
             return  # revoked meanwhile; the event is on its way
@@ -171,12 +171,12 @@ class KafkaSource:
         if not self._is_held:
             self._consumer.resume(key)
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         self._is_held = True
         if self._consumer is not None:
             self._consumer.pause(*self._consumer.assignment())
 
-    def release(self) -> None:
+    def resume(self) -> None:
         self._is_held = False
         if self._consumer is not None:
             self._consumer.resume(*(self._consumer.assignment() & self._expected.keys()))
@@ -197,7 +197,7 @@ class KafkaSource:
         assigned = frozenset(Partition(*key) for key in consumer.assignment())
         return Standing(listener.is_member, assigned, self._watch.away_since_s)
 
-    def mark(self, offsets: dict[Partition, int]) -> None:
+    def commit_lag(self, offsets: dict[Partition, int]) -> None:
         if self._consumer is None or not offsets:
             return
         ours = {TopicPartition(*partition): offset for partition, offset in offsets.items()}
@@ -239,7 +239,7 @@ class KafkaSource:
             log.warning(
                 "unexpected_offset", partition=f"{key.topic}/{key.partition}", got=records[0].offset, want=expected
             )
-            self.begin(Partition(*key), expected)
+            self.seek(Partition(*key), expected)
             return None
         self._expected[key] = records[-1].offset + 1
         return as_batch(Partition(*key), records)
@@ -264,7 +264,7 @@ class KafkaSource:
                 )
             if wanted < first:  # else the error was about a position that was sought away from since
                 self._events.append(Gap(partition, wanted, first))
-                self.begin(partition, first)
+                self.seek(partition, first)
         self._seek_again()
 
     async def _after_error(self, consumer: AIOKafkaConsumer, error: kafka.KafkaError) -> None:

@@ -36,19 +36,19 @@ class MemorySource:
     async def first_offset(self, partition: Partition, start: str) -> int:  # noqa: ARG002  (a log in memory begins at 0)
         return 0
 
-    def begin(self, partition: Partition, offset: int) -> None:
+    def seek(self, partition: Partition, offset: int) -> None:
         """Nothing to do: the log is handed out once, from its start."""
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Nothing to do: nothing comes without `poll`."""
 
-    def release(self) -> None:
+    def resume(self) -> None:
         """Nothing to do."""
 
     def end_offset(self, partition: Partition) -> int | None:  # noqa: ARG002  (unknown until it is reached)
         return None
 
-    def mark(self, offsets: dict[Partition, int]) -> None:
+    def commit_lag(self, offsets: dict[Partition, int]) -> None:
         """Nobody else looks."""
 
     async def close(self) -> None:

@@ -298,7 +298,7 @@ class Pipeline:
         now = self.clock.monotonic_s()
         if now - self._marked_at >= MARK_EVERY_S:
             self._marked_at = now
-            self.source.mark({partition: each.next_offset for partition, each in self.partitions.items()})
+            self.source.commit_lag({partition: each.next_offset for partition, each in self.partitions.items()})
 
     def _count(self, step: Step, commit: Commit, took_s: float) -> None:
         oldest_us = int(step.batch.timestamps_us[0])
@@ -329,7 +329,7 @@ class Pipeline:
                         away_since = self.clock.monotonic_s()
                         what = away_word(error)
                         log.warning(f"{what}_away", error=error.detail, doing="holding the batch, waiting")
-                        self.source.hold()
+                        self.source.pause()
                     self._backlog.extend(await self.source.poll())
                     await self.clock.sleep(0.5)
                 else:
@@ -338,7 +338,7 @@ class Pipeline:
             if away_since is not None:
                 self.waits_for = None
                 log.info(f"{what}_back", after_s=round(self.clock.monotonic_s() - away_since, 1))
-                self.source.release()
+                self.source.resume()
 
     # ------------------------------------------------------------------ claim, rebuild, lose
 
@@ -375,7 +375,7 @@ class Pipeline:
         self.partitions[partition] = state
         # What was polled before this moment continues from somewhere else.
         self._backlog = deque(event for event in self._backlog if not _is_of(event, partition))
-        self.source.begin(partition, rewind_offset)
+        self.source.seek(partition, rewind_offset)
         metrics.claims.inc()
         log.info(
             "partition_claimed",

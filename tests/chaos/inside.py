@@ -1,7 +1,7 @@
 """What a daemon of ours is made to observe of itself, to suffer, or to do wrong. By name, before it starts.
 
 Observers and sufferings leave the engine as it is; mutations (see mutant.py) break it on purpose. The law: only seams
-that others use too are touched (`KafkaSource.begin` and `poll`, aiokafka's client), or a mutation says which line of
+that others use too are touched (`KafkaSource.seek` and `poll`, aiokafka's client), or a mutation says which line of
 the protocol it takes out.
 """
 
@@ -58,15 +58,15 @@ def short_lease() -> None:
 
 
 def first_offsets() -> None:
-    """Say which offset was handed out first after each `begin`: it must be the one that was asked for."""
+    """Say which offset was handed out first after each `seek`: it must be the one that was asked for."""
     from monitor.kafka.consumer_group import KafkaSource
     from monitor.types import RecordBatch
 
-    begin, poll = KafkaSource.begin, KafkaSource.poll
+    seek, poll = KafkaSource.seek, KafkaSource.poll
     wanted: dict[Any, int] = {}
 
-    def begin_and_note(self: KafkaSource, partition: Any, offset: int) -> None:
-        begin(self, partition, offset)
+    def seek_and_note(self: KafkaSource, partition: Any, offset: int) -> None:
+        seek(self, partition, offset)
         wanted[partition] = offset
 
     async def poll_and_look(self: KafkaSource) -> Any:
@@ -77,7 +77,7 @@ def first_offsets() -> None:
                 say("first_offset", partition=str(event.partition), want=wanted.pop(event.partition), got=offset)
         return events
 
-    KafkaSource.begin = begin_and_note  # type: ignore[method-assign]
+    KafkaSource.seek = seek_and_note  # type: ignore[method-assign]
     KafkaSource.poll = poll_and_look  # type: ignore[method-assign]
 
 

@@ -155,7 +155,7 @@ async def by_group(config: Config, topic: str, n: int, limit_s: float = 20.0) ->
                 for event in await source.poll():
                     if isinstance(event, Assigned):
                         for partition in event.partitions:
-                            source.begin(partition, 0)
+                            source.seek(partition, 0)
                     elif isinstance(event, RecordBatch):
                         found += [int(value) for value in event.values]
     finally:

@@ -6,7 +6,7 @@ fetched. So two members hold one partition for a while, and one may hold a parti
 meanwhile, and is its own again.
 
 What `MemberSource` keeps of `monitor.kafka.consumer_group` (the law of the protocol): nothing of a partition is handed
-out before `begin`; what was fetched before a `begin`, an assignment or a revocation is dropped; each offset follows the
+out before `seek`; what was fetched before a `seek`, an assignment or a revocation is dropped; each offset follows the
 last one; records that retention took are told as a `Gap` and stepped over.
 """
 
@@ -234,23 +234,23 @@ class MemberSource:
             raise SourceUnavailable("simulated")
         return self._broker.logs[partition].first_kept
 
-    def begin(self, partition: Partition, offset: int) -> None:
+    def seek(self, partition: Partition, offset: int) -> None:
         if self._broker.tell is not None:
-            self._broker.tell(f"{self}: begin {partition} at {offset}, assigned {list(map(str, self._assigned))}")
+            self._broker.tell(f"{self}: seek {partition} to {offset}, assigned {list(map(str, self._assigned))}")
         if partition in self._assigned:
             self._expected[partition] = offset
             self._fetched.pop(partition, None)
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         self._is_held = True
 
-    def release(self) -> None:
+    def resume(self) -> None:
         self._is_held = False
 
     def end_offset(self, partition: Partition) -> int | None:
         return self._broker.logs[partition].end if partition in self._assigned else None
 
-    def mark(self, offsets: dict[Partition, int]) -> None:
+    def commit_lag(self, offsets: dict[Partition, int]) -> None:
         self._broker.committed |= {p: offset for p, offset in offsets.items() if p in self._assigned}
 
     async def close(self) -> None:

@@ -98,7 +98,7 @@ def _no_rewind(world: World) -> None:
 
 
 class HastySource(MemberSource):
-    """Does not pause what it is assigned: fetching begins at once where the group stands, and `begin` comes too late
+    """Does not pause what it is assigned: fetching begins at once where the group stands, and `seek` comes too late
     for what is on its way.
     """
 
@@ -108,9 +108,9 @@ class HastySource(MemberSource):
         self._expected[partition] = at
         self._fetched[partition] = log.fetch(at, self._broker.weather.most_records)
 
-    def begin(self, partition: Partition, offset: int) -> None:
+    def seek(self, partition: Partition, offset: int) -> None:
         on_its_way = self._fetched.get(partition, ())
-        super().begin(partition, offset)
+        super().seek(partition, offset)
         if on_its_way and partition in self._assigned:
             self._fetched[partition] = on_its_way
 

@@ -90,7 +90,7 @@ async def test_nothing_is_handed_out_before_a_partition_has_begun(source: KafkaS
 
 
 async def test_records_follow_one_another_and_holes_are_legal(source: KafkaSource, consumer: Consumer) -> None:
-    source.begin(P, 5)
+    source.seek(P, 5)
     consumer.answers.put_nowait(records(5, 7))
     consumer.answers.put_nowait(records(8))
     assert offsets([*await source.poll(), *await source.poll()]) == [5, 7, 8]
@@ -105,9 +105,9 @@ async def test_a_poll_returns_although_the_fetch_waits_for_the_group(source: Kaf
 async def test_what_was_fetched_before_a_seek_is_dropped_and_sought_again(
     source: KafkaSource, consumer: Consumer
 ) -> None:
-    source.begin(P, 5)
+    source.seek(P, 5)
     await source.poll()  # a fetch is under way
-    source.begin(P, 0)
+    source.seek(P, 0)
     consumer.answers.put_nowait(records(20, 21))
     assert offsets(await source.poll()) == []
     assert consumer.sought == [5, 0, 0]
@@ -119,7 +119,7 @@ async def test_records_that_retention_took_are_told_as_a_gap(
     source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 30, 50)
-    source.begin(P, 5)
+    source.seek(P, 5)
     consumer.answers.put_nowait(kafka.OffsetOutOfRangeError({KEY: 5}))
     assert await source.poll() == [Gap(P, 5, 30)]
     assert consumer.sought[-1] == 30
@@ -129,7 +129,7 @@ async def test_an_offset_that_is_there_after_all_is_no_gap(
     source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 0, 50)
-    source.begin(P, 5)
+    source.seek(P, 5)
     consumer.answers.put_nowait(kafka.OffsetOutOfRangeError({KEY: 99}))
     assert await source.poll() == []
     assert set(consumer.sought) == {5}
@@ -139,7 +139,7 @@ async def test_a_log_shorter_than_what_was_read_is_refused(
     source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 0, 3)
-    source.begin(P, 5)
+    source.seek(P, 5)
     consumer.answers.put_nowait(kafka.OffsetOutOfRangeError({KEY: 5}))
     with pytest.raises(SourceRefused, match="deleted and created again"):
         await source.poll()
@@ -149,7 +149,7 @@ async def test_a_batch_with_a_wrong_checksum_holds_up_its_partition_alone_and_sa
     source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("monitor.kafka.consumer_group.DAMAGED_WAIT_S", 0.0)
-    source.begin(P, 5)
+    source.seek(P, 5)
     with capture_logs() as said:
         for _ in range(3):
             consumer.answers.put_nowait(Damaged(P, 6))

@@ -119,7 +119,7 @@ async def test_a_gap_in_the_log_is_written_down_and_stepped_over(store: AsyncSto
     plant.source = LogSource({P0: log}, 5)
     plant.pipeline.source = plant.source
     await plant.source.poll()
-    plant.source.begin(P0, 15)
+    plant.source.seek(P0, 15)
     plant.source.give(Gap(P0, 10, 15))
     await plant.run()
     assert plant.pipeline.partitions[P0].next_offset == 20
