@@ -124,10 +124,10 @@ class CheckpointUnavailable(MonitorError):
 
     retriable = True
 
-    def __init__(self, detail: str = "", awaited: str = "") -> None:
-        """`awaited`: which version is waited for, and what to do; `/ready` shows it, so no paths."""
-        super().__init__(f"{detail}. {awaited}" if awaited else detail)
-        self.awaited = awaited
+    def __init__(self, detail: str = "", waiting_for: str = "") -> None:
+        """`waiting_for`: a sentence that names the version and the way out. `/ready` shows it, so it holds no path."""
+        super().__init__(f"{detail}. {waiting_for}" if waiting_for else detail)
+        self.waiting_for = waiting_for
 
 
 class NotEnoughData(MonitorError):
@@ -146,10 +146,10 @@ class Conflict(MonitorError):
     """This is already under way"""
 
 
-AWAY = (StoreUnavailable, SourceUnavailable, CheckpointUnavailable)
-"""What the daemon waits out, holding what it has."""
+TRANSIENT_ERRORS = (StoreUnavailable, SourceUnavailable, CheckpointUnavailable)
+"""Errors that end without an operator: the daemon keeps its state and tries again."""
 
 
-def away_word(error: MonitorError) -> str:
-    """Name what a retriable error waits for, as in `database_away`, `database_back`."""
+def dependency_of(error: MonitorError) -> str:
+    """Name the dependency behind a transient error, as in the log events `database_away` and `database_back`."""
     return {StoreUnavailable: "database", SourceUnavailable: "broker"}.get(type(error), "checkpoint")

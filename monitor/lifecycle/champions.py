@@ -22,7 +22,7 @@ from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorErro
 from monitor.lifecycle.registry import Registry
 from monitor.store import assets, versions
 from monitor.store.versions import FOREVER_AGO_US
-from monitor.stream.score import Activation, awaited
+from monitor.stream.score import Activation, waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -193,7 +193,7 @@ class Champions:
         except (CheckpointDamaged, CheckpointUnavailable) as error:
             is_forgone |= self._unreadable.get(fleet.name) == newest.version
             if isinstance(error, CheckpointUnavailable) and not is_forgone:
-                what = awaited(newest.version, fleet.name, at_start=at_start)
+                what = waiting_for(newest.version, fleet.name, at_start=at_start)
                 raise CheckpointUnavailable(error.detail, what) from error
             self._unreadable[fleet.name] = newest.version
             log.warning(

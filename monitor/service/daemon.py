@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from monitor import logs
 from monitor.clock import SystemClock
-from monitor.errors import AWAY, MonitorError, StoreUnavailable, away_word
+from monitor.errors import TRANSIENT_ERRORS, MonitorError, StoreUnavailable, dependency_of
 from monitor.kafka.consumer_group import KafkaSource
 from monitor.kafka.membership import lasting_name
 from monitor.lifecycle import scheduler as training
@@ -35,6 +35,7 @@ from monitor.lifecycle.champions import Champions
 from monitor.lifecycle.scheduler import Trainer
 from monitor.notify.deliver import Delivery
 from monitor.notify.webhook import Webhook
+from monitor.retry import OutageObserver, retry_transient
 from monitor.service.health import watched
 from monitor.service.maintenance import Upkeep
 from monitor.store import daemons, outbox, sqlite
@@ -42,6 +43,7 @@ from monitor.store.engine import AsyncStore
 from monitor.store.lease import Lease
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import DetectorScorer
+from monitor.timing import DEFAULT_TIMING
 from monitor.types import Counters
 
 if TYPE_CHECKING:
@@ -50,13 +52,13 @@ if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.config import Config
     from monitor.service.health import Health
+    from monitor.timing import Timing
 
 log = logs.get("daemon")
 T = TypeVar("T")
 
 PULSE_EVERY_S = 2.0
 SAY_EVERY_S = 30.0
-OUTAGE_RETRY_S = 2.0
 DRAIN_LIMIT_S = 3.0
 """Then the batch in hand is given up; it is read again at the next start."""
 GOODBYE_LIMIT_S = 0.5
@@ -68,23 +70,28 @@ class _Stopped(BaseException):
     """The signal came before there was anything to drain."""
 
 
-async def run(config: Config, clock: Clock | None = None) -> None:
+async def run(config: Config, clock: Clock | None = None, timing: Timing = DEFAULT_TIMING) -> None:
     """Run until a signal. Raises the error that ended it: its exit code says who must act."""
     stopping = _stopping_on_signals()
     with suppress(_Stopped):
-        await _run(config, clock or SystemClock(), stopping)
+        await _run(config, clock or SystemClock(), timing, stopping)
     if stopping.is_set() and sqlite.hangs():
         _go()
 
 
-async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
+async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.Event) -> None:
     owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(2)}"  # containers may share the first two
     async with AsyncExitStack() as stack:
         health = await stack.enter_async_context(watched(config))
-        patience = partial(_despite_outages, stopping=stopping, health=health)
+
+        async def started(work: Callable[[], Awaitable[T]]) -> T:
+            """Retry one step of the start until it succeeds, or the signal to stop comes."""
+            pause = partial(clock.sleep, timing.start_retry_s)
+            return await _unless_stopped(retry_transient(work, pause=pause, observer=_StartOutage(health)), stopping)
+
         database = AsyncStore(config.store.url, owner=True)
         stack.callback(asyncio.ensure_future(_hurry(database, stopping)).cancel)
-        store = await _unless_stopped(patience(lambda: stack.enter_async_context(database)), stopping)
+        store = await started(lambda: stack.enter_async_context(database))
         scorer = DetectorScorer(config.device)
         stack.callback(scorer.close)
         champions = Champions(config, store, scorer, clock)
@@ -107,11 +114,11 @@ async def _run(config: Config, clock: Clock, stopping: asyncio.Event) -> None:
         letters = [delivery.loop()] if webhooks else []
         async with _loops(pulse.loop(), upkeep.loop(), *letters) as beside:
             health.doing = "reading the models"
-            await _unless_stopped(patience(partial(champions.load, trainer.is_asked)), stopping)
+            await started(partial(champions.load, trainer.is_asked))
             if seat is not None:
                 beside.start(seat.loop())
-            await _unless_stopped(patience(trainer.begin), stopping)
-            await _unless_stopped(patience(partial(_before_the_first_record, source, trainer, health)), stopping)
+            await started(trainer.begin)
+            await started(partial(_before_the_first_record, source, trainer, health))
             champions.river = pipeline
             gc.freeze()  # what was built until here stays: the collector need not look at it again
             log.info("watching", topics=sorted(topics), fleets=[fleet.name for fleet in config.fleets])
@@ -144,7 +151,7 @@ async def _flow(pipeline: Pipeline, source: KafkaSource, stopping: asyncio.Event
             return
         try:
             river.result()
-        except AWAY as error:
+        except TRANSIENT_ERRORS as error:
             if not stopping.is_set():
                 raise
             log.warning("stopped_in_an_outage", error=str(error), meaning="the batch in hand is read again")
@@ -220,28 +227,32 @@ class Pulse:
 # ---------------------------------------------------------------- parts of `run`
 
 
-async def _despite_outages(work: Callable[[], Awaitable[T]], stopping: asyncio.Event, health: Health) -> T:
-    """Do it again, however long what it needs is away. Raises _Stopped on the signal."""
-    told: set[tuple[str, str]] = set()
-    while not stopping.is_set():
-        try:
-            done = await work()
-        except AWAY as error:
-            health.waits_for = error
-            awaited = getattr(error, "awaited", "")
-            if (away_word(error), awaited) not in told:
-                log.warning(f"{away_word(error)}_away", error=error.detail, doing="waiting for it")
-            told.add((away_word(error), awaited))
-        else:
-            health.waits_for = None
-            return done
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), OUTAGE_RETRY_S)
-    raise _Stopped
+class _StartOutage(OutageObserver):
+    """Shows on /ready what the start waits for, and logs each dependency, and each checkpoint, once."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._logged: set[tuple[str, str]] = set()
+
+    def failed(self, error: MonitorError, n_failures: int) -> None:  # noqa: ARG002  (the base class's signature)
+        """Show the error; log it if its cause is new."""
+        self._health.waits_for = error
+        dependency = dependency_of(error)
+        cause = (dependency, getattr(error, "waiting_for", ""))
+        if cause not in self._logged:
+            self._logged.add(cause)
+            log.warning(f"{dependency}_away", error=error.detail, doing="waiting for it")
+
+    def ended(self) -> None:
+        """Show that nothing is waited for."""
+        self._health.waits_for = None
 
 
 async def _unless_stopped(work: Coroutine[object, object, T], stopping: asyncio.Event) -> T:
-    """Do it, or leave it at the signal. Raises _Stopped."""
+    """Await `work`, or cancel it at the signal. Raises _Stopped."""
+    if stopping.is_set():
+        work.close()
+        raise _Stopped
     task, stopper = asyncio.create_task(work), asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({task, stopper}, return_when=asyncio.FIRST_COMPLETED)

@@ -167,7 +167,7 @@ class Health:
             found["start"] = self.doing
         waits_for = self.waits_for or facts.waits_for
         if isinstance(waits_for, CheckpointUnavailable) and not self.is_draining:
-            found["checkpoint"] = waits_for.awaited
+            found["checkpoint"] = waits_for.waiting_for
         if self._answered_s is None:
             found["database"] = "has not answered yet"
         elif (silent_s := now - self._answered_s) > DATABASE_S:

@@ -20,7 +20,7 @@ import numpy as np
 
 from monitor import logs, metrics
 from monitor.decode import AssetIndex
-from monitor.errors import AWAY, Fenced, ModelsChanged, QuarantineLimit, away_word
+from monitor.errors import TRANSIENT_ERRORS, Fenced, ModelsChanged, QuarantineLimit, dependency_of
 from monitor.kafka import Assigned, Gap, Revoked
 from monitor.store import assets, partitions
 from monitor.stream import rebuild, recovery
@@ -321,13 +321,13 @@ class Pipeline:
             while True:
                 try:
                     done = await work(*args)
-                except AWAY as error:
+                except TRANSIENT_ERRORS as error:
                     if self._stopping.is_set():
                         raise
                     self.waits_for = error
                     if away_since is None:
                         away_since = self.clock.monotonic_s()
-                        what = away_word(error)
+                        what = dependency_of(error)
                         log.warning(f"{what}_away", error=error.detail, doing="holding the batch, waiting")
                         self.source.pause()
                     self._backlog.extend(await self.source.poll())

@@ -49,7 +49,7 @@ class Activation(NamedTuple):
     path: Path
 
 
-def awaited(version: str, fleet: str, *, at_start: bool = False) -> str:
+def waiting_for(version: str, fleet: str, *, at_start: bool = False) -> str:
     """Say what is waited for, and how to go on without it: a tired operator reads this."""
     way_out = f"`monitor retrain {fleet}` trains another" if at_start else "restart this daemon"
     return f"Waiting for {version} of {fleet}: mount or restore the checkpoints folder; if it is lost, {way_out}"
@@ -177,7 +177,7 @@ class DetectorScorer:
                 detector = error
             except CheckpointUnavailable as error:
                 if detector is None:  # nobody decided yet to do without it
-                    raise CheckpointUnavailable(error.detail, awaited(activation.version, windows.fleet)) from error
+                    raise CheckpointUnavailable(error.detail, waiting_for(activation.version, windows.fleet)) from error
             self._detectors[activation.version] = detector
         if isinstance(detector, CheckpointDamaged):
             raise detector

@@ -44,8 +44,7 @@ from monitor import metrics
 from monitor.benchmark import bench
 from monitor.cli import main
 from monitor.config import HttpConfig, load, parse
-from monitor.errors import AWAY as TRANSIENT_ERRORS
-from monitor.errors import away_word as dependency_of
+from monitor.errors import TRANSIENT_ERRORS, dependency_of
 from monitor.models.build import NETWORKS, STATISTICS, build
 from monitor.replay import publish
 from monitor.service import health

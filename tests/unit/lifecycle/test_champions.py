@@ -322,11 +322,11 @@ async def test_a_champion_whose_files_are_not_there_is_waited_for_at_the_start(
     for _ in range(2):
         with pytest.raises(CheckpointUnavailable, match="No such file") as waits:
             await champions.load(trainer.is_asked)
-    assert waits.value.awaited == (
+    assert waits.value.waiting_for == (
         f"Waiting for {path.name} of pumps: mount or restore the checkpoints folder; if it is lost, "
         "`monitor retrain pumps` trains another"
     )
-    assert waits.value.awaited in str(waits.value)
+    assert waits.value.waiting_for in str(waits.value)
     away.rename(path)
     await champions.load(trainer.is_asked)
     assert await version_that_scores(scorer) == path.name
@@ -436,8 +436,8 @@ async def test_windows_of_a_past_champion_wait_for_its_files_but_not_if_they_wer
     here, restarted = scorers
     with pytest.raises(CheckpointUnavailable) as waits:
         await version_that_scores(here)
-    assert waits.value.awaited.startswith(f"Waiting for {past.name} of pumps: mount")
-    assert waits.value.awaited.endswith("if it is lost, restart this daemon")
+    assert waits.value.waiting_for.startswith(f"Waiting for {past.name} of pumps: mount")
+    assert waits.value.waiting_for.endswith("if it is lost, restart this daemon")
     assert await version_that_scores(restarted) is None
     [told] = log.of("past_champion_missing")
     assert told["version"] == past.name

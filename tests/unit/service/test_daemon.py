@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 from monitor.errors import CheckpointUnavailable, MonitorError, QuarantineLimit, StoreUnavailable
+from monitor.retry import retry_transient
 from monitor.service import daemon
 from monitor.service.health import Health
 from monitor.store import daemons
@@ -20,11 +22,10 @@ from tests.unit.recorded_log import Log
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
     monkeypatch.setattr(daemon, "log", log)
-    monkeypatch.setattr(daemon, "OUTAGE_RETRY_S", 0.0)
     return log
 
 
-async def test_each_thing_that_the_start_waits_for_is_told_once_and_shown_until_it_is_there(log: Log) -> None:
+async def test_the_start_logs_each_cause_of_an_outage_once_and_shows_it(log: Log) -> None:
     health = Health()
     database = StoreUnavailable("connection refused")
     one, two = (CheckpointUnavailable(f"/{name}: No such file", f"Waiting for {name}") for name in ("v1", "v2"))
@@ -37,7 +38,8 @@ async def test_each_thing_that_the_start_waits_for_is_told_once_and_shown_until_
             raise outages.pop(0)
         return "done"
 
-    assert await daemon._despite_outages(work, asyncio.Event(), health) == "done"
+    pause = partial(asyncio.sleep, 0)
+    assert await retry_transient(work, pause=pause, observer=daemon._StartOutage(health)) == "done"
     assert shown == [None, database, database, one, one, two]
     assert health.waits_for is None
     assert [line["error"] for line in log.of("database_away")] == ["connection refused"]
