@@ -78,7 +78,7 @@ def client_settings(config: KafkaConfig) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def translated(bootstrap: str) -> Iterator[None]:
+def map_kafka_errors(bootstrap: str) -> Iterator[None]:
     """Turn aiokafka's errors into ours: will waiting help, or must somebody act?"""
     began_s = time.monotonic()
     try:

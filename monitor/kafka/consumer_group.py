@@ -14,7 +14,7 @@ from aiokafka import errors as kafka
 from monitor import logs, metrics
 from monitor.errors import SourceRefused, SourceUnavailable
 from monitor.kafka import Assigned, Event, Gap, Revoked
-from monitor.kafka.client import STOP_LIMIT_S, as_batch, as_refusal, consumer_settings, stop, translated
+from monitor.kafka.client import STOP_LIMIT_S, as_batch, as_refusal, consumer_settings, map_kafka_errors, stop
 from monitor.kafka.decompression import Damaged, take
 from monitor.kafka.embedded_broker import is_embedded
 from monitor.kafka.log_reader import log_bounds, partitions_of
@@ -42,13 +42,13 @@ STALL_S = 30.0
 """Records are waiting and none arrives for so long: the consumer is bricked, build another."""
 
 
-class Standing(NamedTuple):
+class MembershipStatus(NamedTuple):
     """How we stand in the consumer group, as far as we know ourselves."""
 
     is_member: bool
     """The group has told us what is ours, and does not divide anew just now."""
     assigned: frozenset[Partition]
-    away_since_s: float | None
+    unreachable_since_s: float | None
     """Since when the broker has not answered, monotonic seconds; None = it answers."""
 
 
@@ -56,15 +56,20 @@ class KafkaSource:
     """A member of the consumer group. `poll` is its only loop; one task calls it."""
 
     def __init__(
-        self, config: KafkaConfig, topics: Iterable[str], *, name: str | None = None, keeps_seat: bool = False
+        self,
+        config: KafkaConfig,
+        topics: Iterable[str],
+        *,
+        static_member_id: str | None = None,
+        leave_on_close: bool = True,
     ) -> None:
-        """`name`: ours in the group, the same after a restart (`identity.py`); None = a new member each time.
+        """`static_member_id`: from membership.py, the same after a restart. None = a new member each time.
 
-        `keeps_seat`: closing does not give the partitions back: nobody else could take them, and we shall return.
+        `leave_on_close`: give the partitions back at the end. False where no other process could take them.
         """
         self._config = config
-        self._name = name
-        self._keeps_seat = keeps_seat
+        self._static_member_id = static_member_id
+        self._leave_on_close = leave_on_close
         self._topics = sorted(set(topics))
         self._events: deque[Event] = deque()
         self._expected: dict[TopicPartition, int] = {}
@@ -88,12 +93,12 @@ class KafkaSource:
         """Join the group. Raises SourceUnavailable or SourceRefused."""
         # The embedded broker lets a group wait for half a session before anybody may begin.
         is_demo = await asyncio.to_thread(is_embedded, self._config.bootstrap)
-        with translated(self._config.bootstrap):
+        with map_kafka_errors(self._config.bootstrap):
             session_s = min(self._config.session_timeout.total_seconds(), 10.0 if is_demo else 1800.0)
             consumer = AIOKafkaConsumer(
                 **consumer_settings(self._config),
                 group_id=self._config.group,
-                group_instance_id=None if is_demo else self._name,
+                group_instance_id=None if is_demo else self._static_member_id,
                 session_timeout_ms=int(session_s * 1000),
                 heartbeat_interval_ms=int(min(3.0, session_s / 5) * 1000),
                 rebalance_timeout_ms=10_000,  # so long a joining member waits for one that died and is not given up yet
@@ -148,18 +153,18 @@ class KafkaSource:
         await self._look_after(consumer, heard=bool(polled))
         return events
 
-    async def remember_ends(self) -> None:
+    async def record_end_offsets(self) -> None:
         """Fix what "latest" means: where the logs end now, before training reads them. Raises SourceUnavailable."""
         if self._ends:
             return
-        with translated(self._config.bootstrap):
+        with map_kafka_errors(self._config.bootstrap):
             bounds = await log_bounds(self._config, await partitions_of(self._config, self._topics))
         self._ends = {partition: end for partition, (_, end) in bounds.items()}
 
     async def first_offset(self, partition: Partition, start: str) -> int:
         if start == "latest" and partition in self._ends:
             return self._ends[partition]
-        with translated(self._config.bootstrap):
+        with map_kafka_errors(self._config.bootstrap):
             return (await log_bounds(self._config, [partition]))[partition].first
 
     def seek(self, partition: Partition, offset: int) -> None:
@@ -189,13 +194,15 @@ class KafkaSource:
         return end
 
     @property
-    def standing(self) -> Standing:
+    def membership(self) -> MembershipStatus:
         """Say how we stand in the group."""
         consumer, listener = self._consumer, self._listener
         if consumer is None or listener is None:
-            return Standing(is_member=False, assigned=frozenset(), away_since_s=self._watch.away_since_s)
+            return MembershipStatus(
+                is_member=False, assigned=frozenset(), unreachable_since_s=self._watch.unreachable_since_s
+            )
         assigned = frozenset(Partition(*key) for key in consumer.assignment())
-        return Standing(listener.is_member, assigned, self._watch.away_since_s)
+        return MembershipStatus(listener.is_member, assigned, self._watch.unreachable_since_s)
 
     def commit_lag(self, offsets: dict[Partition, int]) -> None:
         if self._consumer is None or not offsets:
@@ -209,7 +216,7 @@ class KafkaSource:
         for task in tuple(self._side_tasks):
             task.cancel()
         if consumer is not None:
-            if not self._keeps_seat:
+            if self._leave_on_close:
                 # aiokafka 0.14 leaves the group only for members without a lasting name.
                 consumer._coordinator._group_instance_id = None
             await self._stop(consumer)
@@ -249,7 +256,7 @@ class KafkaSource:
         lost = [Partition(*key) for key in error.args[0]] if error.args and isinstance(error.args[0], dict) else []
         lost = [partition for partition in lost if TopicPartition(*partition) in self._expected]
         try:
-            with translated(self._config.bootstrap):
+            with map_kafka_errors(self._config.bootstrap):
                 bounds = await log_bounds(self._config, lost)
         except SourceUnavailable as unavailable:
             self._watch.is_away(self._config.bootstrap, unavailable)
@@ -410,7 +417,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self._last_heard = self._last_ping = time.monotonic()
-        self.away_since_s: float | None = None
+        self.unreachable_since_s: float | None = None
         self._records_wait = False
         self._failures: deque[float] = deque(maxlen=3)
 
@@ -427,15 +434,15 @@ class _Watch:
 
     def is_away(self, bootstrap: str, error: BaseException) -> None:
         self._records_wait = False
-        if self.away_since_s is None:
-            self.away_since_s = time.monotonic()
+        if self.unreachable_since_s is None:
+            self.unreachable_since_s = time.monotonic()
             said = "no answer" if isinstance(error, TimeoutError) else str(error) or repr(error)
             log.warning("broker_away", bootstrap=bootstrap, error=said, doing="waiting for it")
 
     def _back(self, bootstrap: str) -> None:
-        if self.away_since_s is not None:
-            log.info("broker_back", bootstrap=bootstrap, after_s=round(time.monotonic() - self.away_since_s, 1))
-            self.away_since_s = None
+        if self.unreachable_since_s is not None:
+            log.info("broker_back", bootstrap=bootstrap, after_s=round(time.monotonic() - self.unreachable_since_s, 1))
+            self.unreachable_since_s = None
 
     def should_ping(self) -> bool:
         now = time.monotonic()

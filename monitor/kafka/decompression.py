@@ -124,6 +124,7 @@ class _Batch:
         timestamp, value = getattr(self._batch, "max_timestamp", None), Unread(why)
         yield from (_Lost(offset, timestamp, value) for offset in range(first, self._batch.next_offset))
 
+
 class _Batches:
     """The batches of a piece, one after the other."""
 

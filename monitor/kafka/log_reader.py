@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from monitor.errors import SourceUnavailable
-from monitor.kafka.client import as_batch, client_settings, consumer_settings, stop, translated
+from monitor.kafka.client import as_batch, client_settings, consumer_settings, map_kafka_errors, stop
 from monitor.kafka.decompression import take
 from monitor.types import Partition
 
@@ -41,7 +41,7 @@ class KafkaHistory:
         """Of what is read, once reading has begun."""
 
     async def __aiter__(self) -> AsyncIterator[RecordBatch]:
-        with translated(self._config.bootstrap):
+        with map_kafka_errors(self._config.bootstrap):
             there = await partitions_of(self._config, self._topics)
             wanted = [partition for partition in there if self._within is None or partition in self._within]
             bounds = await log_bounds(self._config, wanted)
@@ -88,7 +88,7 @@ async def partitions_of(config: KafkaConfig, topics: Iterable[str]) -> list[Part
     """List the partitions of topics; a topic that does not exist has none."""
     # Not through a consumer: `partitions_for_topic` knows only the topics it has subscribed to, on Apache Kafka none.
     admin = AIOKafkaAdminClient(**client_settings(config))
-    with translated(config.bootstrap):
+    with map_kafka_errors(config.bootstrap):
         try:
             await admin.start()
             there = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}

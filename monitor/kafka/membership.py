@@ -28,7 +28,7 @@ MOST = 64
 
 
 @contextmanager
-def lasting_name(folder: Path, group: str) -> Iterator[str | None]:
+def static_member_id(folder: Path, group: str) -> Iterator[str | None]:
     """Hold the name for as long as the context lasts. None = the folder cannot be written to, or all are taken."""
     lock, number = _lowest_free(folder, group)
     if lock is None:

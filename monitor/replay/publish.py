@@ -19,7 +19,7 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 
 from monitor.decode import reading_json
-from monitor.kafka.client import client_settings, translated
+from monitor.kafka.client import client_settings, map_kafka_errors
 from monitor.kafka.embedded_broker import create_topic, producer_settings
 from monitor.kafka.log_reader import partitions_of
 from monitor.recordings import as_records
@@ -40,7 +40,7 @@ SAY_EVERY = 1000
 @contextlib.asynccontextmanager
 async def producer(bootstrap: str, **connection: Any) -> AsyncIterator[AIOKafkaProducer]:
     """Open a producer; what it was given is sent before it closes."""
-    with translated(bootstrap):
+    with map_kafka_errors(bootstrap):
         client = AIOKafkaProducer(**{**producer_settings(bootstrap), **connection})
         await client.start()
         try:

@@ -29,7 +29,7 @@ from monitor import logs
 from monitor.clock import SystemClock
 from monitor.errors import TRANSIENT_ERRORS, MonitorError, StoreUnavailable, dependency_of
 from monitor.kafka.consumer_group import KafkaSource
-from monitor.kafka.membership import lasting_name
+from monitor.kafka.membership import static_member_id
 from monitor.lifecycle import scheduler as training
 from monitor.lifecycle.champions import Champions
 from monitor.lifecycle.scheduler import Trainer
@@ -100,8 +100,8 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         trainer = Trainer(config, store, champions, clock, owner, seat)
         upkeep = Upkeep(config, store, clock, None if is_alone else Lease(store, "upkeep", owner, clock))
         topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
-        name = stack.enter_context(lasting_name(config.store.checkpoints, config.kafka.group))
-        source = KafkaSource(config.kafka, topics, name=name, keeps_seat=is_alone)
+        name = stack.enter_context(static_member_id(config.store.checkpoints, config.kafka.group))
+        source = KafkaSource(config.kafka, topics, static_member_id=name, leave_on_close=not is_alone)
         stack.push_async_callback(source.close)
         pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
         pipeline.reload_models = champions.refresh
@@ -268,7 +268,7 @@ async def _unless_stopped(work: Coroutine[object, object, T], stopping: asyncio.
 
 async def _before_the_first_record(source: KafkaSource, trainer: Trainer, health: Health) -> None:
     health.doing = "asking the broker what its topics hold"
-    await source.remember_ends()
+    await source.record_end_offsets()
     health.doing = "training a first model where a fleet has none"
     await trainer.train_first()
 

@@ -249,7 +249,7 @@ class Health:
 
 def facts_of(pipeline: Pipeline, source: KafkaSource) -> Facts:
     """Read how the river stands. Inside the loop: nothing changes meanwhile."""
-    standing = source.standing
+    membership = source.membership
     n_assets: dict[str, int] = dict.fromkeys((fleet.name for fleet in pipeline.config.fleets), 0)
     reached_us: dict[str, int] = {}
     held = []
@@ -263,9 +263,9 @@ def facts_of(pipeline: Pipeline, source: KafkaSource) -> Facts:
                 reached = lane.windower.max_cell * lane.config.interval_us
                 reached_us[fleet] = max(reached, reached_us.get(fleet, reached))
     return Facts(
-        is_member=standing.is_member,
-        assigned=standing.assigned,
-        broker_away_since_s=standing.away_since_s,
+        is_member=membership.is_member,
+        assigned=membership.assigned,
+        broker_away_since_s=membership.unreachable_since_s,
         in_hand_since_s=pipeline.in_hand_since_s,
         waits_for=pipeline.waits_for,
         held=tuple(held),

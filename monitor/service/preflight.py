@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from monitor.errors import MonitorError, NotFound
-from monitor.kafka.client import translated
+from monitor.kafka.client import map_kafka_errors
 from monitor.kafka.log_reader import LogBounds, log_bounds, partitions_of
 from monitor.models.device import pick_device
 from monitor.store import assets, versions
@@ -62,7 +62,7 @@ async def _database(config: Config) -> tuple[dict[str, str], Finding]:
 async def _broker(config: Config) -> tuple[Bounds | None, list[Finding]]:
     topics = sorted({topic for fleet in config.fleets for topic in config.topics_of(fleet)})
     try:
-        with translated(config.kafka.bootstrap):
+        with map_kafka_errors(config.kafka.bootstrap):
             found = await partitions_of(config.kafka, topics)
             bounds = await log_bounds(config.kafka, found)
     except MonitorError as error:

@@ -18,7 +18,7 @@ from aiokafka.protocol.admin import SaslAuthenticateRequest, SaslAuthenticateRes
 from monitor.errors import SourceRefused, SourceUnavailable
 from monitor.kafka import auth
 from monitor.kafka.auth import Token, TokenFile, TokenMissing, TokenProgram, read_token, tokens_from
-from monitor.kafka.client import HEARD_S, meaning_of, translated
+from monitor.kafka.client import HEARD_S, map_kafka_errors, meaning_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +108,7 @@ async def test_a_file_without_a_token_says_whether_waiting_helps(
     assert type(caught.value.meaning) is kind
     assert expected in str(caught.value.meaning)
     assert SECRET not in f"{caught.value!r} {caught.value.meaning}"
-    with pytest.raises(kind), translated("b:1"):
+    with pytest.raises(kind), map_kafka_errors("b:1"):
         raise caught.value
 
 
@@ -302,13 +302,16 @@ def test_the_cause_that_aiokafka_only_logs_is_found() -> None:
         failed("b2", ConnectionRefusedError(111, "Connection refused"))
         raise kafka.KafkaConnectionError("Unable to bootstrap")
 
-    with pytest.raises(SourceRefused, match="b1:9093: its certificate has expired"), translated("b1:9093,b2:9093"):
+    with (
+        pytest.raises(SourceRefused, match="b1:9093: its certificate has expired"),
+        map_kafka_errors("b1:9093,b2:9093"),
+    ):
         bootstrap()
 
 
 def test_a_cause_from_before_is_no_cause() -> None:
     failed("before", kafka.SaslAuthenticationFailed("long ago"))
-    with pytest.raises(SourceUnavailable, match="Unable to bootstrap"), translated("b:1"):
+    with pytest.raises(SourceUnavailable, match="Unable to bootstrap"), map_kafka_errors("b:1"):
         raise kafka.KafkaConnectionError("Unable to bootstrap")
 
 
@@ -319,5 +322,5 @@ def test_an_old_cause_is_no_cause_of_a_late_error(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(time, "monotonic", lambda: later_s)
         raise kafka.KafkaConnectionError("something else")
 
-    with pytest.raises(SourceUnavailable, match="something else"), translated("b:1"):
+    with pytest.raises(SourceUnavailable, match="something else"), map_kafka_errors("b:1"):
         long_work()

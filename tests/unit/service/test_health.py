@@ -14,7 +14,7 @@ from monitor import metrics
 from monitor.config import Config
 from monitor.errors import CheckpointUnavailable, Fenced
 from monitor.kafka import Gap
-from monitor.kafka.consumer_group import Standing
+from monitor.kafka.consumer_group import MembershipStatus
 from monitor.service.health import DATABASE_S, DEAD_S, IN_HAND_S, Facts, Health, Held, facts_of
 from monitor.service.watchdog import LoopWatch
 from monitor.store.engine import AsyncStore
@@ -243,8 +243,8 @@ class Member(LogSource):
     """A log in memory that is a member of a group."""
 
     @property
-    def standing(self) -> Standing:
-        return Standing(is_member=True, assigned=frozenset(self._logs), away_since_s=None)
+    def membership(self) -> MembershipStatus:
+        return MembershipStatus(is_member=True, assigned=frozenset(self._logs), unreachable_since_s=None)
 
 
 @pytest.fixture
