@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from monitor.models.pca import Pca
-
 
 class Network(nn.Module):
     """One architecture; built from the window's shape and its own few numbers, `hyper`."""
@@ -58,7 +55,7 @@ class Autoencoder(Network):
                 └────────┘                  └─ plane ─┘
 
     The straight path alone is a linear autoencoder, and its best is known: the principal components. Learning starts
-    there (`start_from`), so the network is at least as good as they are and has only to learn what no plane can say.
+    there (`init_from_pca`), so the network is at least as good as they are and has only to learn what no plane can say.
     """
 
     code_mean: torch.Tensor
@@ -120,17 +117,19 @@ class Autoencoder(Network):
         self.code_root.copy_(axes * sizes.clamp(min=0).sqrt())
 
     @torch.no_grad()
-    def start_from(self, pca: Pca) -> None:
-        """Become the principal components, each at unit spread: a code that starts white suits a prior, and no
-        component is learnt faster for being large.
+    def init_from_pca(self, mean: torch.Tensor, components: torch.Tensor, spread: torch.Tensor) -> None:
+        """Start as the principal components: mean (CT,), components (code, CT) and their spread (code,).
+
+        Each component is scaled to unit spread. The initial latent is white, as a prior expects, and no component is
+        learnt faster for being large.
         """
-        spread = pca.spread.clamp(min=1e-3)[:, None]                     # (code, 1)
-        inward = pca.components / spread                                 # (code, CT)
+        scale = spread.clamp(min=1e-3)[:, None]                          # (code, 1)
+        inward = components / scale                                      # (code, CT)
         self.to_code.weight.zero_()
         self.to_code.weight[:, : self.n_cells] = inward
-        self.to_code.bias.copy_(-inward @ pca.mean)
-        self.plane.weight.copy_((pca.components * spread).T)
-        self.plane.bias.copy_(pca.mean)
+        self.to_code.bias.copy_(-inward @ mean)
+        self.plane.weight.copy_((components * scale).T)
+        self.plane.bias.copy_(mean)
         for parameter in self.last_layer().parameters():
             parameter.zero_()
 

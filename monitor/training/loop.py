@@ -258,7 +258,7 @@ def _start(train: Tensors, spec: ModelSpec, pca: Pca, device: torch.device) -> N
     network = build(spec.architecture, n_sensors, length, code=pca.hyper["n_components"], **hyper).to(device).train()
     # A stacked network starts from its own layers instead.
     if not spec.stacked:
-        autoencoder_in(network).start_from(pca)
+        autoencoder_in(network).init_from_pca(pca.mean, pca.components, pca.spread)
     return network
 
 

@@ -22,7 +22,7 @@ def waves(n: int) -> torch.Tensor:
 def started(architecture: str, pca: Pca) -> Autoencoder:
     network = build(architecture, 2, 13, code=pca.hyper["n_components"])
     assert isinstance(network, Autoencoder)
-    network.start_from(pca)
+    network.init_from_pca(pca.mean, pca.components, pca.spread)
     return network
 
 
