@@ -131,7 +131,7 @@ class Verdict(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Blame:
+class Contribution:
     """One sensor's part in an anomalous window, at the cell where that sensor's error is largest."""
 
     name: str
@@ -152,7 +152,7 @@ class Scores:
     """[N], 1.0 = threshold; NaN = unscored."""
     version: Sequence[str | None]
     """[N], the model version that scored; None = unscored."""
-    blame: dict[int, tuple[Blame, ...]]
+    contributions: dict[int, tuple[Contribution, ...]]
     """Row → sensors, largest share first. Only for anomalous rows."""
     unscored_reason: str | None = None
     """Why the NaN rows have no score."""
@@ -193,7 +193,7 @@ class AlertChange:
     """End of the window with the highest score so far."""
     n_anomalous: int
     """Anomalous windows so far."""
-    blame: tuple[Blame, ...]
+    contributions: tuple[Contribution, ...]
     """At the peak."""
     version: str
     is_transition: bool = True

@@ -94,7 +94,7 @@ def _table(found: Sequence[Alert], *, local: bool) -> Table:
             output.moment(alert["opened_at"], local=local),
             lasted(alert),
             Ink(peak, "bold red" if alert["severity"] == "critical" else ""),
-            f"{alert['kind']}, {records(alert)}" if is_data else output.blame(alert["sensors"], most=most),
+            f"{alert['kind']}, {records(alert)}" if is_data else output.contributions(alert["sensors"], most=most),
         )
     return table
 

@@ -59,7 +59,7 @@ def _show(alert: dict[str, Any]) -> None:
     what = f"closed after {lasted(alert)}" if is_closed else "alert"
     sign = Ink("○" if is_closed else "●", "dim" if is_closed else "bold red")
     peak = f"peak {alert['peak_score']:.2f}"
-    say(sign, f" {when}  {alert['asset']:<13}{what:<25}{peak:<12}", Ink(output.blame(alert["sensors"]), "dim"))
+    say(sign, f" {when}  {alert['asset']:<13}{what:<25}{peak:<12}", Ink(output.contributions(alert["sensors"]), "dim"))
 
 
 def _summary(facts: dict[str, Any]) -> None:

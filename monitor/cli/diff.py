@@ -113,7 +113,8 @@ def _how(outcome: Outcome) -> str:
     if outcome.what != "moved":
         alerts = outcome.before or outcome.after
         several = f"{len(alerts)} alerts: " if len(alerts) > 1 else ""
-        return several + output.blame([{"name": each.name, "share": each.share} for each in alerts[0].blame])
+        shares = [{"name": each.name, "share": each.share} for each in alerts[0].contributions]
+        return several + output.contributions(shares)
     n, m = len(outcome.before), len(outcome.after)
     said = [f"{n} alert{'s' if n > 1 else ''} → {m}"] if n != m else []
     was, now = (_severity(side) for side in (outcome.before, outcome.after))

@@ -82,8 +82,8 @@ def duration(length: timedelta) -> str:
     return f"{seconds} s"
 
 
-def blame(sensors: Iterable[Mapping[str, Any]], most: int = 3) -> str:
-    """Name the sensors to blame: "power 61 %, pitch 22 %"."""
+def contributions(sensors: Iterable[Mapping[str, Any]], most: int = 3) -> str:
+    """Name the sensors that contribute most: "power 61 %, pitch 22 %"."""
     named = [sensor for sensor in sensors if sensor["share"] >= 0.05][:most]
     return ", ".join(f"{sensor['name']}\xa0{percent(sensor['share'])}" for sensor in named) or "–"
 

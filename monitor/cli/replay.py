@@ -192,10 +192,10 @@ def _publish(
 def _tell(change: AlertChange, asset: str) -> None:
     from monitor.clock import from_us
 
-    blame = output.blame([{"name": each.name, "share": each.share} for each in change.blame])
+    contributions = output.contributions([{"name": each.name, "share": each.share} for each in change.contributions])
     peak = f"peak {change.peak_score:.2f}"
     when = output.moment(from_us(change.at_us))
-    say(f"{when:<20}", output.state(f"{change.state:<11}"), f" {asset:<16} {peak:<11} ", Ink(blame, "dim"))
+    say(f"{when:<20}", output.state(f"{change.state:<11}"), f" {asset:<16} {peak:<11} ", Ink(contributions, "dim"))
 
 
 def _document(found: Replayed) -> dict[str, Any]:

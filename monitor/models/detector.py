@@ -23,7 +23,7 @@ from monitor.models.member import Member, blend
 from monitor.models.network import Network
 from monitor.models.residual import rebuild, recency
 from monitor.models.scaler import Scaler
-from monitor.types import Blame
+from monitor.types import Contribution
 
 if TYPE_CHECKING:
     from monitor.types import Float32
@@ -126,12 +126,12 @@ class Detector:
         x, present = self.scaler.standardise(values)                      # (B, C, T)
         return blend(self._members, x, present)
 
-    def explain(self, values: Float32, share: Float32) -> list[tuple[Blame, ...]]:
+    def explain(self, values: Float32, share: Float32) -> list[tuple[Contribution, ...]]:
         """Return every sensor of the windows [n, T, C], largest share first, with what was expected and what was
         measured at the cell where its error is largest, in its own unit.
         """
         self.check_shape(values)
-        out: list[tuple[Blame, ...]] = []
+        out: list[tuple[Contribution, ...]] = []
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
                 chunk = self.tensor(values[start : start + CHUNK])
@@ -143,7 +143,8 @@ class Detector:
                 worst = error.argmax(-1, keepdim=True)                     # (B, C, 1)
                 expected = self.scaler.restore(rebuilt).gather(-1, worst)[..., 0].cpu().numpy()
                 actual = chunk.transpose(1, 2).gather(-1, worst)[..., 0].cpu().numpy()
-                out += [self._blame(*row) for row in zip(share[start : start + CHUNK], expected, actual, strict=True)]
+                rows = zip(share[start : start + CHUNK], expected, actual, strict=True)
+                out += [self._contributions(*row) for row in rows]
         return out
 
     def _expected(self, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
@@ -160,12 +161,12 @@ class Detector:
                 expected[rows] = rebuild(member.network, x[rows], here)
         return expected
 
-    def _blame(self, share: Float32, expected: Float32, actual: Float32) -> tuple[Blame, ...]:
+    def _contributions(self, share: Float32, expected: Float32, actual: Float32) -> tuple[Contribution, ...]:
         def known(value: np.float32) -> float | None:
             return float(value) if np.isfinite(value) else None
 
         return tuple(
-            Blame(self.card.sensors[c], float(share[c]), known(expected[c]), known(actual[c]))
+            Contribution(self.card.sensors[c], float(share[c]), known(expected[c]), known(actual[c]))
             for c in np.argsort(-share, kind="stable")
         )
 

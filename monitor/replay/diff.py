@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from monitor.config import FleetConfig
-    from monitor.types import AlertChange, Blame, Int64, Scores
+    from monitor.types import AlertChange, Contribution, Int64, Scores
 
 LIVE = "live"
 HELP = 'write a version, "champion", "live", alert parameters like "confirm=5 of 8, recover=12", or a version and those'
@@ -87,7 +87,7 @@ class Alert:
     severity: Severity
     peak_score: float
     n_anomalous: int
-    blame: tuple[Blame, ...]
+    contributions: tuple[Contribution, ...]
     version: str
 
     @property
@@ -104,7 +104,7 @@ class Alert:
             "severity": str(self.severity),
             "peak_score": number(self.peak_score),
             "n_anomalous": self.n_anomalous,
-            "sensors": [asdict(sensor) for sensor in self.blame],
+            "sensors": [asdict(sensor) for sensor in self.contributions],
             "version": self.version,
         }
 
@@ -140,7 +140,7 @@ class Ledger:
                 severity=change.severity,
                 peak_score=change.peak_score,
                 n_anomalous=change.n_anomalous,
-                blame=change.blame,
+                contributions=change.contributions,
                 version=change.version,
             )
 

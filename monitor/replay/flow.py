@@ -262,8 +262,8 @@ class _StretchScorer:
         version: list[str | None] = [None] * len(windows)
         for row, name in zip(rows.tolist(), scored.version, strict=True):
             version[row] = name
-        blame = {int(rows[row]): sensors_to_blame for row, sensors_to_blame in scored.blame.items()}
-        return replace(scored, windows=windows, score=score, version=version, blame=blame)
+        contributions = {int(rows[row]): of_row for row, of_row in scored.contributions.items()}
+        return replace(scored, windows=windows, score=score, version=version, contributions=contributions)
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ def apply(connection: Connection, asset_id: int, change: AlertChange) -> int:
         "peak_score": change.peak_score,
         "n_anomalous": change.n_anomalous,
         "peak_us": change.peak_us,
-        "sensors": json.dumps([asdict(sensor) for sensor in change.blame]),
+        "sensors": json.dumps([asdict(sensor) for sensor in change.contributions]),
         "version": change.version,
     }
     return _write(connection, change, _FOLLOW, _OPEN, facts, f"asset {asset_id}, {change.opened_us}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import bindparam, text
 
-from monitor.types import AlertChange, AlertState, Blame, Partition, Severity
+from monitor.types import AlertChange, AlertState, Contribution, Partition, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -189,7 +189,7 @@ def _alert(row: Row[tuple[object, ...]], index: int) -> AlertChange:
         peak_score=row.peak_score,
         peak_us=row.peak_us,
         n_anomalous=row.n_anomalous,
-        blame=tuple(Blame(**sensor) for sensor in json.loads(row.sensors)),
+        contributions=tuple(Contribution(**sensor) for sensor in json.loads(row.sensors)),
         version=row.version,
         is_transition=False,
     )

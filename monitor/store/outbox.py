@@ -157,7 +157,7 @@ def _step(change: AlertChange, severity_before: str | None) -> str | None:
 def _body(alert_id: int, asset: str, step: str, change: AlertChange) -> dict[str, Any]:
     """The names of `monitor alerts list --json`, where there is the same fact; `text` is what chats show."""
     says = {"firing": "is anomalous", "critical": "is critically anomalous", "closed": "is normal again"}[step]
-    worst = max(change.blame, key=lambda sensor: sensor.share, default=None)
+    worst = max(change.contributions, key=lambda sensor: sensor.share, default=None)
     most = f", most of it {worst.name}'s" if worst else ""
     opened = f"{from_us(change.opened_us):%Y-%m-%d %H:%M} UTC"
     return {
@@ -176,7 +176,7 @@ def _body(alert_id: int, asset: str, step: str, change: AlertChange) -> dict[str
         "peak_score": change.peak_score,
         "peak_at": from_us(change.peak_us),
         "n_anomalous": change.n_anomalous,
-        "sensors": change.blame,
+        "sensors": change.contributions,
         "version": change.version,
     }
 

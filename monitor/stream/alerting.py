@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitor.types import AlertChange, AlertState, Blame, Scores, Severity
+from monitor.types import AlertChange, AlertState, Contribution, Scores, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -143,7 +143,7 @@ class Decider:
             peak_score=peak,
             peak_us=seen.end_us,
             n_anomalous=len(evidence),
-            blame=scores.blame.get(row, ()),
+            contributions=scores.contributions.get(row, ()),
             version=scores.version[row] or "",
         )
 
@@ -166,8 +166,8 @@ class Decider:
         peak = float(scores.score[row])
         if peak <= alert.peak_score:
             return alert
-        blame: tuple[Blame, ...] = scores.blame.get(row, ())
-        return replace(alert, peak_score=peak, peak_us=seen.end_us, blame=blame, severity=_severity(peak))
+        found: tuple[Contribution, ...] = scores.contributions.get(row, ())
+        return replace(alert, peak_score=peak, peak_us=seen.end_us, contributions=found, severity=_severity(peak))
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from monitor.types import Blame, Bool, Float32, Int64, Windows
+    from monitor.types import Bool, Contribution, Float32, Int64, Windows
 
 log = logs.get("score")
 
@@ -135,7 +135,7 @@ class DetectorScorer:
         n = len(windows)
         score = np.full(n, np.nan, dtype=np.float32)
         version: list[str | None] = [None] * n
-        blame: dict[int, tuple[Blame, ...]] = {}
+        contributions: dict[int, tuple[Contribution, ...]] = {}
         reason = None
         seq, activations = self._champions.get(windows.fleet, _NONE)
         decides_from = np.array([activation.from_window_end_us for activation in activations], dtype=np.int64)
@@ -149,10 +149,10 @@ class DetectorScorer:
                 continue
             whole = len(rows) == n
             score[rows], found = _score_rows(detector, windows.values if whole else windows.values[rows])
-            blame |= {int(rows[row]): sensors_to_blame for row, sensors_to_blame in found.items()}
+            contributions |= {int(rows[row]): of_row for row, of_row in found.items()}
             for row in rows.tolist():
                 version[row] = detector.version
-        return Scores(windows, score, version, blame, reason, seq)
+        return Scores(windows, score, version, contributions, reason, seq)
 
     def _forgo(self, activations: Sequence[Activation]) -> list[str]:
         missing = []
@@ -206,7 +206,7 @@ class DetectorScorer:
         return detector
 
 
-def _score_rows(detector: Detector, values: Float32) -> tuple[Float32, dict[int, tuple[Blame, ...]]]:
+def _score_rows(detector: Detector, values: Float32) -> tuple[Float32, dict[int, tuple[Contribution, ...]]]:
     scored = detector.score(values)
     anomalous: Bool = scored.score >= 1.0  # False for NaN
     rows = np.flatnonzero(anomalous)

@@ -16,7 +16,7 @@ from monitor.config import Config
 from monitor.store import versions
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
-from monitor.types import Blame, Partition, Scores
+from monitor.types import Contribution, Partition, Scores
 from tests.acceptance.streams import KINDS, Stream, make
 from tests.fakes import LogSource
 from tests.oracle.check import check_database
@@ -42,8 +42,8 @@ class HashScorer:
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
         seen = np.nan_to_num(windows.values.astype(np.float64)).sum(axis=(1, 2)) + windows.start
         score = (np.abs(np.sin(seen)) * 1.25).astype(np.float32)
-        blame = {int(row): (Blame(sensors[0], 1.0, 0.0, 1.0),) for row in np.flatnonzero(score >= 1)}
-        return Scores(windows, score, [VERSION] * len(windows), blame)
+        contributions = {int(row): (Contribution(sensors[0], 1.0, 0.0, 1.0),) for row in np.flatnonzero(score >= 1)}
+        return Scores(windows, score, [VERSION] * len(windows), contributions)
 
 
 class CrashingStore(AsyncStore):

@@ -635,7 +635,7 @@ def test_two_sides_leave_the_live_database_as_it_is(plant: Plant) -> None:
 
 
 def _seen(alert: dict[str, Any]) -> tuple[Any, ...]:
-    blame = tuple((sensor["name"], round(sensor["share"], 4)) for sensor in alert["sensors"])
+    contributions = tuple((sensor["name"], round(sensor["share"], 4)) for sensor in alert["sensors"])
     peak = round(alert["peak_score"], 4)
     return (
         alert["opened_at"],
@@ -643,6 +643,6 @@ def _seen(alert: dict[str, Any]) -> tuple[Any, ...]:
         alert["severity"],
         peak,
         alert["n_anomalous"],
-        blame,
+        contributions,
         alert["version"],
     )

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from monitor.store import partitions, versions
 from monitor.store.partitions import Commit, FleetRows, Saved
-from monitor.types import AlertChange, AlertState, Blame, Counters, Partition, Severity, Verdict
+from monitor.types import AlertChange, AlertState, Contribution, Counters, Partition, Severity, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ VERSION = "v1"
 INTERVAL_US = 600_000_000
 LENGTH = 4
 NAN = float("nan")
-BLAME = (Blame("power", 0.75, 1800.0, 0.0), Blame("pitch", 0.25, 2.0, None))
+CONTRIBUTIONS = (Contribution("power", 0.75, 1800.0, 0.0), Contribution("pitch", 0.25, 2.0, None))
 
 
 @dataclass
@@ -124,7 +124,7 @@ def change(
         "peak_score": peak,
         "peak_us": at * INTERVAL_US,
         "n_anomalous": 3,
-        "blame": BLAME,
+        "contributions": CONTRIBUTIONS,
         "version": VERSION,
     }
     return AlertChange(**(facts | changes))

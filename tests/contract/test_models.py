@@ -251,12 +251,12 @@ def test_explains_in_the_sensors_own_units(architecture: str, trained: dict[str,
     detector = trained[architecture]
     whole, gappy = detector.explain(values, detector.score(values).share)
     assert whole[0].name == "power"
-    assert {blame.name for blame in whole} == set(SENSORS)
+    assert {each.name for each in whole} == set(SENSORS)
     assert whole[0].actual == 9000.0
     assert whole[0].expected is not None
     assert whole[0].expected < 6000.0
-    assert sum(blame.share for blame in whole) == pytest.approx(1.0, abs=1e-5)
-    assert [blame.actual for blame in gappy if blame.name == "speed"] == [None]
+    assert sum(each.share for each in whole) == pytest.approx(1.0, abs=1e-5)
+    assert [each.actual for each in gappy if each.name == "speed"] == [None]
 
 
 @of_each_model

@@ -14,7 +14,7 @@ from monitor.service.maintenance import prune_scores
 from monitor.store import assets
 from monitor.stream.alerting import AlertPolicy, Decider, PastVerdict
 from monitor.types import AlertState, Partition
-from tests.contract.steps import BLAME, FLEET, HOME, INTERVAL_US, LENGTH, change, own
+from tests.contract.steps import CONTRIBUTIONS, FLEET, HOME, INTERVAL_US, LENGTH, change, own
 
 if TYPE_CHECKING:
     from monitor.store.assets import KnownAsset
@@ -53,7 +53,8 @@ async def test_who_is_restored_at_any_moment_decides_like_who_lived_on(store: As
             past = (PastVerdict(*verdict) for verdict in asset.recent)
             restored_.restore(number, past, asset.open_alert, asset.closed_us)
         changes = living.decide(bare_scores(score, present), end_us)
-        assert [replace(each, blame=()) for each in restored_.decide(bare_scores(score, present), end_us)] == changes
+        again = restored_.decide(bare_scores(score, present), end_us)
+        assert [replace(each, contributions=()) for each in again] == changes
         n_alerts += len(changes)
         rows = owner.rows({names[number]: float(each) for number, each in zip(present, score, strict=True)}, cell)
         known = {int(np.flatnonzero(present == number)[0]): past for number, past in living.recent(present).items()}
@@ -77,7 +78,7 @@ async def test_an_open_alert_comes_back_as_it_was_left(store: AsyncStore) -> Non
     assert second.open_alert == change(
         12, 13, AlertState.RECOVERING, asset=1, peak=7.5, peak_us=12 * INTERVAL_US, n_anomalous=4, is_transition=False
     )
-    assert second.open_alert.blame == BLAME
+    assert second.open_alert.contributions == CONTRIBUTIONS
     assert second.closed_us is None
 
 

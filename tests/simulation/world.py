@@ -27,7 +27,7 @@ from monitor.store.outbox import Channel
 from monitor.stream import data_alerts, outcome, rebuild, recovery, shard
 from monitor.stream import pipeline as river
 from monitor.stream.pipeline import Pipeline
-from monitor.types import Blame, Scores, Severity
+from monitor.types import Contribution, Scores, Severity
 from tests.simulation import plant, weather
 from tests.simulation.broker import Broker, MemberSource
 from tests.simulation.clockwork import Process, SimulatedClock, SimulatedLoop, Stuck
@@ -126,10 +126,11 @@ class SimulatedScorer:
                 version[row] = name = activations[place - 1].version
                 total = float(np.nansum(windows.values[row].astype(np.float64)))
                 score[row] = score_of(total, int(windows.start[row]), name)
-        blame: dict[int, tuple[Blame, ...]] = {
-            int(row): (Blame(sensors[0], 1.0, 0.0, None),) for row in np.flatnonzero(score >= 1)
+        contributions: dict[int, tuple[Contribution, ...]] = {
+            int(row): (Contribution(sensors[0], 1.0, 0.0, None),) for row in np.flatnonzero(score >= 1)
         }
-        return Scores(windows, score, version, blame, None if all(version) else "no version", activation_seq=seq)
+        reason = None if all(version) else "no version"
+        return Scores(windows, score, version, contributions, reason, activation_seq=seq)
 
 
 class Replica:

@@ -21,7 +21,7 @@ from monitor.store.partitions import Commit, FleetRows
 from monitor.types import (
     AlertChange,
     AlertState,
-    Blame,
+    Contribution,
     Counters,
     DataAlertChange,
     Partition,
@@ -40,10 +40,10 @@ STEP = timedelta(minutes=10)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 N = 60
 """Windows of each asset; those of R80711 from 20 to 39 are anomalous, the last of R80736 is unscored."""
-BLAME = (
-    Blame("power", 0.61, 1873.2, -3.1),
-    Blame("pitch", 0.22, 0.52, 89.99),
-    Blame("rotor_speed", 0.17, 14.2, None),
+CONTRIBUTIONS = (
+    Contribution("power", 0.61, 1873.2, -3.1),
+    Contribution("pitch", 0.22, 0.52, 89.99),
+    Contribution("rotor_speed", 0.17, 14.2, None),
 )
 
 
@@ -148,7 +148,7 @@ def _life(asset: int, opened: datetime, steps: dict[int, AlertState], peak: floa
             peak_score=peak,
             peak_us=to_us(opened + STEP),
             n_anomalous=3,
-            blame=BLAME,
+            contributions=CONTRIBUTIONS,
             version="turbines-new",
         )
         for minutes, state in steps.items()

@@ -9,7 +9,7 @@ from monitor.cli.diff import SHOWN, show
 from monitor.clock import to_us
 from monitor.config import parse
 from monitor.replay.diff import Alert, Ledger, Side, difference
-from monitor.types import Blame, Severity
+from monitor.types import Contribution, Severity
 from tests.unit.cli.conftest import START, STEP
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ FLEETS = parse(
     }
 ).fleets
 WEEK = 7 * 24 * 6
-BLAME = (Blame("power", 0.61, 1873.2, -3.1), Blame("pitch", 0.39, 0.52, 89.99))
+CONTRIBUTIONS = (Contribution("power", 0.61, 1873.2, -3.1), Contribution("pitch", 0.39, 0.52, 89.99))
 DAY = 144
 
 
@@ -48,7 +48,7 @@ def _alert(asset: str, opened: int, closed: int | None, *, fired: int | None = N
     assert opened_us is not None
     assert fired_us is not None
     severity = Severity.CRITICAL if peak >= 3 else Severity.WARNING
-    return Alert(asset, opened_us, fired_us, closed_us, severity, peak, 3, BLAME, "turbines-old")
+    return Alert(asset, opened_us, fired_us, closed_us, severity, peak, 3, CONTRIBUTIONS, "turbines-old")
 
 
 def _found(

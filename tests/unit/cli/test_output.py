@@ -32,11 +32,11 @@ def test_numbers_to_three_digits(value: float | None, expected: str) -> None:
     assert output.number(value) == expected
 
 
-def test_the_sensors_to_blame_are_those_that_matter() -> None:
+def test_the_largest_contributions_are_named() -> None:
     sensors = [{"name": "power", "share": 0.61}, {"name": "pitch", "share": 0.22}, {"name": "vane", "share": 0.04}]
-    assert output.blame(sensors).replace("\xa0", " ") == "power 61 %, pitch 22 %"
-    assert output.blame(sensors, most=1).replace("\xa0", " ") == "power 61 %"
-    assert output.blame([]) == "–"
+    assert output.contributions(sensors).replace("\xa0", " ") == "power 61 %, pitch 22 %"
+    assert output.contributions(sensors, most=1).replace("\xa0", " ") == "power 61 %"
+    assert output.contributions([]) == "–"
 
 
 def test_times_are_shown_in_utc_whatever_they_came_in() -> None:

@@ -171,5 +171,5 @@ def test_explain_tells_what_the_loudest_member_expected() -> None:
     detector = Detector(dataclasses.replace(card, architecture="auto"), members, scaler, CPU)
     windows = np.stack([np.full((LENGTH, N_SENSORS), level, np.float32) for level in (160.0, 70.0)])
     high, low = detector.explain(windows, detector.score(windows).share)
-    assert [(blame.expected, blame.actual) for blame in high] == [(100.0, 160.0)] * N_SENSORS
-    assert [(blame.expected, blame.actual) for blame in low] == [(130.0, 70.0)] * N_SENSORS
+    assert [(each.expected, each.actual) for each in high] == [(100.0, 160.0)] * N_SENSORS
+    assert [(each.expected, each.actual) for each in low] == [(130.0, 70.0)] * N_SENSORS

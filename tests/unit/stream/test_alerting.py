@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from monitor.stream.alerting import AlertPolicy, Decider, PastVerdict
-from monitor.types import AlertChange, AlertState, Blame, Scores, Severity, Windows
+from monitor.types import AlertChange, AlertState, Contribution, Scores, Severity, Windows
 
 POLICY = AlertPolicy(confirm=3, among=5, recover=2)
 NAN = float("nan")
@@ -19,8 +19,8 @@ def scores_of(*values: float, asset: int = 0) -> tuple[Scores, np.ndarray]:
     windows = Windows("f", np.full(n, asset, np.int32), np.arange(n), np.zeros((n, 1, 1), np.float32),
                       np.ones(n, np.int32), nothing, nothing)  # fmt: skip
     score = np.array(values, np.float32)
-    blame = {row: (Blame("a", 1.0, 0.0, float(score[row])),) for row in range(n) if score[row] >= 1}
-    return Scores(windows, score, ["v"] * n, blame), np.arange(1, n + 1)
+    contributions = {row: (Contribution("a", 1.0, 0.0, float(score[row])),) for row in range(n) if score[row] >= 1}
+    return Scores(windows, score, ["v"] * n, contributions), np.arange(1, n + 1)
 
 
 def lives(*values: float, decider: Decider | None = None) -> list[tuple[AlertState, int]]:
@@ -65,7 +65,7 @@ def test_an_alert_that_was_closed_does_not_count_its_evidence_twice() -> None:
 def test_the_peak_carries_its_sensors_and_severity() -> None:
     last = Decider("f", POLICY).decide(*scores_of(1.5, 1.5, 1.5, 4, 2))[-1]
     assert (last.peak_score, last.peak_us, last.severity) == (4, 4, Severity.CRITICAL)
-    assert last.blame[0].actual == 4
+    assert last.contributions[0].actual == 4
 
 
 def test_an_alert_that_goes_on_is_told_once_a_batch() -> None:
