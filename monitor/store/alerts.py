@@ -44,8 +44,6 @@ _TRANSITION = text("""
     FROM alert_transition WHERE alert_id = :alert_id
 """)
 
-_FIND = text("SELECT id FROM alert WHERE asset_id = :asset_id AND opened_us = :opened_us")
-
 
 def apply(connection: Connection, asset_id: int, change: AlertChange) -> int:
     """Write one step of an alert's life; return the alert's id."""
@@ -114,12 +112,6 @@ def _write(
         alert_id = connection.execute(begin, row).scalar_one()
     if change.is_transition:
         connection.execute(_TRANSITION, row | {"alert_id": alert_id})
-    return alert_id
-
-
-def find(connection: Connection, asset_id: int, opened_us: int) -> int:
-    """Return the id of an alert that is there."""
-    alert_id: int = connection.execute(_FIND, {"asset_id": asset_id, "opened_us": opened_us}).scalar_one()
     return alert_id
 
 

@@ -101,20 +101,20 @@ _PUT = text("""
 """)
 
 
-def apply(connection: Connection, channels: Sequence[Channel], asset_id: int, change: AlertChange, at_us: int) -> int:
-    """Write one step of an alert's life (`alerts.apply`), and to whom it is news; return the alert's id.
+def apply(connection: Connection, channels: Sequence[Channel], asset_id: int, change: AlertChange, at_us: int) -> None:
+    """Write one step of an alert's life (`alerts.apply`), and to whom it is news.
 
     `at_us`: processing time.
     """
     if not channels:
-        return alerts.apply(connection, asset_id, change)
+        alerts.apply(connection, asset_id, change)
+        return
     before = connection.execute(_BEFORE, {"asset_id": asset_id, "opened_us": change.opened_us}).one()
     alert_id = alerts.apply(connection, asset_id, change)
     names = _wanting(channels, change, at_us)
     if names and (step := _step(change, before.severity)) is not None:
         story = f"{change.fleet}/{quote(before.asset, safe='/:')}:{change.opened_us}:{step}"
         _put(connection, names, story, _body(alert_id, before.asset, step, change), at_us)
-    return alert_id
 
 
 def apply_data(connection: Connection, channels: Sequence[Channel], change: DataAlertChange, at_us: int) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import text
 
-from monitor.errors import ConfigError, Fenced, InvariantBroken
-from monitor.store import alerts, assets, outbox, quarantine, scores, versions
+from monitor.errors import ConfigError, Fenced
+from monitor.store import assets, outbox, quarantine, scores, versions
 from monitor.types import Counters
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class FleetRows:
 
     fleet: str
     asset_ids: Int32
-    """[A], database id by lane index; -1 = unknown, then its name stands in `new_assets`."""
+    """[A], database id by lane index; -1 = an asset of another partition, which has no rows here."""
     asset: Int32
     """[N], lane index."""
     start_us: Int64
@@ -56,8 +56,6 @@ class FleetRows:
     """[N], smallest offset that fed the window."""
     last_offset: Int64
     """[N]"""
-    new_assets: Sequence[tuple[int, str]] = ()
-    """(lane index, name) of assets without an id yet."""
     alerts: Sequence[AlertChange] = ()
     """In order."""
     sensors: Sequence[str] | None = None
@@ -138,10 +136,6 @@ class Commit:
 class Saved:
     """What the database made of a Commit."""
 
-    asset_ids: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    """Fleet → lane index → database id, for the Commit's new assets."""
-    alert_ids: Mapping[tuple[str, int, int], int] = field(default_factory=dict)
-    """(fleet, lane index, opened_us) → id, for the Commit's alerts."""
     was_done: bool = False
     """The answer to an earlier COMMIT of this very step was lost; it had succeeded."""
 
@@ -151,10 +145,8 @@ class Claim:
     """A partition, ours until somebody claims it with a greater epoch."""
 
     epoch: int
-    start_offset: int | None
-    """Where the very first run began; None = never begun: choose, and call `begin`."""
     next_offset: int | None
-    """Every record below is accounted for."""
+    """Every record below is accounted for; None = never begun: choose, and call `begin`."""
     rewind_offset: int | None
     """Read again from here, with output suppressed below `next_offset`."""
     rewind_state: dict[str, Any]
@@ -173,7 +165,7 @@ _CLAIM = text("""
     ON CONFLICT (pipeline, topic, partition) DO UPDATE SET epoch = source_partition.epoch + 1,
         owner = excluded.owner,
         n_claims = source_partition.n_claims + CASE WHEN source_partition.owner = excluded.owner THEN 0 ELSE 1 END
-    RETURNING epoch, start_offset, next_offset, rewind_offset, rewind_state, counters, digest_offset, state_digest,
+    RETURNING epoch, next_offset, rewind_offset, rewind_state, counters, digest_offset, state_digest,
         n_claims
 """)
 
@@ -195,7 +187,6 @@ def claim(connection: Connection, pipeline: str, partition: Partition, owner: st
     connection.execute(_FORGET_SNAPSHOTS, key | {"rewind_offset": row.rewind_offset or 0})
     return Claim(
         epoch=row.epoch,
-        start_offset=row.start_offset,
         next_offset=row.next_offset,
         rewind_offset=row.rewind_offset,
         rewind_state=msgspec.json.decode(row.rewind_state),
@@ -298,24 +289,21 @@ def save(connection: Connection, commit: Commit) -> Saved:
         if row is None or (row.epoch, row.next_offset) != (commit.epoch, commit.new_next):
             stands = f"stands at epoch {row.epoch}, offset {row.next_offset}, owner {row.owner}" if row else "is gone"
             raise Fenced(f"{commit.partition}: saving epoch {commit.epoch}, offset {commit.old_next}, but it {stands}")
-        return _saved_before(connection, commit)
+        return Saved(was_done=True)
 
-    asset_ids: dict[str, dict[int, int]] = {}
-    alert_ids: dict[tuple[str, int, int], int] = {}
     for rows in commit.fleets:
         if rows.sensors is not None and assets.learn(connection, rows.fleet, rows.sensors) != tuple(rows.sensors):
             raise Fenced(f"{commit.partition}: another partition taught {rows.fleet} other sensors at the same time")
         if rows.activation_seq is not None and len(rows.asset):
             versions.expect_seq(connection, rows.fleet, rows.activation_seq)
-        ids, asset_ids[rows.fleet] = _asset_ids(connection, commit, rows)
+        ids = rows.asset_ids
         if rows.let_in:
             assets.let_in(connection, {int(ids[index]): since for index, since in rows.let_in.items()})
         if len(rows.asset):
             recent = {int(ids[index]): verdicts for index, verdicts in rows.recent.items()}
             scores.insert(connection, ids[rows.asset], versions.ids(connection, rows.version), rows, recent)
         for change in rows.alerts:
-            alert_id = outbox.apply(connection, commit.channels, int(ids[change.asset]), change, commit.at_us)
-            alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id
+            outbox.apply(connection, commit.channels, int(ids[change.asset]), change, commit.at_us)
     for data_change in commit.data_alerts:
         outbox.apply_data(connection, commit.channels, data_change, commit.at_us)
     if commit.quarantined:
@@ -324,29 +312,4 @@ def save(connection: Connection, commit: Commit) -> Saved:
         connection.execute(_STILL if snapshot.state is None else _SNAPSHOT, key | snapshot._asdict())
     if commit.gaps:
         connection.execute(_GAP, [key | gap._asdict() | {"at_us": commit.at_us} for gap in commit.gaps])
-    return Saved(asset_ids, alert_ids)
-
-
-def _asset_ids(connection: Connection, commit: Commit, rows: FleetRows) -> tuple[Int32, dict[int, int]]:
-    """The lane's ids with the new ones filled in, and the new ones alone."""
-    if not rows.new_assets:
-        return rows.asset_ids, {}
-    homes = assets.resolve(connection, rows.fleet, [name for _, name in rows.new_assets], commit.partition)
-    for name, home in homes.items():
-        if home.partition != commit.partition:
-            raise InvariantBroken(f"asset {name} of {rows.fleet} lives in {home.partition}, not in {commit.partition}")
-    new = {index: homes[name].id for index, name in rows.new_assets}
-    ids = rows.asset_ids.copy()
-    ids[list(new)] = list(new.values())
-    return ids, new
-
-
-def _saved_before(connection: Connection, commit: Commit) -> Saved:
-    asset_ids: dict[str, dict[int, int]] = {}
-    alert_ids: dict[tuple[str, int, int], int] = {}
-    for rows in commit.fleets:
-        ids, asset_ids[rows.fleet] = _asset_ids(connection, commit, rows)
-        for change in rows.alerts:
-            alert_id = alerts.find(connection, int(ids[change.asset]), change.opened_us)
-            alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id
-    return Saved(asset_ids, alert_ids, was_done=True)
+    return Saved()

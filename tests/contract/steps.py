@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import Connection, text
 
-from monitor.store import partitions, versions
+from monitor.store import assets, partitions, versions
 from monitor.store.partitions import Commit, FleetRows, Saved
 from monitor.types import AlertChange, AlertState, Contribution, Counters, Partition, Severity, Verdict
 
@@ -36,16 +36,18 @@ class Owner:
     next_offset: int
     ids: dict[str, int]
 
-    def rows(self, scores: dict[str, float], cell: int, **changes: Any) -> FleetRows:
-        """One window per asset, all of them starting at `cell`."""
+    async def rows(self, scores: dict[str, float], cell: int, **changes: Any) -> FleetRows:
+        """Return one window per asset, all of them starting at `cell`. Registers new assets, as the pipeline does."""
         names = list(scores)
+        if new := [name for name in names if name not in self.ids]:
+            homes = await self.store.run(assets.resolve, changes.get("fleet", FLEET), new, self.partition)
+            self.ids |= {name: home.id for name, home in homes.items()}
         score = np.array(list(scores.values()), np.float32)
         verdict = np.where(np.isnan(score), Verdict.UNSCORED, np.where(score >= 1, Verdict.ANOMALOUS, Verdict.NORMAL))
         n = len(names)
         columns: dict[str, Any] = {
             "fleet": FLEET,
-            "asset_ids": np.array([self.ids.get(name, -1) for name in names], np.int32),
-            "new_assets": [(index, name) for index, name in enumerate(names) if name not in self.ids],
+            "asset_ids": np.array([self.ids[name] for name in names], np.int32),
             "asset": np.arange(n, dtype=np.int32),
             "start_us": np.full(n, cell * INTERVAL_US),
             "end_us": np.full(n, (cell + LENGTH) * INTERVAL_US),
@@ -75,17 +77,14 @@ class Owner:
         return Commit(**(facts | changes))
 
     async def save(self, commit: Commit) -> Saved:
-        """Save, and remember what a pipeline would."""
+        """Save, and move on to the next offset."""
         saved = await self.store.save(commit)
         self.next_offset = commit.new_next
-        for rows in commit.fleets:
-            names = dict(rows.new_assets)
-            self.ids |= {names[index]: asset_id for index, asset_id in saved.asset_ids[rows.fleet].items()}
         return saved
 
     async def score(self, cell: int, **scores: float) -> Saved:
         """Save one window per asset."""
-        return await self.save(self.step(self.rows(scores, cell)))
+        return await self.save(self.step(await self.rows(scores, cell)))
 
 
 async def own(store: AsyncStore, partition: Partition = HOME, *, owner: str = "me", first: int = 100) -> Owner:

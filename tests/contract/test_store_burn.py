@@ -42,10 +42,10 @@ async def fill(url: str, n: int, *then: Callable[[Connection], object], every: i
         await store.run(versions.activate, FLEET, VERSION, -(2**62))
         for cell in range(FIRST, FIRST + n * every, every):
             half = 0.5 if cell < FIRST + n * every // 2 else NAN
-            await owner.save(owner.step(owner.rows({"whole": 0.5, "half": half, "none": NAN}, cell)))
+            await owner.save(owner.step(await owner.rows({"whole": 0.5, "half": half, "none": NAN}, cell)))
         first = [change(12, 12, AlertState.FIRING, asset=0), change(12, 13, AlertState.CLOSED, asset=0)]
         alerts = [*first, change(14, 14, AlertState.FIRING, asset=0)]
-        await owner.save(owner.step(owner.rows({"whole": 0.5}, FIRST + n * every, alerts=alerts)))
+        await owner.save(owner.step(await owner.rows({"whole": 0.5}, FIRST + n * every, alerts=alerts)))
         for step in then:
             await store.run(step)
 

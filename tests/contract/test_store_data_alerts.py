@@ -174,7 +174,7 @@ def test_no_budget_no_training_no_restart_and_no_digest_sees_them(url: str) -> N
             if not more:
                 await store.run(versions.activate, FLEET, VERSION, -(2**62))
                 await owner.score(8, a=0.5)
-                rows = owner.rows({"a": 2.0}, 9, alerts=[change(12, 13, FIRING), change(12, 14, CLOSED)])
+                rows = await owner.rows({"a": 2.0}, 9, alerts=[change(12, 13, FIRING), change(12, 14, CLOSED)])
                 await owner.save(owner.step(rows))
             await owner.save(owner.step(data_alerts=more))
 
@@ -212,7 +212,7 @@ def test_they_can_be_picked(url: str, only: dict[str, Any], expected: list[str |
     async def fill() -> None:
         async with AsyncStore(url, owner=True) as store:
             owner = await own(store)
-            await owner.save(owner.step(owner.rows({"a": 2.0}, 8, alerts=[change(12, 12, FIRING)])))
+            await owner.save(owner.step(await owner.rows({"a": 2.0}, 8, alerts=[change(12, 12, FIRING)])))
             lost = {**LOST, "opened_us": 14 * INTERVAL_US}
             changes = [data(13, opened_us=13 * INTERVAL_US), data(14, **lost), data(15, CLOSED, **lost)]
             await owner.save(owner.step(data_alerts=changes))
@@ -231,7 +231,7 @@ def test_alerts_of_before_are_kept_on_the_way_here_and_back(url: str) -> None:
     async def fill() -> None:
         async with AsyncStore(url, owner=True) as store:
             owner = await own(store)
-            await owner.save(owner.step(owner.rows({"a": 2.0}, 8, alerts=[change(12, 12, FIRING)])))
+            await owner.save(owner.step(await owner.rows({"a": 2.0}, 8, alerts=[change(12, 12, FIRING)])))
             await owner.save(owner.step(data_alerts=[data(13)]))
 
     async def rows() -> tuple[list[Any], list[Any]]:

@@ -152,7 +152,7 @@ async def test_the_newest_end_is_the_fleets_own(store: AsyncStore) -> None:
     owner = await own(store)
     await owner.score(3, a=0.5, b=0.5)
     await owner.score(9, b=0.5)
-    await owner.save(owner.step(owner.rows({"p": 0.5}, 5, fleet="pumps")))
+    await owner.save(owner.step(await owner.rows({"p": 0.5}, 5, fleet="pumps")))
     assert await store.read(scores.newest_us) == {FLEET: 13 * INTERVAL_US, "pumps": 9 * INTERVAL_US}
 
 

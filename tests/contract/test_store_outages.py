@@ -136,7 +136,7 @@ def test_a_writer_that_never_ends_is_an_outage_and_the_save_can_be_repeated(file
     async def run() -> None:
         async with AsyncStore(f"sqlite:///{file}", owner=True, timeout_s=0.1) as store:
             owner = await own(store)
-            commit = owner.step(owner.rows({"a": 0.5}, 8))
+            commit = owner.step(await owner.rows({"a": 0.5}, 8))
             held = asyncio.create_task(hold(file, 1.0))
             await asyncio.sleep(0.05)
             with pytest.raises(StoreUnavailable, match="locked"):
@@ -246,10 +246,11 @@ def test_whoever_may_only_read_the_folder_can_still_read() -> None:
 async def test_a_restarted_server_is_not_noticed_by_the_next_save(postgres: PostgresServer, server_url: str) -> None:
     async with AsyncStore(server_url, owner=True) as store:
         owner = await own(store)
+        commit = owner.step(await owner.rows({"a": 0.5}, 8))
         await asyncio.gather(*(store.read(sleep, 0.05) for _ in range(4)))  # several connections that will be dead
         await asyncio.to_thread(postgres.stop, "immediate")
         await asyncio.to_thread(postgres.start)
-        await owner.score(8, a=0.5)
+        await owner.save(commit)
         assert await store.read(count, ["score"]) == {"score": 1}
         assert store.n_checked_out == 0
 
@@ -259,7 +260,7 @@ async def test_a_server_that_is_away_is_an_outage_and_the_save_can_be_repeated(
 ) -> None:
     async with AsyncStore(server_url, owner=True) as store:
         owner = await own(store)
-        commit = owner.step(owner.rows({"a": 0.5}, 8))
+        commit = owner.step(await owner.rows({"a": 0.5}, 8))
         await asyncio.to_thread(postgres.stop)
         try:
             for _ in range(2):

@@ -31,7 +31,7 @@ GRAVE = {"severity": Severity.CRITICAL, "peak": 4.0}
 async def alert(owner: Owner, *changes: AlertChange, to: Sequence[Channel] = (DUTY,), asset: str = "a") -> None:
     """Save changes of one asset's alerts, each in a step of its own."""
     for each in changes:
-        rows = owner.rows({asset: 2.0}, each.at_us // INTERVAL_US, alerts=[each])
+        rows = await owner.rows({asset: 2.0}, each.at_us // INTERVAL_US, alerts=[each])
         await owner.save(owner.step(rows, channels=to, at_us=NOW_US))
 
 
@@ -179,7 +179,7 @@ async def test_names_and_numbers_that_json_or_a_header_cannot_carry_are_no_harm(
 async def test_a_save_that_is_rolled_back_tells_nobody(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING))
-    twice = owner.rows({"a": 2.0}, 12, alerts=[change(12, 13, CLOSED)])  # the window is there already
+    twice = await owner.rows({"a": 2.0}, 12, alerts=[change(12, 13, CLOSED)])  # the window is there already
     with pytest.raises(InvariantBroken):
         await store.save(owner.step(twice, channels=(DUTY,)))
     assert await steps(store) == ["firing"]
@@ -187,7 +187,7 @@ async def test_a_save_that_is_rolled_back_tells_nobody(store: AsyncStore) -> Non
 
 async def test_a_step_that_was_saved_before_tells_nobody_again(store: AsyncStore) -> None:
     owner = await own(store)
-    step = owner.step(owner.rows({"a": 2.0}, 12, alerts=[change(12, 12, FIRING)]), channels=(DUTY,))
+    step = owner.step(await owner.rows({"a": 2.0}, 12, alerts=[change(12, 12, FIRING)]), channels=(DUTY,))
     await store.save(step)
     assert (await store.save(step)).was_done
     assert await steps(store) == ["firing"]

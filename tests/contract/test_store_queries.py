@@ -44,9 +44,10 @@ async def fill(url: str) -> None:
         names = {"R80711": 0.5, "R80712": 0.25, "r80_13": NAN}
         await owner.score(8, **names)
         opened = change(13, 13, AlertState.FIRING, asset=0, peak=2.5, severity=Severity.CRITICAL)
-        await owner.save(owner.step(owner.rows(names | {"R80711": 2.5}, 9, alerts=[opened])))
+        await owner.save(owner.step(await owner.rows(names | {"R80711": 2.5}, 9, alerts=[opened])))
         first = [change(14, 14, AlertState.FIRING, asset=1), change(14, 15, AlertState.CLOSED, asset=1)]
-        await owner.save(owner.step(owner.rows(names, 11, alerts=first), log_end=200, counters=Counters(records=30)))
+        rows = await owner.rows(names, 11, alerts=first)
+        await owner.save(owner.step(rows, log_end=200, counters=Counters(records=30)))
         bad = [
             Quarantined(HOME, 101, "not_json: Expecting value", b"{'a'", 1_000_000),
             Quarantined(Partition("other", 3), 7, "late: by 3 h", b"\x81\xa1a", 0),

@@ -56,7 +56,7 @@ async def test_who_is_restored_at_any_moment_decides_like_who_lived_on(store: As
         again = restored_.decide(bare_scores(score, present), end_us)
         assert [replace(each, contributions=()) for each in again] == changes
         n_alerts += len(changes)
-        rows = owner.rows({names[number]: float(each) for number, each in zip(present, score, strict=True)}, cell)
+        rows = await owner.rows({names[number]: float(each) for number, each in zip(present, score, strict=True)}, cell)
         known = {int(np.flatnonzero(present == number)[0]): past for number, past in living.recent(present).items()}
         mine = [replace(each, asset=int(np.flatnonzero(present == each.asset)[0])) for each in changes]
         await owner.save(owner.step(replace(rows, recent=known, alerts=mine)))
@@ -69,9 +69,9 @@ async def test_who_is_restored_at_any_moment_decides_like_who_lived_on(store: As
 async def test_an_open_alert_comes_back_as_it_was_left(store: AsyncStore) -> None:
     owner = await own(store)
     fired = change(12, 12, AlertState.FIRING, asset=1)
-    await owner.save(owner.step(owner.rows({"a": 0.5, "b": 2.0}, 8, alerts=[fired])))
+    await owner.save(owner.step(await owner.rows({"a": 0.5, "b": 2.0}, 8, alerts=[fired])))
     recovering = change(12, 13, AlertState.RECOVERING, asset=1, peak=7.5, peak_us=12 * INTERVAL_US, n_anomalous=4)
-    await owner.save(owner.step(owner.rows({"a": 0.5, "b": 0.5}, 9, alerts=[recovering])))
+    await owner.save(owner.step(await owner.rows({"a": 0.5, "b": 0.5}, 9, alerts=[recovering])))
     known = await store.read(assets.restore, HOME)
     first, second = known[FLEET]
     assert first.open_alert is None
@@ -86,7 +86,7 @@ async def test_a_closed_alert_leaves_only_the_time_it_closed(store: AsyncStore) 
     owner = await own(store)
     steps = [(AlertState.FIRING, 12), (AlertState.RECOVERING, 13), (AlertState.CLOSED, 14)]
     alerts = [change(12, at, state) for state, at in steps]
-    await owner.save(owner.step(owner.rows({"a": 2.0}, 8, alerts=alerts)))
+    await owner.save(owner.step(await owner.rows({"a": 2.0}, 8, alerts=alerts)))
     known = await restored(store)
     assert known["a"].open_alert is None
     assert known["a"].closed_us == 14 * INTERVAL_US
@@ -94,7 +94,7 @@ async def test_a_closed_alert_leaves_only_the_time_it_closed(store: AsyncStore) 
 
 async def test_an_asset_that_is_no_longer_under_suspicion_has_no_past(store: AsyncStore) -> None:
     owner = await own(store)
-    await owner.save(owner.step(owner.rows({"a": 2.0}, 8, recent={0: [25]})))
+    await owner.save(owner.step(await owner.rows({"a": 2.0}, 8, recent={0: [25]})))
     assert (await restored(store))["a"].recent == ((12, True),)
     await owner.score(9, a=0.5)
     known = await restored(store)
@@ -104,7 +104,7 @@ async def test_an_asset_that_is_no_longer_under_suspicion_has_no_past(store: Asy
 async def test_a_restart_does_not_read_scores(store: AsyncStore) -> None:
     """There may be millions; walking back through them took minutes for assets that are seldom seen."""
     owner = await own(store)
-    await owner.save(owner.step(owner.rows({"a": 2.0}, 8, recent={0: [25]})))
+    await owner.save(owner.step(await owner.rows({"a": 2.0}, 8, recent={0: [25]})))
     plan = "EXPLAIN QUERY PLAN " if store.address.is_sqlite else "EXPLAIN "
     said = await store.read(
         lambda c: c.execute(text(plan + assets._RESTORE.text), {"topic": HOME.topic, "partition": 0}).all()

@@ -52,7 +52,7 @@ class Keeper:
 
 async def save(owner: Owner, fleet: str, *cells: int) -> None:
     for cell in cells:
-        await owner.save(owner.step(owner.rows({fleet: 0.5}, cell, fleet=fleet)))
+        await owner.save(owner.step(await owner.rows({fleet: 0.5}, cell, fleet=fleet)))
 
 
 def stored(connection: Connection) -> dict[str, list[int]]:
@@ -177,7 +177,7 @@ async def test_alerts_outlive_their_scores_and_are_no_evidence_without_them(stor
         ends = cell + LENGTH
         life = AlertState.FIRING, AlertState.CLOSED
         alerts = [change(ends, ends, state, fleet="fast", version="f1") for state in life if cell in (5, 30)]
-        await owner.save(owner.step(owner.rows({"fast": 0.5}, cell, fleet="fast", version=["f1"], alerts=alerts)))
+        await owner.save(owner.step(await owner.rows({"fast": 0.5}, cell, fleet="fast", version=["f1"], alerts=alerts)))
     await prune_scores(store, {"slow": 0, "fast": 20 * INTERVAL_US})
     found = await store.read(lambda connection: burn.standing(burn.door(connection), "fast", "f1", threshold))
     assert found is not None

@@ -39,8 +39,8 @@ UNDERSTOOD = {
     Commit: "pipeline partition epoch old_next new_next rewind_offset rewind_state counters at_us log_end fleets "
     "quarantined gaps data_alerts digest snapshots channels",
     FleetRows: "fleet asset_ids asset start_us end_us score verdict version n_present first_offset last_offset "
-    "new_assets alerts sensors recent let_in activation_seq",
-    Claim: "epoch start_offset next_offset rewind_offset rewind_state counters digest snapshots n_claims",
+    "alerts sensors recent let_in activation_seq",
+    Claim: "epoch next_offset rewind_offset rewind_state counters digest snapshots n_claims",
     assets.KnownAsset: "id name last_start_us recent open_alert closed_us since_offset",
 }
 """What is saved and restored. A field that is new in the engine must be given a meaning here first."""
@@ -222,7 +222,6 @@ def claim(db: Database, pipeline: str, partition: Partition, owner: str) -> Clai
     ]
     return Claim(
         epoch=row.epoch,
-        start_offset=row.start_offset,
         next_offset=row.next_offset,
         rewind_offset=row.rewind_offset,
         rewind_state=json.loads(row.rewind_state),
@@ -249,7 +248,8 @@ def save(db: Database, commit: Commit) -> Saved:
     if row is None or (row.epoch, row.next_offset) != (commit.epoch, commit.old_next):
         if row is None or (row.epoch, row.next_offset) != (commit.epoch, commit.new_next):
             raise Fenced(f"{commit.partition}: {commit.epoch, commit.old_next}, but it stands at {row}")
-        return _saved_before(db, commit)
+        db.counts["resolved"] += 1
+        return Saved(was_done=True)
     move(db, commit)
     return insert_rows(db, commit)
 
@@ -275,12 +275,7 @@ def move(db: Database, commit: Commit) -> None:
 
 def insert_rows(db: Database, commit: Commit) -> Saved:
     """Write what the records led to."""
-    alert_ids: dict[tuple[str, int, int], int] = {}
-    asset_ids: dict[str, dict[int, int]] = {}
     for rows in commit.fleets:
-        asset_ids[rows.fleet] = {}
-        if rows.new_assets:
-            raise LookupError("the river registers assets before it saves")
         if rows.sensors is not None and learn(db, rows.fleet, rows.sensors) != tuple(rows.sensors):
             raise Fenced(f"{commit.partition}: another partition taught {rows.fleet} other sensors")
         if rows.activation_seq is not None and len(rows.asset):
@@ -290,8 +285,7 @@ def insert_rows(db: Database, commit: Commit) -> Saved:
             db.put(db.asset, key, replace(db.asset[key], since_offset=since))
         _insert_scores(db, rows)
         for change in rows.alerts:
-            alert_id = _apply_alert(db, int(rows.asset_ids[change.asset]), change, commit.channels)
-            alert_ids[rows.fleet, change.asset, change.opened_us] = alert_id
+            _apply_alert(db, int(rows.asset_ids[change.asset]), change, commit.channels)
     for data_change in commit.data_alerts:
         _apply_data(db, data_change, commit.channels)
     for record in commit.quarantined:
@@ -303,17 +297,7 @@ def insert_rows(db: Database, commit: Commit) -> Saved:
         db.put(db.snapshot, key, (snapshot.at_offset, state))
     for gap in commit.gaps:
         _insert(db, db.gap, (commit.pipeline, commit.partition, gap.from_offset), gap.to_offset)
-    return Saved(asset_ids, alert_ids)
-
-
-def _saved_before(db: Database, commit: Commit) -> Saved:
-    db.counts["resolved"] += 1
-    alert_ids = {
-        (rows.fleet, change.asset, change.opened_us): db.alert[int(rows.asset_ids[change.asset]), change.opened_us].id
-        for rows in commit.fleets
-        for change in rows.alerts
-    }
-    return Saved({rows.fleet: {} for rows in commit.fleets}, alert_ids, was_done=True)
+    return Saved()
 
 
 def _insert(db: Database, table: dict[Any, Any], key: Any, row: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from monitor.clock import to_us
-from monitor.store import partitions, versions
+from monitor.store import assets, partitions, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.partitions import Commit, FleetRows
 from monitor.types import (
@@ -102,6 +102,7 @@ def _rows(connection: Connection) -> None:
     home = Partition("plant", 3)
     epoch = partitions.claim(connection, "monitor", home, "host:1").epoch
     partitions.begin(connection, "monitor", home, epoch, 0)
+    homes = assets.resolve(connection, "turbines", ["R80711", "R80736"], home)
     end = [START + STEP * (k + 1) for k in range(N)]
     quiet = [0.4 + 0.1 * math.sin(k / 3) for k in range(N)]
     score = [18.42 if k == 30 else 5.0 if 20 <= k < 40 else quiet[k] for k in range(N)]
@@ -110,8 +111,7 @@ def _rows(connection: Connection) -> None:
     ends = np.array([to_us(at) for at in end] * 2)
     rows = FleetRows(
         fleet="turbines",
-        asset_ids=np.array([-1, -1], np.int32),
-        new_assets=((0, "R80711"), (1, "R80736")),
+        asset_ids=np.array([homes["R80711"].id, homes["R80736"].id], np.int32),
         asset=np.repeat(np.array([0, 1], np.int32), N),
         start_us=ends - 36 * to_us(datetime(1970, 1, 1, 0, 10, tzinfo=UTC)),
         end_us=ends,
