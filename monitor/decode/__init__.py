@@ -3,7 +3,6 @@
     decoder.py    a batch → `Decoded`: splits, tries the fast shapes, sends the rest the long way, joins
     document.py   the definition: any record → asset, times, values, or the reason why not
     payload.py    bytes → one object of JSON or MessagePack, within limits
-    repeats.py    whether a key stands twice in an object
     readings.py   fast: single readings, wide or flat
     blocks.py     fast: raw float32 blocks
     columns.py    what the ways of decoding hand to each other

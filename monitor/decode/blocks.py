@@ -7,7 +7,7 @@ Takes the usual block only: "start" and "interval", a list of sensor names, raw 
 from __future__ import annotations
 
 import itertools
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,8 +16,7 @@ import numpy as np
 from monitor.decode.columns import Piece, Task, cells_of, drop_empty_rows
 from monitor.decode.document import ASSET_FIELDS
 from monitor.decode.payload import UNREADABLE
-from monitor.decode.readings import are_given, decode_each, first_given
-from monitor.decode.repeats import top_entries
+from monitor.decode.readings import decode_each, first_given
 from monitor.decode.timestamps import MAX_US, column_us
 
 if TYPE_CHECKING:
@@ -83,7 +82,9 @@ class BlockShape:
         ok &= last_us <= np.minimum(task.latest_us, MAX_US)
         ok &= n_rows <= task.max_rows
         tokens = first_given(good, ASSET_FIELDS, task.keys)
-        ok &= top_entries(task.values) == _N_FIELDS + are_given(tokens)  # else a key stands twice, or there is a null
+        # `sensors` twice: the list that the struct dropped was never read, and may be no text. The head tells.
+        heads = np.fromiter(map(itemgetter(0), task.values), np.uint8, len(task))
+        ok &= heads == 0x80 + _N_FIELDS + np.array([type(token) is not bytes for token in tokens])
         if strangers := router.strangers(set(tokens), task.fleet_number):
             ok &= np.fromiter((token not in strangers for token in tokens), np.bool_, len(tokens))
 

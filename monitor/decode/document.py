@@ -12,7 +12,7 @@ usual shapes, and hand over to this page whatever they do not know at once. Four
 "ts" as a list or "start" and "interval" in seconds. T: see times.py. Raw bytes are little-endian, row by row, and
 exist in MessagePack only. null, and NaN in raw bytes, is missing.
 
-The law: a record is used whole or not at all. A key that stands twice in an object refuses it: which one was meant?
+The law: a record is used whole or not at all. Of a key that stands twice in one object the last value counts.
 """
 
 from __future__ import annotations

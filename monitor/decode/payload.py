@@ -1,7 +1,8 @@
 """Bytes → one object of JSON or MessagePack, within limits; nothing in it is understood yet.
 
 The law: whatever the bytes, an object or a DecodeError (not_json, not_msgpack, wrong_type, not_finite, too_deep,
-too_many_fields, duplicate_key), and which of them never depends on how deep the caller stands.
+too_many_fields), and which of them never depends on how deep the caller stands. Of a key that stands twice in one
+object the last value counts, as in every parser; a value that it replaces must be well-formed, and counts for no limit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import msgspec
 import numpy as np
 
 from monitor.decode.formatting import describe, quote
-from monitor.decode.repeats import repeated_json, repeated_msgpack
 from monitor.errors import DecodeError
 
 MAX_DEPTH: Final = 16
@@ -49,11 +49,7 @@ def open_json(value: bytes) -> dict[str, Any]:
         if _json_is_deep(value):
             raise DecodeError(_TOO_DEEP) from None
         _lenient(value, problem)
-    within = _within_limits(fields)
-    if (name := repeated_json(value, within)) is not None:
-        msg = f"duplicate_key: {quote(name)} stands twice in one object; send each field once"
-        raise DecodeError(msg)
-    return within
+    return _within_limits(fields)
 
 
 def _lenient(value: bytes, problem: Exception) -> NoReturn:
@@ -95,11 +91,7 @@ def open_msgpack(value: bytes) -> dict[str, Any]:
             raise DecodeError(_TOO_DEEP) from None
         msg = f"not_msgpack: {problem}; the record begins with {describe(value)}; check the producer and kafka.format"
         raise DecodeError(msg) from problem
-    within = _within_limits(fields)
-    if (entries := repeated_msgpack(value, within)) is not None:
-        msg = f"duplicate_key: a map of {entries[0]} entries has only {entries[1]} different keys; send each field once"
-        raise DecodeError(msg)
-    return within
+    return _within_limits(fields)
 
 
 def _within_limits(fields: object) -> dict[str, Any]:

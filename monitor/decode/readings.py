@@ -7,10 +7,7 @@ form, a name never seen, a time in the future, a bad value) is left for that pag
 Fields beside the sensors must be known by name too, because what a struct skips is not checked. They are learnt from
 accepted records: after the first one with `"site": "north"`, such records are fast.
 
-A struct keeps the last of a key that stands twice, and does not say so. So the fields that were given are counted, and
-so are the keys of the bytes (`repeats.py`): in JSON once for all records together, in MessagePack at the heads of the
-maps. Measured, wide with eight sensors: JSON 8 % dearer for it (1.00 → 1.08 µs), MessagePack 20 % (0.83 → 1.0 µs); a
-raw block of 64 readings 3 %. That is 2 % of what a reading costs in the whole river, and nothing cheaper is exact.
+Of a key that stands twice a struct keeps the last value, as the parsers behind `document.py` do.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ import numpy as np
 from monitor.decode.columns import Piece, Task, cells_of
 from monitor.decode.document import ASSET_FIELDS, RESERVED, TIME_FIELDS, Document, Form
 from monitor.decode.payload import MAX_FIELDS, UNREADABLE
-from monitor.decode.repeats import colons_in, may_repeat_json, repeats_json, sensor_entries, top_entries
 from monitor.decode.timestamps import column_us
 
 if TYPE_CHECKING:
@@ -45,10 +41,6 @@ _MAX_BYTES_WITH_CONTAINERS = 4_000
 
 _MAX_NAME = 128
 """Characters of a name beside the sensors; a longer one is not worth the memory of being known."""
-_ABSENT: Final[float] = np.array([0x7FFA << 48], np.uint64).view(np.float64).tolist()[0]
-"""A sensor that a record does not mention. NaN, as null is, but told from it by its bits, in float32 too."""
-_ABSENT_BITS: Final = np.array([_ABSENT], np.float32).view(np.uint32)[0]
-
 _Scalar = str | int | float | bool | None
 _Time = int | float | str | None
 _Asset = str | int | None
@@ -114,14 +106,12 @@ class ReadingShape:
             places = np.delete(places, bad)
             task = task.only(places)
         tokens = first_given(good, ASSET_FIELDS, task.keys)
-        times = first_given(good, TIME_FIELDS, None)
-        ts_us, ok = column_us(times)
+        ts_us, ok = column_us(first_given(good, TIME_FIELDS, None))
         ok &= ts_us <= task.latest_us
         values = compiled.matrix(good)
         ok &= self._has_good_values(values, good, compiled)
         if any(self._beside.values()):
             ok &= np.fromiter(map(len, task.values), np.int64, len(task)) <= _MAX_BYTES_WITH_CONTAINERS
-        ok &= compiled.each_key_once(task, good, tokens, times, values)
         if strangers := router.strangers(set(tokens), task.fleet_number):
             ok &= np.fromiter((token not in strangers for token in tokens), np.bool_, len(tokens))
         at, cell = task.at, cells_of(ts_us, task.fleet.interval_us)
@@ -147,7 +137,7 @@ class ReadingShape:
         if self._is_msgpack:  # JSON knows no NaN; in MessagePack it must be told from null
             for row in np.flatnonzero(~finite.all(axis=1)).tolist():
                 cells = compiled.row(good[row])
-                ok[row] &= not any(c is not None and c is not _ABSENT and math.isnan(c) for c in cells)
+                ok[row] &= not any(c is not None and math.isnan(c) for c in cells)
         return ok
 
 
@@ -159,27 +149,17 @@ def _is_plain(name: str) -> bool:
 class _Compiled:
     """The decoder of one shape for one list of sensors."""
 
-    __slots__ = ("_beside", "_is_flat", "_is_msgpack", "_key_colons", "_n_sensors", "_rows", "decode", "row")
+    __slots__ = ("_n_sensors", "_rows", "decode", "row")
 
     def __init__(
         self,
         decode: Callable[[bytes], Any],
         rows: Callable[[Iterable[Any]], Iterable[tuple[Any, ...]]],
-        sensors: tuple[str, ...],
-        beside: tuple[tuple[str, str], ...],
-        *,
-        is_flat: bool,
-        is_msgpack: bool,
+        n_sensors: int,
     ) -> None:
-        """`beside`: attribute and name of each field that may stand beside the sensors."""
         self.decode = decode
         self._rows = rows
-        self._n_sensors = len(sensors)
-        self._key_colons = np.array([1 + name.count(":") for name in sensors], np.int64)
-        """What the key of each sensor adds to the colons of a record."""
-        self._beside = [(attrgetter(attribute), 1 + name.count(":")) for attribute, name in beside]
-        self._is_flat = is_flat
-        self._is_msgpack = is_msgpack
+        self._n_sensors = n_sensors
         self.row: Callable[[Any], tuple[Any, ...]] = lambda reading: next(iter(rows((reading,))))
 
     def matrix(self, good: Sequence[Any]) -> Float32:
@@ -187,87 +167,6 @@ class _Compiled:
         n = len(good) * self._n_sensors
         flat = np.fromiter(chain.from_iterable(self._rows(good)), np.float32, n)
         return flat.reshape(len(good), self._n_sensors)
-
-    def each_key_once(
-        self, task: Task, good: Sequence[Any], tokens: Sequence[Token], times: Sequence[Any], values: Float32
-    ) -> Bool:
-        """[N], the records in which certainly no key stands twice. An explicit null beside the sensors is not certain.
-
-        Makes every NaN of `values` the usual one.
-        """
-        is_absent = _take_absent(values)
-        if self._is_msgpack:
-            return self._each_once_msgpack(task, good, are_given(tokens) + are_given(times), is_absent)
-        return self._each_once_json(task, good, tokens, times, is_absent)
-
-    def _each_once_msgpack(self, task: Task, good: Sequence[Any], others: Int64, is_absent: Bool | None) -> Bool:
-        given = np.full(len(good), self._n_sensors) if is_absent is None else np.count_nonzero(~is_absent, axis=1)
-        has_map = np.zeros(len(good), np.bool_)
-        for beside, _ in self._beside:
-            column = list(map(beside, good))
-            others = others + are_given(column)
-            if dict in set(map(type, column)):  # whose own keys nobody has counted
-                has_map |= np.fromiter((type(item) is dict for item in column), np.bool_, len(column))
-        once: Bool = top_entries(task.values) == others + (given if self._is_flat else 1)
-        if not self._is_flat:
-            once &= sensor_entries(task.values) == given
-        return once & ~has_map
-
-    def _each_once_json(
-        self, task: Task, good: Sequence[Any], tokens: Sequence[Token], times: Sequence[Any], is_absent: Bool | None
-    ) -> Bool:
-        n_each = int(self._key_colons.sum()) + (not self._is_flat)
-        given = [] if is_absent is None else [-(is_absent @ self._key_colons)]
-        columns = [(tokens, 1), (times, 1), *((list(map(beside, good)), colons) for beside, colons in self._beside)]
-        n = len(good) * n_each + sum(int(part.sum()) for part in given)
-        if not may_repeat_json(task.values, n + sum(_n_colons(column, of_key) for column, of_key in columns)):
-            return np.ones(len(good), np.bool_)
-        for column, of_key in columns:
-            given.append(np.fromiter((_n_colons((item,), of_key) for item in column), np.int64, len(good)))
-        return ~repeats_json(task.values, n_each + sum(given, np.zeros(len(good), np.int64)))
-
-
-def _take_absent(values: Float32) -> Bool | None:
-    """[N, C], which sensors are absent, unless none is; they become NaN like all others that are missing."""
-    is_absent: Bool = values.view(np.uint32) == _ABSENT_BITS
-    if not is_absent.any():
-        return None
-    values[is_absent] = np.nan
-    return is_absent
-
-
-def _n_colons(column: Sequence[Any], of_key: int) -> int:
-    """Colons that the values of a field bring, and those of its key wherever it is given."""
-    kinds = set(map(type, column))
-    if kinds == {str}:
-        return len(column) * of_key + colons_in(column)
-    if kinds.isdisjoint(_NOT_PLAIN):
-        return len(column) * of_key
-    n = 0
-    for item in column:
-        if item is None or type(item) is bytes:  # Kafka's key is no field
-            continue
-        n += of_key
-        if type(item) is dict:
-            n += len(item) + colons_in(item)
-            item = item.values()
-        if type(item) is str:
-            n += item.count(":")
-        elif type(item) not in _SCALARS:
-            n += colons_in(inner for inner in item if type(inner) is str)
-    return n
-
-
-def are_given(column: Sequence[Any]) -> Int64:
-    """[N], 1 where the payload has the field: it is not null, and not Kafka's key."""
-    kinds = set(map(type, column))
-    if kinds.isdisjoint(_NOT_GIVEN):
-        return np.ones(len(column), np.int64)
-    return np.fromiter((type(item) not in _NOT_GIVEN for item in column), np.int64, len(column))
-
-
-_NOT_GIVEN = {type(None), bytes}
-_NOT_PLAIN = {*_NOT_GIVEN, str, list, dict}
 
 
 @lru_cache(maxsize=128)
@@ -277,7 +176,7 @@ def _compile(
     """None where a struct cannot say it: too many sensors, one named like a reserved field, or with a quote in it."""
     if len(sensors) > MAX_FIELDS - len(RESERVED) - _MAX_BESIDE:
         return None
-    columns = [(f"v{i}", float | None, _ABSENT) for i in range(len(sensors))]
+    columns: list[Any] = [(f"v{i}", float | None, None) for i in range(len(sensors))]
     names = {f"v{i}": name for i, name in enumerate(sensors)}
     # Flat, a number or a boolean that is no sensor's is an error; beside "sensors" it is nothing to us.
     plain: Any = str | None if is_flat else _Scalar
@@ -310,7 +209,7 @@ def _compile(
         def rows(good: Iterable[Any]) -> Iterable[tuple[Any, ...]]:
             return map(as_tuple, map(sensors_of, good))
 
-    return _Compiled(decode, rows, sensors, tuple(other_names.items()), is_flat=is_flat, is_msgpack=is_msgpack)
+    return _Compiled(decode, rows, len(sensors))
 
 
 def first_given(good: Sequence[Any], names: Sequence[str], default: Sequence[Any] | None) -> list[Any]:

@@ -2,7 +2,7 @@
 
 A log is a list of `(offset, kafka_timestamp_us, key, value)` of one partition, in offset order. Only the standard
 library's JSON and msgspec's MessagePack are used; none of the engine's decoding. The one law: a record is taken
-whole or refused whole.
+whole or refused whole. Of a key that stands twice in one object the last value counts.
 """
 
 from __future__ import annotations
@@ -171,7 +171,6 @@ def readings_of(record: RawRecord, rules: Rules, topic: str = "") -> list[Readin
 def _parse(value: bytes) -> dict[str, Any]:
     """First byte decides: a MessagePack map, else JSON."""
     first = value[0] if value else 0
-    repeats = []
     if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF):
         try:
             body = msgspec.msgpack.decode(value)
@@ -180,14 +179,9 @@ def _parse(value: bytes) -> dict[str, Any]:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise Refused("not_msgpack") from None
     else:
-
-        def an_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            if len({name for name, _ in pairs}) < len(pairs):
-                repeats.append(pairs)
-            return dict(pairs)
-
         try:
-            body = json.loads(value.decode("utf-8"), object_pairs_hook=an_object)
+            text = value.decode("utf-8")
+            body = json.loads(text)
         except RecursionError:
             raise Refused("too_deep") from None
         except ValueError:
@@ -199,28 +193,30 @@ def _parse(value: bytes) -> dict[str, Any]:
     if sum(len(part) for part in _inside(body) if isinstance(part, dict)) > MAX_FIELDS:
         raise Refused("too_many_fields")
     if first < 0x80:  # Python's parser lets pass what JSON has not: NaN, 1e999, half a surrogate pair
-        texts = [part for part in _inside(body) if isinstance(part, str)]
         if any(isinstance(part, float) and not math.isfinite(part) for part in _inside(body)):
             raise Refused("not_finite")
-        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
+        with_replaced = json.loads(text, object_pairs_hook=list)  # also the values that a later one replaced
+        if not all(map(_is_json, _inside(with_replaced))):
             raise Refused("not_json")
-    elif _read(value, 0, repeats)[1] != len(value):
-        raise Refused("not_msgpack")
-    if repeats:
-        raise Refused("duplicate_key")
     return body
 
 
 def _inside(part: Any) -> Iterable[Any]:
     """Yield a value and everything within it, names of fields too."""
-    yield part
-    if isinstance(part, dict):
-        for name, value in part.items():
-            yield name
-            yield from _inside(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _inside(value)
+    rest = [part]
+    while rest:
+        part = rest.pop()
+        yield part
+        if isinstance(part, dict):
+            rest += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple):
+            rest += part
+
+
+def _is_json(part: Any) -> bool:
+    if isinstance(part, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in part)
+    return not isinstance(part, float) or math.isfinite(part)
 
 
 def _depth(body: Any) -> int:
@@ -230,47 +226,6 @@ def _depth(body: Any) -> int:
         within = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
         level = [part for part in within if isinstance(part, dict | list)]
     return depth
-
-
-def _read(value: bytes, at: int, repeats: list[Any]) -> tuple[Any, int]:
-    """Read one value of MessagePack, as far as it takes to find maps that hold a key twice; return where it ends."""
-    head, at = value[at], at + 1
-
-    def number(width: int) -> int:
-        return int.from_bytes(value[at : at + width], "big")
-
-    if head < 0x80 or head >= 0xE0 or head in (0xC0, 0xC2, 0xC3):
-        return ("one byte", head), at
-    if head < 0x90 or head in (0xDE, 0xDF):
-        n, at = (head & 15, at) if head < 0x90 else (number(2), at + 2) if head == 0xDE else (number(4), at + 4)
-        keys = []
-        for _ in range(n):
-            key, at = _read(value, at, repeats)
-            _, at = _read(value, at, repeats)
-            keys.append(key)
-        if len(set(keys)) < n:
-            repeats.append(keys)
-        return ("a map", at), at
-    if head < 0xA0 or head in (0xDC, 0xDD):
-        n, at = (head & 15, at) if head < 0xA0 else (number(2), at + 2) if head == 0xDC else (number(4), at + 4)
-        for _ in range(n):
-            _, at = _read(value, at, repeats)
-        return ("a list", at), at
-    if head < 0xC0 or head in (0xD9, 0xDA, 0xDB):
-        width = 0 if head < 0xC0 else 2 ** (head - 0xD9)
-        n = head & 31 if head < 0xC0 else number(width)
-        return ("a text", value[at + width : at + width + n]), at + width + n
-    if head in (0xC4, 0xC5, 0xC6):
-        width = 2 ** (head - 0xC4)
-        n = width + number(width)
-    elif head in (0xC7, 0xC8, 0xC9):  # an extension also says its type
-        width = 2 ** (head - 0xC7)
-        n = width + 1 + number(width)
-    elif head >= 0xD4:
-        n = 1 + 2 ** (head - 0xD4)
-    else:
-        n = {0xCA: 4, 0xCB: 8}.get(head, 2 ** (head & 3))
-    return (head, value[at : at + n]), at + n
 
 
 def _asset_of(body: dict[str, Any], key: bytes | None) -> str:

@@ -338,7 +338,7 @@ def _apply_alert(db: Database, asset_id: int, change: AlertChange, channels: Seq
             raise InvariantBroken(f"{change.state} for an alert that is not open: {key}")
         if row is not None or db.open_alert.get(asset_id) is not None:
             raise InvariantBroken(f"a second alert: {key}")
-        row = AlertRow(len(db.alert) + 1, asset_id, change)
+        row = AlertRow(len(db.alert) + len(db.data_alert) + 1, asset_id, change)
     steps = row.transitions
     if change.is_transition:
         steps = (*steps, (str(change.state), change.at_us))

@@ -46,7 +46,7 @@ def sound(tmp_path: Path, original: tuple[Path, Logs, Rules]) -> tuple[Path, Log
 
 def write_sound_database(path: Path) -> tuple[Logs, Rules]:
     """Write what a faultless engine would have stored, into the real schema; return the logs."""
-    rng = Random(11)
+    rng = Random(12)
     rule = FleetRule("turbines", ("power", "wind"), 60 * S, length=4, lateness_cells=3, max_gap_cells=1, assets=("R*",))
     rules = Rules((rule,))
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")

@@ -87,6 +87,25 @@ def test_the_forms_of_a_single_reading_say_the_same(body: dict[str, Any]) -> Non
         assert readings_of((0, -1, b"x", value), Rules((TWO,))) == [Reading(0, "f", "x", 2, [1.5, None])]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"ts": 9, "a": 7, "asset": "y", "ts": 20, "a": 1.5, "asset": "x"}',
+        b'{"ts": 20, "sensors": {"b": 9}, "asset": "x", "sensors": {"a": 2, "a": 1.5}}',
+        b"\x85\xa2ts\x09\xa1a\x09\xa5asset\xa1x\xa2ts\x14\xa1a\xcb\x3f\xf8\0\0\0\0\0\0",
+        b"\x84\xa2ts\x14\xa7sensors\x81\xa1b\x09\xa5asset\xa1x\xa7sensors\x82\xa1a\x09\xa1a\xcb\x3f\xf8\0\0\0\0\0\0",
+    ],
+)
+def test_of_a_key_that_stands_twice_the_last_value_counts(value: bytes) -> None:
+    assert readings_of((0, -1, None, value), Rules((TWO,))) == [Reading(0, "f", "x", 2, [1.5, None])]
+
+
+@pytest.mark.parametrize("replaced", [b"NaN", b"1e999", b'"\\ud800"'])
+def test_a_replaced_value_must_be_json_too(replaced: bytes) -> None:
+    value = b'{"ts": 20, "a": ' + replaced + b', "a": 1.5}'
+    assert expected_quarantine([(0, -1, b"x", value)], Rules((RULE,))) == {0: "not_json"}
+
+
 @pytest.mark.parametrize("ts", [1_437_955_200, 1_437_955_200_000, 1_437_955_200_000_000, 1_437_955_200_000_000_000])
 def test_the_size_of_a_number_tells_its_unit(ts: int) -> None:
     readings = readings_of((0, -1, b"x", json.dumps({"ts": ts, "a": 1}).encode()), Rules((RULE,)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,15 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.decode import Decoded, Decoder, FleetSchema
-from tests.unit.decode.batches import SECOND, SENSORS, batch_of, mixed_batch, turbines
-
-
-class SlowDecoder(Decoder):
-    """Sends every record the long way."""
-
-    def _decode_alike(self, work: Any, group: Any) -> Any:
-        return group.at
+from monitor.decode import Decoder, FleetSchema
+from tests.unit.decode.batches import SECOND, SENSORS, SlowDecoder, batch_of, mixed_batch, outcome, turbines
 
 
 def one_fleet() -> list[FleetSchema]:
@@ -39,27 +31,6 @@ def two_fleets() -> list[FleetSchema]:
 
 def learnt_fleets() -> list[FleetSchema]:
     return [turbines(assets=("R*",), sensors=None), turbines(name="others", sensors=None)]
-
-
-def outcome(decoder: Decoder, *decoded: Decoded) -> dict[str, Any]:
-    """Everything that became of the records, comparable."""
-    result: dict[str, Any] = {
-        "quarantined": [(q.offset, q.reason, q.sample, q.at_us) for d in decoded for q in d.quarantined],
-        "accepted": sum(d.n_accepted for d in decoded),
-        "tombstones": sum(d.n_tombstones for d in decoded),
-    }
-    for number, fleet in enumerate(decoder.fleets):
-        parts = [d.readings[number] for d in decoded]
-        values = [p.values for p in parts if len(p)]
-        result[fleet.name] = {
-            "sensors": fleet.sensors,
-            "names": decoder.assets[number].names,
-            "asset": np.concatenate([p.asset for p in parts]).tolist(),
-            "cell": np.concatenate([p.cell for p in parts]).tolist(),
-            "offset": np.concatenate([p.offset for p in parts]).tolist(),
-            "values": np.concatenate(values).tobytes() if values else b"",
-        }
-    return result
 
 
 seeds = st.integers(0, 2**32)
@@ -117,7 +88,7 @@ def test_every_record_is_accepted_or_quarantined_with_a_reason_or_a_tombstone(se
 REASONS = {
     "not_json", "not_msgpack", "wrong_type", "unknown_sensor", "missing_asset", "bad_asset", "no_fleet", "missing_ts",
     "bad_ts", "not_finite", "future", "too_large", "empty", "block_shape", "too_deep", "too_many_fields",
-    "too_many_readings", "duplicate_key",
+    "too_many_readings",
 }  # fmt: skip
 
 

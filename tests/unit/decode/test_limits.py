@@ -1,4 +1,4 @@
-"""What one record may be: how deep, how wide, how long, and each key once, whatever way it is decoded."""
+"""What one record may be: how deep, how wide, how long, whatever way it is decoded."""
 
 from __future__ import annotations
 
@@ -11,17 +11,9 @@ import numpy as np
 import pytest
 
 from monitor.decode import Decoder, block_msgpack
-from monitor.decode.decoder import Decoder as WholeDecoder
-from tests.unit.decode.batches import SECOND, SENSORS, batch_of, turbines
+from tests.unit.decode.batches import SECOND, SENSORS, SlowDecoder, batch_of, turbines
 
 packed = msgspec.msgpack.encode
-
-
-class SlowDecoder(WholeDecoder):
-    """Sends every record the long way."""
-
-    def _decode_alike(self, work, group):
-        return group.at
 
 
 def words(values, *, teach=(), sensors=SENSORS, decoder=Decoder, **options):
@@ -37,110 +29,6 @@ def both(values, **options):
     fast, slow = words(values, **options), words(values, decoder=SlowDecoder, **options)
     assert fast == slow
     return fast
-
-
-# ---------------------------------------------------------------- a key twice
-
-GOOD = b'{"ts":1,"sensors":{"power":1.0},"site":"a:b","meta":{"k:":"v:"}}'
-FLAT = b'{"ts":"1970-01-01T00:00:01Z","asset":"R:1","power":1,"site":"north"}'
-REPEATS = {
-    "at the top": b'{"ts":1,"ts":1,"sensors":{"power":1.0}}',
-    "among the sensors": b'{"ts":1,"sensors":{"power":1.0,"power":2.0}}',
-    "null first": b'{"ts":1,"sensors":{"power":null,"power":2.0}}',
-    "null last": b'{"ts":1,"sensors":{"power":1.0,"pitch":1,"power":null}}',
-    "flat": b'{"ts":1,"power":1,"power":1}',
-    "the sensors themselves": b'{"ts":1,"sensors":{"power":1.0},"sensors":{"power":1.0}}',
-    "beside": b'{"ts":1,"sensors":{"power":1.0},"site":"x","site":"x"}',
-    "beside, within": b'{"ts":1,"sensors":{"power":1.0},"meta":{"a":1,"a":1}}',
-    "far within": b'{"ts":1,"power":1.0,"meta":[[{"b":{"a":1,"a":1}}]]}',
-    "spelt differently": b'{"ts":1,"sensors":{"power":1.0,"p\\u006fwer":2.0}}',
-    "made up for by an escaped colon": b'{"ts":1,"sensors":{"power":1.0,"power":2.0},"site":"\\u003a"}',
-    "made up for by another": b'{"ts":1,"power":1.0,"power":2.0,"site":"\\u003A"}',
-    "with blanks": b'{"ts" : 1, "power" : 1.0 , "power" :2.0}',
-    "in a block": b'{"ts":[1],"sensors":{"power":[1.0],"power":[2.0]}}',
-}
-ALLOWED = {
-    "colons in texts": b'{"ts":1,"sensors":{"power":1.0},"site":"::\\":{"}',
-    "an escaped colon": b'{"ts":1,"sensors":{"power":1.0},"site":"\\u003a"}',
-    "an escape that becomes none": b'{"ts":1,"sensors":{"power":1.0},"site":"\\\\u003a"}',
-    "a null beside": b'{"ts":1,"sensors":{"power":1.0},"site":null,"asset_id":null}',
-    "one key in two objects": b'{"ts":1,"sensors":{"power":1.0},"meta":{"ts":1},"site":"x"}',
-    "two times": b'{"ts":1,"time":2,"power":1}',
-}
-
-
-@pytest.mark.parametrize("value", REPEATS.values(), ids=REPEATS.keys())
-def test_a_key_that_stands_twice_refuses_the_record(value):
-    assert both([GOOD, value, FLAT] * 8, teach=[GOOD, FLAT]) == ["", "duplicate_key", ""] * 8
-
-
-@pytest.mark.parametrize("value", ALLOWED.values(), ids=ALLOWED.keys())
-def test_what_only_looks_like_it_does_not(value):
-    assert both([GOOD, value, FLAT] * 8, teach=[GOOD, FLAT]) == [""] * 24
-
-
-def entries(*pairs: bytes) -> bytes:
-    return bytes([0x80 + len(pairs)]) + b"".join(pairs)
-
-
-TS, START, POWER, PITCH = b"\xa2ts\x01", b"\xa5start\x01", b"\xa5power\x02", b"\xa5pitch\x03"
-LIKE_THE_KEY = b"\xcb\xa7sensors"
-"""A number whose eight bytes are the key "sensors" as MessagePack writes it."""
-PACKED_REPEATS = {
-    "at the top": entries(TS, TS, b"\xa7sensors" + entries(POWER)),
-    "among the sensors": entries(TS, b"\xa7sensors" + entries(POWER, POWER)),
-    "among the sensors, null": entries(TS, b"\xa7sensors" + entries(b"\xa5power\xc0", POWER)),
-    "flat": entries(TS, POWER, POWER),
-    "beside": entries(TS, b"\xa7sensors" + entries(POWER), b"\xa4meta" + entries(b"\xa1a\x01", b"\xa1a\x02")),
-    "spelt differently": entries(TS, b"\xa7sensors" + entries(POWER, b"\xd9\x05power\x02")),
-    "behind a false key": entries(
-        TS, b"\xa5asset\xd9\x0aR\xc2\xa7sensors", b"\xd9\x07sensors" + entries(POWER, POWER)
-    ),
-    "behind a number that looks like the key": entries(
-        b"\xa2ts\xcb\xa7sensors", b"\xd9\x07sensors" + entries(POWER, b"\xa5pitch\xcb\xa7sensors", POWER)
-    ),
-    "in a map of maps": entries(TS, POWER, b"\xa4meta\x91" + entries(b"\xa1a" + entries(b"\x01\x01", b"\x01\x02"))),
-    "in a block": entries(
-        START, b"\xa8interval\x01", b"\xa7sensors\x91\xa5power", b"\xa6values\xc4\x04\0\0\0\0", START
-    ),
-    "in a block of columns": entries(
-        b"\xa2ts\x91\x01", b"\xa7sensors" + entries(b"\xa5power\x91\x01", b"\xa5power\x91\x02")
-    ),
-}
-
-
-@pytest.mark.parametrize("value", PACKED_REPEATS.values(), ids=PACKED_REPEATS.keys())
-def test_a_key_that_stands_twice_refuses_the_record_in_messagepack_too(value):
-    good = [packed({"ts": 1, "sensors": {"power": 1.0}, "meta": {"a": 1}}), packed({"ts": 1, "power": 1})]
-    block = block_msgpack("R1", np.array([0]) * SECOND, np.ones((1, 3)), SENSORS)
-    found = both([*good, block, value] * 8, teach=[*good, block])
-    assert found[3] in ("duplicate_key", "bad_asset")  # no asset is called R§sensors
-    assert found == ["", "", "", found[3]] * 8
-
-
-def test_what_a_number_looks_like_is_no_key():
-    """The last record's number ends like the key of the sensors, and the next record begins like a map."""
-    pitch = PITCH[:6] + LIKE_THE_KEY
-    tricky = entries(TS, b"\xd9\x07sensors" + entries(POWER, pitch, pitch))
-    fine = entries(TS, b"\xd9\x07sensors" + entries(POWER, pitch))
-    three = entries(TS, POWER, PITCH)
-    assert both([tricky, three, fine, three] * 4) == ["duplicate_key", "", "", ""] * 4
-
-
-def test_many_sensors_are_counted_as_well():
-    names = tuple(f"s:{i}" for i in range(300))
-    values = {name: float(i) for i, name in enumerate(names)}
-    once = packed({"ts": 1, "sensors": values})
-    assert once.count(b"\xde\x01\x2c") == 1
-    twice = once.replace(b"\xde\x01\x2c", b"\xde\x01\x2d") + b"\xa3s:0\x01"
-    assert both([once, twice] * 4, sensors=names) == ["", "duplicate_key"] * 4
-    text = json.dumps({"ts": 1, "sensors": values}).encode()
-    assert both([text, text.replace(b'"s:7":', b'"s:0":1,"s:7":')] * 4, sensors=names) == ["", "duplicate_key"] * 4
-
-
-def test_the_reason_names_the_key():
-    [bad] = Decoder([turbines()]).decode(batch_of([REPEATS["far within"]])).quarantined
-    assert bad.reason == 'duplicate_key: "a" stands twice in one object; send each field once'
 
 
 # ---------------------------------------------------------------- depth
