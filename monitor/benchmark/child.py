@@ -26,6 +26,7 @@ from monitor import logs
 from monitor.benchmark import baseline, workload
 from monitor.clock import SystemClock
 from monitor.kafka import Assigned, Source
+from monitor.kafka.bounded_consumer import BoundedConsumer
 from monitor.kafka.client import consumer_settings, stop
 from monitor.kafka.consumer_group import KafkaSource
 from monitor.kafka.memory import MemorySource
@@ -155,7 +156,7 @@ class _LoneConsumer(KafkaSource):
 
     async def start(self) -> None:
         """Take the partition."""
-        consumer = AIOKafkaConsumer(**consumer_settings(self._config))
+        consumer = BoundedConsumer(**consumer_settings(self._config))
         await consumer.start()
         key = TopicPartition(*self._partition)
         consumer.assign([key])

@@ -8,14 +8,14 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
 from monitor import logs, metrics
 from monitor.errors import SourceRefused, SourceUnavailable
 from monitor.kafka import Assigned, Event, Gap, Revoked
+from monitor.kafka.bounded_consumer import BoundedConsumer, CorruptBatch
 from monitor.kafka.client import STOP_LIMIT_S, as_batch, as_refusal, consumer_settings, map_kafka_errors, stop
-from monitor.kafka.decompression import Damaged, take
 from monitor.kafka.embedded_broker import is_embedded
 from monitor.kafka.log_reader import log_bounds, partitions_of
 from monitor.types import Partition
@@ -81,7 +81,7 @@ class KafkaSource:
         """Partitions sought while a fetch was under way."""
         self._damaged: set[TopicPartition] = set()
         """Partitions that wait for a batch to be what it was."""
-        self._consumer: AIOKafkaConsumer | None = None
+        self._consumer: BoundedConsumer | None = None
         self._listener: _PauseAndTell | None = None
         self._watch = _Watch()
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -95,7 +95,7 @@ class KafkaSource:
         is_demo = await asyncio.to_thread(is_embedded, self._config.bootstrap)
         with map_kafka_errors(self._config.bootstrap):
             session_s = min(self._config.session_timeout.total_seconds(), 10.0 if is_demo else 1800.0)
-            consumer = AIOKafkaConsumer(
+            consumer = BoundedConsumer(
                 **consumer_settings(self._config),
                 group_id=self._config.group,
                 group_instance_id=None if is_demo else self._static_member_id,
@@ -120,7 +120,7 @@ class KafkaSource:
         if consumer is None or self._events:
             return self._drain_events()
         if self._fetch is None:
-            self._fetch = asyncio.create_task(take(consumer, timeout_ms=int(POLL_S * 1000)))
+            self._fetch = asyncio.create_task(consumer.getmany(timeout_ms=int(POLL_S * 1000)))
         # While a group forms, `getmany` waits beyond its timeout; it must not be cancelled, so it waits by itself.
         await asyncio.wait({self._fetch}, timeout=2 * POLL_S)
         if not self._fetch.done():
@@ -136,7 +136,7 @@ class KafkaSource:
         except kafka.OffsetOutOfRangeError as error:
             await self._meet_gap(error)
             polled = {}
-        except Damaged as error:
+        except CorruptBatch as error:
             self._wait_for(consumer, error)
             polled = {}
         except kafka.KafkaError as error:
@@ -274,7 +274,7 @@ class KafkaSource:
                 self.seek(partition, first)
         self._seek_again()
 
-    async def _after_error(self, consumer: AIOKafkaConsumer, error: kafka.KafkaError) -> None:
+    async def _after_error(self, consumer: BoundedConsumer, error: kafka.KafkaError) -> None:
         """A refusal of somebody who was let in before may be a broker's slip, and bricks the consumer all the same."""
         refused = as_refusal(error)
         if refused is not None:
@@ -291,7 +291,7 @@ class KafkaSource:
             self._seek_again()
             await asyncio.sleep(POLL_S)
 
-    def _wait_for(self, consumer: AIOKafkaConsumer, damaged: Damaged) -> None:
+    def _wait_for(self, consumer: BoundedConsumer, damaged: CorruptBatch) -> None:
         """Let the other partitions go on. Nothing is stepped over: a disk may be mended, another replica be right."""
         key = TopicPartition(*damaged.partition)
         log.error(
@@ -319,7 +319,7 @@ class KafkaSource:
         for key in self._expected:
             self._consumer_seek(key)
 
-    async def _look_after(self, consumer: AIOKafkaConsumer, *, heard: bool) -> None:
+    async def _look_after(self, consumer: BoundedConsumer, *, heard: bool) -> None:
         if heard or self._is_held:
             self._watch.heard(self._config.bootstrap)
         elif self._watch.should_ping():
@@ -327,7 +327,7 @@ class KafkaSource:
         if self._watch.is_stalled():
             await self._drop_consumer(f"records are waiting and none came for {STALL_S:.0f} s")
 
-    async def _ping(self, consumer: AIOKafkaConsumer) -> None:
+    async def _ping(self, consumer: BoundedConsumer) -> None:
         """Ask for the ends of our logs: is the broker there, and does it hold records we are not given?"""
         reading = [key for key in self._expected if key in consumer.assignment()]
         try:
@@ -343,7 +343,7 @@ class KafkaSource:
             return
         self._watch.answered(self._config.bootstrap, records_wait=bool(behind) and not self._is_held)
 
-    async def _commit(self, consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+    async def _commit(self, consumer: BoundedConsumer, offsets: dict[TopicPartition, int]) -> None:
         # A lag marker: a failure (rebalance, coordinator moving) is made good by the next one.
         with contextlib.suppress(kafka.KafkaError, kafka.IllegalOperation, TimeoutError, OSError):
             await consumer.commit(offsets)
@@ -364,7 +364,7 @@ class KafkaSource:
         self._events.append(Revoked(ours))
         self._watch = _Watch()
 
-    async def _stop(self, consumer: AIOKafkaConsumer) -> None:
+    async def _stop(self, consumer: BoundedConsumer) -> None:
         fetch, self._fetch = self._fetch, None
         await stop(consumer)
         _end_membership(consumer)
@@ -383,7 +383,7 @@ class KafkaSource:
             self._watch.answered(self._config.bootstrap, records_wait=False)
 
 
-def _end_membership(consumer: AIOKafkaConsumer) -> None:
+def _end_membership(consumer: BoundedConsumer) -> None:
     """A consumer given up while its stop hung must not go on joining: under our name it would throw us out."""
     for task in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task"):
         alive = getattr(consumer._coordinator, task, None)
@@ -394,7 +394,7 @@ def _end_membership(consumer: AIOKafkaConsumer) -> None:
 class _PauseAndTell(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
     """While these callbacks run no heartbeat is sent, and what they raise is swallowed: so they do next to nothing."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, events: deque[Event]) -> None:
+    def __init__(self, consumer: BoundedConsumer, events: deque[Event]) -> None:
         self._consumer = consumer
         self._events = events
         self.is_member = False

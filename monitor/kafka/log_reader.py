@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from monitor.errors import SourceUnavailable
+from monitor.kafka.bounded_consumer import BoundedConsumer
 from monitor.kafka.client import as_batch, client_settings, consumer_settings, map_kafka_errors, stop
-from monitor.kafka.decompression import take
 from monitor.types import Partition
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ class KafkaHistory:
             left = {TopicPartition(*p): end for p, (first, end) in bounds.items() if first < end}
             if not left:
                 return
-            consumer = AIOKafkaConsumer(**consumer_settings(self._config))
+            consumer = BoundedConsumer(**consumer_settings(self._config))
             try:
                 await consumer.start()
                 consumer.assign(list(left))
                 for key in left:
                     consumer.seek(key, bounds[Partition(*key)].first)
                 while left:
-                    polled = await take(consumer, *left, timeout_ms=1000)
+                    polled = await consumer.getmany(*left, timeout_ms=1000)
                     for key, records in polled.items():
                         within = [record for record in records if record.offset < left[key]]
                         if within:
@@ -105,7 +105,7 @@ async def log_bounds(config: KafkaConfig, partitions: Sequence[Partition]) -> di
     if not partitions:
         return {}
     keys = [TopicPartition(*partition) for partition in partitions]
-    consumer = AIOKafkaConsumer(**consumer_settings(config))
+    consumer = BoundedConsumer(**consumer_settings(config))
     try:
         await consumer.start()
         consumer.assign(keys)

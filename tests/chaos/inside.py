@@ -40,14 +40,14 @@ def short_session() -> None:
     """Let the group notice a death after six seconds. For a tree whose configuration cannot say so."""
     from monitor.kafka import consumer_group
 
-    real = consumer_group.AIOKafkaConsumer
+    real = consumer_group.BoundedConsumer
 
     def consumer(*topics: str, **settings: Any) -> Any:
         if "group_id" in settings:
             settings |= {"session_timeout_ms": SESSION_S * 1000, "heartbeat_interval_ms": 1_000}
         return real(*topics, **settings)
 
-    consumer_group.AIOKafkaConsumer = consumer
+    consumer_group.BoundedConsumer = consumer
 
 
 def short_lease() -> None:

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from monitor.config import KafkaConfig
 from monitor.errors import SourceRefused
 from monitor.kafka import Assigned, Gap, Revoked
+from monitor.kafka.bounded_consumer import CorruptBatch
 from monitor.kafka.consumer_group import KafkaSource
-from monitor.kafka.decompression import Damaged
 from monitor.kafka.log_reader import LogBounds
 from monitor.types import Partition, RecordBatch
 
@@ -152,7 +152,7 @@ async def test_a_batch_with_a_wrong_checksum_holds_up_its_partition_alone_and_sa
     source.seek(P, 5)
     with capture_logs() as said:
         for _ in range(3):
-            consumer.answers.put_nowait(Damaged(P, 6))
+            consumer.answers.put_nowait(CorruptBatch(P, 6))
             assert await source.poll() == []
             assert consumer.paused == {KEY}
             await asyncio.sleep(0.001)
