@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from monitor.config.tree import (
         ARCHITECTURES,
         OBJECTIVES,
-        SCOPES,
         AlertConfig,
         Config,
         FleetConfig,
@@ -46,7 +45,6 @@ __all__ = [
     "ENV_PREFIX",
     "FORMATS",
     "OBJECTIVES",
-    "SCOPES",
     "AlertConfig",
     "Config",
     "Confirm",

@@ -28,6 +28,13 @@ LISTED = {"fleet": "fleet", "notify": "channel"}
 Path_ = tuple[str | int, ...]
 Problem = tuple[Path_, str]
 
+REMOVED: dict[Path_, str] = {
+    ("model", "scope"): "it had no effect",
+    ("retrain", "promote"): "it had no effect",
+}
+"""Settings of former versions, the last two parts of their paths, and why they are gone."""
+
+
 _PATTERN_HELP = {
     "bootstrap": 'is not a broker address; write "host:9092" or "host1:9092,host2:9092"',
     "name": "is not a fleet name; use 1 to 64 of a–z, 0–9, _ and -",
@@ -94,6 +101,8 @@ def _sentence(detail: ErrorDetails) -> str:
     kind, path, context = detail["type"], detail["loc"], detail.get("ctx", {})
     key, value = str(path[-1]) if path else "", _shown(path, detail["input"])
     if kind == "extra_forbidden":
+        if why := REMOVED.get(path[-2:]):
+            return f"removed, as {why}; delete the line"
         valid = list(model_at(path[:-1]).model_fields)
         meant = nearest(key, valid)
         return f'unknown key; did you mean "{meant}"?' if meant else f"unknown key; known here: {', '.join(valid)}"

@@ -46,8 +46,6 @@ SENSELESS = {
     "pca": (("sparse", "denoising", "variational", "adversarial", "stacked"), "pca is solved at once, in no steps"),
 }
 """Architecture → what it does not go with, and why."""
-SCOPES = ("fleet",)
-PROMOTIONS = ("auto",)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 SEVERITIES = ("warning", "critical")
@@ -86,7 +84,6 @@ class ModelConfig(Table):
     objective: Annotated[str, one_of(OBJECTIVES)] = "plain"
     stacked: bool = False
     """Layers learn one by one before they learn together."""
-    scope: Annotated[str, one_of(SCOPES)] = "fleet"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     max_train: Span = timedelta(minutes=10)
     """Training stops here and keeps the best weights so far."""
@@ -128,7 +125,6 @@ class RetrainConfig(Table):
     """"never": only when somebody asks."""
     history: Span = timedelta(days=30)
     """How far back training looks, in event time."""
-    promote: Annotated[str, one_of(PROMOTIONS)] = "auto"
     min_windows: Annotated[int, Field(ge=16)] = 200
     """Fewer healthy windows than this train nothing."""
 
