@@ -58,7 +58,7 @@ def sample(detector: Detector, n: int, seed: int) -> Float32:
     network, length = detector.network, detector.card.length
     try:
         with torch.inference_mode():
-            codes = network.draw_codes(n, draw)                           # (n, K)
+            codes = network.sample_latent(n, draw)                           # (n, K)
             parts = [
                 detector.scaler.restore(network.decode(codes[at : at + CHUNK], length)).transpose(1, 2).cpu().numpy()
                 for at in range(0, n, CHUNK)

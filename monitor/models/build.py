@@ -1,7 +1,8 @@
-"""The one table of architectures.
+"""Table of the architectures.
 
-In: a name and the window's shape. Out: an untrained network.
-Law: an architecture is one file that reads top to bottom; a new one adds a line here and its name in `spec`.
+Input: a name and the window's shape. Output: an untrained network.
+Invariant: an architecture is one file that reads top to bottom. A new one adds a line here and its name to
+`monitor.config.tree.ARCHITECTURES`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from monitor.models.lstm import Lstm
 from monitor.models.network import Autoencoder
 from monitor.models.pca import Pca
 from monitor.models.spec import refuse_unknown
-from monitor.models.statistics import Level, Moving
+from monitor.models.statistics import HealthyMedian, MovingMean
 from monitor.models.variational import Variational
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "lstm": Lstm,
     "pca": Pca,
 }
-STATISTICS: dict[str, Callable[..., Network]] = {"level": Level, "moving": Moving}
-"""Not to be chosen by themselves; see `statistics`."""
+STATISTICS: dict[str, Callable[..., Network]] = {"level": HealthyMedian, "moving": MovingMean}
+"""Members of an ensemble that an operator cannot choose alone. See `statistics`."""
 
 
 def build(architecture: str, n_sensors: int, length: int, *, draws: int = 0, **hyper: int) -> Network:
-    """Build an untrained network, with `draws` a variational one. Raises ConfigError for an unknown name."""
+    """Build an untrained network, a variational one if `draws` > 0. Raises ConfigError for an unknown name."""
     if architecture in STATISTICS:
         return STATISTICS[architecture](n_sensors, length)
     refuse_unknown("architecture", architecture, tuple(NETWORKS))

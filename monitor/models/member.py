@@ -77,10 +77,10 @@ def _judged(network: Network, squared: torch.Tensor, present: torch.Tensor | Non
 
     Whether other windows of the batch have gaps must not matter: where nothing is missing they are still left out.
     """
-    if not network.n_blind:
+    if not network.n_unscored:
         return present
     judged = torch.ones_like(squared, dtype=torch.bool) if present is None else present.clone()
-    judged[..., : network.n_blind] = False
+    judged[..., : network.n_unscored] = False
     return judged
 
 

@@ -1,120 +1,136 @@
-"""What every architecture is: a reconstruction, and most of them one in two halves.
+"""Base classes of the architectures: a network that reconstructs windows, and the autoencoder.
 
-In: standardised windows (B, C, T). Out: their reconstruction, same shape.
-Law: everything between the halves is the code, so that an objective may ask something of it.
+Input: standardised windows (B, C, T). Output: their reconstruction, same shape.
+Invariant: everything between encoder and decoder is the latent, so that an objective may constrain it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
 
 class Network(nn.Module):
-    """One architecture; built from the window's shape and its own few numbers, `hyper`."""
+    """One architecture. It is built from the window's shape and its own hyperparameters, `hyper`."""
 
     hyper: dict[str, int]
-    """Keyword arguments that build the same network again; kept in the card."""
+    """Keyword arguments that build the same network again. The card keeps them."""
     half_life: float = 0.125
-    """Of the slow time scale of its errors, as a share of the window: a drift stands out after about as long, and is
-    forgotten as soon. (The fast scale is the newest cell alone: a spike is seen in the window that it ends.)"""
-    n_blind: int = 0
-    """First cells of a window it has no opinion about: they count in no error."""
+    """Half-life of the slow time scale of the errors, as a share of the window: a drift stands out after about as long,
+    and is forgotten as soon. (The fast scale is the newest step alone: a spike is seen in the window that it ends.)"""
+    n_unscored: int = 0
+    """First steps of a window that the network does not predict. They count in no error."""
+    stored_names: ClassVar[dict[str, str]] = {}
+    """Attribute → its name in `state_dict()`, where the two differ. A version is a digest of these names too: they are
+    those of the first release, so that its checkpoints load and versions stay equal."""
 
     if TYPE_CHECKING:
         # torch declares that calling a module may return anything.
         def __call__(self, x: torch.Tensor) -> torch.Tensor: ...  # noqa: D102 — the same as `forward`
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(_attributes_to_stored)  # type: ignore[no-untyped-call]  # as in torch
+        self.register_load_state_dict_pre_hook(_stored_to_attributes)  # type: ignore[no-untyped-call]  # as in torch
+
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Turn (B, C, T) into a code; the first axis is B, the rest is the architecture's own."""
+        """Return the latent of (B, C, T). Its first axis is B, the rest is the architecture's own."""
         raise NotImplementedError
 
     def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
-        """Turn a code back into (B, C, T), T = length."""
+        """Return the reconstruction (B, C, T) from a latent, T = length."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the reconstruction of (B, C, T)."""
         return self.decode(self.encode(x), x.shape[-1])
 
-    def draw_codes(self, n: int, draw: torch.Generator) -> torch.Tensor:
-        """Return `n` codes as healthy windows have them."""
+    def sample_latent(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Return `n` latents, distributed like those of healthy windows."""
         raise NotImplementedError
 
     def squared_error(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return how far (B, C, T) the reconstruction of `x` is from `target`, squared; 0 in blind cells."""
+        """Return the squared error (B, C, T) of the reconstruction of `x` against `target`, 0 in unscored steps."""
         return (self(x) - target).square()
 
 
 class Autoencoder(Network):
-    """A network with a flat code between two linear layers, each with a straight path beside the architecture's own.
+    """A network with a flat latent between two linear layers, each with a linear path beside the architecture's own.
 
-        window ─┬─ see ──┬─ to_code ─ code ─┬─ bend ──┬─ window
-                └────────┘                  └─ plane ─┘
+        window ─┬─ encode_features ─┬─ to_latent ─ latent ─┬─ decode_nonlinear ─┬─ window
+                └───────────────────┘                      └─── linear_decoder ─┘
 
-    The straight path alone is a linear autoencoder, and its best is known: the principal components. Learning starts
-    there (`init_from_pca`), so the network is at least as good as they are and has only to learn what no plane can say.
+    The linear path alone is a linear autoencoder, whose optimum is known: the principal components. Training starts
+    there (`init_from_pca`). So the network is at least as good as they are, and learns only the nonlinear rest.
     """
 
-    code_mean: torch.Tensor
-    code_root: torch.Tensor
-    """Where healthy codes lie, and a root (code, code) of their covariance; a standard normal until it is measured."""
+    stored_names: ClassVar = {
+        "to_latent": "to_code",
+        "from_latent": "from_code",
+        "linear_decoder": "plane",
+        "latent_mean": "code_mean",
+        "latent_root": "code_root",
+    }
+    latent_mean: torch.Tensor
+    latent_root: torch.Tensor
+    """Mean (code,) of the latents of healthy windows, and a root (code, code) of their covariance. A standard normal
+    until `fit_latent` measures them."""
 
-    def __init__(self, n_sensors: int, length: int, n_seen: int, code: int) -> None:
+    def __init__(self, n_sensors: int, length: int, n_features: int, code: int) -> None:
         super().__init__()
-        self.n_cells = n_sensors * length
-        self.to_code = nn.Linear(self.n_cells + n_seen, code)
-        self.plane = nn.Linear(code, self.n_cells)
-        self.register_buffer("code_mean", torch.zeros(code))
-        self.register_buffer("code_root", torch.eye(code))
+        self.n_values = n_sensors * length
+        self.to_latent = nn.Linear(self.n_values + n_features, code)
+        self.linear_decoder = nn.Linear(code, self.n_values)
+        self.register_buffer("latent_mean", torch.zeros(code))
+        self.register_buffer("latent_root", torch.eye(code))
 
-    def see(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what the architecture notices in (B, C, T): (B, n_seen)."""
+    def encode_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features (B, n_features) that the architecture extracts from (B, C, T)."""
         raise NotImplementedError
 
-    def bend(self, z: torch.Tensor, length: int) -> torch.Tensor:
-        """Return what the architecture adds to the plane: (B, C, T)."""
+    def decode_nonlinear(self, z: torch.Tensor, length: int) -> torch.Tensor:
+        """Return the part (B, C, T) of the reconstruction that the architecture adds to the linear one."""
         raise NotImplementedError
 
-    def last_layer(self) -> nn.Module:
-        """Return the layer that writes what `bend` returns; zero until there is something to add."""
+    def output_layer(self) -> nn.Module:
+        """Return the last layer of `decode_nonlinear`. `init_from_pca` sets it to zero."""
         raise NotImplementedError
 
-    def layers(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return pairs of what goes in and what comes back, the outermost first, to be trained one by one."""
+    def layer_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return each encoder layer with its decoder counterpart, the outermost first, for stacked pretraining."""
         return []
 
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Return all that the code is made of."""
-        return torch.cat([x.flatten(1), self.see(x)], 1)                 # (B, CT + n_seen)
+    def latent_inputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the window and its features, the inputs of the latent."""
+        return torch.cat([x.flatten(1), self.encode_features(x)], 1)     # (B, CT + n_features)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the code, one vector."""
-        z: torch.Tensor = self.to_code(self.features(x))                 # (B, code)
+        """Return the latent, one vector per window."""
+        z: torch.Tensor = self.to_latent(self.latent_inputs(x))          # (B, code)
         return z
 
     def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
-        """Return the window."""
-        # Linear at the end: standardised values are not in [0, 1], a sigmoid here could not rebuild a spike.
-        flat: torch.Tensor = self.plane(z)                               # (B, CT)
-        straight = flat.reshape(len(z), self.n_cells // length, length)  # (B, C, T)
-        return straight + self.bend(z, length)                           # (B, C, T)
+        """Return the reconstruction."""
+        # No sigmoid at the end: standardised values are not in [0, 1], it could not reconstruct a spike.
+        flat: torch.Tensor = self.linear_decoder(z)                      # (B, CT)
+        linear = flat.reshape(len(z), self.n_values // length, length)   # (B, C, T)
+        return linear + self.decode_nonlinear(z, length)                 # (B, C, T)
 
-    def draw_codes(self, n: int, draw: torch.Generator) -> torch.Tensor:
-        """Return `n` codes of the normal distribution that healthy ones were last measured to have."""
-        chance = torch.randn(n, len(self.code_mean), generator=draw).to(self.code_mean.device)
-        return self.code_mean + chance @ self.code_root.T                # (n, code)
+    def sample_latent(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Return `n` latents from the normal distribution that `fit_latent` measured."""
+        noise = torch.randn(n, len(self.latent_mean), generator=generator).to(self.latent_mean.device)
+        return self.latent_mean + noise @ self.latent_root.T             # (n, code)
 
     @torch.no_grad()
-    def measure_codes(self, x: torch.Tensor) -> None:
-        """Take the codes of the windows `x` for healthy ones."""
+    def fit_latent(self, x: torch.Tensor) -> None:
+        """Measure mean and covariance of the latents of healthy windows `x`."""
         z = self.encode(x)                                               # (N, code)
-        self.code_mean.copy_(z.mean(0))
-        z = (z - self.code_mean).cpu().double()                          # not every device can take it apart
-        sizes, axes = torch.linalg.eigh(z.T @ z / len(z))                # (code,), (code, code)
-        self.code_root.copy_(axes * sizes.clamp(min=0).sqrt())
+        self.latent_mean.copy_(z.mean(0))
+        z = (z - self.latent_mean).cpu().double()                        # not every device has eigh
+        variances, axes = torch.linalg.eigh(z.T @ z / len(z))            # (code,), (code, code)
+        self.latent_root.copy_(axes * variances.clamp(min=0).sqrt())
 
     @torch.no_grad()
     def init_from_pca(self, mean: torch.Tensor, components: torch.Tensor, spread: torch.Tensor) -> None:
@@ -124,21 +140,40 @@ class Autoencoder(Network):
         learnt faster for being large.
         """
         scale = spread.clamp(min=1e-3)[:, None]                          # (code, 1)
-        inward = components / scale                                      # (code, CT)
-        self.to_code.weight.zero_()
-        self.to_code.weight[:, : self.n_cells] = inward
-        self.to_code.bias.copy_(-inward @ mean)
-        self.plane.weight.copy_((components * scale).T)
-        self.plane.bias.copy_(mean)
-        for parameter in self.last_layer().parameters():
+        projection = components / scale                                  # (code, CT)
+        self.to_latent.weight.zero_()
+        self.to_latent.weight[:, : self.n_values] = projection
+        self.to_latent.bias.copy_(-projection @ mean)
+        self.linear_decoder.weight.copy_((components * scale).T)
+        self.linear_decoder.bias.copy_(mean)
+        for parameter in self.output_layer().parameters():
             parameter.zero_()
 
 
-def code_size(n_sensors: int, length: int) -> int:
-    """Return how many numbers a code has unless the data say otherwise: a sixteenth of the window, 64 at most.
+def default_latent_size(n_sensors: int, length: int) -> int:
+    """Return the size of a latent where the data do not decide it: a sixteenth of the window, 64 at most.
 
-    Training takes as many as the principal components that explain nine tenths (`recipe`). A wider code rebuilds more,
-    and notices less of what sensors have to do with one another: with twice as many, a wind turbine that stood still
-    in good wind was rebuilt as well as a healthy one.
+    Training takes as many numbers as the principal components that explain nine tenths (`training.loop`). A wider
+    latent reconstructs more and notices less of the relations between sensors: with twice as many, a wind turbine that
+    stood still in good wind was reconstructed as well as a healthy one.
     """
     return max(1, min(64, n_sensors * length // 16))
+
+
+# ---------------------------------------------------------------- names in a checkpoint
+
+
+def _attributes_to_stored(network: Network, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    _rename(state, prefix, network.stored_names)
+
+
+def _stored_to_attributes(network: Network, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    _rename(state, prefix, {stored: attribute for attribute, stored in network.stored_names.items()})
+
+
+def _rename(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
+    """Rename the attributes of the network at `prefix`, in place and in order."""
+    for key in list(state):
+        attribute, dot, rest = key.removeprefix(prefix).partition(".")
+        is_renamed = key.startswith(prefix) and attribute in names
+        state[f"{prefix}{names[attribute]}{dot}{rest}" if is_renamed else key] = state.pop(key)

@@ -121,9 +121,9 @@ class Adversarial:
     """
 
     def __init__(self, network: Network) -> None:
-        to_code = autoencoder_in(network).to_code
-        judge = nn.Sequential(nn.Linear(to_code.out_features, 64), nn.ReLU(), nn.Linear(64, 1))
-        self.judge = judge.to(to_code.weight.device)
+        to_latent = autoencoder_in(network).to_latent
+        judge = nn.Sequential(nn.Linear(to_latent.out_features, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.judge = judge.to(to_latent.weight.device)
         self.optimiser = torch.optim.Adam(self.judge.parameters(), lr=ADVERSARY_RATE, betas=(0.5, 0.999))
         self.right = torch.tensor(0.5)
 
@@ -152,7 +152,7 @@ class Adversarial:
 
 def mean_error(network: Network, x: torch.Tensor, target: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """Return the mean squared error over the cells that are present and that the network has an opinion about."""
-    seen = slice(network.n_blind, None)
+    seen = slice(network.n_unscored, None)
     squared = network.squared_error(x, target)[..., seen]
     return masked_mean(squared, None if present is None else present[..., seen])
 

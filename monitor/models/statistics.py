@@ -1,11 +1,12 @@
-"""What an operator would plot before any model: how far from usual, and how far from a moment ago.
+"""Predictors without training: the healthy median, and the mean of the steps just before.
 
-In: standardised windows (B, C, T). Out: what was to be expected, same shape.
-Law: nothing is learnt but each sensor's scale, so nothing can be overfitted. They are no architectures to choose;
-`auto` lets them speak beside a network (`detector.Detector`), which is blind to neither a level nor a jump then.
+Input: standardised windows (B, C, T). Output: the prediction, same shape.
+Invariant: nothing is learnt but each sensor's scale, so nothing can be overfitted. They cannot be chosen as an
+architecture. `auto` adds them to a network's ensemble (`detector.Detector`), which then misses neither a level nor a
+jump.
 
-On one labelled recording of drinking water the moving mean alone beats every network (VUS-PR .63 against .02 to .39),
-and on others it is close to chance: so it has a voice, and not the word.
+On one labelled recording of drinking water the moving mean alone beats every network (VUS-PR .63 against .02 to .39).
+On others it is close to chance. So it is a member, and does not decide alone.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import torch.nn.functional as F
 from monitor.models.network import Network
 
 N_BEFORE = 8
-"""Cells in the moving mean."""
+"""Steps in the moving mean."""
 
 
-class Level(Network):
-    """The usual value: the healthy median, whatever the window."""
+class HealthyMedian(Network):
+    """The healthy median, for every window."""
 
     half_life = math.inf   # the mean of the whole window: a drift is slow, and noise around a level large
 
-    def __init__(self, n_sensors: int, length: int) -> None:  # noqa: ARG002 — one door for all
+    def __init__(self, n_sensors: int, length: int) -> None:  # noqa: ARG002 — one signature for all
         super().__init__()
         self.hyper = {}
 
@@ -35,14 +36,14 @@ class Level(Network):
         return torch.zeros_like(x)
 
 
-class Moving(Network):
-    """The mean of the cells just before."""
+class MovingMean(Network):
+    """The mean of the steps just before."""
 
-    def __init__(self, n_sensors: int, length: int) -> None:  # noqa: ARG002 — one door for all
+    def __init__(self, n_sensors: int, length: int) -> None:  # noqa: ARG002 — one signature for all
         super().__init__()
         self.hyper = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the moving mean; before the window all was as in its first cell."""
+        """Return the moving mean. The steps before the window repeat its first step."""
         before = F.pad(x, (N_BEFORE, 0), mode="replicate")[..., :-1]      # (B, C, T + 7)
         return F.avg_pool1d(before, N_BEFORE, stride=1)                   # (B, C, T)

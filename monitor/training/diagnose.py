@@ -145,7 +145,7 @@ def _features(network: Network, held_out: Tensors, sensors: tuple[str, ...]) -> 
     """Ask what is lost: sensors as a whole, and their changes from cell to cell."""
     x, here = held_out.x, _here(held_out)
     rebuilt = network(x)
-    seen = slice(network.n_blind, None)
+    seen = slice(network.n_unscored, None)
     explained = _explained(rebuilt[..., seen], x[..., seen], here[..., seen])
     both = here[..., 1:] * here[..., :-1]
     detail = _explained(rebuilt.diff()[..., seen], x.diff()[..., seen], both[..., seen], of_change=True)

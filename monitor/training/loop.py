@@ -216,7 +216,7 @@ def _one_try(
     learnt.train_error = _refuse_if_nothing_was_learnt(network, kept)
     # A code that was taught its prior is drawn from the prior.
     if isinstance(network, Autoencoder) and spec.objective not in PRIOR:
-        network.measure_codes(kept.x)
+        network.fit_latent(kept.x)
     return learnt
 
 
@@ -243,7 +243,7 @@ class _Batches:
 def _refuse_if_nothing_was_learnt(network: Network, kept: Tensors) -> float:
     """Return the typical error on windows learnt from."""
     errors = window_errors(network, kept)
-    mean_error = float(window_errors(_Mean(kept.x, network.n_blind), kept).mean())
+    mean_error = float(window_errors(_Mean(kept.x, network.n_unscored), kept).mean())
     if not errors.mean() <= LEARNT * mean_error + 1e-2:   # NaN too
         raise _Diverged(f"training error {errors.mean():.3g}, the mean alone has {mean_error:.3g}")
     return typical(errors)
@@ -267,7 +267,7 @@ def _groups(network: Network) -> list[dict[str, Any]]:
     kept: list[torch.Tensor] = []
     decaying: list[torch.Tensor] = []
     for name, parameter in network.named_parameters():
-        straight = any(part in name for part in ("plane", "to_code", "to_log_variance", "straight"))
+        straight = any(part in name for part in ("linear_decoder", "to_latent", "to_log_variance", "linear"))
         (kept if straight or parameter.ndim < 2 else decaying).append(parameter)
     return [{"params": kept, "weight_decay": 0.0}, {"params": decaying, "weight_decay": WEIGHT_DECAY}]
 
@@ -286,7 +286,7 @@ def chunks(windows: Tensors) -> list[Tensors]:
 def window_errors(network: Network, windows: Tensors) -> Float32:
     """Return the mean squared error of each window [N] over its present cells, blind ones left out."""
     out = []
-    seen = slice(network.n_blind, None)
+    seen = slice(network.n_unscored, None)
     with torch.inference_mode():
         for start in range(0, len(windows), CHUNK):
             part = windows.take(slice(start, start + CHUNK))
@@ -303,9 +303,9 @@ def window_errors(network: Network, windows: Tensors) -> Float32:
 class _Mean(Network):
     """The predictor that every network has to beat: each sensor's mean."""
 
-    def __init__(self, x: torch.Tensor, n_blind: int) -> None:
+    def __init__(self, x: torch.Tensor, n_unscored: int) -> None:
         super().__init__()
-        self.mean, self.n_blind = x.mean((0, 2))[:, None], n_blind   # (C, 1)
+        self.mean, self.n_unscored = x.mean((0, 2))[:, None], n_unscored   # (C, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.mean.expand_as(x)

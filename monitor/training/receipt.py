@@ -36,7 +36,7 @@ def figures_of(network: Network, held_out: Tensors, scaler: Scaler) -> dict[str,
     """
     errors = window_errors(network, held_out)
     p50, p90, p99 = np.quantile(errors, [0.5, 0.9, 0.99]).tolist()
-    seen = slice(network.n_blind, None)
+    seen = slice(network.n_unscored, None)
     mean = held_out.x[..., seen].mean((0, 2))[:, None]                    # (C, 1)
     left, total = torch.zeros(len(scaler.sensors)), torch.zeros(len(scaler.sensors))
     with torch.inference_mode():

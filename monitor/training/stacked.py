@@ -33,12 +33,12 @@ def learn_layers(
     """Train each layer of the network on windows (N, C, T); returns its error before and after."""
     base = autoencoder_in(network)
     with torch.no_grad():
-        base.to_code.weight[:, : base.n_cells] = 0.0
-        base.plane.weight.zero_()
-        base.plane.bias.zero_()
+        base.to_latent.weight[:, : base.n_values] = 0.0
+        base.linear_decoder.weight.zero_()
+        base.linear_decoder.bias.zero_()
     outside: list[nn.Module] = []
     facts = []
-    for down, up in base.layers():
+    for down, up in base.layer_pairs():
         optimiser = torch.optim.Adam([*down.parameters(), *up.parameters()], lr=LEARNING_RATE)
         errors: list[float] = []
         while len(errors) < N_STEPS and now() <= deadline:

@@ -99,7 +99,7 @@ def test_sees_every_input(architecture: str) -> None:
 def test_learns_one_window(architecture: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(1, len(SENSORS), LENGTH)
-    seen = slice(build(architecture, len(SENSORS), LENGTH).n_blind, None)   # a forecaster knows nothing of the first
+    seen = slice(build(architecture, len(SENSORS), LENGTH).n_unscored, None)   # a forecaster knows nothing of the first
     if architecture == "pca":
         net: Network = Pca.solve(torch.cat([x, -x]))
     else:

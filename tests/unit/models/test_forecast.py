@@ -8,14 +8,14 @@ import torch
 from monitor.models.forecast import Forecast
 
 
-@pytest.mark.parametrize(("length", "n_blind"), [(4, 1), (16, 4), (32, 8), (64, 8), (400, 8)])
-def test_the_first_cells_count_in_no_error(length: int, n_blind: int) -> None:
+@pytest.mark.parametrize(("length", "n_unscored"), [(4, 1), (16, 4), (32, 8), (64, 8), (400, 8)])
+def test_the_first_cells_count_in_no_error(length: int, n_unscored: int) -> None:
     network = Forecast(2, length)
     x = torch.randn(3, 2, length)
-    assert network.n_blind == n_blind
+    assert network.n_unscored == n_unscored
     squared = network.squared_error(x, x)
-    assert not squared[..., :n_blind].any()
-    torch.testing.assert_close(squared[..., n_blind:], (network(x) - x).square()[..., n_blind:])
+    assert not squared[..., :n_unscored].any()
+    torch.testing.assert_close(squared[..., n_unscored:], (network(x) - x).square()[..., n_unscored:])
 
 
 def test_with_little_before_it_a_cell_is_expected_to_be_as_the_one_before() -> None:

@@ -16,7 +16,7 @@ from monitor.models.pca import Pca
 from monitor.models.residual import squared_error
 from monitor.models.scaler import Scaler, SensorScale
 from monitor.models.spec import ModelSpec, TrainingSet
-from monitor.models.statistics import Level, Moving
+from monitor.models.statistics import HealthyMedian, MovingMean
 from monitor.training.fit import fit
 
 N_SENSORS, LENGTH = 3, 16
@@ -56,8 +56,8 @@ def member(network: Network, healthy: torch.Tensor, name: str = "level") -> Memb
 
 
 def voices(healthy: torch.Tensor) -> tuple[Member, ...]:
-    networks = {"level": Level(N_SENSORS, LENGTH), "moving": Moving(N_SENSORS, LENGTH), "pca": Pca.solve(healthy)}
-    return tuple(member(network, healthy, name) for name, network in networks.items())
+    networks = (HealthyMedian(N_SENSORS, LENGTH), MovingMean(N_SENSORS, LENGTH), Pca.solve(healthy))
+    return tuple(member(one, healthy, name) for name, one in zip(("level", "moving", "pca"), networks, strict=True))
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0, 1000.0])
@@ -70,14 +70,15 @@ def test_members_of_any_scale_speak_equally_loud(healthy: torch.Tensor, factor: 
 
 
 def test_evidence_is_at_both_time_scales_and_never_below_none(healthy: torch.Tensor) -> None:
-    evidence, share = member(Level(N_SENSORS, LENGTH), healthy).evidence(torch.zeros(2, N_SENSORS, LENGTH), None)
+    one = member(HealthyMedian(N_SENSORS, LENGTH), healthy)
+    evidence, share = one.evidence(torch.zeros(2, N_SENSORS, LENGTH), None)
     assert evidence.shape == (2, 2)
     assert share.shape == (2, 2, N_SENSORS)
     assert ((evidence >= 0) & (evidence < 0.1)).all()   # more ordinary than usual speaks against nobody
 
 
 def test_a_member_beside_itself_scores_as_alone(healthy: torch.Tensor) -> None:
-    one = member(Level(N_SENSORS, LENGTH), healthy)
+    one = member(HealthyMedian(N_SENSORS, LENGTH), healthy)
     for alone, doubled in zip(blend((one,), 3 * healthy, None), blend((one, one), 3 * healthy, None), strict=True):
         torch.testing.assert_close(doubled, alone)
 
@@ -111,7 +112,7 @@ def test_where_nothing_is_present_there_is_no_score_and_no_share(healthy: torch.
 
 def test_what_a_network_has_no_opinion_about_is_no_zero_error(healthy: torch.Tensor) -> None:
     blind = Off(1.0)
-    blind.n_blind = 4
+    blind.n_unscored = 4
     present = torch.zeros(2, N_SENSORS, LENGTH, dtype=torch.bool)
     present[0, :, :4] = True                                                  # nothing that it judges
     present[1] = True

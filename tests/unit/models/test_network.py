@@ -54,9 +54,9 @@ def test_drawn_codes_lie_where_the_measured_ones_did() -> None:
     x = waves(2000)
     network = started("dense", Pca.solve(x))
     with torch.no_grad():
-        network.to_code.bias += 2.0
-    network.measure_codes(x)
+        network.to_latent.bias += 2.0
+    network.fit_latent(x)
     z = network.encode(x).detach()
-    drawn = network.draw_codes(4000, torch.Generator().manual_seed(0))
+    drawn = network.sample_latent(4000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.mean(0), z.mean(0), rtol=0, atol=0.1)
     torch.testing.assert_close(drawn.T.cov(), z.T.cov(), rtol=0, atol=0.1)

@@ -64,9 +64,9 @@ def test_sparse_prefers_few_large_numbers(x: torch.Tensor) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        network.get_parameter("to_code.bias").copy_(torch.tensor([3.0, 0.0, 0.0]))
+        network.get_parameter("to_latent.bias").copy_(torch.tensor([3.0, 0.0, 0.0]))
         few = float(sparse(network, x, None, chance()))
-        network.get_parameter("to_code.bias").copy_(torch.tensor([1.0, 1.0, 1.0]))
+        network.get_parameter("to_latent.bias").copy_(torch.tensor([1.0, 1.0, 1.0]))
         many = float(sparse(network, x, None, chance()))
     assert few < many
 
@@ -96,7 +96,7 @@ def test_damage_never_shows_what_was_missing() -> None:
 
 def test_denoising_is_asked_for_the_clean_window(x: torch.Tensor) -> None:
     class Clean(torch.nn.Module):
-        n_blind = 0
+        n_unscored = 0
 
         def squared_error(self, seen: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             assert not torch.equal(seen, x)

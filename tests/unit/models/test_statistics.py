@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from monitor.models.statistics import N_BEFORE, Level, Moving
+from monitor.models.statistics import N_BEFORE, HealthyMedian, MovingMean
 
 if TYPE_CHECKING:
     from monitor.models.network import Network
@@ -17,19 +17,19 @@ LENGTH = 24
 
 def test_level_expects_the_healthy_median_whatever_the_window() -> None:
     x = 5 + torch.randn(4, 3, LENGTH)
-    assert (Level(3, LENGTH)(x) == 0).all()   # the median, in standardised units
+    assert (HealthyMedian(3, LENGTH)(x) == 0).all()   # the median, in standardised units
 
 
 def test_moving_expects_the_mean_of_the_cells_just_before() -> None:
     x = torch.randn(4, 3, LENGTH)
-    expected = Moving(3, LENGTH)(x)
+    expected = MovingMean(3, LENGTH)(x)
     for cell in (N_BEFORE, LENGTH - 1):
         torch.testing.assert_close(expected[..., cell], x[..., cell - N_BEFORE : cell].mean(-1))
 
 
 def test_before_the_window_all_was_as_in_its_first_cell() -> None:
     x = torch.randn(4, 3, LENGTH)
-    expected = Moving(3, LENGTH)(x)
+    expected = MovingMean(3, LENGTH)(x)
     torch.testing.assert_close(expected[..., 0], x[..., 0])
     torch.testing.assert_close(expected[..., 2], ((N_BEFORE - 1) * x[..., 0] + x[..., 1]) / N_BEFORE)
 
@@ -37,14 +37,14 @@ def test_before_the_window_all_was_as_in_its_first_cell() -> None:
 def test_a_jump_is_strange_for_moving_until_it_lasts_and_for_level_as_long_as_it_lasts() -> None:
     x = torch.zeros(1, 1, LENGTH)
     x[..., 10:] = 4.0
-    moving, level = ((network(x) - x).abs()[0, 0] for network in (Moving(1, LENGTH), Level(1, LENGTH)))
+    moving, level = ((network(x) - x).abs()[0, 0] for network in (MovingMean(1, LENGTH), HealthyMedian(1, LENGTH)))
     assert moving[:10].max() == 0
     assert moving[10] == 4.0
     assert moving[10 + N_BEFORE :].max() == 0
     assert (level[10:] == 4.0).all()
 
 
-@pytest.mark.parametrize("architecture", [Level, Moving])
+@pytest.mark.parametrize("architecture", [HealthyMedian, MovingMean])
 @pytest.mark.parametrize("length", [1, 5, N_BEFORE, LENGTH])
 def test_what_is_expected_of_a_cell_depends_on_earlier_cells_alone(architecture: type[Network], length: int) -> None:
     network = architecture(2, length)

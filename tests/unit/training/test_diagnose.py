@@ -150,7 +150,7 @@ def test_a_sensor_that_is_noise_is_called_so() -> None:
 def test_a_code_that_stands_still_has_collapsed(healthy: Learnt) -> None:
     network = build("conv", 3, 16, code=4)
     with torch.no_grad():
-        network.get_parameter("to_code.weight")[1:] = 0.0
+        network.get_parameter("to_latent.weight")[1:] = 0.0
     diagnosis = found(network, waves(200), waves(100, 1))
     assert "collapse: only 1 of the code's 4 numbers ever change" in diagnosis.troubles
     assert found(healthy.network, waves(400), waves(100, 1)).facts["code_active"] >= 2
@@ -160,7 +160,7 @@ def test_a_posterior_that_is_its_prior_has_collapsed() -> None:
     network = build("dense", 3, 16, draws=4)
     assert isinstance(network, Variational)
     with torch.no_grad():
-        for layer in (network.base.to_code, network.to_log_variance):
+        for layer in (network.base.to_latent, network.to_log_variance):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
     troubles = found(network, waves(200), waves(100, 1)).troubles

@@ -145,8 +145,8 @@ def test_codes_are_measured_where_no_prior_was_taught() -> None:
         learn(windows(300), windows(80, 1), ModelSpec("dense", objective, max_steps=60), CPU, quiet).network
         for objective in ("plain", "adversarial")
     )
-    assert not torch.equal(plain_one.get_buffer("code_root"), torch.eye(len(plain_one.get_buffer("code_mean"))))
-    assert torch.equal(normal.get_buffer("code_root"), torch.eye(len(normal.get_buffer("code_mean"))))
+    assert not torch.equal(plain_one.get_buffer("latent_root"), torch.eye(len(plain_one.get_buffer("latent_mean"))))
+    assert torch.equal(normal.get_buffer("latent_root"), torch.eye(len(normal.get_buffer("latent_mean"))))
 
 
 def test_learning_begins_where_the_principal_components_end() -> None:

@@ -25,13 +25,13 @@ HOUR_US = 3_600_000_000
 class Half(Network):
     """Rebuilds half of everything, but for the first cells, of which it has no opinion."""
 
-    def __init__(self, n_blind: int = 0) -> None:
+    def __init__(self, n_unscored: int = 0) -> None:
         super().__init__()
-        self.n_blind = n_blind
+        self.n_unscored = n_unscored
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wild = torch.full_like(x[..., : self.n_blind], 1e3)
-        return torch.cat([wild, x[..., self.n_blind :] / 2], -1)
+        wild = torch.full_like(x[..., : self.n_unscored], 1e3)
+        return torch.cat([wild, x[..., self.n_unscored :] / 2], -1)
 
 
 def held_out(n: int = 400) -> Tensors:
@@ -46,7 +46,7 @@ def test_explained_variance_is_what_is_not_left_of_it() -> None:
 
 
 def test_cells_a_network_has_no_opinion_about_count_in_no_figure() -> None:
-    figures = figures_of(Half(n_blind=4), held_out(), SCALER)
+    figures = figures_of(Half(n_unscored=4), held_out(), SCALER)
     assert figures["explained_variance"]["all"] == pytest.approx(0.75, abs=1e-3)
     assert figures["held_out_error"]["mean"] == pytest.approx(0.25, rel=0.05)
 

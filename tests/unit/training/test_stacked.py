@@ -38,8 +38,8 @@ def test_the_straight_path_is_silent_and_the_deeper_layers_do_not_touch_the_oute
     learn_layers(network, waves(300), torch.Generator().manual_seed(0), 1.0, lambda: 0.0)
     x = waves(20, 1)
     z = network.encode(x)
-    torch.testing.assert_close(network.decode(z, 13), network.bend(z, 13))
-    assert not network.to_code.weight[:, : network.n_cells].any()
+    torch.testing.assert_close(network.decode(z, 13), network.decode_nonlinear(z, 13))
+    assert not network.to_latent.weight[:, : network.n_values].any()
 
 
 def test_no_time_is_no_layer() -> None:
