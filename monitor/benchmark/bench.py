@@ -217,7 +217,7 @@ def train(architecture: str, folder: Path) -> str:
             np.ascontiguousarray(some).reshape(-1, workload.WINDOW, workload.N_SENSORS),
             np.repeat(np.arange(workload.N_ASSETS, dtype=np.int32), n_windows),
             np.tile(end_s * 1_000_000, workload.N_ASSETS),
-            every=every,
+            stride_factor=every,
         ),
         ModelSpec(architecture=architecture, max_train_s=2.0),
         fleet="bench",

@@ -39,7 +39,7 @@ from monitor.config.values import (
 # What is offered today. These lists are the only place; `monitor check` and the errors read them.
 ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
 OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
-SENSELESS = {
+INCOMPATIBLE_OPTIONS = {
     "auto": (("sparse", "denoising", "variational", "adversarial", "stacked"), "auto chooses by itself"),
     "forecast": (("sparse", "variational", "adversarial", "stacked"), "forecast has no code to ask anything of"),
     "lstm": (("stacked",), "lstm has one layer each way, nothing to stack"),
@@ -93,7 +93,7 @@ class ModelConfig(Table):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         wrong = {}
-        not_with, why = SENSELESS.get(self.architecture, ((), ""))
+        not_with, why = INCOMPATIBLE_OPTIONS.get(self.architecture, ((), ""))
         if self.objective in not_with:
             wrong["objective"] = f'"{self.objective}" does not go with "{self.architecture}": {why}; use "plain"'
         if self.stacked and "stacked" in not_with:

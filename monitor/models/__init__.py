@@ -1,22 +1,22 @@
-"""Networks as text, and what makes their errors mean something. Knows nothing of Kafka, SQL or configuration.
+"""Models: architectures, scaling, calibration and checkpoints. No Kafka, no SQL.
 
 Read in this order:
 
-    spec         what to train and on what: names and columns, no torch
-    network      what every architecture is: encode, decode, and the straight path beside what it adds
-    conv dense lstm forecast pca    one architecture each, top to bottom, shapes at the line ends
-    statistics   what an operator would plot before any of them: the usual value, the mean of a moment ago
-    variational  any of them with a distribution for a code
-    build        the one table of them
-    objectives   what a network is asked to do while it learns
+    spec         the model to train and its training windows, no torch
+    network      base classes: encode, decode, and a linear path beside the nonlinear one
+    conv dense lstm forecast pca    one architecture each, top to bottom, shapes at the ends of lines
+    statistics   predictors without training: the healthy median, the moving mean
+    variational  any autoencoder with a distribution as its latent
+    build        the table of architectures
+    objectives   the loss that a network is trained on
     scaler       own units → standardised (B, C, T), gaps filled and masked
-    residual     errors → how far out of the ordinary, at two time scales, and each sensor's share of it
-    member       one network and its residual: a voice; several of them added up are a score
-    calibrate    healthy scores → the threshold, called 1.0; windows not to be trusted as healthy
-    detector     all of it as one thing that scores and explains
-    apply        codes, clean windows, samples
+    residual     errors → z-scores at two time scales, and each sensor's share
+    member       a network and its residual: one member of an ensemble, and the score of all members
+    calibrate    healthy scores → the threshold, called 1.0, and suspected outliers
+    detector     a trained model that scores and explains
+    apply        latents, reconstructions, samples
     checkpoint   a detector on disk: safetensors and a card, content-addressed
     device       auto, cpu, cuda, mps
 
-Nothing is imported here: an operator's command may look at `spec` without paying for torch.
+Nothing is imported here: an operator's command may use `spec` without the cost of torch.
 """

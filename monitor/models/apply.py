@@ -1,7 +1,7 @@
-"""What a trained model is good for besides scoring: codes, clean windows, windows that never were.
+"""Uses of a trained model besides scoring: latents, reconstructions, samples.
 
-In: a detector and windows in the sensors' own units, float32 [N, T, C], NaN = missing. Out: NumPy arrays.
-Law: own units in and out; what a model has no part for is refused by NotFound with the reason, never made up.
+Input: a detector and windows in the sensors' own units, float32 [N, T, C], NaN = missing. Output: NumPy arrays.
+Invariant: windows are in own units on both sides. A model without the part that is asked for raises NotFound.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from monitor.errors import NotFound
 from monitor.models.detector import CHUNK
-from monitor.models.residual import fill, rebuild
+from monitor.models.residual import impute, reconstruction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,46 +21,46 @@ if TYPE_CHECKING:
     from monitor.models.detector import Detector
     from monitor.types import Float32
 
-# The network and the scaler are the detector's own; this page is the detector's other face.
-
 
 def encode(detector: Detector, windows: Float32) -> Float32:
-    """Return the codes [N, K] of windows: a few numbers that say nearly all, for clustering, search or plots."""
+    """Return the latents [N, K] of windows, for clustering, search or plots. NotFound: the network has none."""
     network = detector.network
 
-    def one(x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-        return network.encode(fill(network, x, present)).flatten(1)
+    def encode_chunk(x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+        return network.encode(impute(network, x, present)).flatten(1)
 
     try:
-        return _by_chunk(detector, windows, one)
+        return _by_chunk(detector, windows, encode_chunk)
     except NotImplementedError as cause:
         raise NotFound(f"the code of {detector.version}: {detector.card.architecture} has none") from cause
 
 
 def reconstruct(detector: Detector, windows: Float32) -> Float32:
-    """Return windows [N, T, C] as the model expects them: without their noise, their gaps filled.
+    """Return the reconstruction [N, T, C] of windows: without their noise, their gaps filled.
 
-    A sensor that the model never saw stays NaN.
+    A sensor that was absent in training stays NaN.
     """
     network, scaler = detector.network, detector.scaler
 
-    def one(x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-        return scaler.restore(rebuild(network, x, present)).transpose(1, 2)
+    def reconstruct_chunk(x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+        return scaler.restore(reconstruction(network, x, present)).transpose(1, 2)
 
-    return _without_absent(detector, _by_chunk(detector, windows, one))
+    return _without_absent(detector, _by_chunk(detector, windows, reconstruct_chunk))
 
 
 def sample(detector: Detector, n: int, seed: int) -> Float32:
-    """Return `n` windows [n, T, C] that the model takes for healthy: what it expects for codes drawn from the prior
-    (variational, adversarial) or from a normal distribution fitted to healthy codes. Without the sensors' noise.
+    """Return `n` healthy windows [n, T, C] that the model decodes from random latents, without the sensors' noise.
+
+    The latents are from the prior (variational, adversarial) or from a normal distribution fitted to healthy latents.
+    NotFound: the network has no latent.
     """
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     network, length = detector.network, detector.card.length
     try:
         with torch.inference_mode():
-            codes = network.sample_latent(n, draw)                           # (n, K)
+            latents = network.sample_latent(n, generator)                 # (n, K)
             parts = [
-                detector.scaler.restore(network.decode(codes[at : at + CHUNK], length)).transpose(1, 2).cpu().numpy()
+                detector.scaler.restore(network.decode(latents[at : at + CHUNK], length)).transpose(1, 2).cpu().numpy()
                 for at in range(0, n, CHUNK)
             ]
     except NotImplementedError as cause:
@@ -71,13 +71,13 @@ def sample(detector: Detector, n: int, seed: int) -> Float32:
 
 
 def _by_chunk(
-    detector: Detector, windows: Float32, one: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+    detector: Detector, windows: Float32, apply: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 ) -> Float32:
     detector.check_shape(windows)
     with torch.inference_mode():
         # No windows are one empty chunk: its result has the right shape.
         parts = [
-            one(*detector.scaler.standardise(detector.tensor(windows[at : at + CHUNK]))).cpu().numpy()
+            apply(*detector.scaler.standardise(detector.to_tensor(windows[at : at + CHUNK]))).cpu().numpy()
             for at in range(0, max(1, len(windows)), CHUNK)
         ]
     return np.concatenate(parts)

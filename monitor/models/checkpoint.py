@@ -1,9 +1,9 @@
-"""A checkpoint on disk: a folder named by its version, with `weights.safetensors` and `card.json`.
+"""Checkpoint on disk: a folder named by its version, with `weights.safetensors` and `card.json`.
 
-In: tensors and a card. Out: a folder that is there whole or not at all; and back.
-Law: content-addressed. The version is a digest of what scores (weights and the card's essentials), and any byte
-that is not as it was written raises CheckpointDamaged; files that cannot be had raise CheckpointUnavailable, and may be
-had in a moment. Nothing is ever unpickled.
+Input: tensors and a card. Output: a folder, written atomically, and the same read back.
+Invariant: content-addressed. The version is a digest of everything that scores (weights and the card's essentials). A
+changed byte raises CheckpointDamaged. Files that cannot be read now raise CheckpointUnavailable, and a later try may
+succeed. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ WEIGHTS, CARD = "weights.safetensors", "card.json"
 FORMAT = 2
 
 INCIDENTAL = frozenset({"trained_at", "took_s"})
-"""What may differ between two trainings that gave the same model; not part of the version."""
+"""Card keys that may differ between two trainings of the same model. They are not part of the version."""
 
 
 def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> str:
-    """Write a checkpoint under `folder` and return its version; one that is there already is left alone."""
+    """Write a checkpoint under `folder` and return its version. A whole one of that version is left as it is."""
     weights = _pack(tensors)
     name = _name(weights, card)
     text = _render({"version": name, "format": FORMAT, **card}, weights)
@@ -45,12 +45,12 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) 
             shutil.rmtree(target)
         except CheckpointUnavailable as error:
             if not isinstance(error.__cause__, FileNotFoundError):
-                raise  # it may be whole, and somebody's
+                raise  # it may be whole and in use
             shutil.rmtree(target)
         else:
             return name
 
-    # Beside its final place, so that the rename stays within one file system and is atomic.
+    # In the same folder, so that the rename stays within one file system and is atomic.
     draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
     try:
         _write_through(draft / WEIGHTS, weights)
@@ -66,7 +66,7 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) 
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read a checkpoint's folder back. Raises CheckpointDamaged or CheckpointUnavailable; keep the model you have."""
+    """Read a checkpoint's folder. On CheckpointDamaged or CheckpointUnavailable, keep the present model."""
     try:
         weights = (path / WEIGHTS).read_bytes()
         text = (path / CARD).read_text(encoding="utf-8")
@@ -88,7 +88,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def version_of(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> str:
-    """Return the identity of a model: its architecture and eight digits of its digest."""
+    """Return the version of a model: its architecture and eight digits of its digest."""
     return _name(_pack(tensors), card)
 
 
@@ -97,20 +97,20 @@ def _pack(tensors: dict[str, torch.Tensor]) -> bytes:
 
 
 def _name(weights: bytes, card: dict[str, Any]) -> str:
-    essentials = json.dumps(_without_incidentals(card), sort_keys=True, separators=(",", ":"))
+    essentials = json.dumps(_without_incidental(card), sort_keys=True, separators=(",", ":"))
     return f"{card['architecture']}-{hashlib.sha256(weights + essentials.encode()).hexdigest()[:8]}"
 
 
 def _render(card: dict[str, Any], weights: bytes) -> str:
-    """Return the card's text, its last line but one the digest of the weights and of every line above."""
+    """Return the card's text. Its last key is the digest of the weights and of all other lines."""
     body = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False)
     digest = hashlib.sha256(weights + body.encode()).hexdigest()
     return json.dumps({**card, "digest": digest}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _without_incidentals(value: Any) -> Any:
+def _without_incidental(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_incidentals(v) for k, v in value.items() if k not in INCIDENTAL}
+        return {k: _without_incidental(v) for k, v in value.items() if k not in INCIDENTAL}
     return value
 
 

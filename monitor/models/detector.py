@@ -1,9 +1,9 @@
-"""A trained model that scores: windows in the sensors' own units in, anomaly scores out.
+"""Trained model: windows in the sensors' own units to anomaly scores.
 
-One network, or several voices that are added up (`member`): then one threshold stands above them all.
+It is one network, or an ensemble whose scores are added up (`member`) under one threshold.
 
-In: float32 [N, T, C], NaN = missing. Out: score [N], 1.0 = the threshold, NaN = nothing to score; shares [N, C].
-Law: causal (a window's score belongs to its last cell), and a window scores alike alone and in any batch.
+Input: float32 [N, T, C], NaN = missing. Output: score [N], 1.0 = the threshold, NaN = nothing to score, shares [N, C].
+Invariant: causal (a window's score belongs to its last step), and a window scores alike alone and in any batch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from monitor.errors import CheckpointDamaged, ConfigError
 from monitor.models import checkpoint
 from monitor.models.calibrate import Threshold
 from monitor.models.device import pick_device
-from monitor.models.member import Member, blend
+from monitor.models.member import Member, ensemble_score
 from monitor.models.network import Network
-from monitor.models.residual import rebuild, recency
+from monitor.models.residual import recency_weights, reconstruction
 from monitor.models.scaler import Scaler
 from monitor.types import Contribution
 
@@ -30,50 +30,50 @@ if TYPE_CHECKING:
 
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
-SLOWEST = 1
-"""The time scale that weighs the cells when a window is explained."""
+SLOW_SCALE = 1
+"""Time scale that weighs the steps of a window in its explanation."""
 
 
-class Scored(NamedTuple):
+class WindowScores(NamedTuple):
     """Scores of N windows, in their order."""
 
     score: Float32
-    """[N], 1.0 = threshold; NaN = no cell of the window is present."""
+    """[N], 1.0 = threshold. NaN = no value of the window is present."""
     share: Float32
-    """[N, C], each sensor's part, 0..1; rows sum to 1, 0 for a missing sensor (and in a NaN row)."""
+    """[N, C], each sensor's part, 0..1. Rows sum to 1, 0 for a missing sensor (and in a NaN row)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """All that is known about a version, apart from its weights. Written beside them as `card.json`."""
+    """Everything known about a version, apart from its weights. Written beside them as `card.json`."""
 
     fleet: str
     architecture: str
     objective: str
     members: tuple[dict[str, Any], ...]
-    """Name, `hyper` and `half_life` (of the slow time scale, share of the window) of each network that has a voice; the
-    last is the one that was trained for its architecture."""
+    """Name, `hyper` and `half_life` (of the slow time scale, share of the window) of each member of the ensemble. The
+    last is the network that was trained for the architecture."""
     sensors: tuple[str, ...]
     length: int
-    """Cells in a window."""
+    """Steps in a window."""
     interval_s: float
     seed: int
-    """The one that succeeded; the first tried plus the number of restarts."""
+    """Seed that succeeded: the first one tried plus the number of restarts."""
     trained_at: str
     """ISO 8601, UTC."""
     threshold: Threshold
     training: dict[str, Any]
-    """The receipt: what was used, what was left out and why, how learning went."""
+    """Receipt: windows used and left out with the reasons, the course of the training."""
     baseline: dict[str, Any]
-    """The PCA fitted to the same windows, in the same figures."""
+    """Same metrics for the PCA fitted to the same windows."""
     choice: dict[str, Any]
-    """What `auto` tried, and what it found of faults injected into held-out windows; empty = nothing was to choose."""
+    """Candidates of `auto`, and the share of injected faults that each detects. Empty = there was no choice."""
     metrics: dict[str, float]
-    """The few figures that versions are compared by."""
+    """Metrics that versions are compared by."""
 
 
 class Detector:
-    """Networks between their scaler and their calibration. Immutable; one thread at a time."""
+    """Networks between their scaler and their calibration. Immutable. One thread at a time."""
 
     def __init__(
         self,
@@ -91,74 +91,75 @@ class Detector:
 
     @property
     def version(self) -> str:
-        """The identity of what scores, like `conv-3f2a9c1b`."""
+        """Digest of everything that scores, like `conv-3f2a9c1b`."""
         if self._version is None:
             self._version = checkpoint.version_of(self._tensors(), self._card_json())
         return self._version
 
     @property
     def sensors(self) -> tuple[str, ...]:
-        """Their names, in the order of the columns."""
+        """Names of the sensors, in the order of the columns."""
         return self.card.sensors
 
     @property
     def network(self) -> Network:
-        """The one that was trained for the architecture; alone, or beside others."""
+        """Network that was trained for the architecture, alone or beside other members."""
         return self._members[-1].network
 
-    def score(self, values: Float32) -> Scored:
-        """Score windows [N, T, C] in the sensors' own units; N may be 0."""
+    def score(self, values: Float32) -> WindowScores:
+        """Score windows [N, T, C] in the sensors' own units. N may be 0."""
         self.check_shape(values)
         n, _, n_sensors = values.shape
         score = np.empty(n, dtype=np.float32)
         share = np.empty((n, n_sensors), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, n, CHUNK):
-                chunk = self.tensor(values[start : start + CHUNK])
-                raw, part = self.raw(chunk)
+                chunk = self.to_tensor(values[start : start + CHUNK])
+                raw, part = self.raw_scores(chunk)
                 score[start : start + CHUNK] = raw.cpu().numpy()
                 share[start : start + CHUNK] = part.cpu().numpy()
         score /= np.float32(self.card.threshold.raw)
-        return Scored(score, share)
+        return WindowScores(score, share)
 
-    def raw(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def raw_scores(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return raw scores (B,) and shares (B, C) of windows (B, T, C) on the device."""
         x, present = self.scaler.standardise(values)                      # (B, C, T)
-        return blend(self._members, x, present)
+        return ensemble_score(self._members, x, present)
 
     def explain(self, values: Float32, share: Float32) -> list[tuple[Contribution, ...]]:
-        """Return every sensor of the windows [n, T, C], largest share first, with what was expected and what was
-        measured at the cell where its error is largest, in its own unit.
+        """Return all sensors of each window [n, T, C], largest share first.
+
+        Each has its expected and its actual value at the step where its error is largest, in its own unit.
         """
         self.check_shape(values)
         out: list[tuple[Contribution, ...]] = []
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
-                chunk = self.tensor(values[start : start + CHUNK])
+                chunk = self.to_tensor(values[start : start + CHUNK])
                 x, present = self.scaler.standardise(chunk)                # (B, C, T)
-                rebuilt = self._expected(x, present)                       # (B, C, T)
-                error = (rebuilt - x).square_() * recency(x, Network.half_life)[:, SLOWEST]
+                expected_x = self._expected(x, present)                    # (B, C, T)
+                error = (expected_x - x).square_() * recency_weights(x, Network.half_life)[:, SLOW_SCALE]
                 if present is not None:
                     error = torch.where(present, error, -1.0)
                 worst = error.argmax(-1, keepdim=True)                     # (B, C, 1)
-                expected = self.scaler.restore(rebuilt).gather(-1, worst)[..., 0].cpu().numpy()
+                expected = self.scaler.restore(expected_x).gather(-1, worst)[..., 0].cpu().numpy()
                 actual = chunk.transpose(1, 2).gather(-1, worst)[..., 0].cpu().numpy()
                 rows = zip(share[start : start + CHUNK], expected, actual, strict=True)
                 out += [self._contributions(*row) for row in rows]
         return out
 
     def _expected(self, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-        """Return what the member that is most alarmed by a window expected there."""
+        """Return the reconstruction (B, C, T) of each window by the member with the highest score."""
         if len(self._members) == 1:
-            return rebuild(self._members[0].network, x, present)
-        alarm = torch.stack([member.evidence(x, present)[0].sum(1) for member in self._members])   # (M, B)
-        loudest = alarm.argmax(0)                                                                  # (B,)
+            return reconstruction(self._members[0].network, x, present)
+        scores = torch.stack([member.score(x, present)[0].sum(1) for member in self._members])    # (M, B)
+        highest = scores.argmax(0)                                                                # (B,)
         expected = torch.empty_like(x)
         for number, member in enumerate(self._members):
-            rows = (loudest == number).nonzero()[:, 0]
+            rows = (highest == number).nonzero()[:, 0]
             if len(rows):
                 here = None if present is None else present[rows]
-                expected[rows] = rebuild(member.network, x[rows], here)
+                expected[rows] = reconstruction(member.network, x[rows], here)
         return expected
 
     def _contributions(self, share: Float32, expected: Float32, actual: Float32) -> tuple[Contribution, ...]:
@@ -177,16 +178,17 @@ class Detector:
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:
-        """Read a checkpoint's folder. Raises CheckpointDamaged, CheckpointUnavailable (try again), or ConfigError where
-        the device is not there.
+        """Read a checkpoint's folder.
+
+        Raises CheckpointDamaged, CheckpointUnavailable (try again), or ConfigError for a device that is missing.
         """
         where = pick_device(device)
         tensors, raw = checkpoint.read(Path(path))
         try:
             card = _card_from_json(raw)
             members = tuple(
-                Member.load(said, tensors, f"{number}.", len(card.sensors), card.length)
-                for number, said in enumerate(card.members)
+                Member.load(entry, tensors, f"{number}.", len(card.sensors), card.length)
+                for number, entry in enumerate(card.members)
             )
             scaler = Scaler.from_json(raw["scaler"])
         except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as cause:
@@ -203,7 +205,7 @@ class Detector:
     def _card_json(self) -> dict[str, Any]:
         return {**asdict(self.card), "scaler": self.scaler.to_json()}   # JSON makes lists of tuples
 
-    def tensor(self, values: Float32) -> torch.Tensor:
+    def to_tensor(self, values: Float32) -> torch.Tensor:
         """Return windows on the device."""
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.device)
 

@@ -1,7 +1,7 @@
-"""Where tensors live.
+"""Choice of the torch device.
 
-In: the operator's word (`auto`, `cpu`, `cuda`, `cuda:1`, `mps`). Out: a torch device that is really there.
-Law: never fall back in silence; only `auto` may choose.
+Input: the configured name (`auto`, `cpu`, `cuda`, `cuda:1`, `mps`). Output: a torch device of this machine.
+Invariant: no silent fallback. Only `auto` may choose.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from monitor.errors import ConfigError
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device; raises ConfigError for one this machine or this torch does not have."""
+    """Return the device. Raises ConfigError for one that this machine or this torch does not have."""
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     has_mps = torch.backends.mps.is_available()
     if name == "auto":

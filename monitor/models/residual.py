@@ -1,17 +1,17 @@
-"""What a reconstruction error means: errors in, evidence of a fault and each sensor's share of it out.
+"""Calibrated reconstruction errors: standard deviations above the healthy error, and each sensor's share.
 
-In: standardised windows, what a network expects there, what is present: (B, C, T). Out: per time scale, how far the
-error is out of the ordinary, in standard deviations, and shares: (B, S) and (B, S, C).
-Law: each step is measured on healthy held-out windows, so no sensor shouts because it is merely hard to rebuild, and
-no model because its errors are large:
+Input: standardised windows, a network's reconstruction, what is present: (B, C, T). Output: z-scores (B, S) and shares
+(B, S, C) at each of S time scales.
+Invariant: each step is measured on healthy held-out windows. So no sensor weighs more for being hard to reconstruct,
+and no network for its large errors:
 
-    squared error   → per sensor, over the newest cell and over the latest part of the window (`Residual.per_sensor`)
-    in units of the sensor's usual error → mean over the sensors (`Residual.combine`)
-    its logarithm, less the healthy middle, in healthy spreads (`Residual.standard`)
+    squared error   → per sensor, over the newest step and over the latest part of the window (`sensor_errors`)
+    in units of the sensor's healthy error → mean over the sensors (`combine`)
+    its logarithm, less the healthy median, in healthy spreads (`z_scores`)
 
-Sensors are weighed one by one. A covariance of their residuals, shrunk towards the diagonal, was tried and left out: of
-a PCA's or a network's errors it takes from what is found (VUS-PR of the mean of sets .638 → .631 → .625 with half and
-nine tenths of the covariance), for what sensors have in common the model has explained already.
+Sensors are weighed one by one. A covariance of their residuals, shrunk towards the diagonal, was tried and left out: on
+the errors of a PCA or a network it detects less (VUS-PR of the mean of sets .638 → .631 → .625 with half and nine
+tenths of the covariance), because the model has explained already what sensors have in common.
 """
 
 from __future__ import annotations
@@ -24,44 +24,47 @@ import torch.nn.functional as F
 if TYPE_CHECKING:
     from monitor.models.network import Network
 
-BLOCK = 16
-"""A network is given 1, 2, 4, 8 or a multiple of this many windows. oneDNN (convolutions and LSTMs on a CPU) keeps what
-it compiled for each number of windows it ever met: all from 1 to 256 held 250 MiB for one `conv`, these hold 14."""
+BATCH_MULTIPLE = 16
+"""A network gets 1, 2, 4, 8 or a multiple of this many windows. oneDNN (convolutions and LSTMs on a CPU) keeps the code
+that it compiled for each batch size it ever met: all from 1 to 256 held 250 MiB for one `conv`, these hold 14."""
 
-N_REFILLS = 2
-"""Times a gap is filled with what the network expects there; after one, a sensor that is missing altogether still
-bends the others (normal windows above 1.0 in the contract's data: all without, half after one, none after two)."""
+N_IMPUTATIONS = 2
+"""Passes that fill a gap with the network's own reconstruction. After one, a sensor that is missing altogether still
+distorts the others (normal windows above 1.0 in the contract's data: all without, half after one, none after two)."""
 
-SHRINK = 0.5
-"""How far a sensor's own healthy error is drawn to the fleet's (on a log scale). Full trust in the own one finds more
-where healthy rows abound, and fails where they were too few or not typical."""
+SHRINKAGE = 0.5
+"""Weight of the fleet's mean error in a sensor's own healthy error (on a log scale). Full trust in a sensor's own finds
+more where healthy rows abound, and fails where they were too few or not typical."""
 
 N_SCALES = 2
-"""The newest cell, and the latest part of the window (`Network.half_life`)."""
+"""The newest step, and the latest part of the window (`Network.half_life`)."""
 
-FLOOR = 1e-4
-"""Least healthy squared error (standardised units): a hundredth of a spread. Below it is a sensor's resolution."""
+MIN_SENSOR_ERROR = 1e-4
+"""Least healthy squared error (standardised units), a hundredth of a spread: a sensor's resolution."""
 
-LEAST_SPREAD = 0.1
-"""Of the log error, added in quadrature: a short held-out time in which all went the same way is no proof that it
-always does."""
-LEAST_ERROR = 1e-6
+MIN_SPREAD = 0.1
+"""Added in quadrature to the spread of the log error. A short held-out time in which all errors were alike does not
+prove that they always are."""
+MIN_ERROR = 1e-6
+
+Z_95 = 1.645
+"""Of a normal distribution, 95 % lie below the median plus this many standard deviations."""
 
 
-def rebuild(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+def reconstruction(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """Return the reconstruction of standardised (B, C, T)."""
-    return _expect(network, fill(network, x, present))                                  # (B, C, T)
+    return _forward(network, impute(network, x, present))                               # (B, C, T)
 
 
 def squared_error(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Return how far (B, C, T) the reconstruction is from `x`, squared, as the network counts it."""
-    return network.squared_error(_in_blocks(fill(network, x, present)), _in_blocks(x))[: len(x)]
+    """Return the squared error (B, C, T) of the reconstruction, as the network defines it."""
+    return network.squared_error(_padded(impute(network, x, present)), _padded(x))[: len(x)]
 
 
-def fill(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Return standardised (B, C, T) with what the network expects where cells are missing.
+def impute(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Return standardised (B, C, T) with the network's reconstruction where values are missing.
 
-    What they were filled with before would bend the reconstruction of their neighbours; so they are filled again
+    The values that the scaler filled in would distort the reconstruction of their neighbours. So they are replaced
     (expectation-maximisation, as for a PCA with gaps).
     """
     if present is None:
@@ -71,85 +74,90 @@ def fill(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> tor
         return x
     gappy, here = x[rows], present[rows]
     filled = gappy
-    for _ in range(N_REFILLS):
-        filled = torch.where(here, gappy, _expect(network, filled))
+    for _ in range(N_IMPUTATIONS):
+        filled = torch.where(here, gappy, _forward(network, filled))
     out = x.clone()
     out[rows] = filled
     return out
 
 
-def _expect(network: Network, x: torch.Tensor) -> torch.Tensor:
-    return network(_in_blocks(x))[: len(x)]                                             # (B, C, T)
+def _forward(network: Network, x: torch.Tensor) -> torch.Tensor:
+    return network(_padded(x))[: len(x)]                                                # (B, C, T)
 
 
-def _in_blocks(x: torch.Tensor) -> torch.Tensor:
-    """Return (B, C, T) and as many empty windows behind it as `BLOCK` asks for."""
-    n = 1 << (len(x) - 1).bit_length() if len(x) < BLOCK else -(-len(x) // BLOCK) * BLOCK
+def _padded(x: torch.Tensor) -> torch.Tensor:
+    """Return (B, C, T) followed by as many empty windows as `BATCH_MULTIPLE` asks for."""
+    is_small = len(x) < BATCH_MULTIPLE
+    n = 1 << (len(x) - 1).bit_length() if is_small else -(-len(x) // BATCH_MULTIPLE) * BATCH_MULTIPLE
     return F.pad(x, (0, 0, 0, 0, 0, n - len(x)))                                        # (n, C, T)
 
 
 class Residual:
-    """What is usual in one network's errors: per sensor, and of all sensors together at each time scale."""
+    """Healthy errors of one network: per sensor, and of all sensors together at each time scale."""
 
-    def __init__(self, usual: torch.Tensor, centre: torch.Tensor, spread: torch.Tensor, half_life: float) -> None:
-        self.usual = usual           # (C,), squared error
-        self.centre = centre         # (S,), of the log error over all sensors
-        self.spread = spread         # (S,)
-        self.half_life = half_life   # share of the window
+    def __init__(
+        self, sensor_error: torch.Tensor, centre: torch.Tensor, spread: torch.Tensor, half_life: float
+    ) -> None:
+        self.sensor_error = sensor_error   # (C,), squared
+        self.centre = centre               # (S,), of the log error over all sensors
+        self.spread = spread               # (S,)
+        self.half_life = half_life         # share of the window
 
     @classmethod
     def fit(cls, squared: torch.Tensor, present: torch.Tensor | None, half_life: float) -> Residual:
-        """Measure on healthy held-out squared errors (N, C, T)."""
+        """Measure healthy held-out squared errors (N, C, T)."""
         counted = torch.ones_like(squared) if present is None else present.to(squared.dtype)
         n_seen = counted.sum((0, 2))                                                    # (C,)
-        own = ((squared * counted).sum((0, 2)) / n_seen.clamp(min=1)).clamp(min=FLOOR)  # (C,)
+        own = (squared * counted).sum((0, 2)) / n_seen.clamp(min=1)                     # (C,)
+        own = own.clamp(min=MIN_SENSOR_ERROR)
         seen = n_seen > 0
         pooled = own[seen].log().mean().exp() if seen.any() else own.new_tensor(1.0)
-        # A sensor that nobody saw in held-out time is no perfect one: it is taken for as hard as the others.
-        usual = torch.where(seen, own ** (1 - SHRINK) * pooled**SHRINK, pooled)         # (C,)
+        # A sensor without a held-out value has no error of its own. It gets the mean of the others, not the minimum.
+        sensor_error = torch.where(seen, own ** (1 - SHRINKAGE) * pooled**SHRINKAGE, pooled)   # (C,)
         unit = torch.zeros(N_SCALES, device=squared.device)
-        residual = cls(usual, unit, unit + 1, half_life)
+        residual = cls(sensor_error, unit, unit + 1, half_life)
         log = residual._log_error(squared, present)[0]                                  # (N, S)
         log = log[log.isfinite().all(1)]
         if len(log):
-            middle, high = log.quantile(torch.tensor([0.5, 0.95], device=log.device), dim=0)
-            residual.centre = middle
-            residual.spread = ((high - middle) / SIGMAS_OF_95).square().add(LEAST_SPREAD**2).sqrt()
+            median, p95 = log.quantile(torch.tensor([0.5, 0.95], device=log.device), dim=0)
+            residual.centre = median
+            residual.spread = ((p95 - median) / Z_95).square().add(MIN_SPREAD**2).sqrt()
         return residual
 
     def to(self, device: torch.device) -> Residual:
         """Return the same on another device."""
-        return Residual(self.usual.to(device), self.centre.to(device), self.spread.to(device), self.half_life)
+        return Residual(self.sensor_error.to(device), self.centre.to(device), self.spread.to(device), self.half_life)
 
-    def standard(self, squared: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return how many spreads the errors (B, C, T) are above the healthy middle, (B, S), NaN where nothing is
-        present, and each sensor's share of them, (B, S, C).
+    def z_scores(self, squared: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return z-scores (B, S) of squared errors (B, C, T) and each sensor's share (B, S, C).
+
+        The unit is the healthy spread above the healthy median. NaN where nothing is present.
         """
         log, share = self._log_error(squared, present)
         return (log - self.centre) / self.spread, share
 
     def _log_error(self, squared: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        error, share = self.combine(self.per_sensor(squared, present), present)
-        return error.clamp(min=LEAST_ERROR).log(), share
+        error, share = self.combine(self.sensor_errors(squared, present), present)
+        return error.clamp(min=MIN_ERROR).log(), share
 
-    def per_sensor(self, squared: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-        """Turn squared errors (B, C, T) into errors in units of the healthy one: (B, S, C); a missing sensor has 0."""
-        weight = recency(squared, self.half_life)                                        # (T, S)
+    def sensor_errors(self, squared: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+        """Turn squared errors (B, C, T) into units of the healthy error: (B, S, C), 0 for a missing sensor."""
+        weight = recency_weights(squared, self.half_life)                                # (T, S)
         if present is None:
-            z = squared @ weight                                                        # (B, C, S)
+            error = squared @ weight                                                    # (B, C, S)
         else:
             here = present.to(squared.dtype)
-            # What is missing says nothing: the cells that are there speak for their sensor.
+            # A missing value carries no information: the present ones stand for the whole sensor.
             known = here @ weight                                                       # (B, C, S)
-            z = (squared * here) @ weight / known.clamp(min=torch.finfo(squared.dtype).tiny)
-        return z.transpose(1, 2) / self.usual                                           # (B, S, C)
+            error = (squared * here) @ weight / known.clamp(min=torch.finfo(squared.dtype).tiny)
+        return error.transpose(1, 2) / self.sensor_error                                # (B, S, C)
 
     @staticmethod
-    def combine(z: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def combine(error: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn errors per sensor (B, S, C) into one (B, S), NaN where nothing is present, and shares (B, S, C)."""
-        # The root makes it a size, not a power: squares would leave the word to the loudest sensor, logarithms
-        # to the many quiet ones.
-        part = z.sqrt()
+        # The root makes it an amplitude. The mean of squares would follow the largest sensor, the mean of logarithms
+        # the many small ones.
+        part = error.sqrt()
         if present is None:
             here = torch.ones_like(part[:, :1])                                         # (B, 1, C)
         else:
@@ -161,13 +169,9 @@ class Residual:
         return total / n, share   # 0/0 = NaN: nothing present
 
 
-def recency(like: torch.Tensor, half_life: float) -> torch.Tensor:
-    """Return how much each cell of (…, T) counts at each time scale, (T, S): the newest alone, and with a half-life."""
+def recency_weights(like: torch.Tensor, half_life: float) -> torch.Tensor:
+    """Return the weight (T, S) of each step of (…, T): the newest step alone, and decay with the half-life."""
     length = like.shape[-1]
     age = torch.arange(length - 1, -1, -1, dtype=like.dtype, device=like.device)
     slow = 0.5 ** (age / max(1.0, half_life * length))
     return torch.stack([(age == 0).to(like.dtype), slow / slow.sum()], dim=1)
-
-
-SIGMAS_OF_95 = 1.645
-"""Of the normal distribution, 95 % lie below the middle and so many deviations."""

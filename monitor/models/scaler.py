@@ -1,8 +1,8 @@
-"""Per-sensor standardisation: sensors' own units in, about unit spread round zero out, and back.
+"""Standardisation per sensor: own units to about unit spread round zero, and back.
 
-In: values [..., C], NaN = missing. Out: the same, centred on the healthy median and divided by a robust spread.
-Law: the scale is never zero and a healthy value is rarely clipped, whatever the sensor is: constant,
-binary, heavy-tailed, or never seen.
+Input: values [..., C], NaN = missing. Output: the same, centred on the healthy median and divided by a robust spread.
+Invariant: the scale is never zero and a healthy value is rarely clipped, for any kind of sensor: constant, binary,
+heavy-tailed, or never seen.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from monitor.types import Float32
 
 CLIP = 10.0
-"""Standardised values end here: beyond ten spreads "how far" says no more, and one broken sensor would drown all."""
+"""Limit of standardised values. Beyond ten spreads the distance carries no information, and one broken sensor would
+outweigh all others."""
 
 IQR_OF_NORMAL = 1.349
 SPAN_OF_NORMAL = 5.152
 """Width of the central 50 % and 99 % of a normal distribution, in standard deviations."""
 
 CONSTANT_UNIT = 0.01
-"""A sensor that never moved is measured in hundredths of its value, one at zero in its own unit."""
+"""Unit of a sensor that never moved, as a share of its value. A sensor at zero is measured in its own unit."""
 
 FLOAT32_STEPS = 8
 """A scale below this many float32 steps of the value would measure rounding."""
@@ -32,7 +33,7 @@ FLOAT32_STEPS = 8
 
 @dataclass(frozen=True, slots=True)
 class SensorScale:
-    """How one sensor is standardised."""
+    """Standardisation of one sensor."""
 
     name: str
     kind: str
@@ -42,7 +43,7 @@ class SensorScale:
 
 
 def measure(name: str, values: Float32) -> SensorScale:
-    """Measure one sensor on its healthy values [n]; NaN and infinities are left out."""
+    """Measure one sensor on its healthy values [n]. NaN and infinities are left out."""
     seen = values[np.isfinite(values)].astype(np.float64)
     if len(seen) == 0:
         return SensorScale(name, "absent", 0.0, 1.0)
@@ -50,8 +51,8 @@ def measure(name: str, values: Float32) -> SensorScale:
     floor = FLOAT32_STEPS * float(np.finfo(np.float32).eps) * abs(float(centre))
     iqr, span = (q3 - q1) / IQR_OF_NORMAL, (high - low) / SPAN_OF_NORMAL
 
-    # The wider of the two: bursts that belong to normal life (a log, a pump that runs at night) have a
-    # narrow middle, and would all be clipped if the middle alone were the unit.
+    # The wider of the two: healthy bursts (a log, a pump that runs at night) have a narrow middle, and would all be
+    # clipped if the middle alone were the unit.
     scale = max(iqr, span)
     if scale <= floor:
         scale = float(seen.std())   # moves in under half a percent of the readings
@@ -66,7 +67,7 @@ def measure(name: str, values: Float32) -> SensorScale:
 
 
 class Scaler:
-    """Standardises windows and takes them back. Knows each sensor's centre and scale, on one device."""
+    """Standardises windows and takes them back, with each sensor's centre and scale on one device."""
 
     def __init__(self, sensors: tuple[SensorScale, ...], device: torch.device | None = None) -> None:
         self.sensors = sensors
@@ -84,20 +85,20 @@ class Scaler:
         return Scaler(self.sensors, device)
 
     def standardise(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Turn (B, T, C) in own units into (B, C, T) without gaps, and what is present: (B, C, T), None = all.
+        """Turn (B, T, C) in own units into (B, C, T) without gaps, and a mask (B, C, T) of present values, None = all.
 
         A gap holds the last value seen in the window (the next one before the first), as a plant's historian
-        would; a sensor with no value at all sits at its centre. Nothing filled in counts in an error.
+        would. A sensor with no value at all is at its centre. No filled value counts in an error.
         """
         x = torch.sub(values.transpose(1, 2), self.centre).contiguous()   # (B, C, T)
         x.mul_(self.per_unit)
-        # One sum tells whether any cell is NaN or infinite: the usual batch pays one pass for it.
+        # One sum tells if any value is NaN or infinite: a batch without gaps, the usual one, pays one pass for it.
         if not self._absent and bool(torch.isfinite(x.sum())):
             return x.clamp_(-CLIP, CLIP), None
         present = torch.isfinite(x)                                       # (B, C, T)
         present[:, self._absent] = False
         x = torch.where(present, x.clamp_(-CLIP, CLIP), 0.0)
-        return hold(x, present), present
+        return forward_fill(x, present), present
 
     def restore(self, x: torch.Tensor) -> torch.Tensor:
         """Turn standardised (B, C, T) back into own units."""
@@ -113,8 +114,8 @@ class Scaler:
         return cls(tuple(SensorScale(r["name"], r["kind"], float(r["centre"]), float(r["scale"])) for r in rows))
 
 
-def hold(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Fill gaps of (B, C, T) with the last present value, leading gaps with the first; none at all stays 0."""
+def forward_fill(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Fill gaps of (B, C, T) with the last present value, leading gaps with the first. Rows without any stay 0."""
     steps = torch.arange(x.shape[-1], device=x.device)
     last = torch.where(present, steps, -1).cummax(dim=-1).values          # (B, C, T), -1 = none yet
     first = present.to(torch.uint8).argmax(dim=-1, keepdim=True)          # (B, C, 1), 0 where none

@@ -1,7 +1,7 @@
-"""What to train and what to train it on: names and columns, no torch, so that anybody may import them.
+"""Input of a training: the model, the fleet and the windows. No torch, so that any command may import it.
 
-In: what an operator wrote about the model, and windows of healthy data. Out: the same, checked.
-Law: a name this version cannot train is refused here, with the names it can.
+Input: the operator's configuration, and windows of healthy data. Output: the same, checked.
+Invariant: a name that this version cannot train is refused here, with the valid names.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from monitor.config.tree import ARCHITECTURES, OBJECTIVES, SENSELESS
+from monitor.config.tree import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES
 from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
     from monitor.config import FleetConfig
     from monitor.types import Bool, Float32, Int32, Int64
 
-__all__ = ["ARCHITECTURES", "OBJECTIVES", "SENSELESS", "ModelSpec", "TrainingSet", "refuse_unknown"]
+__all__ = ["ARCHITECTURES", "INCOMPATIBLE_OPTIONS", "OBJECTIVES", "ModelSpec", "TrainingSet", "refuse_unknown"]
 
 MIN_WINDOWS = 100
 """Below this a fifth held out is under twenty windows: neither early stopping nor a threshold means anything."""
 
 
 def refuse_unknown(kind: str, name: str, valid: tuple[str, ...]) -> None:
-    """Raise ConfigError unless `name` is one of `valid`; the message names them and the nearest."""
+    """Raise ConfigError unless `name` is one of `valid`. The message names them and the nearest."""
     if name in valid:
         return
     near = difflib.get_close_matches(name, valid, n=1)
@@ -38,24 +38,24 @@ class ModelSpec:
 
     architecture: str = "auto"
     objective: str = "plain"
-    """What the network is asked to do while it learns; `plain`: rebuild the window."""
+    """Training objective of the network. `plain`: reconstruct the window."""
     stacked: bool = False
-    """Its layers learn one by one, the outermost first, before all of them together (Bengio et al. 2007)."""
+    """Its layers are pretrained one by one, the outermost first, before all of them together (Bengio et al. 2007)."""
     seed: int = 0
     """Same seed, same data, same number of CPU threads: same version."""
     max_train_s: float = 120.0
-    """The network stops learning here and keeps its best weights; the card then says `time budget`."""
+    """Training time. At the limit the network keeps its best weights, and the card says `time budget`."""
     max_steps: int = 1000
-    """Batches a network learns from at most; more no longer pays on the recordings it was tried on."""
+    """Batches at most. More no longer pays on the recordings it was tried on."""
     n_tries: int = 3
     """Seeds tried before TrainingDiverged."""
     min_windows: int = MIN_WINDOWS
     max_trim: float = 0.1
-    """At most this share of the windows is left out as suspected faults; 0 = trust them all."""
+    """At most this share of the windows is left out as suspected faults. 0 = trust them all."""
 
     @classmethod
     def of(cls, fleet: FleetConfig) -> ModelSpec:
-        """Return what a fleet's configuration asks for."""
+        """Read a fleet's configuration."""
         return cls(
             architecture=fleet.model.architecture,
             objective=fleet.model.objective,
@@ -69,7 +69,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         refuse_unknown("architecture", self.architecture, ARCHITECTURES)
         refuse_unknown("objective", self.objective, OBJECTIVES)
-        not_with, why = SENSELESS.get(self.architecture, ((), ""))
+        not_with, why = INCOMPATIBLE_OPTIONS.get(self.architecture, ((), ""))
         if self.objective in not_with:
             raise ConfigError(f'objective "{self.objective}" does not go with {self.architecture}: {why}')
         if self.stacked and "stacked" in not_with:
@@ -85,27 +85,28 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Windows of one fleet, made by the same windower as the river's. N windows, T cells, C sensors."""
+    """Windows of one fleet, made by the windower of the pipeline. N windows, T steps, C sensors."""
 
     values: Float32
-    """[N, T, C], in the sensors' own units; NaN = missing. A strided view will do."""
+    """[N, T, C], in the sensors' own units, NaN = missing. It may be a strided view."""
     asset: Int32
-    """[N], which windows belong together; any numbers."""
+    """[N], number of the window's asset. Any numbers."""
     end_us: Int64
-    """[N], event time of the window's end; rising within an asset."""
+    """[N], event time of the window's end, rising within an asset."""
     alerted: Bool | None = None
-    """[N], windows that overlap an alert nobody has labelled: not learnt from, but held out like all others. Who takes
-    them out there as well calibrates to what never alarmed, and each retraining alarms more than the last."""
+    """[N], windows that overlap an unlabelled alert. They are not trained on, but held out like all others: if they
+    were left out there as well, the threshold would follow the windows that never alarmed, and each retraining would
+    alarm more than the last."""
     assets: tuple[str, ...] = ()
-    """Names, by number; empty = not known."""
-    every: int = 1
-    """Of the windows that the river would score one in so many is here."""
+    """Names, by number. Empty = not known."""
+    stride_factor: int = 1
+    """Stride of these windows as a multiple of the fleet's: one in so many of the pipeline's windows is here."""
     n_labelled: int = 0
-    """Windows that overlap an alert labelled fault or ignore, and are not here."""
+    """Windows left out because they overlap an alert labelled fault or ignore."""
 
     def __len__(self) -> int:
         return len(self.asset)
 
-    def name_of(self, asset: int) -> int | str:
+    def asset_name(self, asset: int) -> int | str:
         """Return an asset's name, or its number where names are not known."""
         return self.assets[asset] if self.assets else asset

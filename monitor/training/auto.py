@@ -128,7 +128,7 @@ def member(name: str, network: Network, clean: Tensors) -> Member:
     """Calibrate a network on healthy held-out windows."""
     with torch.inference_mode():
         squared = torch.cat([squared_error(network, part.x, part.present) for part in chunks(clean)])
-        return Member.measure(name, network, squared, clean.present)
+        return Member.fit(name, network, squared, clean.present)
 
 
 class Heard(NamedTuple):
@@ -153,7 +153,7 @@ class _Trial:
         """Return what a voice says of the calm windows and of the faulty ones."""
         with torch.inference_mode():
             calm, faulty = (
-                torch.cat([voice.evidence(part.x, part.present)[0].sum(1) for part in chunks(windows)]).cpu().numpy()
+                torch.cat([voice.score(part.x, part.present)[0].sum(1) for part in chunks(windows)]).cpu().numpy()
                 for windows in (self._calm, self._faulty)
             )
         return Heard(calm, faulty)

@@ -127,7 +127,7 @@ class History:
             end_us=np.concatenate([one.end_us for one in sets]),
             alerted=np.concatenate([one.alerted for one in sets]),
             assets=tuple(numbers),
-            every=stride // self.fleet.stride,
+            stride_factor=stride // self.fleet.stride,
             n_labelled=sum(one.n_labelled for one in sets),
         )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from monitor.models.objectives import divergence
+from monitor.models.objectives import kl_divergence
 from monitor.models.variational import Variational
 from monitor.training.loop import Tensors, evenly, typical, window_errors
 
@@ -230,7 +230,7 @@ def _code(network: Network, held_out: Tensors) -> Diagnosis:
     n_numbers, variance = z.shape[1], z.var(0, correction=0)
     if isinstance(network, Variational):
         mean, log_variance = network.posterior(held_out.x)
-        nats = float(divergence(mean, log_variance).sum(1).mean())
+        nats = float(kl_divergence(mean, log_variance).sum(1).mean())
         n_active = int((variance > ACTIVE).sum())
         facts: dict[str, Any] = {"code": n_numbers, "code_active": n_active, "code_nats": round(nats, 3)}
         collapsed = n_active == 0 or nats < 0.1

@@ -20,7 +20,7 @@ from monitor.errors import NotEnoughData
 from monitor.models.calibrate import Budget, calibrate, suspects
 from monitor.models.detector import Card, Detector
 from monitor.models.device import pick_device
-from monitor.models.member import Member, blend
+from monitor.models.member import Member, ensemble_score
 from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.scaler import Scaler
 from monitor.models.spec import ModelSpec, TrainingSet
@@ -120,10 +120,10 @@ def fit(
     # time would be known half as well.
     limit = calibrate(
         raw, train.asset[held_rows], train.end_us[held_rows], budget,
-        suspect=suspect, every=train.every, n_overlapping=parts.n_overlapping,
+        suspect=suspect, every=train.stride_factor, n_overlapping=parts.n_overlapping,
     )
     if isinstance(limit.worst_asset, int):
-        limit = replace(limit, worst_asset=train.name_of(limit.worst_asset))
+        limit = replace(limit, worst_asset=train.asset_name(limit.worst_asset))
 
     figures = figures_of(network, held_out, scaler)
     beside = figures_of(pca, held_out, scaler)
@@ -182,5 +182,5 @@ def _solve_pca(learning: Tensors, spec: ModelSpec) -> tuple[Pca, Bool]:
 def _raw_scores(members: tuple[Member, ...], windows: Tensors) -> Float32:
     """Return raw scores [N]; NaN: all that is left of a window is a sensor that was never seen in training time."""
     with torch.inference_mode():
-        raw: Float32 = torch.cat([blend(members, p.x, p.present)[0] for p in chunks(windows)]).cpu().numpy()
+        raw: Float32 = torch.cat([ensemble_score(members, p.x, p.present)[0] for p in chunks(windows)]).cpu().numpy()
     return raw

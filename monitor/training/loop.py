@@ -20,7 +20,7 @@ from monitor.errors import TrainingDiverged
 from monitor.models.build import build
 from monitor.models.calibrate import suspects
 from monitor.models.network import Autoencoder, Network
-from monitor.models.objectives import OBJECTIVES, PRIOR, Adversarial
+from monitor.models.objectives import OBJECTIVES, PRIOR_OBJECTIVES, Adversarial
 from monitor.models.pca import Pca
 from monitor.models.variational import N_DRAWS, autoencoder_in
 from monitor.training.stacked import learn_layers
@@ -211,11 +211,11 @@ def _one_try(
     network.eval()
     learnt.held_out_error = best_error
     learnt.gradient_norm = _norms(torch.stack(norms))
-    learnt.objective = objective.facts() if isinstance(objective, Adversarial) else {}
+    learnt.objective = objective.summary() if isinstance(objective, Adversarial) else {}
     kept = train.take(batches.pool[evenly(len(batches.pool), N_CHECK)])
     learnt.train_error = _refuse_if_nothing_was_learnt(network, kept)
     # A code that was taught its prior is drawn from the prior.
-    if isinstance(network, Autoencoder) and spec.objective not in PRIOR:
+    if isinstance(network, Autoencoder) and spec.objective not in PRIOR_OBJECTIVES:
         network.fit_latent(kept.x)
     return learnt
 

@@ -134,7 +134,7 @@ def _spells(train: TrainingSet, rows: Int64, join_us: int) -> list[dict[str, Any
     spells: list[dict[str, Any]] = []
     last_us = 0
     for row in rows[np.lexsort((train.end_us[rows], train.asset[rows]))]:
-        asset, end_us = train.name_of(int(train.asset[row])), int(train.end_us[row])
+        asset, end_us = train.asset_name(int(train.asset[row])), int(train.end_us[row])
         if spells and spells[-1]["asset"] == asset and end_us - last_us <= join_us:
             spells[-1]["to"] = _at(end_us)
             spells[-1]["n_windows"] += 1

@@ -1,7 +1,9 @@
-"""The model contract: what every architecture promises, each promise with a history of somebody breaking it."""
+"""Model contract of every architecture. Each promise was broken once by a real network."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +16,7 @@ from monitor.models.build import NETWORKS, build
 from monitor.models.calibrate import Budget
 from monitor.models.detector import Detector
 from monitor.models.pca import Pca
-from monitor.models.spec import ARCHITECTURES, OBJECTIVES, SENSELESS, ModelSpec, TrainingSet
+from monitor.models.spec import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
@@ -30,11 +32,11 @@ BUDGET = Budget(alarms_per_week=10_000.0, confirm=1, among=1, recover=1, step_s=
 
 of_each_network = pytest.mark.parametrize("architecture", NETWORKS)
 of_each_model = pytest.mark.parametrize("architecture", ARCHITECTURES)
-"""`auto` is no network, it chooses one; what it makes of it scores by the same promises."""
+"""`auto` is not a network. It builds an ensemble, which keeps the same promises."""
 
 
 def waves(n: int, seed: int = 0) -> Float32:
-    """Readings [n, 3]: three sensors that follow one another, with noise, in units far apart."""
+    """Return readings [n, 3] of three correlated sensors, with noise, in units far apart."""
     draw = np.random.default_rng(seed)
     phase = 2 * np.pi * np.arange(n) / 20
     shape = np.stack([np.sin(phase), np.cos(phase), np.sin(phase) + np.cos(phase)], axis=1)
@@ -53,12 +55,12 @@ def trained_on(values: Float32, spec: ModelSpec) -> Detector:
 
 @pytest.fixture(scope="module")
 def trained() -> dict[str, Detector]:
-    """One detector per architecture, trained once for the module."""
+    """Train one detector per architecture, once for the module."""
     return {name: trained_on(windows(waves(600)), ModelSpec(name, max_steps=N_STEPS)) for name in ARCHITECTURES}
 
 
 def network(architecture: str, length: int = LENGTH) -> torch.nn.Module:
-    """An untrained network; the PCA is solved on noise: an unsolved one sees nothing but the first cells."""
+    """Return an untrained network. The PCA is solved on noise: an unsolved one sees the first steps only."""
     torch.manual_seed(0)
     if architecture == "pca":
         return Pca.solve(torch.randn(200, len(SENSORS), length))
@@ -67,6 +69,11 @@ def network(architecture: str, length: int = LENGTH) -> torch.nn.Module:
 
 def test_the_table_and_the_names_agree() -> None:
     assert {*NETWORKS, "auto"} == set(ARCHITECTURES)
+
+
+def test_the_names_cost_no_torch() -> None:
+    code = "import sys, monitor.models.spec; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @of_each_network
@@ -85,51 +92,52 @@ def test_rebuilds_the_shape_of_any_number_of_sensors(architecture: str, n_sensor
 
 @of_each_network
 def test_sees_every_input(architecture: str) -> None:
-    """A LayerNorm over one feature once made a network blind, and nobody noticed."""
+    """A LayerNorm over one feature once cut all inputs off, and no test noticed."""
     net = network(architecture)
     x = torch.randn(4, len(SENSORS), LENGTH, requires_grad=True)
     (net(x) * torch.randn(4, len(SENSORS), LENGTH)).sum().backward()
     assert x.grad is not None
-    # Nothing comes after the last cell that it could be a cause of.
-    causes = x.grad[..., :-1] if architecture == "forecast" else x.grad
-    assert (causes.abs().amax(0) > 0).all(), "cells without influence"
+    # A forecaster predicts nothing from the last step.
+    gradient = x.grad[..., :-1] if architecture == "forecast" else x.grad
+    assert (gradient.abs().amax(0) > 0).all(), "inputs without influence"
 
 
 @of_each_network
 def test_learns_one_window(architecture: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(1, len(SENSORS), LENGTH)
-    seen = slice(build(architecture, len(SENSORS), LENGTH).n_unscored, None)   # a forecaster knows nothing of the first
+    scored = slice(build(architecture, len(SENSORS), LENGTH).n_unscored, None)
     if architecture == "pca":
         net: Network = Pca.solve(torch.cat([x, -x]))
     else:
         net = build(architecture, len(SENSORS), LENGTH)
         optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
         for _ in range(500):
-            loss = (net(x) - x).square()[..., seen].mean()
+            loss = (net(x) - x).square()[..., scored].mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             if loss < 1e-3:
                 break
-    assert (net(x) - x).square()[..., seen].mean() < 0.01 * x.square().mean()
+    assert (net(x) - x).square()[..., scored].mean() < 0.01 * x.square().mean()
 
 
 @of_each_network
 def test_cannot_copy(architecture: str) -> None:
-    """The code is smaller than the window, with one sensor too: a copier finds nothing strange. A forecaster has no
-    code, and may not look at what it could copy: no cell of its output depends on that cell or on a later one.
+    """A network that copies its input detects nothing. So the latent is smaller than the window, for any sensors.
+
+    A forecaster has no latent. No step of its output depends on that step or on a later one.
     """
     for n_sensors in (1, 3, 8, 52):
         net = build(architecture, n_sensors, 64)
         if architecture == "forecast":
             x, other = torch.randn(2, 4, n_sensors, 64)
-            for cell in (0, 1, 30, 62, 63):
-                changed = torch.cat([x[..., :cell], other[..., cell:]], dim=-1)
-                torch.testing.assert_close(net(changed)[..., : cell + 1], net(x)[..., : cell + 1])
+            for step in (0, 1, 30, 62, 63):
+                changed = torch.cat([x[..., :step], other[..., step:]], dim=-1)
+                torch.testing.assert_close(net(changed)[..., : step + 1], net(x)[..., : step + 1])
             continue
-        code = net.encode(torch.randn(1, n_sensors, 64))
-        assert code.numel() <= n_sensors * 64 / 2
+        latent = net.encode(torch.randn(1, n_sensors, 64))
+        assert latent.numel() <= n_sensors * 64 / 2
 
 
 @of_each_model
@@ -169,8 +177,8 @@ def test_a_fault_scores_above_one_and_normal_below(architecture: str, trained: d
     scored = trained[architecture].score(windows(readings))
     breaks, frozen = slice(201 - LENGTH, 217 - LENGTH), 216 - LENGTH
     assert scored.score[frozen] > 1.5
-    # In a window that is frozen whole each of three sensors contradicts the other two, and none is blamed more than
-    # chance; on the way there it is the one that broke.
+    # In a window that is frozen as a whole each of three sensors contradicts the other two, and the largest share is
+    # chance. While the fault enters the window, it is that of the faulty sensor.
     assert int(scored.share[breaks].mean(0).argmax()) == 1
     assert np.mean(scored.score[: 200 - LENGTH] >= 1.0) < 0.1
 
@@ -187,7 +195,7 @@ def test_shares_sum_to_one(architecture: str, trained: dict[str, Detector]) -> N
 
 @of_each_model
 def test_a_missing_sensor_changes_no_verdict(architecture: str, trained: dict[str, Detector]) -> None:
-    """Missing cells are masked: what they might have been leaves no trace, however wild."""
+    """Missing values are masked: the score is the same for NaN and for infinity in their place."""
     fresh = windows(waves(200, seed=5)).copy()
     detector = trained[architecture]
     gaps = fresh.copy()
@@ -199,23 +207,23 @@ def test_a_missing_sensor_changes_no_verdict(architecture: str, trained: dict[st
 
 
 @of_each_model
-def test_a_network_that_learnt_from_damaged_windows_serves_an_asset_without_a_sensor(architecture: str) -> None:
-    """The sensor is missing in every window: the others are neither strange for it nor is a fault in them hidden."""
-    objective = "plain" if "denoising" in SENSELESS.get(architecture, ((), ""))[0] else "denoising"
+def test_denoising_serves_an_asset_without_a_sensor(architecture: str) -> None:
+    """One sensor is missing in every window: the others score as normal, and a fault in them is found."""
+    objective = "plain" if "denoising" in INCOMPATIBLE_OPTIONS.get(architecture, ((), ""))[0] else "denoising"
     detector = trained_on(windows(waves(600)), ModelSpec(architecture, objective, max_steps=N_STEPS))
     readings = waves(400, seed=9)
     readings[200:216, 1] = 1000.0
     without = windows(readings).copy()
     without[..., 2] = np.nan
     scored = detector.score(without)
-    # A forecaster cannot look from both sides for what the missing sensor would have read.
+    # A forecaster imputes the missing sensor from the past alone.
     assert np.mean(scored.score[: 200 - LENGTH] >= 1.0) < (0.2 if architecture == "forecast" else 0.1)
     assert scored.score[201 - LENGTH : 217 - LENGTH].max() > 1.5
     assert (scored.share[:, 2] == 0).all()
 
 
 @of_each_model
-def test_a_window_without_a_cell_has_no_score(architecture: str, trained: dict[str, Detector]) -> None:
+def test_a_window_without_values_has_no_score(architecture: str, trained: dict[str, Detector]) -> None:
     fresh = windows(waves(40, seed=6)).copy()
     fresh[3] = np.nan
     scored = trained[architecture].score(fresh)
@@ -225,7 +233,7 @@ def test_a_window_without_a_cell_has_no_score(architecture: str, trained: dict[s
 
 
 @of_each_model
-def test_no_windows_no_scores(architecture: str, trained: dict[str, Detector]) -> None:
+def test_no_windows_give_no_scores(architecture: str, trained: dict[str, Detector]) -> None:
     scored = trained[architecture].score(np.empty((0, LENGTH, len(SENSORS)), np.float32))
     assert scored.score.shape == (0,)
     assert scored.share.shape == (0, len(SENSORS))
@@ -260,8 +268,8 @@ def test_explains_in_the_sensors_own_units(architecture: str, trained: dict[str,
 
 
 @of_each_model
-def test_what_does_not_go_together_is_refused(architecture: str) -> None:
-    not_with, why = SENSELESS.get(architecture, ((), ""))
+def test_incompatible_options_are_refused(architecture: str) -> None:
+    not_with, why = INCOMPATIBLE_OPTIONS.get(architecture, ((), ""))
     for objective in set(not_with) & set(OBJECTIVES):
         with pytest.raises(ConfigError, match=why):
             ModelSpec(architecture, objective)
@@ -271,11 +279,11 @@ def test_what_does_not_go_together_is_refused(architecture: str) -> None:
 
 
 @of_each_model
-def test_every_family_trains_scores_and_survives_saving(architecture: str, tmp_path: Path) -> None:
-    """Whatever the network was asked to do while it learnt: the same promises."""
+def test_every_objective_trains_scores_and_survives_saving(architecture: str, tmp_path: Path) -> None:
+    """Every objective keeps the same promises."""
     healthy, fresh = windows(waves(160)), windows(waves(60, seed=8)).copy()
     fresh[::5, 3:6, 1] = np.nan
-    not_with = SENSELESS.get(architecture, ((), ""))[0]
+    not_with = INCOMPATIBLE_OPTIONS.get(architecture, ((), ""))[0]
     specs = [ModelSpec(architecture, objective, max_steps=30) for objective in OBJECTIVES if objective not in not_with]
     if "stacked" not in not_with:
         specs += [ModelSpec(architecture, each, stacked=True, max_steps=30) for each in ("plain", "variational")]
@@ -301,12 +309,12 @@ def test_every_family_trains_scores_and_survives_saving(architecture: str, tmp_p
 
 
 @of_each_network
-def test_a_network_learns_at_least_what_the_principal_components_know(
+def test_a_network_is_at_least_as_good_as_the_pca(
     architecture: str, trained: dict[str, Detector]
 ) -> None:
     detector = trained[architecture]
-    if architecture == "forecast":   # knows less of a cell, but the noise is a hundredth of the variance
+    if architecture == "forecast":   # it has the past alone, but the noise is a hundredth of the variance
         assert detector.card.training["explained_variance"]["all"] > 0.8
         return
-    known = trained["pca"].card.training["held_out_error"]["mean"]
-    assert detector.card.training["held_out_error"]["mean"] <= 1.05 * known
+    pca_error = trained["pca"].card.training["held_out_error"]["mean"]
+    assert detector.card.training["held_out_error"]["mean"] <= 1.05 * pca_error

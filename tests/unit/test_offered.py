@@ -23,7 +23,7 @@ def test_every_architecture_that_is_offered_can_be_built_or_chooses_by_itself() 
 
 def test_what_does_not_go_together_is_refused_in_both_rooms_for_the_same_reason() -> None:
     for architecture, objective, stacked in itertools.product(spec.ARCHITECTURES, spec.OBJECTIVES, (False, True)):
-        not_with, why = spec.SENSELESS.get(architecture, ((), ""))
+        not_with, why = spec.INCOMPATIBLE_OPTIONS.get(architecture, ((), ""))
         senseless = objective in not_with or (stacked and "stacked" in not_with)
         with pytest.raises(ConfigError, match=why) if senseless else nullcontext():
             ModelSpec(architecture, objective, stacked)

@@ -1,4 +1,4 @@
-"""Codes, clean windows and samples: in the sensors' own units, and refused where a model has no part for them."""
+"""Latents, reconstructions and samples: in the sensors' own units, and refused by networks without a latent."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def pca() -> Detector:
     return trained(ModelSpec("pca"))
 
 
-def test_codes_of_like_windows_are_alike(pca: Detector) -> None:
+def test_latents_of_similar_windows_are_similar(pca: Detector) -> None:
     fresh = windows(600, seed=1)                                           # more than one chunk
-    codes = encode(pca, fresh)
-    assert codes.shape == (len(fresh), pca.network.hyper["n_components"])
+    latents = encode(pca, fresh)
+    assert latents.shape == (len(fresh), pca.network.hyper["n_components"])
     one_period, half = 19, 9                                               # 6π readings
-    apart = np.linalg.norm(codes[:-one_period] - codes[one_period:], axis=1).mean()
-    opposite = np.linalg.norm(codes[:-half] - codes[half:], axis=1).mean()
+    apart = np.linalg.norm(latents[:-one_period] - latents[one_period:], axis=1).mean()
+    opposite = np.linalg.norm(latents[:-half] - latents[half:], axis=1).mean()
     assert apart < 0.3 * opposite
-    np.testing.assert_allclose(encode(pca, fresh[300:301]), codes[300:301], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(encode(pca, fresh[300:301]), latents[300:301], rtol=1e-4, atol=1e-4)
 
 
-def test_a_rebuilt_window_is_in_own_units_with_less_noise_and_no_gaps(pca: Detector) -> None:
+def test_a_reconstruction_has_less_noise_and_no_gaps(pca: Detector) -> None:
     noisy, clean = windows(200, seed=2), windows(200, seed=2, noise=0.0)
     noisy[:, 4:6, 0] = np.nan
     rebuilt = reconstruct(pca, noisy)
     assert rebuilt.shape == noisy.shape
-    assert np.isnan(rebuilt[..., 2]).all(), "never seen, so nothing is expected of it"
+    assert np.isnan(rebuilt[..., 2]).all(), "an absent sensor has no reconstruction"
     for sensor, unit in ((0, 10), (1, 2000)):
         assert np.sqrt(np.mean((rebuilt[..., sensor] - clean[..., sensor]) ** 2)) < 0.08 * unit
 
@@ -66,7 +66,7 @@ def test_a_rebuilt_window_is_in_own_units_with_less_noise_and_no_gaps(pca: Detec
     [ModelSpec("pca"), ModelSpec("conv", max_steps=100), ModelSpec("dense", "variational", max_steps=100)],
     ids=lambda spec: f"{spec.architecture}-{spec.objective}",
 )
-def test_samples_look_healthy_and_come_from_the_seed_alone(spec: ModelSpec) -> None:
+def test_samples_look_healthy_and_depend_on_the_seed_alone(spec: ModelSpec) -> None:
     detector = trained(spec)
     drawn = sample(detector, 300, seed=7)
     assert drawn.shape == (300, LENGTH, 3)
@@ -79,14 +79,14 @@ def test_samples_look_healthy_and_come_from_the_seed_alone(spec: ModelSpec) -> N
         assert 0.6 < drawn[..., sensor].std() / usual[..., sensor].std() < 1.4
 
 
-def test_nothing_in_nothing_out(pca: Detector) -> None:
+def test_no_windows_give_no_rows(pca: Detector) -> None:
     none = np.empty((0, LENGTH, 3), np.float32)
     assert encode(pca, none).shape == (0, pca.network.hyper["n_components"])
     assert reconstruct(pca, none).shape == none.shape
     assert sample(pca, 0, seed=0).shape == none.shape
 
 
-def test_a_forecaster_has_no_code_and_says_so() -> None:
+def test_a_forecaster_has_no_latent_and_says_so() -> None:
     detector = trained(ModelSpec("forecast", max_steps=20))
     with pytest.raises(NotFound, match="forecast has none"):
         encode(detector, windows(60))

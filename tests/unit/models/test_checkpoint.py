@@ -1,4 +1,4 @@
-"""A checkpoint is whole or refused, whatever happened to its files."""
+"""Checkpoints: whole, or refused after any change of their files."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / checkpoint.write(tmp_path, TENSORS, CARD)
 
 
-def test_what_was_written_is_read(saved: Path) -> None:
+def test_a_checkpoint_reads_as_it_was_written(saved: Path) -> None:
     tensors, card = checkpoint.read(saved)
     assert {name: t.tolist() for name, t in tensors.items()} == {name: t.tolist() for name, t in TENSORS.items()}
     assert card["training"] == CARD["training"]
     assert card["version"] == saved.name
 
 
-def test_the_card_is_for_people_too(saved: Path) -> None:
+def test_the_card_is_readable_text(saved: Path) -> None:
     lines = (saved / "card.json").read_text().splitlines()
     assert lines[1] == f'  "version": "{saved.name}",'
 
 
-def test_the_version_is_what_scores_not_when_it_was_made(tmp_path: Path) -> None:
+def test_the_version_does_not_depend_on_the_time(tmp_path: Path) -> None:
     version = checkpoint.version_of(TENSORS, CARD)
     later = {**CARD, "trained_at": "2027-01-01T00:00:00+00:00", "training": {"took_s": 99.0, "n_steps": 7}}
     assert checkpoint.version_of(TENSORS, later) == version
@@ -46,7 +46,7 @@ def test_the_version_is_what_scores_not_when_it_was_made(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "card.json"])
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 0.99])
-def test_one_flipped_bit_is_noticed(saved: Path, name: str, where: float) -> None:
+def test_a_flipped_bit_is_detected(saved: Path, name: str, where: float) -> None:
     content = bytearray((saved / name).read_bytes())
     content[int(where * len(content))] ^= 1
     (saved / name).write_bytes(content)
@@ -56,7 +56,7 @@ def test_one_flipped_bit_is_noticed(saved: Path, name: str, where: float) -> Non
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "card.json"])
 @pytest.mark.parametrize("keep", [0, 1, 0.5])
-def test_a_truncated_file_is_noticed(saved: Path, name: str, keep: float) -> None:
+def test_a_truncated_file_is_detected(saved: Path, name: str, keep: float) -> None:
     content = (saved / name).read_bytes()
     (saved / name).write_bytes(content[: int(keep * len(content)) - (keep == 1)])
     with pytest.raises(CheckpointDamaged):
@@ -64,25 +64,25 @@ def test_a_truncated_file_is_noticed(saved: Path, name: str, keep: float) -> Non
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "card.json"])
-def test_a_missing_file_is_noticed(saved: Path, name: str) -> None:
+def test_a_missing_file_is_detected(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(CheckpointUnavailable, match="No such file"):
         checkpoint.read(saved)
 
 
-def test_a_missing_folder_is_noticed(tmp_path: Path) -> None:
+def test_a_missing_folder_is_detected(tmp_path: Path) -> None:
     with pytest.raises(CheckpointUnavailable):
         checkpoint.read(tmp_path / "conv-00000000")
 
 
-def test_weights_of_another_version_are_noticed(saved: Path, tmp_path: Path) -> None:
+def test_weights_of_another_version_are_detected(saved: Path, tmp_path: Path) -> None:
     other = tmp_path / checkpoint.write(tmp_path, {**TENSORS, "a": torch.zeros(4)}, CARD)
     shutil.copy(other / "weights.safetensors", saved)
     with pytest.raises(CheckpointDamaged, match="digest"):
         checkpoint.read(saved)
 
 
-def test_an_edited_card_is_noticed(saved: Path) -> None:
+def test_an_edited_card_is_detected(saved: Path) -> None:
     card = json.loads((saved / "card.json").read_text())
     card["training"]["n_steps"] = 8
     (saved / "card.json").write_text(json.dumps(card, indent=2) + "\n")
@@ -91,7 +91,7 @@ def test_an_edited_card_is_noticed(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '{"format": 1}', "{"])
-def test_a_card_that_is_none_is_noticed(saved: Path, text: str) -> None:
+def test_a_card_of_the_wrong_shape_is_detected(saved: Path, text: str) -> None:
     (saved / "card.json").write_text(text)
     with pytest.raises(CheckpointDamaged):
         checkpoint.read(saved)
@@ -104,19 +104,19 @@ def test_writing_twice_changes_nothing(saved: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [saved.name]
 
 
-def test_writing_again_mends_a_damaged_one(saved: Path, tmp_path: Path) -> None:
+def test_writing_again_replaces_a_damaged_one(saved: Path, tmp_path: Path) -> None:
     (saved / "weights.safetensors").write_bytes(b"")
     assert checkpoint.write(tmp_path, TENSORS, CARD) == saved.name
     checkpoint.read(saved)
 
 
-def test_writing_again_mends_one_that_lacks_a_file(saved: Path, tmp_path: Path) -> None:
+def test_writing_again_replaces_one_that_lacks_a_file(saved: Path, tmp_path: Path) -> None:
     (saved / "weights.safetensors").unlink()
     assert checkpoint.write(tmp_path, TENSORS, CARD) == saved.name
     checkpoint.read(saved)
 
 
-def test_writing_again_leaves_one_alone_that_cannot_be_read_now(
+def test_writing_again_keeps_one_that_cannot_be_read_now(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -136,11 +136,11 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_whole_checkpoint_that_is_no_model_is_refused(saved: Path) -> None:
+def test_a_whole_checkpoint_without_a_model_is_refused(saved: Path) -> None:
     with pytest.raises(CheckpointDamaged, match="not a model this version can build"):
         Detector.load(saved)
 
 
-def test_a_device_that_is_not_there_is_the_operators_affair(saved: Path) -> None:
+def test_a_missing_device_is_a_configuration_error(saved: Path) -> None:
     with pytest.raises(ConfigError, match="here: auto, cpu"):
         Detector.load(saved, device="cuda:99")

@@ -1,4 +1,4 @@
-"""The forecaster says something sane of every cell, and answers only for those with enough before them."""
+"""Forecaster: only steps with enough context are scored, the first ones repeat the step before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from monitor.models.forecast import Forecast
 
 
 @pytest.mark.parametrize(("length", "n_unscored"), [(4, 1), (16, 4), (32, 8), (64, 8), (400, 8)])
-def test_the_first_cells_count_in_no_error(length: int, n_unscored: int) -> None:
+def test_the_first_steps_count_in_no_error(length: int, n_unscored: int) -> None:
     network = Forecast(2, length)
     x = torch.randn(3, 2, length)
     assert network.n_unscored == n_unscored
@@ -18,7 +18,7 @@ def test_the_first_cells_count_in_no_error(length: int, n_unscored: int) -> None
     torch.testing.assert_close(squared[..., n_unscored:], (network(x) - x).square()[..., n_unscored:])
 
 
-def test_with_little_before_it_a_cell_is_expected_to_be_as_the_one_before() -> None:
+def test_a_step_without_context_repeats_the_step_before() -> None:
     x = torch.full((1, 1, 32), 7.0)
     expected = Forecast(1, 32)(x)
     assert expected[0, 0, :8].tolist() == [0.0, *[7.0] * 7]

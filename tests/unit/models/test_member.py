@@ -1,4 +1,4 @@
-"""Voices of one loudness: whatever a network's errors are like, it says how far they are out of its own ordinary."""
+"""Members of an ensemble: scores in units of each network's own healthy errors, added up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from monitor.models.calibrate import Budget
 from monitor.models.detector import Detector
-from monitor.models.member import Member, blend
+from monitor.models.member import Member, ensemble_score
 from monitor.models.network import Network
 from monitor.models.pca import Pca
 from monitor.models.residual import squared_error
@@ -23,8 +23,8 @@ N_SENSORS, LENGTH = 3, 16
 CPU = torch.device("cpu")
 
 
-class Off(Network):
-    """Wrong by so many times the value."""
+class Scaled(Network):
+    """Network with an error of `factor` times the value."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ class Off(Network):
         return (1 - self.factor) * x
 
 
-class Says(Network):
-    """Expects one value, always."""
+class Constant(Network):
+    """Network that reconstructs one value."""
 
     def __init__(self, value: float) -> None:
         super().__init__()
@@ -52,71 +52,73 @@ def healthy() -> torch.Tensor:
 
 
 def member(network: Network, healthy: torch.Tensor, name: str = "level") -> Member:
-    return Member.measure(name, network.eval(), squared_error(network, healthy, None), None)
+    return Member.fit(name, network.eval(), squared_error(network, healthy, None), None)
 
 
-def voices(healthy: torch.Tensor) -> tuple[Member, ...]:
+def ensemble(healthy: torch.Tensor) -> tuple[Member, ...]:
     networks = (HealthyMedian(N_SENSORS, LENGTH), MovingMean(N_SENSORS, LENGTH), Pca.solve(healthy))
     return tuple(member(one, healthy, name) for name, one in zip(("level", "moving", "pca"), networks, strict=True))
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0, 1000.0])
-def test_members_of_any_scale_speak_equally_loud(healthy: torch.Tensor, factor: float) -> None:
+def test_scores_do_not_depend_on_the_size_of_errors(healthy: torch.Tensor, factor: float) -> None:
     x = torch.cat([healthy[:50], 3 * healthy[:50], 30 * healthy[:50]])
-    usual, share = member(Off(1.0), healthy).evidence(x, None)
-    other, other_share = member(Off(factor), healthy).evidence(x, None)
+    usual, share = member(Scaled(1.0), healthy).score(x, None)
+    other, other_share = member(Scaled(factor), healthy).score(x, None)
     torch.testing.assert_close(other, usual, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(other_share, share)
 
 
-def test_evidence_is_at_both_time_scales_and_never_below_none(healthy: torch.Tensor) -> None:
+def test_scores_have_two_time_scales_and_are_never_negative(healthy: torch.Tensor) -> None:
     one = member(HealthyMedian(N_SENSORS, LENGTH), healthy)
-    evidence, share = one.evidence(torch.zeros(2, N_SENSORS, LENGTH), None)
-    assert evidence.shape == (2, 2)
+    score, share = one.score(torch.zeros(2, N_SENSORS, LENGTH), None)
+    assert score.shape == (2, 2)
     assert share.shape == (2, 2, N_SENSORS)
-    assert ((evidence >= 0) & (evidence < 0.1)).all()   # more ordinary than usual speaks against nobody
+    assert ((score >= 0) & (score < 0.1)).all()   # windows more ordinary than usual
 
 
 def test_a_member_beside_itself_scores_as_alone(healthy: torch.Tensor) -> None:
     one = member(HealthyMedian(N_SENSORS, LENGTH), healthy)
-    for alone, doubled in zip(blend((one,), 3 * healthy, None), blend((one, one), 3 * healthy, None), strict=True):
+    alone_and_twice = (ensemble_score(members, 3 * healthy, None) for members in ((one,), (one, one)))
+    for alone, doubled in zip(*alone_and_twice, strict=True):
         torch.testing.assert_close(doubled, alone)
 
 
-def test_errors_ten_times_as_large_in_every_voice_are_a_score_about_ten_times_as_large(healthy: torch.Tensor) -> None:
-    few = voices(healthy)[:2]   # errors that grow as the window does
+def test_ten_times_the_errors_are_about_ten_times_the_score(healthy: torch.Tensor) -> None:
+    few = ensemble(healthy)[:2]   # their errors are proportional to the window
     for factor in (3.0, 10.0):
-        score, larger = (blend(few, each * healthy, None)[0] for each in (factor, 10 * factor))
+        score, larger = (ensemble_score(few, each * healthy, None)[0] for each in (factor, 10 * factor))
         assert 9 < (larger / score).median() < 15
-        # A score counts from 0 = no larger than usual; the errors themselves are one more than it.
+        # A score is the relative increase of the errors: 0 = no larger than usual.
         assert ((1 + larger) / (1 + score)).median() == pytest.approx(10, rel=0.1)
 
 
-def test_the_worst_of_three_voices_is_enough_and_others_at_peace_do_not_silence_it(healthy: torch.Tensor) -> None:
-    level, moving, pca = voices(healthy)
+def test_one_high_score_of_three_members_is_enough(healthy: torch.Tensor) -> None:
+    level, moving, pca = ensemble(healthy)
     x = healthy[:100].clone()
-    x += 6.0   # another level: moving means see nothing
-    calm = blend((level, moving, pca), healthy[:100], None)[0]
-    assert blend((moving,), x, None)[0].median() < 2 * blend((moving,), healthy[:100], None)[0].median()
-    assert blend((level, moving, pca), x, None)[0].min() > calm.quantile(0.99)
+    x += 6.0   # another level, which the moving mean follows
+    normal = ensemble_score((level, moving, pca), healthy[:100], None)[0]
+    shifted, usual = (ensemble_score((moving,), each, None)[0] for each in (x, healthy[:100]))
+    assert shifted.median() < 2 * usual.median()
+    assert ensemble_score((level, moving, pca), x, None)[0].min() > normal.quantile(0.99)
 
 
-def test_where_nothing_is_present_there_is_no_score_and_no_share(healthy: torch.Tensor) -> None:
+def test_a_window_without_values_has_no_score_and_no_share(healthy: torch.Tensor) -> None:
     present = torch.ones(3, N_SENSORS, LENGTH, dtype=torch.bool)
     present[1] = False
-    score, share = blend(voices(healthy), healthy[:3], present)
+    score, share = ensemble_score(ensemble(healthy), healthy[:3], present)
     assert score.isnan().tolist() == [False, True, False]
     assert (share[1] == 0).all()
     torch.testing.assert_close(share[[0, 2]].sum(1), torch.ones(2))
 
 
-def test_what_a_network_has_no_opinion_about_is_no_zero_error(healthy: torch.Tensor) -> None:
-    blind = Off(1.0)
-    blind.n_unscored = 4
+def test_an_unscored_step_is_not_a_zero_error(healthy: torch.Tensor) -> None:
+    network = Scaled(1.0)
+    network.n_unscored = 4
     present = torch.zeros(2, N_SENSORS, LENGTH, dtype=torch.bool)
-    present[0, :, :4] = True                                                  # nothing that it judges
+    present[0, :, :4] = True                                                  # unscored steps only
     present[1] = True
-    score, share = blend((member(blind, healthy),), healthy[:2], present)
+    score, share = ensemble_score((member(network, healthy),), healthy[:2], present)
     assert score[0].isnan()
     assert (share[0] == 0).all()
     assert score[1].isfinite()
@@ -126,43 +128,44 @@ def test_shares_sum_to_one_and_a_missing_sensor_has_none(healthy: torch.Tensor) 
     present = torch.ones(400, N_SENSORS, LENGTH, dtype=torch.bool)
     present[:, 1] = False
     for x in (healthy, torch.zeros_like(healthy), 100 * healthy):
-        share = blend(voices(healthy), x, None)[1]
+        share = ensemble_score(ensemble(healthy), x, None)[1]
         torch.testing.assert_close(share.sum(1), torch.ones(400))
         assert (share >= 0).all()
-        masked = blend(voices(healthy), x, present)[1]
+        masked = ensemble_score(ensemble(healthy), x, present)[1]
         torch.testing.assert_close(masked.sum(1), torch.ones(400))
         assert (masked[:, 1] == 0).all()
 
 
-def test_the_sensor_that_is_wrong_has_the_largest_share(healthy: torch.Tensor) -> None:
+def test_the_faulty_sensor_has_the_largest_share(healthy: torch.Tensor) -> None:
     x = healthy[:50].clone()
     x[:, 2] += 8.0
-    assert (blend(voices(healthy), x, None)[1].argmax(1) == 2).all()
+    assert (ensemble_score(ensemble(healthy), x, None)[1].argmax(1) == 2).all()
 
 
 def test_saved_and_loaded_members_score_the_same(healthy: torch.Tensor) -> None:
-    before = voices(healthy)
+    before = ensemble(healthy)
     tensors = {name: t for i, one in enumerate(before) for name, t in one.tensors(f"{i}.").items()}
     after = tuple(
         Member.load(one.to_json(), tensors, f"{i}.", N_SENSORS, LENGTH).to(CPU) for i, one in enumerate(before)
     )
     assert [one.name for one in after] == ["level", "moving", "pca"]
-    for old, new in zip(blend(before, 2 * healthy, None), blend(after, 2 * healthy, None), strict=True):
+    scores = (ensemble_score(members, 2 * healthy, None) for members in (before, after))
+    for old, new in zip(*scores, strict=True):
         assert torch.equal(old, new)
 
 
-def test_a_member_whose_tensors_are_not_there_is_not_made_up(healthy: torch.Tensor) -> None:
-    one = voices(healthy)[0]
+def test_a_member_without_its_tensors_is_not_loaded(healthy: torch.Tensor) -> None:
+    one = ensemble(healthy)[0]
     with pytest.raises(KeyError):
         Member.load(one.to_json(), one.tensors("0."), "1.", N_SENSORS, LENGTH)
 
 
-def test_explain_tells_what_the_loudest_member_expected() -> None:
-    # Healthy is about 0 or about 3, and each of two members knows one half: 6 is stranger to the one that expects 0,
-    # and -3 to the one that expects 3.
+def test_explain_shows_the_value_of_the_highest_member() -> None:
+    # Healthy windows are near 0 or near 3, and each of two members expects one of them: 6 scores higher for the one
+    # that expects 0, and -3 for the one that expects 3.
     state = 3.0 * (torch.arange(400) % 2)[:, None, None]
     healthy = state + 0.3 * torch.randn(400, N_SENSORS, LENGTH, generator=torch.Generator().manual_seed(1))
-    members = (member(Says(0.0), healthy), member(Says(3.0), healthy))
+    members = (member(Constant(0.0), healthy), member(Constant(3.0), healthy))
     sensors = ("speed", "power", "pitch")
     values = healthy.transpose(1, 2).numpy()
     train = TrainingSet(values, np.zeros(400, np.int32), np.arange(400) * 1_000_000)

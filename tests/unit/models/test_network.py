@@ -1,11 +1,11 @@
-"""Every autoencoder starts as the principal components, and knows afterwards where healthy codes lie."""
+"""Autoencoders: initialised as the principal components, with a fitted latent and stable names in checkpoints."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from monitor.models.build import build
+from monitor.models.build import NETWORKS, build
 from monitor.models.network import Autoencoder
 from monitor.models.pca import Pca
 
@@ -19,7 +19,7 @@ def waves(n: int) -> torch.Tensor:
     return x + 0.1 * torch.randn(x.shape, generator=draw)
 
 
-def started(architecture: str, pca: Pca) -> Autoencoder:
+def initialised(architecture: str, pca: Pca) -> Autoencoder:
     network = build(architecture, 2, 13, code=pca.hyper["n_components"])
     assert isinstance(network, Autoencoder)
     network.init_from_pca(pca.mean, pca.components, pca.spread)
@@ -27,10 +27,10 @@ def started(architecture: str, pca: Pca) -> Autoencoder:
 
 
 @pytest.mark.parametrize("architecture", AUTOENCODERS)
-def test_it_starts_as_the_principal_components_with_a_white_code(architecture: str) -> None:
+def test_it_starts_as_the_pca_with_a_white_latent(architecture: str) -> None:
     x = waves(300)
     pca = Pca.solve(x)
-    network = started(architecture, pca)
+    network = initialised(architecture, pca)
     torch.testing.assert_close(network(x), pca(x), rtol=1e-4, atol=1e-4)
     z = network.encode(x)
     torch.testing.assert_close(z.mean(0), torch.zeros(z.shape[1]), rtol=0, atol=1e-3)
@@ -38,9 +38,9 @@ def test_it_starts_as_the_principal_components_with_a_white_code(architecture: s
 
 
 @pytest.mark.parametrize("architecture", AUTOENCODERS)
-def test_everything_it_has_can_still_learn(architecture: str) -> None:
+def test_every_parameter_has_a_gradient_after_the_start(architecture: str) -> None:
     x = waves(300)
-    network = started(architecture, Pca.solve(x))
+    network = initialised(architecture, Pca.solve(x))
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     for _ in range(3):
@@ -50,9 +50,9 @@ def test_everything_it_has_can_still_learn(architecture: str) -> None:
     assert [n for n, p in network.named_parameters() if torch.equal(p, before[n])] == []
 
 
-def test_drawn_codes_lie_where_the_measured_ones_did() -> None:
+def test_sampled_latents_follow_the_fitted_distribution() -> None:
     x = waves(2000)
-    network = started("dense", Pca.solve(x))
+    network = initialised("dense", Pca.solve(x))
     with torch.no_grad():
         network.to_latent.bias += 2.0
     network.fit_latent(x)
@@ -60,3 +60,17 @@ def test_drawn_codes_lie_where_the_measured_ones_did() -> None:
     drawn = network.sample_latent(4000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.mean(0), z.mean(0), rtol=0, atol=0.1)
     torch.testing.assert_close(drawn.T.cov(), z.T.cov(), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "draws"), [*((name, 0) for name in NETWORKS), *((name, 4) for name in AUTOENCODERS)]
+)
+def test_a_state_dict_loads_and_keeps_the_first_releases_names(architecture: str, draws: int) -> None:
+    network, other = (build(architecture, 2, 13, draws=draws) for _ in range(2))
+    state = network.state_dict()
+    other.load_state_dict(state)
+    assert list(other.state_dict()) == list(state)
+    assert all(map(torch.equal, other.state_dict().values(), state.values()))
+    if architecture in AUTOENCODERS:
+        prefix = "base." if draws else ""
+        assert {f"{prefix}{name}" for name in ("to_code.weight", "plane.bias", "code_mean", "code_root")} <= set(state)

@@ -1,4 +1,4 @@
-"""What each objective asks for, and that what is missing asks for nothing."""
+"""Training objectives: the loss of each, without the missing values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from monitor.models.build import build
 from monitor.models.objectives import (
     OBJECTIVES,
     Adversarial,
-    damaged,
+    corrupt,
     denoising,
-    divergence,
+    kl_divergence,
     plain,
     sparse,
     variational,
@@ -19,24 +19,24 @@ from monitor.models.objectives import (
 from monitor.models.variational import Variational
 
 
-def chance(seed: int = 0) -> torch.Generator:
+def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture
 def x() -> torch.Tensor:
-    return torch.randn(64, 3, 16, generator=chance(1))
+    return torch.randn(64, 3, 16, generator=generator(1))
 
 
-def ask(name: str, x: torch.Tensor, present: torch.Tensor | None) -> float:
+def loss(name: str, x: torch.Tensor, present: torch.Tensor | None) -> float:
     torch.manual_seed(0)
     network = build("dense", 3, 16, draws=4 if name == "variational" else 0)
-    return float(OBJECTIVES[name](network)(network, x, present, chance()).detach())
+    return float(OBJECTIVES[name](network)(network, x, present, generator()).detach())
 
 
 @pytest.mark.parametrize("name", ["plain", "denoising"])
-def test_a_missing_cell_asks_for_nothing(name: str, x: torch.Tensor) -> None:
-    """Elsewhere too: but there what a missing cell was filled with is seen, as any other input."""
+def test_a_missing_value_contributes_no_loss(name: str, x: torch.Tensor) -> None:
+    """True of the other objectives as well, but there the filled value is an input like any other."""
     present = torch.ones_like(x, dtype=torch.bool)
     present[:, 1, 4:9] = False
     if name == "plain":
@@ -45,16 +45,16 @@ def test_a_missing_cell_asks_for_nothing(name: str, x: torch.Tensor) -> None:
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.zero_()
-        assert plain(network, wild, present, chance()) < 2
+        assert plain(network, wild, present, generator()) < 2
     else:
-        assert ask(name, torch.where(present, x, 1e4), present) == ask(name, torch.where(present, x, -1e4), present)
+        assert loss(name, torch.where(present, x, 1e4), present) == loss(name, torch.where(present, x, -1e4), present)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_has_a_gradient_for_every_weight(name: str, x: torch.Tensor) -> None:
     torch.manual_seed(0)
     network = build("conv", 3, 16, draws=4 if name == "variational" else 0)
-    OBJECTIVES[name](network)(network, x, None, chance()).backward()
+    OBJECTIVES[name](network)(network, x, None, generator()).backward()
     assert [n for n, p in network.named_parameters() if p.grad is None] == []
 
 
@@ -65,36 +65,36 @@ def test_sparse_prefers_few_large_numbers(x: torch.Tensor) -> None:
         for parameter in network.parameters():
             parameter.zero_()
         network.get_parameter("to_latent.bias").copy_(torch.tensor([3.0, 0.0, 0.0]))
-        few = float(sparse(network, x, None, chance()))
+        few = float(sparse(network, x, None, generator()))
         network.get_parameter("to_latent.bias").copy_(torch.tensor([1.0, 1.0, 1.0]))
-        many = float(sparse(network, x, None, chance()))
+        many = float(sparse(network, x, None, generator()))
     assert few < many
 
 
-def test_damage_is_noise_everywhere_and_holes_in_some() -> None:
+def test_corruption_is_noise_everywhere_and_gaps_in_some() -> None:
     x = torch.zeros(2000, 4, 40) + 5.0
-    out = damaged(x, None, chance())
-    gone = (out == 0).all(-1)                                              # as the scaler leaves a missing sensor
-    held = (out.diff() == 0).any(-1) & ~gone                               # as it fills a gap
+    out = corrupt(x, None, generator())
+    gone = (out == 0).all(-1)                                              # a sensor that is missing altogether
+    held = (out.diff() == 0).any(-1) & ~gone                               # a sensor with a filled gap
     assert 0.05 < gone.float().mean() < 0.2
     assert 0.05 < held.float().mean() < 0.25
     assert not gone.all(1).any(), "one sensor is always left"
     kept = out[~gone & ~held]
     assert abs(float(kept.std()) - 0.2) < 0.02
-    assert torch.equal(out, damaged(x, None, chance()))
+    assert torch.equal(out, corrupt(x, None, generator()))
 
 
-def test_one_sensor_alone_is_never_dropped() -> None:
-    assert not (damaged(torch.zeros(500, 1, 40) + 5.0, None, chance()) == 0).all(-1).any()
+def test_a_single_sensor_is_never_dropped() -> None:
+    assert not (corrupt(torch.zeros(500, 1, 40) + 5.0, None, generator()) == 0).all(-1).any()
 
 
-def test_damage_never_shows_what_was_missing() -> None:
+def test_corruption_never_reveals_a_missing_value() -> None:
     x, present = torch.zeros(50, 2, 20), torch.ones(50, 2, 20, dtype=torch.bool)
     x[:, 0, 5:9], present[:, 0, 5:9] = 1e6, False
-    assert damaged(x, present, chance()).max() < 100
+    assert corrupt(x, present, generator()).max() < 100
 
 
-def test_denoising_is_asked_for_the_clean_window(x: torch.Tensor) -> None:
+def test_the_target_of_denoising_is_the_clean_window(x: torch.Tensor) -> None:
     class Clean(torch.nn.Module):
         n_unscored = 0
 
@@ -102,19 +102,19 @@ def test_denoising_is_asked_for_the_clean_window(x: torch.Tensor) -> None:
             assert not torch.equal(seen, x)
             return (x - target).square()
 
-    assert float(denoising(Clean(), x, None, chance())) == 0.0   # type: ignore[arg-type]  # the part it uses
+    assert float(denoising(Clean(), x, None, generator())) == 0.0   # type: ignore[arg-type]  # all that is used
 
 
-def test_the_divergence_is_none_for_the_prior_and_grows_away_from_it() -> None:
+def test_the_kl_divergence_is_zero_for_the_prior_and_grows() -> None:
     zero = torch.zeros(1, 1)
-    assert float(divergence(zero, zero)) == 0.0
-    assert float(divergence(zero + 2, zero)) == pytest.approx(2.0)
-    assert float(divergence(zero, zero - 4)) == pytest.approx(0.5 * (torch.e**-4 + 3), rel=1e-5)
+    assert float(kl_divergence(zero, zero)) == 0.0
+    assert float(kl_divergence(zero + 2, zero)) == pytest.approx(2.0)
+    assert float(kl_divergence(zero, zero - 4)) == pytest.approx(0.5 * (torch.e**-4 + 3), rel=1e-5)
 
 
-def test_variational_without_a_distribution_is_a_mistake_of_ours(x: torch.Tensor) -> None:
+def test_a_network_without_the_needed_latent_is_a_type_error(x: torch.Tensor) -> None:
     with pytest.raises(TypeError, match="build it with draws"):
-        variational(build("conv", 3, 16), x, None, chance())
+        variational(build("conv", 3, 16), x, None, generator())
     with pytest.raises(TypeError, match="no code that learns"):
         Adversarial(build("forecast", 3, 16))
 
@@ -128,20 +128,19 @@ def test_variational_errors_are_averaged_over_fixed_draws(x: torch.Tensor) -> No
     assert torch.equal(first, network.squared_error(x, x))
     torch.testing.assert_close(network.squared_error(x[5:6], x[5:6]), first[5:6])
     with torch.no_grad():
-        network.to_log_variance.bias.fill_(-100.0)   # held at the least: nearly a point
+        network.to_log_variance.bias.fill_(-100.0)   # clamped to the minimum, nearly a point
     torch.testing.assert_close(network.squared_error(x, x), (network(x) - x).square(), rtol=0.05, atol=0.02)
 
 
-def test_a_judge_that_meets_the_prior_can_only_guess() -> None:
+def test_a_discriminator_can_only_guess_at_the_prior() -> None:
     torch.manual_seed(0)
     network = build("dense", 2, 8, code=2)
     adversary = Adversarial(network)
-    network.encode = lambda x: x[:, 0, :2]   # type: ignore[method-assign]  # a code that is normal already
+    network.encode = lambda x: x[:, 0, :2]   # type: ignore[method-assign]  # a latent that is normal already
     for seed in range(300):
-        draw = chance(seed)
-        adversary(network, torch.randn(128, 2, 8, generator=chance(1000 + seed)), None, draw)
-    assert adversary.facts()["judge_right"] == pytest.approx(0.5, abs=0.08)
+        adversary(network, torch.randn(128, 2, 8, generator=generator(1000 + seed)), None, generator(seed))
+    assert adversary.summary()["judge_right"] == pytest.approx(0.5, abs=0.08)
     network.encode = lambda x: x[:, 0, :2] + 5   # type: ignore[method-assign]  # and one far from it
     for seed in range(300):
-        adversary(network, torch.randn(128, 2, 8, generator=chance(1000 + seed)), None, chance(seed))
-    assert adversary.facts()["judge_right"] > 0.9
+        adversary(network, torch.randn(128, 2, 8, generator=generator(1000 + seed)), None, generator(seed))
+    assert adversary.summary()["judge_right"] > 0.9

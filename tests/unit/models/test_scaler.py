@@ -1,4 +1,4 @@
-"""Every kind of sensor gets a scale that neither divides by zero nor clips its healthy life."""
+"""Scales of every kind of sensor: never zero, and healthy values are not clipped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.models.scaler import CLIP, Scaler, SensorScale, hold, measure
+from monitor.models.scaler import CLIP, Scaler, SensorScale, forward_fill, measure
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def column(values: object) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)
 
 
-def test_a_normal_sensor_is_measured_by_its_median_and_spread(draw: np.random.Generator) -> None:
+def test_a_normal_sensor_has_its_median_and_spread(draw: np.random.Generator) -> None:
     sensor = measure("speed", column(50 + 4 * draw.standard_normal(20_000)))
     assert sensor.kind == "continuous"
     assert sensor.centre == pytest.approx(50, abs=0.1)
     assert sensor.scale == pytest.approx(4, rel=0.05)
 
 
-def test_a_few_wild_values_do_not_move_the_scale(draw: np.random.Generator) -> None:
+def test_a_few_outliers_do_not_move_the_scale(draw: np.random.Generator) -> None:
     clean = column(draw.standard_normal(20_000))
     dirty = clean.copy()
     dirty[:60] = 1e6
@@ -33,12 +33,12 @@ def test_a_few_wild_values_do_not_move_the_scale(draw: np.random.Generator) -> N
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -273.15, 1e9])
-def test_a_constant_sensor_stays_finite_and_shows_a_departure(value: float) -> None:
+def test_a_constant_sensor_stays_finite_and_shows_a_deviation(value: float) -> None:
     sensor = measure("valve", np.full(500, value, np.float32))
     assert sensor.kind == "constant"
     assert sensor.scale > 0
-    departed = abs(value * 1.1 + 1 - sensor.centre) / sensor.scale
-    assert 0.9 <= departed < np.inf
+    deviation = abs(value * 1.1 + 1 - sensor.centre) / sensor.scale
+    assert 0.9 <= deviation < np.inf
 
 
 def test_rounding_noise_on_a_large_value_is_not_a_spread() -> None:
@@ -72,7 +72,7 @@ def test_a_sensor_never_seen_is_absent_and_never_scored() -> None:
     assert (x[0, 0] == 0).all()
 
 
-def test_there_and_back_again() -> None:
+def test_restored_values_equal_the_standardised_ones() -> None:
     scaler = Scaler((SensorScale("a", "continuous", 50.0, 4.0), SensorScale("b", "continuous", -1e4, 1e-2)))
     values = torch.tensor([[[48.0, -1e4], [60.0, -1e4 + 0.03]]])
     x, present = scaler.standardise(values)
@@ -81,7 +81,7 @@ def test_there_and_back_again() -> None:
     torch.testing.assert_close(scaler.restore(x).transpose(1, 2), values)
 
 
-def test_a_wild_value_is_clipped_and_an_infinite_one_is_missing() -> None:
+def test_a_large_value_is_clipped_and_an_infinite_one_missing() -> None:
     scaler = Scaler((SensorScale("a", "continuous", 0.0, 1.0),))
     x, present = scaler.standardise(torch.tensor([[[1e30], [-1e30], [float("inf")], [0.5]]]))
     assert present is not None
@@ -99,7 +99,7 @@ def test_a_batch_whose_sum_overflows_is_still_present() -> None:
 def test_gaps_hold_the_last_value_and_a_leading_gap_the_first() -> None:
     x = torch.tensor([[[0.0, 1.0, 0.0, 0.0, 2.0, 0.0], [0.0] * 6]])
     present = torch.tensor([[[False, True, False, False, True, False], [False] * 6]])
-    assert hold(x, present).tolist() == [[[1.0, 1.0, 1.0, 1.0, 2.0, 2.0], [0.0] * 6]]
+    assert forward_fill(x, present).tolist() == [[[1.0, 1.0, 1.0, 1.0, 2.0, 2.0], [0.0] * 6]]
 
 
 def test_the_card_keeps_every_digit() -> None:

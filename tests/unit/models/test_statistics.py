@@ -1,4 +1,4 @@
-"""Two expectations that learn nothing: the usual value, and the mean of a moment ago."""
+"""Predictors without training: the healthy median and the moving mean."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 LENGTH = 24
 
 
-def test_level_expects_the_healthy_median_whatever_the_window() -> None:
+def test_the_median_is_predicted_for_every_window() -> None:
     x = 5 + torch.randn(4, 3, LENGTH)
     assert (HealthyMedian(3, LENGTH)(x) == 0).all()   # the median, in standardised units
 
 
-def test_moving_expects_the_mean_of_the_cells_just_before() -> None:
+def test_the_moving_mean_is_over_the_steps_just_before() -> None:
     x = torch.randn(4, 3, LENGTH)
     expected = MovingMean(3, LENGTH)(x)
-    for cell in (N_BEFORE, LENGTH - 1):
-        torch.testing.assert_close(expected[..., cell], x[..., cell - N_BEFORE : cell].mean(-1))
+    for step in (N_BEFORE, LENGTH - 1):
+        torch.testing.assert_close(expected[..., step], x[..., step - N_BEFORE : step].mean(-1))
 
 
-def test_before_the_window_all_was_as_in_its_first_cell() -> None:
+def test_steps_before_the_window_repeat_its_first_step() -> None:
     x = torch.randn(4, 3, LENGTH)
     expected = MovingMean(3, LENGTH)(x)
     torch.testing.assert_close(expected[..., 0], x[..., 0])
     torch.testing.assert_close(expected[..., 2], ((N_BEFORE - 1) * x[..., 0] + x[..., 1]) / N_BEFORE)
 
 
-def test_a_jump_is_strange_for_moving_until_it_lasts_and_for_level_as_long_as_it_lasts() -> None:
+def test_a_jump_is_an_error_of_both_and_only_the_mean_adapts() -> None:
     x = torch.zeros(1, 1, LENGTH)
     x[..., 10:] = 4.0
     moving, level = ((network(x) - x).abs()[0, 0] for network in (MovingMean(1, LENGTH), HealthyMedian(1, LENGTH)))
@@ -46,10 +46,10 @@ def test_a_jump_is_strange_for_moving_until_it_lasts_and_for_level_as_long_as_it
 
 @pytest.mark.parametrize("architecture", [HealthyMedian, MovingMean])
 @pytest.mark.parametrize("length", [1, 5, N_BEFORE, LENGTH])
-def test_what_is_expected_of_a_cell_depends_on_earlier_cells_alone(architecture: type[Network], length: int) -> None:
+def test_a_prediction_depends_on_earlier_steps_alone(architecture: type[Network], length: int) -> None:
     network = architecture(2, length)
     x, other = torch.randn(2, 3, 2, length)
     assert network(x).shape == x.shape
-    for cell in range(1, length):
-        changed = torch.cat([x[..., :cell], other[..., cell:]], dim=-1)
-        torch.testing.assert_close(network(changed)[..., : cell + 1], network(x)[..., : cell + 1])
+    for step in range(1, length):
+        changed = torch.cat([x[..., :step], other[..., step:]], dim=-1)
+        torch.testing.assert_close(network(changed)[..., : step + 1], network(x)[..., : step + 1])

@@ -155,7 +155,7 @@ def test_progress_only_rises_and_names_who_learns() -> None:
 def test_every_voice_is_calibrated_on_windows_it_has_not_learnt_from(choice: Choice) -> None:
     for one in choice.members:
         again = member(one.name, one.network, CLEAN)
-        assert torch.equal(one.residual.usual, again.residual.usual)
+        assert torch.equal(one.residual.sensor_error, again.residual.sensor_error)
         assert torch.equal(one.residual.centre, again.residual.centre)
 
 

@@ -48,14 +48,14 @@ def test_windows_of_an_alert_are_there_and_marked_faults_are_not_and_normal_ones
     }
     train = history().windows(alerts)
     assert train.alerted is not None
-    marked = {(train.name_of(int(asset)), int(end)) for asset, end in zip(
+    marked = {(train.asset_name(int(asset)), int(end)) for asset, end in zip(
         train.asset[train.alerted], train.end_us[train.alerted], strict=True
     )}
     assert marked == {("R1", at(cell)) for cell in range(10, 12 + LENGTH)}
     gone = [cell for cell in range(N - LENGTH + 1) if at(cell) not in set(train.end_us[train.asset == 0].tolist())]
     assert gone == [cell for alert in (20, 40) for cell in range(alert, alert + LENGTH)]
     assert train.n_labelled == len(gone) == len(plain) - len(train)
-    assert train.every == 1
+    assert train.stride_factor == 1
     assert np.count_nonzero(train.asset == 1) == np.count_nonzero(plain.asset == 1)
 
 
