@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from monitor.errors import NotEnoughData
-from monitor.models.calibrate import Budget, calibrate, suspects
+from monitor.models.calibrate import Budget, calibrate, find_outliers
 from monitor.models.detector import Card, Detector
 from monitor.models.device import pick_device
 from monitor.models.member import Member, ensemble_score
@@ -97,7 +97,7 @@ def fit(
     learnt: Learnt | None = None
     choice: dict[str, Any] = {}
     if spec.architecture == "auto":
-        suspect = suspects(window_errors(pca, held_out), spec.max_trim)
+        suspect = find_outliers(window_errors(pca, held_out), spec.max_trim)
         clean = held_out.without(suspect)
         members, learnt, choice = choose(
             learning, clean, pca, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now
@@ -108,7 +108,7 @@ def fit(
         if spec.architecture != "pca":
             learnt = learn(learning, held_out, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now, pca)
             network, trimmed = learnt.network, learnt.trimmed
-        suspect = suspects(window_errors(network, held_out), spec.max_trim)
+        suspect = find_outliers(window_errors(network, held_out), spec.max_trim)
         clean = held_out.without(suspect)
         members = (member(spec.architecture, network, clean),)
 
@@ -120,7 +120,7 @@ def fit(
     # time would be known half as well.
     limit = calibrate(
         raw, train.asset[held_rows], train.end_us[held_rows], budget,
-        suspect=suspect, every=train.stride_factor, n_overlapping=parts.n_overlapping,
+        outlier=suspect, stride_factor=train.stride_factor, n_overlapping=parts.n_overlapping,
     )
     if isinstance(limit.worst_asset, int):
         limit = replace(limit, worst_asset=train.asset_name(limit.worst_asset))
@@ -172,7 +172,7 @@ def _solve_pca(learning: Tensors, spec: ModelSpec) -> tuple[Pca, Bool]:
     """Solve, leave the suspects out, solve again."""
     some = torch.from_numpy(thin(np.arange(len(learning)), N_SOLVE))
     pca = Pca.solve(learning.x[some], seed=spec.seed)
-    odd = suspects(window_errors(pca, learning), spec.max_trim)
+    odd = find_outliers(window_errors(pca, learning), spec.max_trim)
     if not odd.any():
         return pca, odd
     kept = torch.from_numpy(thin(np.flatnonzero(~odd), N_SOLVE))

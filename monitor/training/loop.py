@@ -18,7 +18,7 @@ import torch
 
 from monitor.errors import TrainingDiverged
 from monitor.models.build import build
-from monitor.models.calibrate import suspects
+from monitor.models.calibrate import find_outliers
 from monitor.models.network import Autoencoder, Network
 from monitor.models.objectives import OBJECTIVES, PRIOR_OBJECTIVES, Adversarial
 from monitor.models.pca import Pca
@@ -204,7 +204,7 @@ def _one_try(
                 learnt.stopped = "no better"
                 break
         if step == TRIM_AT and spec.max_trim > 0:
-            learnt.trimmed = suspects(window_errors(network, train), spec.max_trim)
+            learnt.trimmed = find_outliers(window_errors(network, train), spec.max_trim)
             batches.only(torch.from_numpy(np.flatnonzero(~learnt.trimmed)))
 
     network.load_state_dict(best_state)

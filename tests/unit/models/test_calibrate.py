@@ -1,4 +1,4 @@
-"""The threshold keeps its promise where the data allow it, and says so where they do not."""
+"""Calibration: certified where the held-out data allow it, provisional where they do not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.budget import WEEK_S, Status, upper_bound
-from monitor.models.calibrate import Budget, Threshold, calibrate, episodes, suspects
+from monitor.models.calibrate import Budget, Threshold, calibrate, episodes, find_outliers
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import AlertState, Scores, Windows
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 STEP_US = 600_000_000
 BUDGET = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=600.0)
 A_WEEK = 1008
-"""Windows of one asset."""
+"""Windows of one asset in a week."""
 
 
 def calibrated(raw: NDArray[np.float64], budget: Budget = BUDGET, n_assets: int = 1) -> Threshold:
-    """Windows that follow one another without a gap, in equal shares for each asset."""
+    """Calibrate windows that follow one another without a gap, the same number for each asset."""
     asset, end_us = columns(len(raw), n_assets)
     return calibrate(raw.astype(np.float32), asset, end_us, budget)
 
@@ -36,7 +36,7 @@ def columns(n: int, n_assets: int = 1) -> tuple[NDArray[np.int32], NDArray[np.in
 
 
 def smooth(n: int, memory: float = 0.95, seed: int = 0) -> NDArray[np.float64]:
-    """Scores as healthy machines have them: around one, skewed, and like their neighbours."""
+    """Return scores like those of healthy machines: around one, skewed, and autocorrelated."""
     draw = np.random.default_rng(seed).standard_normal(n) * np.sqrt(1 - memory**2)
     state = np.zeros(n)
     for i in range(1, n):
@@ -53,11 +53,11 @@ def per_week(limit: float) -> float:
     return len(episodes(future(), *columns(len(future())), BUDGET, limit)) / 200
 
 
-# ---------------------------------------------------------------- what an episode is
+# ---------------------------------------------------------------- episodes
 
 
 def alerts_of(score: NDArray[np.float32], asset: NDArray[np.int32], end_us: NDArray[np.int64], budget: Budget) -> int:
-    """Count what the river itself would open."""
+    """Count the alerts that the pipeline would open."""
     n = len(score)
     nothing = np.zeros(n, np.int64)
     values, present = np.zeros((n, 1, 1), np.float32), np.ones(n, np.int32)
@@ -79,7 +79,7 @@ def alerts_of(score: NDArray[np.float32], asset: NDArray[np.int32], end_us: NDAr
     limit=st.sampled_from([0.5, 1.0, 2.0]),
     shuffle=st.randoms(use_true_random=False),
 )
-def test_episodes_are_the_alerts_that_the_river_would_open_whatever_gaps_lie_between(
+def test_episodes_are_the_alerts_that_the_pipeline_would_open(
     windows: list[tuple[float, int]], policy: tuple[int, int, int], n_assets: int, limit: float, shuffle: object
 ) -> None:
     m, n, recover = policy
@@ -93,8 +93,8 @@ def test_episodes_are_the_alerts_that_the_river_would_open_whatever_gaps_lie_bet
     assert len(found) == alerts_of(raw / np.float32(limit), asset, end_us, budget)
 
 
-def test_time_in_which_nothing_was_scored_ends_no_alert() -> None:
-    """The river's memory counts windows: machines that run in bursts shorter than `confirm` alarm too."""
+def test_unscored_time_ends_no_alert() -> None:
+    """The decider counts windows: machines that run in bursts shorter than `confirm` alarm too."""
     end_us = np.cumsum(np.tile([1, 11], 500)) * STEP_US
     asset = np.zeros(1000, np.int32)
     raw = np.random.default_rng(0).exponential(size=1000).astype(np.float32)
@@ -104,19 +104,19 @@ def test_time_in_which_nothing_was_scored_ends_no_alert() -> None:
     assert len(episodes(np.full(20, 2.0, np.float32), asset[:20], 1000 * end_us[:20], BUDGET, 1.0)) == 1
 
 
-def test_windows_at_a_multiple_of_the_stride_each_stand_for_several() -> None:
+def test_windows_at_a_multiple_of_the_stride_stand_for_several() -> None:
     raw = smooth(20 * A_WEEK)
     asset, end_us = columns(len(raw))
     fine = calibrate(raw.astype(np.float32), asset, end_us, BUDGET)
-    third = calibrate(raw[::3].astype(np.float32), asset[::3], end_us[::3], BUDGET, every=3)
+    third = calibrate(raw[::3].astype(np.float32), asset[::3], end_us[::3], BUDGET, stride_factor=3)
     assert third.weeks == pytest.approx(fine.weeks, rel=1e-3)
     assert third.raw == pytest.approx(fine.raw, rel=0.15)
 
 
-# ---------------------------------------------------------------- the promise
+# ---------------------------------------------------------------- the threshold and its certificate
 
 
-def test_enough_weeks_certify_the_budget_and_the_future_keeps_it() -> None:
+def test_enough_weeks_certify_a_budget_that_the_future_keeps() -> None:
     limit = calibrated(smooth(40 * A_WEEK), n_assets=4)
     assert limit.state is Status.CERTIFIED
     assert limit.weeks == pytest.approx(40)
@@ -126,7 +126,7 @@ def test_enough_weeks_certify_the_budget_and_the_future_keeps_it() -> None:
     assert 0.3 < per_week(limit.raw) < 1.0
 
 
-def test_three_clean_weeks_are_the_least_that_certify_one_alarm_a_week() -> None:
+def test_one_alarm_a_week_takes_three_clean_weeks_to_certify() -> None:
     assert calibrated(smooth(round(3.1 * A_WEEK))).state is Status.CERTIFIED
     short = calibrated(smooth(round(2.5 * A_WEEK)))
     assert short.state is Status.PROVISIONAL
@@ -135,8 +135,8 @@ def test_three_clean_weeks_are_the_least_that_certify_one_alarm_a_week() -> None
     assert "0.5 more clean asset-weeks would certify the budget of 1" in short.reason
 
 
-def test_of_many_short_histories_nine_in_ten_keep_their_stated_bound_and_most_the_budget() -> None:
-    """Six days held out, as of a month: nobody can certify a week from that, so the tail has to be guessed."""
+def test_nine_in_ten_short_histories_keep_their_bound() -> None:
+    """Six held-out days, of a month of history, cannot certify an alarm a week: the tail is extrapolated."""
     limits = [calibrated(smooth(864, seed=seed)) for seed in range(60)]
     observed = np.array([per_week(limit.raw) for limit in limits])
     assert np.mean(observed <= [limit.bound_per_week for limit in limits]) >= 0.9
@@ -144,12 +144,12 @@ def test_of_many_short_histories_nine_in_ten_keep_their_stated_bound_and_most_th
     assert 0.2 < observed.mean() < 1.1
 
 
-def test_windows_that_share_their_cells_count_as_few_peaks() -> None:
+def test_overlapping_windows_count_as_few_peaks() -> None:
     limit = calibrated(smooth(864, memory=0.99))
     assert int(limit.method.split()[-3]) < 15
 
 
-def test_a_stricter_budget_raises_the_threshold_and_a_wider_one_lowers_it() -> None:
+def test_a_stricter_budget_raises_the_threshold() -> None:
     raw = smooth(864)
     budgets = [Budget(rate, 3, 5, 6, 600.0) for rate in (100.0, 10.0, 1.0, 0.1, 0.01)]
     limits = [calibrated(raw, budget).raw for budget in budgets]
@@ -157,7 +157,7 @@ def test_a_stricter_budget_raises_the_threshold_and_a_wider_one_lowers_it() -> N
     assert limits[0] < limits[2] < limits[-1] < 4 * limits[2]
 
 
-def test_one_independent_window_gives_a_margin_above_all_that_was_seen() -> None:
+def test_one_independent_window_gives_a_margin_above_the_scores() -> None:
     raw = 1 + 0.1 * np.sin(np.arange(67) / 20)
     limit = calibrated(raw)
     assert limit.state is Status.PROVISIONAL
@@ -166,11 +166,11 @@ def test_one_independent_window_gives_a_margin_above_all_that_was_seen() -> None
     assert limit.bound_per_week == pytest.approx(3.0 * WEEK_S / (67 * 600), rel=0.01)
 
 
-def test_an_outlier_alone_is_no_alarm_and_raises_nothing() -> None:
-    calm = smooth(4 * A_WEEK)
-    spiked = calm.copy()
+def test_a_single_outlier_does_not_raise_the_threshold() -> None:
+    healthy = smooth(4 * A_WEEK)
+    spiked = healthy.copy()
     spiked[500] = 1000.0
-    assert calibrated(spiked).raw == pytest.approx(calibrated(calm).raw, rel=0.05)
+    assert calibrated(spiked).raw == pytest.approx(calibrated(healthy).raw, rel=0.05)
 
 
 def test_the_asset_that_alarms_most_is_named() -> None:
@@ -190,9 +190,9 @@ def test_the_unit_is_never_zero(raw: NDArray[np.float64]) -> None:
 
 def test_unscored_windows_are_no_evidence() -> None:
     raw = smooth(1000)
-    holed = np.concatenate([raw, np.full(500, np.nan)])
-    assert calibrated(holed).raw == calibrated(raw).raw
-    assert calibrated(holed).weeks == calibrated(raw).weeks
+    gappy = np.concatenate([raw, np.full(500, np.nan)])
+    assert calibrated(gappy).raw == calibrated(raw).raw
+    assert calibrated(gappy).weeks == calibrated(raw).weeks
 
 
 def test_the_order_of_the_windows_does_not_matter() -> None:
@@ -202,37 +202,37 @@ def test_the_order_of_the_windows_does_not_matter() -> None:
     assert calibrate(raw[order], asset[order], end_us[order], BUDGET) == calibrate(raw, asset, end_us, BUDGET)
 
 
-def bursts(n: int, every: int) -> NDArray[np.bool_]:
-    """Ten windows each."""
-    return np.arange(n) % every < 10
+def bursts(n: int, period: int) -> NDArray[np.bool_]:
+    """Mark ten windows in each period."""
+    return np.arange(n) % period < 10
 
 
-def test_suspected_windows_do_not_move_the_threshold_and_count_in_the_certificate() -> None:
+def test_suspected_faults_count_but_do_not_move_the_threshold() -> None:
     raw = smooth(40 * A_WEEK).astype(np.float32)
     asset, end_us = columns(len(raw), 4)
-    suspect = bursts(len(raw), A_WEEK // 7)
-    wild = np.where(suspect, raw + 100, raw).astype(np.float32)
-    calm = calibrate(raw[~suspect], asset[~suspect], end_us[~suspect], BUDGET)
-    limit = calibrate(wild, asset, end_us, BUDGET, suspect=suspect)
-    assert limit.raw == pytest.approx(calm.raw, rel=0.02)
+    outlier = bursts(len(raw), A_WEEK // 7)
+    faulty = np.where(outlier, raw + 100, raw).astype(np.float32)
+    healthy = calibrate(raw[~outlier], asset[~outlier], end_us[~outlier], BUDGET)
+    limit = calibrate(faulty, asset, end_us, BUDGET, outlier=outlier)
+    assert limit.raw == pytest.approx(healthy.raw, rel=0.02)
     assert limit.state is Status.PROVISIONAL
     assert limit.n_suspected == pytest.approx(280, abs=5)
-    assert limit.n_episodes == len(episodes(wild, asset, end_us, BUDGET, limit.raw)) > 280
+    assert limit.n_episodes == len(episodes(faulty, asset, end_us, BUDGET, limit.raw)) > 280
     assert limit.bound_per_week > 7
     assert f"({limit.n_suspected} of suspected faults, which did not move the threshold)" in limit.reason
 
 
-def test_a_rare_suspected_fault_uses_up_its_part_of_the_budget_and_no_more() -> None:
+def test_a_rare_suspected_fault_uses_its_part_of_the_budget() -> None:
     raw = smooth(40 * A_WEEK).astype(np.float32)
     asset, end_us = columns(len(raw), 4)
-    suspect = bursts(len(raw), 10 * A_WEEK)
-    limit = calibrate(raw + 100 * suspect.astype(np.float32), asset, end_us, BUDGET, suspect=suspect)
+    outlier = bursts(len(raw), 10 * A_WEEK)
+    limit = calibrate(raw + 100 * outlier.astype(np.float32), asset, end_us, BUDGET, outlier=outlier)
     assert limit.n_suspected == 4
     assert limit.state is Status.CERTIFIED
     assert limit.bound_per_week <= 1.0
 
 
-def test_held_out_time_that_was_learnt_from_certifies_nothing() -> None:
+def test_held_out_time_in_training_windows_certifies_nothing() -> None:
     raw = smooth(40 * A_WEEK).astype(np.float32)
     limit = calibrate(raw, *columns(len(raw), 4), BUDGET, n_overlapping=11)
     assert limit.state is Status.PROVISIONAL
@@ -240,18 +240,18 @@ def test_held_out_time_that_was_learnt_from_certifies_nothing() -> None:
     assert "11 windows learnt from reach into that time" in limit.reason
 
 
-# ---------------------------------------------------------------- what is not to be trusted as healthy
+# ---------------------------------------------------------------- outliers
 
 
-def test_faults_are_suspected_and_healthy_scatter_is_not() -> None:
+def test_faults_are_outliers_and_healthy_variation_is_not() -> None:
     errors = np.random.default_rng(3).lognormal(sigma=0.4, size=5000)
-    assert not suspects(errors, 0.1).any()
+    assert not find_outliers(errors, 0.1).any()
     errors[100:160] *= 200
-    assert np.flatnonzero(suspects(errors, 0.1)).tolist() == list(range(100, 160))
+    assert np.flatnonzero(find_outliers(errors, 0.1)).tolist() == list(range(100, 160))
 
 
-def test_no_more_than_the_allowed_share_is_left_out_the_worst_first() -> None:
+def test_at_most_the_allowed_share_is_left_out_worst_first() -> None:
     errors = np.random.default_rng(4).lognormal(sigma=0.1, size=1000)
     errors[:200] = np.linspace(1e3, 2e3, 200)
-    assert np.flatnonzero(suspects(errors, 0.1)).tolist() == list(range(100, 200))
-    assert not suspects(errors, 0.0).any()
+    assert np.flatnonzero(find_outliers(errors, 0.1)).tolist() == list(range(100, 200))
+    assert not find_outliers(errors, 0.0).any()
