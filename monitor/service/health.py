@@ -17,37 +17,29 @@ loopback unless the configuration says so.
 
 from __future__ import annotations
 
-import errno
-import io
-import json
-import socketserver
 import threading
 import time
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from monitor import logs, metrics
-from monitor.errors import CheckpointUnavailable, ConfigError
+from monitor import metrics
+from monitor.errors import CheckpointUnavailable
+from monitor.service.pages import pages
 from monitor.service.watchdog import BLOCKED_S, LoopWatch, Systemd
 from monitor.stream.window import NEVER
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
-    from monitor.config import Config, HttpConfig
+    from monitor.config import Config
     from monitor.errors import MonitorError
     from monitor.kafka.consumer_group import KafkaSource
     from monitor.stream.pipeline import Pipeline
     from monitor.types import Partition
-
-log = logs.get("health")
 
 DEAD_S = 30.0
 """A loop that has not turned for so long is not alive any more: Kafka has given its partitions away."""
@@ -56,15 +48,6 @@ DATABASE_S = 10.0
 IN_HAND_S = 60.0
 """A batch takes this long only when something is stuck."""
 NAMES_SHOWN = 20
-
-REQUEST_BYTES = 8192
-"""A longer request is refused."""
-REQUEST_S = 5.0
-"""A request that is not complete by then is dropped, however steadily it drips."""
-PATHS = "/live, /ready or /metrics"
-TEXT = "text/plain; charset=utf-8"
-CONNECTIONS = 16
-"""At once; more are closed unheard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +204,11 @@ class Health:
         missing = self.missing()
         return 503 if missing else 200, {"ready": not missing, "missing": missing, "notes": self.notes()}
 
-    def metrics_page(self) -> bytes:
-        """Answer /metrics: what was counted, and the gauges as of now."""
+    def metrics_page(self) -> tuple[str, bytes]:
+        """Answer /metrics: the content type, and the counters and gauges as of now."""
         with self._lock:  # two scrapes at once must not see each other's half-set gauges
             self._set_gauges()
-            page: bytes = generate_latest(metrics.registry)
-        return page
+            return CONTENT_TYPE_LATEST, generate_latest(metrics.registry)
 
     def _set_gauges(self) -> None:
         facts, now = self.facts, self._monotonic()
@@ -287,134 +269,3 @@ async def watched(config: Config) -> AsyncIterator[Health]:
     async with LoopWatch(health.look, session_s=config.kafka.session_timeout.total_seconds()) as health.loop:
         with pages(config.http, health):
             yield health
-
-
-# ---------------------------------------------------------------- HTTP
-
-
-@contextmanager
-def pages(http: HttpConfig, health: Health) -> Iterator[None]:
-    """Serve the pages beside the body. Raises ConfigError where the address cannot be used."""
-    if http.address is None:
-        yield
-        return
-    try:
-        server = _Server(http.address, health)
-    except OSError as error:
-        is_taken = error.errno == errno.EADDRINUSE
-        why = "is in use, perhaps by another monitor" if is_taken else f"cannot be used ({error.strerror})"
-        raise ConfigError(f'http.listen: "{http.listen}" {why}; choose another address, or "" for no pages') from error
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
-    thread.start()
-    log.info("pages", listen=http.listen, paths=["/live", "/ready", "/metrics"])
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    """A thread for each connection, and not many of them."""
-
-    daemon_threads = True
-    request_queue_size = CONNECTIONS
-
-    def __init__(self, address: tuple[str, int], health: Health) -> None:
-        self.health = health
-        self.slots = threading.BoundedSemaphore(CONNECTIONS)
-        if ":" in address[0]:
-            import socket  # the one constant
-
-            self.address_family = socket.AF_INET6
-        super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        """Bind, without the look-up of our own name that HTTPServer does: a broken resolver would hold up the start."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own, if there is room."""
-        if self.slots.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make room."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.slots.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  (the base class's signature)
-        """Say what went wrong; that a client left is no news."""
-        import sys
-
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            log.error("page_failed", error=repr(error))
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One request, one answer, and goodbye."""
-
-    server: _Server
-    server_version, sys_version = "monitor", ""
-
-    def setup(self) -> None:
-        """Read the whole head before anything is made of it: so size and time have one limit each."""
-        super().setup()
-        self.rfile = io.BufferedReader(io.BytesIO(_head(self.connection)))
-
-    def do_GET(self) -> None:
-        """Answer."""
-        health, path = self.server.health, self.path.partition("?")[0]
-        if path == "/live":
-            self._json(*health.live_page())
-        elif path == "/ready":
-            self._json(*health.ready_page())
-        elif path == "/metrics":
-            self._send(200, CONTENT_TYPE_LATEST, health.metrics_page())
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND)
-
-    do_HEAD = do_GET  # noqa: N815  (the base class looks for this name)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """Refuse, in words of ours: the base class would repeat what it was sent."""
-        status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
-        self._send(status, TEXT, f"{status.phrase}: send GET or HEAD, for {PATHS}\n".encode())
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
-        """Say nothing: a probe every second is no news."""
-
-    def _json(self, status: int, body: dict[str, Any]) -> None:
-        self._send(status, "application/json", json.dumps(body, ensure_ascii=False).encode() + b"\n")
-
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-
-def _head(connection: socket.socket) -> bytes:
-    """Read a request up to its blank line; b"" where it is too long, too slow, or not there."""
-    deadline, head = time.monotonic() + REQUEST_S, b""
-    with suppress(OSError):
-        while b"\r\n\r\n" not in head and b"\n\n" not in head:
-            connection.settimeout(max(0.01, deadline - time.monotonic()))
-            part = connection.recv(REQUEST_BYTES + 1 - len(head))
-            head += part
-            if not part or len(head) > REQUEST_BYTES or time.monotonic() > deadline:
-                return b""
-        connection.settimeout(REQUEST_S)  # for the answer
-        return head
-    return b""

@@ -48,6 +48,7 @@ from monitor.errors import TRANSIENT_ERRORS, dependency_of
 from monitor.models.build import NETWORKS, STATISTICS, build
 from monitor.replay import publish
 from monitor.service import health
+from monitor.service.pages import pages
 from monitor.store import jobs, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
@@ -449,7 +450,7 @@ def checkpoints(made: Example) -> Iterable[str]:
 def http_pages(_made: Example) -> Iterable[str]:
     config = HttpConfig(listen=f"127.0.0.1:{_free_port()}")
     state = health.Health()
-    with health.pages(config, state):
+    with pages(config, state):
         for path in ("/live", "/ready", "/metrics", "/", "/api"):
             status, kind, body = _get(f"http://{config.listen}{path}")
             yield f"{path} | {status} {kind}"

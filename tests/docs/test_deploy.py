@@ -12,7 +12,7 @@ import pytest
 from monitor import errors, metrics
 from monitor.cli import COMMANDS, main
 from monitor.config import HttpConfig, parse
-from monitor.service.health import PATHS
+from monitor.service.pages import PATHS
 from tests.servers import ROOT
 
 DEPLOY = ROOT / "deploy"

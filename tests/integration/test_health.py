@@ -13,18 +13,23 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from monitor.config import HttpConfig
 from monitor.errors import ConfigError
 from monitor.kafka.embedded_broker import create_topic
 from monitor.service import health as health_module
-from monitor.service.health import Health, pages
+from monitor.service.health import Health
+from monitor.service.pages import MAX_CONNECTIONS, pages
 from monitor.service.watchdog import LoopWatch, Systemd
+from monitor.timing import DEFAULT_TIMING
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.daemon_process import SENSORS, Site, at_home, environment, publish
 from tests.oracle.log import FleetRule
@@ -77,12 +82,20 @@ def health() -> Health:
     return made
 
 
-@pytest.fixture
-def port(health: Health) -> Iterator[int]:
+@contextmanager
+def serving(health: Health, request_limit_s: float = DEFAULT_TIMING.http_request_limit_s) -> Iterator[int]:
+    """Serve the pages; yields their port."""
     number = free_port()
-    with pages(HttpConfig(listen=f"127.0.0.1:{number}"), health):
+    timing = replace(DEFAULT_TIMING, http_request_limit_s=request_limit_s)
+    with pages(HttpConfig(listen=f"127.0.0.1:{number}"), health, timing):
         yield number
     assert not [thread for thread in threading.enumerate() if thread.name == "http"]
+
+
+@pytest.fixture
+def port(health: Health) -> Iterator[int]:
+    with serving(health) as number:
+        yield number
 
 
 def test_the_three_pages_are_there_and_are_text(port: int) -> None:
@@ -126,21 +139,23 @@ def test_nothing_but_get_and_head_is_answered(port: int, method: str) -> None:
         b"<script>alert(1)</script> / HTTP/1.1\r\n\r\n",
     ],
 )
-def test_a_request_that_is_none_gets_no_page_and_harms_nobody(
-    port: int, request_: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_malformed_request_gets_no_page_and_harms_no_other(
+    health: Health, request_: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(health_module, "REQUEST_S", 0.3)
-    answer = say(port, request_)
-    assert b'"live"' not in answer
-    assert b"<script" not in answer
-    assert ask(port, "/live")[0] == 200
+    with serving(health, request_limit_s=0.3) as port:
+        answer = say(port, request_)
+        assert b'"live"' not in answer
+        assert b"<script" not in answer
+        assert ask(port, "/live")[0] == 200
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-def test_a_request_that_drips_is_dropped_after_its_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_module, "REQUEST_S", 0.6)
-    began = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+def test_a_request_that_drips_is_dropped_after_its_time(health: Health) -> None:
+    with (
+        serving(health, request_limit_s=0.6) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+    ):
+        began = time.monotonic()
         gone_s = None
         while gone_s is None and time.monotonic() - began < 8:
             try:
@@ -156,24 +171,52 @@ def test_a_request_that_drips_is_dropped_after_its_time(port: int, monkeypatch: 
     assert 0.5 < gone_s < 5
 
 
-def test_connections_that_say_nothing_do_not_keep_a_probe_out_for_long(
-    port: int, monkeypatch: pytest.MonkeyPatch
+def test_silent_connections_do_not_keep_a_probe_out_for_long(health: Health) -> None:
+    with serving(health, request_limit_s=0.5) as port:
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(3 * MAX_CONNECTIONS)]
+        try:
+            deadline = time.monotonic() + 10
+            while True:
+                try:
+                    assert ask(port, "/live")[0] == 200
+                    break
+                except (OSError, http.client.HTTPException):
+                    assert time.monotonic() < deadline, "they keep every probe out"
+                    time.sleep(0.1)
+            assert threading.active_count() < 2 * MAX_CONNECTIONS
+        finally:
+            for each in idle:
+                each.close()
+
+
+def test_a_client_that_does_not_read_is_dropped_after_its_time(
+    health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_module, "REQUEST_S", 0.5)
-    idle = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(3 * health_module.CONNECTIONS)]
-    try:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                assert ask(port, "/live")[0] == 200
-                break
-            except (OSError, http.client.HTTPException):
-                assert time.monotonic() < deadline, "they keep everybody out"
-                time.sleep(0.1)
-        assert threading.active_count() < 2 * health_module.CONNECTIONS
-    finally:
-        for each in idle:
-            each.close()
+    monkeypatch.setattr(health, "metrics_page", lambda: ("text/plain", bytes(64 << 20)))
+    with (
+        serving(health, request_limit_s=0.5) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+    ):
+        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        time.sleep(1.0)
+        received = 0
+        with suppress(ConnectionResetError):
+            while part := connection.recv(1 << 20):
+                received += len(part)
+    assert received < 64 << 20, "the server still sends"
+
+
+def test_a_page_with_a_defect_answers_500_and_is_logged(
+    port: int, health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "ready_page", lambda: 1 / 0)
+    with capture_logs() as logged:
+        status, _, body = ask(port, "/ready")
+    assert status == 500
+    assert b"division" not in body
+    assert [(line["event"], line["error"]) for line in logged] == [
+        ("page_failed", "ZeroDivisionError('division by zero')")
+    ]
 
 
 def test_many_probes_at_once_are_answered(port: int) -> None:
@@ -425,8 +468,9 @@ def test_a_second_daemon_for_which_no_partition_is_left_is_ready_and_says_so(
 
 BLOCKABLE = """
 import asyncio, signal, sys, time
-from monitor import daemon, health, logs
+from monitor import logs
 from monitor.config import load
+from monitor.service import daemon, health
 
 health.DEAD_S = 4.0
 
