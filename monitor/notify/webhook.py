@@ -1,27 +1,33 @@
-"""One letter, one POST. Enters: a key and a JSON body. Leaves: None = it arrived (2xx), or why not.
+"""One webhook: an HTTP POST per notification.
 
-The standard library's HTTP client in a thread of its own: letters are rare, and a request that may look at the address
-it connects to, follows nothing and reuses nothing needs no more than that. Law: after LIMIT_S it is over, whatever the
-other end does; the thread is cut off from its socket, and one that waits for a name to be resolved is left behind.
+Input: an idempotency key and a JSON body.
+Output: None when the notification arrived (2xx), else a `Failure` with the reason.
+Invariant: a request ends within `limit_s` seconds, whatever the server does. It goes only to an address that
+`addresses.py` allows, follows no redirect and uses no proxy of the environment. URL and token are secrets: no returned
+text and no log line holds them.
 
-Only the configured address is ever contacted, after a look at what its host resolves to (`addresses.py`): redirects are
-refusals, proxies of the environment are not used. URL and token are secrets: no text from here holds them.
+The host is resolved here. Each of its addresses is checked, and the request is sent to the checked address itself, with
+the host's name in the `Host` header and in TLS. Letting the HTTP client resolve the name a second time would allow DNS
+rebinding: the second answer could be an address that was never checked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http.client
+import concurrent.futures
+import logging
+import os
 import re
 import socket
 import ssl
-import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from threading import Thread
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
+
+import httpx
 
 import monitor
 from monitor.notify.addresses import is_loopback, why_never
@@ -29,199 +35,207 @@ from monitor.store.outbox import Channel
 from monitor.types import Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from monitor.config import NotifyConfig
 
+# They log URLs and response headers, and a redirect's `Location` may repeat a secret of the URL.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
 LIMIT_S = 5.0
-"""For everything: name, connection, TLS, request, answer."""
+"""For a whole request: name resolution, connection, TLS, request and answer."""
 ANSWER_BYTES = 1024
-"""Read of an answer's body, and only if it is a failure."""
-QUOTED = 200
-"""Characters of it that are shown."""
+"""Bytes read of a failure's response body. The body of a success is not read."""
+QUOTED_CHARACTERS = 200
+"""Characters of a response body that a reason quotes."""
 LONGEST_RETRY_AFTER_S = 86_400.0
-_TRY_AGAIN = (408, 425, 429)
-"""4xx that mean "not now" (RFC 9110, 8470, 6585), not "not this"."""
+_RETRIABLE_4XX = (408, 425, 429)
+"""Client errors that mean "not now" (RFC 9110, 8470, 6585). The others mean that the request itself is refused."""
 
 
 class Failure(NamedTuple):
-    """Why a letter did not arrive."""
+    """The reason why a notification did not arrive."""
 
     reason: str
     is_refusal: bool = False
-    """The other end, or a rule of ours, will say so again until somebody changes something."""
+    """The same request will fail again until an operator changes the receiver or the configuration."""
     retry_after_s: float | None = None
-    """What the other end asked for."""
+    """Pause that the receiver asked for."""
 
 
-TOO_LATE = Failure(f"no answer within {LIMIT_S:g} s")
+class _ForbiddenAddress(Exception):
+    """The host resolves to an address that no request is sent to"""
 
 
 class Webhook:
-    """One channel's other end."""
+    """The receiver of one channel."""
 
-    def __init__(self, config: NotifyConfig) -> None:
-        parts = urlsplit(config.url)
-        self.name = config.name
+    def __init__(self, config: NotifyConfig, *, limit_s: float = LIMIT_S) -> None:
         age_us = None if config.max_age is None else config.max_age // timedelta(microseconds=1)
+        self.name = config.name
         self.channel = Channel(config.name, Severity(config.min_severity), config.fleets, age_us)
-        """What is for us."""
-        self.host = parts.hostname or ""
-        self.is_tls = parts.scheme == "https"
-        self.port = parts.port or (443 if self.is_tls else 80)
-        self.is_loopback_only = not self.is_tls and not config.allow_http
-        self.tls = ssl.create_default_context() if self.is_tls else None
+        """Alerts that are sent to this receiver."""
+        parts = urlsplit(config.url)
+        self._scheme = parts.scheme
+        self._host = parts.hostname or ""
+        default_port = 443 if parts.scheme == "https" else 80
+        self._port = parts.port or default_port
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._token = config.token.get_secret_value() if config.token else None
-
-    async def send(self, key: str, body: bytes) -> Failure | None:
-        """Send once. `key` goes along as Idempotency-Key: who has seen it need not act again."""
-        exchange = _Exchange(self, time.monotonic() + LIMIT_S)
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Failure | None] = loop.create_future()
-
-        def settle(failure: Failure | None, error: Exception | None) -> None:
-            if done.done():
-                return
-            if error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(failure)
-
-        def work() -> None:
-            failure, error = None, None
-            try:
-                failure = self._post(exchange, key, body)
-            except Exception as e:  # noqa: BLE001 handed to the loop, which has the one `except`
-                error = e
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, failure, error)
-
-        Thread(target=work, name=f"notify-{self.name}", daemon=True).start()
-        try:
-            async with asyncio.timeout(LIMIT_S):
-                return await done
-        except TimeoutError:
-            return TOO_LATE
-        finally:
-            exchange.cut()
-
-    def _post(self, exchange: _Exchange, key: str, body: bytes) -> Failure | None:
-        headers = {
-            "Content-Type": "application/json",
-            "Idempotency-Key": key,
-            "User-Agent": f"monitor/{monitor.__version__}",
+        self._is_loopback_only = parts.scheme == "http" and not config.allow_http
+        self._limit_s = limit_s
+        self._tls = ssl.create_default_context()
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self._headers = {
+            "Host": host if self._port == default_port else f"{host}:{self._port}",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",  # a compressed body could not be bounded by the bytes received
             "Connection": "close",
+            "Content-Type": "application/json",
+            "User-Agent": f"monitor/{monitor.__version__}",
         }
         if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        try:
-            exchange.request("POST", self._target, body, headers)
-            with exchange.getresponse() as answer:
-                if 200 <= answer.status < 300:
-                    return None
-                said = self._discreet(answer.read(ANSWER_BYTES)) if answer.status >= 400 else ""
-        except _Never as error:
-            return Failure(str(error), is_refusal=True)
-        except TimeoutError:
-            return TOO_LATE
-        except ssl.SSLCertVerificationError as error:
-            return Failure(f"the certificate is not trusted: {error.verify_message}", is_refusal=True)
-        except (OSError, UnicodeError, http.client.HTTPException) as error:  # UnicodeError: a host like "a..b"
-            return Failure(getattr(error, "strerror", None) or self._discreet(str(error).encode()) or repr(error))
-        finally:
-            exchange.close()
-        if answer.status < 400:
-            return Failure(f"HTTP {answer.status}: redirects are not followed; correct the url", is_refusal=True)
-        wait_s = _seconds(answer.getheader("Retry-After"))
-        is_refusal = answer.status < 500 and answer.status not in _TRY_AGAIN
-        return Failure(f"HTTP {answer.status}" + (f": {said}" if said else ""), is_refusal, wait_s)
+            self._headers["Authorization"] = f"Bearer {self._token}"
 
-    def _discreet(self, raw: bytes) -> str:
-        """What the other end said, on one line, without our secrets if it echoes them."""
+    async def send(self, key: str, body: bytes) -> Failure | None:
+        """Send one notification once; None = it arrived.
+
+        `key` is sent as `Idempotency-Key`: a receiver that has seen the key can ignore the request.
+        """
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await self._send_to_first_reachable(key, body)
+        except (TimeoutError, httpx.TimeoutException):
+            return Failure(f"no answer within {self._limit_s:g} s")
+        except _ForbiddenAddress as error:
+            return Failure(str(error), is_refusal=True)
+        except (OSError, UnicodeError, httpx.HTTPError, httpx.InvalidURL) as error:  # UnicodeError: a host like "a..b"
+            return self._failure_of(error)
+
+    async def _send_to_first_reachable(self, key: str, body: bytes) -> Failure | None:
+        """Send to the host's first allowed address that accepts a connection."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._limit_s
+        addresses = await _resolve(self._host, self._port)
+        first_error: Exception | None = None
+        for n_tried, address in enumerate(addresses):
+            # A share of the time left: the next address may be the one that answers.
+            connect_s = max(0.001, (deadline_s - loop.time()) / (len(addresses) - n_tried))
+            try:
+                self._check(address)
+                return await self._post(address, key, body, connect_s)
+            except (_ForbiddenAddress, httpx.ConnectError, httpx.ConnectTimeout) as error:
+                if first_error is None or isinstance(first_error, _ForbiddenAddress):
+                    first_error = error
+        raise first_error or OSError("the host has no address")
+
+    def _check(self, address: str) -> None:
+        """Raise _ForbiddenAddress for an address that no request is sent to."""
+        why = why_never(address)
+        if why is None and self._is_loopback_only and not is_loopback(address):
+            why = "is another machine, and http would go there unencrypted; set allow_http = true"
+        if why is not None:
+            raise _ForbiddenAddress(f"{self._host} resolves to {address}, which {why}")
+
+    async def _post(self, address: str, key: str, body: bytes, connect_s: float) -> Failure | None:
+        url = httpx.URL(scheme=self._scheme, host=address, port=self._port, raw_path=self._target.encode())
+        timeout = httpx.Timeout(None, connect=connect_s)
+        headers = self._headers | {"Idempotency-Key": key}
+        async with AsyncExitStack() as stack:
+
+            async def close_at_exit(event: str, info: Mapping[str, Any]) -> None:
+                # httpcore leaves the socket open when a TLS handshake is cancelled.
+                if event == "connection.connect_tcp.complete":
+                    stack.push_async_callback(info["return_value"].aclose)
+
+            client = await stack.enter_async_context(
+                httpx.AsyncClient(verify=self._tls, trust_env=False, follow_redirects=False, timeout=timeout)
+            )
+            # `sni_hostname`: the name that TLS verifies, where the URL has the address.
+            extensions = {"sni_hostname": self._host, "trace": close_at_exit}
+            response = await stack.enter_async_context(
+                client.stream("POST", url, content=body, headers=headers, extensions=extensions)
+            )
+            if response.is_success:
+                return None
+            quoted = self._redact(await _beginning(response)) if response.is_error else ""
+        if response.status_code < 400:
+            reason = f"HTTP {response.status_code}: redirects are not followed; correct the url"
+            return Failure(reason, is_refusal=True)
+        is_refusal = response.is_client_error and response.status_code not in _RETRIABLE_4XX
+        reason = f"HTTP {response.status_code}" + (f": {quoted}" if quoted else "")
+        return Failure(reason, is_refusal, _retry_after_s(response.headers.get("Retry-After")))
+
+    def _failure_of(self, error: Exception) -> Failure:
+        """Describe an error of the connection, with the words of the operating system or of TLS where there are any."""
+        cause = _os_error(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Failure(f"the certificate is not trusted: {cause.verify_message}", is_refusal=True)
+        if isinstance(cause, ssl.SSLError | socket.gaierror):
+            return Failure(cause.strerror or repr(cause))
+        if cause is not None and cause.errno is not None:  # asyncio's `strerror` is another text
+            return Failure(os.strerror(cause.errno))
+        return Failure(self._redact(str(error).encode()) or type(error).__name__)
+
+    def _redact(self, raw: bytes) -> str:
+        """Return the text on one line, cut short, without the secrets that a receiver may have echoed."""
         text = re.sub(r"[^\x20-\x7e\xa1-\uffff]+", " ", raw.decode("utf-8", "replace")).strip()
         for secret in filter(None, (self._token, self._target if len(self._target) > 1 else None)):
             text = text.replace(secret, "…")
-        return text[:QUOTED]
+        return text[:QUOTED_CHARACTERS]
 
 
-class _Never(OSError):
-    """The address is one that we do not connect to."""
+async def _resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a host, in the resolver's order. Raises OSError, UnicodeError.
 
+    The resolver cannot be interrupted, and may take longer than a daemon has for stopping. A daemon thread may be left
+    behind, where the event loop would wait for a thread of its executor.
+    """
+    found: concurrent.futures.Future[list[str]] = concurrent.futures.Future()
 
-class _Exchange(http.client.HTTPConnection):
-    """A connection that looks where it goes, and can be cut from outside."""
-
-    def __init__(self, webhook: Webhook, deadline: float) -> None:
-        super().__init__(webhook.host, webhook.port)
-        self.default_port = 443 if webhook.is_tls else 80  # else the Host header would name it
-        self._webhook = webhook
-        self._deadline = deadline
-        self._reading: socket.socket | None = None
-        """`sock` until the answer is read to its end; the library forgets `sock` before."""
-        self._is_cut = False
-
-    def connect(self) -> None:
-        """Connect to the first address that answers, of those we connect to."""
-        found = socket.getaddrinfo(self._webhook.host, self._webhook.port, type=socket.SOCK_STREAM)
-        met: OSError | None = None
-        for n_tried, (family, kind, protocol, _, address) in enumerate(found):
-            try:
-                self._may_go_to(str(address[0]))
-                self._reach(socket.socket(family, kind, protocol), address, share=1 / (len(found) - n_tried))
-            except OSError as error:
-                met = error if met is None or isinstance(met, _Never) else met
-            else:
-                break
-        else:
-            raise met or OSError("the host has no address")
-        if self._webhook.tls is not None:
-            self.sock = self._webhook.tls.wrap_socket(
-                self.sock, server_hostname=self._webhook.host, do_handshake_on_connect=False
-            )
-            self._rest()
-            self.sock.do_handshake()
-        self._rest()
-
-    def _may_go_to(self, address: str) -> None:
-        why = why_never(address)
-        if why is None and self._webhook.is_loopback_only and not is_loopback(address):
-            why = "is another machine, and http would go there unencrypted; set allow_http = true"
-        if why is not None:
-            raise _Never(f"{self._webhook.host} resolves to {address}, which {why}")
-
-    def _reach(self, plain: socket.socket, address: tuple[object, ...], share: float) -> None:
-        """Connect, within a share of the time left: the next address may be the one that answers."""
+    def resolve() -> None:
         try:
-            plain.settimeout(max(0.001, share * (self._deadline - time.monotonic())))
-            plain.connect(address)
-        except BaseException:
-            plain.close()
-            raise
-        self.sock = plain
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            found.set_exception(error)
+        else:
+            found.set_result([str(address[0]) for *_, address in entries])
 
-    def _rest(self) -> None:
-        """Give what follows the time that is left. Raises TimeoutError if we were cut while we were not looking."""
-        self._reading = self.sock
-        self.sock.settimeout(max(0.001, self._deadline - time.monotonic()))
-        if self._is_cut:
-            raise TimeoutError("timed out")
-
-    def cut(self) -> None:
-        """Wake the thread that reads or writes, from another one. What it was doing fails."""
-        self._is_cut = True
-        if self._reading is not None:
-            with suppress(OSError):
-                # Not SSLSocket's own, which would take the TLS state away from under the reader.
-                socket.socket.shutdown(self._reading, socket.SHUT_RDWR)
+    found.set_running_or_notify_cancel()
+    Thread(target=resolve, name=f"resolve {host}", daemon=True).start()
+    return await asyncio.wrap_future(found)
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Read Retry-After: seconds, or a date (RFC 9110, 10.2.3)."""
-    if retry_after is None:
+async def _beginning(response: httpx.Response) -> bytes:
+    """Return the first ANSWER_BYTES of the body, or less where the connection ends before."""
+    body = b""
+    with suppress(httpx.TransportError):
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) >= ANSWER_BYTES:
+                break
+    return body[:ANSWER_BYTES]
+
+
+def _os_error(error: BaseException) -> OSError | None:
+    """Return the error of the operating system, of the resolver or of TLS that another error was raised from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    """Parse Retry-After: seconds or a date (RFC 9110, section 10.2.3). None = absent or not understood."""
+    if header is None:
         return None
-    if retry_after.strip().isdecimal():
-        return min(float(retry_after), LONGEST_RETRY_AFTER_S)
+    if header.strip().isdecimal():
+        return min(float(header), LONGEST_RETRY_AFTER_S)
     try:
-        at = parsedate_to_datetime(retry_after)
+        at = parsedate_to_datetime(header)
     except ValueError:
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)

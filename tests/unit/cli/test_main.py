@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEAVY = (
     "torch", "numpy", "sqlalchemy", "pydantic", "structlog", "asyncio", "aiokafka", "rich.table", "alembic",
-    "prometheus_client",
+    "prometheus_client", "httpx",
 )  # fmt: skip
 
 

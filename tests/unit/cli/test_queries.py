@@ -248,7 +248,7 @@ def test_reading_works_while_another_table_of_the_file_has_an_error(runner: CliR
 def test_reading_commands_import_nothing_heavy() -> None:
     import subprocess
 
-    heavy = ("torch", "numpy", "sqlalchemy", "pydantic", "structlog", "asyncio", "aiokafka")
+    heavy = ("torch", "numpy", "sqlalchemy", "pydantic", "structlog", "asyncio", "aiokafka", "httpx")
     code = f"""
 import sys
 from monitor.cli import main
