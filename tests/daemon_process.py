@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,18 +27,17 @@ from monitor.budget import WEEK_S
 from monitor.config import load
 from monitor.errors import MonitorError
 from monitor.kafka.embedded_broker import producer_settings
-from monitor.lifecycle.registry import Registry
 from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.store import versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
-from monitor.store.versions import FOREVER_AGO_US
 from monitor.training.fit import fit
 from tests.oracle.check import Report, check, stored_rows
 from tests.oracle.log import rules_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from monitor.config import Config
     from monitor.store.queries import Reader
@@ -238,10 +238,9 @@ class Site:
 
         async def enter() -> None:
             async with AsyncStore(config.store.url, owner=True) as store:
-                registry = Registry(store)
-                path = config.store.checkpoints / version
-                await registry.publish(version=version, fleet=fleet.name, path=path, trained_us=0, card={}, metrics={})
-                await registry.activate(fleet.name, version, FOREVER_AGO_US)
+                path = str(config.store.checkpoints / version)
+                facts: dict[str, Any] = {"trained_us": 0, "card": {}, "metrics": {}, "lease": None}
+                await store.run(versions.succeed, version=version, fleet=fleet.name, path=path, **facts)
 
         asyncio.run(enter())
         return version
@@ -314,3 +313,9 @@ def read_back(bootstrap: str, topic: str, n_partitions: int) -> dict[tuple[str, 
         return dict(found)
 
     return asyncio.run(read())
+
+
+def version_at(activations: Sequence[versions.Activation], window_end_us: int) -> str | None:
+    """Return the version that decides a window that ends at `window_end_us`; None = before the first activation."""
+    place = bisect_left(activations, window_end_us, key=lambda activation: activation.from_window_end_us)
+    return activations[place - 1].version if place else None

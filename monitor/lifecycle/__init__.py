@@ -1,6 +1,5 @@
 """Model versions over time.
 
-    registry          publication and activation of versions
     champions         the versions that decide now, as the database says
     scheduler         retrainings that are due or requested
     training_process  the daemon's end of the training process

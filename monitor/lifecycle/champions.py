@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from monitor import logs, metrics
 from monitor.clock import from_us
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, StoreUnavailable
-from monitor.lifecycle.registry import Registry
 from monitor.store import assets, versions
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.score import Activation, waiting_for
@@ -58,7 +57,6 @@ class Champions:
     def __init__(self, config: Config, store: AsyncStore, scorer: DetectorScorer, clock: Clock) -> None:
         self._config = config
         self._store = store
-        self._registry = Registry(store)
         self._scorer = scorer
         self._clock = clock
         self._unreadable: dict[str, str] = {}
@@ -79,7 +77,7 @@ class Champions:
                     raise
                 await self._follow(fleet, at_start=True, is_forgone=True)
         for fleet in self._config.fleets:
-            champion = await self._registry.champion(fleet.name)
+            champion = await self._store.read(versions.champion, fleet.name)
             if champion is not None:
                 log.info("champion", fleet=fleet.name, version=champion.version, trained_at=champion.trained_at)
 
@@ -181,7 +179,7 @@ class Champions:
                 if version != activations[-1].version:
                     why = "windows that are still its own stay unscored until the checkpoint is back"
                     log.warning("past_champion_missing", fleet=fleet.name, version=version, doing=why)
-        if (champion := await self._registry.champion(fleet.name)) is not None:
+        if (champion := await self._store.read(versions.champion, fleet.name)) is not None:
             metrics.champion_trained_timestamp_seconds.labels(fleet.name).set(champion.trained_at.timestamp())
         self._scorer.follow(fleet.name, found.seq, activations)
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from monitor.errors import CheckpointDamaged, NoChampion, NotFound
-from monitor.lifecycle.registry import Registry
 from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec
 from monitor.recordings import as_records
 from monitor.store import assets
+from monitor.store import versions as stored_versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.store.results import FIRST_US, LAST_US
@@ -86,17 +86,17 @@ def learn(
 async def take_version(store: AsyncStore, scorer: DetectorScorer, version: Version, fleet: str) -> None:
     """Let a version decide the fleet's windows from its boundary on. Raises CheckpointDamaged."""
     detector = await _load(scorer, version)
-    registry = Registry(store)
     card = _card(version.path)
-    await registry.publish(
+    await store.run(
+        stored_versions.publish,
         version=version.version,
         fleet=fleet,
-        path=version.path,
+        path=str(version.path),
         trained_us=0,
         card=card,
         metrics=card.get("metrics", {}),
     )
-    held = await registry.activate(fleet, version.version, version.decides_after_us)
+    held = await store.run(stored_versions.activate, fleet, version.version, version.decides_after_us)
     scorer.activate(fleet, Activation(held.from_window_end_us, version.version, version.path), detector)
 
 
@@ -117,7 +117,7 @@ async def has_versions(config: Config) -> bool:
     """Whether the configured database is there and has an active version of any fleet."""
     try:
         async with AsyncStore(config.store.url) as live:
-            return any([await Registry(live).activations(fleet.name) for fleet in config.fleets])
+            return any([await live.read(stored_versions.activations, fleet.name) for fleet in config.fleets])
     except NotFound:
         return False
 
@@ -130,11 +130,10 @@ async def deciders(config: Config, version: str | None = None) -> dict[str, list
     """
     found: dict[str, list[Version]] = {}
     async with AsyncStore(config.store.url) as live:
-        registry = Registry(live)
         is_known = version in (None, CHAMPION)
         for fleet in config.fleets:
-            paths = {each.version: Path(each.path) for each in await registry.list(fleet.name)}
-            active = await registry.activations(fleet.name)
+            paths = {each.version: Path(each.path) for each in await live.read(stored_versions.every, fleet.name)}
+            active = await live.read(stored_versions.activations, fleet.name)
             name = active[-1].version if active and version == CHAMPION else version
             if name in paths:
                 found[fleet.name], is_known = [Version(name, paths[name], FOREVER_AGO_US)], True

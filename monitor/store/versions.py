@@ -1,4 +1,6 @@
-"""Model versions and from when on each decides. `registry.py` says what the rows mean.
+"""Model versions, and the event time from which each of them decides.
+
+Invariant: a version is published before it is activated.
 
 An activation is dated in event time, by the end of a window: that a version decides "windows that end after X" holds
 for a replay as it held live.
@@ -179,7 +181,7 @@ def _lock_of(fleet: str) -> int:
 # ---------------------------------------------------------------- look up
 
 
-class Champions(NamedTuple):
+class FleetActivations(NamedTuple):
     """Who decides a fleet from when, as of one moment."""
 
     seq: int
@@ -188,10 +190,10 @@ class Champions(NamedTuple):
     """(from_window_end_us, version, the checkpoint's folder), earliest boundary first."""
 
 
-def champions(connection: Connection, fleet: str) -> Champions:
+def champions(connection: Connection, fleet: str) -> FleetActivations:
     """Return who decides the fleet's windows, consistent with `seqs`."""
     seq = connection.execute(_SEQ, {"fleet": fleet}).scalar_one_or_none()
-    return Champions(seq or 0, [tuple(row) for row in connection.execute(_CHAMPIONS, {"fleet": fleet})])
+    return FleetActivations(seq or 0, [tuple(row) for row in connection.execute(_CHAMPIONS, {"fleet": fleet})])
 
 
 def seqs(connection: Connection) -> dict[str, int]:

@@ -21,7 +21,6 @@ from monitor.config import load
 from monitor.decode import reading_json
 from monitor.errors import QuarantineLimit
 from monitor.kafka import Gap
-from monitor.lifecycle.registry import Registry
 from monitor.models.calibrate import Budget
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.recordings import as_records, read_recording
@@ -258,10 +257,11 @@ async def test_a_configured_database_decides_a_replay_and_is_not_touched(toml: P
     folder = tmp_path / "checkpoints"
     detector = _taught("turbines", folder)
     async with AsyncStore(config.store.url, owner=True) as store:
-        registry, scorer = Registry(store), DetectorScorer("cpu")
+        scorer = DetectorScorer("cpu")
         path = folder / detector.version
-        await registry.publish(version=detector.version, fleet="turbines", path=path, trained_us=0, card={}, metrics={})
-        await registry.activate("turbines", detector.version, boundary_us)
+        facts = {"fleet": "turbines", "path": str(path), "trained_us": 0, "card": {}, "metrics": {}}
+        await store.run(versions.publish, version=detector.version, **facts)
+        await store.run(versions.activate, "turbines", detector.version, boundary_us)
         scorer.activate("turbines", Activation(boundary_us, detector.version, path), detector)
         source = LogSource({home: log}, batch=50)
         await Pipeline(config, source, store, scorer, owner="live", clock=SystemClock()).run()
@@ -297,10 +297,10 @@ def test_what_contradicts_itself_is_refused(toml: Path, tmp_path: Path) -> None:
 async def _register(config: Config, detector: Detector, *, fleet: str = "turbines", is_active: bool = True) -> None:
     async with AsyncStore(config.store.url, owner=True) as store:
         path = config.store.checkpoints / detector.version
-        registry = Registry(store)
-        await registry.publish(version=detector.version, fleet=fleet, path=path, trained_us=0, card={}, metrics={})
+        facts = {"fleet": fleet, "path": str(path), "trained_us": 0, "card": {}, "metrics": {}}
+        await store.run(versions.publish, version=detector.version, **facts)
         if is_active:
-            await registry.activate(fleet, detector.version, FOREVER_AGO_US)
+            await store.run(versions.activate, fleet, detector.version, FOREVER_AGO_US)
 
 
 def test_a_published_file_replayed_from_the_broker_gives_the_files_digest(

@@ -18,12 +18,11 @@ import pytest
 from monitor.kafka.client import stop
 from monitor.kafka.embedded_broker import create_topic
 from monitor.kafka.log_reader import KafkaHistory
-from monitor.lifecycle.registry import version_at
 from monitor.replay.digest import digest_of
 from monitor.store.versions import Activation
 from monitor.types import Partition
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Message, Site, at_home, environment, publish, read_back
+from tests.daemon_process import SENSORS, Message, Site, at_home, environment, publish, read_back, version_at
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.lifecycle.registry import version_at
 from monitor.replay.digest import digest_of
 from monitor.store.versions import Activation
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back
+from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back, version_at
 from tests.integration.test_daemon import trickling
 from tests.oracle.log import FleetRule
 

@@ -462,9 +462,9 @@ def champion(db: Database, fleet: str) -> VersionInfo | None:
     return None
 
 
-def champions(db: Database, fleet: str) -> versions.Champions:
+def champions(db: Database, fleet: str) -> versions.FleetActivations:
     seq = db.fleet[fleet].activation_seq if fleet in db.fleet else 0
-    return versions.Champions(seq, [(*each, db.version[each.version].path) for each in activations(db, fleet)])
+    return versions.FleetActivations(seq, [(*each, db.version[each.version].path) for each in activations(db, fleet)])
 
 
 def activations(db: Database, fleet: str) -> list[versions.Activation]:

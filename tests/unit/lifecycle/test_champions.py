@@ -14,7 +14,6 @@ from monitor.errors import CheckpointUnavailable, Fenced, NotEnoughData
 from monitor.lifecycle import champions as champions_module
 from monitor.lifecycle import scheduler as trainer_module
 from monitor.lifecycle.champions import Champions
-from monitor.lifecycle.registry import Registry
 from monitor.lifecycle.scheduler import Trainer
 from monitor.lifecycle.training_process import Order, Trained
 from monitor.models.spec import ModelSpec
@@ -87,11 +86,11 @@ def checkpoint(folder: Path, seed: int = 0) -> Path:
     return folder / detector.save(folder)
 
 
-async def version_that_scores(scorer: DetectorScorer) -> str | None:
+async def version_that_scores(scorer: DetectorScorer, end_us: int = DECIDED_US) -> str | None:
     values = np.ascontiguousarray(windows(readings(LENGTH)).values)
     nothing = np.zeros(1, np.int64)
     one = Windows("pumps", np.zeros(1, np.int32), nothing, values, np.full(1, LENGTH, np.int32), nothing, nothing)
-    return (await scorer.score(one, np.array([DECIDED_US]), SENSORS)).version[0]
+    return (await scorer.score(one, np.array([end_us]), SENSORS)).version[0]
 
 
 async def test_a_champion_that_can_no_longer_be_read_is_told_once_and_trained_anew_before_the_first_record(
@@ -144,6 +143,25 @@ async def test_a_champion_that_can_be_read_decides_and_nothing_is_trained(
     scorer.close()
 
 
+@pytest.mark.parametrize(("end_us", "version"), [(99, None), (100, None), (101, 0), (200, 0), (201, 1)])
+async def test_a_version_scores_windows_that_end_after_its_boundary(
+    store: AsyncStore, tmp_path: Path, end_us: int, version: int | None
+) -> None:
+    paths = [checkpoint(tmp_path / str(seed), seed) for seed in (0, 1)]
+    await activated(store, paths[0], after_us=100)
+    _, scorer = await found(store, paths[1], after_us=200)
+    assert await version_that_scores(scorer, end_us) == (None if version is None else paths[version].name)
+    scorer.close()
+
+
+async def test_a_version_without_its_folder_is_not_published(store: AsyncStore, tmp_path: Path) -> None:
+    champions = Champions(CONFIG, store, DetectorScorer("cpu"), FakeClock())
+    await champions.load()
+    with pytest.raises(CheckpointUnavailable, match="No such file"):
+        await champions.activate(CONFIG.fleets[0], Trained("a", str(tmp_path / "a"), SENSORS, {"metrics": {}}), None)
+    assert await store.read(versions.every) == []
+
+
 async def test_a_daemon_follows_what_another_one_activates(store: AsyncStore, tmp_path: Path) -> None:
     path = checkpoint(tmp_path)
     trainer, scorer = await found(store, FORMAT_1)
@@ -182,7 +200,7 @@ async def test_a_version_trained_under_a_lease_that_was_lost_is_not_activated(
     assert not champions.has_champion(CONFIG.fleets[0])
     [told] = log.of("not_trained")
     assert "another holds it" in told["why"]
-    assert await Registry(store).list("pumps") == []
+    assert await store.read(versions.every, "pumps") == []
 
 
 async def test_a_training_that_died_with_another_daemon_is_buried_when_the_lease_comes_over(
@@ -504,7 +522,7 @@ async def test_a_version_is_not_activated_after_another_had_the_lease_and_lost_i
     lease = Lease(store, trainer_module.LEASE, "me", clock)
     await Trainer(CONFIG, store, champions, clock, "me", lease).train_first()
     assert lease.epoch is not None, "it is ours again"
-    assert await Registry(store).list("pumps") == []
+    assert await store.read(versions.every, "pumps") == []
 
 
 async def test_the_fleet_without_a_model_is_trained_although_another_fleets_job_waits_longer(

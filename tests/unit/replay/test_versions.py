@@ -7,8 +7,8 @@ import pytest
 
 from monitor.config import parse
 from monitor.errors import NotFound
-from monitor.lifecycle.registry import Registry
 from monitor.replay.versions import CHAMPION, Version, deciders, reigning
+from monitor.store import versions
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
 
@@ -29,14 +29,13 @@ async def _config(folder: Path) -> Config:
         }
     )
     async with AsyncStore(config.store.url, owner=True) as store:
-        registry = Registry(store)
         for version in ("pumps-1", "pumps-2", "pumps-new", "fans-1", "fans-new"):
             (folder / version).mkdir()
-            fleet, path = version.partition("-")[0], folder / version
-            await registry.publish(version=version, fleet=fleet, path=path, trained_us=0, card={}, metrics={})
-        await registry.activate("pumps", "pumps-1", FOREVER_AGO_US)
-        await registry.activate("pumps", "pumps-2", 500)
-        await registry.activate("fans", "fans-1", FOREVER_AGO_US)
+            facts = {"fleet": version.partition("-")[0], "path": str(folder / version), "card": {}, "metrics": {}}
+            await store.run(versions.publish, version=version, trained_us=0, **facts)
+        await store.run(versions.activate, "pumps", "pumps-1", FOREVER_AGO_US)
+        await store.run(versions.activate, "pumps", "pumps-2", 500)
+        await store.run(versions.activate, "fans", "fans-1", FOREVER_AGO_US)
     return config
 
 

@@ -23,13 +23,11 @@ import pytest
 from monitor.config import Config, parse
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, SourceUnavailable, StoreUnavailable
 from monitor.lifecycle.champions import Champions
-from monitor.lifecycle.registry import Registry
 from monitor.lifecycle.training_process import Trained
 from monitor.models.checkpoint import WEIGHTS
 from monitor.models.spec import ModelSpec
 from monitor.store import partitions, versions
 from monitor.store.engine import AsyncStore
-from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import DetectorScorer
 from monitor.training.fit import fit
@@ -190,9 +188,8 @@ class World:
 
     async def _prepare(self) -> None:
         async with AsyncStore(self.config.store.url, owner=True) as store:
-            first, registry = self.paths[0], Registry(store)
-            await registry.publish(version=first.name, fleet="pumps", path=first, trained_us=1, card={}, metrics={})
-            await registry.activate("pumps", first.name, FOREVER_AGO_US)
+            first, facts = self.paths[0], {"trained_us": 1, "card": {}, "metrics": {}, "lease": None}
+            await store.run(versions.succeed, version=first.name, fleet="pumps", path=str(first), **facts)
 
 
 def _records(asset: str, n: int, faulty: range = range(0)) -> list[Record]:
