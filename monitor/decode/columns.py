@@ -1,4 +1,7 @@
-"""What the ways of decoding hand to each other: columns of good readings, still named by where their record stood."""
+"""The data that decoder.py and the fast parsers exchange: records of one kind, and columns of their readings.
+
+Input: parts of a batch. Output: columns which name their records by the position in the batch.
+"""
 
 from __future__ import annotations
 
@@ -15,49 +18,49 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """M records of one batch that look alike and are taken to be one fleet's."""
+class RecordGroup:
+    """M records of one batch, all JSON or all MessagePack, presumably of one fleet."""
 
     fleet: FleetSchema
     fleet_number: int
-    at: Int64
-    """[M], positions in the batch, rising."""
+    position: Int64
+    """[M], in the batch, rising."""
     values: Sequence[bytes]
     """[M]"""
     keys: Sequence[bytes | None]
-    """[M]"""
+    """[M], Kafka's keys."""
     latest_us: Int64
     """[M], the last event time that is not too far in the future."""
-    max_rows: int
+    max_readings: int
     """Readings that one record may have."""
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def only(self, rows: Int64) -> Task:
-        """The records at these places of the task."""
+    def select(self, rows: Int64) -> RecordGroup:
+        """Return the records at these rows of the group."""
         picked = rows.tolist()
-        return Task(
+        return RecordGroup(
             self.fleet,
             self.fleet_number,
-            self.at[rows],
+            self.position[rows],
             [self.values[i] for i in picked],
             [self.keys[i] for i in picked],
             self.latest_us[rows],
-            self.max_rows,
+            self.max_readings,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Good readings of one fleet: N readings out of M records."""
+class DecodedColumns:
+    """N accepted readings of one fleet, from M records."""
 
-    at: Int64
-    """[M], positions in the batch, rising."""
+    position: Int64
+    """[M], of the records in the batch, rising."""
     tokens: Sequence[Token]
-    """[M], how each record spells its asset."""
-    n_rows: Int64 | None
-    """[M], readings per record, ≥ 1; None = one each."""
+    """[M], the assets as the records spell them."""
+    n_readings: Int64 | None
+    """[M], per record, ≥ 1. None = one each."""
     cell: Int64
     """[N]"""
     values: Float32
@@ -65,11 +68,14 @@ class Piece:
 
 
 def cells_of(ts_us: Int64, interval_us: int) -> Int64:
-    """Grid cells: the nearest multiple of the interval, half way rounds up."""
+    """Return the cells of the sampling grid: the nearest multiples of the interval, half an interval rounds up."""
     return (ts_us + interval_us // 2) // interval_us
 
 
-def drop_empty_rows(cell: Int64, values: Float32) -> tuple[Int64, Float32, Bool]:
-    """Leave out the readings without a single value: in a block they are gaps, not errors. Third: which were kept."""
+def drop_empty_readings(cell: Int64, values: Float32) -> tuple[Int64, Float32, Bool]:
+    """Leave out the readings without a single value: in a block they are gaps, not errors.
+
+    The third result is a mask of the readings that were kept.
+    """
     kept: Bool = np.any(~np.isnan(values), axis=1)
     return (cell, values, kept) if kept.all() else (cell[kept], values[kept], kept)

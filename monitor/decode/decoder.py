@@ -1,12 +1,12 @@
-"""A batch of records → one set of columns per fleet, and the records that cannot be used, each with its reason.
+"""A batch of records → one set of columns per fleet, and the records for the quarantine, each with its reason.
 
-Enters a `RecordBatch`; leaves `Decoded`. The law: what becomes of a record depends on the record alone (and on the
-fleets), never on its neighbours, on the batching, or on the way it was decoded. Only names learnt for a fleet without
-configured sensors come from a whole batch: the first one that has any.
+Input: a `RecordBatch`. Output: `Decoded`. Invariant: the result for a record depends on the record alone (and on the
+fleets), never on its neighbours, on the batching, or on the parser. Only the sensors of a fleet without configured
+sensors are learnt from a whole batch: the first one that has any.
 
-Records that look alike travel together: split by format and by fleet, tried on the shape that fitted last
-(`readings.py`, `blocks.py`), then on the others; what is left goes one by one through `document.py`, which is slower,
-accepts every form, and knows the reason where it does not.
+Records of one format and one fleet are decoded together. The fast parsers (`readings.py`, `blocks.py`) are tried in
+turn, first the one that suited last. The records that are left go one by one through `document.py`, which is slower,
+accepts every layout, and gives the reason for a bad record.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from monitor.decode.admission import Admission
-from monitor.decode.blocks import BlockShape
-from monitor.decode.columns import Piece, Task, cells_of, drop_empty_rows
-from monitor.decode.document import Document, Form
-from monitor.decode.formatting import bounded, duration
+from monitor.decode.blocks import BlockParser
+from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings
+from monitor.decode.document import Document, Layout
+from monitor.decode.formatting import duration_text, truncate_reason
 from monitor.decode.payload import MAX_FIELDS
-from monitor.decode.readings import ReadingShape, tokens_only
+from monitor.decode.readings import ReadingParser, peek_tokens
 from monitor.decode.schema import AssetIndex, FleetSchema, Router, Token
-from monitor.decode.timestamps import MAX_US, iso
+from monitor.decode.timestamps import MAX_US, iso_text
 from monitor.errors import ConfigError, DecodeError
 from monitor.types import SAMPLE_BYTES, Quarantined, Readings, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from monitor.types import Bool, Float32, Int64, RecordBatch
+    from monitor.types import Bool, Float32, Int32, Int64, RecordBatch
 
 Format = Literal["auto", "json", "msgpack"]
 
-_CHUNK = 2_048
-"""Records that are decoded together: as many as stay in the processor's cache until they are columns."""
+_GROUP_SIZE = 2_048
+"""Records decoded together: as many as stay in the processor's cache until they are columns."""
 _MAX_LEARNT_NAME = 128
-"""Characters: what is learnt is learnt for good, so nobody's novel."""
+"""Characters of a sensor's name that is learnt. Learnt names are never forgotten."""
 _FEW = 4
-"""Records that are not worth another shape's try."""
+"""Records that are left, up to which no further parser is tried."""
 _VALUES_PER_BYTE = 4
-"""Values that a record becomes, missing ones included, for each byte that a record may have: 4 MiB in float32 where
-that is 256 KiB. A raw block of all sensors needs a quarter for each."""
+"""Values that a record may become, missing ones included, for each byte that it may have. That is 4 MiB in float32
+where a record may have 256 KiB. A raw block of all sensors needs a quarter of a value for each byte."""
 _NO_LIMIT = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What became of the records of one batch: each is accepted, quarantined or a tombstone."""
+    """The readings of one batch. Each of its records is accepted, quarantined or a tombstone."""
 
     readings: list[Readings]
-    """One per fleet, in the order of the fleets; may be empty."""
+    """One per fleet, in their order. May be empty."""
     quarantined: list[Quarantined]
     """In offset order."""
     n_accepted: int
@@ -65,7 +65,7 @@ class Decoded:
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way."""
+    """The state of one batch while it is decoded. A position is the index of a record in the batch."""
 
     batch: RecordBatch
     latest_us: Int64
@@ -73,29 +73,30 @@ class _Work:
     router: Router
     is_msgpack: Bool
     """[N]"""
-    rows: Int64
-    """Positions of the records worth opening."""
-    pieces: dict[int, list[Piece]] = field(default_factory=dict)
+    positions: Int64
+    """Positions of the records to parse."""
+    columns: dict[int, list[DecodedColumns]] = field(default_factory=dict)
+    """By number of the fleet."""
     reasons: dict[int, str] = field(default_factory=dict)
-    """Position in the batch → why not."""
+    """Position → reason for the quarantine."""
     n_tombstones: int = 0
 
-    def document(self, at: int) -> Document:
-        return Document(self.batch.values[at] or b"", is_msgpack=bool(self.is_msgpack[at]))
+    def document(self, position: int) -> Document:
+        return Document(self.batch.values[position] or b"", is_msgpack=bool(self.is_msgpack[position]))
 
 
 class _Group(NamedTuple):
-    """Records of one batch that look alike."""
+    """Records of one batch in one format, presumably of one fleet."""
 
     fleet: int
-    """Number; -1 = not known."""
+    """Its number. -1 = not known."""
     is_msgpack: bool
-    at: Int64
-    """Positions, rising."""
+    positions: Int64
+    """Rising."""
 
 
 class Decoder:
-    """Decodes one partition. Keeps, per fleet, the asset index of the lane and which shape fitted last."""
+    """Decodes one partition. Keeps, per fleet, the asset index of the lane and which parser suited last."""
 
     def __init__(
         self,
@@ -120,20 +121,20 @@ class Decoder:
         self._max_record_bytes = max_record_bytes
         self._max_skew_us = max_skew_us
         self._routers: dict[str, Router] = {}
-        self._shapes = [_Shapes() for _ in self.fleets]
+        self._parsers = [_Parsers() for _ in self.fleets]
         self._key_is_asset = True
         """Until a payload names an asset of another fleet than the key does."""
 
     def decode(self, batch: RecordBatch) -> Decoded:
-        """Columns of what can be used, quarantine for the rest. Raises nothing over any bytes."""
-        with np.errstate(over="ignore", invalid="ignore"):  # numbers out of range, and NaN that signals, are refused
+        """Decode a batch. No bytes raise an exception: a record that cannot be used is quarantined."""
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers out of range, and signalling NaN, are refused
             work = self._begin(batch)
-            self._look(work)
+            self._find_formats(work)
             if any(self.fleets[number].sensors is None for number in work.router.numbers):
                 self._learn_sensors(work)
-            left = [self._decode_alike(work, group) for group in self._alike(work)]
-            for at in sorted(itertools.chain.from_iterable(places.tolist() for places in left)):
-                self._decode_singly(work, at)
+            left = [self._decode_group(work, group) for group in self._group_records(work)]
+            for position in sorted(itertools.chain.from_iterable(positions.tolist() for positions in left)):
+                self._decode_record(work, position)
             return self._finish(work)
 
     def guard(self, fleet: str, since: Sequence[int], state: Sequence[int], next_offset: int) -> None:
@@ -163,43 +164,43 @@ class Decoder:
         latest = np.where(stamps >= 0, np.minimum(stamps, MAX_US) + self._max_skew_us, _NO_LIMIT)
         return _Work(batch, latest, self._routers[topic], np.zeros(len(batch), np.bool_), np.arange(len(batch)))
 
-    def _look(self, work: _Work) -> None:
-        """Find the records worth opening, and their format; refuse what is empty or too large."""
+    def _find_formats(self, work: _Work) -> None:
+        """Find the records to parse, and the format of each. Refuse those that are empty or too large."""
         values = work.batch.values
         try:
             sizes = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]  # None: see below
         except TypeError:
             sizes = np.array([-1 if value is None else len(value) for value in values], np.int64)
             work.n_tombstones = int((sizes < 0).sum())
-        for at in np.flatnonzero(sizes > self._max_record_bytes).tolist():
-            work.reasons[at] = (
-                f"too_large: the record has {sizes[at]} bytes; at most {self._max_record_bytes} are read; "
+        for position in np.flatnonzero(sizes > self._max_record_bytes).tolist():
+            work.reasons[position] = (
+                f"too_large: the record has {sizes[position]} bytes; at most {self._max_record_bytes} are read; "
                 "raise kafka.max_record_bytes or send smaller blocks"
             )
-        for at in np.flatnonzero(sizes == 0).tolist():
-            value, wanted = values[at], "msgpack" if self._format == "msgpack" else "json"
-            work.reasons[at] = value.reason if isinstance(value, Unread) else f"not_{wanted}: the record is empty"
+        for position in np.flatnonzero(sizes == 0).tolist():
+            value, wanted = values[position], "msgpack" if self._format == "msgpack" else "json"
+            work.reasons[position] = value.reason if isinstance(value, Unread) else f"not_{wanted}: the record is empty"
         work.is_msgpack = np.full(len(values), self._format == "msgpack")
-        work.rows = np.flatnonzero((sizes > 0) & (sizes <= self._max_record_bytes))
+        work.positions = np.flatnonzero((sizes > 0) & (sizes <= self._max_record_bytes))
         if self._format == "auto":
-            present = _pick(values, work.rows)
-            # JSON text begins below 0x80, a map of MessagePack (and most else it has) at or above.
+            present = _pick(values, work.positions)
+            # JSON text begins with a byte below 0x80; a MessagePack map, like most of its values, at or above.
             first = np.fromiter(map(itemgetter(0), present), np.uint8, len(present))
-            work.is_msgpack[work.rows] = first >= 0x80
+            work.is_msgpack[work.positions] = first >= 0x80
 
     def _learn_sensors(self, work: _Work) -> None:
-        """Fix the sensors of the fleets that have none: every name in this batch, in order of appearance."""
+        """Set the sensors of the fleets that have none: every name in this batch, in order of appearance."""
         found: dict[int, dict[str, None]] = {}
         texts: set[str] = set()
-        for at in work.rows.tolist():
+        for position in work.positions.tolist():
             try:
-                document = work.document(at)
-                number = work.router.fleet_of(document.token(work.batch.keys[at]))
+                document = work.document(position)
+                number = work.router.fleet_of(document.asset_token(work.batch.keys[position]))
                 document.times()
-                found.setdefault(number, {}).update(dict.fromkeys(document.names()))
+                found.setdefault(number, {}).update(dict.fromkeys(document.sensor_names()))
             except DecodeError:
                 continue
-            if document.form is Form.FLAT:  # null here and a text elsewhere: not a sensor
+            if document.layout is Layout.FLAT:  # null here and a text in another record: no sensor
                 texts.update(n for n, v in document.fields.items() if isinstance(v, (str, bytes, dict, list)))
         for number, names in found.items():
             fleet = self.fleets[number]
@@ -208,32 +209,32 @@ class Decoder:
             if fleet.sensors is None and sensors:
                 fleet.sensors, fleet.learnt = sensors, True
 
-    # ------------------------------------------------------------ records that look alike
+    # ------------------------------------------------------------ groups of records
 
-    def _alike(self, work: _Work) -> list[_Group]:
-        """Records of one format and, presumably, one fleet."""
+    def _group_records(self, work: _Work) -> list[_Group]:
+        """Return the records in groups of one format and, presumably, one fleet."""
         groups: list[_Group] = []
         for is_msgpack in (False, True):
-            at = work.rows[work.is_msgpack[work.rows] == is_msgpack]
-            if not len(at):
+            positions = work.positions[work.is_msgpack[work.positions] == is_msgpack]
+            if not len(positions):
                 continue
-            if work.router.is_plain:
-                groups.append(_Group(work.router.numbers[0], is_msgpack, at))
+            if work.router.has_one_fleet:
+                groups.append(_Group(work.router.numbers[0], is_msgpack, positions))
                 continue
-            fleets = np.array(self._guess_fleets(work, at, is_msgpack=is_msgpack), np.int64)
-            groups += [_Group(number, is_msgpack, at[fleets == number]) for number in np.unique(fleets).tolist()]
+            fleets = np.array(self._guess_fleets(work, positions, is_msgpack=is_msgpack), np.int64)
+            groups += [_Group(number, is_msgpack, positions[fleets == number]) for number in np.unique(fleets).tolist()]
         return [
-            _Group(group.fleet, group.is_msgpack, group.at[first : first + _CHUNK])
+            _Group(group.fleet, group.is_msgpack, group.positions[first : first + _GROUP_SIZE])
             for group in groups
-            for first in range(0, len(group.at), _CHUNK)
+            for first in range(0, len(group.positions), _GROUP_SIZE)
         ]
 
-    def _guess_fleets(self, work: _Work, at: Int64, *, is_msgpack: bool) -> list[int]:
-        """Number of the fleet per record, -1 = unknown. A wrong guess costs time, never correctness."""
-        keys = _pick(work.batch.keys, at)
+    def _guess_fleets(self, work: _Work, positions: Int64, *, is_msgpack: bool) -> list[int]:
+        """Return the number of the fleet per record, -1 = unknown. A wrong guess costs time, never correctness."""
+        keys = _pick(work.batch.keys, positions)
         tokens: Sequence[Token | None] = keys
         if not self._key_is_asset or None in set(keys):
-            tokens = tokens_only(_pick(work.batch.values, at), keys, is_msgpack=is_msgpack)
+            tokens = peek_tokens(_pick(work.batch.values, positions), keys, is_msgpack=is_msgpack)
         fleets: dict[Token | None, int] = {}
         for token in set(tokens):
             try:
@@ -242,71 +243,73 @@ class Decoder:
                 fleets[token] = -1
         return [fleets[token] for token in tokens]
 
-    def _decode_alike(self, work: _Work, group: _Group) -> Int64:
-        """Decode with the shapes that fit; returns the positions left over."""
-        at = group.at
+    def _decode_group(self, work: _Work, group: _Group) -> Int64:
+        """Decode a group with the fast parsers. Return the positions that are left."""
+        positions = group.positions
         if group.fleet < 0:
-            return at
-        shapes = self._shapes[group.fleet]
-        values, keys = _pick(work.batch.values, at), _pick(work.batch.keys, at)
-        fleet = self.fleets[group.fleet]
-        task = Task(fleet, group.fleet, at, values, keys, work.latest_us[at], self._max_rows(fleet))
-        for shape in shapes.in_order(group.is_msgpack):
-            piece, left = shape.decode(task, work.router)
-            if piece is not None:
-                work.pieces.setdefault(group.fleet, []).append(piece)
-                if len(left) < len(task) / 2:
-                    shapes.prefer(group.is_msgpack, shape)
-                task = task.only(left)
+            return positions
+        parsers, fleet = self._parsers[group.fleet], self.fleets[group.fleet]
+        values, keys = _pick(work.batch.values, positions), _pick(work.batch.keys, positions)
+        latest_us = work.latest_us[positions]
+        records = RecordGroup(fleet, group.fleet, positions, values, keys, latest_us, self._max_readings(fleet))
+        for parser in parsers.in_order(group.is_msgpack):
+            columns, left = parser.decode(records, work.router)
+            if columns is not None:
+                work.columns.setdefault(group.fleet, []).append(columns)
+                if len(left) < len(records) / 2:
+                    parsers.prefer(group.is_msgpack, parser)
+                records = records.select(left)
             if len(left) <= _FEW:
                 break
-        return task.at
+        return records.position
 
-    # ------------------------------------------------------------ one by one
+    # ------------------------------------------------------------ one record
 
-    def _decode_singly(self, work: _Work, at: int) -> None:
-        """The long way, for what is unusual or wrong."""
-        key = work.batch.keys[at]
+    def _decode_record(self, work: _Work, position: int) -> None:
+        """Decode one record by the definition of its format: it is unusual or bad."""
+        key = work.batch.keys[position]
         try:
-            document = work.document(at)
-            token = document.token(key)
+            document = work.document(position)
+            token = document.asset_token(key)
             number = work.router.fleet_of(token)
-            cell, values = self._place(work, at, document, self.fleets[number])
+            cell, values = self._readings_of(work, position, document, self.fleets[number])
         except DecodeError as problem:
-            work.reasons[at] = problem.detail
+            work.reasons[position] = problem.detail
             return
         if token is None:  # fleet_of has refused it
             return
-        piece = Piece(np.array([at]), [token], np.array([len(cell)]), cell, values)
-        work.pieces.setdefault(number, []).append(piece)
-        self._shapes[number].learn(document, self.fleets[number].sensors or (), is_msgpack=bool(work.is_msgpack[at]))
-        if self._key_is_asset and not work.router.is_plain and token != key:
+        columns = DecodedColumns(np.array([position]), [token], np.array([len(cell)]), cell, values)
+        work.columns.setdefault(number, []).append(columns)
+        sensors = self.fleets[number].sensors or ()
+        self._parsers[number].expect_extra_fields(document, sensors, is_msgpack=bool(work.is_msgpack[position]))
+        if self._key_is_asset and not work.router.has_one_fleet and token != key:
             self._key_is_asset = key is not None and work.router.known.get(key) == number
 
-    def _place(self, work: _Work, at: int, document: Document, fleet: FleetSchema) -> tuple[Int64, Float32]:
-        """Cells and values of one record's readings."""
+    def _readings_of(self, work: _Work, position: int, document: Document, fleet: FleetSchema) -> tuple[Int64, Float32]:
+        """Return the cells [N] and values [N, C] of one record's readings."""
         ts_us = document.times()
-        if len(ts_us) > (most := self._max_rows(fleet)):
+        if len(ts_us) > (most := self._max_readings(fleet)):
             msg = (
                 f"too_many_readings: the block has {len(ts_us)} readings; at most {most} of {len(fleet.sensors or ())} "
                 "sensors are read at once; send smaller blocks, or raise kafka.max_record_bytes"
             )
             raise DecodeError(msg)
         values = document.values(fleet, len(ts_us))
-        if len(ts_us) and (last := int(ts_us.max())) > work.latest_us[at]:
-            written = int(work.batch.timestamps_us[at])
+        if len(ts_us) and (last_us := int(ts_us.max())) > work.latest_us[position]:
+            written_us = int(work.batch.timestamps_us[position])
+            ahead, written = duration_text(last_us - written_us), iso_text(min(written_us, MAX_US))
             msg = (
-                f"future: the event time {iso(last)} is {duration(last - written)} after {iso(min(written, MAX_US))}, "
+                f"future: the event time {iso_text(last_us)} is {ahead} after {written}, "
                 "when Kafka got the record; check the producer's clock and unit of time, or raise kafka.max_skew"
             )
             raise DecodeError(msg)
-        cell, values = drop_empty_rows(cells_of(ts_us, fleet.interval_us), values)[:2]
+        cell, values = drop_empty_readings(cells_of(ts_us, fleet.interval_us), values)[:2]
         if not len(cell):
             raise DecodeError("empty: no sensor has a value")
         return cell, values
 
-    def _max_rows(self, fleet: FleetSchema) -> int:
-        """Readings that one record may have: a short column of one sensor must not become a huge table of all."""
+    def _max_readings(self, fleet: FleetSchema) -> int:
+        """Return how many readings one record may have: a long column of one sensor must not fill a table of all."""
         return max(1, _VALUES_PER_BYTE * self._max_record_bytes // max(1, len(fleet.sensors or ())))
 
     # ------------------------------------------------------------ after
@@ -316,43 +319,36 @@ class Decoder:
         quarantined = [
             Quarantined(
                 batch.partition,
-                int(batch.offsets[at]),
-                bounded(reasons[at]),
-                (batch.values[at] or b"")[:SAMPLE_BYTES],
-                max(int(batch.timestamps_us[at]), 0),
+                int(batch.offsets[position]),
+                truncate_reason(reasons[position]),
+                (batch.values[position] or b"")[:SAMPLE_BYTES],
+                max(int(batch.timestamps_us[position]), 0),
             )
-            for at in sorted(reasons)
+            for position in sorted(reasons)
         ]
-        readings = [self._join(batch, number, work.pieces.get(number, [])) for number in range(len(self.fleets))]
+        readings = [self._join(batch, number, work.columns.get(number, [])) for number in range(len(self.fleets))]
         n_accepted = len(batch) - len(quarantined) - work.n_tombstones
         return Decoded(readings, quarantined, n_accepted, work.n_tombstones)
 
-    def _join(self, batch: RecordBatch, number: int, pieces: list[Piece]) -> Readings:
-        """One fleet's pieces in offset order, assets numbered."""
+    def _join(self, batch: RecordBatch, number: int, parts: list[DecodedColumns]) -> Readings:
+        """Return one fleet's readings in offset order, with the numbers of their assets."""
         fleet, index = self.fleets[number], self.assets[number]
-        if not pieces:
+        if not parts:
             none = np.empty(0, np.int64)
-            return Readings(
-                fleet.name, none.astype(np.int32), none, none, np.empty((0, len(fleet.sensors or ())), np.float32)
-            )
-        try:
-            numbers = [index.numbers(piece.tokens) for piece in pieces]
-        except KeyError:  # new assets: number them in offset order, whatever way their records went
-            tokens = ((at, t) for piece in pieces for at, t in zip(piece.at.tolist(), piece.tokens, strict=True))
-            for _, token in sorted((pair for pair in tokens if pair[1] not in index), key=itemgetter(0)):
-                index.add(token)
-            numbers = [index.numbers(piece.tokens) for piece in pieces]
-        asset = [_per_reading(of_record, piece) for of_record, piece in zip(numbers, pieces, strict=True)]
-        place = [_per_reading(piece.at, piece) for piece in pieces]
-        if len(pieces) == 1:
-            return Readings(fleet.name, asset[0], pieces[0].cell, batch.offsets[place[0]], pieces[0].values)
-        offset = batch.offsets[np.concatenate(place)]
+            values = np.empty((0, len(fleet.sensors or ())), np.float32)
+            return Readings(fleet.name, none.astype(np.int32), none, none, values)
+        numbers = _number_assets(index, parts)
+        asset = [_per_reading(of_record, part) for of_record, part in zip(numbers, parts, strict=True)]
+        position = [_per_reading(part.position, part) for part in parts]
+        if len(parts) == 1:
+            return Readings(fleet.name, asset[0], parts[0].cell, batch.offsets[position[0]], parts[0].values)
+        offset = batch.offsets[np.concatenate(position)]
         readings = Readings(
             fleet.name,
             np.concatenate(asset),
-            np.concatenate([piece.cell for piece in pieces]),
+            np.concatenate([part.cell for part in parts]),
             offset,
-            np.concatenate([piece.values for piece in pieces]),
+            np.concatenate([part.values for part in parts]),
         )
         if (np.diff(offset) >= 0).all():
             return readings
@@ -360,38 +356,49 @@ class Decoder:
         return Readings(fleet.name, readings.asset[order], readings.cell[order], offset[order], readings.values[order])
 
 
-def _per_reading(of_record: Any, piece: Piece) -> Any:
-    """A column with an entry per record → one with an entry per reading."""
-    return of_record if piece.n_rows is None else np.repeat(of_record, piece.n_rows)
+def _number_assets(index: AssetIndex, parts: list[DecodedColumns]) -> list[Int32]:
+    """Return, per part, the asset of each record [M]. New assets are numbered in offset order, across the parts."""
+    try:
+        return [index.numbers(part.tokens) for part in parts]
+    except KeyError:
+        tokens = ((at, t) for part in parts for at, t in zip(part.position.tolist(), part.tokens, strict=True))
+        for _, token in sorted((pair for pair in tokens if pair[1] not in index), key=itemgetter(0)):
+            index.add(token)
+        return [index.numbers(part.tokens) for part in parts]
 
 
-def _pick(items: Sequence[Any], at: Int64) -> Sequence[Any]:
-    """The items at these rising positions."""
-    return items if len(at) == len(items) else [items[i] for i in at.tolist()]
+def _per_reading(of_record: Any, part: DecodedColumns) -> Any:
+    """Turn a column with an entry per record into one with an entry per reading."""
+    return of_record if part.n_readings is None else np.repeat(of_record, part.n_readings)
 
 
-Shape = ReadingShape | BlockShape
+def _pick(items: Sequence[Any], positions: Int64) -> Sequence[Any]:
+    """Return the items at these rising positions."""
+    return items if len(positions) == len(items) else [items[i] for i in positions.tolist()]
 
 
-class _Shapes:
-    """The shapes that one fleet's records may have, the one that fitted last first."""
+_Parser = ReadingParser | BlockParser
+
+
+class _Parsers:
+    """The fast parsers of one fleet's records, the one that suited last first."""
 
     __slots__ = ("_json", "_msgpack")
 
     def __init__(self) -> None:
-        self._json: list[Shape] = [ReadingShape(form, is_msgpack=False) for form in (Form.WIDE, Form.FLAT)]
-        readings = [ReadingShape(form, is_msgpack=True) for form in (Form.WIDE, Form.FLAT)]
-        self._msgpack: list[Shape] = [BlockShape(), *readings]
+        self._json: list[_Parser] = [ReadingParser(layout, is_msgpack=False) for layout in (Layout.WIDE, Layout.FLAT)]
+        readings = [ReadingParser(layout, is_msgpack=True) for layout in (Layout.WIDE, Layout.FLAT)]
+        self._msgpack: list[_Parser] = [BlockParser(), *readings]
 
-    def in_order(self, is_msgpack: bool) -> tuple[Shape, ...]:
+    def in_order(self, is_msgpack: bool) -> tuple[_Parser, ...]:
         return tuple(self._msgpack if is_msgpack else self._json)
 
-    def prefer(self, is_msgpack: bool, shape: Shape) -> None:
-        shapes = self._msgpack if is_msgpack else self._json
-        shapes.remove(shape)
-        shapes.insert(0, shape)
+    def prefer(self, is_msgpack: bool, parser: _Parser) -> None:
+        parsers = self._msgpack if is_msgpack else self._json
+        parsers.remove(parser)
+        parsers.insert(0, parser)
 
-    def learn(self, document: Document, sensors: tuple[str, ...], *, is_msgpack: bool) -> None:
-        for shape in self._msgpack if is_msgpack else self._json:
-            if isinstance(shape, ReadingShape) and shape.form is document.form:
-                shape.learn(document, sensors)
+    def expect_extra_fields(self, document: Document, sensors: tuple[str, ...], *, is_msgpack: bool) -> None:
+        for parser in self._msgpack if is_msgpack else self._json:
+            if isinstance(parser, ReadingParser) and parser.layout is document.layout:
+                parser.expect_extra_fields(document, sensors)

@@ -1,18 +1,19 @@
-"""Any record → its asset, its times and its values; or a DecodeError that says what is wrong and what to do.
+"""Any record → its asset, its times and its values. This page defines the wire formats.
 
-This is the definition of the wire formats. `readings.py` and `blocks.py` are faster ways to the same answer for the
-usual shapes, and hand over to this page whatever they do not know at once. Four forms, in JSON or MessagePack alike:
+`readings.py` and `blocks.py` give the same result faster for common records, and leave all others to this page. There
+are four layouts, in JSON or MessagePack alike:
 
-    reading, wide     {"ts": T, "asset": "R80711", "sensors": {"power": 1.0, "pitch": null}, …}   other fields: ignored
-    reading, flat     {"ts": T, "asset": "R80711", "power": 1.0, "pitch": null, …}     texts, objects, lists: ignored
-    block, columns    {"ts": [T, …], "asset": …, "sensors": {"power": [1.0, …], …}}
-    block, raw        {"start": T, "interval": 600, "asset": …, "sensors": ["power", …], "values": float32 bytes [N, C]}
+    wide reading      {"ts": T, "asset": "R80711", "sensors": {"power": 1.0, "pitch": null}, …}   other fields: ignored
+    flat reading      {"ts": T, "asset": "R80711", "power": 1.0, "pitch": null, …}     texts, objects, lists: ignored
+    block of columns  {"ts": [T, …], "asset": …, "sensors": {"power": [1.0, …], …}}
+    raw block         {"start": T, "interval": 600, "asset": …, "sensors": ["power", …], "values": float32 bytes [N, C]}
 
-`asset` may be spelled asset_id or be Kafka's key; `ts` may be spelled timestamp or time; both blocks take either
-"ts" as a list or "start" and "interval" in seconds. T: see times.py. Raw bytes are little-endian, row by row, and
-exist in MessagePack only. null, and NaN in raw bytes, is missing.
+The asset may also be the field "asset_id", or Kafka's key. The time "ts" may also be called "timestamp" or "time". Both
+blocks accept either "ts" as a list, or "start" and "interval" in seconds. See timestamps.py for T. Raw bytes are
+little-endian, reading by reading, and exist in MessagePack only. A missing value is null, and NaN in raw bytes.
 
-The law: a record is used whole or not at all. Of a key that stands twice in one object the last value counts.
+Input: the value of one record. Output: token, times [N] and values [N, C], or a DecodeError. Invariant: a record is
+used whole or not at all. Of a key that stands twice in one object the last value counts.
 """
 
 from __future__ import annotations
@@ -23,25 +24,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from monitor.decode.formatting import describe, quote, some_of
-from monitor.decode.payload import FLOAT32_LIMIT, open_json, open_msgpack
-from monitor.decode.timestamps import MAX_US, MIN_US, column_us, parse_us
+from monitor.decode.formatting import describe_value, quote, short_list
+from monitor.decode.payload import FLOAT32_LIMIT, parse_json, parse_msgpack
+from monitor.decode.timestamps import MAX_US, MIN_US, parse_column_us, parse_us
 from monitor.errors import DecodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from monitor.decode.schema import FleetSchema, Token
     from monitor.types import Float32, Int64
 
 ASSET_FIELDS: Final = ("asset", "asset_id")
 TIME_FIELDS: Final = ("ts", "timestamp", "time")
 RESERVED: Final = frozenset((*ASSET_FIELDS, *TIME_FIELDS, "sensors"))
-"""Fields that are never a sensor in the flat form."""
+"""Fields that are never a sensor in a flat reading."""
 _NUMBERS = {int, float}
 _CELLS = {int, float, type(None)}
 
 
-class Form(enum.Enum):
-    """How a record is laid out."""
+class Layout(enum.Enum):
+    """The layout of a record's fields."""
 
     WIDE = "wide reading"
     FLAT = "flat reading"
@@ -50,63 +53,68 @@ class Form(enum.Enum):
 
 
 class Document:
-    """One record's content, understood step by step: each method says what it refuses."""
+    """The fields of one record. Each method interprets one part of them, and raises DecodeError with the reason."""
 
-    __slots__ = ("fields", "form", "sensors")
+    __slots__ = ("fields", "layout", "sensors")
 
     def __init__(self, value: bytes, *, is_msgpack: bool) -> None:
-        self.fields: dict[str, Any] = open_msgpack(value) if is_msgpack else open_json(value)
+        self.fields: dict[str, Any] = parse_msgpack(value) if is_msgpack else parse_json(value)
         self.sensors = self.fields.get("sensors")
-        self.form = self._form()
+        self.layout = self._find_layout()
 
-    def _form(self) -> Form:
+    def _find_layout(self) -> Layout:
         if self.sensors is None:
-            return Form.FLAT
+            return Layout.FLAT
         if isinstance(self.sensors, dict):
-            return Form.COLUMNS if list in map(type, self.sensors.values()) else Form.WIDE
+            return Layout.COLUMNS if list in map(type, self.sensors.values()) else Layout.WIDE
         if isinstance(self.sensors, list):
-            return Form.RAW
-        msg = f'wrong_type: "sensors" is {describe(self.sensors)}; send an object of name: number'
+            return Layout.RAW
+        msg = f'wrong_type: "sensors" is {describe_value(self.sensors)}; send an object of name: number'
         raise DecodeError(msg)
 
-    def token(self, key: bytes | None) -> Token | None:
-        """How the record spells its asset; the payload goes before the key. None = nowhere."""
+    def asset_token(self, key: bytes | None) -> Token | None:
+        """Return the asset as the record spells it, or Kafka's key where no field names one. None = neither does."""
         for name in ASSET_FIELDS:
             token = self.fields.get(name)
             if token is not None:
                 if type(token) is str or type(token) is int:
                     return token
-                msg = f'bad_asset: "{name}" is {describe(token)}; send the asset\'s name as a text'
+                msg = f'bad_asset: "{name}" is {describe_value(token)}; send the asset\'s name as a text'
                 raise DecodeError(msg)
         return key
 
     # ------------------------------------------------------------ times
 
     def times(self) -> Int64:
-        """Event times [N] in microseconds; a reading has one. Reasons: missing_ts, bad_ts, block_shape."""
-        name, written = next(
-            ((n, t) for n in TIME_FIELDS if (t := self.fields.get(n)) is not None), (TIME_FIELDS[0], None)
-        )
-        if self.form in (Form.WIDE, Form.FLAT):
-            if written is None:
-                msg = 'missing_ts: there is no "ts"; send the event time in seconds since 1970 or as ISO 8601 text'
-                raise DecodeError(msg)
-            if isinstance(written, list):
-                msg = (
-                    f'block_shape: "{name}" is a list of {len(written)} times, but the sensors hold single values; '
-                    "send a list per sensor, or one time"
-                )
-                raise DecodeError(msg)
-            return np.array([_time(name, written)], np.int64)
+        """Return the event times [N] in microseconds, a single one for a reading.
+
+        Reasons: missing_ts, bad_ts, block_shape.
+        """
+        given = ((name, value) for name in TIME_FIELDS if (value := self.fields.get(name)) is not None)
+        name, written = next(given, (TIME_FIELDS[0], None))
+        if self.layout in (Layout.WIDE, Layout.FLAT):
+            return self._time_of_reading(name, written)
         if isinstance(written, list):
             return _times_of_list(name, written)
         if written is not None:
             msg = (
-                f'block_shape: "{name}" is {describe(written)}, but a block needs a list of times, '
+                f'block_shape: "{name}" is {describe_value(written)}, but a block needs a list of times, '
                 'or "start" and "interval" instead'
             )
             raise DecodeError(msg)
         return self._times_from_start()
+
+    def _time_of_reading(self, name: str, written: object) -> Int64:
+        if written is None:
+            msg = 'missing_ts: there is no "ts"; send the event time in seconds since 1970 or as ISO 8601 text'
+            raise DecodeError(msg)
+        if isinstance(written, list):
+            msg = (
+                f'block_shape: "{name}" is a list of {len(written)} times, but the sensors hold single values; '
+                "send a list per sensor, or one time"
+            )
+            raise DecodeError(msg)
+        return np.array([_time(name, written)], np.int64)
 
     def _times_from_start(self) -> Int64:
         start: Any = self.fields.get("start")
@@ -116,79 +124,75 @@ class Document:
             raise DecodeError(msg)
         start_us = _time("start", start)
         is_number = isinstance(interval, (int, float)) and not isinstance(interval, bool)
-        if not is_number or not 0 < interval < 1e13 or not interval * 1e6 < 1e18:  # first what can be multiplied
-            msg = f'bad_ts: "interval" is {describe(interval)}; send the seconds between two readings, more than 0'
+        # A huge integer cannot be multiplied by a float, so the first comparison stands before the second.
+        if not is_number or not 0 < interval < 1e13 or not interval * 1e6 < 1e18:
+            msg = (
+                f'bad_ts: "interval" is {describe_value(interval)}; send the seconds between two readings, more than 0'
+            )
             raise DecodeError(msg)
-        n, step_us = self._n_rows(), interval * 1e6
+        n, step_us = self._n_readings(), interval * 1e6
         if start_us + round(max(n - 1, 0) * step_us) > MAX_US:
             msg = f'bad_ts: {n} readings every {interval} s from "start" on end after the year 9999'
             raise DecodeError(msg)
         times: Int64 = start_us + np.rint(np.arange(n) * step_us).astype(np.int64)
         return times
 
-    def _n_rows(self) -> int:
-        if self.form is Form.RAW:
+    def _n_readings(self) -> int:
+        """Return the number of readings of a block, by its values."""
+        if self.layout is Layout.RAW:
             return len(self._raw_values()) // (4 * len(self._raw_names()))
-        assert isinstance(self.sensors, dict)  # noqa: S101  # what Form.COLUMNS means
+        assert isinstance(self.sensors, dict)  # noqa: S101  # by Layout.COLUMNS
         return max(len(column) for column in self.sensors.values() if isinstance(column, list))
 
     # ------------------------------------------------------------ values
 
-    def names(self) -> list[str]:
-        """The sensors the record speaks of, in its order."""
-        if self.form is Form.FLAT:
+    def sensor_names(self) -> list[str]:
+        """Return the names of the record's sensors, in its order."""
+        if self.layout is Layout.FLAT:
             return [n for n, v in self.fields.items() if n not in RESERVED and (v is None or type(v) in _NUMBERS)]
-        return self._raw_names() if self.form is Form.RAW else list(self._named())
+        return self._raw_names() if self.layout is Layout.RAW else list(self._named_sensors())
 
     def values(self, fleet: FleetSchema, n: int) -> Float32:
-        """Values [N, C] in the order of the fleet's sensors.
+        """Return the values [N, C] in the order of the fleet's sensors.
 
         Reasons: wrong_type, unknown_sensor, not_finite, block_shape.
         """
         sensors = fleet.sensors or ()
         values = np.full((n, len(sensors)), np.nan, np.float32)
         column_of = {name: c for c, name in enumerate(sensors)}
-        if self.form is Form.RAW:
-            names = self._raw_names()
-            for name in names:
-                if name not in column_of:
-                    raise DecodeError(_unknown(name, fleet))
-            values[:, [column_of[name] for name in names]] = self._raw_matrix(n)
-        elif self.form is Form.COLUMNS:
-            columns = self._named()
-            for name in columns:
-                if name not in column_of:
-                    raise DecodeError(_unknown(name, fleet))
-            matrix = _matrix(list(columns.values()), n)
-            if matrix is None:
-                matrix = np.array([_column(name, cells, n) for name, cells in columns.items()], np.float32)
-            values[:, [column_of[name] for name in columns]] = matrix.T
+        if self.layout is Layout.RAW:
+            columns = _columns_of(self._raw_names(), column_of, fleet)
+            values[:, columns] = self._raw_matrix(n)
+        elif self.layout is Layout.COLUMNS:
+            cells = self._named_sensors()
+            columns = _columns_of(cells, column_of, fleet)
+            values[:, columns] = _matrix_of_columns(cells, n).T
         else:
-            given = self._named() if self.form is Form.WIDE else self._flat(column_of)
+            given = self._named_sensors() if self.layout is Layout.WIDE else self._flat_sensors(column_of)
             for name, value in given.items():
                 if name in column_of:
                     values[0, column_of[name]] = _number(name, value)
-                elif value is not None or self.form is Form.WIDE:
+                elif value is not None or self.layout is Layout.WIDE:
                     _number(name, value)
-                    raise DecodeError(_unknown(name, fleet))
+                    raise DecodeError(_unknown_sensor(name, fleet))
         return values
 
-    def ignored(self, sensors: tuple[str, ...]) -> dict[str, Any]:
-        """Fields of a reading that say nothing to us: what a faster path may expect and skip."""
-        if self.form is Form.WIDE:
+    def extra_fields(self, sensors: tuple[str, ...]) -> dict[str, Any]:
+        """Return the fields of a reading that are ignored. A fast parser must expect them by name."""
+        if self.layout is Layout.WIDE:
             return {name: value for name, value in self.fields.items() if name not in RESERVED}
         return {n: v for n, v in self.fields.items() if n not in RESERVED and n not in sensors}
 
-    def _named(self) -> dict[str, Any]:
-        assert isinstance(self.sensors, dict)  # noqa: S101  # what the form means
+    def _named_sensors(self) -> dict[str, Any]:
+        assert isinstance(self.sensors, dict)  # noqa: S101  # by Layout.WIDE and Layout.COLUMNS
         for name in self.sensors:
             if not isinstance(name, str):
-                msg = f"wrong_type: the sensor name {describe(name)} is not a text"
+                msg = f"wrong_type: the sensor name {describe_value(name)} is not a text"
                 raise DecodeError(msg)
         return self.sensors
 
-    def _flat(self, sensors: dict[str, int]) -> dict[str, Any]:
-        """The fields of the flat form that are, or ought to be, values of sensors."""
+    def _flat_sensors(self, sensors: dict[str, int]) -> dict[str, Any]:
+        """Return the fields of a flat reading that are, or should be, values of sensors."""
         return {
             name: value
             for name, value in self.fields.items()
@@ -207,7 +211,7 @@ class Document:
         if not isinstance(raw, bytes):
             msg = (
                 f'block_shape: "sensors" is a list, so "values" must be raw float32 bytes of MessagePack, '
-                f"but it is {describe(raw)}; in JSON send sensors as an object of name: list"
+                f"but it is {describe_value(raw)}; in JSON send sensors as an object of name: list"
             )
             raise DecodeError(msg)
         return raw
@@ -238,18 +242,18 @@ def _time(name: str, written: object) -> int:
     try:
         return parse_us(written)
     except ValueError as problem:
-        msg = f'bad_ts: "{name}" is {describe(written)}, which {problem}'
+        msg = f'bad_ts: "{name}" is {describe_value(written)}, which {problem}'
         raise DecodeError(msg) from None
 
 
 def _times_of_list(name: str, written: list[object]) -> Int64:
     if not written:
         return np.empty(0, np.int64)
-    us, ok = column_us(written)
-    if not ok.all():
-        row = int(np.argmin(ok))
+    us, is_valid = parse_column_us(written)
+    if not is_valid.all():
+        row = int(np.argmin(is_valid))
         _time(f"{name}[{row}]", written[row])
-    assert (us >= MIN_US).all()  # noqa: S101  # column_us and parse_us agree, or a bad time slipped through
+    assert (us >= MIN_US).all()  # noqa: S101  # parse_column_us and parse_us agree on every time
     return us
 
 
@@ -260,15 +264,32 @@ def _number(name: str, value: object) -> float:
         raise DecodeError(_not_a_number(name, value))
     if not -FLOAT32_LIMIT < value < FLOAT32_LIMIT:
         msg = (
-            f"not_finite: sensor {quote(name)} is {describe(value)}, which is no finite 32-bit number; "
+            f"not_finite: sensor {quote(name)} is {describe_value(value)}, which is no finite 32-bit number; "
             "send null where it is missing"
         )
         raise DecodeError(msg)
     return value
 
 
-def _matrix(columns: list[Any], n: int) -> Float32 | None:
-    """All columns [C, N] at once where nothing is wrong with them; None = look at them one by one."""
+def _columns_of(names: Iterable[str], column_of: dict[str, int], fleet: FleetSchema) -> list[int]:
+    """Return the fleet's column of each sensor. Reason: unknown_sensor."""
+    columns = []
+    for name in names:
+        if name not in column_of:
+            raise DecodeError(_unknown_sensor(name, fleet))
+        columns.append(column_of[name])
+    return columns
+
+
+def _matrix_of_columns(columns: dict[str, Any], n: int) -> Float32:
+    """Return the cells of all sensors [C, N]: at once where they are valid, else one by one to find the reason."""
+    matrix = _matrix_at_once(list(columns.values()), n)
+    if matrix is not None:
+        return matrix
+    return np.array([_column(name, cells, n) for name, cells in columns.items()], np.float32)
+
+
+def _matrix_at_once(columns: list[Any], n: int) -> Float32 | None:
     if not all(type(column) is list and len(column) == n for column in columns):
         return None
     cells = list(itertools.chain.from_iterable(columns))
@@ -285,7 +306,7 @@ def _matrix(columns: list[Any], n: int) -> Float32 | None:
 
 def _column(name: str, cells: object, n: int) -> list[float]:
     if not isinstance(cells, list):
-        msg = f"block_shape: sensor {quote(name)} is {describe(cells)}; a block needs a list of {n} values"
+        msg = f"block_shape: sensor {quote(name)} is {describe_value(cells)}; a block needs a list of {n} values"
         raise DecodeError(msg)
     if len(cells) != n:
         msg = f"block_shape: sensor {quote(name)} has {len(cells)} values for {n} times"
@@ -294,11 +315,12 @@ def _column(name: str, cells: object, n: int) -> list[float]:
 
 
 def _not_a_number(name: str, value: object) -> str:
-    return f"wrong_type: sensor {quote(name)} is {describe(value)}; send a number, or null where it is missing"
+    return f"wrong_type: sensor {quote(name)} is {describe_value(value)}; send a number, or null where it is missing"
 
 
-def _unknown(name: str, fleet: FleetSchema) -> str:
+def _unknown_sensor(name: str, fleet: FleetSchema) -> str:
+    known = short_list(fleet.sensors or ())
     return (
-        f"unknown_sensor: {quote(name)} is not a sensor of fleet {quote(fleet.name)} ({some_of(fleet.sensors or ())}); "
+        f"unknown_sensor: {quote(name)} is not a sensor of fleet {quote(fleet.name)} ({known}); "
         "list it under sensors or correct the producer"
     )

@@ -1,4 +1,7 @@
-"""How a bad value is shown in a reason: in the words of the wire, short, one line, whatever a producer sent."""
+"""Bad values as text, for the reasons of quarantined records.
+
+Input: any value of a record. Output: short printable text on one line.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,17 @@ from typing import Final
 MAX_REASON: Final = 400
 """Characters."""
 _MAX_SHOWN = 48
+"""Characters shown of one value."""
 
 
 def quote(text: str) -> str:
-    """The text in quotes, without control characters, cut when long."""
+    """Return the text in quotes, with control characters escaped, cut when long."""
     shown = text[:_MAX_SHOWN].encode("unicode_escape", "replace").decode("ascii") if not text.isprintable() else text
     return f'"{shown[:_MAX_SHOWN]}{"…" if len(text) > _MAX_SHOWN else ""}"'
 
 
-def describe(value: object) -> str:  # one line per kind of value
-    """A value as a noun: what it is, and the value itself where it is short."""
+def describe_value(value: object) -> str:
+    """Return a noun phrase for a value: its type in the words of JSON, and the value itself where it is short."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -36,20 +40,20 @@ def describe(value: object) -> str:  # one line per kind of value
     return f"a {type(value).__name__}"
 
 
-def some_of(names: tuple[str, ...], limit: int = 8) -> str:
-    """The first names, for a hint."""
+def short_list(names: tuple[str, ...], limit: int = 8) -> str:
+    """Return the first `limit` names, separated by commas."""
     return ", ".join(name[:_MAX_SHOWN] for name in names[:limit]) + (", …" if len(names) > limit else "")
 
 
-def bounded(reason: str) -> str:
-    """A reason cut to what a row of the quarantine holds; a name may bring what no database takes, like a NUL."""
+def truncate_reason(reason: str) -> str:
+    """Cut a reason to `MAX_REASON` characters, and escape characters that a database refuses, such as NUL."""
     if not reason.isprintable():
         reason = reason[:MAX_REASON].encode("unicode_escape").decode("ascii")
     return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
 
 
-def duration(us: int) -> str:
-    """A time span, roughly, in the largest unit that fits."""
+def duration_text(us: int) -> str:
+    """Return a time span, rounded, in the largest unit of which it has at least two."""
     for unit, size in (("years", 31_557_600_000_000), ("days", 86_400_000_000), ("hours", 3_600_000_000)):
         if us >= 2 * size:
             return f"{us / size:.0f} {unit}"

@@ -1,8 +1,10 @@
-"""Bytes → one object of JSON or MessagePack, within limits; nothing in it is understood yet.
+"""Bytes → one object of JSON or MessagePack, within limits. The fields are not interpreted here.
 
-The law: whatever the bytes, an object or a DecodeError (not_json, not_msgpack, wrong_type, not_finite, too_deep,
-too_many_fields), and which of them never depends on how deep the caller stands. Of a key that stands twice in one
-object the last value counts, as in every parser; a value that it replaces must be well-formed, and counts for no limit.
+Input: the value of a record. Output: its fields, or a DecodeError (not_json, not_msgpack, wrong_type, not_finite,
+too_deep, too_many_fields). Invariant: the reason never depends on how deep the caller's stack is.
+
+Of a key that stands twice in one object the last value counts, as in every parser. The value that it replaces must be
+well-formed, and counts towards no limit.
 """
 
 from __future__ import annotations
@@ -14,46 +16,45 @@ from typing import Any, Final, NoReturn
 import msgspec
 import numpy as np
 
-from monitor.decode.formatting import describe, quote
+from monitor.decode.formatting import describe_value, quote
 from monitor.errors import DecodeError
 
 MAX_DEPTH: Final = 16
-"""Levels of objects and lists, the record itself being the first."""
+"""Levels of objects and lists. The record itself is the first."""
 MAX_FIELDS: Final = 2_000
-"""Of all objects of a record together."""
+"""Fields of all objects of a record together."""
 FLOAT32_LIMIT: Final = 3.4028235677973366e38
 """The smallest number that float32 rounds to infinity: its largest value plus half a step."""
-UNREADABLE: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
-"""What msgspec raises over bytes that are no document: UnicodeDecodeError is a ValueError, a list as a key a TypeError,
-an integer of 5,000 digits a ValueError."""
+PARSE_ERRORS: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+"""Errors of msgspec over malformed bytes. UnicodeDecodeError is a ValueError, a list as a key raises TypeError, and an
+integer of 5,000 digits ValueError."""
 
 _json = msgspec.json.Decoder()
 _msgpack = msgspec.msgpack.Decoder()
 _CONTAINERS = {dict, list}
-_SURELY_PARSED: Final = 400
-"""Levels that no parser gives up at, wherever it was called from: Python's limit is 1,000, its callers included."""
-_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_MSGPACK_HEADS = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
-"""What lists and maps begin with."""
+_TOO_DEEP = f"too_deep: the record is nested deeper than {MAX_DEPTH} levels"
 
 
-def open_json(value: bytes) -> dict[str, Any]:
-    """The object that JSON text holds."""
+def parse_json(value: bytes) -> dict[str, Any]:
+    """Return the object that JSON text holds."""
     if not value:
         raise DecodeError("not_json: the record is empty")
     try:
         fields = _json.decode(value)
     except RecursionError:
         raise DecodeError(_TOO_DEEP) from None
-    except UNREADABLE as problem:
-        if _json_is_deep(value):
+    except PARSE_ERRORS as problem:
+        if _is_deep_json(value):
             raise DecodeError(_TOO_DEEP) from None
-        _lenient(value, problem)
-    return _within_limits(fields)
+        _explain_bad_json(value, problem)
+    return _check_limits(fields)
 
 
-def _lenient(value: bytes, problem: Exception) -> NoReturn:
-    """Read again what msgspec refused: NaN and 1e999 are a broken sensor, and are to be named as one."""
+def _explain_bad_json(value: bytes, problem: Exception) -> NoReturn:
+    """Raise the reason why msgspec refused a text, with Python's more lenient parser.
+
+    NaN and 1e999 come from a broken sensor, so the reason names the field.
+    """
     try:
         fields = json.loads(value.decode())
     except RecursionError:
@@ -62,48 +63,50 @@ def _lenient(value: bytes, problem: Exception) -> NoReturn:
         begins = quote(value[:24].decode(errors="replace"))
         msg = f"not_json: {problem}; the record begins with {begins}; check the producer and kafka.format"
         raise DecodeError(msg) from problem
-    culprit = _not_finite(_within_limits(fields))
-    if culprit is not None:
-        msg = f"not_finite: {quote(culprit)} is NaN, infinite or too large; send null where a value is missing"
+    name = _find_not_finite(_check_limits(fields))
+    if name is not None:
+        msg = f"not_finite: {quote(name)} is NaN, infinite or too large; send null where a value is missing"
         raise DecodeError(msg) from problem
     msg = f"not_json: {problem}"
     raise DecodeError(msg) from problem
 
 
-def _not_finite(value: object, name: str = "") -> str | None:
-    """The first field that holds a number which is none."""
+def _find_not_finite(value: object, name: str = "") -> str | None:
+    """Return the name of the first field with a number that is not finite in float32."""
     if isinstance(value, float):
         return name if not abs(value) < FLOAT32_LIMIT else None
     if not isinstance(value, (dict, list)):
         return None
     inside = value.items() if isinstance(value, dict) else ((name, item) for item in value)
-    return next((found for n, v in inside if (found := _not_finite(v, n)) is not None), None)
+    return next((found for n, v in inside if (found := _find_not_finite(v, n)) is not None), None)
 
 
-def open_msgpack(value: bytes) -> dict[str, Any]:
-    """The map that MessagePack holds."""
+def parse_msgpack(value: bytes) -> dict[str, Any]:
+    """Return the map that MessagePack holds."""
     try:
         fields = _msgpack.decode(value)
     except RecursionError:
         raise DecodeError(_TOO_DEEP) from None
-    except UNREADABLE as problem:
-        if _msgpack_is_deep(value):
+    except PARSE_ERRORS as problem:
+        if _is_deep_msgpack(value):
             raise DecodeError(_TOO_DEEP) from None
-        msg = f"not_msgpack: {problem}; the record begins with {describe(value)}; check the producer and kafka.format"
+        begins = describe_value(value)
+        msg = f"not_msgpack: {problem}; the record begins with {begins}; check the producer and kafka.format"
         raise DecodeError(msg) from problem
-    return _within_limits(fields)
+    return _check_limits(fields)
 
 
-def _within_limits(fields: object) -> dict[str, Any]:
+def _check_limits(fields: object) -> dict[str, Any]:
+    """Return the fields if they are an object within the limits of depth and number, with texts as names."""
     if not isinstance(fields, dict):
-        msg = f"wrong_type: the record is {describe(fields)}; send one object (a map) per record"
+        msg = f"wrong_type: the record is {describe_value(fields)}; send one object (a map) per record"
         raise DecodeError(msg)
     n_fields = 0
     level: list[Any] = [fields]
     for _ in range(MAX_DEPTH):
         n_fields += sum(len(part) for part in level if type(part) is dict)
         inside = (part.values() if type(part) is dict else part for part in level)
-        # Most lists hold numbers, thousands of them: they are looked through without a line of Python each.
+        # Most lists hold thousands of numbers: the set operation skips them without a line of Python for each.
         level = [
             inner
             for items in inside
@@ -120,30 +123,45 @@ def _within_limits(fields: object) -> dict[str, Any]:
         raise DecodeError(msg)
     for name in fields:
         if not isinstance(name, str):
-            msg = f"wrong_type: the field name {describe(name)} is not a text"
+            msg = f"wrong_type: the field name {describe_value(name)} is not a text"
             raise DecodeError(msg)
     return fields
 
 
-# ---------------------------------------------------------------- deep nonsense
+# ---------------------------------------------------------------- the depth of malformed records
 
-_TOO_DEEP = f"too_deep: the record is nested deeper than {MAX_DEPTH} levels"
+# A parser may stop at a depth that is counted from the bottom of the caller's stack, before it sees that the bytes are
+# malformed. The depth of such a record is measured here, so that its reason is the same wherever it is decoded.
+
+_SAFE_DEPTH: Final = 400
+"""Levels that every parser reads, wherever it was called from. Python's limit is 1,000, the callers included."""
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_CONTAINER_HEADS = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
+"""MessagePack: first bytes of lists and maps."""
+_FIXED_BYTES = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8} | {
+    0xD4 + i: 1 + (1 << i) for i in range(5)
+}
+"""MessagePack: first byte → number of bytes behind it, for numbers and extensions of fixed size."""
+_LENGTH_BYTES = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1)} | {
+    0xD9 + i: (1 << i, 0) for i in range(3)
+}
+"""MessagePack: first byte → width of the length behind it, and further bytes. For bytes, extensions and texts."""
 
 
-def _json_is_deep(value: bytes) -> bool:
-    """Whether something that is no JSON is nested so deep that a parser may have given up before it saw that."""
-    if value.count(b"[") + value.count(b"{") < _SURELY_PARSED:
+def _is_deep_json(value: bytes) -> bool:
+    """Return whether malformed JSON is nested deeper than `MAX_DEPTH`, by its brackets outside texts."""
+    if value.count(b"[") + value.count(b"{") < _SAFE_DEPTH:
         return False
-    marks = np.frombuffer(_TEXTS.sub(b"", value), np.uint8)
+    marks = np.frombuffer(_JSON_TEXT.sub(b"", value), np.uint8)
     step = np.isin(marks, tuple(b"[{")).astype(np.int64) - np.isin(marks, tuple(b"]}"))
     return bool(np.cumsum(step).max(initial=0) > MAX_DEPTH)
 
 
-def _msgpack_is_deep(value: bytes) -> bool:
-    """The same for something that is no MessagePack: walk its heads, as far as they go."""
-    if len(value) - len(value.translate(None, _MSGPACK_HEADS)) < _SURELY_PARSED:
+def _is_deep_msgpack(value: bytes) -> bool:
+    """Return whether malformed MessagePack is nested deeper than `MAX_DEPTH`, by the heads of its values."""
+    if len(value) - len(value.translate(None, _CONTAINER_HEADS)) < _SAFE_DEPTH:
         return False
-    at, left = 0, [1]
+    at, left = 0, [1]  # left: per open container, the values that are still to come
     while left and at < len(value):
         if len(left) > MAX_DEPTH + 1:
             return True
@@ -156,23 +174,13 @@ def _msgpack_is_deep(value: bytes) -> bool:
             left.append((head & 0x0F) * (2 if head < 0x90 else 1))
         elif 0xA0 <= head < 0xC0:
             at += head & 0x1F
-        elif head in _PAYLOAD:
-            at += _PAYLOAD[head]
-        elif head in _SIZED:
-            width, extra = _SIZED[head]
+        elif head in _FIXED_BYTES:
+            at += _FIXED_BYTES[head]
+        elif head in _LENGTH_BYTES:
+            width, extra = _LENGTH_BYTES[head]
             at += width + extra + int.from_bytes(value[at : at + width], "big")
         elif head >= 0xDC and head < 0xE0:
             width = 2 if head % 2 == 0 else 4
             left.append(int.from_bytes(value[at : at + width], "big") * (2 if head >= 0xDE else 1))
             at += width
     return False
-
-
-_PAYLOAD = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8} | {
-    0xD4 + i: 1 + (1 << i) for i in range(5)
-}
-"""MessagePack: head → bytes behind it. Numbers, and extensions of fixed size."""
-_SIZED = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1)} | {
-    0xD9 + i: (1 << i, 0) for i in range(3)
-}
-"""Head → width of the size behind it, and what else there is: bytes, extensions, texts."""

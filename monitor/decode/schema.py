@@ -1,7 +1,7 @@
-"""Whose record it is: an asset's name → its fleet, and its number within the lane.
+"""Fleets and assets: an asset's name → its fleet, and its number within the shard.
 
-A *token* is how a record spells its asset: a text or a whole number in the payload, or Kafka's key as bytes.
-The law: the first fleet, in the order of the configuration, whose topics and asset globs both match.
+A *token* is an asset's name as a record spells it: a text or a whole number in the payload, or Kafka's key as bytes.
+Invariant: an asset belongs to the first fleet, in the order of the configuration, whose topics and asset globs match.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from monitor.decode.formatting import describe, quote
+from monitor.decode.formatting import describe_value, quote
 from monitor.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class AssetIndex:
         return token in self._numbers
 
     def add(self, token: Token) -> int:
-        """The number of an asset; a new one gets the next."""
+        """Return the number of an asset. A new asset gets the next number. Raises DecodeError: bad_asset."""
         number = self._numbers.get(token)
         if number is None:
             name = asset_name(token)
@@ -79,16 +79,16 @@ class AssetIndex:
                 number = len(self.names)
                 self.names.append(name)
                 self._numbers[name] = number
-            self._numbers[token] = number  # so that this spelling is found at once next time
+            self._numbers[token] = number  # this spelling is found at once next time
         return number
 
     def numbers(self, tokens: Sequence[Token]) -> Int32:
-        """Numbers [N] of known tokens. Raises KeyError at a token never added."""
+        """Return the numbers [N] of known tokens. Raises KeyError at a token that was never added."""
         return np.fromiter(map(self._numbers.__getitem__, tokens), np.int32, len(tokens))
 
     @property
     def n_tokens(self) -> int:
-        """Spellings that are known."""
+        """Number of known spellings."""
         return len(self._numbers)
 
     def expect_strangers(self) -> None:
@@ -119,15 +119,15 @@ class AssetIndex:
 
 
 class Router:
-    """Finds the fleet of a token among the fleets that take one topic, and remembers it."""
+    """Finds the fleet of a token among the fleets of one topic, and remembers it."""
 
-    __slots__ = ("_fleets", "_topic", "is_plain", "known", "numbers")
+    __slots__ = ("_fleets", "_topic", "has_one_fleet", "known", "numbers")
 
     def __init__(self, fleets: Sequence[FleetSchema], topic: str) -> None:
         self.numbers = [i for i, f in enumerate(fleets) if f.topics is None or topic in f.topics]
-        """Which of the fleets take this topic."""
-        self.is_plain = len(self.numbers) == 1
-        """Only one fleet can be meant, whatever the asset."""
+        """Numbers of the fleets that read this topic."""
+        self.has_one_fleet = len(self.numbers) == 1
+        """True = every asset of the topic belongs to the same fleet, or to none."""
         self.known: dict[Token, int] = {}
         """Token → number of its fleet."""
         self._topic = topic
@@ -137,7 +137,7 @@ class Router:
         ]
 
     def fleet_of(self, token: Token | None) -> int:
-        """Number of the fleet. Raises DecodeError: missing_asset, bad_asset, no_fleet."""
+        """Return the number of the token's fleet. Raises DecodeError: missing_asset, bad_asset, no_fleet."""
         if token is None:
             msg = 'missing_asset: neither an "asset" field nor a Kafka key says which asset this is'
             raise DecodeError(msg)
@@ -157,7 +157,7 @@ class Router:
         if len(self.known) > _MAX_STRANGERS + sum(index.n_tokens for index in assets):
             self.known = {token: number for token, number in self.known.items() if token in assets[number]}
 
-    def strangers(self, tokens: set[Token], fleet: int) -> set[Token]:
+    def foreign(self, tokens: set[Token], fleet: int) -> set[Token]:
         """Those tokens that are not good names of assets of this fleet."""
         if set(map(self.known.get, tokens)) == {fleet}:  # the usual case, without a line of Python per token
             return set()
@@ -177,12 +177,14 @@ class Router:
 
 
 def asset_name(token: Token) -> str:
-    """The asset's name as it is stored. Raises DecodeError: bad_asset."""
+    """Return the asset's name as it is stored. Raises DecodeError: bad_asset."""
     if isinstance(token, bytes):
         try:
             name = token.decode()
         except UnicodeDecodeError:
-            msg = f"bad_asset: the Kafka key {describe(token)} is not UTF-8; send the asset's name as key or field"
+            msg = (
+                f"bad_asset: the Kafka key {describe_value(token)} is not UTF-8; send the asset's name as key or field"
+            )
             raise DecodeError(msg) from None
     else:
         name = token if isinstance(token, str) else str(token) if abs(token) < 10**100 else ""

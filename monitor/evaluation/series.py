@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitor.decode.formatting import quote, some_of
+from monitor.decode.formatting import quote, short_list
 from monitor.errors import BadRecording
 from monitor.recordings import read_meta, read_recording
 
@@ -127,7 +127,7 @@ def _without_label(path: Path, recording: Recording) -> Recording:
 def _doubts(path: Path, recording: Recording, how: Reading) -> Iterator[str]:
     """Say what is odd about a file as a whole."""
     if recording.label is None:
-        columns = some_of((*recording.sensors, *recording.left_out), 20)
+        columns = short_list((*recording.sensors, *recording.left_out), 20)
         yield f"{path} has no column {quote(how.label)}; its columns are {columns}; use --label-column"
     for name in recording.sensors:
         if re.sub(r"[ _-]", "", name).casefold() in LIKE_LABELS:
@@ -136,7 +136,7 @@ def _doubts(path: Path, recording: Recording, how: Reading) -> Iterator[str]:
                 "use --label-column, or take it out of the file"
             )
     if recording.left_out:
-        yield f"{path}: left out, since they hold no numbers: {some_of(recording.left_out, 20)}"
+        yield f"{path}: left out, since they hold no numbers: {short_list(recording.left_out, 20)}"
     if recording.n_too_large:
         cells = "cell is" if recording.n_too_large == 1 else "cells are"
         yield f"{path}: {recording.n_too_large:,} {cells} too large for float32 and taken as missing"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from monitor.decode.formatting import quote, some_of
+from monitor.decode.formatting import quote, short_list
 from monitor.decode.schema import ASSET_NAME
-from monitor.decode.timestamps import column_us
+from monitor.decode.timestamps import parse_column_us
 from monitor.errors import BadRecording, NotFound
 from monitor.recordings.formats import open_table
 from monitor.recordings.recording import Recording, stem
@@ -74,12 +74,12 @@ class _Roles:
         for option, wanted in (("timestamp", timestamp), ("asset", asset), ("label", label)):
             if wanted is not None and wanted not in names and wanted != "label":
                 raise BadRecording(
-                    f"there is no column {quote(wanted)} ({option}); there are {some_of(tuple(names), 20)}"
+                    f"there is no column {quote(wanted)} ({option}); there are {short_list(tuple(names), 20)}"
                 )
         time = timestamp or _by_name(names, TIME_COLUMNS) or (typed_times[0] if len(typed_times) == 1 else None)
         if time is None:
             raise BadRecording(
-                f"no column is called timestamp, ts, time, date or datetime, but {some_of(tuple(names), 20)}; "
+                f"no column is called timestamp, ts, time, date or datetime, but {short_list(tuple(names), 20)}; "
                 "say which one it is (timestamp)"
             )
         named = asset or _by_name([name for name in names if name != time], ASSET_COLUMNS)
@@ -171,7 +171,7 @@ class _Builder:
             us, ok = cells.astype("datetime64[us]").astype(np.int64), ~np.isnat(cells)
         else:
             written = cells.tolist() if isinstance(cells, np.ndarray) else _numbers_if_any(_texts(cells))
-            us, ok = column_us(written)
+            us, ok = parse_column_us(written)
         if not ok.all():
             at = int(np.argmin(ok))
             raise self._bad_cell(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from monitor.decode import Decoder, FleetSchema, block_msgpack, reading_json
-from monitor.decode.timestamps import iso
+from monitor.decode.timestamps import iso_text
 from monitor.types import Partition, RecordBatch
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _wide(asset: str | None) -> list[dict[str, Any]]:
 
 
 def _flat(asset: str | None) -> list[dict[str, Any]]:
-    return [_named(asset, {"timestamp": iso(int(TIMES_US[i])), **_cells(i), "tags": ["a"]}) for i in range(N)]
+    return [_named(asset, {"timestamp": iso_text(int(TIMES_US[i])), **_cells(i), "tags": ["a"]}) for i in range(N)]
 
 
 def _block_of_times(asset: str | None) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def _block_of_times(asset: str | None) -> list[dict[str, Any]]:
 
 
 def _block_from_start(asset: str | None) -> list[dict[str, Any]]:
-    return [_named(asset, {"start": iso(START_US), "interval": 600, "sensors": _columns()})]
+    return [_named(asset, {"start": iso_text(START_US), "interval": 600, "sensors": _columns()})]
 
 
 def _raw(asset: str | None, **times: Any) -> list[dict[str, Any]]:

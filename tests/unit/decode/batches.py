@@ -30,8 +30,8 @@ def turbines(**changes: Any) -> FleetSchema:
 class SlowDecoder(Decoder):
     """Decodes each record by itself, through `document.py`, never by a shape."""
 
-    def _decode_alike(self, work: Any, group: Any) -> Any:
-        return group.at
+    def _decode_group(self, work: Any, group: Any) -> Any:
+        return group.positions
 
 
 def outcome(decoder: Decoder, *decoded: Decoded) -> dict[str, Any]:

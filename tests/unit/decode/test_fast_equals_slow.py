@@ -98,7 +98,7 @@ def test_the_mix_reaches_the_fast_ways():
     decoder = Decoder(one_fleet())
     decoder.decode(batch_of([reading]))
     sent_the_long_way = []
-    decoder._decode_singly = lambda work, at: sent_the_long_way.append(at)  # type: ignore[method-assign]
+    decoder._decode_record = lambda work, position: sent_the_long_way.append(position)  # type: ignore[method-assign]
     decoded = decoder.decode(batch_of([reading] * 3))
     assert decoded.n_accepted == 3
     assert not sent_the_long_way

@@ -49,7 +49,7 @@ class TestFleets:
             decoded = decoder.decode(batch)
             assert decoded.readings[1].offset.tolist() == list(range(0, 40, 2))
             assert decoded.readings[2].offset.tolist() == list(range(1, 40, 2))
-        decoder._decode_singly = pytest.fail
+        decoder._decode_record = pytest.fail
         assert decoder.decode(batch).n_accepted == 40
 
     def test_a_topic_nobody_takes_is_said_so(self):

@@ -115,7 +115,7 @@ def test_the_last_value_counts_in_messagepack(value, same):
 @pytest.mark.parametrize("value", [JSON["among the sensors"][0], JSON["flat"][0], PACKED["at the top"][0]])
 def test_repeated_keys_are_decoded_by_the_fast_shapes(value):
     decoder = Decoder([turbines()])
-    decoder._decode_singly = pytest.fail
+    decoder._decode_record = pytest.fail
     assert decoder.decode(batch_of([value] * 8)).n_accepted == 8
 
 

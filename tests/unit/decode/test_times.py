@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.decode.timestamps import MAX_US, MIN_US, column_us, iso, parse_us
+from monitor.decode.timestamps import MAX_US, MIN_US, iso_text, parse_column_us, parse_us
 
 EXACT = 1_437_993_000_000_000  # 2015-07-27T10:30:00Z
 
@@ -32,8 +32,8 @@ EXACT = 1_437_993_000_000_000  # 2015-07-27T10:30:00Z
 )
 def test_one_instant_may_be_written_in_many_ways(written):
     assert parse_us(written) == EXACT
-    assert column_us([written]) == ([EXACT], [True])
-    assert column_us([written, 0])[0].tolist() == [EXACT, 0]
+    assert parse_column_us([written]) == ([EXACT], [True])
+    assert parse_column_us([written, 0])[0].tolist() == [EXACT, 0]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_one_instant_may_be_written_in_many_ways(written):
 )
 def test_numbers_are_seconds_until_they_are_too_large(written, us):
     assert parse_us(written) == us
-    assert column_us([written, written])[0].tolist() == [us, us]
+    assert parse_column_us([written, written])[0].tolist() == [us, us]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_numbers_are_seconds_until_they_are_too_large(written, us):
 def test_what_is_no_time_is_refused_alone_and_among_good_ones(written):
     with pytest.raises(ValueError):
         parse_us(written)
-    assert column_us([written])[1].tolist() == [False]
-    assert column_us([written, written])[1].tolist() == [False, False]
-    assert column_us([5, written])[1].tolist() == [True, False]
+    assert parse_column_us([written])[1].tolist() == [False]
+    assert parse_column_us([written, written])[1].tolist() == [False, False]
+    assert parse_column_us([5, written])[1].tolist() == [True, False]
 
 
 times = st.one_of(
@@ -93,7 +93,7 @@ times = st.one_of(
 def test_a_column_is_read_as_its_times_are(column, alike):
     if alike:
         column = [value for value in column if type(value) is type(column[0])]
-    us, ok = column_us(column)
+    us, ok = parse_column_us(column)
     for value, value_us, value_ok in zip(column, us.tolist(), ok.tolist(), strict=True):
         try:
             assert (parse_us(value), True) == (value_us, value_ok)
@@ -103,10 +103,10 @@ def test_a_column_is_read_as_its_times_are(column, alike):
 
 @given(st.integers(MIN_US, MAX_US))
 def test_iso_is_read_back(us):
-    assert parse_us(iso(us)) == us
+    assert parse_us(iso_text(us)) == us
 
 
 def test_iso_has_no_needless_decimals():
-    assert iso(0) == "1970-01-01T00:00:00Z"
-    assert iso(1_250_000) == "1970-01-01T00:00:01.25Z"
-    assert datetime.fromisoformat(iso(10)) == datetime(1970, 1, 1, microsecond=10, tzinfo=UTC)
+    assert iso_text(0) == "1970-01-01T00:00:00Z"
+    assert iso_text(1_250_000) == "1970-01-01T00:00:01.25Z"
+    assert datetime.fromisoformat(iso_text(10)) == datetime(1970, 1, 1, microsecond=10, tzinfo=UTC)
