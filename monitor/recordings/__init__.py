@@ -1,11 +1,11 @@
-"""Recordings in files → readings, and readings → records, so that a file takes the same way as Kafka.
+"""Recordings: files of readings, and the same readings as Kafka records for the decoder.
 
-    recording.py   what a file holds, what `meta.json` says of it, and `as_records`: as Kafka would give it
-    reading.py     which column is what, and chunks of columns → a recording
+    recording.py   `Recording`, `meta.json` beside a file, and `as_records`
+    reading.py     the meaning of the columns, and chunks of columns → a recording
     formats.py     CSV, CSV.gz, Parquet → chunks of columns
 
-Enters the path of a file: a column of times, one column per sensor, perhaps one that names the asset and one with
-labels (0 normal, 1 fault). Leaves a `Recording`, or batches of records. The law: nothing is guessed in silence.
+Input: the path of a file with a column of times, one column per sensor, perhaps one with assets and one with labels
+(0 normal, 1 fault). Output: a `Recording`, or batches of records. Invariant: a guess is never silent.
 """
 
 from monitor.recordings.reading import read_recording

@@ -1,6 +1,6 @@
-"""CSV, CSV.gz, Parquet → a header and chunks of columns; nothing is interpreted here.
+"""CSV, CSV.gz and Parquet files → a header and chunks of columns. The cells are not interpreted here.
 
-The law: memory is that of one chunk, whatever the size of the file.
+Input: the path of a file. Output: an `OpenFile`. Invariant: the memory is that of one chunk, whatever the file's size.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Cells = Sequence[str | None] | NDArray[np.float64] | NDArray[np.datetime64]
-    """A part of a column: texts as CSV has them, or what Parquet already knows to be numbers or times."""
+    """A part of a column: texts from CSV, or numbers or times from Parquet."""
     Chunks = Iterator[Mapping[str, Cells]]
 
-_ROWS_AT_A_TIME: Final = 50_000
+_ROWS_PER_CHUNK: Final = 50_000
 
 
-class Table(NamedTuple):
-    """An opened file."""
+class OpenFile(NamedTuple):
+    """The header of a file, and its rows."""
 
     names: list[str]
-    """Of the columns."""
-    times: list[str]
-    """Names of the columns that the file itself declares to be times."""
+    """Names of the columns."""
+    time_columns: list[str]
+    """Those that the file itself declares to be times."""
     chunks: Chunks
 
 
-def open_table(path: Path) -> Table:
+def open_file(path: Path) -> OpenFile:
     """Open a file by its ending. Raises BadRecording, at once or while the chunks are read."""
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if kind == "csv":
-        return _csv(path)
+        return _open_csv(path)
     if kind in ("parquet", "pq"):
-        return _parquet(path)
+        return _open_parquet(path)
     raise BadRecording("recordings end in .csv, .csv.gz or .parquet")
 
 
-def _csv(path: Path) -> Table:
+def _open_csv(path: Path) -> OpenFile:
     rows = _csv_rows(path)
     header = next(rows, None)
     if not header:
         raise BadRecording("the file is empty")
-    if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        raise BadRecording(f"the column {quote(twice[0])} stands twice in the header; rename one")
-    return Table(header, [], _csv_chunks(header, rows))
+    if repeated := sorted({name for name in header if name and header.count(name) > 1}):
+        raise BadRecording(f"the column {quote(repeated[0])} stands twice in the header; rename one")
+    return OpenFile(header, [], _csv_chunks(header, rows))
 
 
 def _csv_rows(path: Path) -> Iterator[list[str]]:
@@ -74,8 +74,8 @@ def _csv_rows(path: Path) -> Iterator[list[str]]:
 
 def _csv_chunks(header: list[str], rows: Iterator[list[str]]) -> Chunks:
     width = len(header)
-    for first in itertools.count(2, _ROWS_AT_A_TIME):
-        chunk = list(itertools.islice(rows, _ROWS_AT_A_TIME))
+    for first in itertools.count(2, _ROWS_PER_CHUNK):
+        chunk = list(itertools.islice(rows, _ROWS_PER_CHUNK))
         if not chunk:
             return
         if set(map(len, chunk)) != {width}:
@@ -87,7 +87,7 @@ def _csv_chunks(header: list[str], rows: Iterator[list[str]]) -> Chunks:
             yield dict(zip(header, zip(*chunk, strict=True), strict=True))
 
 
-def _parquet(path: Path) -> Table:
+def _open_parquet(path: Path) -> OpenFile:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -98,25 +98,26 @@ def _parquet(path: Path) -> Table:
         schema = (file := pq.ParquetFile(path)).schema_arrow
     except (pa.ArrowException, OSError) as problem:
         raise BadRecording(f"the file is damaged: {problem}") from problem
-    times = [column.name for column in schema if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)]
+    is_time = pa.types.is_timestamp, pa.types.is_date
+    times = [column.name for column in schema if any(test(column.type) for test in is_time)]
+    return OpenFile(list(schema.names), times, _parquet_chunks(pa, file, schema.names))
 
-    def chunks() -> Chunks:
-        try:
-            for batch in file.iter_batches(_ROWS_AT_A_TIME):
-                yield {name: _arrow_cells(pa, batch.column(i)) for i, name in enumerate(schema.names)}
-        except (pa.ArrowException, OSError) as problem:
-            raise BadRecording(f"the file is damaged: {problem}") from problem
 
-    return Table(list(schema.names), times, chunks())
+def _parquet_chunks(pa: Any, file: Any, names: Sequence[str]) -> Chunks:
+    try:
+        for batch in file.iter_batches(_ROWS_PER_CHUNK):
+            yield {name: _arrow_cells(pa, batch.column(i)) for i, name in enumerate(names)}
+    except (pa.ArrowException, OSError) as problem:
+        raise BadRecording(f"the file is damaged: {problem}") from problem
 
 
 def _arrow_cells(pa: Any, column: Any) -> Cells:
-    kind, of = column.type, pa.types
-    if of.is_timestamp(kind) or of.is_date(kind):
+    kind, types = column.type, pa.types
+    if types.is_timestamp(kind) or types.is_date(kind):
         us = pa.timestamp("us", getattr(kind, "tz", None))
         times: NDArray[np.datetime64] = column.cast(us, safe=False).to_numpy(zero_copy_only=False)
         return times.astype("datetime64[us]")
-    if of.is_integer(kind) or of.is_floating(kind) or of.is_decimal(kind) or of.is_null(kind):
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind):
         numbers: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return numbers
     return [None if cell is None else str(cell) for cell in column.to_pylist()]

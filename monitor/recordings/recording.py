@@ -1,6 +1,7 @@
-"""What a file holds, what stands beside it, and how it becomes records.
+"""A recording in memory, the metadata beside its file, and its readings as Kafka records.
 
-The law: a recording that goes through `as_records` and the decoder comes out as it was, reading by reading.
+Input: a recording, or the path of its file. Output: batches of records, or `Meta`. Invariant: a recording that goes
+through `as_records` and the decoder comes out unchanged, reading by reading.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 _MAX_BLOCK_BYTES: Final = 128 * 1024
 """Half of the decoder's default limit for a record."""
 _RECORDS_PER_BATCH: Final = 256
-_META: Final = 'it must be an object like {"sampling_interval_s": 60, "series": {"NAME": {"train_rows": 4000}}}'
+_META_FORM: Final = 'it must be an object like {"sampling_interval_s": 60, "series": {"NAME": {"train_rows": 4000}}}'
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a file holds: N readings of C sensors, in the file's order."""
+    """N readings of C sensors, in the file's order."""
 
     name: str
     """The file's name without its endings."""
@@ -41,13 +42,13 @@ class Recording:
     ts_us: Int64
     """[N]"""
     values: Float32
-    """[N, C]; NaN = missing."""
+    """[N, C], NaN = missing."""
     assets: tuple[str, ...]
-    """Names, in order of appearance; the file's name where it names none."""
+    """Names, in order of appearance. The file's name where it has no column of assets."""
     asset: Int32
     """[N], index into `assets`."""
     label: NDArray[np.int8] | None
-    """[N], 1 = fault; None = the file has no labels."""
+    """[N], 1 = fault. None = the file has no labels."""
     left_out: tuple[str, ...] = ()
     """Columns without a single number."""
     n_too_large: int = 0
@@ -58,18 +59,18 @@ class Recording:
 
     @property
     def interval_us(self) -> int:
-        """The usual step from one reading of an asset to its next: the median. 0 = there is none."""
+        """Median time from one reading of an asset to its next. 0 = there is no such step."""
         order = np.lexsort((self.ts_us, self.asset))
         steps = np.diff(self.ts_us[order])[np.diff(self.asset[order]) == 0]
         steps = steps[steps > 0]
         return int(np.median(steps)) if len(steps) else 0
 
     def per_asset(self) -> list[Recording]:
-        """One recording for each asset, as if each had a file of its own."""
+        """Return one recording for each asset, as if each had a file of its own."""
         return [self.rows(np.flatnonzero(self.asset == i), (name,)) for i, name in enumerate(self.assets)]
 
     def rows(self, rows: Int64 | slice, assets: tuple[str, ...] | None = None) -> Recording:
-        """A part of it. `assets`: of one name, that of the only asset left."""
+        """Return the readings at these rows. `assets`: the name of the only asset left, if one is left."""
         asset = self.asset[rows]
         return Recording(
             self.name,
@@ -86,44 +87,44 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What `meta.json` beside a file says of it."""
+    """The metadata of a recording: its set, and its entry in `meta.json`."""
 
     set: str
     """The file's folder."""
     train_rows: int | None = None
-    """How many leading rows are normal and may be learnt from."""
+    """Leading rows that are normal, and may be used for training."""
     interval_s: float | None = None
 
 
 def read_meta(path: Path) -> Meta:
-    """What `meta.json` says; a file without one has a set and nothing else. Raises BadRecording."""
-    # The folder the file was named in: what a link points to may lie in a store of all recordings.
-    beside, folder = path.parent / "meta.json", path.parent.resolve().name
-    if not beside.is_file():
+    """Read the entry of a file in `meta.json` beside it. A file without one has only a set. Raises BadRecording."""
+    # The folder of the path as given: a link may point into a store of all recordings.
+    file, folder = path.parent / "meta.json", path.parent.resolve().name
+    if not file.is_file():
         return Meta(folder)
     try:
-        said = _object(json.loads(beside.read_bytes()), "it")
-        series = _object(_object(said.get("series", {}), "series").get(stem(path), {}), stem(path))
-        rows = _number(series, "train_rows")
-        step = _number(series, "median_step_s") or _number(said, "sampling_interval_s")
+        whole = _object(json.loads(file.read_bytes()), "it")
+        series = _object(_object(whole.get("series", {}), "series").get(stem(path), {}), stem(path))
+        rows = _finite(series, "train_rows")
+        step = _finite(series, "median_step_s") or _finite(whole, "sampling_interval_s")
     except (ValueError, OSError) as problem:
-        raise BadRecording(f"{beside}: {problem}; {_META}") from problem
+        raise BadRecording(f"{file}: {problem}; {_META_FORM}") from problem
     if rows is not None and not rows.is_integer():
-        raise BadRecording(f"{beside}: train_rows is {rows:g}, not a whole number")
+        raise BadRecording(f"{file}: train_rows is {rows:g}, not a whole number")
     if step is not None and step <= 0:
-        raise BadRecording(f"{beside}: the interval is {step:g}; write the seconds from one row to the next, above 0")
+        raise BadRecording(f"{file}: the interval is {step:g}; write the seconds from one row to the next, above 0")
     return Meta(folder, None if rows is None else int(rows), step)
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{name} is {json.dumps(value)[:40]}, not an object")  # noqa: TRY004 - the file's fault
+        raise ValueError(f"{name} is {json.dumps(value)[:40]}, not an object")  # noqa: TRY004  # an error in the file
     return value
 
 
-def _number(said: dict[str, Any], name: str) -> float | None:
-    """What stands there as a finite number; None = nothing does."""
-    if (value := said.get(name)) is None:
+def _finite(fields: dict[str, Any], name: str) -> float | None:
+    """Return the finite number of a field. None = the field is missing or null. Raises ValueError."""
+    if (value := fields.get(name)) is None:
         return None
     try:
         number = float(value)
@@ -135,33 +136,38 @@ def _number(said: dict[str, Any], name: str) -> float | None:
 
 
 def as_records(recording: Recording, *, block: int = 256, partition: Partition | None = None) -> Iterator[RecordBatch]:
-    """The recording as blocks of MessagePack, ordered by time, in batches as a Kafka partition would give them.
+    """Yield the recording as MessagePack blocks, ordered by time, in batches like those of a Kafka partition.
 
-    One asset: up to `block` readings to a record. Several: one reading to a record, since they share the partition's
-    watermark, and a block of one asset would make all others late. (`per_asset` and a partition each is faster.)
-    Readings without a single value are gaps, and are not sent.
+    One asset: up to `block` readings in a record. Several assets: one reading in a record, because they share the
+    partition's watermark, and a block of one asset would make all others late. (`per_asset` and a partition for each is
+    faster.) Readings without a single value are gaps, and are left out.
     """
     partition = partition or Partition(recording.name, 0)
     order = np.argsort(recording.ts_us, kind="stable")
     order = order[np.isfinite(recording.values[order]).any(axis=1)]
-    fitting = max(_MAX_BLOCK_BYTES // (4 * len(recording.sensors)), 1)
-    step = 1 if len(recording.assets) > 1 else max(min(block, fitting), 1)
+    max_readings = max(_MAX_BLOCK_BYTES // (4 * len(recording.sensors)), 1)
+    step = 1 if len(recording.assets) > 1 else max(min(block, max_readings), 1)
     starts = range(0, len(order), step)
     for first in range(0, len(starts), _RECORDS_PER_BATCH):
-        groups = [order[at : at + step] for at in starts[first : first + _RECORDS_PER_BATCH]]
-        names = [recording.assets[recording.asset[rows[0]]] for rows in groups]
-        yield RecordBatch(
-            partition,
-            np.arange(first, first + len(groups), dtype=np.int64),
-            np.array([max(int(recording.ts_us[rows[-1]]), -1) for rows in groups], np.int64),
-            [name.encode() for name in names],
-            [
-                block_msgpack(name, recording.ts_us[rows], recording.values[rows], recording.sensors)
-                for name, rows in zip(names, groups, strict=True)
-            ],
-        )
+        records = [order[start : start + step] for start in starts[first : first + _RECORDS_PER_BATCH]]
+        yield _batch(recording, partition, first, records)
+
+
+def _batch(recording: Recording, partition: Partition, first_offset: int, records: list[Int64]) -> RecordBatch:
+    """Return a batch of records, each with the readings at its rows."""
+    names = [recording.assets[recording.asset[rows[0]]] for rows in records]
+    return RecordBatch(
+        partition,
+        np.arange(first_offset, first_offset + len(records), dtype=np.int64),
+        np.array([max(int(recording.ts_us[rows[-1]]), -1) for rows in records], np.int64),
+        [name.encode() for name in names],
+        [
+            block_msgpack(name, recording.ts_us[rows], recording.values[rows], recording.sensors)
+            for name, rows in zip(names, records, strict=True)
+        ],
+    )
 
 
 def stem(path: Path) -> str:
-    """The file's name without its endings."""
+    """Return the file's name without its endings."""
     return re.sub(r"(\.csv|\.parquet|\.pq)?(\.gz)?$", "", path.name, flags=re.IGNORECASE) or path.name

@@ -84,7 +84,7 @@ class TestCsv:
         assert (recording.n_too_large, recording.left_out) == (3, ())
 
     def test_more_rows_than_a_chunk_are_one_recording(self, write, monkeypatch):
-        monkeypatch.setattr("monitor.recordings.formats._ROWS_AT_A_TIME", 4)
+        monkeypatch.setattr("monitor.recordings.formats._ROWS_PER_CHUNK", 4)
         rows = "".join(f"{i},{i},{'A' if i % 3 else 'B'}\n" for i in range(10))
         recording = read_recording(write("ts,a,asset\n" + rows))
         assert recording.values[:, 0].tolist() == list(range(10))
