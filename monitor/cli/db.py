@@ -65,5 +65,5 @@ async def _prune(url: str, limit: datetime | timedelta) -> tuple[Counter[str], i
         if isinstance(limit, datetime):
             before = dict.fromkeys(await store.read(assets.fleets), to_us(limit))
         else:
-            before, limit = await maintenance.outlived(store, limit), datetime.now(UTC) - limit
+            before, limit = await maintenance.expiry_by_fleet(store, limit), datetime.now(UTC) - limit
         return await maintenance.prune_scores(store, before), await maintenance.prune_quarantine(store, to_us(limit))

@@ -1,6 +1,7 @@
-"""What must be done now and then beside the river: old rows go, and promises are looked at.
+"""Periodic maintenance beside the pipeline: retention, and reports on the false-alarm budgets.
 
-Of several daemons the one that holds the lease `upkeep` deletes; each says in its own log how the budgets stand.
+Input: `store.keep_scores`, the scores and alerts in the database. Output: deleted rows and log events. Invariant: of
+several daemons, the one that holds the lease `upkeep` deletes. Each reports the budgets in its own log.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from monitor.budget import Status
 from monitor.errors import MonitorError
 from monitor.store import burn, daemons, quarantine, scores
 from monitor.store.results import FIRST_US
+from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,58 +25,57 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.store.engine import AsyncStore
     from monitor.store.lease import Lease
+    from monitor.timing import Timing
 
 log = logs.get("upkeep")
 
-EVERY_S = 600.0
-REMIND_EVERY_S = 24 * 3600.0
-GONE_AFTER = timedelta(days=1)
-"""A daemon that has not been heard of for so long is forgotten; it counts as dead long before."""
-SWEEP_EVERY = timedelta(days=1)
 MICROSECOND = timedelta(microseconds=1)
 
 
-class Upkeep:
-    """Prunes, and looks after what was promised."""
+class Maintenance:
+    """Deletes rows that are too old, and reports the budgets."""
 
-    def __init__(self, config: Config, store: AsyncStore, clock: Clock, lease: Lease | None) -> None:
+    def __init__(
+        self, config: Config, store: AsyncStore, clock: Clock, lease: Lease | None, timing: Timing = DEFAULT_TIMING
+    ) -> None:
         """`lease`: None = there is no other daemon."""
         self._config = config
         self._store = store
         self._clock = clock
         self._lease = lease
-        self._promises = Promises(config, store, clock)
+        self._timing = timing
+        self._budgets = BudgetReports(config, store, clock, timing)
         self._swept_s = -inf
 
     async def loop(self) -> None:
-        """Look every ten minutes, until cancelled."""
+        """Run one round every ten minutes, until cancelled."""
         while True:
             try:
-                await self.look()
+                await self.run_once()
             except MonitorError as error:
                 log.warning("upkeep_failed", error=str(error), doing="trying again later")
-            await self._clock.sleep(EVERY_S)
+            await self._clock.sleep(self._timing.maintenance_every_s)
 
-    async def look(self) -> None:
-        """Do what is due. Raises StoreUnavailable."""
-        # Deleting is the same whoever does it: the lease saves work, and needs no check in each transaction.
+    async def run_once(self) -> None:
+        """Delete and report what is due. Raises StoreUnavailable."""
+        # Two daemons may delete the same rows: the lease only saves work, so no transaction checks it.
         if self._lease is None or await self._lease.look():
             await self._prune()
-        await self._promises.look()
+        await self._budgets.report()
 
     async def _prune(self) -> None:
         now_us = self._clock.now_us()
-        await self._store.run(daemons.forget, now_us - GONE_AFTER // MICROSECOND)
+        await self._store.run(daemons.forget, now_us - round(self._timing.daemon_forgotten_after_s * 1e6))
         keep = self._config.store.keep_scores
         if keep is None:
             return
         if n := await prune_quarantine(self._store, now_us - keep // MICROSECOND):
             log.info("quarantine_pruned", rows=n, older_than=str(keep))
-        before = await outlived(self._store, keep)
-        # Between the slowest fleet's scores and the others' lie those that it keeps, perhaps for years, and they are
-        # many: now and then is often enough to look for the others' among them.
+        before = await expiry_by_fleet(self._store, keep)
+        # The scores of the slowest fleet may be kept for years, with expired scores of the other fleets between them.
+        # They are many, so the walk through them is rare.
         now_s = self._clock.monotonic_s()
-        sweeps = now_s - self._swept_s >= min(keep / 10, SWEEP_EVERY).total_seconds()
+        sweeps = now_s - self._swept_s >= min(keep.total_seconds() / 10, self._timing.sweep_every_s)
         if before and not sweeps:
             before = dict.fromkeys(before, min(before.values()))
         if deleted := await prune_scores(self._store, before):
@@ -86,20 +87,21 @@ class Upkeep:
 # ---------------------------------------------------------------- retention
 
 
-async def outlived(store: AsyncStore, keep: timedelta) -> dict[str, int]:
-    """Return, by fleet, the event time before which its scores are too old: `keep` before the end of its newest window.
+async def expiry_by_fleet(store: AsyncStore, keep: timedelta) -> dict[str, int]:
+    """Return, by fleet, the event time before which its scores expire, µs: `keep` before the end of its newest window.
 
-    Each goes by its own clock, never by ours: one that stopped keeps its last scores and holds up nobody, and one that
-    reads a backlog does not lose them as they are written.
+    Each fleet goes by its own event time. A fleet that stopped keeps its last scores and delays no other. A fleet that
+    reads a backlog does not lose its scores as they are written.
     """
     newest = await store.read(scores.newest_us)
     return {fleet: newest_us - keep // MICROSECOND for fleet, newest_us in newest.items()}
 
 
 async def prune_scores(store: AsyncStore, before: Mapping[str, int]) -> Counter[str]:
-    """Delete each fleet's scores that start before its time, in µs; return how many by fleet. Raises StoreUnavailable.
+    """Delete each fleet's scores that start before its time, µs. Return the number of rows by fleet.
 
-    One walk from the oldest score on, through all of them; past a fleet's time its rows are stepped over.
+    One walk from the oldest score on, through all fleets; beyond a fleet's time its rows are skipped. Raises
+    StoreUnavailable.
     """
     deleted: Counter[str] = Counter()
     at_us = FIRST_US
@@ -112,28 +114,30 @@ async def prune_scores(store: AsyncStore, before: Mapping[str, int]) -> Counter[
 
 
 async def prune_quarantine(store: AsyncStore, before_us: int) -> int:
-    """Delete records that were kept before a moment of our clock; return how many. Raises StoreUnavailable."""
+    """Delete quarantined records stored before a processing time, µs. Return their number. Raises StoreUnavailable."""
     total = 0
     while n := await store.run(quarantine.prune, before_us):
         total += n
     return total
 
 
-# ---------------------------------------------------------------- promises
+# ---------------------------------------------------------------- budgets
 
 
-class Promises:
-    """Says how each fleet's false-alarm budget stands: when that changes, and daily while it is broken."""
+class BudgetReports:
+    """Logs the state of each fleet's false-alarm budget: when it changes, and daily while it is violated."""
 
-    def __init__(self, config: Config, store: AsyncStore, clock: Clock) -> None:
+    def __init__(self, config: Config, store: AsyncStore, clock: Clock, timing: Timing = DEFAULT_TIMING) -> None:
         self._config = config
         self._store = store
         self._clock = clock
-        self._said: dict[str, tuple[Status, float]] = {}
+        self._timing = timing
+        self._logged: dict[str, tuple[Status, float]] = {}
+        """By fleet, the status that was logged last, and when."""
         self._unknown: set[burn.NoPromise] = set()
 
-    async def look(self) -> None:
-        """Look once. Raises StoreUnavailable."""
+    async def report(self) -> None:
+        """Log what is new. Raises StoreUnavailable."""
         for fleet in self._config.fleets:
             found = await self._store.read(burn.of_champion, fleet.name)
             if isinstance(found, burn.NoPromise):
@@ -141,18 +145,18 @@ class Promises:
                     self._unknown.add(found)
                     why = "its stored threshold is not one this version can read; a retraining writes a new one"
                     log.warning("budget_unknown", fleet=found.fleet, version=found.version, why=why)
-                continue
-            if found is None:
-                continue
-            said, said_s = self._said.get(fleet.name, (None, 0.0))
-            now_s = self._clock.monotonic_s()
-            is_broken = found.status is Status.VIOLATED
-            if found.status is said and not (is_broken and now_s - said_s >= REMIND_EVERY_S):
-                continue
-            self._said[fleet.name] = (found.status, now_s)
-            self._say(found)
+            elif found is not None and self._is_due(found):
+                self._logged[fleet.name] = (found.status, self._clock.monotonic_s())
+                self._log(found)
 
-    def _say(self, found: burn.Standing) -> None:
+    def _is_due(self, found: burn.Standing) -> bool:
+        status, logged_s = self._logged.get(found.fleet, (None, 0.0))
+        if found.status is not status:
+            return True
+        is_old = self._clock.monotonic_s() - logged_s >= self._timing.budget_reminder_every_s
+        return found.status is Status.VIOLATED and is_old
+
+    def _log(self, found: burn.Standing) -> None:
         used = found.recent if found.recent.status is Status.VIOLATED else found.own
         facts = {
             "fleet": found.fleet,

@@ -1,4 +1,8 @@
-"""What would the daemon do? `monitor check` asks before anybody starts it. Connects, reads, changes nothing."""
+"""The checks of `monitor check`: what the daemon would find at its start.
+
+Input: a configuration. Output: findings about the device, the database, the broker and each fleet. Invariant: the check
+connects and reads, and changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +24,11 @@ Bounds = dict[Partition, LogBounds]
 
 
 def preflight(config: Config) -> list[Finding]:
-    """Look at the device, the database, the broker, and each fleet; return what was found, in that order."""
-    return asyncio.run(_look(config))
+    """Check the device, the database, the broker and each fleet, in this order."""
+    return asyncio.run(_check(config))
 
 
-async def _look(config: Config) -> list[Finding]:
+async def _check(config: Config) -> list[Finding]:
     findings = [_device(config)]
     champions, found = await _database(config)
     findings.append(found)
@@ -66,7 +70,7 @@ async def _broker(config: Config) -> tuple[Bounds | None, list[Finding]]:
             found = await partitions_of(config.kafka, topics)
             bounds = await log_bounds(config.kafka, found)
     except MonitorError as error:
-        # A refusal says itself what to mend.
+        # The message of a refusal names its own fix.
         fix = "start the broker, or correct kafka.bootstrap" if error.retriable else ""
         return None, [_security(config), Finding("error", "broker", str(error), fix)]
     findings = [_security(config), Finding("ok", "broker", f"{config.kafka.bootstrap} answers")]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from monitor.config import parse
 from monitor.replay.offsets import Said, said
-from monitor.service.maintenance import Upkeep, prune_scores
+from monitor.service.maintenance import Maintenance, prune_scores
 from monitor.store import burn, results, schema, scores, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
@@ -39,15 +39,15 @@ CONFIG = parse(
 
 
 class Keeper:
-    """An upkeep that looks when told to, long after the last time."""
+    """A maintenance that runs when told to, long after the last time."""
 
     def __init__(self, store: AsyncStore) -> None:
         self._clock = FakeClock()
-        self._upkeep = Upkeep(CONFIG, store, self._clock, None)
+        self._maintenance = Maintenance(CONFIG, store, self._clock, None)
 
     async def look(self) -> None:
         self._clock.advance(86_400)
-        await self._upkeep.look()
+        await self._maintenance.run_once()
 
 
 async def save(owner: Owner, fleet: str, *cells: int) -> None:

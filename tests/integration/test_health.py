@@ -1,4 +1,4 @@
-"""The pages as a probe sees them: over a socket, of a real daemon whose servers go away, whose loop stands still."""
+"""The pages as a probe sees them, of a real daemon too: during outages, and while its event loop is blocked."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,10 +25,9 @@ from structlog.testing import capture_logs
 from monitor.config import HttpConfig
 from monitor.errors import ConfigError
 from monitor.kafka.embedded_broker import create_topic
-from monitor.service import health as health_module
-from monitor.service.health import Health
+from monitor.service.health import Health, StatusSnapshot
 from monitor.service.pages import MAX_CONNECTIONS, pages
-from monitor.service.watchdog import LoopWatch, Systemd
+from monitor.service.watchdog import Systemd
 from monitor.timing import DEFAULT_TIMING
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.daemon_process import SENSORS, Site, at_home, environment, publish
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from monitor.kafka.embedded_broker import EmbeddedBroker
+    from monitor.timing import Timing
     from tests.servers import KafkaServer, PostgresServer
 
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
@@ -74,10 +74,15 @@ def say(port: int, request: bytes, limit_s: float = 10.0) -> bytes:
 
 @pytest.fixture
 def health() -> Health:
-    """A daemon that is well."""
-    made = Health()
-    made.doing = None
-    made.facts = health_module.Facts(is_member=True)
+    """The health of a daemon in good order."""
+    return healthy()
+
+
+def healthy(timing: Timing = DEFAULT_TIMING) -> Health:
+    pipeline: Any = Future()
+    made = Health(timing=timing)
+    made.running(pipeline, lambda: StatusSnapshot(is_member=True))
+    made.update(time.monotonic())
     made.database_answered()
     return made
 
@@ -98,7 +103,7 @@ def port(health: Health) -> Iterator[int]:
         yield number
 
 
-def test_the_three_pages_are_there_and_are_text(port: int) -> None:
+def test_the_three_pages_have_their_content_types(port: int) -> None:
     for path in ("/live", "/ready"):
         status, headers, body = ask(port, path)
         assert (status, headers["content-type"]) == (200, "application/json")
@@ -112,16 +117,16 @@ def test_the_three_pages_are_there_and_are_text(port: int) -> None:
     assert ask(port, "/")[0] == ask(port, "/live/../etc")[0] == 404
 
 
-def test_head_gives_the_status_and_no_body(port: int, health: Health) -> None:
+def test_head_answers_with_the_status_and_no_body(port: int, health: Health) -> None:
     status, headers, body = ask(port, "/ready", "HEAD")
     assert (status, body) == (200, b"")
     assert int(headers["content-length"]) > 0
-    health.drains()
+    health.draining()
     assert ask(port, "/ready", "HEAD")[0] == 503
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
-def test_nothing_but_get_and_head_is_answered(port: int, method: str) -> None:
+def test_other_methods_than_get_and_head_are_refused(port: int, method: str) -> None:
     status, _, body = ask(port, "/ready", method)
     assert status == 405
     assert method.encode() not in body
@@ -225,7 +230,7 @@ def test_many_probes_at_once_are_answered(port: int) -> None:
     assert answers == [200] * 80
 
 
-def test_a_taken_port_is_a_problem_of_the_configuration(port: int, health: Health) -> None:
+def test_a_taken_port_is_a_configuration_error(port: int, health: Health) -> None:
     with (
         pytest.raises(ConfigError, match=rf'http\.listen: "127\.0\.0\.1:{port}" is in use.*another address'),
         pages(HttpConfig(listen=f"127.0.0.1:{port}"), health),
@@ -239,32 +244,31 @@ def test_without_an_address_nothing_listens(health: Health) -> None:
         assert threading.active_count() == before
 
 
-def test_ipv6_works_too(health: Health) -> None:
+def test_ipv6_addresses_are_served(health: Health) -> None:
     number = free_port()
     with pages(HttpConfig(listen=f"[::1]:{number}"), health):
         assert ask(number, "/live", host="::1")[0] == 200
 
 
-async def test_the_pages_answer_while_the_loop_stands_still(
-    port: int, health: Health, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(health_module, "DEAD_S", 0.7)
-    async with LoopWatch(health.look) as health.loop:
-        answers = []
+async def test_the_pages_answer_while_the_loop_is_blocked() -> None:
+    health = healthy(replace(DEFAULT_TIMING, loop_dead_after_s=0.7))
+    with serving(health) as port:
+        async with health.watch:
+            answers = []
 
-        def probe() -> None:
-            for _ in range(15):
-                answers.append(ask(port, "/live")[0])
-                time.sleep(0.1)
+            def probe() -> None:
+                for _ in range(15):
+                    answers.append(ask(port, "/live")[0])
+                    time.sleep(0.1)
 
-        thread = threading.Thread(target=probe)
-        thread.start()
-        time.sleep(1.6)  # noqa: ASYNC251  the loop stands still
-        thread.join()
-        assert answers[0] == 200
-        assert answers[-1] == 503
-        health.loop.turned(time.monotonic())
-        assert ask(port, "/live")[0] == 200
+            thread = threading.Thread(target=probe)
+            thread.start()
+            time.sleep(1.6)  # noqa: ASYNC251  it blocks the loop
+            thread.join()
+            assert answers[0] == 200
+            assert answers[-1] == 503
+            health.watch.record_turn(time.monotonic())
+            assert ask(port, "/live")[0] == 200
 
 
 # ---------------------------------------------------------------- systemd
@@ -272,7 +276,7 @@ async def test_the_pages_answer_while_the_loop_stands_still(
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
-    """systemd's end of the socket; a call returns the lines that came since the last one."""
+    """systemd's end of the socket. A call returns the lines received since the last one."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(path))
@@ -280,7 +284,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
         monkeypatch.setenv("WATCHDOG_USEC", "60000000")
 
-        def heard() -> list[str]:
+        def received() -> list[str]:
             lines: list[str] = []
             while True:
                 try:
@@ -288,24 +292,24 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
                 except BlockingIOError:
                     return lines
 
-        yield heard
+        yield received
 
 
-def test_systemd_hears_once_that_we_are_up_and_then_that_the_loop_turns(manager: Callable[[], list[str]]) -> None:
+def test_systemd_gets_ready_once_and_then_the_watchdog_signal(manager: Callable[[], list[str]]) -> None:
     systemd = Systemd()
-    systemd.turned(100.0, lambda: "starting")
+    systemd.loop_turned(100.0, lambda: "starting")
     assert manager() == ["READY=1", "WATCHDOG=1", "STATUS=starting"]
-    systemd.turned(100.5, lambda: "starting")
+    systemd.loop_turned(100.5, lambda: "starting")
     assert manager() == [], "a quarter of its limit is often enough"
-    systemd.turned(115.0, lambda: "starting")
+    systemd.loop_turned(115.0, lambda: "starting")
     assert manager() == ["WATCHDOG=1"]
-    systemd.turned(130.0, lambda: "4 partitions, lag 0")
+    systemd.loop_turned(130.0, lambda: "4 partitions, lag 0")
     assert manager() == ["WATCHDOG=1", "STATUS=4 partitions, lag 0"]
     systemd.stopping()
     assert manager() == ["STOPPING=1"]
 
 
-def test_a_child_process_cannot_speak_to_systemd_in_our_name(
+def test_a_child_process_inherits_no_address_of_systemd(
     manager: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Systemd()
@@ -313,26 +317,26 @@ def test_a_child_process_cannot_speak_to_systemd_in_our_name(
     assert "WATCHDOG_USEC" not in os.environ
 
 
-def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_systemd_no_status_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
 
     def status() -> str:
-        raise AssertionError("nobody asked")
+        raise AssertionError("it was computed")
 
-    Systemd().turned(1.0, status)
+    Systemd().loop_turned(1.0, status)
     Systemd().stopping()
 
 
-def test_a_manager_that_is_gone_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_systemd_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    Systemd().turned(1.0, lambda: "fine")
+    Systemd().loop_turned(1.0, lambda: "fine")
 
 
 # ---------------------------------------------------------------- a real daemon
 
 
 class Probed(Site):
-    """An installation with pages."""
+    """An installation that serves the pages."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -343,21 +347,21 @@ class Probed(Site):
         self.path.write_text(f'{self.path.read_text()}[http]\nlisten = "{listen or f"127.0.0.1:{self.port}"}"\n')
 
     def status(self, path: str) -> int:
-        """Return what a probe gets; 0 where nobody answers."""
+        """Return the status that a probe gets; 0 = no answer."""
         try:
             return ask(self.port, path)[0]
         except OSError:
             return 0
 
     def missing(self) -> set[str]:
-        """Name what /ready misses."""
+        """Return the words of /ready's `missing`."""
         status, _, body = ask(self.port, "/ready")
         answer = json.loads(body)
         assert status == (503 if answer["missing"] else 200)
         return {each["what"] for each in answer["missing"]}
 
     def wait_ready(self, limit_s: float = 60.0) -> None:
-        """Wait until /ready says yes."""
+        """Wait until /ready answers 200."""
         self.wait("/ready", lambda: self.status("/ready") == 200, limit_s)
 
     def samples(self) -> dict[tuple[str, ...], float]:
@@ -377,7 +381,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
     site.kill()
 
 
-def test_before_during_and_after_outages_the_daemon_lives_and_says_what_it_misses(
+def test_a_daemon_in_outages_is_live_and_names_what_is_missing(
     kafka: KafkaServer, postgres: PostgresServer, site: Probed
 ) -> None:
     topic = "health-outages"
@@ -415,7 +419,7 @@ def test_before_during_and_after_outages_the_daemon_lives_and_says_what_it_misse
     finally:
         kafka.start()
     site.wait_ready(90)
-    assert len(site.events("watching")) == 1, "it was the same daemon all the time"
+    assert len(site.events("watching")) == 1, "the daemon was never restarted"
 
     samples = site.samples()
     with site.reader() as reader:
@@ -433,7 +437,7 @@ def test_before_during_and_after_outages_the_daemon_lives_and_says_what_it_misse
     assert site.status("/live") == 0
 
 
-def test_a_second_daemon_for_which_no_partition_is_left_is_ready_and_says_so(
+def test_a_second_daemon_without_a_partition_is_ready_with_a_note(
     kafka: KafkaServer, postgres: PostgresServer, site: Probed, tmp_path: Path
 ) -> None:
     kafka.create_topic("one-partition", 1, retention_ms="-1")
@@ -452,15 +456,15 @@ def test_a_second_daemon_for_which_no_partition_is_left_is_ready_and_says_so(
         second.wait_ready()
         both = (site, second)
 
-        def standing() -> list[tuple[int, list[str], float]]:
+        def states() -> list[tuple[int, list[str], float]]:
             pages = [ask(each.port, "/ready") for each in both]
             notes = [json.loads(page[2])["notes"] for page in pages]
             held = [each.samples()["monitor_partitions",] for each in both]
             return sorted(zip((page[0] for page in pages), notes, held, strict=True), key=itemgetter(2))
 
-        # The group may take the partition from one and give it to the other, and each tells its own side of it.
+        # The group may move the partition from one daemon to the other.
         note = "the group gives this daemon no partition: the others have all of them"
-        second.wait("/ready", lambda: standing() == [(200, [note], 0), (200, [], 1)], 60)
+        second.wait("/ready", lambda: states() == [(200, [note], 0), (200, [], 1)], 60)
         second.terminate()
     finally:
         second.kill()
@@ -470,15 +474,14 @@ BLOCKABLE = """
 import asyncio, signal, sys, time
 from monitor import logs
 from monitor.config import load
-from monitor.service import daemon, health
-
-health.DEAD_S = 4.0
+from monitor.service import daemon
+from monitor.timing import Timing
 
 async def main():
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, holds_the_loop_up)
-    await daemon.run(load(sys.argv[1]))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, blocks_the_loop)
+    await daemon.run(load(sys.argv[1]), timing=Timing(loop_dead_after_s=4.0))
 
-def holds_the_loop_up():
+def blocks_the_loop():
     time.sleep(9)
 
 logs.configure("info", "json")
@@ -486,7 +489,7 @@ asyncio.run(main())
 """
 
 
-def test_a_loop_that_stands_still_is_not_live_then_live_again_and_the_log_names_the_culprit(
+def test_a_blocked_loop_is_not_live_and_then_live_again(
     embedded_broker: EmbeddedBroker, site: Probed
 ) -> None:
     asyncio.run(create_topic(embedded_broker.bootstrap, "blocked", 1))
@@ -511,13 +514,13 @@ def test_a_loop_that_stands_still_is_not_live_then_live_again_and_the_log_names_
     site.wait_ready()
     (blocked,) = site.events("loop_blocked")
     (free,) = site.events("loop_free")
-    assert any("holds_the_loop_up" in place for place in blocked["stack"])
+    assert any("blocks_the_loop" in place for place in blocked["stack"])
     assert 8.5 < free["after_s"] < 15
     samples = site.samples()
     assert samples["monitor_loop_blocked_total",] == 1
     assert 8 < samples["monitor_loop_lag_seconds",] < 15
 
-    # A process without CPU is something else: no place in the code is to blame.
+    # A process without CPU is not a blocked loop: no stack is logged.
     os.kill(site.pid, signal.SIGSTOP)
     time.sleep(7)
     os.kill(site.pid, signal.SIGCONT)
@@ -526,7 +529,7 @@ def test_a_loop_that_stands_still_is_not_live_then_live_again_and_the_log_names_
     assert len(site.events("loop_blocked")) == 1
 
 
-def test_a_taken_port_ends_the_daemon_with_exit_code_2_and_the_fix(site: Probed) -> None:
+def test_a_taken_port_ends_the_daemon_with_exit_code_2(site: Probed) -> None:
     site.configure("127.0.0.1:1", "nowhere")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         site.serve(f"127.0.0.1:{taken.getsockname()[1]}")

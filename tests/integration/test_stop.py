@@ -1,4 +1,4 @@
-"""SIGTERM while the database hangs: it is not down, it just never answers."""
+"""SIGTERM while the database hangs: it accepts connections and never answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.service.daemon import PULSE_EVERY_S, STOP_LIMIT_S
+from monitor.timing import DEFAULT_TIMING
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.chaos.proxy import Proxy
 from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tests.servers import KafkaServer, PostgresServer
 
 PARTITIONS = 2
-QUICK_S = STOP_LIMIT_S - 1
-"""It ended by itself, and not because its time was up."""
+QUICK_S = DEFAULT_TIMING.stop_limit_s - 1
+"""Below the forced exit: the daemon ended by itself."""
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 
 
@@ -37,7 +37,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.kill()
 
 
-def test_a_stop_while_the_database_hangs_takes_less_than_ten_seconds_and_loses_nothing(
+def test_a_stop_while_the_database_hangs_is_quick_and_lossless(
     kafka: KafkaServer, postgres: PostgresServer, site: Site
 ) -> None:
     kafka.create_topic("hung", PARTITIONS, retention_ms="-1")
@@ -63,22 +63,22 @@ def test_a_stop_while_the_database_hangs_takes_less_than_ten_seconds_and_loses_n
     site.check(read_back(kafka.bootstrap, "hung", PARTITIONS))
 
 
-def test_a_stop_is_quick_although_a_thread_hangs_that_pythons_exit_waits_for(site: Site) -> None:
-    """Another process holds the SQLite file: our writer waits for it, 30 s, and cannot be told to give up."""
+def test_a_stop_is_quick_while_a_sqlite_thread_hangs(site: Site) -> None:
+    """Another process holds the SQLite file. The writer thread waits for it for 30 s, and cannot be cancelled."""
     site.configure(f"127.0.0.1:{free_port()}", "nowhere")
     site.install_model()
     site.start()
     site.wait_event("broker_away", limit_s=60)
     with contextlib.closing(sqlite3.connect(site.database)) as another:
         another.execute("BEGIN IMMEDIATE")
-        time.sleep(2 * PULSE_EVERY_S)
+        time.sleep(2 * DEFAULT_TIMING.heartbeat_every_s)
         took_s = site.terminate()
     print(f"{took_s:.1f} s")
     assert site.events("stop_cut_short")
     assert took_s < QUICK_S
 
 
-def test_a_stop_in_the_middle_of_a_training_while_the_database_hangs_is_quick_and_ends_the_training(
+def test_a_stop_during_a_training_and_a_hanging_database_is_quick(
     kafka: KafkaServer, postgres: PostgresServer, site: Site
 ) -> None:
     kafka.create_topic("hung-training", PARTITIONS, retention_ms="-1")
@@ -103,22 +103,23 @@ def test_a_stop_in_the_middle_of_a_training_while_the_database_hangs_is_quick_an
         took_s = site.terminate()
     print(f"{took_s:.1f} s")
     assert took_s < QUICK_S
-    assert not Path(f"/proc/{child}").exists(), "the training went with its daemon"
+    assert not Path(f"/proc/{child}").exists(), "the training process outlived the daemon"
 
 
-def test_a_stop_takes_its_limit_and_no_longer_although_the_event_loop_itself_hangs() -> None:
+def test_a_stop_is_forced_at_its_limit_when_the_event_loop_hangs() -> None:
     hung = """
 import asyncio, os, signal, time
-from monitor import daemon, logs
+from monitor import logs
+from monitor.service.shutdown import stop_on_signals
+from monitor.timing import Timing
 
 async def main():
-    daemon._stopping_on_signals()
+    stop_on_signals(Timing(stop_limit_s=0.5))
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.sleep(0.1)
     time.sleep(60)
 
 logs.configure("info", "json")
-daemon.STOP_LIMIT_S = 0.5
 asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", hung], capture_output=True, text=True, timeout=30, env=environment())
@@ -127,5 +128,5 @@ asyncio.run(main())
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process started."""
+    """Return the child processes of a process."""
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

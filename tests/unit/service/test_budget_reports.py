@@ -1,4 +1,4 @@
-"""The daemon says when a fleet's budget is broken: once, then daily, and when that is over."""
+"""Reports on a violated budget: once, then daily, and at its end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from monitor.budget import DAY_US, Alarm, burn
 from monitor.config import parse
 from monitor.service import maintenance
-from monitor.service.maintenance import REMIND_EVERY_S, Promises
+from monitor.service.maintenance import BudgetReports
 from monitor.store.burn import NoPromise, Standing
+from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
 from tests.unit.recorded_log import Log
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 CONFIG = parse({"kafka": {"bootstrap": "b:9092", "topics": ["t"]}, "fleet": [{"name": "turbines", "interval": "10m"}]})
 WEEK_US = 7 * DAY_US
+REMIND_EVERY_S = DEFAULT_TIMING.budget_reminder_every_s
 
 
 def standing(n_alarms: int, weeks: float) -> Standing:
@@ -28,7 +30,7 @@ def standing(n_alarms: int, weeks: float) -> Standing:
 
 
 class Store:
-    """Answers with what it was told."""
+    """Answers with the standing that a test sets."""
 
     def __init__(self) -> None:
         self.standing: Standing | NoPromise | None = None
@@ -45,14 +47,14 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     return log
 
 
-async def test_a_broken_budget_is_told_once_and_then_daily(log: Log) -> None:
+async def test_a_violated_budget_is_reported_once_and_then_daily(log: Log) -> None:
     store, clock = Store(), FakeClock()
-    promises = Promises(CONFIG, cast("AsyncStore", store), clock)
-    await promises.look()
+    budgets = BudgetReports(CONFIG, cast("AsyncStore", store), clock)
+    await budgets.report()
     assert log.lines == []
     store.standing = standing(40, 4.0)
     for _ in range(3):
-        await promises.look()
+        await budgets.report()
         await clock.sleep(600)
     [(level, event, facts)] = log.lines
     assert (level, event) == ("warning", "budget_violated")
@@ -60,27 +62,27 @@ async def test_a_broken_budget_is_told_once_and_then_daily(log: Log) -> None:
     assert facts["worst"] == ["R1: 40 of 4.0 allowed"]
     assert "monitor models show conv-1" in facts["do"]
     await clock.sleep(REMIND_EVERY_S)
-    await promises.look()
+    await budgets.report()
     assert [event for _, event, _ in log.lines] == ["budget_violated"] * 2
 
 
-async def test_a_threshold_that_cannot_be_read_is_told_once_and_ends_nothing(log: Log) -> None:
+async def test_an_unreadable_threshold_is_reported_once(log: Log) -> None:
     store, clock = Store(), FakeClock()
     store.standing = NoPromise("turbines", "conv-1")
-    promises = Promises(CONFIG, cast("AsyncStore", store), clock)
+    budgets = BudgetReports(CONFIG, cast("AsyncStore", store), clock)
     for _ in range(3):
-        await promises.look()
+        await budgets.report()
     [(level, event, facts)] = log.lines
     assert (level, event, facts["version"]) == ("warning", "budget_unknown", "conv-1")
 
 
-async def test_what_is_certified_or_missing_is_told_once(log: Log) -> None:
+async def test_each_change_of_a_budgets_status_is_reported_once(log: Log) -> None:
     store, clock = Store(), FakeClock()
-    promises = Promises(CONFIG, cast("AsyncStore", store), clock)
+    budgets = BudgetReports(CONFIG, cast("AsyncStore", store), clock)
     for found in (standing(0, 1.0), standing(0, 20.0), standing(40, 4.0), standing(0, 20.0)):
         store.standing = found
         for _ in range(3):
-            await promises.look()
+            await budgets.report()
             await clock.sleep(REMIND_EVERY_S / 4)
     assert [event for _, event, _ in log.lines] == [
         "budget_provisional", "budget_certified", "budget_violated", "budget_certified",

@@ -1,4 +1,4 @@
-"""How the daemon waits at its start, and what it says at its end."""
+"""The waits at the daemon's start, and the deregistration at its end."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from monitor.errors import CheckpointUnavailable, MonitorError, QuarantineLimit,
 from monitor.retry import retry_transient
 from monitor.service import daemon
 from monitor.service.health import Health
+from monitor.service.heartbeat import Heartbeat
+from monitor.service.shutdown import StopRequested
 from monitor.store import daemons
 from tests.fakes import FakeClock
 from tests.unit.recorded_log import Log
@@ -33,7 +35,7 @@ async def test_the_start_logs_each_cause_of_an_outage_once_and_shows_it(log: Log
     shown = []
 
     async def work() -> str:
-        shown.append(health.waits_for)
+        shown.append(health._waits_for)
         if outages:
             raise outages.pop(0)
         return "done"
@@ -41,42 +43,40 @@ async def test_the_start_logs_each_cause_of_an_outage_once_and_shows_it(log: Log
     pause = partial(asyncio.sleep, 0)
     assert await retry_transient(work, pause=pause, observer=daemon._StartOutage(health)) == "done"
     assert shown == [None, database, database, one, one, two]
-    assert health.waits_for is None
+    assert health._waits_for is None
     assert [line["error"] for line in log.of("database_away")] == ["connection refused"]
-    told = [line["error"] for line in log.of("checkpoint_away")]
-    assert told == ["/v1: No such file. Waiting for v1", "/v2: No such file. Waiting for v2"]
+    logged = [line["error"] for line in log.of("checkpoint_away")]
+    assert logged == ["/v1: No such file. Waiting for v1", "/v2: No such file. Waiting for v2"]
 
 
 class Store:
-    """Hears who says goodbye."""
+    """Records the transactions that are asked for."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[Any, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
     async def run(self, *work: Any) -> None:
-        self.heard.append(work)
+        self.calls.append(work)
 
 
 @pytest.mark.parametrize(
-    ("error", "is_meant"),
+    ("error", "is_deliberate"),
     [
         (None, True),
-        (daemon._Stopped(), True),
+        (StopRequested(), True),
         (QuarantineLimit("600 of the last 1000 records"), True),
         (MemoryError(), False),
         (KeyError("a defect"), False),
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_an_end_that_nobody_meant_is_remembered_for_the_next_owners(
-    error: BaseException | None, is_meant: bool
-) -> None:
+async def test_a_crash_is_remembered_for_the_next_owner(error: BaseException | None, is_deliberate: bool) -> None:
     store: Any = Store()
     nothing: Any = None
-    pulse = daemon.Pulse(nothing, nothing, store, "host:1", FakeClock(), nothing)
+    heartbeat = Heartbeat(nothing, store, "host:1", FakeClock(), nothing)
     with suppress(BaseException):
         async with AsyncExitStack() as stack:
-            stack.push_async_exit(pulse.leave)
+            stack.push_async_exit(heartbeat.deregister)
             if error is not None:
                 raise error
-    assert store.heard == [(daemons.leave, "host:1", is_meant)]
+    assert store.calls == [(daemons.leave, "host:1", is_deliberate)]

@@ -1,9 +1,9 @@
-"""What `/live` and `/ready` say follows from what the loop told last; nothing is asked and nothing waited for."""
+"""/live, /ready and the gauges follow from the last snapshot, without a call or a wait."""
 
 from __future__ import annotations
 
-import asyncio
 import json
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,11 @@ from monitor.config import Config
 from monitor.errors import CheckpointUnavailable, Fenced
 from monitor.kafka import Gap
 from monitor.kafka.consumer_group import MembershipStatus
-from monitor.service.health import DATABASE_S, DEAD_S, IN_HAND_S, Facts, Health, Held, facts_of
-from monitor.service.watchdog import LoopWatch
+from monitor.service.health import Health, OwnedPartition, StatusSnapshot, snapshot_of
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.stream.pipeline import Pipeline
+from monitor.timing import DEFAULT_TIMING
 from monitor.types import Partition, Scores
 from tests.fakes import FakeClock, LogSource, Record, records_of
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from monitor.types import Int64, Windows
 
 P0, P1 = Partition("plant", 0), Partition("plant", 1)
-FLOWING = Facts(
+FLOWING = StatusSnapshot(
     is_member=True,
     assigned=frozenset({P0, P1}),
-    held=(Held(P0, is_rebuilt=True, lag=3), Held(P1, is_rebuilt=True, lag=None)),
+    owned=(OwnedPartition(P0, is_rebuilt=True, lag=3), OwnedPartition(P1, is_rebuilt=True, lag=None)),
     n_assets={"pumps": 7},
-    reached_us={"pumps": 1_700_000_000_000_000},
+    newest_us={"pumps": 1_700_000_000_000_000},
 )
 
 
@@ -45,18 +45,22 @@ class Daemon:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.health = Health(lambda: self.now)
-        self.health.loop = LoopWatch(self.health.look, monotonic=lambda: self.now)
-        self.health.doing = None
-        self.health.facts = FLOWING
+        self.health = Health(monotonic=lambda: self.now)
+        self.pipeline: Any = Future()
+        self.snapshot = FLOWING
+        self.health.running(self.pipeline, lambda: self.snapshot)
         self.turn(0)
 
     def turn(self, seconds: float = 0.5) -> None:
         """The loop turns, and the database answers."""
         self.now += seconds
-        assert self.health.loop is not None
-        self.health.loop.turned(self.now)
+        self.health.watch.record_turn(self.now)
         self.health.database_answered()
+
+    def show(self, snapshot: StatusSnapshot) -> None:
+        """The loop turns without the passing of time, and finds the pipeline in another state."""
+        self.snapshot = snapshot
+        self.turn(0)
 
     def missing(self) -> dict[str, str]:
         status, answer = self.health.ready_page()
@@ -87,11 +91,11 @@ def test_a_daemon_whose_records_flow_is_live_and_ready(daemon: Daemon) -> None:
     assert (daemon.sample("live"), daemon.sample("ready")) == (1, 1)
 
 
-def test_a_loop_that_stands_still_is_not_ready_at_once_and_not_live_in_the_end(daemon: Daemon) -> None:
+def test_a_blocked_loop_is_not_ready_and_after_30_s_not_live(daemon: Daemon) -> None:
     daemon.now += 8
     assert daemon.live() == 200
     assert set(daemon.missing()) == {"loop"}
-    daemon.now += DEAD_S - 8 + 1
+    daemon.now += DEFAULT_TIMING.loop_dead_after_s - 8 + 1
     assert daemon.live() == 503
     assert "has not turned for 31 s" in daemon.missing()["process"]
     assert daemon.sample("live") == 0
@@ -101,11 +105,11 @@ def test_a_loop_that_stands_still_is_not_ready_at_once_and_not_live_in_the_end(d
     assert daemon.missing() == {}
 
 
-def test_facts_that_cannot_be_told_are_not_taken_for_a_loop_that_hangs(daemon: Daemon) -> None:
-    class Broken:
-        config = property(lambda self: 1 / 0)
+def test_a_snapshot_that_fails_is_not_taken_for_a_blocked_loop(daemon: Daemon) -> None:
+    def fails() -> StatusSnapshot:
+        raise ZeroDivisionError
 
-    daemon.health.flows(Broken(), Member({}), None)  # type: ignore[arg-type]
+    daemon.health.running(daemon.pipeline, fails)
     for _ in range(20):
         with pytest.raises(ZeroDivisionError):
             daemon.turn()
@@ -114,46 +118,35 @@ def test_facts_that_cannot_be_told_are_not_taken_for_a_loop_that_hangs(daemon: D
     assert set(daemon.missing()) == {"loop"}
 
 
-def test_a_river_that_died_is_not_live_and_says_of_what(daemon: Daemon) -> None:
-    async def dies() -> None:
-        raise ValueError("plant/0: secret")
-
-    async def run() -> None:
-        daemon.health.river = asyncio.create_task(dies())
-        await asyncio.wait({daemon.health.river})
-
-    asyncio.run(run())
+def test_a_pipeline_that_failed_is_not_live_and_names_its_error(daemon: Daemon) -> None:
+    daemon.pipeline.set_exception(ValueError("plant/0: secret"))
     assert daemon.live() == 503
-    assert daemon.missing()["process"] == "the river has ended: ValueError", "the error's text is the log's business"
+    assert daemon.missing()["process"] == "the pipeline has ended: ValueError", "the error's text is for the log alone"
 
 
-def test_a_river_that_ended_because_we_drain_is_no_death(daemon: Daemon) -> None:
-    async def run() -> None:
-        daemon.health.river = asyncio.create_task(asyncio.sleep(0))
-        await daemon.health.river
-
-    asyncio.run(run())
-    daemon.health.drains()
+def test_a_pipeline_that_ended_in_a_drain_is_live(daemon: Daemon) -> None:
+    daemon.pipeline.set_result(None)
+    daemon.health.draining()
     assert daemon.live() == 200
     assert set(daemon.missing()) == {"draining"}
 
 
 @pytest.mark.parametrize(
-    ("facts", "what", "why"),
+    ("snapshot", "what", "why"),
     [
-        (replace(FLOWING, is_member=False), "group", "has not said yet"),
-        (replace(FLOWING, held=FLOWING.held[:1]), "claims", "not claimed yet: plant/1"),
+        (replace(FLOWING, is_member=False), "group", "has not assigned partitions"),
+        (replace(FLOWING, owned=FLOWING.owned[:1]), "claims", "not claimed yet: plant/1"),
         (
-            replace(FLOWING, held=(Held(P0, is_rebuilt=False, lag=9), FLOWING.held[1])),
+            replace(FLOWING, owned=(OwnedPartition(P0, is_rebuilt=False, lag=9), FLOWING.owned[1])),
             "rebuild",
             "windows need: plant/0",
         ),
-        (replace(FLOWING, broker_away_since_s=988.0), "broker", "has not answered for 12 s"),
-        (replace(FLOWING, in_hand_since_s=1000.0 - IN_HAND_S - 1), "batch", "was taken 61 s ago"),
+        (replace(FLOWING, broker_unreachable_since_s=988.0), "broker", "has not answered for 12 s"),
+        (replace(FLOWING, in_hand_since_s=939.0), "batch", "was taken 61 s ago"),
     ],
 )
-def test_what_is_missing_is_named(daemon: Daemon, facts: Facts, what: str, why: str) -> None:
-    daemon.health.facts = facts
+def test_ready_names_what_is_missing(daemon: Daemon, snapshot: StatusSnapshot, what: str, why: str) -> None:
+    daemon.show(snapshot)
     missing = daemon.missing()
     assert set(missing) == {what}
     assert why in missing[what]
@@ -164,18 +157,17 @@ def test_what_is_missing_is_named(daemon: Daemon, facts: Facts, what: str, why: 
 def test_a_silent_database_is_missing_until_it_answers(daemon: Daemon) -> None:
     for _ in range(30):
         daemon.now += 0.5
-        assert daemon.health.loop is not None
-        daemon.health.loop.turned(daemon.now)
+        daemon.health.watch.record_turn(daemon.now)
     assert daemon.missing() == {"database": "has not answered for 15 s"}
     daemon.health.database_answered()
     assert daemon.missing() == {}
-    daemon.now += DATABASE_S - 1
+    daemon.now += DEFAULT_TIMING.database_silent_after_s - 1
     assert "database" not in daemon.missing(), "some seconds are no outage"
 
 
-def test_a_daemon_that_starts_says_what_it_is_doing() -> None:
-    health = Health(lambda: 0.0)
-    health.doing = "training the first model of turbines"
+def test_a_daemon_that_starts_names_the_step_under_way() -> None:
+    health = Health(monotonic=lambda: 0.0)
+    health.starting("training the first model of turbines")
     status, answer = health.ready_page()
     assert status == 503
     assert {"what": "start", "why": "training the first model of turbines"} in answer["missing"]
@@ -184,51 +176,49 @@ def test_a_daemon_that_starts_says_what_it_is_doing() -> None:
 
 
 @pytest.mark.parametrize("when", ["at the start", "while it runs"])
-def test_a_checkpoint_that_is_waited_for_is_named_with_what_to_do_and_without_its_path(
-    daemon: Daemon, when: str
-) -> None:
+def test_a_missing_checkpoint_is_named_with_its_fix_without_its_path(daemon: Daemon, when: str) -> None:
     waits_for = CheckpointUnavailable("/secret/path: No such file", "Waiting for pca-1 of pumps: mount the folder")
     if when == "at the start":
-        daemon.health.waits_for = waits_for
+        daemon.health.waiting_for(waits_for)
     else:
-        daemon.health.facts = replace(FLOWING, waits_for=waits_for)
+        daemon.show(replace(FLOWING, waits_for=waits_for))
     assert daemon.missing() == {"checkpoint": "Waiting for pca-1 of pumps: mount the folder"}
-    daemon.health.drains()
+    daemon.health.draining()
     assert set(daemon.missing()) == {"draining"}
 
 
-def test_a_member_without_partitions_is_ready_and_says_so(daemon: Daemon) -> None:
-    daemon.health.facts = Facts(is_member=True)
+def test_a_member_without_partitions_is_ready_with_a_note(daemon: Daemon) -> None:
+    daemon.show(StatusSnapshot(is_member=True))
     assert daemon.missing() == {}
     assert "no partition" in daemon.health.ready_page()[1]["notes"][0]
 
 
 def test_a_fleet_without_a_model_is_a_note(daemon: Daemon) -> None:
-    daemon.health.facts = replace(FLOWING, unscored=("pumps",))
+    daemon.show(replace(FLOWING, unscored=("pumps",)))
     assert daemon.missing() == {}
     assert daemon.health.ready_page()[1]["notes"] == ["fleet pumps: no model scores its windows yet"]
 
 
 def test_a_long_list_of_partitions_is_cut(daemon: Daemon) -> None:
-    daemon.health.facts = replace(FLOWING, assigned=frozenset(Partition("plant", n) for n in range(200)))
+    daemon.show(replace(FLOWING, assigned=frozenset(Partition("plant", n) for n in range(200))))
     why = daemon.missing()["claims"]
     assert why.endswith("and 178 more")
     assert len(why) < 1_000
 
 
-def test_gauges_show_the_partitions_that_are_ours_and_forget_those_that_were(daemon: Daemon) -> None:
+def test_gauges_show_owned_partitions_and_forget_revoked_ones(daemon: Daemon) -> None:
     assert daemon.sample("partitions") == 2
     assert daemon.sample("lag_records", topic="plant", partition="0") == 3
     assert daemon.sample("lag_records", topic="plant", partition="1") is None, "its end is not known"
     assert daemon.sample("assets", fleet="pumps") == 7
     assert daemon.sample("watermark_timestamp_seconds", fleet="pumps") == 1_700_000_000
-    daemon.health.facts = replace(FLOWING, held=FLOWING.held[1:], in_hand_since_s=daemon.now - 2)
+    daemon.show(replace(FLOWING, owned=FLOWING.owned[1:], in_hand_since_s=daemon.now - 2))
     assert daemon.sample("lag_records", topic="plant", partition="0") is None
     assert daemon.sample("partitions") == 1
     assert daemon.sample("batch_in_hand_seconds") == 2
 
 
-# ---------------------------------------------------------------- of a real pipeline
+# ---------------------------------------------------------------- with a real pipeline
 
 
 class Half:
@@ -269,8 +259,8 @@ class Plant:
         self.source = Member({P0: records}, batch)
         self.pipeline = Pipeline(config, self.source, store, Half(), owner="test", clock=FakeClock())
 
-    def facts(self) -> Facts:
-        return facts_of(self.pipeline, self.source)  # type: ignore[arg-type]  # as much of a KafkaSource as it needs
+    def snapshot(self) -> StatusSnapshot:
+        return snapshot_of(self.pipeline, self.source)  # type: ignore[arg-type]  # as much of a KafkaSource as it needs
 
     def counters(self) -> dict[str, Any]:
         with open_reader(f"sqlite:///{self.folder}/monitor.db") as reader:
@@ -300,7 +290,7 @@ def mixed() -> list[Record]:
 
 
 def counted() -> dict[str, float]:
-    """Every counter of ours, as it stands."""
+    """The present value of every counter of monitor."""
     return {
         f"{sample.name}{sorted(sample.labels.values())}": sample.value
         for family in metrics.registry.collect()
@@ -309,7 +299,7 @@ def counted() -> dict[str, float]:
     }
 
 
-async def test_what_is_counted_is_what_the_database_counts(store: AsyncStore, tmp_path: Path) -> None:
+async def test_metrics_count_what_the_database_counts(store: AsyncStore, tmp_path: Path) -> None:
     before = counted()
     plant = Plant(tmp_path, store, mixed())
     await plant.pipeline.run()
@@ -336,7 +326,7 @@ async def test_what_is_counted_is_what_the_database_counts(store: AsyncStore, tm
     assert grown == {"monitor_claims_total[]": 1}, "and nothing else"
 
 
-async def test_what_was_not_committed_is_not_counted(store: AsyncStore, tmp_path: Path) -> None:
+async def test_a_batch_that_is_not_committed_is_not_counted(store: AsyncStore, tmp_path: Path) -> None:
     before = counted()
     plant = Plant(tmp_path, store, records_of(*readings(10)), batch=10)
     save = store.save
@@ -353,7 +343,7 @@ async def test_what_was_not_committed_is_not_counted(store: AsyncStore, tmp_path
     assert grown["monitor_records_total['accepted']"] == 10 == plant.counters()["accepted"]
 
 
-async def test_a_gap_is_counted_with_what_was_lost_in_it(store: AsyncStore, tmp_path: Path) -> None:
+async def test_a_gap_is_counted_with_its_lost_records(store: AsyncStore, tmp_path: Path) -> None:
     before = counted()
     plant = Plant(tmp_path, store, [])
     plant.source.give(Gap(P0, 0, 7))
@@ -367,40 +357,40 @@ async def test_a_gap_is_counted_with_what_was_lost_in_it(store: AsyncStore, tmp_
     }
 
 
-async def test_the_facts_are_those_of_the_pipeline(store: AsyncStore, tmp_path: Path) -> None:
+async def test_a_snapshot_shows_the_state_of_the_pipeline(store: AsyncStore, tmp_path: Path) -> None:
     plant = Plant(tmp_path, store, mixed())
     waits_for = plant.pipeline.waits_for = CheckpointUnavailable("v1")
-    assert plant.facts() == Facts(
+    assert plant.snapshot() == StatusSnapshot(
         is_member=True, assigned=frozenset({P0}), n_assets={"pumps": 0}, waits_for=waits_for
     )
     plant.pipeline.waits_for = None
     await plant.pipeline.run()
-    assert plant.facts() == Facts(
+    assert plant.snapshot() == StatusSnapshot(
         is_member=True,
         assigned=frozenset({P0}),
-        held=(Held(P0, is_rebuilt=True, lag=0),),
+        owned=(OwnedPartition(P0, is_rebuilt=True, lag=0),),
         unscored=("pumps",),
         n_assets={"pumps": 1},
-        reached_us={"pumps": 1_600_000_029_000_000},
+        newest_us={"pumps": 1_600_000_029_000_000},
     )
 
 
-async def test_a_batch_in_hand_is_seen_while_it_is_not_saved(store: AsyncStore, tmp_path: Path) -> None:
+async def test_a_snapshot_shows_the_batch_in_hand_until_it_is_saved(store: AsyncStore, tmp_path: Path) -> None:
     plant = Plant(tmp_path, store, records_of(*readings(5)))
     seen = []
     save = store.save
 
     async def look(commit: Commit) -> Saved:
-        seen.append(plant.facts())
+        seen.append(plant.snapshot())
         return await save(commit)
 
     store.save = look  # type: ignore[method-assign]
     await plant.pipeline.run()
-    assert [facts.in_hand_since_s for facts in seen] == [plant.pipeline.clock.monotonic_s()]
-    assert plant.facts().in_hand_since_s is None
+    assert [each.in_hand_since_s for each in seen] == [plant.pipeline.clock.monotonic_s()]
+    assert plant.snapshot().in_hand_since_s is None
 
 
-async def test_a_restart_is_ready_when_its_windows_are_full_again_although_nothing_new_comes(
+async def test_a_restart_is_rebuilt_without_new_records(
     store: AsyncStore, tmp_path: Path
 ) -> None:
     records = records_of(*readings(10))
@@ -411,13 +401,13 @@ async def test_a_restart_is_ready_when_its_windows_are_full_again_although_nothi
     poll = again.source.poll
 
     async def watch() -> Sequence[Any]:
-        states.append([held.is_rebuilt for held in again.facts().held])
+        states.append([owned.is_rebuilt for owned in again.snapshot().owned])
         return await poll()
 
     again.source.poll = watch  # type: ignore[method-assign]
     await again.pipeline.run()
     assert [False] in states
-    assert again.facts().held == (Held(P0, is_rebuilt=True, lag=0),)
+    assert again.snapshot().owned == (OwnedPartition(P0, is_rebuilt=True, lag=0),)
     rebuilt = (metrics.registry.get_sample_value("monitor_rebuilt_records_total") or 0.0) - before
     assert 0 < rebuilt <= 10
 
@@ -428,4 +418,4 @@ async def test_a_rebuild_whose_records_are_gone_ends_with_the_gap(store: AsyncSt
     again.source._logs[P0] = []
     again.source.give(Gap(P0, 7, 20))
     await again.pipeline.run()
-    assert [held.is_rebuilt for held in again.facts().held] == [True]
+    assert [owned.is_rebuilt for owned in again.snapshot().owned] == [True]
