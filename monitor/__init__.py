@@ -1,35 +1,44 @@
-"""monitor: a streaming sensor anomaly monitor. Kafka in, autoencoder scores and calibrated alerts out, exactly once.
+"""monitor: a streaming sensor anomaly monitor. It reads Kafka, scores windows with autoencoders and raises alerts.
 
-The river, in the order a record takes (`monitor.stream`; read `pipeline.py` first):
+The way of a record, one committed transaction per batch (`stream/pipeline.py` is the first file to read):
 
-    source     a partition's records, from any offset
-    decode     bytes → columns of readings; what cannot be read goes to quarantine with a reason
-    window     readings → windows of event time, whatever the order they came in
-    score      windows → anomaly scores, 1.0 = the threshold, and each sensor's share
-    decide     scores → alerts: pending, firing, recovering, closed
-    save       all of it and the offset, in one transaction
+    source     a partition's records from a given offset (`kafka/`)
+    decode     bytes → readings; a record that cannot be read goes to quarantine with a reason (`decode/`)
+    window     readings → windows of event time, in whatever order the readings arrive (`stream/window.py`)
+    score      windows → anomaly scores, 1.0 = the threshold, with each sensor's contribution (`stream/score.py`)
+    decide     scores → alerts: pending, firing, recovering, closed (`stream/alerting.py`)
+    commit     scores, alerts, notifications, quarantine and the next offset, in one transaction (`store/`)
+    notify     the outbox → webhooks, at least once (`notify/`)
 
-Who serves it:
+The packages and modules, each of which imports only those of the lines below it:
 
-    models     the networks, their scaling and calibration, checkpoints; knows nothing of Kafka or SQL
-    training   windows from history, the recipe, a process of its own; who decides now and who comes next
-    store      rows: the only place with SQL; SQLite or PostgreSQL
-    registry   which model version decides from when on
-    notify     who is told of alerts, at least once: the outbox's letters to webhooks
-    lease      what only one of several daemons does at a time
-    budget     the false alarms that were promised, as arithmetic: bounds, and whether the promise is kept
-    control    what an operator may do
-    evaluation replay, labelled recordings, benchmark
-    broker     the embedded Kafka-compatible broker of the demo
-    config     monitor.toml, typed; every problem reported at once
-    upkeep     what must be done now and then: old rows go, promises are looked at
-    metrics    every figure that monitor shows of itself, declared once
-    health     /live, /ready and /metrics; the watchdog of the event loop beside it
-    daemon     the only place that builds things; demo and preflight beside it
-    cli        parse, call one function, print
+    cli          the commands: parse, call one function, print
+    demo         the demonstration on a public recording
+    benchmark    speed, against a baseline script
+    service      the daemon: construction, health pages, watchdog, maintenance, preflight check
+    replay       the pipeline over old records: offsets, versions side by side, differences
+    lifecycle    the model version that scores: champions, retrainings, the training process
+    evaluation   labelled recordings: methods, metrics, comparison, reports
+    training     dataset, split, loop, calibration and receipt of a new version; no I/O but the checkpoint
+    notify       delivery of notifications and its channels
+    stream       the pipeline: partitions, shards, windows, scores, alerts, recovery
+    control      the operations that an operator may perform
+    store        the only package with SQL: schema, migrations, a file per noun; SQLite and PostgreSQL
+    kafka        client, consumer group, log reader, authentication, embedded broker
+    models       one architecture per file, ensemble, scaling, calibration, checkpoints; without Kafka and SQL
+    recordings   CSV and Parquet files as readings
+    decode       wire formats, mapping to sensors, timestamps, admission of assets
+    budget       arithmetic of the false-alarm budget: bounds, and its status
+    config       monitor.toml as one typed tree; all problems are reported at once
+    retry        repeats a call during an outage
+    metrics      the declarations of all Prometheus metrics
+    logs         structured logging
+    clock        processing time as an argument
+    timing       all waiting, grace and stop times of the daemon
+    types        the data types that packages exchange
+    errors       the error tree, grouped by the reaction
 
-Imports point down: cli › demo › daemon › health › evaluation › control, training › stream, notify › registry ›
-store, models › budget › config, metrics › types › errors. CI checks this map.
+import-linter checks the layers (pyproject.toml), and that each library stays in its package.
 """
 
 __version__ = "0.1.0"

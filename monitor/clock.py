@@ -1,7 +1,7 @@
-"""Time as an argument. Event time comes from records; this is the other one, ours.
+"""Processing time as an argument, and conversions of event time.
 
-Law: outside this file and the loops that own a timer nobody asks what time it is; who needs to know is handed a
-`Clock`, and a test hands in another (`tests.fakes.FakeClock`).
+Input: the machine's clocks. Output: a `Clock` for every object that waits or measures; tests pass a
+`tests.fakes.FakeClock`. Invariant: only this module and the owners of timers read the machine's clocks.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_us(moment: datetime) -> int:
-    """Turn an aware datetime into µs since 1970."""
+    """Convert an aware datetime to µs since 1970."""
     return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def from_us(us: int) -> datetime:
-    """Turn µs since 1970 into an aware UTC datetime."""
+    """Convert µs since 1970 to an aware UTC datetime."""
     return EPOCH + timedelta(microseconds=us)
 
 
 class Clock(Protocol):
-    """What a loop may ask of time."""
+    """The operations of time that a loop may use."""
 
     def now_us(self) -> int:
-        """Processing time, µs since 1970. May jump when the machine's clock is set."""
+        """Return the processing time, µs since 1970. May jump when the machine's clock is set."""
         ...
 
     def monotonic_s(self) -> float:
-        """Seconds from an arbitrary start; never jumps. For durations and deadlines."""
+        """Return seconds since an arbitrary start. Never jumps: for durations and deadlines."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait that long; other tasks run meanwhile."""
         ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's clock."""
 
     def now_us(self) -> int:
-        """Processing time, µs since 1970."""
+        """Return the processing time, µs since 1970."""
         return time.time_ns() // 1000
 
     def monotonic_s(self) -> float:
-        """Seconds from an arbitrary start."""
+        """Return seconds since an arbitrary start."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        import asyncio  # 50 ms that an operator's command does not pay
+        """Wait that long; other tasks run meanwhile."""
+        import asyncio  # 50 ms, which operators' commands save
 
         await asyncio.sleep(seconds)

@@ -1,28 +1,28 @@
-"""The error tree, grouped by who must act.
+"""The error tree, grouped by the reaction.
 
     MonitorError                            exit 1
     ├── ConfigError                         exit 2   the operator's file or environment
     ├── DecodeError                                  quarantine the record and go on
     ├── BadRecording                        exit 2   the file with the recording
     ├── QuarantineLimit                     exit 3   too many bad records: the producer or the format setting
-    ├── SourceUnavailable   (retriable)              wait and resume
+    ├── SourceUnavailable   (transient)              wait and resume
     ├── SourceRefused                       exit 3   password, topic, permission, retention
-    ├── StoreUnavailable    (retriable)              hold the batch and pause
+    ├── StoreUnavailable    (transient)              hold the batch and pause the source
     ├── StoreLocked                         exit 3   another daemon owns this SQLite file
     ├── SchemaMismatch                      exit 4   run `monitor db upgrade`
-    ├── InvariantBroken                              a defect of ours: the daemon stops, the data stay, report it
+    ├── InvariantBroken                              a defect of monitor: the daemon stops, the data stay, report it
     ├── Fenced                                       another daemon took the partition over: drop its state
     ├── ModelsChanged                                another daemon activated a version: load it, score again
     ├── NoChampion                                   verdict "unscored"
     ├── CheckpointDamaged                            keep the present champion
-    ├── CheckpointUnavailable (retriable)            hold the batch and pause
-    ├── NotEnoughData                                keep the present champion; says how much more
+    ├── CheckpointUnavailable (transient)            hold the batch and pause the source
+    ├── NotEnoughData                                keep the present champion; the detail says how much is missing
     ├── TrainingDiverged                             keep the present champion
     ├── NotFound                            exit 1
     └── Conflict                            exit 1
 
-A class's docstring is the first half of its message; what is passed in is the second.
-Library errors are translated at the library's home, `from` the cause.
+Input: a detail, passed to the constructor. Output: a message for operators: the class's docstring, a colon and the
+detail. Invariant: an error of a library is translated in the package that uses the library, `from` its cause.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class MonitorError(Exception):
 
     exit_code: ClassVar[int] = 1
     retriable: ClassVar[bool] = False
-    """Whether waiting helps."""
+    """The error may end by itself: wait and repeat."""
 
     def __init__(self, detail: str = "") -> None:
-        # The detail alone: pickling makes an error again of what is handed up here, and must not double the headline.
+        # The detail alone: unpickling calls the constructor with these arguments, and must not repeat the headline.
         super().__init__(detail)
         self.detail = detail
 

@@ -1,12 +1,12 @@
-"""Log lines: an event and its facts, on stderr, alike whoever wrote them.
+"""Structured logging on stderr, in one format for monitor and its libraries.
 
-Enters: structlog calls of ours and stdlib records of aiokafka, SQLAlchemy and Alembic. Leaves: coloured lines on a
-terminal, one JSON object a line elsewhere. Law: never a line per reading (13 µs each).
+Input: structlog calls of monitor, and stdlib records of aiokafka, SQLAlchemy and Alembic. Output: coloured lines on a
+terminal, one JSON object a line elsewhere. Invariant: no line per reading (13 µs each).
 
     log = logs.get("daemon")
     log.info("partition_claimed", partition="plant.readings/3", next_offset=4711)
 
-Import it inside the commands that log: structlog costs 0.25 s.
+Commands that log import this module inside their function: structlog takes 0.25 s.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 CHATTY = ("aiokafka", "alembic", "asyncio", "sqlalchemy")
-"""Libraries heard from `warning` on, unless the level is debug."""
+"""Libraries whose records below `warning` are dropped, unless the level is debug."""
 
-SAME_AGAIN_S = 30.0
-"""How long a library that said something keeps quiet about it."""
+REPEAT_AFTER_S = 30.0
+"""For so long, repetitions of a library's message are dropped."""
 
 # Tracebacks without local variables: among them are passwords, and a batch of readings fills a screen.
 _PLAIN = structlog.dev.plain_traceback
@@ -34,7 +34,7 @@ _FIRST = ("timestamp", "level", "logger", "event")
 
 
 def configure(level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:  # noqa: A002 (the setting's name)
-    """Set up logging for this process; calling it again replaces what was there."""
+    """Set up logging for this process. A second call replaces the first."""
     stream = stream or sys.stderr
     is_console = format == "console" or (format == "auto" and stream.isatty())
     shared: list[Processor] = [
@@ -51,7 +51,7 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
         else [structlog.processors.format_exc_info, _ordered, structlog.processors.JSONRenderer(default=str)]
     )
     handler = logging.StreamHandler(stream)
-    handler.addFilter(_Patience())
+    handler.addFilter(_RepeatFilter())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -67,7 +67,7 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,  # a test, or a child process, configures again
+        cache_logger_on_first_use=False,  # a test or a child process configures again
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
@@ -81,33 +81,34 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
     logging.captureWarnings(capture=True)
 
 
-class _Patience(logging.Filter):
-    """Lets a library say the same thing once in a while.
+class _RepeatFilter(logging.Filter):
+    """Drops repeated messages of a library for 30 s.
 
-    While a broker is away aiokafka writes 200 lines a second, and ours, which says so once, would drown in them.
+    During an outage of the broker aiokafka writes 200 lines a second, and would hide monitor's single line.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[tuple[str, str], float] = {}
+        self._logged_at: dict[tuple[str, str], float] = {}
+        """By logger and message template, monotonic seconds."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep our own lines, and the first of its kind of anybody else's."""
+        """Keep monitor's records, and the first of each message of a library."""
         if not record.name.startswith(CHATTY):
             return True
         now, key = time.monotonic(), (record.name, str(record.msg))
-        if now - self._said.get(key, -SAME_AGAIN_S) < SAME_AGAIN_S:
+        if now - self._logged_at.get(key, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
             return False
-        self._said[key] = now
+        self._logged_at[key] = now
         return True
 
 
 def get(name: str) -> BoundLogger:
-    """Get the logger of one part of monitor: "daemon", "source", "retrain"."""
+    """Return the logger of one part of monitor, such as "daemon" or "source"."""
     logger: BoundLogger = structlog.stdlib.get_logger(f"monitor.{name}")
     return logger
 
 
 def _ordered(_logger: WrappedLogger, _method: str, event: EventDict) -> dict[str, Any]:
-    """Put time, level, who and what first: people read JSON lines too."""
+    """Put timestamp, level, logger and event first: people also read the JSON lines."""
     return {key: event[key] for key in _FIRST if key in event} | dict(event)

@@ -1,14 +1,14 @@
-"""Every figure that monitor shows of itself, declared once: name, kind, meaning, and the values a label may have.
+"""The metrics of monitor, each declared once: name, kind, meaning, and the values of its labels.
 
-Enters: what a batch led to, what a loop noticed. Leaves: `/metrics` (`health.py`), in Prometheus' text format; the same
-table stands in deploy/README.md, and a test compares the two. The law: **no label has more values than the
-configuration or this file gives it** (topics, fleets, words of ours), never an asset's or a producer's; and nothing is
-counted per reading: a call costs 0.3 to 1 µs, so once a batch.
+Input: results of committed batches, events of the daemon's loops. Output: `/metrics` (`service/health.py`) in
+Prometheus' text format. deploy/README.md holds the same table, and a test compares the two. Invariant: **a label takes
+its values from the configuration or from this file** (topics, fleets, fixed words), never from an asset or a producer.
+Counts are made once per batch, not per reading: a call takes 0.3 to 1 µs.
 
-Counters begin at 0 with the process. What must survive it is counted a second time where it is exact: in the database,
-`source_partition.counters`, in the transaction of the results themselves.
+Counters start at 0 with the process. Counts that must survive it are also kept in the database, exactly:
+`source_partition.counters` is part of the transaction of the results.
 
-Importing this costs 30 ms in a daemon (70 alone): an operator's command does without.
+The import takes 30 ms in a daemon (70 ms alone), which operators' commands save.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
     from monitor.types import AlertChange, Counters
 
 FREE: tuple[str, ...] = ()
-"""Of a label: its values come from the configuration."""
+"""A label with values from the configuration."""
 MAX_WORDS = 40
-"""Reasons of quarantine that are told apart. They are words of ours, about twenty, whatever a producer sends; should
-one ever come from outside, it ends in "other" instead of filling somebody's memory."""
+"""Quarantine reasons with a time series of their own. monitor has about twenty fixed words. Should one ever come from a
+producer, the limit keeps it from filling the memory: further words count as "other"."""
 OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A metric as the documentation has it."""
+    """A metric as it is documented."""
 
     name: str
-    """As `/metrics` spells it; a histogram's without _bucket, _sum, _count."""
+    """As on `/metrics`; of a histogram without _bucket, _sum and _count."""
     kind: str
     """counter, gauge, histogram"""
     meaning: str
-    """Begins with what is counted or measured; a unit stands at the name's end."""
+    """A sentence that begins with the thing counted or measured. The unit is at the end of the name."""
     labels: tuple[str, ...]
 
 
 registry = CollectorRegistry()
-"""Ours alone: what else is loaded into this process adds nothing to it."""
+"""A registry of monitor's own: libraries in this process add nothing to it."""
 declared: list[Declared] = []
 
 
@@ -58,7 +58,7 @@ def _counter(name: str, meaning: str, **labels: Sequence[str]) -> Counter:
     declared.append(Declared(f"monitor_{name}_total", "counter", meaning, tuple(labels)))
     made = Counter(f"monitor_{name}", meaning, tuple(labels), registry=registry)
     for values in itertools.product(*labels.values()) if labels else ():
-        made.labels(*values)  # 0 is said from the beginning: a first step from nothing is no rate
+        made.labels(*values)  # exported as 0 from the start: the first step of a new series has no rate
     return made
 
 
@@ -72,75 +72,75 @@ def _histogram(name: str, meaning: str, buckets: Sequence[float]) -> Histogram:
     return Histogram(f"monitor_{name}", meaning, buckets=buckets, registry=registry)
 
 
-# ---------------------------------------------------------------- the river
+# ---------------------------------------------------------------- the pipeline
 
 records = _counter(
     "records",
-    "Records saved, by what became of them; the sum over `fate` is all of them",
+    "Records saved, by their fate; the sum over `fate` is all of them",
     fate=("accepted", "quarantined", "late", "duplicate", "tombstone"),
 )
 quarantined = _counter(
-    "quarantined", "Entries into quarantine, by the first word of their reason; late records too", reason=FREE
+    "quarantined", "Entries in quarantine, by the first word of their reason; late records included", reason=FREE
 )
-readings = _counter("readings", "Readings taken out of records")
-windows = _counter("windows", "Windows saved; unscored: without a model to judge them", state=("scored", "unscored"))
+readings = _counter("readings", "Readings decoded from records")
+windows = _counter("windows", "Windows saved; unscored: without a score", state=("scored", "unscored"))
 alerts = _counter(
     "alerts",
-    "Steps of alerts, by the state they lead to; class `data`: of those about records instead of assets",
+    "Steps of alerts, by their new state; class `data`: alerts about records instead of assets",
     **{"class": ("process", "data"), "state": ("firing", "recovering", "closed")},
 )
 latency_seconds = _histogram(
     "latency_seconds",
-    "Seconds from Kafka's timestamp of a batch's oldest record to its results being saved",
+    "Seconds from Kafka's timestamp of a batch's oldest record to the commit of its results",
     (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400),
 )
 score_seconds = _histogram(
     "score_seconds",
-    "Seconds that scoring a slice of a batch took, the wait for its thread included",
+    "Seconds to score a slice of a batch, including the wait for the scoring thread",
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 save_seconds = _histogram(
     "save_seconds",
-    "Seconds that saving a batch took, waiting for a database that is away included",
+    "Seconds to save a batch, including the wait for an unavailable database",
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
-batch_in_hand_seconds = _gauge("batch_in_hand_seconds", "Seconds since the batch in hand was taken; 0 = none is")
-lag_records = _gauge("lag_records", "Records between what is saved and the log's end", "topic", "partition")
+batch_in_hand_seconds = _gauge("batch_in_hand_seconds", "Seconds since the batch in hand was taken; 0 = there is none")
+lag_records = _gauge("lag_records", "Records between the last saved one and the end of the log", "topic", "partition")
 watermark_timestamp_seconds = _gauge(
     "watermark_timestamp_seconds",
-    "Event time that the fleet has reached, of its partition that is furthest; its age is `time() -` this",
+    "Event time of the fleet's newest reading; its age is `time() -` this",
     "fleet",
 )
-assets = _gauge("assets", "Assets known in the partitions that are ours", "fleet")
+assets = _gauge("assets", "Assets known in the partitions that this daemon owns", "fleet")
 
-# ---------------------------------------------------------------- nothing lost, nothing doubled
+# ---------------------------------------------------------------- exactly once
 
-partitions = _gauge("partitions", "Partitions that are ours")
-partitions_rebuilding = _gauge("partitions_rebuilding", "Partitions of ours that still read again what was saved")
+partitions = _gauge("partitions", "Partitions that this daemon owns")
+partitions_rebuilding = _gauge("partitions_rebuilding", "Owned partitions that still read saved records again")
 claims = _counter("claims", "Partitions claimed, each under a new epoch")
-fenced = _counter("fenced", "Times that a partition turned out to be another daemon's")
+fenced = _counter("fenced", "Times that another daemon had taken a partition over")
 rebuilt_records = _counter("rebuilt_records", "Records read again to fill unfinished windows")
-digest_mismatches = _counter("digest_mismatches", "Rebuilt partitions that differ from what was saved; a defect")
-gaps = _counter("gaps", "Gaps stepped over: records that Kafka had deleted before they were read")
-gap_records = _counter("gap_records", "Offsets in these gaps; lost")
+digest_mismatches = _counter("digest_mismatches", "Rebuilt partitions that differ from their saved digest; a defect")
+gaps = _counter("gaps", "Gaps skipped: records that Kafka had deleted before they were read")
+gap_records = _counter("gap_records", "Offsets in these gaps, lost")
 commits_found_done = _counter(
-    "commits_found_done", "Transactions whose answer was lost and that turned out to be committed"
+    "commits_found_done", "Transactions found committed after their answer was lost"
 )
-consumers_replaced = _counter("consumers_replaced", "Kafka consumers given up and built anew")
+consumers_replaced = _counter("consumers_replaced", "Kafka consumers replaced after they had stalled or failed")
 
-# ---------------------------------------------------------------- models and people
+# ---------------------------------------------------------------- models and notifications
 
 champion_trained_timestamp_seconds = _gauge(
     "champion_trained_timestamp_seconds",
-    "When the version that decides was trained; its age is `time() -` this",
+    "Time at which the champion was trained; its age is `time() -` this",
     "fleet",
 )
 rescored_batches = _counter("rescored_batches", "Batches scored again: another daemon activated a version meanwhile")
-trainings_running = _gauge("trainings_running", "Trainings under way")
-trainings = _counter("trainings", "Trainings ended, by how", outcome=("done", "failed"))
+trainings_running = _gauge("trainings_running", "Trainings that run now")
+trainings = _counter("trainings", "Trainings ended, by their outcome", outcome=("done", "failed"))
 notifications = _counter(
     "notifications",
-    "Attempts to tell somebody; failed: will be tried again, given_up: will not",
+    "Attempts to deliver a notification; failed: to be repeated, given_up: not to be",
     outcome=("delivered", "failed", "given_up"),
 )
 
@@ -148,12 +148,12 @@ notifications = _counter(
 
 live = _gauge("live", "1 = /live answers 200")
 ready = _gauge("ready", "1 = /ready answers 200")
-loop_lag_seconds = _gauge("loop_lag_seconds", "Seconds that the event loop came late, at worst within the last minute")
-loop_blocked = _counter("loop_blocked", "Times that the event loop stood still for more than five seconds")
-build_info = _gauge("build_info", "1; `version` is this program's", "version")
+loop_lag_seconds = _gauge("loop_lag_seconds", "Largest delay of the event loop within the last minute, seconds")
+loop_blocked = _counter("loop_blocked", "Times that the event loop was blocked for more than five seconds")
+build_info = _gauge("build_info", "Always 1; `version` is monitor's", "version")
 build_info.labels(monitor.__version__).set(1)
 ProcessCollector(registry=registry)
-# What the library declares of every Linux process; its words, in ours.
+# The library's own metrics of a Linux process, with the meanings that the documentation gives.
 declared += [
     Declared("process_resident_memory_bytes", "gauge", "Memory in use, bytes", ()),
     Declared("process_virtual_memory_bytes", "gauge", "Memory mapped, bytes; large with PyTorch, and harmless", ()),
@@ -163,7 +163,7 @@ declared += [
     Declared("process_max_fds", "gauge", "File descriptors allowed", ()),
 ]
 
-# ---------------------------------------------------------------- a batch at once
+# ---------------------------------------------------------------- counting
 
 _words: set[str] = {OTHER}
 
@@ -175,7 +175,7 @@ def count_saved(
     took_s: float = 0.0,
     latency_s: float | None = None,
 ) -> None:
-    """Count what one committed batch led to: the same figures as its transaction added to the database's."""
+    """Count the results of one committed batch: the same figures that its transaction added to the database."""
     save_seconds.observe(took_s)
     if latency_s is not None:
         latency_seconds.observe(latency_s)
@@ -196,7 +196,7 @@ def count_saved(
 
 
 def count_alerts(changes: Iterable[AlertChange | DataAlertChange]) -> None:
-    """Count steps of alerts that are committed."""
+    """Count committed steps of alerts."""
     for change in changes:
         if change.is_transition:
             alerts.labels("data" if isinstance(change, DataAlertChange) else "process", change.state.value).inc()

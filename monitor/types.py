@@ -1,10 +1,11 @@
-"""What travels through the house: columns on the hot path, frozen objects where things are rare.
+"""The data types that the packages exchange: columns on the hot path, frozen objects for rare things.
 
-No I/O and no torch here, and numpy only as an annotation, so that an operator's command starts fast.
+Event time is counted in integer microseconds since 1970 (suffix `_us`). On the sampling grid it is a *cell*: cell k is
+the instant k·interval, and holds the reading nearest to it. A missing value is NaN. There is no separate mask that
+could disagree.
 
-One unit of time inside: integer microseconds of event time since 1970 (suffix `_us`). On the sampling grid
-time is a *cell*: cell k is the instant k·interval, and holds the reading nearest to it.
-Missing is NaN, everywhere: a value and its mask cannot disagree.
+Input: nothing, there is no I/O. Output: types. Invariant: importing them is cheap. NumPy is only an annotation, and
+torch is not imported, so that operators' commands start fast.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ class Partition(NamedTuple):
 
 
 class Unread(bytes):
-    """The value of a record that nobody could read: empty, and says why, beginning with a stable word."""
+    """The empty value of a record that could not be read, with the reason."""
 
     reason: str
 
     def __new__(cls, reason: str) -> Unread:
-        """`reason`: a sentence for quarantine."""
+        """`reason`: a sentence for quarantine, beginning with a stable word."""
         value = super().__new__(cls)
         value.reason = reason
         return value
@@ -54,13 +55,13 @@ class Unread(bytes):
 
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
-    """Records of one partition in offset order, as Kafka gave them. N records."""
+    """N records of one partition in offset order, as Kafka returned them."""
 
     partition: Partition
     offsets: Int64
-    """[N], strictly rising; holes are legal (compaction, transactions)."""
+    """[N], strictly rising. Gaps are legal (compaction, transactions)."""
     timestamps_us: Int64
-    """[N], Kafka's own record timestamps; -1 where the broker has none."""
+    """[N], Kafka's record timestamps; -1 where the broker has none."""
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
 
@@ -72,7 +73,7 @@ class RecordBatch:
         return len(self.values)
 
     def rows(self, which: slice) -> RecordBatch:
-        """Some of them, in the same order."""
+        """Return a slice of the batch."""
         return RecordBatch(
             self.partition, self.offsets[which], self.timestamps_us[which], self.keys[which], self.values[which]
         )
@@ -80,15 +81,15 @@ class RecordBatch:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Readings of one fleet in one partition, in offset order. N readings of C sensors."""
+    """N readings of C sensors, of one fleet in one partition, in offset order."""
 
     fleet: str
     asset: Int32
-    """[N], index into the lane's list of assets."""
+    """[N], index into the shard's list of assets."""
     cell: Int64
     """[N], grid cell of the event time."""
     offset: Int64
-    """[N], of the record that carried the reading; a block's readings share one."""
+    """[N], offset of the reading's record. The readings of a block share one."""
     values: Float32
     """[N, C], in the sensors' own units; NaN = missing."""
 
@@ -96,34 +97,34 @@ class Readings:
         return len(self.asset)
 
     def rows(self, which: slice | Bool) -> Readings:
-        """Some of them, in the same order."""
+        """Return the selected rows, in the same order."""
         return Readings(self.fleet, self.asset[which], self.cell[which], self.offset[which], self.values[which])
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows of one fleet in one partition, ordered by asset and start. N windows, T cells, C sensors."""
+    """N windows of T cells and C sensors, of one fleet in one partition, ordered by asset and start."""
 
     fleet: str
     asset: Int32
-    """[N], index into the lane's list of assets."""
+    """[N], index into the shard's list of assets."""
     start: Int64
     """[N], first cell; the window covers [start, start + T)."""
     values: Float32
     """[N, T, C], in the sensors' own units; NaN = missing."""
     n_present: Int32
-    """[N], cells with at least one sensor, 1..T."""
+    """[N], cells with a value of at least one sensor, 1..T."""
     first_offset: Int64
-    """[N], smallest offset among the records that fed the window."""
+    """[N], smallest offset among the window's records."""
     last_offset: Int64
-    """[N], largest."""
+    """[N], largest offset among them."""
 
     def __len__(self) -> int:
         return len(self.asset)
 
 
 class Verdict(enum.IntEnum):
-    """What a score means. Stored as its number."""
+    """The meaning of a score. Stored as its number."""
 
     NORMAL = 0
     ANOMALOUS = 1
@@ -132,32 +133,32 @@ class Verdict(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One sensor's part in an anomalous window, at the cell where that sensor's error is largest."""
+    """One sensor's part of an anomaly score, and its values at the cell where its error is largest."""
 
     name: str
     share: float
     """0..1; the shares of a window sum to 1."""
     expected: float | None
-    """What the model rebuilt, in the sensor's unit."""
+    """Value that the model reconstructed, in the sensor's unit."""
     actual: float | None
-    """What was measured; None = missing."""
+    """Measured value; None = missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of the N windows they were computed from, same order."""
+    """Scores of N windows, in their order."""
 
     windows: Windows
     score: Float32
     """[N], 1.0 = threshold; NaN = unscored."""
     version: Sequence[str | None]
-    """[N], the model version that scored; None = unscored."""
+    """[N], model version of the score; None = unscored."""
     contributions: dict[int, tuple[Contribution, ...]]
-    """Row → sensors, largest share first. Only for anomalous rows."""
+    """Row → sensors, largest share first. Only of anomalous rows."""
     unscored_reason: str | None = None
-    """Why the NaN rows have no score."""
+    """Reason of the NaN rows."""
     activation_seq: int | None = None
-    """Which state of the fleet's activations chose the versions; None = they cannot change meanwhile."""
+    """Sequence number of the fleet's activations that chose the versions; None = they cannot change meanwhile."""
 
 
 # ---------------------------------------------------------------- rare: objects
@@ -177,15 +178,15 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """One step of an alert's life. (asset, opened_us) names the alert; a new one begins with `FIRING`."""
+    """One step of an alert about an asset. (asset, opened_us) identifies the alert. Its first step is `FIRING`."""
 
     fleet: str
     asset: int
-    """Index into the lane's list of assets."""
+    """Index into the shard's list of assets."""
     opened_us: int
     """End of the first anomalous window of the episode."""
     at_us: int
-    """Event time of this step: the end of the window that caused it."""
+    """Event time of this step: the end of its window."""
     state: AlertState
     severity: Severity
     peak_score: float
@@ -194,51 +195,51 @@ class AlertChange:
     n_anomalous: int
     """Anomalous windows so far."""
     contributions: tuple[Contribution, ...]
-    """At the peak."""
+    """Of the window with the highest score."""
     version: str
     is_transition: bool = True
-    """False: nothing changed but the peak."""
+    """False: only the peak changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataAlertChange:
-    """One step of an alert of class `data`: about what reached us, not about how an asset does.
+    """One step of an alert of class `data`: about the records, not about the state of an asset.
 
-    (kind, partition, from_offset) names the alert; a new one begins with `FIRING`, and closes without recovering.
+    (kind, partition, from_offset) identifies the alert. Its first step is `FIRING`. It closes without recovering.
     """
 
     kind: str
-    """What happened, a stable word: `asset_limit`, `records_lost`."""
+    """A stable word: `asset_limit`, `records_lost`."""
     partition: Partition
     fleet: str | None
-    """None = whatever is in the partition."""
+    """None = all fleets in the partition."""
     from_offset: int
-    """Of the first record that is concerned."""
+    """Offset of the first record that is concerned."""
     opened_us: int
     at_us: int
-    """Of this step."""
+    """Time of this step."""
     state: AlertState
     severity: Severity
     n_records: int
-    """That are concerned so far."""
+    """Records that are concerned so far."""
     message: str
-    """What happened and what to do, for people."""
+    """The event and its fix, for operators."""
     is_transition: bool
-    """False: nothing changed but the number of records."""
+    """False: only the number of records changed."""
 
 
 SAMPLE_BYTES = 1024
-"""What is kept of a record in quarantine: enough to recognise it by."""
+"""Size of the sample of a quarantined record, enough to recognise it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A record, or a reading of one, that could not be used."""
+    """A record, or one of its readings, that could not be used."""
 
     partition: Partition
     offset: int
     reason: str
-    """Starts with a stable word: `not_json`, `wrong_type`, `late`, … then a colon and the detail."""
+    """A stable word such as `not_json`, `wrong_type` or `late`, then a colon and the detail."""
     sample: bytes
     """The first bytes of the record, at most SAMPLE_BYTES."""
     at_us: int
@@ -246,31 +247,32 @@ class Quarantined:
 
     @property
     def word(self) -> str:
-        """The stable word its reason starts with."""
+        """The stable word at the beginning of the reason."""
         return self.reason.partition(":")[0]
 
 
 @dataclass(slots=True)
 class Counters:
-    """What became of every record below the next offset. The left side equals the sum of the right:
+    """The fate of every record below the next offset.
+
     records = accepted + quarantined + late + duplicate + tombstones.
     """
 
     records: int = 0
     accepted: int = 0
-    """Records whose every reading was used."""
+    """Records of which every reading was used."""
     quarantined: int = 0
     late: int = 0
-    """Records with a reading behind the watermark."""
+    """Records with a reading older than the watermark allows."""
     duplicate: int = 0
-    """Records whose every reading fell into a cell already filled."""
+    """Records of which every reading fell into a filled cell."""
     tombstones: int = 0
     """Records without a value."""
     readings: int = 0
     windows: int = 0
     scored: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    """Stable word of the reason → records in quarantine for it, late ones too."""
+    """Stable word of the reason → quarantined records, late ones included."""
 
     def add(self, other: Counters) -> None:
         for name in self.__slots__:
@@ -282,7 +284,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A retraining that was asked for, under way, or done."""
+    """A retraining: queued, running or ended."""
 
     id: int
     fleet: str
@@ -308,21 +310,21 @@ class VersionInfo:
     """champion, retired, candidate"""
     trained_at: datetime
     path: str
-    """The checkpoint's folder."""
+    """Folder of the checkpoint."""
     from_window_end_us: int | None
-    """It decides windows that end after this event time; None = never activated."""
+    """The version scores windows that end after this event time; None = never activated."""
     metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that `monitor check` found out."""
+    """One result of `monitor check`."""
 
     level: str
     """ok, warning, error"""
     subject: str
-    """What it is about, as the operator calls it: "broker", "database", "fleet turbines"."""
+    """The thing checked, in the operator's words: "broker", "database", "fleet turbines"."""
     text: str
-    """What is so, and what the daemon would do about it."""
+    """The state, and the daemon's reaction to it."""
     fix: str = ""
-    """What to do; empty = nothing."""
+    """The operator's action; empty = none."""
