@@ -1,4 +1,4 @@
-"""The process: what SIGTERM, kill -9, a bad record and a bad setting do to it; the oracle judges."""
+"""The daemon as a process, under SIGTERM, kill -9, bad records and bad settings. The oracle checks its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.servers import KafkaServer
 
 READINGS = int(os.environ.get("TEST_READINGS", "1000000"))
-"""Of the long run. Fewer while developing."""
+"""Readings of the long run. Fewer save time in development."""
 ASSETS = 100
 PARTITIONS = 4
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
@@ -44,7 +44,7 @@ def topic_of(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def topic(request: pytest.FixtureRequest, kafka: KafkaServer) -> str:
-    """A topic of the test's own. Records keep their event times as timestamps, so retention must not look at them."""
+    """Create a topic for one test, without retention: the timestamps of the records are old event times."""
     name = topic_of(request)
     kafka.create_topic(name, PARTITIONS, retention_ms="-1", max_message_bytes="2097152")
     return name
@@ -54,11 +54,11 @@ def topic(request: pytest.FixtureRequest, kafka: KafkaServer) -> str:
 
 
 BLOCK = 20
-"""Cells of a block, and of one round of the plant."""
+"""Cells of a block, and of one round of the stream."""
 
 
 def mixed_plant(seed: int, n_readings: int) -> Iterator[Message]:
-    """A hundred assets in order of time: every fifth sends JSON readings, the others JSON or MessagePack blocks.
+    """Yield messages of a hundred assets: every fifth sends JSON readings, the others JSON or MessagePack blocks.
 
     Some are missing, repeated, late within the lateness and late beyond it; some blocks have holes.
     """
@@ -97,9 +97,9 @@ def mixed_plant(seed: int, n_readings: int) -> Iterator[Message]:
         for message in out:
             dice = rng.random()
             if dice < 0.003:
-                continue  # never came
+                continue  # lost
             if dice < 0.008:
-                held.append(message)  # comes a round later, some of it too late
+                held.append(message)  # delivered a round later, in part too late
                 continue
             yield message
             if dice > 0.995:
@@ -109,7 +109,7 @@ def mixed_plant(seed: int, n_readings: int) -> Iterator[Message]:
 
 
 @pytest.mark.timeout(600)
-def test_a_million_readings_with_a_stop_in_the_middle_give_every_window_once(
+def test_a_million_readings_and_a_stop_give_every_window_once(
     kafka: KafkaServer, topic: str, site: Site
 ) -> None:
     site.configure(
@@ -124,7 +124,7 @@ def test_a_million_readings_with_a_stop_in_the_middle_give_every_window_once(
     )
     began = time.monotonic()
     n_records = len(publish(kafka.bootstrap, topic, mixed_plant(1, READINGS)))
-    told = f"published {time.monotonic() - began:.0f} s"
+    timings = f"published {time.monotonic() - began:.0f} s"
 
     site.start()
     site.wait_records(n_records // 3, limit_s=180)
@@ -134,19 +134,19 @@ def test_a_million_readings_with_a_stop_in_the_middle_give_every_window_once(
     site.start()
     site.wait_records(n_records, limit_s=180)
     site.terminate()
-    told += f", drained {time.monotonic() - began:.0f} s"
+    timings += f", drained {time.monotonic() - began:.0f} s"
 
     log = read_back(kafka.bootstrap, topic, PARTITIONS)
     assert sum(map(len, log.values())) == n_records
     report = site.check(log)
-    print(f"{told}, checked {time.monotonic() - began:.0f} s; stopped at {in_between} of {n_records} records; {report}")
+    print(f"{timings}, checked {time.monotonic() - began:.0f} s; stopped at {in_between} of {n_records}; {report}")
     assert report.compared["windows"] > READINGS // 8 * 0.7
     for kind in ("late", "duplicate", "alerts"):
         assert report.compared[kind] > 0, f"the stream was too easy: {report}"
     assert len(site.fetch("SELECT DISTINCT version_id FROM score")) == 1, "one model scored all of it"
 
 
-def test_five_deaths_at_random_moments_lose_nothing_and_double_nothing(
+def test_five_kills_at_random_moments_lose_and_double_nothing(
     kafka: KafkaServer, topic: str, site: Site
 ) -> None:
     site.configure(kafka.bootstrap, topic)
@@ -185,7 +185,7 @@ def _reading(ts_us: int, **beside: Any) -> bytes:
 
 
 def _bad_records(ts_us: int) -> dict[str, list[tuple[bytes | None, bytes]]]:
-    """Stable word → (key, value), each with exactly one defect. All are of an asset that also sends good records."""
+    """Return by stable word records (key, value) with one defect, of an asset that also sends good records."""
     key = b"R00001"
     good = _reading(ts_us).decode()
     return {
@@ -199,7 +199,7 @@ def _bad_records(ts_us: int) -> dict[str, list[tuple[bytes | None, bytes]]]:
     }
 
 
-def test_bad_records_among_good_ones_are_in_quarantine_and_change_no_score(
+def test_bad_records_are_quarantined_and_change_no_score(
     kafka: KafkaServer, topic: str, site: Site, tmp_path: Path
 ) -> None:
     good = list(at_home(plant(2, 10, 3_000, RULE, trouble_share=0.0), PARTITIONS))
@@ -233,7 +233,7 @@ def test_bad_records_among_good_ones_are_in_quarantine_and_change_no_score(
     expected = {(topic, *position): word for position, (word, _) in zip(positions, bad, strict=True)}
     assert found == expected, listed
     assert len(listed) == len(bad)
-    assert all(len(row["reason"]) > len(row["reason"].split(":")[0]) + 5 for row in listed), "a word is no reason"
+    assert all(len(row["reason"]) > len(row["reason"].split(":")[0]) + 5 for row in listed), "a word alone"
     assert [row[:-1] for row in scores[site]] == [row[:-1] for row in scores[clean]]
     assert len(scores[site]) > 2_000
     np.testing.assert_allclose([r[-1] for r in scores[site]], [r[-1] for r in scores[clean]], rtol=1e-6)
@@ -243,7 +243,7 @@ def test_bad_records_among_good_ones_are_in_quarantine_and_change_no_score(
 # ---------------------------------------------------------------- the first training, and refusals
 
 
-def test_a_stop_during_the_first_training_is_quick_and_the_next_start_works(
+def test_a_stop_during_the_first_training_is_quick(
     kafka: KafkaServer, topic: str, site: Site
 ) -> None:
     def model(budget: str) -> dict[str, str]:
@@ -266,7 +266,7 @@ def test_a_stop_during_the_first_training_is_quick_and_the_next_start_works(
     assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
 
 
-def test_a_champion_that_can_no_longer_be_read_is_replaced_before_the_first_record(
+def test_an_unreadable_champion_is_replaced_before_the_first_record(
     kafka: KafkaServer, topic: str, site: Site
 ) -> None:
     site.configure(kafka.bootstrap, topic)
@@ -277,13 +277,13 @@ def test_a_champion_that_can_no_longer_be_read_is_replaced_before_the_first_reco
     site.start()
     site.wait_records(n_records)
     site.terminate()
-    [told] = [event for event in site.events() if event["event"] == "champion_unreadable"]
-    assert told["level"] == "warning"
+    [event] = [event for event in site.events() if event["event"] == "champion_unreadable"]
+    assert event["level"] == "warning"
     site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
     assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
 
 
-def test_a_champion_whose_files_are_lost_is_waited_for_until_a_retraining_is_asked_for(
+def test_a_lost_champion_is_waited_for_until_a_retraining(
     kafka: KafkaServer, topic: str, site: Site
 ) -> None:
     site.configure(kafka.bootstrap, topic)
@@ -291,12 +291,12 @@ def test_a_champion_whose_files_are_lost_is_waited_for_until_a_retraining_is_ask
     n_records = len(publish(kafka.bootstrap, topic, at_home(plant(3, 20, 10_000, RULE), PARTITIONS)))
     (site.folder / "checkpoints").rename(site.folder / "lost")
     site.start()
-    told = site.wait_event("checkpoint_away")
-    assert f"Waiting for {version} of turbines" in told["error"]
-    assert "`monitor retrain turbines`" in told["error"]
+    event = site.wait_event("checkpoint_away")
+    assert f"Waiting for {version} of turbines" in event["error"]
+    assert "`monitor retrain turbines`" in event["error"]
     asked = site.command("retrain", "--wait")
     assert asked.returncode == 0, f"{asked.stderr}{site.tail()}"
-    assert "No daemon" not in asked.stderr, "it beats while it waits"
+    assert "No daemon" not in asked.stderr, "it sends heartbeats while it waits"
     site.wait_records(n_records)
     site.terminate()
     assert len(site.events("champion_unreadable")) == 1
@@ -304,18 +304,18 @@ def test_a_champion_whose_files_are_lost_is_waited_for_until_a_retraining_is_ask
     assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
 
 
-def test_a_second_daemon_on_one_sqlite_file_is_refused_with_exit_code_3(site: Site) -> None:
+def test_a_second_daemon_on_a_sqlite_file_exits_with_code_3(site: Site) -> None:
     site.configure(f"127.0.0.1:{free_port()}", "nowhere")
     site.start()
     site.wait_event("broker_away", limit_s=60)
     second = site.command("run")
     assert second.returncode == 3, second.stderr
     assert "Another daemon already uses this SQLite database" in second.stderr
-    assert str(site.pid) in second.stderr, "it says which process that is"
+    assert str(site.pid) in second.stderr, "it names the process"
     site.terminate()
 
 
-def test_a_database_of_another_schema_is_refused_with_exit_code_4(site: Site) -> None:
+def test_a_database_of_another_schema_ends_with_exit_code_4(site: Site) -> None:
     site.configure(f"127.0.0.1:{free_port()}", "nowhere")
     site.install_model()
     with sqlite3.connect(site.database) as connection:
@@ -326,7 +326,7 @@ def test_a_database_of_another_schema_is_refused_with_exit_code_4(site: Site) ->
     assert "9999" in refused.stderr
 
 
-def test_all_that_is_wrong_with_the_settings_is_said_at_once_with_exit_code_2(site: Site) -> None:
+def test_all_bad_settings_are_reported_at_once_with_exit_code_2(site: Site) -> None:
     site.configure("127.0.0.1:1", "nowhere", sensorz=["power"], windw=3, interval="soon")
     refused = site.command("run")
     assert refused.returncode == 2, refused.stderr

@@ -159,7 +159,7 @@ def test_the_exit_codes_are_in_the_readme() -> None:
 # ---------------------------------------------------------------- maps
 
 
-@pytest.mark.parametrize("package", ["models", "training", "lifecycle", "evaluation", "replay", "benchmark"])
+@pytest.mark.parametrize("package", ["models", "training", "lifecycle", "evaluation", "replay", "benchmark", "service"])
 def test_a_packages_map_names_every_module_and_no_other(package: str) -> None:
     drawn = importlib.import_module(f"monitor.{package}").__doc__ or ""
     rows = re.findall(r"^    (\S.*?)  ", drawn, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The daemon with real servers that go away and come back, and with models that change while it watches."""
+"""The daemon during outages of real servers, and during a change of its model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,17 +20,18 @@ from monitor.replay.digest import digest_of
 from monitor.store.versions import Activation
 from monitor.types import Partition
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Message, Site, at_home, environment, publish, read_back, version_at
+from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back, version_at
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.integration.conftest import Trickle
     from tests.servers import KafkaServer, PostgresServer
 
 PARTITIONS = 2
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
-AWAY_S = 15.0
+OUTAGE_S = 15.0
 
 
 @pytest.fixture
@@ -49,23 +48,8 @@ def topic(request: pytest.FixtureRequest, kafka: KafkaServer) -> str:
     return name
 
 
-@contextmanager
-def trickling(bootstrap: str, topic: str, messages: list[Message]) -> Iterator[None]:
-    """Send messages beside the body, slowly enough that something can happen in between; all are sent at the end."""
-
-    def send() -> None:
-        for begin in range(0, len(messages), 1_000):
-            publish(bootstrap, topic, messages[begin : begin + 1_000])
-            time.sleep(0.3)
-
-    with ThreadPoolExecutor(1) as thread:
-        sent = thread.submit(send)
-        yield
-        sent.result(timeout=120)
-
-
 @pytest.mark.parametrize("broker", ["embedded_broker", "kafka"])
-def test_what_lies_in_a_topic_is_found_by_training_and_replay(
+def test_the_history_of_a_topic_is_read_completely(
     broker: str, request: pytest.FixtureRequest, site: Site
 ) -> None:
     bootstrap = request.getfixturevalue(broker).bootstrap
@@ -83,11 +67,11 @@ def test_what_lies_in_a_topic_is_found_by_training_and_replay(
     assert asyncio.run(read()) == Counter(Partition("history", message[0]) for message in messages)
 
 
-# ---------------------------------------------------------------- servers that go away
+# ---------------------------------------------------------------- outages
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_broker_that_goes_away_is_waited_for_and_nothing_is_lost(
+def test_an_outage_of_the_broker_loses_nothing(
     kafka: KafkaServer, end: str, request: pytest.FixtureRequest, site: Site
 ) -> None:
     topic = f"broker-away-{end}"
@@ -99,26 +83,26 @@ def test_a_broker_that_goes_away_is_waited_for_and_nothing_is_lost(
     publish(kafka.bootstrap, topic, before[:20_000])
     site.start()
     site.wait_records(1)
-    publish(kafka.bootstrap, topic, before[20_000:])  # acknowledged, and hardly read when the broker goes
+    publish(kafka.bootstrap, topic, before[20_000:])  # acknowledged, and hardly read when the broker stops
 
     getattr(kafka, end)()
     try:
         site.wait_event("broker_away", limit_s=60)
-        time.sleep(AWAY_S)
+        time.sleep(OUTAGE_S)
     finally:
         kafka.start()
     publish(kafka.bootstrap, topic, after)
 
     site.wait_event("broker_back", limit_s=90)
     site.wait_records(len(messages), limit_s=120)
-    assert len(site.events("watching")) == 1, "it was the same daemon all the time"
+    assert len(site.events("watching")) == 1, "the daemon was never restarted"
     site.terminate()
     site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_database_that_goes_away_is_waited_for_and_nothing_is_lost_or_doubled(
-    kafka: KafkaServer, postgres: PostgresServer, mode: str, site: Site
+def test_an_outage_of_the_database_loses_and_doubles_nothing(
+    kafka: KafkaServer, postgres: PostgresServer, mode: str, site: Site, trickle: Trickle
 ) -> None:
     topic = f"database-away-{mode}"
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
@@ -128,23 +112,23 @@ def test_a_database_that_goes_away_is_waited_for_and_nothing_is_lost_or_doubled(
     assert upgraded.returncode == 0, upgraded.stderr
     site.install_model()
     site.start()
-    with trickling(kafka.bootstrap, topic, messages):
+    with trickle(kafka.bootstrap, topic, messages):
         site.wait_records(1)
         postgres.stop(mode)
         try:
             site.wait_event("database_away", limit_s=30)
-            time.sleep(AWAY_S)
+            time.sleep(OUTAGE_S)
         finally:
             postgres.start()
         site.wait_event("database_back", limit_s=60)
     site.wait_records(len(messages), limit_s=120)
-    assert len(site.events("watching")) == 1, "it was the same daemon all the time"
+    assert len(site.events("watching")) == 1, "the daemon was never restarted"
     assert not site.events("fenced")
     site.terminate()
     site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 
 
-def test_a_stop_while_the_broker_is_away_is_quick(kafka: KafkaServer, topic: str, site: Site) -> None:
+def test_a_stop_during_an_outage_of_the_broker_is_quick(kafka: KafkaServer, topic: str, site: Site) -> None:
     messages = list(at_home(plant(6, 4, 2_000, RULE), PARTITIONS))
     site.configure(kafka.bootstrap, topic)
     site.install_model()
@@ -160,9 +144,9 @@ def test_a_stop_while_the_broker_is_away_is_quick(kafka: KafkaServer, topic: str
     site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 
 
-async def test_a_consumer_whose_stop_cancels_itself_is_closed_and_does_not_cancel_us() -> None:
+async def test_a_consumer_whose_stop_cancels_itself_is_closed() -> None:
     class Consumer:
-        """As aiokafka 0.14 when its broker is away."""
+        """Behaves as aiokafka 0.14 during an outage of the broker."""
 
         def __init__(self) -> None:
             self._client = self
@@ -182,15 +166,15 @@ async def test_a_consumer_whose_stop_cancels_itself_is_closed_and_does_not_cance
     assert consumer.is_closed
 
 
-def test_a_stop_while_the_database_is_away_is_quick_and_loses_nothing(
-    kafka: KafkaServer, topic: str, postgres: PostgresServer, site: Site
+def test_a_stop_during_an_outage_of_the_database_loses_nothing(
+    kafka: KafkaServer, topic: str, postgres: PostgresServer, site: Site, trickle: Trickle
 ) -> None:
     messages = list(at_home(plant(7, 10, 20_000, RULE), PARTITIONS))
     site.configure(kafka.bootstrap, topic, url=postgres.url())
     assert site.command("db", "upgrade").returncode == 0
     site.install_model()
     site.start()
-    with trickling(kafka.bootstrap, topic, messages):
+    with trickle(kafka.bootstrap, topic, messages):
         site.wait_records(1)
         postgres.stop("immediate")
         try:
@@ -198,32 +182,33 @@ def test_a_stop_while_the_database_is_away_is_quick_and_loses_nothing(
             site.terminate()
         finally:
             postgres.start()
-    assert site.events("stopped_in_an_outage"), "it says that what it held is not saved"
+    assert site.events("stopped_in_an_outage"), "the log says that the batch in hand is not saved"
     site.start()
     site.wait_records(len(messages))
     site.terminate()
     site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 
 
-# ---------------------------------------------------------------- models that change
+# ---------------------------------------------------------------- a change of the model
 
 
 @dataclass
 class Retrained:
-    """What a daemon left that got a new model in the middle of the stream."""
+    """The results of a daemon whose model changed in the middle of the stream."""
 
     site: Site
     topic: str
     first: str
     second: str
-    told: str
+    job: str
+    """Output of `monitor retrain --wait --json`."""
     refused: subprocess.CompletedProcess[str]
     activations: list[Activation]
 
 
 @pytest.fixture(scope="module")
-def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retrained]:
-    """One run for the claims below: a first model, `monitor retrain --wait` while records flow, and the rest."""
+def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory, trickle: Trickle) -> Iterator[Retrained]:
+    """One run for the tests below: a first model, `monitor retrain --wait` while records arrive, and the rest."""
     topic = "retrained"
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
     messages = list(at_home(plant(3, 20, 60_000, RULE), PARTITIONS))
@@ -235,7 +220,7 @@ def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> I
         site.wait_records(10_000)
         (first,) = site.json("models", "list")
 
-        with trickling(kafka.bootstrap, topic, messages[10_000:]):
+        with trickle(kafka.bootstrap, topic, messages[10_000:]):
             asked = subprocess.Popen(
                 [sys.executable, "-m", "monitor", "retrain", "--wait", "--json", "--config", str(site.path)],
                 stdout=subprocess.PIPE,
@@ -245,8 +230,8 @@ def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> I
             )
             site.wait("a running job", lambda: "running" in _states(site), every_s=0.02)
             refused = site.command("retrain")
-            told, complaints = asked.communicate(timeout=120)
-            assert asked.returncode == 0, f"{told}{complaints}\n{site.tail()}"
+            job, errors = asked.communicate(timeout=120)
+            assert asked.returncode == 0, f"{job}{errors}\n{site.tail()}"
         site.wait_records(len(messages))
         site.terminate()
         activations = [
@@ -257,7 +242,7 @@ def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> I
             )
         ]
         champion = next(m["version"] for m in site.json("models", "list") if m["state"] == "champion")
-        yield Retrained(site, topic, first["version"], champion, told, refused, activations)
+        yield Retrained(site, topic, first["version"], champion, job, refused, activations)
     finally:
         site.kill()
 
@@ -266,33 +251,33 @@ def _states(site: Site) -> list[str]:
     return [row[0] for row in site.fetch("SELECT state FROM job")]
 
 
-def test_retrain_wait_ends_well_with_a_new_champion(retrained: Retrained) -> None:
-    job = json.loads(retrained.told)
+def test_retrain_wait_ends_with_a_new_champion(retrained: Retrained) -> None:
+    job = json.loads(retrained.job)
     assert job["state"] == "done"
     assert job["version"] == retrained.second != retrained.first
 
 
-def test_a_second_retraining_while_one_runs_is_refused_and_names_the_first(retrained: Retrained) -> None:
-    job = json.loads(retrained.told)
+def test_a_second_retraining_is_refused_and_names_the_first(retrained: Retrained) -> None:
+    job = json.loads(retrained.job)
     assert retrained.refused.returncode == 1, retrained.refused.stderr
     assert f"job {job['id']} for turbines is running" in retrained.refused.stderr
 
 
-def test_every_window_is_there_once_although_the_model_changed(kafka: KafkaServer, retrained: Retrained) -> None:
+def test_every_window_is_stored_once_across_the_change(kafka: KafkaServer, retrained: Retrained) -> None:
     retrained.site.check(read_back(kafka.bootstrap, retrained.topic, PARTITIONS))
 
 
-def test_every_window_was_decided_by_the_version_of_its_event_time(retrained: Retrained) -> None:
+def test_every_window_has_the_version_of_its_event_time(retrained: Retrained) -> None:
     rows = retrained.site.fetch(
         "SELECT end_us, version FROM score LEFT JOIN model_version ON model_version.id = version_id"
     )
-    assert {version for _, version in rows} == {retrained.first, retrained.second}, "both have decided something"
+    assert {version for _, version in rows} == {retrained.first, retrained.second}, "both have scored windows"
     assert [each.version for each in retrained.activations] == [retrained.first, retrained.second]
     wrong = [(end_us, version) for end_us, version in rows if version != version_at(retrained.activations, end_us)]
     assert not wrong, f"{len(wrong)} of {len(rows)}, first {wrong[:3]}; {retrained.activations}"
 
 
-def test_a_replay_of_the_topic_gives_the_live_digest_over_the_change_of_models(retrained: Retrained) -> None:
+def test_a_replay_across_the_change_gives_the_live_digest(retrained: Retrained) -> None:
     with retrained.site.reader() as reader:
         live = digest_of(reader)
     replayed = retrained.site.json("replay", limit_s=120)

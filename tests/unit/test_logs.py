@@ -29,7 +29,7 @@ def lines(level: str = "info") -> tuple[io.StringIO, Any]:
     return stream, lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_our_lines_and_those_of_libraries_are_alike() -> None:
+def test_lines_of_libraries_have_the_same_keys() -> None:
     _, read = lines()
     logs.get("daemon").info("partition_claimed", partition="plant/3")
     logging.getLogger("aiokafka.consumer").warning("Heartbeat failed: %s", "why", extra={"node": 1})
@@ -43,7 +43,7 @@ def test_our_lines_and_those_of_libraries_are_alike() -> None:
     assert list(ours)[:4] == list(theirs)[:4] == ["timestamp", "level", "logger", "event"]
 
 
-def test_levels_and_chatty_libraries() -> None:
+def test_libraries_are_logged_from_warning_on() -> None:
     _, read = lines("info")
     logs.get("x").debug("never")
     logging.getLogger("aiokafka").info("never")
@@ -73,7 +73,7 @@ def test_a_traceback_shows_no_local_variable() -> None:
     assert "'password'" not in stream.getvalue(), "a local variable"
 
 
-def test_configuring_again_replaces_what_was_there() -> None:
+def test_a_second_configuration_replaces_the_first() -> None:
     first, _ = lines()
     second, read = lines()
     logs.get("x").info("once")
@@ -82,7 +82,7 @@ def test_configuring_again_replaces_what_was_there() -> None:
     assert second.getvalue().count("\n") == 1
 
 
-def test_a_library_that_repeats_itself_is_heard_once_and_we_always(capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeated_lines_of_a_library_are_dropped_and_ours_kept(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(format="json")
     for _ in range(3):
         logging.getLogger("aiokafka.consumer.fetcher").error("Failed fetch messages from %s: %s", 1, "closed")

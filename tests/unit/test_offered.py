@@ -1,4 +1,4 @@
-"""What the configuration offers is what the models can do."""
+"""The configuration offers exactly the models that can be built."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from monitor.models.objectives import OBJECTIVES
 from monitor.models.spec import ModelSpec
 
 
-def test_every_architecture_that_is_offered_can_be_built_or_chooses_by_itself() -> None:
+def test_every_offered_architecture_can_be_built_or_is_auto() -> None:
     assert set(spec.ARCHITECTURES) == {"auto", *NETWORKS}
     assert set(spec.OBJECTIVES) == set(OBJECTIVES)
 
 
-def test_what_does_not_go_together_is_refused_in_both_rooms_for_the_same_reason() -> None:
+def test_incompatible_options_are_refused_by_both_packages() -> None:
     for architecture, objective, stacked in itertools.product(spec.ARCHITECTURES, spec.OBJECTIVES, (False, True)):
         not_with, why = spec.INCOMPATIBLE_OPTIONS.get(architecture, ((), ""))
         senseless = objective in not_with or (stacked and "stacked" in not_with)

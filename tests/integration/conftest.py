@@ -1,0 +1,39 @@
+"""Fixtures of the integration tests."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.daemon_process import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from tests.daemon_process import Message
+
+    Trickle = Callable[[str, str, list[Message]], AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="session")
+def trickle() -> Trickle:
+    """Send messages beside the body, slowly enough for events in between. All of them are sent at its end."""
+    return _trickle
+
+
+@contextmanager
+def _trickle(bootstrap: str, topic: str, messages: list[Message]) -> Iterator[None]:
+    def send() -> None:
+        for begin in range(0, len(messages), 1_000):
+            publish(bootstrap, topic, messages[begin : begin + 1_000])
+            time.sleep(0.3)
+
+    with ThreadPoolExecutor(1) as thread:
+        sent = thread.submit(send)
+        yield
+        sent.result(timeout=120)
