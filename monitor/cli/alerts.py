@@ -9,7 +9,7 @@ import click
 
 from monitor.cli import output, terminal
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def list_alerts(limit: int | None, local: bool, as_json: bool, **only: Any) -> N
         elif found:
             terminal.show(_table(found, local=local))
             more = f" The newest {wanted}; --limit 0 shows all." if len(found) == wanted else ""
-            say(Ink(f"\n{output.zone(local=local)}{more}", "dim"))
+            echo(Styled(f"\n{output.zone(local=local)}{more}", "dim"))
         else:
             click.echo(output.nothing("alerts", store, **only))
 
@@ -93,7 +93,7 @@ def _table(found: Sequence[Alert], *, local: bool) -> Table:
             *(names[name] or "–" for name in where),
             output.moment(alert["opened_at"], local=local),
             lasted(alert),
-            Ink(peak, "bold red" if alert["severity"] == "critical" else ""),
+            Styled(peak, "bold red" if alert["severity"] == "critical" else ""),
             f"{alert['kind']}, {records(alert)}" if is_data else output.contributions(alert["sensors"], most=most),
         )
     return table
@@ -105,8 +105,8 @@ def _has_data(found: Sequence[Alert]) -> bool:
 
 def _show_data(alert: Alert, *, local: bool) -> None:
     title = f"Alert {alert['id']} · {alert['kind']} in {place(alert)}"
-    of_fleet = [Ink(f" of {alert['fleet']}", "dim")] if alert["fleet"] else []
-    say(Ink(title, "bold"), *of_fleet, "  ", output.state(alert["state"]))
+    of_fleet = [Styled(f" of {alert['fleet']}", "dim")] if alert["fleet"] else []
+    echo(Styled(title, "bold"), *of_fleet, "  ", output.state(alert["state"]))
     _facts(
         {
             **_times(alert, local=local),
@@ -116,18 +116,18 @@ def _show_data(alert: Alert, *, local: bool) -> None:
             "label": alert["label"],
         }
     )
-    say(f"\n{alert['message']}.")
-    say(Ink("\nCourse", "dim"))
+    echo(f"\n{alert['message']}.")
+    echo(Styled("\nCourse", "dim"))
     for step in alert["transitions"]:
-        so_far = Ink(f"  {records(step)}", "dim")
-        say(f"  {output.moment(step['at'], local=local)}  ", output.state(step["state"]), so_far)
+        so_far = Styled(f"  {records(step)}", "dim")
+        echo(f"  {output.moment(step['at'], local=local)}  ", output.state(step["state"]), so_far)
     hint = "" if alert["kind"] != "asset_limit" else f" More: monitor quarantine list --topic {alert['topic']}"
-    say(Ink(f"\n{output.zone(local=local)}{hint}", "dim"))
+    echo(Styled(f"\n{output.zone(local=local)}{hint}", "dim"))
 
 
 def _show(alert: Alert, scores: Sequence[Mapping[str, Any]], *, local: bool) -> None:
     title = f"Alert {alert['id']} · {alert['asset']}"
-    say(Ink(title, "bold"), Ink(f" of {alert['fleet']}  ", "dim"), output.state(alert["state"]))
+    echo(Styled(title, "bold"), Styled(f" of {alert['fleet']}  ", "dim"), output.state(alert["state"]))
     peak_at = output.moment(alert["peak_at"], local=local)
     _facts(
         {
@@ -143,22 +143,22 @@ def _show(alert: Alert, scores: Sequence[Mapping[str, Any]], *, local: bool) -> 
     if scores:
         from monitor.cli.plot import plot
 
-        say()
+        echo()
         times = output.in_zone((output.as_datetime(score["end"]) for score in scores), local=local)
         for line in plot(times, [score["score"] for score in scores], width=terminal.columns(), rows=8):
-            say(*line)
-    say()
+            echo(*line)
+    echo()
     table = Table("sensor", "share:right", "", "expected:right", "actual:right")
     for sensor in alert["sensors"]:
-        bar = Ink("█" * round(sensor["share"] * 20), "red")
+        bar = Styled("█" * round(sensor["share"] * 20), "red")
         values = (output.number(sensor["expected"]), output.number(sensor["actual"]))
         table.add(sensor["name"], output.percent(sensor["share"]), bar, *values)
     terminal.show(table)
-    say(Ink("\nCourse", "dim"))
+    echo(Styled("\nCourse", "dim"))
     for step in alert["transitions"]:
-        peak = Ink(f"  peak {output.number(step['peak_score'])}", "dim")
-        say(f"  {output.moment(step['at'], local=local)}  ", output.state(step["state"]), peak)
-    say(Ink(f"\n{output.zone(local=local)} More: monitor scores show {alert['asset']}", "dim"))
+        peak = Styled(f"  peak {output.number(step['peak_score'])}", "dim")
+        echo(f"  {output.moment(step['at'], local=local)}  ", output.state(step["state"]), peak)
+    echo(Styled(f"\n{output.zone(local=local)} More: monitor scores show {alert['asset']}", "dim"))
 
 
 def _times(alert: Alert, *, local: bool) -> dict[str, str | None]:
@@ -172,7 +172,7 @@ def _times(alert: Alert, *, local: bool) -> dict[str, str | None]:
 def _facts(facts: Mapping[str, str | None]) -> None:
     for name, value in facts.items():
         if value is not None:
-            say(Ink(f"  {name:<13}", "dim"), value)
+            echo(Styled(f"  {name:<13}", "dim"), value)
 
 
 def place(alert: Alert) -> str:

@@ -10,7 +10,7 @@ import click
 from monitor.cli import output, terminal
 from monitor.cli.params import json_option
 from monitor.cli.progress import progress
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 
 if TYPE_CHECKING:
     from monitor.benchmark.bench import Measured, Report
@@ -65,10 +65,10 @@ def _report(report: Report) -> None:
     for case in report.cases:
         table.add(*_row(case))
     terminal.show(table)
-    say()
+    echo()
     times = "once" if report.repeats == 1 else f"{report.repeats} times, interleaved, medians"
-    say(
-        Ink(
+    echo(
+        Styled(
             f"{report.record_bytes}-byte JSON readings of 8 sensors, 100 assets, windows of 64, from {report.source}; "
             f"{times}; {report.took_s:.0f} s. Less CPU: against the usual script in this run. "
             "p50, p99: from send to commit, at 1,000 readings a second.",
@@ -77,7 +77,7 @@ def _report(report: Report) -> None:
     )
 
 
-def _row(case: Measured) -> list[str | Ink]:
+def _row(case: Measured) -> list[str | Styled]:
     def ms(value: float | None) -> str:
         return "–" if value is None else f"{value:.0f} ms"
 
@@ -88,7 +88,7 @@ def _row(case: Measured) -> list[str | Ink]:
         f"{case.readings_per_s:,.0f}",
         f"{case.windows_per_s:,.0f}",
         f"{case.cpu_s_per_million:,.1f}",
-        Ink(ratio, "bold"),
+        Styled(ratio, "bold"),
         f"{case.rss_mb:,.0f} MB",
         ms(case.p50_ms),
         ms(case.p99_ms),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.budget import Status
 from monitor.cli import output, terminal
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ WIDTH = 100
 def show(row: Mapping[str, Any], card: Card, standing: Standing | None, *, local: bool) -> None:
     """Print all of it."""
     sign, look = output.MODEL_STATES.get(row["state"], ("·", ""))
-    say(Ink(row["version"], "bold"), Ink(f" of {row['fleet']}  ", "dim"), Ink(f"{sign} {row['state']}", look))
+    echo(Styled(row["version"], "bold"), Styled(f" of {row['fleet']}  ", "dim"), Styled(f"{sign} {row['state']}", look))
     if not card.get("training"):
         _prose(f"There is no card.json in {row['path']}: only its place in the database is known.", "yellow")
     _what(row, card, local=local)
@@ -57,13 +57,13 @@ def show(row: Mapping[str, Any], card: Card, standing: Standing | None, *, local
     if isinstance(threshold, dict) and threshold.keys() >= THRESHOLD:
         _threshold(threshold)
         _burn(row, threshold, standing, local=local)
-    say(Ink(f"\n{output.zone(local=local)}", "dim"))
+    echo(Styled(f"\n{output.zone(local=local)}", "dim"))
 
 
-def status(name: str) -> Ink:
+def status(name: str) -> Styled:
     """Show how a promise stands, legible without colour too."""
     sign, look = STATUS[name]
-    return Ink(f"{sign} {name}", look)
+    return Styled(f"{sign} {name}", look)
 
 
 # ---------------------------------------------------------------- what it is, what it learnt from
@@ -147,23 +147,23 @@ def _figures(card: Card) -> None:
     for name in ["all", *names[:MOST_SENSORS]]:
         value = explained[name]
         cells = [_share(value), *([] if is_pca else [_share(pca.get(name))])]
-        bar = Ink("█" * round(20 * max(0.0, value or 0.0)), "green" if _known(value, 0.0) >= NOT_REBUILT else "red")
+        bar = Styled("█" * round(20 * max(0.0, value or 0.0)), "green" if _known(value, 0.0) >= NOT_REBUILT else "red")
         table.add(f"  {name}", *cells, bar, _remark(name, value))
     terminal.show(table)
     if len(names) > MOST_SENSORS:
-        say(Ink(f"  … and {len(names) - MOST_SENSORS} sensors that it rebuilds better: --json", "dim"))
+        echo(Styled(f"  … and {len(names) - MOST_SENSORS} sensors that it rebuilds better: --json", "dim"))
     error = {"error": f"{output.number(own['held_out_error']['mean'])} on held-out windows"}
     if not is_pca and "held_out_error" in beside:
         error["error"] += f", the PCA's {output.number(beside['held_out_error']['mean'])} (mean square, in spreads)"
     _facts(error)
 
 
-def _remark(name: str, value: float | None) -> Ink:
+def _remark(name: str, value: float | None) -> Styled:
     if value is None:
-        return Ink("stood still", "dim")
+        return Styled("stood still", "dim")
     if name != "all" and value < NOT_REBUILT:
-        return Ink("cannot rebuild it: only gross faults show", "red")
-    return Ink("")
+        return Styled("cannot rebuild it: only gross faults show", "red")
+    return Styled("")
 
 
 def _known(value: float | None, otherwise: float) -> float:
@@ -188,7 +188,7 @@ def _course(receipt: Card) -> None:
     )
     if "troubles" in receipt:
         troubles = receipt["troubles"]
-        say(Ink("  troubles     ", "dim"), "" if troubles else "none found")
+        echo(Styled("  troubles     ", "dim"), "" if troubles else "none found")
         for trouble in troubles:
             _prose(f"– {trouble}", "yellow", indent="    ")
 
@@ -207,7 +207,8 @@ def _choice(choice: Card) -> None:
         kind, share = min(row["by_kind"].items(), key=lambda pair: pair[1])
         chosen = len(row["members"]) > 1 and row["members"][-1] == choice["chosen"]
         name = f"{'★' if chosen else ' '} {' + '.join(row['members'])}"
-        table.add(Ink(name, "bold" if chosen else ""), output.percent(row["found"]), f"{kind} {output.percent(share)}")
+        least = f"{kind} {output.percent(share)}"
+        table.add(Styled(name, "bold" if chosen else ""), output.percent(row["found"]), least)
     terminal.show(table)
     again = f"{choice['renewed']} was solved again on the held-out windows too, after all was measured."
     _prose(again, "dim", indent="  ")
@@ -228,7 +229,7 @@ def _threshold(threshold: Card) -> None:
             "method": threshold["method"],
         }
     )
-    say(Ink("  when made    ", "dim"), status(threshold["state"]))
+    echo(Styled("  when made    ", "dim"), status(threshold["state"]))
     _prose(threshold["reason"], indent="    ")
     if threshold.get("worst_asset") is not None:
         _facts({"worst": f"asset {threshold['worst_asset']}, {_rate(threshold['worst_per_week'])} a week"})
@@ -250,7 +251,7 @@ def _burn(row: Mapping[str, Any], threshold: Card, standing: Standing | None, *,
             "fleet": f"all versions, last four weeks at most: {_used(standing.recent)}",
         }
     )
-    say(Ink("  now          ", "dim"), status(standing.status))
+    echo(Styled("  now          ", "dim"), status(standing.status))
     _prose(meaning(standing, threshold), indent="    ")
     if standing.status is Status.VIOLATED:
         _prose(f"monitor alerts list --fleet {row['fleet']}, monitor retrain {row['fleet']}", "dim", indent="    ")
@@ -259,7 +260,7 @@ def _burn(row: Mapping[str, Any], threshold: Card, standing: Standing | None, *,
         for name, burn in standing.worst[:MOST_ASSETS]:
             burnt = f"{burn.ratio:.1f} ×" if burn.allowed else "–"
             table.add(f"  {name}", str(burn.n_alarms), _rate(burn.allowed), burnt, status(burn.status))
-        say()
+        echo()
         terminal.show(table)
 
 
@@ -299,7 +300,7 @@ def _moment(us: int) -> str:
 
 
 def _title(name: str, what: str) -> None:
-    say(Ink(f"\n{name}", "bold"), Ink(f"  {what}", "dim") if what else "")
+    echo(Styled(f"\n{name}", "bold"), Styled(f"  {what}", "dim") if what else "")
 
 
 def _facts(facts: Mapping[str, str | None]) -> None:
@@ -307,11 +308,11 @@ def _facts(facts: Mapping[str, str | None]) -> None:
     for name, value in facts.items():
         if value is not None:
             first, *rest = terminal.wrapped(value, width - 15).splitlines() or [""]
-            say(Ink(f"  {name:<13}", "dim"), first)
+            echo(Styled(f"  {name:<13}", "dim"), first)
             for line in rest:
-                say(" " * 15, line)
+                echo(" " * 15, line)
 
 
 def _prose(text: str, look: str = "", indent: str = "  ") -> None:
     for line in terminal.wrapped(text, min(WIDTH, terminal.columns()), indent).splitlines():
-        say(Ink(line, look))
+        echo(Styled(line, look))

@@ -9,7 +9,7 @@ import click
 
 from monitor.cli.output import emit
 from monitor.cli.params import config_option, json_option, load_config
-from monitor.cli.terminal import Ink, columns, say, wrapped
+from monitor.cli.terminal import Styled, columns, echo, wrapped
 from monitor.config.values import format_duration
 
 if TYPE_CHECKING:
@@ -65,21 +65,21 @@ def describe_channel(channel: NotifyConfig) -> str:
 
 
 def _show(config: Config, findings: list[Finding]) -> None:
-    say(Ink("✓", "green"), " ", Ink(str(config.path), "bold"), " is valid")
+    echo(Styled("✓", "green"), " ", Styled(str(config.path), "bold"), " is valid")
     for fleet in config.fleets:
         sensors = f"{len(fleet.sensors)} sensors" if fleet.sensors else "sensors learnt from the readings"
         where = f"assets {', '.join(fleet.assets)} on {', '.join(config.topics_of(fleet))}, {sensors}"
-        say("\n", Ink(fleet.name, "bold"), f": {where}")
-        say(wrapped(describe(fleet), columns(), "  "))
+        echo("\n", Styled(fleet.name, "bold"), f": {where}")
+        echo(wrapped(describe(fleet), columns(), "  "))
     for channel in config.notify:
         try_it = f"; try it: monitor notify test {channel.name}"
-        say("\n", Ink(channel.name, "bold"), f": {describe_channel(channel)}{try_it}")
+        echo("\n", Styled(channel.name, "bold"), f": {describe_channel(channel)}{try_it}")
     if findings:
-        say()
+        echo()
     for finding in findings:
         sign, look = SIGNS[finding.level]
-        say(Ink(sign, look), " ", Ink(finding.subject, "bold"), f" {finding.text}")
+        echo(Styled(sign, look), " ", Styled(finding.subject, "bold"), f" {finding.text}")
         if finding.fix:
-            say(Ink(f"  → {finding.fix}", "dim"))
+            echo(Styled(f"  → {finding.fix}", "dim"))
     if findings and all(finding.level != "error" for finding in findings):
-        say("\nReady: start it with ", Ink("monitor run", "bold"), ".")
+        echo("\nReady: start it with ", Styled("monitor run", "bold"), ".")

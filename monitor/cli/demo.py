@@ -13,7 +13,7 @@ import click
 
 from monitor.cli import output, terminal
 from monitor.cli.alerts import lasted
-from monitor.cli.terminal import Ink, say
+from monitor.cli.terminal import Styled, echo
 
 THE_STOP = "2015-07-27"
 """R80711 stood with its blades feathered, at 10 m/s of wind, all of this day."""
@@ -50,16 +50,17 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def _tell(line: str) -> None:
     sign, rest = (line[:1], line[1:]) if line.startswith("✓") else ("", line)
-    say(Ink(sign, "green"), rest)
+    echo(Styled(sign, "green"), rest)
 
 
 def _show(alert: dict[str, Any]) -> None:
     is_closed = alert["closed_at"] is not None
     when = output.moment(alert["closed_at"] if is_closed else alert["opened_at"])
     what = f"closed after {lasted(alert)}" if is_closed else "alert"
-    sign = Ink("○" if is_closed else "●", "dim" if is_closed else "bold red")
+    sign = Styled("○" if is_closed else "●", "dim" if is_closed else "bold red")
     peak = f"peak {alert['peak_score']:.2f}"
-    say(sign, f" {when}  {alert['asset']:<13}{what:<25}{peak:<12}", Ink(output.contributions(alert["sensors"]), "dim"))
+    sensors = Styled(output.contributions(alert["sensors"]), "dim")
+    echo(sign, f" {when}  {alert['asset']:<13}{what:<25}{peak:<12}", sensors)
 
 
 def _summary(facts: dict[str, Any]) -> None:
@@ -68,16 +69,16 @@ def _summary(facts: dict[str, Any]) -> None:
     for alert in alerts:
         per_asset[alert["asset"]] = per_asset.get(alert["asset"], 0) + 1
     counted = ", ".join(f"{asset} {n}" for asset, n in sorted(per_asset.items()))
-    say()
-    say(
-        Ink(f"{facts['readings']:,} readings in {facts['flow_s']:.0f} s", "bold"),
+    echo()
+    echo(
+        Styled(f"{facts['readings']:,} readings in {facts['flow_s']:.0f} s", "bold"),
         f" ({facts['readings'] / facts['flow_s']:,.0f} a second, publishing included), ",
         f"{facts['quarantined']} quarantined",
     )
-    say(Ink(f"{len(alerts)} alerts", "bold"), f" in twenty months: {counted}")
+    echo(Styled(f"{len(alerts)} alerts", "bold"), f" in twenty months: {counted}")
     for alert in _of_the_stop(alerts):
         _explain(alert)
-    say(f"\nThe daemon drained in {facts['drained_s']:.1f} s; all of it took {facts['took_s']:.0f} s.")
+    echo(f"\nThe daemon drained in {facts['drained_s']:.1f} s; all of it took {facts['took_s']:.0f} s.")
 
 
 def _of_the_stop(alerts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -89,12 +90,12 @@ def _of_the_stop(alerts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _explain(alert: dict[str, Any]) -> None:
-    say()
-    say(
-        Ink(f"The stop of R80711 on {THE_STOP}", "bold"),
+    echo()
+    echo(
+        Styled(f"The stop of R80711 on {THE_STOP}", "bold"),
         f" (blades feathered, no power in 10 m/s of wind): alert {alert['id']},",
     )
-    say(f"{output.moment(alert['opened_at'])} to {output.moment(alert['closed_at'])}, at its peak:")
+    echo(f"{output.moment(alert['opened_at'])} to {output.moment(alert['closed_at'])}, at its peak:")
     table = terminal.Table("sensor", "share:right", "expected:right", "actual:right")
     for sensor in alert["sensors"]:
         table.add(
@@ -110,12 +111,12 @@ def _further(folder: Path) -> None:
     # On a fresh machine the environment is not on the PATH: show what can be typed here.
     program = Path(sys.argv[0])
     monitor = "monitor" if shutil.which("monitor") == str(program) else os.path.relpath(program)
-    say(Ink("\nLook further:", "bold"), Ink(f"   (export MONITOR_CONFIG={folder}/monitor.toml)", "dim"))
+    echo(Styled("\nLook further:", "bold"), Styled(f"   (export MONITOR_CONFIG={folder}/monitor.toml)", "dim"))
     for command, why in (
         ("alerts list", "all alerts"),
         ("alerts show 1", "one alert: its course, its sensors, its scores"),
         ("scores show R80711 --from 2015-07-20 --to 2015-08-03", "the scores around the stop"),
         ("models list", "the model, and how sure its threshold is"),
     ):
-        say(f"  {monitor} {command}", Ink(f"   # {why}", "dim"))
-    say(Ink(f"  {folder}/monitor.toml is a complete configuration to start from.", "dim"))
+        echo(f"  {monitor} {command}", Styled(f"   # {why}", "dim"))
+    echo(Styled(f"  {folder}/monitor.toml is a complete configuration to start from.", "dim"))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from monitor.cli import output, terminal
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,19 +25,11 @@ SHOWN = 50
 WHAT = {"gained": ("+ gained", "bold green"), "lost": ("− lost", "bold red"), "moved": ("~ moved", "yellow")}
 
 
-class SideType(click.ParamType["Side"]):
-    """A side: a version, alert parameters, or both."""
+def parse_side(text: str) -> Side:
+    """Read a side: a version, alert parameters, or both."""
+    from monitor.replay.diff import Side
 
-    name = "side"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Side:
-        """Read one."""
-        from monitor.replay.diff import Side
-
-        try:
-            return Side.parse(str(value))
-        except ValueError as problem:
-            self.fail(str(problem), param, ctx)
+    return Side.parse(text)
 
 
 def sides_of(named: Sequence[Side]) -> tuple[Side, Side] | None:
@@ -58,26 +50,26 @@ def show(found: Difference, decider: str) -> None:
     """Print it. `decider`: who decides where a side names no version."""
     differing = [outcome for outcome in found.outcomes if outcome.what != "same"]
     if differing:
-        say()
+        echo()
         _show_alerts(found, differing[-SHOWN:])
         if len(differing) > SHOWN:
-            say(Ink(f"The newest {SHOWN} of {len(differing):,}; --json has all.", "dim"))
-    say()
+            echo(Styled(f"The newest {SHOWN} of {len(differing):,}; --json has all.", "dim"))
+    echo()
     _show_sums(found, decider)
     for each in found.fleets:
         for side, about in ((found.before, each.before), (found.after, each.after)):
             # Where both sides miss the same, it is no difference.
             if about.unscored is not None and not (about.windows and each.before.unscored == each.after.unscored):
                 why = f"{each.fleet}, {side}: some windows have no score: {about.unscored}"
-                say(Ink(terminal.wrapped(why, terminal.columns()), "yellow"))
-    say()
+                echo(Styled(terminal.wrapped(why, terminal.columns()), "yellow"))
+    echo()
     name, text = str(found.after), terminal.wrapped(_sentence(found), terminal.columns())
     if text.startswith(name):
-        say(Ink(name, "bold"), text.removeprefix(name))
+        echo(Styled(name, "bold"), text.removeprefix(name))
     else:  # its own words are broken over lines
-        say(text)
+        echo(text)
     if shift := _shift(found):
-        say(shift)
+        echo(shift)
 
 
 def _show_alerts(found: Difference, differing: Sequence[Outcome]) -> None:
@@ -94,16 +86,16 @@ def _show_alerts(found: Difference, differing: Sequence[Outcome]) -> None:
     _show_under(table, [] if has_assets and len(found.fleets) == 1 else under)
 
 
-def _row(outcome: Outcome, *, has_asset: bool, has_room: bool) -> list[str | Ink]:
+def _row(outcome: Outcome, *, has_asset: bool, has_room: bool) -> list[str | Styled]:
     told = outcome.before or outcome.after
     peaks = [f"{max(each.peak_score for each in side):.2f}" for side in (outcome.before, outcome.after) if side]
     is_critical = "critical" in (_severity(outcome.before), _severity(outcome.after))
     return [
-        Ink(*WHAT[outcome.what]),
+        Styled(*WHAT[outcome.what]),
         *[outcome.asset] * has_asset,
         _moment(told[0].fired_us),
         *[_open_for(told)] * has_room,
-        Ink(" → ".join(dict.fromkeys(peaks)), "bold red" if is_critical else ""),
+        Styled(" → ".join(dict.fromkeys(peaks)), "bold red" if is_critical else ""),
         _how(outcome),
     ]
 
@@ -153,23 +145,23 @@ def _show_under(table: Table, names: Sequence[str]) -> None:
     headings, *lines = table.lines(terminal.columns())
     if not names:
         names = [""] * len(lines)
-    say(headings)
+    echo(headings)
     last = ""
     for name, line in zip(names, lines, strict=True):
         if name != last:
-            say(Ink(name, "bold"))
+            echo(Styled(name, "bold"))
         last = name
-        say(line)
+        echo(line)
 
 
-def _cells(about: SideSum, fleet: FleetSum, *, is_after: bool) -> list[str | Ink]:
+def _cells(about: SideSum, fleet: FleetSum, *, is_after: bool) -> list[str | Styled]:
     look = "bold" if is_after and about.alerts != fleet.before.alerts else ""
     return [
         about.confirm,
         str(about.recover),
-        Ink(f"{about.alerts:,}", look),
+        Styled(f"{about.alerts:,}", look),
         f"{about.critical:,}",
-        Ink(output.number(about.per_asset_week, 2), look),
+        Styled(output.number(about.per_asset_week, 2), look),
     ]
 
 

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from monitor.cli import output, terminal
 from monitor.cli.params import (
+    Parsed,
     column_options,
     config_option,
     config_path,
@@ -21,7 +22,7 @@ from monitor.cli.params import (
     range_options,
 )
 from monitor.cli.progress import progress
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,79 +33,62 @@ if TYPE_CHECKING:
     from monitor.evaluation.policy import PolicyChange, WhatIf
 
 
-class Seconds(click.ParamType[float]):
-    """A duration above zero: 60s, 10m."""
+def parse_seconds(text: str) -> float:
+    """Read a duration above zero, "60s" or "10m", in seconds."""
+    from monitor.config.values import parse_duration
 
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read one."""
-        from monitor.config.values import parse_duration
-
-        try:
-            seconds = parse_duration(str(value)).total_seconds()
-        except ValueError as problem:
-            self.fail(f'"{value}" {problem}', param, ctx)
-        return seconds if seconds > 0 else self.fail(f'"{value}" leaves no time to learn; write 60s', param, ctx)
+    try:
+        seconds = parse_duration(text).total_seconds()
+    except ValueError as problem:
+        raise ValueError(f'"{text}" {problem}') from None
+    if seconds <= 0:
+        raise ValueError(f'"{text}" leaves no time to learn; write 60s')
+    return seconds
 
 
-class Budget(click.ParamType["Rate"]):
-    """A rate: 1/week."""
+def parse_budget(text: str) -> Rate:
+    """Read a rate: "1/week"."""
+    from monitor.config.values import Rate
 
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Rate:
-        """Read one."""
-        from monitor.config.values import Rate
-
-        try:
-            return Rate.parse(value)
-        except ValueError as problem:
-            self.fail(f'"{value}" {problem}', param, ctx)
+    try:
+        return Rate.parse(text)
+    except ValueError as problem:
+        raise ValueError(f'"{text}" {problem}') from None
 
 
-class Policy(click.ParamType["PolicyChange"]):
-    """Alert parameters: "confirm=5 of 8, recover=12"."""
+def parse_policy(text: str) -> PolicyChange:
+    """Read alert parameters: "confirm=5 of 8, recover=12"."""
+    from monitor.evaluation.policy import PolicyChange
 
-    name = "policy"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PolicyChange:
-        """Read one."""
-        from monitor.evaluation.policy import PolicyChange
-
-        try:
-            return PolicyChange.parse(str(value))
-        except ValueError as problem:
-            self.fail(str(problem), param, ctx)
+    return PolicyChange.parse(text)
 
 
-class Names(click.ParamType[tuple[str, ...]]):
-    """Names separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Read them."""
-        names = value if isinstance(value, tuple) else tuple(name.strip() for name in str(value).split(","))
-        return names if all(names) else self.fail(f'"{value}" names no method between commas; write a,b', param, ctx)
+def parse_methods(text: str) -> tuple[str, ...]:
+    """Read names of methods, separated by commas."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError(f'"{text}" names no method between commas; write a,b')
+    return names
 
 
 @click.command()
 @config_option
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--methods", type=Names(), default="default", show_default=True, metavar="A,B,…",
+@click.option("--methods", type=Parsed("names", parse_methods), default="default", show_default=True, metavar="A,B,…",
               help="default, random, or ARCHITECTURE[+OBJECTIVE][+stacked], like conv+denoising: auto, conv, dense, "
               "forecast, lstm, pca; plain, sparse, denoising, variational, adversarial. pca and moving-deviation "
               "always run beside.")  # fmt: skip
 @click.option("--train-rows", type=click.IntRange(1), metavar="N",
               help="Healthy leading rows of each asset to learn from [default: what meta.json beside the file says].")
 @click.option("--window", type=click.IntRange(2), default=64, show_default=True, help="Rows in a window.")
-@click.option("--budget", type=Budget(), metavar="1/week", help="False alarms to calibrate to [default: 1/week].")
+@click.option("--budget", type=Parsed("rate", parse_budget), metavar="1/week",
+              help="False alarms to calibrate to [default: 1/week].")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
               help="Same seed, same figures.")  # fmt: skip
-@click.option("--max-train", type=Seconds(), metavar="60s",
+@click.option("--max-train", type=Parsed("duration", parse_seconds), metavar="60s",
               help="Each method stops learning here; auto's candidates share it.")  # fmt: skip
-@click.option("--policy", "policies", type=Policy(), multiple=True, metavar='"confirm=5 of 8, recover=12"',
+@click.option("--policy", "policies", type=Parsed("policy", parse_policy), multiple=True,
+              metavar='"confirm=5 of 8, recover=12"',
               help="Decide by these alert parameters too, without scoring again; may be repeated.")  # fmt: skip
 @range_options("stored scores (without FILES)")
 @click.option("--into", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -187,7 +171,7 @@ def evaluate(
     if report is not None:
         _write(report, wanted, finished, mean)
         if not as_json:
-            say(Ink(f"The plots are in {report}.", "dim"))
+            echo(Styled(f"The plots are in {report}.", "dim"))
     click.get_current_context().exit(_exit_code(finished, methods))
 
 
@@ -280,17 +264,17 @@ def _show(
     from monitor.evaluation.evaluate import by_policy
 
     _show_series(finished, rows)
-    say()
+    echo()
     terminal.show(_means(mean))
     for tried in by_policy(wanted, finished):
-        say()
-        say(Ink(tried["policy"], "bold"), " instead, by the same scores:")
+        echo()
+        echo(Styled(tried["policy"], "bold"), " instead, by the same scores:")
         terminal.show(_alarms(tried["mean"], mean))
-    say()
+    echo()
     kept = sum(one.was_kept for one in finished)
     from_before = f" {kept} of {len(finished)} scores were there from before." if kept else ""
-    say(
-        Ink(
+    echo(
+        Styled(
             "Means of set means. Found and false: alerts at the calibrated threshold that met, or did not meet, a "
             "labelled event; false/week, in a mean: all of a set's over all its normal time; alarmed: the normal time "
             "during which an alert was open; delay: the median until an event's first alert fired."
@@ -313,14 +297,14 @@ def _show_series(finished: Sequence[Finished], rows: Sequence[dict[str, Any]]) -
     for row in rows:
         table.add(f"  {row['method']}", *_cells(row))
     headings, *lines = table.lines(terminal.columns())
-    say(headings)
+    echo(headings)
     shown = titles(finished)
     last = None
     for one, line in zip(finished, lines, strict=True):
         if last != (last := one.key):
             folder, name = shown[one.key]
-            say(Ink(f"{folder} "), Ink(name, "bold"))
-        say(line)
+            echo(Styled(f"{folder} "), Styled(name, "bold"))
+        echo(line)
 
 
 def _means(mean: dict[str, dict[str, Any]]) -> Table:
@@ -330,7 +314,7 @@ def _means(mean: dict[str, dict[str, Any]]) -> Table:
     for method, each in mean.items():
         is_best = each["vus_pr"] == best and not each["n_failed"]
         n = f"{each['n_series']}" + (f" of {each['n_series'] + each['n_failed']}" if each["n_failed"] else "")
-        table.add(Ink(method, "bold" if is_best else ""), *_cells(each), n)
+        table.add(Styled(method, "bold" if is_best else ""), *_cells(each), n)
     return table
 
 
@@ -340,13 +324,13 @@ def _alarms(tried: dict[str, dict[str, Any]], mean: dict[str, dict[str, Any]]) -
         alarms = _cells(each)[len(_RANKING) : -1]
         base = mean[method]
         before = f"{base['events_found'] or 0} found, {base['false_alarms'] or 0} false"
-        table.add(method, *alarms, Ink(before, "dim"))
+        table.add(method, *alarms, Styled(before, "dim"))
     return table
 
 
-def _cells(row: dict[str, Any]) -> list[str | Ink]:
+def _cells(row: dict[str, Any]) -> list[str | Styled]:
     if row.get("error"):
-        return [Ink("failed", "red"), *[""] * (len(_HEADINGS) - 1)]
+        return [Styled("failed", "red"), *[""] * (len(_HEADINGS) - 1)]
     found = f"{row['events_found']} of {row['events']}" if row["events"] else "–"
     delay = "–" if row["delay_s"] is None else _span(row["delay_s"])
     return [
@@ -385,12 +369,12 @@ def _what_if(
         output.emit({"policies": [asdict(one) for one in found]})
         return
     if hint:
-        say(hint)
+        echo(hint)
         return
     terminal.show(_stored(found))
-    say()
-    say(
-        Ink(
+    echo()
+    echo(
+        Styled(
             "Stored scores decided again from the first on, nothing was written. Gained and lost: against the "
             "configured parameters; per week: of one asset.",
             "dim",
@@ -405,7 +389,7 @@ def _stored(found: Sequence[WhatIf]) -> Table:
         is_own = one.policy == "configured"
         table.add(
             one.fleet if is_own else "",
-            Ink(f"{one.confirm}{' (configured)' if is_own else ''}", "dim" if is_own else ""),
+            Styled(f"{one.confirm}{' (configured)' if is_own else ''}", "dim" if is_own else ""),
             str(one.recover),
             f"{one.alerts:,}",
             output.number(one.per_week, 2),

@@ -8,7 +8,7 @@ import click
 
 from monitor.cli import output, terminal
 from monitor.cli.params import config_option, json_option, local_option, open_store
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,10 +45,10 @@ def list_models(fleet: str | None, local: bool, as_json: bool) -> None:
         sign, look = output.MODEL_STATES.get(row["state"], ("·", ""))
         trained = output.moment(row["trained_at"], local=local)
         budget = card.status(row["budget"]) if row["budget"] else "–"
-        state = Ink(f"{sign} {row['state']}", look)
-        table.add(state, row["fleet"], row["version"], trained, budget, Ink(_few(row["metrics"]), "dim"))
+        state = Styled(f"{sign} {row['state']}", look)
+        table.add(state, row["fleet"], row["version"], trained, budget, Styled(_few(row["metrics"]), "dim"))
     terminal.show(table)
-    say(Ink(f"\n{output.zone(local=local)} More: monitor models show VERSION", "dim"))
+    echo(Styled(f"\n{output.zone(local=local)} More: monitor models show VERSION", "dim"))
 
 
 @models.command("show")

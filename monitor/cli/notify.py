@@ -9,7 +9,7 @@ import click
 
 from monitor.cli.output import emit
 from monitor.cli.params import config_option, json_option, load_config
-from monitor.cli.terminal import Ink, say
+from monitor.cli.terminal import Styled, echo
 
 if TYPE_CHECKING:
     from monitor.config import Config, NotifyConfig
@@ -39,9 +39,9 @@ def test_channels(name: str | None, as_json: bool) -> None:
     if as_json:
         emit(found)
     for row in found if not as_json else ():
-        sign = Ink("✓", "green") if row["arrived"] else Ink("✗", "bold red")
+        sign = Styled("✓", "green") if row["arrived"] else Styled("✗", "bold red")
         outcome = f"took it, {row['took_s']:.2f} s" if row["arrived"] else row["reason"]
-        say(sign, " ", Ink(row["name"], "bold"), f" {row['url']}: {outcome}")
+        echo(sign, " ", Styled(row["name"], "bold"), f" {row['url']}: {outcome}")
     if not all(row["arrived"] for row in found):
         click.get_current_context().exit(1)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli.terminal import Ink
+from monitor.cli.terminal import Styled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,10 +44,10 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def state(name: str) -> Ink:
+def state(name: str) -> Styled:
     """Show an alert's state, legible without colour too."""
     sign, look = STATES.get(name, ("·", ""))
-    return Ink(f"{sign} {name}", look)
+    return Styled(f"{sign} {name}", look)
 
 
 def moment(value: datetime | str | None, *, local: bool = False) -> str:

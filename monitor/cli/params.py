@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,22 +18,26 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.store.reader import Reader
 
+T = TypeVar("T")
+
 _RELATIVE = re.compile(r"(?:now)?\s*(?:([+-])\s*(.+))?")
 _CONFIG = "monitor.config_path"
 
 
-class Time(click.ParamType[datetime]):
-    """A moment: ISO 8601, or relative to now."""
+class Parsed(click.ParamType[T]):
+    """A value that `parse` reads from text. Its ValueError becomes a usage error that names the option."""
 
-    name = "time"
+    def __init__(self, name: str, parse: Callable[[str], T]) -> None:
+        self.name = name
+        self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read one."""
-        if isinstance(value, datetime):
-            return value
-        text = str(value).strip()
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        """Parse the text of an option; a default that is parsed already stays."""
+        if not isinstance(value, str):
+            parsed: T = value
+            return parsed
         try:
-            return parse_time(text, datetime.now(UTC))
+            return self._parse(value.strip())
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -58,7 +62,7 @@ def parse_time(text: str, now: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-TIME = Time()
+TIME = Parsed("time", lambda text: parse_time(text, datetime.now(UTC)))
 
 
 def _remember_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:

@@ -10,7 +10,7 @@ import math
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from monitor.cli.terminal import Ink
+from monitor.cli.terminal import Styled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def height_of(score: float) -> float:
 
 def plot(
     times: Sequence[datetime], scores: Sequence[float | None], *, width: int = 80, rows: int = 10
-) -> list[list[Ink]]:
+) -> list[list[Styled]]:
     """Draw scores over time: normal in green, above the threshold in red, nothing where nothing was scored."""
     n = max(8, width - _LABELS - 3)
     columns = _columns(times, scores, 2 * n)
@@ -43,7 +43,7 @@ def plot(
     lines = []
     for row in range(rows):
         axis = f"{labels.get(row, ''):>{_LABELS}} {'┤' if row in labels else '│'}"
-        inks = [Ink(axis, "bold" if row == line else "dim")]
+        inks = [Styled(axis, "bold" if row == line else "dim")]
         floor = (rows - 1 - row) * 4
         cells = []
         for x in range(0, 2 * n, 2):
@@ -54,12 +54,12 @@ def plot(
             else:
                 cells.append(("yellow", _THRESHOLD) if row == line else ("", " "))
         for style, run in groupby(cells, key=lambda cell: cell[0]):
-            inks.append(Ink("".join(character for _, character in run), style))
+            inks.append(Styled("".join(character for _, character in run), style))
         lines.append(inks)
-    lines.append([Ink(f"{'':{_LABELS}} └{'─' * n}", "dim")])
+    lines.append([Styled(f"{'':{_LABELS}} └{'─' * n}", "dim")])
     first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in (times[0], times[-1]))
     gap = n - len(first) - len(last)
-    lines.append([Ink(f"{'':{_LABELS + 2}}{first}{' ' * gap + last if gap > 0 else ''}", "dim")])
+    lines.append([Styled(f"{'':{_LABELS + 2}}{first}{' ' * gap + last if gap > 0 else ''}", "dim")])
     return lines
 
 

@@ -1,56 +1,78 @@
-"""How far long work is: a bar on a terminal, plain lines elsewhere, always on stderr."""
+"""Progress of long work, on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    Show = Callable[[float | None, str], None]
+    from collections.abc import Iterator
 
 LINE_EVERY_S = 5.0
-"""Where nobody watches, a line for each new step is too much; one in so long will do."""
+"""Between two lines where stderr is no terminal: a log wants signs of life, not every step."""
+STEPS = 1000
+"""Resolution of the bar."""
+
+
+class Progress(Protocol):
+    """Shows how far the work is."""
+
+    def __call__(self, share: float | None, text: str) -> None:
+        """Show a share 0..1 and the present step. `share` None = unknown."""
+
+    def clear(self) -> None:
+        """Make room for a line of output: a bar gives its line up until it is drawn again."""
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Show]:
-    """Yield a function of a share 0..1 (None = unknown) and a sentence."""
+def progress(title: str, *, line_every_s: float = LINE_EVERY_S) -> Iterator[Progress]:
+    """Yield a `Progress`. `line_every_s`: 0 = a line for each new step, where stderr is no terminal."""
     if not sys.stderr.isatty():
-        yield _lines()
+        yield _Lines(line_every_s)
         return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(30), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(
-        TextColumn(title, markup=False),
-        *columns,
-        console=Console(stderr=True),
-        redirect_stdout=sys.stdout.isatty(),  # what is printed meanwhile stands above the bar, and a pipe stays a pipe
-        transient=True,
+    with click.progressbar(
+        length=STEPS,
+        label=title,
+        file=sys.stderr,
+        width=30,
+        update_min_steps=0,
+        item_show_func=lambda text: text,
     ) as bar:
-        task = bar.add_task("", total=1.0)
-
-        def show(share: float | None, text: str) -> None:
-            bar.update(task, total=None if share is None else 1.0, completed=share or 0.0, description=text)
-
-        yield show
+        yield _Bar(bar)
 
 
-def _lines() -> Show:
-    said_at = -LINE_EVERY_S
+class _Lines:
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._printed_at = -every_s
+        self._printed = ""
 
-    def show(share: float | None, text: str) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at >= LINE_EVERY_S:
-            said_at = time.monotonic()
+    def __call__(self, share: float | None, text: str) -> None:
+        if text != self._printed and time.monotonic() - self._printed_at >= self._every_s:
+            self._printed, self._printed_at = text, time.monotonic()
             click.echo(text if share is None else f"{share:4.0%}  {text}", err=True)
 
-    return show
+    def clear(self) -> None:
+        pass
+
+
+class _ClickBar(Protocol):
+    pos: int
+
+    def update(self, n_steps: int, current_item: str | None = None) -> None: ...
+
+
+class _Bar:
+    def __init__(self, bar: _ClickBar) -> None:
+        self._bar = bar
+
+    def __call__(self, share: float | None, text: str) -> None:
+        steps = self._bar.pos if share is None else round(share * STEPS)
+        self._bar.update(steps - self._bar.pos, text)
+
+    def clear(self) -> None:
+        click.echo("\r\x1b[K", nl=False, err=True)

@@ -8,7 +8,7 @@ import click
 
 from monitor.cli import output, terminal
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 
 SHOWN = 50
 """Records in a table when nobody says how many."""
@@ -46,11 +46,11 @@ def list_quarantine(limit: int | None, local: bool, as_json: bool, **only: Any) 
     table = Table("at", "record", "reason:rest", *(["begins with:rest"] if is_wide else []))
     for row in rows:
         position = f"{row['topic']}/{row['partition']} @{row['offset']}"
-        cells: list[str | Ink] = [output.moment(row["at"], local=local), position, Ink(row["reason"], "yellow")]
+        cells: list[str | Styled] = [output.moment(row["at"], local=local), position, Styled(row["reason"], "yellow")]
         if is_wide:
             sample = "".join(sign if sign.isprintable() else "·" for sign in row["sample"][:SAMPLE])
-            cells.append(Ink(sample, "dim"))
+            cells.append(Styled(sample, "dim"))
         table.add(*cells)
     terminal.show(table)
     more = f" The newest {wanted}; --limit 0 shows all." if len(rows) == wanted else ""
-    say(Ink(f"\n{output.zone(local=local)}{more}", "dim"))
+    echo(Styled(f"\n{output.zone(local=local)}{more}", "dim"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,24 @@ import click
 
 from monitor.cli import diff as differing
 from monitor.cli import output, terminal
-from monitor.cli.params import TIME, column_options, config_option, config_path, json_option, load_config, range_options
+from monitor.cli.params import (
+    TIME,
+    Parsed,
+    column_options,
+    config_option,
+    config_path,
+    json_option,
+    load_config,
+    range_options,
+)
 from monitor.cli.progress import progress
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from monitor.cli.progress import Progress
     from monitor.config import Config
     from monitor.evaluation.compare import Compared
     from monitor.replay.diff import Side
@@ -28,17 +39,12 @@ if TYPE_CHECKING:
     from monitor.types import AlertChange
 
 
-class Speed(click.ParamType[float]):
-    """How many times as fast as it happened: 60x."""
-
-    name = "speed"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read one."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*x?", str(value).strip())
-        if match is None or float(match[1]) == 0:
-            self.fail(f'"{value}" is no speed; write 60x for sixty times as fast as it happened', param, ctx)
-        return float(match[1])
+def parse_speed(text: str) -> float:
+    """Read "60x": event time against real time."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*x?", text)
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f'"{text}" is no speed; write 60x for sixty times as fast as it happened')
+    return float(match[1])
 
 
 @click.command()
@@ -50,12 +56,13 @@ class Speed(click.ParamType[float]):
               help="live: exactly the records the daemon has consumed, so that the results are the same; all: whatever "
               "lies in Kafka [default: all with --from or --to, else live].")  # fmt: skip
 @click.option("--version", help="Let this version decide its fleet, instead of those that decided live.")
-@click.option("--diff", "named", type=differing.SideType(), multiple=True, metavar="SIDE",
+@click.option("--diff", "named", type=Parsed("side", differing.parse_side), multiple=True, metavar="SIDE",
               help='Which alerts would SIDE have gained, lost, moved? A version, "champion", alert parameters like '
               '"confirm=5 of 8, recover=12", or both; against what decided live, or a second --diff.')  # fmt: skip
 @click.option("--train-rows", type=click.IntRange(1), help="Learn from the first N rows of each file, replay the rest.")
 @click.option("--train-until", type=TIME, metavar="TIME", help="Learn from each file up to here, replay the rest.")
-@click.option("--speed", type=Speed(), metavar="60x", help="Event time against real time [default: full speed].")
+@click.option("--speed", type=Parsed("speed", parse_speed), metavar="60x",
+              help="Event time against real time [default: full speed].")  # fmt: skip
 @click.option("--publish", "is_publishing", is_flag=True, help="Send the files to the topic instead, for the daemon.")
 @click.option("--as", "form", type=click.Choice(["json", "block"]), default="json", show_default=True,
               help="How: a JSON reading each, or MessagePack blocks.")  # fmt: skip
@@ -119,7 +126,7 @@ def replay(
     config = load_config() if not files or _has_config() else None
     logs.configure("warning")
     with progress("replay") as show:
-        audience = Audience(show) if as_json or named else Audience(show, _tell)
+        audience = Audience(show) if as_json or named else Audience(show, partial(_print_alert, show))
         if files or config is None:
             work = replay_files(
                 files, config, learning=learning, columns=columns, manner=manner, audience=audience, clock=SystemClock()
@@ -189,13 +196,14 @@ def _publish(
 # ---------------------------------------------------------------- words
 
 
-def _tell(change: AlertChange, asset: str) -> None:
+def _print_alert(show: Progress, change: AlertChange, asset: str) -> None:
     from monitor.clock import from_us
 
     contributions = output.contributions([{"name": each.name, "share": each.share} for each in change.contributions])
     peak = f"peak {change.peak_score:.2f}"
     when = output.moment(from_us(change.at_us))
-    say(f"{when:<20}", output.state(f"{change.state:<11}"), f" {asset:<16} {peak:<11} ", Ink(contributions, "dim"))
+    show.clear()
+    echo(f"{when:<20}", output.state(f"{change.state:<11}"), f" {asset:<16} {peak:<11} ", Styled(contributions, "dim"))
 
 
 def _document(found: Replayed) -> dict[str, Any]:
@@ -224,36 +232,37 @@ def _report(found: Replayed, into: str | None) -> None:
     from monitor.evaluation.compare import together
 
     if found.files:
-        say()
+        echo()
         terminal.show(_files(found))
-    say()
+    echo()
     rate = f" ({found.readings / found.wall_s:,.0f} a second)" if found.wall_s else ""
-    say(f"{found.readings:,} readings{rate}, {found.windows:,} windows, {found.scored:,} of them scored")
+    echo(f"{found.readings:,} readings{rate}, {found.windows:,} windows, {found.scored:,} of them scored")
     labels = together([file.compared for file in found.files])
     inside = f"; {_labels(labels)}" if labels.events is not None else ""
-    say(f"{len(found.alerts):,} alerts, {found.quarantined:,} records in quarantine{inside}")
-    say(Ink(f"digest {found.digest}", "dim"), *_as_live(found))
+    echo(f"{len(found.alerts):,} alerts, {found.quarantined:,} records in quarantine{inside}")
+    echo(Styled(f"digest {found.digest}", "dim"), *_as_live(found))
     if into:
-        say(Ink(f"kept in {into}; look with MONITOR_STORE__URL={into} monitor alerts list", "dim"))
+        echo(Styled(f"kept in {into}; look with MONITOR_STORE__URL={into} monitor alerts list", "dim"))
     if found.diff is not None:
         differing.show(found.diff, "each file's own" if found.files else "as live")
         other = together([file.other for file in found.files if file.other is not None])
         if other.events is not None:
             found_by = f"Labelled events found: {other.found} of {other.events}, before {labels.found}"
-            say(f"{found_by}; alerts outside them: {other.outside:,}, before {labels.outside:,}.")
+            echo(f"{found_by}; alerts outside them: {other.outside:,}, before {labels.outside:,}.")
 
 
-def _as_live(found: Replayed) -> list[str | Ink]:
+def _as_live(found: Replayed) -> list[str | Styled]:
     """Say whether live gave the same over the same records, and if not, what may be the reason."""
     if found.live is None:
         return []
     if found.equals_live:
-        return [Ink(f", as live: all of its {found.live.windows:,} windows and their alerts are the same", "green")]
+        return [Styled(f", as live: all of its {found.live.windows:,} windows and their alerts are the same", "green")]
     if found.missing:
         gone = f"{found.missing:,} offsets that live consumed are no longer in Kafka, so these are not its results"
-        return [Ink(f"\n{gone}; --offsets live --from TIME compares what is still there", "yellow")]
+        return [Styled(f"\n{gone}; --offsets live --from TIME compares what is still there", "yellow")]
     why = "the configuration or a checkpoint has changed since, or this is a defect"
-    return [Ink(f"\nLive gave something else for these records ({found.live.windows:,} windows): {why}.", "bold red")]
+    windows = f"{found.live.windows:,} windows"
+    return [Styled(f"\nLive gave something else for these records ({windows}): {why}.", "bold red")]
 
 
 def _labels(compared: Compared) -> str:
@@ -266,7 +275,7 @@ def _files(found: Replayed) -> Table:
     table = Table(*headings, *(["events found:right", "outside:right", "delay:right"] if has_labels else []))
     for file in found.files:
         compared = file.compared
-        row: list[str | Ink] = [file.set, file.name, file.version, f"{file.train_rows:,} rows", str(compared.alerts)]
+        row: list[str | Styled] = [file.set, file.name, file.version, f"{file.train_rows:,} rows", str(compared.alerts)]
         if has_labels:
             delay = "–" if compared.delay_s is None else f"{compared.delay_s:,.0f} s"
             row += [f"{compared.found} of {compared.events}", str(compared.outside), delay]

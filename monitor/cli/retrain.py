@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,16 +10,14 @@ import click
 
 from monitor.cli.output import emit
 from monitor.cli.params import config_option, json_option, load_config
+from monitor.cli.progress import progress
 from monitor.errors import MonitorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from monitor.config import Config
     from monitor.control import Requested
-    from monitor.types import JobView
 
-LOOK_EVERY_S = 0.3
+POLL_EVERY_S = 0.3
 
 
 @click.command()
@@ -82,35 +78,12 @@ async def _retrain(url: str, fleet: str, *, is_waiting: bool) -> Requested:
             note = "No daemon has been heard of lately: the job waits until one starts (monitor run)."
             click.secho(note, fg="yellow", err=True)
         if is_waiting:
-            with _progress(fleet) as show:
+            with progress(fleet, line_every_s=0.0) as show:
                 while job.state in ("queued", "running"):
-                    await asyncio.sleep(LOOK_EVERY_S)
+                    await asyncio.sleep(POLL_EVERY_S)
                     job = await control.job(store, job.id)
-                    show(job)
+                    show(job.progress, f"{job.state}: {job.message}" if job.message else job.state)
         return replace(requested, job=job)
-
-
-@contextmanager
-def _progress(fleet: str) -> Iterator[Callable[[JobView], None]]:
-    """Show how far a job is: a bar on a terminal, a line for each step elsewhere; both on stderr."""
-    if not sys.stderr.isatty():
-        said: set[str] = set()
-
-        def say(job: JobView) -> None:
-            if (step := f"{job.state}: {job.message}" if job.message else job.state) not in said:
-                said.add(step)
-                click.echo(f"{job.progress:4.0%}  {step}", err=True)
-
-        yield say
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(30), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(TextColumn(fleet, markup=False), *columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("queued", total=1.0)
-        yield lambda job: bar.update(task, completed=job.progress, description=job.message or job.state)
 
 
 def _who() -> str:

@@ -9,7 +9,7 @@ import click
 
 from monitor.cli import output, terminal
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 from monitor.errors import NotFound
 
 if TYPE_CHECKING:
@@ -48,17 +48,17 @@ def show_scores(asset: str, limit: int, is_plotted: bool, local: bool, as_json: 
             return
     verdicts = Counter(row["verdict"] for row in rows)
     counts = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.most_common())
-    say(Ink(asset, "bold"), f"  {len(rows):,} windows: {counts}")
+    echo(Styled(asset, "bold"), f"  {len(rows):,} windows: {counts}")
     if is_plotted and any(row["score"] is not None for row in rows):
         from monitor.cli.plot import plot
 
-        say()
+        echo()
         times = output.in_zone((output.as_datetime(row["end"]) for row in rows), local=local)
         for line in plot(times, [row["score"] for row in rows], width=terminal.columns()):
-            say(*line)
-    say()
+            echo(*line)
+    echo()
     terminal.show(_table(rows[-limit:], local=local))
-    say(Ink(f"\n{output.zone(local=local)} 1.0 is the threshold.", "dim"))
+    echo(Styled(f"\n{output.zone(local=local)} 1.0 is the threshold.", "dim"))
 
 
 def _unknown(asset: str, names: Sequence[str], fleet: str | None) -> str:
@@ -79,8 +79,8 @@ def _table(rows: Sequence[dict[str, Any]], *, local: bool) -> Table:
         table.add(
             output.moment(row["start"], local=local),
             output.moment(row["end"], local=local),
-            Ink(output.number(row["score"]), look),
-            Ink(row["verdict"], look),
+            Styled(output.number(row["score"]), look),
+            Styled(row["verdict"], look),
             row["version"] or "–",
         )
     return table

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.cli.terminal import Ink, Table, say
+from monitor.cli.terminal import Styled, Table, echo
 
-ROWS = [("7", "short", "a"), ("1024", Ink("a rather long reason that must be broken", "yellow"), "日本語")]
+ROWS = [("7", "short", "a"), ("1024", Styled("a rather long reason that must be broken", "yellow"), "日本語")]
 
 
 def lines(width: int, *headings: str) -> list[str]:
@@ -40,7 +40,7 @@ def test_ten_thousand_rows_take_no_time() -> None:
 
     table = Table("id:right", "sensors:rest")
     for n in range(10_000):
-        table.add(str(n), Ink("power 61 %, pitch 22 %", "red"))
+        table.add(str(n), Styled("power 61 %, pitch 22 %", "red"))
     before = time.perf_counter()
     assert len(list(table.lines(80))) == 10_001
     assert time.perf_counter() - before < 5  # 0.1 s alone
@@ -48,5 +48,5 @@ def test_ten_thousand_rows_take_no_time() -> None:
 
 def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    say(Ink("x", "bold red"), "y")
+    echo(Styled("x", "bold red"), "y")
     assert capsys.readouterr().out == "xy\n"

@@ -127,7 +127,7 @@ def test_waiting_shows_each_step_and_ends_as_the_job_ends(
     wait = asyncio.sleep
 
     async def work_a_little(seconds: float) -> None:  # the daemon's part, done while the command waits
-        if seconds == retrain.LOOK_EVERY_S:
+        if seconds == retrain.POLL_EVERY_S:
             async with AsyncStore(f"sqlite:///{filled.parent}/monitor.db") as store:
                 await store.run(life.pop(0))
         else:
