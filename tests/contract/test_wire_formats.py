@@ -1,4 +1,4 @@
-"""One suite over every wire format: the same readings, however they are written, decode to the same columns."""
+"""One suite over every wire format: the same readings decode to the same columns."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def turbines() -> FleetSchema:
 
 @formats
 @pytest.mark.parametrize("is_auto", [True, False], ids=["auto", "declared"])
-def test_every_format_says_the_same(name, is_auto):
+def test_every_format_gives_the_same_readings(name, is_auto):
     declared, write = FORMATS[name]
     decoder = Decoder([turbines()], format="auto" if is_auto else declared)
     decoded = decoder.decode(batch_of(write("R80711")))
@@ -111,7 +111,7 @@ def test_every_format_says_the_same(name, is_auto):
 
 
 @formats
-def test_the_key_is_the_asset_where_the_payload_is_silent(name):
+def test_the_key_is_the_asset_if_no_field_is(name):
     decoder = Decoder([turbines()])
     decoder.decode(batch_of(FORMATS[name][1](None), b"R80736"))
     assert decoder.assets[0].names == ["R80736"]
@@ -141,7 +141,7 @@ def test_the_limits_hold_in_every_format(name):
     assert len(half.quarantined) == len(values)
 
 
-def test_any_mix_on_one_topic_keeps_the_order_of_offsets():
+def test_mixed_formats_keep_offset_order():
     values, expected = [], []
     writers = [write(asset) for asset, (_, write) in zip("ABCDEFGHIJK", FORMATS.values(), strict=True)]
     for turn in range(N):
@@ -156,7 +156,7 @@ def test_any_mix_on_one_topic_keeps_the_order_of_offsets():
     assert len(decoded.readings[0]) == N * len(FORMATS)
 
 
-def test_what_we_write_ourselves_is_among_the_formats():
+def test_our_own_encoders_write_these_formats():
     assert (
         reading_json("R1", START_US, VALUES[0], SENSORS)
         == json.dumps(

@@ -1,7 +1,7 @@
 """Batches for the tests of decoding, and a random mix of good, odd and bad records.
 
-The mix comes from a seed, not from hypothesis strategies: a batch of 24 records is some hundred draws, which
-takes hypothesis a second and a seeded generator a millisecond. Hypothesis chooses (and prints) the seed.
+The mix comes from a seed and not from hypothesis strategies. A batch of 24 records is some hundred draws, which take
+hypothesis a second and a seeded generator a millisecond. Hypothesis chooses (and prints) the seed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def turbines(**changes: Any) -> FleetSchema:
 
 
 class SlowDecoder(Decoder):
-    """Decodes each record by itself, through `document.py`, never by a shape."""
+    """Decodes every record by itself, as `document.py` defines, without the fast parsers."""
 
     def _decode_group(self, work: Any, group: Any) -> Any:
         return group.positions
 
 
 def outcome(decoder: Decoder, *decoded: Decoded) -> dict[str, Any]:
-    """The readings, reasons and counts of decoded batches, comparable with `==`."""
+    """Return the readings, reasons and counts of decoded batches, comparable with `==`."""
     result: dict[str, Any] = {
         "quarantined": [(q.offset, q.reason, q.sample, q.at_us) for d in decoded for q in d.quarantined],
         "accepted": sum(d.n_accepted for d in decoded),
@@ -73,7 +73,7 @@ def batch_of(
     )
 
 
-# ---------------------------------------------------------------- anything a producer might send
+# ---------------------------------------------------------------- random records
 
 _NAN = float("nan")
 _KEYS = [None, *[b"R1", b"R2", b"S1"] * 8, b"\xff", b"", b"no/such asset!"]
@@ -91,7 +91,7 @@ _VALUES = [
 ]  # fmt: skip
 _ASSETS = ["R1", "R:1", "R1:2", "R2", "S1", "S 2", 17, -5, 10**101, True, None, "", "é", 1.5, "x" * 129, "R1\n", ["R1"]]
 _NAMES = [*SENSORS, *SENSORS, "pwr", "wind speed", "ts", "", "asset"]
-_BESIDE = {
+_EXTRA_FIELDS = {
     "site": ["north", "", 1, None, True, "a:b", ':":"x": {'],
     "a:b": ["x", 1, "::", None],
     "q": [0, 0, 0, 1.5, None, False],
@@ -115,8 +115,8 @@ def _payload(rng: random.Random) -> dict[str, Any]:
     names = rng.sample(SENSORS, rng.randint(0, 3)) if is_good else [rng.choice(_NAMES) for _ in range(3)]
     payload: dict[str, Any] = {}
     if rng.random() < 0.3:
-        for name in rng.sample(sorted(_BESIDE), rng.randint(1, 2)):
-            payload[name] = rng.choice(_BESIDE[name])
+        for name in rng.sample(sorted(_EXTRA_FIELDS), rng.randint(1, 2)):
+            payload[name] = rng.choice(_EXTRA_FIELDS[name])
     if rng.random() < 0.6:
         payload[rng.choice(["asset", "asset_id"])] = rng.choice(["R1", "S1"] if is_good else _ASSETS)
     if rng.random() < 0.1:
@@ -172,11 +172,11 @@ def _msgpack(payload: dict[str, Any]) -> bytes:
 
 
 def _with_a_key_twice(rng: random.Random, value: bytes) -> bytes:
-    """Put one more entry into one of the record's objects, before or behind the others: mostly still well-formed."""
+    """Add an entry to one of the record's objects, in front or at the end. Most results are well-formed."""
     key, again = rng.choice(["ts", "asset", "power", "pitch", "site", "meta"]), rng.choice([1, None, "x:y", "R1"])
     if value[0] < 0x80:
         entry = f'"{key}": {json.dumps(again)}'.encode()
-        if rng.random() < 0.3:  # spelt with an escape
+        if rng.random() < 0.3:  # written with an escape
             entry = entry.replace(b"p", b"\\u0070", 1)
         if rng.random() < 0.5 and b"}" in value:
             at = rng.choice([at for at, byte in enumerate(value) if byte == ord("}")])
@@ -199,7 +199,7 @@ def _msgpack_value(value: object) -> bytes:
 
 
 def record(rng: random.Random) -> bytes | None:
-    """One record: mostly usable, often odd, sometimes broken."""
+    """Return a record: usually good, often odd, sometimes broken."""
     kind = rng.random()
     if kind < 0.03:
         return rng.choice([None, b"", b"[]", b"{}", b" ", b"\x90", b'{"ts":1e999}', rng.randbytes(12)])
@@ -222,9 +222,9 @@ def record(rng: random.Random) -> bytes | None:
 
 
 def mixed_batch(seed: int, max_records: int = 32) -> RecordBatch:
-    """A batch of anything, the same for the same seed."""
+    """Return a batch of random records, the same for the same seed."""
     rng = random.Random(seed)
     values = [record(rng) for _ in range(rng.randint(1, max_records))]
-    if rng.random() < 0.2:  # many alike, so that a shape has something to settle on
+    if rng.random() < 0.2:  # many alike, so that one fast parser suits most of them
         values += [record(random.Random(rng.randint(0, 20))) for _ in range(max_records)]
     return batch_of(values, [rng.choice(_KEYS) for _ in values], stamps=[rng.choice(_STAMPS) for _ in values])

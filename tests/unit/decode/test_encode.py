@@ -1,3 +1,5 @@
+"""Encoded readings and blocks are decoded to the same times and values."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +12,7 @@ from monitor.decode.timestamps import MAX_US, MIN_US
 from tests.unit.decode.batches import SECOND, SENSORS, batch_of
 
 MICROSECONDS = FleetSchema("turbines", 1, sensors=SENSORS)
-"""Cells of one microsecond, so that a cell is the exact time."""
+"""Its cells are one microsecond wide, so that a cell is the exact time."""
 instants = st.one_of(st.integers(MIN_US, MAX_US), st.integers(-(10**9), 2 * 10**9).map(lambda s: s * SECOND))
 cells = st.one_of(st.floats(allow_infinity=False, width=32), st.floats(-100, 100, width=32))
 
@@ -41,7 +43,7 @@ def test_a_reading_is_read_back_exactly(ts_us, row):
     ),
     st.integers(0, 2**32),
 )
-def test_a_block_is_read_back_exactly_whether_its_times_are_even_or_not(times, seed):
+def test_a_block_is_read_back_exactly(times, seed):
     rows = np.random.default_rng(seed).normal(0, 5, (len(times), 3)).astype(np.float32)
     rows[:, 1:][rows[:, 1:] < 0] = np.nan
     decoded = Decoder([MICROSECONDS]).decode(batch_of([block_msgpack("R1", np.array(times), rows, SENSORS)]))
@@ -57,13 +59,13 @@ def test_even_times_cost_no_bytes():
     assert len(even) < 64 * 12 + 90 < len(uneven)
 
 
-def test_values_are_written_as_short_as_they_can_be():
+def test_values_are_written_with_few_digits():
     assert reading_json("R1", 5 * SECOND, [0.1, float("nan"), -3], SENSORS) == (
         b'{"ts":5,"asset":"R1","sensors":{"power":0.1,"wind_speed":null,"pitch":-3.0}}'
     )
 
 
-def test_a_shape_that_does_not_fit_is_refused_when_written():
+def test_encoding_checks_the_shape_of_values():
     with pytest.raises(ValueError, match="2 times of 3 sensors"):
         block_msgpack("R1", np.arange(2), np.ones((3, 3)), SENSORS)
     with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""The fast ways of decoding decide nothing: same readings, same reasons as the page that defines the formats."""
+"""The fast parsers give the same readings and reasons as the definition of the formats."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ fleets_of = st.sampled_from([one_fleet, two_fleets, learnt_fleets])
 
 @settings(max_examples=300, deadline=None)
 @given(seeds, fleets_of, st.sampled_from(["auto", "json", "msgpack"]))
-def test_the_fast_ways_give_what_the_slow_way_gives(seed, fleets, wire):
+def test_fast_parsers_agree_with_the_definition(seed, fleets, wire):
     batch = mixed_batch(seed)
     fast, slow = Decoder(fleets(), format=wire), SlowDecoder(fleets(), format=wire)
     expected = outcome(slow, slow.decode(batch))
     assert outcome(fast, fast.decode(batch)) == expected
-    # Once more: by now the decoder has learnt what stands beside the sensors, and which shape fits.
+    # The second time the decoder knows the extra fields, and which parser suits.
     assert outcome(fast, fast.decode(batch)) == expected
 
 
 @settings(max_examples=150, deadline=None)
 @given(seeds, st.sampled_from([one_fleet, two_fleets]))
-def test_what_becomes_of_a_record_does_not_depend_on_its_neighbours(seed, fleets):
+def test_a_record_does_not_depend_on_its_neighbours(seed, fleets):
     batch = mixed_batch(seed)
     together, apart = Decoder(fleets()), Decoder(fleets())
     singles = [
@@ -64,7 +64,7 @@ def test_what_becomes_of_a_record_does_not_depend_on_its_neighbours(seed, fleets
 
 @settings(max_examples=200, deadline=None)
 @given(seeds, fleets_of)
-def test_every_record_is_accepted_or_quarantined_with_a_reason_or_a_tombstone(seed, fleets):
+def test_every_record_has_exactly_one_outcome(seed, fleets):
     batch = mixed_batch(seed)
     decoded = Decoder(fleets()).decode(batch)
     assert decoded.n_accepted + len(decoded.quarantined) + decoded.n_tombstones == len(batch)
@@ -92,22 +92,22 @@ REASONS = {
 }  # fmt: skip
 
 
-def test_the_mix_reaches_the_fast_ways():
-    """Anti-vacuity: were everything left to the slow way, the tests above would compare it with itself."""
+def test_the_fast_parsers_are_really_used():
+    """Guards against vacuous tests: with no fast parser in use, the tests above would compare equal code."""
     reading = b'{"ts":1,"sensors":{"power":1.0},"site":"north"}'
     decoder = Decoder(one_fleet())
     decoder.decode(batch_of([reading]))
-    sent_the_long_way = []
-    decoder._decode_record = lambda work, position: sent_the_long_way.append(position)  # type: ignore[method-assign]
+    decoded_singly = []
+    decoder._decode_record = lambda work, position: decoded_singly.append(position)  # type: ignore[method-assign]
     decoded = decoder.decode(batch_of([reading] * 3))
     assert decoded.n_accepted == 3
-    assert not sent_the_long_way
+    assert not decoded_singly
     assert decoded.readings[0].values[:, 0].tolist() == [1.0] * 3
     assert len(SENSORS) == decoded.readings[0].values.shape[1]
 
 
 @pytest.mark.parametrize("write", [json.dumps, msgspec.msgpack.encode], ids=["json", "msgpack"])
-def test_the_limit_of_fields_holds_for_what_stands_beside_the_sensors(write):
+def test_extra_fields_count_as_fields(write):
     def value(meta):
         written = write({"ts": 1, "asset": "R1", "sensors": {"power": 1.0}, "meta": meta})
         return written.encode() if isinstance(written, str) else written
@@ -119,11 +119,11 @@ def test_the_limit_of_fields_holds_for_what_stands_beside_the_sensors(write):
     assert decoded.n_accepted == 4
 
 
-def test_decoding_leaves_nothing_to_the_garbage_collector():
-    """The river runs with the collector off: a cycle per bad record would be a leak."""
+def test_decoding_leaves_no_garbage_cycles():
+    """The pipeline runs with the garbage collector off, so a cycle for each bad record would be a leak."""
     batches = [mixed_batch(seed) for seed in range(60)]
     decoder = Decoder(two_fleets())
-    for batch in batches * 3:  # making a struct for a new shape leaves a cycle, once
+    for batch in batches * 3:  # making a struct leaves a cycle, once
         decoder.decode(batch)
     gc.collect()
     gc.disable()

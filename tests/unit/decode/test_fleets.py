@@ -1,4 +1,4 @@
-"""Which fleet, which sensors, which number: the parts of decoding that remember."""
+"""Fleets, sensors and asset numbers: the state that a decoder keeps."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class TestFleets:
             turbines(name="rest", sensors=("pitch", "power", "wind_speed")),
         ]
 
-    def test_the_first_fleet_that_takes_topic_and_asset_gets_the_record(self):
+    def test_the_first_matching_fleet_gets_the_record(self):
         decoder = Decoder(self.fleets())
         decoded = decoder.decode(batch_of([reading(a) for a in ("N1", "S1", "X1", "X2", "n1")]))
         assert [r.offset.tolist() for r in decoded.readings] == [[], [0, 2], [1, 3, 4]]
         assert [index.names for index in decoder.assets] == [[], ["N1", "X1"], ["S1", "X2", "n1"]]
-        assert decoded.readings[2].values[0].tolist() == [3.0, 1.0, 2.0]  # in the fleet's order, not the record's
+        assert decoded.readings[2].values[0].tolist() == [3.0, 1.0, 2.0]  # in the order of the fleet, not of the record
         assert [r.fleet for r in decoded.readings] == ["elsewhere", "north", "rest"]
 
-    def test_the_key_names_the_asset_where_the_payload_does_not(self):
+    def test_the_key_names_the_asset_if_no_field_does(self):
         decoder = Decoder(self.fleets())
         decoded = decoder.decode(batch_of([anonymous(), anonymous(), reading("N7")], [b"N1", b"S1", b"S1"]))
         assert [r.offset.tolist() for r in decoded.readings] == [[], [0, 2], [1]]
         assert decoder.assets[1].names == ["N1", "N7"]
 
-    def test_keys_that_name_no_assets_do_not_mislead(self):
-        """Such a producer (key = line, say) must not cost every record the slow way either."""
+    def test_keys_that_name_no_assets_cost_no_speed(self):
+        """Records of a producer whose key is, say, the line, are still decoded by the fast parsers."""
         decoder = Decoder(self.fleets())
         batch = batch_of([reading("N1"), reading("S1")] * 20, [b"line-1"] * 40)
         for _ in range(2):
@@ -52,11 +52,11 @@ class TestFleets:
         decoder._decode_record = pytest.fail
         assert decoder.decode(batch).n_accepted == 40
 
-    def test_a_topic_nobody_takes_is_said_so(self):
+    def test_a_topic_without_a_fleet_is_named(self):
         [bad] = Decoder(self.fleets()[:1]).decode(batch_of([reading("N1")])).quarantined
         assert bad.reason == 'no_fleet: no fleet takes topic "plant"; add it to a fleet\'s topics'
 
-    def test_numbers_and_names_with_and_without_quotes_are_one_asset(self):
+    def test_an_asset_may_be_a_number_or_a_text(self):
         decoder = Decoder([turbines()])
         values = [b'{"ts":1,"asset":17,"power":1}', b'{"ts":2,"asset":"17","power":1}', anonymous(3)]
         decoded = decoder.decode(batch_of(values, [b"17"] * 3))
@@ -65,18 +65,18 @@ class TestFleets:
 
 
 class TestAssetIndex:
-    def test_a_lane_goes_on_with_the_numbers_it_had(self):
+    def test_a_restored_index_keeps_its_numbers(self):
         decoder = Decoder([turbines()], assets={"turbines": AssetIndex(["R9", "R1"])})
         decoded = decoder.decode(batch_of([reading("R1"), reading("R5"), reading("R9"), anonymous()], [b"R9"] * 4))
         assert decoded.readings[0].asset.tolist() == [1, 2, 0, 0]
         assert decoder.assets[0].names == ["R9", "R1", "R5"]
 
-    def test_an_empty_index_handed_in_is_the_one_that_is_used(self):
+    def test_a_given_empty_index_is_used(self):
         mine = AssetIndex()
         Decoder([turbines()], assets={"turbines": mine}).decode(batch_of([reading("R1")]))
         assert mine.names == ["R1"]
 
-    def test_assets_are_numbered_by_offset_whatever_way_their_records_went(self):
+    def test_assets_are_numbered_in_offset_order(self):
         block = block_msgpack("R2", np.array([0, 1]) * SECOND, np.ones((2, 3)), SENSORS)
         flat = b'{"ts":1,"asset":"R3","power":1}'
         values = [reading("R0"), flat, block, reading("R1"), b"nonsense", *[reading("R4")] * 8]
@@ -86,14 +86,14 @@ class TestAssetIndex:
         assert decoded.readings[0].offset.tolist() == [0, 1, 2, 2, 3, *range(5, 13)]
         assert decoded.readings[0].cell.tolist()[:5] == [1, 1, 0, 1, 1]
 
-    def test_a_quarantined_record_gives_no_asset_a_number(self):
+    def test_a_quarantined_record_numbers_no_asset(self):
         decoder = Decoder([turbines()])
         decoder.decode(batch_of([b'{"ts":1,"asset":"R1","power":"x"}', b'{"ts":1,"asset":"R2","power":1e39}']))
         assert decoder.assets[0].names == []
 
 
 class TestLearntSensors:
-    def test_sensors_are_learnt_from_the_first_batch_in_order_of_appearance_and_then_fixed(self):
+    def test_sensors_are_learnt_from_the_first_batch_only(self):
         fleet = turbines(sensors=None)
         decoder = Decoder([fleet])
         first = decoder.decode(batch_of([reading("R1", ("pitch",)), reading("R2", ("power", "pitch"))]))
@@ -105,20 +105,20 @@ class TestLearntSensors:
         assert second.quarantined[0].reason.startswith('unknown_sensor: "wind_speed"')
         assert fleet.sensors == ("pitch", "power")
 
-    def test_a_bad_record_teaches_nothing(self):
+    def test_bad_records_teach_no_sensors(self):
         fleet = turbines(sensors=None)
         decoder = Decoder([fleet])
         decoded = decoder.decode(batch_of([b"[]", b'{"a":1}', b'{"ts":"x","b":1}', b'{"ts":1,"asset":"","c":1}']))
         assert (fleet.sensors, fleet.learnt, len(decoded.quarantined)) == (None, False, 4)
         assert decoded.readings[0].values.shape == (0, 0)
 
-    def test_flat_texts_are_no_sensors_even_where_they_are_null(self):
+    def test_flat_texts_are_no_sensors_even_if_null(self):
         fleet = turbines(sensors=None)
         values = [b'{"ts":1,"power":1,"operator":null,"pitch":null}', b'{"ts":2,"power":1,"operator":"Ada","tags":[1]}']
         assert Decoder([fleet]).decode(batch_of(values)).n_accepted == 2
         assert fleet.sensors == ("power", "pitch")
 
-    def test_every_form_teaches(self):
+    def test_every_layout_teaches_sensors(self):
         values = [
             b'{"ts":1,"a":1}',
             b'{"ts":[1],"sensors":{"b":[1]}}',
@@ -135,7 +135,7 @@ class TestLearntSensors:
         other = Decoder([fleet]).decode(batch_of([reading("R2", ("pitch",))]))
         assert other.readings[0].values.shape == (1, 3)
 
-    def test_only_the_fleets_without_sensors_learn(self):
+    def test_only_fleets_without_sensors_learn_them(self):
         fleets = [turbines(assets=("R*",)), FleetSchema("pumps", SECOND)]
         Decoder(fleets).decode(batch_of([reading("R1", ("power",)), reading("P1", ("flow",))]))
         assert [f.sensors for f in fleets] == [SENSORS, ("flow",)]

@@ -1,4 +1,4 @@
-"""What one record may be: how deep, how wide, how long, whatever way it is decoded."""
+"""Limits of one record: depth, number of fields, length. They hold in every parser."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from tests.unit.decode.batches import SECOND, SENSORS, SlowDecoder, batch_of, tu
 packed = msgspec.msgpack.encode
 
 
-def words(values, *, teach=(), sensors=SENSORS, decoder=Decoder, **options):
-    """The stable word of each record's reason, "" = accepted, when all travel together behind those that teach."""
-    reader = decoder([turbines(sensors=sensors)], **options)
-    for _ in range(2):  # what the first of them has beside its sensors is known when the rest comes
-        assert reader.decode(batch_of(list(teach))).quarantined == []
-    reasons = {q.offset: q.reason.split(":")[0] for q in reader.decode(batch_of(list(values))).quarantined}
-    return [reasons.get(offset, "") for offset in range(len(values))]
+def reasons(values, *, sensors=SENSORS, decoder=Decoder, **options):
+    """Return the first word of each record's reason, "" = accepted, when they are one batch."""
+    quarantined = decoder([turbines(sensors=sensors)], **options).decode(batch_of(list(values))).quarantined
+    words = {q.offset: q.reason.split(":")[0] for q in quarantined}
+    return [words.get(offset, "") for offset in range(len(values))]
 
 
-def both(values, **options):
-    fast, slow = words(values, **options), words(values, decoder=SlowDecoder, **options)
+def reasons_of_both(values, **options):
+    fast, slow = reasons(values, **options), reasons(values, decoder=SlowDecoder, **options)
     assert fast == slow
     return fast
 
@@ -35,13 +33,13 @@ def both(values, **options):
 
 
 @pytest.mark.parametrize("inmost", [b"", b"1", b'"x"', b"{}"], ids=["nothing", "a number", "a text", "an object"])
-def test_a_record_is_sixteen_levels_deep_and_no_deeper(inmost):
+def test_a_record_is_at_most_sixteen_levels_deep(inmost):
     def value(levels):
         deep = levels - 1 - (inmost == b"{}")
         return b'{"ts":1,"power":1,"x":' + b"[" * deep + inmost + b"]" * deep + b"}"
 
-    assert both([value(16), value(17)] * 4) == ["", "too_deep"] * 4
-    assert both([packed(msgspec.json.decode(value(n))) for n in (16, 17)] * 4) == ["", "too_deep"] * 4
+    assert reasons_of_both([value(16), value(17)] * 4) == ["", "too_deep"] * 4
+    assert reasons_of_both([packed(msgspec.json.decode(value(n))) for n in (16, 17)] * 4) == ["", "too_deep"] * 4
 
 
 def from_depth(levels, function):
@@ -50,37 +48,37 @@ def from_depth(levels, function):
 
 @pytest.mark.parametrize("levels", [20, 399, 500, 800, 930, 960, 990, 2000, 80_000])
 @pytest.mark.parametrize("end", ["whole", "cut", "spoilt"])
-def test_the_reason_does_not_depend_on_how_deep_the_caller_stands(levels, end):
-    """Python's parsers give up at a depth that is counted from the bottom of the caller's stack."""
+def test_reasons_do_not_depend_on_the_stack(levels, end):
+    """Python's parsers stop at a depth that is counted from the bottom of the caller's stack."""
     tail = {"whole": b"1" + b"]" * levels + b"}", "cut": b"", "spoilt": b"?" + b"]" * levels + b"}"}[end]
     texts = [b'{"ts":1,"a":"[[","x":' + b"[" * levels + tail]
     heads = {"whole": b"\x01", "cut": b"", "spoilt": b"\xc1"}[end]
     maps = [b"\x82\xa2ts\x01\xa1x" + b"\x91" * levels + heads, b"\x82\xa2ts\x01\xa1x" + b"\x81\xa1x" * levels + heads]
     values = [*texts, *maps]
-    shallow = from_depth(0, lambda: words(values))
-    assert from_depth(300, lambda: words(values)) == shallow
+    shallow = from_depth(0, lambda: reasons(values))
+    assert from_depth(300, lambda: reasons(values)) == shallow
     if levels >= 400 or end == "whole":
         assert shallow == ["too_deep"] * 3
 
 
-def test_brackets_that_are_not_nested_are_only_nonsense():
+def test_unnested_brackets_are_not_deep():
     flat = b'{"x":[' + b"[]," * 1000 + b'"' + b"[" * 1000
-    assert words([flat, b"\x82" + b"\x90" * 999, b"\x9f" + b"\xa3\x90\x90\x90" * 500]) == [
+    assert reasons([flat, b"\x82" + b"\x90" * 999, b"\x9f" + b"\xa3\x90\x90\x90" * 500]) == [
         "not_json", "not_msgpack", "not_msgpack",
     ]  # fmt: skip
 
 
-# ---------------------------------------------------------------- width and length
+# ---------------------------------------------------------------- number of fields, length
 
 
-def test_fields_are_counted_in_all_objects_together():
+def test_fields_of_all_objects_are_counted():
     def value(n):
         return json.dumps({"ts": 1, "power": 1, "meta": [{str(i): i} for i in range(n - 3)]}).encode()
 
-    assert both([value(2000), value(2001)] * 2) == ["", "too_many_fields"] * 2
+    assert reasons_of_both([value(2000), value(2001)] * 2) == ["", "too_many_fields"] * 2
 
 
-def test_one_sensor_s_long_column_does_not_become_a_huge_table():
+def test_one_long_column_makes_no_huge_table():
     names = tuple(f"s{i}" for i in range(2000))
     column = b'{"start":0,"interval":1,"sensors":{"s0":[' + b",".join([b"1"] * 120_000) + b"]}}"
     raw = block_msgpack("R1", np.arange(60_000) * SECOND, np.ones((60_000, 1)), ["s0"])
@@ -99,20 +97,22 @@ def test_one_sensor_s_long_column_does_not_become_a_huge_table():
     ]
     assert peak < 32 << 20
     more = block_msgpack("R1", np.arange(525) * SECOND, np.ones((525, 1)), ["s0"])
-    assert both([fine, more] * 4, sensors=names) == ["", "too_many_readings"] * 4
+    assert reasons_of_both([fine, more] * 4, sensors=names) == ["", "too_many_readings"] * 4
 
 
-def test_a_full_record_of_the_fleet_s_own_sensors_is_never_too_long():
+def test_a_full_record_is_never_too_long():
     rows = 262_000 // 4 // 3
     value = block_msgpack("R1", np.arange(rows) * SECOND, np.ones((rows, 3)), SENSORS)
-    assert both([value]) == [""]
-    assert both([b'{"ts":1,"s0":1}'], sensors=tuple(f"s{i}" for i in range(1900)), max_record_bytes=64) == [""]
+    assert reasons_of_both([value]) == [""]
+    assert reasons_of_both([b'{"ts":1,"s0":1}'], sensors=tuple(f"s{i}" for i in range(1900)), max_record_bytes=64) == [
+        ""
+    ]
 
 
-# ---------------------------------------------------------------- what is remembered
+# ---------------------------------------------------------------- memory
 
 
-def test_a_producer_that_invents_fields_and_lists_of_sensors_fills_no_memory():
+def test_invented_names_fill_no_memory():
     decoder = Decoder([turbines()])
     rng = random.Random(1)
 
@@ -132,10 +132,10 @@ def test_a_producer_that_invents_fields_and_lists_of_sensors_fills_no_memory():
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert grown < 1 << 20  # 400 × 4 × 20 kB went by
+    assert grown < 1 << 20  # of 400 × 4 × 20 kB decoded
 
 
-def test_sensors_are_not_learnt_without_end():
+def test_learnt_sensors_are_limited():
     fleet = turbines(sensors=None)
     values = [json.dumps({"ts": 1, "sensors": {f"s{k}_{i}": 1 for i in range(900)}}).encode() for k in range(5)]
     odd = json.dumps({"ts": 1, "sensors": {"x" * 129: 1}}).encode()
@@ -146,10 +146,10 @@ def test_sensors_are_not_learnt_without_end():
     assert {q.reason.split(":")[0] for q in decoded.quarantined} == {"unknown_sensor"}
 
 
-# ---------------------------------------------------------------- nothing raises
+# ---------------------------------------------------------------- hostile bytes
 
 SIGNALLING = b"\xcb\x7f\xf4\0\0\0\0\0\x01"
-"""NaN of the kind that processors complain about, and NumPy with them."""
+"""Signalling NaN, about which NumPy warns."""
 HOSTILE = {
     "a huge interval": b'{"start":1,"interval":1' + b"0" * 400 + b',"sensors":{"power":[1,2]}}',
     "a huge interval, raw": packed({"start": 1, "interval": 1.7e308, "sensors": ["power"], "values": b"\0" * 8}),
@@ -178,7 +178,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("key", [None, b"R1", b"\0", b"\xed\xa0\x80", b"R" * 100_000], ids=range(5))
-def test_hostile_bytes_are_refused_with_a_printable_reason(value, key):
+def test_hostile_bytes_get_a_printable_reason(value, key):
     for decoder in (Decoder, SlowDecoder):
         fleets = [turbines(), turbines(name="others", sensors=None)]
         [bad] = decoder(fleets).decode(batch_of([value], [key])).quarantined

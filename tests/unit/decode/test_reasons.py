@@ -1,4 +1,4 @@
-"""A record that cannot be used says why, in a word a program can rely on and a sentence a person can act on."""
+"""The reasons of bad records: a stable word for programs, and a sentence for people."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("value", "begins", "contains"), BAD.values(), ids=BAD.keys())
-def test_a_bad_record_among_good_ones_is_quarantined_with_its_reason(value, begins, contains):
+def test_a_bad_record_gets_its_reason(value, begins, contains):
     decoder = Decoder([turbines(assets=("R*",))])
     decoded = decoder.decode(batch_of([GOOD, value, GOOD], first_offset=100, stamps=[-1, 7 * DAY, -1]))
     [bad] = decoded.quarantined
@@ -144,7 +144,7 @@ def test_a_bad_record_among_good_ones_is_quarantined_with_its_reason(value, begi
     assert decoded.n_accepted == 2
 
 
-def test_what_a_format_does_not_allow_is_quarantined():
+def test_other_formats_are_quarantined():
     for only, value, word in (("json", packed(ts=1, power=1.0), "not_json"), ("msgpack", GOOD, "not_msgpack")):
         [bad] = Decoder([turbines()], format=only).decode(batch_of([value])).quarantined
         assert bad.reason.split(":")[0] == word
@@ -161,8 +161,8 @@ def test_an_asset_must_be_named_somewhere():
     assert decoded.readings[0].offset.tolist() == [3]
 
 
-def test_the_future_is_measured_against_kafkas_own_timestamp():
-    """A wall clock would refuse live what it accepts on replay; without a timestamp nothing can be compared."""
+def test_the_future_starts_at_kafkas_timestamp():
+    """With a wall clock, live and replay would differ. A record without a timestamp is not checked."""
     stamp = 1_437_993_000 * SECOND
     values = [b'{"ts":%d,"power":1}' % (1_437_993_000 + ahead) for ahead in (0, 60, 61, 10**6)]
     block = block_msgpack("R1", np.array([0, 61]) * SECOND + stamp, np.ones((2, 3)), SENSORS)
@@ -178,13 +178,13 @@ def test_the_future_is_measured_against_kafkas_own_timestamp():
     assert "is 240 years after" in far.quarantined[0].reason
 
 
-def test_a_record_without_a_value_is_a_tombstone_and_no_error():
+def test_a_record_without_a_value_is_a_tombstone():
     decoded = Decoder([turbines()]).decode(batch_of([None, GOOD, None]))
     assert (decoded.n_tombstones, decoded.n_accepted, decoded.quarantined) == (2, 1, [])
     assert decoded.readings[0].offset.tolist() == [1]
 
 
-def test_the_size_limit_is_the_operators():
+def test_the_size_limit_is_configurable():
     decoder = Decoder([turbines()], max_record_bytes=len(GOOD))
     decoded = decoder.decode(batch_of([GOOD, GOOD + b" "]))
     assert [q.reason.split(":")[0] for q in decoded.quarantined] == ["too_large"]

@@ -1,4 +1,4 @@
-"""A key that stands twice in one object: its last value counts, as in every parser, in each way of decoding."""
+"""Of a key that stands twice in one object the last value counts, in every parser."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ PACKED = {
 
 
 def decoded(decoder: Decoder, values: list[bytes], teach: list[bytes]) -> dict[str, object]:
-    """The outcome of the values behind records that teach the decoder their shapes."""
+    """Return the outcome of the values, after records from which the decoder learns extra fields."""
     for _ in range(2):
         assert decoder.decode(batch_of(teach)).quarantined == []
     return outcome(decoder, decoder.decode(batch_of(values)))
@@ -113,14 +113,14 @@ def test_the_last_value_counts_in_messagepack(value, same):
 
 
 @pytest.mark.parametrize("value", [JSON["among the sensors"][0], JSON["flat"][0], PACKED["at the top"][0]])
-def test_repeated_keys_are_decoded_by_the_fast_shapes(value):
+def test_fast_parsers_accept_repeated_keys(value):
     decoder = Decoder([turbines()])
     decoder._decode_record = pytest.fail
     assert decoder.decode(batch_of([value] * 8)).n_accepted == 8
 
 
 def test_a_replaced_value_must_be_well_formed():
-    """The struct of a raw block keeps only the last list of sensors, and never reads the one it replaces."""
+    """The struct of a raw block never reads a list of sensors that a second one replaces."""
     not_text = entries(START, INTERVAL, b"\xa7sensors\x91\xa1\xff", *RAW)
     values = [not_text, b'{"ts":1,"power":NaN,"power":1}', b'{"ts":1,"asset":"\\ud800","power":1,"asset":"R1"}']
     for decoder in (Decoder, SlowDecoder):
@@ -131,7 +131,7 @@ def test_a_replaced_value_must_be_well_formed():
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_record_decodes_like_its_parsed_self(seed):
-    """Python's own JSON parser, and msgspec's, keep the last value: what they wrote again has each key once."""
+    """A record that a parser has read and written again has each key once, with the last value."""
     rng = random.Random(seed)
     pairs = [(value, parsed) for value in (record(rng) for _ in range(16)) if (parsed := parsed_self(value))]
     outcomes = []
@@ -144,7 +144,7 @@ def test_a_record_decodes_like_its_parsed_self(seed):
 
 
 def parsed_self(value: bytes | None) -> bytes | None:
-    """The record parsed and written again; None where it cannot be, or where JSON has no such number."""
+    """Return the record parsed and written again. None where it cannot be parsed, or has a number that is not JSON."""
     if not value or b"NaN" in value or b"Infinity" in value or b"1e999" in value:
         return None
     try:

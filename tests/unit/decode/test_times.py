@@ -1,3 +1,5 @@
+"""Event times in every form, alone and in columns."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
@@ -27,10 +29,10 @@ EXACT = 1_437_993_000_000_000  # 2015-07-27T10:30:00Z
         "2015-07-27T03:00:00.0-07:30",
         "20150727T1030",
         datetime(2015, 7, 27, 12, 30, tzinfo=timezone(timedelta(hours=2))),
-        datetime(2015, 7, 27, 10, 30),  # noqa: DTZ001  # naive is what is tested
+        datetime(2015, 7, 27, 10, 30),  # noqa: DTZ001  # a naive time is the case under test
     ],
 )
-def test_one_instant_may_be_written_in_many_ways(written):
+def test_an_instant_may_be_written_in_many_ways(written):
     assert parse_us(written) == EXACT
     assert parse_column_us([written]) == ([EXACT], [True])
     assert parse_column_us([written, 0])[0].tolist() == [EXACT, 0]
@@ -42,9 +44,9 @@ def test_one_instant_may_be_written_in_many_ways(written):
         (0, 0),
         (-1, -1_000_000),
         (0.25, 250_000),
-        (99_999_999_999, 99_999_999_999_000_000),  # the last whole number that is seconds
-        (100_000_000_000, 100_000_000_000_000),  # the first that is milliseconds: 1973
-        (100_000_000_000_000, 100_000_000_000_000),  # the first that is microseconds
+        (99_999_999_999, 99_999_999_999_000_000),  # the largest whole number of seconds
+        (100_000_000_000, 100_000_000_000_000),  # the smallest number of milliseconds: 1973
+        (100_000_000_000_000, 100_000_000_000_000),  # the smallest number of microseconds
         (100_000_000_000_000_499, 100_000_000_000_000),  # nanoseconds round to the nearest
         (100_000_000_000_000_500, 100_000_000_000_001),
         ("0001-01-01T00:00:00Z", MIN_US),
@@ -55,7 +57,7 @@ def test_one_instant_may_be_written_in_many_ways(written):
         ("2000-02-29T00:00:00Z", 951_782_400_000_000),
     ],
 )
-def test_numbers_are_seconds_until_they_are_too_large(written, us):
+def test_the_size_of_a_number_tells_its_unit(written, us):
     assert parse_us(written) == us
     assert parse_column_us([written, written])[0].tolist() == [us, us]
 
@@ -69,7 +71,7 @@ def test_numbers_are_seconds_until_they_are_too_large(written, us):
         float("nan"), float("inf"), 1e300, -9.9e16, 10**30, -(2**70), 9e30,
     ],
 )  # fmt: skip
-def test_what_is_no_time_is_refused_alone_and_among_good_ones(written):
+def test_invalid_times_are_refused(written):
     with pytest.raises(ValueError):
         parse_us(written)
     assert parse_column_us([written])[1].tolist() == [False]
@@ -90,7 +92,7 @@ times = st.one_of(
 
 
 @given(st.lists(times, min_size=1, max_size=6), st.booleans())
-def test_a_column_is_read_as_its_times_are(column, alike):
+def test_a_column_is_parsed_like_its_single_times(column, alike):
     if alike:
         column = [value for value in column if type(value) is type(column[0])]
     us, ok = parse_column_us(column)
@@ -102,11 +104,11 @@ def test_a_column_is_read_as_its_times_are(column, alike):
 
 
 @given(st.integers(MIN_US, MAX_US))
-def test_iso_is_read_back(us):
+def test_iso_text_is_read_back(us):
     assert parse_us(iso_text(us)) == us
 
 
-def test_iso_has_no_needless_decimals():
+def test_iso_text_has_no_needless_decimals():
     assert iso_text(0) == "1970-01-01T00:00:00Z"
     assert iso_text(1_250_000) == "1970-01-01T00:00:01.25Z"
     assert datetime.fromisoformat(iso_text(10)) == datetime(1970, 1, 1, microsecond=10, tzinfo=UTC)

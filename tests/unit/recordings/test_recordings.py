@@ -1,3 +1,5 @@
+"""CSV and Parquet files as recordings, their metadata, and recordings as records."""
+
 from __future__ import annotations
 
 import gzip
@@ -35,7 +37,7 @@ def write(tmp_path):
 
 class TestCsv:
     @pytest.mark.parametrize("name", ["pump-1.csv", "pump-1.csv.gz", "pump-1.CSV"])
-    def test_a_recording_has_times_sensors_labels_and_gaps(self, write, name):
+    def test_a_file_has_times_sensors_labels_and_gaps(self, write, name):
         recording = read_recording(write(PLAIN, name))
         assert (recording.name, recording.sensors, recording.assets) == ("pump-1", ("power", "pitch"), ("pump-1",))
         assert recording.ts_us.tolist() == [START, START + 600 * SECOND, START + 1200 * SECOND]
@@ -45,7 +47,7 @@ class TestCsv:
         assert recording.interval_us == 600 * SECOND
         assert len(recording) == 3
 
-    def test_semicolons_a_byte_order_mark_blanks_and_an_empty_last_line_are_understood(self, write):
+    def test_csv_dialects_are_understood(self, write):
         text = "\ufeff;Date Time; Power ;Turbine Name\n0;2015-07-27 10:30:00Z; 1.5 ;R1\n1;2015-07-27 10:30:01Z;-;R2\n\n"
         recording = read_recording(write(text))
         assert recording.sensors == ("Power",)
@@ -73,17 +75,17 @@ class TestCsv:
         assert (recording.sensors, recording.assets) == (("timestamp",), ("P1", "P2"))
         assert (recording.ts_us.tolist(), recording.label.tolist()) == ([5 * SECOND, 6 * SECOND], [1, 0])
 
-    def test_a_column_of_texts_is_left_out_and_said_so_and_a_blank_one_is_a_silent_sensor(self, write):
+    def test_text_columns_are_left_out_and_blank_ones_are_sensors(self, write):
         recording = read_recording(write("ts,a,status,silent\n1,1,ok,\n2,2,,\n3,3,bad,\n"))
         assert (recording.sensors, recording.left_out) == (("a", "silent"), ("status",))
         assert np.isnan(recording.values[:, 1]).all()
 
-    def test_a_number_too_large_for_float32_is_missing_and_counted(self, write):
+    def test_numbers_too_large_for_float32_are_missing(self, write):
         recording = read_recording(write("ts,a,gauge\n1,1,-1.18e42\n2,-1e39,-1.18e42\n"))
         np.testing.assert_array_equal(recording.values, np.array([[1, np.nan], [np.nan, np.nan]], np.float32))
         assert (recording.n_too_large, recording.left_out) == (3, ())
 
-    def test_more_rows_than_a_chunk_are_one_recording(self, write, monkeypatch):
+    def test_several_chunks_are_one_recording(self, write, monkeypatch):
         monkeypatch.setattr("monitor.recordings.formats._ROWS_PER_CHUNK", 4)
         rows = "".join(f"{i},{i},{'A' if i % 3 else 'B'}\n" for i in range(10))
         recording = read_recording(write("ts,a,asset\n" + rows))
@@ -118,26 +120,26 @@ class TestErrors:
             (b"ts,a\n1,\xff\n", "the file is not UTF-8 text"),
         ],
     )
-    def test_what_is_wrong_is_named_with_file_column_row_and_remedy(self, write, text, says):
+    def test_errors_name_file_column_row_and_fix(self, write, text, says):
         path = write(text)
         with pytest.raises(BadRecording) as caught:
             read_recording(path)
         assert caught.value.detail.startswith(f"{path}: ")
         assert says in caught.value.detail
 
-    def test_a_column_that_was_asked_for_must_be_there(self, write):
+    def test_a_named_column_must_exist(self, write):
         for option in ("asset", "timestamp", "label"):
             with pytest.raises(BadRecording, match=rf'no column "nope" \({option}\); there are timestamp, power'):
                 read_recording(write(PLAIN), **{option: "nope"})
 
-    def test_a_damaged_archive_says_so(self, tmp_path):
+    def test_a_damaged_archive_is_an_error(self, tmp_path):
         for data in (b"no gzip", gzip.compress(PLAIN.encode() * 50)[:-20]):
             path = tmp_path / "a.csv.gz"
             path.write_bytes(data)
             with pytest.raises(BadRecording, match=r"a\.csv\.gz: the file is damaged"):
                 read_recording(path)
 
-    def test_a_missing_file_and_an_unknown_ending(self, tmp_path):
+    def test_missing_and_unknown_files_are_errors(self, tmp_path):
         with pytest.raises(NotFound, match="no such file"):
             read_recording(tmp_path / "a.csv")
         (tmp_path / "a.xlsx").write_bytes(b"PK")
@@ -146,7 +148,7 @@ class TestErrors:
 
 
 class TestParquet:
-    def test_parquet_says_what_csv_says(self, tmp_path, write):
+    def test_parquet_and_csv_give_the_same(self, tmp_path, write):
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         times = np.array([START, START + 600 * SECOND, START + 1200 * SECOND], "datetime64[us]")
         columns = {
@@ -186,7 +188,7 @@ class TestParquet:
             assert recording.label.tolist() == csv.label.tolist()
             assert recording.asset.tolist() == csv.asset.tolist()
 
-    def test_the_only_column_of_times_is_the_time_whatever_its_name(self, tmp_path):
+    def test_the_only_column_of_times_is_the_time(self, tmp_path):
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         path = tmp_path / "a.parquet"
         pq.write_table(pa.table({"a": [1.0], "__index_level_0__": np.array([5], "datetime64[s]"), "id": ["x"]}), path)
@@ -205,7 +207,7 @@ class TestParquet:
         with pytest.raises(BadRecording, match="the file is damaged"):
             read_recording(path)
 
-    def test_without_pyarrow_the_extra_is_named(self, tmp_path, monkeypatch):
+    def test_a_missing_pyarrow_names_the_extra(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "pyarrow", None)
         (tmp_path / "a.parquet").write_bytes(b"PAR1")
         with pytest.raises(BadRecording, match=r"pip install \"sensor-anomaly-monitor\[files\]\""):
@@ -213,7 +215,7 @@ class TestParquet:
 
 
 class TestMeta:
-    def test_meta_json_gives_train_rows_and_interval(self, tmp_path):
+    def test_meta_json_has_train_rows_and_interval(self, tmp_path):
         said = {
             "sampling_interval_s": 300,
             "series": {"a": {"train_rows": 40}, "b": {"train_rows": 7, "median_step_s": 600.0}},
@@ -223,11 +225,11 @@ class TestMeta:
         assert read_meta(tmp_path / "b.parquet") == Meta(tmp_path.name, 7, 600.0)
         assert read_meta(tmp_path / "c.csv") == Meta(tmp_path.name, None, 300.0)
 
-    def test_a_file_without_meta_json_has_a_set_and_nothing_else(self, tmp_path):
+    def test_a_file_without_meta_json_has_only_a_set(self, tmp_path):
         assert read_meta(tmp_path / "a.csv") == Meta(tmp_path.name)
 
     @pytest.mark.parametrize("text", ["{", "[]", '{"series": {"a": {"train_rows": "many"}}}'])
-    def test_a_bad_meta_json_is_named(self, tmp_path, text):
+    def test_a_bad_meta_json_is_an_error(self, tmp_path, text):
         (tmp_path / "meta.json").write_text(text)
         with pytest.raises(BadRecording, match=r"meta\.json"):
             read_meta(tmp_path / "a.csv")
@@ -245,19 +247,19 @@ class TestMeta:
             ('{"series": [1]}', r"series is \[1\], not an object"),
         ],
     )
-    def test_a_number_that_is_none_is_named_with_its_key(self, tmp_path, text, said):
+    def test_bad_numbers_in_meta_json_are_named(self, tmp_path, text, said):
         (tmp_path / "meta.json").write_text(text)
         with pytest.raises(BadRecording, match=said):
             read_meta(tmp_path / "a.csv")
 
-    def test_a_link_belongs_to_the_folder_it_stands_in(self, tmp_path):
+    def test_a_link_belongs_to_its_own_folder(self, tmp_path):
         (tmp_path / "set").mkdir()
         (tmp_path / "set" / "a.csv").symlink_to(tmp_path / "a.csv")
         assert read_meta(tmp_path / "set" / "a.csv").set == "set"
 
 
 def through_the_decoder(recording, **options):
-    """(asset, time, values) of every reading, in the order of the log; and the number of records."""
+    """Return (asset, time, values) of every reading in the order of the log, and the number of records."""
     decoder = Decoder([FleetSchema("all", 1, sensors=recording.sensors)])
     rows, offset = [], 0
     for batch in as_records(recording, **options):
@@ -272,7 +274,7 @@ def through_the_decoder(recording, **options):
 
 
 class TestAsRecords:
-    def test_a_recording_comes_out_of_the_decoder_as_it_was(self, write):
+    def test_the_decoder_returns_the_recording(self, write):
         text = "ts,a,b\n" + "".join(f"{i * 7},{i},{-i if i % 5 else ''}\n" for i in range(1000))
         recording = read_recording(write(text, "pump (1).csv"))
         rows, n_records = through_the_decoder(recording, block=64)
@@ -281,7 +283,7 @@ class TestAsRecords:
         assert [r[1] for r in rows] == recording.ts_us.tolist()
         np.testing.assert_array_equal(np.array([r[2] for r in rows], np.float32), recording.values)
 
-    def test_several_assets_are_interleaved_by_time_so_that_none_is_late(self, write):
+    def test_several_assets_are_interleaved_by_time(self, write):
         text = (
             "ts,a,asset\n" + "".join(f"{i},{i},A\n" for i in range(300)) + "".join(f"{i},{-i},B\n" for i in range(300))
         )
@@ -296,21 +298,21 @@ class TestAsRecords:
         assert n_records == 2
         assert [r[:2] for r in rows_of_b] == [r[:2] for r in rows if r[0] == "B"]
 
-    def test_rows_without_a_value_are_gaps_and_not_errors(self, write):
+    def test_rows_without_a_value_are_gaps(self, write):
         rows, _ = through_the_decoder(read_recording(write("ts,a\n1,1\n2,\n3,\n4,4\n")), block=1)
         assert [r[1] for r in rows] == [1 * SECOND, 4 * SECOND]
 
-    def test_unordered_rows_are_sent_in_order_of_time_and_equal_times_in_file_order(self, write):
+    def test_rows_are_sent_in_order_of_time(self, write):
         rows, _ = through_the_decoder(read_recording(write("ts,a\n3,1\n1,2\n3,3\n2,4\n")))
         assert [r[2][0] for r in rows] == [2, 4, 1, 3]
 
-    def test_blocks_of_many_sensors_stay_below_the_limit_of_a_record(self, write):
+    def test_wide_blocks_stay_below_the_record_limit(self, write):
         names = [f"s{i}" for i in range(400)]
         text = "ts," + ",".join(names) + "\n" + "".join(f"{i}," + ",".join(["1"] * 400) + "\n" for i in range(300))
         recording = read_recording(write(text))
         assert len(through_the_decoder(recording, block=10_000)[0]) == 300
 
-    def test_the_records_carry_the_time_of_their_last_reading_and_the_assets_key(self, write):
+    def test_records_carry_last_time_and_asset_key(self, write):
         [batch] = as_records(read_recording(write(PLAIN)), partition=Partition("plant", 2))
         assert batch.partition == Partition("plant", 2)
         assert batch.timestamps_us.tolist() == [START + 1200 * SECOND]
@@ -324,10 +326,10 @@ def test_a_part_of_a_recording_is_a_recording(write):
     assert read_recording(write("ts,a\n1,1\n")).interval_us == 0
 
 
-def test_every_labelled_recording_is_read_and_agrees_with_its_meta(data_dir):
+def test_labelled_recordings_agree_with_their_meta(data_dir):
     paths = sorted(data_dir.glob("*/*.csv.gz"))
     assert paths
-    for path in paths[::7]:  # a sample; all of them take a quarter of a minute
+    for path in paths[::7]:  # a sample: all of them take a quarter of a minute
         said = json.loads((path.parent / "meta.json").read_text())["series"][path.name.removesuffix(".csv.gz")]
         recording, meta = read_recording(path), read_meta(path)
         assert recording.values.shape == (said["rows"], said["sensors"]), path
