@@ -1,4 +1,4 @@
-"""Short ways to say what a partition saves, and to look at what is in the tables."""
+"""Helpers of the store contract: the commits of one partition, and the rows of the tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONTRIBUTIONS = (Contribution("power", 0.75, 1800.0, 0.0), Contribution("pitch",
 
 @dataclass
 class Owner:
-    """A partition in the hands of one owner, one window per asset and step."""
+    """The owner of a partition, which commits one window per asset at a time."""
 
     store: AsyncStore
     partition: Partition
@@ -61,7 +61,7 @@ class Owner:
         return FleetRows(**(columns | changes))
 
     def step(self, *fleets: FleetRows, **changes: Any) -> Commit:
-        """Ten records further."""
+        """Return a commit of the next ten records."""
         facts: dict[str, Any] = {
             "pipeline": "monitor",
             "partition": self.partition,
@@ -88,7 +88,7 @@ class Owner:
 
 
 async def own(store: AsyncStore, partition: Partition = HOME, *, owner: str = "me", first: int = 100) -> Owner:
-    """Claim a partition, begin it if nobody has, and make sure there is a version to score with."""
+    """Claim a partition, begin it if it is new, and publish a version to score with."""
     claim = await store.run(partitions.claim, "monitor", partition, owner)
     if claim.next_offset is None:
         await store.run(partitions.begin, "monitor", partition, claim.epoch, first)
@@ -97,7 +97,7 @@ async def own(store: AsyncStore, partition: Partition = HOME, *, owner: str = "m
 
 
 async def publish(store: AsyncStore, version: str = VERSION, fleet: str = FLEET, trained_us: int = 0) -> None:
-    """Enter a version."""
+    """Publish a version."""
     await store.run(
         versions.publish,
         version=version,
@@ -112,7 +112,7 @@ async def publish(store: AsyncStore, version: str = VERSION, fleet: str = FLEET,
 def change(
     opened: int, at: int, state: AlertState, *, asset: int = 0, peak: float = 2.0, **changes: Any
 ) -> AlertChange:
-    """An alert's step; `opened` and `at` are cells."""
+    """Return a change of an alert, `opened` and `at` in cells."""
     facts: dict[str, Any] = {
         "fleet": FLEET,
         "asset": asset,
@@ -130,11 +130,11 @@ def change(
 
 
 def rows_of(connection: Connection, table: str, columns: str = "*") -> list[dict[str, Any]]:
-    """All rows of a table, sorted."""
+    """Return all rows of a table, sorted."""
     found = connection.execute(text(f"SELECT {columns} FROM {table}")).mappings()
     return sorted((dict(row) for row in found), key=lambda row: [str(value) for value in row.values()])
 
 
 def count(connection: Connection, tables: Sequence[str]) -> dict[str, int]:
-    """Number of rows in each table."""
+    """Return the number of rows in each table."""
     return {table: connection.execute(text(f"SELECT COUNT(*) FROM {table}")).scalar_one() for table in tables}

@@ -1,4 +1,4 @@
-"""Of a key that stands twice in one object the last value counts, in every parser."""
+"""The last value of a key that stands twice in one object counts, in every parser."""
 
 from __future__ import annotations
 
