@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TOO_MUCH = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 
 
-def too_open(path: Path) -> str | None:
+def insecure_mode(path: Path) -> str | None:
     """Say what is wrong with the mode of a file that holds a secret: "has mode 0644, so …". Raises OSError."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & TOO_MUCH:

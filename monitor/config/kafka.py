@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from monitor.config.base import Name, Names, Span, Table, folder, one_of, refuse
-from monitor.config.file_permissions import too_open
+from monitor.config.file_permissions import insecure_mode
 from monitor.config.values import parse_command
 
 # What is offered today. These lists are the only place; `monitor check` and the errors read them.
@@ -70,7 +70,7 @@ class KafkaConfig(Table):
         try:
             if not path.is_file():
                 raise ValueError(f"there is no file {path}")
-            exposure = too_open(path) if info.field_name == "key_file" else None
+            exposure = insecure_mode(path) if info.field_name == "key_file" else None
         except OSError as error:
             raise ValueError(f"cannot be reached: {error.strerror}") from None
         if exposure:
@@ -123,7 +123,7 @@ class KafkaConfig(Table):
     def _key_problems(self, given: set[str]) -> dict[str, str]:
         if self.cert_file is None:
             return dict.fromkeys(given & {"key_file", "key_password"}, "is never read without cert_file")
-        exposure = too_open(self.cert_file) if self.key_file is None else None
+        exposure = insecure_mode(self.cert_file) if self.key_file is None else None
         return {"cert_file": f"without key_file holds the key, too, and {exposure}"} if exposure else {}
 
     @property

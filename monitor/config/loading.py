@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monitor.config.file_permissions import too_open
+from monitor.config.file_permissions import insecure_mode
 from monitor.config.values import mask_url, resolve_url
 from monitor.errors import ConfigError
 
@@ -33,7 +33,7 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     environ = os.environ if environ is None else environ
     file = Path(path or environ.get(ENV_FILE) or DEFAULT_FILE)
     tree = _read(file)
-    return parse(tree, source=file, environ=environ, exposure=too_open(file))
+    return parse(tree, source=file, environ=environ, exposure=insecure_mode(file))
 
 
 def store_url(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -73,7 +73,7 @@ def parse(
 ) -> Config:
     """Turn a tree of plain values into `Config`; relative paths are seen from the folder of `source`.
 
-    `exposure`: why the source may hold no password (`private.too_open`).
+    `exposure`: why the source may hold no password (`private.insecure_mode`).
     """
     from pydantic import ValidationError
 
@@ -154,7 +154,7 @@ def _overlay(tree: dict[str, Any], origin: dict[str, str], name: str, value: str
 
 def _secret(name: str, path: str) -> str:
     """Read a secret from the file that a variable names. Raises OSError, and ValueError where others can read it."""
-    if exposure := too_open(Path(path)):
+    if exposure := insecure_mode(Path(path)):
         raise ValueError(f"{name} names {path}, which {exposure}")
     return Path(path).read_text("utf-8").strip()
 

@@ -1,14 +1,23 @@
-"""Where records come from: a Kafka consumer group (`group.py`), what Kafka holds now (`history.py`), or `memory.py`.
+"""Kafka: records into the pipeline, from a consumer group or from the log as it is now.
 
-Enters: a partition to begin at an offset. Leaves: what happened, in order: partitions assigned or revoked, batches of
-records. The law: **an offset handed out follows the last one handed out**; the truth of where to begin is in our
-database, and what is committed to Kafka only shows lag.
+Input: `[kafka]`, and for each partition the offset to read from. Output: events in order: partitions assigned or
+revoked, batches of records, gaps. Invariant: the records of a partition are handed out in the order of their offsets,
+without repetition, from the offset of the last `seek`. The offset to start from is in our database; the one committed
+to Kafka only shows the lag.
 
-Beside them `client.py` (settings, and what errors mean), `login.py` (credentials) and `identity.py` (a lasting name).
+    consumer_group.py     the live source: a member of the consumer group
+    broker_watch.py       when to ping the broker and when to replace the consumer
+    log_reader.py         every record of the log outside the group, for training and replay
+    memory.py             a source over records in memory, for files and tests
+    bounded_consumer.py   aiokafka's consumer with limits on memory; decompression.py has the decompressors
+    client.py             settings of all clients; auth.py has certificates, passwords and tokens
+    error_mapping.py      aiokafka's errors → ours
+    membership.py         the static member id of a daemon
+    embedded_broker.py    the broker of the demo
 
-The rules that aiokafka 0.14 taught (each was measured): the assignment callback only pauses and enqueues · `getmany`
-is never cancelled and never given a deserialiser · after any exception every partition is sought again ·
-`auto_offset_reset` is "none", so that a jump is seen · a consumer that misbehaves is replaced, not repaired.
+Rules for aiokafka 0.14, each from a measured failure: the assignment callback only pauses and enqueues · `getmany` is
+never cancelled and gets no deserialiser · after any exception all partitions are sought again · `auto_offset_reset` is
+"none", so that a gap is noticed · a consumer that misbehaves is replaced.
 """
 
 from __future__ import annotations
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """These partitions are ours now. They stay silent until `seek`."""
+    """These partitions are ours from now on. They deliver nothing before `seek`."""
 
     partitions: tuple[Partition, ...]
 
@@ -38,7 +47,7 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Records between two offsets are gone from the log (retention was faster than we were)."""
+    """The records `[from_offset, to_offset)` are gone: retention deleted them before they were read."""
 
     partition: Partition
     from_offset: int
@@ -52,29 +61,29 @@ class Source(Protocol):
     """A log that can be read from any offset."""
 
     async def poll(self) -> Sequence[Event]:
-        """Wait a little for something to happen; return it in order. An empty list means silence."""
+        """Wait a short time for events and return them in order; an empty list if there were none."""
 
     async def first_offset(self, partition: Partition, start: str) -> int:
-        """Return where a partition begins that was never read before. `start`: earliest or latest."""
+        """Return the offset at which a partition that was never read begins. `start`: earliest or latest."""
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """Hand out this partition's records from here on."""
+        """Deliver this partition's records from `offset` on."""
 
     def pause(self) -> None:
-        """Hand out nothing for now, but stay a member: `poll` must still be called."""
+        """Deliver no records until `resume`. `poll` must still be called, to stay a member of the group."""
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Deliver records again after `pause`."""
 
     def end_offset(self, partition: Partition) -> int | None:
-        """Return the end of the partition's log as last heard; None = not heard yet."""
+        """Return the end of the partition's log as last reported; None if it is not known yet."""
 
     def commit_lag(self, offsets: dict[Partition, int]) -> None:
-        """Tell the outside how far we are. Never waited for, never trusted."""
+        """Commit offsets to Kafka in the background, so that other tools see the lag. Errors are ignored."""
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether nothing will ever come again: the end of a file or of a range."""
+        """True once no event will ever follow: the end of a file or of a range of offsets."""
 
     async def close(self) -> None:
-        """Leave. Safe to call twice."""
+        """Leave the group and close all connections. A second call does nothing."""

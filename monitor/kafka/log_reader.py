@@ -1,4 +1,8 @@
-"""Kafka, at rest: every record that lies in the topics now, and where logs begin and end. For training and replay."""
+"""Kafka's log as it is now: all its records, and the bounds of its partitions. For training and replay.
+
+Input: topics, and optionally ranges of offsets. Output: batches of records, or bounds. Invariant: reading ends where
+the log ended when it began, and no consumer group is involved.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from monitor.errors import SourceUnavailable
 from monitor.kafka.bounded_consumer import BoundedConsumer
-from monitor.kafka.client import as_batch, client_settings, consumer_settings, map_kafka_errors, stop
+from monitor.kafka.client import as_batch, client_settings, consumer_settings, stop
+from monitor.kafka.error_mapping import map_kafka_errors
 from monitor.types import Partition
 
 if TYPE_CHECKING:
@@ -21,14 +26,13 @@ if TYPE_CHECKING:
     from monitor.types import RecordBatch
 
 BOUNDS_LIMIT_S = 30.0
-"""How long a log may take to tell where it ends."""
+"""Time for all partitions to report the end of their log."""
 
 
 class KafkaHistory:
-    """Every record that lies in the topics now, read outside the group: for training and replay.
+    """All records of the topics as they are now, read outside the group. Iterate once.
 
-    It ends where the log ended when it was opened. `within`: only these partitions, and of each only the offsets
-    [first, end) that are there.
+    `within`: only these partitions, and of each only those offsets of `[first, end)` that the log has.
     """
 
     def __init__(
@@ -38,44 +42,48 @@ class KafkaHistory:
         self._topics = sorted(set(topics))
         self._within = within
         self.bounds: dict[Partition, LogBounds] = {}
-        """Of what is read, once reading has begun."""
+        """The offsets that are read, by partition. Empty before reading begins."""
 
     async def __aiter__(self) -> AsyncIterator[RecordBatch]:
         with map_kafka_errors(self._config.bootstrap):
-            there = await partitions_of(self._config, self._topics)
-            wanted = [partition for partition in there if self._within is None or partition in self._within]
-            bounds = await log_bounds(self._config, wanted)
-            if self._within is not None:
-                for partition, (first, end) in bounds.items():
-                    lowest, beyond = self._within[partition]
-                    bounds[partition] = LogBounds(max(first, lowest), min(end, beyond))
-            self.bounds = bounds
-            left = {TopicPartition(*p): end for p, (first, end) in bounds.items() if first < end}
-            if not left:
+            self.bounds = await self._bounds_to_read()
+            ends = {TopicPartition(*p): end for p, (first, end) in self.bounds.items() if first < end}
+            if not ends:
                 return
             consumer = BoundedConsumer(**consumer_settings(self._config))
             try:
                 await consumer.start()
-                consumer.assign(list(left))
-                for key in left:
-                    consumer.seek(key, bounds[Partition(*key)].first)
-                while left:
-                    polled = await consumer.getmany(*left, timeout_ms=1000)
+                consumer.assign(list(ends))
+                for key in ends:
+                    consumer.seek(key, self.bounds[Partition(*key)].first)
+                while ends:
+                    polled = await consumer.getmany(*ends, timeout_ms=1000)
                     for key, records in polled.items():
-                        within = [record for record in records if record.offset < left[key]]
+                        within = [record for record in records if record.offset < ends[key]]
                         if within:
                             yield as_batch(Partition(*key), within)
-                    for key in list(left):
-                        # A log may end with records that readers never see (transaction markers, compaction).
-                        if await consumer.position(key) >= left[key]:
-                            del left[key]
+                    for key in list(ends):
+                        # The last offsets of a log may be invisible to readers (transaction markers, compaction).
+                        if await consumer.position(key) >= ends[key]:
+                            del ends[key]
             finally:
                 await stop(consumer)
+
+    async def _bounds_to_read(self) -> dict[Partition, LogBounds]:
+        existing = await partitions_of(self._config, self._topics)
+        if self._within is None:
+            return await log_bounds(self._config, existing)
+        wanted = [partition for partition in existing if partition in self._within]
+        bounds = await log_bounds(self._config, wanted)
+        return {
+            partition: LogBounds(max(first, self._within[partition][0]), min(end, self._within[partition][1]))
+            for partition, (first, end) in bounds.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class LogBounds:
-    """First offset kept, and the offset the next record will get."""
+    """The first offset that the log still has, and the offset of its next record."""
 
     first: int
     end: int
@@ -85,22 +93,22 @@ class LogBounds:
 
 
 async def partitions_of(config: KafkaConfig, topics: Iterable[str]) -> list[Partition]:
-    """List the partitions of topics; a topic that does not exist has none."""
-    # Not through a consumer: `partitions_for_topic` knows only the topics it has subscribed to, on Apache Kafka none.
+    """Return the partitions of topics; a topic that does not exist has none."""
+    # A consumer's `partitions_for_topic` knows only topics that it is subscribed to; on Apache Kafka that is none.
     admin = AIOKafkaAdminClient(**client_settings(config))
     with map_kafka_errors(config.bootstrap):
         try:
             await admin.start()
-            there = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
+            found = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
         finally:
             await admin.close()
-    return [Partition(t, n) for t in topics for n in sorted(each["partition"] for each in there.get(t, ()))]
+    return [Partition(t, n) for t in topics for n in sorted(each["partition"] for each in found.get(t, ()))]
 
 
 async def log_bounds(config: KafkaConfig, partitions: Sequence[Partition]) -> dict[Partition, LogBounds]:
-    """Ask where each log begins and ends.
+    """Return the bounds of each partition's log. Raises SourceUnavailable where one is not reported in time.
 
-    The end is the high watermark of a real fetch: the embedded broker answers the question for the end wrongly.
+    The end is the high watermark of a fetch, because the embedded broker answers a request for the end wrongly.
     """
     if not partitions:
         return {}

@@ -1,4 +1,8 @@
-"""A log in memory."""
+"""A source over records in memory.
+
+Input: batches in order. Output: one assignment of all partitions, then the batches. Invariant: all records are there
+from the start, so nothing is paused, sought or waited for.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MemorySource:
-    """A log in memory: for files, for replay and for tests. All of it is there from the start."""
+    """A log in memory, for files, replay and tests. A `Source`."""
 
     def __init__(
         self, batches: Iterable[RecordBatch] | AsyncIterable[RecordBatch], partitions: Iterable[Partition]
@@ -33,26 +37,26 @@ class MemorySource:
             self.is_exhausted = True
             return []
 
-    async def first_offset(self, partition: Partition, start: str) -> int:  # noqa: ARG002  (a log in memory begins at 0)
+    async def first_offset(self, partition: Partition, start: str) -> int:  # noqa: ARG002  (the log begins at 0)
         return 0
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """Nothing to do: the log is handed out once, from its start."""
+        """Do nothing: the records are handed out once, from the first."""
 
     def pause(self) -> None:
-        """Nothing to do: nothing comes without `poll`."""
+        """Do nothing: no records come without `poll`."""
 
     def resume(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
-    def end_offset(self, partition: Partition) -> int | None:  # noqa: ARG002  (unknown until it is reached)
+    def end_offset(self, partition: Partition) -> int | None:  # noqa: ARG002  (unknown until the last batch)
         return None
 
     def commit_lag(self, offsets: dict[Partition, int]) -> None:
-        """Nobody else looks."""
+        """Do nothing: there is no group."""
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 async def _as_async(batches: Iterable[RecordBatch]) -> AsyncIterator[RecordBatch]:

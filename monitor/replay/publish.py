@@ -19,8 +19,9 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 
 from monitor.decode import reading_json
-from monitor.kafka.client import client_settings, map_kafka_errors
+from monitor.kafka.client import client_settings
 from monitor.kafka.embedded_broker import create_topic, producer_settings
+from monitor.kafka.error_mapping import map_kafka_errors
 from monitor.kafka.log_reader import partitions_of
 from monitor.recordings import as_records
 

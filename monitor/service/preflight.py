@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from monitor.errors import MonitorError, NotFound
-from monitor.kafka.client import map_kafka_errors
+from monitor.kafka.error_mapping import map_kafka_errors
 from monitor.kafka.log_reader import LogBounds, log_bounds, partitions_of
 from monitor.models.device import pick_device
 from monitor.store import assets, versions

@@ -93,7 +93,7 @@ def no_pause() -> None:
         if self._consumer is not None and key in self._consumer.assignment() and key in self._expected:
             self._consumer.seek(key, self._expected[key])
 
-    consumer_group._PauseAndTell.on_partitions_assigned = on_partitions_assigned  # type: ignore[method-assign]
+    consumer_group._RebalanceListener.on_partitions_assigned = on_partitions_assigned  # type: ignore[method-assign]
     consumer_group.KafkaSource._as_batch = as_batch  # type: ignore[method-assign]
     consumer_group.KafkaSource._consumer_seek = consumer_seek  # type: ignore[method-assign]
     pipeline._is_of = lambda *_: False

@@ -1,4 +1,4 @@
-"""Kafka with TLS and logins, on a real broker: records go through, mistakes are named, and no secret is ever shown."""
+"""Kafka with TLS and logins, on a real broker: records pass, mistakes are named, and no secret is shown."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def jwt(lives_s: float) -> str:
-    """Make a token that nobody signed: Kafka's validator for tests takes it, and so does no other."""
+    """Return an unsigned token. Only Kafka's validator for tests accepts it."""
 
     def part(value: Any) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
@@ -145,7 +145,7 @@ async def in_history(config: Config, topic: str) -> list[int]:
 
 
 async def by_group(config: Config, topic: str, n: int, limit_s: float = 20.0) -> list[int]:
-    """Read as the daemon does: a member of the group, from the beginning."""
+    """Read from the beginning as a member of the group, like the daemon."""
     source = KafkaSource(config.kafka, [topic])
     found: list[int] = []
     try:
@@ -164,20 +164,20 @@ async def by_group(config: Config, topic: str, n: int, limit_s: float = 20.0) ->
 
 
 @pytest.mark.parametrize("way", LOGINS)
-async def test_records_go_in_and_come_out(
+async def test_records_are_written_and_read_back(
     way: str, server: SecureKafkaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     config = configured(LOGINS[way](server), topic := f"through-{way}")
-    await send(config, topic, range(N))  # makes the topic, too: look-ups, administration and writing log in alike
+    await send(config, topic, range(N))  # also creates the topic: look-ups, administration and producers log in alike
     assert await in_history(config, topic) == list(range(N))
     assert await by_group(config, topic, N) == list(range(N))
     assert_hidden(server, caplog.text, repr(config), str(config), config.kafka.shown_security)
-    assert ("(login)" in caplog.text) is ("sasl_mechanism" in LOGINS[way](server)), "aiokafka's own words were heard"
+    assert ("(login)" in caplog.text) is ("sasl_mechanism" in LOGINS[way](server)), "aiokafka logs at this level"
 
 
-async def test_reading_goes_on_when_the_token_ends(server: SecureKafkaServer, tmp_path: Path) -> None:
-    """The broker cuts a connection whose token has ended; the next login brings the next token."""
+async def test_reading_goes_on_when_the_token_expires(server: SecureKafkaServer, tmp_path: Path) -> None:
+    """The broker closes a connection whose token has expired; the next login sends the next token."""
     code = f"open({str(tmp_path / 'runs')!r}, 'a').write('.'); print(open({str(tmp_path / 'token')!r}).read())"
     (tmp_path / "token").write_text(jwt(4))
     settings = token(server) | {"token_file": None, "token_command": [sys.executable, "-c", code]}
@@ -220,24 +220,24 @@ def other_host(server: SecureKafkaServer) -> Settings:
     return tls(server) | {"bootstrap": server.at("TLS", "localhost")}
 
 
-def no_certificate_of_ours(server: SecureKafkaServer) -> Settings:
+def no_client_certificate(server: SecureKafkaServer) -> Settings:
     return tls(server) | {"bootstrap": server.at("MUTUAL")}
 
 
-def certificate_of_nobody(server: SecureKafkaServer) -> Settings:
-    """A certificate that the broker's authority did not sign."""
-    key, cert = server.secret("nobody.key"), server.secret("nobody.pem")
+def untrusted_certificate(server: SecureKafkaServer) -> Settings:
+    """Log in with a certificate that the broker's authority did not sign."""
+    key, cert = server.secret("stray.key"), server.secret("stray.pem")
     made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made += ["-subj", "/CN=nobody", "-days", "1", "-keyout", str(key), "-out", str(cert)]
+    made += ["-subj", "/CN=stray", "-days", "1", "-keyout", str(key), "-out", str(cert)]
     subprocess.run(made, check=True, capture_output=True)
-    return no_certificate_of_ours(server) | {"cert_file": str(cert), "key_file": str(key)}
+    return no_client_certificate(server) | {"cert_file": str(cert), "key_file": str(key)}
 
 
 def key_of_another(server: SecureKafkaServer) -> Settings:
     return mutual(server) | {"key_file": str(server.secret("broker.key"))}
 
 
-def key_stays_shut(server: SecureKafkaServer) -> Settings:
+def wrong_key_password(server: SecureKafkaServer) -> Settings:
     return mutual(server) | {"key_password": WRONG}
 
 
@@ -269,12 +269,12 @@ MISTAKES: dict[str, tuple[Callable[[SecureKafkaServer], Settings], str, str]] = 
     "expired token": (
         lambda server: token(server) | {"token_file": token_file(server, jwt(-9), "old-token")},
         "SourceUnavailable",
-        "has expired; does what renews it run",
+        "has expired; does the program that renews it run",
     ),
     "no token": (
         lambda server: token(server) | {"token_file": str(server.secret("no-token"))},
         "SourceUnavailable",
-        "no-token is not there; does what writes it run",
+        "no-token is not there; does the program that writes it run",
     ),
     "unknown authority": (unknown_authority, "SourceRefused", r"that we do not know .* \[kafka\] ca_file"),
     "the system's authorities": (
@@ -283,26 +283,26 @@ MISTAKES: dict[str, tuple[Callable[[SecureKafkaServer], Settings], str, str]] = 
         r"that we do not know .* \[kafka\] ca_file",
     ),
     "another host's certificate": (other_host, "SourceRefused", r"another host's .*localhost.*; in \[kafka\] boot"),
-    "expired certificate": (to("EXPIRED", "tls"), "SourceRefused", "has expired; whoever runs it must renew it"),
-    "no certificate of ours": (no_certificate_of_ours, "SourceRefused", r"check \[kafka\] cert_file and key_file"),
-    "a certificate of nobody": (certificate_of_nobody, "SourceRefused", r"check \[kafka\] cert_file and key_file"),
+    "expired certificate": (to("EXPIRED", "tls"), "SourceRefused", "has expired; the broker's operator must renew it"),
+    "no client certificate": (no_client_certificate, "SourceRefused", r"check \[kafka\] cert_file and key_file"),
+    "an untrusted certificate": (untrusted_certificate, "SourceRefused", r"check \[kafka\] cert_file and key_file"),
     "another certificate's key": (key_of_another, "ConfigError", "kafka.key_file: the key in .* is not that of"),
-    "a wrong key password": (key_stays_shut, "ConfigError", "kafka.key_password: does not open"),
+    "a wrong key password": (wrong_key_password, "ConfigError", "kafka.key_password: does not open"),
     "no key password": (key_without_password, "ConfigError", "kafka.key_password: is missing"),
     "no authority": (authority_is_no_certificate, "ConfigError", "kafka.ca_file: .* holds no certificate"),
     "plaintext to TLS": (to("TLS", ""), "SourceRefused", r'security_protocol to "SSL"'),
     "plaintext login to TLS": (to("LOGIN", "readable"), "SourceRefused", 'or to "SASL_SSL" with a login'),
-    "TLS to plaintext": (to("PLAINTEXT", "tls"), "SourceUnavailable", r"no TLS on this port \(then mend \[kafka\] sec"),
-    "no login where one is wanted": (to("LOGIN", "tls"), "SourceUnavailable", 'security_protocol begins with "SASL"'),
-    "a login where none is wanted": (to("TLS", "plain"), "SourceRefused", r"no login on this port; check \[kafka\]"),
+    "TLS to plaintext": (to("PLAINTEXT", "tls"), "SourceUnavailable", r"no TLS on this port \(then correct \[kafka\] "),
+    "no login where one is required": (to("LOGIN", "tls"), "SourceUnavailable", 'security_protocol begins with "SASL"'),
+    "a login where none is expected": (to("TLS", "plain"), "SourceRefused", r"no login on this port; check \[kafka\]"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-async def test_a_mistake_is_named_with_its_fix_and_without_a_secret(
+async def test_a_mistake_is_named_with_its_fix_and_no_secret(
     mistake: str, server: SecureKafkaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make, kind, words = MISTAKES[mistake]
+    make, kind, sentence = MISTAKES[mistake]
     caplog.set_level(logging.DEBUG)
     config = configured(make(server))
     attempts = {
@@ -310,10 +310,10 @@ async def test_a_mistake_is_named_with_its_fix_and_without_a_secret(
         "group": lambda: by_group(config, "t", 1),
         "producer": lambda: send(config, "t", range(1)),
     }
-    for what, attempt in attempts.items():
-        with pytest.raises(MonitorError, match=words) as caught:
+    for way, attempt in attempts.items():
+        with pytest.raises(MonitorError, match=sentence) as caught:
             await attempt()
-        assert type(caught.value).__name__ == kind, what
+        assert type(caught.value).__name__ == kind, way
         assert_hidden(server, *traceback.format_exception(caught.value), caplog.text)
 
 
@@ -326,9 +326,9 @@ def install(site: Site, settings: Settings, topic: str) -> None:
     site.path.write_text(f"{site.path.read_text()}[log]\nlevel = 'debug'\n")
 
 
-def test_the_daemon_logs_in_works_and_tells_no_secret(server: SecureKafkaServer, site: Site) -> None:
+def test_the_daemon_logs_in_and_shows_no_secret(server: SecureKafkaServer, site: Site) -> None:
     topic = "process"
-    server.create_topic(topic, 1, retention_ms="-1")  # the stream is of the past
+    server.create_topic(topic, 1, retention_ms="-1")  # the event times are in the past
     messages = list(at_home(plant(3, 2, 200, RULE), 1))
     daemon_process.publish(server.bootstrap, topic, messages)
     certificate = {key: value for key, value in mutual(server).items() if "cert" in key or "key" in key}
@@ -337,9 +337,9 @@ def test_the_daemon_logs_in_works_and_tells_no_secret(server: SecureKafkaServer,
 
     checked = site.command("check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    said = " ".join(checked.stdout.split())
-    assert f"SASL_SSL with OAUTHBEARER, the token from {server.secret('token')}" in said
-    assert f"host name checked against {server.secret('ca.pem')}" in said
+    text = " ".join(checked.stdout.split())
+    assert f"SASL_SSL with OAUTHBEARER, the token from {server.secret('token')}" in text
+    assert f"host name checked against {server.secret('ca.pem')}" in text
 
     site.start()
     site.wait_records(len(messages))
@@ -350,12 +350,12 @@ def test_the_daemon_logs_in_works_and_tells_no_secret(server: SecureKafkaServer,
     assert_hidden(server, log, checked.stdout, checked.stderr)
 
 
-def test_a_daemon_that_is_refused_exits_with_3_and_check_says_why(server: SecureKafkaServer, site: Site) -> None:
+def test_a_refused_daemon_exits_with_3_and_check_says_why(server: SecureKafkaServer, site: Site) -> None:
     install(site, password("PLAIN")(server) | {"password": f"not-{server.password}"}, "t")
     site.install_model()
     for command, code in (("check", 1), ("run", 3)):
         done = site.command(command)
-        said = done.stdout + done.stderr
-        assert done.returncode == code, said
-        assert "it does not accept our login; check [kafka] username and password" in " ".join(said.split())
-        assert_hidden(server, said)
+        text = done.stdout + done.stderr
+        assert done.returncode == code, text
+        assert "it does not accept our login; check [kafka] username and password" in " ".join(text.split())
+        assert_hidden(server, text)

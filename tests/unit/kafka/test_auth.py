@@ -1,4 +1,4 @@
-"""Tokens are fetched in time and checked before they are sent; what fails says who must act; no secret is logged."""
+"""Tokens are renewed in time and checked before they are sent. Errors name the fix. No secret is logged."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import asyncio
 import base64
 import json
 import logging
-import ssl
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiokafka import conn
 from aiokafka import errors as kafka
 from aiokafka.protocol.admin import SaslAuthenticateRequest, SaslAuthenticateResponse_v1
 
+from monitor.config import KafkaConfig
 from monitor.errors import SourceRefused, SourceUnavailable
 from monitor.kafka import auth
-from monitor.kafka.auth import Token, TokenFile, TokenMissing, TokenProgram, read_token, tokens_from
-from monitor.kafka.client import HEARD_S, map_kafka_errors, meaning_of
+from monitor.kafka.auth import (
+    CommandTokenProvider,
+    FileTokenProvider,
+    Token,
+    TokenAuthenticator,
+    TokenUnavailable,
+    auth_settings,
+    hide_logins,
+    parse_token,
+    token_provider,
+)
+from monitor.kafka.error_mapping import map_kafka_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +59,7 @@ class Clock:
         return self.now
 
 
-# ---------------------------------------------------------------- what a token is
+# ---------------------------------------------------------------- the format of a token
 
 
 @pytest.mark.parametrize(
@@ -72,10 +82,10 @@ class Clock:
     ],
 )
 def test_a_token_is_one_word_or_a_token_endpoints_answer(raw: str, expected: Token | None) -> None:
-    assert read_token(raw.encode(), NOW) == expected
+    assert parse_token(raw.encode(), NOW) == expected
 
 
-def test_a_token_shows_nowhere() -> None:
+def test_a_token_is_not_in_its_repr() -> None:
     assert SECRET not in repr(Token(SECRET, None))
 
 
@@ -83,7 +93,7 @@ def test_a_token_shows_nowhere() -> None:
 
 
 async def test_a_file_is_read_at_each_login(tmp_path: Path) -> None:
-    tokens = TokenFile(token_file(tmp_path, "one"))
+    tokens = FileTokenProvider(token_file(tmp_path, "one"))
     assert await tokens.token() == "one"
     token_file(tmp_path, "two")
     assert await tokens.token() == "two"
@@ -92,22 +102,22 @@ async def test_a_file_is_read_at_each_login(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "mode", "kind", "expected"),
     [
-        (None, 0o640, SourceUnavailable, "is not there; does what writes it run?"),
+        (None, 0o640, SourceUnavailable, "is not there; does the program that writes it run?"),
         (" \n", 0o640, SourceUnavailable, "is empty"),
-        (jwt(exp=NOW - 1), 0o640, SourceUnavailable, "has expired; does what renews it run?"),
+        (jwt(exp=NOW - 1), 0o640, SourceUnavailable, "has expired; does the program that renews it run?"),
         ("two words", 0o640, SourceRefused, "holds no token; a single word is wanted"),
         (SECRET, 0o644, SourceRefused, "has mode 0644, so others can read or change it; chmod 640"),
     ],
 )
-async def test_a_file_without_a_token_says_whether_waiting_helps(
+async def test_a_file_without_a_token_is_classified(
     tmp_path: Path, text: str | None, mode: int, kind: type[Exception], expected: str
 ) -> None:
     file = tmp_path / "token" if text is None else token_file(tmp_path, text, mode)
-    with pytest.raises(TokenMissing) as caught:
-        await TokenFile(file, lambda: NOW).token()
-    assert type(caught.value.meaning) is kind
-    assert expected in str(caught.value.meaning)
-    assert SECRET not in f"{caught.value!r} {caught.value.meaning}"
+    with pytest.raises(TokenUnavailable) as caught:
+        await FileTokenProvider(file, lambda: NOW).token()
+    assert type(caught.value.cause) is kind
+    assert expected in str(caught.value.cause)
+    assert SECRET not in f"{caught.value!r} {caught.value.cause}"
     with pytest.raises(kind), map_kafka_errors("b:1"):
         raise caught.value
 
@@ -116,7 +126,7 @@ async def test_a_file_without_a_token_says_whether_waiting_helps(
 
 
 def counting(folder: Path, then: str) -> tuple[str, ...]:
-    """A program that counts its runs in a file, and then does something."""
+    """Return a program that counts its runs in a file and then does something."""
     return ("sh", "-c", f"echo run >> {folder}/runs; {then}")
 
 
@@ -124,29 +134,29 @@ def runs(folder: Path) -> int:
     return (folder / "runs").read_text().count("run")
 
 
-async def test_a_program_runs_again_when_a_fifth_of_its_tokens_life_is_left(tmp_path: Path) -> None:
+async def test_a_program_runs_again_before_its_token_expires(tmp_path: Path) -> None:
     clock = Clock()
-    tokens = TokenProgram(counting(tmp_path, 'echo \'{"access_token": "abc", "expires_in": 100}\''), clock)
+    tokens = CommandTokenProvider(counting(tmp_path, 'echo \'{"access_token": "abc", "expires_in": 100}\''), clock)
     for after_s, n_runs in ((0, 1), (79, 1), (80, 2), (159, 2), (160, 3)):
         clock.now = NOW + after_s
         assert await tokens.token() == "abc"
         assert runs(tmp_path) == n_runs
-    tokens.forget()
+    tokens.invalidate()
     await tokens.token()
     assert runs(tmp_path) == 4
 
 
-async def test_a_token_that_is_still_good_covers_for_a_program_that_fails(tmp_path: Path) -> None:
+async def test_a_valid_token_is_used_while_the_program_fails(tmp_path: Path) -> None:
     clock = Clock()
     answer = tmp_path / "answer"
     answer.write_text('{"access_token": "abc", "expires_in": 100}')
-    tokens = TokenProgram(("cat", str(answer)), clock)
+    tokens = CommandTokenProvider(("cat", str(answer)), clock)
     await tokens.token()
     answer.unlink()
     clock.now = NOW + 99
     assert await tokens.token() == "abc"
     clock.now = NOW + 100
-    with pytest.raises(TokenMissing, match="ended with exit code 1"):
+    with pytest.raises(TokenUnavailable, match="ended with exit code 1"):
         await tokens.token()
 
 
@@ -162,25 +172,23 @@ async def test_a_token_that_is_still_good_covers_for_a_program_that_fails(tmp_pa
         (("echo", jwt(exp=NOW - 1)), SourceUnavailable, "printed a token that has expired"),
     ],
 )
-async def test_a_program_without_a_token_says_whether_waiting_helps(
+async def test_a_program_without_a_token_is_classified(
     capfd: pytest.CaptureFixture[str], command: tuple[str, ...], kind: type[Exception], expected: str
 ) -> None:
-    with pytest.raises(TokenMissing) as caught:
-        await TokenProgram(command, lambda: NOW).token()
-    assert type(caught.value.meaning) is kind
-    assert expected in str(caught.value.meaning)
+    with pytest.raises(TokenUnavailable) as caught:
+        await CommandTokenProvider(command, lambda: NOW).token()
+    assert type(caught.value.cause) is kind
+    assert expected in str(caught.value.cause)
     out, err = capfd.readouterr()
-    assert SECRET not in f"{caught.value!r} {caught.value.meaning} {out} {err}"
+    assert SECRET not in f"{caught.value!r} {caught.value.cause} {out} {err}"
 
 
-async def test_a_program_that_hangs_is_killed_with_what_it_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_hanging_program_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "TOKEN_LIMIT_S", 0.2)
     pid_file = tmp_path / "pid"
-    with pytest.raises(TokenMissing, match="printed no token within"):
-        await TokenProgram(("sh", "-c", f"sleep 60 & echo $! > {pid_file}; wait")).token()
-    for _ in range(200):  # it is killed; whoever buries it may take a moment
+    with pytest.raises(TokenUnavailable, match="printed no token within"):
+        await CommandTokenProvider(("sh", "-c", f"sleep 60 & echo $! > {pid_file}; wait")).token()
+    for _ in range(200):  # it is killed; its parent may take a moment to reap it
         if is_dead(int(pid_file.read_text())):
             return
         await asyncio.sleep(0.01)
@@ -192,135 +200,67 @@ def is_dead(pid: int) -> bool:
     return done.stdout.strip()[:1] in ("", "Z")
 
 
-def test_the_clients_of_a_process_share_their_tokens(tmp_path: Path) -> None:
-    assert tokens_from(("a", "b"), None) is tokens_from(("a", "b"), None)
-    assert isinstance(tokens_from(None, tmp_path), TokenFile)
+def test_the_clients_of_a_process_share_a_token(tmp_path: Path) -> None:
+    assert token_provider(("a", "b"), None) is token_provider(("a", "b"), None)
+    assert isinstance(token_provider(None, tmp_path), FileTokenProvider)
 
 
-async def test_a_refused_token_is_asked_about_and_not_used_again() -> None:
-    """aiokafka alone would take the broker's refusal for a success, and meet a cluster without brokers."""
-    from aiokafka import conn
+class OneToken(auth.TokenProvider):
+    is_valid = True
 
-    class Once(auth.Tokens):
-        forgotten = False
+    async def fetch(self) -> Token:
+        return Token("abc", None)
 
-        async def fetch(self) -> Token:
-            return Token("abc", None)
+    def invalidate(self) -> None:
+        self.is_valid = False
 
-        def forget(self) -> None:
-            self.forgotten = True
 
-    tokens = Once()
-    exchange = conn.OAuthAuthenticator(sasl_oauth_token_provider=tokens)
+async def test_a_refused_token_is_an_error_and_is_not_used_again() -> None:
+    """aiokafka alone would take the broker's refusal for a success, and then find a cluster without brokers."""
+    tokens = OneToken()
+    exchange = TokenAuthenticator(sasl_oauth_token_provider=tokens)
     assert await exchange.step(None) == (b"n,,\x01auth=Bearer abc\x01\x01", True)
     assert await exchange.step(b'{"status":"invalid_token"}') == (b"\x01", True)
-    assert tokens.forgotten
+    assert not tokens.is_valid
     with pytest.raises(kafka.AuthenticationFailedError):
         await exchange.step(b"and again")
-    welcome = conn.OAuthAuthenticator(sasl_oauth_token_provider=tokens)
-    await welcome.step(None)
-    assert await welcome.step(b"") is None
+    accepted = TokenAuthenticator(sasl_oauth_token_provider=tokens)
+    await accepted.step(None)
+    assert await accepted.step(b"") is None
 
 
-# ---------------------------------------------------------------- what is logged
+@pytest.mark.parametrize(("mechanism", "is_replaced"), [("SCRAM-SHA-256", False), ("OAUTHBEARER", True)])
+def test_only_a_login_with_tokens_replaces_the_authenticator(
+    mechanism: str, is_replaced: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = TokenAuthenticator.__base__
+    monkeypatch.setattr(conn, "OAuthAuthenticator", own)
+    login = {"token_file": tmp_path / "token"} if is_replaced else {"username": "u", "password": SECRET}
+    config = KafkaConfig(
+        bootstrap="b:1",
+        topics=("t",),
+        security_protocol="SASL_PLAINTEXT",
+        allow_plaintext_password=True,
+        sasl_mechanism=mechanism,
+        **login,
+    )
+    assert auth_settings(config)["sasl_mechanism"] == mechanism
+    assert conn.OAuthAuthenticator is (TokenAuthenticator if is_replaced else own)
 
 
-def test_at_level_debug_logins_are_hidden_and_other_requests_are_not(caplog: pytest.LogCaptureFixture) -> None:
+# ---------------------------------------------------------------- the log
+
+
+def test_only_logins_are_hidden_in_the_debug_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    caplog.set_level(logging.DEBUG, logger="aiokafka.conn")  # whatever a test before this one configured
+    caplog.set_level(logging.DEBUG, logger="aiokafka.conn")  # a test before this one may have changed it
     log = logging.getLogger("aiokafka.conn")
+    hide_logins()
     request = SaslAuthenticateRequest(SECRET.encode()).prepare({36: (0, 1)})
-    assert SECRET in repr(request), "aiokafka hides it itself now: our filter may go"
+    assert SECRET in repr(request), "aiokafka hides it itself now: hide_logins can go"
     log.debug("Request to %s:%d %d: %s", "b", 1, 7, request)
     log.debug("Response from %s:%d %d: %s", "b", 1, 7, SaslAuthenticateResponse_v1(0, None, SECRET.encode(), 0))
     log.debug("Request to %s:%d %d: %s", "b", 1, 8, "MetadataRequest")
     assert SECRET not in caplog.text
     assert "Request to b:1 7: (login)" in caplog.text
     assert "MetadataRequest" in caplog.text
-
-
-# ---------------------------------------------------------------- why a connection failed
-
-
-def certificate_error(code: int) -> ssl.SSLCertVerificationError:
-    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    error.verify_code, error.verify_message = code, "words"
-    return error
-
-
-def tls_error(reason: str) -> ssl.SSLError:
-    error = ssl.SSLError(1, reason)
-    error.reason = reason
-    return error
-
-
-def closed_by(cause: Exception) -> kafka.KafkaConnectionError:
-    error = kafka.KafkaConnectionError("Connection at b:1 closed")
-    error.__cause__ = cause
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "expected"),
-    [
-        (certificate_error(10), SourceRefused, "b:1: its certificate has expired"),
-        (certificate_error(9), SourceRefused, "not valid yet; is this machine's clock right?"),
-        (certificate_error(62), SourceRefused, "another host's (words); in [kafka] bootstrap"),
-        (certificate_error(64), SourceRefused, "another host's (words)"),
-        (certificate_error(19), SourceRefused, "authority that we do not know (words); name"),
-        (ConnectionResetError(), SourceUnavailable, "it speaks no TLS on this port (then mend"),
-        (tls_error("UNEXPECTED_EOF_WHILE_READING"), SourceUnavailable, "it speaks no TLS on this port (then mend"),
-        (tls_error("WRONG_VERSION_NUMBER"), SourceRefused, "it speaks no TLS on this port (WRONG_VERSION"),
-        (closed_by(tls_error("TLSV13_ALERT_CERTIFICATE_REQUIRED")), SourceRefused, "wants a certificate of ours"),
-        (closed_by(tls_error("TLSV1_ALERT_UNKNOWN_CA")), SourceRefused, "wants a certificate of ours"),
-        (tls_error("TLSV1_ALERT_PROTOCOL_VERSION"), SourceRefused, "it must offer TLS 1.2 or 1.3"),
-        (closed_by(tls_error("BAD_RECORD_MAC")), SourceUnavailable, "the TLS connection broke (BAD_RECORD_MAC)"),
-        (closed_by(asyncio.IncompleteReadError(b"\x02\x02P", 0x15030300)), SourceRefused, "it speaks TLS on this port"),
-        (closed_by(asyncio.IncompleteReadError(b"", 4)), SourceUnavailable, "it wants a login (then"),
-        (kafka.SaslAuthenticationFailed("no"), SourceRefused, "check [kafka] username and password, or the token (no)"),
-        (kafka.IllegalSaslStateError(object()), SourceRefused, "asks for no login on this port; check"),
-        (kafka.UnsupportedSaslMechanismError("only X"), SourceRefused, "does not offer this SASL mechanism"),
-        (TimeoutError(), SourceUnavailable, "b:1: no answer; a firewall"),
-        (ConnectionRefusedError(111, "Connection refused"), SourceUnavailable, "b:1: Connection refused"),
-    ],
-)
-def test_why_a_connection_failed_is_said_with_the_fix(error: Exception, kind: type[Exception], expected: str) -> None:
-    meaning = meaning_of(error, "b:1")
-    assert type(meaning) is kind
-    assert expected in str(meaning)
-
-
-def failed(host: str, error: Exception) -> None:
-    logging.getLogger("aiokafka").error('Unable connect to "%s:%s": %s', host, 9093, error)
-
-
-def test_the_cause_that_aiokafka_only_logs_is_found() -> None:
-    failed("before", kafka.SaslAuthenticationFailed("long ago"))
-
-    def bootstrap() -> None:
-        failed("b1", certificate_error(10))
-        failed("b2", ConnectionRefusedError(111, "Connection refused"))
-        raise kafka.KafkaConnectionError("Unable to bootstrap")
-
-    with (
-        pytest.raises(SourceRefused, match="b1:9093: its certificate has expired"),
-        map_kafka_errors("b1:9093,b2:9093"),
-    ):
-        bootstrap()
-
-
-def test_a_cause_from_before_is_no_cause() -> None:
-    failed("before", kafka.SaslAuthenticationFailed("long ago"))
-    with pytest.raises(SourceUnavailable, match="Unable to bootstrap"), map_kafka_errors("b:1"):
-        raise kafka.KafkaConnectionError("Unable to bootstrap")
-
-
-def test_an_old_cause_is_no_cause_of_a_late_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def long_work() -> None:
-        failed("b", kafka.SaslAuthenticationFailed("at the start"))
-        later_s = time.monotonic() + HEARD_S + 1
-        monkeypatch.setattr(time, "monotonic", lambda: later_s)
-        raise kafka.KafkaConnectionError("something else")
-
-    with pytest.raises(SourceUnavailable, match="something else"), map_kafka_errors("b:1"):
-        long_work()

@@ -1,8 +1,9 @@
-"""The group member over a consumer that does what it is told; real brokers are in tests/integration."""
+"""The group member over a consumer with scripted answers. Real brokers are in tests/integration."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from monitor.kafka import Assigned, Gap, Revoked
 from monitor.kafka.bounded_consumer import CorruptBatch
 from monitor.kafka.consumer_group import KafkaSource
 from monitor.kafka.log_reader import LogBounds
+from monitor.timing import DEFAULT_TIMING
 from monitor.types import Partition, RecordBatch
 
 P = Partition("plant", 0)
@@ -28,7 +30,7 @@ def records(*offsets: int) -> list[Any]:
 
 
 class Consumer:
-    """Hands out what is put into `answers`; waits when there is nothing."""
+    """A consumer that returns or raises what is put into `answers`, and waits while it is empty."""
 
     def __init__(self) -> None:
         self.answers: asyncio.Queue[Any] = asyncio.Queue()
@@ -63,9 +65,9 @@ async def consumer() -> Consumer:
 
 
 @pytest.fixture
-async def source(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("monitor.kafka.consumer_group.POLL_S", 0.01)
-    member = KafkaSource(KafkaConfig(bootstrap="nowhere:1", topics=("plant",)), ["plant"])
+async def source(consumer: Consumer) -> Any:
+    timing = replace(DEFAULT_TIMING, poll_limit_s=0.01, damaged_batch_wait_s=0.0)
+    member = KafkaSource(KafkaConfig(bootstrap="nowhere:1", topics=("plant",)), ["plant"], timing=timing)
     member._consumer = consumer  # type: ignore[assignment]
     member._events.append(Assigned((P,)))
     assert await member.poll() == [Assigned((P,))]
@@ -84,27 +86,25 @@ def offsets(events: Any) -> list[int]:
     return [int(offset) for event in events if isinstance(event, RecordBatch) for offset in event.offsets]
 
 
-async def test_nothing_is_handed_out_before_a_partition_has_begun(source: KafkaSource, consumer: Consumer) -> None:
+async def test_a_partition_delivers_nothing_before_it_is_sought(source: KafkaSource, consumer: Consumer) -> None:
     consumer.answers.put_nowait(records(5, 6))
     assert offsets(await source.poll()) == []
 
 
-async def test_records_follow_one_another_and_holes_are_legal(source: KafkaSource, consumer: Consumer) -> None:
+async def test_records_come_in_order_and_may_have_holes(source: KafkaSource, consumer: Consumer) -> None:
     source.seek(P, 5)
     consumer.answers.put_nowait(records(5, 7))
     consumer.answers.put_nowait(records(8))
     assert offsets([*await source.poll(), *await source.poll()]) == [5, 7, 8]
 
 
-async def test_a_poll_returns_although_the_fetch_waits_for_the_group(source: KafkaSource) -> None:
+async def test_a_poll_returns_while_the_fetch_waits_for_the_group(source: KafkaSource) -> None:
     async with asyncio.timeout(2):
         assert await source.poll() == []
         assert await source.poll() == []
 
 
-async def test_what_was_fetched_before_a_seek_is_dropped_and_sought_again(
-    source: KafkaSource, consumer: Consumer
-) -> None:
+async def test_records_fetched_before_a_seek_are_dropped(source: KafkaSource, consumer: Consumer) -> None:
     source.seek(P, 5)
     await source.poll()  # a fetch is under way
     source.seek(P, 0)
@@ -115,7 +115,7 @@ async def test_what_was_fetched_before_a_seek_is_dropped_and_sought_again(
     assert offsets(await source.poll()) == [0]
 
 
-async def test_records_that_retention_took_are_told_as_a_gap(
+async def test_records_that_retention_deleted_are_a_gap(
     source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 30, 50)
@@ -125,7 +125,7 @@ async def test_records_that_retention_took_are_told_as_a_gap(
     assert consumer.sought[-1] == 30
 
 
-async def test_an_offset_that_is_there_after_all_is_no_gap(
+async def test_an_offset_that_the_log_has_is_no_gap(
     source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 0, 50)
@@ -135,7 +135,7 @@ async def test_an_offset_that_is_there_after_all_is_no_gap(
     assert set(consumer.sought) == {5}
 
 
-async def test_a_log_shorter_than_what_was_read_is_refused(
+async def test_a_log_shorter_than_the_offset_read_is_refused(
     source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 0, 3)
@@ -145,12 +145,9 @@ async def test_a_log_shorter_than_what_was_read_is_refused(
         await source.poll()
 
 
-async def test_a_batch_with_a_wrong_checksum_holds_up_its_partition_alone_and_says_where(
-    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("monitor.kafka.consumer_group.DAMAGED_WAIT_S", 0.0)
+async def test_a_corrupt_batch_pauses_only_its_partition(source: KafkaSource, consumer: Consumer) -> None:
     source.seek(P, 5)
-    with capture_logs() as said:
+    with capture_logs() as lines:
         for _ in range(3):
             consumer.answers.put_nowait(CorruptBatch(P, 6))
             assert await source.poll() == []
@@ -158,23 +155,23 @@ async def test_a_batch_with_a_wrong_checksum_holds_up_its_partition_alone_and_sa
             await asyncio.sleep(0.001)
             assert consumer.paused == set()
     assert consumer.sought == [5, 5, 5, 5]
-    assert source._consumer is consumer, "not replaced: another would meet it too"
-    assert [(each["event"], each["offset"]) for each in said] == [("corrupt_batch", 6)] * 3
+    assert source._consumer is consumer, "not replaced: another would get it too"
+    assert [(each["event"], each["offset"]) for each in lines] == [("corrupt_batch", 6)] * 3
     consumer.answers.put_nowait(records(5, 6))
     assert offsets(await source.poll()) == [5, 6]
 
 
-async def test_a_refusal_before_it_was_let_in_ends_it(source: KafkaSource, consumer: Consumer) -> None:
+async def test_a_refusal_before_the_first_assignment_is_final(source: KafkaSource, consumer: Consumer) -> None:
     consumer.assignment = set  # type: ignore[method-assign, assignment]
     consumer.answers.put_nowait(kafka.TopicAuthorizationFailedError("plant"))
     with pytest.raises(SourceRefused, match="grant READ"):
         await source.poll()
 
 
-async def test_a_member_that_is_refused_becomes_another_and_the_third_refusal_ends_it(
+async def test_the_third_refusal_of_a_member_is_final(
     source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a heartbeat that was answered with error 30, once, by mistake."""
+    """A broker may answer one heartbeat with error 30 by mistake."""
 
     async def start() -> None:
         source._consumer = consumer  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Decisions of the embedded broker that start nothing. The brokers themselves are in tests/integration."""
+"""The embedded broker as far as it starts no process. Real brokers are in tests/integration."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def test_without_the_wheel_the_error_names_the_extra(monkeypatch: pytest.MonkeyP
         EmbeddedBroker().start()
 
 
-def test_a_real_broker_gets_an_idempotent_producer_and_is_not_asked_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_broker_gets_an_idempotent_producer_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: object, **__: object) -> socket.socket:
-        raise AssertionError("asked a stranger's broker")
+        raise AssertionError("asked another broker")
 
     monkeypatch.setattr(embedded_broker.socket, "create_connection", no_network)
     settings = producer_settings("kafka-1.plant:9092,kafka-2.plant:9092")
@@ -32,7 +32,7 @@ def test_a_real_broker_gets_an_idempotent_producer_and_is_not_asked_who_it_is(mo
     assert settings["bootstrap_servers"] == "kafka-1.plant:9092,kafka-2.plant:9092"
 
 
-def test_importing_it_costs_no_kafka_client() -> None:
+def test_importing_it_imports_no_kafka_client() -> None:
     program = "import sys, monitor.kafka.embedded_broker; print('aiokafka' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -1,4 +1,4 @@
-"""A name that lasts over restarts, and that no two living processes have."""
+"""Static member ids last over restarts, and no two living processes have the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ with static_member_id(pathlib.Path(sys.argv[1]), "monitor") as name:
 """
 
 
-def test_who_comes_second_has_another_name_and_who_comes_back_has_the_old_one(tmp_path: Path) -> None:
+def test_ids_differ_and_a_free_one_is_used_again(tmp_path: Path) -> None:
     with static_member_id(tmp_path, "monitor") as first:
         with static_member_id(tmp_path, "monitor") as second:
             assert first != second
@@ -30,17 +30,17 @@ def test_who_comes_second_has_another_name_and_who_comes_back_has_the_old_one(tm
         assert back == first
 
 
-def test_groups_and_folders_do_not_take_names_from_each_other(tmp_path: Path) -> None:
+def test_groups_and_folders_have_ids_of_their_own(tmp_path: Path) -> None:
     with (
         static_member_id(tmp_path / "a", "monitor") as one,
-        static_member_id(tmp_path / "a", "other") as same_seat,
+        static_member_id(tmp_path / "a", "other") as same_number,
         static_member_id(tmp_path / "b", "monitor") as another,
     ):
-        assert one == same_seat  # of two groups: Kafka does not compare them
+        assert one == same_number  # in another group, where it is no conflict
         assert one != another
 
 
-def test_a_killed_process_leaves_its_name_to_the_next(tmp_path: Path) -> None:
+def test_the_id_of_a_killed_process_goes_to_the_next(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
@@ -54,7 +54,7 @@ def test_a_killed_process_leaves_its_name_to_the_next(tmp_path: Path) -> None:
         assert again == name
 
 
-def test_two_folders_at_one_path_on_two_machines_of_one_name_do_not_share_a_name(tmp_path: Path) -> None:
+def test_folders_of_the_same_path_and_host_name_have_other_ids(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints"
     with static_member_id(path, "monitor") as here:
         pass
@@ -63,7 +63,7 @@ def test_two_folders_at_one_path_on_two_machines_of_one_name_do_not_share_a_name
         assert here != there
 
 
-def test_a_folder_that_is_moved_keeps_its_name(tmp_path: Path) -> None:
+def test_a_moved_folder_keeps_its_id(tmp_path: Path) -> None:
     with static_member_id(tmp_path / "old", "monitor") as before:
         pass
     (tmp_path / "old").rename(tmp_path / "new")
@@ -71,7 +71,7 @@ def test_a_folder_that_is_moved_keeps_its_name(tmp_path: Path) -> None:
         assert before == after
 
 
-def test_without_a_folder_there_is_no_name(tmp_path: Path) -> None:
+def test_without_a_folder_there_is_no_id(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with static_member_id(tmp_path / "file" / "below", "monitor") as name:
         assert name is None
