@@ -28,7 +28,7 @@ from monitor.config import load
 from monitor.errors import MonitorError
 from monitor.kafka.embedded_broker import producer_settings
 from monitor.models.calibrate import Budget
-from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.store import versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
@@ -228,11 +228,11 @@ class Site:
         detector = fit(
             TrainingSet(values, np.zeros(n, np.int32), end_us),
             ModelSpec(architecture=architecture),
-            fleet=fleet.name,
-            sensors=fleet.sensors or (),
-            interval_s=fleet.interval.total_seconds(),
             # Every tenth window or so is anomalous: there must be alerts to look at.
-            budget=Budget(0.165 * WEEK_S / step_s, confirm=1, among=1, recover=1, step_s=step_s),
+            FleetSpec(
+                fleet.name, fleet.sensors or (), fleet.interval.total_seconds(),
+                Budget(0.165 * WEEK_S / step_s, confirm=1, among=1, recover=1, step_s=step_s),
+            ),
         )
         version = detector.save(config.store.checkpoints)
 

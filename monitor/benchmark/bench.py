@@ -32,7 +32,7 @@ from monitor.benchmark.child import SETTLED_S, Figures, Order
 from monitor.errors import MonitorError
 from monitor.kafka.embedded_broker import EmbeddedBroker, create_topic
 from monitor.models.calibrate import Budget
-from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.replay.publish import delete_topic, fill, send_steadily
 from monitor.training.fit import fit
 
@@ -220,10 +220,7 @@ def train(architecture: str, folder: Path) -> str:
             stride_factor=every,
         ),
         ModelSpec(architecture=architecture, max_train_s=2.0),
-        fleet="bench",
-        sensors=workload.SENSORS,
-        interval_s=1.0,
-        budget=Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=1.0),
+        FleetSpec("bench", workload.SENSORS, 1.0, Budget(1.0, confirm=3, among=5, recover=6, step_s=1.0)),
     )
     return str(folder / detector.save(folder))
 

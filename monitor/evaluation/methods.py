@@ -25,7 +25,7 @@ from monitor.config.tree import AlertConfig, ModelConfig
 from monitor.errors import ConfigError, NotEnoughData
 from monitor.evaluation.metrics import filled
 from monitor.models.calibrate import calibrate
-from monitor.models.spec import ARCHITECTURES, OBJECTIVES, ModelSpec, TrainingSet, refuse_unknown
+from monitor.models.spec import ARCHITECTURES, OBJECTIVES, FleetSpec, ModelSpec, TrainingSet, refuse_unknown
 from monitor.training.fit import fit
 from monitor.training.split import HELD_OUT
 
@@ -145,10 +145,7 @@ def _fit(
     return fit(
         TrainingSet(windows, np.zeros(len(windows), np.int32), _end_us(len(windows), settings.window, data.interval_s)),
         spec,
-        fleet="evaluate",
-        sensors=data.sensors,
-        interval_s=data.interval_s,
-        budget=budget_of(settings, data.interval_s),
+        FleetSpec("evaluate", data.sensors, data.interval_s, budget_of(settings, data.interval_s)),
         on_progress=lambda share, text: on_progress(0.9 * share, text),
     )
 

@@ -16,8 +16,7 @@ from monitor.config import Config, FleetConfig, load
 from monitor.errors import MonitorError, NotEnoughData
 from monitor.kafka.log_reader import KafkaHistory
 from monitor.lifecycle.training_process import Line, Order
-from monitor.models.calibrate import Budget
-from monitor.models.spec import ModelSpec
+from monitor.models.spec import FleetSpec, ModelSpec
 from monitor.training.dataset import History
 from monitor.training.fit import fit
 
@@ -54,10 +53,7 @@ def _train(order: Order) -> Line:
         detector = fit(
             train,
             spec,
-            fleet=fleet.name,
-            sensors=history.sensors,
-            interval_s=fleet.interval.total_seconds(),
-            budget=Budget.of(fleet),
+            FleetSpec.of(fleet, history.sensors),
             device=config.device,
             on_progress=lambda share, text: _say(
                 Line(progress=READING_SHARE + (1 - READING_SHARE) * share, message=text)
@@ -65,7 +61,7 @@ def _train(order: Order) -> Line:
         )
     except NotEnoughData as error:
         more = max(1, spec.min_windows - len(train))
-        raise NotEnoughData(f"{error.detail}; {history.when_enough(more)}") from error
+        raise NotEnoughData(f"{error.detail}; {history.time_until(more)}") from error
     version = detector.save(Path(config.store.checkpoints))
     return Line(
         progress=1.0,

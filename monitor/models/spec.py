@@ -10,6 +10,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from monitor.budget import Budget
 from monitor.config.tree import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES
 from monitor.errors import ConfigError
 
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from monitor.config import FleetConfig
     from monitor.types import Bool, Float32, Int32, Int64
 
-__all__ = ["ARCHITECTURES", "INCOMPATIBLE_OPTIONS", "OBJECTIVES", "ModelSpec", "TrainingSet", "refuse_unknown"]
+__all__ = [
+    "ARCHITECTURES",
+    "INCOMPATIBLE_OPTIONS",
+    "OBJECTIVES",
+    "FleetSpec",
+    "ModelSpec",
+    "TrainingSet",
+    "refuse_unknown",
+]
 
 MIN_WINDOWS = 100
 """Below this a fifth held out is under twenty windows: neither early stopping nor a threshold means anything."""
@@ -81,6 +90,24 @@ class ModelSpec:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.max_trim < 1:
             raise ConfigError(f"max_trim must be in [0, 1), not {self.max_trim:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSpec:
+    """Fleet that a model is trained for."""
+
+    name: str
+    sensors: tuple[str, ...]
+    """In the order of the columns."""
+    interval_s: float
+    """Time between two steps of a window."""
+    budget: Budget
+    """False alarms allowed, and the alert policy: the threshold is calibrated to it."""
+
+    @classmethod
+    def of(cls, fleet: FleetConfig, sensors: tuple[str, ...]) -> FleetSpec:
+        """Read a fleet's configuration. `sensors`: those of its readings."""
+        return cls(fleet.name, sensors, fleet.interval.total_seconds(), Budget.of(fleet))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from monitor.errors import CheckpointDamaged, NoChampion, NotFound
-from monitor.models.calibrate import Budget
-from monitor.models.spec import ModelSpec
+from monitor.models.spec import FleetSpec, ModelSpec
 from monitor.recordings import as_records
 from monitor.store import assets
 from monitor.store import versions as stored_versions
@@ -70,10 +69,7 @@ def learn(
     detector = fit(
         history.windows(),
         ModelSpec.of(fleet),
-        fleet=fleet.name,
-        sensors=history.sensors,
-        interval_s=fleet.interval.total_seconds(),
-        budget=Budget.of(fleet),
+        FleetSpec.of(fleet, history.sensors),
         device=config.device,
         on_progress=lambda share, text: on_progress(share, f"learning {parts.head.name}: {text}"),
     )

@@ -1,9 +1,9 @@
-"""From a fleet's past records to windows to learn from: the same decoder and windower as the river's.
+"""Training windows from a fleet's past records, by the decoder and windower of the pipeline.
 
-Enters: record batches of any partitions. Leaves: a `TrainingSet`, at most `MAX_CELLS` large. The law: what the
-river would not score is not learnt from; of assets that the database does not know, a history has those that a river
-would let in which began there. Windows that overlap an alert are marked, for nothing to be learnt from
-them; what an operator called a fault is not there at all, and what he called normal is like the rest.
+Input: record batches of any partitions. Output: a `TrainingSet` of at most `MAX_VALUES` values.
+Invariant: windows that the pipeline would not score are not trained on. Assets that the database does not know are
+admitted as by a pipeline that began with this history. Windows that overlap an unlabelled alert are marked, because
+they are not trained on. Windows of an alert labelled fault or ignore are left out, those labelled normal are kept.
 """
 
 from __future__ import annotations
@@ -30,18 +30,17 @@ if TYPE_CHECKING:
     Alerts = Mapping[str, Sequence[tuple[int, int, str | None]]]
     """Asset → event time (from_us, to_us) of its alerts, and their labels."""
 
-MAX_CELLS = 60_000_000
-"""Values held as windows, 240 MB. More history than that is sampled evenly: neighbours share all but one cell."""
+MAX_VALUES = 60_000_000
+"""Values held as windows, 240 MB. A longer history is sampled evenly: neighbours share all but one step."""
 
-SWEEP_EVERY = 256
-"""Batches between two looks for readings that are too old."""
+EVICT_EVERY = 256
+"""Batches between two evictions of readings that are too old."""
+
+EXCLUDED_LABELS = ("fault", "ignore")
+"""Labels of alerts whose windows are neither trained on nor held out."""
 
 
-NOT_THERE = ("fault", "ignore")
-"""Labels of alerts whose windows are neither learnt from nor held out."""
-
-
-class _Made(NamedTuple):
+class _PartitionWindows(NamedTuple):
     """A partition's windows, as in a TrainingSet."""
 
     values: Float32
@@ -59,7 +58,7 @@ class _Partition:
 
 
 class History:
-    """The readings of one fleet, as columns, until windows are made of them."""
+    """Readings of one fleet, as columns, until windows are made of them."""
 
     def __init__(
         self,
@@ -83,19 +82,19 @@ class History:
 
     @property
     def sensors(self) -> tuple[str, ...]:
-        """The fleet's sensors; empty before the first reading when they are learnt."""
+        """Sensors of the fleet. Empty before the first reading if the configuration does not list them."""
         return self._own.sensors or ()
 
     @property
     def n_assets(self) -> int:
-        """How many assets have readings."""
+        """Number of assets with readings."""
         return len({name for part in self._partitions.values() for name in self._names(part)})
 
     def add(self, batch: RecordBatch) -> None:
-        """Take in a batch. Records that cannot be read are left out: the river tells of them."""
+        """Add a batch. Records that cannot be decoded are left out: the pipeline reports them."""
         part = self._partitions.get(batch.partition)
         if part is None:
-            part = self._partitions[batch.partition] = self._begin(batch.partition)
+            part = self._partitions[batch.partition] = self._new_partition(batch.partition)
         for readings in part.decoder.decode(batch).readings:
             if readings.fleet != self.fleet.name or not len(readings):
                 continue
@@ -107,17 +106,17 @@ class History:
             part.readings.append(recent)
             self.n_readings += len(recent)
             self._n_held += 1
-            if self._n_held >= SWEEP_EVERY:
-                self._sweep()
+            if self._n_held >= EVICT_EVERY:
+                self._evict()
 
     def windows(self, alerts: Alerts | None = None) -> TrainingSet:
-        """Make windows of the last `retrain.history`. Raises NotEnoughData where there is no reading at all."""
+        """Make windows of the last `retrain.history`. Raises NotEnoughData if there is no reading at all."""
         if not self.n_readings:
             raise NotEnoughData(
                 f"no reading of fleet {self.fleet.name} lies in {', '.join(self._config.topics_of(self.fleet))} yet; "
                 f"{self.fleet.retrain.min_windows} windows of {self.fleet.length} cells are needed"
             )
-        self._sweep()
+        self._evict()
         numbers: dict[str, int] = defaultdict(lambda: len(numbers))
         stride = self._stride()
         sets = [self._windows_of(part, stride, alerts or {}, numbers) for part in self._partitions.values()]
@@ -131,27 +130,27 @@ class History:
             n_labelled=sum(one.n_labelled for one in sets),
         )
 
-    def when_enough(self, n_more: int) -> str:
-        """Say how long it takes, at one reading per asset and interval, until so many more windows are there."""
+    def time_until(self, n_more: int) -> str:
+        """Return the time until there are `n_more` windows, in words, at one reading per asset and interval."""
         wait_s = n_more * self.fleet.stride * self.fleet.interval.total_seconds() / max(1, self.n_assets)
-        return f"about {_words(wait_s)} of readings from {self.n_assets or 'an'} asset{'s' * (self.n_assets != 1)}"
+        return f"about {_duration(wait_s)} of readings from {self.n_assets or 'an'} asset{'s' * (self.n_assets != 1)}"
 
-    # ------------------------------------------------------------------ inside
+    # ------------------------------------------------------------------ partitions
 
-    def _begin(self, partition: Partition) -> _Partition:
+    def _new_partition(self, partition: Partition) -> _Partition:
         decoder = decoder_for(self._config, self._schemas)
         for names in decoder.assets:
-            names.expect_strangers()  # those of other fleets are for nobody here
+            names.expect_strangers()  # assets of other fleets are not used here
         index = decoder.assets[self._schemas.index(self._own)]
         return _Partition(decoder, Admission(index, self._own, expected=self._known.get(str(partition), ())))
 
     @property
     def _since(self) -> int:
-        """First cell of the history, as far as it is known yet."""
+        """First cell of the history, by the newest reading so far."""
         return self._newest - self.fleet.retrain.history // self.fleet.interval
 
-    def _sweep(self) -> None:
-        """Let go of readings that fell out of the history: a topic may keep far more than is learnt from."""
+    def _evict(self) -> None:
+        """Drop readings older than the history: a topic may keep far more than a training uses."""
         for part in self._partitions.values():
             kept = [readings.rows(readings.cell >= self._since) for readings in part.readings]
             part.readings = [readings for readings in kept if len(readings)]
@@ -162,7 +161,7 @@ class History:
     def _stride(self) -> int:
         n_windows = self.n_readings // self.fleet.stride
         per_window = self.fleet.length * max(1, len(self.sensors))
-        return self.fleet.stride * max(1, -(-n_windows * per_window // MAX_CELLS))
+        return self.fleet.stride * max(1, -(-n_windows * per_window // MAX_VALUES))
 
     def _windows_of(
         self,
@@ -170,7 +169,7 @@ class History:
         stride: int,
         alerts: Alerts,
         numbers: dict[str, int],
-    ) -> _Made:
+    ) -> _PartitionWindows:
         fleet = self.fleet
         windower = Windower(
             length=fleet.length,
@@ -179,25 +178,25 @@ class History:
             max_gap_cells=fleet.max_gap_cells,
             n_sensors=len(self.sensors),
         )
-        made: list[Windows] = []
+        parts: list[Windows] = []
         for readings in part.readings:
             for piece in in_slices(readings):
                 windows = windower.push(piece).windows
                 if len(windows):
-                    made.append(windows)
+                    parts.append(windows)
         part.readings.clear()
-        if not made:
+        if not parts:
             empty = np.empty((0, fleet.length, len(self.sensors)), dtype=np.float32)
-            return _Made(empty, np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.bool_), 0)
+            return _PartitionWindows(empty, np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.bool_), 0)
         names = self._names(part)
-        values = np.concatenate([windows.values for windows in made])
-        asset = np.concatenate([windows.asset for windows in made])
-        end_us = (np.concatenate([windows.start for windows in made]) + fleet.length) * fleet.interval_us
-        labelled = self._overlaps(names, asset, end_us, alerts, NOT_THERE)
+        values = np.concatenate([windows.values for windows in parts])
+        asset = np.concatenate([windows.asset for windows in parts])
+        end_us = (np.concatenate([windows.start for windows in parts]) + fleet.length) * fleet.interval_us
+        labelled = self._overlaps(names, asset, end_us, alerts, EXCLUDED_LABELS)
         alerted = self._overlaps(names, asset, end_us, alerts, (None,))[~labelled]
         number_of = np.array([numbers[name] for name in names], dtype=np.int32)
-        wanted = ~labelled
-        return _Made(values[wanted], number_of[asset[wanted]], end_us[wanted], alerted, int(labelled.sum()))
+        kept = ~labelled
+        return _PartitionWindows(values[kept], number_of[asset[kept]], end_us[kept], alerted, int(labelled.sum()))
 
     def _overlaps(
         self, names: Sequence[str], asset: Int32, end_us: Int64, alerts: Alerts, labels: tuple[str | None, ...]
@@ -214,7 +213,7 @@ class History:
         return part.decoder.assets[self._schemas.index(self._own)].names
 
 
-def _words(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

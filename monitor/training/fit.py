@@ -1,15 +1,15 @@
-"""From healthy windows to a detector that can be trusted, or a sentence why not.
+"""Fit: from healthy windows to a calibrated detector, or an error that names the reason.
 
-In: windows of one fleet and what to train. Out: a detector whose card is the receipt.
-Law: no label touches anything, and no window of the later, held-out time touches a weight before scales and threshold
-are measured on it (after that, `auto` solves its PCA again, and its card says so); every training also fits the PCA,
-and the card shows both.
+Input: windows of one fleet and the model to train. Output: a detector whose card is the receipt.
+Invariant: no label is used, and no held-out window changes a weight before scales and threshold are measured on it
+(after that, `auto` solves its PCA again, and its card says so). Every training also fits the PCA, and the card shows
+both.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,42 +17,46 @@ import numpy as np
 import torch
 
 from monitor.errors import NotEnoughData
-from monitor.models.calibrate import Budget, calibrate, find_outliers
+from monitor.models.calibrate import Threshold, calibrate, find_outliers
 from monitor.models.detector import Card, Detector
 from monitor.models.device import pick_device
 from monitor.models.member import Member, ensemble_score
 from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.scaler import Scaler
-from monitor.models.spec import ModelSpec, TrainingSet
-from monitor.training.auto import choose, member, renewed
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
+from monitor.training.auto import calibrated_member, choose, refit_pca
 from monitor.training.diagnose import diagnose
-from monitor.training.loop import Tensors, chunks, learn, window_errors
-from monitor.training.receipt import course_of, figures_of, metrics_of, receipt_of, recurring
-from monitor.training.split import latest, readings, split, thin, usable_rows
+from monitor.training.loop import TrainingResult, train
+from monitor.training.receipt import (
+    data_receipt,
+    reconstruction_metrics,
+    recurring_faults,
+    training_summary,
+    version_metrics,
+)
+from monitor.training.split import Split, latest, readings, split, thin, usable_rows
+from monitor.training.tensors import WindowTensors, chunks, window_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from monitor.training.loop import Learnt
+    from monitor.models.network import Network
     from monitor.types import Bool, Float32, Int64
 
-__all__ = ["ModelSpec", "TrainingSet", "fit"]
+__all__ = ["FleetSpec", "ModelSpec", "TrainingSet", "fit"]
 
 MIN_HELD_OUT = 10
 MAX_TRAIN, MAX_HELD_OUT = 40_000, 40_000
-MAX_CELLS = 60_000_000
-"""Windows held in memory: to learn from, evenly spaced (neighbours at stride 1 share all but one cell); held out, whole
-stretches. 60 M cells are 240 MB."""
+MAX_VALUES = 60_000_000
+"""Values in memory, 240 MB. Training windows are thinned evenly (neighbours at stride 1 share all but one step),
+held-out windows are kept in whole stretches."""
 
 
 def fit(
-    train: TrainingSet,
+    windows: TrainingSet,
     spec: ModelSpec,
+    fleet: FleetSpec,
     *,
-    fleet: str,
-    sensors: tuple[str, ...],
-    interval_s: float,
-    budget: Budget,
     device: str = "cpu",
     on_progress: Callable[[float, str], None] = lambda _share, _message: None,
     trained_at: datetime | None = None,
@@ -60,22 +64,83 @@ def fit(
 ) -> Detector:
     """Train and calibrate one detector. Raises NotEnoughData, TrainingDiverged or ConfigError.
 
-    `budget` is what the threshold is calibrated to: the false alarms allowed, and what makes an alarm.
-    `on_progress` gets a share 0..1 and a sentence. Deterministic on the CPU for one number of threads, unless
-    `spec.max_train_s` cuts it short.
+    `on_progress` gets a share 0..1 and a sentence. The result is deterministic on the CPU for one number of threads,
+    unless `spec.max_train_s` cuts the training short.
     """
-    began = now()
+    started = now()
     where = pick_device(device)
-    n, length, n_sensors = train.values.shape
-    if n_sensors != len(sensors):
-        raise ValueError(f"{n_sensors} columns for {len(sensors)} sensors")
-    usable = usable_rows(train.values)
-    n_calm = len(usable) if train.alerted is None else int((~train.alerted[usable]).sum())
-    if n_calm < spec.min_windows:
-        more = spec.min_windows - n_calm
-        raise NotEnoughData(f"{n_calm} usable windows of {n}, {spec.min_windows} are needed: {more} more")
+    data = _prepare(windows, spec, fleet, where)
+    on_progress(0.02, f"{len(data.rows)} windows to learn from, {len(data.held_rows)} held out")
+    trained = _train(data, spec, where, lambda share, text: on_progress(0.05 + 0.9 * share, text), now)
+    on_progress(0.96, "calibrating on held-out windows")
+    threshold = _calibrate(data, trained, fleet)
 
-    parts = split(train, usable, length * interval_s)
+    result, pca = trained.result, trained.pca
+    metrics, pca_metrics = (
+        reconstruction_metrics(network, data.held_out, data.scaler) for network in (trained.network, pca)
+    )
+    training, healthy = data.training.without(trained.trimmed), data.held_out.without(trained.outlier)
+    diagnosis = diagnose(trained.network, pca, training, healthy, result, fleet.sensors)
+    suspected = np.concatenate([data.rows[trained.trimmed], data.held_rows[trained.outlier]])
+    members = refit_pca(trained.members, training, healthy, spec.seed) if trained.choice else trained.members
+    card = Card(
+        fleet=fleet.name,
+        architecture=spec.architecture,
+        objective=spec.objective,
+        members=tuple(member.to_json() for member in members),
+        sensors=fleet.sensors,
+        length=windows.values.shape[1],
+        interval_s=fleet.interval_s,
+        seed=result.seed if result else spec.seed,
+        trained_at=(trained_at or datetime.now(UTC)).isoformat(timespec="seconds"),
+        threshold=threshold,
+        training={
+            **data_receipt(
+                windows, data.n_gappy, data.split, data.rows, data.held_rows, trained.trimmed, trained.outlier
+            ),
+            **training_summary(result),
+            **metrics,
+            "diagnosis": diagnosis.metrics,
+            "troubles": diagnosis.troubles + recurring_faults(windows, suspected),
+            "took_s": round(now() - started, 2),
+        },
+        baseline={"architecture": "pca", **pca.hyper, **pca_metrics},
+        choice=trained.choice,
+        metrics=version_metrics(threshold, metrics, pca_metrics, len(data.rows)),
+    )
+    on_progress(1.0, "done")
+    return Detector(card, members, data.scaler, where)
+
+
+# ---------------------------------------------------------------- the data
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    windows: TrainingSet
+    n_gappy: int
+    split: Split
+    rows: Int64
+    """Training rows used."""
+    held_rows: Int64
+    """Held-out rows used."""
+    scaler: Scaler
+    training: WindowTensors
+    held_out: WindowTensors
+
+
+def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: torch.device) -> _Data:
+    """Split the windows and standardise both parts. Raises NotEnoughData."""
+    n, length, n_sensors = windows.values.shape
+    if n_sensors != len(fleet.sensors):
+        raise ValueError(f"{n_sensors} columns for {len(fleet.sensors)} sensors")
+    usable = usable_rows(windows.values)
+    n_without_alert = len(usable) if windows.alerted is None else int((~windows.alerted[usable]).sum())
+    if n_without_alert < spec.min_windows:
+        more = spec.min_windows - n_without_alert
+        raise NotEnoughData(f"{n_without_alert} usable windows of {n}, {spec.min_windows} are needed: {more} more")
+
+    parts = split(windows, usable, length * fleet.interval_s)
     if len(parts.held_out) < MIN_HELD_OUT:
         raise NotEnoughData(
             f"{len(parts.held_out)} of {len(usable)} windows could be held out, {MIN_HELD_OUT} are needed: "
@@ -86,101 +151,103 @@ def fit(
             f"{len(parts.train)} windows are left to learn from, for {parts.n_alerted} overlap alerts; label as normal "
             "those that were none"
         )
-    rows = thin(parts.train, min(MAX_TRAIN, MAX_CELLS // (length * n_sensors)))
-    held_rows = latest(parts.held_out, train, min(MAX_HELD_OUT, MAX_CELLS // (length * n_sensors)))
-    scaler = Scaler.fit(sensors, readings(train.values, rows))
-    learning = _standardise(train.values, rows, scaler, where)
-    held_out = _standardise(train.values, held_rows, scaler, where)
-
-    on_progress(0.02, f"{len(rows)} windows to learn from, {len(held_rows)} held out")
-    pca, trimmed = _solve_pca(learning, spec)
-    learnt: Learnt | None = None
-    choice: dict[str, Any] = {}
-    if spec.architecture == "auto":
-        suspect = find_outliers(window_errors(pca, held_out), spec.max_trim)
-        clean = held_out.without(suspect)
-        members, learnt, choice = choose(
-            learning, clean, pca, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now
-        )
-        network, trimmed = learnt.network, learnt.trimmed
-    else:
-        network = pca
-        if spec.architecture != "pca":
-            learnt = learn(learning, held_out, spec, where, lambda p, m: on_progress(0.05 + 0.9 * p, m), now, pca)
-            network, trimmed = learnt.network, learnt.trimmed
-        suspect = find_outliers(window_errors(network, held_out), spec.max_trim)
-        clean = held_out.without(suspect)
-        members = (member(spec.architecture, network, clean),)
-
-    on_progress(0.96, "calibrating on held-out windows")
-    raw = _raw_scores(members, held_out)
-    if np.isnan(raw[~suspect]).all():
-        raise NotEnoughData("no held-out window has a sensor that was seen before it")
-    # The scales are measured on the same windows: a few numbers from thousands, while a threshold from half of the
-    # time would be known half as well.
-    limit = calibrate(
-        raw, train.asset[held_rows], train.end_us[held_rows], budget,
-        outlier=suspect, stride_factor=train.stride_factor, n_overlapping=parts.n_overlapping,
-    )
-    if isinstance(limit.worst_asset, int):
-        limit = replace(limit, worst_asset=train.asset_name(limit.worst_asset))
-
-    figures = figures_of(network, held_out, scaler)
-    beside = figures_of(pca, held_out, scaler)
-    usual = learning.without(trimmed)
-    found = diagnose(network, pca, usual, clean, learnt, sensors)
-    if choice:
-        members = renewed(members, usual, clean, spec.seed)
-    card = Card(
-        fleet=fleet,
-        architecture=spec.architecture,
-        objective=spec.objective,
-        members=tuple(one.to_json() for one in members),
-        sensors=sensors,
-        length=length,
-        interval_s=interval_s,
-        seed=learnt.seed if learnt else spec.seed,
-        trained_at=(trained_at or datetime.now(UTC)).isoformat(timespec="seconds"),
-        threshold=limit,
-        training={
-            **receipt_of(train, n - len(usable), parts, rows, held_rows, trimmed, suspect),
-            **course_of(learnt),
-            **figures,
-            "diagnosis": found.facts,
-            "troubles": found.troubles + recurring(train, np.concatenate([rows[trimmed], held_rows[suspect]])),
-            "took_s": round(now() - began, 2),
-        },
-        baseline={"architecture": "pca", **pca.hyper, **beside},
-        choice=choice,
-        metrics=metrics_of(limit, figures, beside, len(rows)),
-    )
-    on_progress(1.0, "done")
-    return Detector(card, members, scaler, where)
+    n_max = MAX_VALUES // (length * n_sensors)
+    rows = thin(parts.train, min(MAX_TRAIN, n_max))
+    held_rows = latest(parts.held_out, windows, min(MAX_HELD_OUT, n_max))
+    scaler = Scaler.fit(fleet.sensors, readings(windows.values, rows))
+    training = _standardise(windows.values, rows, scaler, device)
+    held_out = _standardise(windows.values, held_rows, scaler, device)
+    return _Data(windows, n - len(usable), parts, rows, held_rows, scaler, training, held_out)
 
 
-def _standardise(values: Float32, rows: Int64, scaler: Scaler, device: torch.device) -> Tensors:
+def _standardise(values: Float32, rows: Int64, scaler: Scaler, device: torch.device) -> WindowTensors:
     on_device = scaler.to(device)
     parts = [on_device.standardise(torch.from_numpy(np.ascontiguousarray(values[part], dtype=np.float32)).to(device))
              for part in np.array_split(rows, max(1, len(rows) // 2048))]
     x = torch.cat([x for x, _ in parts])
     if all(present is None for _, present in parts):
-        return Tensors(x, None)
-    return Tensors(x, torch.cat([torch.ones_like(x, dtype=torch.bool) if p is None else p for x, p in parts]))
+        return WindowTensors(x, None)
+    return WindowTensors(x, torch.cat([torch.ones_like(x, dtype=torch.bool) if p is None else p for x, p in parts]))
 
 
-def _solve_pca(learning: Tensors, spec: ModelSpec) -> tuple[Pca, Bool]:
-    """Solve, leave the suspects out, solve again."""
-    some = torch.from_numpy(thin(np.arange(len(learning)), N_SOLVE))
-    pca = Pca.solve(learning.x[some], seed=spec.seed)
-    odd = find_outliers(window_errors(pca, learning), spec.max_trim)
-    if not odd.any():
-        return pca, odd
-    kept = torch.from_numpy(thin(np.flatnonzero(~odd), N_SOLVE))
-    return Pca.solve(learning.x[kept], seed=spec.seed), odd
+# ---------------------------------------------------------------- the model
 
 
-def _raw_scores(members: tuple[Member, ...], windows: Tensors) -> Float32:
-    """Return raw scores [N]; NaN: all that is left of a window is a sensor that was never seen in training time."""
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    members: tuple[Member, ...]
+    """Calibrated. The network of the architecture is the last."""
+    pca: Pca
+    result: TrainingResult | None
+    """None = the PCA alone, which is solved in one step."""
+    trimmed: Bool
+    """Training windows left out as suspected faults."""
+    outlier: Bool
+    """Held-out windows suspected of a fault."""
+    choice: dict[str, Any]
+
+    @property
+    def network(self) -> Network:
+        return self.members[-1].network
+
+
+def _train(
+    data: _Data,
+    spec: ModelSpec,
+    device: torch.device,
+    on_progress: Callable[[float, str], None],
+    now: Callable[[], float],
+) -> _Trained:
+    pca, trimmed = _solve_pca(data.training, spec)
+    if spec.architecture == "auto":
+        outlier = find_outliers(window_errors(pca, data.held_out), spec.max_trim)
+        choice = choose(data.training, data.held_out.without(outlier), pca, spec, device, on_progress, now)
+        return _Trained(choice.members, pca, choice.result, choice.result.trimmed, outlier, choice.table)
+    network: Network = pca
+    result = None
+    if spec.architecture != "pca":
+        result = train(data.training, data.held_out, spec, device, on_progress, now, pca)
+        network, trimmed = result.network, result.trimmed
+    outlier = find_outliers(window_errors(network, data.held_out), spec.max_trim)
+    member = calibrated_member(spec.architecture, network, data.held_out.without(outlier))
+    return _Trained((member,), pca, result, trimmed, outlier, {})
+
+
+def _solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
+    """Solve the PCA, and solve it again without the outliers. Return it and the mask of the outliers."""
+    some = torch.from_numpy(thin(np.arange(len(training)), N_SOLVE))
+    pca = Pca.solve(training.x[some], seed=spec.seed)
+    outlier = find_outliers(window_errors(pca, training), spec.max_trim)
+    if not outlier.any():
+        return pca, outlier
+    kept = torch.from_numpy(thin(np.flatnonzero(~outlier), N_SOLVE))
+    return Pca.solve(training.x[kept], seed=spec.seed), outlier
+
+
+# ---------------------------------------------------------------- the threshold
+
+
+def _calibrate(data: _Data, trained: _Trained, fleet: FleetSpec) -> Threshold:
+    """Return the threshold, its worst asset by name. Raises NotEnoughData.
+
+    It is from the windows that the scales were measured on: a few numbers from thousands of windows, while a threshold
+    from half of the time would be known half as well.
+    """
+    windows = data.windows
+    raw = _raw_scores(trained.members, data.held_out)
+    if np.isnan(raw[~trained.outlier]).all():
+        raise NotEnoughData("no held-out window has a sensor that was seen before it")
+    threshold = calibrate(
+        raw, windows.asset[data.held_rows], windows.end_us[data.held_rows], fleet.budget,
+        outlier=trained.outlier, stride_factor=windows.stride_factor, n_overlapping=data.split.n_overlapping,
+    )
+    if isinstance(threshold.worst_asset, int):
+        return replace(threshold, worst_asset=windows.asset_name(threshold.worst_asset))
+    return threshold
+
+
+def _raw_scores(members: tuple[Member, ...], windows: WindowTensors) -> Float32:
+    """Return raw scores [N]. NaN: every sensor with a value in the window was absent in training."""
     with torch.inference_mode():
         raw: Float32 = torch.cat([ensemble_score(members, p.x, p.present)[0] for p in chunks(windows)]).cpu().numpy()
     return raw

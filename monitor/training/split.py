@@ -1,8 +1,8 @@
-"""Which windows are learnt from, and which are held out.
+"""Split into training and held-out windows.
 
-In: the windows of a fleet. Out: rows of them. Law: held out is the latest part of each asset's time, whole, alerts
-included; nothing is learnt from alerts, nor from what reaches into the held-out time, unless that were most of a short
-history (`n_overlapping`).
+Input: the windows of a fleet. Output: rows of them.
+Invariant: the latest part of each asset's time is held out, as a whole, alerts included. Windows of alerts are not
+trained on, nor windows that reach into the held-out time, unless they were most of a short history (`n_overlapping`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from monitor.types import Float32, Int64
 
 HELD_OUT = 0.2
-"""The latest fifth of each asset's time: stops the learning, sets the scales and the threshold."""
+"""The latest fifth of each asset's time. It decides the early stopping, the scales of errors and the threshold."""
 MIN_PRESENT = 0.5
-"""A window with fewer of its cells teaches mostly what was filled in."""
-PURGE_LEAVES = 0.8
-"""Share of the training windows that must remain when those that reach into the held-out time are left out; in a
-short history they are most of it, and to learn from them is the smaller evil. The threshold is then never certified."""
+"""A window with a smaller share of present steps teaches mostly the filled values."""
+MIN_LEFT_BY_PURGE = 0.8
+"""Share of the training windows that must remain without those that reach into the held-out time. In a short history
+they are most of it, and training on them is the lesser evil. The threshold is then never certified."""
 N_SCALE = 400_000
-"""Readings the scales are measured on, evenly spaced."""
+"""Readings that the scales are measured on, evenly spaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +38,33 @@ class Split:
     n_overlapping: int
     """Training windows that reach into the held-out time and were not left out."""
     n_alerted: int
-    """Windows from before the held-out time left out because they overlap an alert."""
+    """Windows before the held-out time left out because they overlap an alert."""
 
 
 def usable_rows(values: Float32) -> Int64:
-    """Return the rows with enough present cells to learn from."""
+    """Return the rows with enough present steps to train on."""
     rows = []
     for start in range(0, len(values), 4096):
-        # Cells with any sensor: one that no asset of the fleet has must not make every window unusable.
+        # Steps with any sensor: one that no asset of the fleet has must not make every window unusable.
         present = np.isfinite(values[start : start + 4096]).any(axis=2).mean(axis=1)
         rows.append(start + np.flatnonzero(present >= MIN_PRESENT))
     return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
 
-def split(train: TrainingSet, usable: Int64, span_s: float) -> Split:
-    """Hold out the latest part of each asset's time, and purge what reaches into it."""
+def split(windows: TrainingSet, usable: Int64, span_s: float) -> Split:
+    """Hold out the latest part of each asset's time, and purge the windows of `span_s` that reach into it."""
     kept, held, n_purged, n_overlapping, n_alerted = [], [], 0, 0, 0
-    asset = train.asset[usable]
+    asset = windows.asset[usable]
     for one in np.unique(asset):
         mine = usable[asset == one]
         cut = len(mine) - max(1, round(HELD_OUT * len(mine))) if len(mine) > 1 else 1
         early, late = mine[:cut], mine[cut:]
-        if train.alerted is not None:
-            n_alerted += int(train.alerted[early].sum())
-            early = early[~train.alerted[early]]
+        if windows.alerted is not None:
+            n_alerted += int(windows.alerted[early].sum())
+            early = early[~windows.alerted[early]]
         if len(late):
-            apart = train.end_us[early] <= train.end_us[late[0]] - int(span_s * 1e6)
-            if apart.sum() >= PURGE_LEAVES * len(early):
+            apart = windows.end_us[early] <= windows.end_us[late[0]] - int(span_s * 1e6)
+            if apart.sum() >= MIN_LEFT_BY_PURGE * len(early):
                 n_purged += int((~apart).sum())
                 early = early[apart]
             else:
@@ -74,9 +74,9 @@ def split(train: TrainingSet, usable: Int64, span_s: float) -> Split:
     return Split(np.concatenate(kept), np.concatenate(held), n_purged, n_overlapping, n_alerted)
 
 
-def latest(rows: Int64, train: TrainingSet, n_max: int) -> Int64:
-    """Return at most `n_max` of the rows: each asset's latest ones, whole, for an alert is made of neighbours."""
-    asset = train.asset[rows]
+def latest(rows: Int64, windows: TrainingSet, n_max: int) -> Int64:
+    """Return at most `n_max` of the rows: each asset's latest ones, without gaps, because alerts need neighbours."""
+    asset = windows.asset[rows]
     counts = np.unique(asset, return_counts=True)[1]
     share = n_max
     while share > 1 and np.minimum(counts, share).sum() > n_max:

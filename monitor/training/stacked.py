@@ -1,8 +1,10 @@
-"""Layer by layer: each learns alone to give back what it was given, the outermost first (Bengio et al. 2007).
+"""Layer-by-layer pretraining: each layer learns alone to reconstruct its input, the outermost first.
 
-In: an untrained network and standardised windows. Out: the same network, its layers no longer at random.
-Law: each layer sees what the layers outside it make of a window; the straight path learns nothing here and is silent,
-so that the layers and not the plane say what the window is.
+Input: an untrained network and standardised windows. Output: the same network with pretrained layers.
+Invariant: a layer's input is the output of the layers outside it. The linear path is zero and learns nothing here, so
+that the layers have to carry the information.
+
+Bengio et al., Greedy layer-wise training of deep networks, NIPS 2007.
 """
 
 from __future__ import annotations
@@ -22,42 +24,42 @@ if TYPE_CHECKING:
     from monitor.models.network import Network
 
 N_STEPS = 150
-"""Per layer: a start, not a goal. Fine-tuning follows."""
+"""Per layer: a starting point only. Fine-tuning follows."""
 BATCH = 128
 LEARNING_RATE = 3e-3
 
 
-def learn_layers(
-    network: Network, x: torch.Tensor, draw: torch.Generator, deadline: float, now: Callable[[], float]
+def pretrain_layers(
+    network: Network, x: torch.Tensor, generator: torch.Generator, deadline: float, now: Callable[[], float]
 ) -> list[dict[str, float]]:
-    """Train each layer of the network on windows (N, C, T); returns its error before and after."""
+    """Train each layer of the network on windows (N, C, T). Return each layer's error before and after."""
     base = autoencoder_in(network)
     with torch.no_grad():
         base.to_latent.weight[:, : base.n_values] = 0.0
         base.linear_decoder.weight.zero_()
         base.linear_decoder.bias.zero_()
-    outside: list[nn.Module] = []
-    facts = []
+    outer: list[nn.Module] = []
+    summary = []
     for down, up in base.layer_pairs():
         optimiser = torch.optim.Adam([*down.parameters(), *up.parameters()], lr=LEARNING_RATE)
         errors: list[float] = []
         while len(errors) < N_STEPS and now() <= deadline:
-            given = _through(outside, x[torch.randint(len(x), (BATCH,), generator=draw)])
-            back = up(F.relu(down(given)))
-            # A transposed convolution may give one cell more than was taken.
-            loss = (back[..., : given.shape[-1]] - given).square().mean()
+            layer_input = _forward(outer, x[torch.randint(len(x), (BATCH,), generator=generator)])
+            output = up(F.relu(down(layer_input)))
+            # A transposed convolution may return one step more than it was given.
+            loss = (output[..., : layer_input.shape[-1]] - layer_input).square().mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             errors.append(float(loss.detach()))
         if errors:
-            facts.append({"first_error": round(errors[0], 4), "last_error": round(errors[-1], 4)})
-        outside.append(down)
-    return facts
+            summary.append({"first_error": round(errors[0], 4), "last_error": round(errors[-1], 4)})
+        outer.append(down)
+    return summary
 
 
 @torch.no_grad()
-def _through(outside: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
-    for layer in outside:
+def _forward(layers: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
+    for layer in layers:
         x = F.relu(layer(x))
     return x

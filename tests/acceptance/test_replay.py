@@ -22,7 +22,7 @@ from monitor.decode import reading_json
 from monitor.errors import QuarantineLimit
 from monitor.kafka import Gap
 from monitor.models.calibrate import Budget
-from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.recordings import as_records, read_recording
 from monitor.replay.diff import Side
 from monitor.replay.digest import digest, digest_of
@@ -241,7 +241,7 @@ def _fitted(fleet: str, sensors: tuple[str, ...], values: np.ndarray, step_s: fl
     n = len(windows)
     train = TrainingSet(windows, np.zeros(n, np.int32), (np.arange(n) + 16) * round(step_s * 1e6))
     budget = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=step_s)
-    detector = fit(train, ModelSpec(architecture="pca"), fleet=fleet, sensors=sensors, interval_s=step_s, budget=budget)
+    detector = fit(train, ModelSpec(architecture="pca"), FleetSpec(fleet, sensors, step_s, budget))
     detector.save(folder)
     return detector
 

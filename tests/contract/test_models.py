@@ -16,7 +16,7 @@ from monitor.models.build import NETWORKS, build
 from monitor.models.calibrate import Budget
 from monitor.models.detector import Detector
 from monitor.models.pca import Pca
-from monitor.models.spec import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES, ModelSpec, TrainingSet
+from monitor.models.spec import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES, FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def windows(readings: Float32) -> Float32:
 
 def trained_on(values: Float32, spec: ModelSpec) -> Detector:
     train = TrainingSet(values, np.zeros(len(values), np.int32), np.arange(len(values), dtype=np.int64) * 1_000_000)
-    return fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=1.0, budget=BUDGET)
+    return fit(train, spec, FleetSpec("pumps", SENSORS, 1.0, BUDGET))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from monitor.models.calibrate import Budget
-from monitor.models.spec import ARCHITECTURES, ModelSpec, TrainingSet
+from monitor.models.spec import ARCHITECTURES, FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_only_a_fault_scores_above_one(kind: str, architecture: str) -> None:
     train = TrainingSet(windows[:n_train], np.zeros(n_train, np.int32), np.arange(n_train, dtype=np.int64) * 1_000_000)
     spec = ModelSpec(architecture, max_steps=150, n_tries=1)
     sensors = ("temperature", "flow", kind)
-    detector = fit(train, spec, fleet="pumps", sensors=sensors, interval_s=1.0, budget=BUDGET)
+    detector = fit(train, spec, FleetSpec("pumps", sensors, 1.0, BUDGET))
 
     scored = detector.score(np.ascontiguousarray(windows))
     last = np.arange(len(windows)) + LENGTH - 1                            # a score belongs to its last cell

@@ -26,7 +26,7 @@ from monitor.training.fit import fit
 from monitor.types import Partition, Windows
 from tests.fakes import FakeClock
 from tests.unit.recorded_log import Log
-from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, windows
+from tests.unit.training.sine_windows import FLEET_SPEC, LENGTH, SENSORS, readings, windows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -82,7 +82,7 @@ async def found(
 
 def checkpoint(folder: Path, seed: int = 0) -> Path:
     train, spec = windows(readings(400, seed)), ModelSpec("pca")
-    detector = fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=60.0, budget=BUDGET)
+    detector = fit(train, spec, FLEET_SPEC)
     return folder / detector.save(folder)
 
 

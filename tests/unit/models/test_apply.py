@@ -10,7 +10,7 @@ import pytest
 from monitor.errors import NotFound
 from monitor.models.apply import encode, reconstruct, sample
 from monitor.models.calibrate import Budget
-from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def windows(n: int, seed: int = 0, noise: float = 0.1) -> np.ndarray:
 def trained(spec: ModelSpec) -> Detector:
     values = windows(500)
     train = TrainingSet(values, np.zeros(len(values), np.int32), np.arange(len(values), dtype=np.int64) * 1_000_000)
-    return fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=1.0, budget=BUDGET)
+    return fit(train, spec, FleetSpec("pumps", SENSORS, 1.0, BUDGET))
 
 
 @pytest.fixture(scope="module")

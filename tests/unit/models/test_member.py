@@ -15,7 +15,7 @@ from monitor.models.network import Network
 from monitor.models.pca import Pca
 from monitor.models.residual import squared_error
 from monitor.models.scaler import Scaler, SensorScale
-from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.models.statistics import HealthyMedian, MovingMean
 from monitor.training.fit import fit
 
@@ -170,7 +170,7 @@ def test_explain_shows_the_value_of_the_highest_member() -> None:
     values = healthy.transpose(1, 2).numpy()
     train = TrainingSet(values, np.zeros(400, np.int32), np.arange(400) * 1_000_000)
     budget = Budget(alarms_per_week=10_000.0, confirm=1, among=1, recover=1, step_s=1.0)
-    card = fit(train, ModelSpec("pca"), fleet="f", sensors=sensors, interval_s=1.0, budget=budget).card
+    card = fit(train, ModelSpec("pca"), FleetSpec("f", sensors, 1.0, budget)).card
     scaler = Scaler(tuple(SensorScale(name, "continuous", 100.0, 10.0) for name in sensors))
     detector = Detector(dataclasses.replace(card, architecture="auto"), members, scaler, CPU)
     windows = np.stack([np.full((LENGTH, N_SENSORS), level, np.float32) for level in (160.0, 70.0)])

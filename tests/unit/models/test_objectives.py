@@ -40,12 +40,12 @@ def test_a_missing_value_contributes_no_loss(name: str, x: torch.Tensor) -> None
     present = torch.ones_like(x, dtype=torch.bool)
     present[:, 1, 4:9] = False
     if name == "plain":
-        wild = torch.where(present, x, 1e4)
+        filled = torch.where(present, x, 1e4)
         network = build("dense", 3, 16)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.zero_()
-        assert plain(network, wild, present, generator()) < 2
+        assert plain(network, filled, present, generator()) < 2
     else:
         assert loss(name, torch.where(present, x, 1e4), present) == loss(name, torch.where(present, x, -1e4), present)
 

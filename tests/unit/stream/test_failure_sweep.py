@@ -35,7 +35,7 @@ from monitor.types import Partition
 from tests.fakes import FakeClock, LogSource, Record
 from tests.oracle.check import Report, check_database
 from tests.oracle.log import rules_from
-from tests.unit.training.test_fit import BUDGET, LENGTH, SENSORS, readings, windows
+from tests.unit.training.sine_windows import FLEET_SPEC, LENGTH, SENSORS, readings, windows
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -183,7 +183,7 @@ class World:
     def _checkpoint(self, seed: int) -> Path:
         spec = ModelSpec("pca")
         train = windows(readings(400, seed))
-        detector = fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=60.0, budget=BUDGET)
+        detector = fit(train, spec, FLEET_SPEC)
         return self.folder / detector.save(self.folder)
 
     async def _prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""From records to windows to learn from: what alerts and their labels take out, and what they do not."""
+"""Training windows from records: alerts, labels and the admission of assets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def history() -> History:
     return found
 
 
-def test_windows_of_an_alert_are_there_and_marked_faults_are_not_and_normal_ones_are_like_all() -> None:
+def test_alerted_windows_are_marked_and_faults_left_out() -> None:
     plain = history().windows()
     assert plain.assets == ("R2", "R1")
     assert plain.alerted is not None
@@ -59,7 +59,7 @@ def test_windows_of_an_alert_are_there_and_marked_faults_are_not_and_normal_ones
     assert np.count_nonzero(train.asset == 1) == np.count_nonzero(plain.asset == 1)
 
 
-def test_a_history_full_of_invented_names_holds_as_many_as_the_river_would_and_keeps_a_place_for_those_known() -> None:
+def test_a_history_admits_as_many_assets_as_the_pipeline() -> None:
     config = parse(
         {
             "kafka": {"bootstrap": "b:9092", "topics": ["t"]},

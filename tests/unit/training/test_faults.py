@@ -1,4 +1,4 @@
-"""Faults put into healthy windows: seeded, late, and each what its name says."""
+"""Injected faults: seeded, in the last steps, and of the kind that the name says."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def windows(n: int = N, length: int = LENGTH, seed: int = 0) -> torch.Tensor:
 
 
 def pool() -> torch.Tensor:
-    """Healthy cells that can be told from all others."""
+    """Return healthy windows whose values differ from all others."""
     return 5 + 0.1 * windows(50, seed=1)
 
 
-def spoilt(kind: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Every sensor at fault, before and after, [T]."""
+def faulty_sensors(kind: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return every faulty sensor of a kind, before and after, [T]."""
     x = windows()
     out, kinds = inject(x, None, pool(), SEED)
     rows = [(int(n), int(c)) for n, c in (out != x).any(-1).nonzero() if KINDS[kinds[n]] == kind]
@@ -33,20 +33,20 @@ def spoilt(kind: str) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(x[row].numpy(), out[row].numpy()) for row in rows]
 
 
-def test_the_same_seed_the_same_faults() -> None:
+def test_the_same_seed_gives_the_same_faults() -> None:
     first, again, other = (inject(windows(), None, pool(), seed)[0] for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_what_it_is_given_it_leaves_alone() -> None:
+def test_the_inputs_are_not_changed() -> None:
     x, others = windows(), pool()
     inject(x, None, others, SEED)
     assert torch.equal(x, windows())
     assert torch.equal(others, pool())
 
 
-def test_what_is_missing_stays_as_it_was_filled() -> None:
+def test_missing_values_stay_as_they_were_filled() -> None:
     x = windows()
     present = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.7
     out, _ = inject(x, present, pool(), SEED)
@@ -55,33 +55,33 @@ def test_what_is_missing_stays_as_it_was_filled() -> None:
 
 
 @pytest.mark.parametrize("length", [4, 7, 16, 33, 64])
-def test_only_the_last_half_of_a_window_is_touched(length: int) -> None:
+def test_only_the_last_half_of_a_window_is_changed(length: int) -> None:
     x = windows(length=length)
     out, _ = inject(x, None, x, SEED)
     assert torch.equal(out[..., : length // 2], x[..., : length // 2])
     assert (out[..., -1] != x[..., -1]).any(1).float().mean() > 0.9
 
 
-def test_every_kind_occurs_as_often() -> None:
+def test_all_kinds_are_equally_frequent() -> None:
     _, kinds = inject(windows(), None, pool(), SEED)
     assert np.bincount(kinds).tolist() == [N // len(KINDS)] * len(KINDS)
 
 
-def test_one_sensor_is_at_fault_or_a_quarter_of_all() -> None:
+def test_one_sensor_or_a_quarter_of_all_is_faulty() -> None:
     x = windows()
     n_faulty = (inject(x, None, pool(), SEED)[0] != x).any(-1).sum(1)
     assert set(n_faulty.tolist()) == {1, N_SENSORS // 4}
     assert (n_faulty == 1).float().mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_no_value_leaves_the_range_of_standardised_ones() -> None:
+def test_faulty_values_are_clipped_like_all_others() -> None:
     x = (9 * windows()).clamp(-CLIP, CLIP)
     assert inject(x, None, pool(), SEED)[0].abs().max() == CLIP
 
 
-def test_a_spike_is_one_or_two_wild_cells() -> None:
+def test_a_spike_is_one_or_two_outliers() -> None:
     widths = set()
-    for before, after in spoilt("spike"):
+    for before, after in faulty_sensors("spike"):
         changed = np.flatnonzero(after != before)
         widths.add(len(changed))
         assert changed[-1] == LENGTH - 1
@@ -93,7 +93,7 @@ def test_a_spike_is_one_or_two_wild_cells() -> None:
 
 def test_a_shift_is_another_level() -> None:
     sizes = []
-    for before, after in spoilt("shift"):
+    for before, after in faulty_sensors("shift"):
         late = (after - before)[np.flatnonzero(after != before)[0] :]
         np.testing.assert_allclose(late, late[0], rtol=1e-4)
         sizes.append(late[0])
@@ -102,27 +102,27 @@ def test_a_shift_is_another_level() -> None:
 
 
 def test_a_drift_grows_evenly_to_its_size() -> None:
-    for before, after in spoilt("drift"):
+    for before, after in faulty_sensors("drift"):
         late = (after - before)[np.flatnonzero(after != before)[0] :]
         np.testing.assert_allclose(late, late[0] * np.arange(1, len(late) + 1), rtol=1e-3, atol=1e-5)
         assert min(abs(abs(late[-1]) - np.array(SIZES))) < 1e-4
 
 
 def test_a_stuck_sensor_holds_its_last_value() -> None:
-    for before, after in spoilt("stuck"):
+    for before, after in faulty_sensors("stuck"):
         first = np.flatnonzero(after != before)[0]
         assert (after[first:] == before[first - 1]).all()
 
 
 def test_noise_goes_both_ways_and_keeps_the_level() -> None:
-    added = [(after - before)[after != before] for before, after in spoilt("noise")]
+    added = [(after - before)[after != before] for before, after in faulty_sensors("noise")]
     together = np.concatenate(added)
     assert abs(together.mean()) < 0.15 * together.std()
     assert 0.4 < np.mean(together > 0) < 0.6
 
 
-def test_a_swap_is_the_sensor_as_it_was_at_another_time() -> None:
-    for before, after in spoilt("swap"):
+def test_a_swap_has_the_sensors_values_of_another_time() -> None:
+    for before, after in faulty_sensors("swap"):
         assert (after[after != before] > 4).all()
     x = windows()
     out, kinds = inject(x, None, pool(), SEED)
@@ -132,11 +132,11 @@ def test_a_swap_is_the_sensor_as_it_was_at_another_time() -> None:
             assert (pool()[:, sensor, late] == out[n, sensor, late]).all(-1).any()
 
 
-def test_gain_is_a_larger_or_a_smaller_amplitude_round_the_same_middle() -> None:
-    seen = set()
-    for before, after in spoilt("gain"):
+def test_gain_changes_the_amplitude_round_the_mean() -> None:
+    gains = set()
+    for before, after in faulty_sensors("gain"):
         late = np.flatnonzero(after != before)
         gain = (after - before.mean())[late] / (before - before.mean())[late]
         np.testing.assert_allclose(gain, np.median(gain), rtol=1e-2)
-        seen.add(round(float(np.median(gain)), 2))
-    assert seen == {1.5, 2.0, 3.0, 0.67, 0.5, 0.33}
+        gains.add(round(float(np.median(gain)), 2))
+    assert gains == {1.5, 2.0, 3.0, 0.67, 0.5, 0.33}

@@ -1,4 +1,4 @@
-"""From windows to a detector whose card is the receipt; too little, too late or too broken has its sentence."""
+"""Fit: from windows to a detector with its receipt, or an error that names the reason."""
 
 from __future__ import annotations
 
@@ -11,50 +11,24 @@ import numpy as np
 import pytest
 import torch
 
+from monitor.budget import Budget
 from monitor.errors import ConfigError, NotEnoughData
-from monitor.models.calibrate import Budget, episodes
-from monitor.models.spec import ModelSpec, TrainingSet
+from monitor.models.calibrate import episodes
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training import fit as fit_module
 from monitor.training.fit import fit
+from tests.unit.training.sine_windows import BUDGET, FLEET_SPEC, LENGTH, MINUTE_US, SENSORS, readings, windows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from monitor.models.detector import Detector
-    from monitor.types import Float32
 
-LENGTH = 12
-MINUTE_US = 60_000_000
-SENSORS = ("speed", "power")
-BUDGET = Budget(alarms_per_week=20.0, confirm=3, among=5, recover=6, step_s=60.0)
-"""Wide enough for a few hours of held-out time to say something."""
+def trained(train: TrainingSet, spec: ModelSpec | None = None, *, budget: Budget = BUDGET, **more: Any) -> Detector:
+    return fit(train, spec or ModelSpec("pca"), replace(FLEET_SPEC, budget=budget), **more)
 
 
-def readings(n: int, seed: int = 0) -> Float32:
-    draw = np.random.default_rng(seed)
-    phase = np.arange(n) / 3
-    return (np.stack([np.sin(phase), np.cos(phase)], axis=1) + draw.normal(0, 0.1, (n, 2))).astype(np.float32)
-
-
-def windows(*assets: Float32) -> TrainingSet:
-    """Windows at stride 1 and one reading a minute, asset after asset."""
-    values = [np.lib.stride_tricks.sliding_window_view(a, LENGTH, axis=0).transpose(0, 2, 1) for a in assets]
-    return TrainingSet(
-        np.concatenate(values),
-        np.concatenate([np.full(len(v), i, np.int32) for i, v in enumerate(values)]),
-        np.concatenate([(np.arange(len(v)) + LENGTH) * MINUTE_US for v in values]),
-    )
-
-
-def trained(train: TrainingSet, spec: ModelSpec | None = None, budget: Budget = BUDGET) -> Detector:
-    return trained_with(train, spec or ModelSpec("pca"), budget=budget)
-
-
-def trained_with(train: TrainingSet, spec: ModelSpec, *, budget: Budget = BUDGET, **more: Any) -> Detector:
-    return fit(train, spec, fleet="pumps", sensors=SENSORS, interval_s=60.0, budget=budget, **more)
-
-
-def test_too_few_windows_say_how_many_there_are_and_how_many_are_needed() -> None:
+def test_too_few_windows_are_refused_with_the_number_needed() -> None:
     with pytest.raises(NotEnoughData, match="60 usable windows of 60, 100 are needed: 40 more"):
         trained(windows(readings(71)))
 
@@ -68,51 +42,51 @@ def test_windows_with_too_many_gaps_do_not_count() -> None:
 
 def test_assets_without_a_history_cannot_be_held_out() -> None:
     values = windows(readings(160)).values
-    strangers = TrainingSet(values, np.arange(len(values), dtype=np.int32), np.full(len(values), MINUTE_US))
+    one_each = TrainingSet(values, np.arange(len(values), dtype=np.int32), np.full(len(values), MINUTE_US))
     with pytest.raises(NotEnoughData, match="0 of 149 windows could be held out, 10 are needed"):
-        trained(strangers)
+        trained(one_each)
 
 
 def test_sensors_that_all_assets_lack_do_not_stop_the_others() -> None:
     values = readings(400)
     names = ("speed", "power", "x", "y", "z")
     gone = np.concatenate([values, np.full((400, 3), np.nan, np.float32)], axis=1)
-    detector = fit(windows(gone), ModelSpec("pca"), fleet="f", sensors=names, interval_s=60.0, budget=BUDGET)
+    detector = fit(windows(gone), ModelSpec("pca"), FleetSpec("f", names, 60.0, BUDGET))
     assert detector.card.training["left_out"]["too_many_gaps"] == 0
 
 
-def test_held_out_time_with_unknown_sensors_only_is_not_enough() -> None:
+def test_held_out_time_with_new_sensors_only_is_not_enough() -> None:
     values = np.concatenate([readings(400), np.full((400, 1), np.nan, np.float32)], axis=1)
     values[311:, :2], values[311:, 2] = np.nan, 1.0
     with pytest.raises(NotEnoughData, match="no held-out window has a sensor"):
-        fit(windows(values), ModelSpec("pca"), fleet="f", sensors=(*SENSORS, "new"), interval_s=60.0, budget=BUDGET)
+        fit(windows(values), ModelSpec("pca"), FleetSpec("f", (*SENSORS, "new"), 60.0, BUDGET))
 
 
-def test_no_windows_at_all() -> None:
+def test_no_windows_are_refused() -> None:
     empty = TrainingSet(np.empty((0, LENGTH, 2), np.float32), np.empty(0, np.int32), np.empty(0, np.int64))
     with pytest.raises(NotEnoughData, match="0 usable windows of 0"):
         trained(empty)
 
 
-def test_a_device_that_is_not_there_is_refused_before_any_work() -> None:
+def test_a_missing_device_is_refused_before_any_work() -> None:
     with pytest.raises(ConfigError):
-        trained_with(windows(readings(400)), ModelSpec(), device="cuda:99")
+        trained(windows(readings(400)), ModelSpec(), device="cuda:99")
 
 
-def test_what_happens_in_held_out_time_does_not_touch_the_weights() -> None:
-    calm = readings(500)
-    wild = calm.copy()
-    wild[-60:] *= 50
-    one, two = trained(windows(calm)), trained(windows(wild))
+def test_held_out_values_do_not_change_the_weights() -> None:
+    healthy = readings(500)
+    faulty = healthy.copy()
+    faulty[-60:] *= 50
+    one, two = trained(windows(healthy)), trained(windows(faulty))
     assert one.scaler.to_json() == two.scaler.to_json()
     assert all(map(torch.equal, one.network.state_dict().values(), two.network.state_dict().values()))
 
 
-def test_a_fault_in_held_out_time_is_suspected_and_does_not_raise_the_threshold() -> None:
-    calm = readings(3000)
-    faulty = calm.copy()
+def test_a_held_out_fault_does_not_raise_the_threshold() -> None:
+    healthy = readings(3000)
+    faulty = healthy.copy()
     faulty[-40:-20] = 8.0
-    one, two = trained(windows(calm)), trained(windows(faulty))
+    one, two = trained(windows(healthy)), trained(windows(faulty))
     assert two.card.training["left_out"]["suspected_fault_held_out"] >= 20
     assert two.card.threshold.raw < 1.3 * one.card.threshold.raw
     spell = two.card.training["suspected_faults"][0]
@@ -121,8 +95,8 @@ def test_a_fault_in_held_out_time_is_suspected_and_does_not_raise_the_threshold(
     assert "1970-01-03T01:" in spell["from"]
 
 
-def test_a_retraining_that_knows_its_past_alerts_does_not_lower_the_threshold() -> None:
-    """What alarmed once is not learnt from; but held out it counts, or thresholds would fall with every retraining."""
+def test_retraining_on_past_alerts_keeps_the_threshold() -> None:
+    """Windows of alerts are not trained on. Held out they count, or each retraining would lower the threshold."""
     train = windows(readings(6000))
     budget = Budget(alarms_per_week=200.0, confirm=3, among=5, recover=6, step_s=60.0)
     first = trained(train, budget=budget)
@@ -135,23 +109,23 @@ def test_a_retraining_that_knows_its_past_alerts_does_not_lower_the_threshold() 
     assert again.threshold.raw == pytest.approx(first.card.threshold.raw, rel=0.05)
 
 
-def test_a_healthy_habit_that_looks_like_a_fault_is_not_certified_away() -> None:
-    """Nightly bursts were left out as suspected faults, the card said `no alerts`, and each of them alarmed."""
-    calm = readings(12_000)
-    calm[np.arange(12_000) % 600 < 20] += 8.0
+def test_recurring_healthy_bursts_certify_nothing() -> None:
+    """Nightly bursts were once left out as suspected faults, the card said `no alerts`, and each of them alarmed."""
+    values = readings(12_000)
+    values[np.arange(12_000) % 600 < 20] += 8.0
     budget = Budget(alarms_per_week=20.0, confirm=3, among=5, recover=6, step_s=60.0)
-    card = trained(windows(calm, calm.copy()), budget=budget).card
+    card = trained(windows(values, values.copy()), budget=budget).card
     limit = card.threshold
     assert limit.state == "provisional"
     assert limit.n_suspected > 6
     assert limit.n_episodes >= limit.n_suspected
     assert any("suspected faults recur" in trouble for trouble in card.training["troubles"])
-    trusting = trained_with(windows(calm, calm.copy()), ModelSpec("pca", max_trim=0.0), budget=budget).card
+    trusting = trained(windows(values, values.copy()), ModelSpec("pca", max_trim=0.0), budget=budget).card
     assert trusting.threshold.n_suspected == 0
     assert trusting.threshold.raw > limit.raw
 
 
-def test_a_history_that_is_nearly_all_alerts_teaches_nothing() -> None:
+def test_a_history_of_alerts_is_refused() -> None:
     train = windows(readings(1000))
     with pytest.raises(NotEnoughData, match="0 windows are left to learn from, for 791 overlap alerts"):
         trained(replace(train, alerted=np.arange(len(train)) < len(train) - 198))
@@ -159,8 +133,8 @@ def test_a_history_that_is_nearly_all_alerts_teaches_nothing() -> None:
         trained(replace(train, alerted=np.arange(len(train)) < len(train) - 50))
 
 
-def test_in_a_short_history_whose_training_reaches_into_held_out_time_nothing_is_certified() -> None:
-    """A fleet of many assets has held out weeks of time, though none of them has a history."""
+def test_training_windows_in_held_out_time_certify_nothing() -> None:
+    """A fleet of many assets holds out weeks of time, although each has a short history."""
     train = windows(*(readings(70, seed) for seed in range(60)))
     budget = Budget(alarms_per_week=500.0, confirm=3, among=5, recover=6, step_s=60.0)
     card = trained(train, budget=budget).card
@@ -182,7 +156,7 @@ def test_assets_are_named_by_their_names() -> None:
 def test_the_card_is_a_receipt(tmp_path: Path) -> None:
     train = windows(readings(600), readings(600, 1))
     spec = ModelSpec("conv", max_steps=60)
-    detector = trained_with(train, spec, trained_at=datetime(2026, 11, 23, tzinfo=UTC))
+    detector = trained(train, spec, trained_at=datetime(2026, 11, 23, tzinfo=UTC))
     card = json.loads((tmp_path / detector.save(tmp_path) / "card.json").read_text())
     assert card["trained_at"] == "2026-11-23T00:00:00+00:00"
     receipt = card["training"]
@@ -198,7 +172,7 @@ def test_the_card_is_a_receipt(tmp_path: Path) -> None:
     assert all(isinstance(value, float) for value in card["metrics"].values())
 
 
-def test_held_out_windows_would_have_alarmed_no_more_often_than_the_budget_says() -> None:
+def test_held_out_windows_keep_the_budget() -> None:
     train = windows(readings(6000))
     budget = Budget(alarms_per_week=200.0, confirm=3, among=5, recover=6, step_s=60.0)
     detector = trained(train, budget=budget)
@@ -212,7 +186,7 @@ def test_held_out_windows_would_have_alarmed_no_more_often_than_the_budget_says(
     assert limit.n_episodes > 5
 
 
-def test_odd_sensors_train_and_score() -> None:
+def test_unusual_sensors_train_and_score() -> None:
     """A constant, a binary, a heavy-tailed and an absent sensor beside a good one."""
     draw = np.random.default_rng(0)
     n = 500
@@ -224,7 +198,7 @@ def test_odd_sensors_train_and_score() -> None:
         np.lib.stride_tricks.sliding_window_view(values, LENGTH, axis=0).transpose(0, 2, 1),
         np.zeros(n - LENGTH + 1, np.int32), (np.arange(n - LENGTH + 1) + LENGTH) * MINUTE_US,
     )
-    detector = fit(train, ModelSpec("pca"), fleet="f", sensors=names, interval_s=60.0, budget=BUDGET)
+    detector = fit(train, ModelSpec("pca"), FleetSpec("f", names, 60.0, BUDGET))
     scored = detector.score(np.ascontiguousarray(train.values))
     assert np.isfinite(scored.score).all()
     assert (scored.share[:, 3] == 0).all()
@@ -235,14 +209,14 @@ def test_odd_sensors_train_and_score() -> None:
 
 
 def test_progress_only_rises_and_ends_at_one() -> None:
-    heard: list[float] = []
+    shares: list[float] = []
     spec = ModelSpec("conv", max_steps=60)
-    trained_with(windows(readings(400)), spec, on_progress=lambda share, _message: heard.append(share))
-    assert heard == sorted(heard)
-    assert heard[-1] == 1.0
+    trained(windows(readings(400)), spec, on_progress=lambda share, _message: shares.append(share))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
 
 
-def test_more_windows_than_fit_in_memory_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_windows_than_fit_in_memory_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "MAX_TRAIN", 200)
     detector = trained(windows(readings(1500)))
     assert detector.card.training["n_train"] == 200

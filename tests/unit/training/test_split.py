@@ -1,4 +1,4 @@
-"""Which windows are learnt from, and which are held out: the latest time, whole, and nothing reaches into it."""
+"""Split: the latest time is held out as a whole, and no training window reaches into it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SPAN_S = LENGTH * 60.0
 
 
 def windows(*sizes: int) -> TrainingSet:
-    """So many windows of each asset, at stride 1 and one reading a minute, asset after asset."""
+    """Return so many windows of each asset, at stride 1 and one reading a minute, asset after asset."""
     n = sum(sizes)
     values = np.arange(n, dtype=np.float32)[:, None, None] + np.zeros((1, LENGTH, 2), np.float32)
     asset = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     return TrainingSet(values, asset, np.concatenate([(np.arange(size) + LENGTH) * MINUTE_US for size in sizes]))
 
 
-def test_the_latest_fifth_of_each_asset_is_held_out_and_nothing_reaches_into_it() -> None:
+def test_the_latest_fifth_is_held_out_and_the_overlap_purged() -> None:
     train = windows(489, 289)
     parts = split(train, np.arange(len(train)), SPAN_S)
     for asset in (0, 1):
@@ -38,13 +38,13 @@ def test_the_latest_fifth_of_each_asset_is_held_out_and_nothing_reaches_into_it(
     assert parts.n_purged == 2 * (LENGTH - 1)
 
 
-def test_in_a_short_history_what_reaches_into_the_held_out_time_is_kept() -> None:
+def test_in_a_short_history_overlapping_windows_are_kept() -> None:
     train = windows(40)
     parts = split(train, np.arange(len(train)), SPAN_S)
     assert (len(parts.train), len(parts.held_out), parts.n_purged, parts.n_overlapping) == (32, 8, 0, 11)
 
 
-def test_windows_of_alerts_are_not_learnt_from_and_are_held_out_like_all_others() -> None:
+def test_windows_of_alerts_are_held_out_but_not_trained_on() -> None:
     train = windows(500)
     alerted = np.isin(np.arange(500), [3, 4, 5, 450])
     parts = split(replace(train, alerted=alerted), np.arange(500), SPAN_S)
@@ -60,16 +60,16 @@ def test_an_asset_with_one_window_holds_out_nothing() -> None:
     assert (len(parts.train), len(parts.held_out)) == (2, 0)
 
 
-def test_a_window_with_more_than_half_of_its_cells_missing_teaches_nothing() -> None:
+def test_a_window_with_half_of_its_steps_missing_is_unusable() -> None:
     train = windows(10)
     train.values[2, : LENGTH // 2] = np.nan
     train.values[3, : LENGTH // 2 + 1] = np.nan
-    train.values[4, :, 0] = np.inf   # one sensor is missing, the other is there
+    train.values[4, :, 0] = np.inf   # one sensor is missing, the other is present
     assert usable_rows(train.values).tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     assert usable_rows(train.values[:0]).tolist() == []
 
 
-def test_of_too_much_held_out_time_each_assets_latest_is_kept_whole() -> None:
+def test_of_too_much_held_out_time_the_latest_is_kept() -> None:
     train = windows(1489, 189)
     parts = split(train, np.arange(len(train)), SPAN_S)
     rows = latest(parts.held_out, train, 100)
@@ -85,7 +85,7 @@ def test_rows_are_thinned_evenly_from_the_first_to_the_last() -> None:
     assert thin(np.arange(3), 4).tolist() == [0, 1, 2]
 
 
-def test_scales_are_measured_on_the_windows_asked_for_and_on_so_many_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readings_are_thinned_and_of_the_given_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     train = windows(100)
     assert set(readings(train.values, np.array([3, 5]))[:, 0]) == {3.0, 5.0}
     monkeypatch.setattr(split_module, "N_SCALE", 10 * LENGTH)

@@ -1,4 +1,4 @@
-"""Layers that learn one by one: each gives back what it was given, and nobody else speaks meanwhile."""
+"""Stacked pretraining: each layer learns to reconstruct its input, and the linear path is zero."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from monitor.models.build import build
 from monitor.models.network import Autoencoder
 from monitor.models.spec import ModelSpec
-from monitor.training.loop import Tensors, learn
-from monitor.training.stacked import learn_layers
+from monitor.training.loop import train
+from monitor.training.stacked import pretrain_layers
+from monitor.training.tensors import WindowTensors
 
 CPU = torch.device("cpu")
 
@@ -23,33 +24,33 @@ def waves(n: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize(("architecture", "n_layers"), [("conv", 2), ("dense", 1)])
 @pytest.mark.parametrize("draws", [0, 4])
-def test_each_layer_learns_to_give_back_what_it_was_given(architecture: str, n_layers: int, draws: int) -> None:
+def test_each_layer_learns_to_reconstruct_its_input(architecture: str, n_layers: int, draws: int) -> None:
     torch.manual_seed(0)
     network = build(architecture, 2, 13, draws=draws)
-    facts = learn_layers(network, waves(300), torch.Generator().manual_seed(0), 1.0, lambda: 0.0)
-    assert len(facts) == n_layers
-    assert all(layer["last_error"] < 0.5 * layer["first_error"] for layer in facts)
+    summary = pretrain_layers(network, waves(300), torch.Generator().manual_seed(0), 1.0, lambda: 0.0)
+    assert len(summary) == n_layers
+    assert all(layer["last_error"] < 0.5 * layer["first_error"] for layer in summary)
 
 
-def test_the_straight_path_is_silent_and_the_deeper_layers_do_not_touch_the_outer_ones() -> None:
+def test_the_linear_path_is_zero_after_pretraining() -> None:
     torch.manual_seed(0)
     network = build("conv", 2, 13)
     assert isinstance(network, Autoencoder)
-    learn_layers(network, waves(300), torch.Generator().manual_seed(0), 1.0, lambda: 0.0)
+    pretrain_layers(network, waves(300), torch.Generator().manual_seed(0), 1.0, lambda: 0.0)
     x = waves(20, 1)
     z = network.encode(x)
     torch.testing.assert_close(network.decode(z, 13), network.decode_nonlinear(z, 13))
     assert not network.to_latent.weight[:, : network.n_values].any()
 
 
-def test_no_time_is_no_layer() -> None:
+def test_without_time_no_layer_is_pretrained() -> None:
     network = build("conv", 2, 13)
-    assert learn_layers(network, waves(50), torch.Generator().manual_seed(0), 1.0, lambda: 2.0) == []
+    assert pretrain_layers(network, waves(50), torch.Generator().manual_seed(0), 1.0, lambda: 2.0) == []
 
 
-def test_fine_tuning_follows() -> None:
-    train, later = Tensors(waves(300), None), Tensors(waves(80, 1), None)
-    learnt = learn(train, later, ModelSpec("conv", stacked=True, max_steps=300), CPU, lambda *_: None)
-    assert len(learnt.layers) == 2
-    assert learnt.held_out_error < 0.1
-    assert learnt.held_out_error < 0.5 * learnt.curve[0].held_out_error
+def test_training_follows_the_pretraining() -> None:
+    training, later = WindowTensors(waves(300), None), WindowTensors(waves(80, 1), None)
+    result = train(training, later, ModelSpec("conv", stacked=True, max_steps=300), CPU, lambda *_: None)
+    assert len(result.layers) == 2
+    assert result.held_out_error < 0.1
+    assert result.held_out_error < 0.5 * result.curve[0].held_out_error
