@@ -4,13 +4,13 @@ The way of a record, one committed transaction per batch (`stream/pipeline.py` i
 
     source     a partition's records from a given offset (`kafka/`)
     decode     bytes → readings; a record that cannot be read goes to quarantine with a reason (`decode/`)
-    window     readings → windows of event time, in whatever order the readings arrive (`stream/window.py`)
+    window     readings → windows of event time, in any order of arrival (`stream/window.py`)
     score      windows → anomaly scores, 1.0 = the threshold, with each sensor's contribution (`stream/score.py`)
     decide     scores → alerts: pending, firing, recovering, closed (`stream/alerting.py`)
     commit     scores, alerts, notifications, quarantine and the next offset, in one transaction (`store/`)
     notify     the outbox → webhooks, at least once (`notify/`)
 
-The packages and modules, each of which imports only those of the lines below it:
+The packages and modules, which import only from the lines below their own:
 
     cli          the commands: parse, call one function, print
     demo         the demonstration on a public recording

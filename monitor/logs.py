@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 CHATTY = ("aiokafka", "alembic", "asyncio", "sqlalchemy")
-"""Libraries whose records below `warning` are dropped, unless the level is debug."""
+"""Libraries of which records below `warning` are dropped, unless the level is debug."""
 
 REPEAT_AFTER_S = 30.0
 """For so long, repetitions of a library's message are dropped."""

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class OutageObserver:
-    """Callbacks of one call of `retry_transient`. Override what the caller needs; the defaults do nothing."""
+    """Callbacks of one call of `retry_transient`. The default callbacks do nothing."""
 
     def failed(self, error: MonitorError, n_failures: int) -> None:
         """Note a failed attempt that will be repeated. `n_failures`: 1 at the beginning of the outage."""

@@ -1,9 +1,9 @@
 """The waiting, grace and stop times of the daemon, in seconds.
 
-Input: nothing. They are engineering constants, not settings: an operator sets what belongs to the plant, in
-monitor.toml. Output: one frozen object that every room takes as a constructor argument, with `DEFAULT_TIMING` as its
-default. A test passes `replace(DEFAULT_TIMING, …)`. Invariant: `stop_limit_s` is below the 10 s that container runtimes
-allow between SIGTERM and SIGKILL.
+Input: nothing. They are engineering constants. Settings, which depend on the plant, are in monitor.toml. Output: one
+frozen object that every package takes as a constructor argument, with `DEFAULT_TIMING` as the default. A test passes
+`replace(DEFAULT_TIMING, …)`. Invariant: `stop_limit_s` is below the 10 s that container runtimes allow between SIGTERM
+and SIGKILL.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Timing:
     deregister_limit_s: float = 0.5
     """For the last transaction of a stop. An unregistered daemon is recognised by its age."""
     stop_limit_s: float = 9.0
-    """From the signal to a forced exit, should anything hang. The next start finds out what was committed."""
+    """From the signal to a forced exit, should anything hang. The next start reads the committed state."""
 
     # ---------------------------------------------------------------- heartbeat, health and maintenance
 
@@ -118,7 +118,7 @@ class Timing:
     # ---------------------------------------------------------------- database
 
     cancel_grace_s: float = 5.0
-    """For a transaction whose caller was cancelled, or whose store closes."""
+    """For a transaction after its caller was cancelled, or while the store closes."""
     stopping_grace_s: float = 0.5
     """The same during a stop: a hanging database must not delay it. The next compare-and-set finds out the outcome."""
     hanging_grace_s: float = 0.05

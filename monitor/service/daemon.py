@@ -1,6 +1,6 @@
 """The daemon: builds everything, starts the background tasks, runs the pipeline, drains and closes.
 
-    pipeline     records → rows (`stream/pipeline.py`); its end is the daemon's end
+    pipeline     records → rows (`stream/pipeline.py`). Its end is the daemon's end
     champions    loads the model versions that the database names, whichever daemon activated them (`lifecycle/`)
     trainer      runs the retrainings that are requested or due (`lifecycle/scheduler.py`)
     health       /live, /ready and /metrics (`health.py`, `pages.py`, `watchdog.py`)
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 async def run(config: Config, clock: Clock | None = None, timing: Timing = DEFAULT_TIMING) -> None:
-    """Run until a signal. Raises the error that ended the daemon: its exit code says who must act."""
+    """Run until a signal. Raises the error that ended the daemon, with its exit code."""
     stopping = stop_on_signals(timing)
     with suppress(StopRequested):
         await _run(config, clock or SystemClock(), timing, stopping)
@@ -163,7 +163,7 @@ async def _shorten_grace(store: AsyncStore, stopping: asyncio.Event) -> None:
 
 
 class _StartOutage(OutageObserver):
-    """Shows on /ready what the start waits for, and logs each dependency, and each checkpoint, once."""
+    """Shows an outage during the start on /ready, and logs each dependency and each checkpoint once."""
 
     def __init__(self, health: Health) -> None:
         self._health = health

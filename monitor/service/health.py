@@ -3,8 +3,8 @@
 Input: a snapshot of the pipeline, taken in the event loop twice a second (`Health.update`), and the daemon's own
 reports of its start, its heartbeat and its stop. Output: three pages, which `pages.py` serves from other threads.
 
-    /live      200 while the process can do its work; 503 when only a restart helps
-    /ready     200 while records flow; 503 with a list of what is missing, to be waited for or corrected
+    /live      200 while the process can do its work, 503 when only a restart helps
+    /ready     200 while records flow, 503 with a list of obstacles, to be waited for or corrected
     /metrics   Prometheus' text format (`metrics.py`)
 
 Invariant: a page shows facts that were recorded before. It calls no dependency, waits for nothing and changes nothing.
@@ -65,7 +65,7 @@ class StatusSnapshot:
     """The outage that delays the batch in hand."""
     owned: tuple[OwnedPartition, ...] = ()
     unscored: tuple[str, ...] = ()
-    """Fleets whose latest windows have no score."""
+    """Fleets without a score for their latest windows."""
     n_assets: Mapping[str, int] = field(default_factory=dict)
     """By fleet."""
     newest_us: Mapping[str, int] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Health:
         self._timing = timing
         self._monotonic = monotonic
         self._start_step: str | None = "opening the database"
-        """What has to be done before the first record; None = the pipeline runs."""
+        """Step of the start that is under way; None = the pipeline runs."""
         self._waits_for: MonitorError | None = None
         """The outage that delays the start."""
         self._is_draining = False
@@ -143,7 +143,7 @@ class Health:
         return None
 
     def missing(self) -> list[dict[str, Any]]:
-        """List what keeps records from flowing: `what`, and `why` in a sentence."""
+        """List the obstacles to the flow of records: a word `what`, and `why` in a sentence."""
         now = self._monotonic()
         found: dict[str, str] = {}
         if (cause := self.cause_of_death()) is not None:

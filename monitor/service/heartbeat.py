@@ -87,7 +87,7 @@ class Heartbeat:
                 await self._store.run(daemons.leave, self._owner, is_deliberate)
 
     def progress(self) -> dict[str, int]:
-        """Count what was saved of the present partitions since they began, and the records that wait; {} = none yet."""
+        """Return the counters of the present partitions, and their lag in records; {} = no partition yet."""
         states = self._pipeline.partitions.values()
         if not states:
             return {}

@@ -57,7 +57,7 @@ class Maintenance:
             await self._clock.sleep(self._timing.maintenance_every_s)
 
     async def run_once(self) -> None:
-        """Delete and report what is due. Raises StoreUnavailable."""
+        """Run the deletions and reports that are due. Raises StoreUnavailable."""
         # Two daemons may delete the same rows: the lease only saves work, so no transaction checks it.
         if self._lease is None or await self._lease.look():
             await self._prune()
@@ -137,7 +137,7 @@ class BudgetReports:
         self._unknown: set[burn.NoPromise] = set()
 
     async def report(self) -> None:
-        """Log what is new. Raises StoreUnavailable."""
+        """Log the changes and the reminders. Raises StoreUnavailable."""
         for fleet in self._config.fleets:
             found = await self._store.read(burn.of_champion, fleet.name)
             if isinstance(found, burn.NoPromise):

@@ -45,7 +45,7 @@ MAX_CONNECTIONS = 16
 MAX_REQUEST_BYTES = 8192
 """Of the request line and headers together. A longer request is dropped."""
 SHUTDOWN_POLL_S = 0.1
-"""How often the server thread looks for a shutdown and for connections whose time is up."""
+"""Period at which the server thread looks for a shutdown and for connections past their deadline."""
 
 
 @contextmanager
@@ -139,7 +139,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Shut down connections whose time is up. Their threads find the end of the stream, and close them."""
+        """Shut down connections past their deadline. Their threads read the end of the stream, and close them."""
         now = time.monotonic()
         for connection, deadline in self._deadlines.copy().items():
             if now > deadline:
@@ -181,7 +181,7 @@ class _Handler(WSGIRequestHandler):
         return b""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """Refuse a malformed request. The base class would repeat what the client sent."""
+        """Refuse a malformed request. The base class would repeat the client's bytes."""
         status, kind, body = _refusal(HTTPStatus(code))
         self.send_response(status)
         for name, value in _headers(kind, body):

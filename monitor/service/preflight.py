@@ -1,4 +1,4 @@
-"""The checks of `monitor check`: what the daemon would find at its start.
+"""The checks of `monitor check`: the state that the daemon would find at its start.
 
 Input: a configuration. Output: findings about the device, the database, the broker and each fleet. Invariant: the check
 connects and reads, and changes nothing.

@@ -47,7 +47,7 @@ def stop_on_signals(timing: Timing) -> asyncio.Event:
 
 
 def force_exit() -> None:
-    """End the process at once. The next start finds out what was committed, as after a kill."""
+    """End the process at once. The next start reads the committed state, as after a kill."""
     log.warning("stop_cut_short", meaning="something hangs; nothing that was saved is lost")
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""The watchdog of the event loop: measures its lag, logs what blocks it, and keeps systemd informed.
+"""The watchdog of the event loop: measures its lag, logs the code that blocks it, and informs systemd.
 
 Kafka's heartbeats run in the same loop. A loop that blocks for a session's time loses its partitions, and no code in
 the loop can report that. So a thread compares the time of the last turn with its own clock, and logs the stack of the
