@@ -1,9 +1,9 @@
-"""People are told: letters that the saves left in the outbox go to those who want them, at least once each.
+"""Delivery of notifications: the outbox's messages about alerts, sent to webhooks at least once each.
 
-Enters: letters (`monitor.store.outbox`). Leaves: requests to webhooks. Nothing here is in the river's way: a webhook
-that hangs delays its own letters and nothing else.
+Input: notifications that commits stored in the outbox (`monitor.store.outbox`). Output: requests to webhooks.
+Invariant: the pipeline waits for none of this. A webhook that hangs delays its own notifications only.
 
-    deliver.py    the loop: one daemon sends, under a lease; order, tries, when to give up. Read this first
-    webhook.py    one POST, bounded in time and size, to an address that was looked at first
-    addresses.py  which addresses are never connected to
+    deliver.py    the delivery loop: one daemon sends, under a lease; order, attempts, when to give up. Read this first
+    webhook.py    one HTTP POST, bounded in time and size, to an address that was checked first
+    addresses.py  addresses that are never connected to
 """

@@ -1,7 +1,10 @@
-"""Which addresses a webhook is never sent to: those where a cloud hands out its machines' credentials, and nobody's.
+"""Addresses that a webhook request is never sent to: metadata services of clouds, link-local and unusable addresses.
 
-Law: what is judged is the address that the connection is made to, after names were resolved; so neither a name nor a
-number written in another way gets past. Private networks and this machine are allowed: webhooks live there.
+A metadata service hands out the machine's credentials to any local request.
+
+Input: an address that a host name was resolved to. Output: the reason why it is forbidden, or None.
+Invariant: the check is made on the address that the connection goes to, so another spelling of it, or a name that
+resolves to it, does not pass. Private networks and this machine are allowed, because webhooks run there.
 """
 
 from __future__ import annotations
@@ -13,36 +16,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Metadata services that are not on a link-local address: AWS (IPv6), Google (IPv6), Alibaba, Oracle, Azure's host.
-METADATA = frozenset(
+METADATA_SERVICES = frozenset(
     map(ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"))
 )
 # Prefixes that carry an IPv4 address in their last 32 bits: the old "compatible" form, and NAT64 (RFC 6052, 8215).
-_CARRIERS = tuple(map(IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/96")))
-_THIS_NETWORK = 0  # 0.0.0.0/8, which Linux takes for this machine
+_IPV4_IN_LAST_32_BITS = tuple(map(IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/96")))
+_THIS_NETWORK = 0  # 0.0.0.0/8: Linux connects to this machine
 
 
-def why_never(address: str) -> str | None:
-    """Say why an address is never connected to; None = it may be."""
-    for meant in _meanings(ip_address(address)):
-        if meant.is_link_local or meant in METADATA:
+def forbidden_reason(address: str) -> str | None:
+    """Return the reason why no request is sent to an address; None = it is allowed."""
+    for target in _targets(ip_address(address)):
+        if target.is_link_local or target in METADATA_SERVICES:
             return "is link-local or a cloud's metadata service"
-        is_nobodys = meant.is_multicast or meant.is_unspecified
-        if isinstance(meant, IPv4Address) and not is_nobodys:
-            is_nobodys = meant.packed[0] == _THIS_NETWORK or meant.is_reserved
-        if is_nobodys:
+        is_unusable = target.is_multicast or target.is_unspecified
+        if isinstance(target, IPv4Address) and not is_unusable:
+            is_unusable = target.packed[0] == _THIS_NETWORK or target.is_reserved
+        if is_unusable:
             return "is no machine's address"
     return None
 
 
 def is_loopback(address: str) -> bool:
-    """Say whether an address is this machine's own."""
+    """Return whether an address is this machine's own."""
     found = ip_address(address)
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return (mapped or found).is_loopback
 
 
-def _meanings(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6Address]:
-    """Yield the address, and any IPv4 address that it stands for."""
+def _targets(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6Address]:
+    """Yield the address, and each IPv4 address that is embedded in it."""
     yield address
     if not isinstance(address, IPv6Address):
         return
@@ -52,6 +55,6 @@ def _meanings(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
-    bare = IPv6Address(int(address))  # without the scope, which no network contains
-    if int(bare) > 1 and any(bare in carrier for carrier in _CARRIERS):  # ::1 is this machine, not 0.0.0.1
-        yield IPv4Address(int(bare) & 0xFFFFFFFF)
+    without_scope = IPv6Address(int(address))  # a network contains no address with a scope
+    if int(without_scope) > 1 and any(without_scope in prefix for prefix in _IPV4_IN_LAST_32_BITS):  # ::1 is loopback
+        yield IPv4Address(int(without_scope) & 0xFFFFFFFF)

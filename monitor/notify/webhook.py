@@ -2,7 +2,7 @@
 
 Input: an idempotency key and a JSON body.
 Output: None when the notification arrived (2xx), else a `Failure` with the reason.
-Invariant: a request ends within `limit_s` seconds, whatever the server does. It goes only to an address that
+Invariant: a request ends within `webhook_limit_s` seconds, whatever the server does. It goes only to an address that
 `addresses.py` allows, follows no redirect and uses no proxy of the environment. URL and token are secrets: no returned
 text and no log line holds them.
 
@@ -30,21 +30,21 @@ from urllib.parse import urlsplit
 import httpx
 
 import monitor
-from monitor.notify.addresses import is_loopback, why_never
+from monitor.notify.addresses import forbidden_reason, is_loopback
 from monitor.store.outbox import Channel
+from monitor.timing import DEFAULT_TIMING
 from monitor.types import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from monitor.config import NotifyConfig
+    from monitor.timing import Timing
 
 # They log URLs and response headers, and a redirect's `Location` may repeat a secret of the URL.
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-LIMIT_S = 5.0
-"""For a whole request: name resolution, connection, TLS, request and answer."""
 ANSWER_BYTES = 1024
 """Bytes read of a failure's response body. The body of a success is not read."""
 QUOTED_CHARACTERS = 200
@@ -71,7 +71,7 @@ class _ForbiddenAddress(Exception):
 class Webhook:
     """The receiver of one channel."""
 
-    def __init__(self, config: NotifyConfig, *, limit_s: float = LIMIT_S) -> None:
+    def __init__(self, config: NotifyConfig, timing: Timing = DEFAULT_TIMING) -> None:
         age_us = None if config.max_age is None else config.max_age // timedelta(microseconds=1)
         self.name = config.name
         self.channel = Channel(config.name, Severity(config.min_severity), config.fleets, age_us)
@@ -84,7 +84,7 @@ class Webhook:
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._token = config.token.get_secret_value() if config.token else None
         self._is_loopback_only = parts.scheme == "http" and not config.allow_http
-        self._limit_s = limit_s
+        self._limit_s = timing.webhook_limit_s
         self._tls = ssl.create_default_context()
         host = f"[{self._host}]" if ":" in self._host else self._host
         self._headers = {
@@ -132,7 +132,7 @@ class Webhook:
 
     def _check(self, address: str) -> None:
         """Raise _ForbiddenAddress for an address that no request is sent to."""
-        why = why_never(address)
+        why = forbidden_reason(address)
         if why is None and self._is_loopback_only and not is_loopback(address):
             why = "is another machine, and http would go there unencrypted; set allow_http = true"
         if why is not None:

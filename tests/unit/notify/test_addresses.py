@@ -1,10 +1,10 @@
-"""Addresses that are never connected to, however they are written; and those that are."""
+"""Addresses that are never connected to, in any spelling, and addresses that are allowed."""
 
 from __future__ import annotations
 
 import pytest
 
-from monitor.notify.addresses import is_loopback, why_never
+from monitor.notify.addresses import forbidden_reason, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -30,16 +30,16 @@ from monitor.notify.addresses import is_loopback, why_never
         "168.63.129.16",
     ],
 )
-def test_metadata_services_and_link_local_addresses_are_out_of_reach(address: str) -> None:
-    assert why_never(address) == "is link-local or a cloud's metadata service"
+def test_metadata_and_link_local_addresses_are_forbidden(address: str) -> None:
+    assert forbidden_reason(address) == "is link-local or a cloud's metadata service"
 
 
 @pytest.mark.parametrize(
     "address",
     ["0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "240.0.0.1", "255.255.255.255"],
 )
-def test_what_is_nobodys_address_is_out_of_reach(address: str) -> None:
-    assert why_never(address) == "is no machine's address"
+def test_unusable_addresses_are_forbidden(address: str) -> None:
+    assert forbidden_reason(address) == "is no machine's address"
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_what_is_nobodys_address_is_out_of_reach(address: str) -> None:
         "2002:808:808::1",
     ],
 )
-def test_webhooks_live_on_this_machine_in_the_plant_and_beyond(address: str) -> None:
-    assert why_never(address) is None
+def test_loopback_private_and_public_addresses_are_allowed(address: str) -> None:
+    assert forbidden_reason(address) is None
 
 
 @pytest.mark.parametrize(
@@ -75,5 +75,5 @@ def test_webhooks_live_on_this_machine_in_the_plant_and_beyond(address: str) -> 
         ("::ffff:10.0.0.1", False),
     ],
 )
-def test_this_machine_is_known_however_it_is_written(address: str, expected: bool) -> None:
+def test_loopback_is_recognised_in_any_spelling(address: str, expected: bool) -> None:
     assert is_loopback(address) is expected

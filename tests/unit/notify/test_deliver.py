@@ -1,6 +1,6 @@
-"""The outbox's loop, with people who hang, refuse and fail, and with a daemon that dies at each step.
+"""The delivery loop against receivers that hang, refuse and fail, and with a daemon that dies at each step.
 
-Time moves only when a test says so; the lease's is the database's own.
+Time advances only when a test says so. The lease uses the clock of the database.
 """
 
 from __future__ import annotations
@@ -16,112 +16,116 @@ from structlog.testing import capture_logs
 
 from monitor import metrics
 from monitor.errors import StoreUnavailable
-from monitor.notify.deliver import FAILED_FOR_S, KEEP_S, REFUSED_FOR_S, Delivery
+from monitor.notify.deliver import Delivery
 from monitor.notify.webhook import Failure
 from monitor.store import leases, outbox
 from monitor.store.engine import AsyncStore
 from monitor.store.lease import RENEW_EVERY_S, Lease
+from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
     from pathlib import Path
 
-    Said = list[MutableMapping[str, Any]]
+    Events = list[MutableMapping[str, Any]]
+    Step = tuple[str, Callable[..., Any]]
 
 DOWN = Failure("HTTP 503")
 REFUSED = Failure("HTTP 401", is_refusal=True)
 HOUR_S = 3600.0
+FAILED_AFTER_S = DEFAULT_TIMING.notification_failed_after_s
+REFUSED_AFTER_S = DEFAULT_TIMING.notification_refused_after_s
 
 
-class HandClock(FakeClock):
-    """Moves when a test says so; who sleeps only lets the others run."""
+class ManualClock(FakeClock):
+    """A clock that advances when a test says so. `sleep` only lets other tasks run."""
 
-    moves_by_itself = False
+    advances_in_sleep = False
     n_renewals = 0
 
     async def sleep(self, seconds: float) -> None:
         self.n_renewals += seconds == RENEW_EVERY_S
-        if self.moves_by_itself:
+        if self.advances_in_sleep:
             self.advance(seconds)
         await asyncio.sleep(0)
 
 
-class Phone:
-    """Somebody to tell. What is answered next is in `answers`; afterwards everything arrives."""
+class FakeReceiver:
+    """A channel's receiver. It gives `answers` in order; afterwards every notification arrives."""
 
     def __init__(self, name: str = "duty", *answers: Failure | None) -> None:
         self.name = name
         self.answers = list(answers)
-        self.asked: list[str] = []
-        self.heard: list[str] = []
-        self.hangs = asyncio.Event()
-        self.hangs.set()
+        self.requested: list[str] = []
+        self.received: list[str] = []
+        self.responds = asyncio.Event()
+        self.responds.set()
 
     async def send(self, key: str, body: bytes) -> Failure | None:
-        self.asked.append(key)
+        self.requested.append(key)
         assert body == f"about {key}".encode()
         answer = self.answers.pop(0) if self.answers else None
-        await self.hangs.wait()
+        await self.responds.wait()
         if answer is None:
-            self.heard.append(key)
+            self.received.append(key)
         return answer
 
 
-class Dies(BaseException):
-    """kill -9"""
+class Killed(BaseException):
+    """The end of a process by kill -9."""
 
 
-class Mortal:
-    """A store whose process dies before or after its n-th call of one function; and one that may be away."""
+class FaultyStore:
+    """A store whose process is killed before or after a call, and whose database can be unavailable for some calls."""
 
     def __init__(self, store: AsyncStore) -> None:
         self.store = store
-        self.dies: tuple[str, str] | None = None
-        self.is_away_for: set[str] = set()
+        self.killed_at: Step | None = None
+        self.unavailable_for: set[Callable[..., Any]] = set()
 
     async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
-        if fn.__name__ in self.is_away_for:
-            raise StoreUnavailable("away")
-        if self.dies == ("before", fn.__name__):
-            raise Dies
+        if fn in self.unavailable_for:
+            raise StoreUnavailable("unavailable")
+        if self.killed_at == ("before", fn):
+            raise Killed
         result = await self.store.run(fn, *args)
-        if self.dies == ("after", fn.__name__):
-            raise Dies
+        if self.killed_at == ("after", fn):
+            raise Killed
         return result
 
     async def read(self, fn: Callable[..., Any], *args: Any) -> Any:
         return await self.store.read(fn, *args)
 
 
-class Town:
-    """A database with letters, and daemons that deliver them."""
+class Harness:
+    """A database with notifications, and daemons that deliver them."""
 
     def __init__(self, store: AsyncStore) -> None:
         self.store = store
-        self.clock = HandClock()
+        self.clock = ManualClock()
 
-    async def post(self, *keys: str, channel: str = "duty") -> None:
-        """`key` is alert:step."""
+    async def enqueue(self, *keys: str, channel: str = "duty") -> None:
+        """Store notifications. A key is `alert:step`."""
 
-        def put(connection: Connection) -> None:
+        def insert(connection: Connection) -> None:
             for key in keys:
                 full = f"{channel}:{key}"
                 row = {"key": full, "channel": channel, "body": f"about {full}", "now_us": self.clock.now_us()}
                 sql = "INSERT INTO outbox (dedup_key, channel, body, created_us, next_try_us)"
                 connection.execute(text(f"{sql} VALUES (:key, :channel, :body, :now_us, 0)"), row)
 
-        await self.store.run(put)
+        await self.store.run(insert)
 
-    def daemon(self, store: Any, phones: Sequence[Phone], owner: str = "me") -> Delivery:
-        return Delivery(store, Lease(store, outbox.LEASE, owner, self.clock), phones, self.clock)
+    def daemon(self, store: Any, receivers: Sequence[FakeReceiver], owner: str = "me") -> Delivery:
+        return Delivery(store, Lease(store, outbox.LEASE, owner, self.clock), receivers, self.clock)
 
     @asynccontextmanager
-    async def delivering(self, *phones: Phone, store: Any = None, owner: str = "me") -> AsyncIterator[Delivery]:
-        delivery = self.daemon(store or self.store, phones, owner)
-        loop = asyncio.create_task(delivery.loop())
+    async def delivering(self, *receivers: FakeReceiver, store: Any = None, owner: str = "me") -> AsyncIterator[None]:
+        """Run a daemon's delivery loop beside the body."""
+        loop = asyncio.create_task(self.daemon(store or self.store, receivers, owner).loop())
         try:
-            yield delivery
+            yield
             assert not loop.done()
         finally:
             loop.cancel()
@@ -130,7 +134,7 @@ class Town:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
-            while not condition():  # noqa: ASYNC110 (of the loop's own making)
+            while not condition():  # noqa: ASYNC110 (the loop under test sets no event)
                 await asyncio.sleep(0)
 
     async def rows(self) -> dict[str, Any]:
@@ -139,39 +143,39 @@ class Town:
 
         return await self.store.read(read)
 
-    async def settled(self) -> dict[str, Any]:
-        """The rows once no try is under way, and who made it knows."""
+    async def rows_with_outcomes(self) -> dict[str, Any]:
+        """Return the rows once no attempt is under way, and the daemon has seen its outcome stored."""
         async with asyncio.timeout(20):
             rows = await self.rows()
             while any(row.error == outbox.NO_OUTCOME for row in rows.values()):
                 rows = await self.rows()
-        await self.rests(2)
+        await self.let_run(2)
         return rows
 
-    async def rests(self, n: int = 12) -> None:
-        """Wait while the lease is renewed so many times, which takes the database as long as a letter's steps do."""
+    async def let_run(self, n_renewals: int = 12) -> None:
+        """Let the daemon run for some renewals of the lease. One takes the database as long as an attempt's step."""
         seen = self.clock.n_renewals
-        await self.until(lambda: self.clock.n_renewals >= seen + n)
+        await self.until(lambda: self.clock.n_renewals >= seen + n_renewals)
 
-    async def the_lease_runs_out(self) -> None:
+    async def expire_lease(self) -> None:
         await self.store.run(lambda connection: connection.execute(text("UPDATE lease SET until_us = 0")))
 
 
 @pytest.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Town]:
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
     async with AsyncStore(f"sqlite:///{tmp_path}/monitor.db", owner=True) as store:
-        yield Town(store)
+        yield Harness(store)
         assert store.n_checked_out == 0
 
 
 @pytest.fixture
-def said() -> Iterator[Said]:
+def logged() -> Iterator[Events]:
     with capture_logs() as events:
         yield events
 
 
-def events(said: Said, name: str) -> Said:
-    return [event for event in said if event["event"] == name]
+def named(logged: Events, name: str) -> Events:
+    return [event for event in logged if event["event"] == name]
 
 
 def counted() -> dict[str, float]:
@@ -180,361 +184,369 @@ def counted() -> dict[str, float]:
     return {each: metrics.registry.get_sample_value(name, {"outcome": each}) or 0.0 for each in outcomes}
 
 
-# ---------------------------------------------------------------- when all is well
+# ---------------------------------------------------------------- without failures
 
 
-async def test_every_letter_arrives_once_and_the_oldest_first(town: Town, said: Said) -> None:
-    await town.post("a:firing", "b:firing", "a:closed")
-    phone = Phone()
-    async with town.delivering(phone):
-        await town.until(lambda: len(events(said, "notified")) == 3)
-        await town.rests()
-    assert phone.heard == phone.asked == ["duty:a:firing", "duty:b:firing", "duty:a:closed"]
-    assert {(row.attempts, row.delivered_us, row.error) for row in (await town.rows()).values()} == {
-        (1, town.clock.now_us(), None)
+async def test_each_notification_arrives_once_oldest_first(harness: Harness, logged: Events) -> None:
+    await harness.enqueue("a:firing", "b:firing", "a:closed")
+    receiver = FakeReceiver()
+    async with harness.delivering(receiver):
+        await harness.until(lambda: len(named(logged, "notified")) == 3)
+        await harness.let_run()
+    assert receiver.received == receiver.requested == ["duty:a:firing", "duty:b:firing", "duty:a:closed"]
+    assert {(row.attempts, row.delivered_us, row.error) for row in (await harness.rows()).values()} == {
+        (1, harness.clock.now_us(), None)
     }
-    assert {event["attempts"] for event in events(said, "notified")} == {1}
+    assert {event["attempts"] for event in named(logged, "notified")} == {1}
 
 
-async def test_letters_that_come_while_it_runs_arrive_too(town: Town) -> None:
-    phone = Phone()
-    async with town.delivering(phone):
-        await town.rests()
-        await town.post("a:firing")
-        await town.until(lambda: phone.heard == ["duty:a:firing"])
+async def test_a_notification_stored_later_arrives_too(harness: Harness) -> None:
+    receiver = FakeReceiver()
+    async with harness.delivering(receiver):
+        await harness.let_run()
+        await harness.enqueue("a:firing")
+        await harness.until(lambda: receiver.received == ["duty:a:firing"])
 
 
-async def test_each_channel_gets_its_own(town: Town) -> None:
-    duty, pager = Phone(), Phone("pager")
-    await town.post("a:firing")
-    await town.post("b:firing", channel="pager")
-    async with town.delivering(duty, pager):
-        await town.until(lambda: bool(duty.heard) and bool(pager.heard))
-        await town.rests()
-    assert (duty.heard, pager.heard) == (["duty:a:firing"], ["pager:b:firing"])
+async def test_each_channel_gets_its_own_notifications(harness: Harness) -> None:
+    duty, pager = FakeReceiver(), FakeReceiver("pager")
+    await harness.enqueue("a:firing")
+    await harness.enqueue("b:firing", channel="pager")
+    async with harness.delivering(duty, pager):
+        await harness.until(lambda: bool(duty.received) and bool(pager.received))
+        await harness.let_run()
+    assert (duty.received, pager.received) == (["duty:a:firing"], ["pager:b:firing"])
 
 
-# ---------------------------------------------------------------- when a channel fails
+# ---------------------------------------------------------------- channels that fail
 
 
-async def test_a_channel_that_hangs_holds_up_no_other(town: Town) -> None:
-    slow, quick = Phone("slow"), Phone("quick")
-    slow.hangs.clear()
-    await town.post("a:firing", "b:firing", channel="slow")
-    await town.post("a:firing", "b:firing", channel="quick")
-    async with town.delivering(slow, quick):
-        await town.until(lambda: len(quick.heard) == 2)
-        assert slow.asked == ["slow:a:firing"]
-        slow.hangs.set()
-        await town.until(lambda: len(slow.heard) == 2)
+async def test_a_hanging_channel_holds_up_no_other(harness: Harness) -> None:
+    slow, quick = FakeReceiver("slow"), FakeReceiver("quick")
+    slow.responds.clear()
+    await harness.enqueue("a:firing", "b:firing", channel="slow")
+    await harness.enqueue("a:firing", "b:firing", channel="quick")
+    async with harness.delivering(slow, quick):
+        await harness.until(lambda: len(quick.received) == 2)
+        assert slow.requested == ["slow:a:firing"]
+        slow.responds.set()
+        await harness.until(lambda: len(slow.received) == 2)
 
 
-async def test_a_failed_letter_comes_again_with_the_same_key_ever_later(town: Town) -> None:
-    phone = Phone("duty", *[DOWN] * 16)
-    await town.post("a:firing")
+async def test_a_failed_notification_waits_longer_each_time(harness: Harness) -> None:
+    receiver = FakeReceiver("duty", *[DOWN] * 16)
+    await harness.enqueue("a:firing")
     waits_s = []
-    async with town.delivering(phone):
+    async with harness.delivering(receiver):
         for n in range(1, 17):
-            await town.until(lambda n=n: len(phone.asked) == n)  # type: ignore[misc]
-            row = (await town.settled())["duty:a:firing"]
-            waits_s.append((row.next_try_us - town.clock.now_us()) / 1e6)
-            await town.rests()
-            assert len(phone.asked) == n, "not before its time"
-            town.clock.advance(max(waits_s[-1], 10.0))
-        await town.until(lambda: phone.heard == ["duty:a:firing"])
-    assert set(phone.asked) == {"duty:a:firing"}
+            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            row = (await harness.rows_with_outcomes())["duty:a:firing"]
+            waits_s.append((row.next_try_us - harness.clock.now_us()) / 1e6)
+            await harness.let_run()
+            assert len(receiver.requested) == n, "not before its time"
+            harness.clock.advance(max(waits_s[-1], 10.0))
+        await harness.until(lambda: receiver.received == ["duty:a:firing"])
+    assert set(receiver.requested) == {"duty:a:firing"}
     for n, wait_s in enumerate(waits_s):
         assert min(2.0**n / 2, HOUR_S / 2) <= wait_s <= min(2.0**n, HOUR_S)
-    assert len({wait_s / min(2.0**n, HOUR_S) for n, wait_s in enumerate(waits_s[:12])}) > 6, "no two alike"
+    assert len({wait_s / min(2.0**n, HOUR_S) for n, wait_s in enumerate(waits_s[:12])}) > 6, "the waits are random"
 
 
-async def test_a_letter_that_fails_lets_other_alerts_pass_but_not_its_own(town: Town) -> None:
-    phone = Phone("duty", DOWN)
-    await town.post("a:firing", "a:closed", "b:firing")
-    async with town.delivering(phone):
-        await town.until(lambda: len(phone.asked) == 1)
-        await town.settled()
-        await town.rests()
-        assert len(phone.asked) == 1, "a channel that failed rests"
-        town.clock.advance(1.0)
-        await town.until(lambda: len(phone.heard) == 3)
-    assert phone.heard.index("duty:a:firing") < phone.heard.index("duty:a:closed")
+async def test_a_failure_delays_its_own_alert_but_no_other(harness: Harness) -> None:
+    receiver = FakeReceiver("duty", DOWN)
+    await harness.enqueue("a:firing", "a:closed", "b:firing")
+    async with harness.delivering(receiver):
+        await harness.until(lambda: len(receiver.requested) == 1)
+        await harness.rows_with_outcomes()
+        await harness.let_run()
+        assert len(receiver.requested) == 1, "a channel that failed pauses"
+        harness.clock.advance(1.0)
+        await harness.until(lambda: len(receiver.received) == 3)
+    assert receiver.received.index("duty:a:firing") < receiver.received.index("duty:a:closed")
 
 
-async def test_a_letter_that_never_passes_holds_up_nobody_else(town: Town) -> None:
-    """Half an hour of pause for the bad one is none for those that come."""
+async def test_a_notification_that_always_fails_holds_up_no_other(harness: Harness) -> None:
+    """The long wait of the failing notification is no pause of the channel."""
 
-    class Picky(Phone):
+    class Selective(FakeReceiver):
         async def send(self, key: str, body: bytes) -> Failure | None:
             self.answers = [DOWN] if "bad" in key else []
             return await super().send(key, body)
 
-    phone = Picky()
-    await town.post("bad:firing")
-    async with town.delivering(phone):
+    receiver = Selective()
+    await harness.enqueue("bad:firing")
+    async with harness.delivering(receiver):
         for n in range(1, 12):
-            await town.until(lambda n=n: len(phone.asked) == n)  # type: ignore[misc]
-            await town.settled()
-            town.clock.advance(HOUR_S)
-        await town.until(lambda: len(phone.asked) == 12)
-        await town.settled()
-        town.clock.advance(10.0)
-        await town.post("good:firing")
-        await town.until(lambda: phone.heard == ["duty:good:firing"])
+            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await harness.rows_with_outcomes()
+            harness.clock.advance(HOUR_S)
+        await harness.until(lambda: len(receiver.requested) == 12)
+        await harness.rows_with_outcomes()
+        harness.clock.advance(10.0)
+        await harness.enqueue("good:firing")
+        await harness.until(lambda: receiver.received == ["duty:good:firing"])
 
 
-@pytest.mark.parametrize("asked_s", [120.0, 7 * HOUR_S])
-async def test_a_channel_that_asks_for_time_gets_it_but_no_more_than_an_hour(town: Town, asked_s: float) -> None:
-    phone = Phone("duty", Failure("HTTP 429", retry_after_s=asked_s))
-    await town.post("a:firing", "b:firing")
-    async with town.delivering(phone):
-        await town.until(lambda: len(phone.asked) == 1)
-        await town.settled()
-        town.clock.advance(min(asked_s, HOUR_S) - 1)
-        await town.rests()
-        assert len(phone.asked) == 1
-        town.clock.advance(1.0)
-        await town.until(lambda: len(phone.heard) == 2)
+@pytest.mark.parametrize("requested_s", [120.0, 7 * HOUR_S])
+async def test_retry_after_is_respected_up_to_an_hour(harness: Harness, requested_s: float) -> None:
+    receiver = FakeReceiver("duty", Failure("HTTP 429", retry_after_s=requested_s))
+    await harness.enqueue("a:firing", "b:firing")
+    async with harness.delivering(receiver):
+        await harness.until(lambda: len(receiver.requested) == 1)
+        await harness.rows_with_outcomes()
+        harness.clock.advance(min(requested_s, HOUR_S) - 1)
+        await harness.let_run()
+        assert len(receiver.requested) == 1
+        harness.clock.advance(1.0)
+        await harness.until(lambda: len(receiver.received) == 2)
 
 
-async def test_an_outage_is_said_once_and_so_is_its_end(town: Town, said: Said) -> None:
-    phone = Phone("duty", *[DOWN] * 5)
-    await town.post("a:firing")
-    async with town.delivering(phone):
+async def test_an_outage_and_its_end_are_logged_once(harness: Harness, logged: Events) -> None:
+    receiver = FakeReceiver("duty", *[DOWN] * 5)
+    await harness.enqueue("a:firing")
+    async with harness.delivering(receiver):
         for n in range(1, 6):
-            await town.until(lambda n=n: len(phone.asked) == n)  # type: ignore[misc]
-            await town.settled()
-            town.clock.advance(60.0)
-        await town.until(lambda: bool(events(said, "notify_back")))
-    [failed], [back] = events(said, "notify_failed"), events(said, "notify_back")
+            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await harness.rows_with_outcomes()
+            harness.clock.advance(60.0)
+        await harness.until(lambda: bool(named(logged, "notify_back")))
+    [failed], [back] = named(logged, "notify_failed"), named(logged, "notify_back")
     assert (failed["channel"], failed["error"]) == ("duty", "HTTP 503")
     assert back["after_s"] == 300.0
-    assert events(said, "notified")[0]["attempts"] == 6
+    assert named(logged, "notified")[0]["attempts"] == 6
 
 
 @pytest.mark.parametrize("n_failed", [1, 2])
-async def test_after_an_outage_nobody_waits_for_their_turn(town: Town, n_failed: int) -> None:
-    """One failure is the letter's own trouble, and it keeps its distance; two in a row were the channel's."""
-    phone = Phone("duty", *[DOWN] * n_failed)
-    await town.post("a:firing")
-    async with town.delivering(phone):
+async def test_after_an_outage_all_notifications_are_due(harness: Harness, n_failed: int) -> None:
+    """One failure may be due to its notification, which keeps its wait. Two in a row were an outage of the channel."""
+    receiver = FakeReceiver("duty", *[DOWN] * n_failed)
+    await harness.enqueue("a:firing")
+    async with harness.delivering(receiver):
         for n in range(1, n_failed + 1):
-            await town.until(lambda n=n: len(phone.asked) == n)  # type: ignore[misc]
-            await town.settled()
-            later = f"UPDATE outbox SET next_try_us = {town.clock.now_us() + (10 if n < n_failed else 1800) * 10**6}"
-            await town.store.run(lambda connection, sql=later: connection.execute(text(sql)))  # type: ignore[misc]
-            town.clock.advance(10.0)
-        await town.post("b:firing")
-        await town.until(lambda: len(phone.heard) == n_failed)
-        await town.rests()
-        assert phone.heard == ["duty:b:firing", "duty:a:firing"][:n_failed]
+            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await harness.rows_with_outcomes()
+            next_try_us = harness.clock.now_us() + (10 if n < n_failed else 1800) * 10**6
+            later = f"UPDATE outbox SET next_try_us = {next_try_us}"
+            await harness.store.run(lambda connection, sql=later: connection.execute(text(sql)))  # type: ignore[misc]
+            harness.clock.advance(10.0)
+        await harness.enqueue("b:firing")
+        await harness.until(lambda: len(receiver.received) == n_failed)
+        await harness.let_run()
+        assert receiver.received == ["duty:b:firing", "duty:a:firing"][:n_failed]
 
 
-async def test_after_a_restart_nobody_waits_either(town: Town) -> None:
-    """The token was corrected: the operator need not wait for an hour to see whether it is right now."""
-    phone = Phone("duty", *[REFUSED] * 10)
-    await town.post("a:firing")
-    async with town.delivering(phone):
+async def test_after_a_restart_all_notifications_are_due(harness: Harness) -> None:
+    """An operator who corrected the token sees at once whether it is right."""
+    receiver = FakeReceiver("duty", *[REFUSED] * 10)
+    await harness.enqueue("a:firing")
+    async with harness.delivering(receiver):
         for n in range(1, 11):
-            await town.until(lambda n=n: len(phone.asked) == n)  # type: ignore[misc]
-            await town.settled()
-            town.clock.advance(600.0 if n < 10 else 1.0)
-    async with town.delivering(phone):
-        await town.until(lambda: phone.heard == ["duty:a:firing"])
+            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await harness.rows_with_outcomes()
+            harness.clock.advance(600.0 if n < 10 else 1.0)
+    async with harness.delivering(receiver):
+        await harness.until(lambda: receiver.received == ["duty:a:firing"])
 
 
-# ---------------------------------------------------------------- when to give up
+# ---------------------------------------------------------------- giving up
 
 
-async def given_up(town: Town, said: Said, phone: Phone, age_s: float, n_tries: int) -> bool:
-    await town.post("a:firing", "a:closed")
-    async with town.delivering(phone):
-        await town.until(lambda: len(phone.asked) == 1)
-        for n in range(2, n_tries + 1):
-            await town.settled()
-            town.clock.advance(age_s / (n_tries - 1))
-            await town.until(lambda n=n: len(phone.asked) == n)  # type: ignore[misc]
-        await town.settled()
-    is_so = (await town.rows())["duty:a:firing"].next_try_us == outbox.GIVEN_UP_US
-    assert is_so == bool(events(said, "notify_given_up"))
+async def is_given_up(harness: Harness, logged: Events, receiver: FakeReceiver, age_s: float, n_attempts: int) -> bool:
+    """Make failed attempts until a notification has this age; return whether it is given up then."""
+    await harness.enqueue("a:firing", "a:closed")
+    async with harness.delivering(receiver):
+        await harness.until(lambda: len(receiver.requested) == 1)
+        for n in range(2, n_attempts + 1):
+            await harness.rows_with_outcomes()
+            harness.clock.advance(age_s / (n_attempts - 1))
+            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+        await harness.rows_with_outcomes()
+    is_so = (await harness.rows())["duty:a:firing"].next_try_us == outbox.GIVEN_UP_US
+    assert is_so == bool(named(logged, "notify_given_up"))
     return is_so
 
 
 @pytest.mark.parametrize(("short_by_s", "expected"), [(0.0, True), (60.0, False)])
-async def test_a_letter_is_given_up_after_three_days(town: Town, said: Said, short_by_s: float, expected: bool) -> None:
-    phone = Phone("duty", *[DOWN] * 4)
-    assert await given_up(town, said, phone, FAILED_FOR_S - short_by_s, 4) is expected
+async def test_a_failed_notification_is_given_up_after_three_days(
+    harness: Harness, logged: Events, short_by_s: float, expected: bool
+) -> None:
+    receiver = FakeReceiver("duty", *[DOWN] * 4)
+    assert FAILED_AFTER_S == 72 * HOUR_S
+    assert await is_given_up(harness, logged, receiver, FAILED_AFTER_S - short_by_s, 4) is expected
 
 
 @pytest.mark.parametrize(("short_by_s", "expected"), [(0.0, True), (60.0, False)])
-async def test_a_refused_letter_is_given_up_after_a_day(
-    town: Town, said: Said, short_by_s: float, expected: bool
+async def test_a_refused_notification_is_given_up_after_a_day(
+    harness: Harness, logged: Events, short_by_s: float, expected: bool
 ) -> None:
-    phone = Phone("duty", *[REFUSED] * 4)
-    assert await given_up(town, said, phone, REFUSED_FOR_S - short_by_s, 4) is expected
+    receiver = FakeReceiver("duty", *[REFUSED] * 4)
+    assert REFUSED_AFTER_S == 24 * HOUR_S
+    assert await is_given_up(harness, logged, receiver, REFUSED_AFTER_S - short_by_s, 4) is expected
 
 
-async def test_one_refusal_after_a_long_outage_is_not_the_end(town: Town, said: Said) -> None:
-    """A gateway says 404 while what is behind it starts."""
-    phone = Phone("duty", DOWN, DOWN, REFUSED)
-    assert not await given_up(town, said, phone, REFUSED_FOR_S * 1.5, 3)
+async def test_one_refusal_after_an_outage_is_not_final(harness: Harness, logged: Events) -> None:
+    """A gateway answers 404 while the service behind it starts."""
+    receiver = FakeReceiver("duty", DOWN, DOWN, REFUSED)
+    assert not await is_given_up(harness, logged, receiver, REFUSED_AFTER_S * 1.5, 3)
 
 
-async def test_what_comes_after_a_letter_that_was_given_up_goes_on(town: Town, said: Said) -> None:
-    phone, before = Phone("duty", DOWN, DOWN), counted()
-    assert await given_up(town, said, phone, FAILED_FOR_S, 2)
-    [event] = events(said, "notify_given_up")
+async def test_notifications_after_an_abandoned_one_are_sent(harness: Harness, logged: Events) -> None:
+    receiver, before = FakeReceiver("duty", DOWN, DOWN), counted()
+    assert await is_given_up(harness, logged, receiver, FAILED_AFTER_S, 2)
+    [event] = named(logged, "notify_given_up")
     assert (event["key"], event["attempts"], event["error"]) == ("duty:a:firing", 2, "HTTP 503")
-    async with town.delivering(phone):
-        await town.until(lambda: phone.heard == ["duty:a:closed"])
+    async with harness.delivering(receiver):
+        await harness.until(lambda: receiver.received == ["duty:a:closed"])
     added = {outcome: n - before[outcome] for outcome, n in counted().items()}
     assert added == {"delivered": 1.0, "failed": 1.0, "given_up": 1.0}
 
 
-async def test_a_letter_that_waited_for_a_daemon_longer_than_that_is_tried_all_the_same(town: Town) -> None:
-    phone = Phone()
-    await town.post("a:firing")
-    town.clock.advance(2 * FAILED_FOR_S)
-    async with town.delivering(phone):
-        await town.until(lambda: phone.heard == ["duty:a:firing"])
+async def test_an_old_notification_is_attempted_at_least_once(harness: Harness) -> None:
+    receiver = FakeReceiver()
+    await harness.enqueue("a:firing")
+    harness.clock.advance(2 * FAILED_AFTER_S)
+    async with harness.delivering(receiver):
+        await harness.until(lambda: receiver.received == ["duty:a:firing"])
 
 
-async def test_old_letters_are_removed_and_those_to_nobody_given_up(town: Town, said: Said) -> None:
-    phone = Phone()
-    await town.post("a:firing")
-    await town.post("a:firing", channel="gone")
-    async with town.delivering(phone):
-        await town.until(lambda: bool(phone.heard))
-    town.clock.advance(KEEP_S + 1)
-    await town.post("b:firing", channel="gone")
-    async with town.delivering(phone):
-        await town.until(lambda: bool(events(said, "notify_given_up")))
-    assert [event["key"] for event in events(said, "notify_given_up")] == ["gone:a:firing"]
-    assert (await town.rows()).keys() == {"gone:a:firing", "gone:b:firing"}
+async def test_old_rows_are_deleted_and_unknown_channels_given_up(harness: Harness, logged: Events) -> None:
+    receiver = FakeReceiver()
+    await harness.enqueue("a:firing")
+    await harness.enqueue("a:firing", channel="gone")
+    async with harness.delivering(receiver):
+        await harness.until(lambda: bool(receiver.received))
+    harness.clock.advance(DEFAULT_TIMING.outbox_keep_s + 1)
+    await harness.enqueue("b:firing", channel="gone")
+    async with harness.delivering(receiver):
+        await harness.until(lambda: bool(named(logged, "notify_given_up")))
+    assert [event["key"] for event in named(logged, "notify_given_up")] == ["gone:a:firing"]
+    assert (await harness.rows()).keys() == {"gone:a:firing", "gone:b:firing"}
 
 
-# ---------------------------------------------------------------- who sends
+# ---------------------------------------------------------------- several daemons
 
 
-async def test_one_daemon_sends_and_the_next_takes_over_at_once(town: Town) -> None:
-    first, second = Phone(), Phone()
-    async with town.delivering(second, owner="you"):
-        await town.rests()
-        async with town.delivering(first, owner="me"):
-            await town.post("a:firing")
-            await town.until(lambda: len(first.heard + second.heard) == 1)
-            await town.rests()
-        assert first.asked == []
-    async with town.delivering(first, owner="me"):
-        await town.post("b:firing")
-        await town.until(lambda: first.heard == ["duty:b:firing"])
-    assert second.heard == ["duty:a:firing"]
+async def test_one_daemon_sends_and_the_next_takes_over_at_once(harness: Harness) -> None:
+    first, second = FakeReceiver(), FakeReceiver()
+    async with harness.delivering(second, owner="you"):
+        await harness.let_run()
+        async with harness.delivering(first, owner="me"):
+            await harness.enqueue("a:firing")
+            await harness.until(lambda: len(first.received + second.received) == 1)
+            await harness.let_run()
+        assert first.requested == []
+    async with harness.delivering(first, owner="me"):
+        await harness.enqueue("b:firing")
+        await harness.until(lambda: first.received == ["duty:b:firing"])
+    assert second.received == ["duty:a:firing"]
 
 
-async def test_two_daemons_of_one_name_do_not_share_the_lease(town: Town) -> None:
-    """Containers: the same host name, process number 1."""
-    first, second = Phone(), Phone()
-    await town.post(*(f"{n}:firing" for n in range(20)))
-    async with town.delivering(first, owner="monitor:1"):
-        await town.until(lambda: bool(first.heard))
-        async with town.delivering(second, owner="monitor:1"):
-            await town.until(lambda: len(first.heard) == 20)
-            await town.rests()
-    assert second.asked == []
+async def test_two_daemons_of_one_name_do_not_share_the_lease(harness: Harness) -> None:
+    """Containers may have the same host name, and process id 1."""
+    first, second = FakeReceiver(), FakeReceiver()
+    await harness.enqueue(*(f"{n}:firing" for n in range(20)))
+    async with harness.delivering(first, owner="monitor:1"):
+        await harness.until(lambda: bool(first.received))
+        async with harness.delivering(second, owner="monitor:1"):
+            await harness.until(lambda: len(first.received) == 20)
+            await harness.let_run()
+    assert second.requested == []
 
 
-async def test_a_daemon_that_lost_the_lease_in_its_sleep_sends_nothing(town: Town) -> None:
-    phone = Phone()
-    asleep = Mortal(town.store)
-    async with town.delivering(phone, store=asleep):
-        await town.rests()
-        asleep.is_away_for = {"take"}  # it does not learn of it by renewing
-        await town.the_lease_runs_out()
-        epoch = await town.store.run(leases.take, outbox.LEASE, "another", 60.0)
-        await town.post("a:firing")
-        await town.rests()
-        assert phone.asked == []
+async def test_a_daemon_that_lost_the_lease_unnoticed_sends_nothing(harness: Harness) -> None:
+    """As after a suspension: no renewal tells the daemon that another one has the lease."""
+    receiver = FakeReceiver()
+    store = FaultyStore(harness.store)
+    async with harness.delivering(receiver, store=store):
+        await harness.let_run()
+        store.unavailable_for = {leases.take}
+        await harness.expire_lease()
+        epoch = await harness.store.run(leases.take, outbox.LEASE, "another", 60.0)
+        await harness.enqueue("a:firing")
+        await harness.let_run()
+        assert receiver.requested == []
         assert epoch is not None
-        await town.store.run(leases.release, outbox.LEASE, "another", epoch)
-        await town.rests()
-        assert phone.asked == []
-        asleep.is_away_for = set()
-        await town.until(lambda: phone.heard == ["duty:a:firing"])
-    assert phone.asked == ["duty:a:firing"]
+        await harness.store.run(leases.release, outbox.LEASE, "another", epoch)
+        await harness.let_run()
+        assert receiver.requested == []
+        store.unavailable_for = set()
+        await harness.until(lambda: receiver.received == ["duty:a:firing"])
+    assert receiver.requested == ["duty:a:firing"]
 
 
-async def test_an_outcome_is_written_down_however_long_the_database_is_away(town: Town) -> None:
-    phone = Phone()
-    store = Mortal(town.store)
-    store.is_away_for = {"delivered"}
-    await town.post("a:firing")
-    async with town.delivering(phone, store=store):
-        await town.until(lambda: bool(phone.heard))
-        await town.rests()
-        await town.the_lease_runs_out()
-        await town.rests()
-        store.is_away_for = set()
-        await town.settled()
-        await town.rests()
-    assert phone.asked == ["duty:a:firing"]
-    assert (await town.rows())["duty:a:firing"].delivered_us is not None
+async def test_an_outcome_is_stored_after_any_database_outage(harness: Harness) -> None:
+    receiver = FakeReceiver()
+    store = FaultyStore(harness.store)
+    store.unavailable_for = {outbox.delivered}
+    await harness.enqueue("a:firing")
+    async with harness.delivering(receiver, store=store):
+        await harness.until(lambda: bool(receiver.received))
+        await harness.let_run()
+        await harness.expire_lease()
+        await harness.let_run()
+        store.unavailable_for = set()
+        await harness.rows_with_outcomes()
+        await harness.let_run()
+    assert receiver.requested == ["duty:a:firing"]
+    assert (await harness.rows())["duty:a:firing"].delivered_us is not None
 
 
-# ---------------------------------------------------------------- when we stop
+# ---------------------------------------------------------------- stopping
 
 
-async def test_stopping_lets_the_try_in_hand_end(town: Town, said: Said) -> None:
-    phone = Phone()
-    phone.hangs.clear()
-    await town.post("a:firing", "b:firing")
-    async with town.delivering(phone):
-        await town.until(lambda: bool(phone.asked))
-        asyncio.get_running_loop().call_later(0.05, phone.hangs.set)
-    assert phone.heard == phone.asked == ["duty:a:firing"]
-    assert (await town.rows())["duty:a:firing"].delivered_us is not None
-    assert (await town.rows())["duty:b:firing"].attempts == 0
+async def test_a_stop_lets_the_attempt_in_hand_end(harness: Harness, logged: Events) -> None:
+    receiver = FakeReceiver()
+    receiver.responds.clear()
+    await harness.enqueue("a:firing", "b:firing")
+    async with harness.delivering(receiver):
+        await harness.until(lambda: bool(receiver.requested))
+        asyncio.get_running_loop().call_later(0.05, receiver.responds.set)
+    assert receiver.received == receiver.requested == ["duty:a:firing"]
+    assert (await harness.rows())["duty:a:firing"].delivered_us is not None
+    assert (await harness.rows())["duty:b:firing"].attempts == 0
 
 
-async def test_stopping_does_not_wait_for_one_that_hangs_and_its_letter_stays(town: Town, said: Said) -> None:
-    phone = Phone()
-    phone.hangs.clear()
-    await town.post("a:firing")
+async def test_a_stop_does_not_wait_for_a_hanging_receiver(harness: Harness, logged: Events) -> None:
+    receiver = FakeReceiver()
+    receiver.responds.clear()
+    await harness.enqueue("a:firing")
     began_s = asyncio.get_running_loop().time()
-    async with town.delivering(phone):
-        await town.until(lambda: bool(phone.asked))
+    async with harness.delivering(receiver):
+        await harness.until(lambda: bool(receiver.requested))
     assert asyncio.get_running_loop().time() - began_s < 2.0
-    phone.hangs.set()
-    async with town.delivering(phone):
-        await town.until(lambda: phone.heard == ["duty:a:firing"])
-    [again] = events(said, "notify_again")
+    receiver.responds.set()
+    async with harness.delivering(receiver):
+        await harness.until(lambda: receiver.received == ["duty:a:firing"])
+    [again] = named(logged, "notify_again")
     assert (again["key"], again["attempts"]) == ("duty:a:firing", 1)
 
 
-STEPS = [(when, what) for what in ("take", "begin", "delivered", "failed") for when in ("before", "after")]
+FUNCTIONS = (leases.take, outbox.begin, outbox.delivered, outbox.failed)
+STEPS = [(when, function) for function in FUNCTIONS for when in ("before", "after")]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=" ".join)
-async def test_a_daemon_killed_at_any_step_loses_no_letter(town: Town, said: Said, step: tuple[str, str]) -> None:
-    """Three letters, the first of which fails once. What may come twice is what was sent and not written down."""
+@pytest.mark.parametrize("step", STEPS, ids=[f"{when} {function.__name__}" for when, function in STEPS])
+async def test_a_daemon_killed_at_any_step_loses_no_notification(harness: Harness, logged: Events, step: Step) -> None:
+    """Three notifications, the first of which fails once. Only one whose outcome was not stored may come twice."""
     keys = {"duty:a:firing", "duty:b:firing", "duty:a:closed"}
-    town.clock.moves_by_itself = True
-    await town.post("a:firing", "b:firing", "a:closed")
-    phone = Phone("duty", DOWN)
-    mortal = Mortal(town.store)
-    mortal.dies = step
+    harness.clock.advances_in_sleep = True
+    await harness.enqueue("a:firing", "b:firing", "a:closed")
+    receiver = FakeReceiver("duty", DOWN)
+    store = FaultyStore(harness.store)
+    store.killed_at = step
     with pytest.raises(BaseExceptionGroup) as caught:
-        await town.daemon(mortal, [phone]).loop()
-    assert caught.group_contains(Dies)
-    await town.the_lease_runs_out()
-    n_unsure = sum(row.error == outbox.NO_OUTCOME for row in (await town.rows()).values())
-    async with town.delivering(phone):
-        await town.until(lambda: set(phone.heard) == keys)
-        await town.settled()
-    heard, rows = Counter(phone.heard), await town.rows()
-    assert heard.keys() == keys
-    n_twice = sum(n - 1 for n in heard.values())
-    assert n_twice == (step == ("before", "delivered"))
-    assert n_twice <= n_unsure == len(events(said, "notify_again"))
+        await harness.daemon(store, [receiver]).loop()
+    assert caught.group_contains(Killed)
+    await harness.expire_lease()
+    n_without_outcome = sum(row.error == outbox.NO_OUTCOME for row in (await harness.rows()).values())
+    async with harness.delivering(receiver):
+        await harness.until(lambda: set(receiver.received) == keys)
+        await harness.rows_with_outcomes()
+    received, rows = Counter(receiver.received), await harness.rows()
+    assert received.keys() == keys
+    n_twice = sum(n - 1 for n in received.values())
+    assert n_twice == (step == ("before", outbox.delivered))
+    assert n_twice <= n_without_outcome == len(named(logged, "notify_again"))
     for key, row in rows.items():
         assert row.delivered_us is not None
-        assert phone.asked.count(key) <= row.attempts
+        assert receiver.requested.count(key) <= row.attempts
