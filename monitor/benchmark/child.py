@@ -1,7 +1,8 @@
-"""One case of the bench, in a process of its own, so that its memory and its CPU time are its own.
+"""The process of one benchmark case, so that memory and CPU time are those of the case alone.
 
-Orders enter on standard input, a JSON line each; figures leave on standard output, a JSON line for each order.
-Law: the clock starts and stops while records flow, never around a start-up; between two orders the process sleeps.
+Input: `CaseRequest`s on standard input, one JSON line each. Output: a `CaseMeasurement` for each on standard output.
+Invariant: the clock starts and stops while records are processed, so start-up is never measured. Between two requests
+the process sleeps.
 """
 
 from __future__ import annotations
@@ -46,46 +47,46 @@ if TYPE_CHECKING:
     from monitor.stream.shard import PartitionState
     from monitor.types import Int64
 
-SETTLED_S = 0.5
-"""Of a latency measurement: what the first half second says is not used."""
+SETTLE_S = 0.5
+"""Delays of the first half second are not used."""
 
 
-class Order(msgspec.Struct, frozen=True):
-    """What to measure."""
+class CaseRequest(msgspec.Struct, frozen=True):
+    """One measurement to make."""
 
-    is_usual: bool
-    """The usual script instead of the river."""
+    is_baseline: bool
+    """Measure the baseline script instead of the pipeline."""
     stride: int
     architecture: str
-    """conv or lstm; empty = no model."""
+    """conv or lstm. Empty = no model."""
     device: str
     checkpoint: str
-    """Folder of the trained detector; empty = no model."""
+    """Folder of the trained detector. Empty = no model."""
     bootstrap: str
-    """Empty = the records are made in memory."""
+    """Empty = the records come from memory."""
     topic: str
     n_records: int
-    """In the topic when it is complete."""
+    """Records in the complete topic."""
     seconds: float
-    """How long to measure, unless the records end before."""
+    """Duration of the measurement, unless the records end before."""
     live_from: int = -1
-    """Records from this offset on are sent while we watch: measure their delay. -1 = measure throughput."""
+    """Measure the delay of the records from this offset on, which are sent meanwhile. -1 = measure throughput."""
 
 
-class Figures(msgspec.Struct, frozen=True):
-    """What was measured, of one order."""
+class CaseMeasurement(msgspec.Struct, frozen=True):
+    """Figures of one request."""
 
     readings: int = 0
     windows: int = 0
     wall_s: float = 0.0
     cpu_s: float = 0.0
     rss_mb: float = 0.0
-    """The most this process ever held."""
+    """Peak memory of this process."""
     delays_ms: list[float] = []
-    """From the producer's `send` to our commit, of each record sent live."""
+    """Time from the producer's `send` to our commit, for each record sent live."""
 
 
-class _Mark(NamedTuple):
+class _MeterSample(NamedTuple):
     at_s: float
     cpu_s: float
     readings: int
@@ -93,39 +94,43 @@ class _Mark(NamedTuple):
 
 
 class Meter:
-    """Reads the clocks as records are committed: from the end of the warm-up until the time is up."""
+    """Reads the clocks at each commit, from the end of the warm-up until the requested time is over."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
-        self._first: _Mark | None = None
-        self._last: _Mark | None = None
+    def __init__(self, request: CaseRequest) -> None:
+        self._request = request
+        self._first: _MeterSample | None = None
+        self._last: _MeterSample | None = None
         self._delays: list[Int64] = []
 
     def committed(self, readings: int, windows: int, next_offset: int, sent_us: Int64) -> bool:
-        """Note that so much is done since the start; True = enough. `sent_us`: [N], of the records just committed."""
-        order = self._order
-        if order.live_from >= 0:
-            is_live = np.arange(next_offset - len(sent_us), next_offset) >= order.live_from
+        """Record a commit and return whether the measurement is complete.
+
+        `readings` and `windows` are totals since the start. `sent_us` is [N], the send times of the records just
+        committed.
+        """
+        request = self._request
+        if request.live_from >= 0:
+            is_live = np.arange(next_offset - len(sent_us), next_offset) >= request.live_from
             self._delays.append(time.time_ns() // 1000 - sent_us[is_live])
         elif self._first is None:
             if readings >= workload.WARM_UP:
-                self._first = self._mark(readings, windows)
+                self._first = self._sample(readings, windows)
         else:
-            self._last = self._mark(readings, windows)
-            if self._last.at_s - self._first.at_s >= order.seconds:
+            self._last = self._sample(readings, windows)
+            if self._last.at_s - self._first.at_s >= request.seconds:
                 return True
-        return next_offset >= order.n_records
+        return next_offset >= request.n_records
 
-    def _mark(self, readings: int, windows: int) -> _Mark:
-        return _Mark(time.perf_counter(), cpu_s(), readings, windows)
+    def _sample(self, readings: int, windows: int) -> _MeterSample:
+        return _MeterSample(time.perf_counter(), cpu_s(), readings, windows)
 
-    def figures(self) -> Figures:
-        """What came of it."""
+    def measurement(self) -> CaseMeasurement:
+        """Return the figures between the first and the last sample."""
         delays = np.concatenate(self._delays) if self._delays else np.empty(0)
         if self._first is None or self._last is None:
-            return Figures(rss_mb=rss_mb(), delays_ms=np.round(delays / 1000, 2).tolist())
+            return CaseMeasurement(rss_mb=rss_mb(), delays_ms=np.round(delays / 1000, 2).tolist())
         first, last = self._first, self._last
-        return Figures(
+        return CaseMeasurement(
             readings=last.readings - first.readings,
             windows=last.windows - first.windows,
             wall_s=last.at_s - first.at_s,
@@ -134,7 +139,7 @@ class Meter:
         )
 
 
-# ---------------------------------------------------------------- the river
+# ---------------------------------------------------------------- the pipeline
 
 
 class _MeteredPipeline(Pipeline):
@@ -168,31 +173,31 @@ class _LoneConsumer(KafkaSource):
         """Without a group there is nobody to tell."""
 
 
-async def river(order: Order, folder: Path) -> Figures:
-    """Run the product's own pipeline, into a new database."""
-    partition = Partition(order.topic, 0)
-    architecture = order.architecture or "conv"
+async def run_pipeline(request: CaseRequest, folder: Path) -> CaseMeasurement:
+    """Measure the product's own pipeline, writing to a new database."""
+    partition = Partition(request.topic, 0)
+    architecture = request.architecture or "conv"
     config = workload.configuration(
-        order.bootstrap, order.topic, folder, stride=order.stride, architecture=architecture
+        request.bootstrap, request.topic, folder, stride=request.stride, architecture=architecture
     )
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(AsyncStore(config.store.url, owner=True))
-        scorer = DetectorScorer(order.device)
+        scorer = DetectorScorer(request.device)
         stack.callback(scorer.close)
-        if order.checkpoint:
-            await _activate(store, scorer, Path(order.checkpoint))
+        if request.checkpoint:
+            await _activate(store, scorer, Path(request.checkpoint))
         source: Source
-        if order.bootstrap:
+        if request.bootstrap:
             source = _LoneConsumer(config, partition)
         else:
-            source = MemorySource(list(workload.batches(partition, order.n_records)), [partition])
+            source = MemorySource(list(workload.batches(partition, request.n_records)), [partition])
         stack.push_async_callback(source.close)
         pipeline = _MeteredPipeline(config, source, store, scorer, owner="bench", clock=SystemClock())
-        pipeline.meter = Meter(order)
+        pipeline.meter = Meter(request)
         gc.collect()
         gc.freeze()  # as the daemon does
         await pipeline.run()
-        return pipeline.meter.figures()
+        return pipeline.meter.measurement()
 
 
 async def _activate(store: AsyncStore, scorer: DetectorScorer, path: Path) -> None:
@@ -209,48 +214,46 @@ async def _activate(store: AsyncStore, scorer: DetectorScorer, path: Path) -> No
     scorer.activate(detector.card.fleet, Activation(FOREVER_AGO_US, detector.version, path), detector)
 
 
-# ---------------------------------------------------------------- the usual script
+# ---------------------------------------------------------------- the baseline script
 
 
-async def usual_script(order: Order, folder: Path) -> Figures:
-    """Run the usual script with the river's weights."""
-    detector = Detector.load(Path(order.checkpoint))
-    model, scales = detector.network, detector.scaler.sensors
-    meter = Meter(order)
+async def run_baseline(request: CaseRequest, folder: Path) -> CaseMeasurement:
+    """Measure the baseline script with the weights of the pipeline's model."""
+    detector = Detector.load(Path(request.checkpoint))
+    scales = detector.scaler.sensors
+    model = baseline.ScriptModel(
+        detector.network.eval(),
+        mean=np.array([sensor.centre for sensor in scales], np.float32),
+        std=np.array([sensor.scale for sensor in scales], np.float32),
+        window=workload.WINDOW,
+        stride=request.stride,
+    )
+    meter = Meter(request)
     readings = windows = 0
 
     def on_reading(message: baseline.Message, has_scored: bool) -> bool:
         nonlocal readings, windows
         readings += 1
         windows += has_scored
-        # Asking the clocks after each reading would be a cost of ours.
-        if order.live_from < 0 and readings % 256 and readings < order.n_records:
+        # Reading the clocks after each reading would add to the script's cost.
+        if request.live_from < 0 and readings % 256 and readings < request.n_records:
             return False
         return meter.committed(readings, windows, readings, np.array([message.timestamp * 1000]))
 
     messages: AsyncIterator[baseline.Message]
     consumer = None
-    if order.bootstrap:
-        consumer = AIOKafkaConsumer(order.topic, bootstrap_servers=order.bootstrap, auto_offset_reset="earliest")
+    if request.bootstrap:
+        consumer = AIOKafkaConsumer(request.topic, bootstrap_servers=request.bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         messages = consumer
     else:
-        messages = _in_memory(order)
+        messages = _messages_from_memory(request)
     try:
-        await baseline.watch(
-            messages,
-            model.eval(),
-            mean=np.array([sensor.centre for sensor in scales], np.float32),
-            std=np.array([sensor.scale for sensor in scales], np.float32),
-            database=folder / "usual.db",
-            window=workload.WINDOW,
-            stride=order.stride,
-            on_reading=on_reading,
-        )
+        await baseline.score_stream(messages, model, folder / "baseline.db", on_reading)
     finally:
         if consumer is not None:
             await stop(consumer)
-    return meter.figures()
+    return meter.measurement()
 
 
 class _Message(NamedTuple):
@@ -258,8 +261,8 @@ class _Message(NamedTuple):
     timestamp: int = 0
 
 
-async def _in_memory(order: Order) -> AsyncIterator[_Message]:
-    for batch in workload.batches(Partition(order.topic, 0), order.n_records):
+async def _messages_from_memory(request: CaseRequest) -> AsyncIterator[_Message]:
+    for batch in workload.batches(Partition(request.topic, 0), request.n_records):
         for value in batch.values:
             yield _Message(value or b"")
 
@@ -268,13 +271,13 @@ async def _in_memory(order: Order) -> AsyncIterator[_Message]:
 
 
 def cpu_s() -> float:
-    """CPU time of all threads of this process so far."""
+    """Return the CPU time of all threads of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def rss_mb() -> float:
-    """The most memory this process ever held. (Its `ru_maxrss` would begin with its parent's.)"""
+    """Return the peak memory of this process. On Linux, `ru_maxrss` would include the parent's peak."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -284,18 +287,18 @@ def rss_mb() -> float:
 
 
 def main() -> None:
-    """Say that we are ready, then follow orders until there are no more."""
+    """Report readiness, then serve requests until standard input ends."""
     torch.set_num_threads(1)
     logs.configure("error")
-    print('{"ready": true}', flush=True)  # noqa: T201  (the answer to our parent)
+    print('{"ready": true}', flush=True)  # noqa: T201 - the protocol with the parent process
     for line in sys.stdin.buffer:
-        order = msgspec.json.decode(line, type=Order)
+        request = msgspec.json.decode(line, type=CaseRequest)
         with tempfile.TemporaryDirectory(prefix="monitor-bench-") as folder:
-            work = usual_script if order.is_usual else river
-            figures = asyncio.run(work(order, Path(folder)))
-        sys.stdout.buffer.write(msgspec.json.encode(figures) + b"\n")
+            run = run_baseline if request.is_baseline else run_pipeline
+            measurement = asyncio.run(run(request, Path(folder)))
+        sys.stdout.buffer.write(msgspec.json.encode(measurement) + b"\n")
         sys.stdout.buffer.flush()
-    os._exit(0)  # threads of torch and of the store have nothing left to say
+    os._exit(0)  # do not wait for the threads of torch and of the store
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The bench's input: single readings as JSON, 8 sensors, 100 assets in turn, 200 bytes each, like a tutorial's.
+"""The input of the benchmark: single readings as JSON, 8 sensors, 100 assets in turn, 200 bytes each.
 
-The law: the same number of readings is the same bytes on every machine. Event time advances one interval a round; the
-last tenth of the sensors' swing is noise, so that a trained network has something to leave over.
+Input: the number of the first reading, and their count. Output: records.
+Invariant: the same numbers give the same bytes on every machine. Event time advances one interval per round of assets.
+A tenth of the sensors' amplitude is noise, so that a trained network has a reconstruction error.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ WINDOW = 64
 SENSORS = tuple(f"s{number}" for number in range(N_SENSORS))
 START_S = 1_700_000_000
 WARM_UP = N_ASSETS * WINDOW
-"""Readings before every asset has its first window."""
+"""Readings until each asset has its first window."""
 
 
 def values(first: int, n: int) -> Float32:
-    """[n, 8], of the readings from number `first` on."""
+    """Return the values [n, 8] of the readings from number `first` on."""
     number = np.arange(first, first + n)
     asset, step = number % N_ASSETS, number // N_ASSETS
     phase = np.random.default_rng(0).uniform(0, 2 * np.pi, (N_ASSETS, N_SENSORS))
@@ -41,7 +42,7 @@ def values(first: int, n: int) -> Float32:
 
 
 def records(first: int, n: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of the readings from number `first` on."""
+    """Yield the keys and values of the records from number `first` on."""
     for number, row in enumerate(values(first, n).tolist(), first):
         asset = f"asset-{number % N_ASSETS:06d}"
         sensors = {name: round(value, 4) for name, value in zip(SENSORS, row, strict=True)}
@@ -50,7 +51,7 @@ def records(first: int, n: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def batches(partition: Partition, n: int, size: int = 4096) -> Iterator[RecordBatch]:
-    """The same as batches of records, for a machine without a broker."""
+    """Yield the first `n` records as batches, for a run without a broker."""
     for first in range(0, n, size):
         pairs = list(records(first, min(size, n - first)))
         yield RecordBatch(
@@ -63,7 +64,7 @@ def batches(partition: Partition, n: int, size: int = 4096) -> Iterator[RecordBa
 
 
 def configuration(bootstrap: str, topic: str, folder: Path, *, stride: int, architecture: str) -> Config:
-    """The river's configuration for this input; every product feature is on."""
+    """Return the pipeline's configuration for this input, with all product features on."""
     fleet: dict[str, Any] = {
         "name": "bench",
         "interval": "1s",

@@ -13,7 +13,7 @@ from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, Table, echo
 
 if TYPE_CHECKING:
-    from monitor.benchmark.bench import Measured, Report
+    from monitor.benchmark.bench import BenchReport, CaseSummary
 
 
 @click.command()
@@ -33,7 +33,7 @@ def bench(bootstrap: str | None, cases: tuple[str, ...], quick: bool, as_json: b
     from monitor.benchmark import bench as work
 
     logs.configure("error")
-    plan = work.plan(cases, quick=quick, bootstrap=bootstrap)
+    plan = work.make_plan(cases, quick=quick, bootstrap=bootstrap)
     with progress("bench") as show:
         report = asyncio.run(work.run(plan, show))
     if as_json:
@@ -50,7 +50,7 @@ def bench(bootstrap: str | None, cases: tuple[str, ...], quick: bool, as_json: b
         _report(report)
 
 
-def _report(report: Report) -> None:
+def _report(report: BenchReport) -> None:
     table = Table(
         "case",
         "device",
@@ -77,7 +77,7 @@ def _report(report: Report) -> None:
     )
 
 
-def _row(case: Measured) -> list[str | Styled]:
+def _row(case: CaseSummary) -> list[str | Styled]:
     def ms(value: float | None) -> str:
         return "–" if value is None else f"{value:.0f} ms"
 

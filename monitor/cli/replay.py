@@ -179,7 +179,7 @@ def _publish(
             publish.publish(
                 config.kafka,
                 topic,
-                publish.as_messages(recordings, as_blocks=as_blocks),
+                publish.as_timed_records(recordings, as_blocks=as_blocks),
                 speed=speed,
                 clock=SystemClock(),
                 on_sent=lambda n, ts_us: show(

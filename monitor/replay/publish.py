@@ -1,7 +1,8 @@
-"""Records → a topic, for the bench and for `monitor replay --publish`.
+"""Records → a topic, for the benchmark and for `monitor replay --publish`.
 
-The law: what this returns from is acknowledged by the broker. Records carry no timestamp of the past: a broker's
-retention would delete them at once.
+Input: recordings or ready records. Output: records in a topic.
+Invariant: when a function returns, the broker has acknowledged all records. Records carry no timestamp of the past,
+since the broker's retention would delete them at once.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ if TYPE_CHECKING:
     from monitor.recordings import Recording
 
 IN_FLIGHT = 64
-"""Batches that wait for their acknowledgement at once."""
-SAY_EVERY = 1000
-"""Records between two looks at their acknowledgements, and two words of progress."""
+"""Batches that may wait for their acknowledgement at the same time."""
+PROGRESS_EVERY = 1000
+"""Records between two waits for acknowledgements, and between two progress reports."""
 
 
 @contextlib.asynccontextmanager
-async def producer(bootstrap: str, **connection: Any) -> AsyncIterator[AIOKafkaProducer]:
-    """Open a producer; what it was given is sent before it closes."""
+async def open_producer(bootstrap: str, **connection: Any) -> AsyncIterator[AIOKafkaProducer]:
+    """Open a producer. It sends its pending records before it closes."""
     with map_kafka_errors(bootstrap):
         client = AIOKafkaProducer(**{**producer_settings(bootstrap), **connection})
         await client.start()
@@ -50,10 +51,10 @@ async def producer(bootstrap: str, **connection: Any) -> AsyncIterator[AIOKafkaP
             await client.stop()
 
 
-async def fill(bootstrap: str, topic: str, records: Iterable[tuple[bytes, bytes]]) -> int:
-    """Write records to partition 0 as fast as it goes; return how many."""
+async def write_all(bootstrap: str, topic: str, records: Iterable[tuple[bytes, bytes]]) -> int:
+    """Write records (key, value) to partition 0 at full speed and return their number."""
     n = 0
-    async with producer(bootstrap) as client:
+    async with open_producer(bootstrap) as client:
         waiting: set[asyncio.Future[Any]] = set()
         batch = client.create_batch()
         for key, value in records:
@@ -71,20 +72,20 @@ async def fill(bootstrap: str, topic: str, records: Iterable[tuple[bytes, bytes]
     return n
 
 
-async def send_steadily(bootstrap: str, topic: str, records: Iterable[tuple[bytes, bytes]], *, per_s: float) -> None:
-    """Send records one by one at a steady rate, each as soon as its time has come."""
-    async with producer(bootstrap, linger_ms=0) as client:
-        began, sent = time.perf_counter(), []
+async def write_at_rate(bootstrap: str, topic: str, records: Iterable[tuple[bytes, bytes]], *, per_s: float) -> None:
+    """Write records (key, value) one by one at a steady rate, without waiting to fill a batch."""
+    async with open_producer(bootstrap, linger_ms=0) as client:
+        began_s, waiting = time.perf_counter(), []
         for n, (key, value) in enumerate(records):
-            ahead_s = n / per_s - (time.perf_counter() - began)
+            ahead_s = n / per_s - (time.perf_counter() - began_s)
             if ahead_s > 0:
                 await asyncio.sleep(ahead_s)
-            sent.append(await client.send(topic, value, key))
-        await asyncio.gather(*sent)
+            waiting.append(await client.send(topic, value, key))
+        await asyncio.gather(*waiting)
 
 
 async def delete_topic(bootstrap: str, topic: str) -> None:
-    """Remove a topic of ours; a broker that will not is left alone."""
+    """Delete a topic that the benchmark created. Errors of the broker are ignored."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     with contextlib.suppress(kafka.KafkaError, OSError):
         await admin.start()
@@ -97,29 +98,29 @@ async def delete_topic(bootstrap: str, topic: str) -> None:
 # ---------------------------------------------------------------- recordings
 
 
-Sent = tuple[int, bytes, bytes]
-"""A record to send: its event time, key and value."""
+TimedRecord = tuple[int, bytes, bytes]
+"""A record to write: event time in microseconds, key and value."""
 
 
-def as_messages(recordings: Sequence[Recording], *, as_blocks: bool) -> Iterator[Sent]:
-    """Turn recordings into records, all of them together in order of event time.
+def as_timed_records(recordings: Sequence[Recording], *, as_blocks: bool) -> Iterator[TimedRecord]:
+    """Yield the records of all recordings in order of event time.
 
-    Wide JSON, a reading each; or MessagePack blocks of many readings of one asset. Blocks of several assets would make
-    each other late in a shared partition, so there a block holds one reading (see `as_records`).
+    A record is wide JSON with one reading, or a MessagePack block with many readings of one asset. Blocks of several
+    assets in a shared partition would make each other late, so there a block holds one reading (see `as_records`).
     """
     make = _blocks if as_blocks else _readings
     is_shared = len({name for recording in recordings for name in recording.assets}) > 1
     return heapq.merge(*(make(recording, is_shared) for recording in recordings), key=itemgetter(0))
 
 
-def _readings(recording: Recording, _is_shared: bool) -> Iterator[Sent]:
+def _readings(recording: Recording, _is_shared: bool) -> Iterator[TimedRecord]:
     for row in np.argsort(recording.ts_us, kind="stable").tolist():
         asset, ts_us = recording.assets[recording.asset[row]], int(recording.ts_us[row])
         if np.isfinite(recording.values[row]).any():
             yield ts_us, asset.encode(), reading_json(asset, ts_us, recording.values[row], recording.sensors)
 
 
-def _blocks(recording: Recording, is_shared: bool) -> Iterator[Sent]:
+def _blocks(recording: Recording, is_shared: bool) -> Iterator[TimedRecord]:
     for batch in as_records(recording, block=1 if is_shared else 256):
         for ts_us, key, value in zip(batch.timestamps_us.tolist(), batch.keys, batch.values, strict=True):
             yield ts_us, key or b"", value or b""
@@ -128,22 +129,22 @@ def _blocks(recording: Recording, is_shared: bool) -> Iterator[Sent]:
 async def publish(
     config: KafkaConfig,
     topic: str,
-    messages: Iterable[Sent],
+    records: Iterable[TimedRecord],
     *,
     speed: float | None,
     clock: Clock,
     on_sent: Callable[[int, int], None],
 ) -> int:
-    """Send records to the topic, keyed by asset; return how many. `on_sent`: number so far, and its event time.
+    """Write records to the topic, keyed by asset, and return their number.
 
-    `speed`: event time passes so many times as fast as `clock`; None = as fast as the broker takes them. A topic that
-    does not exist is created, with one partition.
+    `speed` is event time per `clock` time. None = as fast as the broker accepts records. `on_sent` gets the number of
+    records so far and the event time of the last one. A missing topic is created with one partition.
     """
     if not await partitions_of(config, [topic]):
         await create_topic(config.bootstrap, topic, 1, **_credentials(config))
     n, began_s, began_us, waiting = 0, clock.monotonic_s(), 0, []
-    async with producer(config.bootstrap, **_credentials(config)) as client:
-        for ts_us, key, value in messages:
+    async with open_producer(config.bootstrap, **_credentials(config)) as client:
+        for ts_us, key, value in records:
             began_us = ts_us if n == 0 else began_us
             if speed is not None:
                 ahead_s = began_s + (ts_us - began_us) / 1e6 / speed - clock.monotonic_s()
@@ -151,7 +152,7 @@ async def publish(
                     await clock.sleep(ahead_s)
             waiting.append(await client.send(topic, value, key))
             n += 1
-            if len(waiting) >= SAY_EVERY:
+            if len(waiting) >= PROGRESS_EVERY:
                 await asyncio.gather(*waiting)
                 waiting.clear()
                 on_sent(n, ts_us)

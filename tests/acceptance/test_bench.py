@@ -1,4 +1,4 @@
-"""The bench as a whole, as short as it can be: real processes, records from memory."""
+"""A complete but short benchmark run: real processes, records from memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NAMES = ("usual-script", "no-model-stride8", "conv-stride8")
 
 
 def test_a_run_names_its_source_and_compares_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = replace(bench.plan(NAMES), repeats=1, seconds=0.2, live_s=0, n_records=16_000, in_memory=True)
-    monkeypatch.setattr(bench, "plan", lambda names, **_: short)
+    short = replace(bench.make_plan(NAMES), repeats=1, seconds=0.2, live_s=0, n_records=16_000, in_memory=True)
+    monkeypatch.setattr(bench, "make_plan", lambda names, **_: short)
 
     run = CliRunner().invoke(main, ["bench", "--json"])
 

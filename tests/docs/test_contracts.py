@@ -323,7 +323,7 @@ def json_documents(made: Example) -> Iterable[str]:
         yield from keys("replay FILES --publish", made.ask("replay", file, "--publish"))
         patch.setattr(bench, "run", _measured)
         yield from keys("bench", made.ask("bench"))
-    names = (case.name for case in bench.plan().cases)
+    names = (case.name for case in bench.make_plan().cases)
     yield from (f"bench | cases[].name = {name}" for name in names if not name.endswith("-cuda"))
     queries = {
         " ".join(path)
@@ -344,7 +344,7 @@ async def _measured(plan: Any, _show: object) -> Any:
     def ones(kind: Any, **known: Any) -> Any:
         return kind(**{field.name: "x" if field.type == "str" else 1 for field in fields(kind)} | known)
 
-    return ones(bench.Report, cases=[ones(bench.Measured, name=case.name) for case in plan.cases])
+    return ones(bench.BenchReport, cases=[ones(bench.CaseSummary, name=case.name) for case in plan.cases])
 
 
 def log_events(_made: Example) -> Iterable[str]:
