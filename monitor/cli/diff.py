@@ -18,7 +18,7 @@ from monitor.cli.terminal import Styled, Table, echo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from monitor.replay.diff import Alert, Difference, FleetSum, Outcome, Side, SideSum
+    from monitor.replay.diff import Alert, Difference, EpisodeDiff, FleetSummary, Side, SideSummary
 
 SHOWN = 50
 """Rows in a table."""
@@ -48,7 +48,7 @@ def sides_of(named: Sequence[Side]) -> tuple[Side, Side] | None:
 
 def show(found: Difference, decider: str) -> None:
     """Print it. `decider`: who decides where a side names no version."""
-    differing = [outcome for outcome in found.outcomes if outcome.what != "same"]
+    differing = [outcome for outcome in found.episodes if outcome.what != "same"]
     if differing:
         echo()
         _show_alerts(found, differing[-SHOWN:])
@@ -72,7 +72,7 @@ def show(found: Difference, decider: str) -> None:
         echo(shift)
 
 
-def _show_alerts(found: Difference, differing: Sequence[Outcome]) -> None:
+def _show_alerts(found: Difference, differing: Sequence[EpisodeDiff]) -> None:
     """Print a row for each episode, under the name of its fleet, or of its asset where each fleet has only one."""
     has_assets = any(each.assets > 1 for each in found.fleets)
     has_room = terminal.columns() >= terminal.WIDE
@@ -86,7 +86,7 @@ def _show_alerts(found: Difference, differing: Sequence[Outcome]) -> None:
     _show_under(table, [] if has_assets and len(found.fleets) == 1 else under)
 
 
-def _row(outcome: Outcome, *, has_asset: bool, has_room: bool) -> list[str | Styled]:
+def _row(outcome: EpisodeDiff, *, has_asset: bool, has_room: bool) -> list[str | Styled]:
     told = outcome.before or outcome.after
     peaks = [f"{max(each.peak_score for each in side):.2f}" for side in (outcome.before, outcome.after) if side]
     is_critical = "critical" in (_severity(outcome.before), _severity(outcome.after))
@@ -100,7 +100,7 @@ def _row(outcome: Outcome, *, has_asset: bool, has_room: bool) -> list[str | Sty
     ]
 
 
-def _how(outcome: Outcome) -> str:
+def _how(outcome: EpisodeDiff) -> str:
     """Say how an episode differs, the most urgent first; of what only one side saw, which sensors are to blame."""
     if outcome.what != "moved":
         alerts = outcome.before or outcome.after
@@ -154,7 +154,7 @@ def _show_under(table: Table, names: Sequence[str]) -> None:
         echo(line)
 
 
-def _cells(about: SideSum, fleet: FleetSum, *, is_after: bool) -> list[str | Styled]:
+def _cells(about: SideSummary, fleet: FleetSummary, *, is_after: bool) -> list[str | Styled]:
     look = "bold" if is_after and about.alerts != fleet.before.alerts else ""
     return [
         about.confirm,
@@ -181,7 +181,7 @@ def _sentence(found: Difference) -> str:
 
 def _shift(found: Difference) -> str:
     """Say what most of those that moved have in common: the price of a stricter rule."""
-    moved = [outcome for outcome in found.outcomes if outcome.what == "moved"]
+    moved = [outcome for outcome in found.episodes if outcome.what == "moved"]
     fires = [outcome.fired_by_s for outcome in moved if outcome.fired_by_s is not None]
     closes = [outcome.closed_by_s for outcome in moved if outcome.closed_by_s is not None]
     by = {"fires": median(fires or [0.0]), "closes": median(closes or [0.0])}

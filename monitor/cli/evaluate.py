@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from monitor.config.values import Rate
-    from monitor.evaluation.evaluate import Finished, Plan
-    from monitor.evaluation.policy import PolicyChange, WhatIf
+    from monitor.evaluation.plan import EvaluationPlan
+    from monitor.evaluation.policy import PolicyChange, PolicyTrial
+    from monitor.evaluation.results import MethodResult
 
 
 def parse_seconds(text: str) -> float:
@@ -141,21 +142,22 @@ def evaluate(
     from dataclasses import replace
 
     from monitor import logs
-    from monitor.evaluation.evaluate import by_policy, means, plan
     from monitor.evaluation.evaluate import evaluate as work
-    from monitor.evaluation.methods import Settings
-    from monitor.evaluation.series import Reading
+    from monitor.evaluation.methods import ScoreSettings
+    from monitor.evaluation.plan import make_plan
+    from monitor.evaluation.results import means, results_by_policy
+    from monitor.evaluation.series import ReadOptions
 
     logs.configure("error")
-    settings = Settings(window, seed, max_train)
-    wanted = plan(
+    settings = ScoreSettings(window, seed, max_train)
+    wanted = make_plan(
         files,
         methods,
         settings if budget is None else replace(settings, budget=budget),
-        reading=Reading(train_rows, asset_column, time_column, label_column),
+        reading=ReadOptions(train_rows, asset_column, time_column, label_column),
         policies=policies,
         into=into,
-        with_pictures=report is not None,
+        with_plots=report is not None,
     )
     _check_writable(files, report, into)
     with progress("evaluate") as show:
@@ -164,7 +166,7 @@ def evaluate(
     mean = means(rows)
     if as_json:
         document = {"series": rows, "mean": mean}
-        output.emit(document | {"policies": by_policy(wanted, finished)} if policies else document)
+        output.emit(document | {"policies": results_by_policy(wanted, finished)} if policies else document)
     else:
         _show(wanted, finished, rows, mean)
     _complain(finished)
@@ -175,7 +177,7 @@ def evaluate(
     click.get_current_context().exit(_exit_code(finished, methods))
 
 
-def _complain(finished: Sequence[Finished]) -> None:
+def _complain(finished: Sequence[MethodResult]) -> None:
     """Say each warning and each error once, however many methods met it."""
     from monitor.cli import complain
 
@@ -185,7 +187,7 @@ def _complain(finished: Sequence[Finished]) -> None:
         complain(error)
 
 
-def _exit_code(finished: Sequence[Finished], methods: Sequence[str]) -> int:
+def _exit_code(finished: Sequence[MethodResult], methods: Sequence[str]) -> int:
     """Return 1 for a defect of ours, the error's own code where a method that was asked for has no success, or 0."""
     if any(one.is_unexpected for one in finished):
         return 1
@@ -240,7 +242,9 @@ def _beside(report: Path) -> Path:
     return report.with_name(f".{report.name}.{os.getpid()}.tmp")
 
 
-def _write(report: Path, wanted: Plan, finished: Sequence[Finished], mean: dict[str, dict[str, Any]]) -> None:
+def _write(
+    report: Path, wanted: EvaluationPlan, finished: Sequence[MethodResult], mean: dict[str, dict[str, Any]]
+) -> None:
     from datetime import UTC, datetime
 
     from monitor.evaluation.report.page import page
@@ -256,22 +260,22 @@ def _write(report: Path, wanted: Plan, finished: Sequence[Finished], mean: dict[
 
 
 def _show(
-    wanted: Plan,
-    finished: Sequence[Finished],
+    wanted: EvaluationPlan,
+    finished: Sequence[MethodResult],
     rows: Sequence[dict[str, Any]],
     mean: dict[str, dict[str, Any]],
 ) -> None:
-    from monitor.evaluation.evaluate import by_policy
+    from monitor.evaluation.results import results_by_policy
 
     _show_series(finished, rows)
     echo()
     terminal.show(_means(mean))
-    for tried in by_policy(wanted, finished):
+    for tried in results_by_policy(wanted, finished):
         echo()
         echo(Styled(tried["policy"], "bold"), " instead, by the same scores:")
         terminal.show(_alarms(tried["mean"], mean))
     echo()
-    kept = sum(one.was_kept for one in finished)
+    kept = sum(one.from_cache for one in finished)
     from_before = f" {kept} of {len(finished)} scores were there from before." if kept else ""
     echo(
         Styled(
@@ -289,9 +293,9 @@ _HEADINGS = ("VUS-PR:right", "AUC-PR:right", "AUC-ROC:right", "range F1:right", 
              "false/week:right", "alarmed:right", "delay:right", "fit:right")  # fmt: skip
 
 
-def _show_series(finished: Sequence[Finished], rows: Sequence[dict[str, Any]]) -> None:
+def _show_series(finished: Sequence[MethodResult], rows: Sequence[dict[str, Any]]) -> None:
     """Print a line for each method under the name of its series: names are long, and would push the figures out."""
-    from monitor.evaluation.evaluate import titles
+    from monitor.evaluation.results import titles
 
     table = Table("series", *_HEADINGS)
     for row in rows:
@@ -358,11 +362,11 @@ def _what_if(
 ) -> None:
     from dataclasses import asdict
 
-    from monitor.evaluation.policy import what_if
+    from monitor.evaluation.policy import try_policies
 
     fleets = load_config().fleets
     with open_store() as store, progress("evaluate") as show:
-        found = what_if(store, fleets, policies, since=since, until=until, on_progress=show)
+        found = try_policies(store, fleets, policies, since=since, until=until, on_progress=show)
         is_empty = not any(one.windows for one in found)
         hint = output.nothing("stored scores", store, since=since, until=until) if is_empty else ""
     if as_json:
@@ -382,7 +386,7 @@ def _what_if(
     )
 
 
-def _stored(found: Sequence[WhatIf]) -> Table:
+def _stored(found: Sequence[PolicyTrial]) -> Table:
     table = Table("fleet", "confirm", "recover:right", "alerts:right", "per week:right", "gained:right", "lost:right",
                   "assets:right", "windows:right")  # fmt: skip
     for one in found:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from monitor.cli.progress import Progress
     from monitor.config import Config
-    from monitor.evaluation.compare import Compared
+    from monitor.evaluation.compare import LabelComparison
     from monitor.replay.diff import Side
-    from monitor.replay.files import Columns
-    from monitor.replay.topic import Replayed
+    from monitor.replay.from_files import Columns
+    from monitor.replay.run import ReplayResult
     from monitor.types import AlertChange
 
 
@@ -112,31 +112,31 @@ def replay(
 
     from monitor import logs
     from monitor.clock import SystemClock, to_us
-    from monitor.replay.files import Columns, Learning, replay_files
-    from monitor.replay.flow import Audience
-    from monitor.replay.topic import Manner, replay_range
+    from monitor.replay.flow import ReplayObserver
+    from monitor.replay.from_files import Columns, RecordingFiles, TrainingHead, replay_files
+    from monitor.replay.from_kafka import replay_kafka
+    from monitor.replay.offsets import KafkaRange
+    from monitor.replay.run import ReplayOptions
     from monitor.store.results import FIRST_US, LAST_US
 
     columns = Columns(asset_column, time_column, label_column)
     if is_publishing:
         _publish(files, load_config(), topics, columns, as_blocks=form == "block", speed=speed, as_json=as_json)
         return
-    learning = Learning(train_rows, to_us(train_until) if train_until else None)
-    manner = Manner(version, into, speed, sides)
+    head = TrainingHead(train_rows, to_us(train_until) if train_until else None)
+    options = ReplayOptions(version, into, speed, sides)
     config = load_config() if not files or _has_config() else None
     logs.configure("warning")
     with progress("replay") as show:
-        audience = Audience(show) if as_json or named else Audience(show, partial(_print_alert, show))
+        clock = SystemClock()
+        observer = ReplayObserver(show) if as_json or named else ReplayObserver(show, partial(_print_alert, show))
         if files or config is None:
-            work = replay_files(
-                files, config, learning=learning, columns=columns, manner=manner, audience=audience, clock=SystemClock()
-            )
+            recordings = RecordingFiles(files, head, columns)
+            work = replay_files(recordings, config, options=options, observer=observer, clock=clock)
         else:
             stretch = (to_us(since) if since else FIRST_US, to_us(until) if until else LAST_US)
-            wanted = topics or config.kafka.topics
-            work = replay_range(
-                config, wanted, *stretch, offsets=offsets, manner=manner, audience=audience, clock=SystemClock()
-            )
+            wanted = KafkaRange(topics or config.kafka.topics, *stretch, offsets)
+            work = replay_kafka(config, wanted, options=options, observer=observer, clock=clock)
         found = asyncio.run(work)
     if as_json:
         output.emit(_document(found))
@@ -206,10 +206,10 @@ def _print_alert(show: Progress, change: AlertChange, asset: str) -> None:
     echo(f"{when:<20}", output.state(f"{change.state:<11}"), f" {asset:<16} {peak:<11} ", Styled(contributions, "dim"))
 
 
-def _document(found: Replayed) -> dict[str, Any]:
-    from monitor.evaluation.compare import together
+def _document(found: ReplayResult) -> dict[str, Any]:
+    from monitor.evaluation.compare import combine
 
-    labels = together([file.compared for file in found.files])
+    labels = combine([file.compared for file in found.files])
     document = {
         "readings": found.readings,
         "windows": found.windows,
@@ -228,8 +228,8 @@ def _document(found: Replayed) -> dict[str, Any]:
     return document | {"diff": found.diff.document()} if found.diff else document
 
 
-def _report(found: Replayed, into: str | None) -> None:
-    from monitor.evaluation.compare import together
+def _report(found: ReplayResult, into: str | None) -> None:
+    from monitor.evaluation.compare import combine
 
     if found.files:
         echo()
@@ -237,7 +237,7 @@ def _report(found: Replayed, into: str | None) -> None:
     echo()
     rate = f" ({found.readings / found.wall_s:,.0f} a second)" if found.wall_s else ""
     echo(f"{found.readings:,} readings{rate}, {found.windows:,} windows, {found.scored:,} of them scored")
-    labels = together([file.compared for file in found.files])
+    labels = combine([file.compared for file in found.files])
     inside = f"; {_labels(labels)}" if labels.events is not None else ""
     echo(f"{len(found.alerts):,} alerts, {found.quarantined:,} records in quarantine{inside}")
     echo(Styled(f"digest {found.digest}", "dim"), *_as_live(found))
@@ -245,13 +245,13 @@ def _report(found: Replayed, into: str | None) -> None:
         echo(Styled(f"kept in {into}; look with MONITOR_STORE__URL={into} monitor alerts list", "dim"))
     if found.diff is not None:
         differing.show(found.diff, "each file's own" if found.files else "as live")
-        other = together([file.other for file in found.files if file.other is not None])
+        other = combine([file.other for file in found.files if file.other is not None])
         if other.events is not None:
             found_by = f"Labelled events found: {other.found} of {other.events}, before {labels.found}"
             echo(f"{found_by}; alerts outside them: {other.outside:,}, before {labels.outside:,}.")
 
 
-def _as_live(found: Replayed) -> list[str | Styled]:
+def _as_live(found: ReplayResult) -> list[str | Styled]:
     """Say whether live gave the same over the same records, and if not, what may be the reason."""
     if found.live is None:
         return []
@@ -265,11 +265,11 @@ def _as_live(found: Replayed) -> list[str | Styled]:
     return [Styled(f"\nLive gave something else for these records ({windows}): {why}.", "bold red")]
 
 
-def _labels(compared: Compared) -> str:
+def _labels(compared: LabelComparison) -> str:
     return f"{compared.found} of {compared.events} labelled events found, {compared.outside} alerts outside them"
 
 
-def _files(found: Replayed) -> Table:
+def _files(found: ReplayResult) -> Table:
     has_labels = any(file.compared.events is not None for file in found.files)
     headings = ["set", "file", "version", "learnt from:right", "alerts:right"]
     table = Table(*headings, *(["events found:right", "outside:right", "delay:right"] if has_labels else []))

@@ -1,15 +1,17 @@
 """Evaluation on labelled recordings.
 
-    evaluate      labelled recordings × methods, over several processes, and their means
-    recordings    files → the part to learn from, the part to replay, and the labels
-    series        a file → rows on a grid: the healthy head, the rest, the labels apart
-    methods       a method's name → a score for every row behind the head
+    evaluate      every series by every method, over several processes
+    plan          the files, methods and settings of an evaluation, checked
+    results       results of the evaluation, their means, and the results under other alert parameters
+    series        a file → rows on a grid: the healthy head, the rest, and the labels as a separate field
+    methods       a method's name → an anomaly score for every row behind the head
     assess        scores and labels → ranking and alert metrics
     metrics       VUS-PR and the other ranking metrics
-    compare       alerts against labelled events
+    compare       alerts against labelled events, and alerts of two deciders against each other
     policy        other alert parameters over stored scores
     result_cache  finished scores in a folder
-    report/       all of it as one page
+    plots         a series and its scores → SVG paths
+    report/       all results as one HTML page
 
-Invariant: no label is visible to anything that learns or scores.
+Invariant: no label is visible to code that trains or scores.
 """

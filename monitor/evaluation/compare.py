@@ -1,8 +1,8 @@
-"""Alerts against labelled events: which were found, which were missed, which alerts nobody had labelled. And alerts
-against those of another decider over the same time: which of them speak of the same episode.
+"""Alerts against labelled events, and alerts of two deciders against each other.
 
-The law: strict. An event is found when an alert was open during it; an alert that shares no moment with an event is
-outside, also when it opens just after one.
+Input: events and the times of alerts. Output: a `LabelComparison`, or episodes.
+Invariant: an event is found only if an alert was open during it. An alert that shares no moment with an event is
+outside all events, even if it opens just after one. There is no tolerance.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 
-_NEVER = 2**63
+_STILL_OPEN = 2**63
 
 
 class Event(NamedTuple):
-    """A stretch that somebody labelled a fault: [from_us, to_us)."""
+    """A labelled fault: [from_us, to_us)."""
 
     asset: str
     from_us: int
@@ -30,37 +30,37 @@ class Event(NamedTuple):
 
 
 class AlertSpan(NamedTuple):
-    """An alert's time."""
+    """Opening, firing and closing time of an alert."""
 
     asset: str
     opened_us: int
     """End of its first anomalous window."""
     fired_us: int
-    """End of the window that confirmed it: nobody heard of it before."""
+    """End of the window that confirmed it, which is when notifications are sent."""
     closed_us: int | None
     """None = still open."""
 
 
-class Open(Protocol):
-    """Whatever is open on an asset for a time."""
+class AlertLike(Protocol):
+    """The attributes of an alert by which alerts are grouped."""
 
     @property
     def asset(self) -> str:
-        """Its name."""
+        """Name of the asset."""
     @property
     def opened_us(self) -> int:
-        """Since when."""
+        """Opening time."""
     @property
     def closed_us(self) -> int | None:
-        """Until when; None = still."""
+        """Closing time. None = still open."""
 
 
-T = TypeVar("T", bound=Open)
+T = TypeVar("T", bound=AlertLike)
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """What the labels say of the alerts."""
+class LabelComparison:
+    """Number of alerts, and how they compare with the labelled events."""
 
     alerts: int
     events: int | None = None
@@ -69,19 +69,19 @@ class Compared:
     outside: int | None = None
     """Alerts that share no moment with a labelled event."""
     delay_s: float | None = None
-    """Median over the events found: from an event's first moment until its first alert fired."""
+    """Median over the found events of the time from an event's first moment until its first alert fired."""
 
 
-def compare(events: Sequence[Event] | None, alerts: Sequence[AlertSpan]) -> Compared:
-    """Hold alerts against labelled events; None = nobody labelled anything."""
+def compare_with_labels(events: Sequence[Event] | None, alerts: Sequence[AlertSpan]) -> LabelComparison:
+    """Compare alerts with labelled events. `events` is None where the recording has no labels."""
     if events is None:
-        return Compared(len(alerts))
+        return LabelComparison(len(alerts))
     fired_us: dict[Event, int] = {}
     inside = set()
-    for event, alert in meetings(events, alerts):
+    for event, alert in overlapping_pairs(events, alerts):
         fired_us[event] = min(alert.fired_us, fired_us.get(event, alert.fired_us))
         inside.add(alert)
-    return Compared(
+    return LabelComparison(
         alerts=len(alerts),
         events=len(events),
         found=len(fired_us),
@@ -90,12 +90,12 @@ def compare(events: Sequence[Event] | None, alerts: Sequence[AlertSpan]) -> Comp
     )
 
 
-def together(parts: Sequence[Compared]) -> Compared:
-    """Add up; the delay is the median of the parts'."""
+def combine(parts: Sequence[LabelComparison]) -> LabelComparison:
+    """Add up the counts. The delay is the median of the parts' delays."""
     labelled = [part for part in parts if part.events is not None]
     if not labelled:
-        return Compared(sum(part.alerts for part in parts))
-    return Compared(
+        return LabelComparison(sum(part.alerts for part in parts))
+    return LabelComparison(
         alerts=sum(part.alerts for part in parts),
         events=sum(part.events or 0 for part in labelled),
         found=sum(part.found or 0 for part in labelled),
@@ -109,37 +109,40 @@ def _median(delays: Iterable[float]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def meetings(events: Iterable[Event], alerts: Iterable[AlertSpan]) -> Iterator[tuple[Event, AlertSpan]]:
-    """Yield each event with each alert that was open during it. Costs a sort and what is found: the alerts of one asset
-    do not overlap.
+def overlapping_pairs(events: Iterable[Event], alerts: Iterable[AlertSpan]) -> Iterator[tuple[Event, AlertSpan]]:
+    """Yield each event with each alert that was open during it.
+
+    Costs one sort plus the pairs found, since the alerts of one asset do not overlap.
     """
     by_asset: dict[str, list[AlertSpan]] = defaultdict(list)
     for alert in sorted(alerts, key=lambda alert: alert.opened_us):
         by_asset[alert.asset].append(alert)
-    opened = {asset: [alert.opened_us for alert in mine] for asset, mine in by_asset.items()}
-    # How long any so far stays open: it rises, whatever the alerts, so a search may begin with it.
+    opened = {asset: [alert.opened_us for alert in ours] for asset, ours in by_asset.items()}
+    # The latest closing time so far rises even where the closing times do not, so it can be searched by bisection.
     until = {
-        asset: list(accumulate((_NEVER if alert.closed_us is None else alert.closed_us for alert in mine), max))
-        for asset, mine in by_asset.items()
+        asset: list(accumulate((_STILL_OPEN if alert.closed_us is None else alert.closed_us for alert in ours), max))
+        for asset, ours in by_asset.items()
     }
     for event in events:
-        mine = by_asset.get(event.asset, [])
+        ours = by_asset.get(event.asset, [])
         first = bisect_right(until.get(event.asset, []), event.from_us)
-        beyond = bisect_right(opened.get(event.asset, []), event.to_us)
-        yield from ((event, alert) for alert in mine[first:beyond] if meets(event, alert))
+        end = bisect_right(opened.get(event.asset, []), event.to_us)
+        yield from ((event, alert) for alert in ours[first:end] if is_overlapping(event, alert))
 
 
-def meets(event: Event, alert: AlertSpan) -> bool:
-    """Say whether an alert was open at a moment of an event."""
-    # `opened_us` is the end of a window: its last moment lies just before.
+def is_overlapping(event: Event, alert: AlertSpan) -> bool:
+    """Return whether the alert was open at a moment of the event."""
+    # `opened_us` is the end of a window, and a window's last moment lies just before its end.
     ends_later = alert.closed_us is None or alert.closed_us > event.from_us
     return event.asset == alert.asset and alert.opened_us - 1 < event.to_us and ends_later
 
 
-def episodes(before: Iterable[T], after: Iterable[T]) -> Iterator[tuple[list[T], list[T]]]:
-    """Put together what two deciders said of the same time: on each asset, alerts that were open at one moment are one
-    episode, and so are those that a third one links. Each alert is in exactly one; those of a decider alone in it met
-    none of the other's. By asset, then in order of opening.
+def group_episodes(before: Iterable[T], after: Iterable[T]) -> Iterator[tuple[list[T], list[T]]]:
+    """Group the alerts of two deciders into episodes, by asset and then in order of opening.
+
+    Alerts of one asset that were open at the same moment belong to one episode, and so do two alerts that a third one
+    links. Each alert is in exactly one episode. If all alerts of an episode come from one decider, the other decider
+    had none open during it.
     """
     sided = [(alert, 0) for alert in before] + [(alert, 1) for alert in after]
     sided.sort(key=lambda each: (each[0].asset, each[0].opened_us))
@@ -151,6 +154,6 @@ def episodes(before: Iterable[T], after: Iterable[T]) -> Iterator[tuple[list[T],
                 yield sides
             sides, asset, until_us = ([], []), alert.asset, alert.opened_us
         sides[side].append(alert)
-        until_us = max(until_us, _NEVER if alert.closed_us is None else alert.closed_us)
+        until_us = max(until_us, _STILL_OPEN if alert.closed_us is None else alert.closed_us)
     if any(sides):
         yield sides

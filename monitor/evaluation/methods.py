@@ -1,14 +1,14 @@
-"""A method's name → anomaly scores for every row behind the training rows.
+"""A method's name → an anomaly score for every row behind the training rows.
 
-    default            what an operator gets who configures nothing
+    default                      the model of a default configuration
     ARCH[+OBJECTIVE][+stacked]   pca, conv, lstm+denoising, dense+sparse+stacked …
-    moving-deviation   the one-liner to beat: how far a row is from its short moving mean
-    random             what no skill at all scores
+    moving-deviation             the simple baseline: the distance of a row from its short moving mean
+    random                       the score without any skill
 
-In: an `Unlabelled` recording. Out: a score per row, 1.0 = the threshold for every method. The laws: learning
-and calibration see the first `train_rows` rows only; a row's score is that of the window that ends at it, so it is
-causal, and no window is ever copied out but those in hand. Every row is scored, as the protocol of the recordings has
-it; the river leaves windows with long holes unscored.
+Input: an `UnlabelledSeries`. Output: a score per row, 1.0 = the threshold for every method.
+Invariants: training and calibration see the first `train_rows` rows only. A row's score is that of the window that ends
+at it, so it is causal. Only the windows of one chunk are copied at a time. Every row is scored, as the protocol of the
+recordings demands. The pipeline leaves windows with long gaps unscored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from monitor.budget import Budget
 from monitor.config.tree import AlertConfig, ModelConfig
 from monitor.errors import ConfigError, NotEnoughData
-from monitor.evaluation.metrics import filled
+from monitor.evaluation.metrics import forward_filled
 from monitor.models.calibrate import calibrate
 from monitor.models.spec import ARCHITECTURES, OBJECTIVES, FleetSpec, ModelSpec, TrainingSet, refuse_unknown
 from monitor.training.fit import fit
@@ -33,65 +33,65 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from monitor.config.values import Rate
-    from monitor.evaluation.series import Unlabelled
+    from monitor.evaluation.series import UnlabelledSeries
     from monitor.models.detector import Detector
     from monitor.types import Float32
 
 DEFAULT, MOVING_DEVIATION, RANDOM, STACKED = "default", "moving-deviation", "random", "stacked"
 ALWAYS = ("pca", MOVING_DEVIATION)
-"""Beside every method, in every run: a network that does not beat these is not worth its training."""
+"""Evaluated in every run: a network that does not beat these is not worth its training."""
 
 MOVING_ROWS = 20
-"""Of the moving mean, the row itself included."""
+"""Rows of the moving mean, the row itself included."""
 CLIP = 10.0
-"""Standard deviations beyond which it does not matter how far."""
+"""Larger deviations count as so many standard deviations."""
 WINDOWS_AT_ONCE = 4096
-"""Between two words of progress; the detector itself copies out a few hundred at a time."""
+"""Windows between two progress reports. The detector copies a few hundred at a time."""
 
 WEEK_S = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a score depends on besides the method and the data."""
+class ScoreSettings:
+    """ScoreSettings that a score depends on besides the method and the data."""
 
     window: int = 64
     """Rows in a window."""
     seed: int = 0
     max_train_s: float | None = None
-    """Of each method, `auto`'s candidates together; None = the default's."""
+    """Training time of each method. The candidates of `auto` share it. None = the default's."""
     budget: Rate = AlertConfig.model_fields["budget"].default
-    """False alarms allowed; thresholds are calibrated to it."""
+    """Allowed false alarms. Thresholds are calibrated to this rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to score, checked."""
+    """A scoring method with a valid name."""
 
     name: str
     spec: ModelSpec | None
-    """What to train; None = a baseline that learns next to nothing."""
+    """The model to train. None = a baseline without a model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What a method says of the R rows behind the training rows."""
+class MethodScores:
+    """Scores of a method for the R rows behind the training rows."""
 
     score: Float32
     """[R], 1.0 = the threshold; NaN = unscored."""
     fit_s: float
     score_s: float
     model: dict[str, Any]
-    """What was trained: version, architecture, how sure the threshold is."""
+    """The trained model: version, architecture, objective, seed and state of the threshold."""
 
 
-def parse_methods(names: Sequence[str], settings: Settings) -> list[Method]:
-    """Read names, each once, the baselines that always run behind them. Raises ConfigError with the nearest name."""
+def parse_methods(names: Sequence[str], settings: ScoreSettings) -> list[Method]:
+    """Parse names, each once, followed by the baselines that always run. Raises ConfigError with the nearest name."""
     return [parse_method(name, settings) for name in dict.fromkeys((*names, *ALWAYS))]
 
 
-def parse_method(name: str, settings: Settings) -> Method:
-    """Read one name. Raises ConfigError."""
+def parse_method(name: str, settings: ScoreSettings) -> Method:
+    """Parse one name. Raises ConfigError."""
     if name in (MOVING_DEVIATION, RANDOM):
         return Method(name, None)
     config = ModelConfig()
@@ -116,10 +116,11 @@ def parse_method(name: str, settings: Settings) -> Method:
 
 
 def score(
-    method: Method, data: Unlabelled, settings: Settings, on_progress: Callable[[float, str], None]
-) -> Scored:
-    """Learn from the head, score the rest. Raises NotEnoughData, TrainingDiverged. Deterministic with one thread,
-    unless the time budget cuts training short.
+    method: Method, data: UnlabelledSeries, settings: ScoreSettings, on_progress: Callable[[float, str], None]
+) -> MethodScores:
+    """Train on the head and score the rest.
+
+    Deterministic with one thread, unless the time budget cuts training short. Raises NotEnoughData, TrainingDiverged.
     """
     if method.spec is None:
         return _baseline(method.name, data, settings)
@@ -135,11 +136,15 @@ def score(
         parts.append(detector.score(windows[start : start + WINDOWS_AT_ONCE]).score)
         on_progress(0.9 + 0.1 * start / len(windows), "scoring")
     took_s = time.perf_counter() - fitted
-    return Scored(np.concatenate(parts), round(fitted - began, 3), round(took_s, 3), _card(detector))
+    return MethodScores(np.concatenate(parts), round(fitted - began, 3), round(took_s, 3), _card(detector))
 
 
 def _fit(
-    windows: Float32, spec: ModelSpec, data: Unlabelled, settings: Settings, on_progress: Callable[[float, str], None]
+    windows: Float32,
+    spec: ModelSpec,
+    data: UnlabelledSeries,
+    settings: ScoreSettings,
+    on_progress: Callable[[float, str], None],
 ) -> Detector:
     torch.set_num_threads(1)
     return fit(
@@ -161,8 +166,8 @@ def _card(detector: Detector) -> dict[str, Any]:
     }
 
 
-def budget_of(settings: Settings, interval_s: float) -> Budget:
-    """Return the budget with what makes an alert by default: windows begin at every row."""
+def budget_of(settings: ScoreSettings, interval_s: float) -> Budget:
+    """Return the alarm budget under the default alert parameters, for windows that begin at every row."""
     alerts, rate = AlertConfig(), settings.budget
     weekly = rate.count * WEEK_S / rate.per.total_seconds()
     return Budget(weekly, alerts.confirm.m, alerts.confirm.n, alerts.recover, interval_s)
@@ -175,25 +180,28 @@ def _end_us(n: int, first_end: int, interval_s: float) -> np.ndarray[Any, np.dty
 # ---------------------------------------------------------------- baselines: a raw score per row
 
 
-def _baseline(name: str, data: Unlabelled, settings: Settings) -> Scored:
+def _baseline(name: str, data: UnlabelledSeries, settings: ScoreSettings) -> MethodScores:
     began = time.perf_counter()
     raw = moving_deviation(data) if name == MOVING_DEVIATION else np.random.default_rng(settings.seed).random(
         len(data.values), dtype=np.float32
     )
     scored = time.perf_counter()
-    # Held out as `fit` does: the threshold comes from the latest fifth of the training rows.
+    # The threshold comes from the latest fifth of the training rows, as in `fit`.
     n_held = max(1, round(HELD_OUT * data.train_rows))
     held_out = raw[data.train_rows - n_held : data.train_rows]
     ends = _end_us(n_held, data.train_rows - n_held + 1, data.interval_s)
     limit = calibrate(held_out, np.zeros(n_held, np.int32), ends, budget_of(settings, data.interval_s))
     fitted = time.perf_counter()
     rest = (raw[data.train_rows :] / limit.raw).astype(np.float32)
-    return Scored(rest, round(fitted - scored, 3), round(scored - began, 3), {"threshold": str(limit.state)})
+    return MethodScores(rest, round(fitted - scored, 3), round(scored - began, 3), {"threshold": str(limit.state)})
 
 
-def moving_deviation(data: Unlabelled) -> Float32:
-    """Return per row the mean over sensors of how far it is from the mean of the last rows, in training deviations."""
-    x = filled(data.values)
+def moving_deviation(data: UnlabelledSeries) -> Float32:
+    """Return the distance of each row from the mean of the last rows, averaged over sensors.
+
+    The unit is the standard deviation of each sensor in the training rows.
+    """
+    x = forward_filled(data.values)
     head = x[: data.train_rows]
     deviation = head.std(axis=0)
     z = np.clip((x - head.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0), -CLIP, CLIP)

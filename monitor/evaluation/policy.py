@@ -1,8 +1,9 @@
-"""Other alert parameters over scores that are already there: what would have rung, and what would not.
+"""Other alert parameters over stored scores: the number of alerts under each policy.
 
-In: "confirm=5 of 8, recover=12" and stored scores. Out: alerts under each policy, gained and lost against the
-configured one. The law: nothing is scored again and nothing is written; only `decide` runs, from the first score of
-the stretch on, as if no alert had been open before it.
+Input: "confirm=5 of 8, recover=12" and stored scores. Output: alerts under each policy, gained and lost against the
+configured one.
+Invariant: no window is scored again and no row is written. Only the decider runs, from the first score of the range on,
+as if no alert had been open before it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.config.values import Confirm
-from monitor.evaluation.assess import WEEK_S, OpenAlerts, bare_scores
-from monitor.evaluation.compare import episodes
+from monitor.evaluation.assess import WEEK_S, AlertTracker, bare_scores
+from monitor.evaluation.compare import group_episodes
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.stream.shard import alert_policy
 
@@ -29,20 +30,20 @@ if TYPE_CHECKING:
 
 WINDOWS_AT_ONCE = 8192
 MOST = 1000
-"""As `alerts.confirm` and `alerts.recover` allow."""
+"""Largest number that `alerts.confirm` and `alerts.recover` allow."""
 HELP = 'write "confirm=5 of 8, recover=12", or one of the two'
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
-    """What an operator would like to try; None = as it is."""
+    """Alert parameters to try. None = unchanged."""
 
     confirm: Confirm | None = None
     recover: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> PolicyChange:
-        """Read "confirm=5 of 8, recover=12"; "5 of 8" alone is confirm. Raises ValueError with what to write."""
+        """Read "confirm=5 of 8, recover=12". "5 of 8" alone is confirm. Raises ValueError with the accepted form."""
         change = cls()
         for part in text.split(","):
             field, equals, value = (word.strip() for word in part.partition("="))
@@ -67,8 +68,8 @@ class PolicyChange:
                 raise ValueError(f"{field} stands twice; {HELP}")
         return change
 
-    def on(self, base: AlertPolicy) -> AlertPolicy:
-        """Return the base with this changed."""
+    def apply_to(self, base: AlertPolicy) -> AlertPolicy:
+        """Return the base with these parameters changed."""
         confirm = self.confirm or Confirm(base.confirm, base.among)
         return AlertPolicy(confirm.m, confirm.n, self.recover or base.recover)
 
@@ -78,27 +79,27 @@ class PolicyChange:
 
 
 @dataclass(frozen=True, slots=True)
-class WhatIf:
-    """A fleet's stored scores under one policy."""
+class PolicyTrial:
+    """Alerts of one fleet under one policy, by its stored scores."""
 
     fleet: str
     policy: str
-    """As it was written; `configured` = the fleet's own."""
+    """As the operator wrote it. `configured` = the fleet's own."""
     confirm: str
     recover: int
     alerts: int
     gained: int
-    """Alerts that meet none of the configured policy's."""
+    """Alerts during which the configured policy has none open."""
     lost: int
-    """Alerts of the configured policy that meet none of these."""
+    """Alerts of the configured policy during which this one has none open."""
     per_week: float | None
-    """Alerts per asset and week of scored time; None = nothing is scored."""
+    """Alerts per asset and week of scored time. None = no window has a score."""
     assets: int
     windows: int
-    """Scored ones."""
+    """Scored windows."""
 
 
-def what_if(
+def try_policies(
     reader: Reader,
     fleets: Sequence[FleetConfig],
     changes: Sequence[PolicyChange],
@@ -106,50 +107,50 @@ def what_if(
     since: datetime | None = None,
     until: datetime | None = None,
     on_progress: Callable[[float | None, str], None] = lambda _share, _text: None,
-) -> list[WhatIf]:
+) -> list[PolicyTrial]:
     """Decide each fleet's stored scores again, by its own policy and by each change of it."""
     found = []
     for fleet in fleets:
         base = alert_policy(fleet.alerts)
-        policies = [base, *(change.on(base) for change in changes)]
-        deciders = [(Decider(fleet.name, policy), OpenAlerts()) for policy in policies]
-        numbers: dict[str, int] = {}
+        policies = [base, *(change.apply_to(base) for change in changes)]
+        deciders = [(Decider(fleet.name, policy), AlertTracker()) for policy in policies]
+        indices: dict[str, int] = {}
         n_windows = 0
         windows = reader.scored_windows(fleet.name, since=since, until=until)
-        for asset, end_us, score in _parts(windows, numbers):
+        for asset, end_us, score in _chunks(windows, indices):
             n_windows += len(asset)
-            for decider, opened in deciders:
-                opened.take(decider.decide(bare_scores(score, asset), end_us))
+            for decider, alerts in deciders:
+                alerts.update(decider.decide(bare_scores(score, asset), end_us))
             on_progress(None, f"{fleet.name}: {n_windows:,} windows decided again")
-        own, *others = [opened.spans(tuple(numbers)) for _, opened in deciders]
+        own, *others = [alerts.spans(tuple(indices)) for _, alerts in deciders]
         asset_weeks = n_windows * fleet.stride * fleet.interval.total_seconds() / WEEK_S
         for name, policy, spans in zip(("configured", *map(str, changes)), policies, (own, *others), strict=True):
-            met = list(episodes(own, spans))
+            episodes = list(group_episodes(own, spans))
             found.append(
-                WhatIf(
+                PolicyTrial(
                     fleet=fleet.name,
                     policy=name,
                     confirm=f"{policy.confirm} of {policy.among}",
                     recover=policy.recover,
                     alerts=len(spans),
-                    gained=sum(len(theirs) for ours, theirs in met if not ours),
-                    lost=sum(len(ours) for ours, theirs in met if not theirs),
+                    gained=sum(len(theirs) for ours, theirs in episodes if not ours),
+                    lost=sum(len(ours) for ours, theirs in episodes if not theirs),
                     per_week=round(len(spans) / asset_weeks, 6) if asset_weeks else None,
-                    assets=len(numbers),
+                    assets=len(indices),
                     windows=n_windows,
                 )
             )
     return found
 
 
-def _parts(
-    windows: Iterator[tuple[str, int, float]], numbers: dict[str, int]
+def _chunks(
+    windows: Iterator[tuple[str, int, float]], indices: dict[str, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Columns of so many windows at once: asset, end, score; assets are numbered as they come."""
-    while part := list(islice(windows, WINDOWS_AT_ONCE)):
-        names, ends, scores = zip(*part, strict=True)
+    """Yield columns of windows: asset index, end, score. `indices` is extended with new assets."""
+    while chunk := list(islice(windows, WINDOWS_AT_ONCE)):
+        names, ends, scores = zip(*chunk, strict=True)
         yield (
-            np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int32),
+            np.array([indices.setdefault(name, len(indices)) for name in names], np.int32),
             np.array(ends, np.int64),
             np.array(scores, np.float32),
         )

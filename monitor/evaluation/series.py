@@ -1,8 +1,9 @@
-"""A labelled recording as evaluation sees it: rows on a grid, the healthy head to learn from, the rest to judge.
+"""A labelled recording for evaluation: rows on a grid, a healthy head for training, the rest for assessment.
 
-Enters a file, and what `meta.json` beside it or the operator says of its head. Leaves a `Series` for each asset. The
-law: row number × interval is the time, in the file's order (a recording put together of two has two clocks), and the
-labels are a field apart, that nobody who learns or scores is handed.
+Input: a file, and the length of its head from `meta.json` beside it or from the operator. Output: a `Series` for each
+asset.
+Invariants: the time is row number × interval, in the file's order, since a recording joined from two has two clocks.
+Labels are a separate field that is passed to no code that trains or scores.
 """
 
 from __future__ import annotations
@@ -28,27 +29,27 @@ if TYPE_CHECKING:
     from monitor.types import Float32
 
 LABEL = "label"
-"""The column of labels where nobody says another."""
+"""Default name of the label column."""
 LIKE_LABELS = frozenset((LABEL, "anomaly", "isanomaly", "changepoint", "attack", "fault"))
-"""Columns that other people's labels stand in; compared without case, blanks, hyphens and underscores."""
+"""Common names of label columns, compared without case, blanks, hyphens and underscores."""
 LONGEST_S = 3e12
-"""A hundred thousand years: row × interval in microseconds stays far inside 64 bits."""
+"""A hundred thousand years, so that row × interval in microseconds stays far inside 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unlabelled:
-    """A recording as a method sees it: all of it but the labels. N rows of C sensors."""
+class UnlabelledSeries:
+    """A recording without its labels: the input of a method. N rows of C sensors."""
 
     sensors: tuple[str, ...]
     values: Float32
-    """[N, C]; NaN = missing."""
+    """[N, C], NaN = missing."""
     train_rows: int
-    """Healthy leading rows: all that may be learnt from."""
+    """Healthy leading rows, the only ones used for training."""
     interval_s: float
 
     @property
     def digest(self) -> str:
-        """The content's identity: what a score can depend on, and no label."""
+        """Hash of everything a score can depend on. Labels are no part of it."""
         sha = hashlib.sha256(repr((self.sensors, self.values.shape, self.train_rows, self.interval_s)).encode())
         sha.update(np.ascontiguousarray(self.values).tobytes())
         return sha.hexdigest()
@@ -61,34 +62,34 @@ class Series:
     set: str
     """The file's folder."""
     name: str
-    """The file's name without its endings; with several assets, the asset behind a slash."""
-    data: Unlabelled
+    """The file's name without its endings. With several assets, followed by a slash and the asset."""
+    data: UnlabelledSeries
     label: NDArray[np.int8] | None
-    """[N], 1 = fault; None = nobody labelled it."""
+    """[N], 1 = fault. None = the recording has no labels."""
     path: str = ""
     """The file, as it was given."""
     warnings: tuple[str, ...] = ()
-    """What an operator should know before believing the figures; each names the file."""
+    """Doubts about the file that affect the figures. Each names the file."""
 
     @property
-    def rest(self) -> NDArray[np.int8] | None:
-        """The labels behind the training rows."""
+    def test_labels(self) -> NDArray[np.int8] | None:
+        """Labels of the rows behind the training rows."""
         return None if self.label is None else self.label[self.data.train_rows :]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """One asset's recording that cannot be evaluated; the file's others can."""
+class RejectedSeries:
+    """One asset's recording that cannot be evaluated. Other assets of the file may be."""
 
     set: str
     name: str
     error: BadRecording
-    """Why, naming the file and the fix."""
+    """The reason, naming the file and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How to read a file; None = what can be told from it, or from `meta.json` beside it."""
+class ReadOptions:
+    """Options for reading a file. None = taken from the file, or from `meta.json` beside it."""
 
     train_rows: int | None = None
     asset: str | None = None
@@ -96,39 +97,43 @@ class Reading:
     label: str = LABEL
 
 
-def read_series(path: Path, how: Reading) -> list[Series | Refused]:
-    """Read a file, a series for each asset in it. Raises BadRecording and NotFound, naming the file and the fix."""
-    recording = read_recording(path, asset=how.asset, timestamp=how.timestamp, label=how.label)
-    if how.label != LABEL and LABEL in recording.sensors:
+def read_series(path: Path, options: ReadOptions) -> list[Series | RejectedSeries]:
+    """Read a file into one series for each asset in it. Raises BadRecording, NotFound, naming the file and the fix."""
+    recording = read_recording(path, asset=options.asset, timestamp=options.timestamp, label=options.label)
+    if options.label != LABEL and LABEL in recording.sensors:
         recording = _without_label(path, recording)
     meta = read_meta(path)
-    said = tuple(_doubts(path, recording, how))
+    warnings = tuple(_file_warnings(path, recording, options))
     parts: Sequence[Recording] = recording.per_asset() if len(recording.assets) > 1 else [recording]
-    found: list[Series | Refused] = []
+    found: list[Series | RejectedSeries] = []
     for part in parts:
         name = recording.name if len(parts) == 1 else f"{recording.name}/{part.assets[0]}"
         try:
-            found.append(_series(path, meta, part, how, name, said))
+            data = _check(path, meta, part, options, name)
         except BadRecording as problem:
-            found.append(Refused(meta.set, name, problem))
+            found.append(RejectedSeries(meta.set, name, problem))
+            continue
+        place = str(path) if name == part.name else f"{path}, {part.assets[0]}"
+        doubts = (*warnings, *_asset_warnings(place, part, data.train_rows))
+        found.append(Series(meta.set, name, data, part.label, str(path), doubts))
     return found
 
 
 def _without_label(path: Path, recording: Recording) -> Recording:
-    """Leave out the usual label column where another was named: neither is a sensor."""
-    kept = [place for place, name in enumerate(recording.sensors) if name != LABEL]
+    """Leave out the column "label" where another label column was named: it is no sensor."""
+    kept = [number for number, name in enumerate(recording.sensors) if name != LABEL]
     if not kept:
         raise BadRecording(f"{path}: no column beside {quote(LABEL)} holds numbers")
     return replace(
-        recording, sensors=tuple(recording.sensors[place] for place in kept), values=recording.values[:, kept]
+        recording, sensors=tuple(recording.sensors[number] for number in kept), values=recording.values[:, kept]
     )
 
 
-def _doubts(path: Path, recording: Recording, how: Reading) -> Iterator[str]:
-    """Say what is odd about a file as a whole."""
+def _file_warnings(path: Path, recording: Recording, options: ReadOptions) -> Iterator[str]:
+    """Yield warnings about a file as a whole."""
     if recording.label is None:
         columns = short_list((*recording.sensors, *recording.left_out), 20)
-        yield f"{path} has no column {quote(how.label)}; its columns are {columns}; use --label-column"
+        yield f"{path} has no column {quote(options.label)}; its columns are {columns}; use --label-column"
     for name in recording.sensors:
         if re.sub(r"[ _-]", "", name).casefold() in LIKE_LABELS:
             yield (
@@ -142,10 +147,11 @@ def _doubts(path: Path, recording: Recording, how: Reading) -> Iterator[str]:
         yield f"{path}: {recording.n_too_large:,} {cells} too large for float32 and taken as missing"
 
 
-def _series(
-    path: Path, meta: Meta, recording: Recording, how: Reading, name: str, said: tuple[str, ...]
-) -> Series:
-    rows, said_by = (meta.train_rows, "meta.json") if how.train_rows is None else (how.train_rows, "--train-rows")
+def _check(path: Path, meta: Meta, recording: Recording, options: ReadOptions, name: str) -> UnlabelledSeries:
+    """Check the training rows and the interval of one asset's recording. Raises BadRecording."""
+    rows, source = meta.train_rows, "meta.json"
+    if options.train_rows is not None:
+        rows, source = options.train_rows, "--train-rows"
     if rows is None:
         raise BadRecording(
             f"{path}: nobody says how many leading rows are healthy and may be learnt from; "
@@ -156,7 +162,7 @@ def _series(
         raise BadRecording(f"{path}: {name} has one row; it takes one to learn from and one to score at least")
     if not 0 < rows < len(recording):
         raise BadRecording(
-            f"{path}: train_rows is {rows:,} ({said_by}), but {name} has {len(recording):,} rows; "
+            f"{path}: train_rows is {rows:,} ({source}), but {name} has {len(recording):,} rows; "
             f"use 1 to {len(recording) - 1:,}, so that something is left to score"
         )
     interval_s = meta.interval_s or recording.interval_us / 1e6
@@ -170,15 +176,11 @@ def _series(
             f"{path}: {len(recording):,} rows, one each {interval_s:g} s, are no recording of a plant; "
             "correct sampling_interval_s in meta.json beside it, or the times"
         )
-    data = Unlabelled(recording.sensors, recording.values, rows, interval_s)
-    place = str(path) if name == recording.name else f"{path}, {recording.assets[0]}"
-    return Series(
-        meta.set, name, data, recording.label, str(path), (*said, *_doubts_of(place, recording, rows))
-    )
+    return UnlabelledSeries(recording.sensors, recording.values, rows, interval_s)
 
 
-def _doubts_of(place: str, recording: Recording, train_rows: int) -> Iterator[str]:
-    """Say what is odd about one asset's rows."""
+def _asset_warnings(place: str, recording: Recording, train_rows: int) -> Iterator[str]:
+    """Yield warnings about one asset's rows."""
     n_faults = 0 if recording.label is None else int(np.count_nonzero(recording.label[:train_rows]))
     if n_faults:
         yield f"{place}: {n_faults:,} of the {train_rows:,} training rows are labelled faults"

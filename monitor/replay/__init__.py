@@ -1,14 +1,16 @@
 """The pipeline over old records, into a scratch database.
 
-    topic         the records that Kafka holds
-    files         recordings, which may bring their own healthy head to learn from
-    flow          the pipeline over a finite log
-    versions      the model versions that decide in a replay
-    offsets       the range to read: all, or what a live run has consumed, and whether it led to the same results
-    side_by_side  two decisions over records that are read once
-    diff          differences between the alerts of the two
-    digest        stored results → one hash that is equal for equal results
-    publish       recordings → the configured topic, as a plant would send them
+    from_kafka      replay the records that Kafka holds
+    from_files      replay recordings, each with a model trained on its own head or with the registered versions
+    run             options, steps and result that both have in common
+    flow            the pipeline over a finite log
+    versions        the model versions that score in a replay
+    offsets         the offsets to read: all, or those that the live run has consumed, with a summary of its results
+    recording_feed  a recording → its training head, its labelled events, and record batches
+    side_by_side    two sides decide over records that are read once
+    diff            differences between the alerts of the two sides
+    digest          stored results → one hash that is equal for equal results
+    publish         recordings and benchmark records → a topic
 
-Invariant: no live table changes.
+Invariant: a replay changes no live table.
 """

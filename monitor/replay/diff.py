@@ -1,14 +1,14 @@
-"""Two sides over the same windows: alerts gained, lost and moved, and how often each side would have fired.
+"""Two sides over the same windows: alerts gained, lost and moved, and the alert rate of each side.
 
-A side is who decides (a version, or those that decided live) and by which alert parameters. In: what each side said,
-in a `Ledger`. Out: a `Difference`. The laws:
+A side is a model version (or the versions that decided live) together with alert parameters.
+Input: the `SideResults` of both sides. Output: a `Difference`. Invariants:
 
-- An alert belongs to one episode (`compare.episodes`), and so stands under exactly one of same, moved, gained, lost:
-  gained and lost are alerts during which the other side said nothing. The difference of (A, B) mirrors that of (B, A).
-- *moved* is what an operator notices: opened, fired or closed at another time, of another severity, or split or merged.
-  A peak alone moves nothing: no two versions ever score alike. It is shown.
-- What a side said is every alert of the episodes that count, and an episode counts when any alert of it opened in the
-  stretch: so each side's alerts are the sum of its same, moved, and gained or lost.
+- An alert belongs to one episode (`compare.group_episodes`) and is counted under exactly one of same, moved, gained and
+  lost. The other side had no alert open during a gained or a lost one. The difference of (A, B) mirrors that of (B, A).
+- *moved* means a change that an operator notices: another opening, firing or closing time, another severity, a split
+  or a merge. A different peak score alone is not a move, since no two versions give equal scores. It is shown.
+- An episode counts when any of its alerts opened in the compared range. All alerts of a counted episode count, so the
+  alerts of each side are the sum of its same, moved, and gained or lost ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitor.evaluation.assess import WEEK_S
-from monitor.evaluation.compare import AlertSpan, episodes
+from monitor.evaluation.compare import AlertSpan, group_episodes
 from monitor.evaluation.policy import PolicyChange
 from monitor.store.queries import iso, number
 from monitor.store.results import FIRST_US
@@ -41,17 +41,19 @@ _POLICY = re.compile(r".*=.*|\d+\s*(of|/)\s*\d+|.*\s.*")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Who decides, and by which alert parameters."""
+    """A model version and alert parameters."""
 
     version: str | None = None
-    """This one its fleet; `champion`: today's everything; None = those that decided live."""
+    """Scores all windows of its fleet. `champion`: today's champion of each fleet. None = the versions that decided
+    live.
+    """
     change: PolicyChange = field(default_factory=PolicyChange)
 
     @classmethod
     def parse(cls, text: str) -> Side:
         """Read "turbines-1a2b", "confirm=5 of 8", "live", or "turbines-1a2b, confirm=5 of 8".
 
-        Raises ValueError with what to write.
+        Raises ValueError with the accepted forms.
         """
         words = [word.strip() for word in text.split(",")]
         versions = [word for word in words if not _POLICY.fullmatch(word)]
@@ -61,27 +63,22 @@ class Side:
         version = versions[0] if versions and versions[0] != LIVE else None
         return cls(version, PolicyChange.parse(policy) if policy else PolicyChange())
 
-    @property
-    def decider(self) -> str:
-        """Who decides, in a word."""
-        return self.version or LIVE
-
     def __str__(self) -> str:
         return ", ".join(filter(None, (self.version, str(self.change)))) or LIVE
 
 
-# ---------------------------------------------------------------- what a side said
+# ---------------------------------------------------------------- results of one side
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert as it stood when the stretch ended."""
+    """An alert as it stood at the end of the replay."""
 
     asset: str
     opened_us: int
     """End of its first anomalous window."""
     fired_us: int
-    """End of the window that confirmed it: nobody heard of it before."""
+    """End of the window that confirmed it, which is when notifications are sent."""
     closed_us: int | None
     """None = still open."""
     severity: Severity
@@ -92,11 +89,11 @@ class Alert:
 
     @property
     def span(self) -> AlertSpan:
-        """Its time alone."""
+        """Its opening, firing and closing time."""
         return AlertSpan(self.asset, self.opened_us, self.fired_us, self.closed_us)
 
     def row(self) -> dict[str, Any]:
-        """Return it as `monitor alerts list --json` names things."""
+        """Return it with the keys of `monitor alerts list --json`."""
         return {
             "opened_at": iso(self.opened_us),
             "fired_at": iso(self.fired_us),
@@ -110,32 +107,36 @@ class Alert:
 
 
 @dataclass(slots=True)
-class Ledger:
-    """All that one side said, by fleet."""
+class SideResults:
+    """Alerts, assets and number of scored windows of one side, by fleet."""
 
     from_us: int = FIRST_US
-    """Windows up to here are its run-up: they count nowhere."""
+    """Windows that end up to here belong to the run-up. They are not counted."""
     alerts: defaultdict[str, dict[tuple[str, int], Alert]] = field(default_factory=lambda: defaultdict(dict))
+    """By fleet, then by asset and opening time. Alerts of the run-up are included: an episode may begin with one."""
     assets: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     scored: Counter[str] = field(default_factory=Counter)
-    """Windows of the stretch that have a score."""
+    """Windows after the run-up that have a score."""
     why_unscored: dict[str, str] = field(default_factory=dict)
-    """As said last."""
+    """The latest reason for an unscored window."""
 
-    def take(self, names: Sequence[str], scores: Scores, end_us: Int64, changes: Iterable[AlertChange]) -> None:
-        """Enter a batch of windows and what became of it. `names`: the lane's assets; `end_us`: [N], window ends."""
-        fleet, inside = scores.windows.fleet, end_us > self.from_us
-        self.scored[fleet] += int(np.count_nonzero(inside & ~np.isnan(scores.score)))
-        self.assets[fleet].update(names[asset] for asset in np.unique(scores.windows.asset[inside]).tolist())
-        if scores.unscored_reason is not None and inside.any():
+    def add(self, names: Sequence[str], scores: Scores, end_us: Int64, changes: Iterable[AlertChange]) -> None:
+        """Add the scores of a batch of windows and the alert changes decided by them.
+
+        `names` are the shard's assets by index. `end_us` is [N], the ends of the windows.
+        """
+        fleet, is_counted = scores.windows.fleet, end_us > self.from_us
+        self.scored[fleet] += int(np.count_nonzero(is_counted & ~np.isnan(scores.score)))
+        self.assets[fleet].update(names[asset] for asset in np.unique(scores.windows.asset[is_counted]).tolist())
+        if scores.unscored_reason is not None and is_counted.any():
             self.why_unscored[fleet] = scores.unscored_reason
-        mine = self.alerts[fleet]
+        alerts = self.alerts[fleet]
         for change in changes:
-            name = (names[change.asset], change.opened_us)
-            mine[name] = Alert(
+            key = (names[change.asset], change.opened_us)
+            alerts[key] = Alert(
                 asset=names[change.asset],
                 opened_us=change.opened_us,
-                fired_us=mine[name].fired_us if name in mine else change.at_us,
+                fired_us=alerts[key].fired_us if key in alerts else change.at_us,
                 closed_us=change.at_us if change.state is AlertState.CLOSED else None,
                 severity=change.severity,
                 peak_score=change.peak_score,
@@ -145,38 +146,39 @@ class Ledger:
             )
 
 
-# ---------------------------------------------------------------- what differs
+# ---------------------------------------------------------------- differences
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """One episode on one asset, as either side told it."""
+class EpisodeDiff:
+    """One episode on one asset, with the alerts of both sides."""
 
     what: str
-    """same, moved, gained, lost"""
+    """same, moved, gained or lost"""
     fleet: str
     asset: str
     before: tuple[Alert, ...]
-    """In order; several: the other side told them as one, or a chain of them."""
+    """The first side's alerts in order of opening. Several, where the other side has fewer and longer ones."""
     after: tuple[Alert, ...]
+    """The second side's."""
 
     @property
     def opened_by_s(self) -> float | None:
-        """How much later the second side opened; None = one side said nothing."""
-        return _later(self.before, self.after, "opened_us")
+        """Delay of the second side's opening in seconds. None = one side has no alert."""
+        return _delay_s(self.before, self.after, "opened_us")
 
     @property
     def fired_by_s(self) -> float | None:
-        """How much later somebody would have heard of it."""
-        return _later(self.before, self.after, "fired_us")
+        """Delay of the second side's first notification in seconds. None = one side has no alert."""
+        return _delay_s(self.before, self.after, "fired_us")
 
     @property
     def closed_by_s(self) -> float | None:
-        """How much later it was over; None where a side's last alert is still open too."""
-        return _later(self.before[-1:], self.after[-1:], "closed_us")
+        """Delay of the second side's last closing in seconds. None also where a side's last alert is still open."""
+        return _delay_s(self.before[-1:], self.after[-1:], "closed_us")
 
     def row(self) -> dict[str, Any]:
-        """Return what `--json` says of it."""
+        """Return it with the keys of `--json`."""
         return {
             "what": self.what,
             "fleet": self.fleet,
@@ -190,132 +192,141 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class SideSum:
-    """How often one side would have fired in one fleet."""
+class SideSummary:
+    """Alert parameters and alert rate of one side in one fleet."""
 
     confirm: str
     recover: int
     alerts: int
     critical: int
     windows: int
-    """Scored ones."""
+    """Scored windows."""
     asset_weeks: float
     """Scored time."""
     per_asset_week: float | None
-    """None = nothing is scored."""
+    """None = no window has a score."""
     unscored: str | None
-    """Why windows have no score, if any has none."""
+    """Reason for unscored windows. None = every window has a score."""
 
 
 @dataclass(frozen=True, slots=True)
-class FleetSum:
-    """One fleet, both sides."""
+class FleetSummary:
+    """Both sides in one fleet."""
 
     fleet: str
     assets: int
-    before: SideSum
-    after: SideSum
+    before: SideSummary
+    after: SideSummary
     same: int
-    """Alerts that are alike on both sides."""
+    """Alerts that are equal on both sides."""
     moved: int
-    """Episodes told otherwise …"""
+    """Episodes that moved."""
     moved_before: int
-    """… and the alerts in them, on each side."""
+    """Alerts of the first side in episodes that moved."""
     moved_after: int
+    """Alerts of the second side in episodes that moved."""
     gained: int
     lost: int
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What the second side would have done otherwise than the first."""
+    """The second side against the first."""
 
     before: Side
     after: Side
-    fleets: tuple[FleetSum, ...]
-    """Those with any window."""
-    outcomes: tuple[Outcome, ...]
-    """Every episode, in order of its first opening."""
+    fleets: tuple[FleetSummary, ...]
+    """Fleets with at least one window."""
+    episodes: tuple[EpisodeDiff, ...]
+    """All episodes, in order of their first opening."""
 
     def document(self) -> dict[str, Any]:
-        """Return what `--json` says of it."""
+        """Return it with the keys of `--json`."""
         return {
             "before": str(self.before),
             "after": str(self.after),
             "fleets": [asdict(each) for each in self.fleets],
-            "alerts": [outcome.row() for outcome in self.outcomes],
+            "alerts": [episode.row() for episode in self.episodes],
         }
 
 
-def outcomes(fleet: str, before: Iterable[Alert], after: Iterable[Alert], from_us: int = FIRST_US) -> list[Outcome]:
-    """Tell apart what two sides said of one fleet; episodes that began up to `from_us` are left out."""
+def compare_alerts(
+    fleet: str, before: Iterable[Alert], after: Iterable[Alert], from_us: int = FIRST_US
+) -> list[EpisodeDiff]:
+    """Classify the episodes of one fleet, leaving out those in which no alert opened after `from_us`."""
     found = []
-    for ours, theirs in episodes(before, after):
+    for ours, theirs in group_episodes(before, after):
         if any(alert.opened_us > from_us for alert in (*ours, *theirs)):
-            what = "gained" if not ours else "lost" if not theirs else "same" if _alike(ours, theirs) else "moved"
-            found.append(Outcome(what, fleet, (ours or theirs)[0].asset, tuple(ours), tuple(theirs)))
+            what = "gained" if not ours else "lost" if not theirs else "same" if _is_same(ours, theirs) else "moved"
+            found.append(EpisodeDiff(what, fleet, (ours or theirs)[0].asset, tuple(ours), tuple(theirs)))
     return found
 
 
-def difference(sides: tuple[Side, Side], ledgers: tuple[Ledger, Ledger], fleets: Sequence[FleetConfig]) -> Difference:
-    """Hold two ledgers against each other."""
-    before, after = ledgers
-    everything, sums = [], []
+def difference(
+    sides: tuple[Side, Side], results: tuple[SideResults, SideResults], fleets: Sequence[FleetConfig]
+) -> Difference:
+    """Compare the results of two sides, fleet by fleet. Fleets without a window are left out."""
+    before, after = results
+    everything, summaries = [], []
     for fleet in fleets:
-        if not (before.assets[fleet.name] or after.assets[fleet.name]):
-            continue
-        found = outcomes(
-            fleet.name, before.alerts[fleet.name].values(), after.alerts[fleet.name].values(), before.from_us
-        )
-        everything += found
-        n = Counter(outcome.what for outcome in found)
-        moved = [outcome for outcome in found if outcome.what == "moved"]
-        told = [[alert for outcome in found for alert in getattr(outcome, side)] for side in ("before", "after")]
-        sums.append(
-            FleetSum(
-                fleet=fleet.name,
-                assets=len(before.assets[fleet.name] | after.assets[fleet.name]),
-                before=_sum(fleet, sides[0], before, told[0]),
-                after=_sum(fleet, sides[1], after, told[1]),
-                same=n["same"],
-                moved=len(moved),
-                moved_before=sum(len(outcome.before) for outcome in moved),
-                moved_after=sum(len(outcome.after) for outcome in moved),
-                gained=sum(len(outcome.after) for outcome in found if outcome.what == "gained"),
-                lost=sum(len(outcome.before) for outcome in found if outcome.what == "lost"),
-            )
-        )
-    return Difference(*sides, tuple(sums), tuple(sorted(everything, key=_when)))
+        if before.assets[fleet.name] or after.assets[fleet.name]:
+            ours, theirs = (side.alerts[fleet.name].values() for side in results)
+            episodes = compare_alerts(fleet.name, ours, theirs, before.from_us)
+            everything += episodes
+            summaries.append(_fleet_summary(fleet, sides, results, episodes))
+    return Difference(*sides, tuple(summaries), tuple(sorted(everything, key=_sort_key)))
 
 
-def _alike(ours: Sequence[Alert], theirs: Sequence[Alert]) -> bool:
+def _fleet_summary(
+    fleet: FleetConfig,
+    sides: tuple[Side, Side],
+    results: tuple[SideResults, SideResults],
+    episodes: Sequence[EpisodeDiff],
+) -> FleetSummary:
+    before, after = results
+    by_kind = {kind: [each for each in episodes if each.what == kind] for kind in ("same", "moved", "gained", "lost")}
+    return FleetSummary(
+        fleet=fleet.name,
+        assets=len(before.assets[fleet.name] | after.assets[fleet.name]),
+        before=_side_summary(fleet, sides[0], before, [alert for each in episodes for alert in each.before]),
+        after=_side_summary(fleet, sides[1], after, [alert for each in episodes for alert in each.after]),
+        same=len(by_kind["same"]),
+        moved=len(by_kind["moved"]),
+        moved_before=sum(len(each.before) for each in by_kind["moved"]),
+        moved_after=sum(len(each.after) for each in by_kind["moved"]),
+        gained=sum(len(each.after) for each in by_kind["gained"]),
+        lost=sum(len(each.before) for each in by_kind["lost"]),
+    )
+
+
+def _side_summary(fleet: FleetConfig, side: Side, results: SideResults, alerts: Sequence[Alert]) -> SideSummary:
+    policy = side.change.apply_to(alert_policy(fleet.alerts))
+    windows = results.scored[fleet.name]
+    asset_weeks = windows * fleet.stride * fleet.interval.total_seconds() / WEEK_S
+    return SideSummary(
+        confirm=f"{policy.confirm} of {policy.among}",
+        recover=policy.recover,
+        alerts=len(alerts),
+        critical=sum(alert.severity is Severity.CRITICAL for alert in alerts),
+        windows=windows,
+        asset_weeks=round(asset_weeks, 6),
+        per_asset_week=round(len(alerts) / asset_weeks, 6) if asset_weeks else None,
+        unscored=results.why_unscored.get(fleet.name),
+    )
+
+
+def _is_same(ours: Sequence[Alert], theirs: Sequence[Alert]) -> bool:
     return [(a.opened_us, a.fired_us, a.closed_us, a.severity) for a in ours] == [
         (a.opened_us, a.fired_us, a.closed_us, a.severity) for a in theirs
     ]
 
 
-def _sum(fleet: FleetConfig, side: Side, ledger: Ledger, told: Sequence[Alert]) -> SideSum:
-    policy = side.change.on(alert_policy(fleet.alerts))
-    windows = ledger.scored[fleet.name]
-    asset_weeks = windows * fleet.stride * fleet.interval.total_seconds() / WEEK_S
-    return SideSum(
-        confirm=f"{policy.confirm} of {policy.among}",
-        recover=policy.recover,
-        alerts=len(told),
-        critical=sum(alert.severity is Severity.CRITICAL for alert in told),
-        windows=windows,
-        asset_weeks=round(asset_weeks, 6),
-        per_asset_week=round(len(told) / asset_weeks, 6) if asset_weeks else None,
-        unscored=ledger.why_unscored.get(fleet.name),
-    )
+def _sort_key(episode: EpisodeDiff) -> tuple[int, str, str]:
+    return min(alert.opened_us for alert in (*episode.before, *episode.after)), episode.fleet, episode.asset
 
 
-def _when(outcome: Outcome) -> tuple[int, str, str]:
-    return min(alert.opened_us for alert in (*outcome.before, *outcome.after)), outcome.fleet, outcome.asset
-
-
-def _later(before: Sequence[Alert], after: Sequence[Alert], moment: str) -> float | None:
+def _delay_s(before: Sequence[Alert], after: Sequence[Alert], moment: str) -> float | None:
     if not before or not after:
         return None
-    was_us, is_us = getattr(before[0], moment), getattr(after[0], moment)
-    return None if was_us is None or is_us is None else (is_us - was_us) / 1e6
+    before_us, after_us = getattr(before[0], moment), getattr(after[0], moment)
+    return None if before_us is None or after_us is None else (after_us - before_us) / 1e6

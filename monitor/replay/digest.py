@@ -1,22 +1,22 @@
-"""Stored results → one word that is equal for equal results, live or replayed, whatever the batches were.
+"""Stored results → one hash that is equal for equal results, live or replayed, whatever the batches were.
 
-What counts as a result, and why:
+Counted as a result:
 
-- every window: fleet, asset, start, end, how many of its cells are present, verdict, and the version that decided;
-- every alert's life: fleet, asset, when it opened, and each transition with its event time, severity and evidence.
+- each window: fleet, asset, start, end, number of present cells, verdict, and the version that scored it
+- each alert: fleet, asset, opening time, and each transition with its event time, severity and evidence
 
-What does not, and why:
+Left out, with the reason:
 
-- raw scores: the last bit of a float moves with the batch a window is scored in. The version stands for the function
-  and the window for its input; a verdict would differ only where a score lies within 1e-6 of the threshold.
-- Kafka's offsets: they say where a fact was found, not what it is. Without them a file, the same file published to a
-  topic, and the live run over that topic agree.
-- row ids and processing times: they belong to one database.
-- alerts of class `data`: they say how records came to us. A replay meets no gap and asks for no refused asset, so it
-  cannot have them.
+- Raw scores. The last bit of a float depends on the batch in which a window is scored. The version identifies the
+  function and the window its input. A verdict can differ only where a score lies within 1e-6 of the threshold.
+- Kafka offsets. They say where a fact was found, not what it is. Without them a file, the same file published to a
+  topic, and the live run over that topic have one digest.
+- Row ids and processing times. They belong to one database.
+- Alerts of class `data`. They describe how records arrived. A replay meets no gap and creates no refused asset, so it
+  cannot produce them.
 
-The law: SHA-256 over the facts in a total order of their own, so that storage order, batches and the interleaving of
-partitions cannot show.
+Invariant: SHA-256 over the facts in a total order of their own, so the digest depends neither on storage order nor on
+batches nor on the interleaving of partitions.
 """
 
 from __future__ import annotations
@@ -40,21 +40,19 @@ if TYPE_CHECKING:
 _line = msgspec.json.Encoder().encode
 
 
-def digest_of(reader: Reader, *, from_us: int = FIRST_US, to_us: int = LAST_US, longest_us: int | None = None) -> str:
-    """Return the digest of a database's windows that end, and alerts that opened, in (from_us, to_us]."""
-    return digest(
-        results.windows(reader, from_us, to_us, longest_us=longest_us), results.alert_lives(reader, from_us, to_us)
-    )
+def digest_of(reader: Reader, *, from_us: int = FIRST_US, to_us: int = LAST_US) -> str:
+    """Return the digest of a database: windows that end, and alerts that opened, in (from_us, to_us]."""
+    return digest(results.windows(reader, from_us, to_us), results.alert_lives(reader, from_us, to_us))
 
 
 def digest(windows: Iterable[WindowFact], lives: Iterable[LifeFact]) -> str:
-    """Return the digest of facts. `windows`: in order of start; each alert's transitions: in order."""
+    """Return the digest of facts. `windows` are in order of start, the transitions of each alert in order."""
     sha = hashlib.sha256()
     for _, at_once in itertools.groupby(windows, attrgetter("start_us")):
         for fact in sorted(at_once, key=attrgetter("fleet", "asset")):
             sha.update(_line(fact) + b"\n")
     sha.update(b"alerts\n")
-    # Sorting is stable: an alert's own transitions stay in order.
+    # The sort is stable, so the transitions of one alert keep their order.
     for life in sorted(lives, key=attrgetter("fleet", "asset", "opened_us")):
         sha.update(_line(life) + b"\n")
     return sha.hexdigest()

@@ -1,6 +1,6 @@
 """The river over a log that is there already, into a scratch database: live tables are never touched.
 
-Enters a `Course`: configuration, records, the stretch of event time that is asked about. What it leads to leaves
+Enters a `ReplayInput`: configuration, records, the stretch of event time that is asked about. What it leads to leaves
 through the scratch database. The law: the same pipeline, decoder, windows, scorer and transactions as live; only the
 source and the database are others, so what live gave, this gives.
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
-    from monitor.replay.side_by_side import Twin
+    from monitor.replay.side_by_side import SideBySide
     from monitor.store.assets import KnownAsset
     from monitor.store.offsets import Home
     from monitor.store.partitions import Commit, Saved
@@ -58,7 +58,7 @@ TICK_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class ReplayInput:
     """One run of the river."""
 
     config: Config
@@ -75,8 +75,8 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Audience:
-    """Who is told what happens."""
+class ReplayObserver:
+    """Callbacks for progress and alert transitions."""
 
     on_progress: Callable[[float | None, str], None] = lambda _share, _text: None
     """A share 0..1 (None = unknown) and a sentence."""
@@ -118,26 +118,28 @@ async def scratch(into: str | None) -> AsyncIterator[tuple[ScratchStore, Path]]:
 
 
 async def flow(
-    course: Course,
+    replay: ReplayInput,
     store: ScratchStore,
     scorer: Scorer,
-    audience: Audience,
+    observer: ReplayObserver,
     clock: Clock,
     *,
     speed: float | None = None,
-    twin: Twin | None = None,
+    side_by_side: SideBySide | None = None,
 ) -> Counters:
     """Let the records flow to their end; return what became of them. `speed`: event time passes so many times as fast
-    as the clock; None = as fast as it goes. `twin`: two sides decide, and the first one's decisions are the store's.
+    as the clock; None = as fast as it goes. `side_by_side`: two sides decide, and the database is the first one's.
     """
-    batches = course.batches if speed is None else paced(course.batches, speed, clock, event_times(course.config))
-    source = MemorySource(batches, course.partitions)
-    within: Scorer = _StretchScorer(course, scorer)
-    if twin is not None:
-        within = twin.scorer(within, twin.other and _StretchScorer(course, twin.other))
-    pipeline = _StretchPipeline(course, source, store, within, owner="replay", clock=clock, twin=twin)
-    told = _Teller(course, pipeline, audience)
-    store.on_saved = told.saved
+    batches = replay.batches if speed is None else paced(replay.batches, speed, clock, event_times(replay.config))
+    source = MemorySource(batches, replay.partitions)
+    within: Scorer = _StretchScorer(replay, scorer)
+    if side_by_side is not None:
+        within = side_by_side.paired_scorer(
+            within, side_by_side.second_scorer and _StretchScorer(replay, side_by_side.second_scorer)
+        )
+    pipeline = _StretchPipeline(replay, source, store, within, owner="replay", clock=clock, side_by_side=side_by_side)
+    reporter = _ProgressReporter(replay, pipeline, observer)
+    store.on_saved = reporter.saved
     try:
         await pipeline.run()
     finally:
@@ -162,7 +164,7 @@ def needed_cell(fleet: FleetConfig, from_us: int, memory: int = 0) -> int:
 
 
 def scored_from_us(fleet: FleetConfig, from_us: int, memory: int = 0) -> int:
-    """Windows that end after this are scored. `memory`: see `Course`."""
+    """Windows that end after this are scored. `memory`: see `ReplayInput`."""
     if from_us == FIRST_US:
         return FIRST_US
     return from_us - RUN_UP * max(alert_policy(fleet.alerts).memory, memory) * fleet.stride * fleet.interval_us
@@ -173,23 +175,23 @@ class _StretchPipeline(Pipeline):
 
     def __init__(
         self,
-        course: Course,
+        replay: ReplayInput,
         source: MemorySource,
         store: AsyncStore,
         scorer: Scorer,
         *,
         owner: str,
         clock: Clock,
-        twin: Twin | None,
+        side_by_side: SideBySide | None,
     ) -> None:
-        super().__init__(course.config, source, store, scorer, owner=owner, clock=clock)
+        super().__init__(replay.config, source, store, scorer, owner=owner, clock=clock)
         self._needed = {
-            fleet.name: needed_cell(fleet, course.from_us, course.memory) for fleet in course.config.fleets
+            fleet.name: needed_cell(fleet, replay.from_us, replay.memory) for fleet in replay.config.fleets
         }
-        self._to_us = course.to_us
-        self._twin = twin
-        self._homes = course.homes
-        self.limits_assets = course.homes is None
+        self._to_us = replay.to_us
+        self._side_by_side = side_by_side
+        self._homes = replay.homes
+        self.limits_assets = replay.homes is None
         self._since: dict[tuple[Partition, str], Int64] = {}
 
     async def _advance(self, state: PartitionState, batch: RecordBatch) -> None:
@@ -208,8 +210,8 @@ class _StretchPipeline(Pipeline):
         self, state: PartitionState, schema: FleetSchema, known: list[KnownAsset], max_cell: int
     ) -> None:
         super()._add_lane(state, schema, known, max_cell)
-        if self._twin is not None:
-            self._twin.watch(state.lanes[schema.name])
+        if self._side_by_side is not None:
+            self._side_by_side.attach(state.lanes[schema.name])
 
     def _decode(self, state: PartitionState, batch: RecordBatch, step: Step) -> list[Readings]:
         decoded = super()._decode(state, batch, step)
@@ -235,12 +237,12 @@ class _StretchPipeline(Pipeline):
 class _StretchScorer:
     """Scores the windows of the stretch and of its run-up; the others stay unscored."""
 
-    def __init__(self, course: Course, scorer: Scorer) -> None:
+    def __init__(self, replay: ReplayInput, scorer: Scorer) -> None:
         self._scorer = scorer
         self._scored_from = {
-            each.name: scored_from_us(each, course.from_us, course.memory) for each in course.config.fleets
+            each.name: scored_from_us(each, replay.from_us, replay.memory) for each in replay.config.fleets
         }
-        self._to_us = course.to_us
+        self._to_us = replay.to_us
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
         wanted = (end_us > self._scored_from[windows.fleet]) & (end_us <= self._to_us)
@@ -267,12 +269,12 @@ class _StretchScorer:
 
 
 @dataclass(slots=True)
-class _Teller:
-    """Turns what is saved into words for the audience."""
+class _ProgressReporter:
+    """Reports each saved commit to the observer."""
 
-    course: Course
+    replay: ReplayInput
     pipeline: Pipeline
-    audience: Audience
+    observer: ReplayObserver
     _readings: dict[Partition, int] = field(default_factory=dict)
 
     def saved(self, commit: Commit) -> None:
@@ -280,12 +282,12 @@ class _Teller:
             if rows.alerts:
                 names = self.pipeline.partitions[commit.partition].lanes[rows.fleet].assets.names
                 for change in rows.alerts:
-                    if change.is_transition and change.opened_us > self.course.from_us:
-                        self.audience.on_alert(change, names[change.asset])
+                    if change.is_transition and change.opened_us > self.replay.from_us:
+                        self.observer.on_alert(change, names[change.asset])
         self._readings[commit.partition] = commit.counters.readings
-        done, total = sum(self._readings.values()), self.course.n_readings
+        done, total = sum(self._readings.values()), self.replay.n_readings
         share = min(1.0, done / total) if total else None
-        self.audience.on_progress(share, f"{done:,} readings")
+        self.observer.on_progress(share, f"{done:,} readings")
 
 
 # ---------------------------------------------------------------- at the pace of event time

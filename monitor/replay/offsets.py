@@ -1,8 +1,8 @@
-"""How much of Kafka a replay reads: all that lies there now, or exactly what a live run has consumed.
+"""The range of Kafka offsets that a replay reads: all that Kafka holds, or exactly those that a live run has consumed.
 
-In: the configuration, and how far. Out: a `Reach`: the records, and with `live` what live made of them. The law: over
-the offsets that a live run consumed, without the gaps it stepped over and the assets it refused, a replay gives the
-live digest, wherever the live run began and however far it has come.
+Input: the configuration and a `KafkaRange`. Output: an `OffsetRange` with the records and a live summary.
+Invariant: over the offsets that a live run has consumed, without the gaps that it skipped and the assets that it
+rejected, a replay gives the live digest. That holds wherever the live run began and however far it has come.
 """
 
 from __future__ import annotations
@@ -30,42 +30,60 @@ if TYPE_CHECKING:
 LIVE, ALL = "live", "all"
 
 
-class Said(NamedTuple):
-    """What one side made of the records, in figures that can be held against each other."""
+@dataclass(frozen=True, slots=True)
+class KafkaRange:
+    """The part of Kafka to replay: topics, event times and offsets."""
+
+    topics: Sequence[str]
+    from_us: int = results.FIRST_US
+    """Windows that end after this …"""
+    to_us: int = results.LAST_US
+    """… and up to this are replayed."""
+    offsets: str | None = None
+    """LIVE or ALL. None = LIVE for all event times if a live run has ever begun, else ALL."""
+
+    @property
+    def has_all_times(self) -> bool:
+        """Whether no event time is left out."""
+        return (self.from_us, self.to_us) == (results.FIRST_US, results.LAST_US)
+
+
+class RunSummary(NamedTuple):
+    """Results of one run over the records, for comparison with another run."""
 
     digest: str
     windows: int
     first_us: Mapping[str, int]
-    """By fleet, the start of its first window: what is older was pruned, or never was."""
+    """By fleet, the start of its first window. Older windows were deleted by retention or never existed."""
 
 
 @dataclass(slots=True)
-class Reach:
-    """Records of Kafka, and where they come from."""
+class OffsetRange:
+    """Records of Kafka within a range of offsets. Iterate over it to read them."""
 
     history: KafkaHistory
     partitions: Sequence[Partition]
     consumed: Mapping[Partition, Consumed] | None = None
-    """What the live run has consumed of them; None = all that lies there is read."""
+    """Offsets that the live run has consumed. None = read all that Kafka holds."""
     homes: Mapping[tuple[str, str], Home] | None = None
-    """Of the assets that the live run knew when it had come so far; None = all assets count."""
-    live: Said | None = None
-    """What it made of them; None = it is not asked."""
+    """Assets that the live run knew at those offsets. None = all assets count."""
+    live: RunSummary | None = None
+    """Results of the live run over the same records. None = not asked for."""
 
     @property
     def kind(self) -> str:
-        """How far: `live` or `all`."""
+        """LIVE or ALL."""
         return ALL if self.consumed is None else LIVE
 
     async def __aiter__(self) -> AsyncIterator[RecordBatch]:
         async for batch in self.history:
-            kept = np.ones(len(batch), dtype=bool)
-            for gap in self.consumed[batch.partition].gaps if self.consumed else ():
-                kept &= (batch.offsets < gap[0]) | (batch.offsets >= gap[1])
-            if kept.all():
+            is_kept = np.ones(len(batch), dtype=bool)
+            for first, end in self.consumed[batch.partition].gaps if self.consumed else ():
+                is_kept &= (batch.offsets < first) | (batch.offsets >= end)
+            if is_kept.all():
                 yield batch
-            elif kept.any():
-                rows = np.flatnonzero(kept)
+            elif is_kept.any():
+                rows = np.flatnonzero(is_kept)
                 yield RecordBatch(
                     partition=batch.partition,
                     offsets=batch.offsets[rows],
@@ -74,63 +92,70 @@ class Reach:
                     values=[batch.values[row] for row in rows.tolist()],
                 )
 
-    def missing(self) -> int:
-        """Count the offsets that live consumed and Kafka no longer has, once everything was read."""
-        return sum(
-            _left(mine.first, min(mine.end, there.first), mine.gaps)
-            + _left(max(mine.first, there.end), mine.end, mine.gaps)
-            for partition, mine in (self.consumed or {}).items()
-            for there in [self.history.bounds.get(partition, LogBounds(mine.end, mine.end))]
-        )
+    def count_missing(self) -> int:
+        """Count the offsets that the live run consumed and Kafka no longer holds. Call it after reading everything."""
+        missing = 0
+        for partition, live in (self.consumed or {}).items():
+            kept = self.history.bounds.get(partition, LogBounds(live.end, live.end))
+            missing += _count_outside_gaps(live.first, min(live.end, kept.first), live.gaps)
+            missing += _count_outside_gaps(max(live.first, kept.end), live.end, live.gaps)
+        return missing
 
 
-def _left(first: int, end: int, gaps: Sequence[tuple[int, int]]) -> int:
-    """Count the offsets [first, end) outside the gaps."""
-    return max(0, end - first) - sum(max(0, min(end, beyond) - max(first, begin)) for begin, beyond in gaps)
+def _count_outside_gaps(first: int, end: int, gaps: Sequence[tuple[int, int]]) -> int:
+    """Count the offsets in [first, end) that lie in no gap."""
+    return max(0, end - first) - sum(max(0, min(end, gap_end) - max(first, gap)) for gap, gap_end in gaps)
 
 
-async def reach(
-    config: Config, topics: Sequence[str], from_us: int, to_us: int, *, offsets: str | None, asks_live: bool
-) -> Reach:
-    """Find out how far to read. `offsets`: LIVE or ALL; None = LIVE for the whole log, if live ever began, else ALL.
-    `asks_live`: say what live made of the windows that end in (from_us, to_us], as of the same moment.
+async def find_offset_range(config: Config, wanted: KafkaRange, *, summarize_live: bool) -> OffsetRange:
+    """Determine the offsets to read.
 
-    Raises NotFound: LIVE is asked for, and no run of this group has begun with any of these topics.
+    With `summarize_live`, the live results in the wanted event times are summarized as of the same moment as the
+    consumed offsets.
+
+    Raises NotFound: LIVE is asked for, and no run of this consumer group has begun with any of these topics.
     """
-    is_whole = (from_us, to_us) == (results.FIRST_US, results.LAST_US)
-    if offsets == ALL or (offsets is None and not is_whole):
-        return Reach(KafkaHistory(config.kafka, topics), await partitions_of(config.kafka, topics))
+    if wanted.offsets == ALL or (wanted.offsets is None and not wanted.has_all_times):
+        return await _all_offsets(config, wanted)
 
-    def look(reader: Reader) -> Reach:
-        stood = {p: each for p, each in consumed(reader, config.kafka.group).items() if p.topic in topics}
-        known = {name: home for name, home in homes(reader).items() if home.partition in stood}
-        within = {partition: (each.first, each.end) for partition, each in stood.items()}
-        found = Reach(KafkaHistory(config.kafka, topics, within), list(stood), stood, known)
-        if stood and asks_live:
-            found.live = said(reader, config, from_us, to_us, set(known))
+    def read(reader: Reader) -> OffsetRange:
+        by_partition = consumed(reader, config.kafka.group)
+        by_partition = {p: each for p, each in by_partition.items() if p.topic in wanted.topics}
+        known = {name: home for name, home in homes(reader).items() if home.partition in by_partition}
+        bounds = {partition: (each.first, each.end) for partition, each in by_partition.items()}
+        history = KafkaHistory(config.kafka, wanted.topics, bounds)
+        found = OffsetRange(history, list(by_partition), by_partition, known)
+        if by_partition and summarize_live:
+            found.live = summarize_run(reader, config, wanted.from_us, wanted.to_us, set(known))
         return found
 
-    found = await at_once(config.store.url, look)
-    if not found.partitions:
-        if offsets is None:
-            return Reach(KafkaHistory(config.kafka, topics), await partitions_of(config.kafka, topics))
-        raise NotFound(
-            f"offsets of group {config.kafka.group} in {', '.join(topics)}: no daemon has begun there; "
-            "--offsets all reads all that lies in Kafka"
-        )
-    return found
+    found = await at_once(config.store.url, read)
+    if found.partitions:
+        return found
+    if wanted.offsets is None:
+        return await _all_offsets(config, wanted)
+    raise NotFound(
+        f"offsets of group {config.kafka.group} in {', '.join(wanted.topics)}: no daemon has begun there; "
+        "--offsets all reads all that lies in Kafka"
+    )
 
 
-def said(
+async def _all_offsets(config: Config, wanted: KafkaRange) -> OffsetRange:
+    return OffsetRange(KafkaHistory(config.kafka, wanted.topics), await partitions_of(config.kafka, wanted.topics))
+
+
+def summarize_run(
     reader: Reader,
     config: Config,
     from_us: int,
     to_us: int,
-    only: set[tuple[str, str]],
+    assets: set[tuple[str, str]],
     since_us: Mapping[str, int] | None = None,
-) -> Said:
-    """Read a database's results for these assets and the configured fleets: windows that end in (from_us, to_us] and
-    start at the fleet's `since_us` or later, alerts that opened there. None = all; a fleet that is not in it has none.
+) -> RunSummary:
+    """Summarize the results in a database for the configured fleets and these assets (fleet, name).
+
+    Counts windows that end, and alerts that opened, in (from_us, to_us]. `since_us` gives, by fleet, the start of the
+    first window that counts. A fleet that is not in it has none. None = all windows count.
     """
     fleets = {fleet.name for fleet in config.fleets}
     n_windows, first_us = 0, dict[str, int]()
@@ -138,8 +163,8 @@ def said(
     def counted() -> Iterator[results.WindowFact]:
         nonlocal n_windows
         for fact in results.windows(reader, from_us, to_us):  # in order of start
-            is_asked = since_us is None or fact.start_us >= since_us.get(fact.fleet, results.LAST_US)
-            if is_asked and fact.fleet in fleets and (fact.fleet, fact.asset) in only:
+            is_recent = since_us is None or fact.start_us >= since_us.get(fact.fleet, results.LAST_US)
+            if is_recent and fact.fleet in fleets and (fact.fleet, fact.asset) in assets:
                 n_windows += 1
                 first_us.setdefault(fact.fleet, fact.start_us)
                 yield fact
@@ -147,7 +172,6 @@ def said(
     lives = (
         life
         for life in results.alert_lives(reader, from_us, to_us)
-        if life.fleet in fleets and (life.fleet, life.asset) in only
+        if life.fleet in fleets and (life.fleet, life.asset) in assets
     )
-    word = digest.digest(counted(), lives)
-    return Said(word, n_windows, first_us)
+    return RunSummary(digest.digest(counted(), lives), n_windows, first_us)

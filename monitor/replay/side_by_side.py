@@ -1,8 +1,8 @@
-"""Two sides in one river: the records are read, decoded and cut into windows once, and decided twice.
+"""Two sides in one pipeline: the records are read, decoded and cut into windows once, and decided twice.
 
-In: two sides, and the second one's scorer where other versions decide there. Out: a ledger for each side. The laws: the
-first side is the replay itself, with its database and its digest, and knows nothing of the second, whose decisions are
-saved nowhere; where one version decides on both sides a window is scored once.
+Input: two sides, and a scorer for the second one where other versions decide there. Output: `SideResults` of each.
+Invariants: the first side is the replay itself, with its database and its digest. It is independent of the second side,
+whose decisions are not stored. Where one version decides on both sides, a window is scored once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from monitor.replay.diff import Difference, Ledger, Side, difference
+from monitor.replay.diff import Difference, Side, SideResults, difference
 from monitor.store.results import FIRST_US
 from monitor.stream.alerting import Decider
 from monitor.stream.shard import alert_policy
@@ -25,83 +25,86 @@ if TYPE_CHECKING:
     from monitor.types import AlertChange, Int64, Windows
 
 
-class Twin:
-    """Two sides and what each of them says."""
+class SideBySide:
+    """Two sides and their results."""
 
     def __init__(self, before: Side, after: Side, from_us: int = FIRST_US) -> None:
         self.sides = (before, after)
-        self.ledgers = (Ledger(from_us), Ledger(from_us))
-        self._other: Scorer | None = None
+        self.results = (SideResults(from_us), SideResults(from_us))
+        self._second_scorer: Scorer | None = None
         self._rescored: frozenset[str] = frozenset()
         self._fleets: dict[str, FleetConfig] = {}
 
     @property
-    def is_of_versions(self) -> bool:
-        """Whether the sides name versions, so that a registry is needed."""
+    def needs_versions(self) -> bool:
+        """Whether a side names a version, so that a model registry is needed."""
         return any(side.version is not None for side in self.sides)
 
     def memory(self, config: Config) -> int:
-        """How many windows back the longer-minded side looks."""
-        return max(side.change.on(alert_policy(fleet.alerts)).memory for side in self.sides for fleet in config.fleets)
+        """Return the number of windows that the alert policy with the longer memory looks back over."""
+        policies = [
+            side.change.apply_to(alert_policy(fleet.alerts)) for side in self.sides for fleet in config.fleets
+        ]
+        return max(policy.memory for policy in policies)
 
-    def lend(self, other: Scorer, fleets: frozenset[str]) -> None:
-        """Give the second side a scorer for the fleets where other versions decide."""
-        self._other, self._rescored = other, fleets
-
-    def scorer(self, own: Scorer, other: Scorer | None) -> Scorer:
-        """Return a scorer for both."""
-        return _TwinScorer(own, other, self._rescored)
+    def score_second_with(self, scorer: Scorer, fleets: frozenset[str]) -> None:
+        """Set the second side's scorer for the fleets where other versions decide."""
+        self._second_scorer, self._rescored = scorer, fleets
 
     @property
-    def other(self) -> Scorer | None:
-        """The second side's scorer; None = the first one's scores are its own."""
-        return self._other
+    def second_scorer(self) -> Scorer | None:
+        """The second side's scorer. None = it decides by the first side's scores."""
+        return self._second_scorer
 
-    def watch(self, lane: Lane) -> None:
-        """Let both sides decide in a lane that has just begun."""
-        self._fleets[lane.config.name] = lane.config
-        lane.decider = _TwinDecider(lane, self)
+    def paired_scorer(self, first: Scorer, second: Scorer | None) -> Scorer:
+        """Return a scorer whose scores carry those of both sides."""
+        return _PairedScorer(first, second, self._rescored)
+
+    def attach(self, shard: Lane) -> None:
+        """Replace the decider of a new shard by one that decides for both sides."""
+        self._fleets[shard.config.name] = shard.config
+        shard.decider = _PairedDecider(shard, self)
 
     def difference(self) -> Difference:
-        """Hold the sides against each other."""
-        return difference(self.sides, self.ledgers, list(self._fleets.values()))
+        """Compare the results of the two sides."""
+        return difference(self.sides, self.results, list(self._fleets.values()))
 
 
 @dataclass(frozen=True, slots=True)
-class _TwinScores(Scores):
-    """The first side's, with the second side's beside them."""
+class _PairedScores(Scores):
+    """The first side's scores together with the second side's."""
 
-    other: Scores = field(kw_only=True)
+    second: Scores = field(kw_only=True)
 
 
-class _TwinScorer:
-    def __init__(self, own: Scorer, other: Scorer | None, fleets: frozenset[str]) -> None:
-        self._own = own
-        self._other = other
+class _PairedScorer:
+    def __init__(self, first: Scorer, second: Scorer | None, fleets: frozenset[str]) -> None:
+        self._first = first
+        self._second = second
         self._fleets = fleets
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
-        own = other = await self._own.score(windows, end_us, sensors)
-        if self._other is not None and windows.fleet in self._fleets:
-            other = await self._other.score(windows, end_us, sensors)
-        return _TwinScores(**{each.name: getattr(own, each.name) for each in fields(own)}, other=other)
+        first = second = await self._first.score(windows, end_us, sensors)
+        if self._second is not None and windows.fleet in self._fleets:
+            second = await self._second.score(windows, end_us, sensors)
+        return _PairedScores(**{each.name: getattr(first, each.name) for each in fields(first)}, second=second)
 
 
-class _TwinDecider(Decider):
-    """The first side's decider, which lets the second side's decide too."""
+class _PairedDecider(Decider):
+    """The first side's decider. It runs the second side's decider on the same windows."""
 
-    def __init__(self, lane: Lane, twin: Twin) -> None:
-        base = alert_policy(lane.config.alerts)
-        own, other = (side.change.on(base) for side in twin.sides)
-        super().__init__(lane.config.name, own)
-        self._other = Decider(lane.config.name, other)
-        self._names = lane.assets.names
-        self._ledgers = twin.ledgers
+    def __init__(self, shard: Lane, side_by_side: SideBySide) -> None:
+        base = alert_policy(shard.config.alerts)
+        first, second = (side.change.apply_to(base) for side in side_by_side.sides)
+        super().__init__(shard.config.name, first)
+        self._second = Decider(shard.config.name, second)
+        self._names = shard.assets.names
+        self._results = side_by_side.results
 
     def decide(self, scores: Scores, end_us: Int64) -> list[AlertChange]:
-        """Decide twice; return what the first side says."""
-        others = scores.other if isinstance(scores, _TwinScores) else scores
-        said = super().decide(scores, end_us)
-        self._ledgers[0].take(self._names, scores, end_us, said)
-        self._ledgers[1].take(self._names, others, end_us, self._other.decide(others, end_us))
-        return said
+        """Decide for both sides and return the first side's alert changes."""
+        second_scores = scores.second if isinstance(scores, _PairedScores) else scores
+        changes = super().decide(scores, end_us)
+        self._results[0].add(self._names, scores, end_us, changes)
+        self._results[1].add(self._names, second_scores, end_us, self._second.decide(second_scores, end_us))
+        return changes

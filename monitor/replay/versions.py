@@ -1,6 +1,7 @@
-"""Which version decides in a replay: the registry's, as they decided live; one that is named; or one just learnt.
+"""The model versions that score in a replay: those that decided live, a named one, or one trained for this replay.
 
-The law: a version is published in the scratch database before it scores, as in the live one.
+Input: the live database, or the head of a recording. Output: versions by fleet, activated in the replay's scorer.
+Invariant: a version is published in the scratch database before it scores, as in the live one.
 """
 
 from __future__ import annotations
@@ -31,39 +32,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from monitor.config import Config, FleetConfig
-    from monitor.evaluation.recordings import Split
     from monitor.models.detector import Detector
+    from monitor.recordings import Recording
     from monitor.stream.score import DetectorScorer
 
 CHAMPION = "champion"
-"""A name for today's champion of each fleet."""
+"""Stands for today's champion of each fleet."""
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """A version and where its checkpoint lies."""
+class ReplayVersion:
+    """A model version, its checkpoint folder, and the windows that it decides."""
 
     version: str
     path: Path
     decides_after_us: int
-    """It decides windows that end after this."""
+    """It decides windows that end after this event time."""
 
 
-def learn(
+# ---------------------------------------------------------------- trained for this replay
+
+
+def train_on_head(
     config: Config,
     fleet: FleetConfig,
-    parts: Split,
+    head: Recording,
     checkpoints: Path,
     on_progress: Callable[[float | None, str], None],
-) -> Version:
-    """Learn from the head of a recording, by the daemon's own way from records to windows to a detector.
+) -> ReplayVersion:
+    """Train on the head of a recording, with the daemon's own path from records to windows to a detector.
 
     Raises NotEnoughData, TrainingDiverged.
     """
     history = History(config, fleet, fleet.sensors)
-    # A partition per asset, as in the replay: one watermark for all would cut off the assets that lag.
-    for number, one in enumerate(parts.head.per_asset()):
-        for batch in as_records(one, partition=Partition(parts.head.name, number)):
+    # One partition per asset, as in the replay. A shared watermark would drop the readings of assets that lag.
+    for number, one in enumerate(head.per_asset()):
+        for batch in as_records(one, partition=Partition(head.name, number)):
             history.add(batch)
     torch.set_num_threads(1)
     detector = fit(
@@ -71,16 +75,19 @@ def learn(
         ModelSpec.of(fleet),
         FleetSpec.of(fleet, history.sensors),
         device=config.device,
-        on_progress=lambda share, text: on_progress(share, f"learning {parts.head.name}: {text}"),
+        on_progress=lambda share, text: on_progress(share, f"learning {head.name}: {text}"),
     )
     name = detector.save(checkpoints)
-    newest = int(parts.head.ts_us.max())
-    decided_us = ((newest + fleet.interval_us // 2) // fleet.interval_us + 1) * fleet.interval_us
-    return Version(name, checkpoints / name, decided_us)
+    newest_us = int(head.ts_us.max())
+    decides_after_us = ((newest_us + fleet.interval_us // 2) // fleet.interval_us + 1) * fleet.interval_us
+    return ReplayVersion(name, checkpoints / name, decides_after_us)
 
 
-async def take_version(store: AsyncStore, scorer: DetectorScorer, version: Version, fleet: str) -> None:
-    """Let a version decide the fleet's windows from its boundary on. Raises CheckpointDamaged."""
+# ---------------------------------------------------------------- activation
+
+
+async def activate_version(store: AsyncStore, scorer: DetectorScorer, version: ReplayVersion, fleet: str) -> None:
+    """Publish and activate a version in the replay's database and scorer. Raises CheckpointDamaged."""
     detector = await _load(scorer, version)
     card = _card(version.path)
     await store.run(
@@ -92,25 +99,33 @@ async def take_version(store: AsyncStore, scorer: DetectorScorer, version: Versi
         card=card,
         metrics=card.get("metrics", {}),
     )
-    held = await store.run(stored_versions.activate, fleet, version.version, version.decides_after_us)
-    scorer.activate(fleet, Activation(held.from_window_end_us, version.version, version.path), detector)
+    active = await store.run(stored_versions.activate, fleet, version.version, version.decides_after_us)
+    scorer.activate(fleet, Activation(active.from_window_end_us, version.version, version.path), detector)
 
 
-async def lend(scorer: DetectorScorer, version: Version, fleet: str) -> None:
-    """Let a version score for a side whose scores are kept nowhere. Raises CheckpointDamaged."""
+async def load_for_side(scorer: DetectorScorer, version: ReplayVersion, fleet: str) -> None:
+    """Activate a version in the scorer of a side whose scores are not stored. Raises CheckpointDamaged."""
     detector = await _load(scorer, version)
     scorer.activate(fleet, Activation(version.decides_after_us, version.version, version.path), detector)
 
 
-async def _load(scorer: DetectorScorer, version: Version) -> Detector:
+async def _load(scorer: DetectorScorer, version: ReplayVersion) -> Detector:
     detector = await scorer.load(version.path)
     if detector.version != version.version:
         raise CheckpointDamaged(f"{version.path} holds {detector.version}, not {version.version}")
     return detector
 
 
+def _card(path: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((path / "card.json").read_text(encoding="utf-8"))
+    return card
+
+
+# ---------------------------------------------------------------- the live registry
+
+
 async def has_versions(config: Config) -> bool:
-    """Whether the configured database is there and has an active version of any fleet."""
+    """Return whether the configured database exists and has an active version of any fleet."""
     try:
         async with AsyncStore(config.store.url) as live:
             return any([await live.read(stored_versions.activations, fleet.name) for fleet in config.fleets])
@@ -118,13 +133,15 @@ async def has_versions(config: Config) -> bool:
         return False
 
 
-async def deciders(config: Config, version: str | None = None) -> dict[str, list[Version]]:
-    """Ask the live database who decides each fleet's windows, earliest boundary first. `version`: this one decides its
-    fleet from the beginning, `champion` today's champion of each; None = as it was live.
+async def versions_by_fleet(config: Config, version: str | None = None) -> dict[str, list[ReplayVersion]]:
+    """Read the versions that decide each fleet's windows from the live database, earliest boundary first.
 
-    Raises NotFound for a version that is none of these fleets'.
+    With `version`, that version decides all windows of its fleet. `champion` stands for today's champion of each fleet.
+    None = as live.
+
+    Raises NotFound for a version of none of these fleets.
     """
-    found: dict[str, list[Version]] = {}
+    found: dict[str, list[ReplayVersion]] = {}
     async with AsyncStore(config.store.url) as live:
         is_known = version in (None, CHAMPION)
         for fleet in config.fleets:
@@ -132,68 +149,71 @@ async def deciders(config: Config, version: str | None = None) -> dict[str, list
             active = await live.read(stored_versions.activations, fleet.name)
             name = active[-1].version if active and version == CHAMPION else version
             if name in paths:
-                found[fleet.name], is_known = [Version(name, paths[name], FOREVER_AGO_US)], True
+                found[fleet.name], is_known = [ReplayVersion(name, paths[name], FOREVER_AGO_US)], True
             else:
                 found[fleet.name] = [
-                    Version(each.version, paths[each.version], each.from_window_end_us) for each in active
+                    ReplayVersion(each.version, paths[each.version], each.from_window_end_us) for each in active
                 ]
     if not is_known:
         raise NotFound(f"version {version}; `monitor models list` shows those there are")
     return found
 
 
-def reigning(versions: Sequence[Version], after_us: int, to_us: int) -> list[Version]:
-    """Leave out those that decide no window that ends in (after_us, to_us]; who reigned before is of no account."""
-    nexts = [*(each.decides_after_us for each in versions[1:]), LAST_US]
+def versions_in_range(versions: Sequence[ReplayVersion], after_us: int, to_us: int) -> list[ReplayVersion]:
+    """Keep the versions that decide a window ending in (after_us, to_us].
+
+    The first of them then decides from the beginning: earlier boundaries do not matter to these windows.
+    """
+    ends = [*(each.decides_after_us for each in versions[1:]), LAST_US]
     return [
         replace(each, decides_after_us=FOREVER_AGO_US if each.decides_after_us <= after_us else each.decides_after_us)
-        for each, until_us in zip(versions, nexts, strict=False)
+        for each, until_us in zip(versions, ends, strict=False)
         if each.decides_after_us < to_us and until_us > after_us
     ]
 
 
-async def registered(
-    config: Config,
-    store: AsyncStore,
-    scorer: DetectorScorer,
-    version: str | None,
-    *,
-    homes: bool,
-    after_us: int = FIRST_US,
-    to_us: int = LAST_US,
-) -> None:
-    """Take over from the live database who decides the windows that end in (after_us, to_us] (`deciders`), the sensors
-    its fleets have learnt, and (`homes`) where its assets live.
+@dataclass(frozen=True, slots=True)
+class RegistryCopy:
+    """The part of the live registry that a replay needs."""
 
-    Raises NoChampion where there is nothing to decide by, NotFound, CheckpointDamaged.
+    version: str | None
+    """See `versions_by_fleet`."""
+    has_partitions: bool
+    """Copy the assets with their partitions, too. A recording has none: there the replay assigns partitions itself."""
+    after_us: int = FIRST_US
+    """Versions that decide windows ending after this …"""
+    to_us: int = LAST_US
+    """… and up to this are copied."""
+
+
+async def copy_live_registry(config: Config, store: AsyncStore, scorer: DetectorScorer, wanted: RegistryCopy) -> None:
+    """Copy the deciding versions, the fleets' sensors and the assets from the live database into the replay's.
+
+    Raises NoChampion where the live database has no version, NotFound, CheckpointDamaged.
     """
     async with AsyncStore(config.store.url) as live:
-        learnt = await live.read(assets.fleets)
+        sensors_by_fleet = await live.read(assets.fleets)
     for fleet in config.fleets:
-        if sensors := learnt.get(fleet.name):
+        if sensors := sensors_by_fleet.get(fleet.name):
             await store.run(assets.learn, fleet.name, sensors)
-    chosen = await deciders(config, version)
-    if not any(chosen.values()):
+    found = await versions_by_fleet(config, wanted.version)
+    if not any(found.values()):
         raise NoChampion(
             f"{config.store.shown_url} has no version yet; start the daemon, or name files and --train-rows"
         )
-    for fleet_name, versions in chosen.items():
-        for each in reigning(versions, after_us, to_us):
-            await take_version(store, scorer, each, fleet_name)
-    if homes:
-        for (fleet_name, partition), names in (await asyncio.to_thread(_homes, config.store.url)).items():
+    for fleet_name, versions in found.items():
+        for each in versions_in_range(versions, wanted.after_us, wanted.to_us):
+            await activate_version(store, scorer, each, fleet_name)
+    if wanted.has_partitions:
+        by_partition = await asyncio.to_thread(_assets_by_partition, config.store.url)
+        for (fleet_name, partition), names in by_partition.items():
             await store.run(assets.resolve, fleet_name, names, partition)
 
 
-def _homes(url: str) -> dict[tuple[str, Partition], list[str]]:
-    """By fleet and partition, the assets that live there."""
+def _assets_by_partition(url: str) -> dict[tuple[str, Partition], list[str]]:
+    """Read the asset names of each fleet and partition."""
     found: dict[tuple[str, Partition], list[str]] = {}
     with open_reader(url) as reader:
         for row in reader.assets():
             found.setdefault((row["fleet"], Partition(row["topic"], row["partition"])), []).append(row["asset"])
     return found
-
-
-def _card(path: Path) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads((path / "card.json").read_text(encoding="utf-8"))
-    return card

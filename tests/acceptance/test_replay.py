@@ -1,4 +1,4 @@
-"""Replay gives what live gave: hard streams through both, real recordings through the command line."""
+"""A replay gives the live results, for difficult generated streams and for recordings through the command line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.recordings import as_records, read_recording
 from monitor.replay.diff import Side
 from monitor.replay.digest import digest, digest_of
-from monitor.replay.flow import Audience, Course, flow, scored_from_us, scratch
-from monitor.replay.side_by_side import Twin
-from monitor.replay.topic import Manner, replay_course
+from monitor.replay.flow import ReplayInput, ReplayObserver, flow, scored_from_us, scratch
+from monitor.replay.from_kafka import replay_log
+from monitor.replay.run import ReplayOptions
+from monitor.replay.side_by_side import SideBySide
 from monitor.store import partitions, results, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.offsets import Home
@@ -56,7 +57,7 @@ Logs = dict[Partition, "Sequence[Record]"]
 
 
 def _cut(logs: Logs, rng: Random) -> Iterator[RecordBatch]:
-    """The logs in batches of any size, partitions in any turn, each in its own order."""
+    """Yield the logs in batches of random size, with the partitions in random turns, each in its own order."""
     at = dict.fromkeys(logs, 0)
     while left := [partition for partition in logs if at[partition] < len(logs[partition])]:
         partition = rng.choice(left)
@@ -70,7 +71,7 @@ async def _publish_fake(store: AsyncStore, config: Config) -> None:
     await store.run(versions.publish, version=VERSION, fleet=fleet, path="/", trained_us=0, card={}, metrics={})
 
 
-async def _live(config: Config, logs: Logs, rng: Random) -> str:
+async def _run_live(config: Config, logs: Logs, rng: Random) -> str:
     url = config.store.url
     async with AsyncStore(url, owner=True) as store:
         await _publish_fake(store, config)
@@ -83,13 +84,13 @@ async def _replay(config: Config, logs: Logs, rng: Random, folder: Path, from_us
     url = f"sqlite:///{folder / f'replay-{rng.random()}.db'}"
     async with scratch(url) as (store, _):
         await _publish_fake(store, config)
-        course = Course(config, _cut(logs, rng), tuple(logs), from_us, to_us)
-        await flow(course, store, HashScorer(), Audience(), SystemClock())
+        replay_input = ReplayInput(config, _cut(logs, rng), tuple(logs), from_us, to_us)
+        await flow(replay_input, store, HashScorer(), ReplayObserver(), SystemClock())
     return url
 
 
 def _is_quiet(url: str, config: Config, from_us: int) -> bool:
-    """Whether no alert was open at `from_us`, nor in the run-up before it."""
+    """Return whether no alert was open at `from_us` or in the run-up before it."""
     with open_reader(url) as reader:
         lives = list(results.alert_lives(reader))
     begins_us = min(scored_from_us(fleet, from_us) for fleet in config.fleets)
@@ -101,13 +102,13 @@ def _is_quiet(url: str, config: Config, from_us: int) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "seed"), CASES)
-async def test_a_replay_gives_the_live_digest_of_the_whole_log_and_of_any_stretch(
+async def test_a_replay_gives_the_live_digest_of_the_log_and_any_part(
     kind: str, seed: int, tmp_path: Path
 ) -> None:
     rng = Random(f"{kind}{seed}")
     stream = make(kind, seed)
     config, logs = config_of(stream.rules, tmp_path), {Partition(stream.topic, 0): stream.log}
-    live = await _live(config, logs, rng)
+    live = await _run_live(config, logs, rng)
     whole = await _replay(config, logs, rng, tmp_path, results.FIRST_US, results.LAST_US)
     with open_reader(live) as there, open_reader(whole) as here:
         ends = sorted({fact.end_us for fact in results.windows(there)})
@@ -133,7 +134,7 @@ FAULT = (500, 560)
 
 
 def _values(n: int = N_ROWS) -> np.ndarray:
-    """Three sensors that swing together; in the fault the first stands still."""
+    """Return three sensors that oscillate together. During the fault the first one stands still."""
     step = np.arange(n)
     noise = np.random.default_rng(1).normal(0, 0.05, (n, 3))
     values = np.stack([np.sin(step / 7), np.cos(step / 7), np.sin(step / 11)], axis=1) + noise
@@ -154,7 +155,7 @@ def _csv(path: Path, *, label: Sequence[int] | None = None) -> Path:
 
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
-    """A configuration whose model is solved in a blink."""
+    """A configuration with a PCA, which trains in milliseconds."""
     path = tmp_path / "monitor.toml"
     path.write_text(
         """
@@ -179,18 +180,18 @@ def _replayed(*args: str | Path) -> dict[str, Any]:
     return found
 
 
-def test_a_file_gives_the_same_digest_twice_and_finds_its_fault(toml: Path, tmp_path: Path) -> None:
+def test_a_file_gives_one_digest_twice_and_its_fault_is_found(toml: Path, tmp_path: Path) -> None:
     file = _csv(tmp_path / "R1.csv")
     args = ("-c", toml, file, "--train-rows", str(N_HEAD))
     first, second = _replayed(*args), _replayed(*args)
     assert first["digest"] == second["digest"]
-    assert first["windows"] == first["scored"] == N_ROWS - N_HEAD  # the first one ends with the first row of the rest
+    assert first["windows"] == first["scored"] == N_ROWS - N_HEAD  # the first row of the rest ends a window
     assert (first["labels"]["events"], first["labels"]["found"]) == (1, 1)
     assert first["alerts"] == len(first["alert_list"]) >= 1
     assert first["quarantined"] == 0
 
 
-def test_labels_reach_neither_the_model_nor_the_scores(toml: Path, tmp_path: Path) -> None:
+def test_labels_affect_neither_the_model_nor_the_scores(toml: Path, tmp_path: Path) -> None:
     args = ("-c", toml, "--train-rows", str(N_HEAD))
     (tmp_path / "other").mkdir()
     right = _replayed(_csv(tmp_path / "R1.csv"), *args)
@@ -200,7 +201,7 @@ def test_labels_reach_neither_the_model_nor_the_scores(toml: Path, tmp_path: Pat
     assert right["labels"] != wrong["labels"]
 
 
-def test_how_much_to_learn_from_comes_from_the_meta_file(toml: Path, tmp_path: Path) -> None:
+def test_train_rows_come_from_the_meta_file(toml: Path, tmp_path: Path) -> None:
     file = _csv(tmp_path / "R1.csv")
     failed = CliRunner().invoke(main, ["replay", "-c", str(toml), str(file)])
     assert failed.exit_code == 2
@@ -209,14 +210,14 @@ def test_how_much_to_learn_from_comes_from_the_meta_file(toml: Path, tmp_path: P
     assert _replayed("-c", toml, file)["digest"] == _replayed("-c", toml, file, "--train-rows", str(N_HEAD))["digest"]
 
 
-def test_another_head_another_digest(toml: Path, tmp_path: Path) -> None:
+def test_another_head_gives_another_digest(toml: Path, tmp_path: Path) -> None:
     file = _csv(tmp_path / "R1.csv")
     less = _replayed("-c", toml, file, "--train-until", "1970-01-01T04:10Z")
     assert less["files"][0]["train_rows"] == 250
     assert less["digest"] != _replayed("-c", toml, file, "--train-rows", str(N_HEAD))["digest"]
 
 
-def test_what_is_kept_can_be_looked_at_and_is_never_overwritten(
+def test_kept_results_can_be_queried_and_are_never_overwritten(
     toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path / 'kept.db'}"
@@ -232,11 +233,11 @@ def test_what_is_kept_can_be_looked_at_and_is_never_overwritten(
     assert len(listed) >= 1
 
 
-def _taught(fleet: str, folder: Path) -> Detector:
-    return _fitted(fleet, SENSORS, _values()[:N_HEAD], 60.0, folder)
+def _train(fleet: str, folder: Path) -> Detector:
+    return _fit(fleet, SENSORS, _values()[:N_HEAD], 60.0, folder)
 
 
-def _fitted(fleet: str, sensors: tuple[str, ...], values: np.ndarray, step_s: float, folder: Path) -> Detector:
+def _fit(fleet: str, sensors: tuple[str, ...], values: np.ndarray, step_s: float, folder: Path) -> Detector:
     windows = np.lib.stride_tricks.sliding_window_view(values, 16, axis=0).transpose(0, 2, 1)
     n = len(windows)
     train = TrainingSet(windows, np.zeros(n, np.int32), (np.arange(n) + 16) * round(step_s * 1e6))
@@ -246,7 +247,7 @@ def _fitted(fleet: str, sensors: tuple[str, ...], values: np.ndarray, step_s: fl
     return detector
 
 
-async def test_a_configured_database_decides_a_replay_and_is_not_touched(toml: Path, tmp_path: Path) -> None:
+async def test_the_live_database_decides_a_replay_and_is_not_changed(toml: Path, tmp_path: Path) -> None:
     config = load(toml)
     recording = read_recording(_csv(tmp_path / "R1.csv"))
     home = Partition("plant", 0)
@@ -255,7 +256,7 @@ async def test_a_configured_database_decides_a_replay_and_is_not_touched(toml: P
         batch.offsets.tolist(), batch.timestamps_us.tolist(), batch.keys, batch.values, strict=True)]  # fmt: skip
     boundary_us = 200 * 60_000_000
     folder = tmp_path / "checkpoints"
-    detector = _taught("turbines", folder)
+    detector = _train("turbines", folder)
     async with AsyncStore(config.store.url, owner=True) as store:
         scorer = DetectorScorer("cpu")
         path = folder / detector.version
@@ -268,10 +269,12 @@ async def test_a_configured_database_decides_a_replay_and_is_not_touched(toml: P
         scorer.close()
     before = (tmp_path / "monitor.db").read_bytes()
 
-    course = Course(config, batches, [home])
-    found = await replay_course(course, manner=Manner(), audience=Audience(), clock=SystemClock())
+    replay_input = ReplayInput(config, batches, [home])
+    observer, clock = ReplayObserver(), SystemClock()
+    found = await replay_log(replay_input, options=ReplayOptions(), observer=observer, clock=clock)
     by_file = await asyncio.to_thread(_replayed, "-c", toml, tmp_path / "R1.csv")
-    named = await replay_course(course, manner=Manner(detector.version), audience=Audience(), clock=SystemClock())
+    by_name = ReplayOptions(detector.version)
+    named = await replay_log(replay_input, options=by_name, observer=observer, clock=clock)
 
     with open_reader(config.store.url) as reader:
         assert found.digest == by_file["digest"] == digest_of(reader)
@@ -283,7 +286,7 @@ async def test_a_configured_database_decides_a_replay_and_is_not_touched(toml: P
     assert (tmp_path / "monitor.db").read_bytes() == before
 
 
-def test_what_contradicts_itself_is_refused(toml: Path, tmp_path: Path) -> None:
+def test_contradicting_options_are_refused(toml: Path, tmp_path: Path) -> None:
     file = str(_csv(tmp_path / "R1.csv"))
     for args in (
         [file, "--train-rows", "5", "--train-until", "now"],
@@ -303,7 +306,7 @@ async def _register(config: Config, detector: Detector, *, fleet: str = "turbine
             await store.run(versions.activate, fleet, detector.version, FOREVER_AGO_US)
 
 
-def test_a_published_file_replayed_from_the_broker_gives_the_files_digest(
+def test_a_published_file_has_the_digest_of_the_file(
     embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
 ) -> None:
     topic = f"plant-{tmp_path.name}"
@@ -311,25 +314,25 @@ def test_a_published_file_replayed_from_the_broker_gives_the_files_digest(
     file = _csv(tmp_path / "R1.csv")
     assert _replayed("-c", toml, file, "--publish") == {"topic": topic, "records": N_ROWS, "readings": N_ROWS}
     config = load(toml)
-    asyncio.run(_register(config, _taught("turbines", config.store.checkpoints)))
+    asyncio.run(_register(config, _train("turbines", config.store.checkpoints)))
 
     of_file, of_topic = _replayed("-c", toml, file), _replayed("-c", toml)
     part = _replayed("-c", toml, "--from", "1970-01-01T05:00Z", "--to", "1970-01-01T08:00Z")
 
     assert of_topic["digest"] == of_file["digest"]
-    # Two windows begin before the first reading: the gap at their head is allowed.
+    # Two windows begin before the first reading. The gap at their beginning is allowed.
     assert of_topic["windows"] == of_file["windows"] == N_ROWS - 15 + config.fleets[0].max_gap_cells
     assert part["windows"] == part["scored"] == 180
     assert part["readings"] < of_topic["readings"]
 
 
-# ---------------------------------------------------------------- what a live run has consumed
+# ---------------------------------------------------------------- the offsets of a live run
 
 
-async def _live_part(
+async def _run_live_part(
     config: Config, records: Sequence[Record], home: Partition, detector: Detector, first: int, gap: tuple[int, int]
 ) -> None:
-    """A live run that begins at `first`, meets a gap, and has come to the end of `records`, which are not all."""
+    """Run the pipeline from offset `first` to the end of `records`, with a gap. Kafka may hold more records."""
     path = config.store.checkpoints / detector.version
     async with AsyncStore(config.store.url, owner=True) as store:
         with closing(DetectorScorer("cpu")) as scorer:
@@ -351,7 +354,7 @@ def _records(path: Path, home: Partition) -> list[Record]:
         batch.offsets.tolist(), batch.timestamps_us.tolist(), batch.keys, batch.values, strict=True)]  # fmt: skip
 
 
-def test_a_replay_over_the_offsets_that_live_has_consumed_gives_the_live_digest(
+def test_a_replay_of_the_consumed_offsets_gives_the_live_digest(
     embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
 ) -> None:
     topic = f"part-{tmp_path.name}"
@@ -359,10 +362,10 @@ def test_a_replay_over_the_offsets_that_live_has_consumed_gives_the_live_digest(
     file, home = _csv(tmp_path / "R1.csv"), Partition(topic, 0)
     _replayed("-c", toml, file, "--publish")
     config = load(toml)
-    detector = _taught("turbines", config.store.checkpoints)
+    detector = _train("turbines", config.store.checkpoints)
     asyncio.run(_register(config, detector))
-    records = _records(file, home)[:600]  # the live run has not come to the end of the log
-    asyncio.run(_live_part(config, records, home, detector, 150, (300, 320)))
+    records = _records(file, home)[:600]  # the live run has not reached the end of the log
+    asyncio.run(_run_live_part(config, records, home, detector, 150, (300, 320)))
     with open_reader(config.store.url) as reader:
         live, n_windows = digest_of(reader), sum(1 for _ in results.windows(reader))
 
@@ -398,9 +401,9 @@ def test_windows_that_live_has_pruned_are_not_compared(
     file, home = _csv(tmp_path / "R1.csv"), Partition(topic, 0)
     _replayed("-c", toml, file, "--publish")
     config = load(toml)
-    detector = _taught("turbines", config.store.checkpoints)
+    detector = _train("turbines", config.store.checkpoints)
     asyncio.run(_register(config, detector))
-    asyncio.run(_live_part(config, _records(file, home)[:600], home, detector, 0, (100, 101)))
+    asyncio.run(_run_live_part(config, _records(file, home)[:600], home, detector, 0, (100, 101)))
     with closing(sqlite3.connect(tmp_path / "monitor.db")) as database, database:
         database.execute("DELETE FROM score WHERE start_us < ?", (250 * 60_000_000,))
     found = _replayed("-c", toml)
@@ -408,33 +411,33 @@ def test_windows_that_live_has_pruned_are_not_compared(
     assert found["live"]["windows"] < found["windows"]
 
 
-def test_offsets_that_kafka_no_longer_has_are_counted_and_named(
+def test_offsets_that_kafka_no_longer_holds_are_counted(
     embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
 ) -> None:
     topic = f"gone-{tmp_path.name}"
     toml.write_text(toml.read_text().replace("127.0.0.1:1", embedded_broker.bootstrap).replace('"plant"', f'"{topic}"'))
     file, home = _csv(tmp_path / "R1.csv"), Partition(topic, 0)
     config = load(toml)
-    detector = _taught("turbines", config.store.checkpoints)
+    detector = _train("turbines", config.store.checkpoints)
     asyncio.run(_register(config, detector))
     nothing = CliRunner().invoke(main, ["replay", "-c", str(toml), "--offsets", "live"])
     assert nothing.exit_code == 1
     assert f"offsets of group monitor in {topic}: no daemon has begun there; --offsets all" in nothing.stderr
     _replayed("-c", toml, file, "--publish")
-    records = [(offset + 50, *rest) for offset, *rest in _records(file, home)]  # as if 50 were between them once
-    asyncio.run(_live_part(config, records, home, detector, 100, (110, 120)))
+    records = [(offset + 50, *rest) for offset, *rest in _records(file, home)]  # as if 50 records were deleted
+    asyncio.run(_run_live_part(config, records, home, detector, 100, (110, 120)))
     found = _replayed("-c", toml)
-    assert found["missing_offsets"] == 50  # live came to 750, and the log ends at 700
+    assert found["missing_offsets"] == 50  # the live run reached 750, and the log ends at 700
     assert found["live"]["is_equal"] is False
     shown = CliRunner().invoke(main, ["replay", "-c", str(toml)])
     assert "50 offsets that live consumed are no longer in Kafka" in shown.stdout
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_assets_that_live_refused_count_in_no_replay_over_its_offsets(
+async def test_assets_rejected_live_are_left_out_of_its_replay(
     seed: int, toml: Path, tmp_path: Path
 ) -> None:
-    """Live never saw the refused readings; a replay of all records gives the same when it is told who was refused."""
+    """A replay of all records gives the live results when it knows which assets were rejected, and since when."""
     rng, config = Random(seed), load(toml)
     minutes = [(asset, minute) for minute in range(120) for asset in ("ever", "late", "never")]
     minutes.sort(key=lambda pair: pair[1] + rng.random() * 3)
@@ -445,7 +448,7 @@ async def test_assets_that_live_refused_count_in_no_replay_over_its_offsets(
     ]
     since = next(offset for offset, _, key, _ in log[150:] if key == b"late")
     taken = [record for record in log if record[2] == b"ever" or (record[2] == b"late" and record[0] >= since)]
-    live = await _live(config, {here: taken}, rng)
+    live = await _run_live(config, {here: taken}, rng)
     known = {
         ("turbines", "ever"): Home(here, 0),
         ("turbines", "late"): Home(here, since),
@@ -456,8 +459,8 @@ async def test_assets_that_live_refused_count_in_no_replay_over_its_offsets(
         url = f"sqlite:///{tmp_path / name}.db"
         async with scratch(url) as (store, _):
             await _publish_fake(store, config)
-            await flow(Course(config, _cut({here: log}, rng), [here], homes=homes), store, HashScorer(), Audience(),
-                       SystemClock())  # fmt: skip
+            replay_input = ReplayInput(config, _cut({here: log}, rng), [here], homes=homes)
+            await flow(replay_input, store, HashScorer(), ReplayObserver(), SystemClock())
         with open_reader(url) as reader:
             return digest_of(reader)
 
@@ -467,18 +470,18 @@ async def test_assets_that_live_refused_count_in_no_replay_over_its_offsets(
         assert await replayed("told", known) == digest_of(reader) != await replayed("untold", None)
 
 
-async def test_bad_records_that_live_has_borne_end_no_replay_over_its_offsets(toml: Path) -> None:
+async def test_bad_records_of_the_live_run_do_not_stop_its_replay(toml: Path) -> None:
     config, home = load(toml), Partition("plant", 0)
     log = [(offset, -1, b"R1", b"nonsense") for offset in range(2_000)]
-    for homes, is_judged in (({}, False), (None, True)):
+    for homes, is_limited in (({}, False), (None, True)):
         async with scratch(None) as (store, _):
-            course = Course(config, _cut({home: log}, Random(0)), [home], homes=homes)
-            flowing = flow(course, store, HashScorer(), Audience(), SystemClock())
-            if is_judged:
+            replay_input = ReplayInput(config, _cut({home: log}, Random(0)), [home], homes=homes)
+            running = flow(replay_input, store, HashScorer(), ReplayObserver(), SystemClock())
+            if is_limited:
                 with pytest.raises(QuarantineLimit):
-                    await flowing
+                    await running
             else:
-                assert (await flowing).quarantined == 2_000
+                assert (await running).quarantined == 2_000
 
 
 # ---------------------------------------------------------------- two sides
@@ -488,8 +491,8 @@ RECORDING = "machine_temperature_system_failure"
 
 
 @dataclass
-class Plant:
-    """A real recording, a configuration for it, and a database with two versions, of which one decides."""
+class Machine:
+    """A recording, its configuration, and a database with a champion and a candidate."""
 
     toml: Path
     file: Path
@@ -504,8 +507,8 @@ class Plant:
 
 
 @pytest.fixture(scope="module")
-def plant(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Plant:
-    folder = tmp_path_factory.mktemp("plant")
+def machine(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    folder = tmp_path_factory.mktemp("machine")
     file = data_dir / "nab" / f"{RECORDING}.csv.gz"
     path = folder / "monitor.toml"
     path.write_text(
@@ -522,10 +525,10 @@ def plant(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Plant:
         """
     )
     config, values = load(path), read_recording(file).values
-    made = [_fitted("machines", ("value",), values[first:1500], 300.0, config.store.checkpoints) for first in (0, 500)]
-    asyncio.run(_register(config, made[0], fleet="machines"))
-    asyncio.run(_register(config, made[1], fleet="machines", is_active=False))
-    return Plant(path, file, made[0].version, made[1].version)
+    versions = [_fit("machines", ("value",), values[first:1500], 300.0, config.store.checkpoints) for first in (0, 500)]
+    asyncio.run(_register(config, versions[0], fleet="machines"))
+    asyncio.run(_register(config, versions[1], fleet="machines", is_active=False))
+    return Machine(path, file, versions[0].version, versions[1].version)
 
 
 POLICY = "confirm=5 of 8, recover=12"
@@ -533,35 +536,35 @@ AS_SETTINGS = 'confirm = "5 of 8", recover = 12'
 
 
 @pytest.fixture(scope="module")
-def as_it_is(plant: Plant) -> dict[str, Any]:
-    return plant.replayed()
+def live_result(machine: Machine) -> dict[str, Any]:
+    return machine.replayed()
 
 
 @pytest.mark.parametrize(("is_of_version", "policy"), [(False, POLICY), (True, ""), (True, POLICY)])
-def test_a_difference_is_that_of_two_replays(
-    plant: Plant, as_it_is: dict[str, Any], is_of_version: bool, policy: str
+def test_a_difference_equals_that_of_two_replays(
+    machine: Machine, live_result: dict[str, Any], is_of_version: bool, policy: str
 ) -> None:
-    side = ", ".join(filter(None, [plant.candidate if is_of_version else "", policy]))
-    both = plant.replayed("--diff", side)
-    before = as_it_is
-    version = ("--version", plant.candidate) if is_of_version else ()
-    after = plant.replayed(*version, policy=AS_SETTINGS if policy else "")
+    side = ", ".join(filter(None, [machine.candidate if is_of_version else "", policy]))
+    both = machine.replayed("--diff", side)
+    before = live_result
+    version = ("--version", machine.candidate) if is_of_version else ()
+    after = machine.replayed(*version, policy=AS_SETTINGS if policy else "")
 
-    told = both["diff"]
+    diff = both["diff"]
     for side_name, alone in (("before", before), ("after", after)):
-        said = [alert for outcome in told["alerts"] for alert in outcome[side_name]]
-        assert sorted(map(_seen, said)) == sorted(map(_seen, alone["alert_list"])), side_name
-        [fleet] = told["fleets"]
+        alerts = [alert for episode in diff["alerts"] for alert in episode[side_name]]
+        assert sorted(map(_visible, alerts)) == sorted(map(_visible, alone["alert_list"])), side_name
+        [fleet] = diff["fleets"]
         assert fleet[side_name]["alerts"] == alone["alerts"] > 3
         assert fleet[side_name]["windows"] == alone["scored"]
     assert both["digest"] == before["digest"] != after["digest"]
-    what = {outcome["what"] for outcome in told["alerts"]}
+    what = {episode["what"] for episode in diff["alerts"]}
     assert what & {"gained", "lost"}
     assert "moved" in what
 
 
 class _AnomalousAt:
-    """Scores windows by when they end, in minutes."""
+    """Scores windows anomalous if they end at one of these minutes."""
 
     def __init__(self, *minutes: int) -> None:
         self._ends_us = [minute * 60_000_000 for minute in minutes]
@@ -571,70 +574,71 @@ class _AnomalousAt:
         return Scores(windows, score, [VERSION] * len(windows), {})
 
 
-async def test_a_stretch_knows_what_a_longer_memory_than_the_configured_one_remembers(
+async def test_a_part_with_a_longer_alert_memory_equals_the_whole(
     toml: Path, tmp_path: Path
 ) -> None:
-    """With recover=40 one alert lasts from 195 to 271; whoever looks back over 24 windows only sees it begin at 230."""
+    """With recover=40 one alert lasts from 195 to 271. A run-up of 24 windows would see it open at 230 only."""
     config, home = load(toml), Partition("plant", 0)
     log = _records(_csv(tmp_path / "R1.csv"), home)
     side = Side.parse("confirm=2 of 3, recover=40")
     found = []
     for from_us in (results.FIRST_US, 225 * 60_000_000):
-        twin = Twin(Side.parse("confirm=2 of 3"), side, from_us)
-        course = Course(config, _cut({home: log}, Random(3)), [home], from_us, memory=twin.memory(config))
+        side_by_side = SideBySide(Side.parse("confirm=2 of 3"), side, from_us)
+        memory = side_by_side.memory(config)
+        replay_input = ReplayInput(config, _cut({home: log}, Random(3)), [home], from_us, memory=memory)
         async with scratch(None) as (store, _):
             await _publish_fake(store, config)
             scorer = _AnomalousAt(195, 196, 230, 231, 300, 301)
-            await flow(course, store, scorer, Audience(), SystemClock(), twin=twin)
-        found.append([(o.what, o.before, o.after) for o in twin.difference().outcomes])
+            await flow(replay_input, store, scorer, ReplayObserver(), SystemClock(), side_by_side=side_by_side)
+        found.append([(o.what, o.before, o.after) for o in side_by_side.difference().episodes])
     whole, stretch = found
     assert [what for what, *_ in whole] == ["moved", "moved"]
     assert (len(whole[0][1]), len(whole[0][2])) == (2, 1)
     assert stretch == whole
 
 
-def test_a_difference_the_other_way_round_is_its_mirror(plant: Plant) -> None:
-    there = plant.replayed("--diff", plant.candidate)["diff"]
-    back = plant.replayed("--diff", plant.candidate, "--diff", "live")["diff"]
+def test_a_difference_with_swapped_sides_is_its_mirror(machine: Machine) -> None:
+    there = machine.replayed("--diff", machine.candidate)["diff"]
+    back = machine.replayed("--diff", machine.candidate, "--diff", "live")["diff"]
     swapped = {"gained": "lost", "lost": "gained"}
-    assert (there["before"], there["after"]) == (back["after"], back["before"]) == ("live", plant.candidate)
+    assert (there["before"], there["after"]) == (back["after"], back["before"]) == ("live", machine.candidate)
     assert [(swapped.get(o["what"], o["what"]), o["after"], o["before"]) for o in there["alerts"]] == [
         (o["what"], o["before"], o["after"]) for o in back["alerts"]
     ]
 
 
-def test_the_champion_against_what_decided_live_changes_nothing_while_it_is_the_only_one(plant: Plant) -> None:
-    found = plant.replayed("--diff", "champion")
-    assert {outcome["what"] for outcome in found["diff"]["alerts"]} == {"same"}
-    shown = CliRunner().invoke(main, ["replay", "-c", str(plant.toml), str(plant.file), "--diff", plant.champion])
+def test_the_only_champion_equals_the_live_decisions(machine: Machine) -> None:
+    found = machine.replayed("--diff", "champion")
+    assert {episode["what"] for episode in found["diff"]["alerts"]} == {"same"}
+    shown = CliRunner().invoke(main, ["replay", "-c", str(machine.toml), str(machine.file), "--diff", machine.champion])
     assert shown.exit_code == 0, shown.stderr
-    assert f"{plant.champion} changes nothing: both would have fired" in shown.stdout
+    assert f"{machine.champion} changes nothing: both would have fired" in shown.stdout
 
 
-def test_a_files_own_model_is_compared_by_alert_parameters_and_not_by_versions(plant: Plant) -> None:
-    args = ["replay", "-c", str(plant.toml), str(plant.file), "--train-rows", "1500", "--diff"]
+def test_files_own_models_are_compared_by_alert_parameters_only(machine: Machine) -> None:
+    args = ["replay", "-c", str(machine.toml), str(machine.file), "--train-rows", "1500", "--diff"]
     by_policy = CliRunner().invoke(main, [*args, "confirm=8 of 10"])
     assert by_policy.exit_code == 0, by_policy.stderr
     assert "confirm=8 of 10 would have fired" in by_policy.stdout
     found = re.search(r"found: (\d) of 4, before (\d); alerts outside them: (\d+), before (\d+)", by_policy.stdout)
     assert found is not None, by_policy.stdout
     assert int(found[3]) < int(found[4]), "a stricter rule gives fewer false alarms"
-    by_version = CliRunner().invoke(main, [*args, plant.candidate])
+    by_version = CliRunner().invoke(main, [*args, machine.candidate])
     assert by_version.exit_code == 1
-    assert f"version {plant.candidate}: each of these files is decided by what is learnt" in by_version.stderr
-    unknown = CliRunner().invoke(main, ["replay", "-c", str(plant.toml), str(plant.file), "--diff", "nobody-1"])
+    assert f"version {machine.candidate}: each of these files is decided by what is learnt" in by_version.stderr
+    unknown = CliRunner().invoke(main, ["replay", "-c", str(machine.toml), str(machine.file), "--diff", "nobody-1"])
     assert unknown.exit_code == 1
     assert "version nobody-1; `monitor models list`" in unknown.stderr
 
 
-def test_two_sides_leave_the_live_database_as_it_is(plant: Plant) -> None:
-    database = plant.toml.with_name("monitor.db")
+def test_two_sides_do_not_change_the_live_database(machine: Machine) -> None:
+    database = machine.toml.with_name("monitor.db")
     before = database.read_bytes()
-    plant.replayed("--diff", f"{plant.candidate}, {POLICY}")
+    machine.replayed("--diff", f"{machine.candidate}, {POLICY}")
     assert database.read_bytes() == before
 
 
-def _seen(alert: dict[str, Any]) -> tuple[Any, ...]:
+def _visible(alert: dict[str, Any]) -> tuple[Any, ...]:
     contributions = tuple((sensor["name"], round(sensor["share"], 4)) for sensor in alert["sensors"])
     peak = round(alert["peak_score"], 4)
     return (

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from monitor.config import parse
-from monitor.replay.offsets import Said, said
+from monitor.replay.offsets import RunSummary, summarize_run
 from monitor.service.maintenance import Maintenance, prune_scores
 from monitor.store import burn, results, schema, scores, versions
 from monitor.store.engine import AsyncStore
@@ -193,9 +193,9 @@ async def test_a_replay_is_held_against_what_each_fleet_has_left(store: AsyncSto
     await save(owner, "fast", *range(5, 15))
     names = {("slow", "slow"), ("fast", "fast")}
 
-    def ask(since_us: dict[str, int] | None = None) -> Said:
+    def ask(since_us: dict[str, int] | None = None) -> RunSummary:
         with open_reader(url) as reader:
-            return said(reader, CONFIG, results.FIRST_US, results.LAST_US, names, since_us)
+            return summarize_run(reader, CONFIG, results.FIRST_US, results.LAST_US, names, since_us)
 
     fresh = {"slow": 0, "fast": 9 * INTERVAL_US}
     again = await asyncio.to_thread(ask, fresh)

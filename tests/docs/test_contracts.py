@@ -53,9 +53,9 @@ from monitor.store import jobs, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.tables import metadata
+from tests import labelled_recording
 from tests.docs.entries import error_classes, leaves, settings
 from tests.unit.cli import conftest as example
-from tests.unit.evaluation import made as recordings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -144,7 +144,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
             asyncio.run(_step(found.url, change))
             for name in ("kind", "state"):
                 found.job_words |= {f"job.{name} | {word}" for word in found.rows(f"SELECT {name} FROM job")}
-        files = [str(recordings.write(found.folder / "plant" / f"{name}.csv")) for name in ("pump", "fan")]
+        files = [str(labelled_recording.write_csv(found.folder / "plant" / f"{name}.csv")) for name in ("pump", "fan")]
         found.replay = found.ask("replay", *files, "--train-rows", "700", "--into", "sqlite:///replay.db")
         yield found
         server.shutdown()

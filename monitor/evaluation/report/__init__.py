@@ -1,9 +1,8 @@
-"""An evaluation as one page that needs nothing else: no script, no network, light and dark.
+"""An evaluation as one HTML page without scripts and network access, in light and dark colours.
 
-    picture.py   a series and its scores → paths of a few hundred points, drawn where they were computed
-    strips.py    a series on the page: sensors, scores with the line at 1.0, events, alerts, misses
-    page.py      the head with the means, the overview, navigation
-    page.css     how it looks
+    page.py      the head with the means, the overview, the navigation
+    section.py   one series: sensors, scores with the threshold at 1.0, events, alerts, missed events
+    page.css     the styles
 
-Law: no peak is lost. A column of pixels spans the least and the greatest value of its rows.
+Invariant: the page needs no other file, and all text from outside is escaped.
 """

@@ -1,7 +1,7 @@
-"""The whole page: the head with the means, the overview of series and methods, navigation, a section for each series.
+"""The page of an evaluation: means, an overview of series and methods, navigation, and a section for each series.
 
-In: what was finished, the means, how it was asked for. Out: one HTML document. The law: it needs nothing else, no
-script and no network, and everything from outside is escaped.
+Input: the plan, its results and their means. Output: one HTML document.
+Invariant: the document needs no script and no network, and all text from outside is escaped.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from monitor.evaluation.assess import WEEK_S
-from monitor.evaluation.evaluate import by_policy, titles
-from monitor.evaluation.report.strips import section, span
+from monitor.evaluation.plots import HEIGHT, THRESHOLD_Y
+from monitor.evaluation.report.section import duration_text, section
+from monitor.evaluation.results import results_by_policy, titles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from monitor.evaluation.evaluate import Finished, Key, Plan
+    from monitor.evaluation.plan import EvaluationPlan
+    from monitor.evaluation.results import MethodResult, SeriesKey
 
-    Titles = dict[Key, tuple[str, str]]
-    """Set and name of each series, as they are shown."""
+    Titles = dict[SeriesKey, tuple[str, str]]
+    """Set and name of each series for display."""
 
 _COLUMNS = (
     ("vus_pr", "VUS-PR", True),
@@ -34,19 +36,22 @@ _COLUMNS = (
     ("delay_s", "Median delay", False),
     ("fit_s", "Learning", False),
 )
-"""Field, heading, and whether more is better."""
-_ALARMS = ("event_recall", "false_alarms_per_week", "alarmed_share", "delay_s")
-"""What a policy changes."""
+"""Key, heading, and whether the largest value is the best."""
+_ALERT_KEYS = ("event_recall", "false_alarms_per_week", "alarmed_share", "delay_s")
+"""Keys that depend on the alert policy."""
 
 
-def page(wanted: Plan, finished: Sequence[Finished], means: dict[str, dict[str, Any]], made_at: datetime) -> str:
-    """Return the document."""
-    series: dict[Key, list[Finished]] = {}
-    for one in finished:
+def page(
+    plan: EvaluationPlan, results: Sequence[MethodResult], means: dict[str, dict[str, Any]], made_at: datetime
+) -> str:
+    """Return the HTML document. `means`: see `results.means`."""
+    series: dict[SeriesKey, list[MethodResult]] = {}
+    for one in results:
         series.setdefault(one.key, []).append(one)
-    shown = titles(finished)
-    anchors = {name: f"s{number}" for number, name in enumerate(series, 1)}
+    shown = titles(results)
+    anchors = {key: f"s{number}" for number, key in enumerate(series, 1)}
     main = next(iter(means), "")
+    introduction = escape(_introduction(plan, series, made_at))
     style = files(__package__).joinpath("page.css").read_text("utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -54,21 +59,23 @@ def page(wanted: Plan, finished: Sequence[Finished], means: dict[str, dict[str, 
         '<meta name="color-scheme" content="light dark">'
         f"<title>Evaluation: {len(series)} series</title><style>{style}</style></head><body>"
         f"{_defs()}<nav>{_navigation(series, shown, anchors, main)}</nav><main>"
-        f'<header id="top"><h1>Evaluation</h1><p>{escape(_asked(wanted, series, made_at))}</p>{_cards(means, main)}'
-        f"</header><section>{_means(means, _COLUMNS)}{_legend()}</section>{_others(wanted, finished)}"
+        f'<header id="top"><h1>Evaluation</h1><p>{introduction}</p>{_cards(means, main)}'
+        f"</header><section>{_means_table(means, _COLUMNS)}{_legend()}</section>{_policy_tables(plan, results)}"
         f'<section id="overview"><h2>VUS-PR by series</h2>{_overview(series, shown, anchors, list(means))}</section>'
         + "".join(section(anchors[key], shown[key], ones) for key, ones in series.items())
         + "</main></body></html>\n"
     )
 
 
-def _asked(wanted: Plan, series: dict[Key, list[Finished]], made_at: datetime) -> str:
+def _introduction(
+    plan: EvaluationPlan, series: dict[SeriesKey, list[MethodResult]], made_at: datetime
+) -> str:
     sets = len({ones[0].set for ones in series.values()})
     n_failed = sum(all(one.error for one in ones) for ones in series.values())
     failed = f"; {n_failed} of them could not be evaluated" if n_failed else ""
-    settings = wanted.settings
+    settings = plan.settings
     return (
-        f"{_n(len(series), 'recording')} of {_n(sets, 'set')}{failed}, {made_at:%Y-%m-%d %H:%M} UTC. "
+        f"{_count(len(series), 'recording')} of {_count(sets, 'set')}{failed}, {made_at:%Y-%m-%d %H:%M} UTC. "
         f"Learnt from each recording's healthy head, without labels; windows of {settings.window} rows, "
         f"thresholds set to allow {settings.budget.count:g} false alarm{'s' if settings.budget.count != 1 else ''} "
         f"per {str(settings.budget).partition('/')[2]}, seed {settings.seed}. "
@@ -76,42 +83,42 @@ def _asked(wanted: Plan, series: dict[Key, list[Finished]], made_at: datetime) -
     )
 
 
-def _n(count: int, noun: str) -> str:
+def _count(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _cards(means: dict[str, dict[str, Any]], main: str) -> str:
     mean = means.get(main, {})
-    normal = span(mean["weeks"] * WEEK_S) if mean.get("weeks") else None
+    normal = duration_text(mean["weeks"] * WEEK_S) if mean.get("weeks") else None
     cards = [
         (f"VUS-PR of {main}", _figure(mean.get("vus_pr"))),
         (f"Events found by {main}", f"{mean['events_found']} of {mean['events']}" if mean.get("events") else "–"),
         (f"False alarms of {main}", f"{mean['false_alarms']} in {normal}" if normal else "–"),
-        ("Median delay, mean of sets", "–" if mean.get("delay_s") is None else span(mean["delay_s"])),
+        ("Median delay, mean of sets", "–" if mean.get("delay_s") is None else duration_text(mean["delay_s"])),
     ]
     return '<div class="cards">' + "".join(
         f"<div><b>{escape(value)}</b><span>{escape(title)}</span></div>" for title, value in cards
     ) + "</div>"  # fmt: skip
 
 
-def _others(wanted: Plan, finished: Sequence[Finished]) -> str:
-    """Return what other policies would have made of the same scores."""
-    columns = [column for column in _COLUMNS if column[0] in _ALARMS]
+def _policy_tables(plan: EvaluationPlan, results: Sequence[MethodResult]) -> str:
+    """Return a table of means for each other policy of the plan."""
+    columns = [column for column in _COLUMNS if column[0] in _ALERT_KEYS]
     return "".join(
-        f"<section><h2><small>by the same scores</small> {escape(tried['policy'])}</h2>"
-        f"{_means(tried['mean'], columns)}</section>"
-        for tried in by_policy(wanted, finished)
+        f"<section><h2><small>by the same scores</small> {escape(trial['policy'])}</h2>"
+        f"{_means_table(trial['mean'], columns)}</section>"
+        for trial in results_by_policy(plan, results)
     )
 
 
-def _means(means: dict[str, dict[str, Any]], columns: Sequence[tuple[str, str, bool]]) -> str:
+def _means_table(means: dict[str, dict[str, Any]], columns: Sequence[tuple[str, str, bool]]) -> str:
     head = "".join(f"<th>{escape(title)}</th>" for _, title, _ in columns)
     rows = []
     for method, mean in means.items():
         cells = []
         for name, _, is_better in columns:
             value = mean[name]
-            # A mean of the series that are left is not compared with one of all of them.
+            # A mean over fewer series is not comparable with one over all of them.
             known = [one[name] for one in means.values() if one[name] is not None and not one["n_failed"]]
             is_best = is_better and not mean["n_failed"] and value is not None and value == max(known)
             best = ' class="best"' if is_best else ""
@@ -130,7 +137,7 @@ def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "–"
     if name in ("delay_s", "fit_s"):
-        return span(value) if value >= 10 else f"{value:.1f} s"
+        return duration_text(value) if value >= 10 else f"{value:.1f} s"
     if name in ("event_recall", "alarmed_share"):
         return f"{100 * value:.0f} %"
     return f"{float(f'{value:.2g}'):,g}" if name == "false_alarms_per_week" else f"{value:.3f}"
@@ -146,12 +153,12 @@ def _legend() -> str:
 
 
 def _overview(
-    series: dict[Key, list[Finished]], shown: Titles, anchors: dict[Key, str], methods: list[str]
+    series: dict[SeriesKey, list[MethodResult]], shown: Titles, anchors: dict[SeriesKey, str], methods: list[str]
 ) -> str:
     head = "".join(f"<th>{escape(method)}</th>" for method in methods)
     rows = []
-    for key, ones in series.items():
-        by_method = {one.method: one for one in ones}
+    for key, results in series.items():
+        by_method = {one.method: one for one in results}
         cells = "".join(_heat(by_method.get(method)) for method in methods)
         folder, name = shown[key]
         link = f'<a href="#{anchors[key]}"><small>{escape(folder)}</small> {escape(name)}</a>'
@@ -162,33 +169,33 @@ def _overview(
     )
 
 
-def _heat(one: Finished | None) -> str:
+def _heat(one: MethodResult | None) -> str:
     if one is None or one.error is not None:
         return f'<td title="{escape(one.error or "") if one else ""}">✕</td>'
-    if one.figures is None or one.figures.vus_pr is None:
+    if one.ranking is None or one.ranking.vus_pr is None:
         return '<td title="no labelled event: nothing to rank">–</td>'
-    return f'<td style="--v:{one.figures.vus_pr:.2f}">{one.figures.vus_pr:.3f}</td>'
+    return f'<td style="--v:{one.ranking.vus_pr:.2f}">{one.ranking.vus_pr:.3f}</td>'
 
 
-def _navigation(series: dict[Key, list[Finished]], shown: Titles, anchors: dict[Key, str], main: str) -> str:
+def _navigation(
+    series: dict[SeriesKey, list[MethodResult]], shown: Titles, anchors: dict[SeriesKey, str], main: str
+) -> str:
     parts = ['<a class="home" href="#top">Evaluation</a><a href="#overview">Overview</a>']
     last = None
-    for key, ones in series.items():
+    for key, results in series.items():
         folder, name = shown[key]
         if folder != last:
             parts.append(f"<b>{escape(folder)}</b>")
             last = folder
-        value = next((one.figures.vus_pr for one in ones if one.method == main and one.figures), None)
+        value = next((one.ranking.vus_pr for one in results if one.method == main and one.ranking), None)
         bar = "" if value is None else f'<s style="width:{100 * value:.0f}%"></s>'
         parts.append(f'<a href="#{anchors[key]}" title="{escape(name)}"><span>{escape(name)}</span>{bar}</a>')
     return "".join(parts)
 
 
 def _defs() -> str:
-    """Return what all strips share: below the line scores are calm, above it they are not."""
-    from monitor.evaluation.report.picture import HEIGHT, LINE
-
-    share = f"{LINE / HEIGHT:.4f}"
+    """Return the gradient of all score plots, which changes colour at the threshold."""
+    share = f"{THRESHOLD_Y / HEIGHT:.4f}"
     return (
         '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
         f'<linearGradient id="heat" gradientUnits="userSpaceOnUse" x1="0" y1="0" x2="0" y2="{HEIGHT}">'

@@ -8,7 +8,7 @@ from monitor.cli import main, terminal
 from monitor.cli.diff import SHOWN, show
 from monitor.clock import to_us
 from monitor.config import parse
-from monitor.replay.diff import Alert, Ledger, Side, difference
+from monitor.replay.diff import Alert, Side, SideResults, difference
 from monitor.types import Contribution, Severity
 from tests.unit.cli.conftest import START, STEP
 
@@ -60,13 +60,13 @@ def _found(
 def _of_fleets(
     said: dict[str, tuple[Sequence[Alert], Sequence[Alert]]], sides: tuple[str, str] = ("live", "turbines-new")
 ) -> Difference:
-    ledgers = (Ledger(), Ledger())
+    results = (SideResults(), SideResults())
     for fleet, both in said.items():
-        for ledger, alerts in zip(ledgers, both, strict=True):
-            ledger.alerts[fleet] = {(alert.asset, alert.opened_us): alert for alert in alerts}
-            ledger.assets[fleet] = {"R80711", "R80736"}
-            ledger.scored[fleet] = 2 * WEEK
-    return difference((Side.parse(sides[0]), Side.parse(sides[1])), ledgers, FLEETS)
+        for side, alerts in zip(results, both, strict=True):
+            side.alerts[fleet] = {(alert.asset, alert.opened_us): alert for alert in alerts}
+            side.assets[fleet] = {"R80711", "R80736"}
+            side.scored[fleet] = 2 * WEEK
+    return difference((Side.parse(sides[0]), Side.parse(sides[1])), results, FLEETS)
 
 
 def _shown(found: Difference, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -131,15 +131,15 @@ def test_a_flood_shows_its_newest_rows_and_counts_all(capsys: pytest.CaptureFixt
 
 
 def test_a_side_that_scored_less_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    ledgers = (Ledger(), Ledger())
-    for ledger in ledgers:
-        ledger.assets["turbines"] = {"R80711"}
-        ledger.why_unscored["turbines"] = "There is no model for this fleet yet"
-    ledgers[0].scored["turbines"] = ledgers[1].scored["turbines"] = 9
+    results = (SideResults(), SideResults())
+    for side in results:
+        side.assets["turbines"] = {"R80711"}
+        side.why_unscored["turbines"] = "There is no model for this fleet yet"
+    results[0].scored["turbines"] = results[1].scored["turbines"] = 9
     sides = (Side(), Side.parse("turbines-new"))
-    assert "no model" not in "".join(_shown(difference(sides, ledgers, FLEETS), capsys)), "the same on both sides"
-    ledgers[1].why_unscored["turbines"] = "turbines-new was trained on 36 cells"
-    text = "\n".join(_shown(difference(sides, ledgers, FLEETS), capsys))
+    assert "no model" not in "".join(_shown(difference(sides, results, FLEETS), capsys)), "the same on both sides"
+    results[1].why_unscored["turbines"] = "turbines-new was trained on 36 cells"
+    text = "\n".join(_shown(difference(sides, results, FLEETS), capsys))
     assert "turbines, turbines-new: some windows have no score: turbines-new was trained on 36 cells" in text
 
 

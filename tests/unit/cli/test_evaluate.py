@@ -14,7 +14,7 @@ import pytest
 from monitor.cli import main
 from monitor.config import ARCHITECTURES, OBJECTIVES
 from monitor.evaluation import evaluate as module
-from tests.unit.evaluation import made
+from tests import labelled_recording as sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def ask(runner: CliRunner, *words: object) -> Any:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return made.write(tmp_path / "plant" / "pump.csv")
+    return sample.write_csv(tmp_path / "plant" / "pump.csv")
 
 
 def test_json_keeps_its_contract(runner: CliRunner, file: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_person_sees_series_means_and_other_policies(runner: CliRunner, file: 
 
 
 def test_a_series_that_fails_is_told_and_the_others_are_done(runner: CliRunner, file: Path) -> None:
-    bare = made.write(file.parent.parent / "bare" / "fan.csv", train_rows=None)
+    bare = sample.write_csv(file.parent.parent / "bare" / "fan.csv", train_rows=None)
     result = run(runner, file, bare, *QUICK, "--json")
     assert result.exit_code == 0
     assert result.stderr.count("nobody says how many leading rows are healthy") == 1
@@ -133,7 +133,7 @@ def test_figures_are_printed_though_the_page_cannot_be_written(
 
 
 def test_series_of_the_same_folder_and_name_are_told_apart(runner: CliRunner, file: Path, tmp_path: Path) -> None:
-    other = made.write(tmp_path / "other" / "plant" / "pump.csv", seed=1)
+    other = sample.write_csv(tmp_path / "other" / "plant" / "pump.csv", seed=1)
     said = run(runner, file, other, *QUICK).stdout.splitlines()
     assert [line for line in said if line.startswith("plant ")] == [
         f"plant {tmp_path.name}/plant/pump.csv", "plant other/plant/pump.csv"
@@ -143,7 +143,7 @@ def test_series_of_the_same_folder_and_name_are_told_apart(runner: CliRunner, fi
 
 
 def test_what_is_doubtful_is_told_once_and_stands_in_the_rows(runner: CliRunner, tmp_path: Path) -> None:
-    bare = made.write(tmp_path / "bare" / "fan.csv", labelled=False)
+    bare = sample.write_csv(tmp_path / "bare" / "fan.csv", labelled=False)
     result = run(runner, bare, *QUICK, "--json")
     assert result.exit_code == 0
     word = f'{bare} has no column "label"; its columns are flow, pressure; use --label-column'
@@ -164,11 +164,11 @@ def test_a_method_asked_for_that_evaluates_nothing_fails_the_run(runner: CliRunn
 def test_a_defect_fails_the_run_and_keeps_the_others_figures(
     runner: CliRunner, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = made.write(file.parent.parent / "other" / "fan.csv", seed=1)
+    other = sample.write_csv(file.parent.parent / "other" / "fan.csv", seed=1)
     score = module.score
 
     def breaks(method: Any, data: Any, *rest: Any) -> Any:
-        if method.name == "pca" and data.values[0, 0] == made.values(1)[0, 0].round(5):
+        if method.name == "pca" and data.values[0, 0] == sample.values(1)[0, 0].round(5):
             raise ZeroDivisionError("a defect")
         return score(method, data, *rest)
 
@@ -180,7 +180,7 @@ def test_a_defect_fails_the_run_and_keeps_the_others_figures(
 
 
 def test_a_mean_over_fewer_series_says_so(runner: CliRunner, file: Path) -> None:
-    short = made.write(file.parent / "short.csv", train_rows=60)
+    short = sample.write_csv(file.parent / "short.csv", train_rows=60)
     said = run(runner, file, short, *QUICK).stdout
     assert re.search(r"^pca .* 1 of 2$", said, re.MULTILINE)
 

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitor.evaluation.compare import AlertSpan, Compared, Event, compare, episodes, meetings, meets, together
+from monitor.evaluation.compare import (
+    AlertSpan,
+    Event,
+    LabelComparison,
+    combine,
+    compare_with_labels,
+    group_episodes,
+    is_overlapping,
+    overlapping_pairs,
+)
 
 S = 1_000_000
 FAULT = Event("pump", 100 * S, 200 * S)
@@ -12,53 +21,54 @@ def _alert(opened_s: int, closed_s: int | None, asset: str = "pump", fired_s: in
     return AlertSpan(asset, opened_s * S, (fired_s or opened_s + 2) * S, None if closed_s is None else closed_s * S)
 
 
-def test_an_alert_during_the_fault_finds_it() -> None:
-    assert compare([FAULT], [_alert(120, 150)]) == Compared(1, events=1, found=1, outside=0, delay_s=22.0)
+def test_an_alert_during_an_event_finds_it() -> None:
+    found = compare_with_labels([FAULT], [_alert(120, 150)])
+    assert found == LabelComparison(1, events=1, found=1, outside=0, delay_s=22.0)
 
 
-def test_one_that_was_open_before_and_one_that_never_closes_find_it_too() -> None:
-    assert compare([FAULT], [_alert(50, 101)]).found == 1
-    assert compare([FAULT], [_alert(199, None)]).found == 1
+def test_an_alert_opened_earlier_or_never_closed_finds_the_event() -> None:
+    assert compare_with_labels([FAULT], [_alert(50, 101)]).found == 1
+    assert compare_with_labels([FAULT], [_alert(199, None)]).found == 1
 
 
-def test_an_alert_that_only_touches_the_fault_is_outside() -> None:
+def test_an_alert_that_only_touches_the_event_is_outside() -> None:
     before, after = _alert(50, 100), _alert(201, 260)
-    assert compare([FAULT], [before, after]) == Compared(2, events=1, found=0, outside=2)
+    assert compare_with_labels([FAULT], [before, after]) == LabelComparison(2, events=1, found=0, outside=2)
 
 
-def test_a_window_that_ends_with_the_last_faulty_reading_is_inside() -> None:
-    assert compare([FAULT], [_alert(200, 260)]).found == 1
+def test_a_window_ending_with_the_last_faulty_reading_is_inside() -> None:
+    assert compare_with_labels([FAULT], [_alert(200, 260)]).found == 1
 
 
-def test_another_assets_alert_is_outside() -> None:
-    assert compare([FAULT], [_alert(120, 150, "valve")]) == Compared(1, events=1, found=0, outside=1)
+def test_an_alert_of_another_asset_is_outside() -> None:
+    assert compare_with_labels([FAULT], [_alert(120, 150, "valve")]) == LabelComparison(1, events=1, found=0, outside=1)
 
 
-def test_several_alerts_in_one_fault_are_all_inside_and_it_is_found_once() -> None:
-    found = compare([FAULT], [_alert(120, 130), _alert(140, 150)])
+def test_an_event_with_several_alerts_is_found_once() -> None:
+    found = compare_with_labels([FAULT], [_alert(120, 130), _alert(140, 150)])
     assert (found.found, found.outside) == (1, 0)
 
 
-def test_an_alert_that_fired_before_the_fault_has_no_negative_delay() -> None:
-    assert compare([FAULT], [_alert(50, 150)]).delay_s == 0
+def test_an_alert_fired_before_the_event_has_delay_zero() -> None:
+    assert compare_with_labels([FAULT], [_alert(50, 150)]).delay_s == 0
 
 
-def test_without_labels_nothing_is_claimed() -> None:
-    assert compare(None, [_alert(1, 2)]) == Compared(1)
-    assert compare([], [_alert(1, 2)]) == Compared(1, events=0, found=0, outside=1)
+def test_without_labels_only_alerts_are_counted() -> None:
+    assert compare_with_labels(None, [_alert(1, 2)]) == LabelComparison(1)
+    assert compare_with_labels([], [_alert(1, 2)]) == LabelComparison(1, events=0, found=0, outside=1)
 
 
-def test_files_add_up_and_those_without_labels_claim_nothing() -> None:
-    parts = [Compared(1, 2, 1, 0, 5.0), Compared(3), Compared(2, 1, 1, 1, 9.0)]
-    assert together(parts) == Compared(6, events=3, found=2, outside=1, delay_s=7.0)
+def test_combine_adds_counts_and_skips_unlabelled_files() -> None:
+    parts = [LabelComparison(1, 2, 1, 0, 5.0), LabelComparison(3), LabelComparison(2, 1, 1, 1, 9.0)]
+    assert combine(parts) == LabelComparison(6, events=3, found=2, outside=1, delay_s=7.0)
 
 
 def test_the_median_of_two_delays_lies_between_them() -> None:
     later = Event("pump", 300 * S, 400 * S)
-    assert compare([FAULT, later], [_alert(110, 120), _alert(330, 340)]).delay_s == (12 + 32) / 2
+    assert compare_with_labels([FAULT, later], [_alert(110, 120), _alert(330, 340)]).delay_s == (12 + 32) / 2
 
 
-def test_meetings_are_those_of_a_search_through_all_pairs() -> None:
+def test_overlapping_pairs_equal_a_search_through_all_pairs() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
         starts = random.integers(0, 60, (2, 12)).tolist()
@@ -67,21 +77,21 @@ def test_meetings_are_those_of_a_search_through_all_pairs() -> None:
         events = [Event(*one) for one in zip(assets[0], starts[0], np.add(starts[0], lengths[0]).tolist(), strict=True)]
         ends = [None if n % 5 == 0 else start + n for start, n in zip(starts[1], lengths[1], strict=True)]
         alerts = [AlertSpan(name, at, at, end) for name, at, end in zip(assets[1], starts[1], ends, strict=True)]
-        every = {(event, alert) for event in events for alert in alerts if meets(event, alert)}
-        assert set(meetings(events, alerts)) == every
+        every = {(event, alert) for event in events for alert in alerts if is_overlapping(event, alert)}
+        assert set(overlapping_pairs(events, alerts)) == every
 
 
-def test_alerts_that_touch_are_one_episode_and_a_third_one_links_two() -> None:
+def test_touching_alerts_are_one_episode_and_a_third_links_two() -> None:
     first, second, later, other = _alert(10, 20), _alert(30, 40), _alert(60, 70), _alert(10, 20, "valve")
     link = _alert(20, 30)
-    assert list(episodes([first, second, later, other], [link])) == [
+    assert list(group_episodes([first, second, later, other], [link])) == [
         ([first, second], [link]),
         ([later], []),
         ([other], []),
     ]
 
 
-def test_one_that_is_still_open_meets_whatever_comes_after_it() -> None:
+def test_an_open_alert_overlaps_all_later_ones() -> None:
     old, new, other = _alert(10, None), _alert(500, 510), _alert(1, 2, "valve")
-    assert list(episodes([new], [old, other])) == [([new], [old]), ([], [other])]
-    assert list(episodes([], [])) == []
+    assert list(group_episodes([new], [old, other])) == [([new], [old]), ([], [other])]
+    assert list(group_episodes([], [])) == []

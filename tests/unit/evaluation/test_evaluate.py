@@ -9,150 +9,153 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.evaluation import evaluate as module
-from monitor.evaluation.evaluate import by_policy, evaluate, means, plan, titles
-from monitor.evaluation.methods import Settings
+from monitor.evaluation.evaluate import evaluate
+from monitor.evaluation.methods import ScoreSettings
+from monitor.evaluation.plan import make_plan
 from monitor.evaluation.policy import PolicyChange
-from tests.unit.evaluation import made
+from monitor.evaluation.results import MEANS, means, results_by_policy, titles
+from tests import labelled_recording as sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from monitor.evaluation.evaluate import Finished, Plan
-    from monitor.evaluation.methods import Method, Scored
-    from monitor.evaluation.series import Unlabelled
+    from monitor.evaluation.methods import Method, MethodScores
+    from monitor.evaluation.plan import EvaluationPlan
+    from monitor.evaluation.results import MethodResult
+    from monitor.evaluation.series import UnlabelledSeries
 
-SETTINGS = Settings(window=16)
+SETTINGS = ScoreSettings(window=16)
 
 
-def run(wanted: Plan) -> list[Finished]:
-    return evaluate(wanted, processes=1, on_progress=lambda _share, _text: None)
+def run(plan: EvaluationPlan) -> list[MethodResult]:
+    return evaluate(plan, processes=1, on_progress=lambda _share, _text: None)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    return [made.write(tmp_path / "plant" / f"pump{n}.csv", seed=n) for n in (1, 2)]
+    return [sample.write_csv(tmp_path / "plant" / f"pump{n}.csv", seed=n) for n in (1, 2)]
 
 
-def test_every_series_meets_every_method_in_the_order_asked_for(files: list[Path]) -> None:
-    finished = run(plan([*files, files[0]], ["random"], SETTINGS))
-    assert [(one.name, one.method) for one in finished] == [
+def test_results_are_in_the_order_of_series_and_methods(files: list[Path]) -> None:
+    results = run(make_plan([*files, files[0]], ["random"], SETTINGS))
+    assert [(one.name, one.method) for one in results] == [
         (name, method) for name in ("pump1", "pump2") for method in ("random", "pca", "moving-deviation")
     ]
-    pca = finished[1].row()
+    pca = results[1].row()
     assert pca["vus_pr"] > 0.9
     assert pca["error"] is None
-    assert finished[1].alarms is not None
-    assert finished[1].alarms.events_found == 2
+    assert results[1].alerts is not None
+    assert results[1].alerts.events_found == 2
     assert pca["model"]["architecture"] == "pca"
 
 
-def test_a_series_that_fails_is_a_row_with_its_error_and_stops_nobody(tmp_path: Path, files: list[Path]) -> None:
-    short = made.write(tmp_path / "plant" / "short.csv", train_rows=60)
+def test_a_failed_series_is_a_row_with_an_error_and_others_go_on(tmp_path: Path, files: list[Path]) -> None:
+    short = sample.write_csv(tmp_path / "plant" / "short.csv", train_rows=60)
     bad = tmp_path / "plant" / "bad.csv"
     bad.write_text("timestamp,flow\n0,1\n1,many\n")
-    finished = run(plan([bad, short, files[0]], ["pca"], SETTINGS))
-    errors = {(one.name, one.method): one.error for one in finished if one.error}
+    results = run(make_plan([bad, short, files[0]], ["pca"], SETTINGS))
+    errors = {(one.name, one.method): one.error for one in results if one.error}
     assert "bad.csv" in (errors["bad", "pca"] or "")
     assert "bad.csv" in (errors["bad", "moving-deviation"] or "")
     assert "plant/short.csv: There is not enough healthy data" in (errors["short", "pca"] or "")
     assert set(errors) == {("bad", "pca"), ("bad", "moving-deviation"), ("short", "pca")}
-    assert finished[0].row()["vus_pr"] is None
+    assert results[0].row()["vus_pr"] is None
 
 
-def test_a_second_run_does_only_what_is_missing(
+def test_a_second_run_scores_only_the_missing_methods(
     tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run(plan(files[:1], ["pca"], SETTINGS, into=tmp_path / "kept"))
+    first = run(make_plan(files[:1], ["pca"], SETTINGS, into=tmp_path / "cache"))
     asked, score = [], module.score
     monkeypatch.setattr(module, "score", lambda method, *rest: asked.append(method.name) or score(method, *rest))
-    second = run(plan(files, ["pca", "random"], SETTINGS, into=tmp_path / "kept"))
+    second = run(make_plan(files, ["pca", "random"], SETTINGS, into=tmp_path / "cache"))
     assert asked == ["random", "pca", "random", "moving-deviation"]
-    assert [one.was_kept for one in second] == [True, False, True, False, False, False]
+    assert [one.from_cache for one in second] == [True, False, True, False, False, False]
     assert second[0].row() == first[0].row()
 
 
 def test_policies_are_decided_by_the_same_scores(files: list[Path]) -> None:
     policies = (PolicyChange.parse("confirm=1 of 1"), PolicyChange.parse("confirm=60 of 60"))
-    wanted = plan(files[:1], ["pca"], SETTINGS, policies=policies)
-    finished = run(wanted)
-    eager, slow = by_policy(wanted, finished)
+    plan = make_plan(files[:1], ["pca"], SETTINGS, policies=policies)
+    results = run(plan)
+    eager, slow = results_by_policy(plan, results)
     assert [eager["policy"], slow["policy"]] == ["confirm=1 of 1", "confirm=60 of 60"]
-    default = finished[0].row()
+    default = results[0].row()
     assert eager["series"][0]["delay_s"] < default["delay_s"] < slow["series"][0]["delay_s"]
     assert eager["series"][0]["vus_pr"] == slow["series"][0]["vus_pr"] == default["vus_pr"]
     assert eager["mean"]["pca"]["events_found"] == 2
 
 
-def test_a_defect_is_a_row_and_the_others_are_done(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_is_a_row_with_an_error_and_others_go_on(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     score = module.score
 
-    def breaks(method: Method, data: Unlabelled, *rest: Any) -> Scored:
-        if method.name == "pca" and data.values[0, 0] == made.values(1)[0, 0].round(5):
+    def breaks(method: Method, data: UnlabelledSeries, *rest: Any) -> MethodScores:
+        if method.name == "pca" and data.values[0, 0] == sample.values(1)[0, 0].round(5):
             raise OverflowError("too\nlarge")
         return score(method, data, *rest)
 
     monkeypatch.setattr(module, "score", breaks)
-    first, *others = run(plan(files, ["pca"], SETTINGS))
+    first, *others = run(make_plan(files, ["pca"], SETTINGS))
     assert first.is_unexpected
     assert first.exit_code == 1
     assert (first.error or "").startswith(f"unexpected: {files[0]}: OverflowError: too large (test_evaluate.py:")
     assert [one.error for one in others] == [None] * 3
 
 
-def test_a_defect_in_reading_is_a_row_too(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_in_reading_is_a_row_with_an_error(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     module._read.cache_clear()
     monkeypatch.setattr(module, "read_series", lambda *_: 1 // 0)
-    assert {one.is_unexpected for one in run(plan(files, ["pca"], SETTINGS))} == {True}
+    assert {one.is_unexpected for one in run(make_plan(files, ["pca"], SETTINGS))} == {True}
 
 
-def test_a_killed_process_leaves_what_is_finished(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_keeps_the_finished_results(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     class Pool:
-        def __init__(self, *_words: Any, **_more: Any) -> None:
+        def __init__(self, *_args: Any, **_options: Any) -> None:
             self.number = 0
 
-        def submit(self, work: Callable[..., Any], *words: Any) -> Future[Any]:
+        def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
             future: Future[Any] = Future()
             self.number += 1
-            future.set_result(work(*words)) if self.number < 3 else future.set_exception(BrokenProcessPool("killed"))
+            future.set_result(work(*args)) if self.number < 3 else future.set_exception(BrokenProcessPool("killed"))
             return future
 
-        def shutdown(self, **_how: Any) -> None: ...
+        def shutdown(self, **_options: Any) -> None: ...
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
-    finished = evaluate(plan(files, ["pca"], SETTINGS), processes=2, on_progress=lambda _share, _text: None)
-    assert [one.error is None for one in finished] == [True, True, False, False]
-    assert "ended from outside" in (finished[2].error or "")
-    assert finished[2].is_unexpected
+    results = evaluate(make_plan(files, ["pca"], SETTINGS), processes=2, on_progress=lambda _share, _text: None)
+    assert [one.error is None for one in results] == [True, True, False, False]
+    assert "ended from outside" in (results[2].error or "")
+    assert results[2].is_unexpected
 
 
-def test_two_words_for_one_method_are_learnt_once(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_names_of_one_method_are_trained_once(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked, score = [], module.score
     monkeypatch.setattr(module, "score", lambda method, *rest: asked.append(method.name) or score(method, *rest))
-    wanted = plan(files[:1], ["pca"], SETTINGS)
-    pca, moving = wanted.methods
-    wanted = replace(wanted, methods=(pca, moving, replace(pca, name="again")))
-    finished = run(wanted)
+    plan = make_plan(files[:1], ["pca"], SETTINGS)
+    pca, moving = plan.methods
+    plan = replace(plan, methods=(pca, moving, replace(pca, name="again")))
+    results = run(plan)
     assert asked == ["pca", "moving-deviation"]
-    assert [one.method for one in finished] == ["pca", "moving-deviation", "again"]
-    assert finished[2].row() | {"method": "pca"} == finished[0].row()
+    assert [one.method for one in results] == ["pca", "moving-deviation", "again"]
+    assert results[2].row() | {"method": "pca"} == results[0].row()
 
 
-def test_series_of_one_folder_name_and_file_name_stay_two(tmp_path: Path) -> None:
-    paths = [made.write(tmp_path / part / "same" / "a.csv", seed=n) for n, part in enumerate("xy")]
+def test_series_of_equal_folder_and_file_names_stay_apart(tmp_path: Path) -> None:
+    paths = [sample.write_csv(tmp_path / part / "same" / "a.csv", seed=n) for n, part in enumerate("xy")]
     packed = paths[1].with_name("a.csv.gz")
     packed.write_bytes(gzip.compress(paths[0].read_bytes()))
-    finished = run(plan([*paths, packed], ["pca"], SETTINGS))
-    assert [one.method for one in finished] == ["pca", "moving-deviation"] * 3
-    assert [one.row()["path"] for one in finished[::2]] == [str(path) for path in (*paths, packed)]
-    assert list(titles(finished).values()) == [
+    results = run(make_plan([*paths, packed], ["pca"], SETTINGS))
+    assert [one.method for one in results] == ["pca", "moving-deviation"] * 3
+    assert [one.row()["path"] for one in results[::2]] == [str(path) for path in (*paths, packed)]
+    assert list(titles(results).values()) == [
         ("same", "x/same/a.csv"), ("same", "y/same/a.csv"), ("same", "y/same/a.csv.gz")
     ]  # fmt: skip
-    assert list(titles(finished[:2]).values()) == [("same", "a")]
+    assert list(titles(results[:2]).values()) == [("same", "a")]
 
 
 def row(folder: str, **more: Any) -> dict[str, Any]:
-    known = dict.fromkeys((*module.MEANS, "events", "events_found", "false_alarms", "weeks", "alerts"))
+    known = dict.fromkeys((*MEANS, "events", "events_found", "false_alarms", "weeks", "alerts"))
     return {"set": folder, "method": "m", "error": None, **known, **more}
 
 

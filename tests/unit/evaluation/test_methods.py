@@ -7,30 +7,30 @@ import pytest
 
 from monitor.config.tree import ModelConfig
 from monitor.errors import ConfigError, NotEnoughData
-from monitor.evaluation.methods import Settings, moving_deviation, parse_method, parse_methods, score
-from monitor.evaluation.series import Unlabelled
-from tests.unit.evaluation import made
+from monitor.evaluation.methods import ScoreSettings, moving_deviation, parse_method, parse_methods, score
+from monitor.evaluation.series import UnlabelledSeries
+from tests import labelled_recording as sample
 
-SETTINGS = Settings(window=16)
+SETTINGS = ScoreSettings(window=16)
 
 
-def scored(name: str, data: Unlabelled, settings: Settings = SETTINGS) -> np.ndarray:
+def scored(name: str, data: UnlabelledSeries, settings: ScoreSettings = SETTINGS) -> np.ndarray:
     return score(parse_method(name, settings), data, settings, lambda _share, _text: None).score
 
 
-def test_the_baselines_always_run_and_nothing_runs_twice() -> None:
+def test_the_baselines_always_run_and_no_method_runs_twice() -> None:
     names = [method.name for method in parse_methods(["conv", "pca", "conv"], SETTINGS)]
     assert names == ["conv", "pca", "moving-deviation"]
 
 
-def test_default_is_what_an_operator_gets_who_configures_nothing() -> None:
+def test_default_is_the_model_of_a_default_configuration() -> None:
     spec, config = parse_method("default", SETTINGS).spec, ModelConfig()
     assert spec is not None
     assert (spec.architecture, spec.objective) == (config.architecture, config.objective)
     assert spec.max_train_s == config.max_train_s
 
 
-def test_a_name_says_architecture_objective_and_stacking_in_any_order() -> None:
+def test_a_name_gives_architecture_objective_and_stacking() -> None:
     spec = parse_method("conv+stacked+denoising", replace(SETTINGS, seed=7, max_train_s=3.0)).spec
     assert spec is not None
     assert (spec.architecture, spec.objective, spec.stacked) == ("conv", "denoising", True)
@@ -38,7 +38,7 @@ def test_a_name_says_architecture_objective_and_stacking_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("convv", 'method "convv" .* did you mean "conv"'),
         ("moving-deviatoin", 'did you mean "moving-deviation"'),
@@ -49,62 +49,63 @@ def test_a_name_says_architecture_objective_and_stacking_in_any_order() -> None:
         ("", 'method ""'),
     ],
 )
-def test_a_wrong_name_is_told_the_right_one(name: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_wrong_name_is_rejected_with_the_right_one(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         parse_method(name, SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["pca", "moving-deviation", "random"])
-def test_every_row_behind_the_head_has_a_score_and_it_is_causal(name: str) -> None:
-    data = made.series().data
+def test_every_row_behind_the_head_has_a_causal_score(name: str) -> None:
+    data = sample.series().data
     found = scored(name, data)
-    assert len(found) == made.N - made.TRAIN
+    assert len(found) == sample.N_ROWS - sample.N_TRAIN
     assert np.isfinite(found).all()
     cut = replace(data, values=data.values[:-200])
     assert np.allclose(scored(name, cut), found[:-200], rtol=1e-4)
 
 
-def test_a_rows_window_ends_at_it_and_reaches_back_into_the_head() -> None:
-    data = made.series().data
+def test_the_window_of_a_row_ends_at_it_and_may_begin_in_the_head() -> None:
+    data = sample.series().data
     found = scored("pca", data)
-    first = made.EVENTS[0][0] - made.TRAIN
+    first = sample.EVENTS[0][0] - sample.N_TRAIN
     assert found[first - 1] < 1 < found[first + 3]
     assert found[:10].max() < 1
 
 
 @pytest.mark.parametrize("name", ["pca", "moving-deviation"])
-def test_nothing_behind_the_head_touches_learning_or_threshold(name: str) -> None:
-    data = made.series().data
+def test_rows_behind_the_head_affect_neither_training_nor_threshold(name: str) -> None:
+    data = sample.series().data
     changed = data.values.copy()
     changed[-1] = 1e4
     assert np.allclose(scored(name, replace(data, values=changed))[:-1], scored(name, data)[:-1], rtol=1e-5)
 
 
-def test_what_holds_no_window_says_so() -> None:
+def test_a_head_shorter_than_a_window_is_rejected() -> None:
     with pytest.raises(NotEnoughData, match="10 training rows hold no window of 64 rows; use a shorter --window"):
-        scored("pca", replace(made.series().data, train_rows=10), Settings())
+        scored("pca", replace(sample.series().data, train_rows=10), ScoreSettings())
 
 
 def test_a_window_without_a_value_is_unscored() -> None:
-    data = made.series().data
+    data = sample.series().data
     gap = data.values.copy()
     gap[750:800] = np.nan
     found = scored("pca", replace(data, values=gap))
-    assert np.isnan(found[750 + 15 - made.TRAIN : 800 - made.TRAIN]).all()
+    assert np.isnan(found[750 + 15 - sample.N_TRAIN : 800 - sample.N_TRAIN]).all()
     assert np.isfinite(found[:50]).all()
-    assert np.isfinite(found[820 - made.TRAIN :]).all()
+    assert np.isfinite(found[820 - sample.N_TRAIN :]).all()
 
 
-def test_moving_deviation_is_in_training_deviations_and_minds_no_constant_sensor() -> None:
+def test_moving_deviation_accepts_a_constant_sensor() -> None:
     values = np.zeros((100, 2), np.float32)
     values[:50, 0] = np.tile([-1, 1], 25)
     values[60, 0] = 2.0
-    found = moving_deviation(Unlabelled(("a", "still"), values, 50, 1.0))
-    # Two deviations against a mean of the last twenty, ten of which are ±1: 2 · 19/20, halved by the still sensor.
+    found = moving_deviation(UnlabelledSeries(("a", "still"), values, 50, 1.0))
+    # The unit is training deviations. Two of them against the mean of the last twenty rows, which sum to 2: 2 · 19/20.
+    # The constant sensor halves it.
     assert found[60] == pytest.approx(2 * 19 / 20 / 2, abs=0.03)
 
 
-def test_random_is_the_seeds_and_nobody_elses() -> None:
-    data = made.series().data
+def test_random_scores_depend_on_the_seed_only() -> None:
+    data = sample.series().data
     assert (scored("random", data) == scored("random", data)).all()
     assert (scored("random", data) != scored("random", data, replace(SETTINGS, seed=1))).any()

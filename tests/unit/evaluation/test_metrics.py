@@ -1,7 +1,7 @@
-"""The figures against other people's implementations (stored), and against the definitions (computed here).
+"""The metrics against stored figures of reference implementations, and against the definitions computed here.
 
-REFERENCE and PERIODS were printed by `tests/quality/reference.py` with TSB-AD 1.5 (VUS-PR `opt`, 250 thresholds; its
-range-based F1; the period) and scikit-learn 1.9 (AUC-PR, AUC-ROC), for the cases of `tests/quality/cases.py`.
+REFERENCE and PERIODS were printed by `tests/quality/reference.py` for the cases of `tests/quality/cases.py`. VUS-PR
+(`opt`, 250 thresholds), range-based F1 and the period come from TSB-AD 1.5, AUC-PR and AUC-ROC from scikit-learn 1.9.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ REFERENCE = {
     28: (0.8718911590, 0.8770792864, 0.9671061219, 0.1701245525),
     29: (0.6687622539, 0.6602951696, 0.8344100198, 0.3417934331),
 }
-"""Seed → VUS-PR, AUC-PR, AUC-ROC, range F1 of the upper fifth; None = TSB-AD has no answer where all rows are found."""
+"""Seed → VUS-PR, AUC-PR, AUC-ROC, range F1 of the upper fifth. None = all rows are found: TSB-AD has no answer."""
 
 PERIODS = [
     10, 125, 126, 61, 194, 28, 125, 24, 55, 21, 32, 91, 100, 125, 173,
@@ -60,7 +60,7 @@ def upper_fifth(score: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", REFERENCE)
-def test_the_figures_are_those_of_the_reference(seed: int) -> None:
+def test_the_metrics_equal_those_of_the_reference(seed: int) -> None:
     label, score, buffer = case(seed)
     vus_pr, auc_pr, auc_roc, range_f1 = REFERENCE[seed]
     assert metrics.vus_pr(label, score, buffer) == pytest.approx(vus_pr, abs=1e-9)
@@ -70,12 +70,12 @@ def test_the_figures_are_those_of_the_reference(seed: int) -> None:
         assert metrics.range_f1(label, upper_fifth(score)).f1 == pytest.approx(range_f1, abs=1e-9)
 
 
-def test_the_period_is_that_of_the_reference() -> None:
+def test_the_period_equals_that_of_the_reference() -> None:
     assert [metrics.period(wave(seed)) for seed in range(len(PERIODS))] == PERIODS
 
 
 @pytest.mark.parametrize("seed", range(30, 60))
-def test_the_figures_are_those_of_the_definitions(seed: int) -> None:
+def test_the_metrics_equal_their_definitions(seed: int) -> None:
     label, score, buffer = case(seed)
     found = upper_fifth(score)
     assert metrics.vus_pr(label, score, buffer) == pytest.approx(oracle.vus_pr(label, score, buffer), abs=1e-12)
@@ -84,7 +84,7 @@ def test_the_figures_are_those_of_the_definitions(seed: int) -> None:
     assert metrics.range_f1(label, found).f1 == pytest.approx(oracle.range_f1(label, found), abs=1e-12)
 
 
-def test_a_perfect_ranking_has_the_whole_area_and_a_random_one_about_the_share_of_labels() -> None:
+def test_perfect_ranking_has_area_one_and_random_the_label_share() -> None:
     label = np.zeros(2000, dtype=np.int64)
     label[300:360] = label[900:1000] = 1
     random = np.random.default_rng(0).random(2000)
@@ -100,7 +100,7 @@ def test_only_the_order_of_scores_matters() -> None:
     assert metrics.vus_pr(label, np.exp(3 * score) - 7, buffer) == metrics.vus_pr(label, score, buffer)
 
 
-def test_an_alarm_just_before_the_label_is_worth_a_part_with_a_buffer_and_nothing_without() -> None:
+def test_a_buffer_rewards_an_alarm_just_before_the_event() -> None:
     label = np.zeros(500, dtype=np.int64)
     label[200:220] = 1
     early = np.zeros(500)
@@ -108,19 +108,19 @@ def test_an_alarm_just_before_the_label_is_worth_a_part_with_a_buffer_and_nothin
     assert metrics.vus_pr(label, early, 30) > 2 * metrics.vus_pr(label, early, 0)
 
 
-def test_range_f1_asks_for_coverage_in_one_piece_and_is_not_adjusted() -> None:
+def test_range_f1_rewards_coverage_in_one_piece() -> None:
     label = np.zeros(100, dtype=np.int64)
     label[40:60] = 1
     whole, point, pieces = (np.zeros(100, dtype=np.int64) for _ in range(3))
     whole[40:60] = point[50] = pieces[40:50] = pieces[52:60] = 1
     assert metrics.range_f1(label, whole) == (1.0, 1.0, 1.0)
-    # One row of twenty: a fifth for being there at all and a twentieth of the rest; point adjustment would say 1.
+    # One row of twenty: a fifth for touching the event, and a twentieth of the rest. Point adjustment would give 1.
     assert metrics.range_f1(label, point).recall == pytest.approx(0.2 + 0.8 / 20)
     assert metrics.range_f1(label, pieces).recall == pytest.approx(0.2 + 0.8 * 0.9 / 2)
     assert metrics.range_f1(label, np.zeros_like(label)) == (0.0, 0.0, 0.0)
 
 
-def test_what_does_not_repeat_has_the_usual_buffer() -> None:
+def test_values_without_a_period_have_the_default_buffer() -> None:
     assert metrics.period(np.full(1000, 3.0, np.float32)) == metrics.NO_PERIOD
     assert metrics.period(np.full(1000, np.nan, np.float32)) == metrics.NO_PERIOD
     assert metrics.period(np.array([1.0], np.float32)) == metrics.NO_PERIOD
@@ -129,15 +129,15 @@ def test_what_does_not_repeat_has_the_usual_buffer() -> None:
     assert metrics.period(sine) == 48
 
 
-def test_blanks_take_the_value_before_them_and_leading_ones_the_first() -> None:
+def test_nan_takes_the_value_before_it_and_leading_nan_the_first() -> None:
     nan = np.nan
     values = np.array([[nan, nan], [1, nan], [nan, nan], [2, nan]], np.float32)
-    assert metrics.filled(values).tolist() == [[1, 0], [1, 0], [1, 0], [2, 0]]
+    assert metrics.forward_filled(values).tolist() == [[1, 0], [1, 0], [1, 0], [2, 0]]
 
 
-def test_a_hundred_and_twenty_thousand_rows_take_no_time() -> None:
+def test_120_000_rows_take_less_than_five_seconds() -> None:
     random = np.random.default_rng(0)
-    label = (random.random(120_000) < 0.3).astype(np.int64)  # tens of thousands of events: the worst there is
+    label = (random.random(120_000) < 0.3).astype(np.int64)  # the worst case: tens of thousands of events
     score = random.random(120_000)
     began = time.process_time()
     metrics.vus_pr(label, score, 300)

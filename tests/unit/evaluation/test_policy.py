@@ -17,14 +17,14 @@ BASE = AlertPolicy(3, 5, 6)
         ("2/4,recover=3", AlertPolicy(2, 4, 3), "confirm=2 of 4, recover=3"),
     ],
 )
-def test_what_is_not_said_stays_as_it_is(text: str, policy: AlertPolicy, name: str) -> None:
+def test_parameters_that_are_not_given_stay_unchanged(text: str, policy: AlertPolicy, name: str) -> None:
     change = PolicyChange.parse(text)
-    assert change.on(BASE) == policy
+    assert change.apply_to(BASE) == policy
     assert str(change) == name
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("confirm=8 of 5", r'confirm "8 of 5" can never be met; write "5 of 8"'),
         ("confirm=often", r'confirm "often" is not "m of n"; write "3 of 5"'),
@@ -36,6 +36,6 @@ def test_what_is_not_said_stays_as_it_is(text: str, policy: AlertPolicy, name: s
         ("", r'confirm ""'),
     ],
 )
-def test_a_wrong_policy_is_told_field_value_and_fix(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_wrong_policy_is_rejected_with_field_value_and_fix(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         PolicyChange.parse(text)

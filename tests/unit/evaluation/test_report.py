@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from monitor.evaluation.evaluate import evaluate, means, plan
-from monitor.evaluation.methods import Settings
+from monitor.evaluation.evaluate import evaluate
+from monitor.evaluation.methods import ScoreSettings
+from monitor.evaluation.plan import make_plan
+from monitor.evaluation.plots import COLUMNS, THRESHOLD_Y, TOP, plot_series, score_y
 from monitor.evaluation.policy import PolicyChange
 from monitor.evaluation.report.page import _cell, page
-from monitor.evaluation.report.picture import COLUMNS, LINE, TOP, height_of, picture
-from monitor.evaluation.report.strips import span
-from monitor.evaluation.series import Series, Unlabelled
-from tests.unit.evaluation import made
+from monitor.evaluation.report.section import duration_text
+from monitor.evaluation.results import means
+from monitor.evaluation.series import Series, UnlabelledSeries
+from tests import labelled_recording as sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,16 +50,16 @@ class Elements(HTMLParser):
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("sets")
-    pump = made.write(folder / "a <b> & c" / "pump.csv")
-    quiet = made.write(folder / "quiet" / "fan.csv", labelled=False)
-    broken = made.write(folder / "quiet" / "broken.csv", labelled=False, train_rows=50)
+    pump = sample.write_csv(folder / "a <b> & c" / "pump.csv")
+    quiet = sample.write_csv(folder / "quiet" / "fan.csv", labelled=False)
+    broken = sample.write_csv(folder / "quiet" / "broken.csv", labelled=False, train_rows=50)
     policies = (PolicyChange.parse("confirm=9 of 9"),)
-    wanted = plan([pump, quiet, broken], ["random"], Settings(window=16), with_pictures=True, policies=policies)
-    finished = evaluate(wanted, processes=1, on_progress=lambda _share, _text: None)
-    return page(wanted, finished, means([one.row() for one in finished]), datetime(2026, 1, 2, tzinfo=UTC))
+    plan = make_plan([pump, quiet, broken], ["random"], ScoreSettings(window=16), with_plots=True, policies=policies)
+    results = evaluate(plan, processes=1, on_progress=lambda _share, _text: None)
+    return page(plan, results, means([one.row() for one in results]), datetime(2026, 1, 2, tzinfo=UTC))
 
 
-def test_the_page_is_whole_and_needs_nothing_else(text: str) -> None:
+def test_the_page_is_complete_and_needs_no_other_file(text: str) -> None:
     elements = Elements(text)
     assert elements.open == []
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in elements.found}
@@ -67,7 +69,7 @@ def test_the_page_is_whole_and_needs_nothing_else(text: str) -> None:
     assert "a &lt;b&gt; &amp; c" in text
 
 
-def test_every_link_leads_somewhere(text: str) -> None:
+def test_every_link_has_a_target(text: str) -> None:
     elements = Elements(text)
     anchors = {attributes["id"] for _, attributes in elements.found if "id" in attributes}
     links = {attributes["href"] for tag, attributes in elements.found if tag == "a"}
@@ -75,26 +77,26 @@ def test_every_link_leads_somewhere(text: str) -> None:
     assert {str(link).removeprefix("#") for link in links} <= anchors
 
 
-def test_events_alerts_and_misses_are_marked_and_explain_themselves(text: str) -> None:
+def test_events_alerts_and_missed_events_have_marks_with_tooltips(text: str) -> None:
     elements = Elements(text)
     events = [one for one in elements.classed("event") if "title" in one]
-    assert len(events) == len(made.EVENTS)
+    assert len(events) == len(sample.EVENTS)
     assert "found by pca" in str(events[0]["title"])
-    assert str(events[0]["style"]).startswith(f"left:{100 * made.EVENTS[0][0] / made.N:.4g}%")
+    assert str(events[0]["style"]).startswith(f"left:{100 * sample.EVENTS[0][0] / sample.N_ROWS:.4g}%")
     assert any("Alert that met an event at" in str(one.get("title")) for one in elements.classed("found"))
     assert any("Missed event at" in str(one.get("title")) for one in elements.classed("missed"))
 
 
-def test_other_policies_have_a_table_of_their_own(text: str) -> None:
+def test_each_policy_has_its_own_table(text: str) -> None:
     assert text.count("confirm=9 of 9") == 1
 
 
-def test_what_failed_and_what_has_no_labels_says_so(text: str) -> None:
+def test_failures_and_missing_labels_are_shown(text: str) -> None:
     assert "There is not enough healthy data" in text
     assert "without labels" in text
 
 
-def test_a_mean_over_fewer_series_says_so_and_is_never_the_best(text: str) -> None:
+def test_a_mean_over_fewer_series_is_marked_and_never_the_best(text: str) -> None:
     pca = re.search(r"<tr><th>pca(.*?)</tr>", text)
     assert pca is not None
     assert "2 of 3 series" in pca[1]
@@ -104,56 +106,56 @@ def test_a_mean_over_fewer_series_says_so_and_is_never_the_best(text: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("rate", "said"), [(0.0123, "0.012"), (1.26, "1.3"), (123.4, "120"), (4321.0, "4,300"), (0.0, "0")]
+    ("rate", "text"), [(0.0123, "0.012"), (1.26, "1.3"), (123.4, "120"), (4321.0, "4,300"), (0.0, "0")]
 )
-def test_false_alarms_are_said_in_two_digits(rate: float, said: str) -> None:
-    assert _cell("false_alarms_per_week", rate) == said
+def test_false_alarms_are_shown_in_two_digits(rate: float, text: str) -> None:
+    assert _cell("false_alarms_per_week", rate) == text
 
 
-def test_series_of_one_folder_name_and_file_name_have_sections_of_their_own(tmp_path: Path) -> None:
-    paths = [made.write(tmp_path / part / "same" / "a.csv", seed=n) for n, part in enumerate("xy")]
+def test_series_of_equal_folder_and_file_names_have_two_sections(tmp_path: Path) -> None:
+    paths = [sample.write_csv(tmp_path / part / "same" / "a.csv", seed=n) for n, part in enumerate("xy")]
     bad = tmp_path / "x" / "same" / "bad.csv"
     bad.write_text("timestamp,flow\n0,1\n1,many\n")
-    wanted = plan([*paths, bad], ["random"], Settings(window=16), with_pictures=True)
-    finished = evaluate(wanted, processes=1, on_progress=lambda _share, _text: None)
-    made_page = page(wanted, finished, means([one.row() for one in finished]), datetime(2026, 1, 2, tzinfo=UTC))
-    assert "<small>same</small> x/same/a.csv</h2>" in made_page
-    assert "<small>same</small> y/same/a.csv</h2>" in made_page
-    assert made_page.count('<div class="row score">') == 6
-    assert "3 recordings of 1 set; 1 of them could not be evaluated" in made_page
+    plan = make_plan([*paths, bad], ["random"], ScoreSettings(window=16), with_plots=True)
+    results = evaluate(plan, processes=1, on_progress=lambda _share, _text: None)
+    text = page(plan, results, means([one.row() for one in results]), datetime(2026, 1, 2, tzinfo=UTC))
+    assert "<small>same</small> x/same/a.csv</h2>" in text
+    assert "<small>same</small> y/same/a.csv</h2>" in text
+    assert text.count('<div class="row score">') == 6
+    assert "3 recordings of 1 set; 1 of them could not be evaluated" in text
 
 
-def test_no_peak_is_lost_and_a_long_recording_weighs_no_more() -> None:
+def test_no_peak_is_lost_and_a_long_recording_has_a_short_path() -> None:
     n = 120_000
     values = np.zeros((n, 1), np.float32)
     values[77_777] = 1.0
     score = np.full(n - 1000, 0.2, np.float32)
     score[50_000] = 40.0
-    drawn = picture(Series("s", "n", Unlabelled(("a",), values, 1000, 1.0), None), score)
+    drawn = plot_series(Series("s", "n", UnlabelledSeries(("a",), values, 1000, 1.0), None), score)
     column = 51_000 * COLUMNS // n
     heights = {int(x): (float(a), float(b or a)) for x, a, b in NUMBERS.findall(drawn.score)}
-    assert min(heights[column]) == pytest.approx(float(height_of(np.array([40.0]))[0]), abs=0.1)
-    assert min(heights[column]) < LINE < min(heights[column - 1])
+    assert min(heights[column]) == pytest.approx(float(score_y(np.array([40.0]))[0]), abs=0.1)
+    assert min(heights[column]) < THRESHOLD_Y < min(heights[column - 1])
     assert min(heights) == 5  # the training rows have no score
     assert len(drawn.score) < 20_000
 
 
-def test_the_line_is_at_the_same_height_everywhere_and_the_axis_bends_above_it() -> None:
-    low, one, ten, endless = height_of(np.array([0.5, 1.0, 10.0, np.inf]))
-    assert one == LINE
+def test_the_score_axis_is_logarithmic_above_the_threshold() -> None:
+    low, one, ten, endless = score_y(np.array([0.5, 1.0, 10.0, np.inf]))
+    assert one == THRESHOLD_Y
     assert low > one > ten > endless == TOP
 
 
-def test_a_blank_stretch_breaks_the_line() -> None:
+def test_missing_values_interrupt_the_line() -> None:
     values = np.ones((600, 1), np.float32)
     values[200:300] = np.nan
-    drawn = picture(Series("s", "n", Unlabelled(("a",), values, 100, 1.0), None), np.ones(500, np.float32))
+    drawn = plot_series(Series("s", "n", UnlabelledSeries(("a",), values, 100, 1.0), None), np.ones(500, np.float32))
     assert drawn.sensors[0].path.count("M") == 2
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0.25, "250 ms"), (1, "1 s"), (61, "1 min 1 s"), (3600, "1 h"), (90_000, "1 d 1 h"), (86_460, "1 d"), (0, "0 ms")],
 )
-def test_spans_are_said_in_two_units(seconds: float, said: str) -> None:
-    assert span(seconds) == said
+def test_durations_are_shown_in_two_units(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text

@@ -12,8 +12,8 @@ from monitor.config.values import Confirm
 from monitor.decode import AssetIndex, FleetSchema
 from monitor.evaluation.assess import bare_scores
 from monitor.evaluation.policy import PolicyChange
-from monitor.replay.diff import Alert, Ledger, Side, difference, outcomes
-from monitor.replay.side_by_side import Twin
+from monitor.replay.diff import Alert, Side, SideResults, compare_alerts, difference
+from monitor.replay.side_by_side import SideBySide
 from monitor.stream.alerting import Decider
 from monitor.stream.shard import Lane, alert_policy
 from monitor.types import Scores, Severity, Windows
@@ -21,7 +21,7 @@ from monitor.types import Scores, Severity, Windows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from monitor.replay.diff import Outcome
+    from monitor.replay.diff import EpisodeDiff
     from monitor.types import Float32, Int64
 
 S = 1_000_000
@@ -64,7 +64,7 @@ def test_a_side_is_a_version_alert_parameters_or_both(text: str, side: Side, sho
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is no side"),
         ("turbines-1a2b, turbines-3c4d", "is no side"),
@@ -73,27 +73,27 @@ def test_a_side_is_a_version_alert_parameters_or_both(text: str, side: Side, sho
         ("turbines-1a2b, budget=2/week", '"budget" is no alert parameter'),
     ],
 )
-def test_what_is_no_side_is_told_what_to_write(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_wrong_side_is_rejected_with_the_accepted_forms(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Side.parse(text)
 
 
-# ---------------------------------------------------------------- matching
+# ---------------------------------------------------------------- episodes
 
 
-def _what(before: Sequence[Alert], after: Sequence[Alert], from_us: int = -1) -> list[str]:
-    return [outcome.what for outcome in outcomes("f", before, after, from_us)]
+def _kinds(before: Sequence[Alert], after: Sequence[Alert], from_us: int = -1) -> list[str]:
+    return [episode.what for episode in compare_alerts("f", before, after, from_us)]
 
 
-def test_an_alert_during_which_the_other_side_said_nothing_is_gained_or_lost() -> None:
-    assert _what([_alert(10, 20)], [_alert(21, 30)]) == ["lost", "gained"]
-    assert _what([_alert(10, 20)], [_alert(10, 20, asset="b")]) == ["lost", "gained"]
+def test_an_alert_without_a_counterpart_is_gained_or_lost() -> None:
+    assert _kinds([_alert(10, 20)], [_alert(21, 30)]) == ["lost", "gained"]
+    assert _kinds([_alert(10, 20)], [_alert(10, 20, asset="b")]) == ["lost", "gained"]
 
 
-def test_what_an_operator_notices_moves_an_alert_and_its_peak_alone_does_not() -> None:
+def test_times_and_severity_move_an_alert_and_its_peak_does_not() -> None:
     before = _alert(10, 20, fired=12)
     louder = Alert("a", 10 * S, 12 * S, 20 * S, Severity.WARNING, 2.9, 7, (), "w")
-    assert _what([before], [louder]) == ["same"]
+    assert _kinds([before], [louder]) == ["same"]
     for after in (
         _alert(11, 20, fired=12),
         _alert(10, 20, fired=13),
@@ -101,134 +101,134 @@ def test_what_an_operator_notices_moves_an_alert_and_its_peak_alone_does_not() -
         _alert(10, None, fired=12),
         _alert(10, 20, fired=12, critical=True),
     ):
-        assert _what([before], [after]) == ["moved"]
+        assert _kinds([before], [after]) == ["moved"]
 
 
-def test_by_how_much_an_alert_moved() -> None:
-    [moved] = outcomes("f", [_alert(10, 20, fired=12)], [_alert(8, 26, fired=9)])
+def test_delays_are_those_of_the_second_side() -> None:
+    [moved] = compare_alerts("f", [_alert(10, 20, fired=12)], [_alert(8, 26, fired=9)])
     assert (moved.opened_by_s, moved.fired_by_s, moved.closed_by_s) == (-2, -3, 6)
-    [still] = outcomes("f", [_alert(10, None)], [_alert(10, 15)])
+    [still] = compare_alerts("f", [_alert(10, None)], [_alert(10, 15)])
     assert still.closed_by_s is None
-    [lost] = outcomes("f", [_alert(10, 15)], [])
+    [lost] = compare_alerts("f", [_alert(10, 15)], [])
     assert (lost.opened_by_s, lost.fired_by_s, lost.closed_by_s) == (None, None, None)
 
 
-def test_an_alert_that_splits_is_one_episode_that_moved() -> None:
+def test_an_alert_that_splits_is_one_moved_episode() -> None:
     one, parts = _alert(10, 40), [_alert(10, 15), _alert(20, 40)]
-    [split] = outcomes("f", [one], parts)
+    [split] = compare_alerts("f", [one], parts)
     assert (split.what, split.before, split.after) == ("moved", (one,), tuple(parts))
     assert (split.opened_by_s, split.fired_by_s, split.closed_by_s) == (0, 0, 0)
 
 
-def test_an_episode_counts_when_any_alert_of_it_opened_in_the_stretch() -> None:
-    assert _what([_alert(10, 20)], [_alert(10, 20)], 10 * S) == []
-    assert _what([_alert(10, 20)], [_alert(11, 20)], 10 * S) == ["moved"]
-    assert _what([_alert(10, 20)], [], 10 * S) == []
+def test_an_episode_counts_when_any_of_its_alerts_opened_in_range() -> None:
+    assert _kinds([_alert(10, 20)], [_alert(10, 20)], 10 * S) == []
+    assert _kinds([_alert(10, 20)], [_alert(11, 20)], 10 * S) == ["moved"]
+    assert _kinds([_alert(10, 20)], [], 10 * S) == []
 
 
 @st.composite
-def _lives(draw: st.DrawFn) -> list[Alert]:
-    """What one decider may say: on an asset, one alert after the other; the last may be open."""
-    said = []
+def _alerts(draw: st.DrawFn) -> list[Alert]:
+    """Possible alerts of one decider: one after the other on each asset, of which the last may be open."""
+    alerts = []
     for asset in "ab":
         at = 0
         for gap, fires, length in draw(st.lists(st.tuples(*[st.integers(1, 6)] * 3), max_size=5)):
             opened = at + gap
             at = opened + length
-            said.append(
+            alerts.append(
                 _alert(opened, at, fired=opened + min(fires, length), asset=asset, critical=draw(st.booleans()))
             )
         if draw(st.booleans()):
-            said.append(_alert(at + draw(st.integers(1, 6)), None, asset=asset))
-    return said
+            alerts.append(_alert(at + draw(st.integers(1, 6)), None, asset=asset))
+    return alerts
 
 
-def _meet(one: Alert, other: Alert) -> bool:
-    end, beyond = (each.closed_us if each.closed_us is not None else 1 << 62 for each in (one, other))
-    return one.asset == other.asset and one.opened_us <= beyond and other.opened_us <= end
+def _overlap(one: Alert, other: Alert) -> bool:
+    end, other_end = (each.closed_us if each.closed_us is not None else 1 << 62 for each in (one, other))
+    return one.asset == other.asset and one.opened_us <= other_end and other.opened_us <= end
 
 
 _MIRROR = {"same": "same", "moved": "moved", "gained": "lost", "lost": "gained"}
 
 
-@given(_lives(), _lives())
-def test_each_alert_has_one_outcome_and_gained_and_lost_met_nothing(before: list[Alert], after: list[Alert]) -> None:
-    found = outcomes("f", before, after)
-    for mine, others, side, alone in ((before, after, "before", "lost"), (after, before, "after", "gained")):
-        held = [alert for outcome in found for alert in getattr(outcome, side)]
-        assert sorted(held, key=_place) == sorted(mine, key=_place)
-        only = [alert for outcome in found if outcome.what == alone for alert in getattr(outcome, side)]
-        assert sorted(only, key=_place) == sorted(
-            (alert for alert in mine if not any(_meet(alert, other) for other in others)), key=_place
+@given(_alerts(), _alerts())
+def test_each_alert_is_in_one_episode_and_gained_and_lost_are_alone(before: list[Alert], after: list[Alert]) -> None:
+    found = compare_alerts("f", before, after)
+    for ours, others, side, alone in ((before, after, "before", "lost"), (after, before, "after", "gained")):
+        grouped = [alert for episode in found for alert in getattr(episode, side)]
+        assert sorted(grouped, key=_key) == sorted(ours, key=_key)
+        only = [alert for episode in found if episode.what == alone for alert in getattr(episode, side)]
+        assert sorted(only, key=_key) == sorted(
+            (alert for alert in ours if not any(_overlap(alert, other) for other in others)), key=_key
         )
-    for outcome in found:
-        assert (outcome.what == "same") == (
-            [_told(alert) for alert in outcome.before] == [_told(alert) for alert in outcome.after]
+    for episode in found:
+        assert (episode.what == "same") == (
+            [_times(alert) for alert in episode.before] == [_times(alert) for alert in episode.after]
         )
 
 
-@given(_lives(), _lives(), st.integers(-1, 20))
+@given(_alerts(), _alerts(), st.integers(-1, 20))
 def test_the_difference_of_b_and_a_mirrors_that_of_a_and_b(
     before: list[Alert], after: list[Alert], from_s: int
 ) -> None:
     def minus(seconds: float | None) -> float | None:
         return None if seconds is None else -seconds
 
-    def mirrored(one: Outcome) -> tuple[object, ...]:
+    def mirrored(one: EpisodeDiff) -> tuple[object, ...]:
         shifts = (minus(one.opened_by_s), minus(one.fired_by_s), minus(one.closed_by_s))
         return _MIRROR[one.what], one.asset, one.after, one.before, *shifts
 
-    forth, back = outcomes("f", before, after, from_s * S), outcomes("f", after, before, from_s * S)
+    forth, back = compare_alerts("f", before, after, from_s * S), compare_alerts("f", after, before, from_s * S)
     plain = [(o.what, o.asset, o.before, o.after, o.opened_by_s, o.fired_by_s, o.closed_by_s) for o in back]
-    assert [mirrored(outcome) for outcome in forth] == plain
+    assert [mirrored(episode) for episode in forth] == plain
 
 
-@given(_lives())
-def test_a_decider_against_itself_differs_in_nothing(one: list[Alert]) -> None:
-    assert set(_what(one, one)) <= {"same"}
+@given(_alerts())
+def test_a_decider_against_itself_has_no_difference(one: list[Alert]) -> None:
+    assert set(_kinds(one, one)) <= {"same"}
 
 
-def _place(alert: Alert) -> tuple[str, int]:
+def _key(alert: Alert) -> tuple[str, int]:
     return alert.asset, alert.opened_us
 
 
-def _told(alert: Alert) -> tuple[object, ...]:
+def _times(alert: Alert) -> tuple[object, ...]:
     return alert.opened_us, alert.fired_us, alert.closed_us, alert.severity
 
 
 # ---------------------------------------------------------------- sums
 
 
-@given(_lives(), _lives(), st.integers(-1, 20))
-def test_what_a_side_said_is_the_sum_of_its_outcomes(before: list[Alert], after: list[Alert], from_s: int) -> None:
-    ledgers = (_ledger(before, from_s), _ledger(after, from_s))
-    [fleet] = difference((Side(), Side("v")), ledgers, [FLEET]).fleets
+@given(_alerts(), _alerts(), st.integers(-1, 20))
+def test_the_alerts_of_a_side_are_the_sum_of_its_episodes(before: list[Alert], after: list[Alert], from_s: int) -> None:
+    results = (_results(before, from_s), _results(after, from_s))
+    [fleet] = difference((Side(), Side("v")), results, [FLEET]).fleets
     assert fleet.before.alerts == fleet.same + fleet.moved_before + fleet.lost
     assert fleet.after.alerts == fleet.same + fleet.moved_after + fleet.gained
     assert fleet.before.per_asset_week == pytest.approx(fleet.before.alerts / (10_080 / (7 * 24 * 60)))
 
 
-def _ledger(said: list[Alert], from_s: int) -> Ledger:
-    ledger = Ledger(from_s * S)
-    ledger.alerts["f"] = {_place(alert): alert for alert in said}
-    ledger.assets["f"] = {"a", "b"}
-    ledger.scored["f"] = 10_080  # at a window a minute: an asset-week
-    return ledger
+def _results(alerts: list[Alert], from_s: int) -> SideResults:
+    results = SideResults(from_s * S)
+    results.alerts["f"] = {_key(alert): alert for alert in alerts}
+    results.assets["f"] = {"a", "b"}
+    results.scored["f"] = 10_080  # at a window a minute: an asset-week
+    return results
 
 
-def test_a_fleet_without_windows_is_left_out_and_one_without_scores_has_no_rate() -> None:
-    nothing = (Ledger(), Ledger())
+def test_a_fleet_without_windows_is_left_out_without_scores_no_rate() -> None:
+    nothing = (SideResults(), SideResults())
     assert difference((Side(), Side("v")), nothing, [FLEET]).fleets == ()
     nothing[0].assets["f"].add("a")
     [fleet] = difference((Side(), Side("v")), nothing, [FLEET]).fleets
     assert fleet.before.per_asset_week is None
 
 
-# ---------------------------------------------------------------- decided twice
+# ---------------------------------------------------------------- side by side
 
 
 class _ByVersion:
-    """Scores by the parity of what the windows hold: two of these never agree."""
+    """Scores that depend on window end, asset and a shift: two shifts never give equal scores."""
 
     def __init__(self, name: str, shift: float) -> None:
         self.name = name
@@ -241,7 +241,7 @@ class _ByVersion:
         return Scores(windows, score, [self.name] * len(windows), {}, activation_seq=7)
 
 
-def _lane(assets: Sequence[str]) -> Lane:
+def _shard(assets: Sequence[str]) -> Lane:
     schema = FleetSchema("f", FLEET.interval_us, ("plant",), ("*",), ("power",))
     return Lane(FLEET, schema, AssetIndex(assets), CONFIG.kafka)
 
@@ -253,65 +253,66 @@ def _windows(n: int, n_assets: int) -> tuple[Windows, Int64]:
     return Windows("f", *(getattr(bare, name) for name in fields)), ends
 
 
-def _alone(score: Float32, windows: Windows, ends: Int64, side: Side) -> Ledger:
-    ledger, decider = Ledger(), Decider("f", side.change.on(alert_policy(FLEET.alerts)))
+def _alone(score: Float32, windows: Windows, ends: Int64, side: Side) -> SideResults:
+    results, decider = SideResults(), Decider("f", side.change.apply_to(alert_policy(FLEET.alerts)))
     scores = Scores(windows, score, ["v"] * len(windows), {})
-    ledger.take(("a", "b", "c"), scores, ends, decider.decide(scores, ends))
-    return ledger
+    results.add(("a", "b", "c"), scores, ends, decider.decide(scores, ends))
+    return results
 
 
 @pytest.mark.parametrize("n_at_once", [1, 7, 1000])
 @pytest.mark.parametrize("has_versions", [False, True])
 async def test_both_sides_decide_as_each_would_alone(n_at_once: int, has_versions: bool) -> None:
     before, after = Side.parse("1 of 2, recover=2"), Side.parse("new, 3 of 4" if has_versions else "3 of 4")
-    twin, lane = Twin(before, after), _lane(("a", "b", "c"))
+    side_by_side, shard = SideBySide(before, after), _shard(("a", "b", "c"))
     own, other = _ByVersion("old", 0.0), _ByVersion("new", 0.7)
     if has_versions:
-        twin.lend(other, frozenset({"f"}))
-    scorer = twin.scorer(own, twin.other)
-    twin.watch(lane)
+        side_by_side.score_second_with(other, frozenset({"f"}))
+    scorer = side_by_side.paired_scorer(own, side_by_side.second_scorer)
+    side_by_side.attach(shard)
     windows, ends = _windows(400, 3)
-    said = []
+    changes = []
     for begin in range(0, len(windows), n_at_once):
         rows = slice(begin, begin + n_at_once)
         part = Windows("f", *(getattr(windows, name)[rows] for name in Windows.__slots__ if name != "fleet"))
         scores = await scorer.score(part, ends[rows], ("power",))
         assert (scores.version[0], scores.activation_seq) == ("old", 7)
-        said += lane.decider.decide(scores, ends[rows])
-    assert said
+        changes += shard.decider.decide(scores, ends[rows])
+    assert changes
     by_version = [(await each.score(windows, ends, ("power",))).score for each in (own, other)]
     alone = [
         _alone(by_version[0], windows, ends, before),
         _alone(by_version[1 if has_versions else 0], windows, ends, after),
     ]
-    for mine, its in zip(twin.ledgers, alone, strict=True):
-        assert mine.scored == its.scored
-        assert mine.assets == its.assets
-        assert {key: _told(alert) for key, alert in mine.alerts["f"].items()} == {
-            key: _told(alert) for key, alert in its.alerts["f"].items()
+    for ours, expected in zip(side_by_side.results, alone, strict=True):
+        assert ours.scored == expected.scored
+        assert ours.assets == expected.assets
+        assert {key: _times(alert) for key, alert in ours.alerts["f"].items()} == {
+            key: _times(alert) for key, alert in expected.alerts["f"].items()
         }
     assert other.n_calls == (1 + -(-len(windows) // n_at_once) if has_versions else 1)
-    found = twin.difference()
-    assert {outcome.what for outcome in found.outcomes} >= {"lost", "moved"}
+    found = side_by_side.difference()
+    assert {episode.what for episode in found.episodes} >= {"lost", "moved"}
 
 
-async def test_a_window_is_scored_once_where_one_version_decides_on_both_sides() -> None:
-    twin, other = Twin(Side(), Side("new")), _ByVersion("new", 0.7)
-    twin.lend(other, frozenset({"another fleet"}))
+async def test_a_window_is_scored_once_where_both_sides_have_one_version() -> None:
+    side_by_side, other = SideBySide(Side(), Side("new")), _ByVersion("new", 0.7)
+    side_by_side.score_second_with(other, frozenset({"another fleet"}))
     windows, ends = _windows(10, 1)
-    scores = await twin.scorer(_ByVersion("old", 0.0), twin.other).score(windows, ends, ("power",))
+    scorer = side_by_side.paired_scorer(_ByVersion("old", 0.0), side_by_side.second_scorer)
+    scores = await scorer.score(windows, ends, ("power",))
     assert len(scores.score) == 10
     assert other.n_calls == 0
 
 
-def test_the_run_up_counts_nowhere_but_its_alerts_are_remembered() -> None:
-    ledger, windows_ends = Ledger(from_us=5 * 60 * S), _windows(10, 1)
+def test_run_up_windows_are_not_counted_but_their_alerts_are_kept() -> None:
+    results, windows_ends = SideResults(from_us=5 * 60 * S), _windows(10, 1)
     score = np.full(10, 2.0, np.float32)
     scores = Scores(windows_ends[0], score, ["v"] * 10, {}, "half of it")
     decider = Decider("f", alert_policy(FLEET.alerts))
-    ledger.take(("a",), scores, windows_ends[1], decider.decide(scores, windows_ends[1]))
-    assert ledger.scored["f"] == 5
-    assert ledger.why_unscored == {"f": "half of it"}
-    [alert] = ledger.alerts["f"].values()
+    results.add(("a",), scores, windows_ends[1], decider.decide(scores, windows_ends[1]))
+    assert results.scored["f"] == 5
+    assert results.why_unscored == {"f": "half of it"}
+    [alert] = results.alerts["f"].values()
     assert (alert.opened_us, alert.fired_us, alert.closed_us) == (60 * S, 2 * 60 * S, None)
-    assert _what([alert], [], ledger.from_us) == []
+    assert _kinds([alert], [], results.from_us) == []

@@ -1,4 +1,4 @@
-"""Equal results give an equal digest, in whatever order they lie; any other fact gives another."""
+"""Equal results give an equal digest in any storage order, and each changed fact gives another."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ LIVES = [
     for asset in ("R1", "R2")
     for state, at, n in (("firing", 60, 3), ("recovering", 70, 3), ("closed", 80, 3))
 ]
-WORD = digest(WINDOWS, LIVES)
+DIGEST = digest(WINDOWS, LIVES)
 
 
 @given(st.randoms(use_true_random=False))
-def test_the_order_within_an_instant_does_not_show(random: Random) -> None:
+def test_the_order_of_rows_with_equal_start_does_not_matter(random: Random) -> None:
     shuffled = WINDOWS.copy()
     random.shuffle(shuffled)
     shuffled.sort(key=lambda fact: fact.start_us)
     alerts = [LIVES[:3], LIVES[3:]]
     random.shuffle(alerts)
-    assert digest(shuffled, alerts[0] + alerts[1]) == WORD
+    assert digest(shuffled, alerts[0] + alerts[1]) == DIGEST
 
 
 @pytest.mark.parametrize("field", WindowFact._fields)
@@ -44,7 +44,7 @@ def test_every_fact_of_a_window_counts(field: str, row: int) -> None:
     value = getattr(other[row], field)
     other[row] = other[row]._replace(**{field: value + "x" if isinstance(value, str) else value + 1})
     other.sort(key=lambda fact: fact.start_us)
-    assert digest(other, LIVES) != WORD
+    assert digest(other, LIVES) != DIGEST
 
 
 @pytest.mark.parametrize("field", LifeFact._fields)
@@ -52,20 +52,20 @@ def test_every_fact_of_an_alert_counts(field: str) -> None:
     other = LIVES.copy()
     value = getattr(other[4], field)
     other[4] = other[4]._replace(**{field: value + "x" if isinstance(value, str) else value + 1})
-    assert digest(WINDOWS, other) != WORD
+    assert digest(WINDOWS, other) != DIGEST
 
 
 def test_a_missing_or_doubled_row_counts() -> None:
-    assert digest(WINDOWS[1:], LIVES) != WORD
-    assert digest([WINDOWS[0], *WINDOWS], LIVES) != WORD
-    assert digest(WINDOWS, LIVES[:-1]) != WORD
+    assert digest(WINDOWS[1:], LIVES) != DIGEST
+    assert digest([WINDOWS[0], *WINDOWS], LIVES) != DIGEST
+    assert digest(WINDOWS, LIVES[:-1]) != DIGEST
     assert digest(WINDOWS, []) != digest(WINDOWS, LIVES[:1])
 
 
-def test_the_course_of_an_alert_is_more_than_its_steps() -> None:
+def test_the_order_of_an_alerts_transitions_counts() -> None:
     swapped = [LIVES[1], LIVES[0], *LIVES[2:]]
-    assert digest(WINDOWS, swapped) != WORD
+    assert digest(WINDOWS, swapped) != DIGEST
 
 
-def test_an_unscored_window_differs_from_one_that_a_version_called_unscored() -> None:
+def test_an_unscored_window_without_and_with_a_version_differ() -> None:
     assert digest([WINDOWS[2]._replace(version=None)], []) != digest([WINDOWS[2]], [])

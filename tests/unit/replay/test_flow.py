@@ -9,7 +9,7 @@ from monitor.config import parse
 from monitor.decode import block_msgpack, reading_json
 from monitor.errors import Conflict
 from monitor.replay.flow import TICK_S, event_times, needed_cell, paced, scored_from_us, scratch
-from monitor.replay.topic import recent
+from monitor.replay.from_kafka import skip_old_records
 from monitor.store.results import FIRST_US
 from monitor.types import Partition
 from tests.fakes import FakeClock, batch_of
@@ -48,40 +48,40 @@ def _batch(times_s: list[float], first: int = 0, stamps_us: list[int] | None = N
 async def _pace(batches: list[RecordBatch], speed: float) -> tuple[list[tuple[float, list[int]]], FakeClock]:
     clock = FakeClock()
     began_s = clock.monotonic_s()
-    handed = [
+    yielded = [
         (round(clock.monotonic_s() - began_s, 3), batch.offsets.tolist())
         async for batch in paced(batches, speed, clock, event_times(_config()))
     ]
-    return handed, clock
+    return yielded, clock
 
 
-async def test_event_time_passes_as_fast_as_asked() -> None:
-    handed, clock = await _pace([_batch([0, 60, 120]), _batch([180], first=3)], speed=60)
-    assert handed == [(0, [0]), (1, [1]), (2, [2]), (3, [3])]
+async def test_event_time_passes_at_the_given_speed() -> None:
+    yielded, clock = await _pace([_batch([0, 60, 120]), _batch([180], first=3)], speed=60)
+    assert yielded == [(0, [0]), (1, [1]), (2, [2]), (3, [3])]
     assert sum(clock.slept_s) == pytest.approx(3)
 
 
-async def test_records_that_are_due_together_go_together_and_late_ones_at_once() -> None:
-    handed, _ = await _pace([_batch([0, 0, 100, 30, 100 + TICK_S, 200])], speed=1)
-    assert handed == [(0, [0, 1]), (100, [2, 3, 4]), (200, [5])]
+async def test_records_due_together_are_one_batch_and_late_ones_join_it() -> None:
+    yielded, _ = await _pace([_batch([0, 0, 100, 30, 100 + TICK_S, 200])], speed=1)
+    assert yielded == [(0, [0, 1]), (100, [2, 3, 4]), (200, [5])]
 
 
-async def test_records_that_cannot_be_read_keep_their_place() -> None:
+async def test_records_that_cannot_be_decoded_keep_their_position() -> None:
     good = _batch([0, 10])
     values = [b"nonsense", good.values[0], b"{", good.values[1]]
     torn = batch_of(HOME, [(n, -1, b"R1", value) for n, value in enumerate(values)])
-    handed, _ = await _pace([torn], speed=1)
-    assert handed == [(0, [0, 1, 2]), (10, [3])]
+    yielded, _ = await _pace([torn], speed=1)
+    assert yielded == [(0, [0, 1, 2]), (10, [3])]
 
 
 async def test_a_block_is_due_with_its_last_reading() -> None:
     block = block_msgpack("R1", np.arange(5) * S, np.ones((5, 1), np.float32), ["power"])
     second = block_msgpack("R1", np.arange(5, 9) * S, np.ones((4, 1), np.float32), ["power"])
-    handed, _ = await _pace([batch_of(HOME, [(0, -1, b"R1", block), (1, -1, b"R1", second)])], speed=1)
-    assert handed == [(0, [0]), (4, [1])]
+    yielded, _ = await _pace([batch_of(HOME, [(0, -1, b"R1", block), (1, -1, b"R1", second)])], speed=1)
+    assert yielded == [(0, [0]), (4, [1])]
 
 
-def test_a_stretch_needs_the_cells_of_its_first_window_its_run_up_and_lateness() -> None:
+def test_a_range_needs_the_cells_of_its_run_up_and_lateness() -> None:
     fleet = _config(lateness="3s", alerts={"confirm": "2 of 4", "recover": 2}).fleets[0]
     assert scored_from_us(fleet, 1000 * S) == (1000 - 4 * 4) * S
     assert needed_cell(fleet, 1000 * S) == 1000 - 16 - 8 - 3 - 1
@@ -93,19 +93,19 @@ async def _aiter(*batches: RecordBatch) -> AsyncIterator[RecordBatch]:
         yield batch
 
 
-async def test_records_too_old_to_matter_are_not_opened_but_none_that_may_matter_is_left_out() -> None:
+async def test_only_records_too_old_to_matter_are_skipped() -> None:
     config = _config()
     day_us = 86_400 * S
     needed_us = needed_cell(config.fleets[0], 10 * day_us) * S
-    # Event times may be a day ahead of the record's own: that is max_skew.
+    # An event time may be `max_skew`, one day, ahead of the record's timestamp.
     stamps = [needed_us - day_us - 1, needed_us - day_us, 5 * S, -1]
-    kept = [b.offsets.tolist() async for b in recent(_aiter(_batch([0] * 4, stamps_us=stamps)), config, 10 * day_us)]
-    assert kept == [[1, 2, 3]]
-    none = [b async for b in recent(_aiter(_batch([0, 0], stamps_us=[0, 5])), config, 10 * day_us)]
-    assert none == []
+    some, old = _batch([0] * 4, stamps_us=stamps), _batch([0, 0], stamps_us=[0, 5])
+    kept = [batch async for batch in skip_old_records(_aiter(some), config, 10 * day_us)]
+    assert [batch.offsets.tolist() for batch in kept] == [[1, 2, 3]]
+    assert [batch async for batch in skip_old_records(_aiter(old), config, 10 * day_us)] == []
 
 
-async def test_a_replay_never_goes_into_a_database_that_is_there(tmp_path: Path) -> None:
+async def test_a_replay_never_writes_to_an_existing_database(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'live.db'}"
     async with scratch(url) as (store, _):
         assert store.address.path == tmp_path / "live.db"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.kafka.log_reader import LogBounds
-from monitor.replay.offsets import Reach
+from monitor.replay.offsets import OffsetRange
 from monitor.store.offsets import Consumed
 from monitor.types import Partition
 from tests.fakes import batch_of
@@ -21,10 +21,10 @@ HOME = Partition("plant", 0)
 
 
 class _Log:
-    """What Kafka holds of one partition, cut to what is asked for as `KafkaHistory` cuts it."""
+    """A log of one partition, limited to the consumed offsets as `KafkaHistory` limits it."""
 
-    def __init__(self, first: int, end: int, asked: Consumed) -> None:
-        self.bounds = {HOME: LogBounds(max(first, asked.first), min(end, asked.end))}
+    def __init__(self, first: int, end: int, consumed: Consumed) -> None:
+        self.bounds = {HOME: LogBounds(max(first, consumed.first), min(end, consumed.end))}
 
     async def __aiter__(self) -> AsyncIterator[RecordBatch]:
         first, end = self.bounds[HOME]
@@ -36,28 +36,28 @@ class _Log:
 def _consumed(draw: st.DrawFn) -> Consumed:
     cuts = sorted(draw(st.sets(st.integers(0, 60), min_size=2, max_size=8)))
     inner = cuts[1:-1]
-    gaps = tuple((begin, beyond) for begin, beyond in zip(inner[::2], inner[1::2], strict=False))
+    gaps = tuple((begin, end) for begin, end in zip(inner[::2], inner[1::2], strict=False))
     return Consumed(cuts[0], cuts[-1], gaps)
 
 
 @given(_consumed(), st.integers(0, 70), st.integers(0, 70))
-async def test_exactly_what_live_consumed_is_read_and_what_is_gone_is_counted(
-    asked: Consumed, first: int, length: int
+async def test_consumed_offsets_are_read_and_missing_ones_counted(
+    consumed: Consumed, first: int, length: int
 ) -> None:
-    wanted = set(range(asked.first, asked.end)) - {n for gap in asked.gaps for n in range(*gap)}
-    there = set(range(first, first + length))
-    history = cast("KafkaHistory", _Log(first, first + length, asked))
-    found = Reach(history, [HOME], {HOME: asked})
+    wanted = set(range(consumed.first, consumed.end)) - {n for gap in consumed.gaps for n in range(*gap)}
+    held = set(range(first, first + length))
+    history = cast("KafkaHistory", _Log(first, first + length, consumed))
+    found = OffsetRange(history, [HOME], {HOME: consumed})
     read = [int(offset) async for batch in found for offset in batch.offsets]
-    assert read == sorted(wanted & there)
-    assert found.missing() == len(wanted - there)
+    assert read == sorted(wanted & held)
+    assert found.count_missing() == len(wanted - held)
     assert found.kind == "live"
     keys = [key async for batch in found for key in batch.keys]
     assert keys == [str(offset).encode() for offset in read], "each record keeps its own key"
 
 
-async def test_all_that_lies_there_has_no_gaps_and_misses_nothing() -> None:
-    asked = Consumed(0, 50)
-    found = Reach(cast("KafkaHistory", _Log(3, 40, asked)), [HOME])
+async def test_all_offsets_have_no_gaps_and_none_missing() -> None:
+    consumed = Consumed(0, 50)
+    found = OffsetRange(cast("KafkaHistory", _Log(3, 40, consumed)), [HOME])
     assert sum([len(batch) async for batch in found]) == 37
-    assert (found.kind, found.missing()) == ("all", 0)
+    assert (found.kind, found.count_missing()) == ("all", 0)

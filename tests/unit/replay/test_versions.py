@@ -7,7 +7,7 @@ import pytest
 
 from monitor.config import parse
 from monitor.errors import NotFound
-from monitor.replay.versions import CHAMPION, Version, deciders, reigning
+from monitor.replay.versions import CHAMPION, ReplayVersion, versions_by_fleet, versions_in_range
 from monitor.store import versions
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def _config(folder: Path) -> Config:
-    """Two fleets: pumps changed hands at 500, fans have one champion; each has a candidate."""
+    """Two fleets with a candidate each. The champion of pumps changes at 500, fans have had only one champion."""
     config = parse(
         {
             "kafka": {"bootstrap": "b:9092", "topics": ["plant"]},
@@ -39,22 +39,22 @@ async def _config(folder: Path) -> Config:
     return config
 
 
-async def test_a_named_version_decides_its_fleet_and_the_others_are_decided_as_live(tmp_path: Path) -> None:
+async def test_a_named_version_decides_its_fleet_only(tmp_path: Path) -> None:
     config = await _config(tmp_path)
 
-    def version(name: str, after_us: int = FOREVER_AGO_US) -> Version:
-        return Version(name, tmp_path / name, after_us)
+    def version(name: str, after_us: int = FOREVER_AGO_US) -> ReplayVersion:
+        return ReplayVersion(name, tmp_path / name, after_us)
 
     live = {"pumps": [version("pumps-1"), version("pumps-2", 500)], "fans": [version("fans-1")]}
-    assert await deciders(config) == live
-    assert await deciders(config, CHAMPION) == live | {"pumps": [version("pumps-2")]}
-    assert await deciders(config, "fans-new") == live | {"fans": [version("fans-new")]}
+    assert await versions_by_fleet(config) == live
+    assert await versions_by_fleet(config, CHAMPION) == live | {"pumps": [version("pumps-2")]}
+    assert await versions_by_fleet(config, "fans-new") == live | {"fans": [version("fans-new")]}
     with pytest.raises(NotFound, match="version nobody; `monitor models list`"):
-        await deciders(config, "nobody")
+        await versions_by_fleet(config, "nobody")
 
 
 @pytest.mark.parametrize(
-    ("after_us", "to_us", "found"),
+    ("after_us", "to_us", "expected"),
     [
         (-6, 5, [("a", -5)]),
         (-5, 5, [("a", FOREVER_AGO_US)]),
@@ -66,8 +66,9 @@ async def test_a_named_version_decides_its_fleet_and_the_others_are_decided_as_l
         (-50, -10, []),
     ],
 )
-def test_only_versions_that_decide_a_window_of_the_stretch_are_loaded(
-    after_us: int, to_us: int, found: list[tuple[str, int]]
+def test_only_versions_that_decide_a_window_in_range_are_kept(
+    after_us: int, to_us: int, expected: list[tuple[str, int]]
 ) -> None:
-    changes = [Version("a", Path("a"), -5), Version("b", Path("b"), 100), Version("c", Path("c"), 200)]
-    assert [(each.version, each.decides_after_us) for each in reigning(changes, after_us, to_us)] == found
+    versions = [ReplayVersion(name, Path(name), from_us) for name, from_us in (("a", -5), ("b", 100), ("c", 200))]
+    found = versions_in_range(versions, after_us, to_us)
+    assert [(each.version, each.decides_after_us) for each in found] == expected

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from monitor.decode import Decoder, FleetSchema
-from monitor.evaluation.recordings import Feed, context, events_of, joined, split
 from monitor.recordings import Recording
+from monitor.replay.recording_feed import RecordingFeed, concatenated, events_of, last_readings, split_recording
 
 S = 1_000_000
 
@@ -25,24 +25,24 @@ def _recording(n: int = 20, assets: tuple[str, ...] = ("R1",), label: list[int] 
     )
 
 
-def test_neither_part_has_the_labels() -> None:
-    parts = split(_recording(label=[0, 1] * 10), rows=5, until_us=None, interval_us=S)
+def test_neither_part_has_labels() -> None:
+    parts = split_recording(_recording(label=[0, 1] * 10), rows=5, until_us=None, interval_us=S)
     assert (parts.head.label, parts.rest.label) == (None, None)
 
 
 def test_rows_are_counted_in_order_of_time() -> None:
     backwards = _recording().rows(np.arange(20)[::-1])
-    parts = split(backwards, rows=5, until_us=None, interval_us=S)
+    parts = split_recording(backwards, rows=5, until_us=None, interval_us=S)
     assert parts.head.ts_us.tolist() == [n * S for n in range(5)]
     assert len(parts.rest) == 15
 
 
-def test_until_a_time_leaves_that_time_to_the_rest() -> None:
-    parts = split(_recording(), rows=None, until_us=5 * S, interval_us=S)
+def test_the_rest_begins_at_until() -> None:
+    parts = split_recording(_recording(), rows=None, until_us=5 * S, interval_us=S)
     assert (len(parts.head), int(parts.rest.ts_us[0])) == (5, 5 * S)
 
 
-def test_an_event_lasts_until_its_last_reading_is_over_and_belongs_to_its_asset() -> None:
+def test_an_event_of_an_asset_lasts_until_its_last_reading_ends() -> None:
     # R1: rows 0, 2, 4, …; R2: rows 1, 3, 5, …
     label = [0] * 20
     label[2] = label[4] = label[19] = 1
@@ -52,26 +52,26 @@ def test_an_event_lasts_until_its_last_reading_is_over_and_belongs_to_its_asset(
 
 def test_only_events_of_the_rest_count() -> None:
     label = [1, 1, 0, 0, 1] + [0] * 15
-    parts = split(_recording(label=label), rows=3, until_us=None, interval_us=S)
+    parts = split_recording(_recording(label=label), rows=3, until_us=None, interval_us=S)
     assert parts.events == (("R1", 4 * S, 5 * S),)
 
 
 def test_no_labels_is_not_the_same_as_no_events() -> None:
-    assert split(_recording(), rows=3, until_us=None, interval_us=S).events is None
-    assert split(_recording(label=[0] * 20), rows=3, until_us=None, interval_us=S).events == ()
+    assert split_recording(_recording(), rows=3, until_us=None, interval_us=S).events is None
+    assert split_recording(_recording(label=[0] * 20), rows=3, until_us=None, interval_us=S).events == ()
 
 
 @pytest.mark.parametrize("length", [2, 4])
-def test_the_context_lets_the_first_window_end_with_the_first_reading_of_the_rest(length: int) -> None:
-    parts = split(_recording(assets=("R1", "R2")), rows=12, until_us=None, interval_us=S)
-    kept = joined(context(parts.head, length), parts.rest)
+def test_the_first_reading_of_the_rest_completes_a_window(length: int) -> None:
+    parts = split_recording(_recording(assets=("R1", "R2")), rows=12, until_us=None, interval_us=S)
+    kept = concatenated(last_readings(parts.head, length), parts.rest)
     for asset in (0, 1):
         times = kept.ts_us[kept.asset == asset]
         assert int((times < parts.rest.ts_us[0]).sum()) == length - 1
         assert (np.diff(times) == S).all()
 
 
-def _decoded(feed: Feed, block: int) -> dict[int, list[tuple[int, int]]]:
+def _decoded(feed: RecordingFeed, block: int) -> dict[int, list[tuple[int, int]]]:
     """Partition → (offset, power) of its readings."""
     decoders: dict[int, Decoder] = {}
     out: dict[int, list[tuple[int, int]]] = {}
@@ -85,8 +85,8 @@ def _decoded(feed: Feed, block: int) -> dict[int, list[tuple[int, int]]]:
 
 
 @pytest.mark.parametrize("block", [1, 3, 256])
-def test_a_feed_has_a_partition_per_asset_and_offsets_that_go_on_from_file_to_file(block: int) -> None:
-    feed = Feed("plant")
+def test_a_feed_has_a_partition_per_asset_with_rising_offsets(block: int) -> None:
+    feed = RecordingFeed("plant")
     first = _recording(assets=("R1", "R2"))
     feed.add(first)
     feed.add(replace(first.rows(np.flatnonzero(first.asset == 0), ("R1",)), ts_us=np.arange(20, 30) * S))
@@ -99,8 +99,8 @@ def test_a_feed_has_a_partition_per_asset_and_offsets_that_go_on_from_file_to_fi
     assert feed.n_readings == 30
 
 
-def test_a_feed_of_several_partitions_comes_in_order_of_time() -> None:
-    feed = Feed("plant")
+def test_a_feed_of_several_partitions_is_in_order_of_time() -> None:
+    feed = RecordingFeed("plant")
     feed.add(_recording(2000, assets=("R1", "R2")))
     begins = [int(batch.timestamps_us[0]) for batch in feed.batches(block=1)]
     assert len(begins) > 4

@@ -1,7 +1,8 @@
-"""A file for replay: the part to learn from, the part to replay, and the labels, which neither of the two sees.
+"""A recording for replay: its training head, its labelled events, and the rest as record batches.
 
-Enters a `Recording`; leave record batches and labelled events. The law: a label column is taken off before anything
-else happens, and comes back only to be compared with alerts.
+Input: a `Recording`. Output: a `RecordingSplit`, and record batches of a `RecordingFeed`.
+Invariant: the label column is removed first. Labels reach neither training nor scoring. They are only compared with the
+alerts.
 """
 
 from __future__ import annotations
@@ -24,21 +25,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """A recording, cut where learning ends."""
+class RecordingSplit:
+    """A recording, cut where training ends."""
 
     head: Recording
-    """To learn from; without labels."""
+    """Training data, without labels."""
     rest: Recording
-    """To replay; without labels."""
+    """Data to replay, without labels."""
     from_us: int
     """Event time at which the rest begins."""
     events: tuple[Event, ...] | None
-    """Labelled in the rest; None = the recording has no labels."""
+    """Labelled events of the rest. None = the recording has no labels."""
 
 
-def split(recording: Recording, *, rows: int | None, until_us: int | None, interval_us: int) -> Split:
-    """Cut a recording after its first `rows` readings in order of time, or at `until_us`; None = no head."""
+def split_recording(
+    recording: Recording, *, rows: int | None, until_us: int | None, interval_us: int
+) -> RecordingSplit:
+    """Cut a recording after its first `rows` readings by event time, or at `until_us`. Neither = the head is empty."""
     order = np.argsort(recording.ts_us, kind="stable")
     recording = recording.rows(order)
     if rows is None:
@@ -46,26 +49,26 @@ def split(recording: Recording, *, rows: int | None, until_us: int | None, inter
     head, rest = recording.rows(slice(0, rows)), recording.rows(slice(rows, None))
     from_us = int(rest.ts_us[0]) if len(rest) else int(recording.ts_us[-1]) + 1
     events = None if rest.label is None else tuple(events_of(rest, interval_us))
-    return Split(replace(head, label=None), replace(rest, label=None), from_us, events)
+    return RecordingSplit(replace(head, label=None), replace(rest, label=None), from_us, events)
 
 
 def events_of(recording: Recording, interval_us: int) -> Iterator[Event]:
-    """The labelled events of each asset: runs of labelled readings. A reading stands for one interval."""
+    """Yield the labelled events of each asset: runs of labelled readings, each of which lasts one interval."""
     if recording.label is None:
         return
     for number, asset in enumerate(recording.assets):
-        mine = np.flatnonzero(recording.asset == number)
-        is_fault = np.concatenate(([0], recording.label[mine] != 0, [0])).astype(np.int8)
+        rows = np.flatnonzero(recording.asset == number)
+        is_fault = np.concatenate(([0], recording.label[rows] != 0, [0])).astype(np.int8)
         edges = np.flatnonzero(np.diff(is_fault))
-        for first, beyond in edges.reshape(-1, 2).tolist():
-            ts_us = recording.ts_us[mine]
-            yield Event(asset, int(ts_us[first]), int(ts_us[beyond - 1]) + interval_us)
+        for first, end in edges.reshape(-1, 2).tolist():
+            ts_us = recording.ts_us[rows]
+            yield Event(asset, int(ts_us[first]), int(ts_us[end - 1]) + interval_us)
 
 
-class Feed:
-    """Recordings as the records of one topic: a partition per asset, so that no asset waits for another.
+class RecordingFeed:
+    """Recordings as the records of one topic, with one partition per asset so that no asset waits for another.
 
-    Several recordings of one asset follow each other in its partition, in the order given.
+    Several recordings of one asset follow each other in its partition, in the order in which they were added.
     """
 
     def __init__(self, topic: str) -> None:
@@ -76,11 +79,11 @@ class Feed:
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
-        """One for each asset so far."""
+        """One partition for each asset that was added."""
         return tuple(Partition(self.topic, number) for number in self._numbers.values())
 
     def add(self, recording: Recording) -> None:
-        """Take in a recording."""
+        """Add a recording."""
         for one in recording.per_asset():
             if len(one):
                 number = self._numbers.setdefault(one.assets[0], len(self._numbers))
@@ -88,9 +91,9 @@ class Feed:
                 self.n_readings += len(one)
 
     def batches(self, *, block: int = 256) -> Iterator[RecordBatch]:
-        """The records, all partitions together in order of event time. `block`: readings in a record."""
+        """Yield the records of all partitions in order of event time. `block`: readings in a record."""
         streams = [
-            self._partition(number, [one for mine, one in self._parts if mine == number], block)
+            self._partition(number, [part for owner, part in self._parts if owner == number], block)
             for number in self._numbers.values()
         ]
         return heapq.merge(*streams, key=_begins_us)
@@ -100,20 +103,20 @@ class Feed:
         for part in parts:
             end = base
             for batch in as_records(part, block=block, partition=Partition(self.topic, number)):
-                moved = replace(batch, offsets=batch.offsets + base)
-                end = moved.next_offset
-                yield moved
+                shifted = replace(batch, offsets=batch.offsets + base)
+                end = shifted.next_offset
+                yield shifted
             base = end
 
 
-def context(head: Recording, length: int) -> Recording:
-    """The last readings of each asset that a window reaching back from the first reading behind `head` needs."""
+def last_readings(head: Recording, length: int) -> Recording:
+    """Return the last `length` − 1 readings of each asset, so that the next reading completes a window."""
     kept = [np.flatnonzero(head.asset == number)[-(length - 1) :] for number in range(len(head.assets))]
     return head.rows(np.sort(np.concatenate(kept)))
 
 
-def joined(first: Recording, second: Recording) -> Recording:
-    """Two parts of one recording as one."""
+def concatenated(first: Recording, second: Recording) -> Recording:
+    """Return two parts of one recording as one."""
     return replace(
         second,
         ts_us=np.concatenate((first.ts_us, second.ts_us)),
