@@ -6,6 +6,7 @@
     auto        choice of the network that joins the plain statistics
     faults      faults injected into healthy windows, on which `auto` decides
     loop        the training loop: steps, checks, restarts
+    tensors     standardised windows as tensors, and the errors of a network on them
     stacked     layer-by-layer pretraining
     diagnose    named troubles: overfitting, hard training, lost features, copying, collapse
     receipt     the training's entries in the card
