@@ -1,4 +1,4 @@
-"""Random labels and scores, each seed with a corner of its own, for judging the metrics."""
+"""Random labels and scores, each seed with its own corner case, to compare implementations of the metrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CORNERS = {
     4: "constant scores", 5: "events of one row", 6: "buffers that touch", 7: "labels as scores", 8: "no buffer",
     9: "fewer rows than thresholds",
 }  # fmt: skip
-"""By the seed's last digit."""
+"""Corner case by the seed's last digit."""
 
 
 def case(seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
-    """Labels [N], scores [N] and a buffer."""
+    """Return labels [N], scores [N] and a buffer."""
     random, corner = np.random.default_rng(seed), seed % 10
     n = int(random.integers(40, 240) if corner == 9 else random.integers(300, 900))
     buffer = 0 if corner == 8 else int(random.integers(1, 80))
@@ -45,7 +45,7 @@ def case(seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
 
 
 def wave(seed: int) -> NDArray[np.float32]:
-    """A sensor's values: a period of its own and noise; every fifth is noise alone, every seventh is short."""
+    """Return a sensor's values, a random period and noise. Every fifth is noise alone, every seventh is short."""
     random = np.random.default_rng(1000 + seed)
     n = int(random.integers(20, 250) if seed % 7 == 6 else random.integers(600, 1500))
     rows, noise = np.arange(n), random.standard_normal(n)

@@ -1,6 +1,6 @@
-"""How well scores rank rows, straight from the definitions: slow, and the oracle of `monitor.evaluation.metrics`.
+"""Ranking metrics, straight from their definitions: the slow oracle of `monitor.evaluation.metrics`.
 
-No threshold, no point adjustment (with it a random score reaches .80). Meant for a few thousand rows.
+No threshold, no point adjustment (with it a random score reaches .80). For a few thousand rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ N_THRESHOLDS = 250
 
 
 def auc_pr(label: NDArray[np.int64], score: NDArray[np.float64]) -> float:
-    """Average precision: each labelled row's precision at its own score, ties together."""
+    """Return the average precision: each labelled row's precision at its own score, ties together."""
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(label[order])
     last_of_tie = np.append(np.diff(score[order]) != 0, True)
@@ -26,16 +26,16 @@ def auc_pr(label: NDArray[np.int64], score: NDArray[np.float64]) -> float:
 
 
 def auc_roc(label: NDArray[np.int64], score: NDArray[np.float64]) -> float:
-    """The chance that a labelled row ranks above an unlabelled one, pair by pair; a tie is half of one."""
+    """Return the probability that a labelled row ranks above an unlabelled one, pair by pair. A tie is half of one."""
     apart = np.sign(score[label == 1][:, None] - score[label == 0])
     return float((apart.mean() + 1) / 2)
 
 
 def vus_pr(label: NDArray[np.int64], score: NDArray[np.float64], buffer: int) -> float:
-    """Volume under the surface of precision and recall, over event buffers 0..buffer (Paparrizos et al., VLDB 2022).
+    """Return the volume under the surface of precision and recall, over event buffers 0..buffer.
 
-    An event's neighbourhood counts in part, the less the farther; recall is worth only the share of events that are
-    touched at all.
+    Paparrizos et al., VLDB 2022. An event's neighbourhood counts in part, the less the farther. Recall is multiplied by
+    the share of events that are touched at all.
     """
     limits = np.sort(score)[::-1][np.linspace(0, len(score) - 1, N_THRESHOLDS).astype(int)]
     found = score >= limits[:, None]                                         # (thresholds, rows)
@@ -45,7 +45,7 @@ def vus_pr(label: NDArray[np.int64], score: NDArray[np.float64], buffer: int) ->
     for width in range(buffer + 1):
         hits = found @ softened(label, width)
         touched = np.array([found[:, first:beyond].any(1) for first, beyond in neighbourhoods(label, width // 2)])
-        # An event's neighbourhood may be found, and need not be: it counts in the denominator where it was.
+        # An event's neighbourhood need not be found: it counts in the denominator where it was.
         findable = label.sum() + (hits - in_event) / 2
         recall = np.minimum(hits / findable, 1) * touched.mean(0)
         areas.append(np.sum(np.diff(recall, prepend=0.0) * hits / n_found))
@@ -53,7 +53,7 @@ def vus_pr(label: NDArray[np.int64], score: NDArray[np.float64], buffer: int) ->
 
 
 def softened(label: NDArray[np.int64], width: int) -> NDArray[np.float64]:
-    """Labels whose edges fall off over half the width as the root of the distance that remains; edges add up to 1."""
+    """Return labels with edges that fall off over half the width, as the root of the remaining distance."""
     weight = label.astype(float)
     for first, beyond in events(label):
         for step in range(1, width // 2 + 1):
@@ -64,7 +64,7 @@ def softened(label: NDArray[np.int64], width: int) -> NDArray[np.float64]:
 
 
 def neighbourhoods(label: NDArray[np.int64], reach: int) -> list[tuple[int, int]]:
-    """Events with so many rows on either side; those that share a row are one."""
+    """Return events with so many rows on either side. Those that share a row are one."""
     joined: list[tuple[int, int]] = []
     for first, beyond in events(label):
         if joined and first - reach < joined[-1][1]:
@@ -75,7 +75,7 @@ def neighbourhoods(label: NDArray[np.int64], reach: int) -> list[tuple[int, int]
 
 
 def events(label: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Runs of labelled rows: first row, and the one behind the last."""
+    """Return runs of labelled rows: first row, and the one behind the last."""
     found, first = [], None
     for row, value in enumerate([*label.tolist(), 0]):
         if value and first is None:
@@ -87,7 +87,7 @@ def events(label: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 
 def range_f1(label: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    """Range-based F1 (Tatbul et al. 2018): a fifth of recall for existence, flat bias, 1/x for x pieces."""
+    """Return the range-based F1 (Tatbul et al. 2018): a fifth of recall for existence, flat bias, 1/x for x pieces."""
     real, called = events(label), events(found)
 
     def worth(mine: list[tuple[int, int]], others: list[tuple[int, int]], alpha: float) -> float:

@@ -1,6 +1,6 @@
-"""Prints the figures that other people's implementations give for `cases.py`, as tests/unit/evaluation keeps them.
+"""Figures of reference implementations for `cases.py`, in the form that tests/unit/evaluation keeps.
 
-In an environment of its own, outside the project (TSB-AD pins an old numpy and needs none of what it would install):
+Run it in an environment of its own, outside the project. TSB-AD pins an old numpy, and works without its dependencies:
 
     pip install --no-deps TSB-AD==1.5 && pip install numpy scipy pandas scikit-learn statsmodels matplotlib
     PYTHONPATH=. python -m tests.quality.reference
@@ -26,7 +26,7 @@ def main() -> None:
             generate_curve(label, score, buffer, "opt", 250)[7],
             average_precision_score(label, score),
             roc_auc_score(label, score),
-            # It cannot cut a label of one single range into ranges.
+            # It fails on a label that is one single range.
             basic_metricor().metric_RF1(label, score, preds=found) if not found.all() else np.nan,
         )
         print(f"    {seed}: ({', '.join(f'{value:.10f}' for value in figures)}),".replace("nan", "None"))
