@@ -1,18 +1,19 @@
-"""What the operator decides: `load()` turns monitor.toml and MONITOR_* variables into one frozen tree.
+"""The configuration: monitor.toml and MONITOR_* variables as one frozen tree.
 
-Enters: the file and the environment, read once. Leaves: `Config`, or one `ConfigError` that names every
-problem with its path, the value and what to write instead.
-Law: defaults < file < environment, and nothing is guessed: an unknown key is an error.
+Input: the file and the environment, read once. Output: `Config`, or one `ConfigError` that names each problem with its
+path, its value and the fix. Invariant: the environment takes precedence over the file and the file over the defaults,
+and an unknown key is an error.
 
-    tree.py       the settings themselves, each with its default and its limits: read this first
-    kafka.py      one of its tables, `[kafka]`
-    base.py       what all tables are made of
-    values.py     the small languages: "10m", "3 of 5", "1/week", "sqlite:///monitor.db"
-    loading.py    file and environment → tree
-    private.py    which files with secrets others could read
-    problems.py   what was wrong → sentences, with the nearest valid name
+    tree.py                the settings with their defaults and limits: read this first
+    kafka.py               the table `[kafka]`
+    base.py                types and checks that the tables share
+    values.py              notations of a value: "10m", "3 of 5", "1/week", "sqlite:///monitor.db"
+    loading.py             file and environment → tree
+    file_permissions.py    the mode of files with secrets
+    problems.py            pydantic's errors → sentences with the nearest valid name
 
-The names below are loaded when first used: pydantic costs 0.15 s, and `monitor alerts list` needs only `store_url`.
+The names below are imported at their first use: pydantic takes 0.15 s, and `monitor alerts list` needs only
+`store_url`.
 """
 
 from __future__ import annotations
@@ -65,14 +66,16 @@ __all__ = [
     "store_url",
 ]
 
-_KAFKA = {"FORMATS", "KafkaConfig"}
-_LOADING = {"DEFAULT_FILE", "ENV_FILE", "ENV_PREFIX", "load", "parse", "store_url"}
-_VALUES = {"Confirm", "Rate", "format_duration", "mask_url", "parse_duration"}
+_MODULES = {
+    "kafka": {"FORMATS", "KafkaConfig"},
+    "loading": {"DEFAULT_FILE", "ENV_FILE", "ENV_PREFIX", "load", "parse", "store_url"},
+    "values": {"Confirm", "Rate", "format_duration", "mask_url", "parse_duration"},
+}
+"""Module → the public names in it; the rest are in `tree`."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    homes = {"kafka": _KAFKA, "loading": _LOADING, "values": _VALUES}
-    home = next((home for home, names in homes.items() if name in names), "tree")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    module = next((module for module, names in _MODULES.items() if name in names), "tree")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -1,4 +1,8 @@
-"""What the tables of monitor.toml are made of: types of settings, and how a table says what is wrong with it."""
+"""Types and checks that the tables of monitor.toml share.
+
+Input: values from the file or the environment. Output: typed values. Invariant: a table reports all its problems in one
+error.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from monitor.config.values import parse_duration, parse_names
 
 
 def one_of(offered: Sequence[str]) -> AfterValidator:
-    """A word from a list; the error carries the list, so that the nearest word can be named."""
+    """Accept only these words. The error carries them, so that it can name the nearest."""
 
     def check(value: str) -> str:
         if value not in offered:
@@ -33,29 +37,28 @@ def _above_zero(value: timedelta) -> timedelta:
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(parse_names)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Span = Annotated[Duration, AfterValidator(_above_zero)]
-"""A duration above zero."""
+PositiveDuration = Annotated[Duration, AfterValidator(_above_zero)]
 
 
-def span_or(word: str) -> BeforeValidator:
-    """A duration above zero, or a word that means None."""
+def duration_or(word: str) -> BeforeValidator:
+    """Accept a duration above zero, or a word that means None."""
     return BeforeValidator(lambda value: None if value in (word, None) else _above_zero(parse_duration(value)))
 
 
-class Table(BaseModel):
-    """A table of monitor.toml: immutable, and no key is unknown."""
+class ConfigTable(BaseModel):
+    """A table of monitor.toml: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
 
-def refuse(problems: dict[str, str]) -> None:
-    """Raise everything that is wrong between the settings of one table: key → sentence."""
+def raise_problems(problems: dict[str, str]) -> None:
+    """Raise all problems between the settings of one table, if there are any: key → sentence."""
     if problems:
         raise PydanticCustomError("several", "several", {"problems": problems})
 
 
-def folder(info: ValidationInfo) -> Path:
-    """Where relative paths of monitor.toml start."""
+def config_folder(info: ValidationInfo) -> Path:
+    """Return the folder of monitor.toml, where its relative paths start."""
     context: dict[str, Any] = info.context or {}
     found = context.get("folder")
     return found if isinstance(found, Path) else Path.cwd()

@@ -1,7 +1,7 @@
-"""Files that hold a secret: may anybody else read them? The one place of that rule.
+"""The mode of files that hold a secret.
 
-Enters: a path. Leaves: what is wrong with it, and the fix; None = nothing. Law: owner and group at most, and the group
-only reads (0640), as ssh and PostgreSQL want it of a key.
+Input: a path. Output: the problem and its fix, or None. Invariant: owner and group may read the file and only the owner
+may write it (0640), as ssh and PostgreSQL require of a key.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-TOO_MUCH = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
+FORBIDDEN = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 
 
 def insecure_mode(path: Path) -> str | None:
-    """Say what is wrong with the mode of a file that holds a secret: "has mode 0644, so …". Raises OSError."""
+    """Return the problem with a secret file's mode, such as "has mode 0644, so …", or None. Raises OSError."""
     mode = stat.S_IMODE(path.stat().st_mode)
-    if not mode & TOO_MUCH:
+    if not mode & FORBIDDEN:
         return None
     return f"has mode {mode:04o}, so others can read or change it; chmod 640 {path}"

@@ -1,4 +1,8 @@
-"""`[kafka]`: the broker, what is read from it, and how we log in."""
+"""`[kafka]`: the broker, the topics and the login.
+
+Input: the table. Output: `KafkaConfig`. Invariant: settings that contradict each other, or that have no effect
+together, are an error.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,11 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from monitor.config.base import Name, Names, Span, Table, folder, one_of, refuse
+from monitor.config.base import ConfigTable, Name, Names, PositiveDuration, config_folder, one_of, raise_problems
 from monitor.config.file_permissions import insecure_mode
 from monitor.config.values import parse_command
 
-# What is offered today. These lists are the only place; `monitor check` and the errors read them.
+# The values on offer. `monitor check` and the error messages read these lists.
 FORMATS = ("auto", "json", "msgpack")
 STARTS = ("earliest", "latest")
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -21,114 +25,126 @@ LOGIN_KEYS = ("sasl_mechanism", "username", "password", "token_command", "token_
 TLS_KEYS = ("ca_file", "cert_file", "key_file", "key_password")
 
 
-class KafkaConfig(Table):
-    """`[kafka]`: where the readings come from."""
+class KafkaConfig(ConfigTable):
+    """`[kafka]`: the source of the readings."""
 
     bootstrap: Annotated[str, Field(pattern=r"^\s*[^\s,:]+:\d{1,5}(\s*,\s*[^\s,:]+:\d{1,5})*\s*$")]
     """Broker addresses, "host:port,host:port"."""
     topics: Names
     group: Name = "monitor"
-    """Consumer group; also the name under which offsets are kept in our database."""
+    """Consumer group. Our database keeps offsets under the same name."""
     format: Annotated[str, one_of(FORMATS)] = "auto"
-    """auto: the first byte of each record tells JSON from MessagePack."""
+    """auto: JSON or MessagePack, by the first byte of each record."""
     start: Annotated[str, one_of(STARTS)] = "earliest"
-    """Where a partition never seen before begins. Afterwards our database knows."""
+    """First offset of a partition that was never read. Afterwards our database has the offset."""
     max_record_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
-    """A longer record goes to quarantine unread."""
-    max_skew: Span = timedelta(days=1)
-    """How far a reading's event time may lie ahead of its record's Kafka timestamp."""
+    """A longer record goes to quarantine without being parsed."""
+    max_skew: PositiveDuration = timedelta(days=1)
+    """Longest time by which an event time may be ahead of its record's Kafka timestamp."""
     max_quarantine_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of the last 10,000 records; above it the daemon stops (exit 3): the format setting is probably wrong."""
-    session_timeout: Annotated[Span, Field(ge=timedelta(seconds=6), le=timedelta(minutes=30))] = timedelta(seconds=30)
-    """Silence after which the group gives a daemon up and another takes its partitions."""
+    """Share of the last 10,000 records. Above it the daemon stops (exit 3): `format` is probably wrong."""
+    session_timeout: Annotated[PositiveDuration, Field(ge=timedelta(seconds=6), le=timedelta(minutes=30))] = timedelta(
+        seconds=30
+    )
+    """Silence of a daemon after which the group assigns its partitions to others."""
     security_protocol: Annotated[str, one_of(PROTOCOLS)] = "PLAINTEXT"
     sasl_mechanism: Annotated[str, one_of(MECHANISMS)] | None = None
     username: Name | None = None
     password: SecretStr | None = None
-    """Better: MONITOR_KAFKA__PASSWORD or MONITOR_KAFKA__PASSWORD_FILE."""
+    """Preferably in MONITOR_KAFKA__PASSWORD or MONITOR_KAFKA__PASSWORD_FILE."""
     allow_plaintext_password: bool = False
-    """Log in over SASL_PLAINTEXT, which everybody on the way can read."""
+    """Log in over SASL_PLAINTEXT, which can be read on the network."""
     token_command: Annotated[tuple[Name, ...] | None, BeforeValidator(parse_command), Field(repr=False)] = None
-    """Prints the token of OAUTHBEARER, or a token endpoint's JSON; run again before that token expires."""
+    """Program that prints a token for OAUTHBEARER, or a token endpoint's JSON. Run again before the token expires."""
     token_file: Path | None = None
-    """Holds the token of OAUTHBEARER, or that JSON; read at each login, as what renews it writes it anew."""
+    """File with such a token, or that JSON. Read at each login, because another program renews it."""
     ca_file: Path | None = None
     """Certificate authority of the broker, PEM."""
     cert_file: Path | None = None
-    """Our own certificate and what it was signed with, PEM, where the broker asks for one (mutual TLS)."""
+    """Client certificate and its chain, PEM, where the broker requires one (mutual TLS)."""
     key_file: Path | None = None
-    """Its private key, PEM. Left out: it stands in `cert_file`."""
+    """Its private key, PEM. Default: in `cert_file`."""
     key_password: SecretStr | None = None
-    """Opens the key. Better: MONITOR_KAFKA__KEY_PASSWORD_FILE."""
+    """Password of the key. Preferably in MONITOR_KAFKA__KEY_PASSWORD_FILE."""
 
     @field_validator("ca_file", "cert_file", "key_file")
     @classmethod
     def _file_is_there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is None:
             return None
-        path = folder(info) / value
+        path = config_folder(info) / value
         try:
             if not path.is_file():
                 raise ValueError(f"there is no file {path}")
-            exposure = insecure_mode(path) if info.field_name == "key_file" else None
+            insecure = insecure_mode(path) if info.field_name == "key_file" else None
         except OSError as error:
             raise ValueError(f"cannot be reached: {error.strerror}") from None
-        if exposure:
-            raise ValueError(exposure)
+        if insecure:
+            raise ValueError(insecure)
         return path
 
     @field_validator("token_file")
     @classmethod
     def _file_may_come_later(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        """Whoever renews the token may start after us; its mode is looked at when it is read."""
-        return value and folder(info) / value
+        """The program that writes the token may start later. The file's mode is checked when it is read."""
+        return value and config_folder(info) / value
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
-        wrong: dict[str, str] = {}
-        protocol = f'security_protocol = "{self.security_protocol}"'
-        is_sasl, is_tls = self.security_protocol.startswith("SASL"), self.security_protocol.endswith("SSL")
-        by_token = self.sasl_mechanism == "OAUTHBEARER"
+    def _check_combinations(self) -> Self:
         given = {key for key in LOGIN_KEYS + TLS_KEYS if getattr(self, key) is not None}
-        if is_sasl:
-            needed = ("sasl_mechanism",) if by_token else ("sasl_mechanism", "username", "password")
-            wrong |= {key: f"missing; {protocol} needs it" for key in needed if key not in given}
-            senseless = ("username", "password") if by_token else ("token_command", "token_file")
-            mechanism = f'sasl_mechanism = "{self.sasl_mechanism}"'
-            wrong |= {key: f"is never sent with {mechanism}; leave it out" for key in senseless if key in given}
-            if by_token and len(given & {"token_command", "token_file"}) != 1:
-                wrong["token_command"] = f"and token_file: {mechanism} needs one of the two"
-        else:
-            wrong |= {key: f'is never sent with {protocol}; use "SASL_SSL"' for key in LOGIN_KEYS if key in given}
-        if is_tls:
-            wrong |= self._key_problems(given)
-        else:
-            wrong |= {
-                key: f'is never read with {protocol}; use "{"SASL_SSL" if is_sasl else "SSL"}"'
-                for key in TLS_KEYS
-                if key in given
-            }
-        # SCRAM sends no password, but enough of it to try a list of words against at home, and aiokafka lets whoever
-        # poses as the broker choose how cheap each try is.
-        if is_sasl and not is_tls and not self.allow_plaintext_password:
-            wrong["security_protocol"] = (
-                '"SASL_PLAINTEXT" lets everybody on the way learn the login; use "SASL_SSL", or set '
-                "allow_plaintext_password = true"
-            )
-        if self.allow_plaintext_password and (is_tls or not is_sasl):
-            wrong["allow_plaintext_password"] = f"true means nothing with {protocol}; leave it out"
-        refuse(wrong)
+        raise_problems(self._login_problems(given) | self._tls_problems(given) | self._encryption_problems())
         return self
 
-    def _key_problems(self, given: set[str]) -> dict[str, str]:
+    @property
+    def _is_sasl(self) -> bool:
+        return self.security_protocol.startswith("SASL")
+
+    @property
+    def _is_tls(self) -> bool:
+        return self.security_protocol.endswith("SSL")
+
+    @property
+    def _protocol(self) -> str:
+        return f'security_protocol = "{self.security_protocol}"'
+
+    def _login_problems(self, given: set[str]) -> dict[str, str]:
+        if not self._is_sasl:
+            return {key: f'is never sent with {self._protocol}; use "SASL_SSL"' for key in LOGIN_KEYS if key in given}
+        has_token = self.sasl_mechanism == "OAUTHBEARER"
+        mechanism = f'sasl_mechanism = "{self.sasl_mechanism}"'
+        needed = ("sasl_mechanism",) if has_token else ("sasl_mechanism", "username", "password")
+        unused = ("username", "password") if has_token else ("token_command", "token_file")
+        problems = {key: f"missing; {self._protocol} needs it" for key in needed if key not in given}
+        problems |= {key: f"is never sent with {mechanism}; leave it out" for key in unused if key in given}
+        if has_token and len(given & {"token_command", "token_file"}) != 1:
+            problems["token_command"] = f"and token_file: {mechanism} needs one of the two"
+        return problems
+
+    def _tls_problems(self, given: set[str]) -> dict[str, str]:
+        if not self._is_tls:
+            fix = "SASL_SSL" if self._is_sasl else "SSL"
+            return {key: f'is never read with {self._protocol}; use "{fix}"' for key in TLS_KEYS if key in given}
         if self.cert_file is None:
             return dict.fromkeys(given & {"key_file", "key_password"}, "is never read without cert_file")
-        exposure = insecure_mode(self.cert_file) if self.key_file is None else None
-        return {"cert_file": f"without key_file holds the key, too, and {exposure}"} if exposure else {}
+        insecure = insecure_mode(self.cert_file) if self.key_file is None else None
+        return {"cert_file": f"without key_file holds the key, too, and {insecure}"} if insecure else {}
+
+    def _encryption_problems(self) -> dict[str, str]:
+        if not self._is_sasl or self._is_tls:
+            if self.allow_plaintext_password:
+                return {"allow_plaintext_password": f"true means nothing with {self._protocol}; leave it out"}
+        elif not self.allow_plaintext_password:
+            # SCRAM sends no password, but enough to try a list of words against it offline, and with aiokafka a false
+            # broker may choose how cheap each try is.
+            return {
+                "security_protocol": '"SASL_PLAINTEXT" sends the login unencrypted; use "SASL_SSL", or set '
+                "allow_plaintext_password = true"
+            }
+        return {}
 
     @property
     def shown_security(self) -> str:
-        """How we log in and what is encrypted, for people and logs; nothing of a secret."""
+        """Login and encryption in one sentence, for terminals and logs; it contains no secret."""
         parts = [self.security_protocol]
         if self.sasl_mechanism == "OAUTHBEARER":
             source = self.token_file or f"the program {(self.token_command or ('',))[0]}"
@@ -138,7 +154,7 @@ class KafkaConfig(Table):
         elif self.cert_file is None:
             parts.append("no login")
         if self.cert_file is not None:
-            parts.append(f"we show {self.cert_file}")
+            parts.append(f"client certificate {self.cert_file}")
         if self.security_protocol.endswith("SSL"):
             authority = self.ca_file or "the system's authorities"
             parts.append(f"certificate and host name checked against {authority}")

@@ -1,9 +1,8 @@
 """File and environment → tree.
 
-Enters: monitor.toml (or the file that `-c` or $MONITOR_CONFIG names) and MONITOR_* variables:
-MONITOR_KAFKA__BOOTSTRAP sets kafka.bootstrap, MONITOR_FLEET__0__WINDOW the first fleet's window, and
-MONITOR_KAFKA__PASSWORD_FILE reads the value from a file. Leaves: `Config`.
-Law: read once, and every problem is reported at once.
+Input: monitor.toml (or the file named by `-c` or $MONITOR_CONFIG) and MONITOR_* variables. MONITOR_KAFKA__BOOTSTRAP
+sets kafka.bootstrap, MONITOR_FLEET__0__WINDOW the first fleet's window, and MONITOR_KAFKA__PASSWORD_FILE names a file
+with the value. Output: `Config`. Invariant: file and environment are read once, and all problems are reported at once.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from monitor.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from monitor.config.problems import Problem
+    from monitor.config.problems import Problem, SettingPath
     from monitor.config.tree import Config
 
 DEFAULT_FILE = "monitor.toml"
@@ -33,11 +32,11 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     environ = os.environ if environ is None else environ
     file = Path(path or environ.get(ENV_FILE) or DEFAULT_FILE)
     tree = _read(file)
-    return parse(tree, source=file, environ=environ, exposure=insecure_mode(file))
+    return parse(tree, source=file, environ=environ, insecure=insecure_mode(file))
 
 
 def store_url(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """Read nothing but where the database is: quick, and it works while another table has an error."""
+    """Read only the database's URL: quick, and possible while another table has an error. Raises ConfigError."""
     environ = os.environ if environ is None else environ
     file = Path(path or environ.get(ENV_FILE) or DEFAULT_FILE)
     name = f"{ENV_PREFIX}STORE__URL"
@@ -69,29 +68,29 @@ def parse(
     *,
     source: Path | None = None,
     environ: Mapping[str, str] | None = None,
-    exposure: str | None = None,
+    insecure: str | None = None,
 ) -> Config:
-    """Turn a tree of plain values into `Config`; relative paths are seen from the folder of `source`.
+    """Turn a tree of plain values into `Config`; relative paths start at the folder of `source`. Raises ConfigError.
 
-    `exposure`: why the source may hold no password (`private.insecure_mode`).
+    `insecure`: the reason why the source may contain no secret (`insecure_mode`), or None.
     """
     from pydantic import ValidationError
 
-    from monitor.config.problems import across, from_pydantic
+    from monitor.config.problems import cross_table_problems, from_pydantic
     from monitor.config.tree import Config
 
-    problems: list[Problem] = list(_exposed(tree, exposure)) if exposure else []
+    problems: list[Problem] = list(_readable_secrets(tree, insecure)) if insecure else []
     origin: dict[str, str] = {}
     for name in sorted(environ or ()):
         if name.startswith(ENV_PREFIX) and name != ENV_FILE:
-            problems += _overlay(tree, origin, name, (environ or {})[name])
+            problems += _apply_variable(tree, origin, name, (environ or {})[name])
     folder = (source.parent if source else Path()).resolve()
     config = None
     try:
         config = Config.model_validate(tree, context={"folder": folder})
     except ValidationError as error:
         problems += from_pydantic(error)
-    problems += across(tree)
+    problems += cross_table_problems(tree)
     if config is None or problems:
         raise ConfigError(_report(problems, source, origin))
     config._path = source.resolve() if source else None
@@ -99,77 +98,104 @@ def parse(
 
 
 def _report(problems: list[Problem], source: Path | None, origin: Mapping[str, str]) -> str:
-    """List the problems in the order of the settings, each with the variable that it came from."""
-    from monitor.config.problems import place, spell
+    """List the problems in the order of the settings, each with the variable that set the value."""
+    from monitor.config.problems import dotted, sort_key
 
     lines = []
-    for path, sentence in sorted(problems, key=lambda problem: place(problem[0])):
-        key = spell(path)
+    for path, sentence in sorted(problems, key=lambda problem: sort_key(problem[0])):
+        key = dotted(path)
         lines.append(f"{key}: {sentence}" + (f" (from {origin[key]})" if key in origin else ""))
     count = "one problem" if len(lines) == 1 else f"{len(lines)} problems"
     return "\n  ".join([f"{source or 'it'} has {count}", *dict.fromkeys(lines)])
 
 
-def _overlay(tree: dict[str, Any], origin: dict[str, str], name: str, value: str) -> Iterator[Problem]:
-    """Write one variable into the tree. Other programs' are left alone: Kubernetes makes MONITOR_SERVICE_HOST."""
-    from monitor.config.problems import LISTED, SECRET, model_at, nearest, spell, variable
+# ---------------------------------------------------------------- variables
 
-    path = tuple(int(part) if part.isdigit() else part for part in name.removeprefix(ENV_PREFIX).lower().split("__"))
-    if len(path) == 1:
-        word = str(path[0])
-        sections = ("kafka", "store", "log", *LISTED)
-        section = next((key for key in sections if word.startswith(f"{key}_")), None)
-        meant = variable((section, word.removeprefix(f"{section}_"))) if section else None
-        if meant is None and (near := nearest(word, ["device"])) and near != word:
-            meant = variable((near,))
-        if meant:
-            yield (f"${name}",), f"unknown variable; did you mean {meant}?"
-        if word != "device":
-            return
-    key, table = path[-1], model_at(path[:-1])
-    if isinstance(key, str) and key not in table.model_fields and key.removesuffix("_file") in table.model_fields:
+
+def _apply_variable(tree: dict[str, Any], origin: dict[str, str], name: str, value: str) -> Iterator[Problem]:
+    """Write one variable into the tree, and its name into `origin`; yield its problem, if it has one.
+
+    Variables of other programs are ignored: for a service called monitor Kubernetes sets MONITOR_SERVICE_HOST.
+    """
+    from monitor.config.problems import SECRET_KEYS, dotted, table_at
+
+    path: SettingPath = tuple(
+        int(part) if part.isdigit() else part for part in name.removeprefix(ENV_PREFIX).lower().split("__")
+    )
+    if len(path) == 1 and path[0] != "device":
+        yield from _misspelt(name, str(path[0]))
+        return
+    *parents, key = path
+    known = table_at(tuple(parents)).model_fields
+    if isinstance(key, str) and key not in known and key.removesuffix("_file") in known:
         key = key.removesuffix("_file")
         try:
-            value = _secret(name, value) if key in SECRET else Path(value).read_text("utf-8").strip()
+            value = _secret(name, value) if key in SECRET_KEYS else Path(value).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            yield (*path[:-1], key), f"{name} names a file that cannot be read: {error}"
+            yield (*parents, key), f"{name} names a file that cannot be read: {error}"
             return
         except ValueError as error:
-            yield (*path[:-1], key), str(error)
+            yield (*parents, key), str(error)
             return
+    table = _table_in(tree, tuple(parents))
+    if table is None:
+        yield (f"${name}",), f"there is no {dotted(tuple(parents))} to set {dotted(path)} in"
+    elif isinstance(table, dict) and isinstance(key, str):
+        table[key] = value
+        origin[dotted((*parents, key))] = name
+
+
+def _misspelt(name: str, word: str) -> Iterator[Problem]:
+    """Yield a problem if a variable without a section resembles a setting's."""
+    from monitor.config.problems import TABLE_ARRAYS, nearest, variable_name
+
+    section = next((key for key in ("kafka", "store", "log", *TABLE_ARRAYS) if word.startswith(f"{key}_")), None)
+    if section:
+        meant = variable_name((section, word.removeprefix(f"{section}_")))
+    elif near := nearest(word, ["device"]):
+        meant = variable_name((near,))
+    else:
+        return
+    yield (f"${name}",), f"unknown variable; did you mean {meant}?"
+
+
+def _table_in(tree: dict[str, Any], path: SettingPath) -> Any:
+    """Return the raw value at a path, and create missing tables on the way; None if a table array is too short."""
+    from monitor.config.problems import TABLE_ARRAYS
+
     at: Any = tree
-    for part in path[:-1]:
+    for part in path:
         if isinstance(at, list) and isinstance(part, int) and part <= len(at):
             at.extend([{}] if part == len(at) else [])
             at = at[part]
         elif isinstance(at, dict) and isinstance(part, str):
-            at = at.setdefault(part, [] if part in LISTED else {})
+            at = at.setdefault(part, [] if part in TABLE_ARRAYS else {})
         else:
-            yield (f"${name}",), f"there is no {spell(path[:-1])} to set {spell(path)} in"
-            return
-    if isinstance(at, dict) and isinstance(key, str):
-        at[key] = value
-        origin[spell((*path[:-1], key))] = name
+            return None
+    return at
+
+
+# ---------------------------------------------------------------- secrets
 
 
 def _secret(name: str, path: str) -> str:
-    """Read a secret from the file that a variable names. Raises OSError, and ValueError where others can read it."""
-    if exposure := insecure_mode(Path(path)):
-        raise ValueError(f"{name} names {path}, which {exposure}")
+    """Read a secret from the file that a variable names. Raises OSError, or ValueError if others can read the file."""
+    if insecure := insecure_mode(Path(path)):
+        raise ValueError(f"{name} names {path}, which {insecure}")
     return Path(path).read_text("utf-8").strip()
 
 
-def _exposed(tree: dict[str, Any], exposure: str) -> Iterator[Problem]:
-    """Find passwords in a file that others can read."""
+def _readable_secrets(tree: dict[str, Any], insecure: str) -> Iterator[Problem]:
+    """Yield the secrets in a file that others can read."""
     kafka, store = tree.get("kafka"), tree.get("store")
-    fix = f"stands in a file that {exposure}, or use"
+    problem = f"stands in a file that {insecure}, or use"
     for key in ("password", "key_password"):
         if isinstance(kafka, dict) and kafka.get(key):
-            yield ("kafka", key), f"{fix} MONITOR_KAFKA__{key.upper()}_FILE"
+            yield ("kafka", key), f"{problem} MONITOR_KAFKA__{key.upper()}_FILE"
     channels = tree.get("notify")
     for i, channel in enumerate(channels if isinstance(channels, list) else []):
         if isinstance(channel, dict) and channel.get("token"):
-            yield ("notify", i, "token"), f"{fix} MONITOR_NOTIFY__{i}__TOKEN_FILE"
+            yield ("notify", i, "token"), f"{problem} MONITOR_NOTIFY__{i}__TOKEN_FILE"
     url = store.get("url") if isinstance(store, dict) else None
     if isinstance(url, str) and mask_url(url) != url:
-        yield ("store", "url"), f"holds a password and {fix} MONITOR_STORE__URL_FILE"
+        yield ("store", "url"), f"holds a password and {problem} MONITOR_STORE__URL_FILE"

@@ -1,7 +1,6 @@
-"""Every setting, with its default and its limits. The tables of monitor.toml are the classes here, one for one;
-`[kafka]` has a file of its own.
+"""The settings with their defaults and limits: one class for each table of monitor.toml. `[kafka]` is in kafka.py.
 
-Law: frozen, and complete on its own: what depends on two settings of one table is checked where the table is.
+Input: plain values. Output: frozen objects. Invariant: a table checks itself what depends on two of its settings.
 """
 
 from __future__ import annotations
@@ -24,133 +23,145 @@ from pydantic import (
     model_validator,
 )
 
-from monitor.config.base import Duration, Names, Span, Table, folder, one_of, refuse, span_or
+from monitor.config.base import (
+    ConfigTable,
+    Duration,
+    Names,
+    PositiveDuration,
+    config_folder,
+    duration_or,
+    one_of,
+    raise_problems,
+)
 from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads annotations when the class is made)
 from monitor.config.values import (
     Confirm,
     Rate,
-    check_webhook,
+    check_webhook_url,
     format_duration,
-    is_this_machine,
+    is_loopback,
     mask_url,
     resolve_url,
 )
 
-# What is offered today. These lists are the only place; `monitor check` and the errors read them.
+# The values on offer. `monitor check` and the error messages read these lists.
 ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
 OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
 INCOMPATIBLE_OPTIONS = {
     "auto": (("sparse", "denoising", "variational", "adversarial", "stacked"), "auto chooses by itself"),
-    "forecast": (("sparse", "variational", "adversarial", "stacked"), "forecast has no code to ask anything of"),
-    "lstm": (("stacked",), "lstm has one layer each way, nothing to stack"),
-    "pca": (("sparse", "denoising", "variational", "adversarial", "stacked"), "pca is solved at once, in no steps"),
+    "forecast": (("sparse", "variational", "adversarial", "stacked"), "forecast has no latent code to constrain"),
+    "lstm": (("stacked",), "lstm has one layer in each direction, nothing to stack"),
+    "pca": (
+        ("sparse", "denoising", "variational", "adversarial", "stacked"),
+        "pca is solved directly, without training steps",
+    ),
 }
-"""Architecture → what it does not go with, and why."""
+"""Architecture → the options it excludes, and the reason."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 SEVERITIES = ("warning", "critical")
 
 
-class StoreConfig(Table):
-    """`[store]`: where scores, alerts and offsets go."""
+class StoreConfig(ConfigTable):
+    """`[store]`: the database and the folder of the models."""
 
     url: Annotated[str, Field(repr=False)] = "sqlite:///monitor.db"
     """sqlite:///file or postgresql://user@host/database. SQLite: one daemon only."""
-    keep_scores: Annotated[timedelta | None, span_or("forever")] = timedelta(days=90)
-    """Before the newest window of a fleet; older scores are pruned, alerts are kept. "forever" keeps all."""
+    keep_scores: Annotated[timedelta | None, duration_or("forever")] = timedelta(days=90)
+    """Age at which a score is deleted, counted from the newest window of its fleet. Alerts are kept."""
     checkpoints: Path = Path("checkpoints")
-    """Folder of the models. Relative to monitor.toml, as a SQLite path is."""
+    """Folder of the models, relative to monitor.toml like a SQLite path."""
 
     @field_validator("url")
     @classmethod
     def _resolve_url(cls, value: str, info: ValidationInfo) -> str:
-        return resolve_url(value, folder(info))
+        return resolve_url(value, config_folder(info))
 
     @field_validator("checkpoints")
     @classmethod
     def _resolve_folder(cls, value: Path, info: ValidationInfo) -> Path:
-        return (folder(info) / value).resolve()
+        return (config_folder(info) / value).resolve()
 
     @property
     def shown_url(self) -> str:
-        """The URL with its password hidden, for people and logs."""
+        """The URL with its password hidden, for terminals and logs."""
         return mask_url(self.url)
 
 
-class ModelConfig(Table):
-    """`model = { … }` of a fleet."""
+class ModelConfig(ConfigTable):
+    """`[fleet.model]`."""
 
     architecture: Annotated[str, one_of(ARCHITECTURES)] = "auto"
     objective: Annotated[str, one_of(OBJECTIVES)] = "plain"
     stacked: bool = False
-    """Layers learn one by one before they learn together."""
+    """Layer-by-layer pretraining."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    max_train: Span = timedelta(minutes=10)
-    """Training stops here and keeps the best weights so far."""
+    max_train: PositiveDuration = timedelta(minutes=10)
+    """Time limit of a training, which then keeps the best weights so far."""
     max_trim: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """At most this share of past windows is left out as suspected faults; 0: rare healthy states are all learnt."""
+    """Largest share of past windows left out as suspected faults. 0: rare normal states are all learnt."""
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
-        wrong = {}
+    def _check_combinations(self) -> Self:
+        problems = {}
         not_with, why = INCOMPATIBLE_OPTIONS.get(self.architecture, ((), ""))
         if self.objective in not_with:
-            wrong["objective"] = f'"{self.objective}" does not go with "{self.architecture}": {why}; use "plain"'
+            problems["objective"] = f'"{self.objective}" does not go with "{self.architecture}": {why}; use "plain"'
         if self.stacked and "stacked" in not_with:
-            wrong["stacked"] = f'true does not go with "{self.architecture}": {why}; use false'
-        refuse(wrong)
+            problems["stacked"] = f'true does not go with "{self.architecture}": {why}; use false'
+        raise_problems(problems)
         return self
 
     @property
     def max_train_s(self) -> float:
-        """Training's time budget, seconds."""
+        """Time limit of a training in seconds."""
         return self.max_train.total_seconds()
 
 
-class AlertConfig(Table):
-    """`alerts = { … }` of a fleet."""
+class AlertConfig(ConfigTable):
+    """`[fleet.alerts]`."""
 
     budget: Annotated[Rate, BeforeValidator(Rate.parse)] = Rate(1, timedelta(weeks=1))
-    """False alarms allowed per asset: the threshold is calibrated to it."""
+    """False alarms allowed per asset. The threshold is calibrated to it."""
     confirm: Annotated[Confirm, BeforeValidator(Confirm.parse)] = Confirm(3, 5)
-    """An alert fires when m of an asset's last n windows are anomalous."""
+    """An alert fires once m of an asset's last n windows are anomalous."""
     recover: Annotated[int, Field(ge=1, le=1000)] = 6
-    """Normal windows in a row that close it."""
+    """Consecutive normal windows that close an alert."""
 
 
-class RetrainConfig(Table):
-    """`retrain = { … }` of a fleet."""
+class RetrainConfig(ConfigTable):
+    """`[fleet.retrain]`."""
 
-    every: Annotated[timedelta | None, span_or("never")] = timedelta(days=1)
-    """"never": only when somebody asks."""
-    history: Span = timedelta(days=30)
-    """How far back training looks, in event time."""
+    every: Annotated[timedelta | None, duration_or("never")] = timedelta(days=1)
+    """"never": only `monitor retrain`."""
+    history: PositiveDuration = timedelta(days=30)
+    """Time range that training reads, in event time."""
     min_windows: Annotated[int, Field(ge=16)] = 200
-    """Fewer healthy windows than this train nothing."""
+    """Healthy windows needed for a training."""
 
 
-class FleetConfig(Table):
+class FleetConfig(ConfigTable):
     """`[[fleet]]`: assets that share sensors and settings."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
-    interval: Annotated[Span, Field(ge=timedelta(milliseconds=1))]
-    """The sampling grid: each reading falls into the nearest cell."""
+    interval: Annotated[PositiveDuration, Field(ge=timedelta(milliseconds=1))]
+    """The sampling grid. Each reading belongs to the nearest cell."""
     topics: Names | None = None
-    """Left out: all of [kafka] topics."""
+    """Default: all of [kafka] topics."""
     assets: Names = ("*",)
-    """Names or globs. The first fleet that takes an asset has it."""
+    """Names or globs. An asset belongs to the first fleet that matches."""
     sensors: Names | None = None
-    """Left out: learnt from the first readings."""
+    """Default: learnt from the first readings."""
     window: Annotated[int, Field(ge=4, le=4096)] = 64
     """Length in cells."""
     stride: Annotated[int, Field(ge=1)] = 1
     """Cells between the starts of two windows."""
     lateness: Annotated[Duration, Field(default_factory=lambda data: data["interval"])]
-    """How long a window waits for missing readings, in event time. Left out: one interval."""
+    """Time that a window waits for missing readings, in event time. Default: one interval."""
     max_gap: Annotated[Duration, Field(default_factory=lambda data: data["window"] // 8 * data["interval"])]
-    """A window with a longer hole is not scored. Left out: an eighth of the window."""
+    """A window with a longer hole is not scored. Default: an eighth of the window."""
     max_assets: Annotated[int, Field(ge=1)] = 10_000
-    """Of this fleet in one partition; records of any other are refused. Each costs memory for a window and a half."""
+    """Assets of this fleet in one partition. Others go to quarantine. Each needs memory for a window and a half."""
     max_new_assets_per_min: Annotated[int, Field(ge=1)] = 1_000
     """Of a fleet that has started there, by Kafka's timestamps: a producer that invents names is slowed down."""
     model: ModelConfig = ModelConfig()
@@ -158,82 +169,82 @@ class FleetConfig(Table):
     retrain: RetrainConfig = RetrainConfig()
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
-        wrong = {}
+    def _check_combinations(self) -> Self:
+        problems = {}
         span, gap, history = (
             format_duration(d) for d in (self.window * self.interval, self.max_gap, self.retrain.history)
         )
         if self.stride > self.window:
-            wrong["stride"] = f"{self.stride} leaves readings out; use at most the window, {self.window}"
+            problems["stride"] = f"{self.stride} leaves readings out; use at most the window, {self.window}"
         if self.max_gap >= self.window * self.interval:
-            wrong["max_gap"] = f'"{gap}" is as long as the window itself ({span}) or longer; use less'
+            problems["max_gap"] = f'"{gap}" is as long as the window itself ({span}) or longer; use less'
         if self.alerts.budget.within(self.stride * self.interval) >= 1:
-            wrong["alerts.budget"] = f'"{self.alerts.budget}" allows a false alarm in every window; use fewer'
+            problems["alerts.budget"] = f'"{self.alerts.budget}" allows a false alarm in every window; use fewer'
         n_assets = len(self.assets) if not any(is_glob(name) for name in self.assets) else None
         needed = 1 if n_assets is None else -(-self.retrain.min_windows // n_assets)
         if self.windows_in_history < needed:
             enough = ((needed - 1) * self.stride + self.window) * self.interval
             has = f"{self.windows_in_history} windows of {self.window} × {format_duration(self.interval)} per asset"
-            wrong["retrain.history"] = (
+            problems["retrain.history"] = (
                 f'"{history}" holds {has}, {needed} needed; use "{format_duration(enough)}" or more'
             )
-        refuse(wrong)
+        raise_problems(problems)
         return self
 
-    def takes(self, asset: str) -> bool:
-        """Say whether the asset's name is one of this fleet's."""
+    def matches(self, asset: str) -> bool:
+        """Return True if the asset's name matches one of the fleet's names or globs."""
         return any(fnmatchcase(asset, pattern) for pattern in self.assets)
 
     @property
     def interval_us(self) -> int:
-        """Microseconds from cell to cell."""
+        """The interval in microseconds."""
         return self.interval // timedelta(microseconds=1)
 
     @property
     def length(self) -> int:
-        """Cells of a window."""
+        """Length of a window in cells."""
         return self.window
 
     @property
     def lateness_cells(self) -> int:
-        """Cells a window waits, rounded up."""
+        """The lateness in cells, rounded up."""
         return -(-self.lateness // self.interval)
 
     @property
     def max_gap_cells(self) -> int:
-        """The longest hole a scored window may have, in cells."""
+        """Longest hole of a scored window in cells."""
         return self.max_gap // self.interval
 
     @property
     def windows_in_history(self) -> int:
-        """Windows that one asset without gaps has within `retrain.history`."""
+        """Windows of one asset without gaps within `retrain.history`."""
         return max(0, (self.retrain.history // self.interval - self.window) // self.stride + 1)
 
 
-class NotifyConfig(Table):
-    """`[[notify]]`: somebody to tell of alerts, by a POST of JSON to one address."""
+class NotifyConfig(ConfigTable):
+    """`[[notify]]`: a channel for alerts, a POST of JSON to one URL."""
 
     url: Annotated[str, Field(repr=False)]
-    """https; http to this machine, or with `allow_http`. Hidden: many services put their secret into it."""
+    """https, or http to this machine or with `allow_http`. Hidden, because many services put a secret into it."""
     name: Annotated[
         str, Field(default_factory=lambda data: urlsplit(data["url"]).hostname, pattern=r"^[a-z0-9._-]{1,64}$")
     ]
-    """What logs call it, and part of each letter's key. Left out: the URL's host."""
+    """Name in logs and in the key of each notification. Default: the URL's host."""
     min_severity: Annotated[str, one_of(SEVERITIES)] = "warning"
-    """critical: an alert is news once its peak is critical."""
+    """critical: an alert is sent once its peak is critical."""
     fleets: Names = ("*",)
     """Names or globs."""
-    max_age: Annotated[timedelta | None, span_or("forever")] = timedelta(days=7)
-    """Older events are history, as in a topic that is read from its beginning, and nobody is told."""
+    max_age: Annotated[timedelta | None, duration_or("forever")] = timedelta(days=7)
+    """Age up to which an event is sent. A topic read from its beginning has older ones."""
     token: SecretStr | None = None
-    """Sent as `Authorization: Bearer …`. Better: MONITOR_NOTIFY__0__TOKEN_FILE."""
+    """Sent as `Authorization: Bearer …`. Preferably in MONITOR_NOTIFY__0__TOKEN_FILE."""
     allow_http: bool = False
-    """Let the letters, and the token, cross a network unencrypted."""
+    """Send notifications and the token unencrypted over a network."""
 
     @field_validator("url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        return check_webhook(value)
+        return check_webhook_url(value)
 
     @field_validator("token")
     @classmethod
@@ -243,51 +254,51 @@ class NotifyConfig(Table):
         return value
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _check_combinations(self) -> Self:
         parts = urlsplit(self.url)
-        if parts.scheme == "http" and not self.allow_http and not is_this_machine(parts.hostname or ""):
-            refuse({"url": "is http, which everybody on the way can read; use https, or set allow_http = true"})
+        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
+            raise_problems({"url": "is http, which is not encrypted; use https, or set allow_http = true"})
         return self
 
     @property
     def shown_url(self) -> str:
-        """Scheme, host and port, for people and logs."""
+        """Scheme, host and port of the URL, for terminals and logs."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
 
-class LogConfig(Table):
+class LogConfig(ConfigTable):
     """`[log]`."""
 
     level: Annotated[str, one_of(LOG_LEVELS)] = "info"
     format: Annotated[str, one_of(LOG_FORMATS)] = "auto"
-    """auto: coloured lines on a terminal, JSON elsewhere."""
+    """auto: coloured lines on a terminal, otherwise JSON."""
 
 
-class HttpConfig(Table):
+class HttpConfig(ConfigTable):
     """`[http]`: the daemon's pages /live, /ready and /metrics."""
 
     listen: str = ""
     """"127.0.0.1:9464"; empty: no pages."""
     allow_remote: bool = False
-    """Listen where other machines reach it. The pages show names of topics and fleets, and figures; no readings."""
+    """Listen on addresses that other machines reach. The pages show names of topics and fleets, and numbers."""
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
-        wrong = {}
+    def _check_combinations(self) -> Self:
+        problems = {}
         if self.listen and self.address is None:
-            wrong["listen"] = f'"{self.listen}" is not an address; write "127.0.0.1:9464", or "[::1]:9464"'
+            problems["listen"] = f'"{self.listen}" is not an address; write "127.0.0.1:9464", or "[::1]:9464"'
         elif self.address is not None and not self.allow_remote and not ip_address(self.address[0]).is_loopback:
-            wrong["listen"] = (
+            problems["listen"] = (
                 f'"{self.listen}" can be reached from other machines; use "127.0.0.1:{self.address[1]}", or set '
-                "allow_remote = true: whoever connects sees names of topics and fleets, and figures"
+                "allow_remote = true: the pages show names of topics and fleets, and numbers"
             )
-        refuse(wrong)
+        raise_problems(problems)
         return self
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Where to listen; None = nowhere."""
+        """Host and port to listen on, or None."""
         host, _, port = self.listen.rpartition(":")
         host = "127.0.0.1" if host == "localhost" else host
         if not port.isdecimal() or not 0 < int(port) < 65536:
@@ -300,8 +311,8 @@ class HttpConfig(Table):
             return None
 
 
-class Config(Table):
-    """The whole of monitor.toml."""
+class Config(ConfigTable):
+    """All of monitor.toml."""
 
     kafka: KafkaConfig
     fleet: Annotated[tuple[FleetConfig, ...], Field(min_length=1)]
@@ -310,39 +321,41 @@ class Config(Table):
     log: LogConfig = LogConfig()
     http: HttpConfig = HttpConfig()
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
-    """Where models are trained and scored: auto, cpu, cuda, cuda:0, mps."""
+    """Device of training and scoring: auto, cpu, cuda, cuda:0, mps."""
 
     _path: Path | None = PrivateAttr(None)
 
     @model_validator(mode="after")
-    def _channels_agree(self) -> Self:
-        wrong = {}
+    def _check_channels(self) -> Self:
+        problems = {}
         names = [channel.name for channel in self.notify]
         fleets = [fleet.name for fleet in self.fleet]
         for i, channel in enumerate(self.notify):
             if (first := names.index(channel.name)) != i:
-                wrong[f"notify.{i}.name"] = f'"{channel.name}" is notify[{first}] already; give each a name of its own'
+                problems[f"notify.{i}.name"] = (
+                    f'"{channel.name}" is notify[{first}] already; give each a name of its own'
+                )
             idle = [glob for glob in channel.fleets if not any(fnmatchcase(fleet, glob) for fleet in fleets)]
             if idle:
-                wrong[f"notify.{i}.fleets"] = f'"{idle[0]}" is none of the fleets {", ".join(fleets)}'
-        refuse(wrong)
+                problems[f"notify.{i}.fleets"] = f'"{idle[0]}" is none of the fleets {", ".join(fleets)}'
+        raise_problems(problems)
         return self
 
     @property
     def path(self) -> Path | None:
-        """The file this came from; None when it was made in memory."""
+        """The file that was read; None if there was none."""
         return self._path
 
     @property
     def fleets(self) -> tuple[FleetConfig, ...]:
-        """The fleets, in the order in which they take assets."""
+        """The fleets in the order in which they are matched with an asset."""
         return self.fleet
 
     def topics_of(self, fleet: FleetConfig) -> tuple[str, ...]:
-        """Name the topics a fleet reads."""
+        """Return the topics that a fleet reads."""
         return fleet.topics or self.kafka.topics
 
 
 def is_glob(name: str) -> bool:
-    """Say whether a name is a pattern."""
+    """Return True if a name is a glob."""
     return any(sign in name for sign in "*?[")

@@ -1,7 +1,7 @@
-"""The small languages a setting may be written in.
+"""Notations of a setting's value.
 
-Enters: what stood in the file or the environment. Leaves: a typed value, or ValueError with a sentence that
-says what to write instead. Law: a number never stands without its unit.
+Input: a value from the file or the environment. Output: a typed value, or ValueError with a sentence that names a valid
+notation. Invariant: a duration has a unit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CONFIRM = re.compile(r"(\d+)\s*(?:of|/)\s*(\d+)")
 
 
 def parse_duration(value: object) -> timedelta:
-    """Read "500ms", "10m", "1h30m", "90d"."""
+    """Parse a duration such as "500ms", "10m", "1h30m" or "90d"."""
     if isinstance(value, timedelta):
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -54,7 +54,7 @@ def parse_duration(value: object) -> timedelta:
 
 
 def format_duration(value: timedelta) -> str:
-    """Write a duration in the words `parse_duration` reads: "1d12h", "10m", "250ms"."""
+    """Format a duration for `parse_duration`: "1d12h", "10m", "250ms"."""
     left, parts = value // timedelta(microseconds=1), []
     for unit in ("d", "h", "m", "s", "ms", "us"):
         n, left = divmod(left, _UNIT[unit] // timedelta(microseconds=1))
@@ -65,14 +65,14 @@ def format_duration(value: timedelta) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many per so long: "1/week"."""
+    """A number of events per duration: "1/week"."""
 
     count: float
     per: timedelta
 
     @classmethod
     def parse(cls, value: object) -> Rate:
-        """Read "1/week", "2/day", "1/90d"."""
+        """Parse a rate such as "1/week", "2/day" or "1/90d"."""
         if isinstance(value, cls):
             return value
         match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -82,14 +82,14 @@ class Rate:
             per = parse_duration(_PERIOD.get(match[2], match[2]))
         except ValueError:
             names = ", ".join(_PERIOD)
-            raise ValueError(f'is not a rate; after the slash stands {names} or a duration ("1/90d")') from None
+            raise ValueError(f'is not a rate; write {names} or a duration after the slash ("1/90d")') from None
         rate = cls(float(match[1]), per)
         if rate.count <= 0 or not rate.per:
             raise ValueError("must be above zero")
         return rate
 
     def within(self, duration: timedelta) -> float:
-        """Say how many are allowed within `duration`."""
+        """Return the number allowed within `duration`."""
         return self.count * (duration / self.per)
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class Confirm:
 
     @classmethod
     def parse(cls, value: object) -> Confirm:
-        """Read "3 of 5"."""
+        """Parse "3 of 5"."""
         if isinstance(value, cls):
             return value
         match = _CONFIRM.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -122,7 +122,7 @@ class Confirm:
 
 
 def parse_names(value: object) -> object:
-    """Read one name, names separated by commas (as a variable has them), or a list."""
+    """Parse one name, names separated by commas (in a variable), or a list. Other values pass unchanged."""
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",") if name.strip()]
     if isinstance(value, (list, tuple)):
@@ -134,7 +134,7 @@ def parse_names(value: object) -> object:
 
 
 def parse_command(value: object) -> object:
-    """Read a program and its arguments: a list, or one line as a shell's (as a variable has it). No shell runs it."""
+    """Parse a program and its arguments: a list, or one line in a shell's notation. No shell runs it."""
     if isinstance(value, str):
         try:
             value = shlex.split(value)
@@ -146,7 +146,7 @@ def parse_command(value: object) -> object:
 
 
 def resolve_url(url: str, folder: Path) -> str:
-    """Check a database URL; a relative SQLite path becomes absolute, seen from the configuration's folder."""
+    """Check a database URL and make a relative SQLite path absolute, starting from `folder`."""
     scheme, separator, rest = url.partition("://")
     if scheme == "sqlite" and separator:
         path = rest.partition("?")[0].removeprefix("/")
@@ -161,7 +161,7 @@ def resolve_url(url: str, folder: Path) -> str:
 
 
 def mask_url(url: str) -> str:
-    """Hide the password of a database URL."""
+    """Return a database URL with its password hidden."""
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -169,8 +169,8 @@ def mask_url(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))
 
 
-def check_webhook(url: str) -> str:
-    """Check an address to send to: http or https, a host, nothing that would not be sent as it stands."""
+def check_webhook_url(url: str) -> str:
+    """Check a webhook's URL: http or https, a host, and no part that would not be sent as it is written."""
     try:
         parts = urlsplit(url)
         is_complete = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -185,8 +185,8 @@ def check_webhook(url: str) -> str:
     return url
 
 
-def is_this_machine(host: str) -> bool:
-    """Say whether a host is surely a loopback one, by its spelling alone."""
+def is_loopback(host: str) -> bool:
+    """Return True if the host is a loopback name or address. No name is looked up."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

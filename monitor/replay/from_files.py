@@ -174,7 +174,7 @@ def config_for_recording(
     from monitor.config import parse
 
     meta = read_meta(path)
-    base = next((fleet for fleet in config.fleets if fleet.takes(recording.assets[0])), None) if config else None
+    base = next((fleet for fleet in config.fleets if fleet.matches(recording.assets[0])), None) if config else None
     interval_us = base.interval_us if base else int((meta.interval_s or 0) * 1e6) or recording.interval_us
     if not interval_us:
         raise BadRecording(f"{path}: no asset has two readings at different times, so there is no interval")
@@ -239,7 +239,7 @@ async def _replay_with_registry(recordings: Sequence[Recording], config: Config,
     """Replay recordings through the operator's fleets, as if they had come from the first topic of each fleet."""
     feeds: dict[str, RecordingFeed] = {}
     for recording in recordings:
-        fleet = next((each for each in config.fleets if each.takes(recording.assets[0])), None)
+        fleet = next((each for each in config.fleets if each.matches(recording.assets[0])), None)
         if fleet is None:
             globs = ", ".join(name for each in config.fleets for name in each.assets)
             raise BadRecording(f"{recording.name}: no fleet takes asset {recording.assets[0]} (assets = {globs})")

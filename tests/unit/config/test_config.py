@@ -1,4 +1,4 @@
-"""Every kind of mistake is found, all at once, each with its path and what to write instead."""
+"""All mistakes are reported at once, each with its path and its fix."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(folder: Path, text: str = GOOD, mode: int = 0o600) -> Path:
 
 
 def tree(**changes: Any) -> dict[str, Any]:
-    """A good tree with some keys changed; `fleet__window=2` changes the first fleet's."""
+    """Return a valid tree with some keys changed; `fleet__window=2` changes the first fleet."""
     made: dict[str, Any] = {
         "kafka": {"bootstrap": "broker:9092", "topics": ["plant.readings"]},
         "fleet": [{"name": "turbines", "interval": "10m"}],
@@ -58,7 +58,7 @@ def problems(made: dict[str, Any], environ: dict[str, str] | None = None, **more
     return [line.strip() for line in lines]
 
 
-def test_only_broker_topic_and_a_fleet_are_required(tmp_path: Path) -> None:
+def test_only_broker_topic_and_fleet_are_required(tmp_path: Path) -> None:
     made = load(write(tmp_path), environ={})
     fleet = made.fleets[0]
     assert made.path == tmp_path / "monitor.toml"
@@ -72,7 +72,7 @@ def test_only_broker_topic_and_a_fleet_are_required(tmp_path: Path) -> None:
     assert made.topics_of(fleet) == ("plant.readings",)
 
 
-def test_the_tree_is_frozen_and_travels_to_a_child_process(tmp_path: Path) -> None:
+def test_the_tree_is_frozen_and_can_be_pickled(tmp_path: Path) -> None:
     made = load(write(tmp_path), environ={})
     with pytest.raises(ValidationError, match="frozen"):
         made.kafka.group = "other"  # type: ignore[misc]
@@ -124,7 +124,7 @@ def test_the_tree_is_frozen_and_travels_to_a_child_process(tmp_path: Path) -> No
         ({"fleet__model": {"objective": "noising"}}, 'did you mean "denoising"'),
         (
             {"fleet__model": {"architecture": "forecast", "objective": "variational"}},
-            'fleet[0].model.objective: "variational" does not go with "forecast": forecast has no code',
+            'fleet[0].model.objective: "variational" does not go with "forecast": forecast has no latent code',
         ),
         (
             {"fleet__model": {"architecture": "lstm", "stacked": True}},
@@ -142,11 +142,11 @@ def test_the_tree_is_frozen_and_travels_to_a_child_process(tmp_path: Path) -> No
         ({"fleet__retrain": {"history": "10h"}}, 'fleet[0].retrain.history: "10h" holds 0 windows'),
     ],
 )
-def test_a_mistake_is_named_with_its_path_and_its_fix(changes: dict[str, Any], expected: str) -> None:
+def test_a_mistake_is_reported_with_its_path_and_fix(changes: dict[str, Any], expected: str) -> None:
     assert any(expected in line for line in problems(tree(**changes))), problems(tree(**changes))
 
 
-def test_all_mistakes_are_reported_at_once_in_the_order_of_the_settings() -> None:
+def test_mistakes_are_reported_in_the_order_of_the_settings() -> None:
     made = tree(kafka__format="xml", fleet__window=1, device="gpu", store__keep_scores="x")
     made["fleet"].append({"name": "turbines", "interval": "1h", "lateness": "soon"})
     found = [line.partition(":")[0] for line in problems(made)]
@@ -154,7 +154,7 @@ def test_all_mistakes_are_reported_at_once_in_the_order_of_the_settings() -> Non
     assert found == ["kafka.format", "fleet[0].window", *starved, "store.keep_scores", "device"]
 
 
-def test_a_derived_default_does_not_repeat_the_mistake_it_was_made_from() -> None:
+def test_a_derived_default_does_not_repeat_its_mistake() -> None:
     assert len(problems(tree(fleet__interval="often"))) == 1
 
 
@@ -167,13 +167,13 @@ def test_a_derived_default_does_not_repeat_the_mistake_it_was_made_from() -> Non
         ("0.0.0.0:9464", True, ("0.0.0.0", 9464)),
     ],
 )
-def test_pages_are_served_to_this_machine_unless_others_are_let_in(
+def test_pages_are_served_to_this_machine_by_default(
     listen: str, remote: bool, address: tuple[str, int] | None
 ) -> None:
     assert parse(tree(http={"listen": listen, "allow_remote": remote})).http.address == address
 
 
-def test_an_explicit_list_of_assets_must_hold_enough_windows_for_training() -> None:
+def test_listed_assets_must_have_enough_windows_for_training() -> None:
     few = {"assets": ["a", "b"], "interval": "10m", "window": 36, "retrain": {"history": "20h"}}
     [line] = problems(tree(fleet=[{"name": "x", **few}]))
     assert line.startswith("fleet[0].retrain.history:")
@@ -185,7 +185,7 @@ def test_an_explicit_list_of_assets_must_hold_enough_windows_for_training() -> N
     ("first", "second", "starves"),
     [("*", "R80*", True), ("R80*", "*", False), ("R8*", "R80711", True), ("R?0*", "R*0*", False), ("a", "b", False)],
 )
-def test_a_fleet_that_another_one_starves_is_reported(first: str, second: str, starves: bool) -> None:
+def test_a_fleet_without_assets_is_reported(first: str, second: str, starves: bool) -> None:
     fleets = [{"name": "one", "assets": first, "interval": "1m"}, {"name": "two", "assets": second, "interval": "1m"}]
     for fleet in fleets:
         fleet["retrain"] = {"min_windows": 16}  # type: ignore[assignment]
@@ -232,12 +232,12 @@ def test_a_mistake_in_a_variable_names_the_variable() -> None:
         ("MONITOR_FLEET__7__WINDOW", "there is no fleet[7]"),
     ],
 )
-def test_a_misspelt_variable_is_not_ignored(name: str, expected: str) -> None:
+def test_a_misspelt_variable_is_reported(name: str, expected: str) -> None:
     [line] = problems(tree(), {name: "1"})
     assert expected in line
 
 
-def test_variables_that_kubernetes_makes_for_a_service_called_monitor_are_left_alone() -> None:
+def test_kubernetes_variables_of_a_service_monitor_are_ignored() -> None:
     environ = {"MONITOR_SERVICE_HOST": "10.0.0.1", "MONITOR_PORT": "tcp://10.0.0.1:80", "MONITOR_CONFIG": "x"}
     assert parse(tree(), environ=environ) == parse(tree())
 
@@ -245,7 +245,7 @@ def test_variables_that_kubernetes_makes_for_a_service_called_monitor_are_left_a
 # ---------------------------------------------------------------- secrets
 
 
-def test_a_secret_comes_from_a_file_and_shows_nowhere(tmp_path: Path) -> None:
+def test_a_secret_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hunter2\n")
     secret.chmod(0o640)
@@ -276,7 +276,7 @@ def test_a_missing_secret_file_is_a_problem_with_its_name() -> None:
 SECRETIVE = GOOD.replace("[[", '[store]\nurl = "postgresql://u:pw@h/db"\n[[')
 
 
-def test_a_password_in_a_file_that_everyone_can_read_is_refused(tmp_path: Path) -> None:
+def test_a_password_in_a_readable_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"store.url: holds a password .* MONITOR_STORE__URL_FILE"):
         load(write(tmp_path, SECRETIVE, mode=0o644), environ={})
     assert load(write(tmp_path, SECRETIVE, mode=0o640), environ={}).store.url.endswith("/db")
@@ -285,7 +285,7 @@ def test_a_password_in_a_file_that_everyone_can_read_is_refused(tmp_path: Path) 
 # ---------------------------------------------------------------- file
 
 
-def test_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_chosen_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"there is no file monitor.toml; name one with -c or \$MONITOR_CONFIG"):
         load(environ={})
@@ -297,12 +297,12 @@ def test_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), [("a = b", r"is not TOML: .*line 1"), ("a = 1\na = 2", "is not TOML")])
-def test_a_broken_file_says_where(tmp_path: Path, text: str, expected: str) -> None:
+def test_invalid_toml_is_reported_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load(write(tmp_path, text), environ={})
 
 
-def test_the_database_is_found_while_another_table_has_an_error(tmp_path: Path) -> None:
+def test_the_database_is_found_despite_other_errors(tmp_path: Path) -> None:
     file = write(tmp_path, GOOD.replace("10m", "often"))
     assert store_url(file, environ={}) == f"sqlite:///{tmp_path}/monitor.db"
 
@@ -321,13 +321,13 @@ def test_the_database_is_found_while_another_table_has_an_error(tmp_path: Path) 
         ("0s", timedelta()),
     ],
 )
-def test_durations(text: str, expected: timedelta) -> None:
+def test_a_duration_is_parsed_and_formatted(text: str, expected: timedelta) -> None:
     assert parse_duration(text) == expected
     assert parse_duration(format_duration(expected)) == expected
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "-5m", "1h x", "10 minutes", None, True, 3, "9" * 400 + "d"])
-def test_what_is_not_a_duration(text: object) -> None:
+def test_an_invalid_duration_is_refused(text: object) -> None:
     with pytest.raises(ValueError):
         parse_duration(text)
 
@@ -336,16 +336,16 @@ def test_what_is_not_a_duration(text: object) -> None:
     ("text", "expected"),
     [("1/week", Rate(1, timedelta(7))), ("2 per day", Rate(2, timedelta(1))), ("1/90d", Rate(1, timedelta(90)))],
 )
-def test_rates(text: str, expected: Rate) -> None:
+def test_a_rate_is_parsed_and_formatted(text: str, expected: Rate) -> None:
     assert Rate.parse(text) == expected
     assert Rate.parse(str(expected)) == expected
 
 
-def test_a_rate_says_how_many_are_allowed() -> None:
+def test_a_rate_is_scaled_to_a_duration() -> None:
     assert Rate.parse("14/week").within(timedelta(days=1)) == pytest.approx(2)
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     assert all(getattr(configuration, name) is not None for name in configuration.__all__)
     with pytest.raises(AttributeError):
         _ = configuration.nothing

@@ -1,4 +1,4 @@
-"""The login that `[kafka]` asks for is complete, makes sense, and is as secret as its files."""
+"""The login in `[kafka]` is complete and consistent, and its files are secret."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def secret(folder: Path, mode: int, name: str = "secret") -> str:
     return str(file)
 
 
-# ---------------------------------------------------------------- what goes together
+# ---------------------------------------------------------------- combinations
 
 
 @pytest.mark.parametrize(
@@ -64,29 +64,29 @@ def secret(folder: Path, mode: int, name: str = "secret") -> str:
         ({**LOGIN, "security_protocol": "SASL_SSL", "allow_plaintext_password": True}, "means nothing with"),
     ],
 )
-def test_what_does_not_go_together_is_named_with_the_fix(settings: dict[str, Any], expected: str) -> None:
+def test_an_invalid_combination_is_reported_with_its_fix(settings: dict[str, Any], expected: str) -> None:
     assert expected in problems(**settings)
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
-def test_no_login_crosses_a_network_in_the_open_unless_someone_says_so(mechanism: str) -> None:
+def test_an_unencrypted_login_needs_an_explicit_setting(mechanism: str) -> None:
     login = {"token_file": "t"} if mechanism == "OAUTHBEARER" else {"username": "u", "password": HIDDEN}
     settings = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": mechanism, **login}
     assert "allow_plaintext_password = true" in problems(**settings)
     assert kafka(**settings, allow_plaintext_password=True).sasl_mechanism == mechanism
 
 
-def test_a_token_program_is_a_list_or_a_shells_line_that_no_shell_runs() -> None:
+def test_a_token_program_is_a_list_or_one_line_without_a_shell() -> None:
     assert kafka(**OAUTH, token_command=["p", "-a", "b c"]).token_command == ("p", "-a", "b c")
     environ = {"MONITOR_KAFKA__TOKEN_COMMAND": "p -a 'b c' $HOME"}
     assert kafka(environ, **OAUTH).token_command == ("p", "-a", "b c", "$HOME")
 
 
-# ---------------------------------------------------------------- who may read it
+# ---------------------------------------------------------------- modes of files
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o602, 0o650])
-def test_a_key_that_others_can_read_is_refused_with_its_mode_and_the_fix(tmp_path: Path, mode: int) -> None:
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     files = {"cert_file": secret(tmp_path, 0o644, "cert"), "key_file": secret(tmp_path, mode, "key")}
     found = problems(security_protocol="SSL", **files)
     assert f"has mode {mode:04o}, so others can read or change it; chmod 640 {tmp_path}/key" in found
@@ -94,29 +94,29 @@ def test_a_key_that_others_can_read_is_refused_with_its_mode_and_the_fix(tmp_pat
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o440])
-def test_a_key_for_its_owner_and_group_is_taken(tmp_path: Path, mode: int) -> None:
+def test_a_key_for_owner_and_group_is_accepted(tmp_path: Path, mode: int) -> None:
     files = {"cert_file": secret(tmp_path, 0o644, "cert"), "key_file": secret(tmp_path, mode, "key")}
     assert kafka(security_protocol="SSL", **files).key_file == tmp_path / "key"
 
 
-def test_a_certificate_with_its_key_in_it_is_as_secret_as_a_key(tmp_path: Path) -> None:
+def test_a_certificate_with_its_key_must_be_secret(tmp_path: Path) -> None:
     found = problems(security_protocol="SSL", cert_file=secret(tmp_path, 0o644))
     assert "kafka.cert_file: without key_file holds the key, too, and has mode 0644" in found
     assert kafka(security_protocol="SSL", cert_file=secret(tmp_path, 0o640)).key_file is None
 
 
 @pytest.mark.parametrize("key", ["password", "key_password"])
-def test_a_secret_from_a_file_that_others_can_read_is_refused(tmp_path: Path, key: str) -> None:
+def test_a_secret_from_a_readable_file_is_refused(tmp_path: Path, key: str) -> None:
     name = f"MONITOR_KAFKA__{key.upper()}_FILE"
     path = secret(tmp_path, 0o644)
     assert f"kafka.{key}: {name} names {path}, which has mode 0644" in problems({name: path})
 
 
-def test_what_is_no_secret_may_come_from_any_file(tmp_path: Path) -> None:
+def test_a_setting_without_a_secret_may_come_from_any_file(tmp_path: Path) -> None:
     assert kafka({"MONITOR_KAFKA__GROUP_FILE": secret(tmp_path, 0o644)}).group == HIDDEN
 
 
-def test_a_key_password_in_a_configuration_that_others_can_read_is_refused(tmp_path: Path) -> None:
+def test_a_key_password_in_a_readable_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "monitor.toml"
     file.write_text(f'[kafka]\nbootstrap = "b:1"\ntopics = ["t"]\nkey_password = "{HIDDEN}"\n')
     file.chmod(0o644)
@@ -124,8 +124,8 @@ def test_a_key_password_in_a_configuration_that_others_can_read_is_refused(tmp_p
         load(file, environ={})
 
 
-def test_renewed_files_are_found_where_their_link_points_later(tmp_path: Path) -> None:
-    """Kubernetes changes where a link points; a path that was resolved at the start would stay with the old file."""
+def test_symbolic_links_are_not_resolved_at_the_start(tmp_path: Path) -> None:
+    """Kubernetes renews a file by changing a link; a resolved path would stay with the old file."""
     (tmp_path / "first").mkdir()
     secret(tmp_path / "first", 0o640, "key")
     (tmp_path / "now").symlink_to(tmp_path / "first")
@@ -133,14 +133,14 @@ def test_renewed_files_are_found_where_their_link_points_later(tmp_path: Path) -
     assert made.cert_file == tmp_path / "now" / "key"
 
 
-def test_the_token_file_may_come_later_than_the_daemon(tmp_path: Path) -> None:
+def test_the_token_file_may_be_missing_at_the_start(tmp_path: Path) -> None:
     assert kafka(**OAUTH, token_file=str(tmp_path / "later")).token_file == tmp_path / "later"
 
 
-# ---------------------------------------------------------------- what is shown
+# ---------------------------------------------------------------- the summary
 
 
-def test_no_secret_shows_in_a_configuration(tmp_path: Path) -> None:
+def test_no_secret_is_shown_in_a_configuration(tmp_path: Path) -> None:
     files = {"cert_file": secret(tmp_path, 0o644, "cert"), "key_file": secret(tmp_path, 0o600, "key")}
     by_password = kafka(**LOGIN, security_protocol="SASL_SSL", **files, key_password=HIDDEN)
     by_program = kafka(**OAUTH, token_command=["fetch", "--secret", HIDDEN])
@@ -173,12 +173,12 @@ def test_no_secret_shows_in_a_configuration(tmp_path: Path) -> None:
         ({**OAUTH, "token_file": "/run/token"}, "SASL_SSL with OAUTHBEARER, the token from /run/token, certificate"),
     ],
 )
-def test_what_will_be_used_is_said_in_a_sentence(settings: dict[str, Any], expected: str) -> None:
+def test_the_security_is_summed_up_in_a_sentence(settings: dict[str, Any], expected: str) -> None:
     assert kafka(**settings).shown_security.startswith(expected)
 
 
 def test_certificates_are_named(tmp_path: Path) -> None:
     files = {"ca_file": secret(tmp_path, 0o644, "ca.pem"), "cert_file": secret(tmp_path, 0o640, "us.pem")}
-    said = f"we show {tmp_path}/us.pem, certificate and host name checked against {tmp_path}/ca.pem"
-    assert kafka(security_protocol="SSL", **files).shown_security == f"SSL, {said}"
-    assert kafka(**LOGIN, security_protocol="SASL_SSL", **files).shown_security.endswith(said)
+    summary = f"client certificate {tmp_path}/us.pem, certificate and host name checked against {tmp_path}/ca.pem"
+    assert kafka(security_protocol="SSL", **files).shown_security == f"SSL, {summary}"
+    assert kafka(**LOGIN, security_protocol="SASL_SSL", **files).shown_security.endswith(summary)

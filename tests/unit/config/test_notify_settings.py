@@ -1,4 +1,4 @@
-"""`[[notify]]`: whom we tell, what is refused before anybody has to be told, and that its secrets show nowhere."""
+"""`[[notify]]`: channels are checked at the start, and their secrets are never shown."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def problems(*channels: dict[str, Any] | str, **more: Any) -> list[str]:
     return [line.strip() for line in str(caught.value).splitlines()[1:]]
 
 
-def test_nobody_is_told_unless_somebody_says_so() -> None:
+def test_there_is_no_channel_by_default() -> None:
     assert parse(dict(BASE)).notify == ()
 
 
-def test_an_address_is_enough() -> None:
+def test_a_url_is_enough() -> None:
     [channel] = made({"url": URL}).notify
     assert (channel.name, channel.min_severity, channel.fleets) == ("hooks.example", "warning", ("*",))
     assert channel.max_age == timedelta(days=7)
@@ -58,7 +58,7 @@ def test_an_address_is_enough() -> None:
         ({"url": "https://hö/x"}, "has a space or a letter beyond ASCII"),
         ({"url": "https://u:pw@h/x"}, "has a password or a fragment"),
         ({"url": "https://h/x#y"}, "has a password or a fragment"),
-        ({"url": "http://hooks.example/x"}, "notify[0].url: is http, which everybody on the way can read"),
+        ({"url": "http://hooks.example/x"}, "notify[0].url: is http, which is not encrypted"),
         ({"url": "http://10.0.0.1/x"}, "is http"),
         ({"url": "http://localhost.example/x"}, "is http"),
         ({"url": URL, "name": "Duty"}, 'notify[0].name: "Duty" is not a channel\'s name'),
@@ -73,21 +73,21 @@ def test_an_address_is_enough() -> None:
         ({"url": URL, "tokn": "x"}, 'notify[0].tokn: unknown key; did you mean "token"?'),
     ],
 )
-def test_a_mistake_is_named_with_its_path_and_its_fix(channel: dict[str, Any], expected: str) -> None:
+def test_a_mistake_is_reported_with_its_path_and_fix(channel: dict[str, Any], expected: str) -> None:
     found = problems(channel)
     assert any(expected in line for line in found), found
 
 
-def test_a_single_table_is_told_to_take_double_brackets() -> None:
+def test_a_single_table_is_corrected_to_double_brackets() -> None:
     assert "notify: needs double brackets: write [[notify]], once for each channel" in problems(notify={"url": URL})
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8080/x", "http://localhost/x", "http://[::1]:80/x"])
-def test_http_may_go_to_this_machine(url: str) -> None:
+def test_http_to_this_machine_is_allowed(url: str) -> None:
     assert made({"url": url, "name": "here"}).notify[0].url == url
 
 
-def test_http_may_go_elsewhere_if_somebody_says_so() -> None:
+def test_http_to_another_machine_needs_an_explicit_setting() -> None:
     assert made({"url": "http://hooks.plant/x", "allow_http": True}).notify[0].name == "hooks.plant"
 
 
@@ -97,11 +97,11 @@ def test_two_channels_need_two_names() -> None:
     assert len(made({"url": URL}, {"url": URL, "name": "other"}).notify) == 2
 
 
-def test_all_may_be_news() -> None:
+def test_max_age_may_be_forever() -> None:
     assert made({"url": URL, "max_age": "forever"}).notify[0].max_age is None
 
 
-def test_globs_name_fleets() -> None:
+def test_fleets_may_be_globs() -> None:
     assert made({"url": URL, "fleets": "turb*"}).notify[0].fleets == ("turb*",)
 
 
@@ -138,16 +138,16 @@ def test_a_channel_may_come_from_the_environment_alone(tmp_path: Path) -> None:
     assert names == ["hooks.example", "other.example"]
 
 
-def test_neither_the_path_of_an_address_nor_a_token_shows(tmp_path: Path) -> None:
+def test_the_path_of_a_url_and_the_token_are_never_shown(tmp_path: Path) -> None:
     config = made({"url": URL, "token": "hunter2"})
     [channel] = config.notify
     for shown in (repr(config), str(config), repr(channel), channel.shown_url):
         assert "hunter2" not in shown
-    again: NotifyConfig = pickle.loads(pickle.dumps(channel))  # a training's process gets it, too
+    again: NotifyConfig = pickle.loads(pickle.dumps(channel))  # a training process gets it too
     assert again == channel
 
 
-def test_a_token_in_a_file_that_everyone_can_read_is_refused(tmp_path: Path) -> None:
+def test_a_token_in_a_readable_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "monitor.toml"
     file.write_text(FILE + 'token = "hunter2"\n')
     file.chmod(0o644)
