@@ -71,7 +71,7 @@ _MODULES = {
     "loading": {"DEFAULT_FILE", "ENV_FILE", "ENV_PREFIX", "load", "parse", "store_url"},
     "values": {"Confirm", "Rate", "format_duration", "mask_url", "parse_duration"},
 }
-"""Module → the public names in it; the rest are in `tree`."""
+"""Module → the public names in it. The rest are in `tree`."""
 
 
 def __getattr__(name: str) -> Any:

@@ -144,7 +144,7 @@ class KafkaConfig(ConfigTable):
 
     @property
     def shown_security(self) -> str:
-        """Login and encryption in one sentence, for terminals and logs; it contains no secret."""
+        """Login and encryption in one sentence, for terminals and logs. It contains no secret."""
         parts = [self.security_protocol]
         if self.sasl_mechanism == "OAUTHBEARER":
             source = self.token_file or f"the program {(self.token_command or ('',))[0]}"

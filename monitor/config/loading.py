@@ -70,7 +70,7 @@ def parse(
     environ: Mapping[str, str] | None = None,
     insecure: str | None = None,
 ) -> Config:
-    """Turn a tree of plain values into `Config`; relative paths start at the folder of `source`. Raises ConfigError.
+    """Turn a tree of plain values into `Config`. Relative paths start at the folder of `source`. Raises ConfigError.
 
     `insecure`: the reason why the source may contain no secret (`insecure_mode`), or None.
     """
@@ -113,7 +113,7 @@ def _report(problems: list[Problem], source: Path | None, origin: Mapping[str, s
 
 
 def _apply_variable(tree: dict[str, Any], origin: dict[str, str], name: str, value: str) -> Iterator[Problem]:
-    """Write one variable into the tree, and its name into `origin`; yield its problem, if it has one.
+    """Write one variable into the tree, and its name into `origin`. Yield its problem, if it has one.
 
     Variables of other programs are ignored: for a service called monitor Kubernetes sets MONITOR_SERVICE_HOST.
     """
@@ -160,7 +160,7 @@ def _misspelt(name: str, word: str) -> Iterator[Problem]:
 
 
 def _table_in(tree: dict[str, Any], path: SettingPath) -> Any:
-    """Return the raw value at a path, and create missing tables on the way; None if a table array is too short."""
+    """Return the raw value at a path and create missing tables on the way; None if a table array is too short."""
     from monitor.config.problems import TABLE_ARRAYS
 
     at: Any = tree

@@ -163,7 +163,7 @@ def _limit(context: Mapping[str, Any]) -> str | None:
 
 
 def _shown(path: SettingPath, value: object) -> str:
-    """Return the value as it was written, cut to 60 characters; a secret is hidden."""
+    """Return the value as it was written, cut to 60 characters. A secret is hidden."""
     if any(part in SECRET_KEYS for part in path):
         return "(hidden)"
     if value is None:

@@ -279,7 +279,7 @@ class HttpConfig(ConfigTable):
     """`[http]`: the daemon's pages /live, /ready and /metrics."""
 
     listen: str = ""
-    """"127.0.0.1:9464"; empty: no pages."""
+    """Address such as "127.0.0.1:9464". Default: no pages."""
     allow_remote: bool = False
     """Listen on addresses that other machines reach. The pages show names of topics and fleets, and numbers."""
 
@@ -343,7 +343,7 @@ class Config(ConfigTable):
 
     @property
     def path(self) -> Path | None:
-        """The file that was read; None if there was none."""
+        """The file that was read, or None."""
         return self._path
 
     @property

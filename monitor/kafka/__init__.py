@@ -2,15 +2,15 @@
 
 Input: `[kafka]`, and for each partition the offset to read from. Output: events in order: partitions assigned or
 revoked, batches of records, gaps. Invariant: the records of a partition are handed out in the order of their offsets,
-without repetition, from the offset of the last `seek`. The offset to start from is in our database; the one committed
+without repetition, from the offset of the last `seek`. The offset to start from is in our database. The one committed
 to Kafka only shows the lag.
 
     consumer_group.py     the live source: a member of the consumer group
     broker_watch.py       when to ping the broker and when to replace the consumer
     log_reader.py         every record of the log outside the group, for training and replay
     memory.py             a source over records in memory, for files and tests
-    bounded_consumer.py   aiokafka's consumer with limits on memory; decompression.py has the decompressors
-    client.py             settings of all clients; auth.py has certificates, passwords and tokens
+    bounded_consumer.py   aiokafka's consumer with limits on memory (decompressors: decompression.py)
+    client.py             settings of all clients (certificates, passwords and tokens: auth.py)
     error_mapping.py      aiokafka's errors → ours
     membership.py         the static member id of a daemon
     embedded_broker.py    the broker of the demo
@@ -61,7 +61,7 @@ class Source(Protocol):
     """A log that can be read from any offset."""
 
     async def poll(self) -> Sequence[Event]:
-        """Wait a short time for events and return them in order; an empty list if there were none."""
+        """Wait a short time for events and return them in order, or an empty list."""
 
     async def first_offset(self, partition: Partition, start: str) -> int:
         """Return the offset at which a partition that was never read begins. `start`: earliest or latest."""
@@ -76,7 +76,7 @@ class Source(Protocol):
         """Deliver records again after `pause`."""
 
     def end_offset(self, partition: Partition) -> int | None:
-        """Return the end of the partition's log as last reported; None if it is not known yet."""
+        """Return the end of the partition's log as last reported, or None if it is not known yet."""
 
     def commit_lag(self, offsets: dict[Partition, int]) -> None:
         """Commit offsets to Kafka in the background, so that other tools see the lag. Errors are ignored."""

@@ -117,7 +117,7 @@ class TokenUnavailable(kafka.KafkaError):  # type: ignore[misc]  # aiokafka ship
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token and its end (Unix time; None if it does not state one)."""
+    """A bearer token and its end (Unix time, None if it does not state one)."""
 
     text: str = field(repr=False)
     expires_at: float | None
@@ -149,7 +149,7 @@ class FileTokenProvider(TokenProvider):
         self._now = now
 
     async def fetch(self) -> Token:
-        """Read the file. A missing or empty one may come later; one that others can read is refused."""
+        """Read the file. A missing or empty one may come later. One that others can read is refused."""
         name = f"the token file {self._file}"
         try:
             insecure, raw = await asyncio.to_thread(self._read)
@@ -285,7 +285,7 @@ async def _output_of(command: tuple[str, ...], name: str) -> bytes:
 
 
 async def _run(command: tuple[str, ...], writing: int, stream: asyncio.StreamReader) -> tuple[int, bytes | None]:
-    """Return exit code and output. The output is None if it is too long; the program is killed then."""
+    """Return exit code and output. If the output is too long, it is None and the program is killed."""
     nothing = asyncio.subprocess.DEVNULL
     try:
         process = await asyncio.create_subprocess_exec(
@@ -328,7 +328,7 @@ class TokenAuthenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc
     _is_refused = False
 
     async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
-        """Send the token; answer a refusal with the one byte that makes the broker end the login (RFC 7628, 3.2.3)."""
+        """Send the token. Answer a refusal with the one byte that makes the broker end the login (RFC 7628, 3.2.3)."""
         if payload:
             self._sasl_oauth_token_provider.invalidate()
             if self._is_refused:
@@ -340,7 +340,7 @@ class TokenAuthenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc
 
 
 def hide_logins() -> None:
-    """Keep logins out of aiokafka's log, for the rest of the process; a second call changes nothing.
+    """Keep logins out of aiokafka's log, for the rest of the process. A second call changes nothing.
 
     At level debug aiokafka 0.14 logs all requests, passwords and tokens included.
     """

@@ -139,7 +139,7 @@ class FetchedBatches(MemoryRecords):  # type: ignore[misc]  # aiokafka ships no 
 
 
 class _BoundedBatch:
-    """A batch with a right checksum; its records are made within the limits."""
+    """A batch with a right checksum. Its records are made within the limits."""
 
     def __init__(self, batch: Any, data: memoryview, fetch_offset: int, budget: PollBudget) -> None:
         self._batch = batch

@@ -23,7 +23,7 @@ FAILURES_WITHIN_S = 10.0
 
 
 class BrokerWatch:
-    """The health of one consumer; another consumer gets another watch."""
+    """The health of one consumer. Another consumer gets another watch."""
 
     def __init__(self, bootstrap: str, timing: Timing) -> None:
         self._bootstrap = bootstrap
@@ -56,7 +56,7 @@ class BrokerWatch:
             log.warning("broker_away", bootstrap=self._bootstrap, error=detail, doing="waiting for it")
 
     def should_ping(self) -> bool:
-        """Return True if it is time to ask the broker for a sign of life; the caller then does so."""
+        """Return True if it is time to ask the broker for a sign of life. The caller then does so."""
         now_s = time.monotonic()
         if now_s - max(self._last_received_s, self._last_ping_s) < self._timing.ping_after_s:
             return False

@@ -50,7 +50,7 @@ def consumer_settings(config: KafkaConfig) -> dict[str, Any]:
 
 
 def as_batch(partition: Partition, records: Sequence[ConsumerRecord[bytes, bytes]]) -> RecordBatch:
-    """Return records as columns; a record without a timestamp has -1."""
+    """Return records as columns. A record without a timestamp has -1."""
     n = len(records)
     timestamps_ms = np.fromiter((-1 if r.timestamp is None else r.timestamp for r in records), np.int64, n)
     return RecordBatch(
@@ -63,7 +63,7 @@ def as_batch(partition: Partition, records: Sequence[ConsumerRecord[bytes, bytes
 
 
 async def stop(consumer: AIOKafkaConsumer, limit_s: float = DEFAULT_TIMING.consumer_stop_limit_s) -> None:
-    """Stop a consumer; abandon it where that fails or takes longer than the limit."""
+    """Stop a consumer. Abandon it where that fails or takes longer than the limit."""
     with contextlib.suppress(kafka.KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(limit_s):
             if await _ends_cancelled(consumer.stop()):

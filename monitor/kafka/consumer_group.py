@@ -1,7 +1,7 @@
 """The live source: a member of the consumer group, and the checks that keep it healthy.
 
 Input: topics, and for each assigned partition the offset to read from. Output: events (see `monitor.kafka`).
-Invariant: a consumer that misbehaves is replaced by a new one; its partitions are reported as revoked.
+Invariant: a consumer that misbehaves is replaced by a new one. Its partitions are reported as revoked.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class MembershipStatus(NamedTuple):
 
 
 class KafkaSource:
-    """A member of the consumer group. A `Source`; one task calls `poll`."""
+    """A member of the consumer group. Implements `Source`. Only one task may call `poll`."""
 
     is_exhausted = False
 
@@ -232,7 +232,7 @@ class KafkaSource:
         return fetch
 
     async def _result_of(self, fetch: asyncio.Task[Polled], consumer: BoundedConsumer) -> Polled:
-        """Return the records of a finished fetch; none after an error, which is dealt with here."""
+        """Return the records of a finished fetch, or no records after an error, which is handled here."""
         try:
             return fetch.result()
         except kafka.NoOffsetForPartitionError:
@@ -306,7 +306,7 @@ class KafkaSource:
         self._seek_all()
 
     def _pause_corrupt(self, consumer: BoundedConsumer, corrupt: CorruptBatch) -> None:
-        """Pause the partition of a corrupt batch for a while; the others go on.
+        """Pause the partition of a corrupt batch for a while. The others go on.
 
         Nothing is skipped: the disk may be repaired, or another replica may have the batch.
         """
@@ -440,7 +440,7 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self._consumer = consumer
         self._events = events
         self.is_member = False
-        """The group has assigned our partitions; False during a rebalance."""
+        """True once the group has assigned our partitions. False during a rebalance."""
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self.is_member = False

@@ -35,11 +35,11 @@ ADVICE = "though its checksum is right; check the producer that sends it"
 
 
 class UnreadableBatch(Exception):
-    """The records of a batch cannot be read; the argument is the reason for quarantine."""
+    """The records of a batch cannot be read. The argument is the reason for quarantine."""
 
 
 def decompress(codec: int, compressed: bytes | memoryview) -> bytes | memoryview:
-    """Decompress the records of one batch; `codec` is the number in its attributes. Raises UnreadableBatch."""
+    """Decompress the records of one batch. `codec` is the number in its attributes. Raises UnreadableBatch."""
     if codec not in CODECS:
         raise UnreadableBatch(f"corrupt_batch: its batch has the unknown compression codec {codec}, {ADVICE}")
     name, function = CODECS[codec]
@@ -50,7 +50,7 @@ def decompress(codec: int, compressed: bytes | memoryview) -> bytes | memoryview
 
 
 def gunzip(compressed: bytes | memoryview) -> bytes:
-    """Decompress one or more gzip members; zeros may follow each."""
+    """Decompress one or more gzip members. Zeros may follow each."""
     records, rest = b"", bytes(compressed)
     while rest:
         stream = zlib.decompressobj(wbits=31)

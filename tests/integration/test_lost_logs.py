@@ -1,4 +1,4 @@
-"""A topic that loses what nobody has read, and one that is deleted and created again, on a real broker."""
+"""A topic that loses unread records, and one that is deleted and created again, on a real broker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = 2
 N = 4_000
-"""Records, in four parts; each partition gets every other one, or nearly."""
+"""Records in four parts, spread over the partitions."""
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.kill()
 
 
-def ask(bootstrap: str, what: Callable[[AIOKafkaAdminClient], Awaitable[object]]) -> None:
+def administrate(bootstrap: str, work: Callable[[AIOKafkaAdminClient], Awaitable[object]]) -> None:
     async def do() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
         try:
             await admin.start()
-            await what(admin)
+            await work(admin)
         finally:
             await admin.close()
 
@@ -48,9 +48,7 @@ def ask(bootstrap: str, what: Callable[[AIOKafkaAdminClient], Awaitable[object]]
 
 
 @pytest.mark.timeout(180)
-def test_what_retention_takes_from_under_a_daemon_is_a_gap_and_a_topic_that_begins_anew_is_refused(
-    kafka: KafkaServer, site: Site
-) -> None:
+def test_deleted_records_are_a_gap_and_a_new_topic_is_refused(kafka: KafkaServer, site: Site) -> None:
     topic = "lost-logs"
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
     site.configure(kafka.bootstrap, topic)
@@ -61,12 +59,12 @@ def test_what_retention_takes_from_under_a_daemon_is_a_gap_and_a_topic_that_begi
     site.start()
     site.wait_records(N // 4)
 
-    os.kill(site.pid, signal.SIGSTOP)  # its windows are open, and it lives
+    os.kill(site.pid, signal.SIGSTOP)  # it is alive, with unfinished windows
     publish(kafka.bootstrap, topic, parts[1])
     publish(kafka.bootstrap, topic, parts[2])
-    log = read_back(kafka.bootstrap, topic, PARTITIONS)  # while all of it is there
+    log = read_back(kafka.bootstrap, topic, PARTITIONS)  # while the log is complete
     taken = {number: len(log[topic, number]) - 300 for number in range(PARTITIONS)}
-    ask(
+    administrate(
         kafka.bootstrap,
         lambda admin: admin.delete_records(
             {TopicPartition(topic, number): RecordsToDelete(before_offset=end) for number, end in taken.items()}
@@ -85,23 +83,23 @@ def test_what_retention_takes_from_under_a_daemon_is_a_gap_and_a_topic_that_begi
     gaps = {number: (begin, end) for number, begin, end in rows}
     assert len(rows) == PARTITIONS
     assert {number: end for number, (_, end) in gaps.items()} == taken
-    assert all(end - begin > 100 for begin, end in gaps.values()), "what it had fetched already is no gap"
+    assert all(end - begin > 100 for begin, end in gaps.values()), "records that were fetched before are no gap"
     left = {
         (topic, number): [record for record in log[topic, number] if not begin <= record[0] < end]
         for number, (begin, end) in gaps.items()
     }
-    told = site.json("alerts", "list", "--class", "data")
-    assert all((alert["kind"], alert["state"]) == ("records_lost", "firing") for alert in told)
-    assert {(alert["partition"], alert["from_offset"], alert["n_records"]) for alert in told} == {
+    alerts = site.json("alerts", "list", "--class", "data")
+    assert all((alert["kind"], alert["state"]) == ("records_lost", "firing") for alert in alerts)
+    assert {(alert["partition"], alert["from_offset"], alert["n_records"]) for alert in alerts} == {
         (number, begin, end - begin) for number, (begin, end) in gaps.items()
     }
     report = check(stored_rows(site.fetch), left, rules_from(site.config))
     assert report.is_clean, report
     assert report.compared["records"] == sum(map(len, left.values()))
 
-    site.terminate()  # one that lives learns of it when it asks for the topics again, within five minutes
+    site.terminate()  # a running daemon notices at its next metadata refresh, within five minutes
     before = site.fetch("SELECT topic, partition, next_offset, counters FROM source_partition")
-    ask(kafka.bootstrap, lambda admin: admin.delete_topics([topic]))
+    administrate(kafka.bootstrap, lambda admin: admin.delete_topics([topic]))
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
     publish(kafka.bootstrap, topic, parts[0])
     done = site.command("run")

@@ -177,7 +177,7 @@ async def test_records_are_written_and_read_back(
 
 
 async def test_reading_goes_on_when_the_token_expires(server: SecureKafkaServer, tmp_path: Path) -> None:
-    """The broker closes a connection whose token has expired; the next login sends the next token."""
+    """The broker closes a connection whose token has expired. The next login sends the next token."""
     code = f"open({str(tmp_path / 'runs')!r}, 'a').write('.'); print(open({str(tmp_path / 'token')!r}).read())"
     (tmp_path / "token").write_text(jwt(4))
     settings = token(server) | {"token_file": None, "token_command": [sys.executable, "-c", code]}

@@ -34,7 +34,7 @@ def write(folder: Path, text: str = GOOD, mode: int = 0o600) -> Path:
 
 
 def tree(**changes: Any) -> dict[str, Any]:
-    """Return a valid tree with some keys changed; `fleet__window=2` changes the first fleet."""
+    """Return a valid tree with some keys changed. `fleet__window=2` changes the first fleet."""
     made: dict[str, Any] = {
         "kafka": {"bootstrap": "broker:9092", "topics": ["plant.readings"]},
         "fleet": [{"name": "turbines", "interval": "10m"}],

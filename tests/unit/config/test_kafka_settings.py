@@ -125,7 +125,7 @@ def test_a_key_password_in_a_readable_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_symbolic_links_are_not_resolved_at_the_start(tmp_path: Path) -> None:
-    """Kubernetes renews a file by changing a link; a resolved path would stay with the old file."""
+    """Kubernetes renews a file by changing a link. A resolved path would stay with the old file."""
     (tmp_path / "first").mkdir()
     secret(tmp_path / "first", 0o640, "key")
     (tmp_path / "now").symlink_to(tmp_path / "first")

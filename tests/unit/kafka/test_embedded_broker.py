@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,10 +28,3 @@ def test_a_real_broker_gets_an_idempotent_producer_unasked(monkeypatch: pytest.M
     assert settings["enable_idempotence"] is True
     assert settings["acks"] == "all"
     assert settings["bootstrap_servers"] == "kafka-1.plant:9092,kafka-2.plant:9092"
-
-
-def test_importing_it_imports_no_kafka_client() -> None:
-    program = "import sys, monitor.kafka.embedded_broker; print('aiokafka' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
-    )

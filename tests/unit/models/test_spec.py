@@ -22,7 +22,7 @@ def test_the_default_architecture_is_auto() -> None:
     [
         ({"architecture": "cnov"}, r'"cnov".*valid: auto, conv, dense, forecast, lstm, pca.*did you mean "conv"'),
         ({"objective": "magic"}, r'objective "magic".*valid: plain'),
-        ({"architecture": "pca", "objective": "sparse"}, 'objective "sparse" does not go with pca: .*solved at once'),
+        ({"architecture": "pca", "objective": "sparse"}, 'objective "sparse" does not go with pca: .*solved directly'),
         ({"architecture": "lstm", "stacked": True}, "stacked does not go with lstm: .*one layer"),
         ({"max_train_s": 0}, "max_train_s must be above 0"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
