@@ -94,7 +94,9 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         maintenance = Maintenance(config, store, clock, maintenance_lease, timing)
         topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
         member_id = stack.enter_context(static_member_id(config.store.checkpoints, config.kafka.group))
-        source = KafkaSource(config.kafka, topics, static_member_id=member_id, leave_on_close=not is_alone)
+        source = KafkaSource(
+            config.kafka, topics, static_member_id=member_id, leave_on_close=not is_alone, timing=timing
+        )
         stack.push_async_callback(source.close)
         pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
         pipeline.reload_models = champions.refresh
