@@ -1,6 +1,7 @@
 """Member of an ensemble: a network and the calibration of its errors.
 
-Input: standardised windows and what is present. Output: scores (B, S) at each time scale, and shares (B, S, C).
+Input: standardised windows and the mask of present values. Output: scores (B, S) at each time scale, and shares
+(B, S, C).
 Invariant: every member scores in spreads of its own healthy errors, so that scores of members may be added up.
 """
 

@@ -1,6 +1,7 @@
 """Training objectives: the loss of a network on a batch.
 
-Input: a network, standardised windows (B, C, T) and what is present (None = all). Output: the loss to minimise.
+Input: a network, standardised windows (B, C, T) and the mask of present values (None = all). Output: the loss to
+minimise.
 Invariant: a missing value contributes nothing. A new objective adds a line to the table and its name to
 `monitor.config.tree.OBJECTIVES`.
 """
@@ -41,7 +42,7 @@ def plain(
     network: Network,
     x: torch.Tensor,
     present: torch.Tensor | None,
-    generator: torch.Generator,  # noqa: ARG001 — one signature for every objective; this one draws nothing
+    generator: torch.Generator,  # noqa: ARG001 — one signature for every objective, and this one draws nothing
 ) -> torch.Tensor:
     """Reconstruct the window: mean squared error over the values that are present."""
     return mean_error(network, x, x, present)

@@ -1,7 +1,7 @@
 """Calibrated reconstruction errors: standard deviations above the healthy error, and each sensor's share.
 
-Input: standardised windows, a network's reconstruction, what is present: (B, C, T). Output: z-scores (B, S) and shares
-(B, S, C) at each of S time scales.
+Input: standardised windows, a network's reconstruction, the mask of present values: (B, C, T). Output: z-scores (B, S)
+and shares (B, S, C) at each of S time scales.
 Invariant: each step is measured on healthy held-out windows. So no sensor weighs more for being hard to reconstruct,
 and no network for its large errors:
 
@@ -48,7 +48,7 @@ prove that they always are."""
 MIN_ERROR = 1e-6
 
 Z_95 = 1.645
-"""Of a normal distribution, 95 % lie below the median plus this many standard deviations."""
+"""Standard deviations above the median of a normal distribution that 95 % lie below."""
 
 
 def reconstruction(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:

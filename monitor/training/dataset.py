@@ -71,8 +71,8 @@ class History:
         self.fleet = fleet
         self._known = known or {}
         self.n_readings = 0
-        self._newest = NEVER
-        self._n_held = 0
+        self._newest_cell = NEVER
+        self._n_batches = 0
         self._config = config
         self._schemas = schemas_of(config)
         self._own = next(schema for schema in self._schemas if schema.name == fleet.name)
@@ -98,15 +98,15 @@ class History:
         for readings in part.decoder.decode(batch).readings:
             if readings.fleet != self.fleet.name or not len(readings):
                 continue
-            ours = part.admission.let_in(readings, batch)[0] if part.admission.is_asked else readings
-            if not len(ours):
+            admitted = part.admission.let_in(readings, batch)[0] if part.admission.is_asked else readings
+            if not len(admitted):
                 continue
-            self._newest = max(self._newest, int(ours.cell.max()))
-            recent = ours.rows(ours.cell >= self._since)
+            self._newest_cell = max(self._newest_cell, int(admitted.cell.max()))
+            recent = admitted.rows(admitted.cell >= self._first_cell)
             part.readings.append(recent)
             self.n_readings += len(recent)
-            self._n_held += 1
-            if self._n_held >= EVICT_EVERY:
+            self._n_batches += 1
+            if self._n_batches >= EVICT_EVERY:
                 self._evict()
 
     def windows(self, alerts: Alerts | None = None) -> TrainingSet:
@@ -145,18 +145,18 @@ class History:
         return _Partition(decoder, Admission(index, self._own, expected=self._known.get(str(partition), ())))
 
     @property
-    def _since(self) -> int:
+    def _first_cell(self) -> int:
         """First cell of the history, by the newest reading so far."""
-        return self._newest - self.fleet.retrain.history // self.fleet.interval
+        return self._newest_cell - self.fleet.retrain.history // self.fleet.interval
 
     def _evict(self) -> None:
         """Drop readings older than the history: a topic may keep far more than a training uses."""
         for part in self._partitions.values():
-            kept = [readings.rows(readings.cell >= self._since) for readings in part.readings]
+            kept = [readings.rows(readings.cell >= self._first_cell) for readings in part.readings]
             part.readings = [readings for readings in kept if len(readings)]
         pieces = [readings for part in self._partitions.values() for readings in part.readings]
         self.n_readings = sum(len(readings) for readings in pieces)
-        self._n_held = 0
+        self._n_batches = 0
 
     def _stride(self) -> int:
         n_windows = self.n_readings // self.fleet.stride

@@ -1,4 +1,4 @@
-"""Injection of faults into healthy windows, to measure without labels what a model detects.
+"""Injection of faults into healthy windows, to measure the detection of a model without labels.
 
 Input: standardised healthy windows (N, C, T). Output: copies with a fault in their last steps, and its kind.
 Invariant: pure and seeded. Missing values stay missing. Kinds, sizes and onsets are drawn evenly from a list of common

@@ -75,14 +75,13 @@ def fit(
     on_progress(0.96, "calibrating on held-out windows")
     threshold = _calibrate(data, trained, fleet)
 
-    result, pca = trained.result, trained.pca
+    members, pca, result = trained.members, trained.pca, trained.result
     metrics, pca_metrics = (
         reconstruction_metrics(network, data.held_out, data.scaler) for network in (trained.network, pca)
     )
-    training, healthy = data.training.without(trained.trimmed), data.held_out.without(trained.outlier)
-    diagnosis = diagnose(trained.network, pca, training, healthy, result, fleet.sensors)
-    suspected = np.concatenate([data.rows[trained.trimmed], data.held_rows[trained.outlier]])
-    members = refit_pca(trained.members, training, healthy, spec.seed) if trained.choice else trained.members
+    receipt = _receipt(data, trained, metrics)
+    if trained.choice:
+        members = refit_pca(members, trained.clean_training(data), trained.clean_held_out(data), spec.seed)
     card = Card(
         fleet=fleet.name,
         architecture=spec.architecture,
@@ -94,16 +93,7 @@ def fit(
         seed=result.seed if result else spec.seed,
         trained_at=(trained_at or datetime.now(UTC)).isoformat(timespec="seconds"),
         threshold=threshold,
-        training={
-            **data_receipt(
-                windows, data.n_gappy, data.split, data.rows, data.held_rows, trained.trimmed, trained.outlier
-            ),
-            **training_summary(result),
-            **metrics,
-            "diagnosis": diagnosis.metrics,
-            "troubles": diagnosis.troubles + recurring_faults(windows, suspected),
-            "took_s": round(now() - started, 2),
-        },
+        training={**receipt, "took_s": round(now() - started, 2)},
         baseline={"architecture": "pca", **pca.hyper, **pca_metrics},
         choice=trained.choice,
         metrics=version_metrics(threshold, metrics, pca_metrics, len(data.rows)),
@@ -190,6 +180,12 @@ class _Trained:
     def network(self) -> Network:
         return self.members[-1].network
 
+    def clean_training(self, data: _Data) -> WindowTensors:
+        return data.training.without(self.trimmed)
+
+    def clean_held_out(self, data: _Data) -> WindowTensors:
+        return data.held_out.without(self.outlier)
+
 
 def _train(
     data: _Data,
@@ -224,7 +220,7 @@ def _solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
     return Pca.solve(training.x[kept], seed=spec.seed), outlier
 
 
-# ---------------------------------------------------------------- the threshold
+# ---------------------------------------------------------------- the threshold and the receipt
 
 
 def _calibrate(data: _Data, trained: _Trained, fleet: FleetSpec) -> Threshold:
@@ -251,3 +247,24 @@ def _raw_scores(members: tuple[Member, ...], windows: WindowTensors) -> Float32:
     with torch.inference_mode():
         raw: Float32 = torch.cat([ensemble_score(members, p.x, p.present)[0] for p in chunks(windows)]).cpu().numpy()
     return raw
+
+
+def _receipt(data: _Data, trained: _Trained, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the card's entry of the training, without its duration."""
+    diagnosis = diagnose(
+        trained.network,
+        trained.pca,
+        trained.clean_training(data),
+        trained.clean_held_out(data),
+        trained.result,
+        tuple(sensor.name for sensor in data.scaler.sensors),
+    )
+    rows, held_rows = data.rows, data.held_rows
+    suspected = np.concatenate([rows[trained.trimmed], held_rows[trained.outlier]])
+    return {
+        **data_receipt(data.windows, data.n_gappy, data.split, rows, held_rows, trained.trimmed, trained.outlier),
+        **training_summary(trained.result),
+        **metrics,
+        "diagnosis": diagnosis.metrics,
+        "troubles": diagnosis.troubles + recurring_faults(data.windows, suspected),
+    }

@@ -41,7 +41,7 @@ TRIM_AT = 200
 """Steps before outliers are removed: by then the network reconstructs the usual windows, and not yet the outliers."""
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
-"""Of the nonlinear path alone: weights that the data do not need go back to zero, and the linear path remains."""
+"""Decay of the nonlinear path alone: weights that the data do not need go to zero, and the linear path remains."""
 LINEAR_PATH = frozenset({"to_latent", "linear_decoder", "to_log_variance", "linear"})
 """Modules without weight decay."""
 WARM_UP = 50

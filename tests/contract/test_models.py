@@ -85,7 +85,7 @@ def test_rebuilds_the_shape(architecture: str, length: int) -> None:
 
 @of_each_network
 @pytest.mark.parametrize("n_sensors", [1, 2, 40])
-def test_rebuilds_the_shape_of_any_number_of_sensors(architecture: str, n_sensors: int) -> None:
+def test_rebuilds_the_shape_of_any_sensors(architecture: str, n_sensors: int) -> None:
     x = torch.randn(2, n_sensors, LENGTH)
     assert build(architecture, n_sensors, LENGTH)(x).shape == x.shape
 
@@ -171,7 +171,7 @@ def test_one_window_scores_alike_alone_and_in_a_batch(
 
 
 @of_each_model
-def test_a_fault_scores_above_one_and_normal_below(architecture: str, trained: dict[str, Detector]) -> None:
+def test_faults_score_above_one(architecture: str, trained: dict[str, Detector]) -> None:
     readings = waves(400, seed=3)
     readings[200:216, 1] = 1000.0   # the second sensor freezes at its mean
     scored = trained[architecture].score(windows(readings))
@@ -207,7 +207,7 @@ def test_a_missing_sensor_changes_no_verdict(architecture: str, trained: dict[st
 
 
 @of_each_model
-def test_denoising_serves_an_asset_without_a_sensor(architecture: str) -> None:
+def test_denoising_serves_a_missing_sensor(architecture: str) -> None:
     """One sensor is missing in every window: the others score as normal, and a fault in them is found."""
     objective = "plain" if "denoising" in INCOMPATIBLE_OPTIONS.get(architecture, ((), ""))[0] else "denoising"
     detector = trained_on(windows(waves(600)), ModelSpec(architecture, objective, max_steps=N_STEPS))
@@ -223,7 +223,7 @@ def test_denoising_serves_an_asset_without_a_sensor(architecture: str) -> None:
 
 
 @of_each_model
-def test_a_window_without_values_has_no_score(architecture: str, trained: dict[str, Detector]) -> None:
+def test_an_empty_window_has_no_score(architecture: str, trained: dict[str, Detector]) -> None:
     fresh = windows(waves(40, seed=6)).copy()
     fresh[3] = np.nan
     scored = trained[architecture].score(fresh)
@@ -240,7 +240,7 @@ def test_no_windows_give_no_scores(architecture: str, trained: dict[str, Detecto
 
 
 @of_each_model
-def test_the_same_seed_and_data_give_the_same_version(architecture: str) -> None:
+def test_versions_are_deterministic(architecture: str) -> None:
     values = windows(waves(200))
     first, again, other = (
         trained_on(values, ModelSpec(architecture, seed=seed, max_steps=20)).version for seed in (0, 0, 1)
@@ -279,7 +279,7 @@ def test_incompatible_options_are_refused(architecture: str) -> None:
 
 
 @of_each_model
-def test_every_objective_trains_scores_and_survives_saving(architecture: str, tmp_path: Path) -> None:
+def test_every_objective_keeps_the_contract(architecture: str, tmp_path: Path) -> None:
     """Every objective keeps the same promises."""
     healthy, fresh = windows(waves(160)), windows(waves(60, seed=8)).copy()
     fresh[::5, 3:6, 1] = np.nan
@@ -309,7 +309,7 @@ def test_every_objective_trains_scores_and_survives_saving(architecture: str, tm
 
 
 @of_each_network
-def test_a_network_is_at_least_as_good_as_the_pca(
+def test_a_network_is_as_good_as_the_pca(
     architecture: str, trained: dict[str, Detector]
 ) -> None:
     detector = trained[architecture]

@@ -151,7 +151,7 @@ def watch(kind: str, readings: NDArray[np.float32], seed: int, spec: ModelSpec) 
 
 
 @pytest.mark.parametrize("architecture", SPECS)
-def test_assets_keep_their_bound_and_a_drift_violates_it(architecture: str) -> None:
+def test_assets_keep_their_bound_until_a_drift(architecture: str) -> None:
     """A third is autoregressive, a third seasonal, a third heavy-tailed. A month of history, then ten clean weeks."""
     n = N_ASSETS[architecture]
     readings = machines(n, HISTORY + CLEAN + DRIFT)
@@ -179,7 +179,7 @@ def test_assets_keep_their_bound_and_a_drift_violates_it(architecture: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fleet_keeps_its_certificate_after_retraining(kind: str) -> None:
+def test_retraining_keeps_the_certificate(kind: str) -> None:
     """Machines of one kind: a month of history, a month of alerts that is the next history, and ten weeks."""
     each = 2 * HISTORY + CLEAN
     alike = machines(3, N_ALIKE * each, seed=1)[KINDS.index(kind)].reshape(N_ALIKE, each, N_SENSORS)
@@ -254,7 +254,7 @@ def clean_stretch(folder: Path, name: str, labelled: list[list[int]]) -> Stretch
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_clean_stretches_keep_the_promised_bound(name: str, data_dir: Path) -> None:
+def test_clean_stretches_keep_the_bound(name: str, data_dir: Path) -> None:
     meta = json.loads((data_dir / name / "meta.json").read_text())["series"]
     series = [one for one in meta if (data_dir / name / f"{one}.csv.gz").is_file()]
     found = [clean_stretch(data_dir, f"{name}/{one}", meta[one]["anomaly_range_list"]) for one in series]

@@ -29,7 +29,7 @@ RECORDINGS = {
     "skab/valve1_10": {"pca": 0.93, "conv": 0.93, "auto": 0.96},
     "skab/valve2_1": {"pca": 0.87, "conv": 0.87, "auto": 0.87},
     "tep/fault07": {"pca": 0.97, "conv": 0.97, "auto": 0.97},
-    # .28 for pca and conv with one slow time scale: the newest cell, noisy in one sensor, now has half the weight.
+    # .28 for pca and conv with one slow time scale: the newest step, noisy in one sensor, now has half the weight.
     "nab/TravelTime_451": {"pca": 0.21, "conv": 0.22, "auto": 0.32},
 }
 """Set and series → the least VUS-PR of each architecture. Small ones, so that all of them take about a minute."""
@@ -65,7 +65,7 @@ def test_detection_stays_above_its_floor(name: str, data_dir: Path) -> None:
         assert reached[architecture] >= floor, (architecture, reached)
 
 
-def test_areas_of_a_perfect_and_of_a_random_score() -> None:
+def test_perfect_and_random_scores() -> None:
     label = np.zeros(2000, dtype=np.int64)
     label[300:360] = label[900:1000] = 1
     random = np.random.default_rng(0).random(2000)
@@ -76,7 +76,7 @@ def test_areas_of_a_perfect_and_of_a_random_score() -> None:
     assert auc_pr(label, np.zeros(2000)) == pytest.approx(0.08)
 
 
-def test_an_alarm_just_before_the_label_counts_with_a_buffer() -> None:
+def test_early_alarms_count_with_a_buffer() -> None:
     label = np.zeros(500, dtype=np.int64)
     label[200:220] = 1
     early = np.zeros(500)

@@ -40,7 +40,7 @@ def pca() -> Detector:
     return trained(ModelSpec("pca"))
 
 
-def test_latents_of_similar_windows_are_similar(pca: Detector) -> None:
+def test_similar_windows_have_similar_latents(pca: Detector) -> None:
     fresh = windows(600, seed=1)                                           # more than one chunk
     latents = encode(pca, fresh)
     assert latents.shape == (len(fresh), pca.network.hyper["n_components"])
@@ -51,7 +51,7 @@ def test_latents_of_similar_windows_are_similar(pca: Detector) -> None:
     np.testing.assert_allclose(encode(pca, fresh[300:301]), latents[300:301], rtol=1e-4, atol=1e-4)
 
 
-def test_a_reconstruction_has_less_noise_and_no_gaps(pca: Detector) -> None:
+def test_reconstruction_removes_noise_and_gaps(pca: Detector) -> None:
     noisy, clean = windows(200, seed=2), windows(200, seed=2, noise=0.0)
     noisy[:, 4:6, 0] = np.nan
     rebuilt = reconstruct(pca, noisy)
@@ -66,7 +66,7 @@ def test_a_reconstruction_has_less_noise_and_no_gaps(pca: Detector) -> None:
     [ModelSpec("pca"), ModelSpec("conv", max_steps=100), ModelSpec("dense", "variational", max_steps=100)],
     ids=lambda spec: f"{spec.architecture}-{spec.objective}",
 )
-def test_samples_look_healthy_and_depend_on_the_seed_alone(spec: ModelSpec) -> None:
+def test_samples_look_healthy_and_are_seeded(spec: ModelSpec) -> None:
     detector = trained(spec)
     drawn = sample(detector, 300, seed=7)
     assert drawn.shape == (300, LENGTH, 3)
@@ -86,7 +86,7 @@ def test_no_windows_give_no_rows(pca: Detector) -> None:
     assert sample(pca, 0, seed=0).shape == none.shape
 
 
-def test_a_forecaster_has_no_latent_and_says_so() -> None:
+def test_a_forecaster_has_no_latent() -> None:
     detector = trained(ModelSpec("forecast", max_steps=20))
     with pytest.raises(NotFound, match="forecast has none"):
         encode(detector, windows(60))

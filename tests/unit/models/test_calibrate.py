@@ -79,7 +79,7 @@ def alerts_of(score: NDArray[np.float32], asset: NDArray[np.int32], end_us: NDAr
     limit=st.sampled_from([0.5, 1.0, 2.0]),
     shuffle=st.randoms(use_true_random=False),
 )
-def test_episodes_are_the_alerts_that_the_pipeline_would_open(
+def test_episodes_are_the_pipelines_alerts(
     windows: list[tuple[float, int]], policy: tuple[int, int, int], n_assets: int, limit: float, shuffle: object
 ) -> None:
     m, n, recover = policy
@@ -104,7 +104,7 @@ def test_unscored_time_ends_no_alert() -> None:
     assert len(episodes(np.full(20, 2.0, np.float32), asset[:20], 1000 * end_us[:20], BUDGET, 1.0)) == 1
 
 
-def test_windows_at_a_multiple_of_the_stride_stand_for_several() -> None:
+def test_a_strided_window_stands_for_several() -> None:
     raw = smooth(20 * A_WEEK)
     asset, end_us = columns(len(raw))
     fine = calibrate(raw.astype(np.float32), asset, end_us, BUDGET)
@@ -116,7 +116,7 @@ def test_windows_at_a_multiple_of_the_stride_stand_for_several() -> None:
 # ---------------------------------------------------------------- the threshold and its certificate
 
 
-def test_enough_weeks_certify_a_budget_that_the_future_keeps() -> None:
+def test_the_future_keeps_a_certified_budget() -> None:
     limit = calibrated(smooth(40 * A_WEEK), n_assets=4)
     assert limit.state is Status.CERTIFIED
     assert limit.weeks == pytest.approx(40)
@@ -126,7 +126,7 @@ def test_enough_weeks_certify_a_budget_that_the_future_keeps() -> None:
     assert 0.3 < per_week(limit.raw) < 1.0
 
 
-def test_one_alarm_a_week_takes_three_clean_weeks_to_certify() -> None:
+def test_three_clean_weeks_certify_one_alarm() -> None:
     assert calibrated(smooth(round(3.1 * A_WEEK))).state is Status.CERTIFIED
     short = calibrated(smooth(round(2.5 * A_WEEK)))
     assert short.state is Status.PROVISIONAL
@@ -135,7 +135,7 @@ def test_one_alarm_a_week_takes_three_clean_weeks_to_certify() -> None:
     assert "0.5 more clean asset-weeks would certify the budget of 1" in short.reason
 
 
-def test_nine_in_ten_short_histories_keep_their_bound() -> None:
+def test_short_histories_keep_their_bound() -> None:
     """Six held-out days, of a month of history, cannot certify an alarm a week: the tail is extrapolated."""
     limits = [calibrated(smooth(864, seed=seed)) for seed in range(60)]
     observed = np.array([per_week(limit.raw) for limit in limits])
@@ -144,12 +144,12 @@ def test_nine_in_ten_short_histories_keep_their_bound() -> None:
     assert 0.2 < observed.mean() < 1.1
 
 
-def test_overlapping_windows_count_as_few_peaks() -> None:
+def test_overlapping_windows_are_few_peaks() -> None:
     limit = calibrated(smooth(864, memory=0.99))
     assert int(limit.method.split()[-3]) < 15
 
 
-def test_a_stricter_budget_raises_the_threshold() -> None:
+def test_stricter_budgets_raise_the_threshold() -> None:
     raw = smooth(864)
     budgets = [Budget(rate, 3, 5, 6, 600.0) for rate in (100.0, 10.0, 1.0, 0.1, 0.01)]
     limits = [calibrated(raw, budget).raw for budget in budgets]
@@ -157,7 +157,7 @@ def test_a_stricter_budget_raises_the_threshold() -> None:
     assert limits[0] < limits[2] < limits[-1] < 4 * limits[2]
 
 
-def test_one_independent_window_gives_a_margin_above_the_scores() -> None:
+def test_one_peak_gives_a_margin_above_it() -> None:
     raw = 1 + 0.1 * np.sin(np.arange(67) / 20)
     limit = calibrated(raw)
     assert limit.state is Status.PROVISIONAL
@@ -166,7 +166,7 @@ def test_one_independent_window_gives_a_margin_above_the_scores() -> None:
     assert limit.bound_per_week == pytest.approx(3.0 * WEEK_S / (67 * 600), rel=0.01)
 
 
-def test_a_single_outlier_does_not_raise_the_threshold() -> None:
+def test_one_outlier_raises_no_threshold() -> None:
     healthy = smooth(4 * A_WEEK)
     spiked = healthy.copy()
     spiked[500] = 1000.0
@@ -195,7 +195,7 @@ def test_unscored_windows_are_no_evidence() -> None:
     assert calibrated(gappy).weeks == calibrated(raw).weeks
 
 
-def test_the_order_of_the_windows_does_not_matter() -> None:
+def test_the_order_of_windows_does_not_matter() -> None:
     raw = smooth(2000).astype(np.float32)
     asset, end_us = columns(2000, n_assets=3)
     order = np.random.default_rng(0).permutation(2000)
@@ -207,7 +207,7 @@ def bursts(n: int, period: int) -> NDArray[np.bool_]:
     return np.arange(n) % period < 10
 
 
-def test_suspected_faults_count_but_do_not_move_the_threshold() -> None:
+def test_suspected_faults_move_no_threshold() -> None:
     raw = smooth(40 * A_WEEK).astype(np.float32)
     asset, end_us = columns(len(raw), 4)
     outlier = bursts(len(raw), A_WEEK // 7)
@@ -222,7 +222,7 @@ def test_suspected_faults_count_but_do_not_move_the_threshold() -> None:
     assert f"({limit.n_suspected} of suspected faults, which did not move the threshold)" in limit.reason
 
 
-def test_a_rare_suspected_fault_uses_its_part_of_the_budget() -> None:
+def test_a_rare_fault_uses_part_of_the_budget() -> None:
     raw = smooth(40 * A_WEEK).astype(np.float32)
     asset, end_us = columns(len(raw), 4)
     outlier = bursts(len(raw), 10 * A_WEEK)
@@ -232,7 +232,7 @@ def test_a_rare_suspected_fault_uses_its_part_of_the_budget() -> None:
     assert limit.bound_per_week <= 1.0
 
 
-def test_held_out_time_in_training_windows_certifies_nothing() -> None:
+def test_overlapping_time_certifies_nothing() -> None:
     raw = smooth(40 * A_WEEK).astype(np.float32)
     limit = calibrate(raw, *columns(len(raw), 4), BUDGET, n_overlapping=11)
     assert limit.state is Status.PROVISIONAL
@@ -243,14 +243,14 @@ def test_held_out_time_in_training_windows_certifies_nothing() -> None:
 # ---------------------------------------------------------------- outliers
 
 
-def test_faults_are_outliers_and_healthy_variation_is_not() -> None:
+def test_faults_are_outliers() -> None:
     errors = np.random.default_rng(3).lognormal(sigma=0.4, size=5000)
     assert not find_outliers(errors, 0.1).any()
     errors[100:160] *= 200
     assert np.flatnonzero(find_outliers(errors, 0.1)).tolist() == list(range(100, 160))
 
 
-def test_at_most_the_allowed_share_is_left_out_worst_first() -> None:
+def test_the_worst_outliers_are_left_out_first() -> None:
     errors = np.random.default_rng(4).lognormal(sigma=0.1, size=1000)
     errors[:200] = np.linspace(1e3, 2e3, 200)
     assert np.flatnonzero(find_outliers(errors, 0.1)).tolist() == list(range(100, 200))

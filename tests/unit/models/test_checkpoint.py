@@ -24,7 +24,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / checkpoint.write(tmp_path, TENSORS, CARD)
 
 
-def test_a_checkpoint_reads_as_it_was_written(saved: Path) -> None:
+def test_a_checkpoint_reads_back(saved: Path) -> None:
     tensors, card = checkpoint.read(saved)
     assert {name: t.tolist() for name, t in tensors.items()} == {name: t.tolist() for name, t in TENSORS.items()}
     assert card["training"] == CARD["training"]
@@ -36,7 +36,7 @@ def test_the_card_is_readable_text(saved: Path) -> None:
     assert lines[1] == f'  "version": "{saved.name}",'
 
 
-def test_the_version_does_not_depend_on_the_time(tmp_path: Path) -> None:
+def test_the_version_ignores_the_time(tmp_path: Path) -> None:
     version = checkpoint.version_of(TENSORS, CARD)
     later = {**CARD, "trained_at": "2027-01-01T00:00:00+00:00", "training": {"took_s": 99.0, "n_steps": 7}}
     assert checkpoint.version_of(TENSORS, later) == version
@@ -75,7 +75,7 @@ def test_a_missing_folder_is_detected(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "conv-00000000")
 
 
-def test_weights_of_another_version_are_detected(saved: Path, tmp_path: Path) -> None:
+def test_swapped_weights_are_detected(saved: Path, tmp_path: Path) -> None:
     other = tmp_path / checkpoint.write(tmp_path, {**TENSORS, "a": torch.zeros(4)}, CARD)
     shutil.copy(other / "weights.safetensors", saved)
     with pytest.raises(CheckpointDamaged, match="digest"):
@@ -91,7 +91,7 @@ def test_an_edited_card_is_detected(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '{"format": 1}', "{"])
-def test_a_card_of_the_wrong_shape_is_detected(saved: Path, text: str) -> None:
+def test_a_malformed_card_is_detected(saved: Path, text: str) -> None:
     (saved / "card.json").write_text(text)
     with pytest.raises(CheckpointDamaged):
         checkpoint.read(saved)
@@ -104,19 +104,19 @@ def test_writing_twice_changes_nothing(saved: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [saved.name]
 
 
-def test_writing_again_replaces_a_damaged_one(saved: Path, tmp_path: Path) -> None:
+def test_writing_replaces_a_damaged_one(saved: Path, tmp_path: Path) -> None:
     (saved / "weights.safetensors").write_bytes(b"")
     assert checkpoint.write(tmp_path, TENSORS, CARD) == saved.name
     checkpoint.read(saved)
 
 
-def test_writing_again_replaces_one_that_lacks_a_file(saved: Path, tmp_path: Path) -> None:
+def test_writing_replaces_an_incomplete_one(saved: Path, tmp_path: Path) -> None:
     (saved / "weights.safetensors").unlink()
     assert checkpoint.write(tmp_path, TENSORS, CARD) == saved.name
     checkpoint.read(saved)
 
 
-def test_writing_again_keeps_one_that_cannot_be_read_now(
+def test_writing_keeps_an_unreadable_one(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -136,11 +136,11 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_whole_checkpoint_without_a_model_is_refused(saved: Path) -> None:
+def test_a_checkpoint_of_no_model_is_refused(saved: Path) -> None:
     with pytest.raises(CheckpointDamaged, match="not a model this version can build"):
         Detector.load(saved)
 
 
-def test_a_missing_device_is_a_configuration_error(saved: Path) -> None:
+def test_a_missing_device_is_a_config_error(saved: Path) -> None:
     with pytest.raises(ConfigError, match="here: auto, cpu"):
         Detector.load(saved, device="cuda:99")

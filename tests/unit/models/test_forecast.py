@@ -18,7 +18,7 @@ def test_the_first_steps_count_in_no_error(length: int, n_unscored: int) -> None
     torch.testing.assert_close(squared[..., n_unscored:], (network(x) - x).square()[..., n_unscored:])
 
 
-def test_a_step_without_context_repeats_the_step_before() -> None:
+def test_steps_without_context_repeat_the_last() -> None:
     x = torch.full((1, 1, 32), 7.0)
     expected = Forecast(1, 32)(x)
     assert expected[0, 0, :8].tolist() == [0.0, *[7.0] * 7]

@@ -61,7 +61,7 @@ def ensemble(healthy: torch.Tensor) -> tuple[Member, ...]:
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0, 1000.0])
-def test_scores_do_not_depend_on_the_size_of_errors(healthy: torch.Tensor, factor: float) -> None:
+def test_scores_are_relative_to_healthy_errors(healthy: torch.Tensor, factor: float) -> None:
     x = torch.cat([healthy[:50], 3 * healthy[:50], 30 * healthy[:50]])
     usual, share = member(Scaled(1.0), healthy).score(x, None)
     other, other_share = member(Scaled(factor), healthy).score(x, None)
@@ -69,7 +69,7 @@ def test_scores_do_not_depend_on_the_size_of_errors(healthy: torch.Tensor, facto
     torch.testing.assert_close(other_share, share)
 
 
-def test_scores_have_two_time_scales_and_are_never_negative(healthy: torch.Tensor) -> None:
+def test_scores_have_two_scales_and_are_positive(healthy: torch.Tensor) -> None:
     one = member(HealthyMedian(N_SENSORS, LENGTH), healthy)
     score, share = one.score(torch.zeros(2, N_SENSORS, LENGTH), None)
     assert score.shape == (2, 2)
@@ -77,14 +77,14 @@ def test_scores_have_two_time_scales_and_are_never_negative(healthy: torch.Tenso
     assert ((score >= 0) & (score < 0.1)).all()   # windows more ordinary than usual
 
 
-def test_a_member_beside_itself_scores_as_alone(healthy: torch.Tensor) -> None:
+def test_a_doubled_member_scores_the_same(healthy: torch.Tensor) -> None:
     one = member(HealthyMedian(N_SENSORS, LENGTH), healthy)
     alone_and_twice = (ensemble_score(members, 3 * healthy, None) for members in ((one,), (one, one)))
     for alone, doubled in zip(*alone_and_twice, strict=True):
         torch.testing.assert_close(doubled, alone)
 
 
-def test_ten_times_the_errors_are_about_ten_times_the_score(healthy: torch.Tensor) -> None:
+def test_scores_are_proportional_to_errors(healthy: torch.Tensor) -> None:
     few = ensemble(healthy)[:2]   # their errors are proportional to the window
     for factor in (3.0, 10.0):
         score, larger = (ensemble_score(few, each * healthy, None)[0] for each in (factor, 10 * factor))
@@ -93,7 +93,7 @@ def test_ten_times_the_errors_are_about_ten_times_the_score(healthy: torch.Tenso
         assert ((1 + larger) / (1 + score)).median() == pytest.approx(10, rel=0.1)
 
 
-def test_one_high_score_of_three_members_is_enough(healthy: torch.Tensor) -> None:
+def test_one_high_member_is_enough(healthy: torch.Tensor) -> None:
     level, moving, pca = ensemble(healthy)
     x = healthy[:100].clone()
     x += 6.0   # another level, which the moving mean follows
@@ -103,7 +103,7 @@ def test_one_high_score_of_three_members_is_enough(healthy: torch.Tensor) -> Non
     assert ensemble_score((level, moving, pca), x, None)[0].min() > normal.quantile(0.99)
 
 
-def test_a_window_without_values_has_no_score_and_no_share(healthy: torch.Tensor) -> None:
+def test_an_empty_window_has_no_score(healthy: torch.Tensor) -> None:
     present = torch.ones(3, N_SENSORS, LENGTH, dtype=torch.bool)
     present[1] = False
     score, share = ensemble_score(ensemble(healthy), healthy[:3], present)
@@ -112,7 +112,7 @@ def test_a_window_without_values_has_no_score_and_no_share(healthy: torch.Tensor
     torch.testing.assert_close(share[[0, 2]].sum(1), torch.ones(2))
 
 
-def test_an_unscored_step_is_not_a_zero_error(healthy: torch.Tensor) -> None:
+def test_unscored_steps_are_not_zero_errors(healthy: torch.Tensor) -> None:
     network = Scaled(1.0)
     network.n_unscored = 4
     present = torch.zeros(2, N_SENSORS, LENGTH, dtype=torch.bool)
@@ -124,7 +124,7 @@ def test_an_unscored_step_is_not_a_zero_error(healthy: torch.Tensor) -> None:
     assert score[1].isfinite()
 
 
-def test_shares_sum_to_one_and_a_missing_sensor_has_none(healthy: torch.Tensor) -> None:
+def test_shares_sum_to_one(healthy: torch.Tensor) -> None:
     present = torch.ones(400, N_SENSORS, LENGTH, dtype=torch.bool)
     present[:, 1] = False
     for x in (healthy, torch.zeros_like(healthy), 100 * healthy):
@@ -136,13 +136,13 @@ def test_shares_sum_to_one_and_a_missing_sensor_has_none(healthy: torch.Tensor) 
         assert (masked[:, 1] == 0).all()
 
 
-def test_the_faulty_sensor_has_the_largest_share(healthy: torch.Tensor) -> None:
+def test_the_faulty_sensor_has_the_most(healthy: torch.Tensor) -> None:
     x = healthy[:50].clone()
     x[:, 2] += 8.0
     assert (ensemble_score(ensemble(healthy), x, None)[1].argmax(1) == 2).all()
 
 
-def test_saved_and_loaded_members_score_the_same(healthy: torch.Tensor) -> None:
+def test_loaded_members_score_the_same(healthy: torch.Tensor) -> None:
     before = ensemble(healthy)
     tensors = {name: t for i, one in enumerate(before) for name, t in one.tensors(f"{i}.").items()}
     after = tuple(
@@ -154,13 +154,13 @@ def test_saved_and_loaded_members_score_the_same(healthy: torch.Tensor) -> None:
         assert torch.equal(old, new)
 
 
-def test_a_member_without_its_tensors_is_not_loaded(healthy: torch.Tensor) -> None:
+def test_missing_tensors_are_a_key_error(healthy: torch.Tensor) -> None:
     one = ensemble(healthy)[0]
     with pytest.raises(KeyError):
         Member.load(one.to_json(), one.tensors("0."), "1.", N_SENSORS, LENGTH)
 
 
-def test_explain_shows_the_value_of_the_highest_member() -> None:
+def test_explain_uses_the_highest_member() -> None:
     # Healthy windows are near 0 or near 3, and each of two members expects one of them: 6 scores higher for the one
     # that expects 0, and -3 for the one that expects 3.
     state = 3.0 * (torch.arange(400) % 2)[:, None, None]

@@ -27,7 +27,7 @@ def initialised(architecture: str, pca: Pca) -> Autoencoder:
 
 
 @pytest.mark.parametrize("architecture", AUTOENCODERS)
-def test_it_starts_as_the_pca_with_a_white_latent(architecture: str) -> None:
+def test_training_starts_as_the_pca(architecture: str) -> None:
     x = waves(300)
     pca = Pca.solve(x)
     network = initialised(architecture, pca)
@@ -38,7 +38,7 @@ def test_it_starts_as_the_pca_with_a_white_latent(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", AUTOENCODERS)
-def test_every_parameter_has_a_gradient_after_the_start(architecture: str) -> None:
+def test_every_parameter_can_still_learn(architecture: str) -> None:
     x = waves(300)
     network = initialised(architecture, Pca.solve(x))
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -50,7 +50,7 @@ def test_every_parameter_has_a_gradient_after_the_start(architecture: str) -> No
     assert [n for n, p in network.named_parameters() if torch.equal(p, before[n])] == []
 
 
-def test_sampled_latents_follow_the_fitted_distribution() -> None:
+def test_samples_follow_the_fitted_latents() -> None:
     x = waves(2000)
     network = initialised("dense", Pca.solve(x))
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_sampled_latents_follow_the_fitted_distribution() -> None:
 @pytest.mark.parametrize(
     ("architecture", "draws"), [*((name, 0) for name in NETWORKS), *((name, 4) for name in AUTOENCODERS)]
 )
-def test_a_state_dict_loads_and_keeps_the_first_releases_names(architecture: str, draws: int) -> None:
+def test_state_dict_keeps_the_stored_names(architecture: str, draws: int) -> None:
     network, other = (build(architecture, 2, 13, draws=draws) for _ in range(2))
     state = network.state_dict()
     other.load_state_dict(state)

@@ -51,7 +51,7 @@ def test_a_missing_value_contributes_no_loss(name: str, x: torch.Tensor) -> None
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_has_a_gradient_for_every_weight(name: str, x: torch.Tensor) -> None:
+def test_every_weight_has_a_gradient(name: str, x: torch.Tensor) -> None:
     torch.manual_seed(0)
     network = build("conv", 3, 16, draws=4 if name == "variational" else 0)
     OBJECTIVES[name](network)(network, x, None, generator()).backward()
@@ -71,7 +71,7 @@ def test_sparse_prefers_few_large_numbers(x: torch.Tensor) -> None:
     assert few < many
 
 
-def test_corruption_is_noise_everywhere_and_gaps_in_some() -> None:
+def test_corruption_adds_noise_and_gaps() -> None:
     x = torch.zeros(2000, 4, 40) + 5.0
     out = corrupt(x, None, generator())
     gone = (out == 0).all(-1)                                              # a sensor that is missing altogether
@@ -88,13 +88,13 @@ def test_a_single_sensor_is_never_dropped() -> None:
     assert not (corrupt(torch.zeros(500, 1, 40) + 5.0, None, generator()) == 0).all(-1).any()
 
 
-def test_corruption_never_reveals_a_missing_value() -> None:
+def test_corruption_reveals_no_missing_value() -> None:
     x, present = torch.zeros(50, 2, 20), torch.ones(50, 2, 20, dtype=torch.bool)
     x[:, 0, 5:9], present[:, 0, 5:9] = 1e6, False
     assert corrupt(x, present, generator()).max() < 100
 
 
-def test_the_target_of_denoising_is_the_clean_window(x: torch.Tensor) -> None:
+def test_denoising_targets_the_clean_window(x: torch.Tensor) -> None:
     class Clean(torch.nn.Module):
         n_unscored = 0
 
@@ -105,21 +105,21 @@ def test_the_target_of_denoising_is_the_clean_window(x: torch.Tensor) -> None:
     assert float(denoising(Clean(), x, None, generator())) == 0.0   # type: ignore[arg-type]  # all that is used
 
 
-def test_the_kl_divergence_is_zero_for_the_prior_and_grows() -> None:
+def test_the_kl_divergence_of_the_prior_is_zero() -> None:
     zero = torch.zeros(1, 1)
     assert float(kl_divergence(zero, zero)) == 0.0
     assert float(kl_divergence(zero + 2, zero)) == pytest.approx(2.0)
     assert float(kl_divergence(zero, zero - 4)) == pytest.approx(0.5 * (torch.e**-4 + 3), rel=1e-5)
 
 
-def test_a_network_without_the_needed_latent_is_a_type_error(x: torch.Tensor) -> None:
+def test_a_missing_latent_is_a_type_error(x: torch.Tensor) -> None:
     with pytest.raises(TypeError, match="build it with draws"):
         variational(build("conv", 3, 16), x, None, generator())
     with pytest.raises(TypeError, match="no code that learns"):
         Adversarial(build("forecast", 3, 16))
 
 
-def test_variational_errors_are_averaged_over_fixed_draws(x: torch.Tensor) -> None:
+def test_variational_errors_use_fixed_draws(x: torch.Tensor) -> None:
     torch.manual_seed(0)
     network = build("conv", 3, 16, draws=6)
     assert isinstance(network, Variational)
@@ -132,7 +132,7 @@ def test_variational_errors_are_averaged_over_fixed_draws(x: torch.Tensor) -> No
     torch.testing.assert_close(network.squared_error(x, x), (network(x) - x).square(), rtol=0.05, atol=0.02)
 
 
-def test_a_discriminator_can_only_guess_at_the_prior() -> None:
+def test_a_discriminator_guesses_at_the_prior() -> None:
     torch.manual_seed(0)
     network = build("dense", 2, 8, code=2)
     adversary = Adversarial(network)

@@ -26,26 +26,26 @@ def error(residual: Residual, squared: torch.Tensor, present: torch.Tensor | Non
     return residual.combine(residual.sensor_errors(squared, present), present)[0]   # (B, S)
 
 
-def test_a_sensor_with_large_healthy_errors_weighs_no_more(healthy: torch.Tensor) -> None:
+def test_healthy_errors_are_the_unit_of_a_sensor(healthy: torch.Tensor) -> None:
     residual = fitted(healthy)
     _, share = residual.z_scores(healthy, None)
     # By squared error alone the second sensor would have 98 %.
     assert share.mean((0, 1))[1] < 0.7
 
 
-def test_healthy_z_scores_have_median_zero_and_unit_spread(healthy: torch.Tensor) -> None:
+def test_healthy_z_scores_are_standard(healthy: torch.Tensor) -> None:
     z, _ = fitted(healthy).z_scores(healthy, None)
     assert z.shape == (400, 2)
     assert z.median(0).values.abs().max() < 0.05
     assert ((z > 1.645).float().mean(0) - 0.05).abs().max() < 0.02
 
 
-def test_a_sensor_without_errors_does_not_divide_by_zero(healthy: torch.Tensor) -> None:
+def test_zero_errors_do_not_divide_by_zero(healthy: torch.Tensor) -> None:
     healthy[:, 0] = 0.0
     assert torch.isfinite(fitted(healthy).z_scores(torch.ones(1, 3, 16), None)[0]).all()
 
 
-def test_a_sensor_missing_in_held_out_time_gets_the_mean_error(healthy: torch.Tensor) -> None:
+def test_an_unseen_sensor_gets_the_mean_error(healthy: torch.Tensor) -> None:
     present = torch.ones_like(healthy, dtype=torch.bool)
     present[:, 2] = False
     residual = Residual.fit(healthy, present, 0.125)
@@ -54,17 +54,17 @@ def test_a_sensor_missing_in_held_out_time_gets_the_mean_error(healthy: torch.Te
     assert (back > 3).float().mean() < 0.02
 
 
-def test_equal_healthy_errors_still_have_a_spread() -> None:
+def test_equal_errors_still_have_a_spread() -> None:
     alike = Residual.fit(torch.ones(50, 3, 16), None, 0.125)
     assert (alike.spread >= 0.1).all()
 
 
-def test_an_error_is_an_amplitude_not_a_square(healthy: torch.Tensor) -> None:
+def test_an_error_is_an_amplitude(healthy: torch.Tensor) -> None:
     residual = fitted(healthy)
     torch.testing.assert_close(error(residual, 100 * healthy), 10 * error(residual, healthy))
 
 
-def test_the_fast_scale_is_the_newest_step_and_the_slow_decays(healthy: torch.Tensor) -> None:
+def test_the_fast_scale_is_the_newest_step(healthy: torch.Tensor) -> None:
     residual = fitted(healthy)
     old, new = torch.zeros(1, 3, 16), torch.zeros(1, 3, 16)
     old[..., 0], new[..., -1] = 1.0, 1.0
@@ -73,7 +73,7 @@ def test_the_fast_scale_is_the_newest_step_and_the_slow_decays(healthy: torch.Te
     assert error(residual, new)[0, 1] > 10 * slow > 0.0
 
 
-def test_without_a_half_life_all_steps_weigh_the_same() -> None:
+def test_no_half_life_means_equal_weights() -> None:
     weight = recency_weights(torch.zeros(1, 3, 16), math.inf)
     torch.testing.assert_close(weight[:, 1], torch.full((16,), 1 / 16))
     assert weight[:, 0].tolist() == [0.0] * 15 + [1.0]
@@ -93,7 +93,7 @@ def test_missing_values_contribute_nothing(healthy: torch.Tensor) -> None:
     torch.testing.assert_close(share.sum(-1), torch.ones(2, 2))
 
 
-def test_present_values_stand_for_the_whole_sensor(healthy: torch.Tensor) -> None:
+def test_present_values_stand_for_missing_ones(healthy: torch.Tensor) -> None:
     residual = fitted(healthy)
     squared = torch.ones(1, 3, 16)
     half = torch.ones(1, 3, 16, dtype=torch.bool)
@@ -101,21 +101,21 @@ def test_present_values_stand_for_the_whole_sensor(healthy: torch.Tensor) -> Non
     torch.testing.assert_close(error(residual, squared, half), error(residual, squared))
 
 
-def test_a_window_without_values_has_no_score(healthy: torch.Tensor) -> None:
+def test_an_empty_window_has_no_score(healthy: torch.Tensor) -> None:
     nothing = torch.zeros(1, 3, 16, dtype=torch.bool)
     score, share = fitted(healthy).z_scores(torch.ones(1, 3, 16), nothing)
     assert score.isnan().all()
     assert (share == 0).all()
 
 
-def test_without_any_error_all_shares_are_equal(healthy: torch.Tensor) -> None:
+def test_without_errors_shares_are_equal(healthy: torch.Tensor) -> None:
     score, share = fitted(healthy).z_scores(torch.zeros(1, 3, 16), None)
     assert score.isfinite().all()
     assert (score < 0).all()
     torch.testing.assert_close(share, torch.full((1, 2, 3), 1 / 3))
 
 
-def test_a_missing_sensor_does_not_distort_the_others() -> None:
+def test_a_missing_sensor_distorts_no_other() -> None:
     """The network is the mean of all sensors: a sensor filled with 0 would pull it down, an imputed one does not."""
 
     def mean_of_all(x: torch.Tensor) -> torch.Tensor:

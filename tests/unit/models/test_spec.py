@@ -30,7 +30,7 @@ def test_the_default_architecture_is_auto() -> None:
         ({"max_trim": 1.0}, "max_trim must be in"),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_reason(wrong: dict[str, Any], message: str) -> None:
+def test_wrong_values_are_refused_with_a_reason(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ModelSpec(**wrong)
 
@@ -50,6 +50,6 @@ def test_auto_chooses_the_best_device() -> None:
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", "", "cpu, please"])
-def test_a_missing_device_is_refused_with_the_available_ones(name: str) -> None:
+def test_a_missing_device_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="here: auto, cpu"):
         pick_device(name)

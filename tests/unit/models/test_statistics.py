@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 LENGTH = 24
 
 
-def test_the_median_is_predicted_for_every_window() -> None:
+def test_the_median_is_always_predicted() -> None:
     x = 5 + torch.randn(4, 3, LENGTH)
     assert (HealthyMedian(3, LENGTH)(x) == 0).all()   # the median, in standardised units
 
 
-def test_the_moving_mean_is_over_the_steps_just_before() -> None:
+def test_the_moving_mean_is_of_earlier_steps() -> None:
     x = torch.randn(4, 3, LENGTH)
     expected = MovingMean(3, LENGTH)(x)
     for step in (N_BEFORE, LENGTH - 1):
         torch.testing.assert_close(expected[..., step], x[..., step - N_BEFORE : step].mean(-1))
 
 
-def test_steps_before_the_window_repeat_its_first_step() -> None:
+def test_the_first_step_is_repeated_backwards() -> None:
     x = torch.randn(4, 3, LENGTH)
     expected = MovingMean(3, LENGTH)(x)
     torch.testing.assert_close(expected[..., 0], x[..., 0])
     torch.testing.assert_close(expected[..., 2], ((N_BEFORE - 1) * x[..., 0] + x[..., 1]) / N_BEFORE)
 
 
-def test_a_jump_is_an_error_of_both_and_only_the_mean_adapts() -> None:
+def test_only_the_moving_mean_adapts_to_a_jump() -> None:
     x = torch.zeros(1, 1, LENGTH)
     x[..., 10:] = 4.0
     moving, level = ((network(x) - x).abs()[0, 0] for network in (MovingMean(1, LENGTH), HealthyMedian(1, LENGTH)))
@@ -46,7 +46,7 @@ def test_a_jump_is_an_error_of_both_and_only_the_mean_adapts() -> None:
 
 @pytest.mark.parametrize("architecture", [HealthyMedian, MovingMean])
 @pytest.mark.parametrize("length", [1, 5, N_BEFORE, LENGTH])
-def test_a_prediction_depends_on_earlier_steps_alone(architecture: type[Network], length: int) -> None:
+def test_predictions_are_causal(architecture: type[Network], length: int) -> None:
     network = architecture(2, length)
     x, other = torch.randn(2, 3, 2, length)
     assert network(x).shape == x.shape

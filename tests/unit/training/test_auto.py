@@ -73,7 +73,7 @@ def test_no_label_can_reach_the_choice() -> None:
     assert "label" not in {field.name for field in dataclasses.fields(TrainingSet)}
 
 
-def test_the_table_has_a_row_for_each_member_and_each_ensemble(choice: Choice) -> None:
+def test_the_table_has_members_and_ensembles(choice: Choice) -> None:
     fixed = ["level", "moving", "pca"]
     alone = [[name] for name in (*fixed, *CANDIDATES)]
     assert [row["members"] for row in choice.table["rows"]] == [*alone, fixed, *([*fixed, each] for each in CANDIDATES)]
@@ -85,14 +85,14 @@ def test_the_table_has_a_row_for_each_member_and_each_ensemble(choice: Choice) -
     assert choice.table["failed"] == {}
 
 
-def test_the_network_of_the_best_ensemble_is_chosen(choice: Choice) -> None:
+def test_the_best_ensemble_is_chosen(choice: Choice) -> None:
     ensembles = {row["members"][-1]: row["found"] for row in choice.table["rows"] if len(row["members"]) == 4}
     assert ensembles[choice.table["chosen"]] == max(ensembles.values())
     assert [one.name for one in choice.members] == ["level", "moving", "pca", choice.table["chosen"]]
     assert choice.result.network is choice.members[-1].network
 
 
-def test_faults_in_missing_sensors_are_not_found(choice: Choice) -> None:
+def test_faults_in_missing_sensors_are_missed(choice: Choice) -> None:
     present = torch.ones_like(HEALTHY.x, dtype=torch.bool)
     present[:, 1] = False
     table = chosen(healthy=WindowTensors(HEALTHY.x, present)).table
@@ -109,7 +109,7 @@ def failing(*names: str) -> Callable[..., TrainingResult]:
     return maybe
 
 
-def test_a_diverged_candidate_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverged_candidate_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "train", failing("conv"))
     table = chosen().table
     assert table["failed"] == {"conv": "seed 0: loss nan of conv"}
@@ -117,7 +117,7 @@ def test_a_diverged_candidate_is_named_and_left_out(monkeypatch: pytest.MonkeyPa
     assert all("conv" not in row["members"] for row in table["rows"])
 
 
-def test_the_error_names_the_reason_of_every_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_every_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "train", failing(*CANDIDATES))
     with pytest.raises(TrainingDiverged, match=r"dense: seed 0: loss nan of dense; conv: seed 0"):
         chosen()
@@ -128,7 +128,7 @@ def test_the_error_names_the_reason_of_every_candidate(monkeypatch: pytest.Monke
     [(0.0, [60.0, 120.0]), (60.0, [60.0, 60.0]), (200.0, [60.0, 1.0])],
     ids=["unused time goes to the next", "even parts", "one second at least"],
 )
-def test_the_time_is_divided_among_the_candidates(
+def test_candidates_share_the_time(
     took_s: float, given_s: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[float] = []
@@ -144,7 +144,7 @@ def test_the_time_is_divided_among_the_candidates(
     assert given == given_s
 
 
-def test_progress_only_rises_and_names_the_candidate() -> None:
+def test_progress_rises_by_candidate() -> None:
     reported: list[tuple[float, str]] = []
     chosen(on_progress=lambda share, text: reported.append((share, text)))
     shares = [share for share, _ in reported]
@@ -153,14 +153,14 @@ def test_progress_only_rises_and_names_the_candidate() -> None:
     assert list(dict.fromkeys(text.split(":")[0] for _, text in reported)) == list(CANDIDATES)
 
 
-def test_every_member_is_calibrated_on_held_out_windows(choice: Choice) -> None:
+def test_members_are_calibrated_on_held_out(choice: Choice) -> None:
     for one in choice.members:
         again = calibrated_member(one.name, one.network, HEALTHY)
         assert torch.equal(one.residual.sensor_error, again.residual.sensor_error)
         assert torch.equal(one.residual.centre, again.residual.centre)
 
 
-def test_refitting_changes_the_components_alone(choice: Choice) -> None:
+def test_refitting_changes_only_components(choice: Choice) -> None:
     before = {one.name: one.tensors("") for one in choice.members}
     after = {one.name: one.tensors("") for one in refit_pca(choice.members, TRAINING, HEALTHY, seed=0)}
     assert list(after) == list(before)
@@ -173,7 +173,7 @@ def test_refitting_changes_the_components_alone(choice: Choice) -> None:
         assert changed == ({"network.mean", "network.components", "network.spread"} if name == "pca" else set())
 
 
-def test_refitting_the_pca_does_not_change_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refitting_keeps_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = trained()
     monkeypatch.setattr(fit_module, "refit_pca", lambda members, *_: members)
     as_measured = trained()
@@ -182,7 +182,7 @@ def test_refitting_the_pca_does_not_change_the_threshold(monkeypatch: pytest.Mon
     assert detector.version != as_measured.version
 
 
-def test_a_refitted_pca_of_another_size_can_be_loaded(
+def test_a_refitted_pca_can_change_its_size(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before: list[int] = []
@@ -199,13 +199,13 @@ def test_a_refitted_pca_of_another_size_can_be_loaded(
     assert Detector.load(tmp_path / version).version == version
 
 
-def test_the_card_lists_the_members_and_the_candidates() -> None:
+def test_the_card_lists_the_candidates() -> None:
     card = trained().card
     assert card.architecture == "auto"
     assert [entry["name"] for entry in card.members] == ["level", "moving", "pca", card.choice["chosen"]]
     assert len(card.choice["rows"]) == 3 + len(CANDIDATES) + 1 + len(CANDIDATES)
 
 
-def test_the_same_seed_and_data_give_the_same_version() -> None:
+def test_versions_are_deterministic() -> None:
     assert trained().version == trained().version
     assert trained().version != trained(dataclasses.replace(SPEC, seed=1)).version

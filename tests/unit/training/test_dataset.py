@@ -32,7 +32,7 @@ def history() -> History:
     return found
 
 
-def test_alerted_windows_are_marked_and_faults_left_out() -> None:
+def test_labels_decide_on_windows_of_alerts() -> None:
     plain = history().windows()
     assert plain.assets == ("R2", "R1")
     assert plain.alerted is not None
@@ -59,7 +59,7 @@ def test_alerted_windows_are_marked_and_faults_left_out() -> None:
     assert np.count_nonzero(train.asset == 1) == np.count_nonzero(plain.asset == 1)
 
 
-def test_a_history_admits_as_many_assets_as_the_pipeline() -> None:
+def test_a_history_admits_like_the_pipeline() -> None:
     config = parse(
         {
             "kafka": {"bootstrap": "b:9092", "topics": ["t"]},

@@ -84,12 +84,12 @@ def test_a_trained_network_has_no_troubles(healthy: TrainingResult) -> None:
     assert 0 <= diagnosis.metrics["gradient_norm"]["clipped"] <= 1
 
 
-def test_the_same_windows_give_the_same_diagnosis(healthy: TrainingResult) -> None:
+def test_the_diagnosis_is_deterministic(healthy: TrainingResult) -> None:
     one, two = (diagnosed(healthy.network, waves(400), waves(100, 1), healthy) for _ in range(2))
     assert one == two
 
 
-def test_a_network_that_memorises_its_windows_is_overfitted() -> None:
+def test_a_memorising_network_is_overfitted() -> None:
     training = waves(200)
     network = Memory(training.x)
     [first, *_] = diagnosed(network, training, waves(100, 1), result_of(network, best_step=350)).troubles
@@ -97,7 +97,7 @@ def test_a_network_that_memorises_its_windows_is_overfitted() -> None:
     assert "350 of 400" in first
 
 
-def test_a_changed_later_time_is_drift_not_overfitting() -> None:
+def test_a_changed_later_time_is_drift() -> None:
     training = waves(200)
     later = WindowTensors(waves(100, 1).x + 2.0 * torch.linspace(-1, 1, 16).square(), None)
     [first, *_] = diagnosed(solved(training), training, later).troubles
@@ -110,7 +110,7 @@ def test_a_copying_network_is_found() -> None:
     assert any("sensors come from different moments" in trouble for trouble in diagnosis.troubles)
 
 
-def test_a_network_that_returns_the_mean_is_found() -> None:
+def test_a_network_returning_the_mean_is_found() -> None:
     troubles = diagnosed(Zero(), waves(200), waves(100, 1)).troubles
     assert any("little more than each sensor's mean" in trouble for trouble in troubles)
 
@@ -128,7 +128,7 @@ def narrow(training: WindowTensors) -> Pca:
     return pca
 
 
-def test_sensors_that_are_not_reconstructed_are_named() -> None:
+def test_lost_sensors_are_named() -> None:
     def slow(n: int, seed: int) -> torch.Tensor:
         """Return a smooth sensor, small beside the others, with a phase of its own."""
         draw = torch.Generator().manual_seed(seed)
@@ -161,7 +161,7 @@ def test_a_constant_latent_has_collapsed(healthy: TrainingResult) -> None:
     assert diagnosed(healthy.network, waves(400), waves(100, 1)).metrics["code_active"] >= 2
 
 
-def test_a_posterior_equal_to_the_prior_has_collapsed() -> None:
+def test_a_posterior_like_the_prior_collapsed() -> None:
     network = build("dense", 3, 16, draws=4)
     assert isinstance(network, Variational)
     with torch.no_grad():
@@ -204,7 +204,7 @@ def test_a_single_sensor_has_nothing_to_swap() -> None:
     assert "swapped_sensors" not in metrics
 
 
-def test_a_forecaster_has_no_latent_and_passes_no_noise() -> None:
+def test_a_forecaster_passes_no_noise() -> None:
     training = waves(300)
     result = train(training, waves(80, 1), ModelSpec("forecast", max_steps=300), CPU, lambda *_: None)
     metrics = diagnosed(result.network, training, waves(80, 1), result).metrics

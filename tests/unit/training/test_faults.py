@@ -46,7 +46,7 @@ def test_the_inputs_are_not_changed() -> None:
     assert torch.equal(others, pool())
 
 
-def test_missing_values_stay_as_they_were_filled() -> None:
+def test_missing_values_are_not_changed() -> None:
     x = windows()
     present = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.7
     out, _ = inject(x, present, pool(), SEED)
@@ -55,7 +55,7 @@ def test_missing_values_stay_as_they_were_filled() -> None:
 
 
 @pytest.mark.parametrize("length", [4, 7, 16, 33, 64])
-def test_only_the_last_half_of_a_window_is_changed(length: int) -> None:
+def test_only_the_last_half_is_changed(length: int) -> None:
     x = windows(length=length)
     out, _ = inject(x, None, x, SEED)
     assert torch.equal(out[..., : length // 2], x[..., : length // 2])
@@ -67,14 +67,14 @@ def test_all_kinds_are_equally_frequent() -> None:
     assert np.bincount(kinds).tolist() == [N // len(KINDS)] * len(KINDS)
 
 
-def test_one_sensor_or_a_quarter_of_all_is_faulty() -> None:
+def test_one_sensor_or_a_quarter_is_faulty() -> None:
     x = windows()
     n_faulty = (inject(x, None, pool(), SEED)[0] != x).any(-1).sum(1)
     assert set(n_faulty.tolist()) == {1, N_SENSORS // 4}
     assert (n_faulty == 1).float().mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_faulty_values_are_clipped_like_all_others() -> None:
+def test_faulty_values_are_clipped() -> None:
     x = (9 * windows()).clamp(-CLIP, CLIP)
     assert inject(x, None, pool(), SEED)[0].abs().max() == CLIP
 
@@ -114,14 +114,14 @@ def test_a_stuck_sensor_holds_its_last_value() -> None:
         assert (after[first:] == before[first - 1]).all()
 
 
-def test_noise_goes_both_ways_and_keeps_the_level() -> None:
+def test_noise_keeps_the_level() -> None:
     added = [(after - before)[after != before] for before, after in faulty_sensors("noise")]
     together = np.concatenate(added)
     assert abs(together.mean()) < 0.15 * together.std()
     assert 0.4 < np.mean(together > 0) < 0.6
 
 
-def test_a_swap_has_the_sensors_values_of_another_time() -> None:
+def test_a_swap_has_values_of_another_time() -> None:
     for before, after in faulty_sensors("swap"):
         assert (after[after != before] > 4).all()
     x = windows()
@@ -132,7 +132,7 @@ def test_a_swap_has_the_sensors_values_of_another_time() -> None:
             assert (pool()[:, sensor, late] == out[n, sensor, late]).all(-1).any()
 
 
-def test_gain_changes_the_amplitude_round_the_mean() -> None:
+def test_gain_changes_the_amplitude() -> None:
     gains = set()
     for before, after in faulty_sensors("gain"):
         late = np.flatnonzero(after != before)

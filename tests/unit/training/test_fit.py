@@ -28,26 +28,26 @@ def trained(train: TrainingSet, spec: ModelSpec | None = None, *, budget: Budget
     return fit(train, spec or ModelSpec("pca"), replace(FLEET_SPEC, budget=budget), **more)
 
 
-def test_too_few_windows_are_refused_with_the_number_needed() -> None:
+def test_too_few_windows_are_refused() -> None:
     with pytest.raises(NotEnoughData, match="60 usable windows of 60, 100 are needed: 40 more"):
         trained(windows(readings(71)))
 
 
-def test_windows_with_too_many_gaps_do_not_count() -> None:
+def test_windows_with_many_gaps_do_not_count() -> None:
     values = readings(160)
     values[:80] = np.nan
     with pytest.raises(NotEnoughData, match=r"\d\d usable windows of 149, 100 are needed"):
         trained(windows(values))
 
 
-def test_assets_without_a_history_cannot_be_held_out() -> None:
+def test_assets_need_a_history() -> None:
     values = windows(readings(160)).values
     one_each = TrainingSet(values, np.arange(len(values), dtype=np.int32), np.full(len(values), MINUTE_US))
     with pytest.raises(NotEnoughData, match="0 of 149 windows could be held out, 10 are needed"):
         trained(one_each)
 
 
-def test_sensors_that_all_assets_lack_do_not_stop_the_others() -> None:
+def test_absent_sensors_do_not_stop_the_others() -> None:
     values = readings(400)
     names = ("speed", "power", "x", "y", "z")
     gone = np.concatenate([values, np.full((400, 3), np.nan, np.float32)], axis=1)
@@ -55,7 +55,7 @@ def test_sensors_that_all_assets_lack_do_not_stop_the_others() -> None:
     assert detector.card.training["left_out"]["too_many_gaps"] == 0
 
 
-def test_held_out_time_with_new_sensors_only_is_not_enough() -> None:
+def test_held_out_time_needs_a_known_sensor() -> None:
     values = np.concatenate([readings(400), np.full((400, 1), np.nan, np.float32)], axis=1)
     values[311:, :2], values[311:, 2] = np.nan, 1.0
     with pytest.raises(NotEnoughData, match="no held-out window has a sensor"):
@@ -68,12 +68,12 @@ def test_no_windows_are_refused() -> None:
         trained(empty)
 
 
-def test_a_missing_device_is_refused_before_any_work() -> None:
+def test_a_missing_device_is_refused_first() -> None:
     with pytest.raises(ConfigError):
         trained(windows(readings(400)), ModelSpec(), device="cuda:99")
 
 
-def test_held_out_values_do_not_change_the_weights() -> None:
+def test_held_out_values_change_no_weight() -> None:
     healthy = readings(500)
     faulty = healthy.copy()
     faulty[-60:] *= 50
@@ -82,7 +82,7 @@ def test_held_out_values_do_not_change_the_weights() -> None:
     assert all(map(torch.equal, one.network.state_dict().values(), two.network.state_dict().values()))
 
 
-def test_a_held_out_fault_does_not_raise_the_threshold() -> None:
+def test_a_held_out_fault_raises_no_threshold() -> None:
     healthy = readings(3000)
     faulty = healthy.copy()
     faulty[-40:-20] = 8.0
@@ -95,7 +95,7 @@ def test_a_held_out_fault_does_not_raise_the_threshold() -> None:
     assert "1970-01-03T01:" in spell["from"]
 
 
-def test_retraining_on_past_alerts_keeps_the_threshold() -> None:
+def test_retraining_keeps_the_threshold() -> None:
     """Windows of alerts are not trained on. Held out they count, or each retraining would lower the threshold."""
     train = windows(readings(6000))
     budget = Budget(alarms_per_week=200.0, confirm=3, among=5, recover=6, step_s=60.0)
@@ -109,7 +109,7 @@ def test_retraining_on_past_alerts_keeps_the_threshold() -> None:
     assert again.threshold.raw == pytest.approx(first.card.threshold.raw, rel=0.05)
 
 
-def test_recurring_healthy_bursts_certify_nothing() -> None:
+def test_recurring_bursts_certify_nothing() -> None:
     """Nightly bursts were once left out as suspected faults, the card said `no alerts`, and each of them alarmed."""
     values = readings(12_000)
     values[np.arange(12_000) % 600 < 20] += 8.0
@@ -133,7 +133,7 @@ def test_a_history_of_alerts_is_refused() -> None:
         trained(replace(train, alerted=np.arange(len(train)) < len(train) - 50))
 
 
-def test_training_windows_in_held_out_time_certify_nothing() -> None:
+def test_a_short_history_certifies_nothing() -> None:
     """A fleet of many assets holds out weeks of time, although each has a short history."""
     train = windows(*(readings(70, seed) for seed in range(60)))
     budget = Budget(alarms_per_week=500.0, confirm=3, among=5, recover=6, step_s=60.0)
@@ -216,14 +216,14 @@ def test_progress_only_rises_and_ends_at_one() -> None:
     assert shares[-1] == 1.0
 
 
-def test_more_windows_than_fit_in_memory_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_windows_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "MAX_TRAIN", 200)
     detector = trained(windows(readings(1500)))
     assert detector.card.training["n_train"] == 200
     assert detector.card.training["left_out"]["thinned"] > 900
 
 
-def test_no_more_is_held_out_than_fits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_windows_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "MAX_HELD_OUT", 100)
     receipt = trained(windows(readings(1500), readings(200, 1))).card.training
     assert receipt["n_held_out"] <= 100

@@ -34,7 +34,7 @@ def quiet(_share: float, _message: str) -> None:
     pass
 
 
-def test_a_network_learns_and_keeps_its_best_step() -> None:
+def test_training_keeps_the_best_step() -> None:
     reported: list[tuple[float, str]] = []
     result = train(windows(300), windows(80, 1), spec(), CPU, lambda p, m: reported.append((p, m)))
     assert result.train_error < 0.5
@@ -47,7 +47,7 @@ def test_a_network_learns_and_keeps_its_best_step() -> None:
     assert shares[-1] == 1.0
 
 
-def test_nan_is_a_divergence_and_another_seed_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_is_retried_with_another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     def unlucky(net: object, x: torch.Tensor, present: object, generator: torch.Generator) -> torch.Tensor:
         loss = plain(net, x, present, generator)   # type: ignore[arg-type]  # passed through
         return loss * math.nan if generator.initial_seed() == 5 else loss
@@ -80,14 +80,14 @@ def test_worse_than_the_mean_is_a_divergence(monkeypatch: pytest.MonkeyPatch) ->
     assert "seed 2" not in str(raised.value)
 
 
-def test_out_of_time_keeps_the_best_step_and_says_so() -> None:
+def test_out_of_time_keeps_the_best_step() -> None:
     ticks = iter(range(1000))
     result = train(windows(200), windows(50, 1), spec(max_train_s=4.5), CPU, quiet, now=lambda: float(next(ticks)))
     assert result.stopped == "time budget"
     assert result.n_steps == 50   # the clock is read every tenth step
 
 
-def test_training_stops_when_it_gets_no_better(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_stops_without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monitor.training.loop.PATIENCE", 1)
     monkeypatch.setattr("monitor.training.loop.MAX_EPOCHS", 2000)
     noise = WindowTensors(torch.randn(60, 2, 12, generator=torch.Generator().manual_seed(0)), None)
@@ -97,7 +97,7 @@ def test_training_stops_when_it_gets_no_better(monkeypatch: pytest.MonkeyPatch) 
     assert result.n_steps < 2000
 
 
-def test_outliers_among_training_windows_are_left_out() -> None:
+def test_outliers_are_not_trained_on() -> None:
     training = windows(400)
     faulty = torch.arange(100, 115)
     training.x[faulty] = 8 * torch.randn(15, 2, 12, generator=torch.Generator().manual_seed(2))
@@ -107,7 +107,7 @@ def test_outliers_among_training_windows_are_left_out() -> None:
     assert not trusting.trimmed.any()
 
 
-def test_randomness_comes_from_the_seed_alone() -> None:
+def test_training_depends_on_the_seed_alone() -> None:
     torch.manual_seed(1)
     one = train(windows(200), windows(50, 1), spec(max_steps=20), CPU, quiet)
     torch.manual_seed(2)
@@ -135,13 +135,13 @@ def test_clipped_gradients_are_counted() -> None:
     assert train(large, large, spec(), CPU, quiet).gradient_norm["clipped"] > 0.5
 
 
-def test_the_discriminator_leaves_its_accuracy_alone() -> None:
+def test_only_the_accuracy_is_kept() -> None:
     result = train(windows(300), windows(80, 1), ModelSpec("dense", "adversarial", max_steps=200), CPU, quiet)
     assert 0.3 < result.objective["judge_right"] < 1.0
     assert not any("discriminator" in name for name in result.network.state_dict())
 
 
-def test_latents_are_fitted_where_no_prior_was_trained() -> None:
+def test_latents_are_fitted_without_a_prior() -> None:
     plain_network, normal = (
         train(windows(300), windows(80, 1), ModelSpec("dense", objective, max_steps=60), CPU, quiet).network
         for objective in ("plain", "adversarial")
@@ -151,7 +151,7 @@ def test_latents_are_fitted_where_no_prior_was_trained() -> None:
         assert torch.equal(root, torch.eye(len(root))) is is_standard_normal
 
 
-def test_training_begins_at_the_principal_components() -> None:
+def test_training_begins_at_the_pca() -> None:
     first = train(windows(300), windows(80, 1), spec(max_steps=50), CPU, quiet).curve[0].held_out_error
     assert first < 0.05   # the noise alone has 0.01, the mean 0.5
 

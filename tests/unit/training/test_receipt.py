@@ -45,7 +45,7 @@ def held_out(n: int = 400) -> WindowTensors:
     return WindowTensors(torch.randn(n, len(SENSORS), LENGTH, generator=torch.Generator().manual_seed(0)), None)
 
 
-def test_explained_variance_is_relative_to_the_variance() -> None:
+def test_explained_variance_is_relative() -> None:
     metrics = reconstruction_metrics(Half(), held_out(), SCALER)
     assert metrics["explained_variance"] == pytest.approx({"all": 0.75, "speed": 0.75, "power": 0.75}, abs=1e-3)
     assert metrics["held_out_error"]["mean"] == pytest.approx(0.25, rel=0.05)
@@ -58,7 +58,7 @@ def test_unscored_steps_count_in_no_metric() -> None:
     assert metrics["held_out_error"]["mean"] == pytest.approx(0.25, rel=0.05)
 
 
-def test_a_forecaster_gets_no_credit_for_unscored_steps() -> None:
+def test_unscored_steps_explain_nothing() -> None:
     """Its first steps repeat the step before. On a slow wave that would explain nearly all the variance."""
     at = torch.linspace(0, 0.5, LENGTH) + 6.28 * torch.rand(400, 1, generator=torch.Generator().manual_seed(1))
     wave = WindowTensors(torch.stack([at.sin(), at.cos()], dim=1), None)         # (N, 2, 16)
@@ -68,7 +68,7 @@ def test_a_forecaster_gets_no_credit_for_unscored_steps() -> None:
     assert reconstruction_metrics(network, wave, SCALER)["explained_variance"]["all"] == pytest.approx(0.0, abs=0.01)
 
 
-def test_missing_values_count_in_no_explained_variance() -> None:
+def test_missing_values_explain_nothing() -> None:
     whole = held_out()
     present = torch.ones_like(whole.x, dtype=torch.bool)
     present[:, 1, 8:] = False
@@ -79,7 +79,7 @@ def test_missing_values_count_in_no_explained_variance() -> None:
     assert explained["power"] > 0.7
 
 
-def test_a_constant_sensor_has_no_explained_variance() -> None:
+def test_a_constant_sensor_explains_nothing() -> None:
     still = held_out()
     still.x[:, 1] = 0.0
     explained = reconstruction_metrics(Half(), still, SCALER)["explained_variance"]
@@ -89,7 +89,7 @@ def test_a_constant_sensor_has_no_explained_variance() -> None:
     assert reconstruction_metrics(Half(), still, SCALER)["explained_variance"]["all"] is None
 
 
-def test_the_summary_tells_trained_from_solved() -> None:
+def test_a_solved_model_says_so() -> None:
     assert training_summary(None) == {"stopped": "solved", "restarts": []}
     summary = training_summary(TrainingResult(Half(), 3, n_steps=50, best_step=40, restarts=["seed 2: loss nan"]))
     assert (summary["n_steps"], summary["best_step"], summary["restarts"]) == (50, 40, ["seed 2: loss nan"])
@@ -103,7 +103,7 @@ def receipt(suspected: np.ndarray, hours: np.ndarray) -> dict[str, Any]:
     return data_receipt(windows, 7, Split(rows, none, 5, 3, 2), rows, none, suspected, np.zeros(0, dtype=bool))
 
 
-def test_every_window_is_used_or_left_out_with_a_reason() -> None:
+def test_every_window_is_used_or_has_a_reason() -> None:
     suspected = np.arange(100) < 9
     entries = receipt(suspected, np.arange(100))
     assert entries["n_train"] == 100
@@ -115,7 +115,7 @@ def test_every_window_is_used_or_left_out_with_a_reason() -> None:
     assert (entries["from"], entries["to"]) == ("1970-01-01T00:00:00+00:00", "1970-01-05T03:00:00+00:00")
 
 
-def test_suspected_faults_within_a_day_are_one_spell() -> None:
+def test_faults_within_a_day_are_one_spell() -> None:
     hours = np.arange(0, 2400)
     suspected = np.isin(hours, [10, 100, 110, 134, 200])
     spells = receipt(suspected, hours)["suspected_faults"]
@@ -127,7 +127,7 @@ def test_suspected_faults_within_a_day_are_one_spell() -> None:
     assert len(receipt(hours % 30 == 0, hours)["suspected_faults"]) == MAX_SPELLS
 
 
-def test_suspected_faults_on_many_days_are_a_warning() -> None:
+def test_faults_on_many_days_are_a_warning() -> None:
     hours = np.arange(24 * 10)
     windows = TrainingSet(
         np.zeros((len(hours), 2, 1), np.float32), np.zeros(len(hours), np.int32), hours * HOUR_US, assets=("R1",)

@@ -27,7 +27,7 @@ def windows(*sizes: int) -> TrainingSet:
     return TrainingSet(values, asset, np.concatenate([(np.arange(size) + LENGTH) * MINUTE_US for size in sizes]))
 
 
-def test_the_latest_fifth_is_held_out_and_the_overlap_purged() -> None:
+def test_the_latest_fifth_is_held_out() -> None:
     train = windows(489, 289)
     parts = split(train, np.arange(len(train)), SPAN_S)
     for asset in (0, 1):
@@ -38,13 +38,13 @@ def test_the_latest_fifth_is_held_out_and_the_overlap_purged() -> None:
     assert parts.n_purged == 2 * (LENGTH - 1)
 
 
-def test_in_a_short_history_overlapping_windows_are_kept() -> None:
+def test_a_short_history_keeps_the_overlap() -> None:
     train = windows(40)
     parts = split(train, np.arange(len(train)), SPAN_S)
     assert (len(parts.train), len(parts.held_out), parts.n_purged, parts.n_overlapping) == (32, 8, 0, 11)
 
 
-def test_windows_of_alerts_are_held_out_but_not_trained_on() -> None:
+def test_alerted_windows_are_not_trained_on() -> None:
     train = windows(500)
     alerted = np.isin(np.arange(500), [3, 4, 5, 450])
     parts = split(replace(train, alerted=alerted), np.arange(500), SPAN_S)
@@ -54,13 +54,13 @@ def test_windows_of_alerts_are_held_out_but_not_trained_on() -> None:
     assert (parts.n_alerted, whole.n_alerted, whole.n_overlapping) == (3, 0, 0)
 
 
-def test_an_asset_with_one_window_holds_out_nothing() -> None:
+def test_one_window_holds_out_nothing() -> None:
     train = windows(1, 1)
     parts = split(train, np.arange(2), SPAN_S)
     assert (len(parts.train), len(parts.held_out)) == (2, 0)
 
 
-def test_a_window_with_half_of_its_steps_missing_is_unusable() -> None:
+def test_windows_with_many_gaps_are_unusable() -> None:
     train = windows(10)
     train.values[2, : LENGTH // 2] = np.nan
     train.values[3, : LENGTH // 2 + 1] = np.nan
@@ -69,7 +69,7 @@ def test_a_window_with_half_of_its_steps_missing_is_unusable() -> None:
     assert usable_rows(train.values[:0]).tolist() == []
 
 
-def test_of_too_much_held_out_time_the_latest_is_kept() -> None:
+def test_the_latest_held_out_time_is_kept() -> None:
     train = windows(1489, 189)
     parts = split(train, np.arange(len(train)), SPAN_S)
     rows = latest(parts.held_out, train, 100)
@@ -80,12 +80,12 @@ def test_of_too_much_held_out_time_the_latest_is_kept() -> None:
         assert set(np.diff(mine)) == {MINUTE_US}
 
 
-def test_rows_are_thinned_evenly_from_the_first_to_the_last() -> None:
+def test_rows_are_thinned_evenly() -> None:
     assert thin(np.arange(10), 4).tolist() == [0, 3, 6, 9]
     assert thin(np.arange(3), 4).tolist() == [0, 1, 2]
 
 
-def test_readings_are_thinned_and_of_the_given_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readings_are_of_the_given_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     train = windows(100)
     assert set(readings(train.values, np.array([3, 5]))[:, 0]) == {3.0, 5.0}
     monkeypatch.setattr(split_module, "N_SCALE", 10 * LENGTH)

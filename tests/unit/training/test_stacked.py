@@ -24,7 +24,7 @@ def waves(n: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize(("architecture", "n_layers"), [("conv", 2), ("dense", 1)])
 @pytest.mark.parametrize("draws", [0, 4])
-def test_each_layer_learns_to_reconstruct_its_input(architecture: str, n_layers: int, draws: int) -> None:
+def test_each_layer_reconstructs_its_input(architecture: str, n_layers: int, draws: int) -> None:
     torch.manual_seed(0)
     network = build(architecture, 2, 13, draws=draws)
     summary = pretrain_layers(network, waves(300), torch.Generator().manual_seed(0), 1.0, lambda: 0.0)
@@ -32,7 +32,7 @@ def test_each_layer_learns_to_reconstruct_its_input(architecture: str, n_layers:
     assert all(layer["last_error"] < 0.5 * layer["first_error"] for layer in summary)
 
 
-def test_the_linear_path_is_zero_after_pretraining() -> None:
+def test_pretraining_zeroes_the_linear_path() -> None:
     torch.manual_seed(0)
     network = build("conv", 2, 13)
     assert isinstance(network, Autoencoder)
