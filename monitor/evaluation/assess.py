@@ -72,7 +72,7 @@ class RowSpan:
     first: int
     end: int
     is_matched: bool
-    """Whether the alert overlaps an event, or the event an alert."""
+    """True if the alert overlaps an event, or the event an alert."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class MethodScores:
     """Scores of a method for the R rows behind the training rows."""
 
     score: Float32
-    """[R], 1.0 = the threshold; NaN = unscored."""
+    """[R], 1.0 = the threshold, NaN = unscored."""
     fit_s: float
     score_s: float
     model: dict[str, Any]

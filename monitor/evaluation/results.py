@@ -49,7 +49,7 @@ class MethodResult:
     score_s: float | None = None
     model: dict[str, Any] = field(default_factory=dict)
     from_cache: bool = False
-    """Whether the scores come from an earlier run."""
+    """True if the scores come from an earlier run."""
     plot: SeriesPlot | None = None
     error: str | None = None
     exit_code: int = 0

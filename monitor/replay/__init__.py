@@ -5,7 +5,7 @@
     run             options, steps and result that both have in common
     flow            the pipeline over a finite log
     versions        the model versions that score in a replay
-    offsets         the offsets to read: all, or those that the live run has consumed, with a summary of its results
+    offsets         the offsets to read: all, or exactly the ones consumed live, with a summary of the live results
     recording_feed  a recording → its training head, its labelled events, and record batches
     side_by_side    two sides decide over records that are read once
     diff            differences between the alerts of the two sides

@@ -1,4 +1,4 @@
-"""Stored results → one hash that is equal for equal results, live or replayed, whatever the batches were.
+"""Stored results → one hash that is equal for equal results, live or replayed, with any batch sizes.
 
 Counted as a result:
 

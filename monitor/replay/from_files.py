@@ -56,7 +56,7 @@ class TrainingHead:
 
     @property
     def is_given(self) -> bool:
-        """Whether the operator gave the length."""
+        """True if the operator gave the length."""
         return self.rows is not None or self.until_us is not None
 
 
@@ -166,10 +166,10 @@ async def _replay_rest(trained: _TrainedFile, run: ReplayRun, store: ScratchStor
 def config_for_recording(
     recording: Recording, path: Path, config: Config | None, *, taken: Container[str] = ()
 ) -> tuple[Config, FleetConfig]:
-    """Return a configuration whose only fleet is this recording.
+    """Return a configuration with this recording as its only fleet.
 
-    Its settings are those of the operator's fleet that takes the recording's first asset, or the defaults. Interval and
-    sensors come from the file where no fleet gives them. `taken`: fleet names that are already in use.
+    Its settings come from the operator's fleet that takes the recording's first asset, or are the defaults. Without
+    such a fleet, interval and sensors come from the file. `taken`: fleet names that are already in use.
     """
     from monitor.config import parse
 

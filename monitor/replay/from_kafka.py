@@ -92,7 +92,7 @@ def _equals_live(store: ScratchStore, replay_input: ReplayInput, live: RunSummar
 async def skip_old_records(
     history: AsyncIterable[RecordBatch], config: Config, from_us: int, memory: int = 0
 ) -> AsyncIterator[RecordBatch]:
-    """Skip leading records whose Kafka timestamp is too old for a reading that matters, without decoding them.
+    """Skip leading records that are, by their Kafka timestamp, too old to matter. They are not decoded.
 
     A reading's event time is ahead of its record's Kafka timestamp by `max_skew` at most, or it is quarantined.
     `memory`: see `ReplayInput`.

@@ -1,4 +1,4 @@
-"""The range of Kafka offsets that a replay reads: all that Kafka holds, or exactly those that a live run has consumed.
+"""The range of Kafka offsets that a replay reads: all that Kafka holds, or exactly the ones consumed live.
 
 Input: the configuration and a `KafkaRange`. Output: an `OffsetRange` with the records and a live summary.
 Invariant: over the offsets that a live run has consumed, without the gaps that it skipped and the assets that it
@@ -44,7 +44,7 @@ class KafkaRange:
 
     @property
     def has_all_times(self) -> bool:
-        """Whether no event time is left out."""
+        """True if no event time is left out."""
         return (self.from_us, self.to_us) == (results.FIRST_US, results.LAST_US)
 
 

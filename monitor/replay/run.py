@@ -1,4 +1,4 @@
-"""One replay, whatever its source: its options, its steps and its result.
+"""One replay from any source: its options, its steps and its result.
 
 Input: a `ReplayInput` for each log, and the scorers of the versions that decide. Output: a `ReplayResult`.
 Invariant: the result is read back from the scratch database, through the same queries that the commands use.
@@ -65,7 +65,7 @@ class ReplayOptions:
 
     @property
     def decides_as_live(self) -> bool:
-        """Whether versions and alert parameters are those of the live run, so that its results are expected."""
+        """True if versions and alert parameters are as in the live run, so that its results are expected."""
         return self.deciding_version is None and not (self.sides and str(self.sides[0].change))
 
     @property
@@ -113,7 +113,7 @@ class ReplayResult:
     live: RunSummary | None = None
     """Results of the live run, where this replay is expected to give the same."""
     equals_live: bool | None = None
-    """Whether it gave the same. None = there is nothing to compare."""
+    """True if it gave the same. None = there is nothing to compare."""
     wall_s: float = 0.0
     """Time spent in the pipeline, without training."""
 

@@ -1,8 +1,8 @@
 """Two sides in one pipeline: the records are read, decoded and cut into windows once, and decided twice.
 
 Input: two sides, and a scorer for the second one where other versions decide there. Output: `SideResults` of each.
-Invariants: the first side is the replay itself, with its database and its digest. It is independent of the second side,
-whose decisions are not stored. Where one version decides on both sides, a window is scored once.
+Invariants: the first side is the replay itself, with its database and its digest. It is independent of the second side.
+The second side's decisions are not stored. Where one version decides on both sides, a window is scored once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SideBySide:
 
     @property
     def needs_versions(self) -> bool:
-        """Whether a side names a version, so that a model registry is needed."""
+        """True if a side names a version, so that a model registry is needed."""
         return any(side.version is not None for side in self.sides)
 
     def memory(self, config: Config) -> int:
@@ -57,7 +57,7 @@ class SideBySide:
         return self._second_scorer
 
     def paired_scorer(self, first: Scorer, second: Scorer | None) -> Scorer:
-        """Return a scorer whose scores carry those of both sides."""
+        """Return a scorer that scores for both sides."""
         return _PairedScorer(first, second, self._rescored)
 
     def attach(self, shard: Lane) -> None:

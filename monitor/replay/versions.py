@@ -1,4 +1,4 @@
-"""The model versions that score in a replay: those that decided live, a named one, or one trained for this replay.
+"""The model versions that score in a replay: the live ones, a named one, or one trained for this replay.
 
 Input: the live database, or the head of a recording. Output: versions by fleet, activated in the replay's scorer.
 Invariant: a version is published in the scratch database before it scores, as in the live one.
@@ -104,7 +104,7 @@ async def activate_version(store: AsyncStore, scorer: DetectorScorer, version: R
 
 
 async def load_for_side(scorer: DetectorScorer, version: ReplayVersion, fleet: str) -> None:
-    """Activate a version in the scorer of a side whose scores are not stored. Raises CheckpointDamaged."""
+    """Activate a version in the scorer of a side without a database. Raises CheckpointDamaged."""
     detector = await _load(scorer, version)
     scorer.activate(fleet, Activation(version.decides_after_us, version.version, version.path), detector)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAMES = ("usual-script", "no-model-stride8", "conv-stride8")
 
 
-def test_a_run_names_its_source_and_compares_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_compares_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
     short = replace(bench.make_plan(NAMES), repeats=1, seconds=0.2, live_s=0, n_records=16_000, in_memory=True)
     monkeypatch.setattr(bench, "make_plan", lambda names, **_: short)
 

@@ -32,7 +32,7 @@ def run(*args: object) -> dict[str, Any]:
     return found
 
 
-def test_figures_are_equal_in_two_processes_one_and_from_cache(data_dir: Path, tmp_path: Path) -> None:
+def test_processes_and_cache_change_no_figure(data_dir: Path, tmp_path: Path) -> None:
     files = [data_dir / f"{name}.csv.gz" for name in RECORDINGS]
     for file in files:
         need(file.is_file(), f"the recording {file.name}")
@@ -63,7 +63,7 @@ def test_figures_are_equal_in_two_processes_one_and_from_cache(data_dir: Path, t
     assert [row | TIMES for row in alone["series"]] == scored, "another process that scores again gives them, too"
 
 
-def test_a_killed_evaluation_leaves_no_child_process(data_dir: Path) -> None:
+def test_a_kill_leaves_no_child_process(data_dir: Path) -> None:
     file = data_dir / "skab" / "valve1_10.csv.gz"
     need(file.is_file(), f"the recording {file.name}")
     args = command(file, "--methods", "lstm,conv,dense", "--processes", 2)
@@ -77,7 +77,7 @@ def test_a_killed_evaluation_leaves_no_child_process(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_parent_ends_all_workers(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_all_workers(tmp_path: Path, number: int) -> None:
     files = [sample.write_csv(tmp_path / "plant" / f"pump{n}.csv", seed=n) for n in range(3)]
     args = command(*files, "--methods", "lstm,conv,dense", "--processes", 2)
     with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -102,7 +102,7 @@ def _is_quiet(url: str, config: Config, from_us: int) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "seed"), CASES)
-async def test_a_replay_gives_the_live_digest_of_the_log_and_any_part(
+async def test_a_replay_gives_the_live_digest(
     kind: str, seed: int, tmp_path: Path
 ) -> None:
     rng = Random(f"{kind}{seed}")
@@ -180,7 +180,7 @@ def _replayed(*args: str | Path) -> dict[str, Any]:
     return found
 
 
-def test_a_file_gives_one_digest_twice_and_its_fault_is_found(toml: Path, tmp_path: Path) -> None:
+def test_a_file_has_one_digest_and_its_fault_found(toml: Path, tmp_path: Path) -> None:
     file = _csv(tmp_path / "R1.csv")
     args = ("-c", toml, file, "--train-rows", str(N_HEAD))
     first, second = _replayed(*args), _replayed(*args)
@@ -191,7 +191,7 @@ def test_a_file_gives_one_digest_twice_and_its_fault_is_found(toml: Path, tmp_pa
     assert first["quarantined"] == 0
 
 
-def test_labels_affect_neither_the_model_nor_the_scores(toml: Path, tmp_path: Path) -> None:
+def test_labels_change_no_model_and_no_score(toml: Path, tmp_path: Path) -> None:
     args = ("-c", toml, "--train-rows", str(N_HEAD))
     (tmp_path / "other").mkdir()
     right = _replayed(_csv(tmp_path / "R1.csv"), *args)
@@ -217,7 +217,7 @@ def test_another_head_gives_another_digest(toml: Path, tmp_path: Path) -> None:
     assert less["digest"] != _replayed("-c", toml, file, "--train-rows", str(N_HEAD))["digest"]
 
 
-def test_kept_results_can_be_queried_and_are_never_overwritten(
+def test_kept_results_are_never_overwritten(
     toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path / 'kept.db'}"
@@ -247,7 +247,7 @@ def _fit(fleet: str, sensors: tuple[str, ...], values: np.ndarray, step_s: float
     return detector
 
 
-async def test_the_live_database_decides_a_replay_and_is_not_changed(toml: Path, tmp_path: Path) -> None:
+async def test_a_replay_changes_no_live_table(toml: Path, tmp_path: Path) -> None:
     config = load(toml)
     recording = read_recording(_csv(tmp_path / "R1.csv"))
     home = Partition("plant", 0)
@@ -306,7 +306,7 @@ async def _register(config: Config, detector: Detector, *, fleet: str = "turbine
             await store.run(versions.activate, fleet, detector.version, FOREVER_AGO_US)
 
 
-def test_a_published_file_has_the_digest_of_the_file(
+def test_a_published_file_keeps_its_digest(
     embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
 ) -> None:
     topic = f"plant-{tmp_path.name}"
@@ -354,7 +354,7 @@ def _records(path: Path, home: Partition) -> list[Record]:
         batch.offsets.tolist(), batch.timestamps_us.tolist(), batch.keys, batch.values, strict=True)]  # fmt: skip
 
 
-def test_a_replay_of_the_consumed_offsets_gives_the_live_digest(
+def test_consumed_offsets_give_the_live_digest(
     embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
 ) -> None:
     topic = f"part-{tmp_path.name}"
@@ -393,7 +393,7 @@ def test_a_replay_of_the_consumed_offsets_gives_the_live_digest(
         assert why in other.stdout
 
 
-def test_windows_that_live_has_pruned_are_not_compared(
+def test_pruned_windows_are_not_compared(
     embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
 ) -> None:
     topic = f"pruned-{tmp_path.name}"
@@ -411,7 +411,7 @@ def test_windows_that_live_has_pruned_are_not_compared(
     assert found["live"]["windows"] < found["windows"]
 
 
-def test_offsets_that_kafka_no_longer_holds_are_counted(
+def test_missing_offsets_are_counted(
     embedded_broker: EmbeddedBroker, toml: Path, tmp_path: Path
 ) -> None:
     topic = f"gone-{tmp_path.name}"
@@ -434,7 +434,7 @@ def test_offsets_that_kafka_no_longer_holds_are_counted(
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_assets_rejected_live_are_left_out_of_its_replay(
+async def test_assets_rejected_live_are_left_out(
     seed: int, toml: Path, tmp_path: Path
 ) -> None:
     """A replay of all records gives the live results when it knows which assets were rejected, and since when."""
@@ -467,10 +467,10 @@ async def test_assets_rejected_live_are_left_out_of_its_replay(
     with open_reader(live) as reader:
         n_windows = len(list(results.windows(reader)))
         assert n_windows > 120, "both have windows"
-        assert await replayed("told", known) == digest_of(reader) != await replayed("untold", None)
+        assert await replayed("with-homes", known) == digest_of(reader) != await replayed("without-homes", None)
 
 
-async def test_bad_records_of_the_live_run_do_not_stop_its_replay(toml: Path) -> None:
+async def test_records_read_live_are_not_limited_again(toml: Path) -> None:
     config, home = load(toml), Partition("plant", 0)
     log = [(offset, -1, b"R1", b"nonsense") for offset in range(2_000)]
     for homes, is_limited in (({}, False), (None, True)):
@@ -541,7 +541,7 @@ def live_result(machine: Machine) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("is_of_version", "policy"), [(False, POLICY), (True, ""), (True, POLICY)])
-def test_a_difference_equals_that_of_two_replays(
+def test_a_difference_equals_two_replays(
     machine: Machine, live_result: dict[str, Any], is_of_version: bool, policy: str
 ) -> None:
     side = ", ".join(filter(None, [machine.candidate if is_of_version else "", policy]))
@@ -574,7 +574,7 @@ class _AnomalousAt:
         return Scores(windows, score, [VERSION] * len(windows), {})
 
 
-async def test_a_part_with_a_longer_alert_memory_equals_the_whole(
+async def test_a_longer_memory_extends_the_run_up(
     toml: Path, tmp_path: Path
 ) -> None:
     """With recover=40 one alert lasts from 195 to 271. A run-up of 24 windows would see it open at 230 only."""
@@ -597,7 +597,7 @@ async def test_a_part_with_a_longer_alert_memory_equals_the_whole(
     assert stretch == whole
 
 
-def test_a_difference_with_swapped_sides_is_its_mirror(machine: Machine) -> None:
+def test_swapped_sides_mirror_the_difference(machine: Machine) -> None:
     there = machine.replayed("--diff", machine.candidate)["diff"]
     back = machine.replayed("--diff", machine.candidate, "--diff", "live")["diff"]
     swapped = {"gained": "lost", "lost": "gained"}
@@ -607,7 +607,7 @@ def test_a_difference_with_swapped_sides_is_its_mirror(machine: Machine) -> None
     ]
 
 
-def test_the_only_champion_equals_the_live_decisions(machine: Machine) -> None:
+def test_the_only_champion_changes_nothing(machine: Machine) -> None:
     found = machine.replayed("--diff", "champion")
     assert {episode["what"] for episode in found["diff"]["alerts"]} == {"same"}
     shown = CliRunner().invoke(main, ["replay", "-c", str(machine.toml), str(machine.file), "--diff", machine.champion])
@@ -615,7 +615,7 @@ def test_the_only_champion_equals_the_live_decisions(machine: Machine) -> None:
     assert f"{machine.champion} changes nothing: both would have fired" in shown.stdout
 
 
-def test_files_own_models_are_compared_by_alert_parameters_only(machine: Machine) -> None:
+def test_own_models_are_compared_by_parameters(machine: Machine) -> None:
     args = ["replay", "-c", str(machine.toml), str(machine.file), "--train-rows", "1500", "--diff"]
     by_policy = CliRunner().invoke(main, [*args, "confirm=8 of 10"])
     assert by_policy.exit_code == 0, by_policy.stderr
@@ -631,7 +631,7 @@ def test_files_own_models_are_compared_by_alert_parameters_only(machine: Machine
     assert "version nobody-1; `monitor models list`" in unknown.stderr
 
 
-def test_two_sides_do_not_change_the_live_database(machine: Machine) -> None:
+def test_two_sides_leave_the_database_unchanged(machine: Machine) -> None:
     database = machine.toml.with_name("monitor.db")
     before = database.read_bytes()
     machine.replayed("--diff", f"{machine.candidate}, {POLICY}")

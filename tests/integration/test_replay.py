@@ -1,4 +1,4 @@
-"""Replay equals live, with a real daemon that has not read all of the topic, and while it reads."""
+"""A replay equals the results of a real daemon that has not read the whole topic, also while the daemon reads."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from monitor.replay.digest import digest_of
-from tests.acceptance.streams import plant
-from tests.daemon_process import Site, at_home, publish
-from tests.integration.test_daemon import PARTITIONS, RULE
+from tests.acceptance.streams import MINUTE_US, plant
+from tests.daemon_process import SENSORS, Site, at_home, publish
+from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.daemon_process import Message
     from tests.servers import KafkaServer, PostgresServer
+
+PARTITIONS = 2
+RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 
 
 @pytest.fixture
@@ -26,24 +29,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site.kill()
 
 
-class Trickle(threading.Thread):
-    """A plant that goes on sending until it is told to stop."""
+class TricklingSender(threading.Thread):
+    """Sends messages in small batches until it is stopped."""
 
     def __init__(self, bootstrap: str, topic: str, messages: list[Message]) -> None:
         super().__init__()
-        self._where = (bootstrap, topic)
+        self._address = (bootstrap, topic)
         self._messages = messages
-        self.over = threading.Event()
+        self._stopped = threading.Event()
         self.n_sent = 0
 
     def run(self) -> None:
-        while self.n_sent < len(self._messages) and not self.over.wait(0.2):
-            publish(*self._where, self._messages[self.n_sent : self.n_sent + 200])
+        while self.n_sent < len(self._messages) and not self._stopped.wait(0.2):
+            publish(*self._address, self._messages[self.n_sent : self.n_sent + 200])
             self.n_sent += 200
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_a_replay_beside_the_running_daemon_gives_what_it_has_stored_so_far(
+def test_a_replay_beside_a_daemon_equals_it(
     database: str, request: pytest.FixtureRequest, kafka: KafkaServer, site: Site
 ) -> None:
     topic = f"replay-beside-{database}"
@@ -55,28 +62,27 @@ def test_a_replay_beside_the_running_daemon_gives_what_it_has_stored_so_far(
     if postgres is not None:
         assert site.command("db", "upgrade").returncode == 0
     site.install_model()
-    publish(kafka.bootstrap, topic, messages[:3_000])  # lie there before the daemon: it begins behind them
+    publish(kafka.bootstrap, topic, messages[:3_000])  # sent before the daemon starts, which begins behind them
     site.start()
     site.wait_event("partition_claimed", times=PARTITIONS)
-    plant_at_work = Trickle(kafka.bootstrap, topic, messages[3_000:])
-    plant_at_work.start()
+    sender = TricklingSender(kafka.bootstrap, topic, messages[3_000:])
+    sender.start()
     try:
         site.wait_records(2_000)
         before = site.records()
         found = site.json("replay", limit_s=120)
         after = site.records()
     finally:
-        plant_at_work.over.set()
-        plant_at_work.join()
-    assert after > before, "the daemon went on meanwhile"
+        sender.stop()
+    assert after > before, "the daemon read records during the replay"
     assert before <= found["readings"] + found["quarantined"] <= after
     assert (found["offsets"], found["missing_offsets"]) == ("live", 0)
     assert found["live"] == {"windows": found["windows"], "is_equal": True}
     assert found["windows"] > 500
     assert found["alerts"] > 10
 
-    site.terminate()  # what was sent after it stopped is no part of what it consumed
-    publish(kafka.bootstrap, topic, messages[3_000 + plant_at_work.n_sent :][:1_000])
+    site.terminate()  # it does not consume the records sent after this
+    publish(kafka.bootstrap, topic, messages[3_000 + sender.n_sent :][:1_000])
     with site.reader() as reader:
         live = digest_of(reader)
     assert site.json("replay", limit_s=120)["digest"] == live

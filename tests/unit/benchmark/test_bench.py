@@ -35,7 +35,7 @@ def test_the_workload_is_the_same_in_every_run() -> None:
     assert len(set(keys)) == workload.N_ASSETS
 
 
-def test_the_decoder_accepts_the_whole_workload_in_order() -> None:
+def test_the_decoder_accepts_the_workload() -> None:
     decoder = Decoder([FleetSchema("bench", 1_000_000, sensors=workload.SENSORS)])
     (batch,) = workload.batches(PARTITION, 1000)
     decoded = decoder.decode(batch)
@@ -44,7 +44,7 @@ def test_the_decoder_accepts_the_whole_workload_in_order() -> None:
     np.testing.assert_array_equal(decoded.readings[0].values, workload.values(0, 1000))
 
 
-def test_the_meter_measures_from_warm_up_for_the_requested_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_meter_starts_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = {"wall": 0.0, "cpu": 100.0}
     monkeypatch.setattr("monitor.benchmark.child.time.perf_counter", lambda: now["wall"])
     monkeypatch.setattr("monitor.benchmark.child.cpu_s", lambda: now["cpu"])
@@ -60,7 +60,7 @@ def test_the_meter_measures_from_warm_up_for_the_requested_time(monkeypatch: pyt
     assert (found.readings, found.windows, found.wall_s, found.cpu_s) == (1000, 1000, 10.0, 4.0)
 
 
-def test_delays_are_measured_for_records_sent_live_only() -> None:
+def test_delays_are_of_live_records_only() -> None:
     meter = Meter(_request(n_records=6, live_from=3))
     long_ago = np.zeros(4, np.int64)
     assert not meter.committed(4, 0, 4, long_ago)  # offsets 0..3
@@ -72,13 +72,13 @@ def _summary(name: str, cpu: float) -> bench.CaseSummary:
     return bench.CaseSummary(name, "cpu", 1, 1, cpu, 1, None, None, None)
 
 
-def test_ratios_are_against_the_baseline_script_of_the_same_run() -> None:
+def test_ratios_are_against_the_baseline() -> None:
     compared = bench._with_ratios([_summary(bench.BASELINE_CASE, 400.0), _summary("conv-stride1", 20.0)])
     assert [case.cpu_ratio for case in compared] == [1.0, 20.0]
     assert bench._with_ratios([_summary("conv-stride1", 20.0)])[0].cpu_ratio is None
 
 
-def test_a_plan_has_the_documented_cases_and_rejects_others() -> None:
+def test_a_plan_rejects_unknown_cases() -> None:
     names = {case.name for case in bench.make_plan().cases}
     assert names >= {"usual-script", "no-model-stride1", "no-model-stride8", "conv-stride1", "conv-stride8"}
     assert [case.name for case in bench.make_plan(["conv-stride8"]).cases] == ["conv-stride8"]
@@ -86,18 +86,18 @@ def test_a_plan_has_the_documented_cases_and_rejects_others() -> None:
         bench.make_plan(["fast"])
 
 
-class _Message(NamedTuple):
+class _TextMessage(NamedTuple):
     value: bytes
     timestamp: int = 0
 
 
-async def test_the_baseline_script_scores_the_right_windows(tmp_path: Path) -> None:
+async def test_the_script_scores_the_right_windows(tmp_path: Path) -> None:
     n_rounds = 6
     n = n_rounds * workload.N_ASSETS
 
-    async def messages() -> AsyncIterator[_Message]:
+    async def messages() -> AsyncIterator[_TextMessage]:
         for _, value in workload.records(0, n):
-            yield _Message(value)
+            yield _TextMessage(value)
 
     class Halves(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

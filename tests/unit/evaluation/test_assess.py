@@ -16,7 +16,7 @@ def quiet() -> np.ndarray:
     return np.full(sample.N_ROWS - sample.N_TRAIN, 0.5, np.float32)
 
 
-def test_alerts_are_the_pipelines_and_the_delay_ends_when_one_fires() -> None:
+def test_the_delay_ends_when_an_alert_fires() -> None:
     score = quiet()
     score[FIRST[0] + 10 : FIRST[0] + 30] = 2.0
     found, timeline = assess_alerts(sample.series(), score, POLICY)
@@ -29,7 +29,7 @@ def test_alerts_are_the_pipelines_and_the_delay_ends_when_one_fires() -> None:
     assert [event.is_matched for event in timeline.events] == [True, False]
 
 
-def test_false_alarms_are_counted_per_week_of_scored_normal_time() -> None:
+def test_false_alarms_are_per_normal_week() -> None:
     score = quiet()
     score[20:40] = 2.0
     score[:10] = np.nan
@@ -56,7 +56,7 @@ def test_an_open_alert_ends_with_the_recording() -> None:
     assert [(alert.first, alert.end) for alert in timeline.alerts] == [(len(score) - 3, len(score))]
 
 
-def test_without_labels_there_are_alerts_but_no_event_metrics() -> None:
+def test_without_labels_events_are_unknown() -> None:
     score = quiet()
     score[20:40] = 2.0
     one = sample.series(labelled=False)
@@ -65,7 +65,7 @@ def test_without_labels_there_are_alerts_but_no_event_metrics() -> None:
     assert assess_ranking(one, score).vus_pr is None
 
 
-def test_without_an_event_there_are_false_alarms_but_no_ranking() -> None:
+def test_without_an_event_there_is_no_ranking() -> None:
     score = quiet()
     score[20:40] = 2.0
     one = sample.series()
@@ -75,7 +75,7 @@ def test_without_an_event_there_are_false_alarms_but_no_ranking() -> None:
     assert assess_alerts(one, score, POLICY)[0].false_alarms == 1
 
 
-def test_an_unscored_row_ranks_lowest_and_is_counted() -> None:
+def test_an_unscored_row_ranks_lowest() -> None:
     one, score = sample.series(), quiet()
     perfect = np.where(one.test_labels, 2.0, 0.5).astype(np.float32)
     assert assess_ranking(one, perfect).auc_pr == 1.0

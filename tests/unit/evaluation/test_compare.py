@@ -26,17 +26,17 @@ def test_an_alert_during_an_event_finds_it() -> None:
     assert found == LabelComparison(1, events=1, found=1, outside=0, delay_s=22.0)
 
 
-def test_an_alert_opened_earlier_or_never_closed_finds_the_event() -> None:
+def test_an_alert_open_before_finds_the_event() -> None:
     assert compare_with_labels([FAULT], [_alert(50, 101)]).found == 1
     assert compare_with_labels([FAULT], [_alert(199, None)]).found == 1
 
 
-def test_an_alert_that_only_touches_the_event_is_outside() -> None:
+def test_an_alert_touching_the_event_is_outside() -> None:
     before, after = _alert(50, 100), _alert(201, 260)
     assert compare_with_labels([FAULT], [before, after]) == LabelComparison(2, events=1, found=0, outside=2)
 
 
-def test_a_window_ending_with_the_last_faulty_reading_is_inside() -> None:
+def test_a_window_ending_with_the_event_is_inside() -> None:
     assert compare_with_labels([FAULT], [_alert(200, 260)]).found == 1
 
 
@@ -44,31 +44,31 @@ def test_an_alert_of_another_asset_is_outside() -> None:
     assert compare_with_labels([FAULT], [_alert(120, 150, "valve")]) == LabelComparison(1, events=1, found=0, outside=1)
 
 
-def test_an_event_with_several_alerts_is_found_once() -> None:
+def test_an_event_is_found_once() -> None:
     found = compare_with_labels([FAULT], [_alert(120, 130), _alert(140, 150)])
     assert (found.found, found.outside) == (1, 0)
 
 
-def test_an_alert_fired_before_the_event_has_delay_zero() -> None:
+def test_an_alert_before_the_event_has_no_delay() -> None:
     assert compare_with_labels([FAULT], [_alert(50, 150)]).delay_s == 0
 
 
-def test_without_labels_only_alerts_are_counted() -> None:
+def test_without_labels_only_alerts_count() -> None:
     assert compare_with_labels(None, [_alert(1, 2)]) == LabelComparison(1)
     assert compare_with_labels([], [_alert(1, 2)]) == LabelComparison(1, events=0, found=0, outside=1)
 
 
-def test_combine_adds_counts_and_skips_unlabelled_files() -> None:
+def test_combine_skips_unlabelled_files() -> None:
     parts = [LabelComparison(1, 2, 1, 0, 5.0), LabelComparison(3), LabelComparison(2, 1, 1, 1, 9.0)]
     assert combine(parts) == LabelComparison(6, events=3, found=2, outside=1, delay_s=7.0)
 
 
-def test_the_median_of_two_delays_lies_between_them() -> None:
+def test_the_median_of_two_delays_is_their_mean() -> None:
     later = Event("pump", 300 * S, 400 * S)
     assert compare_with_labels([FAULT, later], [_alert(110, 120), _alert(330, 340)]).delay_s == (12 + 32) / 2
 
 
-def test_overlapping_pairs_equal_a_search_through_all_pairs() -> None:
+def test_overlapping_pairs_equal_a_full_search() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
         starts = random.integers(0, 60, (2, 12)).tolist()
@@ -81,7 +81,7 @@ def test_overlapping_pairs_equal_a_search_through_all_pairs() -> None:
         assert set(overlapping_pairs(events, alerts)) == every
 
 
-def test_touching_alerts_are_one_episode_and_a_third_links_two() -> None:
+def test_touching_alerts_are_one_episode() -> None:
     first, second, later, other = _alert(10, 20), _alert(30, 40), _alert(60, 70), _alert(10, 20, "valve")
     link = _alert(20, 30)
     assert list(group_episodes([first, second, later, other], [link])) == [

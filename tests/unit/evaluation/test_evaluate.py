@@ -37,7 +37,7 @@ def files(tmp_path: Path) -> list[Path]:
     return [sample.write_csv(tmp_path / "plant" / f"pump{n}.csv", seed=n) for n in (1, 2)]
 
 
-def test_results_are_in_the_order_of_series_and_methods(files: list[Path]) -> None:
+def test_results_are_in_the_order_asked_for(files: list[Path]) -> None:
     results = run(make_plan([*files, files[0]], ["random"], SETTINGS))
     assert [(one.name, one.method) for one in results] == [
         (name, method) for name in ("pump1", "pump2") for method in ("random", "pca", "moving-deviation")
@@ -50,7 +50,7 @@ def test_results_are_in_the_order_of_series_and_methods(files: list[Path]) -> No
     assert pca["model"]["architecture"] == "pca"
 
 
-def test_a_failed_series_is_a_row_with_an_error_and_others_go_on(tmp_path: Path, files: list[Path]) -> None:
+def test_a_failed_series_is_an_error_row(tmp_path: Path, files: list[Path]) -> None:
     short = sample.write_csv(tmp_path / "plant" / "short.csv", train_rows=60)
     bad = tmp_path / "plant" / "bad.csv"
     bad.write_text("timestamp,flow\n0,1\n1,many\n")
@@ -63,7 +63,7 @@ def test_a_failed_series_is_a_row_with_an_error_and_others_go_on(tmp_path: Path,
     assert results[0].row()["vus_pr"] is None
 
 
-def test_a_second_run_scores_only_the_missing_methods(
+def test_a_second_run_scores_the_missing_only(
     tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(make_plan(files[:1], ["pca"], SETTINGS, into=tmp_path / "cache"))
@@ -75,7 +75,7 @@ def test_a_second_run_scores_only_the_missing_methods(
     assert second[0].row() == first[0].row()
 
 
-def test_policies_are_decided_by_the_same_scores(files: list[Path]) -> None:
+def test_policies_use_the_same_scores(files: list[Path]) -> None:
     policies = (PolicyChange.parse("confirm=1 of 1"), PolicyChange.parse("confirm=60 of 60"))
     plan = make_plan(files[:1], ["pca"], SETTINGS, policies=policies)
     results = run(plan)
@@ -87,7 +87,7 @@ def test_policies_are_decided_by_the_same_scores(files: list[Path]) -> None:
     assert eager["mean"]["pca"]["events_found"] == 2
 
 
-def test_a_defect_is_a_row_with_an_error_and_others_go_on(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_is_an_error_row(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     score = module.score
 
     def breaks(method: Method, data: UnlabelledSeries, *rest: Any) -> MethodScores:
@@ -103,13 +103,13 @@ def test_a_defect_is_a_row_with_an_error_and_others_go_on(files: list[Path], mon
     assert [one.error for one in others] == [None] * 3
 
 
-def test_a_defect_in_reading_is_a_row_with_an_error(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_in_reading_is_an_error_row(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     module._read.cache_clear()
     monkeypatch.setattr(module, "read_series", lambda *_: 1 // 0)
     assert {one.is_unexpected for one in run(make_plan(files, ["pca"], SETTINGS))} == {True}
 
 
-def test_a_killed_process_keeps_the_finished_results(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_keeps_finished_results(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     class Pool:
         def __init__(self, *_args: Any, **_options: Any) -> None:
             self.number = 0
@@ -129,7 +129,7 @@ def test_a_killed_process_keeps_the_finished_results(files: list[Path], monkeypa
     assert results[2].is_unexpected
 
 
-def test_two_names_of_one_method_are_trained_once(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_model_is_trained_once(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked, score = [], module.score
     monkeypatch.setattr(module, "score", lambda method, *rest: asked.append(method.name) or score(method, *rest))
     plan = make_plan(files[:1], ["pca"], SETTINGS)
@@ -141,7 +141,7 @@ def test_two_names_of_one_method_are_trained_once(files: list[Path], monkeypatch
     assert results[2].row() | {"method": "pca"} == results[0].row()
 
 
-def test_series_of_equal_folder_and_file_names_stay_apart(tmp_path: Path) -> None:
+def test_series_of_equal_names_stay_apart(tmp_path: Path) -> None:
     paths = [sample.write_csv(tmp_path / part / "same" / "a.csv", seed=n) for n, part in enumerate("xy")]
     packed = paths[1].with_name("a.csv.gz")
     packed.write_bytes(gzip.compress(paths[0].read_bytes()))
@@ -165,7 +165,7 @@ def test_the_mean_is_a_mean_of_set_means() -> None:
     assert (found["n_series"], found["n_failed"], found["auc_pr"]) == (4, 0, None)
 
 
-def test_false_alarms_and_events_are_pooled_within_a_set() -> None:
+def test_alarms_are_pooled_within_a_set() -> None:
     found = means(
         [
             row("a", false_alarms=1, weeks=0.1, events=1, events_found=0),

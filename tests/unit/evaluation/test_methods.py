@@ -18,19 +18,19 @@ def scored(name: str, data: UnlabelledSeries, settings: ScoreSettings = SETTINGS
     return score(parse_method(name, settings), data, settings, lambda _share, _text: None).score
 
 
-def test_the_baselines_always_run_and_no_method_runs_twice() -> None:
+def test_the_baselines_always_run() -> None:
     names = [method.name for method in parse_methods(["conv", "pca", "conv"], SETTINGS)]
     assert names == ["conv", "pca", "moving-deviation"]
 
 
-def test_default_is_the_model_of_a_default_configuration() -> None:
+def test_default_is_the_configurations_default() -> None:
     spec, config = parse_method("default", SETTINGS).spec, ModelConfig()
     assert spec is not None
     assert (spec.architecture, spec.objective) == (config.architecture, config.objective)
     assert spec.max_train_s == config.max_train_s
 
 
-def test_a_name_gives_architecture_objective_and_stacking() -> None:
+def test_a_name_gives_the_model() -> None:
     spec = parse_method("conv+stacked+denoising", replace(SETTINGS, seed=7, max_train_s=3.0)).spec
     assert spec is not None
     assert (spec.architecture, spec.objective, spec.stacked) == ("conv", "denoising", True)
@@ -49,13 +49,13 @@ def test_a_name_gives_architecture_objective_and_stacking() -> None:
         ("", 'method ""'),
     ],
 )
-def test_a_wrong_name_is_rejected_with_the_right_one(name: str, message: str) -> None:
+def test_a_wrong_name_is_corrected(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_method(name, SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["pca", "moving-deviation", "random"])
-def test_every_row_behind_the_head_has_a_causal_score(name: str) -> None:
+def test_every_row_has_a_causal_score(name: str) -> None:
     data = sample.series().data
     found = scored(name, data)
     assert len(found) == sample.N_ROWS - sample.N_TRAIN
@@ -64,7 +64,7 @@ def test_every_row_behind_the_head_has_a_causal_score(name: str) -> None:
     assert np.allclose(scored(name, cut), found[:-200], rtol=1e-4)
 
 
-def test_the_window_of_a_row_ends_at_it_and_may_begin_in_the_head() -> None:
+def test_the_window_of_a_row_ends_at_it() -> None:
     data = sample.series().data
     found = scored("pca", data)
     first = sample.EVENTS[0][0] - sample.N_TRAIN
@@ -73,14 +73,14 @@ def test_the_window_of_a_row_ends_at_it_and_may_begin_in_the_head() -> None:
 
 
 @pytest.mark.parametrize("name", ["pca", "moving-deviation"])
-def test_rows_behind_the_head_affect_neither_training_nor_threshold(name: str) -> None:
+def test_rows_behind_the_head_are_not_used(name: str) -> None:
     data = sample.series().data
     changed = data.values.copy()
     changed[-1] = 1e4
     assert np.allclose(scored(name, replace(data, values=changed))[:-1], scored(name, data)[:-1], rtol=1e-5)
 
 
-def test_a_head_shorter_than_a_window_is_rejected() -> None:
+def test_a_head_without_a_window_is_rejected() -> None:
     with pytest.raises(NotEnoughData, match="10 training rows hold no window of 64 rows; use a shorter --window"):
         scored("pca", replace(sample.series().data, train_rows=10), ScoreSettings())
 
@@ -95,7 +95,7 @@ def test_a_window_without_a_value_is_unscored() -> None:
     assert np.isfinite(found[820 - sample.N_TRAIN :]).all()
 
 
-def test_moving_deviation_accepts_a_constant_sensor() -> None:
+def test_moving_deviation_of_a_constant_sensor() -> None:
     values = np.zeros((100, 2), np.float32)
     values[:50, 0] = np.tile([-1, 1], 25)
     values[60, 0] = 2.0

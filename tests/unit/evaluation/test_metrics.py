@@ -60,7 +60,7 @@ def upper_fifth(score: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", REFERENCE)
-def test_the_metrics_equal_those_of_the_reference(seed: int) -> None:
+def test_the_metrics_equal_the_reference(seed: int) -> None:
     label, score, buffer = case(seed)
     vus_pr, auc_pr, auc_roc, range_f1 = REFERENCE[seed]
     assert metrics.vus_pr(label, score, buffer) == pytest.approx(vus_pr, abs=1e-9)
@@ -70,7 +70,7 @@ def test_the_metrics_equal_those_of_the_reference(seed: int) -> None:
         assert metrics.range_f1(label, upper_fifth(score)).f1 == pytest.approx(range_f1, abs=1e-9)
 
 
-def test_the_period_equals_that_of_the_reference() -> None:
+def test_the_period_equals_the_reference() -> None:
     assert [metrics.period(wave(seed)) for seed in range(len(PERIODS))] == PERIODS
 
 
@@ -84,7 +84,7 @@ def test_the_metrics_equal_their_definitions(seed: int) -> None:
     assert metrics.range_f1(label, found).f1 == pytest.approx(oracle.range_f1(label, found), abs=1e-12)
 
 
-def test_perfect_ranking_has_area_one_and_random_the_label_share() -> None:
+def test_area_of_perfect_and_random_rankings() -> None:
     label = np.zeros(2000, dtype=np.int64)
     label[300:360] = label[900:1000] = 1
     random = np.random.default_rng(0).random(2000)
@@ -100,7 +100,7 @@ def test_only_the_order_of_scores_matters() -> None:
     assert metrics.vus_pr(label, np.exp(3 * score) - 7, buffer) == metrics.vus_pr(label, score, buffer)
 
 
-def test_a_buffer_rewards_an_alarm_just_before_the_event() -> None:
+def test_a_buffer_rewards_an_early_alarm() -> None:
     label = np.zeros(500, dtype=np.int64)
     label[200:220] = 1
     early = np.zeros(500)
@@ -108,7 +108,7 @@ def test_a_buffer_rewards_an_alarm_just_before_the_event() -> None:
     assert metrics.vus_pr(label, early, 30) > 2 * metrics.vus_pr(label, early, 0)
 
 
-def test_range_f1_rewards_coverage_in_one_piece() -> None:
+def test_range_f1_rewards_unbroken_coverage() -> None:
     label = np.zeros(100, dtype=np.int64)
     label[40:60] = 1
     whole, point, pieces = (np.zeros(100, dtype=np.int64) for _ in range(3))
@@ -120,7 +120,7 @@ def test_range_f1_rewards_coverage_in_one_piece() -> None:
     assert metrics.range_f1(label, np.zeros_like(label)) == (0.0, 0.0, 0.0)
 
 
-def test_values_without_a_period_have_the_default_buffer() -> None:
+def test_without_a_period_it_is_the_default() -> None:
     assert metrics.period(np.full(1000, 3.0, np.float32)) == metrics.NO_PERIOD
     assert metrics.period(np.full(1000, np.nan, np.float32)) == metrics.NO_PERIOD
     assert metrics.period(np.array([1.0], np.float32)) == metrics.NO_PERIOD
@@ -129,13 +129,13 @@ def test_values_without_a_period_have_the_default_buffer() -> None:
     assert metrics.period(sine) == 48
 
 
-def test_nan_takes_the_value_before_it_and_leading_nan_the_first() -> None:
+def test_nan_takes_the_value_before_it() -> None:
     nan = np.nan
     values = np.array([[nan, nan], [1, nan], [nan, nan], [2, nan]], np.float32)
     assert metrics.forward_filled(values).tolist() == [[1, 0], [1, 0], [1, 0], [2, 0]]
 
 
-def test_120_000_rows_take_less_than_five_seconds() -> None:
+def test_120_000_rows_take_under_five_seconds() -> None:
     random = np.random.default_rng(0)
     label = (random.random(120_000) < 0.3).astype(np.int64)  # the worst case: tens of thousands of events
     score = random.random(120_000)

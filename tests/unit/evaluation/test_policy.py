@@ -17,7 +17,7 @@ BASE = AlertPolicy(3, 5, 6)
         ("2/4,recover=3", AlertPolicy(2, 4, 3), "confirm=2 of 4, recover=3"),
     ],
 )
-def test_parameters_that_are_not_given_stay_unchanged(text: str, policy: AlertPolicy, name: str) -> None:
+def test_missing_parameters_stay_unchanged(text: str, policy: AlertPolicy, name: str) -> None:
     change = PolicyChange.parse(text)
     assert change.apply_to(BASE) == policy
     assert str(change) == name
@@ -36,6 +36,6 @@ def test_parameters_that_are_not_given_stay_unchanged(text: str, policy: AlertPo
         ("", r'confirm ""'),
     ],
 )
-def test_a_wrong_policy_is_rejected_with_field_value_and_fix(text: str, message: str) -> None:
+def test_a_wrong_policy_is_rejected_with_a_fix(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PolicyChange.parse(text)

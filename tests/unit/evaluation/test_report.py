@@ -59,7 +59,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     return page(plan, results, means([one.row() for one in results]), datetime(2026, 1, 2, tzinfo=UTC))
 
 
-def test_the_page_is_complete_and_needs_no_other_file(text: str) -> None:
+def test_the_page_needs_no_other_file(text: str) -> None:
     elements = Elements(text)
     assert elements.open == []
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in elements.found}
@@ -77,7 +77,7 @@ def test_every_link_has_a_target(text: str) -> None:
     assert {str(link).removeprefix("#") for link in links} <= anchors
 
 
-def test_events_alerts_and_missed_events_have_marks_with_tooltips(text: str) -> None:
+def test_events_and_alerts_have_tooltips(text: str) -> None:
     elements = Elements(text)
     events = [one for one in elements.classed("event") if "title" in one]
     assert len(events) == len(sample.EVENTS)
@@ -96,7 +96,7 @@ def test_failures_and_missing_labels_are_shown(text: str) -> None:
     assert "without labels" in text
 
 
-def test_a_mean_over_fewer_series_is_marked_and_never_the_best(text: str) -> None:
+def test_a_mean_over_fewer_series_is_never_best(text: str) -> None:
     pca = re.search(r"<tr><th>pca(.*?)</tr>", text)
     assert pca is not None
     assert "2 of 3 series" in pca[1]
@@ -112,7 +112,7 @@ def test_false_alarms_are_shown_in_two_digits(rate: float, text: str) -> None:
     assert _cell("false_alarms_per_week", rate) == text
 
 
-def test_series_of_equal_folder_and_file_names_have_two_sections(tmp_path: Path) -> None:
+def test_equal_names_have_two_sections(tmp_path: Path) -> None:
     paths = [sample.write_csv(tmp_path / part / "same" / "a.csv", seed=n) for n, part in enumerate("xy")]
     bad = tmp_path / "x" / "same" / "bad.csv"
     bad.write_text("timestamp,flow\n0,1\n1,many\n")
@@ -125,7 +125,7 @@ def test_series_of_equal_folder_and_file_names_have_two_sections(tmp_path: Path)
     assert "3 recordings of 1 set; 1 of them could not be evaluated" in text
 
 
-def test_no_peak_is_lost_and_a_long_recording_has_a_short_path() -> None:
+def test_no_peak_of_a_long_recording_is_lost() -> None:
     n = 120_000
     values = np.zeros((n, 1), np.float32)
     values[77_777] = 1.0
@@ -140,7 +140,7 @@ def test_no_peak_is_lost_and_a_long_recording_has_a_short_path() -> None:
     assert len(drawn.score) < 20_000
 
 
-def test_the_score_axis_is_logarithmic_above_the_threshold() -> None:
+def test_the_score_axis_ends_logarithmic() -> None:
     low, one, ten, endless = score_y(np.array([0.5, 1.0, 10.0, np.inf]))
     assert one == THRESHOLD_Y
     assert low > one > ten > endless == TOP

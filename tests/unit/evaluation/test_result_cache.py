@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_cached_scores_are_found_with_any_labels(folder: Path) -> None:
+def test_labels_are_no_part_of_the_key(folder: Path) -> None:
     for one in (sample.series(), sample.series(labelled=False)):
         found = ResultCache(folder).get(one, PCA, SETTINGS)
         assert found is not None
@@ -34,7 +34,7 @@ def test_cached_scores_are_found_with_any_labels(folder: Path) -> None:
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".npz"]
 
 
-def test_other_data_methods_settings_and_code_find_no_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_covers_all_inputs_and_the_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, one = ResultCache(folder), sample.series()
     assert cache.get(sample.series(seed=1), PCA, SETTINGS) is None
     assert cache.get(one, parse_method("dense", SETTINGS), SETTINGS) is None
@@ -47,7 +47,7 @@ def test_other_data_methods_settings_and_code_find_no_entry(folder: Path, monkey
     assert cache.get(one, PCA, SETTINGS) is None
 
 
-def test_a_damaged_or_incomplete_entry_is_not_found(folder: Path) -> None:
+def test_a_damaged_entry_is_not_found(folder: Path) -> None:
     [scores], [facts] = folder.glob("*.npz"), folder.glob("*.json")
     whole = scores.read_bytes()
     for damage in (b"", whole[:100], b"PK\x03\x04rubbish"):
@@ -61,11 +61,11 @@ def test_a_damaged_or_incomplete_entry_is_not_found(folder: Path) -> None:
     assert ResultCache(folder).get(sample.series(), PCA, SETTINGS) is None
 
 
-def test_all_code_that_a_score_depends_on_exists() -> None:
+def test_the_paths_of_the_code_hash_exist() -> None:
     home = Path(monitor.__file__).parent
     assert "evaluation/metrics.py" in result_cache.CODE
     assert all((home / name).exists() for name in result_cache.CODE)
 
 
-def test_two_names_of_one_method_share_their_scores(folder: Path) -> None:
+def test_two_names_of_a_method_share_scores(folder: Path) -> None:
     assert ResultCache(folder).get(sample.series(), replace(PCA, name="another name"), SETTINGS) is not None

@@ -26,7 +26,7 @@ def rejection(path: Path, **options: Any) -> str:
     return str(one.error)
 
 
-def test_set_rows_and_interval_come_from_folder_and_meta_json(tmp_path: Path) -> None:
+def test_set_and_rows_come_from_folder_and_meta(tmp_path: Path) -> None:
     [one] = read(sample.write_csv(tmp_path / "plant" / "pump.csv"))
     assert (one.set, one.name, one.data.sensors) == ("plant", "pump", ("flow", "pressure"))
     assert (one.data.train_rows, one.data.interval_s) == (sample.N_TRAIN, 60.0)
@@ -36,18 +36,18 @@ def test_set_rows_and_interval_come_from_folder_and_meta_json(tmp_path: Path) ->
     assert len(one.test_labels) == sample.N_ROWS - sample.N_TRAIN
 
 
-def test_the_operators_train_rows_override_the_file(tmp_path: Path) -> None:
+def test_the_option_overrides_meta_json(tmp_path: Path) -> None:
     [one] = read(sample.write_csv(tmp_path / "plant" / "pump.csv"), train_rows=300)
     assert one.data.train_rows == 300
 
 
-def test_missing_train_rows_are_reported_with_both_fixes(tmp_path: Path) -> None:
+def test_missing_train_rows_are_rejected(tmp_path: Path) -> None:
     path = sample.write_csv(tmp_path / "pump.csv", train_rows=None)
     assert re.search(r"pump\.csv: nobody says .* --train-rows N, or write .* meta\.json", rejection(path))
 
 
 @pytest.mark.parametrize("rows", [sample.N_ROWS, sample.N_ROWS + 5])
-def test_at_least_one_row_must_be_left_to_score(tmp_path: Path, rows: int) -> None:
+def test_at_least_one_row_is_left_to_score(tmp_path: Path, rows: int) -> None:
     path = sample.write_csv(tmp_path / "pump.csv")
     message = rejection(path, train_rows=rows)
     assert re.search(rf"train_rows is {rows:,} \(--train-rows\).* 1,200 rows; use 1 to 1,199", message)
@@ -62,7 +62,7 @@ def test_each_asset_of_a_file_is_a_series(tmp_path: Path) -> None:
     assert all(len(one.data.values) == 10 for one in found)
 
 
-def test_rows_keep_their_order_and_the_row_number_is_the_time(tmp_path: Path) -> None:
+def test_the_row_number_is_the_time(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     path.write_text("\n".join(["timestamp,flow", *(f"{n % 50},{n}" for n in range(100))]))  # two joined clocks
     [one] = read(path, train_rows=50)
@@ -71,7 +71,7 @@ def test_rows_keep_their_order_and_the_row_number_is_the_time(tmp_path: Path) ->
     assert one.test_labels is None
 
 
-def test_the_digest_covers_the_data_and_not_the_labels() -> None:
+def test_labels_are_no_part_of_the_digest() -> None:
     one, again, other = sample.series(), sample.series(labelled=False), sample.series(seed=1)
     assert one.data.digest == again.data.digest != other.data.digest
     changed = one.data.values.copy()
@@ -82,7 +82,7 @@ def test_the_digest_covers_the_data_and_not_the_labels() -> None:
 # ---------------------------------------------------------------- rejections and warnings
 
 
-def test_a_rejected_asset_does_not_affect_others_of_its_file(tmp_path: Path) -> None:
+def test_a_rejected_asset_leaves_the_others(tmp_path: Path) -> None:
     path = tmp_path / "plant.csv"
     rows = [f"{n},{name},{n % 7},0" for n in range(10) for name in ("P1", "P2") if name == "P1" or n < 4]
     path.write_text("\n".join(["timestamp,asset,flow,label", *rows]))
@@ -93,7 +93,7 @@ def test_a_rejected_asset_does_not_affect_others_of_its_file(tmp_path: Path) -> 
     assert "plant/P2 has 4 rows; use 1 to 3" in str(bad.error)
 
 
-def test_a_link_belongs_to_the_set_of_its_own_folder(tmp_path: Path) -> None:
+def test_a_link_belongs_to_its_own_folder(tmp_path: Path) -> None:
     stored = sample.write_csv(tmp_path / "store" / "pump.csv")
     (tmp_path / "plant").mkdir()
     link = tmp_path / "plant" / "pump.csv"
@@ -109,7 +109,7 @@ def test_a_file_of_one_row_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1e13, 1e-9])
-def test_an_interval_outside_64_bit_time_is_rejected(tmp_path: Path, step: float) -> None:
+def test_an_interval_beyond_64_bits_is_rejected(tmp_path: Path, step: float) -> None:
     path = sample.write_csv(tmp_path / "pump.csv")
     path.with_name("meta.json").write_text(json.dumps({"sampling_interval_s": step}))
     assert "correct sampling_interval_s" in rejection(path, train_rows=100)
@@ -121,14 +121,14 @@ def _warnings(path: Path, header: str, row: str, **options: Any) -> str:
     return "\n".join(one.warnings)
 
 
-def test_a_missing_label_column_is_reported_with_the_columns(tmp_path: Path) -> None:
+def test_a_missing_label_column_is_warned_of(tmp_path: Path) -> None:
     text = _warnings(tmp_path / "a.csv", "timestamp,flow,anomaly,note", "{0},1,0,text")
     assert 'a.csv has no column "label"; its columns are flow, anomaly, note; use --label-column' in text
     assert 'the column "anomaly" is called like a label and is learnt from' in text
     assert "a.csv: left out, since they hold no numbers: note" in text
 
 
-def test_the_default_label_column_is_never_a_sensor(tmp_path: Path) -> None:
+def test_the_label_column_is_never_a_sensor(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     assert _warnings(path, "timestamp,flow,label,fault", "{0},1,1,0", label="fault") == ""
     [one] = read(path, train_rows=10, label="fault")
@@ -137,7 +137,7 @@ def test_the_default_label_column_is_never_a_sensor(tmp_path: Path) -> None:
     assert not one.label.any()
 
 
-def test_faults_in_training_rows_and_a_backward_clock_are_warned_of(tmp_path: Path) -> None:
+def test_labelled_training_rows_are_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("\n".join(["timestamp,flow,label", *(f"{n % 15},{n},{int(n < 3)}" for n in range(20))]))
     [one] = read(path, train_rows=10)

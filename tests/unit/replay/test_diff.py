@@ -57,7 +57,7 @@ def _alert(
         ("2/4", Side(None, PolicyChange(Confirm(2, 4))), "confirm=2 of 4"),
     ],
 )
-def test_a_side_is_a_version_alert_parameters_or_both(text: str, side: Side, shown: str) -> None:
+def test_a_side_is_a_version_or_parameters(text: str, side: Side, shown: str) -> None:
     assert Side.parse(text) == side
     assert str(side) == shown
     assert Side.parse(shown) == side
@@ -73,7 +73,7 @@ def test_a_side_is_a_version_alert_parameters_or_both(text: str, side: Side, sho
         ("turbines-1a2b, budget=2/week", '"budget" is no alert parameter'),
     ],
 )
-def test_a_wrong_side_is_rejected_with_the_accepted_forms(text: str, message: str) -> None:
+def test_a_wrong_side_is_rejected(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Side.parse(text)
 
@@ -85,12 +85,12 @@ def _kinds(before: Sequence[Alert], after: Sequence[Alert], from_us: int = -1) -
     return [episode.what for episode in compare_alerts("f", before, after, from_us)]
 
 
-def test_an_alert_without_a_counterpart_is_gained_or_lost() -> None:
+def test_an_alert_alone_is_gained_or_lost() -> None:
     assert _kinds([_alert(10, 20)], [_alert(21, 30)]) == ["lost", "gained"]
     assert _kinds([_alert(10, 20)], [_alert(10, 20, asset="b")]) == ["lost", "gained"]
 
 
-def test_times_and_severity_move_an_alert_and_its_peak_does_not() -> None:
+def test_times_and_severity_move_an_alert() -> None:
     before = _alert(10, 20, fired=12)
     louder = Alert("a", 10 * S, 12 * S, 20 * S, Severity.WARNING, 2.9, 7, (), "w")
     assert _kinds([before], [louder]) == ["same"]
@@ -113,14 +113,14 @@ def test_delays_are_those_of_the_second_side() -> None:
     assert (lost.opened_by_s, lost.fired_by_s, lost.closed_by_s) == (None, None, None)
 
 
-def test_an_alert_that_splits_is_one_moved_episode() -> None:
+def test_a_split_alert_is_one_moved_episode() -> None:
     one, parts = _alert(10, 40), [_alert(10, 15), _alert(20, 40)]
     [split] = compare_alerts("f", [one], parts)
     assert (split.what, split.before, split.after) == ("moved", (one,), tuple(parts))
     assert (split.opened_by_s, split.fired_by_s, split.closed_by_s) == (0, 0, 0)
 
 
-def test_an_episode_counts_when_any_of_its_alerts_opened_in_range() -> None:
+def test_an_episode_needs_one_alert_in_range() -> None:
     assert _kinds([_alert(10, 20)], [_alert(10, 20)], 10 * S) == []
     assert _kinds([_alert(10, 20)], [_alert(11, 20)], 10 * S) == ["moved"]
     assert _kinds([_alert(10, 20)], [], 10 * S) == []
@@ -152,7 +152,7 @@ _MIRROR = {"same": "same", "moved": "moved", "gained": "lost", "lost": "gained"}
 
 
 @given(_alerts(), _alerts())
-def test_each_alert_is_in_one_episode_and_gained_and_lost_are_alone(before: list[Alert], after: list[Alert]) -> None:
+def test_each_alert_is_in_one_episode(before: list[Alert], after: list[Alert]) -> None:
     found = compare_alerts("f", before, after)
     for ours, others, side, alone in ((before, after, "before", "lost"), (after, before, "after", "gained")):
         grouped = [alert for episode in found for alert in getattr(episode, side)]
@@ -168,7 +168,7 @@ def test_each_alert_is_in_one_episode_and_gained_and_lost_are_alone(before: list
 
 
 @given(_alerts(), _alerts(), st.integers(-1, 20))
-def test_the_difference_of_b_and_a_mirrors_that_of_a_and_b(
+def test_the_difference_of_b_a_mirrors_a_b(
     before: list[Alert], after: list[Alert], from_s: int
 ) -> None:
     def minus(seconds: float | None) -> float | None:
@@ -184,7 +184,7 @@ def test_the_difference_of_b_and_a_mirrors_that_of_a_and_b(
 
 
 @given(_alerts())
-def test_a_decider_against_itself_has_no_difference(one: list[Alert]) -> None:
+def test_equal_sides_have_no_difference(one: list[Alert]) -> None:
     assert set(_kinds(one, one)) <= {"same"}
 
 
@@ -200,7 +200,7 @@ def _times(alert: Alert) -> tuple[object, ...]:
 
 
 @given(_alerts(), _alerts(), st.integers(-1, 20))
-def test_the_alerts_of_a_side_are_the_sum_of_its_episodes(before: list[Alert], after: list[Alert], from_s: int) -> None:
+def test_episodes_sum_up_to_the_alerts_of_a_side(before: list[Alert], after: list[Alert], from_s: int) -> None:
     results = (_results(before, from_s), _results(after, from_s))
     [fleet] = difference((Side(), Side("v")), results, [FLEET]).fleets
     assert fleet.before.alerts == fleet.same + fleet.moved_before + fleet.lost
@@ -216,7 +216,7 @@ def _results(alerts: list[Alert], from_s: int) -> SideResults:
     return results
 
 
-def test_a_fleet_without_windows_is_left_out_without_scores_no_rate() -> None:
+def test_a_fleet_without_windows_is_left_out() -> None:
     nothing = (SideResults(), SideResults())
     assert difference((Side(), Side("v")), nothing, [FLEET]).fleets == ()
     nothing[0].assets["f"].add("a")
@@ -295,7 +295,7 @@ async def test_both_sides_decide_as_each_would_alone(n_at_once: int, has_version
     assert {episode.what for episode in found.episodes} >= {"lost", "moved"}
 
 
-async def test_a_window_is_scored_once_where_both_sides_have_one_version() -> None:
+async def test_one_version_on_both_sides_scores_once() -> None:
     side_by_side, other = SideBySide(Side(), Side("new")), _ByVersion("new", 0.7)
     side_by_side.score_second_with(other, frozenset({"another fleet"}))
     windows, ends = _windows(10, 1)
@@ -305,7 +305,7 @@ async def test_a_window_is_scored_once_where_both_sides_have_one_version() -> No
     assert other.n_calls == 0
 
 
-def test_run_up_windows_are_not_counted_but_their_alerts_are_kept() -> None:
+def test_run_up_windows_are_not_counted() -> None:
     results, windows_ends = SideResults(from_us=5 * 60 * S), _windows(10, 1)
     score = np.full(10, 2.0, np.float32)
     scores = Scores(windows_ends[0], score, ["v"] * 10, {}, "half of it")

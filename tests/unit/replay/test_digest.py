@@ -28,7 +28,7 @@ DIGEST = digest(WINDOWS, LIVES)
 
 
 @given(st.randoms(use_true_random=False))
-def test_the_order_of_rows_with_equal_start_does_not_matter(random: Random) -> None:
+def test_the_order_within_an_instant_is_free(random: Random) -> None:
     shuffled = WINDOWS.copy()
     random.shuffle(shuffled)
     shuffled.sort(key=lambda fact: fact.start_us)
@@ -62,10 +62,10 @@ def test_a_missing_or_doubled_row_counts() -> None:
     assert digest(WINDOWS, []) != digest(WINDOWS, LIVES[:1])
 
 
-def test_the_order_of_an_alerts_transitions_counts() -> None:
+def test_the_order_of_transitions_counts() -> None:
     swapped = [LIVES[1], LIVES[0], *LIVES[2:]]
     assert digest(WINDOWS, swapped) != DIGEST
 
 
-def test_an_unscored_window_without_and_with_a_version_differ() -> None:
+def test_the_version_of_an_unscored_window_counts() -> None:
     assert digest([WINDOWS[2]._replace(version=None)], []) != digest([WINDOWS[2]], [])

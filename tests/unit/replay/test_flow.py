@@ -61,12 +61,12 @@ async def test_event_time_passes_at_the_given_speed() -> None:
     assert sum(clock.slept_s) == pytest.approx(3)
 
 
-async def test_records_due_together_are_one_batch_and_late_ones_join_it() -> None:
+async def test_records_due_together_are_one_batch() -> None:
     yielded, _ = await _pace([_batch([0, 0, 100, 30, 100 + TICK_S, 200])], speed=1)
     assert yielded == [(0, [0, 1]), (100, [2, 3, 4]), (200, [5])]
 
 
-async def test_records_that_cannot_be_decoded_keep_their_position() -> None:
+async def test_undecodable_records_keep_their_position() -> None:
     good = _batch([0, 10])
     values = [b"nonsense", good.values[0], b"{", good.values[1]]
     torn = batch_of(HOME, [(n, -1, b"R1", value) for n, value in enumerate(values)])
@@ -81,7 +81,7 @@ async def test_a_block_is_due_with_its_last_reading() -> None:
     assert yielded == [(0, [0]), (4, [1])]
 
 
-def test_a_range_needs_the_cells_of_its_run_up_and_lateness() -> None:
+def test_a_range_needs_run_up_and_lateness() -> None:
     fleet = _config(lateness="3s", alerts={"confirm": "2 of 4", "recover": 2}).fleets[0]
     assert scored_from_us(fleet, 1000 * S) == (1000 - 4 * 4) * S
     assert needed_cell(fleet, 1000 * S) == 1000 - 16 - 8 - 3 - 1
@@ -93,7 +93,7 @@ async def _aiter(*batches: RecordBatch) -> AsyncIterator[RecordBatch]:
         yield batch
 
 
-async def test_only_records_too_old_to_matter_are_skipped() -> None:
+async def test_only_old_records_are_skipped() -> None:
     config = _config()
     day_us = 86_400 * S
     needed_us = needed_cell(config.fleets[0], 10 * day_us) * S
@@ -105,7 +105,7 @@ async def test_only_records_too_old_to_matter_are_skipped() -> None:
     assert [batch async for batch in skip_old_records(_aiter(old), config, 10 * day_us)] == []
 
 
-async def test_a_replay_never_writes_to_an_existing_database(tmp_path: Path) -> None:
+async def test_an_existing_database_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'live.db'}"
     async with scratch(url) as (store, _):
         assert store.address.path == tmp_path / "live.db"

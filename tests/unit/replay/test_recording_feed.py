@@ -42,8 +42,8 @@ def test_the_rest_begins_at_until() -> None:
     assert (len(parts.head), int(parts.rest.ts_us[0])) == (5, 5 * S)
 
 
-def test_an_event_of_an_asset_lasts_until_its_last_reading_ends() -> None:
-    # R1: rows 0, 2, 4, …; R2: rows 1, 3, 5, …
+def test_an_event_includes_its_last_interval() -> None:
+    # R1 has rows 0, 2, 4, …, and R2 has rows 1, 3, 5, …
     label = [0] * 20
     label[2] = label[4] = label[19] = 1
     found = list(events_of(_recording(assets=("R1", "R2"), label=label), S))
@@ -56,13 +56,13 @@ def test_only_events_of_the_rest_count() -> None:
     assert parts.events == (("R1", 4 * S, 5 * S),)
 
 
-def test_no_labels_is_not_the_same_as_no_events() -> None:
+def test_no_labels_differs_from_no_events() -> None:
     assert split_recording(_recording(), rows=3, until_us=None, interval_us=S).events is None
     assert split_recording(_recording(label=[0] * 20), rows=3, until_us=None, interval_us=S).events == ()
 
 
 @pytest.mark.parametrize("length", [2, 4])
-def test_the_first_reading_of_the_rest_completes_a_window(length: int) -> None:
+def test_the_first_reading_completes_a_window(length: int) -> None:
     parts = split_recording(_recording(assets=("R1", "R2")), rows=12, until_us=None, interval_us=S)
     kept = concatenated(last_readings(parts.head, length), parts.rest)
     for asset in (0, 1):
@@ -85,7 +85,7 @@ def _decoded(feed: RecordingFeed, block: int) -> dict[int, list[tuple[int, int]]
 
 
 @pytest.mark.parametrize("block", [1, 3, 256])
-def test_a_feed_has_a_partition_per_asset_with_rising_offsets(block: int) -> None:
+def test_a_feed_has_a_partition_per_asset(block: int) -> None:
     feed = RecordingFeed("plant")
     first = _recording(assets=("R1", "R2"))
     feed.add(first)
@@ -99,7 +99,7 @@ def test_a_feed_has_a_partition_per_asset_with_rising_offsets(block: int) -> Non
     assert feed.n_readings == 30
 
 
-def test_a_feed_of_several_partitions_is_in_order_of_time() -> None:
+def test_a_feed_is_in_order_of_time() -> None:
     feed = RecordingFeed("plant")
     feed.add(_recording(2000, assets=("R1", "R2")))
     begins = [int(batch.timestamps_us[0]) for batch in feed.batches(block=1)]

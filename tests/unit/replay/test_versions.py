@@ -39,7 +39,7 @@ async def _config(folder: Path) -> Config:
     return config
 
 
-async def test_a_named_version_decides_its_fleet_only(tmp_path: Path) -> None:
+async def test_a_named_version_decides_its_fleet(tmp_path: Path) -> None:
     config = await _config(tmp_path)
 
     def version(name: str, after_us: int = FOREVER_AGO_US) -> ReplayVersion:
@@ -66,7 +66,7 @@ async def test_a_named_version_decides_its_fleet_only(tmp_path: Path) -> None:
         (-50, -10, []),
     ],
 )
-def test_only_versions_that_decide_a_window_in_range_are_kept(
+def test_only_versions_in_range_are_kept(
     after_us: int, to_us: int, expected: list[tuple[str, int]]
 ) -> None:
     versions = [ReplayVersion(name, Path(name), from_us) for name, from_us in (("a", -5), ("b", 100), ("c", 200))]
