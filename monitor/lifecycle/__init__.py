@@ -1,9 +1,10 @@
-"""Model versions over time.
+"""Model versions over time: training, activation, and the versions that score now.
 
-    champions         the versions that decide now, as the database says
-    scheduler         retrainings that are due or requested
+    champions         loads the versions that the database names; activates a new one
+    scheduler         runs the retrainings that are requested or due
     training_process  the daemon's end of the training process
-    __main__          the training process: reads, fits, saves, reports progress line by line
+    __main__          the training process: reads history, fits, saves, reports its progress line by line
 
+Input: retraining jobs, schedules and the activations of other daemons. Output: published and activated versions.
 Invariant: a failed or killed training leaves the champion in place.
 """

@@ -1,4 +1,9 @@
-"""The training process (see `retrain.py`): an order on standard input, JSON lines on standard output."""
+"""The training process, started by `training_process.py`.
+
+Input: an order, as one JSON line on standard input.
+Output: messages, as JSON lines on standard output: progress, then a version or an error.
+Invariant: the process exits as soon as its standard input ends, so it never outlives the daemon.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import torch
@@ -15,55 +21,42 @@ import torch
 from monitor.config import Config, FleetConfig, load
 from monitor.errors import MonitorError, NotEnoughData
 from monitor.kafka.log_reader import KafkaHistory
-from monitor.lifecycle.training_process import Line, Order
+from monitor.lifecycle.training_process import TrainingMessage, TrainingOrder
 from monitor.models.spec import FleetSpec, ModelSpec
 from monitor.training.dataset import History
 from monitor.training.fit import fit
 
+if TYPE_CHECKING:
+    from monitor.models.detector import Detector
+
 READING_SHARE = 0.2
-"""Of the progress bar. How long the reading takes is not known in advance."""
-SAY_EVERY = 50_000
-"""Readings between two lines of progress."""
+"""Share of the progress bar for reading the history. Its duration is not known in advance."""
+REPORT_EVERY_READINGS = 50_000
 
 
 def main() -> None:
-    """Train what is ordered."""
+    """Read the order, train, and report the outcome."""
     os.nice(10)
     torch.set_num_threads(1)
-    said = sys.stdin.buffer.readline()
-    if not said:  # the daemon went before it could say what to train
+    raw = sys.stdin.buffer.readline()
+    if not raw:  # the daemon ended before it sent the order
         return
-    order = msgspec.json.decode(said, type=Order)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    order = msgspec.json.decode(raw, type=TrainingOrder)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
-        line = _train(order)
+        outcome = _train(order)
     except MonitorError as error:
-        line = Line(error=type(error).__name__, message=error.detail or str(error))
-    _say(line)
+        outcome = TrainingMessage(error=type(error).__name__, message=error.detail or str(error))
+    _report(outcome)
 
 
-def _train(order: Order) -> Line:
+def _train(order: TrainingOrder) -> TrainingMessage:
     config = load(order.config)
     fleet = next(fleet for fleet in config.fleets if fleet.name == order.fleet)
-    history = asyncio.run(_read(config, fleet, order))
-    train = history.windows(order.alerts)
-    _say(Line(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(train):,} windows"))
-    spec = ModelSpec.of(fleet)
-    try:
-        detector = fit(
-            train,
-            spec,
-            FleetSpec.of(fleet, history.sensors),
-            device=config.device,
-            on_progress=lambda share, text: _say(
-                Line(progress=READING_SHARE + (1 - READING_SHARE) * share, message=text)
-            ),
-        )
-    except NotEnoughData as error:
-        more = max(1, spec.min_windows - len(train))
-        raise NotEnoughData(f"{error.detail}; {history.time_until(more)}") from error
+    history = asyncio.run(_read_history(config, fleet, order))
+    detector = _fit(config, fleet, history, order)
     version = detector.save(Path(config.store.checkpoints))
-    return Line(
+    return TrainingMessage(
         progress=1.0,
         message="trained",
         version=version,
@@ -77,25 +70,40 @@ def _train(order: Order) -> Line:
     )
 
 
-async def _read(config: Config, fleet: FleetConfig, order: Order) -> History:
+async def _read_history(config: Config, fleet: FleetConfig, order: TrainingOrder) -> History:
     history = History(config, fleet, order.sensors, order.known)
-    said = 0
+    n_reported = 0
     async for batch in KafkaHistory(config.kafka, config.topics_of(fleet)):
         history.add(batch)
-        if history.n_readings - said >= SAY_EVERY:
-            said = history.n_readings
-            _say(Line(progress=READING_SHARE / 2, message=f"reading history: {said:,} readings"))
+        if history.n_readings - n_reported >= REPORT_EVERY_READINGS:
+            n_reported = history.n_readings
+            _report(TrainingMessage(progress=READING_SHARE / 2, message=f"reading history: {n_reported:,} readings"))
     return history
 
 
-def _say(line: Line) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+def _fit(config: Config, fleet: FleetConfig, history: History, order: TrainingOrder) -> Detector:
+    train = history.windows(order.alerts)
+    _report(TrainingMessage(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(train):,} windows"))
+
+    def on_progress(share: float, text: str) -> None:
+        _report(TrainingMessage(progress=READING_SHARE + (1 - READING_SHARE) * share, message=text))
+
+    spec = ModelSpec.of(fleet)
+    try:
+        return fit(train, spec, FleetSpec.of(fleet, history.sensors), device=config.device, on_progress=on_progress)
+    except NotEnoughData as error:
+        more = max(1, spec.min_windows - len(train))
+        raise NotEnoughData(f"{error.detail}; {history.time_until(more)}") from error
+
+
+def _report(message: TrainingMessage) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def _die_with_parent() -> None:
-    """The parent holds the other end of our standard input open for as long as it lives and wants us."""
-    while os.read(0, 1024):  # not through sys.stdin: its lock would be held when the interpreter shuts down
+def _exit_with_parent() -> None:
+    """Exit when standard input ends: the daemon keeps its other end open while it lives and needs the training."""
+    while os.read(0, 1024):  # not through sys.stdin, whose lock would be held when the interpreter shuts down
         pass
     os._exit(1)
 

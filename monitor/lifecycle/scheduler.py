@@ -1,8 +1,10 @@
-"""Who comes next: retrainings that operators ask for, that are due, or that the absence of a first model asks for.
+"""The retraining scheduler: it runs the retrainings that operators request, that are due, or that a fleet without a
+model needs.
 
-Enters: jobs (rows), schedules. Leaves: versions, trained in a process of their own, published and activated. Of several
-daemons the one that holds the lease `training` trains; each transaction that takes a job, buries one or activates a
-version asserts it. The law: a training that fails changes nothing.
+Input: jobs (rows of the database) and the schedule of each fleet. Output: versions, trained in a process of their own,
+published and activated.
+Invariant: a training that fails changes nothing. Of several daemons only the holder of the lease `training` trains.
+Each transaction that starts a job, fails a stale one or activates a version checks the lease's fencing token.
 """
 
 from __future__ import annotations
@@ -10,46 +12,45 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from monitor import logs, metrics
 from monitor.clock import from_us
 from monitor.errors import Fenced, MonitorError, NotEnoughData, StoreUnavailable
-from monitor.lifecycle.training_process import Order, retrain
+from monitor.lifecycle.champions import until_answered
+from monitor.lifecycle.training_process import TrainingOrder, run_training_process
+from monitor.retry import backoff_s
 from monitor.store import alerts, assets, jobs, versions
+from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
     from monitor.lifecycle.champions import Champions
+    from monitor.lifecycle.training_process import Trained
     from monitor.store.engine import AsyncStore
     from monitor.store.lease import Lease
+    from monitor.timing import Timing
     from monitor.types import JobView
+
+    Training = Callable[[TrainingOrder, Callable[[float, str], Awaitable[None]]], Awaitable[Trained]]
 
 log = logs.get("training")
 
-Under = tuple[str, int] | None
-"""Name and epoch of the lease that a piece of work was begun under; None = there is no other daemon."""
+FencingToken = tuple[str, int] | None
+"""Name and epoch of the lease under which a job was started. None = there is no other daemon."""
 
 LEASE = "training"
-LOOK_EVERY_S = 0.5
-"""How soon a retraining that was asked for is taken up."""
-FIRST_RETRY = timedelta(minutes=1)
-"""A fleet without a model, or whose retraining failed, is tried again after this; then after twice as long, …"""
-LAST_RETRY = timedelta(hours=1)
-AUTOMATIC = "the daemon"
-"""Who asked, when nobody did."""
-LAST_WORD_S = 0.5
-"""For the job of a training that we leave; what nobody hears is found out at the next start."""
-GRACE_S = 3.0
-"""At the start: for another daemon, which trains, to say that it does."""
+REQUESTED_BY_SCHEDULE = "the daemon"
+"""`requested_by` of a job that no operator requested."""
 
 
-class Trainer:
-    """Makes the versions of every fleet, one training at a time."""
+class RetrainScheduler:
+    """Trains the versions of all fleets, one training at a time."""
 
     def __init__(
         self,
@@ -59,67 +60,76 @@ class Trainer:
         clock: Clock,
         owner: str,
         lease: Lease | None = None,
+        *,
+        timing: Timing = DEFAULT_TIMING,
+        train: Training = run_training_process,
     ) -> None:
-        """`lease`: None = there is no other daemon."""
+        """`lease`: the one named `LEASE`; None = there is no other daemon. `train`: the training process."""
         self._config = config
         self._store = store
         self._champions = champions
         self._clock = clock
         self._owner = owner
         self._lease = lease
+        self._timing = timing
+        self._train = train
         self._retry_at: dict[str, datetime] = {}
-        self._failures: dict[str, int] = {}
+        """By fleet, the time of the next attempt after a failed training."""
+        self._n_failures: dict[str, int] = {}
+        """By fleet, failed trainings in a row."""
 
-    async def begin(self) -> bool:
-        """Bury trainings that died with their daemon, if it is us who trains; return whether it is."""
-        if await self._is_mine():
+    async def fail_stale_jobs(self) -> bool:
+        """Fail the jobs of daemons that died, if this daemon trains. Return whether it does."""
+        if await self._acquire_lease():
             with suppress(Fenced):
-                await self._store.run(jobs.fail_stale, self._clock.now_us(), lease=self._under())
+                await self._store.run(jobs.fail_stale, self._clock.now_us(), lease=self._fencing_token())
                 return True
         return False
 
-    async def is_asked(self, fleet: FleetConfig) -> bool:
-        """Return whether somebody waits for a new model of the fleet, and it is us who will train it."""
-        if await self._store.read(jobs.active, fleet.name) is None or not await self.begin():
-            return False  # we take no lease for nothing: who cannot read a champion should not be the one to train
+    async def is_retraining_requested(self, fleet: FleetConfig) -> bool:
+        """Return whether a retraining of the fleet is requested, and this daemon will run it."""
+        # The job is looked for before the lease is acquired. A daemon that waits for a checkpoint must not keep the
+        # other daemons, which may have it, from training.
+        if await self._store.read(jobs.active, fleet.name) is None or not await self.fail_stale_jobs():
+            return False
         return await self._store.read(jobs.active, fleet.name) is not None
 
-    async def train_first(self) -> None:
-        """Before the first record is scored: train the fleets that have no model, if the topics hold enough."""
+    async def train_first_models(self) -> None:
+        """Train the fleets without a model, if the topics hold enough. Called before the first record is scored."""
         for fleet in self._config.fleets:
-            if not self._champions.has_champion(fleet) and not await self._train_if_mine(fleet):
-                await self._wait_for_another(fleet)
+            if not self._champions.has_champion(fleet) and not await self._train_as_leader(fleet):
+                await self._wait_for_other_daemon(fleet)
 
     async def loop(self) -> None:
-        """Take up retrainings until cancelled."""
+        """Run the retrainings that are requested or due, until cancelled."""
         while True:
-            await self._clock.sleep(LOOK_EVERY_S)
+            await self._clock.sleep(self._timing.jobs_every_s)
             if self._lease is not None and self._lease.epoch is None:
-                self._retry_at.clear()  # that is for whoever trains now to know
+                self._retry_at.clear()  # another daemon trains now; its own failures decide
                 continue
-            under = self._under()
+            token = self._fencing_token()
             try:
-                await self._look(under)
-            except Fenced as error:  # we were asleep, or the database was: whose it is now, the lease finds out
+                await self._run_next(token)
+            except Fenced as error:  # the daemon, or the database, was suspended; a renewal finds the new holder
                 log.debug("lease_lost", detail=error.detail)
-                if self._lease is not None and under is not None:
-                    self._lease.lost(under[1])
+                if self._lease is not None and token is not None:
+                    self._lease.lost(token[1])
             except MonitorError as error:
                 log.warning("training_loop", error=str(error), doing="trying again")
-                await self._clock.sleep(FIRST_RETRY.total_seconds() / 12)
+                await self._clock.sleep(self._timing.jobs_error_wait_s)
 
-    async def _look(self, under: Under) -> None:
-        job = await self._store.run(jobs.take, self._owner, self._clock.now_us(), lease=under)
+    async def _run_next(self, token: FencingToken) -> None:
+        job = await self._store.run(jobs.take, self._owner, self._clock.now_us(), lease=token)
         if job is not None:
-            await self._carry_out(job, under)
+            await self._run_job(job, token)
             return
         for fleet in self._config.fleets:
             due_at = await self._due_at(fleet)
             if due_at is not None and due_at <= self._now():
-                await self._train(fleet, under)
+                await self._train_fleet(fleet, token)
 
     async def _due_at(self, fleet: FleetConfig) -> datetime | None:
-        """When the fleet is trained next; what another daemon trained counts, and what it failed at does not."""
+        """Return the time of the fleet's next training. Another daemon's successes count, its failures do not."""
         if (retry_at := self._retry_at.get(fleet.name)) is not None:
             return retry_at
         if not self._champions.has_champion(fleet):
@@ -129,92 +139,81 @@ class Trainer:
             return None
         return champion.trained_at + fleet.retrain.every
 
-    # ------------------------------------------------------------------ with other daemons
+    # ------------------------------------------------------------------ several daemons
 
-    async def _is_mine(self) -> bool:
+    async def _acquire_lease(self) -> bool:
         return self._lease is None or await self._lease.look()
 
-    def _under(self) -> Under:
+    def _fencing_token(self) -> FencingToken:
         return None if self._lease is None else self._lease.under
 
-    async def _train_if_mine(self, fleet: FleetConfig) -> bool:
-        """Train the fleet; False = another daemon trains, or has come to do so while we were asleep."""
-        if await self._is_mine():
+    async def _train_as_leader(self, fleet: FleetConfig) -> bool:
+        """Train the fleet. Return False if another daemon trains, or took over while this one was suspended."""
+        if await self._acquire_lease():
             with suppress(Fenced):
-                await self._train(fleet, self._under())
+                await self._train_fleet(fleet, self._fencing_token())
                 return True
         return False
 
-    async def _wait_for_another(self, fleet: FleetConfig) -> None:
-        """Another daemon trains: no window is scored before its model is there, or it gives up."""
+    async def _wait_for_other_daemon(self, fleet: FleetConfig) -> None:
+        """Wait until another daemon has trained the fleet's first model, or gives up."""
         log.info("waiting_for_training", fleet=fleet.name, why="another daemon trains the first model")
-        patient_until_s = self._clock.monotonic_s() + GRACE_S
+        wait_until_s = self._clock.monotonic_s() + self._timing.first_training_grace_s
         while not self._champions.has_champion(fleet):
             await self._champions.refresh()
-            if await self._train_if_mine(fleet):  # it died
+            if await self._train_as_leader(fleet):  # the other daemon died
                 return
             if await self._store.read(jobs.active, fleet.name) is not None:
-                patient_until_s = self._clock.monotonic_s() + GRACE_S
-            elif self._clock.monotonic_s() > patient_until_s:
+                wait_until_s = self._clock.monotonic_s() + self._timing.first_training_grace_s
+            elif self._clock.monotonic_s() > wait_until_s:
                 return
-            await self._clock.sleep(LOOK_EVERY_S)
+            await self._clock.sleep(self._timing.jobs_every_s)
 
     # ------------------------------------------------------------------ one training
 
-    async def _train(self, fleet: FleetConfig, under: Under) -> None:
+    async def _train_fleet(self, fleet: FleetConfig, token: FencingToken) -> None:
         now_us = self._clock.now_us()
-        job = await self._store.run(jobs.take_for, fleet.name, AUTOMATIC, self._owner, now_us, lease=under)
+        job = await self._store.run(jobs.take_for, fleet.name, REQUESTED_BY_SCHEDULE, self._owner, now_us, lease=token)
         if job is not None:
-            await self._carry_out(job, under)
+            await self._run_job(job, token)
 
-    async def _carry_out(self, job: JobView, under: Under) -> None:
-        """`under`: under which the job was taken, and its version is activated or not."""
+    async def _run_job(self, job: JobView, token: FencingToken) -> None:
+        """Train, and activate the version. `token`: the one that the job was started with."""
         fleet = next((fleet for fleet in self._config.fleets if fleet.name == job.fleet), None)
         if fleet is None:
-            await self._surely(jobs.fail, job.id, f"the running daemon's configuration has no fleet {job.fleet}")
+            await self._end_job(jobs.fail, job.id, f"the running daemon's configuration has no fleet {job.fleet}")
             return
         log.info("training", fleet=fleet.name, job=job.id, asked_by=job.requested_by)
         try:
-            with metrics.trainings_running.track_inprogress():
-                trained = await retrain(await self._order(fleet), lambda share, text: self._progress(job, share, text))
-            await self._champions.until_known(self._is_mine)  # it may just have run out, and be nobody's
-            await self._champions.activate(fleet, trained, under)
+            version = await self._train_and_activate(fleet, job, token)
         except MonitorError as error:
-            why = error.detail or str(error)
-            await self._surely(jobs.fail, job.id, why)
-            self._put_off(fleet)
-            self._tell_why_not(fleet, error)
+            await self._end_job(jobs.fail, job.id, error.detail or str(error))
+            self._schedule_retry(fleet)
+            self._log_failure(fleet, error)
             metrics.trainings.labels("failed").inc()
         except BaseException:
-            # The signal to stop must not turn into something a loop survives, nor wait for a database that hangs.
+            # Stopping must neither be swallowed here nor wait for a database that hangs.
             with suppress(MonitorError, TimeoutError):
-                async with asyncio.timeout(LAST_WORD_S):
+                async with asyncio.timeout(self._timing.job_end_limit_s):
                     await self._store.run(jobs.fail, job.id, "the daemon stopped", self._clock.now_us())
             raise
         else:
-            await self._surely(jobs.finish, job.id, trained.version)
-            self._failures.pop(fleet.name, None)
+            await self._end_job(jobs.finish, job.id, version)
+            self._n_failures.pop(fleet.name, None)
             self._retry_at.pop(fleet.name, None)
             metrics.trainings.labels("done").inc()
 
-    def _tell_why_not(self, fleet: FleetConfig, error: MonitorError) -> None:
-        hopeful = isinstance(error, NotEnoughData) or error.retriable
-        (log.info if hopeful else log.warning)(
-            "not_trained",
-            fleet=fleet.name,
-            why=error.detail or str(error),
-            again_at=self._retry_at[fleet.name],
-            until_then="the champion stays" if self._champions.has_champion(fleet) else "windows stay unscored",
-        )
+    async def _train_and_activate(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> str:
+        with metrics.trainings_running.track_inprogress():
+            trained = await self._train(await self._order(fleet), partial(self._report_progress, job))
+        # A lease that ran out during the training, and that no other daemon took, is valid again after this.
+        await until_answered(self._acquire_lease, self._clock, self._timing)
+        await self._champions.activate(fleet, trained, token)
+        return trained.version
 
-    async def _surely(self, end: Callable[..., None], job_id: int, word: str) -> None:
-        """End a job, however long the database is away: one that is called running for ever blocks all others."""
-        with suppress(Fenced):  # it was given up for dead
-            await self._champions.until_known(self._store.run, end, job_id, word, self._clock.now_us())
-
-    async def _order(self, fleet: FleetConfig) -> Order:
+    async def _order(self, fleet: FleetConfig) -> TrainingOrder:
         learnt = (await self._store.read(assets.fleets)).get(fleet.name)
-        return Order(
+        return TrainingOrder(
             config=str(self._config.path),
             fleet=fleet.name,
             sensors=fleet.sensors or learnt,
@@ -222,14 +221,32 @@ class Trainer:
             known=await self._store.read(assets.names, fleet.name),
         )
 
-    async def _progress(self, job: JobView, share: float, text: str) -> None:
+    async def _report_progress(self, job: JobView, share: float, text: str) -> None:
         log.info("training_progress", fleet=job.fleet, done=f"{share:.0%}", step=text)
-        with suppress(StoreUnavailable):  # the next one will do
+        with suppress(StoreUnavailable):  # the next report replaces it
             await self._store.run(jobs.progress, job.id, share, text)
 
-    def _put_off(self, fleet: FleetConfig) -> None:
-        failures = self._failures[fleet.name] = self._failures.get(fleet.name, 0) + 1
-        self._retry_at[fleet.name] = self._now() + min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 10))
+    async def _end_job(self, end: Callable[..., None], job_id: int, outcome: str) -> None:
+        """End a job, however long the database is unavailable. A job that stays `running` would block all others."""
+        with suppress(Fenced):  # it was failed as stale
+            work = partial(self._store.run, end, job_id, outcome, self._clock.now_us())
+            await until_answered(work, self._clock, self._timing)
+
+    def _schedule_retry(self, fleet: FleetConfig) -> None:
+        n_failures = self._n_failures[fleet.name] = self._n_failures.get(fleet.name, 0) + 1
+        first_s, longest_s = self._timing.training_retry_first_s, self._timing.training_retry_longest_s
+        wait = timedelta(seconds=backoff_s(n_failures, first_s=first_s, longest_s=longest_s))
+        self._retry_at[fleet.name] = self._now() + wait
+
+    def _log_failure(self, fleet: FleetConfig, error: MonitorError) -> None:
+        ends_by_itself = isinstance(error, NotEnoughData) or error.retriable
+        (log.info if ends_by_itself else log.warning)(
+            "not_trained",
+            fleet=fleet.name,
+            why=error.detail or str(error),
+            again_at=self._retry_at[fleet.name],
+            until_then="the champion stays" if self._champions.has_champion(fleet) else "windows stay unscored",
+        )
 
     def _now(self) -> datetime:
         return from_us(self._clock.now_us())

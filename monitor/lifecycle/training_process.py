@@ -1,9 +1,12 @@
-"""Training in a process of its own: niced, on one core, and dead as soon as its parent is.
+"""The daemon's end of the training process, which runs `python -m monitor.lifecycle`.
 
-Measured: training in a thread of the daemon, with two torch threads on busy cores, ran twenty times slower and took
-the river down with it. So the daemon starts `python -m monitor.training`, writes the order to its standard input, and
-reads progress from its standard output, one JSON object a line. The child touches Kafka and the checkpoint folder and
-nothing else: the database has one writer.
+Input: a training order. Output: a saved checkpoint, or the error that the training raised.
+Invariant: the training process never outlives the daemon, and never writes to the database, whose only writer is the
+daemon. It reads Kafka and writes into the checkpoint folder.
+
+Training in a thread of the daemon, with two torch threads on busy cores, was measured twenty times slower, and slowed
+the pipeline down with it. So training runs in a process with a low priority and one thread. The daemon writes the order
+to its standard input and reads messages from its standard output, one JSON object a line.
 """
 
 from __future__ import annotations
@@ -22,38 +25,39 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 Intervals = dict[str, list[tuple[int, int, str | None]]]
-"""Asset → stretches of event time (from_us, to_us) and what an operator called them."""
+"""By asset, stretches of event time (from_us, to_us) and the label that an operator gave them."""
 
 
-class Order(msgspec.Struct, frozen=True):
-    """What the child is asked for."""
+class TrainingOrder(msgspec.Struct, frozen=True):
+    """The task of one training process."""
 
     config: str
-    """Path of monitor.toml; the environment is inherited."""
+    """Path of monitor.toml. The process inherits the environment."""
     fleet: str
     sensors: tuple[str, ...] | None
-    """None: learn them."""
+    """None: learn them from the records."""
     alerts: Intervals
-    """Not to learn from."""
+    """Alerts, whose windows are not trained on."""
     known: dict[str, list[str]] = {}
     """Names of the fleet's assets by their partition, as "topic/number"."""
 
 
-class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the child says: progress, then either a version or an error."""
+class TrainingMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line from the training process: progress, or the version or the error that it ends with."""
 
     progress: float = 0.0
+    """0..1."""
     message: str = ""
     version: str = ""
     path: str = ""
     sensors: tuple[str, ...] = ()
     card: dict[str, Any] = {}
     error: str = ""
-    """Name of an error class."""
+    """Name of a class in `monitor.errors`."""
 
 
 class Trained(msgspec.Struct, frozen=True):
-    """A checkpoint that was written."""
+    """A saved checkpoint."""
 
     version: str
     path: str
@@ -61,15 +65,19 @@ class Trained(msgspec.Struct, frozen=True):
     card: dict[str, Any]
 
 
-async def retrain(order: Order, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
-    """Train in a child process; cancel to stop it. Raises NotEnoughData, TrainingDiverged, SourceUnavailable, …"""
+async def run_training_process(order: TrainingOrder, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
+    """Train in a child process. Cancelling the call stops the process.
+
+    Raises the error of the training: NotEnoughData, TrainingDiverged, SourceUnavailable and others. Raises MonitorError
+    when the process cannot be started or understood.
+    """
     try:
-        return await _in_child(order, on_progress)
+        return await _run(order, on_progress)
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise MonitorError(f"the training process could not be started or understood: {error!r}") from error
 
 
-async def _in_child(order: Order, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
+async def _run(order: TrainingOrder, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "monitor.lifecycle", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         limit=1 << 20,
@@ -80,7 +88,7 @@ async def _in_child(order: Order, on_progress: Callable[[float, str], Awaitable[
         child.stdin.write(msgspec.json.encode(order) + b"\n")
         await child.stdin.drain()
         async for raw in child.stdout:
-            line = msgspec.json.decode(raw, type=Line)
+            line = msgspec.json.decode(raw, type=TrainingMessage)
             if line.error:
                 raise _error(line)
             if line.version:
@@ -88,13 +96,13 @@ async def _in_child(order: Order, on_progress: Callable[[float, str], Awaitable[
             await on_progress(line.progress, line.message)
         raise MonitorError(f"the training process ended without a word, exit status {await child.wait()}")
     finally:
-        child.stdin.close()  # the child ends when its standard input does
+        child.stdin.close()  # the child exits when its standard input ends
         with suppress(ProcessLookupError):
             if child.returncode is None:
                 child.kill()
         await child.wait()
 
 
-def _error(line: Line) -> MonitorError:
+def _error(line: TrainingMessage) -> MonitorError:
     kind = getattr(errors, line.error, MonitorError)
     return kind(line.message) if issubclass(kind, MonitorError) else ConfigError(line.message)

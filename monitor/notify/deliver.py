@@ -186,7 +186,7 @@ class Delivery:
         """Store the outcome of an attempt, however long the database is unavailable. Otherwise it is sent again."""
         pause = partial(self._clock.sleep, self._timing.outbox_every_s)
         work = partial(self._store.run, fn, *args)
-        await retry_transient(work, pause=pause, errors=(StoreUnavailable,), observer=_LoggedOutage())
+        await retry_transient(work, pause=pause, errors=(StoreUnavailable,), observer=_OutboxOutage())
 
     # ------------------------------------------------------------------ pauses
 
@@ -236,7 +236,7 @@ class Delivery:
             _report_given_up(key, 0, "no [[notify]] has the name of its channel")
 
 
-class _LoggedOutage(OutageObserver):
+class _OutboxOutage(OutageObserver):
     def failed(self, error: MonitorError, n_failures: int) -> None:  # noqa: ARG002  (the base class's signature)
         log.debug("outbox_away", error=error.detail)
 

@@ -2,7 +2,7 @@
 
     pipeline     records → rows (`stream/pipeline.py`). Its end is the daemon's end
     champions    loads the model versions that the database names, whichever daemon activated them (`lifecycle/`)
-    trainer      runs the retrainings that are requested or due (`lifecycle/scheduler.py`)
+    scheduler    runs the retrainings that are requested or due (`lifecycle/scheduler.py`)
     health       /live, /ready and /metrics (`health.py`, `pages.py`, `watchdog.py`)
     heartbeat    reports progress to the database and the log (`heartbeat.py`)
     delivery     sends notifications out of the outbox (`notify/deliver.py`)
@@ -29,9 +29,9 @@ from monitor.clock import SystemClock
 from monitor.errors import TRANSIENT_ERRORS, MonitorError, dependency_of
 from monitor.kafka.consumer_group import KafkaSource
 from monitor.kafka.membership import static_member_id
-from monitor.lifecycle import scheduler
 from monitor.lifecycle.champions import Champions
-from monitor.lifecycle.scheduler import Trainer
+from monitor.lifecycle.scheduler import LEASE as TRAINING_LEASE
+from monitor.lifecycle.scheduler import RetrainScheduler
 from monitor.notify.deliver import Delivery
 from monitor.notify.webhook import Webhook
 from monitor.retry import OutageObserver, retry_transient
@@ -84,13 +84,13 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         stack.callback(asyncio.ensure_future(_shorten_grace(database, stopping)).cancel)
         store = await started(lambda: stack.enter_async_context(database))
         is_alone = database.address.is_sqlite  # SQLite allows one daemon; only several need leases
-        training_lease = None if is_alone else Lease(store, scheduler.LEASE, owner, clock)
+        training_lease = None if is_alone else Lease(store, TRAINING_LEASE, owner, clock)
         maintenance_lease = None if is_alone else Lease(store, "upkeep", owner, clock)
 
         scorer = DetectorScorer(config.device)
         stack.callback(scorer.close)
-        champions = Champions(config, store, scorer, clock)
-        trainer = Trainer(config, store, champions, clock, owner, training_lease)
+        champions = Champions(config, store, scorer, clock, timing=timing)
+        scheduler = RetrainScheduler(config, store, champions, clock, owner, training_lease, timing=timing)
         maintenance = Maintenance(config, store, clock, maintenance_lease, timing)
         topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
         member_id = stack.enter_context(static_member_id(config.store.checkpoints, config.kafka.group))
@@ -100,33 +100,33 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         stack.push_async_callback(source.close)
         pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
         pipeline.reload_models = champions.refresh
-        webhooks = [Webhook(each) for each in config.notify]
+        webhooks = [Webhook(each, timing) for each in config.notify]
         pipeline.channels = [webhook.channel for webhook in webhooks]
-        delivery = Delivery(store, Lease(store, outbox.LEASE, owner, clock), webhooks, clock)
+        delivery = Delivery(store, Lease(store, outbox.LEASE, owner, clock), webhooks, clock, timing=timing)
         heartbeat = Heartbeat(pipeline, store, owner, clock, health, timing)
         stack.push_async_exit(heartbeat.deregister)
 
         notifying = [delivery.loop()] if webhooks else []
         async with _BackgroundTasks(heartbeat.loop(), maintenance.loop(), *notifying) as background:
             health.starting("reading the models")
-            await started(partial(champions.load, trainer.is_asked))
+            await started(partial(champions.load, scheduler.is_retraining_requested))
             if training_lease is not None:
                 background.start(training_lease.loop())
-            await started(trainer.begin)
-            await started(partial(_before_the_first_record, source, trainer, health))
+            await started(scheduler.fail_stale_jobs)
+            await started(partial(_before_the_first_record, source, scheduler, health))
             champions.river = pipeline
             gc.freeze()  # the collector need not look again at all that was built until here
             log.info("watching", topics=sorted(topics), fleets=[fleet.name for fleet in config.fleets])
-            async with _BackgroundTasks(champions.loop(), trainer.loop()):
+            async with _BackgroundTasks(champions.loop(), scheduler.loop()):
                 await _run_pipeline(pipeline, source, stopping, health, timing)
         log.info("drained", **heartbeat.progress())
 
 
-async def _before_the_first_record(source: KafkaSource, trainer: Trainer, health: Health) -> None:
+async def _before_the_first_record(source: KafkaSource, scheduler: RetrainScheduler, health: Health) -> None:
     health.starting("asking the broker what its topics hold")
     await source.record_end_offsets()
     health.starting("training a first model where a fleet has none")
-    await trainer.train_first()
+    await scheduler.train_first_models()
 
 
 async def _run_pipeline(

@@ -10,7 +10,7 @@ import contextlib
 import random
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,14 @@ import numpy as np
 
 from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
 from monitor.lifecycle import champions
-from monitor.lifecycle.champions import Champions
+from monitor.lifecycle.champions import Champions, until_answered
 from monitor.lifecycle.training_process import Trained
 from monitor.store import versions
 from monitor.store.outbox import Channel
 from monitor.stream import data_alerts, outcome, rebuild, recovery, shard
 from monitor.stream import pipeline as river
 from monitor.stream.pipeline import Pipeline
+from monitor.timing import DEFAULT_TIMING
 from monitor.types import Contribution, Scores, Severity
 from tests.simulation import plant, weather
 from tests.simulation.broker import Broker, MemberSource
@@ -144,6 +145,7 @@ class Replica:
         self.source: MemberSource
         self.pipeline: Pipeline
         self.champions: Champions
+        self.clock: SimulatedClock
         self.store: SimulatedStore
         self.is_up = False
 
@@ -173,10 +175,11 @@ class Replica:
         self.source = world.make_source(process)
         self.store = world.make_store(world.database, process, world.rng, world.weather, world.freeze)
         scorer: Any = SimulatedScorer(world, process)
-        clock = SimulatedClock(process, world.rng, world.weather.jumps)
+        clock = self.clock = SimulatedClock(process, world.rng, world.weather.jumps)
         config = world.plant.config
         store: Any = self.store
-        self.champions = Champions(config, store, scorer, clock)
+        timing = replace(DEFAULT_TIMING, activations_every_s=world.activations_every_s)
+        self.champions = Champions(config, store, scorer, clock, timing=timing)
         self.pipeline = Pipeline(config, self.source, store, scorer, owner=process.name, clock=clock)
         self.pipeline.reload_models = self.champions.refresh
         self.pipeline.channels = world.channels
@@ -185,7 +188,7 @@ class Replica:
 
     async def _run(self) -> None:
         """As the daemon does: the models, then the group; it follows other daemons' activations beside the river."""
-        await self.champions.until_known(self.champions.load)
+        await until_answered(self.champions.load, self.clock, DEFAULT_TIMING)
         self.champions.river = self.pipeline
         self.world.broker.join(self.source)
         follower = asyncio.ensure_future(self.champions.loop())
@@ -237,6 +240,7 @@ class World:
         self.channels = self.rng.choice([[], [Channel("all")], [Channel("all"), Channel("boss", Severity.CRITICAL)]])
         self.thinning = self.rng.choice([None, None, (1, 2)])
         """(rows kept, one in so many after them) of each partition and word; None = as many as there are."""
+        self.activations_every_s = DEFAULT_TIMING.activations_every_s
         self.checkpoints: dict[str, Any] = {}
         """By version, what a scorer that loads it gets."""
         self._n_versions = 0
@@ -454,7 +458,7 @@ class World:
             (river, "log"): tally,
             (rebuild, "log"): tally,
             (champions, "log"): tally,
-            (champions, "LOOK_EVERY_S"): rng.choice([2.0, 40.0]),
+            (self, "activations_every_s"): rng.choice([2.0, 40.0]),
             (shard, "SLICE"): rng.choice([7, 8192, 8192]),
             (recovery, "LOOK_EVERY_S"): rng.choice([0.0, 0.5, 2.0]),
             (recovery, "MAX_MARKS"): rng.choice([2, 5, 1024]),

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor.lifecycle import champions, scheduler
+from monitor.store.engine import AsyncStore
+from tests.unit.lifecycle.checkpoints import Daemon
+from tests.unit.recorded_log import Log
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    """The log lines of the room."""
+    log = Log()
+    monkeypatch.setattr(champions, "log", log)
+    monkeypatch.setattr(scheduler, "log", log)
+    return log
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
+    async with AsyncStore(f"sqlite:///{tmp_path}/monitor.db", owner=True) as store:
+        yield store
+
+
+@pytest.fixture
+def daemon(store: AsyncStore) -> Iterator[Callable[..., Daemon]]:
+    """Make daemons over `store`. Their scoring threads end with the test."""
+    made: list[Daemon] = []
+
+    def make(*args: Any, **kwargs: Any) -> Daemon:
+        made.append(Daemon(store, *args, **kwargs))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.scorer.close()

@@ -1,0 +1,312 @@
+"""Retrainings: requested, due, or needed for a first model; by one daemon, or by one of several under a lease."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor.config import parse
+from monitor.errors import CheckpointUnavailable, Fenced, NotEnoughData
+from monitor.lifecycle.scheduler import LEASE
+from monitor.store import assets, jobs, leases, versions
+from monitor.store.lease import Lease
+from monitor.timing import DEFAULT_TIMING
+from monitor.types import Partition
+from tests.unit.lifecycle.checkpoints import (
+    FLEET,
+    KAFKA,
+    NO_TRAINING,
+    PUMPS,
+    FakeTraining,
+    activate,
+    checkpoint,
+    expire_lease,
+    take_over_lease,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from monitor.store.engine import AsyncStore
+    from tests.unit.lifecycle.checkpoints import Daemon
+    from tests.unit.recorded_log import Log
+
+    NewDaemon = Callable[..., Daemon]
+
+FORMAT_1 = Path(__file__).parents[1] / "format1" / "pca-e0ac6e46"
+UNSCHEDULED = parse({"kafka": KAFKA, "fleet": [FLEET | {"retrain": {"every": "never"}}]})
+TWO_FLEETS = parse(
+    {
+        "kafka": {"bootstrap": "b:9092", "topics": ["pumps", "fans"]},
+        "fleet": [FLEET | {"name": name, "topics": [name]} for name in ("pumps", "fans")],
+    }
+)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (the loop under test sets no event)
+            await asyncio.sleep(0.01)
+
+
+# ---------------------------------------------------------------- the start of one daemon
+
+
+async def test_an_unreadable_champion_is_replaced_before_the_first_record(
+    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+) -> None:
+    new = checkpoint(tmp_path)
+    training = FakeTraining(new)
+    await activate(store, FORMAT_1)
+    this = daemon(training)
+    await this.champions.load()
+    await this.scheduler.fail_stale_jobs()
+    await store.run(assets.resolve, "pumps", ["R1"], Partition("t", 0))
+    [warning] = log.of("champion_unreadable")
+    assert warning["version"] == FORMAT_1.name
+    assert "format" in warning["error"]
+    assert await this.version_that_scores() is None
+    await this.scheduler.train_first_models()
+    assert await this.version_that_scores() == new.name
+    await this.scheduler.train_first_models()
+    assert len(log.of("champion_changed")) == 1
+    [order] = training.orders
+    assert (order.fleet, order.known) == ("pumps", {"t/0": ["R1"]})
+
+
+async def test_a_training_without_enough_data_leaves_windows_unscored(
+    store: AsyncStore, daemon: NewDaemon, log: Log
+) -> None:
+    await activate(store, FORMAT_1)
+    this = daemon(FakeTraining(NotEnoughData("12 usable windows")))
+    await this.champions.load()
+    await this.scheduler.train_first_models()
+    [line] = log.of("not_trained")
+    assert line["until_then"] == "windows stay unscored"
+    assert await this.version_that_scores() is None
+
+
+async def test_a_fleet_with_a_readable_champion_is_not_trained(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    await activate(store, checkpoint(tmp_path))
+    this = daemon(NO_TRAINING)
+    await this.champions.load()
+    await this.scheduler.train_first_models()
+
+
+async def test_a_lost_champion_is_skipped_once_a_retraining_is_requested(
+    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+) -> None:
+    new = checkpoint(tmp_path)
+    await activate(store, tmp_path / "lost")
+    this = daemon(FakeTraining(new), lease=Lease)
+    requested = await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
+    await this.champions.load(this.scheduler.is_retraining_requested)
+    [warning] = log.of("champion_unreadable")
+    assert warning["version"] == "lost"
+    assert await this.version_that_scores() is None, "and does not wait"
+    await this.scheduler.train_first_models()
+    assert await this.version_that_scores() == new.name
+    assert (await store.read(jobs.get, requested.id)).version == new.name
+
+
+async def test_a_job_starts_for_the_fleet_that_is_asked_for(store: AsyncStore) -> None:
+    await store.run(jobs.request, "fans", "somebody", 1)
+    await store.run(jobs.request, "pumps", "somebody", 2)
+    job = await store.run(jobs.take_for, "pumps", "me", "me", 3)
+    assert job is not None
+    assert job.fleet == "pumps"
+
+
+async def test_a_first_model_comes_before_an_older_job_of_another_fleet(store: AsyncStore, daemon: NewDaemon) -> None:
+    training = FakeTraining(NotEnoughData("none"))
+    await store.run(jobs.request, "fans", "somebody", 1)
+    await daemon(training, config=TWO_FLEETS).scheduler.train_first_models()
+    assert [order.fleet for order in training.orders] == ["pumps", "fans"]
+
+
+# ---------------------------------------------------------------- the start of one of several daemons
+
+
+@pytest.mark.parametrize("why", ["another daemon trains", "it died with its daemon"])
+async def test_a_champion_is_not_skipped_for_the_job_of_another_daemon(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path, why: str
+) -> None:
+    await activate(store, tmp_path / "not mounted yet")
+    this = daemon(lease=Lease)
+    await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
+    if why == "another daemon trains":
+        await store.run(leases.take, LEASE, "another", 15.0)
+    else:
+        await store.run(jobs.take, "the dead", this.clock.now_us())
+    for _ in range(2):
+        with pytest.raises(CheckpointUnavailable):
+            await this.champions.load(daemon(lease=Lease).scheduler.is_retraining_requested)
+    state = (await store.read(jobs.get, 1)).state
+    expected = "queued" if why == "another daemon trains" else "failed"
+    assert state == expected, "a stale job must not block the next request"
+
+
+async def test_a_daemon_that_waits_for_a_champion_takes_no_lease(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    await activate(store, tmp_path / "not mounted yet")
+    this = daemon(lease=Lease)
+    with pytest.raises(CheckpointUnavailable):
+        await this.champions.load(this.scheduler.is_retraining_requested)
+    assert await store.run(leases.take, LEASE, "another", 15.0) is not None
+
+
+async def test_a_stale_job_is_failed_and_its_fleet_trained_at_the_start(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    this = daemon(FakeTraining(checkpoint(tmp_path)), lease=Lease)
+    await this.champions.load()
+    await store.run(jobs.request, "pumps", "somebody", this.clock.now_us())
+    await store.run(jobs.take, "the dead", this.clock.now_us())
+    await this.scheduler.train_first_models()
+    assert this.champions.has_champion(PUMPS)
+
+
+async def test_the_next_leader_trains_a_fleet_that_has_no_model_yet(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    this = daemon(FakeTraining(checkpoint(tmp_path)), lease=Lease)
+    await store.run(leases.take, LEASE, "another", 15.0)
+    await this.scheduler.train_first_models()  # ends without a model: the other daemon announces no training
+    loop = asyncio.create_task(this.scheduler.loop())
+    await expire_lease(store)
+    assert await this.lease.look()
+    await until(lambda: this.champions.has_champion(PUMPS))
+    assert loop.cancel()
+
+
+# ---------------------------------------------------------------- leases that change hands
+
+
+async def test_a_version_is_not_activated_after_the_lease_was_lost(
+    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+) -> None:
+    async def lose_lease() -> None:
+        await take_over_lease(store)
+
+    this = daemon(FakeTraining(checkpoint(tmp_path), lose_lease), lease=Lease)
+    await this.champions.load()
+    await this.scheduler.fail_stale_jobs()
+    await this.scheduler.train_first_models()
+    assert not this.champions.has_champion(PUMPS)
+    [line] = log.of("not_trained")
+    assert "another holds it" in line["why"]
+    assert await store.read(versions.every, "pumps") == []
+
+
+async def test_a_version_is_not_activated_if_the_lease_was_lost_and_regained(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    """The holder in between may have activated a newer version. Holding the lease again proves nothing."""
+
+    async def lose_lease_for_a_while() -> None:
+        await take_over_lease(store)
+        await expire_lease(store)
+
+    this = daemon(FakeTraining(checkpoint(tmp_path), lose_lease_for_a_while), lease=Lease)
+    await this.champions.load()
+    await this.scheduler.train_first_models()
+    assert this.lease.epoch is not None, "it has the lease again"
+    assert await store.read(versions.every, "pumps") == []
+
+
+async def test_a_training_may_outlast_a_lease_that_no_other_daemon_takes(
+    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+) -> None:
+    async def expire() -> None:
+        await expire_lease(store)
+
+    this = daemon(FakeTraining(checkpoint(tmp_path), expire), lease=Lease)
+    await this.champions.load()
+    await this.scheduler.train_first_models()
+    assert log.of("not_trained") == []
+    assert this.champions.has_champion(PUMPS)
+
+
+async def test_the_next_leader_fails_the_jobs_of_a_dead_one(store: AsyncStore, daemon: NewDaemon) -> None:
+    this = daemon(FakeTraining(NotEnoughData("none")), lease=Lease)
+    await store.run(leases.take, LEASE, "the dead", 15.0)
+    await store.run(jobs.request, "pumps", "somebody", this.clock.now_us())
+    await store.run(jobs.take, "the dead", this.clock.now_us())
+    loop = asyncio.create_task(this.scheduler.loop())
+    await expire_lease(store)
+    assert await this.lease.look()
+    while (await store.read(jobs.get, 1)).state == "running":  # noqa: ASYNC110 (the database has no event)
+        await asyncio.sleep(0.01)
+    loop.cancel()
+
+
+async def test_a_former_leader_forgets_the_retries_it_had_planned(
+    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+) -> None:
+    path = checkpoint(tmp_path)
+    training = FakeTraining(path)
+
+    async def lose_lease_at_first() -> None:
+        """Let another daemon take the lease, train, and die."""
+        if len(training.orders) == 1:
+            await take_over_lease(store)
+            await activate(store, path)
+            await this.champions.refresh()
+
+    training.meanwhile = lose_lease_at_first
+    this = daemon(training, config=UNSCHEDULED, lease=Lease)
+    loop = asyncio.create_task(this.scheduler.loop())
+    assert await this.lease.look()
+    await until(lambda: log.of("not_trained") and this.lease.epoch is None)
+    await expire_lease(store)
+    assert await this.lease.look()
+    much_later_us = this.clock.now_us() + round(2e6 * DEFAULT_TIMING.training_retry_first_s)
+    await until(lambda: this.clock.now_us() > much_later_us)
+    assert loop.cancel()
+    assert len(training.orders) == 1, "the fleet has its model, and no schedule"
+
+
+@pytest.mark.parametrize("is_at_start", [True, False])
+async def test_a_suspended_leader_trains_nothing_and_changes_no_job(
+    store: AsyncStore, daemon: NewDaemon, log: Log, is_at_start: bool
+) -> None:
+    class Suspended(Lease):
+        async def look(self) -> bool:
+            """Acquire the lease once, and be suspended right after it for longer than it lasts."""
+            is_ours = await super().look()
+            if is_ours:
+                epoch = await take_over_lease(store)
+                await store.run(jobs.take, "another", self._clock.now_us(), lease=(LEASE, epoch))
+            return is_ours
+
+    this = daemon(lease=Suspended)
+    for fleet in ("pumps", "fans"):
+        await store.run(jobs.request, fleet, "somebody", this.clock.now_us())
+    await this.champions.load()
+    if is_at_start:
+        start = asyncio.create_task(this.scheduler.train_first_models())
+        await until(lambda: log.of("waiting_for_training"))
+        start.cancel()
+    else:
+        assert await this.lease.look()
+        loop = asyncio.create_task(this.scheduler.loop())
+        await until(lambda: this.lease.epoch is None or loop.done())
+        assert loop.cancel(), "the loop goes on"
+    states = [(await store.read(jobs.get, number)).state for number in (1, 2)]
+    assert states == ["running", "queued"], "as the other daemon left them"
+
+
+async def test_a_former_leader_leaves_no_job_for_a_due_training(store: AsyncStore, daemon: NewDaemon) -> None:
+    this = daemon(lease=Lease)
+    assert await this.lease.look()
+    token = this.lease.under
+    await take_over_lease(store)
+    with pytest.raises(Fenced):
+        await this.scheduler._train_fleet(PUMPS, token)
+    assert await store.read(jobs.active, "pumps") is None
