@@ -7,7 +7,7 @@ Invariant: whatever fails here, the present champion stays.
 Several daemons agree without communicating: each looks for new activations, and a commit with scores of a former one is
 refused (`store/versions.py`).
 
-A checkpoint whose files are missing is waited for. A shared folder may not be mounted yet, or not show the files yet,
+A checkpoint without its files is waited for. A shared folder may not be mounted yet, or not show the files yet,
 and the results of a partition must not depend on the daemon that has it. Two kinds of missing checkpoints are skipped
 at the start: the champion once a retraining is requested, and former champions while the champion's files are there.
 A damaged checkpoint, or one of another format, is always skipped, because waiting would not repair it.
@@ -93,7 +93,7 @@ class Champions:
                 log.info("champion", fleet=fleet.name, version=champion.version, trained_at=champion.trained_at)
 
     async def refresh(self) -> None:
-        """Load what was activated since the last call. Raises StoreUnavailable, CheckpointUnavailable."""
+        """Load the versions that were activated since the last call. Raises StoreUnavailable, CheckpointUnavailable."""
         for fleet in await self._outdated_fleets():
             await self._follow(fleet)
 
@@ -156,14 +156,14 @@ class Champions:
         return self.river.between_batches() if self.river is not None else nullcontext()
 
     async def _outdated_fleets(self) -> list[FleetConfig]:
-        """Return the fleets whose activations in the database are newer than the scorer's."""
+        """Return the fleets with activations in the database that the scorer does not know."""
         seqs = await self._store.read(versions.seqs)
         return [fleet for fleet in self._config.fleets if self._scorer.seq_of(fleet.name) != seqs.get(fleet.name, 0)]
 
     async def _follow(self, fleet: FleetConfig, *, at_start: bool = False, skip_champion: bool = False) -> None:
         """Make the scorer use the fleet's activations, with the champion loaded, so that no window waits for it.
 
-        `at_start`: skip former champions whose files are missing. `skip_champion`: skip the champion, too. Raises
+        `at_start`: skip former champions without files. `skip_champion`: skip the champion, too. Raises
         CheckpointUnavailable where files are missing: the scorer is unchanged then.
         """
         found = await self._store.read(versions.champions, fleet.name)

@@ -1,8 +1,8 @@
 """The daemon's end of the training process, which runs `python -m monitor.lifecycle`.
 
 Input: a training order. Output: a saved checkpoint, or the error that the training raised.
-Invariant: the training process never outlives the daemon, and never writes to the database, whose only writer is the
-daemon. It reads Kafka and writes into the checkpoint folder.
+Invariant: the training process never outlives the daemon. It reads Kafka and writes into the checkpoint folder. It
+never opens the database: the daemon is the only writer there.
 
 Training in a thread of the daemon, with two torch threads on busy cores, was measured twenty times slower, and slowed
 the pipeline down with it. So training runs in a process with a low priority and one thread. The daemon writes the order
@@ -37,7 +37,7 @@ class TrainingOrder(msgspec.Struct, frozen=True):
     sensors: tuple[str, ...] | None
     """None: learn them from the records."""
     alerts: Intervals
-    """Alerts, whose windows are not trained on."""
+    """Alerts. Their windows are not trained on, unless an operator labelled them as normal."""
     known: dict[str, list[str]] = {}
     """Names of the fleet's assets by their partition, as "topic/number"."""
 

@@ -115,8 +115,8 @@ async def test_a_lost_champion_is_skipped_once_a_retraining_is_requested(
 
 
 async def test_a_job_starts_for_the_fleet_that_is_asked_for(store: AsyncStore) -> None:
-    await store.run(jobs.request, "fans", "somebody", 1)
-    await store.run(jobs.request, "pumps", "somebody", 2)
+    await store.run(jobs.request, "fans", "ann", 1)
+    await store.run(jobs.request, "pumps", "ann", 2)
     job = await store.run(jobs.take_for, "pumps", "me", "me", 3)
     assert job is not None
     assert job.fleet == "pumps"
@@ -124,7 +124,7 @@ async def test_a_job_starts_for_the_fleet_that_is_asked_for(store: AsyncStore) -
 
 async def test_a_first_model_comes_before_an_older_job_of_another_fleet(store: AsyncStore, daemon: NewDaemon) -> None:
     training = FakeTraining(NotEnoughData("none"))
-    await store.run(jobs.request, "fans", "somebody", 1)
+    await store.run(jobs.request, "fans", "ann", 1)
     await daemon(training, config=TWO_FLEETS).scheduler.train_first_models()
     assert [order.fleet for order in training.orders] == ["pumps", "fans"]
 
@@ -166,7 +166,7 @@ async def test_a_stale_job_is_failed_and_its_fleet_trained_at_the_start(
 ) -> None:
     this = daemon(FakeTraining(checkpoint(tmp_path)), lease=Lease)
     await this.champions.load()
-    await store.run(jobs.request, "pumps", "somebody", this.clock.now_us())
+    await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
     await store.run(jobs.take, "the dead", this.clock.now_us())
     await this.scheduler.train_first_models()
     assert this.champions.has_champion(PUMPS)
@@ -236,7 +236,7 @@ async def test_a_training_may_outlast_a_lease_that_no_other_daemon_takes(
 async def test_the_next_leader_fails_the_jobs_of_a_dead_one(store: AsyncStore, daemon: NewDaemon) -> None:
     this = daemon(FakeTraining(NotEnoughData("none")), lease=Lease)
     await store.run(leases.take, LEASE, "the dead", 15.0)
-    await store.run(jobs.request, "pumps", "somebody", this.clock.now_us())
+    await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
     await store.run(jobs.take, "the dead", this.clock.now_us())
     loop = asyncio.create_task(this.scheduler.loop())
     await expire_lease(store)
@@ -287,7 +287,7 @@ async def test_a_suspended_leader_trains_nothing_and_changes_no_job(
 
     this = daemon(lease=Suspended)
     for fleet in ("pumps", "fans"):
-        await store.run(jobs.request, fleet, "somebody", this.clock.now_us())
+        await store.run(jobs.request, fleet, "ann", this.clock.now_us())
     await this.champions.load()
     if is_at_start:
         start = asyncio.create_task(this.scheduler.train_first_models())

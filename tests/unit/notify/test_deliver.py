@@ -77,7 +77,7 @@ class Killed(BaseException):
 
 
 class FaultyStore:
-    """A store whose process is killed before or after a call, and whose database can be unavailable for some calls."""
+    """A store that kills its process before or after a call, or is unavailable for some calls."""
 
     def __init__(self, store: AsyncStore) -> None:
         self.store = store
@@ -527,7 +527,7 @@ STEPS = [(when, function) for function in FUNCTIONS for when in ("before", "afte
 
 @pytest.mark.parametrize("step", STEPS, ids=[f"{when} {function.__name__}" for when, function in STEPS])
 async def test_a_daemon_killed_at_any_step_loses_no_notification(harness: Harness, logged: Events, step: Step) -> None:
-    """Three notifications, the first of which fails once. Only one whose outcome was not stored may come twice."""
+    """Three notifications, the first of which fails once. Only one without a stored outcome may come twice."""
     keys = {"duty:a:firing", "duty:b:firing", "duty:a:closed"}
     harness.clock.advances_in_sleep = True
     await harness.enqueue("a:firing", "b:firing", "a:closed")
