@@ -123,9 +123,7 @@ rebuilt_records = _counter("rebuilt_records", "Records read again to fill unfini
 digest_mismatches = _counter("digest_mismatches", "Rebuilt partitions that differ from their saved digest; a defect")
 gaps = _counter("gaps", "Gaps skipped: records that Kafka had deleted before they were read")
 gap_records = _counter("gap_records", "Offsets in these gaps, lost")
-commits_found_done = _counter(
-    "commits_found_done", "Transactions found committed after their answer was lost"
-)
+commits_found_done = _counter("commits_found_done", "Transactions found committed after their answer was lost")
 consumers_replaced = _counter("consumers_replaced", "Kafka consumers replaced after they had stalled or failed")
 
 # ---------------------------------------------------------------- models and notifications

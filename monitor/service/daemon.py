@@ -94,15 +94,15 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         maintenance = Maintenance(config, store, clock, maintenance_lease, timing)
         topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
         member_id = stack.enter_context(static_member_id(config.store.checkpoints, config.kafka.group))
-        source = KafkaSource(
-            config.kafka, topics, static_member_id=member_id, leave_on_close=not is_alone, timing=timing
-        )
+        leaves = not is_alone  # a lone daemon's partitions wait for its next start
+        source = KafkaSource(config.kafka, topics, static_member_id=member_id, leave_on_close=leaves, timing=timing)
         stack.push_async_callback(source.close)
         pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
         pipeline.reload_models = champions.refresh
         webhooks = [Webhook(each, timing) for each in config.notify]
         pipeline.channels = [webhook.channel for webhook in webhooks]
-        delivery = Delivery(store, Lease(store, outbox.LEASE, owner, clock), webhooks, clock, timing=timing)
+        outbox_lease = Lease(store, outbox.LEASE, owner, clock)
+        delivery = Delivery(store, outbox_lease, webhooks, clock, timing=timing)
         heartbeat = Heartbeat(pipeline, store, owner, clock, health, timing)
         stack.push_async_exit(heartbeat.deregister)
 

@@ -194,9 +194,7 @@ def test_silent_connections_do_not_keep_a_probe_out_for_long(health: Health) -> 
                 each.close()
 
 
-def test_a_client_that_does_not_read_is_dropped_after_its_time(
-    health: Health, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_that_does_not_read_is_dropped_after_its_time(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "metrics_page", lambda: ("text/plain", bytes(64 << 20)))
     with (
         serving(health, request_limit_s=0.5) as port,
@@ -489,9 +487,7 @@ asyncio.run(main())
 """
 
 
-def test_a_blocked_loop_is_not_live_and_then_live_again(
-    embedded_broker: EmbeddedBroker, site: Probed
-) -> None:
+def test_a_blocked_loop_is_not_live_and_then_live_again(embedded_broker: EmbeddedBroker, site: Probed) -> None:
     asyncio.run(create_topic(embedded_broker.bootstrap, "blocked", 1))
     site.configure(embedded_broker.bootstrap, "blocked")
     site.serve()

@@ -390,9 +390,7 @@ async def test_a_snapshot_shows_the_batch_in_hand_until_it_is_saved(store: Async
     assert plant.snapshot().in_hand_since_s is None
 
 
-async def test_a_restart_is_rebuilt_without_new_records(
-    store: AsyncStore, tmp_path: Path
-) -> None:
+async def test_a_restart_is_rebuilt_without_new_records(store: AsyncStore, tmp_path: Path) -> None:
     records = records_of(*readings(10))
     await Plant(tmp_path, store, records, batch=10).pipeline.run()  # one save: its digest is of the very end
     again = Plant(tmp_path, store, records, batch=2)
