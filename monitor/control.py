@@ -33,7 +33,7 @@ async def request_retraining(store: AsyncStore, clock: Clock, fleet: str, *, by:
         raise NotFound(f"fleet {fleet}; the database knows {', '.join(known) or 'none yet: start the daemon once'}")
     now_us = clock.now_us()
     job = await store.run(jobs.request, fleet, by, now_us)
-    return Requested(job, await store.read(daemons.n_alive, now_us))
+    return Requested(job, await store.read(daemons.count_alive, now_us))
 
 
 async def job(store: AsyncStore, job_id: int) -> JobView:

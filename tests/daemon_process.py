@@ -240,7 +240,7 @@ class Site:
             async with AsyncStore(config.store.url, owner=True) as store:
                 path = str(config.store.checkpoints / version)
                 facts: dict[str, Any] = {"trained_us": 0, "card": {}, "metrics": {}, "lease": None}
-                await store.run(versions.succeed, version=version, fleet=fleet.name, path=path, **facts)
+                await store.run(versions.publish_and_activate, version=version, fleet=fleet.name, path=path, **facts)
 
         asyncio.run(enter())
         return version

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from monitor.budget import Burn
-    from monitor.store.burn import Standing
+    from monitor.store.burn import BudgetReport
 
 Card = dict[str, Any]
 
@@ -40,7 +40,7 @@ WIDTH = 100
 """Prose is not read in longer lines."""
 
 
-def show(row: Mapping[str, Any], card: Card, standing: Standing | None, *, local: bool) -> None:
+def show(row: Mapping[str, Any], card: Card, standing: BudgetReport | None, *, local: bool) -> None:
     """Print all of it."""
     sign, look = output.MODEL_STATES.get(row["state"], ("·", ""))
     echo(Styled(row["version"], "bold"), Styled(f" of {row['fleet']}  ", "dim"), Styled(f"{sign} {row['state']}", look))
@@ -235,7 +235,7 @@ def _threshold(threshold: Card) -> None:
         _facts({"worst": f"asset {threshold['worst_asset']}, {_rate(threshold['worst_per_week'])} a week"})
 
 
-def _burn(row: Mapping[str, Any], threshold: Card, standing: Standing | None, *, local: bool) -> None:
+def _burn(row: Mapping[str, Any], threshold: Card, standing: BudgetReport | None, *, local: bool) -> None:
     if standing is None:
         _title("Budget", "it has decided nothing yet")
         return
@@ -264,11 +264,11 @@ def _burn(row: Mapping[str, Any], threshold: Card, standing: Standing | None, *,
         terminal.show(table)
 
 
-def meaning(standing: Standing, threshold: Mapping[str, Any]) -> str:
+def meaning(standing: BudgetReport, threshold: Mapping[str, Any]) -> str:
     """Say in a sentence why the promise stands as it does, and what to do."""
     budget = f"the budget of {_rate(threshold['alarms_per_week'])}"
     if standing.status is Status.VIOLATED:
-        who = f" on {', '.join(standing.culprits[:MOST_ASSETS])}" if standing.culprits else ""
+        who = f" on {', '.join(standing.violating_assets[:MOST_ASSETS])}" if standing.violating_assets else ""
         return (
             f"Alarms{who} come faster than {budget} allows, and not by chance. Where they were faults, label them; "
             "where machines have changed for good, retrain; an asset unlike the others belongs in a fleet of its own."

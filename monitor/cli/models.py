@@ -13,7 +13,7 @@ from monitor.cli.terminal import Styled, Table, echo
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from monitor.store.burn import Standing
+    from monitor.store.burn import BudgetReport
     from monitor.store.reader import Reader
 
 
@@ -103,13 +103,13 @@ def _budget(store: Reader, row: Mapping[str, Any]) -> str | None:
     return None if standing is None else str(standing.status)
 
 
-def _standing(store: Reader, row: Mapping[str, Any]) -> Standing | None:
-    from monitor.store.burn import standing
+def _standing(store: Reader, row: Mapping[str, Any]) -> BudgetReport | None:
+    from monitor.store.burn import budget_report
 
-    return standing(store.fetch, row["fleet"], row["version"], row["card"].get("threshold"))
+    return budget_report(store.fetch, row["fleet"], row["version"], row["card"].get("threshold"))
 
 
-def _facts(standing: Standing | None) -> dict[str, Any] | None:
+def _facts(standing: BudgetReport | None) -> dict[str, Any] | None:
     """Turn a standing into JSON."""
     from dataclasses import asdict
     from math import isfinite

@@ -127,12 +127,12 @@ class Champions:
         detector = await self._scorer.load(path)
         if detector.version != trained.version:
             raise CheckpointDamaged(f"{path} holds {detector.version}, not {trained.version}")
-        learn = partial(self._store.run, assets.learn, fleet.name, trained.sensors)
+        learn = partial(self._store.run, assets.register_sensors, fleet.name, trained.sensors)
         known = await until_answered(learn, self._clock, self._timing)
         _check_fits(fleet, detector, fleet.sensors or known)
         succeed = partial(
             self._store.run,
-            versions.succeed,
+            versions.publish_and_activate,
             version=trained.version,
             fleet=fleet.name,
             path=str(path),
@@ -157,7 +157,7 @@ class Champions:
 
     async def _outdated_fleets(self) -> list[FleetConfig]:
         """Return the fleets with activations in the database that the scorer does not know."""
-        seqs = await self._store.read(versions.seqs)
+        seqs = await self._store.read(versions.activation_seqs)
         return [fleet for fleet in self._config.fleets if self._scorer.seq_of(fleet.name) != seqs.get(fleet.name, 0)]
 
     async def _follow(self, fleet: FleetConfig, *, at_start: bool = False, skip_champion: bool = False) -> None:
@@ -166,7 +166,7 @@ class Champions:
         `at_start`: skip former champions without files. `skip_champion`: skip the champion, too. Raises
         CheckpointUnavailable where files are missing: the scorer is unchanged then.
         """
-        found = await self._store.read(versions.champions, fleet.name)
+        found = await self._store.read(versions.activation_history, fleet.name)
         activations = [Activation(from_us, version, Path(path)) for from_us, version, path in found.activations]
         if activations:
             await self._load_champion(fleet, activations[-1], at_start=at_start, skip=skip_champion)

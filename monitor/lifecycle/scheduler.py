@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from monitor.lifecycle.champions import Champions
     from monitor.lifecycle.training_process import Trained
     from monitor.store.engine import AsyncStore
-    from monitor.store.lease import Lease
+    from monitor.store.lease_renewal import Lease
     from monitor.timing import Timing
     from monitor.types import JobView
 
@@ -113,13 +113,13 @@ class RetrainScheduler:
             except Fenced as error:  # the daemon, or the database, was suspended; a renewal finds the new holder
                 log.debug("lease_lost", detail=error.detail)
                 if self._lease is not None and token is not None:
-                    self._lease.lost(token[1])
+                    self._lease.mark_lost(token[1])
             except MonitorError as error:
                 log.warning("training_loop", error=str(error), doing="trying again")
                 await self._clock.sleep(self._timing.jobs_error_wait_s)
 
     async def _run_next(self, token: FencingToken) -> None:
-        job = await self._store.run(jobs.take, self._owner, self._clock.now_us(), lease=token)
+        job = await self._store.run(jobs.start_next, self._owner, self._clock.now_us(), lease=token)
         if job is not None:
             await self._run_job(job, token)
             return
@@ -142,10 +142,10 @@ class RetrainScheduler:
     # ------------------------------------------------------------------ several daemons
 
     async def _acquire_lease(self) -> bool:
-        return self._lease is None or await self._lease.look()
+        return self._lease is None or await self._lease.acquire()
 
     def _fencing_token(self) -> FencingToken:
-        return None if self._lease is None else self._lease.under
+        return None if self._lease is None else self._lease.fencing_token
 
     async def _train_as_leader(self, fleet: FleetConfig) -> bool:
         """Train the fleet. Return False if another daemon trains, or took over while this one was suspended."""
@@ -173,7 +173,8 @@ class RetrainScheduler:
 
     async def _train_fleet(self, fleet: FleetConfig, token: FencingToken) -> None:
         now_us = self._clock.now_us()
-        job = await self._store.run(jobs.take_for, fleet.name, REQUESTED_BY_SCHEDULE, self._owner, now_us, lease=token)
+        call = (fleet.name, REQUESTED_BY_SCHEDULE, self._owner, now_us)
+        job = await self._store.run(jobs.start_for_fleet, *call, lease=token)
         if job is not None:
             await self._run_job(job, token)
 
@@ -218,13 +219,13 @@ class RetrainScheduler:
             fleet=fleet.name,
             sensors=fleet.sensors or learnt,
             alerts=await self._store.read(alerts.intervals, fleet.name),
-            known=await self._store.read(assets.names, fleet.name),
+            known=await self._store.read(assets.names_by_partition, fleet.name),
         )
 
     async def _report_progress(self, job: JobView, share: float, text: str) -> None:
         log.info("training_progress", fleet=job.fleet, done=f"{share:.0%}", step=text)
         with suppress(StoreUnavailable):  # the next report replaces it
-            await self._store.run(jobs.progress, job.id, share, text)
+            await self._store.run(jobs.set_progress, job.id, share, text)
 
     async def _end_job(self, end: Callable[..., None], job_id: int, outcome: str) -> None:
         """End a job, however long the database is unavailable. A job that stays `running` would block all others."""

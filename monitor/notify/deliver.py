@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from monitor.errors import MonitorError
     from monitor.notify.webhook import Failure
     from monitor.store.engine import AsyncStore
-    from monitor.store.lease import Lease
-    from monitor.store.outbox import Letter
+    from monitor.store.lease_renewal import Lease
+    from monitor.store.outbox import Notification
     from monitor.timing import Timing
 
 log = logs.get("notify")
@@ -111,7 +111,7 @@ class Delivery:
             except Fenced as error:
                 log.debug("lease_lost", detail=error.detail)
                 if epoch is not None:
-                    self._lease.lost(epoch)
+                    self._lease.mark_lost(epoch)
             except StoreUnavailable as error:
                 log.debug("outbox_away", error=error.detail)
             if not did_send:
@@ -120,7 +120,7 @@ class Delivery:
     async def _send_next(self, channel: _ChannelState, epoch: int) -> bool:
         """Send the channel's notification that is due. Return False if there is none."""
         if channel.is_new:  # the operator may have corrected the configuration before this start
-            await self._store.run(outbox.resume, channel.sender.name)
+            await self._store.run(outbox.make_due, channel.sender.name)
             channel.is_new = False
         if self._clock.monotonic_s() < channel.paused_until_s:
             return False
@@ -138,21 +138,22 @@ class Delivery:
             raise
         return True
 
-    async def _attempt(self, channel: _ChannelState, notification: Letter, epoch: int) -> None:
-        body = await self._store.run(outbox.begin, epoch, notification.key)
+    async def _attempt(self, channel: _ChannelState, notification: Notification, epoch: int) -> None:
+        body = await self._store.run(outbox.start_attempt, epoch, notification.key)
         if body is None:  # delivered by a former holder of the lease, which stored that late
             return
-        if notification.error == outbox.NO_OUTCOME:
-            log.warning("notify_again", key=notification.key, attempts=notification.attempts, meaning=outbox.NO_OUTCOME)
+        if notification.error == outbox.OUTCOME_UNKNOWN:
+            attempts = notification.attempts
+            log.warning("notify_again", key=notification.key, attempts=attempts, meaning=outbox.OUTCOME_UNKNOWN)
         failure = await channel.sender.send(notification.key, body.encode())
         if failure is None:
             await self._delivered(channel, notification)
         else:
             await self._failed(channel, notification, failure, epoch)
 
-    async def _delivered(self, channel: _ChannelState, notification: Letter) -> None:
+    async def _delivered(self, channel: _ChannelState, notification: Notification) -> None:
         now_us = self._clock.now_us()
-        await self._store_outcome(outbox.delivered, notification.key, now_us)
+        await self._store_outcome(outbox.mark_delivered, notification.key, now_us)
         after_s = round((now_us - notification.created_us) / 1e6, 1)
         log.info("notified", key=notification.key, attempts=notification.attempts + 1, after_s=after_s)
         metrics.notifications.labels("delivered").inc()
@@ -162,9 +163,9 @@ class Delivery:
         after_s = round(self._clock.monotonic_s() - channel.failing_since_s, 1)
         log.info("notify_back", channel=channel.sender.name, after_s=after_s)
         if n_failed > 1:  # an outage of the channel; a single failure may be due to that notification alone
-            await self._store.run(outbox.resume, channel.sender.name)
+            await self._store.run(outbox.make_due, channel.sender.name)
 
-    async def _failed(self, channel: _ChannelState, notification: Letter, failure: Failure, epoch: int) -> None:
+    async def _failed(self, channel: _ChannelState, notification: Notification, failure: Failure, epoch: int) -> None:
         now_us = self._clock.now_us()
         key, attempts = notification.key, notification.attempts + 1
         error = f"{REFUSED}{failure.reason}" if failure.is_refusal else failure.reason
@@ -174,11 +175,11 @@ class Delivery:
             self._timing.notification_refused_after_s if is_refused_again else self._timing.notification_failed_after_s
         )
         if now_us - notification.created_us >= limit_s * 1e6:
-            await self._store_outcome(outbox.failed, epoch, key, error, outbox.GIVEN_UP_US)
+            await self._store_outcome(outbox.mark_failed, epoch, key, error, outbox.ABANDONED_US)
             _report_given_up(key, attempts, error)
         else:
             next_try_us = now_us + self._retry_after_us(attempts, failure.retry_after_s)
-            await self._store_outcome(outbox.failed, epoch, key, error, next_try_us)
+            await self._store_outcome(outbox.mark_failed, epoch, key, error, next_try_us)
             metrics.notifications.labels("failed").inc()
         self._pause(channel, error, failure.retry_after_s)
 
@@ -195,7 +196,7 @@ class Delivery:
         now_s = self._clock.monotonic_s()
         channel.n_failed += 1
         first_s, longest_s = self._timing.notification_retry_first_s, self._timing.channel_retry_longest_s
-        requested_s = min(retry_after_s or 0.0, outbox.LONGEST_WAIT_US / 1e6)
+        requested_s = min(retry_after_s or 0.0, outbox.MAX_WAIT_US / 1e6)
         pause_s = max(backoff_s(channel.n_failed, first_s=first_s, longest_s=longest_s), requested_s)
         channel.paused_until_s = now_s + pause_s
         if channel.n_failed == 1:
@@ -209,7 +210,7 @@ class Delivery:
         doubled_s = backoff_s(attempts, first_s=self._timing.notification_retry_first_s, longest_s=inf)
         # Less up to a half: notifications that failed together come back one by one.
         wait_s = max(doubled_s * self._rng.uniform(0.5, 1.0), retry_after_s or 0.0)
-        return min(round(wait_s * 1e6), outbox.LONGEST_WAIT_US)
+        return min(round(wait_s * 1e6), outbox.MAX_WAIT_US)
 
     # ------------------------------------------------------------------ cleaning up
 
@@ -232,7 +233,7 @@ class Delivery:
         await self._store.run(outbox.prune, now_us - round(self._timing.outbox_keep_s * 1e6))
         names = [channel.sender.name for channel in self._channels]
         failed_before_us = now_us - round(self._timing.notification_failed_after_s * 1e6)
-        for key in await self._store.run(outbox.forsake, names, failed_before_us):
+        for key in await self._store.run(outbox.abandon_unknown, names, failed_before_us):
             _report_given_up(key, 0, "no [[notify]] has the name of its channel")
 
 

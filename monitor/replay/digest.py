@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from monitor.store.queries import Reader
-    from monitor.store.results import LifeFact, WindowFact
+    from monitor.store.results import TransitionRow, WindowRow
 
 _line = msgspec.json.Encoder().encode
 
 
 def digest_of(reader: Reader, *, from_us: int = FIRST_US, to_us: int = LAST_US) -> str:
     """Return the digest of a database: windows that end, and alerts that opened, in (from_us, to_us]."""
-    return digest(results.windows(reader, from_us, to_us), results.alert_lives(reader, from_us, to_us))
+    return digest(results.windows(reader, from_us, to_us), results.alert_transitions(reader, from_us, to_us))
 
 
-def digest(windows: Iterable[WindowFact], lives: Iterable[LifeFact]) -> str:
+def digest(windows: Iterable[WindowRow], lives: Iterable[TransitionRow]) -> str:
     """Return the digest of facts. `windows` are in order of start, the transitions of each alert in order."""
     sha = hashlib.sha256()
     for _, at_once in itertools.groupby(windows, attrgetter("start_us")):

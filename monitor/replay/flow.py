@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from monitor.config import Config, FleetConfig
     from monitor.replay.side_by_side import SideBySide
     from monitor.store.assets import KnownAsset
-    from monitor.store.offsets import Home
-    from monitor.store.partitions import Commit, Saved
+    from monitor.store.commit import Commit, Saved
+    from monitor.store.offsets import HomePartition
     from monitor.stream.outcome import Step
     from monitor.stream.score import Scorer
     from monitor.stream.shard import PartitionState
@@ -70,7 +70,7 @@ class ReplayInput:
     """For the progress; None = unknown."""
     memory: int = 0
     """Windows that somebody beside the fleets' own alert policies looks back over."""
-    homes: Mapping[tuple[str, str], Home] | None = None
+    homes: Mapping[tuple[str, str], HomePartition] | None = None
     """By fleet and asset: those that live knew, and since when. No others count; None = all do."""
 
 

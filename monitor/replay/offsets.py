@@ -16,14 +16,14 @@ from monitor.errors import NotFound
 from monitor.kafka.log_reader import KafkaHistory, LogBounds, partitions_of
 from monitor.replay import digest
 from monitor.store import results
-from monitor.store.offsets import at_once, consumed, homes
+from monitor.store.offsets import consumed, home_partitions, repeatable_read
 from monitor.types import RecordBatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from monitor.config import Config
-    from monitor.store.offsets import Consumed, Home
+    from monitor.store.offsets import Consumed, HomePartition
     from monitor.store.queries import Reader
     from monitor.types import Partition
 
@@ -65,7 +65,7 @@ class OffsetRange:
     partitions: Sequence[Partition]
     consumed: Mapping[Partition, Consumed] | None = None
     """Offsets that the live run has consumed. None = read all that Kafka holds."""
-    homes: Mapping[tuple[str, str], Home] | None = None
+    homes: Mapping[tuple[str, str], HomePartition] | None = None
     """Assets that the live run knew at those offsets. None = all assets count."""
     live: RunSummary | None = None
     """Results of the live run over the same records. None = not asked for."""
@@ -121,7 +121,7 @@ async def find_offset_range(config: Config, wanted: KafkaRange, *, summarize_liv
     def read(reader: Reader) -> OffsetRange:
         by_partition = consumed(reader, config.kafka.group)
         by_partition = {p: each for p, each in by_partition.items() if p.topic in wanted.topics}
-        known = {name: home for name, home in homes(reader).items() if home.partition in by_partition}
+        known = {name: home for name, home in home_partitions(reader).items() if home.partition in by_partition}
         bounds = {partition: (each.first, each.end) for partition, each in by_partition.items()}
         history = KafkaHistory(config.kafka, wanted.topics, bounds)
         found = OffsetRange(history, list(by_partition), by_partition, known)
@@ -129,7 +129,7 @@ async def find_offset_range(config: Config, wanted: KafkaRange, *, summarize_liv
             found.live = summarize_run(reader, config, wanted.from_us, wanted.to_us, set(known))
         return found
 
-    found = await at_once(config.store.url, read)
+    found = await repeatable_read(config.store.url, read)
     if found.partitions:
         return found
     if wanted.offsets is None:
@@ -160,7 +160,7 @@ def summarize_run(
     fleets = {fleet.name for fleet in config.fleets}
     n_windows, first_us = 0, dict[str, int]()
 
-    def counted() -> Iterator[results.WindowFact]:
+    def counted() -> Iterator[results.WindowRow]:
         nonlocal n_windows
         for fact in results.windows(reader, from_us, to_us):  # in order of start
             is_recent = since_us is None or fact.start_us >= since_us.get(fact.fleet, results.LAST_US)
@@ -171,7 +171,7 @@ def summarize_run(
 
     lives = (
         life
-        for life in results.alert_lives(reader, from_us, to_us)
+        for life in results.alert_transitions(reader, from_us, to_us)
         if life.fleet in fleets and (life.fleet, life.asset) in assets
     )
     return RunSummary(digest.digest(counted(), lives), n_windows, first_us)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from monitor.replay.flow import ReplayInput, ReplayObserver, ScratchStore
     from monitor.replay.offsets import RunSummary
     from monitor.store.queries import Reader
-    from monitor.store.results import LifeFact, WindowFact
+    from monitor.store.results import TransitionRow, WindowRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +182,11 @@ def _read_results(store: ScratchStore, result: ReplayResult, begins: Mapping[str
     with open_reader(store.address.url) as reader:
         lives = [
             life
-            for life in results.alert_lives(reader, to_us=to_us)
+            for life in results.alert_transitions(reader, to_us=to_us)
             if life.opened_us > begins.get(life.fleet, FIRST_US)
         ]
         _count_windows(reader, result, lives, begins, to_us)
-        transitions: dict[tuple[str, str, int], list[LifeFact]] = {}
+        transitions: dict[tuple[str, str, int], list[TransitionRow]] = {}
         for life in lives:
             transitions.setdefault((life.fleet, life.asset, life.opened_us), []).append(life)
         for (fleet, asset, opened_us), steps in transitions.items():
@@ -197,11 +197,11 @@ def _read_results(store: ScratchStore, result: ReplayResult, begins: Mapping[str
 
 
 def _count_windows(
-    reader: Reader, result: ReplayResult, lives: list[LifeFact], begins: Mapping[str, int], to_us: int
+    reader: Reader, result: ReplayResult, lives: list[TransitionRow], begins: Mapping[str, int], to_us: int
 ) -> None:
     """Set the number of windows, of scored windows, and the digest. The windows are read once."""
 
-    def counted() -> Iterator[WindowFact]:
+    def counted() -> Iterator[WindowRow]:
         for fact in results.windows(reader, to_us=to_us):
             if fact.end_us > begins.get(fact.fleet, FIRST_US):
                 result.windows += 1

@@ -145,7 +145,7 @@ async def versions_by_fleet(config: Config, version: str | None = None) -> dict[
     async with AsyncStore(config.store.url) as live:
         is_known = version in (None, CHAMPION)
         for fleet in config.fleets:
-            paths = {each.version: Path(each.path) for each in await live.read(stored_versions.every, fleet.name)}
+            paths = {each.version: Path(each.path) for each in await live.read(stored_versions.list_all, fleet.name)}
             active = await live.read(stored_versions.activations, fleet.name)
             name = active[-1].version if active and version == CHAMPION else version
             if name in paths:
@@ -195,7 +195,7 @@ async def copy_live_registry(config: Config, store: AsyncStore, scorer: Detector
         sensors_by_fleet = await live.read(assets.fleets)
     for fleet in config.fleets:
         if sensors := sensors_by_fleet.get(fleet.name):
-            await store.run(assets.learn, fleet.name, sensors)
+            await store.run(assets.register_sensors, fleet.name, sensors)
     found = await versions_by_fleet(config, wanted.version)
     if not any(found.values()):
         raise NoChampion(
@@ -207,7 +207,7 @@ async def copy_live_registry(config: Config, store: AsyncStore, scorer: Detector
     if wanted.has_partitions:
         by_partition = await asyncio.to_thread(_assets_by_partition, config.store.url)
         for (fleet_name, partition), names in by_partition.items():
-            await store.run(assets.resolve, fleet_name, names, partition)
+            await store.run(assets.register, fleet_name, names, partition)
 
 
 def _assets_by_partition(url: str) -> dict[tuple[str, Partition], list[str]]:

@@ -42,7 +42,7 @@ from monitor.service.pages import pages
 from monitor.service.shutdown import StopRequested, force_exit, stop_on_signals, unless_stopped
 from monitor.store import outbox, sqlite
 from monitor.store.engine import AsyncStore
-from monitor.store.lease import Lease
+from monitor.store.lease_renewal import Lease
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import DetectorScorer
 from monitor.timing import DEFAULT_TIMING
@@ -63,7 +63,7 @@ async def run(config: Config, clock: Clock | None = None, timing: Timing = DEFAU
     stopping = stop_on_signals(timing)
     with suppress(StopRequested):
         await _run(config, clock or SystemClock(), timing, stopping)
-    if stopping.is_set() and sqlite.hangs():
+    if stopping.is_set() and sqlite.has_hanging_threads():
         force_exit()
 
 
@@ -161,7 +161,7 @@ async def _run_pipeline(
 
 async def _shorten_grace(store: AsyncStore, stopping: asyncio.Event) -> None:
     await stopping.wait()
-    store.hurry()
+    store.shorten_grace()
 
 
 class _StartOutage(OutageObserver):

@@ -66,7 +66,7 @@ class Heartbeat:
     async def send(self, status: str) -> None:
         """Update the daemon's row. Raises StoreUnavailable."""
         await self._store.run(
-            daemons.beat,
+            daemons.heartbeat,
             owner=self._owner,
             pipeline=self._pipeline.config.kafka.group,
             started_us=self._started_us,
@@ -84,7 +84,7 @@ class Heartbeat:
         is_deliberate = error is None or isinstance(error, MonitorError | StopRequested | asyncio.CancelledError)
         with suppress(MonitorError, TimeoutError):
             async with asyncio.timeout(self._timing.deregister_limit_s):
-                await self._store.run(daemons.leave, self._owner, is_deliberate)
+                await self._store.run(daemons.deregister, self._owner, is_deliberate)
 
     def progress(self) -> dict[str, int]:
         """Return the counters of the present partitions, and their lag in records; {} = no partition yet."""

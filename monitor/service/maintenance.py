@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.config import Config
     from monitor.store.engine import AsyncStore
-    from monitor.store.lease import Lease
+    from monitor.store.lease_renewal import Lease
     from monitor.timing import Timing
 
 log = logs.get("upkeep")
@@ -59,13 +59,13 @@ class Maintenance:
     async def run_once(self) -> None:
         """Run the deletions and reports that are due. Raises StoreUnavailable."""
         # Two daemons may delete the same rows: the lease only saves work, so no transaction checks it.
-        if self._lease is None or await self._lease.look():
+        if self._lease is None or await self._lease.acquire():
             await self._prune()
         await self._budgets.report()
 
     async def _prune(self) -> None:
         now_us = self._clock.now_us()
-        await self._store.run(daemons.forget, now_us - round(self._timing.daemon_forgotten_after_s * 1e6))
+        await self._store.run(daemons.delete_stale, now_us - round(self._timing.daemon_forgotten_after_s * 1e6))
         keep = self._config.store.keep_scores
         if keep is None:
             return
@@ -134,13 +134,13 @@ class BudgetReports:
         self._timing = timing
         self._logged: dict[str, tuple[Status, float]] = {}
         """By fleet, the status that was logged last, and when."""
-        self._unknown: set[burn.NoPromise] = set()
+        self._unknown: set[burn.UnreadableThreshold] = set()
 
     async def report(self) -> None:
         """Log the changes and the reminders. Raises StoreUnavailable."""
         for fleet in self._config.fleets:
-            found = await self._store.read(burn.of_champion, fleet.name)
-            if isinstance(found, burn.NoPromise):
+            found = await self._store.read(burn.champion_budget_report, fleet.name)
+            if isinstance(found, burn.UnreadableThreshold):
                 if found not in self._unknown:
                     self._unknown.add(found)
                     why = "its stored threshold is not one this version can read; a retraining writes a new one"
@@ -149,14 +149,14 @@ class BudgetReports:
                 self._logged[fleet.name] = (found.status, self._clock.monotonic_s())
                 self._log(found)
 
-    def _is_due(self, found: burn.Standing) -> bool:
+    def _is_due(self, found: burn.BudgetReport) -> bool:
         status, logged_s = self._logged.get(found.fleet, (None, 0.0))
         if found.status is not status:
             return True
         is_old = self._clock.monotonic_s() - logged_s >= self._timing.budget_reminder_every_s
         return found.status is Status.VIOLATED and is_old
 
-    def _log(self, found: burn.Standing) -> None:
+    def _log(self, found: burn.BudgetReport) -> None:
         used = found.recent if found.recent.status is Status.VIOLATED else found.own
         facts = {
             "fleet": found.fleet,

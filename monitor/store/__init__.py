@@ -1,15 +1,19 @@
-"""Rows. The only place that speaks SQL; everything above it speaks of partitions, assets, alerts and jobs.
+"""The database: every table, and the only code that contains SQL.
 
-    url.py            what `[store].url` names: a SQLite file or a PostgreSQL database
-    tables.py         every table, once; times are integer µs
-    engine.py         the daemon's door: one function, one transaction; over sqlite.py or postgresql.py
-    failures.py       what a driver complains about → which of our errors
-    schema.py         migrations/: upgrade, current revision, check
-    partitions.py     claim and save: the protocol that loses nothing and doubles nothing. Read this first
-    scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py outbox.py   one noun each
-    bulk.py           many rows at once
-    reader.py         the operator's door: read-only, open within milliseconds
-    queries/          what operators ask, as textual SQL that both databases understand
+    url.py              `[store].url` → a SQLite file or a PostgreSQL database
+    tables.py           the tables; times are integer µs
+    schema.py           upgrade, downgrade and check of the schema revision (migrations/)
+    engine.py           `AsyncStore`: one call, one transaction; over sqlite.py or postgresql.py
+    error_mapping.py    a driver's error → one of monitor's errors
+    partitions.py       claim and commit: exactly-once processing of a partition. Read this first
+    commit.py           the data of one commit
+    scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py outbox.py    one noun each
+    lease_renewal.py    a lease that is acquired and renewed in a loop
+    bulk.py             inserts of many rows
+    burn.py             the false-alarm budget of a fleet
+    results.py offsets.py    results and offsets of a run, for comparing runs
+    reader.py           the operators' read-only connection, open within milliseconds
+    queries/            the operators' questions, as SQL that both databases understand
 
-Law: a function that takes a `Connection` never begins or ends a transaction; its caller does, once.
+Invariant: a function that takes a `Connection` never begins or ends a transaction. Its caller does, once.
 """

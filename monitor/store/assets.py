@@ -1,6 +1,6 @@
-"""Fleets and assets: their names, ids and homes, the sensors a fleet has learnt, and what a partition knew of them.
+"""Fleets and assets: ids, the sensors of a fleet, each asset's partition, and the state that a restart needs.
 
-An asset's home is the partition that spoke of it first; its windows live there and nowhere else.
+Invariant: an asset belongs to the partition that first sent a reading of it. Its windows exist only there.
 """
 
 from __future__ import annotations
@@ -23,108 +23,108 @@ _CHUNK = 5_000  # bound parameters in one statement; SQLite and PostgreSQL both 
 # ---------------------------------------------------------------- fleets
 
 _PUT_FLEET = text("INSERT INTO fleet (name, sensors) VALUES (:fleet, NULL) ON CONFLICT (name) DO NOTHING")
-_LEARN = text("UPDATE fleet SET sensors = :sensors WHERE name = :fleet AND sensors IS NULL")
+_PUT_SENSORS = text("UPDATE fleet SET sensors = :sensors WHERE name = :fleet AND sensors IS NULL")
 _SENSORS = text("SELECT sensors FROM fleet WHERE name = :fleet")
 _FLEETS = text("SELECT name, sensors FROM fleet ORDER BY name")
 
 
-def learn(connection: Connection, fleet: str, sensors: Sequence[str]) -> tuple[str, ...]:
-    """Write down a fleet's sensors unless some are known; return those that hold. The first writer wins."""
-    connection.execute(_PUT_FLEET, {"fleet": fleet})
-    connection.execute(_LEARN, {"fleet": fleet, "sensors": json.dumps(list(sensors))})
+def register_sensors(connection: Connection, fleet: str, sensors: Sequence[str]) -> tuple[str, ...]:
+    """Store a fleet's sensors unless it has some already; return the stored ones. The first writer wins."""
+    ensure_fleet(connection, fleet)
+    connection.execute(_PUT_SENSORS, {"fleet": fleet, "sensors": json.dumps(list(sensors))})
     return tuple(json.loads(connection.execute(_SENSORS, {"fleet": fleet}).scalar_one()))
 
 
 def fleets(connection: Connection) -> dict[str, tuple[str, ...] | None]:
-    """Every fleet the database knows, with its sensors; None = not learnt yet."""
+    """Return every fleet in the database with its sensors; None = not registered yet."""
     return {name: None if known is None else tuple(json.loads(known)) for name, known in connection.execute(_FLEETS)}
 
 
-def put_fleet(connection: Connection, fleet: str) -> None:
-    """Make sure that the fleet has a row."""
+def ensure_fleet(connection: Connection, fleet: str) -> None:
+    """Insert the fleet's row unless it exists."""
     connection.execute(_PUT_FLEET, {"fleet": fleet})
 
 
 # ---------------------------------------------------------------- assets
 
 
-class Home(NamedTuple):
-    """Where an asset lives."""
+class Registration(NamedTuple):
+    """An asset's id and its partition."""
 
     id: int
     partition: Partition
 
+
+NOT_ADMITTED = 1 << 62
+"""`since_offset` of an asset that is not admitted yet: after every record."""
 
 _PUT_ASSET = text("""
     INSERT INTO asset (fleet, name, topic, partition, since_offset)
     VALUES (:fleet, :name, :topic, :partition, :since_offset)
     ON CONFLICT (fleet, name) DO NOTHING
 """)
-_LET_IN = text("UPDATE asset SET since_offset = :since_offset WHERE id = :id")
-WAITING = 1 << 62
-"""The `since_offset` of an asset that is not in yet: behind every record."""
-_HOMES = text("SELECT name, id, topic, partition FROM asset WHERE fleet = :fleet AND name IN :names").bindparams(
+_ADMIT = text("UPDATE asset SET since_offset = :since_offset WHERE id = :id")
+_FIND = text("SELECT name, id, topic, partition FROM asset WHERE fleet = :fleet AND name IN :names").bindparams(
     bindparam("names", expanding=True)
 )
 
 
-def resolve(
+def register(
     connection: Connection,
     fleet: str,
     names: Sequence[str],
     partition: Partition,
     waiting: Collection[str] = (),
-) -> dict[str, Home]:
-    """Return id and home of each name; names never seen before get `partition` as their home, for good.
+) -> dict[str, Registration]:
+    """Return the registration of each name. A new name is registered to `partition`, for good.
 
-    An asset whose home is another partition is not ours: its readings here are quarantined as `wrong_partition`.
-    `waiting`: of these the save that follows says since which record they are in (`let_in`); should it never come, they
-    are not.
+    The caller puts readings of an asset of another partition into quarantine, as `wrong_partition`. `waiting`: new
+    names that the next commit admits (`admit`). Without that commit they stay unadmitted.
     """
-    unique = sorted(set(names))  # one order for every writer: no deadlock between partitions that meet the same names
+    unique = sorted(set(names))  # one order for all writers: no deadlock between partitions with the same new names
     if not unique:
         return {}
-    put_fleet(connection, fleet)
-    homes = homes_of(connection, fleet, unique)
-    if new := [name for name in unique if name not in homes]:
+    ensure_fleet(connection, fleet)
+    found = find(connection, fleet, unique)
+    if new := [name for name in unique if name not in found]:
         here = {"fleet": fleet, "topic": partition.topic, "partition": partition.number}
-        rows = [here | {"name": name, "since_offset": WAITING if name in waiting else 0} for name in new]
+        rows = [here | {"name": name, "since_offset": NOT_ADMITTED if name in waiting else 0} for name in new]
         connection.execute(_PUT_ASSET, rows)
-        homes |= homes_of(connection, fleet, new)
-    return homes
+        found |= find(connection, fleet, new)
+    return found
 
 
-def let_in(connection: Connection, since: Mapping[int, int]) -> None:
-    """Write down since which record assets are in: id → offset. In the transaction that saves that record."""
-    connection.execute(_LET_IN, [{"id": number, "since_offset": offset} for number, offset in since.items()])
+def admit(connection: Connection, since: Mapping[int, int]) -> None:
+    """Store the offset of each asset's first accepted record, by id. Call it in the commit of that record."""
+    connection.execute(_ADMIT, [{"id": number, "since_offset": offset} for number, offset in since.items()])
 
 
-def homes_of(connection: Connection, fleet: str, names: Sequence[str]) -> dict[str, Home]:
-    """Return id and home of those names that have one."""
-    homes: dict[str, Home] = {}
+def find(connection: Connection, fleet: str, names: Sequence[str]) -> dict[str, Registration]:
+    """Return the registration of each name that has one."""
+    found: dict[str, Registration] = {}
     for first in range(0, len(names), _CHUNK):
-        rows = connection.execute(_HOMES, {"fleet": fleet, "names": list(names[first : first + _CHUNK])})
-        homes |= {row.name: Home(row.id, Partition(row.topic, row.partition)) for row in rows}
-    return homes
+        rows = connection.execute(_FIND, {"fleet": fleet, "names": list(names[first : first + _CHUNK])})
+        found |= {row.name: Registration(row.id, Partition(row.topic, row.partition)) for row in rows}
+    return found
 
 
 _NAMES = text("SELECT topic, partition, name FROM asset WHERE fleet = :fleet ORDER BY id")
 
 
-def names(connection: Connection, fleet: str) -> dict[str, list[str]]:
-    """Return the fleet's assets by their home, as "topic/partition"."""
-    at: dict[str, list[str]] = {}
+def names_by_partition(connection: Connection, fleet: str) -> dict[str, list[str]]:
+    """Return the names of the fleet's assets by partition, as "topic/partition"."""
+    found: dict[str, list[str]] = {}
     for topic, partition, name in connection.execute(_NAMES, {"fleet": fleet}):
-        at.setdefault(str(Partition(topic, partition)), []).append(name)
-    return at
+        found.setdefault(str(Partition(topic, partition)), []).append(name)
+    return found
 
 
-# ---------------------------------------------------------------- what a partition knew
+# ---------------------------------------------------------------- the state that a restart needs
 
 
 @dataclass(frozen=True, slots=True)
 class KnownAsset:
-    """An asset as the database left it: enough to go on scoring and deciding."""
+    """Stored state of an asset, sufficient to continue scoring and alerting."""
 
     id: int
     name: str
@@ -133,11 +133,11 @@ class KnownAsset:
     recent: tuple[tuple[int, bool], ...]
     """Its last scored verdicts (end_us, is_anomalous), oldest first; empty when none of them is anomalous."""
     open_alert: AlertChange | None
-    """With `asset` = this asset's place in the list of its fleet."""
+    """With `asset` = this asset's index in the list of its fleet."""
     closed_us: int | None
-    """When its last closed alert closed."""
+    """Closing time of its last closed alert."""
     since_offset: int = 0
-    """Of the record with its first reading that counts."""
+    """Offset of its first accepted record."""
 
 
 _RESTORE = text("""
@@ -157,7 +157,7 @@ _RESTORE = text("""
 def restore(connection: Connection, partition: Partition) -> dict[str, list[KnownAsset]]:
     """Return the partition's assets by fleet, each with its recent verdicts and its open alert.
 
-    Scores are not read: retention may have taken them, and there are many.
+    Scores are not read: there are many, and retention may have deleted them.
     """
     rows = connection.execute(_RESTORE, {"topic": partition.topic, "partition": partition.number})
     known: dict[str, list[KnownAsset]] = {}

@@ -1,7 +1,7 @@
-"""Many rows at once. Columns enter, and stay columns for as long as the driver allows.
+"""Inserts of many rows, in columns for as long as the driver allows.
 
-PostgreSQL takes them through COPY in its binary format, built by NumPy without a Python object per value. SQLite takes
-them through statements of many rows: from about ten on, a row costs half of what it costs alone (measured).
+PostgreSQL receives them through COPY in its binary format, which NumPy builds without a Python object per value. SQLite
+receives statements of many rows: from about ten on, a row costs half of its cost in a statement of its own (measured).
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _TRAILER = b"\xff\xff"
 
 
 def insert(connection: Connection, table: str, columns: Mapping[str, Sequence[Any]], on_conflict: str = "") -> None:
-    """SQLite: insert rows given as columns of Python values. `table`, names and `on_conflict` are ours, never input."""
+    """Insert rows into SQLite, given as columns of Python values.
+
+    `table`, the names of `columns` and `on_conflict` become SQL text: constants only, never input.
+    """
     names, row = ", ".join(columns), f"({', '.join('?' * len(columns))})"
     rows = list(zip(*columns.values(), strict=True))
     n_grouped = len(rows) - len(rows) % ROWS_PER_STATEMENT
@@ -51,17 +54,20 @@ def copy(
     types: Mapping[str, str],
     nulls: Mapping[str, Bool],
 ) -> None:
-    """PostgreSQL: insert rows given as arrays. `types`: big-endian dtype by column; `nulls`: which rows are NULL."""
+    """Insert rows into PostgreSQL, given as arrays.
+
+    `types`: big-endian dtype by column. `nulls`: [N] bool by column, True = NULL; no other column may be NULL.
+    """
     source = io.BytesIO(_binary(columns, types, nulls))
-    driver: Any = connection.connection.dbapi_connection  # SQLAlchemy's adapter; run_async hands out asyncpg's own
+    driver: Any = connection.connection.dbapi_connection  # SQLAlchemy's adapter; run_async passes asyncpg's connection
     driver.run_async(lambda raw: raw.copy_to_table(table, source=source, columns=list(columns), format="binary"))
 
 
 def _binary(columns: Mapping[str, Array], types: Mapping[str, str], nulls: Mapping[str, Bool]) -> bytes:
     parts = [_HEADER]
-    for which in itertools.product((False, True), repeat=len(nulls)):
-        # All rows with the same columns NULL have one layout.
-        pattern = dict(zip(nulls, which, strict=True))
+    for combination in itertools.product((False, True), repeat=len(nulls)):
+        # All rows with the same NULL columns have the same layout.
+        pattern = dict(zip(nulls, combination, strict=True))
         chosen = np.logical_and.reduce([nulls[name] == is_null for name, is_null in pattern.items()])
         if chosen.any():
             parts.append(_tuples(columns, types, chosen, {name for name, is_null in pattern.items() if is_null}))

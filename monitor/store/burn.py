@@ -1,13 +1,14 @@
-"""What was used of a fleet's false-alarm budget: windows that were scored and alerts that were opened.
+"""Burn of a fleet's false-alarm budget, from its scored windows and its alerts.
 
-In: any door that answers a SELECT (the operators' `Reader`, or the daemon's connection through `door`). Out: a
-`Standing`, for the command line and the daemon alike. Law: cheap. The time watched is an estimate from at most
-`N_STRIPES` moments, each a seek in the scores' key; exact while a version has scored fewer windows of an asset.
-Imports nothing heavy: this is on the way of a read command.
+Input: a function that runs a SELECT (`Reader.fetch`, or `fetch_through` the daemon's connection). Output: a
+`BudgetReport`, for the command line and the daemon alike. Invariant: cheap. The time watched is estimated from at most
+`N_STRIPES` moments, each a seek in the scores' key. It is exact while a version has scored fewer windows of an asset.
+This module imports nothing slow, because every read command imports it.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,45 +21,44 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     Fetch = Callable[[str, Mapping[str, object]], Iterable[Mapping[str, Any]]]
-    """One SELECT, `:name` for a value."""
+    """Run one SELECT with `:name` for a value; rows by column name."""
 
 N_STRIPES, LEAST_STRIPES, MOST_ROWS = 400, 40, 100_000
-"""Moments at which one looks who was watched, fewer in a large fleet: one asset's time is known within 5 to 15 %, and a
-large fleet's as well."""
+"""Sampled moments, most and least, and the most rows in all: a large fleet is sampled at fewer moments. The time of one
+asset is known within 5 to 15 %, and that of a large fleet as well."""
 
 RECENT_US = 28 * DAY_US
-"""The fleet's budget is looked at over this time, whichever versions decided in it: a retraining every day must not
-wipe the slate clean every day."""
+"""Period of the fleet's own report, over all versions: a retraining every day must not reset the count every day."""
 
 WEEK_US = 7 * DAY_US
 
 FAMILIES = 3
-"""The version, the fleet, and its assets are each looked at, and one that is violated is enough: a wrong verdict of any
-must be as rare as one of all is said to be."""
+"""Families of tests: the version, the fleet and the assets. One violation is enough for the verdict, so together they
+may be wrong as rarely as one alone."""
 
 
-class Promise(NamedTuple):
-    """What of a stored threshold is audited."""
+class BudgetTerms(NamedTuple):
+    """The fields of a stored threshold that the report is checked against."""
 
     alarms_per_week: float
     step_s: float
     n_episodes: int
     weeks: float
-    """Held out, as far as they are evidence."""
+    """Held-out asset-weeks, as far as they are evidence."""
 
     @classmethod
-    def read(cls, threshold: object) -> Promise | None:
-        """Read a card's threshold; None = it is none, or of a format that promised nothing."""
+    def read(cls, threshold: object) -> BudgetTerms | None:
+        """Return the terms of a card's threshold; None = it is unreadable, or of a format without them."""
         if not isinstance(threshold, dict):
             return None
         found = [value for name in cls._fields if isinstance(value := threshold.get(name), int | float)]
         if len(found) < len(cls._fields) or not all(0 <= value < inf for value in found):
             return None
         alarms_per_week, step_s, n_episodes, weeks = found
-        promise = cls(alarms_per_week, step_s, int(n_episodes), weeks)
-        if not (promise.alarms_per_week > 0 and promise.step_us > 0):
+        terms = cls(alarms_per_week, step_s, int(n_episodes), weeks)
+        if not (terms.alarms_per_week > 0 and terms.step_us > 0):
             return None
-        return promise._replace(weeks=0.0) if threshold.get("n_overlapping") else promise
+        return terms._replace(weeks=0.0) if threshold.get("n_overlapping") else terms
 
     @property
     def step_us(self) -> int:
@@ -66,7 +66,7 @@ class Promise(NamedTuple):
         return round(self.step_s * 1e6)
 
 
-class NoPromise(NamedTuple):
+class UnreadableThreshold(NamedTuple):
     """A champion whose stored threshold cannot be read."""
 
     fleet: str
@@ -74,8 +74,8 @@ class NoPromise(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a fleet's promise stands, from the version that made it and from what happened since."""
+class BudgetReport:
+    """Burn of a fleet's budget, by the version that was calibrated to it, by the fleet and by each asset."""
 
     fleet: str
     version: str
@@ -83,69 +83,65 @@ class Standing:
     to_us: int
     """Event time (from, to] in which the version decided, as far as its scores are still kept."""
     own: Burn
-    """The version's, from then on; the held-out data count as evidence."""
+    """Burn of the version, in that time. The held-out data count as evidence."""
     recent: Burn
-    """The whole fleet's, in the last four weeks of event time."""
+    """Burn of the whole fleet, in the last four weeks of event time."""
     worst: tuple[tuple[str, Burn], ...]
-    """Assets with an alarm in those weeks, the one that burns fastest first."""
+    """Assets with an alarm in those weeks, the highest burn first."""
 
     @property
     def status(self) -> Status:
-        """Violated if the version, the fleet or any asset alone is; else what is known of the version."""
+        """Violated if the version, the fleet or any asset alone is; else the version's status."""
         every = (self.own, self.recent, *(burn for _, burn in self.worst))
         return Status.VIOLATED if any(burn.status is Status.VIOLATED for burn in every) else self.own.status
 
     @property
-    def culprits(self) -> tuple[str, ...]:
-        """Assets that break the promise on their own."""
+    def violating_assets(self) -> tuple[str, ...]:
+        """Assets that violate the budget on their own."""
         return tuple(name for name, burn in self.worst if burn.status is Status.VIOLATED)
 
 
-def standing(fetch: Fetch, fleet: str, version: str, threshold: object) -> Standing | None:
-    """Return how the promise of a version's threshold (its card's) stands; None = it made none, or decided nothing."""
-    promise = Promise.read(threshold)
-    if promise is None:
+def budget_report(fetch: Fetch, fleet: str, version: str, threshold: object) -> BudgetReport | None:
+    """Report on the budget of a version's threshold (from its card); None = no terms in it, or nothing decided yet."""
+    terms = BudgetTerms.read(threshold)
+    if terms is None:
         return None
-    step_us, budget = promise.step_us, promise.alarms_per_week
+    step_us, budget = terms.step_us, terms.alarms_per_week
     extent = _extent(fetch, fleet, version, step_us)
     if extent is None:
         return None
-    mine, watched = _kept(fetch, _Scope(fleet, version, extent.from_us, extent.to_us), extent, step_us)
-    alarms = _alarms(fetch, mine)
-    before = (promise.n_episodes, promise.weeks)
-    own = _burn(mine, watched, alarms, budget, before)
+    scope, watched = _retained(fetch, _Scope(fleet, version, extent.from_us, extent.to_us), extent, step_us)
+    own = _burn(scope, watched, _alarms(fetch, scope), budget, (terms.n_episodes, terms.weeks))
     recent = _Scope(fleet, None, max(extent.oldest_us, extent.newest_us - RECENT_US), extent.newest_us)
-    recent, watched = _kept(fetch, recent, extent, step_us)
+    recent, watched = _retained(fetch, recent, extent, step_us)
     alarms = _alarms(fetch, recent)
-    each = []
+    worst = []
     for name, found in alarms.items():
         from_us, weeks = watched.assets.get(name, (recent.from_us, 0.0))
         one_of = FAMILIES * max(1, len(watched.assets))
-        each.append((name, burn(found, from_us, recent.to_us, weeks, budget, one_of=one_of)))
-    each.sort(key=lambda one: (-one[1].ratio, one[0]))
+        worst.append((name, burn(found, from_us, recent.to_us, weeks, budget, one_of=one_of)))
+    worst.sort(key=lambda each: (-each[1].ratio, each[0]))
     whole = _burn(recent, watched, alarms, budget)
-    return Standing(fleet, version, mine.from_us, mine.to_us, own, whole, tuple(each))
+    return BudgetReport(fleet, version, scope.from_us, scope.to_us, own, whole, tuple(worst))
 
 
-def of_champion(connection: Connection, fleet: str) -> Standing | NoPromise | None:
-    """Return how the promise of a fleet's champion stands; None = there is no champion, or it decided nothing yet."""
-    import json
-
-    fetch = door(connection)
+def champion_budget_report(connection: Connection, fleet: str) -> BudgetReport | UnreadableThreshold | None:
+    """Report on the budget of a fleet's champion; None = there is no champion, or it has decided nothing yet."""
+    fetch = fetch_through(connection)
     for row in fetch(_CHAMPION, {"fleet": fleet}):
         try:
             card = json.loads(row["card"])
         except ValueError:
             card = None
         threshold = card.get("threshold") if isinstance(card, dict) else None
-        if Promise.read(threshold) is None:
-            return NoPromise(fleet, row["version"])
-        return standing(fetch, fleet, row["version"], threshold)
+        if BudgetTerms.read(threshold) is None:
+            return UnreadableThreshold(fleet, row["version"])
+        return budget_report(fetch, fleet, row["version"], threshold)
     return None
 
 
-def door(connection: Connection) -> Fetch:
-    """Let the daemon ask through its own connection."""
+def fetch_through(connection: Connection) -> Fetch:
+    """Return a `Fetch` over the daemon's connection."""
     from sqlalchemy import text
 
     return lambda sql, values: [dict(row) for row in connection.execute(text(sql), values).mappings()]
@@ -170,7 +166,7 @@ _NEWEST = """
     WHERE fleet = :fleet
 """
 _OLDEST = "SELECT MIN(start_us) AS oldest_us FROM score"
-# A stripe is one step wide: of an asset that was watched it holds one window, whatever the stride.
+# A stripe is one step wide: it holds one window of each watched asset, for any stride.
 _STRIPES = """
     WITH RECURSIVE stripe (at_us) AS (
         SELECT CAST(:first_us AS BIGINT)
@@ -193,10 +189,10 @@ _ALARMS = """
 
 
 class _Extent(NamedTuple):
-    """Ends of windows."""
+    """Bounds of the stored windows, by their ends."""
 
     oldest_us: int
-    """Just before the oldest score that is kept, of whichever fleet."""
+    """Just before the oldest stored score of any fleet."""
     from_us: int
     to_us: int
     """The version decided in (from, to]."""
@@ -209,16 +205,16 @@ class _Extent(NamedTuple):
 class _Scope(NamedTuple):
     fleet: str
     version: str | None
-    """None: any."""
+    """None = all versions."""
     from_us: int
     to_us: int
 
 
 class _Watched(NamedTuple):
     assets: dict[str, tuple[int, float]]
-    """Name → since when, and how many weeks."""
+    """Name → (start of the time watched in µs, weeks watched)."""
     by_day: list[float]
-    """Share of all the time that was watched on each day of the scope."""
+    """Share of the watched time on each day of the scope."""
 
 
 def _extent(fetch: Fetch, fleet: str, version: str, step_us: int) -> _Extent | None:
@@ -234,9 +230,10 @@ def _extent(fetch: Fetch, fleet: str, version: str, step_us: int) -> _Extent | N
     return None if to_us <= from_us else _Extent(oldest_us, from_us, to_us, newest_us, span_us, newest["n_assets"])
 
 
-def _kept(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> tuple[_Scope, _Watched]:
-    """Return who was watched, and the scope without the beginning of which retention left no scores: alerts outlive
-    them, and are no evidence without the time that was watched.
+def _retained(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> tuple[_Scope, _Watched]:
+    """Return the scope without a beginning whose scores retention has deleted, and the time watched in it.
+
+    Alerts are kept longer than scores, but without the time watched they are no evidence.
     """
     watched = _watched(fetch, scope, extent, step_us)
     since_us = min((since_us for since_us, _ in watched.assets.values()), default=scope.from_us)
@@ -267,7 +264,7 @@ def _watched(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> _Wat
 
 
 def _alarms(fetch: Fetch, scope: _Scope) -> dict[str, list[Alarm]]:
-    """Return each asset's alerts that were open in the scope's time and are not labelled faults."""
+    """Return each asset's alerts that were open in the scope's time and are not labelled as faults."""
     values = {"fleet": scope.fleet, "from_us": scope.from_us, "to_us": scope.to_us} | _only(scope)
     found: dict[str, list[Alarm]] = {}
     for row in fetch(_ALARMS.format(only="AND version = :version" if scope.version else ""), values):

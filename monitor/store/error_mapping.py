@@ -1,4 +1,4 @@
-"""Driver errors enter, errors of our tree leave: this is the only place that knows how a database complains."""
+"""Driver errors → errors of monitor's tree. No other file interprets the messages of a database."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from monitor.store.url import Address
 
 # PostgreSQL's classes of SQLSTATE (its manual, appendix A): the first two characters, or all five.
-_WAITING_HELPS = (
+_TRANSIENT = (
     "08",  # connection lost
     "25P",  # idle in transaction for too long
     "25006",  # a standby that is read-only until it is promoted
-    "40",  # deadlock, serialisation
-    "53",  # out of disk, memory, connections
-    "55P",  # lock not to be had in time
+    "40",  # deadlock, serialisation failure
+    "53",  # out of disk, memory or connections
+    "55P",  # lock not available in time
     "57",  # cancelled, shut down, starting up
     "58",  # input or output error
 )
@@ -33,7 +33,7 @@ _SCHEMA = ("42P01", "42703")  # no such table, no such column
 
 
 def driver_errors(address: Address) -> tuple[type[Exception], ...]:
-    """Which exceptions of the driver pass SQLAlchemy by. Raises ConfigError when the driver is not installed."""
+    """Return the driver's exceptions that SQLAlchemy does not wrap. Raises ConfigError if the driver is missing."""
     if address.is_sqlite:
         return ()
     try:
@@ -46,9 +46,10 @@ def driver_errors(address: Address) -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def translated(address: Address, raw: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn every error of SQLAlchemy, of the driver (`raw`) and of the network into one of ours."""
-    from sqlalchemy import exc  # 0.4 s; the operators' reader, which comes here for `ours`, goes without
+def map_errors(address: Address, raw: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Map every error of SQLAlchemy, of the driver (`raw`) and of the network to a MonitorError."""
+    # 0.4 s: imported here, because the operators' reader imports this module for `to_monitor_error` alone.
+    from sqlalchemy import exc
 
     try:
         yield
@@ -57,23 +58,23 @@ def translated(address: Address, raw: tuple[type[Exception], ...]) -> Iterator[N
     except exc.DBAPIError as error:
         cause = error.orig if isinstance(error.orig, Exception) else error
         is_lost = error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError)
-        raise ours(cause, address, is_lost=is_lost) from error
+        raise to_monitor_error(cause, address, is_lost=is_lost) from error
     except raw as error:
-        raise ours(error, address, is_lost=not hasattr(error, "sqlstate")) from error
+        raise to_monitor_error(error, address, is_lost=not hasattr(error, "sqlstate")) from error
     except (exc.TimeoutError, TimeoutError) as error:
         raise StoreUnavailable(f"{address}: no answer in time") from error
     except OSError as error:
         raise StoreUnavailable(f"{address}: {error.strerror or error}") from error
 
 
-def ours(error: Exception, address: Address, *, is_lost: bool) -> MonitorError:
-    """Name what a driver's error means. `is_lost`: the driver says that the connection, not the statement, failed."""
-    said = f"{address}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+def to_monitor_error(error: Exception, address: Address, *, is_lost: bool) -> MonitorError:
+    """Map one driver error. `is_lost`: the connection failed, not the statement."""
+    message = f"{address}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     state: str = getattr(error, "sqlstate", None) or ""
-    if state.startswith(_SCHEMA) or "no such table" in said or "no such column" in said:
-        return SchemaMismatch(said)
+    if state.startswith(_SCHEMA) or "no such table" in message or "no such column" in message:
+        return SchemaMismatch(message)
     if state.startswith(_CONFIGURATION):
-        return ConfigError(f"store.url: {said}")
-    if state.startswith(_WAITING_HELPS) or (is_lost and not state):
-        return StoreUnavailable(said)
-    return InvariantBroken(said)
+        return ConfigError(f"store.url: {message}")
+    if state.startswith(_TRANSIENT) or (is_lost and not state):
+        return StoreUnavailable(message)
+    return InvariantBroken(message)

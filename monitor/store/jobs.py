@@ -1,7 +1,8 @@
-"""Jobs: what was asked for, who does it, what came of it. Times are processing time.
+"""Training jobs: request, state, owner and result. Times are processing time.
 
-A fleet has at most one job queued or running; the database itself refuses a second one. Of several daemons the one
-that holds a lease does them: who was asleep meanwhile neither takes a job nor buries another's (`store/leases.py`).
+Invariant: a fleet has at most one job that is queued or running; a unique index refuses a second one. Of several
+daemons, the holder of the training lease runs the jobs. A daemon that lost the lease while it was suspended can neither
+start a job nor fail another's (`store/leases.py`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _ACTIVE = text(f"SELECT {_COLUMNS} FROM job WHERE fleet = :fleet AND state IN ('
 
 
 def request(connection: Connection, fleet: str, by: str, at_us: int, kind: str = "retrain") -> JobView:
-    """Queue a job. Raises Conflict, naming the job that the fleet has already."""
-    assets.put_fleet(connection, fleet)
+    """Queue a job. Raises Conflict, which names the fleet's active job."""
+    assets.ensure_fleet(connection, fleet)
     values = {"kind": kind, "fleet": fleet, "requested_by": by, "at_us": at_us}
     row = connection.execute(_REQUEST, values).one_or_none()
     if row is not None:
@@ -40,9 +41,9 @@ def request(connection: Connection, fleet: str, by: str, at_us: int, kind: str =
     job = active(connection, fleet)
     if job is None:  # it ended between the two statements
         raise Conflict(f"{fleet} had a job that ended just now; ask again")
-    how_far = f", {job.progress:.0%} done" if job.state == "running" else ""
+    progress = f", {job.progress:.0%} done" if job.state == "running" else ""
     raise Conflict(
-        f"job {job.id} for {fleet} is {job.state}{how_far}, asked for by {job.requested_by or 'the schedule'}"
+        f"job {job.id} for {fleet} is {job.state}{progress}, asked for by {job.requested_by or 'the schedule'}"
     )
 
 
@@ -56,43 +57,44 @@ _IS_ANY = text("SELECT EXISTS (SELECT 1 FROM job WHERE state IN ('queued', 'runn
 _NEXT = text("""
     SELECT id FROM job WHERE state = 'queued' AND fleet = COALESCE(:fleet, fleet) ORDER BY id LIMIT 1
 """)
-_TAKE = text(f"""
+_START = text(f"""
     UPDATE job SET state = 'running', owner = :owner, started_us = :at_us WHERE id = :id AND state = 'queued'
     RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
 
 
-def take(
+def start_next(
     connection: Connection, owner: str, at_us: int, *, lease: tuple[str, int] | None = None
 ) -> JobView | None:
-    """Take the oldest queued job; None = nothing to do. Who asks does none at this moment: what is called running is
-    failed first (`fail_stale`).
+    """Start the oldest queued job; None = there is none.
 
-    `lease`: name and epoch under which jobs are done; None = there is no other daemon. Raises Fenced when it is over.
+    Fails stale jobs first: the caller runs none, so any job still marked `running` was orphaned. `lease`: name and
+    epoch of the training lease; None = there is no other daemon. Raises Fenced when the lease is lost.
     """
-    if not connection.execute(_IS_ANY).scalar_one():  # twice a second: no lock for that
+    if not connection.execute(_IS_ANY).scalar_one():  # called twice a second: no lock while there is no job
         return None
     fail_stale(connection, at_us, lease=lease)
-    return _take(connection, owner, at_us)
+    return _start(connection, owner, at_us)
 
 
-def take_for(
+def start_for_fleet(
     connection: Connection, fleet: str, by: str, owner: str, at_us: int, *, lease: tuple[str, int] | None = None
 ) -> JobView | None:
-    """Take the fleet's job, asked for by `by` unless somebody did: all at once, so that no request is left behind by a
-    daemon that dies. The rest as in `take`.
+    """Start the fleet's queued job, or a new one requested by `by`. Otherwise like `start_next`.
+
+    Request and start are one transaction: a daemon that dies leaves no request behind.
     """
     fail_stale(connection, at_us, lease=lease)
     with suppress(Conflict):
         request(connection, fleet, by, at_us)
-    return _take(connection, owner, at_us, fleet)
+    return _start(connection, owner, at_us, fleet)
 
 
-def _take(connection: Connection, owner: str, at_us: int, fleet: str | None = None) -> JobView | None:
+def _start(connection: Connection, owner: str, at_us: int, fleet: str | None = None) -> JobView | None:
     job_id = connection.execute(_NEXT, {"fleet": fleet}).scalar_one_or_none()
     if job_id is None:
         return None
-    row = connection.execute(_TAKE, {"id": job_id, "owner": owner, "at_us": at_us}).one_or_none()
+    row = connection.execute(_START, {"id": job_id, "owner": owner, "at_us": at_us}).one_or_none()
     return None if row is None else _view(row)
 
 
@@ -106,19 +108,19 @@ _FAILED = text("""
 """)
 
 
-def progress(connection: Connection, job_id: int, progress: float, message: str) -> None:
-    """Say how far a running job is, 0..1. Raises Fenced when it is not running any more."""
+def set_progress(connection: Connection, job_id: int, progress: float, message: str) -> None:
+    """Store the progress of a running job, 0..1. Raises Fenced if the job is no longer running."""
     values = {"id": job_id, "progress": progress, "message": message}
     _expect_one(connection.execute(_PROGRESS, values).rowcount, job_id)
 
 
 def finish(connection: Connection, job_id: int, version: str, at_us: int) -> None:
-    """End a running job well; `version` is what came of it. Raises Fenced when it is not running any more."""
+    """Mark a running job as done, with the version it made. Raises Fenced if the job is no longer running."""
     _expect_one(connection.execute(_DONE, {"id": job_id, "version": version, "at_us": at_us}).rowcount, job_id)
 
 
 def fail(connection: Connection, job_id: int, message: str, at_us: int) -> None:
-    """End a running job badly; the message tells the operator why. Raises Fenced when it is not running any more."""
+    """Mark a running job as failed, with the reason. Raises Fenced if the job is no longer running."""
     _expect_one(connection.execute(_FAILED, {"id": job_id, "message": message, "at_us": at_us}).rowcount, job_id)
 
 
@@ -134,9 +136,10 @@ _FAIL_STALE = text("""
 
 
 def fail_stale(connection: Connection, at_us: int, *, lease: tuple[str, int] | None = None) -> int:
-    """Fail the jobs that are called running although the only one who may do them does none; return how many.
+    """Fail all jobs marked `running`, while the only daemon that may run jobs runs none; return their number.
 
-    `lease`: as in `take`. Whoever did one of them is dead, or will be fenced, or never heard that it took it.
+    `lease`: as in `start_next`. The owner of such a job is dead, will be fenced, or never received the answer to its
+    start.
     """
     if lease is not None:
         leases.check(connection, *lease)

@@ -1,7 +1,8 @@
-"""What a live run has accounted for, at one moment: offsets, gaps and homes, and the results that they led to.
+"""Consumed offsets, missing ranges and home partitions of a live run, all of the same moment.
 
-`at_once` opens a database as it is at one moment, however busy a daemon is; the others read through it or through any
-`Reader`. The law: every record below `end` and in no gap is in the results of that moment, and no other is.
+`repeatable_read` opens the database as it is at one moment, while a daemon goes on writing. The other functions read
+through it or through any `Reader`. Invariant: the results of that moment contain every record below `end` that is in no
+missing range, and no other record.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LIMIT_S = 3600.0
-"""How long the look at one moment may take: it reads every window."""
-ROWS_AT_ONCE = 5_000
+"""Time limit of the transaction, which reads every window."""
+FETCHED_ROWS = 5_000
 
-_STANDS = """
+_CONSUMED = """
     SELECT topic, partition, start_offset, next_offset FROM source_partition
     WHERE pipeline = :pipeline AND next_offset IS NOT NULL ORDER BY topic, partition
 """
@@ -36,70 +37,70 @@ _HOMES = "SELECT fleet, name, topic, partition, since_offset FROM asset ORDER BY
 
 
 class Consumed(NamedTuple):
-    """A stretch of one partition's log: [first, end) without the gaps."""
+    """Consumed offsets of one partition: [first, end) without the gaps."""
 
     first: int
-    """Where the first run began: `[kafka] start`."""
+    """Start of the first run: `[kafka] start`."""
     end: int
     gaps: tuple[tuple[int, int], ...] = ()
-    """[from, to): offsets that were stepped over."""
+    """[from, to): offsets that were skipped because Kafka had deleted them."""
 
 
-class Home(NamedTuple):
-    """Where an asset lives, and since when."""
+class HomePartition(NamedTuple):
+    """The partition of an asset, and its first accepted record."""
 
     partition: Partition
     since: int
-    """Offset of its first reading that counts: what came before was refused."""
+    """Offset of the first accepted record; earlier ones were rejected."""
 
 
 def consumed(reader: Reader, pipeline: str) -> dict[Partition, Consumed]:
-    """Return what a pipeline (a consumer group) has consumed of each partition that it ever began."""
+    """Return the consumed offsets of each partition that a pipeline (a consumer group) has started."""
     gaps: dict[Partition, list[tuple[int, int]]] = {}
     for row in reader.fetch(_GAPS, {"pipeline": pipeline}):
         gaps.setdefault(Partition(row["topic"], row["partition"]), []).append((row["from_offset"], row["to_offset"]))
     found = {}
-    for row in reader.fetch(_STANDS, {"pipeline": pipeline}):
+    for row in reader.fetch(_CONSUMED, {"pipeline": pipeline}):
         partition = Partition(row["topic"], row["partition"])
         found[partition] = Consumed(row["start_offset"], row["next_offset"], tuple(gaps.get(partition, ())))
     return found
 
 
-def homes(reader: Reader) -> dict[tuple[str, str], Home]:
-    """Return, by fleet and asset, where each asset lives."""
+def home_partitions(reader: Reader) -> dict[tuple[str, str], HomePartition]:
+    """Return each asset's partition, by (fleet, asset)."""
     return {
-        (row["fleet"], row["name"]): Home(Partition(row["topic"], row["partition"]), row["since_offset"])
+        (row["fleet"], row["name"]): HomePartition(Partition(row["topic"], row["partition"]), row["since_offset"])
         for row in reader.fetch(_HOMES)
     }
 
 
-async def at_once(url: str, fn: Callable[[Reader], T]) -> T:
+async def repeatable_read(url: str, fn: Callable[[Reader], T]) -> T:
     """Run `fn(reader)` over the database as it is at one moment, while a daemon may go on writing."""
     async with AsyncStore(url, timeout_s=LIMIT_S) as store:
-        return await store.read(lambda connection: fn(_Moment(connection)))
+        return await store.read(lambda connection: fn(_RepeatableRead(connection)))
 
 
-class _Moment(Reader):
-    """One transaction that sees nothing of what is committed meanwhile."""
+class _RepeatableRead(Reader):
+    """A transaction that does not see later commits of others. It has no patterns: these are for operators."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        if connection.dialect.name != "sqlite":  # there, a transaction that has begun to read is so by itself
+        if connection.dialect.name != "sqlite":  # there, every transaction that has begun to read is one
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 
     def fetch(self, sql: str, values: Mapping[str, object] | None = None) -> Iterator[Mapping[str, Any]]:
-        """Run one SELECT, some rows at a time."""
-        stream = {"stream_results": True, "yield_per": ROWS_AT_ONCE}
-        for row in self._connection.execute(text(sql), values or {}, execution_options=stream).mappings():
+        """Run one SELECT, a few thousand rows at a time."""
+        options = {"stream_results": True, "yield_per": FETCHED_ROWS}
+        for row in self._connection.execute(text(sql), values or {}, execution_options=options).mappings():
             yield dict(row)
 
     def glob(self, column: str, value: str) -> str:
-        """Patterns are for people, who look at what is now."""
+        """Not supported."""
         raise NotImplementedError
 
     def pattern(self, glob: str) -> str:
-        """See `glob`."""
+        """Not supported."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """The transaction ends with `at_once`."""
+        """Do nothing: `repeatable_read` ends the transaction."""

@@ -1,4 +1,4 @@
-"""A PostgreSQL database: its connections and their time limits. SQLAlchemy's asynchronous engine over asyncpg."""
+"""A PostgreSQL database: its connections and their time limits, with SQLAlchemy's asynchronous engine over asyncpg."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 10.0
 
 
-def engine(url: str, timeout_s: float) -> AsyncEngine:
-    """Make an engine. `timeout_s` bounds one statement, at our end and at the server's."""
+def new_engine(url: str, timeout_s: float) -> AsyncEngine:
+    """Return an engine. `timeout_s` limits one statement, in the client and in the server. Raises ConfigError."""
     limit_ms = str(int(timeout_s * 1000))
     try:
         return create_async_engine(
@@ -32,12 +32,12 @@ def engine(url: str, timeout_s: float) -> AsyncEngine:
             pool_timeout=CONNECT_TIMEOUT_S,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": timeout_s,  # ours, should the server be gone without a word
+                "command_timeout": timeout_s,  # the client's limit, should the server vanish without an answer
                 "server_settings": {
                     "application_name": "monitor",
                     "statement_timeout": limit_ms,
                     "lock_timeout": limit_ms,
-                    # A daemon that was stopped inside a transaction must not hold its partition's row for ever.
+                    # A daemon suspended inside a transaction must not hold its partition's row for ever.
                     "idle_in_transaction_session_timeout": limit_ms,
                 },
             },
@@ -46,16 +46,16 @@ def engine(url: str, timeout_s: float) -> AsyncEngine:
         raise ConfigError(f"store.url: {error}") from error
 
 
-class PostgresqlDoor:
+class PostgresqlPool:
     """Transactions on one database, up to eight at a time."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._engine = engine(url, timeout_s)
+        self._engine = new_engine(url, timeout_s)
         self._timeout_s = timeout_s
 
     async def transact(self, body: Callable[[Connection], T], *, reads: bool) -> T:
         """Run `body` in one transaction."""
-        # The limits above bound one statement; this one bounds a server that vanished between two.
+        # The limits above apply to one statement, this one to a server that vanished between two.
         async with asyncio.timeout(2 * self._timeout_s), self._engine.connect() as connection:
             await connection.execution_options(postgresql_readonly=reads)
             async with connection.begin():

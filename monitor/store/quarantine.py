@@ -1,4 +1,4 @@
-"""Records that could not be used, each with its reason and its first bytes."""
+"""Quarantined records, each with its reason and its first bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PRUNE = text("""
 
 
 def insert(connection: Connection, records: Sequence[Quarantined], saved_us: int) -> None:
-    """Keep records. A reason may quote anything a producer sent: what a database cannot store as text is replaced."""
+    """Insert records. A reason may quote any bytes of a producer: text that a database cannot store is replaced."""
     connection.execute(
         _INSERT,
         [
@@ -49,10 +49,10 @@ def insert(connection: Connection, records: Sequence[Quarantined], saved_us: int
 
 
 def _storable(reason: str) -> str:
-    # PostgreSQL refuses NUL in text, both drivers refuse lone surrogates: one such record would stop its partition.
+    # PostgreSQL refuses NUL in text, and both drivers refuse lone surrogates: one such record would stop its partition.
     return reason[:REASON_LENGTH].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def prune(connection: Connection, before_us: int, limit: int = 10_000) -> int:
-    """Delete records kept before `before_us` (processing time), at most `limit`; return how many. 0 = done."""
+    """Delete at most `limit` records saved before `before_us` (processing time); return their number. 0 = done."""
     return connection.execute(_PRUNE, {"before_us": before_us, "limit": limit}).rowcount

@@ -1,7 +1,8 @@
-"""The operators' door: read-only, and open within milliseconds. A URL enters, a `Reader` leaves.
+"""The operators' read-only access to the database, open within milliseconds.
 
-SQLite goes through the standard library (SQLAlchemy's import alone costs 0.4 s of the half second a command may take
-to start); PostgreSQL through the daemon's door. The questions themselves are in `queries/`.
+Input: a database URL. Output: a `Reader`, whose queries are in `queries/`. SQLite is read through the standard library:
+SQLAlchemy's import alone costs 0.4 s, of the half second that a command may take to start. PostgreSQL is read through
+`AsyncStore`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound, SchemaMismatch
-from monitor.store.error_mapping import ours
+from monitor.store.error_mapping import to_monitor_error
 from monitor.store.migrations import mismatch
 from monitor.store.queries import Reader
 from monitor.store.url import Address, parse
@@ -36,28 +37,28 @@ def open_reader(url: str) -> Reader:
 
 
 class SqliteReader(Reader):
-    """A SQLite file through the standard library. It never writes, and a daemon may write meanwhile."""
+    """A SQLite file, read through the standard library while a daemon may write."""
 
     def __init__(self, address: Address, path: Path) -> None:
         self._address = address
         self._connection = _connect(address, path)
 
     def fetch(self, sql: str, values: Mapping[str, object] | None = None) -> Iterator[Mapping[str, Any]]:
-        """Run one SELECT, row by row."""
+        """Run one SELECT; yield its rows one by one."""
         try:
             with closing(self._connection.execute(sql, values or {})) as cursor:
                 names = [column[0] for column in cursor.description]
                 for row in cursor:
                     yield dict(zip(names, row, strict=True))
         except sqlite3.Error as error:
-            raise ours(error, self._address, is_lost=isinstance(error, sqlite3.OperationalError)) from error
+            raise to_monitor_error(error, self._address, is_lost=isinstance(error, sqlite3.OperationalError)) from error
 
     def glob(self, column: str, value: str) -> str:
-        """SQLite has GLOB, which minds upper and lower case."""
+        """Return a GLOB condition, which is case-sensitive."""
         return f"{column} GLOB :{value}"
 
     def pattern(self, glob: str) -> str:
-        """Only `*` and `?` are special."""
+        """Escape all but `*` and `?`."""
         return glob.replace("[", "[[]")
 
     def close(self) -> None:
@@ -75,14 +76,14 @@ def _connect(address: Address, path: Path) -> sqlite3.Connection:
             connection.close()
             if path.with_name(path.name + "-wal").exists():
                 raise
-            # Whoever may not write beside the file cannot take part in its journal. There is none now: nobody writes.
+            # A user without write access to the folder cannot use the journal. There is none now: no daemon writes.
             connection = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
             revision = _revision(connection)
     except sqlite3.Error as error:
-        raise ours(error, address, is_lost=isinstance(error, sqlite3.OperationalError)) from error
-    if (why := mismatch(revision)) is not None:
+        raise to_monitor_error(error, address, is_lost=isinstance(error, sqlite3.OperationalError)) from error
+    if (reason := mismatch(revision)) is not None:
         connection.close()
-        raise SchemaMismatch(f"{address}: {why}")
+        raise SchemaMismatch(f"{address}: {reason}")
     return connection
 
 
@@ -94,7 +95,7 @@ def _revision(connection: sqlite3.Connection) -> str | None:
 
 
 class PostgresqlReader(Reader):
-    """A PostgreSQL database through the daemon's door, with an event loop of its own."""
+    """A PostgreSQL database, read through `AsyncStore` with an event loop of its own."""
 
     def __init__(self, url: str) -> None:
         import asyncio
@@ -110,7 +111,7 @@ class PostgresqlReader(Reader):
             raise
 
     def fetch(self, sql: str, values: Mapping[str, object] | None = None) -> list[Mapping[str, Any]]:
-        """Run one SELECT; all rows are there at once."""
+        """Run one SELECT; return all its rows."""
         from sqlalchemy import Connection, text
 
         def rows(connection: Connection) -> list[Mapping[str, Any]]:
@@ -119,11 +120,11 @@ class PostgresqlReader(Reader):
         return self._runner.run(self._store.read(rows))
 
     def glob(self, column: str, value: str) -> str:
-        """PostgreSQL's LIKE minds upper and lower case."""
+        """Return a LIKE condition, which is case-sensitive in PostgreSQL."""
         return f"{column} LIKE :{value} ESCAPE '!'"
 
     def pattern(self, glob: str) -> str:
-        """Only `*` and `?` are special."""
+        """Escape all but `*` and `?`."""
         return re.sub(r"[!%_]", r"!\g<0>", glob).replace("*", "%").replace("?", "_")
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""What a stretch of event time led to: windows with their verdicts, alerts with their lives. For comparing runs.
+"""Stored results of a range of event time: windows with their verdicts, alerts with their transitions.
 
-Two doors: `windows` and `alert_lives` through the operators' `Reader`. Law: a half-open stretch (from_us, to_us] by the
-ends of windows, like the stretches in which a model version decides.
+Input: the operators' `Reader`. Output: rows, for comparing runs. Invariant: a range is half-open, (from_us, to_us], by
+the ends of windows, like the range in which a model version decides.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from monitor.store.queries import Reader
 
 FIRST_US, LAST_US = -(1 << 62), 1 << 62
-"""Before and after everything."""
+"""Before and after all event times."""
 
 _WINDOWS = """
     SELECT asset.fleet, asset.name, score.start_us, end_us, n_present, verdict, version
@@ -22,7 +22,7 @@ _WINDOWS = """
     WHERE score.start_us >= :lowest AND score.start_us < :to_us AND end_us > :from_us AND end_us <= :to_us
     ORDER BY score.start_us
 """
-_LIVES = """
+_TRANSITIONS = """
     SELECT asset.fleet, asset.name, opened_us, alert_transition.state, alert_transition.severity, at_us,
         alert_transition.n_anomalous
     FROM alert JOIN asset ON asset.id = asset_id JOIN alert_transition ON alert_id = alert.id
@@ -31,8 +31,8 @@ _LIVES = """
 """
 
 
-class WindowFact(NamedTuple):
-    """One stored window, without its raw score."""
+class WindowRow(NamedTuple):
+    """One stored window, without its score."""
 
     fleet: str
     asset: str
@@ -43,7 +43,7 @@ class WindowFact(NamedTuple):
     version: str | None
 
 
-class LifeFact(NamedTuple):
+class TransitionRow(NamedTuple):
     """One transition of an alert."""
 
     fleet: str
@@ -57,17 +57,17 @@ class LifeFact(NamedTuple):
 
 def windows(
     reader: Reader, from_us: int = FIRST_US, to_us: int = LAST_US, *, longest_us: int | None = None
-) -> Iterator[WindowFact]:
-    """Return the windows that end in (from_us, to_us], in order of start.
+) -> Iterator[WindowRow]:
+    """Yield the windows that end in (from_us, to_us], in order of start.
 
-    `longest_us`: no window is longer; without it the search begins with the oldest score.
+    `longest_us`: an upper bound of their length. Without it the search begins at the oldest score.
     """
     lowest = from_us - longest_us if longest_us is not None else FIRST_US
     for row in reader.fetch(_WINDOWS, {"from_us": from_us, "to_us": to_us, "lowest": lowest}):
-        yield WindowFact(*row.values())
+        yield WindowRow(*row.values())
 
 
-def alert_lives(reader: Reader, from_us: int = FIRST_US, to_us: int = LAST_US) -> Iterator[LifeFact]:
-    """Return the transitions up to `to_us` of assets' alerts opened in (from_us, to_us], each alert's in order."""
-    for row in reader.fetch(_LIVES, {"from_us": from_us, "to_us": to_us}):
-        yield LifeFact(*row.values())
+def alert_transitions(reader: Reader, from_us: int = FIRST_US, to_us: int = LAST_US) -> Iterator[TransitionRow]:
+    """Yield the transitions up to `to_us` of process alerts opened in (from_us, to_us], by alert and in order."""
+    for row in reader.fetch(_TRANSITIONS, {"from_us": from_us, "to_us": to_us}):
+        yield TransitionRow(*row.values())

@@ -1,6 +1,6 @@
-"""The database's schema: which revision it has, which one we need, and the way there.
+"""The schema revision of a database: read, check, upgrade and downgrade.
 
-Law: the daemon creates tables only in a SQLite file that is new. Whatever holds data is migrated by a person, with
+Invariant: the daemon creates tables only in a new SQLite file. A database with data is migrated by an operator, with
 `monitor db upgrade`, while no daemon runs on it.
 """
 
@@ -15,7 +15,7 @@ from sqlalchemy import inspect, text
 
 from monitor.errors import InvariantBroken, SchemaMismatch
 from monitor.store import postgresql, sqlite
-from monitor.store.error_mapping import driver_errors, translated
+from monitor.store.error_mapping import driver_errors, map_errors
 from monitor.store.migrations import HEAD, mismatch
 from monitor.store.url import parse
 
@@ -28,7 +28,7 @@ _UPGRADE_LOCK = 0x6D6F6E69746F72  # "monitor"
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Return the revision the database has; None = no tables of ours."""
+    """Return the database's revision; None = it has no tables of monitor."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
@@ -36,13 +36,13 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def check_schema(connection: Connection) -> None:
-    """Raise SchemaMismatch unless the database has the revision this program was written for."""
-    if (why := mismatch(current_revision(connection))) is not None:
-        raise SchemaMismatch(why)
+    """Raise SchemaMismatch unless the database has the revision that this program needs."""
+    if (reason := mismatch(current_revision(connection))) is not None:
+        raise SchemaMismatch(reason)
 
 
 async def upgrade(url: str) -> tuple[str | None, str | None]:
-    """Migrate a database to HEAD; return its revision before and after. Creates a SQLite file that is missing.
+    """Migrate a database to HEAD; return its revision before and after. Creates a missing SQLite file.
 
     Raises StoreLocked while a daemon runs on the SQLite file.
     """
@@ -50,22 +50,22 @@ async def upgrade(url: str) -> tuple[str | None, str | None]:
 
 
 async def downgrade(url: str, revision: str) -> tuple[str | None, str | None]:
-    """Take a database back to an older revision, "base" being the first of all: what was added since is dropped."""
+    """Downgrade a database to an older revision, "base" = no tables. Later columns and tables are dropped."""
     return await _migrate_alone(url, revision)
 
 
 async def _migrate_alone(url: str, revision: str) -> tuple[str | None, str | None]:
     address = parse(url)
-    with sqlite.owned(address.path) if address.path is not None else nullcontext():
+    with sqlite.lock_file(address.path) if address.path is not None else nullcontext():
         return await migrate(address, revision)
 
 
 async def migrate(address: Address, revision: str = "head") -> tuple[str | None, str | None]:
-    """Bring the database to `revision` in one transaction; the caller owns it."""
-    with translated(address, driver_errors(address)):
+    """Migrate to `revision` in one transaction. The caller owns a SQLite file (`sqlite.lock_file`)."""
+    with map_errors(address, driver_errors(address)):
         if address.path is not None:
             return await asyncio.to_thread(_migrate_file, address.path, revision)
-        server = postgresql.engine(address.url, timeout_s=3600)  # rewriting a table of scores takes its time
+        server = postgresql.new_engine(address.url, timeout_s=3600)  # rewriting a table of scores takes long
         try:
             async with server.begin() as connection:
                 return await connection.run_sync(_migrate, revision)
@@ -74,8 +74,8 @@ async def migrate(address: Address, revision: str = "head") -> tuple[str | None,
 
 
 def _migrate_file(path: Path, revision: str) -> tuple[str | None, str | None]:
-    # SQLite changes a table by building another one: foreign keys are off meanwhile, and checked at the end.
-    file = sqlite.engine(path, timeout_s=30, foreign_keys=False)
+    # SQLite alters a table by building a new one: foreign keys are off meanwhile, and checked at the end.
+    file = sqlite.new_engine(path, timeout_s=30, foreign_keys=False)
     try:
         with file.begin() as connection:
             revisions = _migrate(connection, revision)

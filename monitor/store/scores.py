@@ -1,4 +1,4 @@
-"""Scores: one row per (asset, window start), written once, never changed. The hot path of the database."""
+"""Scores: one row per (asset, window start), inserted once and never updated. The hot path of the database."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from sqlalchemy import bindparam, text
 from monitor.store import bulk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
     from monitor.store.bulk import Array
-    from monitor.store.partitions import FleetRows
-    from monitor.types import Int32, Int64
+    from monitor.store.commit import FleetRows
 
 _TYPES = {
     "start_us": ">i8",
@@ -34,18 +33,13 @@ _TYPES = {
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def insert(
-    connection: Connection,
-    asset_id: Int32,
-    version_id: Sequence[int | None],
-    rows: FleetRows,
-    recent: Mapping[int, Sequence[int]],
-) -> None:
-    """Insert the windows of `rows`. A key that is there already raises: two writers, or one that forgot.
+def insert(connection: Connection, rows: FleetRows, version_id: Sequence[int | None]) -> None:
+    """Insert the windows of one shard, and update the last window of each asset.
 
-    `recent`: by id, the verdicts that a restart must know; none for the others.
-    NaN is stored as NULL. An infinite score is stored as the largest float32: JSON and people can read that.
+    `version_id`: [N], as in the database. A key that exists already raises: two writers, or one that lost its state.
+    NaN is stored as NULL. An infinite score is stored as the largest float32, which JSON can represent.
     """
+    asset_id = rows.asset_ids[rows.asset]
     order = np.lexsort((asset_id, rows.start_us))  # the key's order: appends stay at the end of the B-tree
     version = np.array([0 if each is None else each for each in version_id], np.int32)
     columns: dict[str, Array] = {
@@ -66,15 +60,14 @@ def insert(
     else:
         nulls = {"score": np.isnan(columns["score"]), "version_id": columns["version_id"] == 0}
         bulk.copy(connection, "score", columns, _TYPES, nulls)
-    length_us = int(rows.end_us[0] - rows.start_us[0])  # all windows of a lane are equally long
-    _note_last(connection, columns["asset_id"], columns["start_us"], length_us, recent)
+    _update_last_windows(connection, rows, columns)
 
 
 _ON_CONFLICT = """
     ON CONFLICT (asset_id) DO UPDATE
     SET start_us = excluded.start_us, end_us = excluded.end_us, recent = excluded.recent
 """
-_NOTE_LAST = text(f"""
+_PUT_LAST = text(f"""
     INSERT INTO last_window (asset_id, start_us, end_us, recent)
     SELECT asset_id, start_us, start_us + CAST(:length_us AS BIGINT), recent
     FROM unnest(CAST(:asset_id AS INTEGER[]), CAST(:start_us AS BIGINT[]), CAST(:recent AS TEXT[]))
@@ -83,20 +76,19 @@ _NOTE_LAST = text(f"""
 """)  # noqa: S608 - constants
 
 
-def _note_last(
-    connection: Connection, asset_id: Int32, start_us: Int64, length_us: int, recent: Mapping[int, Sequence[int]]
-) -> None:
-    """Keep each asset's last window and recent verdicts where a restart looks. Rows in order of time."""
-    asset, place = np.unique(asset_id, return_inverse=True)
+def _update_last_windows(connection: Connection, rows: FleetRows, columns: dict[str, Array]) -> None:
+    """Store each asset's last window and recent verdicts, for a restart. `columns`: sorted by time."""
+    length_us = int(rows.end_us[0] - rows.start_us[0])  # all windows of a shard are equally long
+    asset, place = np.unique(columns["asset_id"], return_inverse=True)
     last = np.zeros(len(asset), np.int64)
-    last[place] = start_us  # the last one stays
-    words = {number: json.dumps(verdicts) for number, verdicts in recent.items()}
+    last[place] = columns["start_us"]  # of several rows of an asset the last one remains
+    recent = {int(rows.asset_ids[index]): json.dumps(verdicts) for index, verdicts in rows.recent.items()}
     ids = asset.tolist()
-    values = {"asset_id": ids, "start_us": last.tolist(), "recent": [words.get(number) for number in ids]}
+    values = {"asset_id": ids, "start_us": last.tolist(), "recent": [recent.get(number) for number in ids]}
     if connection.dialect.name == "sqlite":
         bulk.insert(connection, "last_window", values | {"end_us": (last + length_us).tolist()}, _ON_CONFLICT)
     else:
-        connection.execute(_NOTE_LAST, values | {"length_us": length_us})
+        connection.execute(_PUT_LAST, values | {"length_us": length_us})
 
 
 # ---------------------------------------------------------------- retention
@@ -108,7 +100,7 @@ _NEWEST = text("""
 
 
 def newest_us(connection: Connection) -> dict[str, int]:
-    """End of each fleet's latest window, pruned or not: a new champion may decide only what ends after it."""
+    """Return the end of each fleet's latest window, pruned or not. A new champion decides only windows after it."""
     return {row.fleet: row.newest_us for row in connection.execute(_NEWEST)}
 
 
@@ -127,10 +119,10 @@ _PRUNE = text("""
 def prune(
     connection: Connection, fleets: Sequence[str], from_us: int, before_us: int, limit: int = 10_000
 ) -> tuple[Counter[str], int]:
-    """Delete the fleets' windows that start in [from_us, before_us), as far as about `limit` rows of any fleet reach;
-    return how many by fleet, and where to go on. At `before_us` it is done.
+    """Delete the fleets' windows that start in [from_us, before_us), in the range of the next `limit` rows.
 
-    In small steps, each in a transaction of its own, so that the river never waits long for the lock.
+    Returns the number of deleted rows by fleet, and the start of the next step; `before_us` = done. Each step is a
+    transaction of its own, so that the pipeline never waits long for the lock.
     """
     step = {"from_us": from_us, "before_us": before_us, "limit": limit}
     through_us: int | None = connection.execute(_THROUGH, step).scalar_one()

@@ -1,11 +1,11 @@
-"""A SQLite file: its connections, its threads, its one owner.
+"""A SQLite file: its connections, its threads and its lock.
 
-A transaction runs as a whole in a thread of its own, not statement by statement through an asynchronous driver: a save
-has some eighteen steps, and a hop between threads for each cost 5 times the CPU of the save itself (measured).
+A transaction runs as a whole in a thread, not statement by statement through an asynchronous driver. A commit has some
+eighteen statements, and a change of thread for each cost 5 times the CPU of the commit itself (measured).
 
-The journal is WAL with `synchronous=NORMAL`: a commit survives the death of the process (kill -9); a power cut may take
-back the last commits, never half of one. As the offsets are in the same commits, the daemon then reads the same records
-again: power loss costs work, not data, for as long as Kafka keeps the records.
+The journal is WAL with `synchronous=NORMAL`. A commit survives the death of the process (kill -9). A power cut may undo
+the last commits, never half of one. As the offsets are in the same commits, the daemon then reads the same records
+again: a power cut costs work, not data, for as long as Kafka keeps the records.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-THREADS = "store"
-IDLE_ENDS_S = 0.2
-"""A thread that has nothing to do ends sooner than that once its door is closed."""
+THREAD_PREFIX = "store"
+IDLE_THREAD_ENDS_S = 0.2
+"""An idle thread of a closed pool ends within this time."""
 
 
-def engine(path: Path, timeout_s: float, *, foreign_keys: bool = True) -> Engine:
-    """Make an engine whose transactions are real ones. `timeout_s`: how long to wait for another writer."""
-    made = create_engine(
+def new_engine(path: Path, timeout_s: float, *, foreign_keys: bool = True) -> Engine:
+    """Return an engine whose transactions also contain DDL. `timeout_s`: limit of a wait for another writer."""
+    engine = create_engine(
         f"sqlite:///{path}",
-        hide_parameters=True,  # a message with a thousand rows helps nobody
-        # The driver's own BEGIN is deferred, comes late and leaves DDL out: we send ours, below.
+        hide_parameters=True,  # an error message with a thousand rows is useless
+        # The driver's own BEGIN is deferred, comes late and leaves DDL out. `begin` below sends another.
         connect_args={"isolation_level": None, "timeout": timeout_s},
     )
 
-    @event.listens_for(made, "connect")
+    @event.listens_for(engine, "connect")
     def configure(connection: DBAPIConnection, _record: object) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
@@ -53,23 +53,23 @@ def engine(path: Path, timeout_s: float, *, foreign_keys: bool = True) -> Engine
         cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
         cursor.close()
 
-    @event.listens_for(made, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # IMMEDIATE: a deferred transaction that reads and then writes fails at once if another writer was faster,
-        # whatever the timeout.
+        # IMMEDIATE: a deferred transaction that reads and then writes fails at once if another writer was faster, even
+        # within the timeout.
         reads = connection.get_execution_options().get("monitor_reads", False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
-    return made
+    return engine
 
 
-class SqliteDoor:
-    """Transactions on one file: one writer at a time, in order of asking; readers are not held up by it."""
+class SqlitePool:
+    """Transactions on one file: one writer at a time, in order of the calls. Readers do not wait for it."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
-        self._engine = engine(path, timeout_s)
-        self._writer = ThreadPoolExecutor(1, f"{THREADS}-writer")
-        self._reader = ThreadPoolExecutor(2, f"{THREADS}-reader")
+        self._engine = new_engine(path, timeout_s)
+        self._writer = ThreadPoolExecutor(1, f"{THREAD_PREFIX}-writer")
+        self._reader = ThreadPoolExecutor(2, f"{THREAD_PREFIX}-reader")
 
     async def transact(self, body: Callable[[Connection], T], *, reads: bool) -> T:
         """Run `body` in one transaction."""
@@ -94,22 +94,23 @@ class SqliteDoor:
         self._engine.dispose()
 
 
-def hangs() -> bool:
-    """Whether a thread of a door that was closed still waits for a file that another process holds: up to the timeout,
-    and Python's exit would wait for it.
+def has_hanging_threads() -> bool:
+    """Return True if a thread of a closed pool still waits for a file that another process holds.
+
+    It may wait until the timeout, and Python's exit would wait for it.
     """
-    ours = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
-    for thread in ours:
-        thread.join(IDLE_ENDS_S)
-    return any(thread.is_alive() for thread in ours)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
+    for thread in threads:
+        thread.join(IDLE_THREAD_ENDS_S)
+    return any(thread.is_alive() for thread in threads)
 
 
 @contextmanager
-def owned(database: Path) -> Iterator[None]:
-    """Hold `<database>.lock` for as long as the context lasts. Raises StoreLocked at once if another process holds it.
+def lock_file(database: Path) -> Iterator[None]:
+    """Hold the lock on `<database>.lock` within the context. Raises StoreLocked at once if another process holds it.
 
-    The operating system drops the lock with the process, however it ends. The file stays: removing it would let two
-    daemons lock two files of one name.
+    The operating system releases the lock at any end of the process. The file stays: if it were removed, two daemons
+    could lock two files of one name.
     """
     path = database.with_name(database.name + ".lock")
     try:
@@ -130,5 +131,5 @@ def owned(database: Path) -> Iterator[None]:
 
 
 def is_new(database: Path) -> bool:
-    """Whether there is nothing in it to migrate."""
+    """Return True if the file is missing or empty: there is nothing to migrate."""
     return not database.exists() or database.stat().st_size == 0

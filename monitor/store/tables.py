@@ -1,10 +1,10 @@
-"""Every table of the database, once. Times are integer µs since 1970 (`_us`), documents are JSON in TEXT.
+"""The tables of the database. Times are integer µs since 1970 (`_us`), documents are JSON in TEXT.
 
-`*_us` is event time unless it says otherwise; processing time appears only where a human asks "when did we …":
-`saved_us`, `requested_us`, `heartbeat_us` and their like. Nothing in the river reads those back.
+`*_us` is event time unless its comment says otherwise. Processing time (`saved_us`, `requested_us`, `heartbeat_us`, …)
+is for operators: the pipeline never reads it back.
 
-Foreign keys stand on the rare tables. `score` and `last_window` have none: on PostgreSQL each would cost a trigger per
-row, and ids reach them only from `assets.resolve` and `versions.ids`, inside the same transaction.
+Tables with few rows have foreign keys. `score` and `last_window` have none: on PostgreSQL each would cost a trigger per
+row. Their ids come only from `assets.register` and `versions.ids`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ fleet = Table(
     "fleet",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("sensors", Text),  # JSON list in the models' order; NULL = not learnt yet
+    Column("sensors", Text),  # JSON list in the models' order; NULL = not registered yet
     Column("activation_seq", Integer, nullable=False, server_default="0"),  # rises with each activation of a version
 )
 
@@ -50,20 +50,20 @@ asset = Table(
     Column("id", Integer, primary_key=True),
     Column("fleet", Text, ForeignKey("fleet.name"), nullable=False),
     Column("name", Text, nullable=False),
-    Column("topic", Text, nullable=False),  # home: the partition that spoke of it first, and the only one that may
+    Column("topic", Text, nullable=False),  # of the first partition with a reading of it; others are rejected
     Column("partition", Integer, nullable=False),
-    Column("since_offset", BigInteger, nullable=False, server_default="0"),  # of the record that was its first
+    Column("since_offset", BigInteger, nullable=False, server_default="0"),  # of its first accepted record
     UniqueConstraint("fleet", "name"),
     Index(None, "topic", "partition"),
 )
 
-# Beside the asset and not in it: it is rewritten with every save, and narrow rows cost a quarter.
+# A table of its own, because it is rewritten with every commit: narrow rows cost a quarter.
 last_window = Table(
     "last_window",
     metadata,
     Column("asset_id", Integer, primary_key=True, autoincrement=False),
-    Column("start_us", BigInteger, nullable=False),  # of the asset's last window; pruning may have taken its score
-    Column("end_us", BigInteger),  # NULL = from before schema 0002, and pruned
+    Column("start_us", BigInteger, nullable=False),  # of the asset's last window; its score may be pruned
+    Column("end_us", BigInteger),  # NULL = written before schema 0002, and pruned since
     Column("recent", Text),  # JSON list, its last scored verdicts, end_us * 2 + is_anomalous; NULL = none is anomalous
 )
 
@@ -79,9 +79,9 @@ score = Table(
     Column("n_present", Integer, nullable=False),
     Column("first_offset", BigInteger, nullable=False),
     Column("last_offset", BigInteger, nullable=False),
-    # Time first: a save then appends to the end of one B-tree instead of touching a page per asset (measured: 3 against
-    # 7-15 µs a row), and retention cuts off its beginning. One asset's rows are found through the distinct starts: see
-    # `assets.restore` and `queries/scores.py`.
+    # Time first: a commit then appends to the end of one B-tree instead of touching a page per asset (measured: 3
+    # against 7-15 µs a row), and retention deletes from its beginning. One asset's rows are found through the distinct
+    # starts: see `queries/scores.py`.
     PrimaryKeyConstraint("start_us", "asset_id"),
     sqlite_with_rowid=False,
 )
@@ -117,15 +117,15 @@ model_activation = Table(
 
 _OPEN = text("state <> 'closed'")
 
-# Of two classes. `process`: an asset is anomalous. `data`: what should have reached us did not, or more than we take;
-# such an alert has no asset, score, sensors or version, and whoever judges assets (budget, training, digests) joins
-# `asset` and so does not see it. stream/data_alerts.py says what its times are.
+# Of two classes. `process`: an asset is anomalous. `data`: records are missing or were rejected. An alert of class
+# `data` has no asset, score, sensors or version. Queries about assets (budget, training, digests) join `asset` and so
+# exclude it. stream/data_alerts.py defines its times.
 alert = Table(
     "alert",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("class", Text, nullable=False, server_default="process"),  # process, data
-    Column("asset_id", Integer, ForeignKey("asset.id")),  # NULL = of class data, like the others that may be NULL
+    Column("asset_id", Integer, ForeignKey("asset.id")),  # NULL in class data, like the nullable columns below
     Column("opened_us", BigInteger, nullable=False),
     Column("state", Text, nullable=False),  # types.AlertState
     Column("severity", Text, nullable=False),
@@ -133,17 +133,17 @@ alert = Table(
     Column("closed_us", BigInteger),
     Column("peak_score", Float),
     Column("peak_us", BigInteger),
-    Column("n_anomalous", Integer, nullable=False),  # windows; of class data: records
+    Column("n_anomalous", Integer, nullable=False),  # windows; in class data: records
     Column("sensors", Text, nullable=False),  # JSON list of {name, share, expected, actual} at the peak
     Column("version", Text),
     Column("acknowledged_by", Text),
     Column("label", Text),
-    Column("kind", Text),  # of class data, like all below: asset_limit, records_lost
+    Column("kind", Text),  # only in class data, like all below: asset_limit, records_lost
     Column("topic", Text),
     Column("partition", Integer),
-    Column("fleet", Text),  # NULL = whatever is in the partition
-    Column("from_offset", BigInteger),  # of the first record that is concerned
-    Column("message", Text),  # what happened and what to do
+    Column("fleet", Text),  # NULL = all fleets in the partition
+    Column("from_offset", BigInteger),  # of the first record concerned
+    Column("message", Text),  # event and remedy
     UniqueConstraint("asset_id", "opened_us"),
     UniqueConstraint("topic", "partition", "kind", "from_offset"),
     Index(None, "opened_us"),
@@ -158,7 +158,7 @@ alert_transition = Table(
     Column("state", Text, nullable=False),
     Column("severity", Text, nullable=False),
     Column("at_us", BigInteger, nullable=False),
-    Column("peak_score", Float),  # so far; NULL = of class data
+    Column("peak_score", Float),  # so far; NULL in class data
     Column("n_anomalous", Integer, nullable=False),  # so far
     PrimaryKeyConstraint("alert_id", "seq"),
 )
@@ -169,14 +169,14 @@ source_partition = Table(
     Column("pipeline", Text, nullable=False),
     Column("topic", Text, nullable=False),
     Column("partition", Integer, nullable=False),
-    Column("epoch", Integer, nullable=False),  # rises with each claim; who holds the greatest may save
+    Column("epoch", Integer, nullable=False),  # rises with each claim; only the owner of the greatest may commit
     Column("owner", Text, nullable=False),
-    Column("n_claims", Integer, nullable=False, server_default="1"),  # since the last save
-    Column("start_offset", BigInteger),  # where the first run began; NULL = claimed, not begun
+    Column("n_claims", Integer, nullable=False, server_default="1"),  # since the last commit
+    Column("start_offset", BigInteger),  # start of the first run; NULL = claimed, not started
     Column("next_offset", BigInteger),  # every record below it is accounted for
-    Column("rewind_offset", BigInteger),  # the oldest record an unfinished window still needs
-    Column("rewind_state", Text, nullable=False),  # JSON object, the pipeline's own
-    Column("digest_offset", BigInteger),  # a rebuild that has come to this offset …
+    Column("rewind_offset", BigInteger),  # the oldest record that an unfinished window needs
+    Column("rewind_state", Text, nullable=False),  # JSON object, opaque
+    Column("digest_offset", BigInteger),  # a rebuild that has reached this offset …
     Column("state_digest", Text),  # … must have this state of its windows; NULL = none written yet
     Column("counters", Text, nullable=False),  # JSON object, types.Counters since start_offset
     Column("log_end", BigInteger),  # end of Kafka's log as last seen; lag = log_end - next_offset
@@ -206,7 +206,7 @@ lane_snapshot = Table(
     Column("partition", Integer, nullable=False),
     Column("fleet", Text, nullable=False),
     Column("at_offset", BigInteger, nullable=False),  # the records below it are in the state
-    Column("state", LargeBinary, nullable=False),  # the pipeline's own
+    Column("state", LargeBinary, nullable=False),  # opaque
     PrimaryKeyConstraint("pipeline", "topic", "partition", "fleet"),
 )
 
@@ -217,7 +217,7 @@ gap = Table(
     Column("topic", Text, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("from_offset", BigInteger, nullable=False),
-    Column("to_offset", BigInteger, nullable=False),  # first offset that was there again
+    Column("to_offset", BigInteger, nullable=False),  # first offset that exists again
     Column("at_us", BigInteger, nullable=False),  # processing time
     PrimaryKeyConstraint("pipeline", "topic", "partition", "from_offset"),
 )
@@ -234,8 +234,8 @@ job = Table(
     Column("progress", Float, nullable=False),  # 0..1
     Column("message", Text, nullable=False),
     Column("requested_by", Text, nullable=False),
-    Column("owner", Text),  # the daemon that took it
-    Column("version", Text),  # what came of it
+    Column("owner", Text),  # the daemon that started it
+    Column("version", Text),  # the result
     Column("requested_us", BigInteger, nullable=False),  # processing time, like the two below
     Column("started_us", BigInteger),
     Column("finished_us", BigInteger),
@@ -249,30 +249,30 @@ daemon = Table(
     Column("pipeline", Text, nullable=False),
     Column("started_us", BigInteger, nullable=False),  # processing time
     Column("heartbeat_us", BigInteger, nullable=False),  # processing time
-    Column("status", Text, nullable=False),  # one sentence for a human
+    Column("status", Text, nullable=False),  # one sentence for an operator
 )
 
 lease = Table(
     "lease",
     metadata,
-    Column("name", Text, primary_key=True),  # what only one daemon may do at a time
+    Column("name", Text, primary_key=True),  # of the exclusive right
     Column("holder", Text, nullable=False),  # a daemon's owner
-    Column("epoch", Integer, nullable=False),  # rises with each change of hands; work under a former one is fenced
-    Column("until_us", BigInteger, nullable=False),  # by the database's own clock
+    Column("epoch", Integer, nullable=False),  # rises with each change of its holder; work under a former one is fenced
+    Column("until_us", BigInteger, nullable=False),  # by the database's clock
 )
 
 outbox = Table(
     "outbox",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("dedup_key", Text, nullable=False, unique=True),  # channel, alert and step: the same for every try
+    Column("dedup_key", Text, nullable=False, unique=True),  # channel, alert and step: the same for every attempt
     Column("channel", Text, nullable=False),
-    Column("body", Text, nullable=False),  # JSON object, what is sent
+    Column("body", Text, nullable=False),  # JSON object, the payload
     Column("created_us", BigInteger, nullable=False),  # processing time, like the two below
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_try_us", BigInteger, nullable=False),
     Column("delivered_us", BigInteger),  # NULL = not yet
-    Column("error", Text),  # what the last try met
+    Column("error", Text),  # outcome of the last attempt
     Index(
         "ix_outbox_due",
         "next_try_us",

@@ -1,6 +1,6 @@
-"""What `[store].url` names. A string enters, an `Address` leaves; no password ever leaves in a message.
+"""`[store].url` → an `Address`. Invariant: no message contains a password.
 
-Imports nothing heavy: operators' read commands pass through here.
+This module imports nothing slow, because every read command imports it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Address:
     """A database: either a SQLite file (`path`) or a PostgreSQL URL."""
 
     url: str = field(repr=False)
-    """As SQLAlchemy wants it, password and all."""
+    """For SQLAlchemy, password included."""
     path: Path | None
     """The SQLite file; None = PostgreSQL."""
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether one daemon owns it, as opposed to many sharing it."""
+        """True for a SQLite file, which one daemon owns; False for PostgreSQL, which many share."""
         return self.path is not None
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Read a database URL. Raises ConfigError for anything but a SQLite file or PostgreSQL."""
+    """Parse a database URL. Raises ConfigError for anything but a SQLite file or PostgreSQL."""
     if match := _SQLITE.fullmatch(url):
         path = Path(match["path"])
         if path.name == ":memory:":
@@ -54,7 +54,7 @@ def parse(url: str) -> Address:
 def _options(options: str) -> str:
     if not options:
         return ""
-    # libpq's word for encryption is the one that people know.
+    # `sslmode`, libpq's name of the option, is the common one.
     known = [option.replace("sslmode=", "ssl=", 1) for option in options.split("&")]
     if unknown := {option.partition("=")[0] for option in known} - _OPTIONS:
         raise ConfigError(

@@ -1,9 +1,8 @@
-"""Model versions, and the event time from which each of them decides.
+"""Model versions and their activations: which version decides which windows of a fleet.
 
-Invariant: a version is published before it is activated.
-
-An activation is dated in event time, by the end of a window: that a version decides "windows that end after X" holds
-for a replay as it held live.
+An activation is dated in event time, by the end of a window. So "this version decides windows that end after X" holds
+in a replay as it held live. Invariant: a version is published before it is activated, and a decided window keeps its
+version.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _IDS = text("SELECT version, id FROM model_version WHERE version IN :versions").
 
 
 def ids(connection: Connection, version: Sequence[str | None]) -> list[int | None]:
-    """Translate versions into ids, keeping order and None."""
+    """Return the id of each version, in order; None stays None. Raises InvariantBroken for an unpublished version."""
     if not (named := {name for name in version if name is not None}):
         return [None] * len(version)
     known: dict[str | None, int | None] = {None: None}
@@ -44,11 +43,11 @@ def ids(connection: Connection, version: Sequence[str | None]) -> list[int | Non
 
 
 FOREVER_AGO_US = -(1 << 62)
-"""The first version of a fleet decides from here: there is none before it."""
+"""Boundary of a fleet's first version: no version before it decides anything."""
 
 
 class Activation(NamedTuple):
-    """`version` decides windows that end after `from_window_end_us`, until the next activation."""
+    """A boundary: `version` decides windows that end after `from_window_end_us`, until the next activation."""
 
     from_window_end_us: int
     version: str
@@ -77,8 +76,8 @@ def publish(
     card: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> VersionInfo:
-    """Enter a version as a candidate. The same version again changes nothing; of another fleet it is a Conflict."""
-    assets.put_fleet(connection, fleet)
+    """Insert a version as a candidate; again changes nothing. Raises Conflict if it is another fleet's."""
+    assets.ensure_fleet(connection, fleet)
     connection.execute(
         _PUBLISH,
         {
@@ -96,20 +95,20 @@ def publish(
     return published
 
 
-# PostgreSQL: an activation waits for the saves under way, and the saves that come then wait for it. Not by locking the
-# fleet's row: there new readers overtake a waiting writer, and busy saves would keep it waiting (measured: 30 s).
-_ACTIVATING = text("SELECT pg_advisory_xact_lock(:key)")
-_SAVING = text("SELECT pg_advisory_xact_lock_shared(:key)")
-_IN_TURN = text("UPDATE fleet SET activation_seq = activation_seq + 1 WHERE name = :fleet")
+# PostgreSQL: an activation waits for the commits under way, and later commits wait for it. A lock on the fleet's row
+# would not do: there new readers overtake a waiting writer, and busy commits kept it waiting (measured: 30 s).
+_LOCK_EXCLUSIVE = text("SELECT pg_advisory_xact_lock(:key)")
+_LOCK_SHARED = text("SELECT pg_advisory_xact_lock_shared(:key)")
+_NEXT_SEQ = text("UPDATE fleet SET activation_seq = activation_seq + 1 WHERE name = :fleet")
 _SEQ = text("SELECT activation_seq FROM fleet WHERE name = :fleet")
 _RETIRE = text("UPDATE model_version SET state = 'retired' WHERE fleet = :fleet AND state = 'champion'")
-_CROWN = text("UPDATE model_version SET state = 'champion' WHERE version = :version AND fleet = :fleet RETURNING id")
+_PROMOTE = text("UPDATE model_version SET state = 'champion' WHERE version = :version AND fleet = :fleet RETURNING id")
 _LAST_FROM = text("SELECT MAX(from_window_end_us) FROM model_activation WHERE fleet = :fleet")
 _ACTIVATE = text("""
     INSERT INTO model_activation (fleet, from_window_end_us, version_id) VALUES (:fleet, :from_us, :version_id)
     ON CONFLICT (fleet, from_window_end_us) DO UPDATE SET version_id = excluded.version_id
 """)
-_CHAMPIONS = text("""
+_ACTIVATIONS = text("""
     SELECT from_window_end_us, version, path FROM model_activation JOIN model_version ON model_version.id = version_id
     WHERE model_activation.fleet = :fleet ORDER BY from_window_end_us
 """)
@@ -117,20 +116,23 @@ _SEQS = text("SELECT name, activation_seq FROM fleet")
 
 
 def activate(connection: Connection, fleet: str, version: str, from_window_end_us: int) -> Activation:
-    """Make `version` the champion for windows that end after `from_window_end_us`, and after every window that is
-    decided already, by whichever daemon; the old one retires. Returns what holds.
+    """Make `version` the champion for windows that end after a boundary; the former champion retires.
 
-    Daemons agree on the boundary without meeting: each save asserts, under a lock shared with other saves, which
-    state of the activations its versions were chosen by (`expect_seq`). So every window saved before this is behind the
-    boundary, and a save that was under way with the former champion is refused, and scored again.
-    A boundary before the last one would hand decided windows to another version: then the last one is taken, and the
-    version before, which decided nothing yet, is replaced.
+    Returns the activation with its actual boundary: `from_window_end_us`, or later. It lies after every window that any
+    daemon has decided, and not before the last boundary. On the last boundary it replaces a version that has decided
+    nothing.
+
+    Daemons need no message to agree on the boundary. Each commit asserts, under a lock shared with other commits, the
+    sequence number of the activations that chose its versions (`check_activation_seq`). So every window committed
+    before lies before the boundary. A commit under way with the former champion is refused, and its windows are scored
+    again. Raises NotFound.
     """
-    connection.execute(_IN_TURN, {"fleet": fleet})  # the row before the lock, as in a save that teaches sensors
+    # The row before the lock, as in a commit that registers sensors: one order, no deadlock.
+    connection.execute(_NEXT_SEQ, {"fleet": fleet})
     if connection.dialect.name == "postgresql":
-        connection.execute(_ACTIVATING, {"key": _lock_of(fleet)})
+        connection.execute(_LOCK_EXCLUSIVE, {"key": _lock_key(fleet)})
     connection.execute(_RETIRE, {"fleet": fleet})
-    version_id = connection.execute(_CROWN, {"fleet": fleet, "version": version}).scalar_one_or_none()
+    version_id = connection.execute(_PROMOTE, {"fleet": fleet, "version": version}).scalar_one_or_none()
     if version_id is None:
         raise NotFound(f"version {version} of {fleet}")
     last_from = connection.execute(_LAST_FROM, {"fleet": fleet}).scalar_one()
@@ -140,7 +142,7 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     return Activation(from_us, version)
 
 
-def succeed(
+def publish_and_activate(
     connection: Connection,
     *,
     version: str,
@@ -151,8 +153,9 @@ def succeed(
     metrics: Mapping[str, float],
     lease: tuple[str, int] | None,
 ) -> Activation:
-    """Publish a version and activate it after all that is decided; `lease`: its name and epoch, under which it was
-    trained. Raises Fenced when that is over: another daemon trains now.
+    """Publish a version and activate it after every decided window.
+
+    `lease`: name and epoch of the training lease. Raises Fenced when it is lost: another daemon trains now.
     """
     if lease is not None:
         leases.check(connection, *lease)
@@ -162,19 +165,20 @@ def succeed(
     return activate(connection, fleet, version, FOREVER_AGO_US)
 
 
-def expect_seq(connection: Connection, fleet: str, seq: int) -> None:
-    """Assert that nobody activated a version of the fleet since `seq`, and that nobody does before this transaction
-    ends. Raises ModelsChanged.
+def check_activation_seq(connection: Connection, fleet: str, seq: int) -> None:
+    """Assert that no version of the fleet was activated since `seq`, and prevent it until the transaction ends.
+
+    Raises ModelsChanged.
     """
     if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
-        connection.execute(_SAVING, {"key": _lock_of(fleet)})
+        connection.execute(_LOCK_SHARED, {"key": _lock_key(fleet)})
     now = connection.execute(_SEQ, {"fleet": fleet}).scalar_one()
     if now != seq:
         raise ModelsChanged(f"{fleet}: these windows were scored by activation {seq}, and {now} holds")
 
 
-def _lock_of(fleet: str) -> int:
-    """Number the lock of a fleet's activations: 64 bits, as PostgreSQL wants them."""
+def _lock_key(fleet: str) -> int:
+    """Return the key of a fleet's activation lock: a signed 64-bit integer, as PostgreSQL requires."""
     return int.from_bytes(hashlib.sha256(f"activation of {fleet}".encode()).digest()[:8], signed=True)
 
 
@@ -182,28 +186,28 @@ def _lock_of(fleet: str) -> int:
 
 
 class FleetActivations(NamedTuple):
-    """Who decides a fleet from when, as of one moment."""
+    """A fleet's activations at one moment."""
 
     seq: int
-    """How many activations there were."""
+    """Number of activations so far, replaced ones included."""
     activations: list[tuple[int, str, str]]
     """(from_window_end_us, version, the checkpoint's folder), earliest boundary first."""
 
 
-def champions(connection: Connection, fleet: str) -> FleetActivations:
-    """Return who decides the fleet's windows, consistent with `seqs`."""
+def activation_history(connection: Connection, fleet: str) -> FleetActivations:
+    """Return the fleet's activations, consistent with `activation_seqs`."""
     seq = connection.execute(_SEQ, {"fleet": fleet}).scalar_one_or_none()
-    return FleetActivations(seq or 0, [tuple(row) for row in connection.execute(_CHAMPIONS, {"fleet": fleet})])
+    return FleetActivations(seq or 0, [tuple(row) for row in connection.execute(_ACTIVATIONS, {"fleet": fleet})])
 
 
-def seqs(connection: Connection) -> dict[str, int]:
-    """By fleet, how many activations there were: whoever knows a smaller number has something to load."""
+def activation_seqs(connection: Connection) -> dict[str, int]:
+    """Return the number of activations by fleet. A daemon that knows a smaller number has a version to load."""
     return {row.name: row.activation_seq for row in connection.execute(_SEQS)}
 
 
 def activations(connection: Connection, fleet: str) -> list[Activation]:
     """Return the fleet's activations, earliest boundary first."""
-    return [Activation(from_us, version) for from_us, version, _ in champions(connection, fleet).activations]
+    return [Activation(from_us, version) for from_us, version, _ in activation_history(connection, fleet).activations]
 
 
 def get(connection: Connection, version: str) -> VersionInfo:
@@ -215,13 +219,13 @@ def get(connection: Connection, version: str) -> VersionInfo:
 
 
 def champion(connection: Connection, fleet: str) -> VersionInfo | None:
-    """Return the version that decides now; None before the first training."""
+    """Return the champion; None before the first activation."""
     row = connection.execute(text(f"{_LIST} WHERE fleet = :fleet AND state = 'champion'"), {"fleet": fleet})
     found = row.one_or_none()
     return None if found is None else _info(found)
 
 
-def every(connection: Connection, fleet: str | None = None) -> list[VersionInfo]:
+def list_all(connection: Connection, fleet: str | None = None) -> list[VersionInfo]:
     """Return all versions, newest first."""
     where = "" if fleet is None else "WHERE fleet = :fleet"
     rows = connection.execute(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from monitor.store.partitions import Commit, FleetRows, Gap
+from monitor.store.commit import Commit, FleetRows, MissingRange
 from monitor.types import SAMPLE_BYTES, Counters, Quarantined, Verdict
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from monitor.store.commit import Snapshot
     from monitor.store.outbox import Channel
-    from monitor.store.partitions import Snapshot
     from monitor.stream.shard import Lane, PartitionState
     from monitor.stream.window import Pushed
     from monitor.types import AlertChange, DataAlertChange, Int32, Int64, Readings, RecordBatch, Scores
@@ -168,7 +168,7 @@ class Step:
             alerts=rows.alerts,
             sensors=self.learnt.get(fleet),
             recent=lane.decider.recent(asset),
-            let_in=rows.let_in,
+            admitted=rows.let_in,
             activation_seq=min((seq for each in rows.scores if (seq := each.activation_seq) is not None), default=None),
         )
 
@@ -253,7 +253,7 @@ def gap_commit(
         snapshots=snapshots,
         counters=state.counters,
         at_us=at_us,
-        gaps=[Gap(state.next_offset, to_offset)],
+        gaps=[MissingRange(state.next_offset, to_offset)],
         data_alerts=[lost],
         channels=channels,
     )

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from monitor.errors import MonitorError
     from monitor.kafka import Event, Source
     from monitor.store.assets import KnownAsset
+    from monitor.store.commit import Commit
     from monitor.store.engine import AsyncStore
     from monitor.store.outbox import Channel
-    from monitor.store.partitions import Commit
     from monitor.stream.score import Scorer
     from monitor.types import DataAlertChange, Int32, Partition, Readings, Scores
 
@@ -230,14 +230,14 @@ class Pipeline:
         admission = state.decoder.admissions.get(readings.fleet)
         if admission is not None and admission.is_asked:
             names = admission.strangers()
-            homes = await self._persist(self.store.read, assets.homes_of, readings.fleet, names) if names else {}
+            homes = await self._persist(self.store.read, assets.find, readings.fleet, names) if names else {}
             elsewhere = admission.live_elsewhere([n for n, home in homes.items() if home.partition != state.partition])
             step.refuse_assets(lane, readings, elsewhere)
             readings, since, reasons = admission.let_in(without(readings, elsewhere), step.batch)
             step.keep_out(readings.fleet, reasons)
         new = lane.assets.names[len(lane.ids) :]
         if new:
-            work = (assets.resolve, readings.fleet, new, state.partition, frozenset(since))
+            work = (assets.register, readings.fleet, new, state.partition, frozenset(since))
             homes = await self._persist(self.store.run, *work)
             ids = [homes[name].id if homes[name].partition == state.partition else -1 for name in new]
             lane.ids = np.concatenate((lane.ids, np.array(ids, dtype=np.int32)))
@@ -348,7 +348,7 @@ class Pipeline:
         claim = await self._persist(self.store.run, partitions.claim, group, partition, self.owner)
         if claim.next_offset is None:
             first = await self._persist(self.source.first_offset, partition, start)
-            await self._persist(self.store.run, partitions.begin, group, partition, claim.epoch, first)
+            await self._persist(self.store.run, partitions.set_start, group, partition, claim.epoch, first)
             next_offset = rewind_offset = first
         else:
             next_offset, rewind_offset = claim.next_offset, claim.rewind_offset or 0

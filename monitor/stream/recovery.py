@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from monitor.store.partitions import Digest, Snapshot
+from monitor.store.commit import Digest, Snapshot
 from monitor.stream.window import NEVER, WindowerState
 
 if TYPE_CHECKING:

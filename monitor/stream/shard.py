@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from monitor.config.tree import AlertConfig
     from monitor.decode import AssetIndex, Format
     from monitor.store.assets import KnownAsset
-    from monitor.store.partitions import Claim, Digest
+    from monitor.store.commit import Digest
+    from monitor.store.partitions import Claim
     from monitor.stream.recovery import Rewind, Taken
     from monitor.types import Counters, Int32, Int64, Partition, Readings, Windows
 

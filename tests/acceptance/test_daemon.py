@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from monitor.store.partitions import Commit, Saved
+    from monitor.store.commit import Commit, Saved
     from monitor.types import Int64, Windows
     from tests.oracle.log import FleetRule, Rules
 

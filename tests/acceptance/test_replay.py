@@ -32,7 +32,7 @@ from monitor.replay.run import ReplayOptions
 from monitor.replay.side_by_side import SideBySide
 from monitor.store import partitions, results, versions
 from monitor.store.engine import AsyncStore
-from monitor.store.offsets import Home
+from monitor.store.offsets import HomePartition
 from monitor.store.reader import open_reader
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.pipeline import Pipeline
@@ -92,7 +92,7 @@ async def _replay(config: Config, logs: Logs, rng: Random, folder: Path, from_us
 def _is_quiet(url: str, config: Config, from_us: int) -> bool:
     """Return whether no alert was open at `from_us` or in the run-up before it."""
     with open_reader(url) as reader:
-        lives = list(results.alert_lives(reader))
+        lives = list(results.alert_transitions(reader))
     begins_us = min(scored_from_us(fleet, from_us) for fleet in config.fleets)
     closed = {(life.asset, life.opened_us): life.at_us for life in lives if life.state == "closed"}
     return not any(
@@ -339,7 +339,7 @@ async def _run_live_part(
             scorer.activate("turbines", Activation(FOREVER_AGO_US, detector.version, path), detector)
             group = config.kafka.group
             claim = await store.run(partitions.claim, group, home, "before")
-            await store.run(partitions.begin, group, home, claim.epoch, first)
+            await store.run(partitions.set_start, group, home, claim.epoch, first)
             before = LogSource({home: [record for record in records if record[0] < gap[0]]}, batch=17)
             await Pipeline(config, before, store, scorer, owner="live", clock=SystemClock()).run()
             after = LogSource({home: [record for record in records if not gap[0] <= record[0] < gap[1]]}, batch=23)
@@ -450,12 +450,12 @@ async def test_assets_rejected_live_are_left_out(
     taken = [record for record in log if record[2] == b"ever" or (record[2] == b"late" and record[0] >= since)]
     live = await _run_live(config, {here: taken}, rng)
     known = {
-        ("turbines", "ever"): Home(here, 0),
-        ("turbines", "late"): Home(here, since),
-        ("turbines", "elsewhere"): Home(there, 5),
+        ("turbines", "ever"): HomePartition(here, 0),
+        ("turbines", "late"): HomePartition(here, since),
+        ("turbines", "elsewhere"): HomePartition(there, 5),
     }
 
-    async def replayed(name: str, homes: dict[tuple[str, str], Home] | None) -> str:
+    async def replayed(name: str, homes: dict[tuple[str, str], HomePartition] | None) -> str:
         url = f"sqlite:///{tmp_path / name}.db"
         async with scratch(url) as (store, _):
             await _publish_fake(store, config)

@@ -52,9 +52,9 @@ def short_session() -> None:
 
 def short_lease() -> None:
     """Let others send a dead daemon's letters after four seconds: a run is too short for the usual fifteen."""
-    from monitor.store import lease
+    from monitor.store import lease_renewal
 
-    lease.TTL_S, lease.RENEW_EVERY_S = 4.0, 1.0
+    lease_renewal.TTL_S, lease_renewal.RENEW_EVERY_S = 4.0, 1.0
 
 
 def first_offsets() -> None:

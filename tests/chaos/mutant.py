@@ -35,7 +35,7 @@ def offset_apart() -> None:
     from monitor.store import partitions
     from monitor.store.engine import AsyncStore
 
-    whole = partitions.save
+    whole = partitions.commit
 
     class WithoutTheMove:
         """A connection on which moving the offset is said to have worked already."""
@@ -119,7 +119,7 @@ def letters_apart() -> None:
                 return None
             return self._connection.execute(statement, *values)
 
-    whole, real_save = partitions.save, AsyncStore.save
+    whole, real_save = partitions.commit, AsyncStore.save
     kept: list[Any] = []
 
     def rows_only(connection: Any, commit: Any) -> Any:
@@ -132,7 +132,7 @@ def letters_apart() -> None:
             await self.run(lambda connection: connection.execute(outbox._PUT, letters))
         return saved
 
-    partitions.save = rows_only
+    partitions.commit = rows_only
     AsyncStore.save = save  # type: ignore[method-assign]
 
 
@@ -140,14 +140,14 @@ def told_unsent() -> None:
     """A letter is marked as delivered before it is sent, and what comes of the try is not looked at."""
     from monitor.store import outbox
 
-    begin = outbox.begin
+    begin = outbox.start_attempt
 
     def begin_and_be_done(connection: Any, epoch: int, key: str) -> str | None:
         body = begin(connection, epoch, key)
-        outbox.delivered(connection, key, time.time_ns() // 1000)
+        outbox.mark_delivered(connection, key, time.time_ns() // 1000)
         return body
 
-    outbox.begin = begin_and_be_done
+    outbox.start_attempt = begin_and_be_done
 
 
 MUTATIONS: dict[str, Callable[[], None]] = {

@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from monitor.store import assets, partitions, versions
-from monitor.store.partitions import Commit, FleetRows, Saved
+from monitor.store.commit import Commit, FleetRows, Saved
 from monitor.types import AlertChange, AlertState, Contribution, Counters, Partition, Severity, Verdict
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Owner:
         """Return one window per asset, all of them starting at `cell`. Registers new assets, as the pipeline does."""
         names = list(scores)
         if new := [name for name in names if name not in self.ids]:
-            homes = await self.store.run(assets.resolve, changes.get("fleet", FLEET), new, self.partition)
+            homes = await self.store.run(assets.register, changes.get("fleet", FLEET), new, self.partition)
             self.ids |= {name: home.id for name, home in homes.items()}
         score = np.array(list(scores.values()), np.float32)
         verdict = np.where(np.isnan(score), Verdict.UNSCORED, np.where(score >= 1, Verdict.ANOMALOUS, Verdict.NORMAL))
@@ -91,7 +91,7 @@ async def own(store: AsyncStore, partition: Partition = HOME, *, owner: str = "m
     """Claim a partition, begin it if it is new, and publish a version to score with."""
     claim = await store.run(partitions.claim, "monitor", partition, owner)
     if claim.next_offset is None:
-        await store.run(partitions.begin, "monitor", partition, claim.epoch, first)
+        await store.run(partitions.set_start, "monitor", partition, claim.epoch, first)
     await publish(store)
     return Owner(store, partition, claim.epoch, first if claim.next_offset is None else claim.next_offset, {})
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from monitor.store.burn import Standing
+    from monitor.store.burn import BudgetReport
 
 WEEK = 1008
 THRESHOLD = {"alarms_per_week": 1.0, "step_s": 600.0, "n_episodes": 0, "weeks": 1.0}
@@ -30,9 +30,9 @@ FIRST = 8
 """Cell at which the first window begins."""
 
 
-def stand(url: str, version: str = VERSION) -> Standing | None:
+def stand(url: str, version: str = VERSION) -> BudgetReport | None:
     with open_reader(url) as reader:
-        return burn.standing(reader.fetch, FLEET, version, THRESHOLD)
+        return burn.budget_report(reader.fetch, FLEET, version, THRESHOLD)
 
 
 async def fill(url: str, n: int, *then: Callable[[Connection], object], every: int = 1) -> None:
@@ -116,9 +116,9 @@ def test_a_version_answers_for_what_it_decided_and_the_fleet_for_all(url: str) -
     assert (new.own.n_alarms, new.own.weeks) == (0, 0.0)   # all windows here were scored by the old one
     assert new.recent.n_alarms == 2
 
-    async def ask() -> Standing | burn.NoPromise | None:
+    async def ask() -> BudgetReport | burn.UnreadableThreshold | None:
         async with AsyncStore(url) as store:
-            return await store.read(burn.of_champion, FLEET)
+            return await store.read(burn.champion_budget_report, FLEET)
 
     assert asyncio.run(ask()) == new
 
@@ -138,18 +138,18 @@ def test_a_champion_whose_stored_threshold_is_none_promises_nothing(url: str, ca
 
     asyncio.run(fill(url, 5, store_card))
 
-    async def ask() -> Standing | burn.NoPromise | None:
+    async def ask() -> BudgetReport | burn.UnreadableThreshold | None:
         async with AsyncStore(url) as store:
-            return await store.read(burn.of_champion, FLEET)
+            return await store.read(burn.champion_budget_report, FLEET)
 
-    assert asyncio.run(ask()) == burn.NoPromise(FLEET, VERSION)
+    assert asyncio.run(ask()) == burn.UnreadableThreshold(FLEET, VERSION)
 
 
 def test_held_out_time_that_was_learnt_from_does_not_certify_later_either(url: str) -> None:
     asyncio.run(fill(url, 5))
     with open_reader(url) as reader:
         known, tainted = (
-            burn.standing(reader.fetch, FLEET, VERSION, THRESHOLD | {"weeks": 1000.0} | more)
+            burn.budget_report(reader.fetch, FLEET, VERSION, THRESHOLD | {"weeks": 1000.0} | more)
             for more in ({}, {"n_overlapping": 3})
         )
     assert known is not None

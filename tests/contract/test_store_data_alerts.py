@@ -184,8 +184,8 @@ def test_no_budget_no_training_no_restart_and_no_digest_sees_them(url: str) -> N
                 return [await store.read(alerts.intervals, FLEET), await store.read(assets.restore, HOME)]
 
         with open_reader(url) as reader:
-            standing = burn.standing(reader.fetch, FLEET, VERSION, THRESHOLD)
-            return [standing, digest_of(reader), list(results.alert_lives(reader)), *asyncio.run(inside())]
+            standing = burn.budget_report(reader.fetch, FLEET, VERSION, THRESHOLD)
+            return [standing, digest_of(reader), list(results.alert_transitions(reader)), *asyncio.run(inside())]
 
     asyncio.run(fill())
     before = seen()

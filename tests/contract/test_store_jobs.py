@@ -21,7 +21,7 @@ NOW_US = 1_700_000_000_000_000
 
 async def running(store: AsyncStore, owner: str = "me") -> JobView:
     await store.run(jobs.request, FLEET, "ann", NOW_US)
-    job = await store.run(jobs.take, owner, NOW_US)
+    job = await store.run(jobs.start_next, owner, NOW_US)
     assert job is not None
     return job
 
@@ -32,10 +32,10 @@ async def running(store: AsyncStore, owner: str = "me") -> JobView:
 async def test_a_job_is_queued_taken_done(store: AsyncStore) -> None:
     queued = await store.run(jobs.request, FLEET, "ann", NOW_US)
     assert (queued.state, queued.requested_by, queued.progress) == ("queued", "ann", 0.0)
-    taken = await store.run(jobs.take, "me", NOW_US + 1)
+    taken = await store.run(jobs.start_next, "me", NOW_US + 1)
     assert taken is not None
     assert (taken.id, taken.state) == (queued.id, "running")
-    await store.run(jobs.progress, taken.id, 0.5, "epoch 3")
+    await store.run(jobs.set_progress, taken.id, 0.5, "epoch 3")
     halfway = await store.read(jobs.get, taken.id)
     assert (halfway.progress, halfway.message) == (0.5, "epoch 3")
     await store.run(jobs.finish, taken.id, "v2", NOW_US + 2)
@@ -48,7 +48,7 @@ async def test_a_job_is_queued_taken_done(store: AsyncStore) -> None:
 
 async def test_a_second_request_names_the_job_under_way(store: AsyncStore) -> None:
     job = await running(store)
-    await store.run(jobs.progress, job.id, 0.25, "")
+    await store.run(jobs.set_progress, job.id, 0.25, "")
     with pytest.raises(Conflict, match=f"job {job.id} for turbines is running, 25% done, asked for by ann"):
         await store.run(jobs.request, FLEET, "bob", NOW_US)
     await store.run(jobs.request, "pumps", "bob", NOW_US)  # another fleet is another matter
@@ -67,15 +67,16 @@ async def test_of_many_requests_at_once_one_is_queued(store: AsyncStore, other_s
 
 async def test_a_job_is_taken_by_one_daemon(store: AsyncStore, other_store: AsyncStore) -> None:
     await store.run(jobs.request, FLEET, "ann", NOW_US)
-    taken = await asyncio.gather(store.run(jobs.take, "me", NOW_US), other_store.run(jobs.take, "you", NOW_US))
+    starts = store.run(jobs.start_next, "me", NOW_US), other_store.run(jobs.start_next, "you", NOW_US)
+    taken = await asyncio.gather(*starts)
     assert sum(job is not None for job in taken) == 1
-    assert await store.run(jobs.take, "me", NOW_US) is None
+    assert await store.run(jobs.start_next, "me", NOW_US) is None
 
 
 async def test_jobs_are_taken_in_order(store: AsyncStore) -> None:
     for fleet in ("b", "a", "c"):
         await store.run(jobs.request, fleet, "ann", NOW_US)
-    taken = [await store.run(jobs.take, "me", NOW_US) for _ in range(3)]
+    taken = [await store.run(jobs.start_next, "me", NOW_US) for _ in range(3)]
     assert [job.fleet for job in taken if job is not None] == ["b", "a", "c"]
 
 
@@ -84,7 +85,7 @@ async def test_a_job_dies_with_its_daemon(store: AsyncStore) -> None:
     assert await store.run(jobs.fail_stale, NOW_US) == 1
     failed = await store.read(jobs.get, job.id)
     assert (failed.state, failed.message) == ("failed", "its daemon died; ask again")
-    for late in (store.run(jobs.finish, job.id, "v2", NOW_US), store.run(jobs.progress, job.id, 0.9, "")):
+    for late in (store.run(jobs.finish, job.id, "v2", NOW_US), store.run(jobs.set_progress, job.id, 0.9, "")):
         with pytest.raises(Fenced):
             await late
 
@@ -92,10 +93,10 @@ async def test_a_job_dies_with_its_daemon(store: AsyncStore) -> None:
 async def test_a_job_for_a_fleet_is_the_one_that_was_asked_for_or_a_new_one(store: AsyncStore) -> None:
     await store.run(jobs.request, "pumps", "ann", NOW_US)
     asked = await store.run(jobs.request, FLEET, "bob", NOW_US)
-    taken = await store.run(jobs.take_for, FLEET, "the daemon", "me", NOW_US)
+    taken = await store.run(jobs.start_for_fleet, FLEET, "the daemon", "me", NOW_US)
     assert taken is not None
     assert (taken.id, taken.state, taken.requested_by) == (asked.id, "running", "bob")
-    again = await store.run(jobs.take_for, FLEET, "the daemon", "me", NOW_US)
+    again = await store.run(jobs.start_for_fleet, FLEET, "the daemon", "me", NOW_US)
     assert again is not None
     assert (again.state, again.requested_by) == ("running", "the daemon")
     assert (await store.read(jobs.get, asked.id)).state == "failed", "nobody does two at once"
@@ -104,26 +105,26 @@ async def test_a_job_for_a_fleet_is_the_one_that_was_asked_for_or_a_new_one(stor
 async def test_who_takes_a_job_buries_what_is_called_running(store: AsyncStore) -> None:
     """Of a daemon that died, or its own: taken in a transaction whose answer was lost, and done by nobody."""
     job = await running(store, "me")
-    assert await store.run(jobs.take, "me", NOW_US) is None
+    assert await store.run(jobs.start_next, "me", NOW_US) is None
     assert (await store.read(jobs.get, job.id)).state == "failed"
 
 
 async def test_a_daemon_that_slept_through_its_lease_neither_takes_a_job_nor_buries_one(
     store: AsyncStore, other_store: AsyncStore
 ) -> None:
-    zombie = await store.run(leases.take, "training", "the zombie", 600.0)
+    zombie = await store.run(leases.acquire, "training", "the zombie", 600.0)
     assert zombie is not None
     await store.run(jobs.request, "pumps", "ann", NOW_US)
     await store.run(lambda connection: connection.exec_driver_sql("UPDATE lease SET until_us = 0"))
     for holder in ("nobody yet", "another"):
         if holder == "another":
-            epoch = await other_store.run(leases.take, "training", holder, 600.0)
+            epoch = await other_store.run(leases.acquire, "training", holder, 600.0)
             assert epoch is not None
-            await other_store.run(jobs.take_for, FLEET, "bob", holder, NOW_US, lease=("training", epoch))
+            await other_store.run(jobs.start_for_fleet, FLEET, "bob", holder, NOW_US, lease=("training", epoch))
         before = await store.read(rows_of, "job")
         for late in (
-            store.run(jobs.take, "the zombie", NOW_US, lease=("training", zombie)),
-            store.run(jobs.take_for, "fans", "the zombie", "the zombie", NOW_US, lease=("training", zombie)),
+            store.run(jobs.start_next, "the zombie", NOW_US, lease=("training", zombie)),
+            store.run(jobs.start_for_fleet, "fans", "the zombie", "the zombie", NOW_US, lease=("training", zombie)),
             store.run(jobs.fail_stale, NOW_US, lease=("training", zombie)),
         ):
             with pytest.raises(Fenced, match="lease training: epoch 1 is over"):
@@ -133,7 +134,7 @@ async def test_a_daemon_that_slept_through_its_lease_neither_takes_a_job_nor_bur
 
 
 async def beat(store: AsyncStore, owner: str, now_us: int) -> None:
-    await store.run(daemons.beat, owner=owner, pipeline="monitor", started_us=1, now_us=now_us, status="lag 0")
+    await store.run(daemons.heartbeat, owner=owner, pipeline="monitor", started_us=1, now_us=now_us, status="lag 0")
 
 
 async def test_an_unknown_job_is_not_found(store: AsyncStore) -> None:
@@ -142,15 +143,15 @@ async def test_an_unknown_job_is_not_found(store: AsyncStore) -> None:
 
 
 async def test_daemons_count_while_they_beat(store: AsyncStore) -> None:
-    assert await store.read(daemons.n_alive, NOW_US) == 0
+    assert await store.read(daemons.count_alive, NOW_US) == 0
     await beat(store, "one", NOW_US - 1_000_000)
     await beat(store, "two", NOW_US)
     await beat(store, "one", NOW_US)
-    assert await store.read(daemons.n_alive, NOW_US) == 2
-    assert await store.read(daemons.n_alive, NOW_US + daemons.STALE_US + 1) == 0
-    await store.run(daemons.leave, "one")
-    assert await store.read(daemons.n_alive, NOW_US) == 1
-    assert await store.run(daemons.forget, NOW_US + 1) == 1
+    assert await store.read(daemons.count_alive, NOW_US) == 2
+    assert await store.read(daemons.count_alive, NOW_US + daemons.STALE_US + 1) == 0
+    await store.run(daemons.deregister, "one")
+    assert await store.read(daemons.count_alive, NOW_US) == 1
+    assert await store.run(daemons.delete_stale, NOW_US + 1) == 1
 
 
 # ---------------------------------------------------------------- versions
@@ -159,7 +160,7 @@ async def test_daemons_count_while_they_beat(store: AsyncStore) -> None:
 async def test_a_version_is_published_once(store: AsyncStore) -> None:
     await publish(store)
     await publish(store)
-    [version] = await store.read(versions.every, FLEET)
+    [version] = await store.read(versions.list_all, FLEET)
     assert (version.state, version.path, version.metrics) == ("candidate", "/checkpoints/v1", {"loss": 0.5})
     assert version.from_window_end_us is None
     with pytest.raises(Conflict, match="belongs to turbines"):
@@ -207,10 +208,10 @@ async def test_two_champions_at_once_cannot_be(store: AsyncStore, other_store: A
     await asyncio.gather(
         store.run(versions.activate, FLEET, "v2", 10), other_store.run(versions.activate, FLEET, "v3", 10)
     )
-    assert [version.state for version in await store.read(versions.every, FLEET)].count("champion") == 1
+    assert [version.state for version in await store.read(versions.list_all, FLEET)].count("champion") == 1
 
 
 async def test_versions_are_listed_newest_first(store: AsyncStore) -> None:
     for version, trained_us in (("old", 1), ("new", 9), ("middle", 5)):
         await publish(store, version, trained_us=trained_us)
-    assert [each.version for each in await store.read(versions.every)] == ["new", "middle", "old"]
+    assert [each.version for each in await store.read(versions.list_all)] == ["new", "middle", "old"]

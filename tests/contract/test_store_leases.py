@@ -21,7 +21,7 @@ LONG_S = 600.0
 
 
 async def take(store: AsyncStore, holder: str, ttl_s: float = LONG_S) -> int | None:
-    return await store.run(leases.take, LEASE, holder, ttl_s)
+    return await store.run(leases.acquire, LEASE, holder, ttl_s)
 
 
 async def run_out(store: AsyncStore, by_us: int = 1) -> None:
@@ -34,7 +34,7 @@ async def run_out(store: AsyncStore, by_us: int = 1) -> None:
 
 def writes_under(connection: Connection, epoch: int, fleet: str) -> None:
     leases.check(connection, LEASE, epoch)
-    assets.put_fleet(connection, fleet)
+    assets.ensure_fleet(connection, fleet)
 
 
 async def test_a_lease_has_one_holder(store: AsyncStore, other_store: AsyncStore) -> None:
@@ -46,7 +46,7 @@ async def test_a_lease_has_one_holder(store: AsyncStore, other_store: AsyncStore
 
 async def test_leases_of_different_names_know_nothing_of_each_other(store: AsyncStore) -> None:
     assert await take(store, "me") == 1
-    assert await store.run(leases.take, "retrain", "you", LONG_S) == 1
+    assert await store.run(leases.acquire, "retrain", "you", LONG_S) == 1
     with pytest.raises(Fenced, match="lease upkeep: epoch 1 is over, it is gone"):
         await store.run(leases.check, "upkeep", 1)
 

@@ -36,7 +36,7 @@ async def test_an_alert_follows_its_changes_and_keeps_its_transitions(store: Asy
         change(12, 14, AlertState.RECOVERING, n_anomalous=4, peak=9.0, severity=Severity.CRITICAL),
         change(12, 15, AlertState.CLOSED, n_anomalous=4, peak=9.0, severity=Severity.CRITICAL),
     ]
-    ids = [await store.run(alerts.apply, owner.ids["a"], step) for step in life]
+    ids = [await store.run(alerts.write_change, owner.ids["a"], step) for step in life]
     assert len(set(ids)) == 1
     [row] = await store.read(rows_of, "alert")
     assert (row["state"], row["severity"], row["n_anomalous"], row["peak_score"]) == ("closed", "critical", 4, 9.0)
@@ -48,30 +48,30 @@ async def test_an_alert_follows_its_changes_and_keeps_its_transitions(store: Asy
 async def test_a_closed_alert_never_changes_again(store: AsyncStore) -> None:
     owner = await with_asset(store)
     for state, at in ((AlertState.FIRING, 12), (AlertState.CLOSED, 13)):
-        await store.run(alerts.apply, owner.ids["a"], change(12, at, state))
+        await store.run(alerts.write_change, owner.ids["a"], change(12, at, state))
     with pytest.raises(InvariantBroken):
-        await store.run(alerts.apply, owner.ids["a"], change(12, 14, AlertState.RECOVERING))
+        await store.run(alerts.write_change, owner.ids["a"], change(12, 14, AlertState.RECOVERING))
     with pytest.raises(InvariantBroken):  # the same alert cannot open twice either
-        await store.run(alerts.apply, owner.ids["a"], change(12, 14, AlertState.FIRING))
+        await store.run(alerts.write_change, owner.ids["a"], change(12, 14, AlertState.FIRING))
 
 
 async def test_an_alert_begins_with_firing(store: AsyncStore) -> None:
     owner = await with_asset(store)
     with pytest.raises(InvariantBroken, match="not open"):
-        await store.run(alerts.apply, owner.ids["a"], change(12, 12, AlertState.CLOSED))
+        await store.run(alerts.write_change, owner.ids["a"], change(12, 12, AlertState.CLOSED))
 
 
 async def test_an_asset_has_one_open_alert(store: AsyncStore) -> None:
     owner = await with_asset(store)
-    await store.run(alerts.apply, owner.ids["a"], change(12, 12, AlertState.FIRING))
+    await store.run(alerts.write_change, owner.ids["a"], change(12, 12, AlertState.FIRING))
     with pytest.raises(InvariantBroken):
-        await store.run(alerts.apply, owner.ids["a"], change(13, 13, AlertState.FIRING))
+        await store.run(alerts.write_change, owner.ids["a"], change(13, 13, AlertState.FIRING))
 
 
 async def test_training_leaves_out_the_time_of_alerts(store: AsyncStore) -> None:
     owner = await with_asset(store)
     for opened, at, state in ((12, 12, AlertState.FIRING), (12, 15, AlertState.CLOSED), (20, 20, AlertState.FIRING)):
-        await store.run(alerts.apply, owner.ids["a"], change(opened, at, state))
+        await store.run(alerts.write_change, owner.ids["a"], change(opened, at, state))
     closed, open_ = (await store.read(alerts.intervals, FLEET))["a"]
     (closed_from, closed_to, label), (open_from, open_to, _) = closed, open_
     assert label is None
@@ -86,23 +86,23 @@ async def test_training_leaves_out_the_time_of_alerts(store: AsyncStore) -> None
 
 
 async def test_an_asset_keeps_the_home_it_was_first_seen_in(store: AsyncStore) -> None:
-    first = await store.run(assets.resolve, FLEET, ["a", "b", "a"], HOME)
-    again = await store.run(assets.resolve, FLEET, ["b", "c"], NEIGHBOUR)
+    first = await store.run(assets.register, FLEET, ["a", "b", "a"], HOME)
+    again = await store.run(assets.register, FLEET, ["b", "c"], NEIGHBOUR)
     assert {name: home.partition for name, home in first.items()} == {"a": HOME, "b": HOME}
     assert {name: home.partition for name, home in again.items()} == {"b": HOME, "c": NEIGHBOUR}
     assert again["b"].id == first["b"].id
 
 
 async def test_fleets_may_share_asset_names(store: AsyncStore) -> None:
-    one = await store.run(assets.resolve, FLEET, ["a"], HOME)
-    other = await store.run(assets.resolve, "pumps", ["a"], NEIGHBOUR)
+    one = await store.run(assets.register, FLEET, ["a"], HOME)
+    other = await store.run(assets.register, "pumps", ["a"], NEIGHBOUR)
     assert one["a"].id != other["a"].id
 
 
 async def test_partitions_that_meet_the_same_names_at_once_agree(store: AsyncStore, other_store: AsyncStore) -> None:
     names = [f"a{number}" for number in range(200)]
     one, other = await asyncio.gather(
-        store.run(assets.resolve, FLEET, names, HOME), other_store.run(assets.resolve, FLEET, names[::-1], NEIGHBOUR)
+        store.run(assets.register, FLEET, names, HOME), other_store.run(assets.register, FLEET, names[::-1], NEIGHBOUR)
     )
     assert one == other
     assert len(await store.read(rows_of, "asset")) == 200
@@ -110,23 +110,24 @@ async def test_partitions_that_meet_the_same_names_at_once_agree(store: AsyncSto
 
 async def test_more_names_than_one_statement_can_bind(store: AsyncStore) -> None:
     names = [f"a{number}" for number in range(12_000)]
-    homes = await store.run(assets.resolve, FLEET, names, HOME)
+    homes = await store.run(assets.register, FLEET, names, HOME)
     assert len({home.id for home in homes.values()}) == len(names)
 
 
 async def test_names_of_a_fleet_are_told_by_home(store: AsyncStore) -> None:
-    await store.run(assets.resolve, FLEET, ["b", "a"], HOME)
-    await store.run(assets.resolve, FLEET, ["a", "c"], NEIGHBOUR)
-    await store.run(assets.resolve, "pumps", ["d"], HOME)
-    assert await store.read(assets.names, FLEET) == {str(HOME): ["a", "b"], str(NEIGHBOUR): ["c"]}
-    assert await store.read(assets.names, "nobody's") == {}
+    await store.run(assets.register, FLEET, ["b", "a"], HOME)
+    await store.run(assets.register, FLEET, ["a", "c"], NEIGHBOUR)
+    await store.run(assets.register, "pumps", ["d"], HOME)
+    assert await store.read(assets.names_by_partition, FLEET) == {str(HOME): ["a", "b"], str(NEIGHBOUR): ["c"]}
+    assert await store.read(assets.names_by_partition, "nobody's") == {}
 
 
 async def test_the_first_to_learn_sensors_wins(store: AsyncStore, other_store: AsyncStore) -> None:
-    await store.run(assets.put_fleet, FLEET)
+    await store.run(assets.ensure_fleet, FLEET)
     assert await store.read(assets.fleets) == {FLEET: None}
     learnt = await asyncio.gather(
-        store.run(assets.learn, FLEET, ["power", "pitch"]), other_store.run(assets.learn, FLEET, ["pitch"])
+        store.run(assets.register_sensors, FLEET, ["power", "pitch"]),
+        other_store.run(assets.register_sensors, FLEET, ["pitch"]),
     )
     assert learnt[0] == learnt[1]
     assert await store.read(assets.fleets) == {FLEET: learnt[0]}

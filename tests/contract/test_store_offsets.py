@@ -7,9 +7,9 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from monitor.store import assets, partitions
+from monitor.store.commit import MissingRange
 from monitor.store.engine import AsyncStore
-from monitor.store.offsets import Consumed, Home, at_once, consumed, homes
-from monitor.store.partitions import Gap
+from monitor.store.offsets import Consumed, HomePartition, consumed, home_partitions, repeatable_read
 from monitor.types import Partition
 from tests.contract.steps import FLEET, HOME, own
 
@@ -22,39 +22,39 @@ OTHER = Partition("plant.readings", 1)
 async def test_what_is_consumed_is_a_stretch_of_each_partition_that_began_and_its_gaps(store: AsyncStore) -> None:
     owner = await own(store)
     first = owner.next_offset
-    gap = Gap(first + 4, first + 7)
+    gap = MissingRange(first + 4, first + 7)
     await owner.save(owner.step(gaps=[gap]))
     await store.run(partitions.claim, "monitor", OTHER, "claimed, and not begun")
-    assert await at_once(store.address.url, lambda reader: consumed(reader, "monitor")) == {
+    assert await repeatable_read(store.address.url, lambda reader: consumed(reader, "monitor")) == {
         HOME: Consumed(first, first + 10, (tuple(gap),))
     }
-    assert await at_once(store.address.url, lambda reader: consumed(reader, "another group")) == {}
+    assert await repeatable_read(store.address.url, lambda reader: consumed(reader, "another group")) == {}
 
 
 async def test_homes_say_since_when_an_asset_counts(store: AsyncStore) -> None:
-    await store.run(assets.resolve, FLEET, ["R1"], HOME)
-    entered = await store.run(assets.resolve, FLEET, ["R2", "R3"], OTHER, {"R2", "R3"})
-    await store.run(assets.let_in, {entered["R2"].id: 77})
-    assert await at_once(store.address.url, homes) == {
-        (FLEET, "R1"): Home(HOME, 0),
-        (FLEET, "R2"): Home(OTHER, 77),
-        (FLEET, "R3"): Home(OTHER, assets.WAITING),  # its save never came: it counts from no record on
+    await store.run(assets.register, FLEET, ["R1"], HOME)
+    entered = await store.run(assets.register, FLEET, ["R2", "R3"], OTHER, {"R2", "R3"})
+    await store.run(assets.admit, {entered["R2"].id: 77})
+    assert await repeatable_read(store.address.url, home_partitions) == {
+        (FLEET, "R1"): HomePartition(HOME, 0),
+        (FLEET, "R2"): HomePartition(OTHER, 77),
+        (FLEET, "R3"): HomePartition(OTHER, assets.NOT_ADMITTED),  # its save never came: it counts from no record on
     }
 
 
 async def test_what_is_committed_meanwhile_is_not_seen(store: AsyncStore, url: str) -> None:
-    await store.run(assets.resolve, FLEET, ["R1"], HOME)
+    await store.run(assets.register, FLEET, ["R1"], HOME)
 
     async def write() -> None:
         async with AsyncStore(url) as another:
-            await another.run(assets.resolve, FLEET, ["R2"], HOME)
+            await another.run(assets.register, FLEET, ["R2"], HOME)
 
     def look(reader: Reader) -> tuple[int, int]:
-        before = len(homes(reader))
+        before = len(home_partitions(reader))
         thread = Thread(target=asyncio.run, args=(write(),))
         thread.start()
         thread.join()
-        return before, len(homes(reader))
+        return before, len(home_partitions(reader))
 
-    assert await at_once(url, look) == (1, 1)
-    assert len(await at_once(url, homes)) == 2
+    assert await repeatable_read(url, look) == (1, 1)
+    assert len(await repeatable_read(url, home_partitions)) == 2

@@ -36,7 +36,7 @@ def sleep(connection: Connection, seconds: float) -> None:
 
 async def test_an_error_in_the_middle_leaves_nothing_behind(store: AsyncStore) -> None:
     def fails(connection: Connection) -> None:
-        assets.put_fleet(connection, FLEET)
+        assets.ensure_fleet(connection, FLEET)
         raise ValueError("ours")
 
     with pytest.raises(ValueError, match="ours"):
@@ -57,7 +57,7 @@ async def test_two_processes_that_read_and_then_write_take_turns(store: AsyncSto
     def adds_one(connection: Connection) -> None:
         known = assets.fleets(connection)
         time.sleep(0.01)
-        assets.put_fleet(connection, f"fleet {len(known)} {id(connection)}")
+        assets.ensure_fleet(connection, f"fleet {len(known)} {id(connection)}")
 
     await asyncio.gather(*(each.run(adds_one) for _ in range(5) for each in (store, other_store)))
     assert len(await store.read(assets.fleets)) >= 5
@@ -69,7 +69,7 @@ async def test_readers_do_not_wait_for_a_writer(store: AsyncStore) -> None:
     loop = asyncio.get_running_loop()
 
     def holds_the_lock(connection: Connection) -> None:
-        assets.put_fleet(connection, FLEET)
+        assets.ensure_fleet(connection, FLEET)
         loop.call_soon_threadsafe(inside.set)
         if connection.dialect.name == "postgresql":
             sleep(connection, 0.5)
@@ -96,7 +96,7 @@ async def test_closing_waits_for_what_is_under_way(url: str) -> None:
             sleep(connection, 0.3)
         else:
             time.sleep(0.3)
-        assets.put_fleet(connection, FLEET)
+        assets.ensure_fleet(connection, FLEET)
 
     async with store:
         writer = asyncio.create_task(store.run(slow))
@@ -190,7 +190,7 @@ def test_a_second_daemon_is_refused_and_told_who_has_the_file(file: Path) -> Non
             with pytest.raises(StoreLocked):
                 await schema.upgrade(url)
             async with AsyncStore(url) as command:  # a command may write beside it
-                await command.run(assets.put_fleet, FLEET)
+                await command.run(assets.ensure_fleet, FLEET)
         async with AsyncStore(url, owner=True):  # and the lock goes with its owner
             pass
 

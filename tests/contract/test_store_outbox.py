@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from monitor.errors import Fenced, InvariantBroken
 from monitor.store import leases, outbox
-from monitor.store.outbox import Channel, Letter
+from monitor.store.outbox import Channel, Notification
 from monitor.types import AlertChange, AlertState, Severity
 from tests.contract.steps import FLEET, INTERVAL_US, Owner, change, own, rows_of
 
@@ -49,12 +49,12 @@ async def steps(store: AsyncStore, channel: str = "duty") -> list[str]:
 
 
 async def hold(store: AsyncStore, holder: str = "me") -> int:
-    epoch = await store.run(leases.take, outbox.LEASE, holder, 600.0)
+    epoch = await store.run(leases.acquire, outbox.LEASE, holder, 600.0)
     assert epoch is not None
     return epoch
 
 
-async def due(store: AsyncStore, now_us: int = NOW_US, channel: str = "duty") -> Letter | None:
+async def due(store: AsyncStore, now_us: int = NOW_US, channel: str = "duty") -> Notification | None:
     return await store.read(outbox.next_due, channel, now_us)
 
 
@@ -125,8 +125,8 @@ def test_a_channel_hears_of_its_fleets_only(fleets: list[str], hears: bool) -> N
 def test_what_happened_long_ago_is_history_and_not_news(late_us: int, hears: bool) -> None:
     """A topic read from its beginning has old alerts, and nobody wants their phone to ring for each."""
     happened = change(1, 1, FIRING)
-    assert Channel("x", max_age_us=DAY_US).takes_for_news(happened, happened.at_us + late_us) is hears
-    assert Channel("x").takes_for_news(happened, happened.at_us + late_us)
+    assert Channel("x", max_age_us=DAY_US).is_recent(happened, happened.at_us + late_us) is hears
+    assert Channel("x").is_recent(happened, happened.at_us + late_us)
 
 
 async def test_history_is_written_to_nobody(store: AsyncStore) -> None:
@@ -219,10 +219,10 @@ async def test_the_oldest_letter_goes_first(store: AsyncStore) -> None:
     epoch = await hold(store)
     sent = []
     while letter := await due(store):
-        body = await store.run(outbox.begin, epoch, letter.key)
+        body = await store.run(outbox.start_attempt, epoch, letter.key)
         assert body is not None
         sent.append(json.loads(body)["key"])
-        await store.run(outbox.delivered, letter.key, NOW_US)
+        await store.run(outbox.mark_delivered, letter.key, NOW_US)
     assert sent == [key("firing"), key("closed"), key("firing", opened=20)]
     assert {(row["attempts"], row["delivered_us"], row["error"]) for row in await letters(store)} == {(1, NOW_US, None)}
 
@@ -230,7 +230,7 @@ async def test_the_oldest_letter_goes_first(store: AsyncStore) -> None:
 async def test_channels_do_not_see_each_others_letters(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING, **GRAVE), to=(DUTY, PAGER))
     epoch = await hold(store)
-    await store.run(outbox.failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
+    await store.run(outbox.mark_failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
     assert await due(store) is None
     assert await key_due(store, channel="pager") == key("firing", channel="pager")
 
@@ -239,11 +239,11 @@ async def test_a_letter_that_failed_waits_and_lets_other_alerts_pass_but_not_its
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING), change(12, 13, CLOSED), change(20, 20, FIRING))
     epoch = await hold(store)
-    await store.run(outbox.begin, epoch, key("firing"))
-    await store.run(outbox.failed, epoch, key("firing"), "HTTP 503", NOW_US + 60_000_000)
+    await store.run(outbox.start_attempt, epoch, key("firing"))
+    await store.run(outbox.mark_failed, epoch, key("firing"), "HTTP 503", NOW_US + 60_000_000)
     assert await key_due(store) == key("firing", opened=20)
     letter = await due(store, NOW_US + 60_000_000)
-    assert letter == Letter(key("firing"), NOW_US, 1, NOW_US + 60_000_000, "HTTP 503")
+    assert letter == Notification(key("firing"), NOW_US, 1, NOW_US + 60_000_000, "HTTP 503")
 
 
 async def test_letters_of_one_opening_time_but_two_assets_are_two_alerts(store: AsyncStore) -> None:
@@ -251,14 +251,14 @@ async def test_letters_of_one_opening_time_but_two_assets_are_two_alerts(store: 
     await alert(owner, change(12, 12, FIRING), asset="a")
     await alert(owner, change(12, 12, FIRING), asset="b")
     epoch = await hold(store)
-    await store.run(outbox.failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
+    await store.run(outbox.mark_failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
     assert await key_due(store) == key("firing", asset="b")
 
 
 async def test_a_clock_set_back_does_not_hold_a_letter_up(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING))
     epoch = await hold(store)
-    await store.run(outbox.failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
+    await store.run(outbox.mark_failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
     assert await due(store, NOW_US + 1) is None
     assert await key_due(store, NOW_US - DAY_US) == key("firing")
 
@@ -266,10 +266,10 @@ async def test_a_clock_set_back_does_not_hold_a_letter_up(store: AsyncStore) -> 
 async def test_a_try_that_never_ended_is_to_be_seen(store: AsyncStore) -> None:
     """Killed between sending and writing it down: the letter goes again, with the same key, and who sends it knows."""
     await alert(await own(store), change(12, 12, FIRING))
-    await store.run(outbox.begin, await hold(store), key("firing"))
+    await store.run(outbox.start_attempt, await hold(store), key("firing"))
     letter = await due(store)
     assert letter is not None
-    assert (letter.key, letter.attempts, letter.error) == (key("firing"), 1, outbox.NO_OUTCOME)
+    assert (letter.key, letter.attempts, letter.error) == (key("firing"), 1, outbox.OUTCOME_UNKNOWN)
 
 
 async def test_a_former_holder_sends_nothing_and_puts_nothing_off(store: AsyncStore, other_store: AsyncStore) -> None:
@@ -278,22 +278,22 @@ async def test_a_former_holder_sends_nothing_and_puts_nothing_off(store: AsyncSt
     await store.run(lambda connection: connection.execute(text("UPDATE lease SET until_us = 0")))
     yours = await hold(other_store, "you")
     with pytest.raises(Fenced):
-        await store.run(outbox.begin, mine, key("firing"))
+        await store.run(outbox.start_attempt, mine, key("firing"))
     with pytest.raises(Fenced):
-        await store.run(outbox.failed, mine, key("firing"), "late", NOW_US + HOUR_US)
+        await store.run(outbox.mark_failed, mine, key("firing"), "late", NOW_US + HOUR_US)
     [row] = await letters(store)
     assert (row["attempts"], row["error"]) == (0, None)
-    assert await other_store.run(outbox.begin, yours, key("firing")) is not None
+    assert await other_store.run(outbox.start_attempt, yours, key("firing")) is not None
 
 
 async def test_what_a_former_holder_delivered_is_not_sent_again(store: AsyncStore, other_store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING))
-    await store.run(outbox.begin, await hold(store), key("firing"))
+    await store.run(outbox.start_attempt, await hold(store), key("firing"))
     await store.run(lambda connection: connection.execute(text("UPDATE lease SET until_us = 0")))
     yours = await hold(other_store, "you")
-    await store.run(outbox.delivered, key("firing"), NOW_US)
-    assert await other_store.run(outbox.begin, yours, key("firing")) is None
-    await other_store.run(outbox.delivered, key("firing"), NOW_US + 1)
+    await store.run(outbox.mark_delivered, key("firing"), NOW_US)
+    assert await other_store.run(outbox.start_attempt, yours, key("firing")) is None
+    await other_store.run(outbox.mark_delivered, key("firing"), NOW_US + 1)
     [row] = await letters(store)
     assert (row["attempts"], row["delivered_us"]) == (1, NOW_US)
 
@@ -304,18 +304,18 @@ async def test_when_a_channel_answers_again_nothing_waits_for_its_turn(store: As
     await alert(owner, change(12, 12, FIRING), asset="b")
     epoch = await hold(store)
     for each in (key("firing"), key("firing", channel="pager")):
-        await store.run(outbox.failed, epoch, each, "down", NOW_US + HOUR_US)
-    await store.run(outbox.failed, epoch, key("firing", asset="b"), "no", outbox.GIVEN_UP_US)
-    await store.run(outbox.resume, "duty")
+        await store.run(outbox.mark_failed, epoch, each, "down", NOW_US + HOUR_US)
+    await store.run(outbox.mark_failed, epoch, key("firing", asset="b"), "no", outbox.ABANDONED_US)
+    await store.run(outbox.make_due, "duty")
     waits = {row["dedup_key"]: row["next_try_us"] for row in await letters(store)}
-    assert waits[key("firing")] == outbox.AT_ONCE_US
-    assert waits[key("firing", asset="b")] == outbox.GIVEN_UP_US
+    assert waits[key("firing")] == outbox.DUE_NOW_US
+    assert waits[key("firing", asset="b")] == outbox.ABANDONED_US
     assert waits[key("firing", channel="pager")] == NOW_US + HOUR_US
 
 
 async def test_a_letter_given_up_is_not_tried_and_holds_up_nobody(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING), change(12, 13, CLOSED))
-    await store.run(outbox.failed, await hold(store), key("firing"), "refused: HTTP 404", outbox.GIVEN_UP_US)
+    await store.run(outbox.mark_failed, await hold(store), key("firing"), "refused: HTTP 404", outbox.ABANDONED_US)
     assert await key_due(store, NOW_US + 100 * DAY_US) == key("closed")
     assert (await letters(store))[0]["error"] == "refused: HTTP 404"
 
@@ -328,11 +328,11 @@ async def test_letters_are_pruned_when_they_are_done_with(store: AsyncStore) -> 
     for asset in "abcd":
         await alert(owner, change(12, 12, FIRING), asset=asset)
     old, fresh, waiting, given_up = (key("firing", asset=asset) for asset in "abcd")
-    await store.run(outbox.delivered, old, NOW_US)
-    await store.run(outbox.delivered, fresh, NOW_US + DAY_US)
+    await store.run(outbox.mark_delivered, old, NOW_US)
+    await store.run(outbox.mark_delivered, fresh, NOW_US + DAY_US)
     epoch = await hold(store)
-    await store.run(outbox.failed, epoch, waiting, "down", NOW_US + DAY_US)
-    await store.run(outbox.failed, epoch, given_up, "no", outbox.GIVEN_UP_US)
+    await store.run(outbox.mark_failed, epoch, waiting, "down", NOW_US + DAY_US)
+    await store.run(outbox.mark_failed, epoch, given_up, "no", outbox.ABANDONED_US)
     assert await store.run(outbox.prune, NOW_US) == 0
     assert await store.run(outbox.prune, NOW_US + 1) == 2
     assert set(await keys(store)) == {fresh, waiting}
@@ -340,8 +340,8 @@ async def test_letters_are_pruned_when_they_are_done_with(store: AsyncStore) -> 
 
 async def test_letters_to_a_channel_that_is_gone_are_given_up_in_time(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING, **GRAVE), to=(DUTY, PAGER))
-    assert await store.run(outbox.forsake, ["duty"], NOW_US) == []  # it may come back
-    assert await store.run(outbox.forsake, ["duty"], NOW_US + 1) == [key("firing", channel="pager")]
-    assert await store.run(outbox.forsake, ["duty"], NOW_US + 1) == []
+    assert await store.run(outbox.abandon_unknown, ["duty"], NOW_US) == []  # it may come back
+    assert await store.run(outbox.abandon_unknown, ["duty"], NOW_US + 1) == [key("firing", channel="pager")]
+    assert await store.run(outbox.abandon_unknown, ["duty"], NOW_US + 1) == []
     assert await due(store, channel="pager") is None
     assert await key_due(store) == key("firing")

@@ -17,8 +17,9 @@ from sqlalchemy import text
 
 from monitor.errors import Fenced, InvariantBroken, ModelsChanged
 from monitor.store import assets, daemons, partitions, scores, versions
+from monitor.store.commit import Commit, Digest, MissingRange, Snapshot
 from monitor.store.engine import AsyncStore
-from monitor.store.partitions import Claim, Digest, Gap, Snapshot
+from monitor.store.partitions import Claim
 from monitor.types import AlertState, Counters, Partition, Quarantined
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, NAN, VERSION, Owner, change, count, own, rows_of
 
@@ -39,7 +40,7 @@ async def test_a_partition_seen_for_the_first_time_has_no_past(store: AsyncStore
 
 async def test_the_start_is_written_before_the_first_record(store: AsyncStore) -> None:
     await store.run(partitions.claim, "monitor", HOME, "me")
-    await store.run(partitions.begin, "monitor", HOME, 1, 42)
+    await store.run(partitions.set_start, "monitor", HOME, 1, 42)
     claim = await store.run(partitions.claim, "monitor", HOME, "me")
     assert (claim.next_offset, claim.rewind_offset) == (42, 42)
     [row] = await store.read(rows_of, "source_partition", "start_offset")
@@ -49,7 +50,7 @@ async def test_the_start_is_written_before_the_first_record(store: AsyncStore) -
 async def test_a_partition_begins_once(store: AsyncStore) -> None:
     owner = await own(store)
     with pytest.raises(Fenced):
-        await store.run(partitions.begin, "monitor", HOME, owner.epoch, 0)
+        await store.run(partitions.set_start, "monitor", HOME, owner.epoch, 0)
 
 
 async def test_a_claim_returns_what_was_saved_last(store: AsyncStore) -> None:
@@ -65,16 +66,16 @@ async def test_claims_without_a_save_are_counted(store: AsyncStore) -> None:
         assert claim.n_claims == n
     again = await store.run(partitions.claim, "monitor", HOME, "daemon 3")
     assert again.n_claims == 3, "who claims it again has not died"
-    await store.run(partitions.begin, "monitor", HOME, again.epoch, 100)
+    await store.run(partitions.set_start, "monitor", HOME, again.epoch, 100)
     owner = await own(store)
     await owner.save(owner.step())
     assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
     assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 2
-    await store.run(daemons.leave, "who leaves", is_meant=False)
+    await store.run(daemons.deregister, "who leaves", is_meant=False)
     assert (await store.run(partitions.claim, "monitor", HOME, "who comes next")).n_claims == 3
-    await store.run(daemons.leave, "who comes next")
+    await store.run(daemons.deregister, "who comes next")
     assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 1
-    await store.run(daemons.leave, "who leaves")
+    await store.run(daemons.deregister, "who leaves")
     assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
 
 
@@ -94,7 +95,7 @@ async def test_a_claim_returns_the_latest_digest_and_the_latest_snapshot_of_each
 async def test_a_save_scored_by_a_former_champion_is_refused_whole(store: AsyncStore) -> None:
     owner = await own(store)
     await owner.score(8, a=0.5)
-    seq = (await store.read(versions.seqs))[FLEET]
+    seq = (await store.read(versions.activation_seqs))[FLEET]
     await owner.save(owner.step(await owner.rows({"a": 0.5}, 9, activation_seq=seq)))
     activated = await store.run(versions.activate, FLEET, VERSION, 0)
     assert activated.from_window_end_us == (await store.read(scores.newest_us))[FLEET], "after all that is decided"
@@ -113,13 +114,13 @@ async def test_an_activation_waits_for_the_saves_that_are_under_way(
     """Whichever comes first: no window that ends after the boundary was scored by the former champion."""
     owner = await own(store)
     await owner.score(8, a=0.5)
-    seq = (await store.read(versions.seqs))[FLEET]
+    seq = (await store.read(versions.activation_seqs))[FLEET]
     step = owner.step(await owner.rows({"a": 0.5}, 20, activation_seq=seq))
     inside = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def slow(connection: Connection) -> None:
-        partitions.save(connection, step)
+        partitions.commit(connection, step)
         loop.call_soon_threadsafe(inside.set)
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_sleep(0.5)"))
@@ -137,12 +138,12 @@ async def test_busy_saves_do_not_keep_an_activation_waiting(postgres: PostgresSe
     """Each holds its lock for a while and takes it again at once: there is never a moment without one."""
     async with AsyncStore(server_url, owner=True) as store:
         await own(store)
-        seq = (await store.read(versions.seqs))[FLEET]
+        seq = (await store.read(versions.activation_seqs))[FLEET]
         is_over = asyncio.Event()
 
         def save(connection: Connection) -> None:
             with contextlib.suppress(ModelsChanged):
-                versions.expect_seq(connection, FLEET, seq)
+                versions.check_activation_seq(connection, FLEET, seq)
             connection.execute(text("SELECT pg_sleep(0.2)"))
 
         async def saves(delay_s: float) -> None:
@@ -167,22 +168,22 @@ async def test_a_save_that_teaches_sensors_and_an_activation_wait_for_each_other
     async with AsyncStore(server_url, owner=True) as store, AsyncStore(server_url) as other:
         owner = await own(store)
         await owner.score(8, a=0.5)
-        seq = (await store.read(versions.seqs))[FLEET]
+        seq = (await store.read(versions.activation_seqs))[FLEET]
         activating: list[asyncio.Task[object]] = []
         loop = asyncio.get_running_loop()
 
         def activate() -> None:
             activating.append(asyncio.create_task(other.run(versions.activate, FLEET, VERSION, 0)))
 
-        def learn(connection: Connection, fleet: str, sensors: Sequence[str]) -> tuple[str, ...]:
-            held = assets.learn(connection, fleet, sensors)
+        def register_sensors(connection: Connection, fleet: str, sensors: Sequence[str]) -> tuple[str, ...]:
+            held = assets.register_sensors(connection, fleet, sensors)
             loop.call_soon_threadsafe(activate)
             connection.execute(text("SELECT pg_sleep(0.5)"))
             return held
 
-        monkeypatch.setattr(partitions, "assets", Namespace(**vars(assets) | {"learn": learn}))
+        monkeypatch.setattr(partitions, "assets", Namespace(**vars(assets) | {"register_sensors": register_sensors}))
         step = owner.step(await owner.rows({"a": 0.5}, 20, activation_seq=seq, sensors=("power", "pitch")))
-        await store.run(partitions.save, step)  # `store.save` would try again
+        await store.run(partitions.commit, step)  # `store.save` would try again
         [activation] = activating
         await activation
         assert (await store.read(scores.newest_us))[FLEET] > 20 * INTERVAL_US
@@ -198,7 +199,7 @@ async def test_everything_of_a_step_is_written(store: AsyncStore) -> None:
     owner = await own(store)
     rows = await owner.rows({"a": 0.5, "b": 2.0, "c": NAN}, cell=8, alerts=[change(12, 12, AlertState.FIRING, asset=1)])
     bad = Quarantined(HOME, 103, "not_json: oops", b"\xff{", 77)
-    saved = await owner.save(owner.step(rows, quarantined=[bad], gaps=[Gap(104, 106)]))
+    saved = await owner.save(owner.step(rows, quarantined=[bad], gaps=[MissingRange(104, 106)]))
     assert not saved.was_done
     stored = await store.read(rows_of, "score JOIN asset ON id = asset_id", "name, start_us, end_us, score, verdict")
     assert [tuple(row.values()) for row in stored] == [
@@ -271,7 +272,7 @@ async def test_sensors_learnt_with_a_step_are_refused_when_others_hold(store: As
 
 def test_a_step_that_goes_nowhere_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="must move"):
-        partitions.Commit("monitor", HOME, 1, 5, 5, 5, {}, Counters(), 0)
+        Commit("monitor", HOME, 1, 5, 5, 5, {}, Counters(), 0)
 
 
 # ---------------------------------------------------------------- the answer to COMMIT
@@ -282,7 +283,7 @@ def commits(store: AsyncStore, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     """Make the next COMMIT of `store` fail: before the server hears of it, or after it is done."""
 
     def arrange(*, after: bool) -> list[str]:
-        dialect = store._door._engine.dialect
+        dialect = store._pool._engine.dialect
         commit, log = dialect.do_commit, []
 
         def failing(connection: Any) -> None:
@@ -369,8 +370,8 @@ async def test_a_cancelled_caller_does_not_cut_its_transaction(store: AsyncStore
     started = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def slow_save(connection: Connection, commit: partitions.Commit) -> None:
-        partitions.save(connection, commit)
+    def slow_save(connection: Connection, commit: Commit) -> None:
+        partitions.commit(connection, commit)
         loop.call_soon_threadsafe(started.set)
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_sleep(0.3)"))

@@ -39,7 +39,7 @@ def reader(url: str) -> Iterator[Reader]:
 async def fill(url: str) -> None:
     async with AsyncStore(url, owner=True) as store:
         owner = await own(store)
-        await store.run(assets.learn, FLEET, ["power", "pitch"])
+        await store.run(assets.register_sensors, FLEET, ["power", "pitch"])
         await store.run(versions.activate, FLEET, VERSION, -(2**62))
         names = {"R80711": 0.5, "R80712": 0.25, "r80_13": NAN}
         await owner.score(8, **names)
@@ -53,10 +53,10 @@ async def fill(url: str) -> None:
             Quarantined(Partition("other", 3), 7, "late: by 3 h", b"\x81\xa1a", 0),
         ]
         await store.run(quarantine.insert, bad, 9_000_000)
-        await store.run(assets.resolve, "pumps", ["R80711", "P1"], Partition("pumps", 0))
+        await store.run(assets.register, "pumps", ["R80711", "P1"], Partition("pumps", 0))
         await store.run(jobs.request, FLEET, "ann", 5_000_000)
         await store.run(
-            daemons.beat, owner="host:1", pipeline="monitor", started_us=0, now_us=1_000_000, status="lag 0"
+            daemons.heartbeat, owner="host:1", pipeline="monitor", started_us=0, now_us=1_000_000, status="lag 0"
         )
 
 

@@ -179,7 +179,9 @@ async def test_alerts_outlive_their_scores_and_are_no_evidence_without_them(stor
         alerts = [change(ends, ends, state, fleet="fast", version="f1") for state in life if cell in (5, 30)]
         await owner.save(owner.step(await owner.rows({"fast": 0.5}, cell, fleet="fast", version=["f1"], alerts=alerts)))
     await prune_scores(store, {"slow": 0, "fast": 20 * INTERVAL_US})
-    found = await store.read(lambda connection: burn.standing(burn.door(connection), "fast", "f1", threshold))
+    found = await store.read(
+        lambda connection: burn.budget_report(burn.fetch_through(connection), "fast", "f1", threshold)
+    )
     assert found is not None
     assert len(await store.read(rows_of, "alert")) == 2
     assert found.own.weeks == found.recent.weeks == pytest.approx(20 / 1008)

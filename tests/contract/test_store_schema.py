@@ -120,7 +120,7 @@ async def test_a_migration_that_breaks_references_changes_nothing(
 
     url = f"sqlite:///{tmp_path / 'monitor.db'}"
     await schema.upgrade(url)
-    file = sqlite.engine(tmp_path / "monitor.db", 1, foreign_keys=False)
+    file = sqlite.new_engine(tmp_path / "monitor.db", 1, foreign_keys=False)
     with file.begin() as connection:
         connection.execute(text("INSERT INTO asset (fleet, name, topic, partition) VALUES ('gone', 'a', 't', 0)"))
     file.dispose()

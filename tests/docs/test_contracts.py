@@ -161,7 +161,7 @@ async def _step(url: str, change: str) -> None:
         elif change == "request":
             await store.run(jobs.request, "another", "me", 0)
         elif change == "take":
-            await store.run(jobs.take_for, "another", "me", "daemon", 0)
+            await store.run(jobs.start_for_fleet, "another", "me", "daemon", 0)
         elif running is not None:
             await store.run(jobs.finish if change == "finish" else jobs.fail, running.id, "x", 0)
 

@@ -527,7 +527,7 @@ import asyncio, sys
 from monitor import logs
 from monitor.clock import SystemClock
 from monitor.config import NotifyConfig
-from monitor.store.lease import Lease
+from monitor.store.lease_renewal import Lease
 from monitor.notify.deliver import Delivery
 from monitor.notify.webhook import Webhook
 from monitor.store import outbox

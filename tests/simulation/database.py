@@ -21,7 +21,8 @@ import numpy as np
 from monitor.clock import from_us as from_us_to_time
 from monitor.errors import Fenced, InvariantBroken, ModelsChanged, MonitorError, StoreUnavailable
 from monitor.store import assets, partitions, versions
-from monitor.store.partitions import Claim, Commit, Digest, FleetRows, Saved, Snapshot
+from monitor.store.commit import Commit, Digest, FleetRows, Saved, Snapshot
+from monitor.store.partitions import Claim
 from monitor.types import AlertChange, AlertState, Counters, DataAlertChange, Partition, Severity, VersionInfo
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ UNDERSTOOD = {
     Commit: "pipeline partition epoch old_next new_next rewind_offset rewind_state counters at_us log_end fleets "
     "quarantined gaps data_alerts digest snapshots channels",
     FleetRows: "fleet asset_ids asset start_us end_us score verdict version n_present first_offset last_offset "
-    "alerts sensors recent let_in activation_seq",
+    "alerts sensors recent admitted activation_seq",
     Claim: "epoch next_offset rewind_offset rewind_state counters digest snapshots n_claims",
     assets.KnownAsset: "id name last_start_us recent open_alert closed_us since_offset",
 }
@@ -180,7 +181,7 @@ class Database:
                 continue
             if row.epoch < old.epoch or (row.next_offset or 0) < (old.next_offset or 0):
                 self.violations.append(f"fell: {key} from {old} to {row}")
-            if row.next_offset != old.next_offset and fn is partitions.save:
+            if row.next_offset != old.next_offset and fn is partitions.commit:
                 commit: Commit = args[0]
                 if (commit.epoch, commit.old_next) != (old.epoch, old.next_offset):
                     self.violations.append(
@@ -280,7 +281,7 @@ def insert_rows(db: Database, commit: Commit) -> Saved:
             raise Fenced(f"{commit.partition}: another partition taught {rows.fleet} other sensors")
         if rows.activation_seq is not None and len(rows.asset):
             expect_seq(db, rows.fleet, rows.activation_seq)
-        for index, since in rows.let_in.items():
+        for index, since in rows.admitted.items():
             [key] = [key for key, asset in db.asset.items() if asset.id == int(rows.asset_ids[index])]
             db.put(db.asset, key, replace(db.asset[key], since_offset=since))
         _insert_scores(db, rows)
@@ -390,20 +391,20 @@ def fleets(db: Database) -> dict[str, tuple[str, ...] | None]:
 
 def resolve(
     db: Database, fleet: str, names: Sequence[str], partition: Partition, waiting: Collection[str] = ()
-) -> dict[str, assets.Home]:
+) -> dict[str, assets.Registration]:
     unique = sorted(set(names))
     if unique and fleet not in db.fleet:
         db.put(db.fleet, fleet, FleetRow())
     for name in unique:
         if (fleet, name) not in db.asset:
-            row = AssetRow(len(db.asset) + 1, partition, assets.WAITING if name in waiting else 0)
+            row = AssetRow(len(db.asset) + 1, partition, assets.NOT_ADMITTED if name in waiting else 0)
             db.put(db.asset, (fleet, name), row)
-    return {name: assets.Home(db.asset[fleet, name].id, db.asset[fleet, name].partition) for name in unique}
+    return {name: assets.Registration(db.asset[fleet, name].id, db.asset[fleet, name].partition) for name in unique}
 
 
-def homes_of(db: Database, fleet: str, names: Sequence[str]) -> dict[str, assets.Home]:
+def homes_of(db: Database, fleet: str, names: Sequence[str]) -> dict[str, assets.Registration]:
     known = {name: db.asset[fleet, name] for name in names if (fleet, name) in db.asset}
-    return {name: assets.Home(row.id, row.partition) for name, row in known.items()}
+    return {name: assets.Registration(row.id, row.partition) for name, row in known.items()}
 
 
 def restore(db: Database, partition: Partition) -> dict[str, list[assets.KnownAsset]]:
@@ -490,17 +491,17 @@ def _newest_end_us(db: Database, fleet: str) -> int:
 
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     partitions.claim: claim,
-    partitions.begin: begin,
-    partitions.save: save,
-    assets.learn: learn,
+    partitions.set_start: begin,
+    partitions.commit: save,
+    assets.register_sensors: learn,
     assets.fleets: fleets,
-    assets.resolve: resolve,
-    assets.homes_of: homes_of,
+    assets.register: resolve,
+    assets.find: homes_of,
     assets.restore: restore,
-    versions.succeed: succeed,
+    versions.publish_and_activate: succeed,
     versions.champion: champion,
-    versions.champions: champions,
-    versions.seqs: seqs,
+    versions.activation_history: champions,
+    versions.activation_seqs: seqs,
 }
 
 
@@ -536,9 +537,9 @@ class SimulatedStore:
     async def save(self, commit: Commit) -> Saved:
         saved: Saved
         try:
-            saved = await self.run(partitions.save, commit)
+            saved = await self.run(partitions.commit, commit)
         except StoreUnavailable:
-            saved = await self.run(partitions.save, commit)
+            saved = await self.run(partitions.commit, commit)
         return saved
 
     async def _call(self, fn: Callable[..., Any], args: Any, kwargs: Any, *, writes: bool) -> Any:

@@ -130,7 +130,7 @@ def _facts(world: World) -> dict[tuple[Partition, object], object]:
     for (partition, offset), reason in db.quarantine.items():
         facts[partition, offset] = reason.partition(":")[0]
     for name, asset in db.asset.items():
-        if asset.since_offset != assets.WAITING:  # else it is not in
+        if asset.since_offset != assets.NOT_ADMITTED:  # else it is not in
             facts[asset.partition, name] = asset.since_offset
     for (kind, partition, offset), alert in db.data_alert.items():
         facts[partition, (kind, offset)] = replace(alert.change, is_transition=False), alert.transitions

@@ -12,6 +12,7 @@ from unittest import mock
 
 from monitor.errors import Fenced
 from monitor.store import partitions
+from monitor.store.commit import Saved
 from monitor.stream import pipeline as river
 from tests.simulation import database
 from tests.simulation.broker import MemberSource
@@ -20,7 +21,8 @@ from tests.simulation.database import SimulatedStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from monitor.store.partitions import Claim, Commit, Saved
+    from monitor.store.commit import Commit
+    from monitor.store.partitions import Claim
     from monitor.types import Partition
     from tests.simulation.clockwork import Process
     from tests.simulation.database import Database
@@ -49,7 +51,7 @@ def _save_whatever(db: Database, commit: Commit) -> Saved:
 
 
 def _no_compare_and_set(world: World) -> None:
-    world.database.functions[partitions.save] = _save_whatever
+    world.database.functions[partitions.commit] = _save_whatever
 
 
 # ---------------------------------------------------------------- (b)
@@ -72,7 +74,7 @@ class TwoTransactions(SimulatedStore):
     async def save(self, commit: Commit) -> Saved:
         was_done = await self.run(_offset_only, commit)
         if was_done:
-            return partitions.Saved(was_done=True)
+            return Saved(was_done=True)
         saved: Saved = await self.run(database.insert_rows, commit)
         return saved
 

@@ -442,7 +442,7 @@ class World:
     def _activate_at_once(self, fleet: FleetConfig) -> None:
         trained = self._train(fleet)
         facts: dict[str, Any] = {"path": trained.path, "trained_us": 0, "card": {}, "metrics": {}, "lease": None}
-        self.database.apply(versions.succeed, version=trained.version, fleet=fleet.name, **facts)
+        self.database.apply(versions.publish_and_activate, version=trained.version, fleet=fleet.name, **facts)
 
     # ------------------------------------------------------------------ parts
 

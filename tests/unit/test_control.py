@@ -27,7 +27,7 @@ async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
 
 
 async def test_a_retraining_is_queued_though_no_daemon_runs(store: AsyncStore) -> None:
-    await store.run(assets.put_fleet, FLEET)
+    await store.run(assets.ensure_fleet, FLEET)
     requested = await control.request_retraining(store, FakeClock(), FLEET, by="ann")
     assert (requested.job.state, requested.job.requested_by, requested.n_daemons) == ("queued", "ann", 0)
     assert await control.job(store, requested.job.id) == requested.job
@@ -35,16 +35,17 @@ async def test_a_retraining_is_queued_though_no_daemon_runs(store: AsyncStore) -
 
 async def test_a_daemon_at_work_is_counted(store: AsyncStore) -> None:
     clock = FakeClock()
-    await store.run(assets.put_fleet, FLEET)
-    await store.run(daemons.beat, owner="me", pipeline="monitor", started_us=0, now_us=clock.now_us(), status="lag 0")
+    await store.run(assets.ensure_fleet, FLEET)
+    alive = {"owner": "me", "pipeline": "monitor", "started_us": 0, "now_us": clock.now_us(), "status": "lag 0"}
+    await store.run(daemons.heartbeat, **alive)
     clock.advance(5)
     assert (await control.request_retraining(store, clock, FLEET, by="ann")).n_daemons == 1
 
 
 async def test_a_second_request_says_that_one_runs(store: AsyncStore) -> None:
-    await store.run(assets.put_fleet, FLEET)
+    await store.run(assets.ensure_fleet, FLEET)
     await control.request_retraining(store, FakeClock(), FLEET, by="ann")
-    await store.run(jobs.take, "me", 1)
+    await store.run(jobs.start_next, "me", 1)
     with pytest.raises(Conflict, match="is running, 0% done, asked for by ann"):
         await control.request_retraining(store, FakeClock(), FLEET, by="bob")
 
@@ -52,6 +53,6 @@ async def test_a_second_request_says_that_one_runs(store: AsyncStore) -> None:
 async def test_an_unknown_fleet_names_those_there_are(store: AsyncStore) -> None:
     with pytest.raises(NotFound, match="none yet"):
         await control.request_retraining(store, FakeClock(), FLEET, by="ann")
-    await store.run(assets.put_fleet, "pumps")
+    await store.run(assets.ensure_fleet, "pumps")
     with pytest.raises(NotFound, match="the database knows pumps"):
         await control.request_retraining(store, FakeClock(), FLEET, by="ann")

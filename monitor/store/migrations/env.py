@@ -1,4 +1,4 @@
-"""Alembic's entry point. The connection, with its transaction, comes from `schema.py`."""
+"""Alembic's entry point. `schema.py` passes the connection, with its transaction."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from monitor.store.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    render_as_batch=True,  # SQLite cannot alter a column: it rebuilds the table
+    render_as_batch=True,  # SQLite cannot alter a column: the table is rebuilt
 )
 context.run_migrations()

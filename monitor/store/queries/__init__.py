@@ -1,23 +1,25 @@
-"""What operators ask, as textual SQL that both databases understand. Plain dictionaries leave, ready for `--json`.
+"""The operators' queries, as SQL that both databases understand. They return plain dictionaries, ready for `--json`.
 
-    door.py    how a question is put, and how times and numbers leave
-    alerts.py  alerts
-    scores.py  windows and their scores
-    others.py  quarantine, models, jobs; fleets, assets, partitions, daemons
+    backend.py    a SELECT on either database, and the format of times and numbers
+    alerts.py     alerts
+    scores.py     windows and their scores
+    models.py     model versions and training jobs
+    ingestion.py  fleets, assets, partitions, quarantine and daemons
 
-Times leave as ISO 8601 text in UTC. The contracts of the command line (names and meaning of the keys) live here; keys
-may be added, never renamed. Imports nothing heavy: this is on the way of every read command.
+Times are returned as ISO 8601 text in UTC. Invariant: the keys are contracts of the command line. They may be added,
+never renamed. Nothing slow is imported here, because every read command imports this package.
 """
 
 from __future__ import annotations
 
-from monitor.store.queries.alerts import Alerts
+from monitor.store.queries.alerts import AlertQueries
 from monitor.store.queries.backend import iso, number
-from monitor.store.queries.others import Others
-from monitor.store.queries.scores import Scores
+from monitor.store.queries.ingestion import IngestionQueries
+from monitor.store.queries.models import ModelQueries
+from monitor.store.queries.scores import ScoreQueries
 
 __all__ = ["Reader", "iso", "number"]
 
 
-class Reader(Alerts, Scores, Others):
-    """A database, open for reading: every question that there is."""
+class Reader(AlertQueries, ScoreQueries, ModelQueries, IngestionQueries):
+    """A database, open for reading, with all queries."""

@@ -1,4 +1,4 @@
-"""Alerts of both classes, as operators see them."""
+"""Queries of alerts of both classes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound
-from monitor.store.queries.backend import Door, Row, Where, iso, limited, number, us
+from monitor.store.queries.backend import Backend, Row, Where, iso, limited, number, us
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
 
-class Alerts(Door):
-    """Questions about alerts."""
+class AlertQueries(Backend):
+    """Queries of alerts."""
 
     def alerts(
         self,
@@ -27,7 +27,7 @@ class Alerts(Door):
         until: datetime | None = None,
         limit: int | None = None,
     ) -> list[Row]:
-        """Return alerts opened in [since, until), newest first. `asset` may be a pattern; state "open": not closed."""
+        """Return alerts opened in [since, until), newest first. `asset` may be a pattern. State "open" = not closed."""
         where = Where()
         where.add("alert.class = :class", **{"class": alert_class})
         where.add("COALESCE(asset.fleet, alert.fleet) = :fleet", fleet=fleet)
@@ -75,7 +75,7 @@ _TRANSITIONS = """
 
 
 def _alert(row: Mapping[str, Any]) -> Row:
-    """One row for both classes: what the other class has is None, or empty."""
+    """Return one dictionary for both classes: facts of the other class are None or empty."""
     is_process = row["class"] == "process"
     return {
         "id": row["id"],

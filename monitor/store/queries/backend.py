@@ -1,4 +1,4 @@
-"""How a question is put, whichever database it is put to, and how its answer looks."""
+"""The common part of all queries: a SELECT on either database, its conditions, and the format of its results."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-class Door(ABC):
+class Backend(ABC):
     """A database, open for reading. A context manager."""
 
     @abstractmethod
     def fetch(self, sql: str, values: Mapping[str, object] | None = None) -> Iterable[Mapping[str, Any]]:
-        """Run one SELECT; `:name` stands for a value. Raises StoreUnavailable, SchemaMismatch."""
+        """Run one SELECT with `:name` for a value. Raises StoreUnavailable, SchemaMismatch."""
 
     @abstractmethod
     def glob(self, column: str, value: str) -> str:
-        """Return the condition that `column` matches the pattern bound as `:value` (see `pattern`)."""
+        """Return the condition that `column` matches the pattern bound as `:value`. Bind the result of `pattern`."""
 
     @abstractmethod
     def pattern(self, glob: str) -> str:
-        """Translate `*` and `?` into what `glob` compares with."""
+        """Translate `*` and `?` into the syntax that the condition of `glob` compares with."""
 
     @abstractmethod
     def close(self) -> None:
@@ -42,14 +42,14 @@ class Door(ABC):
 
 
 class Where:
-    """Conditions that apply only when their value was given. Their text is ours; only values come from outside."""
+    """A WHERE clause of the conditions whose value is not None. Their text is constant; only values are input."""
 
     def __init__(self) -> None:
         self._conditions: list[str] = []
         self.values: dict[str, object] = {}
 
     def add(self, condition: str, **value: object) -> None:
-        """Let only rows through for which this holds; without its value it says nothing."""
+        """Add a condition, unless its value is None."""
         if None not in value.values():
             self._conditions.append(condition)
             self.values |= value
@@ -59,27 +59,32 @@ class Where:
 
 
 def limited(limit: int | None) -> str:
-    """Return the end of a statement that asks for so many rows; None = all."""
+    """Return the LIMIT clause; None = all rows."""
     return "" if limit is None else f" LIMIT {int(limit)}"
 
 
 def us(moment: datetime | None) -> int | None:
-    """Return µs since 1970, as the tables have it."""
+    """Return µs since 1970, as in the tables."""
     return None if moment is None else to_us(moment)
 
 
 def iso(us: int | None) -> str | None:
-    """Return ISO 8601 in UTC, fractions only where there are any."""
+    """Return ISO 8601 in UTC, without a fraction if it is zero."""
     if us is None:
         return None
     try:
         return from_us(us).isoformat().replace("+00:00", "Z")
-    except OverflowError:  # "since for ever", as the first champion's boundary
+    except OverflowError:  # the boundary of a fleet's first champion, before all times
         return None
 
 
 def number(value: float | None) -> float | None:
-    """Return a stored float32 with the digits it has; JSON knows no infinity and no NaN."""
+    """Return a stored float32 with its seven digits; None for infinity and NaN, which JSON lacks."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.7g}")
+
+
+def with_times(row: Mapping[str, Any], names: Mapping[str, str]) -> Row:
+    """Return a row with its times in ISO 8601 under new names. `names`: column of µs → name."""
+    return {names.get(name, name): iso(value) if name in names else value for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""Windows and their scores, as operators see them."""
+"""Queries of windows and their scores."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.clock import to_us
 from monitor.errors import NotFound
-from monitor.store.queries.backend import Door, Row, Where, iso, limited, number, us
+from monitor.store.queries.backend import Backend, Row, Where, iso, limited, number, us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
 VERDICTS = ("normal", "anomalous", "unscored")
-"""By the number of types.Verdict."""
+"""Names by the number of types.Verdict."""
 
 
-class Scores(Door):
-    """Questions about scores."""
+class ScoreQueries(Backend):
+    """Queries of scores."""
 
     def scores(
         self,
@@ -29,9 +29,9 @@ class Scores(Door):
         verdict: str | None = None,
         limit: int | None = None,
     ) -> Iterator[Row]:
-        """Yield an asset's windows that end in [since, until), in order of time; with a limit, the newest ones.
+        """Yield an asset's windows that end in [since, until), in order of time; with a limit, only the newest.
 
-        Raises NotFound when several fleets have an asset of this name and none was chosen. An unknown asset has none.
+        An unknown asset has none. Raises NotFound if several fleets have an asset of this name and none was chosen.
         """
         where = Where()
         where.add("asset.name = :asset", asset=asset)
@@ -52,8 +52,8 @@ class Scores(Door):
         verdict: str | None,
         limit: int | None,
     ) -> Iterator[Row]:
-        # Rows are found by their start. A window that ends after `since` starts at most a window's length before it;
-        # four lengths of today's window leave room for a window that was longer once.
+        # Rows are found by their start. A window that ends after `since` starts at most one window length before it.
+        # Four lengths of the latest window leave room for windows of an earlier, longer setting.
         lowest = _FIRST_US if since_us is None else since_us - 4 * (asset["last_end_us"] - asset["last_start_us"])
         highest = asset["last_start_us"] if until_us is None else min(until_us, asset["last_start_us"])
         values: Row = {"asset": asset["id"], "lowest": lowest, "highest": highest}
@@ -85,7 +85,7 @@ class Scores(Door):
     ) -> Iterator[tuple[str, int, float]]:
         """Yield a fleet's scored windows that end in [since, until): asset, end in µs, score.
 
-        In order of time, a day of starts at once: PostgreSQL hands over an answer as a whole.
+        In order of time. Read one day of starts at a time, because PostgreSQL returns the result of a query as a whole.
         """
         for row in self.fetch(_EXTENT):
             if row["first_us"] is None:
@@ -106,8 +106,8 @@ _ASSET = """
     FROM asset LEFT JOIN last_window ON last_window.asset_id = asset.id
     LEFT JOIN score ON score.start_us = last_window.start_us AND score.asset_id = asset.id
 """
-# Scores lie in order of time, all assets mixed: step from one distinct start to the next (an index seek each), and look
-# whether the asset has a window there.
+# Scores are stored in order of time, all assets mixed. Step from one distinct start to the next, an index seek each,
+# and look up the asset's window there.
 _STEP = """
     WITH RECURSIVE instant (start_us) AS (
         SELECT {first}(start_us) FROM score WHERE start_us BETWEEN :lowest AND :highest

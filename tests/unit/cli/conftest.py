@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from monitor.clock import to_us
 from monitor.store import assets, partitions, versions
+from monitor.store.commit import Commit, FleetRows
 from monitor.store.engine import AsyncStore
-from monitor.store.partitions import Commit, FleetRows
 from monitor.types import (
     AlertChange,
     AlertState,
@@ -101,8 +101,8 @@ def _rows(connection: Connection) -> None:
         versions.activate(connection, "turbines", version, trained)
     home = Partition("plant", 3)
     epoch = partitions.claim(connection, "monitor", home, "host:1").epoch
-    partitions.begin(connection, "monitor", home, epoch, 0)
-    homes = assets.resolve(connection, "turbines", ["R80711", "R80736"], home)
+    partitions.set_start(connection, "monitor", home, epoch, 0)
+    homes = assets.register(connection, "turbines", ["R80711", "R80736"], home)
     end = [START + STEP * (k + 1) for k in range(N)]
     quiet = [0.4 + 0.1 * math.sin(k / 3) for k in range(N)]
     score = [18.42 if k == 30 else 5.0 if 20 <= k < 40 else quiet[k] for k in range(N)]
@@ -132,7 +132,7 @@ def _rows(connection: Connection) -> None:
         Quarantined(home, 8, "late: 3 h behind the watermark", b'{"ts": 1}', to_us(START + STEP)),
     ]
     commit = Commit("monitor", home, epoch, 0, 200, 180, {}, Counters(records=200), to_us(START), 200, (rows,), bad)
-    partitions.save(connection, commit)
+    partitions.commit(connection, commit)
 
 
 def _life(asset: int, opened: datetime, steps: dict[int, AlertState], peak: float) -> list[AlertChange]:

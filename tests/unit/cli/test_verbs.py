@@ -96,7 +96,7 @@ def test_retrain_takes_the_only_fleet_and_says_when_nobody_is_there_to_do_it(run
 def test_retrain_with_a_daemon_alive(runner: CliRunner, filled: Path) -> None:
     now_us = SystemClock().now_us()
     beat = {"owner": "host:1", "pipeline": "monitor", "started_us": now_us, "now_us": now_us, "status": "fine"}
-    write(filled, daemons.beat, **beat)
+    write(filled, daemons.heartbeat, **beat)
     result = run(runner, "retrain", "turbines", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     job = json.loads(result.stdout)
@@ -105,8 +105,8 @@ def test_retrain_with_a_daemon_alive(runner: CliRunner, filled: Path) -> None:
 
 def test_a_second_retraining_is_refused_and_shows_how_far_the_first_is(runner: CliRunner, filled: Path) -> None:
     run(runner, "retrain")
-    write(filled, jobs.take, owner="host:1", at_us=1)
-    write(filled, lambda c: jobs.progress(c, 1, progress=0.41, message="epoch 4 of 9"))
+    write(filled, jobs.start_next, owner="host:1", at_us=1)
+    write(filled, lambda c: jobs.set_progress(c, 1, progress=0.41, message="epoch 4 of 9"))
     result = run(runner, "retrain")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "already under way" in result.stderr
@@ -118,8 +118,8 @@ def test_waiting_shows_each_step_and_ends_as_the_job_ends(
     is_good: bool, runner: CliRunner, filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     life: list[Callable[..., Any]] = [
-        lambda c: jobs.take(c, owner="host:1", at_us=1),
-        lambda c: jobs.progress(c, 1, progress=0.4, message="epoch 4 of 9"),
+        lambda c: jobs.start_next(c, owner="host:1", at_us=1),
+        lambda c: jobs.set_progress(c, 1, progress=0.4, message="epoch 4 of 9"),
         (lambda c: jobs.finish(c, 1, version="turbines-3", at_us=2))
         if is_good
         else (lambda c: jobs.fail(c, 1, message="not enough data", at_us=2)),

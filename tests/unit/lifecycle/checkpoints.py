@@ -12,7 +12,7 @@ from monitor.lifecycle.scheduler import LEASE, RetrainScheduler
 from monitor.lifecycle.training_process import Trained
 from monitor.models.spec import ModelSpec
 from monitor.store import leases, versions
-from monitor.store.lease import Lease
+from monitor.store.lease_renewal import Lease
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.score import DetectorScorer
 from monitor.training.fit import fit
@@ -111,6 +111,6 @@ async def expire_lease(store: AsyncStore) -> None:
 async def take_over_lease(store: AsyncStore) -> int:
     """Let another daemon acquire the lease; return its epoch."""
     await expire_lease(store)
-    epoch = await store.run(leases.take, LEASE, "another", 15.0)
+    epoch = await store.run(leases.acquire, LEASE, "another", 15.0)
     assert epoch is not None
     return epoch

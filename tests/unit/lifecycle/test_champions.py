@@ -60,7 +60,7 @@ async def test_a_version_without_its_folder_is_not_published(
     await this.champions.load()
     with pytest.raises(CheckpointUnavailable, match="No such file"):
         await this.champions.activate(PUMPS, trained(tmp_path / "a"), None)
-    assert await store.read(versions.every) == []
+    assert await store.read(versions.list_all) == []
 
 
 async def test_a_daemon_loads_the_versions_that_another_one_activates(

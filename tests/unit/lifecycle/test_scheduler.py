@@ -12,7 +12,7 @@ from monitor.config import parse
 from monitor.errors import CheckpointUnavailable, Fenced, NotEnoughData
 from monitor.lifecycle.scheduler import LEASE
 from monitor.store import assets, jobs, leases, versions
-from monitor.store.lease import Lease
+from monitor.store.lease_renewal import Lease
 from monitor.timing import DEFAULT_TIMING
 from monitor.types import Partition
 from tests.unit.lifecycle.checkpoints import (
@@ -64,7 +64,7 @@ async def test_an_unreadable_champion_is_replaced_before_the_first_record(
     this = daemon(training)
     await this.champions.load()
     await this.scheduler.fail_stale_jobs()
-    await store.run(assets.resolve, "pumps", ["R1"], Partition("t", 0))
+    await store.run(assets.register, "pumps", ["R1"], Partition("t", 0))
     [warning] = log.of("champion_unreadable")
     assert warning["version"] == FORMAT_1.name
     assert "format" in warning["error"]
@@ -117,7 +117,7 @@ async def test_a_lost_champion_is_skipped_once_a_retraining_is_requested(
 async def test_a_job_starts_for_the_fleet_that_is_asked_for(store: AsyncStore) -> None:
     await store.run(jobs.request, "fans", "ann", 1)
     await store.run(jobs.request, "pumps", "ann", 2)
-    job = await store.run(jobs.take_for, "pumps", "me", "me", 3)
+    job = await store.run(jobs.start_for_fleet, "pumps", "me", "me", 3)
     assert job is not None
     assert job.fleet == "pumps"
 
@@ -140,9 +140,9 @@ async def test_a_champion_is_not_skipped_for_the_job_of_another_daemon(
     this = daemon(lease=Lease)
     await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
     if why == "another daemon trains":
-        await store.run(leases.take, LEASE, "another", 15.0)
+        await store.run(leases.acquire, LEASE, "another", 15.0)
     else:
-        await store.run(jobs.take, "the dead", this.clock.now_us())
+        await store.run(jobs.start_next, "the dead", this.clock.now_us())
     for _ in range(2):
         with pytest.raises(CheckpointUnavailable):
             await this.champions.load(daemon(lease=Lease).scheduler.is_retraining_requested)
@@ -158,7 +158,7 @@ async def test_a_daemon_that_waits_for_a_champion_takes_no_lease(
     this = daemon(lease=Lease)
     with pytest.raises(CheckpointUnavailable):
         await this.champions.load(this.scheduler.is_retraining_requested)
-    assert await store.run(leases.take, LEASE, "another", 15.0) is not None
+    assert await store.run(leases.acquire, LEASE, "another", 15.0) is not None
 
 
 async def test_a_stale_job_is_failed_and_its_fleet_trained_at_the_start(
@@ -167,7 +167,7 @@ async def test_a_stale_job_is_failed_and_its_fleet_trained_at_the_start(
     this = daemon(FakeTraining(checkpoint(tmp_path)), lease=Lease)
     await this.champions.load()
     await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
-    await store.run(jobs.take, "the dead", this.clock.now_us())
+    await store.run(jobs.start_next, "the dead", this.clock.now_us())
     await this.scheduler.train_first_models()
     assert this.champions.has_champion(PUMPS)
 
@@ -176,11 +176,11 @@ async def test_the_next_leader_trains_a_fleet_that_has_no_model_yet(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
     this = daemon(FakeTraining(checkpoint(tmp_path)), lease=Lease)
-    await store.run(leases.take, LEASE, "another", 15.0)
+    await store.run(leases.acquire, LEASE, "another", 15.0)
     await this.scheduler.train_first_models()  # ends without a model: the other daemon announces no training
     loop = asyncio.create_task(this.scheduler.loop())
     await expire_lease(store)
-    assert await this.lease.look()
+    assert await this.lease.acquire()
     await until(lambda: this.champions.has_champion(PUMPS))
     assert loop.cancel()
 
@@ -201,7 +201,7 @@ async def test_a_version_is_not_activated_after_the_lease_was_lost(
     assert not this.champions.has_champion(PUMPS)
     [line] = log.of("not_trained")
     assert "another holds it" in line["why"]
-    assert await store.read(versions.every, "pumps") == []
+    assert await store.read(versions.list_all, "pumps") == []
 
 
 async def test_a_version_is_not_activated_if_the_lease_was_lost_and_regained(
@@ -217,7 +217,7 @@ async def test_a_version_is_not_activated_if_the_lease_was_lost_and_regained(
     await this.champions.load()
     await this.scheduler.train_first_models()
     assert this.lease.epoch is not None, "it has the lease again"
-    assert await store.read(versions.every, "pumps") == []
+    assert await store.read(versions.list_all, "pumps") == []
 
 
 async def test_a_training_may_outlast_a_lease_that_no_other_daemon_takes(
@@ -235,12 +235,12 @@ async def test_a_training_may_outlast_a_lease_that_no_other_daemon_takes(
 
 async def test_the_next_leader_fails_the_jobs_of_a_dead_one(store: AsyncStore, daemon: NewDaemon) -> None:
     this = daemon(FakeTraining(NotEnoughData("none")), lease=Lease)
-    await store.run(leases.take, LEASE, "the dead", 15.0)
+    await store.run(leases.acquire, LEASE, "the dead", 15.0)
     await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
-    await store.run(jobs.take, "the dead", this.clock.now_us())
+    await store.run(jobs.start_next, "the dead", this.clock.now_us())
     loop = asyncio.create_task(this.scheduler.loop())
     await expire_lease(store)
-    assert await this.lease.look()
+    assert await this.lease.acquire()
     while (await store.read(jobs.get, 1)).state == "running":  # noqa: ASYNC110 (the database has no event)
         await asyncio.sleep(0.01)
     loop.cancel()
@@ -262,10 +262,10 @@ async def test_a_former_leader_forgets_the_retries_it_had_planned(
     training.meanwhile = lose_lease_at_first
     this = daemon(training, config=UNSCHEDULED, lease=Lease)
     loop = asyncio.create_task(this.scheduler.loop())
-    assert await this.lease.look()
+    assert await this.lease.acquire()
     await until(lambda: log.of("not_trained") and this.lease.epoch is None)
     await expire_lease(store)
-    assert await this.lease.look()
+    assert await this.lease.acquire()
     much_later_us = this.clock.now_us() + round(2e6 * DEFAULT_TIMING.training_retry_first_s)
     await until(lambda: this.clock.now_us() > much_later_us)
     assert loop.cancel()
@@ -282,7 +282,7 @@ async def test_a_suspended_leader_trains_nothing_and_changes_no_job(
             is_ours = await super().look()
             if is_ours:
                 epoch = await take_over_lease(store)
-                await store.run(jobs.take, "another", self._clock.now_us(), lease=(LEASE, epoch))
+                await store.run(jobs.start_next, "another", self._clock.now_us(), lease=(LEASE, epoch))
             return is_ours
 
     this = daemon(lease=Suspended)
@@ -294,7 +294,7 @@ async def test_a_suspended_leader_trains_nothing_and_changes_no_job(
         await until(lambda: log.of("waiting_for_training"))
         start.cancel()
     else:
-        assert await this.lease.look()
+        assert await this.lease.acquire()
         loop = asyncio.create_task(this.scheduler.loop())
         await until(lambda: this.lease.epoch is None or loop.done())
         assert loop.cancel(), "the loop goes on"
@@ -304,8 +304,8 @@ async def test_a_suspended_leader_trains_nothing_and_changes_no_job(
 
 async def test_a_former_leader_leaves_no_job_for_a_due_training(store: AsyncStore, daemon: NewDaemon) -> None:
     this = daemon(lease=Lease)
-    assert await this.lease.look()
-    token = this.lease.under
+    assert await this.lease.acquire()
+    token = this.lease.fencing_token
     await take_over_lease(store)
     with pytest.raises(Fenced):
         await this.scheduler._train_fleet(PUMPS, token)

@@ -20,7 +20,7 @@ from monitor.notify.deliver import Delivery
 from monitor.notify.webhook import Failure
 from monitor.store import leases, outbox
 from monitor.store.engine import AsyncStore
-from monitor.store.lease import RENEW_EVERY_S, Lease
+from monitor.store.lease_renewal import RENEW_EVERY_S, Lease
 from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
 
@@ -147,7 +147,7 @@ class Harness:
         """Return the rows once no attempt is under way, and the daemon has seen its outcome stored."""
         async with asyncio.timeout(20):
             rows = await self.rows()
-            while any(row.error == outbox.NO_OUTCOME for row in rows.values()):
+            while any(row.error == outbox.OUTCOME_UNKNOWN for row in rows.values()):
                 rows = await self.rows()
         await self.let_run(2)
         return rows
@@ -361,7 +361,7 @@ async def is_given_up(harness: Harness, logged: Events, receiver: FakeReceiver, 
             harness.clock.advance(age_s / (n_attempts - 1))
             await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
         await harness.rows_with_outcomes()
-    is_so = (await harness.rows())["duty:a:firing"].next_try_us == outbox.GIVEN_UP_US
+    is_so = (await harness.rows())["duty:a:firing"].next_try_us == outbox.ABANDONED_US
     assert is_so == bool(named(logged, "notify_given_up"))
     return is_so
 
@@ -459,9 +459,9 @@ async def test_a_daemon_that_lost_the_lease_unnoticed_sends_nothing(harness: Har
     store = FaultyStore(harness.store)
     async with harness.delivering(receiver, store=store):
         await harness.let_run()
-        store.unavailable_for = {leases.take}
+        store.unavailable_for = {leases.acquire}
         await harness.expire_lease()
-        epoch = await harness.store.run(leases.take, outbox.LEASE, "another", 60.0)
+        epoch = await harness.store.run(leases.acquire, outbox.LEASE, "another", 60.0)
         await harness.enqueue("a:firing")
         await harness.let_run()
         assert receiver.requested == []
@@ -477,7 +477,7 @@ async def test_a_daemon_that_lost_the_lease_unnoticed_sends_nothing(harness: Har
 async def test_an_outcome_is_stored_after_any_database_outage(harness: Harness) -> None:
     receiver = FakeReceiver()
     store = FaultyStore(harness.store)
-    store.unavailable_for = {outbox.delivered}
+    store.unavailable_for = {outbox.mark_delivered}
     await harness.enqueue("a:firing")
     async with harness.delivering(receiver, store=store):
         await harness.until(lambda: bool(receiver.received))
@@ -521,7 +521,7 @@ async def test_a_stop_does_not_wait_for_a_hanging_receiver(harness: Harness, log
     assert (again["key"], again["attempts"]) == ("duty:a:firing", 1)
 
 
-FUNCTIONS = (leases.take, outbox.begin, outbox.delivered, outbox.failed)
+FUNCTIONS = (leases.acquire, outbox.start_attempt, outbox.mark_delivered, outbox.mark_failed)
 STEPS = [(when, function) for function in FUNCTIONS for when in ("before", "after")]
 
 
@@ -538,14 +538,14 @@ async def test_a_daemon_killed_at_any_step_loses_no_notification(harness: Harnes
         await harness.daemon(store, [receiver]).loop()
     assert caught.group_contains(Killed)
     await harness.expire_lease()
-    n_without_outcome = sum(row.error == outbox.NO_OUTCOME for row in (await harness.rows()).values())
+    n_without_outcome = sum(row.error == outbox.OUTCOME_UNKNOWN for row in (await harness.rows()).values())
     async with harness.delivering(receiver):
         await harness.until(lambda: set(receiver.received) == keys)
         await harness.rows_with_outcomes()
     received, rows = Counter(receiver.received), await harness.rows()
     assert received.keys() == keys
     n_twice = sum(n - 1 for n in received.values())
-    assert n_twice == (step == ("before", outbox.delivered))
+    assert n_twice == (step == ("before", outbox.mark_delivered))
     assert n_twice <= n_without_outcome == len(named(logged, "notify_again"))
     for key, row in rows.items():
         assert row.delivered_us is not None

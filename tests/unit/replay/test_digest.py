@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.replay.digest import digest
-from monitor.store.results import LifeFact, WindowFact
+from monitor.store.results import TransitionRow, WindowRow
 
 if TYPE_CHECKING:
     from random import Random
 
 WINDOWS = [
-    WindowFact("turbines", asset, start, start + 40, 4, verdict, "conv-1")
+    WindowRow("turbines", asset, start, start + 40, 4, verdict, "conv-1")
     for start in range(0, 100, 10)
     for asset, verdict in (("R1", 0), ("R2", 1), ("R3", 2))
 ]
 LIVES = [
-    LifeFact("turbines", asset, 40, state, "warning", at, n)
+    TransitionRow("turbines", asset, 40, state, "warning", at, n)
     for asset in ("R1", "R2")
     for state, at, n in (("firing", 60, 3), ("recovering", 70, 3), ("closed", 80, 3))
 ]
@@ -37,7 +37,7 @@ def test_the_order_within_an_instant_is_free(random: Random) -> None:
     assert digest(shuffled, alerts[0] + alerts[1]) == DIGEST
 
 
-@pytest.mark.parametrize("field", WindowFact._fields)
+@pytest.mark.parametrize("field", WindowRow._fields)
 @pytest.mark.parametrize("row", [0, 14, 29])
 def test_every_fact_of_a_window_counts(field: str, row: int) -> None:
     other = WINDOWS.copy()
@@ -47,7 +47,7 @@ def test_every_fact_of_a_window_counts(field: str, row: int) -> None:
     assert digest(other, LIVES) != DIGEST
 
 
-@pytest.mark.parametrize("field", LifeFact._fields)
+@pytest.mark.parametrize("field", TransitionRow._fields)
 def test_every_fact_of_an_alert_counts(field: str) -> None:
     other = LIVES.copy()
     value = getattr(other[4], field)

@@ -10,7 +10,7 @@ from monitor.budget import DAY_US, Alarm, burn
 from monitor.config import parse
 from monitor.service import maintenance
 from monitor.service.maintenance import BudgetReports
-from monitor.store.burn import NoPromise, Standing
+from monitor.store.burn import BudgetReport, UnreadableThreshold
 from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
 from tests.unit.recorded_log import Log
@@ -23,19 +23,19 @@ WEEK_US = 7 * DAY_US
 REMIND_EVERY_S = DEFAULT_TIMING.budget_reminder_every_s
 
 
-def standing(n_alarms: int, weeks: float) -> Standing:
+def standing(n_alarms: int, weeks: float) -> BudgetReport:
     alarms = [Alarm(k * DAY_US // 2 + 1, k * DAY_US // 2 + 2) for k in range(n_alarms)]
     used = burn(alarms, 0, 4 * WEEK_US, weeks, 1.0)
-    return Standing("turbines", "conv-1", 0, 4 * WEEK_US, used, used, (("R1", used),) if n_alarms else ())
+    return BudgetReport("turbines", "conv-1", 0, 4 * WEEK_US, used, used, (("R1", used),) if n_alarms else ())
 
 
 class Store:
     """Answers with the standing that a test sets."""
 
     def __init__(self) -> None:
-        self.standing: Standing | NoPromise | None = None
+        self.standing: BudgetReport | UnreadableThreshold | None = None
 
-    async def read(self, _fn: object, fleet: str) -> Standing | NoPromise | None:
+    async def read(self, _fn: object, fleet: str) -> BudgetReport | UnreadableThreshold | None:
         assert fleet == "turbines"
         return self.standing
 
@@ -68,7 +68,7 @@ async def test_a_violated_budget_is_reported_once_and_then_daily(log: Log) -> No
 
 async def test_an_unreadable_threshold_is_reported_once(log: Log) -> None:
     store, clock = Store(), FakeClock()
-    store.standing = NoPromise("turbines", "conv-1")
+    store.standing = UnreadableThreshold("turbines", "conv-1")
     budgets = BudgetReports(CONFIG, cast("AsyncStore", store), clock)
     for _ in range(3):
         await budgets.report()

@@ -79,4 +79,4 @@ async def test_a_crash_is_remembered_for_the_next_owner(error: BaseException | N
             stack.push_async_exit(heartbeat.deregister)
             if error is not None:
                 raise error
-    assert store.calls == [(daemons.leave, "host:1", is_deliberate)]
+    assert store.calls == [(daemons.deregister, "host:1", is_deliberate)]

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import exc
 
 from monitor.errors import ConfigError, Fenced, InvariantBroken, MonitorError, SchemaMismatch, StoreUnavailable
-from monitor.store.error_mapping import translated
+from monitor.store.error_mapping import map_errors
 from monitor.store.url import parse
 
 FILE = parse("sqlite:///monitor.db")
@@ -24,7 +24,7 @@ class Complaint(Exception):
 
 
 def translation(error: BaseException) -> MonitorError:
-    with pytest.raises(MonitorError) as caught, translated(SERVER, (Complaint,)):
+    with pytest.raises(MonitorError) as caught, map_errors(SERVER, (Complaint,)):
         raise error
     return caught.value
 
@@ -71,7 +71,7 @@ def test_silence_is_an_outage(error: Exception) -> None:
 
 def sqlite_translation(error: sqlite3.Error) -> MonitorError:
     kind = exc.OperationalError if isinstance(error, sqlite3.OperationalError) else exc.DatabaseError
-    with pytest.raises(MonitorError) as caught, translated(FILE, ()):
+    with pytest.raises(MonitorError) as caught, map_errors(FILE, ()):
         raise kind("SELECT 1", {}, error)
     return caught.value
 
@@ -93,10 +93,10 @@ def test_sqlite_says_it_in_words(error: sqlite3.Error, expected: type[MonitorErr
 
 
 def test_our_own_errors_pass() -> None:
-    with pytest.raises(Fenced, match="taken"), translated(FILE, ()):
+    with pytest.raises(Fenced, match="taken"), map_errors(FILE, ()):
         raise Fenced("taken")
 
 
 def test_a_mistake_of_the_caller_is_not_disguised() -> None:
-    with pytest.raises(KeyError), translated(FILE, ()):
+    with pytest.raises(KeyError), map_errors(FILE, ()):
         raise KeyError("x")

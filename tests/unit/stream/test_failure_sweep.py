@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from monitor.kafka import Event
-    from monitor.store.partitions import Commit, Saved
+    from monitor.store.commit import Commit, Saved
 
 P0, P1 = Partition("plant", 0), Partition("plant", 1)
 BATCH = 12
@@ -92,7 +92,7 @@ class FailingStore(AsyncStore):
     fault = Fault(-1, "none")
 
     async def run(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        if fn is partitions.save and "killed" in self.fault.kind:  # the same moments as its caller's
+        if fn is partitions.commit and "killed" in self.fault.kind:  # the same moments as its caller's
             return await super().run(fn, *args, **kwargs)
         error = StoreUnavailable("by the test")
         return await self.fault.around(f"run {fn.__name__}", error, lambda: AsyncStore.run(self, fn, *args, **kwargs))
@@ -189,7 +189,7 @@ class World:
     async def _prepare(self) -> None:
         async with AsyncStore(self.config.store.url, owner=True) as store:
             first, facts = self.paths[0], {"trained_us": 1, "card": {}, "metrics": {}, "lease": None}
-            await store.run(versions.succeed, version=first.name, fleet="pumps", path=str(first), **facts)
+            await store.run(versions.publish_and_activate, version=first.name, fleet="pumps", path=str(first), **facts)
 
 
 def _records(asset: str, n: int, faulty: range = range(0)) -> list[Record]:

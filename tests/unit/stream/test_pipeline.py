@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from monitor.store.partitions import Commit, Saved
+    from monitor.store.commit import Commit, Saved
     from monitor.types import Int64, Windows
 
 P0, P1 = Partition("plant", 0), Partition("plant", 1)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from monitor.store.partitions import Commit, Saved
+    from monitor.store.commit import Commit, Saved
     from monitor.types import Int64, RecordBatch, Windows
 
 P0 = Partition("plant", 0)

@@ -1,8 +1,7 @@
-"""What a restart checks itself by, and what several daemons agree on: digests, snapshots, leases, the outbox; and
-alerts that are about the data instead of an asset.
+"""Recovery (digests, snapshots), coordination of daemons (leases), the outbox, and alerts of class `data`.
 
-`last_window.recent` begins empty: alerts that are open stay open, but an anomalous window or two that had not made an
-alert yet are forgotten once.
+`last_window.recent` begins empty. Open alerts stay open, but one or two anomalous windows that had not opened an alert
+yet are forgotten once.
 """
 
 from __future__ import annotations

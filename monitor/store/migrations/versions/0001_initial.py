@@ -1,4 +1,4 @@
-"""The river's tables: partitions, assets, scores, alerts, versions, quarantine, gaps, jobs, daemons."""
+"""The first tables: partitions, assets, scores, alerts, versions, quarantine, gaps, jobs, daemons."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What only one daemon does at a time, and whether that is us. `store/leases.py` says what a lease is.
+"""A lease that one daemon acquires and renews in a loop. `store/leases.py` defines leases.
 
-Law: to hold a lease is a reason to begin; only `leases.check`, inside the transaction, is a reason to write.
+Invariant: holding a lease is a reason to start work. Only `leases.check`, inside the transaction, permits a write.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ if TYPE_CHECKING:
 log = logs.get("lease")
 
 TTL_S = 15.0
-"""After the death of a holder another takes over within so long."""
+"""Validity. After the death of its holder another daemon acquires the lease within this time."""
 RENEW_EVERY_S = 5.0
 RELEASE_S = 0.5
-"""A database that hangs must not hold up our stopping; then the lease simply runs out."""
+"""Limit for the release at a stop. If the database hangs, the lease simply expires."""
 
 
 class Lease:
-    """One lease, taken and renewed for as long as `loop` runs."""
+    """One lease, acquired and renewed while `loop` runs."""
 
     def __init__(self, store: AsyncStore, name: str, owner: str, clock: Clock) -> None:
         self.name = name
         self.epoch: int | None = None
-        """Under which it is ours, as far as we know; None = another's."""
+        """Epoch under which this process holds the lease, as far as it knows; None = another's."""
         self._store = store
-        # Two containers may share a host's name and a process number; a lease may not be shared.
+        # Two containers may share a host name and a process id. A lease must not be shared.
         self._holder = f"{owner}:{token_hex(4)}"
         self._clock = clock
 
     @property
-    def under(self) -> tuple[str, int]:
-        """What `leases.check` asks for; while the lease is another's, what it refuses."""
+    def fencing_token(self) -> tuple[str, int]:
+        """Arguments for `leases.check`, which refuses them while the lease is another's."""
         return self.name, self.epoch or 0
 
-    async def look(self) -> bool:
-        """Take it or renew it; say whether it is ours. Raises StoreUnavailable: then nobody knows."""
+    async def acquire(self) -> bool:
+        """Acquire or renew the lease; return True if this process holds it. Raises StoreUnavailable: unknown."""
         before = self.epoch
-        self.epoch = await self._store.run(leases.take, self.name, self._holder, TTL_S)
+        self.epoch = await self._store.run(leases.acquire, self.name, self._holder, TTL_S)
         if self.epoch is not None and self.epoch != before:
             log.debug("lease_taken", lease=self.name, epoch=self.epoch)
         return self.epoch is not None
 
     async def loop(self) -> None:
-        """Hold it until cancelled; then give it up, so that nobody waits for its end."""
+        """Hold the lease until cancelled. Then release it, so that nobody waits for its end."""
         try:
             while True:
                 with suppress(StoreUnavailable):
-                    await self.look()
+                    await self.acquire()
                 await self._clock.sleep(RENEW_EVERY_S)
         finally:
             if self.epoch is not None:
@@ -65,7 +65,7 @@ class Lease:
                     async with asyncio.timeout(RELEASE_S):
                         await self._store.run(leases.release, self.name, self._holder, self.epoch)
 
-    def lost(self, epoch: int) -> None:
-        """Somebody was told Fenced under this epoch."""
+    def mark_lost(self, epoch: int) -> None:
+        """Note that work under this epoch was fenced."""
         if self.epoch == epoch:
             self.epoch = None
