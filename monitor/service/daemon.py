@@ -63,7 +63,7 @@ async def run(config: Config, clock: Clock | None = None, timing: Timing = DEFAU
     stopping = stop_on_signals(timing)
     with suppress(StopRequested):
         await _run(config, clock or SystemClock(), timing, stopping)
-    if stopping.is_set() and sqlite.has_hanging_threads():
+    if stopping.is_set() and sqlite.has_hanging_threads(timing.idle_thread_grace_s):
         force_exit()
 
 
@@ -80,12 +80,12 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
             repeated = retry_transient(work, pause=pause, observer=_StartOutage(health))
             return await unless_stopped(repeated, stopping, timing.drain_limit_s)
 
-        database = AsyncStore(config.store.url, owner=True)
+        database = AsyncStore(config.store.url, owner=True, timing=timing)
         stack.callback(asyncio.ensure_future(_shorten_grace(database, stopping)).cancel)
         store = await started(lambda: stack.enter_async_context(database))
         is_alone = database.address.is_sqlite  # SQLite allows one daemon; only several need leases
-        training_lease = None if is_alone else Lease(store, TRAINING_LEASE, owner, clock)
-        maintenance_lease = None if is_alone else Lease(store, "upkeep", owner, clock)
+        training_lease = None if is_alone else Lease(store, TRAINING_LEASE, owner, clock, timing)
+        maintenance_lease = None if is_alone else Lease(store, "upkeep", owner, clock, timing)
 
         scorer = DetectorScorer(config.device)
         stack.callback(scorer.close)
@@ -101,7 +101,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         pipeline.reload_models = champions.refresh
         webhooks = [Webhook(each, timing) for each in config.notify]
         pipeline.channels = [webhook.channel for webhook in webhooks]
-        outbox_lease = Lease(store, outbox.LEASE, owner, clock)
+        outbox_lease = Lease(store, outbox.LEASE, owner, clock, timing)
         delivery = Delivery(store, outbox_lease, webhooks, clock, timing=timing)
         heartbeat = Heartbeat(pipeline, store, owner, clock, health, timing)
         stack.push_async_exit(heartbeat.deregister)

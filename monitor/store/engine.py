@@ -18,6 +18,7 @@ from monitor.store.error_mapping import driver_errors, map_errors
 from monitor.store.postgresql import PostgresqlPool
 from monitor.store.sqlite import SqlitePool
 from monitor.store.url import parse
+from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,19 +26,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from monitor.store.commit import Commit, Saved
+    from monitor.timing import Timing
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 TIMEOUT_S = 30.0
-CANCEL_GRACE_S = 5.0
-"""Time that a cancelled caller, or closing, waits for a transaction to end."""
-HURRIED_GRACE_S = 0.5
-"""The same once the process was told to stop: a hanging database must not delay the stop. An abandoned transaction is
-committed or it is not, and the next compare-and-set finds out.
-"""
-HANGING_GRACE_S = 0.05
-"""The same after one transaction did hang: a stop with five transactions must not wait five times."""
+"""For one statement, and for waiting on the writer of a SQLite file; operators' commands have it, too."""
 
 
 class AsyncStore:
@@ -47,13 +42,16 @@ class AsyncStore:
     (operators' commands) find an existing database of the needed revision, or get an error that states the remedy.
     """
 
-    def __init__(self, url: str, *, owner: bool = False, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, *, owner: bool = False, timeout_s: float = TIMEOUT_S, timing: Timing = DEFAULT_TIMING
+    ) -> None:
         self.address = parse(url)
         self._owner = owner
         self._timeout_s = timeout_s
         self._driver_errors = driver_errors(self.address)
         self._running: set[asyncio.Task[Any]] = set()
-        self._grace_s = CANCEL_GRACE_S
+        self._timing = timing
+        self._grace_s = timing.cancel_grace_s
         self._stack = AsyncExitStack()
         self._pool: SqlitePool | PostgresqlPool
 
@@ -108,7 +106,7 @@ class AsyncStore:
 
     def shorten_grace(self) -> None:
         """Wait only a moment, from now on, for transactions of cancelled callers. For the stop of the process."""
-        self._grace_s = HURRIED_GRACE_S
+        self._grace_s = self._timing.stopping_grace_s
 
     @property
     def n_checked_out(self) -> int:
@@ -125,8 +123,8 @@ class AsyncStore:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
                 _, hanging = await asyncio.wait({task}, timeout=self._grace_s)
-                if hanging and self._grace_s == HURRIED_GRACE_S:
-                    self._grace_s = HANGING_GRACE_S
+                if hanging and self._grace_s == self._timing.stopping_grace_s:
+                    self._grace_s = self._timing.hanging_grace_s
                 raise
 
     def _discard(self, task: asyncio.Task[Any]) -> None:

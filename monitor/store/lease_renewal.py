@@ -13,24 +13,22 @@ from typing import TYPE_CHECKING
 from monitor import logs
 from monitor.errors import MonitorError, StoreUnavailable
 from monitor.store import leases
+from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.store.engine import AsyncStore
+    from monitor.timing import Timing
 
 log = logs.get("lease")
-
-TTL_S = 15.0
-"""Validity. After the death of its holder another daemon acquires the lease within this time."""
-RENEW_EVERY_S = 5.0
-RELEASE_S = 0.5
-"""Limit for the release at a stop. If the database hangs, the lease simply expires."""
 
 
 class Lease:
     """One lease, acquired and renewed while `loop` runs."""
 
-    def __init__(self, store: AsyncStore, name: str, owner: str, clock: Clock) -> None:
+    def __init__(
+        self, store: AsyncStore, name: str, owner: str, clock: Clock, timing: Timing = DEFAULT_TIMING
+    ) -> None:
         self.name = name
         self.epoch: int | None = None
         """Epoch under which this process holds the lease, as far as it knows; None = another's."""
@@ -38,6 +36,7 @@ class Lease:
         # Two containers may share a host name and a process id. A lease must not be shared.
         self._holder = f"{owner}:{token_hex(4)}"
         self._clock = clock
+        self._timing = timing
 
     @property
     def fencing_token(self) -> tuple[str, int]:
@@ -47,7 +46,7 @@ class Lease:
     async def acquire(self) -> bool:
         """Acquire or renew the lease; return True if this process holds it. Raises StoreUnavailable: unknown."""
         before = self.epoch
-        self.epoch = await self._store.run(leases.acquire, self.name, self._holder, TTL_S)
+        self.epoch = await self._store.run(leases.acquire, self.name, self._holder, self._timing.lease_ttl_s)
         if self.epoch is not None and self.epoch != before:
             log.debug("lease_taken", lease=self.name, epoch=self.epoch)
         return self.epoch is not None
@@ -58,11 +57,11 @@ class Lease:
             while True:
                 with suppress(StoreUnavailable):
                     await self.acquire()
-                await self._clock.sleep(RENEW_EVERY_S)
+                await self._clock.sleep(self._timing.lease_renew_every_s)
         finally:
             if self.epoch is not None:
                 with suppress(MonitorError, TimeoutError):
-                    async with asyncio.timeout(RELEASE_S):
+                    async with asyncio.timeout(self._timing.lease_release_limit_s):
                         await self._store.run(leases.release, self.name, self._holder, self.epoch)
 
     def mark_lost(self, epoch: int) -> None:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREAD_PREFIX = "store"
-IDLE_THREAD_ENDS_S = 0.2
-"""An idle thread of a closed pool ends within this time."""
 
 
 def new_engine(path: Path, timeout_s: float, *, foreign_keys: bool = True) -> Engine:
@@ -94,14 +92,14 @@ class SqlitePool:
         self._engine.dispose()
 
 
-def has_hanging_threads() -> bool:
+def has_hanging_threads(grace_s: float) -> bool:
     """Return True if a thread of a closed pool still waits for a file that another process holds.
 
-    It may wait until the timeout, and Python's exit would wait for it.
+    It may wait until the timeout, and Python's exit would wait for it. `grace_s`: time for an idle thread to end.
     """
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
     for thread in threads:
-        thread.join(IDLE_THREAD_ENDS_S)
+        thread.join(grace_s)
     return any(thread.is_alive() for thread in threads)
 
 

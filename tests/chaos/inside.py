@@ -52,9 +52,12 @@ def short_session() -> None:
 
 def short_lease() -> None:
     """Let others send a dead daemon's letters after four seconds: a run is too short for the usual fifteen."""
-    from monitor.store import lease_renewal
+    from functools import partial
 
-    lease_renewal.TTL_S, lease_renewal.RENEW_EVERY_S = 4.0, 1.0
+    from monitor.service import daemon
+    from monitor.timing import Timing
+
+    daemon.run = partial(daemon.run, timing=Timing(lease_ttl_s=4.0, lease_renew_every_s=1.0))
 
 
 def first_offsets() -> None:

@@ -20,7 +20,7 @@ from monitor.notify.deliver import Delivery
 from monitor.notify.webhook import Failure
 from monitor.store import leases, outbox
 from monitor.store.engine import AsyncStore
-from monitor.store.lease_renewal import RENEW_EVERY_S, Lease
+from monitor.store.lease_renewal import Lease
 from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
 
@@ -45,7 +45,7 @@ class ManualClock(FakeClock):
     n_renewals = 0
 
     async def sleep(self, seconds: float) -> None:
-        self.n_renewals += seconds == RENEW_EVERY_S
+        self.n_renewals += seconds == DEFAULT_TIMING.lease_renew_every_s
         if self.advances_in_sleep:
             self.advance(seconds)
         await asyncio.sleep(0)
