@@ -33,14 +33,14 @@ def test_lines_of_libraries_have_the_same_keys() -> None:
     _, read = lines()
     logs.get("daemon").info("partition_claimed", partition="plant/3")
     logging.getLogger("aiokafka.consumer").warning("Heartbeat failed: %s", "why", extra={"node": 1})
-    ours, theirs = read()
-    assert ours == {
-        "timestamp": ours["timestamp"], "level": "info", "logger": "monitor.daemon", "event": "partition_claimed",
+    own, library = read()
+    assert own == {
+        "timestamp": own["timestamp"], "level": "info", "logger": "monitor.daemon", "event": "partition_claimed",
         "partition": "plant/3",
     }  # fmt: skip
-    assert (theirs["event"], theirs["level"], theirs["node"]) == ("Heartbeat failed: why", "warning", 1)
-    assert ours["timestamp"].endswith("Z")
-    assert list(ours)[:4] == list(theirs)[:4] == ["timestamp", "level", "logger", "event"]
+    assert (library["event"], library["level"], library["node"]) == ("Heartbeat failed: why", "warning", 1)
+    assert own["timestamp"].endswith("Z")
+    assert list(own)[:4] == list(library)[:4] == ["timestamp", "level", "logger", "event"]
 
 
 def test_libraries_are_logged_from_warning_on() -> None:

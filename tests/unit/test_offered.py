@@ -24,8 +24,8 @@ def test_every_offered_architecture_can_be_built_or_is_auto() -> None:
 def test_incompatible_options_are_refused_by_both_packages() -> None:
     for architecture, objective, stacked in itertools.product(spec.ARCHITECTURES, spec.OBJECTIVES, (False, True)):
         not_with, why = spec.INCOMPATIBLE_OPTIONS.get(architecture, ((), ""))
-        senseless = objective in not_with or (stacked and "stacked" in not_with)
-        with pytest.raises(ConfigError, match=why) if senseless else nullcontext():
+        is_incompatible = objective in not_with or (stacked and "stacked" in not_with)
+        with pytest.raises(ConfigError, match=why) if is_incompatible else nullcontext():
             ModelSpec(architecture, objective, stacked)
-        with pytest.raises(ValidationError) if senseless else nullcontext():
+        with pytest.raises(ValidationError) if is_incompatible else nullcontext():
             ModelConfig(architecture=architecture, objective=objective, stacked=stacked)

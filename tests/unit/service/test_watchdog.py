@@ -52,25 +52,25 @@ def names(logged: list[dict[str, Any]]) -> list[str]:
 
 
 def test_a_turning_loop_logs_nothing(logged: list[dict[str, Any]]) -> None:
-    at = Watch()
+    loop = Watch()
     for _ in range(100):
-        at.turn(0.25)
-        at.check(0.25)
+        loop.turn(0.25)
+        loop.check(0.25)
     assert not logged
-    assert len(at.turns) == 100
-    assert at.watch.worst_lag_s(at.now) == 0.0
+    assert len(loop.turns) == 100
+    assert loop.watch.worst_lag_s(loop.now) == 0.0
 
 
 def test_a_block_is_logged_once_and_its_end_with_its_length(logged: list[dict[str, Any]]) -> None:
     before = metrics.registry.get_sample_value("monitor_loop_blocked_total")
-    at = Watch()
-    at.turn()
-    at.block(9)
-    at.turn(0.1)
-    at.check()
+    loop = Watch()
+    loop.turn()
+    loop.block(9)
+    loop.turn(0.1)
+    loop.check()
     for _ in range(20):
-        at.turn(0.25)
-        at.check(0.25)
+        loop.turn(0.25)
+        loop.check(0.25)
     assert names(logged) == ["loop_blocked", "loop_free"]
     assert logged[0]["seconds"] == pytest.approx(DEFAULT_TIMING.loop_blocked_after_s, abs=0.6)
     assert logged[1]["after_s"] == pytest.approx(9.1, abs=0.01)
@@ -79,54 +79,54 @@ def test_a_block_is_logged_once_and_its_end_with_its_length(logged: list[dict[st
 
 
 def test_a_block_of_half_a_session_puts_partitions_at_risk(logged: list[dict[str, Any]]) -> None:
-    at = Watch()
-    at.block(20)
-    at.turn()
-    at.check()
+    loop = Watch()
+    loop.block(20)
+    loop.turn()
+    loop.check()
     assert names(logged) == ["loop_blocked", "partitions_at_risk", "loop_free"]
     assert logged[1]["seconds"] == pytest.approx(15, abs=0.6)
     assert logged[2]["partitions_may_be_lost"] is True
 
 
 def test_a_second_block_is_logged_again(logged: list[dict[str, Any]]) -> None:
-    at = Watch()
+    loop = Watch()
     for _ in range(2):
-        at.block(6)
-        at.turn()
-        at.check()
+        loop.block(6)
+        loop.turn()
+        loop.check()
     assert names(logged) == ["loop_blocked", "loop_free"] * 2
 
 
 def test_a_process_without_cpu_is_not_a_blocked_loop(logged: list[dict[str, Any]]) -> None:
-    at = Watch()
-    at.turn()
-    at.check(40)  # SIGSTOP: the thread did not run either
-    at.check()
-    at.turn()
-    at.check()
+    loop = Watch()
+    loop.turn()
+    loop.check(40)  # SIGSTOP: the thread did not run either
+    loop.check()
+    loop.turn()
+    loop.check()
     assert names(logged) == ["process_stood_still"]
     assert logged[0]["seconds"] == 40.5
 
 
 def test_a_loop_still_blocked_after_a_stall_is_logged(logged: list[dict[str, Any]]) -> None:
-    at = Watch()
-    at.check(40)
-    at.block(6)
+    loop = Watch()
+    loop.check(40)
+    loop.block(6)
     assert names(logged) == ["process_stood_still", "loop_blocked"]
 
 
 def test_the_worst_lag_covers_the_last_minute_and_now() -> None:
-    at = Watch()
-    at.turn(2.5)
-    assert at.watch.worst_lag_s(at.now) == 2.0
+    loop = Watch()
+    loop.turn(2.5)
+    assert loop.watch.worst_lag_s(loop.now) == 2.0
     for _ in range(60):
-        at.turn()
-    assert at.watch.worst_lag_s(at.now) == 2.0
+        loop.turn()
+    assert loop.watch.worst_lag_s(loop.now) == 2.0
     for _ in range(61):
-        at.turn()
-    assert at.watch.worst_lag_s(at.now) == 0.0
-    at.now += 4.0
-    assert at.watch.worst_lag_s(at.now) == 3.5
+        loop.turn()
+    assert loop.watch.worst_lag_s(loop.now) == 0.0
+    loop.now += 4.0
+    assert loop.watch.worst_lag_s(loop.now) == 3.5
 
 
 async def test_a_defect_of_on_turn_is_logged_once_and_is_no_block(logged: list[dict[str, Any]]) -> None:
