@@ -277,9 +277,9 @@ async def test_a_suspended_leader_trains_nothing_and_changes_no_job(
     store: AsyncStore, daemon: NewDaemon, log: Log, is_at_start: bool
 ) -> None:
     class Suspended(Lease):
-        async def look(self) -> bool:
+        async def acquire(self) -> bool:
             """Acquire the lease once, and be suspended right after it for longer than it lasts."""
-            is_ours = await super().look()
+            is_ours = await super().acquire()
             if is_ours:
                 epoch = await take_over_lease(store)
                 await store.run(jobs.start_next, "another", self._clock.now_us(), lease=(LEASE, epoch))
