@@ -1,10 +1,10 @@
-"""The false-alarm budget as arithmetic: what was promised, how well it is known, and whether it is kept.
+"""Arithmetic of the false-alarm budget: bounds of the alarm rate, and the status of the budget.
 
-In: counted alarms and asset-weeks. Out: bounds, what is missing, a status. No I/O and no numpy: the card, the command
-line, the daemon and the tests all count with this page. Law: a rate never stands without its evidence.
+Input: counted alarms and asset-weeks. Output: bounds, the missing evidence, a status. No I/O and no numpy: model cards,
+the command line, the daemon and the tests all use this module. Invariant: a rate is never given without its evidence.
 
-    certified     at most 5 % of the fleets that show this much break the budget
-    provisional   too little was seen to say so; it says how much is missing
+    certified     at most 5 % of the fleets with this evidence exceed the budget
+    provisional   the evidence does not suffice to certify; the missing asset-weeks are known
     violated      alarms came faster than the budget allows, and not by chance (`too_many`)
 """
 
@@ -17,25 +17,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from monitor.config import FleetConfig
+    from datetime import timedelta
 
 WEEK_S = 7 * 24 * 3600
 DAY_US = 24 * 3600 * 1_000_000
 
 CONFIDENCE = 0.95
-"""Of every bound here."""
+"""Confidence of every bound in this module."""
 
 FALSE_VERDICT_DAYS = 3650
-"""A fleet that keeps its budget is called `violated` by chance once in ten years at most, though looked at daily, and
-in several ways: see `one_of`."""
+"""Mean time to a wrong `violated` verdict on a fleet within its budget, at least: ten years, although the verdict is
+computed daily and several are computed at once (`one_of`)."""
 
 EXCESS = (1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
-"""How many times its budget a fleet that breaks it may be using."""
+"""Alternatives of the test: multiples of the budget that a violating fleet may be using."""
 
 
 class Status(StrEnum):
-    """How a promise stands."""
+    """Status of a budget."""
 
     CERTIFIED = "certified"
     PROVISIONAL = "provisional"
@@ -44,45 +43,42 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """False alarms allowed, and what makes one: an alert as `stream.decide` opens and closes it."""
+    """False alarms allowed, and the alert policy that counts them (`stream.alerting`)."""
 
     alarms_per_week: float
     """Per asset."""
     confirm: int
-    """m anomalous windows …"""
+    """Anomalous windows that open an alert, …"""
     among: int
-    """… among the asset's last n scored ones open an alert."""
+    """… among this many last scored windows of the asset."""
     recover: int
-    """Normal ones in a row close it."""
+    """Normal windows in a row that close it."""
     step_s: float
     """Time between two windows of one asset: interval × stride."""
 
-    @classmethod
-    def of(cls, fleet: FleetConfig) -> Budget:
-        """Read what the operator allows."""
-        alerts = fleet.alerts
-        weekly = alerts.budget.count * WEEK_S / alerts.budget.per.total_seconds()
-        step_s = fleet.stride * fleet.interval.total_seconds()
-        return cls(weekly, alerts.confirm.m, alerts.confirm.n, alerts.recover, step_s)
+
+def weekly(count: float, per: timedelta) -> float:
+    """Return the rate per week of `count` in each period `per`."""
+    return count * WEEK_S / per.total_seconds()
 
 
 def upper_bound(n_alarms: int, weeks: float, confidence: float = CONFIDENCE) -> float:
-    """Return the alarms per week that so many in so many weeks leave possible: 3.0 / weeks with none, 4.74 with one."""
+    """Return the upper bound of the alarms per week: 3.0 / weeks with no alarm, 4.74 / weeks with one."""
     return math.inf if weeks <= 0 else gamma_quantile(n_alarms + 1, confidence) / weeks
 
 
 def lower_bound(n_alarms: int, weeks: float, confidence: float = CONFIDENCE) -> float:
-    """Return the alarms per week that so many in so many weeks prove at least."""
+    """Return the lower bound of the alarms per week."""
     return 0.0 if n_alarms == 0 or weeks <= 0 else gamma_quantile(n_alarms, 1 - confidence) / weeks
 
 
 def weeks_missing(n_alarms: int, weeks: float, alarms_per_week: float) -> float:
-    """Return the asset-weeks without a further alarm after which the upper bound keeps the budget; 0 = it does."""
+    """Return the further asset-weeks without an alarm until the upper bound is within the budget; 0 = it is."""
     return max(0.0, gamma_quantile(n_alarms + 1, CONFIDENCE) / alarms_per_week - weeks)
 
 
 def most_alarms(weeks: float, alarms_per_week: float) -> int | None:
-    """Return with how many alarms in so many weeks the upper bound keeps the budget; None = not even with none."""
+    """Return the most alarms with an upper bound within the budget; None = even no alarm is too few weeks."""
     allowed = weeks * alarms_per_week
     if gamma_quantile(1, CONFIDENCE) > allowed:
         return None
@@ -94,26 +90,29 @@ def most_alarms(weeks: float, alarms_per_week: float) -> int | None:
 
 
 def too_many(days: Iterable[tuple[int, float]], one_of: int = 1) -> bool:
-    """Say whether alarms come faster than allowed, however often one looks. `days`: (alarms, allowed) a day, in order.
-    `one_of`: how many are looked at beside this one; a wrong verdict on any of them is as rare.
+    """Return True if alarms come faster than allowed. The test may be repeated every day.
 
-    Each day starts a bet that from then on the rate is `EXCESS` times the allowed one, and the bets of all days are
-    added up (Shiryaev and Roberts' sum of likelihood ratios, as an e-detector: Shin, Ramdas & Rinaldo 2024). While the
-    budget is kept the sum grows by one a day on average, whoever looks; so it reaches `FALSE_VERDICT_DAYS` that late.
+    `days`: (alarms, alarms allowed) of each day, in order. `one_of`: number of tests computed at once; a wrong verdict
+    of any of them is as rare as of one test alone.
+
+    The statistic is the Shiryaev-Roberts sum of likelihood ratios, used as an e-detector (Shin, Ramdas & Rinaldo 2024).
+    On each day a likelihood ratio starts, for a rate of `EXCESS` times the allowed one from that day on. While the
+    budget is kept, the sum grows by one a day on average, so it takes at least `FALSE_VERDICT_DAYS` on average to reach
+    the limit.
     """
-    bets = [0.0] * len(EXCESS)
+    sums = [0.0] * len(EXCESS)
     for n_alarms, allowed in days:
         for place, excess in enumerate(EXCESS):
-            gain = math.exp(min(600.0, n_alarms * math.log(excess) - (excess - 1) * allowed))
-            bets[place] = min(1e290, (1 + bets[place]) * gain)
-    return sum(bets) / len(bets) >= FALSE_VERDICT_DAYS * one_of
+            ratio = math.exp(min(600.0, n_alarms * math.log(excess) - (excess - 1) * allowed))
+            sums[place] = min(1e290, (1 + sums[place]) * ratio)
+    return sum(sums) / len(sums) >= FALSE_VERDICT_DAYS * one_of
 
 
-# ---------------------------------------------------------------- what was used of it
+# ---------------------------------------------------------------- burn
 
 
 class Alarm(NamedTuple):
-    """An alert that nobody labelled a fault, in event time."""
+    """An alert that is not labelled as a fault, in event time."""
 
     opened_us: int
     closed_us: int | None
@@ -122,25 +121,25 @@ class Alarm(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Burn:
-    """What was used of a budget in a stretch of event time, by one asset or by many."""
+    """Burn of a budget in a range of event time, by one asset or by many."""
 
     weeks: float
-    """Asset-weeks watched: windows that were scored, each for the time to the next."""
+    """Asset-weeks watched: each scored window counts for the time to the next."""
     n_alarms: int
-    """Alerts not labelled fault; one that stays open counts again for each day it has been open."""
+    """Alerts not labelled as faults. One that stays open counts again for each day it is open."""
     allowed: float
-    """By the budget, in those weeks."""
+    """Alarms that the budget allows in those weeks."""
     per_week: float
     at_least_per_week: float
     at_most_per_week: float
-    """95 % bounds of the rate, each."""
+    """The bounds of the rate, each with 95 % confidence."""
     status: Status
     weeks_missing: float
-    """Asset-weeks without an alarm that would certify it; 0 where nothing is missing."""
+    """Further asset-weeks without an alarm that would certify it; 0 = none."""
 
     @property
     def ratio(self) -> float:
-        """Used over allowed; 1.0 = all of it."""
+        """Alarms over alarms allowed; 1.0 = the whole budget."""
         return self.n_alarms / self.allowed if self.allowed else 0.0
 
 
@@ -155,12 +154,11 @@ def burn(
     before: tuple[int, float] = (0, 0.0),
     one_of: int = 1,
 ) -> Burn:
-    """Return what the alarms in (from_us, to_us] used of the budget of so many asset-weeks.
+    """Return the burn of the budget in (from_us, to_us], of which `weeks` asset-weeks were watched.
 
-    `by_day`: which share of them was watched on each day from `from_us` on, adding up to 1; None = evenly.
-    `before`: alarms and asset-weeks of the held-out data, evidence of the same promise; it helps to certify, and never
-    excuses what happened since. `one_of`: see `too_many`. A drift that opens one endless alert burns a budget as surely
-    as many short ones do.
+    `by_day`: share of the asset-weeks on each day from `from_us` on, with the sum 1; None = even shares. `before`:
+    alarms and asset-weeks of the held-out data. They are evidence for `certified`, and never prevent `violated`.
+    `one_of`: see `too_many`. One endless alert, as after a drift, burns the budget like many short ones.
     """
     moments = [moment for alarm in alarms for moment in _counted(alarm, to_us) if from_us < moment]
     n_days = max(1, -(-(to_us - from_us) // DAY_US))
@@ -188,7 +186,7 @@ def burn(
 
 
 def _counted(alarm: Alarm, to_us: int) -> range:
-    """Return the moments at which an alarm counts: when it opens, and each day later while it is still open."""
+    """Return the times at which an alarm counts: its opening, and each full day after it while it is open."""
     last_us = to_us if alarm.closed_us is None else min(to_us, alarm.closed_us - 1)
     return range(alarm.opened_us, max(last_us, min(alarm.opened_us, to_us)) + 1, DAY_US)
 
@@ -197,9 +195,9 @@ def _counted(alarm: Alarm, to_us: int) -> range:
 
 
 def gamma_quantile(shape: int, p: float) -> float:
-    """Return the p-quantile of the time until the shape-th event at rate 1 (half a chi-square's of 2·shape)."""
+    """Return the p-quantile of the gamma distribution with scale 1: half of a chi-square's with 2·shape degrees."""
     z = _normal_quantile(p)
-    # Wilson & Hilferty 1931: within a thousandth from a few hundred events on; below that where the search begins.
+    # Wilson & Hilferty 1931: exact to a thousandth from a few hundred events on. Below, the start of the search.
     near = shape * max(0.0, 1 - 1 / (9 * shape) + z / (3 * math.sqrt(shape))) ** 3
     if shape > 500:
         return near
@@ -211,7 +209,7 @@ def gamma_quantile(shape: int, p: float) -> float:
 
 
 def _fewer_than(n: int, mean: float) -> float:
-    """Return the Poisson probability of 0 … n - 1."""
+    """Return the Poisson probability of fewer than n events."""
     log = math.log(max(mean, 1e-300))
     return min(1.0, math.fsum(math.exp(k * log - mean - math.lgamma(k + 1)) for k in range(n)))
 

@@ -1,6 +1,7 @@
-"""What an operator may do. Used by the command line, and later by the API and the console, alike.
+"""Operators' actions, for the command line and later for the API and the console.
 
-Each verb is one transaction; each refusal is an error that says what to do instead. `clock` is processing time.
+Input: an open database, the arguments of the action, and the clock of processing time. Output: the result. Invariant:
+each action is one transaction, and each refusal is an error that states the remedy.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A job that was queued, and whether anybody is there to do it."""
+    """A queued job, and the number of daemons that can run it."""
 
     job: JobView
     n_daemons: int
@@ -27,7 +28,7 @@ class Requested:
 
 
 async def request_retraining(store: AsyncStore, clock: Clock, fleet: str, *, by: str) -> Requested:
-    """Ask for a new model. Raises Conflict, naming the job under way, or NotFound, naming the fleets there are."""
+    """Queue a training job. Raises Conflict, which names the active job, or NotFound, which names the known fleets."""
     known = await store.read(assets.fleets)
     if fleet not in known:
         raise NotFound(f"fleet {fleet}; the database knows {', '.join(known) or 'none yet: start the daemon once'}")
@@ -37,5 +38,5 @@ async def request_retraining(store: AsyncStore, clock: Clock, fleet: str, *, by:
 
 
 async def job(store: AsyncStore, job_id: int) -> JobView:
-    """Return a job as it stands. Raises NotFound."""
+    """Return a job with its state and progress. Raises NotFound."""
     return await store.read(jobs.get, job_id)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from monitor.budget import Budget
+from monitor.budget import Budget, weekly
 from monitor.config.tree import AlertConfig, ModelConfig
 from monitor.errors import ConfigError, NotEnoughData
 from monitor.evaluation.metrics import forward_filled
@@ -48,7 +48,6 @@ CLIP = 10.0
 WINDOWS_AT_ONCE = 4096
 """Windows between two progress reports. The detector copies a few hundred at a time."""
 
-WEEK_S = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +168,7 @@ def _card(detector: Detector) -> dict[str, Any]:
 def budget_of(settings: ScoreSettings, interval_s: float) -> Budget:
     """Return the alarm budget under the default alert parameters, for windows that begin at every row."""
     alerts, rate = AlertConfig(), settings.budget
-    weekly = rate.count * WEEK_S / rate.per.total_seconds()
-    return Budget(weekly, alerts.confirm.m, alerts.confirm.n, alerts.recover, interval_s)
+    return Budget(weekly(rate.count, rate.per), alerts.confirm.m, alerts.confirm.n, alerts.recover, interval_s)
 
 
 def _end_us(n: int, first_end: int, interval_s: float) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -10,7 +10,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from monitor.budget import Budget
+from monitor.budget import Budget, weekly
 from monitor.config.tree import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES
 from monitor.errors import ConfigError
 
@@ -107,7 +107,15 @@ class FleetSpec:
     @classmethod
     def of(cls, fleet: FleetConfig, sensors: tuple[str, ...]) -> FleetSpec:
         """Read a fleet's configuration. `sensors`: those of its readings."""
-        return cls(fleet.name, sensors, fleet.interval.total_seconds(), Budget.of(fleet))
+        alerts, interval_s = fleet.alerts, fleet.interval.total_seconds()
+        budget = Budget(
+            alarms_per_week=weekly(alerts.budget.count, alerts.budget.per),
+            confirm=alerts.confirm.m,
+            among=alerts.confirm.n,
+            recover=alerts.recover,
+            step_s=fleet.stride * interval_s,
+        )
+        return cls(fleet.name, sensors, interval_s, budget)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The arithmetic of the promise: bounds that are textbook values, and a verdict that may be looked at every day."""
+"""The arithmetic of the budget: bounds with textbook values, and a test that may be repeated every day."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from monitor.budget import (
 
 
 @pytest.mark.parametrize(("n", "bound"), [(0, 2.996), (1, 4.744), (2, 6.296), (5, 10.513), (10, 16.962), (100, 118.08)])
-def test_the_upper_bound_is_the_textbook_s(n: int, bound: float) -> None:
+def test_the_upper_bound_is_the_textbook_value(n: int, bound: float) -> None:
     assert upper_bound(n, 1.0) == pytest.approx(bound, abs=0.01)
     assert upper_bound(n, 4.0) == pytest.approx(bound / 4, abs=0.01)
 
 
 @pytest.mark.parametrize(("n", "bound"), [(0, 0.0), (1, 0.0513), (5, 1.970), (100, 84.14)])
-def test_the_lower_bound_is_the_textbook_s(n: int, bound: float) -> None:
+def test_the_lower_bound_is_the_textbook_value(n: int, bound: float) -> None:
     assert lower_bound(n, 1.0) == pytest.approx(bound, abs=0.01)
 
 
-def test_bounds_close_in_and_do_not_jump_where_the_formula_changes() -> None:
+def test_bounds_narrow_and_are_continuous_between_both_formulas() -> None:
     assert 1.07 > upper_bound(999, 1000.0) > 1.04
     assert upper_bound(499, 1.0) < upper_bound(500, 1.0) < upper_bound(501, 1.0) < upper_bound(499, 1.0) + 3.5
 
 
-def test_nothing_watched_proves_nothing() -> None:
+def test_bounds_are_trivial_without_watched_time() -> None:
     assert upper_bound(0, 0.0) == float("inf")
     assert lower_bound(3, 0.0) == 0.0
 
 
-def test_what_is_missing_is_what_certifies() -> None:
+def test_missing_weeks_are_those_that_certify() -> None:
     assert weeks_missing(0, 1.0, 1.0) == pytest.approx(1.996, abs=0.01)
     assert weeks_missing(1, 1.0, 2.0) == pytest.approx(4.744 / 2 - 1, abs=0.01)
     assert weeks_missing(0, 3.0, 1.0) == 0.0
 
 
 @pytest.mark.parametrize("weeks", [0.5, 2.9, 3.0, 4.8, 33.0, 400.0])
-def test_the_most_alarms_keep_the_bound_and_one_more_does_not(weeks: float) -> None:
+def test_most_alarms_is_the_last_count_within_the_budget(weeks: float) -> None:
     most = most_alarms(weeks, 1.0)
     if most is None:
         assert upper_bound(0, weeks) > 1.0
@@ -55,7 +55,7 @@ def test_the_most_alarms_keep_the_bound_and_one_more_does_not(weeks: float) -> N
         assert upper_bound(most, weeks) <= 1.0 < upper_bound(most + 1, weeks)
 
 
-def test_a_fleet_that_keeps_its_budget_is_hardly_ever_called_violated_though_looked_at_daily() -> None:
+def test_false_violations_are_rare_under_daily_tests() -> None:
     draw = np.random.default_rng(0)
     wrong = 0
     for _ in range(100):
@@ -65,32 +65,30 @@ def test_a_fleet_that_keeps_its_budget_is_hardly_ever_called_violated_though_loo
 
 
 @pytest.mark.parametrize("clean_days", [0, 70, 365])
-def test_an_alert_that_never_ends_is_called_violated_within_a_fortnight_however_long_all_was_well(
-    clean_days: int,
-) -> None:
+def test_an_endless_alert_is_a_violation_within_two_weeks(clean_days: int) -> None:
     days = [(0, 1 / 7)] * clean_days + [(1, 1 / 7)] * 14
     assert not too_many(days[: clean_days + 3])
     assert too_many(days)
 
 
-def test_a_violation_that_ended_is_forgiven_in_time() -> None:
+def test_a_violation_expires_after_a_long_clean_time() -> None:
     days = [(3, 1 / 7)] * 10
     assert too_many(days)
     assert not too_many(days + [(0, 1 / 7)] * 400)
 
 
-def test_too_many_alarms_in_one_day_are_no_overflow() -> None:
+def test_many_alarms_in_one_day_do_not_overflow() -> None:
     assert too_many([(100_000, 0.1)])
     assert not too_many([])
 
 
-# ---------------------------------------------------------------- what was used
+# ---------------------------------------------------------------- burn
 
 
 WEEK_US = 7 * DAY_US
 
 
-def test_alarms_are_counted_against_what_the_watched_time_allows() -> None:
+def test_alarms_are_compared_with_the_watched_time() -> None:
     used = burn([Alarm(DAY_US, DAY_US + 5), Alarm(3 * DAY_US, 3 * DAY_US + 5)], 0, WEEK_US, 4.0, 1.0)
     assert (used.n_alarms, used.allowed, used.per_week, used.ratio) == (2, 4.0, 0.5, 0.5)
     assert used.at_least_per_week < 0.5 < used.at_most_per_week
@@ -107,33 +105,33 @@ def test_an_alert_that_stays_open_counts_again_each_day(closed_us: int | None, n
     assert burn([Alarm(opened, closed)], 0, WEEK_US, 1.0, 1.0).n_alarms == n
 
 
-def test_of_an_alert_from_before_only_the_days_since_count() -> None:
+def test_an_earlier_alert_counts_only_its_days_in_the_range() -> None:
     assert burn([Alarm(-3 * DAY_US, None)], 0, 2 * DAY_US, 1.0, 1.0).n_alarms == 2
     assert burn([Alarm(-3 * DAY_US, -DAY_US)], 0, 2 * DAY_US, 1.0, 1.0).n_alarms == 0
     assert burn([Alarm(3 * DAY_US, None)], 0, 2 * DAY_US, 1.0, 1.0).n_alarms == 0
 
 
-def test_held_out_time_helps_to_certify_and_never_excuses() -> None:
+def test_held_out_time_certifies_but_never_prevents_a_violation() -> None:
     assert burn([], 0, WEEK_US, 1.0, 1.0).status is Status.PROVISIONAL
     assert burn([], 0, WEEK_US, 1.0, 1.0, before=(0, 2.0)).status is Status.CERTIFIED
     endless = [Alarm(1, None)]
     assert burn(endless, 0, 2 * WEEK_US, 2.0, 1.0, before=(0, 1000.0)).status is Status.VIOLATED
 
 
-def test_many_assets_share_one_budget() -> None:
+def test_the_budget_is_per_asset_week_of_the_fleet() -> None:
     alarms = [Alarm(day * DAY_US + 1, day * DAY_US + 2) for day in range(7)]
     assert burn(alarms * 3, 0, WEEK_US, 100.0, 1.0).status is Status.CERTIFIED
     assert burn(alarms * 3, 0, WEEK_US, 2.0, 1.0).status is Status.VIOLATED
 
 
-def test_alarms_on_days_when_all_were_watched_are_measured_by_those_days() -> None:
-    """A fleet that was connected three days ago had no chance to alarm before."""
+def test_alarms_are_compared_with_the_time_watched_on_their_day() -> None:
+    """A fleet that was connected three days ago could not alarm before."""
     alarms = [Alarm(25 * DAY_US + k, 25 * DAY_US + k + 1) for k in range(1, 40)]
     assert burn(alarms, 0, 28 * DAY_US, 42.0, 1.0).status is Status.VIOLATED
     late = [0.0] * 25 + [1 / 3] * 3
     assert burn(alarms, 0, 28 * DAY_US, 42.0, 1.0, by_day=late).status is not Status.VIOLATED
 
 
-def test_nothing_watched_is_provisional() -> None:
+def test_burn_without_watched_time_is_provisional() -> None:
     used = burn([], 0, 0, 0.0, 1.0)
     assert (used.status, used.ratio, used.per_week) == (Status.PROVISIONAL, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""What an operator may do, and what he is told when he may not."""
+"""Operators' actions and the errors of refused ones."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
         assert opened.n_checked_out == 0
 
 
-async def test_a_retraining_is_queued_though_no_daemon_runs(store: AsyncStore) -> None:
+async def test_a_retraining_is_queued_without_a_daemon(store: AsyncStore) -> None:
     await store.run(assets.ensure_fleet, FLEET)
     requested = await control.request_retraining(store, FakeClock(), FLEET, by="ann")
     assert (requested.job.state, requested.job.requested_by, requested.n_daemons) == ("queued", "ann", 0)
     assert await control.job(store, requested.job.id) == requested.job
 
 
-async def test_a_daemon_at_work_is_counted(store: AsyncStore) -> None:
+async def test_a_running_daemon_is_counted(store: AsyncStore) -> None:
     clock = FakeClock()
     await store.run(assets.ensure_fleet, FLEET)
     alive = {"owner": "me", "pipeline": "monitor", "started_us": 0, "now_us": clock.now_us(), "status": "lag 0"}
@@ -42,7 +42,7 @@ async def test_a_daemon_at_work_is_counted(store: AsyncStore) -> None:
     assert (await control.request_retraining(store, clock, FLEET, by="ann")).n_daemons == 1
 
 
-async def test_a_second_request_says_that_one_runs(store: AsyncStore) -> None:
+async def test_a_second_request_names_the_running_job(store: AsyncStore) -> None:
     await store.run(assets.ensure_fleet, FLEET)
     await control.request_retraining(store, FakeClock(), FLEET, by="ann")
     await store.run(jobs.start_next, "me", 1)
@@ -50,7 +50,7 @@ async def test_a_second_request_says_that_one_runs(store: AsyncStore) -> None:
         await control.request_retraining(store, FakeClock(), FLEET, by="bob")
 
 
-async def test_an_unknown_fleet_names_those_there_are(store: AsyncStore) -> None:
+async def test_an_unknown_fleet_is_refused_with_the_known_ones(store: AsyncStore) -> None:
     with pytest.raises(NotFound, match="none yet"):
         await control.request_retraining(store, FakeClock(), FLEET, by="ann")
     await store.run(assets.ensure_fleet, "pumps")
