@@ -4,7 +4,7 @@ Input: counted alarms and asset-weeks. Output: bounds, the missing evidence, a s
 the command line, the daemon and the tests all use this module. Invariant: a rate is never given without its evidence.
 
     certified     at most 5 % of the fleets with this evidence exceed the budget
-    provisional   the evidence does not suffice to certify; the missing asset-weeks are known
+    provisional   the evidence does not suffice to certify, and the missing asset-weeks are known
     violated      alarms came faster than the budget allows, and not by chance (`too_many`)
 """
 
@@ -78,7 +78,7 @@ def weeks_missing(n_alarms: int, weeks: float, alarms_per_week: float) -> float:
 
 
 def most_alarms(weeks: float, alarms_per_week: float) -> int | None:
-    """Return the most alarms with an upper bound within the budget; None = even no alarm is too few weeks."""
+    """Return the most alarms with an upper bound within the budget. None = too few weeks, even without an alarm."""
     allowed = weeks * alarms_per_week
     if gamma_quantile(1, CONFIDENCE) > allowed:
         return None
@@ -92,7 +92,7 @@ def most_alarms(weeks: float, alarms_per_week: float) -> int | None:
 def too_many(days: Iterable[tuple[int, float]], one_of: int = 1) -> bool:
     """Return True if alarms come faster than allowed. The test may be repeated every day.
 
-    `days`: (alarms, alarms allowed) of each day, in order. `one_of`: number of tests computed at once; a wrong verdict
+    `days`: (alarms, alarms allowed) of each day, in order. `one_of`: number of tests computed at once. A wrong verdict
     of any of them is as rare as of one test alone.
 
     The statistic is the Shiryaev-Roberts sum of likelihood ratios, used as an e-detector (Shin, Ramdas & Rinaldo 2024).
@@ -156,7 +156,7 @@ def burn(
 ) -> Burn:
     """Return the burn of the budget in (from_us, to_us], of which `weeks` asset-weeks were watched.
 
-    `by_day`: share of the asset-weeks on each day from `from_us` on, with the sum 1; None = even shares. `before`:
+    `by_day`: share of the asset-weeks on each day from `from_us` on, with the sum 1. None = even shares. `before`:
     alarms and asset-weeks of the held-out data. They are evidence for `certified`, and never prevent `violated`.
     `one_of`: see `too_many`. One endless alert, as after a drift, burns the budget like many short ones.
     """

@@ -1,9 +1,9 @@
 """The database: every table, and the only code that contains SQL.
 
     url.py              `[store].url` → a SQLite file or a PostgreSQL database
-    tables.py           the tables; times are integer µs
+    tables.py           the tables, with times in integer µs
     schema.py           upgrade, downgrade and check of the schema revision (migrations/)
-    engine.py           `AsyncStore`: one call, one transaction; over sqlite.py or postgresql.py
+    engine.py           `AsyncStore`: one call, one transaction, over sqlite.py or postgresql.py
     error_mapping.py    a driver's error → one of monitor's errors
     partitions.py       claim and commit: exactly-once processing of a partition. Read this first
     commit.py           the data of one commit

@@ -58,7 +58,7 @@ _TRANSITION = text("""
 
 
 def write_change(connection: Connection, asset_id: int, change: AlertChange) -> int:
-    """Write one change of an alert of class `process`; return the alert's id. Raises InvariantBroken."""
+    """Write one change of an alert of class `process` and return the alert's id. Raises InvariantBroken."""
     values = {
         "asset_id": asset_id,
         "peak_score": change.peak_score,
@@ -71,7 +71,7 @@ def write_change(connection: Connection, asset_id: int, change: AlertChange) -> 
 
 
 def write_data_change(connection: Connection, change: DataAlertChange) -> int:
-    """Write one change of an alert of class `data`; return the alert's id. Raises InvariantBroken."""
+    """Write one change of an alert of class `data` and return the alert's id. Raises InvariantBroken."""
     values = {
         "kind": change.kind,
         "topic": change.partition.topic,

@@ -29,14 +29,14 @@ _FLEETS = text("SELECT name, sensors FROM fleet ORDER BY name")
 
 
 def register_sensors(connection: Connection, fleet: str, sensors: Sequence[str]) -> tuple[str, ...]:
-    """Store a fleet's sensors unless it has some already; return the stored ones. The first writer wins."""
+    """Store a fleet's sensors unless it has some already, and return the stored ones. The first writer wins."""
     ensure_fleet(connection, fleet)
     connection.execute(_PUT_SENSORS, {"fleet": fleet, "sensors": json.dumps(list(sensors))})
     return tuple(json.loads(connection.execute(_SENSORS, {"fleet": fleet}).scalar_one()))
 
 
 def fleets(connection: Connection) -> dict[str, tuple[str, ...] | None]:
-    """Return every fleet in the database with its sensors; None = not registered yet."""
+    """Return every fleet in the database with its sensors. None = not registered yet."""
     return {name: None if known is None else tuple(json.loads(known)) for name, known in connection.execute(_FLEETS)}
 
 
@@ -129,9 +129,9 @@ class KnownAsset:
     id: int
     name: str
     last_start_us: int | None
-    """Start of its last stored window; None = none yet."""
+    """Start of its last stored window. None = none yet."""
     recent: tuple[tuple[int, bool], ...]
-    """Its last scored verdicts (end_us, is_anomalous), oldest first; empty when none of them is anomalous."""
+    """Its last scored verdicts (end_us, is_anomalous), oldest first. Empty when none of them is anomalous."""
     open_alert: AlertChange | None
     """With `asset` = this asset's index in the list of its fleet."""
     closed_us: int | None

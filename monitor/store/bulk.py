@@ -56,7 +56,7 @@ def copy(
 ) -> None:
     """Insert rows into PostgreSQL, given as arrays.
 
-    `types`: big-endian dtype by column. `nulls`: [N] bool by column, True = NULL; no other column may be NULL.
+    `types`: big-endian dtype by column. `nulls`: [N] bool by column, True = NULL. Other columns have no NULL.
     """
     source = io.BytesIO(_binary(columns, types, nulls))
     driver: Any = connection.connection.dbapi_connection  # SQLAlchemy's adapter; run_async passes asyncpg's connection

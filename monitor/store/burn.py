@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     Fetch = Callable[[str, Mapping[str, object]], Iterable[Mapping[str, Any]]]
-    """Run one SELECT with `:name` for a value; rows by column name."""
+    """Run one SELECT with `:name` for a value, and return rows by column name."""
 
 N_STRIPES, LEAST_STRIPES, MOST_ROWS = 400, 40, 100_000
 """Sampled moments, most and least, and the most rows in all: a large fleet is sampled at fewer moments. The time of one
@@ -48,7 +48,7 @@ class BudgetTerms(NamedTuple):
 
     @classmethod
     def read(cls, threshold: object) -> BudgetTerms | None:
-        """Return the terms of a card's threshold; None = it is unreadable, or of a format without them."""
+        """Return the terms of a card's threshold. None = it is unreadable, or of a format without them."""
         if not isinstance(threshold, dict):
             return None
         found = [value for name in cls._fields if isinstance(value := threshold.get(name), int | float)]
@@ -91,7 +91,7 @@ class BudgetReport:
 
     @property
     def status(self) -> Status:
-        """Violated if the version, the fleet or any asset alone is; else the version's status."""
+        """Violated if the version, the fleet or any asset alone is. Otherwise the version's status."""
         every = (self.own, self.recent, *(burn for _, burn in self.worst))
         return Status.VIOLATED if any(burn.status is Status.VIOLATED for burn in every) else self.own.status
 
@@ -102,7 +102,7 @@ class BudgetReport:
 
 
 def budget_report(fetch: Fetch, fleet: str, version: str, threshold: object) -> BudgetReport | None:
-    """Report on the budget of a version's threshold (from its card); None = no terms in it, or nothing decided yet."""
+    """Report on the budget of a version's threshold (from its card). None = no terms in it, or nothing decided yet."""
     terms = BudgetTerms.read(threshold)
     if terms is None:
         return None
@@ -126,7 +126,7 @@ def budget_report(fetch: Fetch, fleet: str, version: str, threshold: object) -> 
 
 
 def champion_budget_report(connection: Connection, fleet: str) -> BudgetReport | UnreadableThreshold | None:
-    """Report on the budget of a fleet's champion; None = there is no champion, or it has decided nothing yet."""
+    """Report on the budget of a fleet's champion. None = there is no champion, or it has decided nothing yet."""
     fetch = fetch_through(connection)
     for row in fetch(_CHAMPION, {"fleet": fleet}):
         try:

@@ -33,15 +33,15 @@ class FleetRows:
 
     fleet: str
     asset_ids: Int32
-    """[A], database id by asset index; -1 = an asset of another partition, which has no rows here."""
+    """[A], database id by asset index. -1 = an asset of another partition, which has no rows here."""
     asset: Int32
     """[N], asset index."""
     start_us: Int64
     """[N], of the window; (asset, start) is the key."""
     end_us: Int64
-    """[N]; all windows of a shard are equally long."""
+    """[N]. All windows of a shard are equally long."""
     score: Float32
-    """[N], 1.0 = threshold; NaN = unscored, stored as NULL."""
+    """[N], 1.0 = threshold. NaN = unscored, stored as NULL."""
     verdict: Int8
     """[N], types.Verdict."""
     version: Sequence[str | None]
@@ -55,7 +55,7 @@ class FleetRows:
     alerts: Sequence[AlertChange] = ()
     """In order."""
     sensors: Sequence[str] | None = None
-    """The fleet's sensors, if this step is the first to see them; None = stored already."""
+    """The fleet's sensors, if this step is the first to see them. None = stored already."""
     recent: Mapping[int, Sequence[int]] = field(default_factory=dict)
     """Asset index → its last scored verdicts, end_us * 2 + is_anomalous, oldest first. An asset of `asset` that is
     missing here has no anomalous verdict among them.
@@ -63,7 +63,7 @@ class FleetRows:
     admitted: Mapping[int, int] = field(default_factory=dict)
     """Asset index → offset of its first accepted record, for the assets admitted in this step."""
     activation_seq: int | None = None
-    """`fleet.activation_seq` when the versions were chosen; None = do not check it."""
+    """`fleet.activation_seq` when the versions were chosen. None = do not check it."""
 
 
 class MissingRange(NamedTuple):
@@ -78,7 +78,7 @@ class Digest(NamedTuple):
 
     offset: int
     value: str
-    """Opaque; computed by the pipeline."""
+    """Opaque. Computed by the pipeline."""
 
 
 class Snapshot(NamedTuple):
@@ -88,7 +88,7 @@ class Snapshot(NamedTuple):
     at_offset: int
     """The records below it are in the state."""
     state: bytes | None
-    """Opaque; None = unchanged since the last commit."""
+    """Opaque. None = unchanged since the last commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Commit:
     rewind_offset: int
     """The oldest record that an unfinished window needs; ≤ new_next."""
     rewind_state: Mapping[str, Any]
-    """State that records cannot restore (watermarks, …); plain JSON types."""
+    """State that records cannot restore (watermarks, …). Plain JSON types."""
     counters: Counters
     """Since the partition's start, this step included."""
     at_us: int
@@ -120,7 +120,7 @@ class Commit:
     channels: Sequence[Channel] = ()
     """Recipients of notifications about the alerts."""
     digest: Digest | None = None
-    """The latest; belongs to this rewind offset."""
+    """The latest. Belongs to this rewind offset."""
     snapshots: Sequence[Snapshot] = ()
 
     def __post_init__(self) -> None:

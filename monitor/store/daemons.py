@@ -42,7 +42,7 @@ def deregister(connection: Connection, owner: str, is_meant: bool = True) -> Non
 
 
 def delete_stale(connection: Connection, before_us: int) -> int:
-    """Remove daemons whose last heartbeat was before `before_us`; return their number."""
+    """Remove daemons whose last heartbeat was before `before_us` and return their number."""
     return connection.execute(_DELETE_STALE, {"before_us": before_us}).rowcount
 
 

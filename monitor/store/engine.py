@@ -36,7 +36,7 @@ TIMEOUT_S = 30.0
 
 
 class AsyncStore:
-    """One open database. An async context manager; every connection is returned before it closes.
+    """One open database. An async context manager. Every connection is returned before it closes.
 
     owner=True is the daemon: on SQLite it locks the file and creates the tables in a new file. Other callers
     (operators' commands) find an existing database of the needed revision, or get an error that states the remedy.

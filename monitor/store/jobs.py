@@ -1,6 +1,6 @@
 """Training jobs: request, state, owner and result. Times are processing time.
 
-Invariant: a fleet has at most one job that is queued or running; a unique index refuses a second one. Of several
+Invariant: a fleet has at most one job that is queued or running. A unique index refuses a second one. Of several
 daemons, the holder of the training lease runs the jobs. A daemon that lost the lease while it was suspended can neither
 start a job nor fail another's (`store/leases.py`).
 """
@@ -66,10 +66,10 @@ _START = text(f"""
 def start_next(
     connection: Connection, owner: str, at_us: int, *, lease: tuple[str, int] | None = None
 ) -> JobView | None:
-    """Start the oldest queued job; None = there is none.
+    """Start the oldest queued job. None = there is none.
 
     Fails stale jobs first: the caller runs none, so any job still marked `running` was orphaned. `lease`: name and
-    epoch of the training lease; None = there is no other daemon. Raises Fenced when the lease is lost.
+    epoch of the training lease. None = there is no other daemon. Raises Fenced when the lease is lost.
     """
     if not connection.execute(_IS_ANY).scalar_one():  # called twice a second: no lock while there is no job
         return None
@@ -136,7 +136,7 @@ _FAIL_STALE = text("""
 
 
 def fail_stale(connection: Connection, at_us: int, *, lease: tuple[str, int] | None = None) -> int:
-    """Fail all jobs marked `running`, while the only daemon that may run jobs runs none; return their number.
+    """Fail all jobs marked `running` and return their number. The only daemon that may run jobs must run none.
 
     `lease`: as in `start_next`. The owner of such a job is dead, will be fenced, or never received the answer to its
     start.

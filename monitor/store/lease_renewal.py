@@ -31,7 +31,7 @@ class Lease:
     ) -> None:
         self.name = name
         self.epoch: int | None = None
-        """Epoch under which this process holds the lease, as far as it knows; None = another's."""
+        """Epoch under which this process holds the lease, as far as it knows. None = another's."""
         self._store = store
         # Two containers may share a host name and a process id. A lease must not be shared.
         self._holder = f"{owner}:{token_hex(4)}"
@@ -44,7 +44,7 @@ class Lease:
         return self.name, self.epoch or 0
 
     async def acquire(self) -> bool:
-        """Acquire or renew the lease; return True if this process holds it. Raises StoreUnavailable: unknown."""
+        """Acquire or renew the lease. Return True if this process holds it. Raises StoreUnavailable: unknown."""
         before = self.epoch
         self.epoch = await self._store.run(leases.acquire, self.name, self._holder, self._timing.lease_ttl_s)
         if self.epoch is not None and self.epoch != before:
@@ -52,7 +52,7 @@ class Lease:
         return self.epoch is not None
 
     async def loop(self) -> None:
-        """Hold the lease until cancelled. Then release it, so that nobody waits for its end."""
+        """Hold the lease until cancelled. Then release it, so that no daemon waits for its end."""
         try:
             while True:
                 with suppress(StoreUnavailable):

@@ -45,7 +45,7 @@ _CHECK = _dialects("""
 
 
 def acquire(connection: Connection, name: str, holder: str, ttl_s: float) -> int | None:
-    """Acquire the lease for `ttl_s` from now, or renew it; return its epoch. None = another daemon holds it.
+    """Acquire the lease for `ttl_s` from now, or renew it and return its epoch. None = another daemon holds it.
 
     Acquiring it from another holder raises its epoch: work under the former epoch is fenced. Renewing keeps the epoch,
     also after its end if nobody else acquired it: nothing happened in between, and a long training survives a short
@@ -57,7 +57,7 @@ def acquire(connection: Connection, name: str, holder: str, ttl_s: float) -> int
 
 
 def release(connection: Connection, name: str, holder: str, epoch: int) -> None:
-    """Release the lease, so that nobody waits for its end. No effect if it is held by another."""
+    """Release the lease, so that no daemon waits for its end. No effect if another holds it."""
     connection.execute(_RELEASE, {"name": name, "holder": holder, "epoch": epoch})
 
 

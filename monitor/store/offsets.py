@@ -51,7 +51,7 @@ class HomePartition(NamedTuple):
 
     partition: Partition
     since: int
-    """Offset of the first accepted record; earlier ones were rejected."""
+    """Offset of the first accepted record. Earlier records were rejected."""
 
 
 def consumed(reader: Reader, pipeline: str) -> dict[Partition, Consumed]:

@@ -34,7 +34,7 @@ class Claim:
 
     epoch: int
     next_offset: int | None
-    """Every record below is accounted for; None = no run has started: choose an offset and call `set_start`."""
+    """Every record below is accounted for. None = no run has started: choose an offset and call `set_start`."""
     rewind_offset: int | None
     """Read again from here, and suppress output below `next_offset`."""
     rewind_state: dict[str, Any]

@@ -54,5 +54,5 @@ def _storable(reason: str) -> str:
 
 
 def prune(connection: Connection, before_us: int, limit: int = 10_000) -> int:
-    """Delete at most `limit` records saved before `before_us` (processing time); return their number. 0 = done."""
+    """Delete at most `limit` records saved before `before_us` (processing time) and return their number. 0 = done."""
     return connection.execute(_PRUNE, {"before_us": before_us, "limit": limit}).rowcount

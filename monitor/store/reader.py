@@ -44,7 +44,7 @@ class SqliteReader(Reader):
         self._connection = _connect(address, path)
 
     def fetch(self, sql: str, values: Mapping[str, object] | None = None) -> Iterator[Mapping[str, Any]]:
-        """Run one SELECT; yield its rows one by one."""
+        """Run one SELECT and yield its rows one by one."""
         try:
             with closing(self._connection.execute(sql, values or {})) as cursor:
                 names = [column[0] for column in cursor.description]
@@ -111,7 +111,7 @@ class PostgresqlReader(Reader):
             raise
 
     def fetch(self, sql: str, values: Mapping[str, object] | None = None) -> list[Mapping[str, Any]]:
-        """Run one SELECT; return all its rows."""
+        """Run one SELECT. Return all its rows."""
         from sqlalchemy import Connection, text
 
         def rows(connection: Connection) -> list[Mapping[str, Any]]:

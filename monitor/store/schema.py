@@ -28,7 +28,7 @@ _UPGRADE_LOCK = 0x6D6F6E69746F72  # "monitor"
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Return the database's revision; None = it has no tables of monitor."""
+    """Return the database's revision. None = it has no tables of monitor."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
@@ -42,7 +42,7 @@ def check_schema(connection: Connection) -> None:
 
 
 async def upgrade(url: str) -> tuple[str | None, str | None]:
-    """Migrate a database to HEAD; return its revision before and after. Creates a missing SQLite file.
+    """Migrate a database to HEAD and return its revision before and after. Creates a missing SQLite file.
 
     Raises StoreLocked while a daemon runs on the SQLite file.
     """

@@ -121,7 +121,7 @@ def prune(
 ) -> tuple[Counter[str], int]:
     """Delete the fleets' windows that start in [from_us, before_us), in the range of the next `limit` rows.
 
-    Returns the number of deleted rows by fleet, and the start of the next step; `before_us` = done. Each step is a
+    Returns the number of deleted rows by fleet, and the start of the next step. `before_us` = done. Each step is a
     transaction of its own, so that the pipeline never waits long for the lock.
     """
     step = {"from_us": from_us, "before_us": before_us, "limit": limit}

@@ -24,11 +24,11 @@ class Address:
     url: str = field(repr=False)
     """For SQLAlchemy, password included."""
     path: Path | None
-    """The SQLite file; None = PostgreSQL."""
+    """The SQLite file. None = PostgreSQL."""
 
     @property
     def is_sqlite(self) -> bool:
-        """True for a SQLite file, which one daemon owns; False for PostgreSQL, which many share."""
+        """True for a SQLite file, which one daemon owns. False for PostgreSQL, which many share."""
         return self.path is not None
 
     def __str__(self) -> str:

@@ -29,7 +29,7 @@ _IDS = text("SELECT version, id FROM model_version WHERE version IN :versions").
 
 
 def ids(connection: Connection, version: Sequence[str | None]) -> list[int | None]:
-    """Return the id of each version, in order; None stays None. Raises InvariantBroken for an unpublished version."""
+    """Return the id of each version, in order. None stays None. Raises InvariantBroken for an unpublished version."""
     if not (named := {name for name in version if name is not None}):
         return [None] * len(version)
     known: dict[str | None, int | None] = {None: None}
@@ -76,7 +76,7 @@ def publish(
     card: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> VersionInfo:
-    """Insert a version as a candidate; again changes nothing. Raises Conflict if it is another fleet's."""
+    """Insert a version as a candidate, unless it exists. Raises Conflict if it belongs to another fleet."""
     assets.ensure_fleet(connection, fleet)
     connection.execute(
         _PUBLISH,
@@ -116,7 +116,7 @@ _SEQS = text("SELECT name, activation_seq FROM fleet")
 
 
 def activate(connection: Connection, fleet: str, version: str, from_window_end_us: int) -> Activation:
-    """Make `version` the champion for windows that end after a boundary; the former champion retires.
+    """Make `version` the champion for windows that end after a boundary. The former champion retires.
 
     Returns the activation with its actual boundary: `from_window_end_us`, or later. It lies after every window that any
     daemon has decided, and not before the last boundary. On the last boundary it replaces a version that has decided
@@ -219,7 +219,7 @@ def get(connection: Connection, version: str) -> VersionInfo:
 
 
 def champion(connection: Connection, fleet: str) -> VersionInfo | None:
-    """Return the champion; None before the first activation."""
+    """Return the champion. None before the first activation."""
     row = connection.execute(text(f"{_LIST} WHERE fleet = :fleet AND state = 'champion'"), {"fleet": fleet})
     found = row.one_or_none()
     return None if found is None else _info(found)

@@ -11,7 +11,7 @@ HEAD = "0002"
 
 
 def mismatch(revision: str | None) -> str | None:
-    """Return the reason why this program cannot use a database at `revision`; None = it can."""
+    """Return the reason why this program cannot use a database at `revision`. None = it can."""
     if revision is None:
         return f"it has no tables yet; this program needs revision {HEAD}"
     if revision < HEAD:

@@ -42,7 +42,7 @@ class Backend(ABC):
 
 
 class Where:
-    """A WHERE clause of the conditions whose value is not None. Their text is constant; only values are input."""
+    """A WHERE clause of the conditions whose value is not None. Their text is constant. Only values are input."""
 
     def __init__(self) -> None:
         self._conditions: list[str] = []
@@ -59,7 +59,7 @@ class Where:
 
 
 def limited(limit: int | None) -> str:
-    """Return the LIMIT clause; None = all rows."""
+    """Return the LIMIT clause. None = all rows."""
     return "" if limit is None else f" LIMIT {int(limit)}"
 
 
@@ -79,7 +79,7 @@ def iso(us: int | None) -> str | None:
 
 
 def number(value: float | None) -> float | None:
-    """Return a stored float32 with its seven digits; None for infinity and NaN, which JSON lacks."""
+    """Return a stored float32 with its seven digits. None for infinity and NaN, which JSON lacks."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.7g}")

@@ -29,7 +29,7 @@ class ScoreQueries(Backend):
         verdict: str | None = None,
         limit: int | None = None,
     ) -> Iterator[Row]:
-        """Yield an asset's windows that end in [since, until), in order of time; with a limit, only the newest.
+        """Yield an asset's windows that end in [since, until), in order of time. With a limit, only the newest.
 
         An unknown asset has none. Raises NotFound if several fleets have an asset of this name and none was chosen.
         """
