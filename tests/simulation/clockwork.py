@@ -8,6 +8,7 @@ while (SIGSTOP) or for good (kill -9). The dead are not cancelled: nothing of th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now_s = 0.0
         self._steps_left = most_steps
         self._selector = self
+        self._dead: list[asyncio.Future[None]] = []
 
     def time(self) -> float:
         return self._now_s
@@ -40,6 +42,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             raise Stuck("every task waits for another" if timeout is None else "no end in sight")
         self._now_s += timeout
         return []
+
+    def never(self) -> asyncio.Future[None]:
+        """Return a future that has no result until the run is over.
+
+        The loop keeps it, and so the task that waits for it. Else the garbage collector would close the coroutines of
+        dead processes at some later step: their locks would be released, and other coroutines of theirs would go on.
+        """
+        future = self.create_future()
+        self._dead.append(future)
+        return future
 
     def _process_events(self, event_list: list[Any]) -> None:
         assert not event_list
@@ -69,7 +81,9 @@ class Process:
         self.name = name
         self.died = asyncio.Event()
         self.thaws_at = 0.0
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimulatedLoop)
+        self._loop = loop
 
     @property
     def is_dead(self) -> bool:
@@ -85,7 +99,7 @@ class Process:
         while self.is_frozen:  # noqa: ASYNC110  # it may be frozen again meanwhile, and time costs nothing here
             await asyncio.sleep(self.thaws_at - self._loop.time())
         if self.is_dead:
-            await self._loop.create_future()
+            await self._loop.never()
 
     def freeze(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after so long."""
@@ -94,6 +108,13 @@ class Process:
     def die(self) -> None:
         """kill -9."""
         self.died.set()
+
+
+def simulated_now_us() -> int:
+    """Return the right time: simulated µs since 1970. Before and after a run, its start."""
+    with contextlib.suppress(RuntimeError):
+        return START_US + round(asyncio.get_running_loop().time() * 1e6)
+    return START_US
 
 
 class SimulatedClock:
@@ -108,7 +129,7 @@ class SimulatedClock:
     def now_us(self) -> int:
         if self._rng.random() < self._jumps:
             self._wrong_us = self._rng.randrange(-86_400_000_000, 86_400_000_000)
-        return START_US + self._wrong_us + round(asyncio.get_running_loop().time() * 1e6)
+        return simulated_now_us() + self._wrong_us
 
     def monotonic_s(self) -> float:
         return asyncio.get_running_loop().time()

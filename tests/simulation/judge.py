@@ -7,7 +7,6 @@ after they were read, less is asked: no window twice, alerts as the scores are, 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING
 from monitor.store import assets
 from monitor.types import Severity
 from tests.oracle.alerts import expected_alerts
-from tests.oracle.check import StoredRows, check
-from tests.simulation.plant import GROUP
+from tests.oracle.check import check, stored_rows
+from tests.simulation.tables import Tables
 
 if TYPE_CHECKING:
     from monitor.types import Partition
-    from tests.oracle.check import Report
+    from tests.oracle.check import Report, StoredRows
     from tests.simulation.world import World
 
 CRITICAL_SCORE = 3.0
@@ -35,81 +34,60 @@ def score_of(total: float, start: int, version: str) -> float:
     return abs(math.sin(said)) * (4 if math.sin(3 * said) > 0.95 else 1.25)
 
 
-def rows_of(world: World) -> StoredRows:
-    """The tables in the columns that the oracle asks for."""
-    db = world.database
-    return StoredRows(
-        partitions=[
-            (partition.topic, partition.number, row.start_offset, row.next_offset, row.counters)
-            for (_, partition), row in db.partition.items()
-        ],
-        assets=[(row.id, *key, row.partition.topic, row.partition.number) for key, row in db.asset.items()],
-        scores=[
-            (asset_id, start_us, row.end_us, row.n_present, row.first_offset, row.last_offset, row.score, row.verdict,
-             row.version)
-            for (asset_id, start_us), row in sorted(db.score.items())
-        ],
-        quarantine=[(where.topic, where.number, offset, reason) for (where, offset), reason in db.quarantine.items()],
-        alerts=[
-            (row.id, row.asset_id, opened_us, row.change.at_us if row.change.state == "closed" else None,
-             str(row.change.state), row.change.n_anomalous, row.change.peak_score)
-            for (_, opened_us), row in db.alert.items()
-        ],
-        transitions=[
-            (row.id, seq, *step) for row in db.alert.values() for seq, step in enumerate(row.transitions, start=1)
-        ],
-    )  # fmt: skip
-
-
 def judge(world: World) -> list[str]:
     """Return what is wrong with a world, and count what was compared."""
-    db, rules = world.database, world.plant.rules
-    kept = {partition: _kept(world, partition) for partition in world.broker.logs}
-    weak = {partition for partition in kept if _is_weak(world, partition, {record[0] for record in kept[partition]})}
+    db, rules = Tables(world.database), world.plant.rules
+    kept = {partition: _kept(world, db, partition) for partition in world.broker.logs}
+    weak = {
+        partition
+        for partition, records in kept.items()
+        if _is_weak(world, db, partition, {record[0] for record in records})
+    }
     world.counts["partitions with holes"] += len(weak)
     reference = world.calm() if world.plant.is_limited and not world.is_calm else None
     cut_short = {
-        where for where, log in world.broker.logs.items() if log.records and not _is_read_from_start(world, where)
+        where for where, log in world.broker.logs.items() if log.records and not _is_read_from_start(world, db, where)
     }
-    strange = {partition for _, partition, _ in db.gap} | weak | cut_short
+    strange = {partition for partition, _ in db.gap} | weak | cut_short
     if world.plant.is_limited:  # of which the oracle knows nothing
         weak = set(kept)
-    rows = rows_of(world)
+    rows = stored_rows(world.database.rows)
     report = check(_without(rows, weak), {where: log for where, log in kept.items() if where not in weak}, rules)
-    _compare_scores(world, report, weak)
-    _compare_data_alerts(world, report)
-    _compare_letters(world, report)
+    _compare_scores(world, db, report, weak)
+    _compare_data_alerts(world, db, report)
+    _compare_letters(world, db, report)
     if world.thinning:
-        _compare_thinned(world, report)
+        _compare_thinned(world, db, report)
     if weak:
         anyhow = check(rows, {(where.topic, where.number): log for where, log in kept.items()}, rules)
         for kind, texts in anyhow.problems.items():
             for text in texts:
                 if kind in HOLDS_ANYWHERE or "conserve" in text:
                     report.add(kind, text)
-    wrong = list(db.violations)
+    wrong = list(world.database.violations)
     for where, what in world.suspicions:
         if what.startswith("digest") and any(str(partition) in where for partition in weak):
             world.counts["digests forgiven"] += 1
         else:
             wrong.append(f"{where}: {what}")
     wrong += [f"{kind}: {text}" for kind, texts in report.problems.items() for text in texts]
-    for (_, partition, from_offset), to_offset in db.gap.items():
+    for (partition, from_offset), to_offset in db.gap.items():
         if to_offset > world.broker.logs[partition].first_kept:
             wrong.append(f"gap: {partition} [{from_offset}, {to_offset}), but those records were still there")
     for what, number in report.compared.items():
         world.counts[f"compared {what}"] += number
     world.counts["gaps"] += len(db.gap)
     if reference is not None:
-        wrong += _compare_calm(world, reference, strange)
+        wrong += _compare_calm(world, db, reference, strange)
+        reference.database.close()
     return wrong
 
 
-def _compare_calm(world: World, reference: World, strange: set[Partition]) -> list[str]:
+def _compare_calm(world: World, db: Tables, reference: World, strange: set[Partition]) -> list[str]:
     """Whatever befell it, a world holds what it would have held in peace; but for what retention took."""
     wrong = []
     n_compared = 0
-    facts, right = _facts(world), _facts(reference)
+    facts, right = _facts(db), _facts(Tables(reference.database))
     for key in facts.keys() | right.keys():
         if key[0] not in strange:
             n_compared += 1
@@ -119,9 +97,8 @@ def _compare_calm(world: World, reference: World, strange: set[Partition]) -> li
     return wrong
 
 
-def _facts(world: World) -> dict[tuple[Partition, object], object]:
-    """What follows from the logs alone."""
-    db = world.database
+def _facts(db: Tables) -> dict[tuple[Partition, object], object]:
+    """Return the rows that follow from the logs alone."""
     asset_of = {row.id: (row.partition, key) for key, row in db.asset.items()}
     facts: dict[tuple[Partition, object], object] = {}
     for (asset_id, start_us), score in db.score.items():
@@ -133,17 +110,15 @@ def _facts(world: World) -> dict[tuple[Partition, object], object]:
         if asset.since_offset != assets.NOT_ADMITTED:  # else it is not in
             facts[asset.partition, name] = asset.since_offset
     for (kind, partition, offset), alert in db.data_alert.items():
-        facts[partition, (kind, offset)] = replace(alert.change, is_transition=False), alert.transitions
-    for (_, partition), row in db.partition.items():
-        counters = json.loads(row.counters)
-        counters.pop("scored", None)  # claimed and never begun: there are none
-        facts[partition, "counters"] = counters
+        facts[partition, (kind, offset)] = alert
+    for partition, row in db.partition.items():
+        facts[partition, "counters"] = {fate: n for fate, n in row.counters.items() if fate != "scored"}
     return facts
 
 
-def _kept(world: World, partition: Partition) -> list[tuple[int, int, bytes | None, bytes | None]]:
+def _kept(world: World, db: Tables, partition: Partition) -> list[tuple[int, int, bytes | None, bytes | None]]:
     """The records that are not in a gap."""
-    gaps = [(first, end) for (_, where, first), end in world.database.gap.items() if where == partition]
+    gaps = [(first, end) for (where, first), end in db.gap.items() if where == partition]
     return [
         record
         for record in world.broker.logs[partition].records
@@ -151,17 +126,17 @@ def _kept(world: World, partition: Partition) -> list[tuple[int, int, bytes | No
     ]
 
 
-def _is_weak(world: World, partition: Partition, kept: set[int]) -> bool:
+def _is_weak(world: World, db: Tables, partition: Partition, kept: set[int]) -> bool:
     """Whether a gap was told that held records which had been read: a rebuild missed them."""
-    row = world.database.partition.get((GROUP, partition))
+    row = db.partition.get(partition)
     start = row.start_offset or 0 if row is not None else 0
     return any(
         first <= offset < end for first, end in world.broker.lost[partition] for offset in kept if offset >= start
     )
 
 
-def _is_read_from_start(world: World, partition: Partition) -> bool:
-    row = world.database.partition.get((GROUP, partition))
+def _is_read_from_start(world: World, db: Tables, partition: Partition) -> bool:
+    row = db.partition.get(partition)
     return row is not None and row.start_offset == world.broker.logs[partition].records[0][0]
 
 
@@ -181,7 +156,7 @@ def _without(rows: StoredRows, weak: set[Partition]) -> StoredRows:
     )
 
 
-def _compare_thinned(world: World, report: Report) -> None:
+def _compare_thinned(world: World, db: Tables, report: Report) -> None:
     """Of each partition and word the first rows are in quarantine, then one in so many, whatever the batches were."""
     assert world.thinning is not None
     n_kept, n_sampled = world.thinning
@@ -195,21 +170,20 @@ def _compare_thinned(world: World, report: Report) -> None:
                 right[offset] = word
         found = {
             offset: reason.partition(":")[0]
-            for (partition, offset), reason in world.database.quarantine.items()
+            for (partition, offset), reason in db.quarantine.items()
             if partition == where
         }
         if found != right:
             report.add("quarantine", f"{where} thinned: {found}, must be {right}")
 
 
-def _compare_data_alerts(world: World, report: Report) -> None:
+def _compare_data_alerts(world: World, db: Tables, report: Report) -> None:
     """Each record that was lost, or kept out, is one alert's; and nobody has two that are open."""
-    db = world.database
     right: Counter[tuple[str, Partition]] = Counter()
-    for (_, partition, from_offset), to_offset in db.gap.items():
+    for (partition, from_offset), to_offset in db.gap.items():
         right["records_lost", partition] += to_offset - from_offset
-    for (_, partition), row in db.partition.items():
-        reasons = json.loads(row.counters).get("reasons", {})
+    for partition, row in db.partition.items():
+        reasons = row.counters.get("reasons", {})
         right["asset_limit", partition] += sum(reasons.get(word, 0) for word in KEPT_OUT)
     found: Counter[tuple[str, Partition]] = Counter()
     n_open: Counter[tuple[str, Partition, str | None]] = Counter()
@@ -224,9 +198,8 @@ def _compare_data_alerts(world: World, report: Report) -> None:
     report.problems["data_alert"] += [f"{n} open of {key}" for key, n in n_open.items() if n > 1]
 
 
-def _compare_letters(world: World, report: Report) -> None:
+def _compare_letters(world: World, db: Tables, report: Report) -> None:
     """Of each alert everybody who wants to know is told that it fires, that it became critical, and that it is over."""
-    db = world.database
     right = set()
     for (fleet, name), asset in db.asset.items():
         rule = world.plant.rules.fleet(fleet)
@@ -253,13 +226,12 @@ def _compare_letters(world: World, report: Report) -> None:
             if channel.wants(told.change)
         }
     report.compared["letters"] += len(right)
-    for key in right ^ db.letter.keys():
+    for key in right ^ db.notifications:
         report.add("letter", f"{key} is {'missing' if key in right else 'there'}")
 
 
-def _compare_scores(world: World, report: Report, weak: set[Partition]) -> None:
+def _compare_scores(world: World, db: Tables, report: Report, weak: set[Partition]) -> None:
     """Each score is its version's, each version the one whose turn it was."""
-    db = world.database
     asset_of = {row.id: (fleet, name, row.partition) for (fleet, name), row in db.asset.items()}
     turns: dict[str, list[tuple[int, str]]] = {}
     for (fleet, from_us), version in sorted(db.activation.items()):

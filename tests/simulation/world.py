@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 from bisect import bisect_left
 from collections import Counter
@@ -32,9 +33,9 @@ from monitor.types import Contribution, Scores, Severity
 from tests.simulation import plant, weather
 from tests.simulation.broker import Broker, MemberSource
 from tests.simulation.clockwork import Process, SimulatedClock, SimulatedLoop, Stuck
-from tests.simulation.database import Database, SimulatedStore
 from tests.simulation.judge import judge, score_of
 from tests.simulation.plant import GROUP
+from tests.simulation.store import Database, SimulatedStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -64,6 +65,7 @@ def run(seed: int, mutation: Mutation | None = None) -> Outcome:
     """Live through a seed, and judge it."""
     world = World(seed, mutation)
     world.live()
+    world.database.close()
     return world.outcome
 
 
@@ -75,8 +77,8 @@ class _Tally:
 
     def _say(self, event: str, **facts: Any) -> None:
         self._world.counts[event] += 1
-        if self._world.database.tell is not None:
-            self._world.database.tell(f"log: {event} {facts}")
+        if self._world.tell is not None:
+            self._world.tell(f"log: {event} {facts}")
         if event == "rebuild_differs":
             self._world.suspicions.append((str(facts["partition"]), f"digest: {facts}"))
 
@@ -262,7 +264,7 @@ class World:
         with self._small():
             loop = SimulatedLoop()
             if tell is not None:
-                self.database.tell = self.tell = lambda text: tell(f"{loop.time():9.3f} {text}")
+                self.database.trace = self.tell = lambda text: tell(f"{loop.time():9.3f} {text}")
             try:
                 loop.run(self._live())
             except Stuck as error:
@@ -309,14 +311,14 @@ class World:
                 is_settled = True  # whoever was frozen or dead is back
                 self.broker.rebalance()
             if loop.time() - began_s > CALM_S:
-                stands = {str(p): self.database.partition.get((GROUP, p)) for p in self.broker.logs}
+                stands = {str(p): self.database.position(GROUP, p) for p in self.broker.logs}
                 self.outcome.violations.append(f"stuck: not all is read: {stands}")
                 return
         self.counts["calm after s"] += round(loop.time() - began_s)
 
     def _is_all_read(self) -> bool:
         for partition, log in self.broker.logs.items():
-            row = self.database.partition.get((GROUP, partition))
+            row = self.database.position(GROUP, partition)
             if row is None or row.next_offset != log.end:
                 return False
         return True
@@ -404,7 +406,7 @@ class World:
         """Remove what nobody needs any more; or, now and then, what is needed."""
         partition = self.rng.choice(list(self.broker.logs))
         log = self.broker.logs[partition]
-        row = self.database.partition.get((GROUP, partition))
+        row = self.database.position(GROUP, partition)
         if self.rng.random() < self.weather.overtakes:
             self.broker.remove_before(partition, self.rng.randint(log.first_kept, log.end))
             self.counts["overtaken"] += 1
@@ -433,7 +435,8 @@ class World:
     def _train(self, fleet: FleetConfig) -> Trained:
         self._n_versions += 1
         version = f"{fleet.name}-{self._n_versions}"
-        learnt = self.database.fleet[fleet.name].sensors if fleet.name in self.database.fleet else None
+        stored = self.database.rows("SELECT sensors FROM fleet WHERE name = ? AND sensors IS NOT NULL", fleet.name)
+        learnt = tuple(json.loads(stored[0].sensors)) if stored else None
         sensors = fleet.sensors or learnt or self.plant.rules.fleet(fleet.name).sensors
         card = SimpleNamespace(length=fleet.length, sensors=sensors)
         self.checkpoints[version] = SimpleNamespace(version=version, card=card)
@@ -442,7 +445,7 @@ class World:
     def _activate_at_once(self, fleet: FleetConfig) -> None:
         trained = self._train(fleet)
         facts: dict[str, Any] = {"path": trained.path, "trained_us": 0, "card": {}, "metrics": {}, "lease": None}
-        self.database.apply(versions.publish_and_activate, version=trained.version, fleet=fleet.name, **facts)
+        self.database.transact(versions.publish_and_activate, version=trained.version, fleet=fleet.name, **facts)
 
     # ------------------------------------------------------------------ parts
 
