@@ -35,17 +35,18 @@ from monitor.models.detector import Detector
 from monitor.store import versions
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
+from monitor.stream.hooks import PipelineHooks
 from monitor.stream.pipeline import Pipeline
-from monitor.stream.score import Activation, DetectorScorer
+from monitor.stream.score import ActiveVersion, DetectorScorer
 from monitor.types import Partition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from monitor.config import Config
-    from monitor.stream.outcome import Step
-    from monitor.stream.shard import PartitionState
-    from monitor.types import Int64
+    from monitor.store.commit import Commit
+    from monitor.stream.partition import PartitionState
+    from monitor.types import Int64, RecordBatch
 
 SETTLE_S = 0.5
 """Delays of the first half second are not used."""
@@ -142,14 +143,16 @@ class Meter:
 # ---------------------------------------------------------------- the pipeline
 
 
-class _MeteredPipeline(Pipeline):
-    meter: Meter
+class _MeterHooks(PipelineHooks):
+    """Reads the meter at each commit."""
 
-    async def _save(self, state: PartitionState, step: Step) -> None:
-        await super()._save(state, step)
-        done = state.counters
-        if self.meter.committed(done.readings, done.windows, state.next_offset, step.batch.timestamps_us):
-            self.stop()
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def committed(self, state: PartitionState, commit: Commit, batch: RecordBatch) -> bool:  # noqa: ARG002
+        """Read the meter. Return whether it needs more records."""
+        done = commit.counters
+        return not self._meter.committed(done.readings, done.windows, commit.new_next, batch.timestamps_us)
 
 
 class _LoneConsumer(KafkaSource):
@@ -192,12 +195,13 @@ async def run_pipeline(request: CaseRequest, folder: Path) -> CaseMeasurement:
         else:
             source = MemorySource(list(workload.batches(partition, request.n_records)), [partition])
         stack.push_async_callback(source.close)
-        pipeline = _MeteredPipeline(config, source, store, scorer, owner="bench", clock=SystemClock())
-        pipeline.meter = Meter(request)
+        meter = Meter(request)
+        hooks = _MeterHooks(meter)
+        pipeline = Pipeline(config, source, store, scorer, owner="bench", clock=SystemClock(), hooks=hooks)
         gc.collect()
         gc.freeze()  # as the daemon does
         await pipeline.run()
-        return pipeline.meter.measurement()
+        return meter.measurement()
 
 
 async def _activate(store: AsyncStore, scorer: DetectorScorer, path: Path) -> None:
@@ -211,7 +215,7 @@ async def _activate(store: AsyncStore, scorer: DetectorScorer, path: Path) -> No
         card={},
         metrics={},
     )
-    scorer.activate(detector.card.fleet, Activation(FOREVER_AGO_US, detector.version, path), detector)
+    scorer.activate(detector.card.fleet, ActiveVersion(FOREVER_AGO_US, detector.version, path), detector)
 
 
 # ---------------------------------------------------------------- the baseline script

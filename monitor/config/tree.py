@@ -162,8 +162,6 @@ class FleetConfig(ConfigTable):
     """A window with a longer hole is not scored. Default: an eighth of the window."""
     max_assets: Annotated[int, Field(ge=1)] = 10_000
     """Assets of this fleet in one partition. Others go to quarantine. Each needs memory for a window and a half."""
-    max_new_assets_per_min: Annotated[int, Field(ge=1)] = 1_000
-    """Of a fleet that has started there, by Kafka's timestamps: a producer that invents names is slowed down."""
     model: ModelConfig = ModelConfig()
     alerts: AlertConfig = AlertConfig()
     retrain: RetrainConfig = RetrainConfig()

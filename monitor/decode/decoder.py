@@ -12,13 +12,12 @@ accepts every layout, and gives the reason for a bad record.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from monitor.decode.admission import Admission
 from monitor.decode.blocks import BlockParser
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings
 from monitor.decode.document import Document, Layout
@@ -96,7 +95,7 @@ class _Group(NamedTuple):
 
 
 class Decoder:
-    """Decodes one partition. Keeps, per fleet, the asset index of the lane and which parser suited last."""
+    """Decodes one partition. Keeps, per fleet, the sensors, the shard's asset index and which parser suited last."""
 
     def __init__(
         self,
@@ -107,16 +106,17 @@ class Decoder:
         max_skew_us: int = 86_400_000_000,
         assets: Mapping[str, AssetIndex] | None = None,
     ) -> None:
-        """`assets`: by fleet, the index of a lane that goes on; fleets not named begin with an empty one."""
+        """`assets`: by fleet, the index of a shard that goes on; fleets not named begin with an empty one."""
         if format not in get_args(Format):
             msg = f"kafka.format is {format!r}; it can be {', '.join(get_args(Format))}"
             raise ConfigError(msg)
-        self.fleets = tuple(fleets)
+        self.fleets = list(fleets)
+        """This decoder's own: an entry is replaced when the fleet's sensors are learnt or set."""
+        self.learnt: dict[str, tuple[str, ...]] = {}
+        """By fleet, sensors that this decoder learnt. The caller empties it after sharing them with other decoders."""
         given = assets or {}
         self.assets = [given[f.name] if f.name in given else AssetIndex() for f in self.fleets]
         """One per fleet, in their order."""
-        self.admissions: dict[str, Admission] = {}
-        """By fleet; where there is none, every asset is let in."""
         self._format = format
         self._max_record_bytes = max_record_bytes
         self._max_skew_us = max_skew_us
@@ -137,19 +137,10 @@ class Decoder:
                 self._decode_record(work, position)
             return self._finish(work)
 
-    def guard(self, fleet: str, since: Sequence[int], state: Sequence[int], next_offset: int) -> None:
-        """From now on let no new asset of this fleet in without asking its admission.
-
-        `since`: by asset, the offset of its first record. Records from `next_offset` on are not saved yet, so whoever
-        came with them comes again. `state`: as `admission_states` said then; empty at the start of a log.
-        """
+    def set_sensors(self, fleet: str, sensors: tuple[str, ...]) -> None:
+        """Set a fleet's sensors, as another partition learnt them."""
         number = next(number for number, schema in enumerate(self.fleets) if schema.name == fleet)
-        waiting = [asset for asset, offset in enumerate(since) if offset >= next_offset]
-        self.admissions[fleet] = Admission(self.assets[number], self.fleets[number], waiting=waiting, state=state)
-
-    def admission_states(self) -> dict[str, list[int]]:
-        """By fleet, what admission must know after a restart, besides the assets. Plain JSON."""
-        return {fleet: admission.state for fleet, admission in self.admissions.items()}
+        self.fleets[number] = replace(self.fleets[number], sensors=sensors)
 
     # ------------------------------------------------------------ before
 
@@ -158,11 +149,12 @@ class Decoder:
         if topic not in self._routers:
             self._routers[topic] = Router(self.fleets, topic)
         for index in self.assets:
-            index.forget_strangers()
-        self._routers[topic].forget_strangers(self.assets)
+            index.forget_unregistered()
+        self._routers[topic].forget_unregistered(self.assets)
         stamps = batch.timestamps_us
         latest = np.where(stamps >= 0, np.minimum(stamps, MAX_US) + self._max_skew_us, _NO_LIMIT)
-        return _Work(batch, latest, self._routers[topic], np.zeros(len(batch), np.bool_), np.arange(len(batch)))
+        n = len(stamps)
+        return _Work(batch, latest, self._routers[topic], np.zeros(n, np.bool_), np.arange(n))
 
     def _find_formats(self, work: _Work) -> None:
         """Find the records to parse, and the format of each. Refuse those that are empty or too large."""
@@ -207,7 +199,8 @@ class Decoder:
             usable = (name for name in names if name not in texts and len(name) <= _MAX_LEARNT_NAME)
             sensors = tuple(itertools.islice(usable, MAX_FIELDS))
             if fleet.sensors is None and sensors:
-                fleet.sensors, fleet.learnt = sensors, True
+                self.set_sensors(fleet.name, sensors)
+                self.learnt[fleet.name] = sensors
 
     # ------------------------------------------------------------ groups of records
 
@@ -327,7 +320,7 @@ class Decoder:
             for position in sorted(reasons)
         ]
         readings = [self._join(batch, number, work.columns.get(number, [])) for number in range(len(self.fleets))]
-        n_accepted = len(batch) - len(quarantined) - work.n_tombstones
+        n_accepted = len(batch.values) - len(quarantined) - work.n_tombstones
         return Decoded(readings, quarantined, n_accepted, work.n_tombstones)
 
     def _join(self, batch: RecordBatch, number: int, parts: list[DecodedColumns]) -> Readings:

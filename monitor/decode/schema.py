@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Token = str | int | bytes
 
 ASSET_NAME: Final = re.compile(r"[A-Za-z0-9_.:/ -]{1,128}")
-_MAX_STRANGERS = 16_384
-"""Tokens remembered beside those of assets that are in: a producer that invents names must not eat the memory."""
+_MAX_UNREGISTERED = 16_384
+"""Tokens remembered besides those of registered assets: a producer that invents names must not fill the memory."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class FleetSchema:
-    """What decoding must know of a fleet. One object per fleet, shared by the decoders of all partitions."""
+    """Facts about a fleet for decoding."""
 
     name: str
     interval_us: int
@@ -41,27 +41,25 @@ class FleetSchema:
     """Globs, case-sensitive."""
     sensors: tuple[str, ...] | None = None
     """Columns of `Readings.values`. None = not known yet: learnt from the first batch that has any."""
-    learnt: bool = False
-    """True once `sensors` came from records and not from the configuration: worth persisting."""
     max_assets: int | None = None
-    """Assets of one lane; None = any number. Who is let in: see admission.py."""
-    max_new_assets_per_min: int | None = None
+    """Assets of one shard; None = any number. See admission.py."""
 
 
 class AssetIndex:
-    """The assets of one lane, numbered from 0 by their first accepted reading. Numbers are never reused.
+    """The assets of one shard, numbered from 0 by their first accepted reading.
 
-    Where strangers are expected (`admission.py`), a new name has its number for one batch only, unless it is settled.
+    Where registration is deferred (`admission.py`), a new name has its number for one batch only, unless it is
+    committed. Committed numbers never change.
     """
 
-    __slots__ = ("_expects_strangers", "_numbers", "n_settled", "names")
+    __slots__ = ("_defers_registration", "_numbers", "n_registered", "names")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names: list[str] = list(names)
         self._numbers: dict[Token, int] = {name: number for number, name in enumerate(self.names)}
-        self._expects_strangers = False
-        self.n_settled = len(self.names)
-        """Names that stay, where strangers are expected."""
+        self._defers_registration = False
+        self.n_registered = len(self.names)
+        """Number of committed names, where registration is deferred."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -91,17 +89,17 @@ class AssetIndex:
         """Number of known spellings."""
         return len(self._numbers)
 
-    def expect_strangers(self) -> None:
-        """From now on a new name is forgotten with the next batch, unless it is settled."""
-        self._expects_strangers = True
-        self.n_settled = len(self.names)
+    def defer_registration(self) -> None:
+        """From now on forget a new name with the next batch, unless it is committed."""
+        self._defers_registration = True
+        self.n_registered = len(self.names)
 
-    def settle(self, numbers: Sequence[int]) -> Int32:
-        """Keep these of the unsettled names, in this order, and forget the others.
+    def commit(self, numbers: Sequence[int]) -> Int32:
+        """Register these of the new names, in this order, and forget the others.
 
-        Returns a table [A] from the numbers so far to those that hold; -1 = forgotten.
+        Returns a table [A] from the former numbers to the final ones; -1 = forgotten.
         """
-        first = self.n_settled
+        first = self.n_registered
         table = np.full(len(self.names), -1, np.int32)
         table[:first] = np.arange(first)
         table[list(numbers)] = np.arange(first, first + len(numbers))
@@ -109,13 +107,13 @@ class AssetIndex:
             holds = table.tolist()
             self._numbers = {token: holds[n] for token, n in self._numbers.items() if holds[n] >= 0}
             self.names[first:] = [self.names[number] for number in numbers]
-        self.n_settled = len(self.names)
+        self.n_registered = len(self.names)
         return table
 
-    def forget_strangers(self) -> None:
-        """Before another batch: what was not settled was nobody's."""
-        if self._expects_strangers and len(self.names) > self.n_settled:
-            self.settle(())
+    def forget_unregistered(self) -> None:
+        """Forget the names of the previous batch that were not committed."""
+        if self._defers_registration and len(self.names) > self.n_registered:
+            self.commit(())
 
 
 class Router:
@@ -152,9 +150,9 @@ class Router:
             self.known[token] = number
         return number
 
-    def forget_strangers(self, assets: Sequence[AssetIndex]) -> None:
+    def forget_unregistered(self, assets: Sequence[AssetIndex]) -> None:
         """Before another batch: keep the tokens of assets, where too many others have gathered; assets: by fleet."""
-        if len(self.known) > _MAX_STRANGERS + sum(index.n_tokens for index in assets):
+        if len(self.known) > _MAX_UNREGISTERED + sum(index.n_tokens for index in assets):
             self.known = {token: number for token, number in self.known.items() if token in assets[number]}
 
     def foreign(self, tokens: set[Token], fleet: int) -> set[Token]:

@@ -32,7 +32,7 @@ from monitor.evaluation.result_cache import ResultCache
 from monitor.evaluation.results import MethodResult
 from monitor.evaluation.series import ReadOptions, RejectedSeries, read_series
 from monitor.recordings.recording import stem
-from monitor.stream.shard import alert_policy
+from monitor.stream.alerting import AlertPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -214,7 +214,7 @@ def _score(
 def _assess(
     plan: EvaluationPlan, at: MethodResult, series: Series, scores: MethodScores, from_cache: bool
 ) -> MethodResult:
-    base = alert_policy(AlertConfig())
+    base = AlertPolicy.of(AlertConfig())
     alerts, timeline = assess_alerts(series, scores.score, base)
     return replace(
         at,

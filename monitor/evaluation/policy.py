@@ -19,7 +19,6 @@ from monitor.config.values import Confirm
 from monitor.evaluation.assess import WEEK_S, AlertTracker, bare_scores
 from monitor.evaluation.compare import group_episodes
 from monitor.stream.alerting import AlertPolicy, Decider
-from monitor.stream.shard import alert_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -111,7 +110,7 @@ def try_policies(
     """Decide each fleet's stored scores again, by its own policy and by each change of it."""
     found = []
     for fleet in fleets:
-        base = alert_policy(fleet.alerts)
+        base = AlertPolicy.of(fleet.alerts)
         policies = [base, *(change.apply_to(base) for change in changes)]
         deciders = [(Decider(fleet.name, policy), AlertTracker()) for policy in policies]
         indices: dict[str, int] = {}

@@ -15,10 +15,9 @@ A damaged checkpoint, or one of another format, is always skipped, because waiti
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from monitor import logs, metrics
 from monitor.clock import from_us
@@ -26,12 +25,11 @@ from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorErro
 from monitor.retry import OutageObserver, retry_transient
 from monitor.store import assets, versions
 from monitor.store.versions import FOREVER_AGO_US
-from monitor.stream.score import Activation, waiting_for
+from monitor.stream.score import ActiveVersion, BatchGate, waiting_for
 from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
@@ -45,13 +43,6 @@ log = logs.get("champions")
 T = TypeVar("T")
 
 
-class River(Protocol):
-    """The pipeline's interface for a change of versions."""
-
-    def between_batches(self) -> AbstractAsyncContextManager[None]:
-        """Hold it between two batches."""
-
-
 class Champions:
     """The versions of all fleets, kept as the database says."""
 
@@ -62,8 +53,10 @@ class Champions:
         scorer: DetectorScorer,
         clock: Clock,
         *,
+        gate: BatchGate | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
+        """`gate`: the pipeline's. None = no pipeline scores windows by these versions."""
         self._config = config
         self._store = store
         self._scorer = scorer
@@ -71,8 +64,7 @@ class Champions:
         self._timing = timing
         self._unreadable: dict[str, str] = {}
         """By fleet, a champion that is skipped because its checkpoint could not be loaded."""
-        self.river: River | None = None
-        """None while no window is being scored."""
+        self._gate = gate or BatchGate()
 
     async def load(self, is_retraining: Callable[[FleetConfig], Awaitable[bool]] | None = None) -> None:
         """Load the versions of earlier runs. Called at the start.
@@ -107,7 +99,7 @@ class Champions:
                     tried_at_s = self._clock.monotonic_s()
                     await self._reload_unreadable()
                 if await self._outdated_fleets():
-                    async with self._between_batches():
+                    async with self._gate.between_batches():
                         await self.refresh()
             except MonitorError as error:
                 log.debug("champions_unknown", error=str(error))
@@ -141,7 +133,7 @@ class Champions:
             metrics=trained.card["metrics"],
             lease=lease,
         )
-        async with self._between_batches():
+        async with self._gate.between_batches():
             # Every window that this daemon has decided is committed now, and no other window is being scored.
             active = await until_answered(succeed, self._clock, self._timing)
             self._scorer.keep(detector)
@@ -151,9 +143,6 @@ class Champions:
         log.info("champion_changed", fleet=fleet.name, version=trained.version, decides_windows_after=since)
 
     # ------------------------------------------------------------------ as the database says
-
-    def _between_batches(self) -> AbstractAsyncContextManager[None]:
-        return self.river.between_batches() if self.river is not None else nullcontext()
 
     async def _outdated_fleets(self) -> list[FleetConfig]:
         """Return the fleets with activations in the database that the scorer does not know."""
@@ -167,11 +156,11 @@ class Champions:
         CheckpointUnavailable where files are missing: the scorer is unchanged then.
         """
         found = await self._store.read(versions.activation_history, fleet.name)
-        activations = [Activation(from_us, version, Path(path)) for from_us, version, path in found.activations]
+        activations = [ActiveVersion(from_us, version, Path(path)) for from_us, version, path in found.activations]
         if activations:
             await self._load_champion(fleet, activations[-1], at_start=at_start, skip=skip_champion)
         if at_start:
-            for version in await self._scorer.forgo(activations):
+            for version in await self._scorer.skip_missing(activations):
                 if version != activations[-1].version:
                     why = "windows that are still its own stay unscored until the checkpoint is back"
                     log.warning("past_champion_missing", fleet=fleet.name, version=version, doing=why)
@@ -179,7 +168,7 @@ class Champions:
             metrics.champion_trained_timestamp_seconds.labels(fleet.name).set(champion.trained_at.timestamp())
         self._scorer.follow(fleet.name, found.seq, activations)
 
-    async def _load_champion(self, fleet: FleetConfig, champion: Activation, *, at_start: bool, skip: bool) -> None:
+    async def _load_champion(self, fleet: FleetConfig, champion: ActiveVersion, *, at_start: bool, skip: bool) -> None:
         """Load the champion. One that cannot be read counts as none: it is damaged, or has another version's format."""
         try:
             if not self._scorer.holds(champion.version):
@@ -196,7 +185,7 @@ class Champions:
                 version=champion.version,
                 error=error.detail or str(error),
                 doing="training a new one before the first record; what this one decided stays as it is"
-                if self.river is None
+                if not self._gate.is_running
                 else "windows stay unscored: all daemons need the same checkpoints folder",
             )
         else:
@@ -206,7 +195,7 @@ class Champions:
         """Try the skipped champions again: their folder may have been mounted or filled since."""
         for fleet in self._config.fleets:
             if fleet.name in self._unreadable:
-                async with self._between_batches():
+                async with self._gate.between_batches():
                     await self._follow(fleet)
 
 

@@ -25,7 +25,7 @@ from monitor.evaluation.compare import AlertSpan, group_episodes
 from monitor.evaluation.policy import PolicyChange
 from monitor.store.queries import iso, number
 from monitor.store.results import FIRST_US
-from monitor.stream.shard import alert_policy
+from monitor.stream.alerting import AlertPolicy
 from monitor.types import AlertState, Severity
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def _fleet_summary(
 
 
 def _side_summary(fleet: FleetConfig, side: Side, results: SideResults, alerts: Sequence[Alert]) -> SideSummary:
-    policy = side.change.apply_to(alert_policy(fleet.alerts))
+    policy = side.change.apply_to(AlertPolicy.of(fleet.alerts))
     windows = results.scored[fleet.name]
     asset_weeks = windows * fleet.stride * fleet.interval.total_seconds() / WEEK_S
     return SideSummary(

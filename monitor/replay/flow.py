@@ -1,24 +1,23 @@
-"""The river over a log that is there already, into a scratch database: live tables are never touched.
+"""The pipeline over a log that exists already, into a scratch database: live tables are never touched.
 
-Enters a `ReplayInput`: configuration, records, the stretch of event time that is asked about. What it leads to leaves
-through the scratch database. The law: the same pipeline, decoder, windows, scorer and transactions as live; only the
-source and the database are others, so what live gave, this gives.
+Input: a `ReplayInput` with configuration, records and a stretch of event time. Output: results in the scratch database.
+Invariant: pipeline, decoder, windows, scorer and transactions are those of live, so the results are, too. Only the
+source and the database differ.
 
-About a stretch (from_us, to_us], by the ends of windows:
+A stretch (from_us, to_us] selects windows by their ends:
 
-- readings before it are fed as far back as a window that ends in it reaches, plus lateness; older ones cannot change
-  it, because they never raise the watermark above a reading that is kept;
-- readings after it are fed too: they decide which readings were late, and when incomplete windows closed;
-- windows outside are not scored, but for a run-up from which the alerts' state of mind at `from_us` follows. (Only an
-  alert that had been open for longer than the run-up is beyond it.)
+- readings before it are used as far back as a window that ends in it reaches, plus lateness. Older ones cannot change
+  it, because they never raise the watermark above a reading that is used;
+- readings after it are used, too. They decide which readings were late, and when incomplete windows closed;
+- windows outside are not scored, except a run-up that determines the state of the alerts at `from_us`. Only an alert
+  that had been open for longer than the run-up is missed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -31,8 +30,9 @@ from monitor.kafka.memory import MemorySource
 from monitor.store.engine import AsyncStore
 from monitor.store.results import FIRST_US, LAST_US
 from monitor.store.url import parse
+from monitor.stream.alerting import AlertPolicy
+from monitor.stream.hooks import PipelineHooks
 from monitor.stream.pipeline import Pipeline
-from monitor.stream.shard import alert_policy
 from monitor.types import Counters
 
 if TYPE_CHECKING:
@@ -40,26 +40,26 @@ if TYPE_CHECKING:
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
+    from monitor.decode import AssetIndex
     from monitor.replay.side_by_side import SideBySide
-    from monitor.store.assets import KnownAsset
-    from monitor.store.commit import Commit, Saved
+    from monitor.store.commit import Commit
     from monitor.store.offsets import HomePartition
-    from monitor.stream.outcome import Step
+    from monitor.stream.alerting import Decider
+    from monitor.stream.partition import PartitionState
     from monitor.stream.score import Scorer
-    from monitor.stream.shard import PartitionState
     from monitor.types import AlertChange, Int64, Partition, Readings, RecordBatch, Scores, Windows
 
 RUN_UP = 4
-"""Times the alerts' memory: windows scored before the stretch, so that its first verdicts meet the right history."""
+"""Windows scored before the stretch, as a multiple of the alerts' memory: its first verdicts need the right history."""
 NEVER = 1 << 62
-"""An offset behind every other."""
+"""An offset behind all others."""
 TICK_S = 0.02
-"""Records that are due within so long go together."""
+"""Records that are due within this time are handed out together."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayInput:
-    """One run of the river."""
+    """One run of the pipeline."""
 
     config: Config
     batches: Iterable[RecordBatch] | AsyncIterable[RecordBatch]
@@ -67,11 +67,11 @@ class ReplayInput:
     from_us: int = FIRST_US
     to_us: int = LAST_US
     n_readings: int | None = None
-    """For the progress; None = unknown."""
+    """Total for the progress. None = unknown."""
     memory: int = 0
-    """Windows that somebody beside the fleets' own alert policies looks back over."""
+    """Windows that another alert policy than the fleets' own looks back over."""
     homes: Mapping[tuple[str, str], HomePartition] | None = None
-    """By fleet and asset: those that live knew, and since when. No others count; None = all do."""
+    """By fleet and asset, the registration in the live database. Other assets are left out. None = all count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +84,11 @@ class ReplayObserver:
     """A transition, and the asset's name."""
 
 
-class ScratchStore(AsyncStore):
-    """A database of the replay's own, which tells when a step is saved."""
-
-    on_saved: Callable[[Commit], None] | None = None
-
-    async def save(self, commit: Commit) -> Saved:
-        """Save, then tell."""
-        saved = await super().save(commit)
-        if self.on_saved is not None:
-            self.on_saved(commit)
-        return saved
-
-
 @asynccontextmanager
-async def scratch(into: str | None) -> AsyncIterator[tuple[ScratchStore, Path]]:
-    """Open a new database, and name a folder for checkpoints: a temporary one, or beside the file `into` names.
+async def scratch(into: str | None) -> AsyncIterator[tuple[AsyncStore, Path]]:
+    """Open a new database, and return it with a folder for checkpoints. `into`: None = temporary ones.
 
-    Raises Conflict when the file is there already: two replays in one database would answer for each other.
+    Raises Conflict if the file exists: the results of two replays would mix.
     """
     async with AsyncExitStack() as stack:
         if into is None:
@@ -114,12 +101,12 @@ async def scratch(into: str | None) -> AsyncIterator[tuple[ScratchStore, Path]]:
             if path.exists():
                 raise Conflict(f"{path} is there already; name a file that is not")
             folder, url = path.with_name(f"{path.stem}-checkpoints"), into
-        yield await stack.enter_async_context(ScratchStore(url, owner=True)), folder
+        yield await stack.enter_async_context(AsyncStore(url, owner=True)), folder
 
 
 async def flow(
     replay: ReplayInput,
-    store: ScratchStore,
+    store: AsyncStore,
     scorer: Scorer,
     observer: ReplayObserver,
     clock: Clock,
@@ -127,8 +114,10 @@ async def flow(
     speed: float | None = None,
     side_by_side: SideBySide | None = None,
 ) -> Counters:
-    """Let the records flow to their end; return what became of them. `speed`: event time passes so many times as fast
-    as the clock; None = as fast as it goes. `side_by_side`: two sides decide, and the database is the first one's.
+    """Process the records to their end, and count them by fate.
+
+    `speed`: event time passes so many times as fast as the clock. None = without waiting. `side_by_side`: two sides
+    decide, and the results in the database are those of the first one.
     """
     batches = replay.batches if speed is None else paced(replay.batches, speed, clock, event_times(replay.config))
     source = MemorySource(batches, replay.partitions)
@@ -137,13 +126,9 @@ async def flow(
         within = side_by_side.paired_scorer(
             within, side_by_side.second_scorer and _StretchScorer(replay, side_by_side.second_scorer)
         )
-    pipeline = _StretchPipeline(replay, source, store, within, owner="replay", clock=clock, side_by_side=side_by_side)
-    reporter = _ProgressReporter(replay, pipeline, observer)
-    store.on_saved = reporter.saved
-    try:
-        await pipeline.run()
-    finally:
-        store.on_saved = None
+    hooks = _StretchHooks(replay, observer, side_by_side)
+    pipeline = Pipeline(replay.config, source, store, within, owner="replay", clock=clock, hooks=hooks)
+    await pipeline.run()
     total = Counters()
     for state in pipeline.partitions.values():
         total.add(state.counters)
@@ -154,88 +139,76 @@ async def flow(
 
 
 def needed_cell(fleet: FleetConfig, from_us: int, memory: int = 0) -> int:
-    """The first cell that a window ending after `from_us`, or the run-up before it, may depend on."""
+    """Return the first cell on which a window that ends after `from_us`, or its run-up, may depend."""
     if from_us == FIRST_US:
         return -(1 << 60)
     first_end = scored_from_us(fleet, from_us, memory) // fleet.interval_us
-    # Windows that begin before the first cell we keep look incomplete and hold up the complete ones behind them until
-    # they close: `lateness` cells more, and they are gone by the time the first window we want is complete.
+    # Windows that begin before the first cell are incomplete here, and delay the complete ones behind them until they
+    # close. With `lateness` more cells they have closed before the first window of the stretch is complete.
     return first_end - fleet.length - fleet.lateness_cells - 1
 
 
 def scored_from_us(fleet: FleetConfig, from_us: int, memory: int = 0) -> int:
-    """Windows that end after this are scored. `memory`: see `ReplayInput`."""
+    """Return the event time after which windows are scored, by their ends. `memory`: see `ReplayInput`."""
     if from_us == FIRST_US:
         return FIRST_US
-    return from_us - RUN_UP * max(alert_policy(fleet.alerts).memory, memory) * fleet.stride * fleet.interval_us
+    return from_us - RUN_UP * max(AlertPolicy.of(fleet.alerts).memory, memory) * fleet.stride * fleet.interval_us
 
 
-class _StretchPipeline(Pipeline):
-    """Leaves out readings that are too old to matter, and stops where nothing can matter any more."""
+class _StretchHooks(PipelineHooks):
+    """Leaves out readings before the stretch, and the rest of a partition behind it. Reports each commit."""
 
-    def __init__(
-        self,
-        replay: ReplayInput,
-        source: MemorySource,
-        store: AsyncStore,
-        scorer: Scorer,
-        *,
-        owner: str,
-        clock: Clock,
-        side_by_side: SideBySide | None,
-    ) -> None:
-        super().__init__(replay.config, source, store, scorer, owner=owner, clock=clock)
+    def __init__(self, replay: ReplayInput, observer: ReplayObserver, side_by_side: SideBySide | None) -> None:
+        self._replay = replay
+        self._observer = observer
+        self._side_by_side = side_by_side
         self._needed = {
             fleet.name: needed_cell(fleet, replay.from_us, replay.memory) for fleet in replay.config.fleets
         }
-        self._to_us = replay.to_us
-        self._side_by_side = side_by_side
-        self._homes = replay.homes
-        self.limits_assets = replay.homes is None
-        self._since: dict[tuple[Partition, str], Int64] = {}
+        self._n_readings: dict[Partition, int] = {}
+        # Records that live has accounted for are not judged again.
+        self.enforces_limits = replay.homes is None
 
-    async def _advance(self, state: PartitionState, batch: RecordBatch) -> None:
-        if not self._is_over(state):
-            await super()._advance(state, batch)
+    def select(self, state: PartitionState, readings: Readings) -> Readings:
+        """Leave out readings that no window of the stretch needs, and those that live refused before any window."""
+        readings = readings.rows(readings.cell >= self._needed[readings.fleet])
+        homes = self._replay.homes
+        if homes is None or not len(readings):
+            return readings
+        index = next(n for n, schema in enumerate(state.decoder.fleets) if schema.name == readings.fleet)
+        names = state.decoder.assets[index].names
+        numbers, row_of = np.unique(readings.asset, return_inverse=True)
+        found = [homes.get((readings.fleet, names[number])) for number in numbers.tolist()]
+        # An asset of another partition passes, and is refused as live refused it.
+        since = [NEVER if home is None else home.since * (home.partition == state.partition) for home in found]
+        return readings.rows(readings.offset >= np.array(since, dtype=np.int64)[row_of])
 
-    def _is_over(self, state: PartitionState) -> bool:
-        """Whether every window of the stretch is closed: the watermarks are behind its end."""
-        lanes = state.lanes.values()
-        return len(lanes) == len(self.schemas) and all(
-            (lane.windower.max_cell - lane.config.lateness_cells) * lane.config.interval_us >= self._to_us
-            for lane in lanes
-        )
-
-    def _add_lane(
-        self, state: PartitionState, schema: FleetSchema, known: list[KnownAsset], max_cell: int
-    ) -> None:
-        super()._add_lane(state, schema, known, max_cell)
+    def make_decider(self, fleet: FleetConfig, assets: AssetIndex) -> Decider:
+        """Let both sides decide where two are compared."""
         if self._side_by_side is not None:
-            self._side_by_side.attach(state.lanes[schema.name])
+            return self._side_by_side.make_decider(fleet, assets)
+        return super().make_decider(fleet, assets)
 
-    def _decode(self, state: PartitionState, batch: RecordBatch, step: Step) -> list[Readings]:
-        decoded = super()._decode(state, batch, step)
-        recent = [readings.rows(readings.cell >= self._needed[readings.fleet]) for readings in decoded]
-        return recent if self._homes is None else [self._that_live_took(state, readings) for readings in recent]
-
-    def _judge_quarantine(self, step: Step) -> deque[tuple[int, int]]:
-        """What live has accounted for is not judged again: its share of bad records was borne, or overruled."""
-        return super()._judge_quarantine(step) if self._homes is None else deque()
-
-    def _that_live_took(self, state: PartitionState, readings: Readings) -> Readings:
-        """Leave out what live refused before it came to any window: assets it had no room for, or not yet."""
-        names = self._lane(state, readings.fleet).assets.names
-        since = self._since.get((state.partition, readings.fleet), np.empty(0, dtype=np.int64))
-        if len(since) < len(names):
-            new = [(self._homes or {}).get((readings.fleet, name)) for name in names[len(since) :]]
-            # One that lives in another partition comes through, and is refused as live refused it.
-            offsets = [NEVER if home is None else home.since * (home.partition == state.partition) for home in new]
-            since = self._since[state.partition, readings.fleet] = np.append(since, np.array(offsets, dtype=np.int64))
-        return readings.rows(readings.offset >= since[readings.asset])
+    def committed(self, state: PartitionState, commit: Commit, batch: RecordBatch) -> bool:  # noqa: ARG002
+        """Report alerts and progress. Later records do not matter once all windows of the stretch are closed."""
+        for rows in commit.fleets:
+            names = state.shards[rows.fleet].assets.names
+            for change in rows.alerts:
+                if change.is_transition and change.opened_us > self._replay.from_us:
+                    self._observer.on_alert(change, names[change.asset])
+        self._n_readings[commit.partition] = commit.counters.readings
+        done, total = sum(self._n_readings.values()), self._replay.n_readings
+        share = min(1.0, done / total) if total else None
+        self._observer.on_progress(share, f"{done:,} readings")
+        shards = state.shards.values()
+        return len(shards) < len(self._replay.config.fleets) or any(
+            (each.windower.max_cell - each.config.lateness_cells) * each.interval_us < self._replay.to_us
+            for each in shards
+        )
 
 
 class _StretchScorer:
-    """Scores the windows of the stretch and of its run-up; the others stay unscored."""
+    """Scores the windows of the stretch and of its run-up. The others stay unscored."""
 
     def __init__(self, replay: ReplayInput, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -268,28 +241,6 @@ class _StretchScorer:
         return replace(scored, windows=windows, score=score, version=version, contributions=contributions)
 
 
-@dataclass(slots=True)
-class _ProgressReporter:
-    """Reports each saved commit to the observer."""
-
-    replay: ReplayInput
-    pipeline: Pipeline
-    observer: ReplayObserver
-    _readings: dict[Partition, int] = field(default_factory=dict)
-
-    def saved(self, commit: Commit) -> None:
-        for rows in commit.fleets:
-            if rows.alerts:
-                names = self.pipeline.partitions[commit.partition].lanes[rows.fleet].assets.names
-                for change in rows.alerts:
-                    if change.is_transition and change.opened_us > self.replay.from_us:
-                        self.observer.on_alert(change, names[change.asset])
-        self._readings[commit.partition] = commit.counters.readings
-        done, total = sum(self._readings.values()), self.replay.n_readings
-        share = min(1.0, done / total) if total else None
-        self.observer.on_progress(share, f"{done:,} readings")
-
-
 # ---------------------------------------------------------------- at the pace of event time
 
 
@@ -299,9 +250,9 @@ async def paced(
     clock: Clock,
     times_of: Callable[[RecordBatch], Int64],
 ) -> AsyncIterator[RecordBatch]:
-    """Hand records on when their event time has come, `speed` times as fast as `clock` goes; never out of order.
+    """Yield records in order when their event time has come, `speed` times as fast as `clock`.
 
-    `times_of`: [N], event time of each record; what is older than something before it goes at once.
+    `times_of`: [N], event time of each record. A record older than one before it is yielded at once.
     """
     began_s = clock.monotonic_s()
     began_us: int | None = None
@@ -323,7 +274,7 @@ async def paced(
 
 
 def event_times(config: Config) -> Callable[[RecordBatch], Int64]:
-    """Return a function from records to their event times; a record that cannot be read has that of the one before."""
+    """Return a function from records to their event times. An unreadable record has that of the one before."""
     schemas = [
         FleetSchema(fleet.name, fleet.interval_us, fleet.topics, fleet.assets, fleet.sensors) for fleet in config.fleets
     ]

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
     from monitor.recordings import Recording
-    from monitor.replay.flow import ReplayObserver, ScratchStore
+    from monitor.replay.flow import ReplayObserver
     from monitor.replay.recording_feed import RecordingSplit
     from monitor.replay.run import ReplayOptions, ReplayResult
     from monitor.replay.versions import ReplayVersion
+    from monitor.store.engine import AsyncStore
 
 ALL_TIME = timedelta(days=36_500)
 """Training history of a recording: its whole head."""
@@ -152,7 +153,7 @@ def _refuse_versions(run: ReplayRun) -> None:
         )
 
 
-async def _replay_rest(trained: _TrainedFile, run: ReplayRun, store: ScratchStore) -> None:
+async def _replay_rest(trained: _TrainedFile, run: ReplayRun, store: AsyncStore) -> None:
     split = trained.split
     feed = RecordingFeed(split.rest.name)
     feed.add(concatenated(last_readings(split.head, trained.fleet.length), split.rest))

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from monitor.clock import Clock
     from monitor.config import Config
-    from monitor.replay.flow import ReplayObserver, ScratchStore
+    from monitor.replay.flow import ReplayObserver
     from monitor.replay.offsets import KafkaRange, RunSummary
     from monitor.replay.run import ReplayOptions, ReplayResult
+    from monitor.store.engine import AsyncStore
     from monitor.types import RecordBatch
 
 
@@ -79,7 +80,7 @@ async def replay_log(
     return run.result
 
 
-def _equals_live(store: ScratchStore, replay_input: ReplayInput, live: RunSummary) -> bool:
+def _equals_live(store: AsyncStore, replay_input: ReplayInput, live: RunSummary) -> bool:
     """Compare with the live results from each fleet's first live window on."""
     assets = set(replay_input.homes or ())
     with open_reader(store.address.url) as reader:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.config import Config
     from monitor.replay.diff import Difference, Side
-    from monitor.replay.flow import ReplayInput, ReplayObserver, ScratchStore
+    from monitor.replay.flow import ReplayInput, ReplayObserver
     from monitor.replay.offsets import RunSummary
+    from monitor.store.engine import AsyncStore
     from monitor.store.queries import Reader
     from monitor.store.results import TransitionRow, WindowRow
 
@@ -128,7 +129,7 @@ class ReplayRun:
     side_by_side: SideBySide | None
     result: ReplayResult = field(default_factory=ReplayResult)
 
-    async def process(self, replay_input: ReplayInput, store: ScratchStore, scorer: DetectorScorer) -> None:
+    async def process(self, replay_input: ReplayInput, store: AsyncStore, scorer: DetectorScorer) -> None:
         """Run the pipeline over one log and add its counters to the result."""
         started_s = self.clock.monotonic_s()
         counters = await flow(
@@ -144,7 +145,7 @@ class ReplayRun:
         self.result.readings += counters.readings
         self.result.quarantined += counters.quarantined + counters.late
 
-    async def read_results(self, store: ScratchStore, begins: Mapping[str, int], to_us: int) -> None:
+    async def read_results(self, store: AsyncStore, begins: Mapping[str, int], to_us: int) -> None:
         """Read windows, alerts and digest from the database. `begins`: event time at which each fleet's range begins.
 
         A fleet that is not in `begins` is read from its first window on.
@@ -178,7 +179,7 @@ async def open_scorers(
 # ---------------------------------------------------------------- results
 
 
-def _read_results(store: ScratchStore, result: ReplayResult, begins: Mapping[str, int], to_us: int) -> None:
+def _read_results(store: AsyncStore, result: ReplayResult, begins: Mapping[str, int], to_us: int) -> None:
     with open_reader(store.address.url) as reader:
         lives = [
             life

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING
 
 from monitor.replay.diff import Difference, Side, SideResults, difference
 from monitor.store.results import FIRST_US
-from monitor.stream.alerting import Decider
-from monitor.stream.shard import alert_policy
+from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from monitor.config import Config, FleetConfig
+    from monitor.decode import AssetIndex
     from monitor.stream.score import Scorer
-    from monitor.stream.shard import Lane
     from monitor.types import AlertChange, Int64, Windows
 
 
@@ -43,7 +42,7 @@ class SideBySide:
     def memory(self, config: Config) -> int:
         """Return the number of windows that the alert policy with the longer memory looks back over."""
         policies = [
-            side.change.apply_to(alert_policy(fleet.alerts)) for side in self.sides for fleet in config.fleets
+            side.change.apply_to(AlertPolicy.of(fleet.alerts)) for side in self.sides for fleet in config.fleets
         ]
         return max(policy.memory for policy in policies)
 
@@ -60,10 +59,10 @@ class SideBySide:
         """Return a scorer that scores for both sides."""
         return _PairedScorer(first, second, self._rescored)
 
-    def attach(self, shard: Lane) -> None:
-        """Replace the decider of a new shard by one that decides for both sides."""
-        self._fleets[shard.config.name] = shard.config
-        shard.decider = _PairedDecider(shard, self)
+    def make_decider(self, fleet: FleetConfig, assets: AssetIndex) -> Decider:
+        """Make the decider of a new shard, for both sides. `assets`: the names of the shard's assets."""
+        self._fleets[fleet.name] = fleet
+        return _PairedDecider(fleet, assets, self)
 
     def difference(self) -> Difference:
         """Compare the results of the two sides."""
@@ -93,18 +92,18 @@ class _PairedScorer:
 class _PairedDecider(Decider):
     """The first side's decider. It runs the second side's decider on the same windows."""
 
-    def __init__(self, shard: Lane, side_by_side: SideBySide) -> None:
-        base = alert_policy(shard.config.alerts)
+    def __init__(self, fleet: FleetConfig, assets: AssetIndex, side_by_side: SideBySide) -> None:
+        base = AlertPolicy.of(fleet.alerts)
         first, second = (side.change.apply_to(base) for side in side_by_side.sides)
-        super().__init__(shard.config.name, first)
-        self._second = Decider(shard.config.name, second)
-        self._names = shard.assets.names
+        super().__init__(fleet.name, first)
+        self._second = Decider(fleet.name, second)
+        self._assets = assets
         self._results = side_by_side.results
 
     def decide(self, scores: Scores, end_us: Int64) -> list[AlertChange]:
         """Decide for both sides and return the first side's alert changes."""
         second_scores = scores.second if isinstance(scores, _PairedScores) else scores
         changes = super().decide(scores, end_us)
-        self._results[0].add(self._names, scores, end_us, changes)
-        self._results[1].add(self._names, second_scores, end_us, self._second.decide(second_scores, end_us))
+        self._results[0].add(self._assets.names, scores, end_us, changes)
+        self._results[1].add(self._assets.names, second_scores, end_us, self._second.decide(second_scores, end_us))
         return changes

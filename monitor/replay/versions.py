@@ -23,7 +23,7 @@ from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.store.results import FIRST_US, LAST_US
 from monitor.store.versions import FOREVER_AGO_US
-from monitor.stream.score import Activation
+from monitor.stream.score import ActiveVersion
 from monitor.training.dataset import History
 from monitor.training.fit import fit
 from monitor.types import Partition
@@ -100,13 +100,13 @@ async def activate_version(store: AsyncStore, scorer: DetectorScorer, version: R
         metrics=card.get("metrics", {}),
     )
     active = await store.run(stored_versions.activate, fleet, version.version, version.decides_after_us)
-    scorer.activate(fleet, Activation(active.from_window_end_us, version.version, version.path), detector)
+    scorer.activate(fleet, ActiveVersion(active.from_window_end_us, version.version, version.path), detector)
 
 
 async def load_for_side(scorer: DetectorScorer, version: ReplayVersion, fleet: str) -> None:
     """Activate a version in the scorer of a side without a database. Raises CheckpointDamaged."""
     detector = await _load(scorer, version)
-    scorer.activate(fleet, Activation(version.decides_after_us, version.version, version.path), detector)
+    scorer.activate(fleet, ActiveVersion(version.decides_after_us, version.version, version.path), detector)
 
 
 async def _load(scorer: DetectorScorer, version: ReplayVersion) -> Detector:

@@ -44,7 +44,7 @@ from monitor.store import outbox, sqlite
 from monitor.store.engine import AsyncStore
 from monitor.store.lease_renewal import Lease
 from monitor.stream.pipeline import Pipeline
-from monitor.stream.score import DetectorScorer
+from monitor.stream.score import BatchGate, DetectorScorer
 from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
@@ -87,9 +87,10 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         training_lease = None if is_alone else Lease(store, TRAINING_LEASE, owner, clock, timing)
         maintenance_lease = None if is_alone else Lease(store, "upkeep", owner, clock, timing)
 
-        scorer = DetectorScorer(config.device)
+        scorer = DetectorScorer(config.device, timing=timing)
         stack.callback(scorer.close)
-        champions = Champions(config, store, scorer, clock, timing=timing)
+        gate = BatchGate()
+        champions = Champions(config, store, scorer, clock, gate=gate, timing=timing)
         scheduler = RetrainScheduler(config, store, champions, clock, owner, training_lease, timing=timing)
         maintenance = Maintenance(config, store, clock, maintenance_lease, timing)
         topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
@@ -97,10 +98,19 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         leaves = not is_alone  # a lone daemon's partitions wait for its next start
         source = KafkaSource(config.kafka, topics, static_member_id=member_id, leave_on_close=leaves, timing=timing)
         stack.push_async_callback(source.close)
-        pipeline = Pipeline(config, source, store, scorer, owner=owner, clock=clock)
-        pipeline.reload_models = champions.refresh
         webhooks = [Webhook(each, timing) for each in config.notify]
-        pipeline.channels = [webhook.channel for webhook in webhooks]
+        pipeline = Pipeline(
+            config,
+            source,
+            store,
+            scorer,
+            owner=owner,
+            clock=clock,
+            channels=[webhook.channel for webhook in webhooks],
+            reload_models=champions.refresh,
+            gate=gate,
+            timing=timing,
+        )
         outbox_lease = Lease(store, outbox.LEASE, owner, clock, timing)
         delivery = Delivery(store, outbox_lease, webhooks, clock, timing=timing)
         heartbeat = Heartbeat(pipeline, store, owner, clock, health, timing)
@@ -114,7 +124,6 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
                 background.start(training_lease.loop())
             await started(scheduler.fail_stale_jobs)
             await started(partial(_before_the_first_record, source, scheduler, health))
-            champions.river = pipeline
             gc.freeze()  # the collector need not look again at all that was built until here
             log.info("watching", topics=sorted(topics), fleets=[fleet.name for fleet in config.fleets])
             async with _BackgroundTasks(champions.loop(), scheduler.loop()):

@@ -247,18 +247,18 @@ def snapshot_of(pipeline: Pipeline, source: KafkaSource) -> StatusSnapshot:
     for partition, state in pipeline.partitions.items():
         end = source.end_offset(partition)
         lag = None if end is None else max(0, end - state.next_offset)
-        owned.append(OwnedPartition(partition, state.is_rebuilt, lag))
-        for fleet, lane in state.lanes.items():
-            n_assets[fleet] += len(lane.assets.names)
-            if lane.windower.max_cell != NEVER:
-                reached_us = lane.windower.max_cell * lane.config.interval_us
+        owned.append(OwnedPartition(partition, state.rebuild.is_done, lag))
+        for fleet, shard in state.shards.items():
+            n_assets[fleet] += len(shard.assets.names)
+            if shard.windower.max_cell != NEVER:
+                reached_us = shard.windower.max_cell * shard.interval_us
                 newest_us[fleet] = max(reached_us, newest_us.get(fleet, reached_us))
     return StatusSnapshot(
         is_member=membership.is_member,
         assigned=membership.assigned,
         broker_unreachable_since_s=membership.unreachable_since_s,
         in_hand_since_s=pipeline.in_hand_since_s,
-        waits_for=pipeline.waits_for,
+        waits_for=pipeline.reader.waits_for,
         owned=tuple(owned),
         unscored=tuple(sorted(pipeline.unscored)),
         n_assets=n_assets,

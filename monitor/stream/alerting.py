@@ -1,15 +1,19 @@
-"""Scores in, alert changes out. Pure: state in, state out, driven by event time alone, so a replay alerts as live did.
+"""Alert transitions from scores.
 
-An asset's alert lives `pending → firing → recovering → closed`:
+Input: scores, in order of event time per asset. Output: alert changes. Invariant: pure and driven by event time alone,
+so a replay gives the same alerts as live.
+
+States of an asset's alert: `pending → firing → recovering → closed`.
 
 - *pending*: an anomalous window, but not yet `m` among the asset's last `n` scored windows (`confirm = "m of n"`);
-- *firing*: the m-th came. The alert opens, dated back to the end of the first anomalous window among those n;
-- *recovering*: a normal window came; an anomalous one makes it fire again;
+- *firing*: the m-th anomalous window. The alert opens, dated back to the end of the first anomalous window among
+  those n;
+- *recovering*: a normal window. An anomalous one makes the alert fire again;
 - *closed*: `recover` normal windows in a row.
 
-Unscored windows are no evidence either way: they neither confirm nor recover. Peak score and sensors count from the
-window that fired. The state is a function of an asset's last `n` or `recover` scored verdicts and its open alert, so
-a restart restores it from the database (`Decider.restore`).
+Unscored windows are no evidence: they neither confirm nor recover. Peak score and sensors count from the window that
+fired. The state is a function of an asset's last `n` or `recover` scored verdicts and its open alert, so a restart
+restores it from the database (`Decider.restore`).
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from monitor.types import AlertChange, AlertState, Contribution, Scores, Severit
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from monitor.config.tree import AlertConfig
     from monitor.types import Bool, Int32, Int64
 
 CRITICAL_SCORE = 3.0
@@ -33,7 +38,7 @@ CRITICAL_SCORE = 3.0
 
 @dataclass(frozen=True, slots=True)
 class AlertPolicy:
-    """How many verdicts make an alert, and how many end it."""
+    """Numbers of verdicts that open and close an alert."""
 
     confirm: int
     """m anomalous windows …"""
@@ -42,22 +47,27 @@ class AlertPolicy:
     recover: int
     """Normal scored windows in a row that close it."""
 
+    @classmethod
+    def of(cls, alerts: AlertConfig) -> AlertPolicy:
+        """Read the alert rules of a fleet's configuration."""
+        return cls(alerts.confirm.m, alerts.confirm.n, alerts.recover)
+
     @property
     def memory(self) -> int:
-        """How many of an asset's last scored verdicts the decision depends on."""
+        """Number of an asset's last scored verdicts on which the decision depends."""
         return max(self.among, self.recover)
 
 
 @dataclass(frozen=True, slots=True)
 class PastVerdict:
-    """A scored window's verdict, as the database remembers it."""
+    """Verdict of a scored window, as it is stored in the database."""
 
     end_us: int
     is_anomalous: bool
 
 
 class Decider:
-    """The alert state of one lane. Assets without a recent anomaly and without an open alert cost no memory."""
+    """Alert state of one shard. Assets without a recent anomaly and without an open alert cost no memory."""
 
     def __init__(self, fleet: str, policy: AlertPolicy) -> None:
         self.fleet = fleet
@@ -65,10 +75,10 @@ class Decider:
         self._episodes: dict[int, _Episode] = {}
 
     def decide(self, scores: Scores, end_us: Int64) -> list[AlertChange]:
-        """Return the alert changes that these windows cause, per asset in event order. `end_us`: [N], window ends."""
+        """Return the alert changes of these windows, per asset in event order. `end_us`: [N], window ends."""
         scored = ~np.isnan(scores.score)
         is_anomalous = scored & (scores.score >= 1.0)
-        rows = self._interesting(scores.windows.asset, scored, is_anomalous)
+        rows = self._relevant_rows(scores.windows.asset, scored, is_anomalous)
         changes: list[AlertChange] = []
         last_of: dict[int, int] = {}
         for row in rows.tolist():
@@ -76,22 +86,22 @@ class Decider:
             episode = self._episodes.get(asset)
             if episode is None:
                 episode = self._episodes[asset] = _Episode(deque(maxlen=self.policy.memory))
-            seen = PastVerdict(int(end_us[row]), bool(is_anomalous[row]))
-            change = self._step(episode, asset, seen, scores, row)
+            verdict = PastVerdict(int(end_us[row]), bool(is_anomalous[row]))
+            change = self._advance(episode, asset, verdict, scores, row)
             if episode.is_over:
                 del self._episodes[asset]
             if change is None:
                 continue
             last = last_of.get(asset)
             if last is not None and not (change.is_transition or changes[last].is_transition):
-                changes[last] = change  # of several updates in one batch the last says it all
+                changes[last] = change  # of several updates in one batch the last has all the figures
             else:
                 last_of[asset] = len(changes)
                 changes.append(change)
         return changes
 
     def recent(self, assets: Int32) -> dict[int, list[int]]:
-        """Of these assets those that are under suspicion: their last verdicts, end_us * 2 + is_anomalous."""
+        """Return the last verdicts of those of these assets with a recent anomaly: end_us * 2 + is_anomalous."""
         return {
             asset: [past.end_us * 2 + past.is_anomalous for past in self._episodes[asset].recent]
             for asset in (set(assets.tolist()) & self._episodes.keys() if self._episodes else ())
@@ -100,9 +110,9 @@ class Decider:
     def restore(
         self, asset: int, recent: Iterable[PastVerdict], open_alert: AlertChange | None, closed_us: int | None
     ) -> None:
-        """Take up an asset where the database left it.
+        """Load the state of an asset from the database.
 
-        `recent`: its last scored verdicts, oldest first. `closed_us`: when its last closed alert closed.
+        `recent`: its last scored verdicts, oldest first. `closed_us`: end time of its last closed alert.
         """
         episode = _Episode(deque(recent, maxlen=self.policy.memory), open_alert)
         if closed_us is not None:
@@ -110,26 +120,28 @@ class Decider:
         if not episode.is_over:
             self._episodes[asset] = episode
 
-    def _interesting(self, asset: Int32, scored: Bool, is_anomalous: Bool) -> Int64:
-        """Rows that can change anything: scored windows of assets that are, or become, suspicious."""
-        suspicious = np.union1d(asset[is_anomalous], np.fromiter(self._episodes, dtype=np.int64))
-        if not len(suspicious):
+    def _relevant_rows(self, asset: Int32, scored: Bool, is_anomalous: Bool) -> Int64:
+        """Return the rows that can change a state: scored windows of assets with a recent anomaly or with a new one."""
+        anomalous = np.union1d(asset[is_anomalous], np.fromiter(self._episodes, dtype=np.int64))
+        if not len(anomalous):
             return np.empty(0, dtype=np.int64)
-        return np.flatnonzero(scored & np.isin(asset, suspicious)).astype(np.int64)
+        return np.flatnonzero(scored & np.isin(asset, anomalous)).astype(np.int64)
 
-    def _step(self, episode: _Episode, asset: int, seen: PastVerdict, scores: Scores, row: int) -> AlertChange | None:
-        episode.recent.append(seen)
+    def _advance(
+        self, episode: _Episode, asset: int, verdict: PastVerdict, scores: Scores, row: int
+    ) -> AlertChange | None:
+        episode.recent.append(verdict)
         if episode.alert is None:
-            if seen.is_anomalous and episode.n_anomalous(self.policy.among) >= self.policy.confirm:
-                episode.alert = self._fire(episode, asset, seen, scores, row)
+            if verdict.is_anomalous and episode.n_anomalous(self.policy.among) >= self.policy.confirm:
+                episode.alert = self._fire(episode, asset, verdict, scores, row)
             return episode.alert
-        episode.alert = change = self._follow(episode.alert, episode, seen, scores, row)
+        episode.alert = change = self._follow(episode.alert, episode, verdict, scores, row)
         if change.state is AlertState.CLOSED:
             episode.alert = None
-        # A recovering alert that sees one more normal window has not changed.
-        return change if change.is_transition or seen.is_anomalous else None
+        # One more normal window does not change a recovering alert.
+        return change if change.is_transition or verdict.is_anomalous else None
 
-    def _fire(self, episode: _Episode, asset: int, seen: PastVerdict, scores: Scores, row: int) -> AlertChange:
+    def _fire(self, episode: _Episode, asset: int, verdict: PastVerdict, scores: Scores, row: int) -> AlertChange:
         evidence = [past for past in episode.last(self.policy.among) if past.is_anomalous]
         evidence = [past for past in evidence if past.end_us > episode.closed_us]
         peak = float(scores.score[row])
@@ -137,28 +149,28 @@ class Decider:
             fleet=self.fleet,
             asset=asset,
             opened_us=evidence[0].end_us,
-            at_us=seen.end_us,
+            at_us=verdict.end_us,
             state=AlertState.FIRING,
             severity=_severity(peak),
             peak_score=peak,
-            peak_us=seen.end_us,
+            peak_us=verdict.end_us,
             n_anomalous=len(evidence),
             contributions=scores.contributions.get(row, ()),
             version=scores.version[row] or "",
         )
 
     def _follow(
-        self, alert: AlertChange, episode: _Episode, seen: PastVerdict, scores: Scores, row: int
+        self, alert: AlertChange, episode: _Episode, verdict: PastVerdict, scores: Scores, row: int
     ) -> AlertChange:
-        if not seen.is_anomalous:
+        if not verdict.is_anomalous:
             closes = episode.n_normal_in_a_row() >= self.policy.recover
             state = AlertState.CLOSED if closes else AlertState.RECOVERING
             if closes:
-                episode.closed_us = seen.end_us
-            return replace(alert, at_us=seen.end_us, state=state, is_transition=state is not alert.state)
+                episode.closed_us = verdict.end_us
+            return replace(alert, at_us=verdict.end_us, state=state, is_transition=state is not alert.state)
         alert = replace(
             alert,
-            at_us=seen.end_us,
+            at_us=verdict.end_us,
             state=AlertState.FIRING,
             n_anomalous=alert.n_anomalous + 1,
             is_transition=alert.state is not AlertState.FIRING,
@@ -167,17 +179,17 @@ class Decider:
         if peak <= alert.peak_score:
             return alert
         found: tuple[Contribution, ...] = scores.contributions.get(row, ())
-        return replace(alert, peak_score=peak, peak_us=seen.end_us, contributions=found, severity=_severity(peak))
+        return replace(alert, peak_score=peak, peak_us=verdict.end_us, contributions=found, severity=_severity(peak))
 
 
 @dataclass(slots=True)
 class _Episode:
-    """One asset's recent verdicts and its open alert."""
+    """Recent verdicts of one asset and its open alert."""
 
     recent: deque[PastVerdict]
     alert: AlertChange | None = None
     closed_us: int = -(1 << 62)
-    """End of the window that closed the last alert: older evidence fired once already."""
+    """End of the window that closed the last alert. Older evidence has fired already."""
 
     @property
     def is_over(self) -> bool:

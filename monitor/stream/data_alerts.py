@@ -1,21 +1,20 @@
-"""Alerts of class `data`: what should have reached us and did not, or more of it than we take. One partition's.
+"""Alerts of class `data` of one partition: records that were lost, and records that were refused.
 
-Enter: gaps that were stepped over, records that were refused, and the records between them. Leave: changes of alerts,
-which go into the same transaction as what they are about, so that they survive what it survives. A lane (or partition)
-has at most one open alert of a kind: what happens again meanwhile is counted by it, and it closes by itself once there
-has been quiet. One producer that invents a million names is one alert, and so is retention that overtakes us each
-minute. Kinds:
+Input: gaps in the log, rejected records, and the records between them. Output: changes of alerts. They go into the same
+transaction as the records they are about, so they survive the same restarts. Invariant: a shard (or partition) has at
+most one open alert of a kind. It counts what happens again, and closes by itself after a quiet time. A producer that
+invents a million names is one alert, and so is a retention that removes unread records every minute. Kinds:
 
-- `asset_limit`: a lane kept out a new asset (`max_assets`, `max_new_assets_per_min`). Its clock is the lane's event
-  time, the newest that assets which are in have brought: those who are kept out cannot move it. Open until an hour
-  without one more. The law: a function of the partition's log and the settings, however it is cut into batches;
-- `records_lost`: retention took records before they were read. What is lost stays lost, so nothing could end this
-  alert but somebody who has seen it. Closed at once it would be in no list of what is open, where the next shift
-  looks; open for ever it would bury that list after a year. So it stays open for a day. It opens by processing time,
-  at our own discovery: a hole has no event time, and that of its neighbours may be so old that nobody would be told.
-  It closes with the first record that Kafka stamped a day later.
+- `asset_limit`: a shard rejected a new asset (`max_assets`). Its clock is the shard's event time, the newest that
+  admitted assets have sent, so rejected assets cannot move it. It closes after an hour without another rejection.
+  Invariant: a function of the partition's log and the settings, however the log is cut into batches;
+- `records_lost`: retention removed records before they were read. Lost records stay lost, so no later record could end
+  this alert. Closed at once it would be in no list of open alerts for the next shift. Open for ever it would fill that
+  list after a year. So it stays open for a day. It opens by processing time, at the discovery: a gap has no event time,
+  and that of its neighbours may be so old that no channel would send a notification. It closes with the first record
+  that Kafka stamped a day later.
 
-A dead sensor, a dead asset, a dead stream would be further kinds.
+A dead sensor, a dead asset and a dead stream would be further kinds.
 """
 
 from __future__ import annotations
@@ -25,124 +24,129 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from monitor import logs
 from monitor.decode.timestamps import MAX_US
 from monitor.stream.window import NEVER
 from monitor.types import AlertState, DataAlertChange, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
 
-    from monitor.stream.shard import Lane
-    from monitor.types import Partition, Readings, RecordBatch
+    from monitor.stream.shard import ShardResult
+    from monitor.types import Partition, RecordBatch
+
+log = logs.get("pipeline")
 
 ASSET_LIMIT, RECORDS_LOST = "asset_limit", "records_lost"
 HOUR_US = 3_600_000_000
 QUIET_US = {ASSET_LIMIT: HOUR_US, RECORDS_LOST: 24 * HOUR_US}
-"""Without the same thing again, until it is over. An hour: who invents names does so all the time, and who starts a
-plant has done so by then. A day: the next shift, too, should find it among what is open."""
+"""Time without a repetition until an alert closes. An hour: a producer that invents names does so all the time, and the
+start of a plant is over by then. A day: the next shift should still find it among the open alerts."""
 SEVERITY = {ASSET_LIMIT: Severity.WARNING, RECORDS_LOST: Severity.CRITICAL}
-"""Who is kept out is in quarantine and can be let in; what is lost is lost, and more may be at this moment."""
+"""Rejected records are in quarantine, and the limit can be raised. Lost records are gone, and more may be lost now."""
 
 
-class _Open(msgspec.Struct):
-    """An alert that is open. As it is, it goes into the partition's `rewind_state`."""
+class OpenAlert(msgspec.Struct):
+    """An open alert, as it is stored in the partition's `rewind_state`."""
 
     kind: str
     fleet: str | None
     from_offset: int
     opened_us: int
     last_us: int
-    """When it happened last."""
+    """Time of the latest repetition."""
     n_records: int
     detail: str
-    """Why the first record was refused."""
+    """Reason of the first rejected record."""
 
     @property
-    def over_us(self) -> int:
+    def closes_us(self) -> int:
+        """Time at which it closes without a repetition."""
         return self.last_us + QUIET_US[self.kind]
 
 
 class DataAlerts:
-    """The open data alerts of a partition that is ours."""
+    """The open data alerts of one partition."""
 
-    def __init__(self, partition: Partition, state: list[Any]) -> None:
-        """`state`: as saved."""
+    def __init__(self, partition: Partition, state: list[Any], fleets: Collection[str]) -> None:
+        """`state`: as in `rewind_state`. `fleets`: all in the configuration."""
         self._partition = partition
-        self._open = {(each.kind, each.fleet): each for each in msgspec.convert(state, list[_Open])}
+        self._fleets = fleets
+        self.open = {(each.kind, each.fleet): each for each in msgspec.convert(state, list[OpenAlert])}
+        """By kind and fleet. A restart needs them."""
 
-    @property
-    def state(self) -> list[Any]:
-        """What a restart must know. Plain JSON."""
-        return [msgspec.to_builtins(each) for each in self._open.values()]
-
-    def lost(self, from_offset: int, to_offset: int, at_us: int) -> DataAlertChange:
-        """Retention took the records in [from_offset, to_offset). `at_us`: processing time."""
-        alert = self._open.get((RECORDS_LOST, None))
+    def record_loss(self, from_offset: int, to_offset: int, at_us: int) -> DataAlertChange:
+        """Report that retention removed the records in [from_offset, to_offset). `at_us`: processing time."""
+        alert = self.open.get((RECORDS_LOST, None))
         if alert is not None:
             alert.n_records += to_offset - from_offset
             alert.last_us = max(alert.last_us, at_us)
             return self._change(alert, is_transition=False)
-        return self._begin(RECORDS_LOST, None, from_offset, at_us, to_offset - from_offset)
+        return self._open_alert(RECORDS_LOST, None, from_offset, at_us, to_offset - from_offset)
 
-    def go_on(self, batch: RecordBatch, fleets: Container[str]) -> Iterator[DataAlertChange]:
-        """Look whether these records are late enough for the loss to be over, and whose fleets are no more."""
-        for orphan in [each for each in self._open.values() if each.fleet is not None and each.fleet not in fleets]:
-            yield self._end(orphan, orphan.last_us)
-        alert = self._open.get((RECORDS_LOST, None))
+    def update(self, results: Iterable[ShardResult], batch: RecordBatch) -> list[DataAlertChange]:
+        """Open, count and close alerts by the records of a batch, after all of its shards."""
+        rejections = [each for each in results if each.over_limit or (ASSET_LIMIT, each.rows.fleet) in self.open]
+        changes = [change for result in rejections for change in self._update_limit(result, batch)]
+        return changes + list(self._close_ended(batch)) if self.open else changes
+
+    def _close_ended(self, batch: RecordBatch) -> Iterator[DataAlertChange]:
+        """Close the alert of a loss at a record of a day later, and the alerts of fleets that were deleted."""
+        orphans = [each for each in self.open.values() if each.fleet not in (None, *self._fleets)]
+        for orphan in orphans:
+            yield self._close_alert(orphan, orphan.last_us)
+        alert = self.open.get((RECORDS_LOST, None))
         if alert is not None:
             stamps = batch.timestamps_us
-            late_enough = np.flatnonzero((stamps >= alert.over_us) & (stamps <= MAX_US))  # beyond: no clock's
+            late_enough = np.flatnonzero((stamps >= alert.closes_us) & (stamps <= MAX_US))  # beyond: no real clock
             if len(late_enough):
-                yield self._end(alert, int(batch.timestamps_us[late_enough[0]]))
+                yield self._close_alert(alert, int(batch.timestamps_us[late_enough[0]]))
 
-    def limit(
-        self, lane: Lane, kept_out: Mapping[int, str], readings: Readings, batch: RecordBatch
-    ) -> Iterator[DataAlertChange]:
-        """Follow one lane through a batch. `kept_out`: offset → reason; `readings`: those not in the windows yet."""
-        fleet, interval_us = lane.config.name, lane.config.interval_us
-        alert = self._open.get((ASSET_LIMIT, fleet))
-        if alert is None and not kept_out:
-            return
-        clock = np.maximum.accumulate(np.concatenate(([lane.windower.max_cell], readings.cell)))
+    def _update_limit(self, result: ShardResult, batch: RecordBatch) -> Iterator[DataAlertChange]:
+        """Update the `asset_limit` alert of one shard."""
+        interval_us = result.interval_us
+        fleet, over_limit, readings = result.rows.fleet, result.over_limit, result.readings
+        alert = self.open.get((ASSET_LIMIT, fleet))
+        clock = np.maximum.accumulate(np.concatenate(([result.max_cell_before], readings.cell)))
         n_counted = 0
-        refused = sorted(kept_out)
-        for offset, place in zip(refused, np.searchsorted(readings.offset, refused).tolist(), strict=True):
+        rejected = sorted(over_limit)
+        for offset, place in zip(rejected, np.searchsorted(readings.offset, rejected).tolist(), strict=True):
             now = int(clock[place])  # before this record, after those that came before it
             if now != NEVER:
                 now_us = now * interval_us
-            else:  # known assets that are silent since other settings began: nothing has told the time yet
+            else:  # no admitted asset has sent since the settings changed, so the shard has no event time yet
                 now_us = min(max(0, int(batch.timestamps_us[np.searchsorted(batch.offsets, offset)])), MAX_US)
-            if alert is not None and now_us >= alert.over_us:
+            if alert is not None and now_us >= alert.closes_us:
                 if n_counted:
                     yield self._change(alert, is_transition=False)
-                # Without a time of the lane's own it is over at this record.
-                yield self._end(alert, now_us if now == NEVER else _first_at(clock, interval_us, alert.over_us))
+                # Without an event time of the shard it closes at this record.
+                yield self._close_alert(
+                    alert, now_us if now == NEVER else _first_at(clock, interval_us, alert.closes_us)
+                )
                 alert, n_counted = None, 0
             if alert is None:
-                yield self._begin(ASSET_LIMIT, fleet, offset, now_us, 1, kept_out[offset])
-                alert = self._open[ASSET_LIMIT, fleet]
+                yield self._open_alert(ASSET_LIMIT, fleet, offset, now_us, 1, over_limit[offset])
+                alert = self.open[ASSET_LIMIT, fleet]
             else:
                 alert.n_records += 1
                 alert.last_us = max(alert.last_us, now_us)
                 n_counted += 1
         if alert is not None and n_counted:
             yield self._change(alert, is_transition=False)
-        if alert is not None and int(clock[-1]) * interval_us >= alert.over_us:
-            yield self._end(alert, _first_at(clock, interval_us, alert.over_us))
+        if alert is not None and int(clock[-1]) * interval_us >= alert.closes_us:
+            yield self._close_alert(alert, _first_at(clock, interval_us, alert.closes_us))
 
-    # ------------------------------------------------------------------ inside
-
-    def _begin(
+    def _open_alert(
         self, kind: str, fleet: str | None, from_offset: int, at_us: int, n_records: int, detail: str = ""
     ) -> DataAlertChange:
-        alert = self._open[kind, fleet] = _Open(kind, fleet, from_offset, at_us, at_us, n_records, detail)
+        alert = self.open[kind, fleet] = OpenAlert(kind, fleet, from_offset, at_us, at_us, n_records, detail)
         return self._change(alert, is_transition=True)
 
-    def _end(self, alert: _Open, at_us: int) -> DataAlertChange:
-        del self._open[alert.kind, alert.fleet]
+    def _close_alert(self, alert: OpenAlert, at_us: int) -> DataAlertChange:
+        del self.open[alert.kind, alert.fleet]
         return self._change(alert, is_transition=True, closed_us=at_us)
 
-    def _change(self, alert: _Open, *, is_transition: bool, closed_us: int | None = None) -> DataAlertChange:
+    def _change(self, alert: OpenAlert, *, is_transition: bool, closed_us: int | None = None) -> DataAlertChange:
         return DataAlertChange(
             kind=alert.kind,
             partition=self._partition,
@@ -157,7 +161,7 @@ class DataAlerts:
             is_transition=is_transition,
         )
 
-    def _message(self, alert: _Open) -> str:
+    def _message(self, alert: OpenAlert) -> str:
         n = f"{alert.n_records:,} record{'s' if alert.n_records > 1 else ''}"
         if alert.kind == ASSET_LIMIT:
             return (
@@ -169,6 +173,16 @@ class DataAlerts:
             "windows there have holes. Nothing brings them back: give the topic a longer retention.ms, or see why the "
             "daemon was so far behind"
         )
+
+
+def log_changes(changes: Iterable[DataAlertChange]) -> None:
+    """Log the transitions of committed data alerts."""
+    for change in changes:
+        facts = {"partition": str(change.partition), "records": change.n_records}
+        if change.is_transition and change.state is AlertState.CLOSED:
+            log.info(f"{change.kind}_over", fleet=change.fleet, **facts)
+        elif change.is_transition:
+            log.warning(change.kind, fleet=change.fleet, **facts, meaning=change.message)
 
 
 def _first_at(clock: np.ndarray[Any, np.dtype[np.int64]], interval_us: int, at_us: int) -> int:

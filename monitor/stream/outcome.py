@@ -1,265 +1,193 @@
-"""What a batch of records led to, gathered until one transaction takes it all.
+"""Outcome of a batch of records, collected until one transaction stores it.
 
-Enters: what each stage made of the batch. Leaves: a `Commit`. The law: every record of the batch is counted under
-exactly one of accepted, quarantined, late, duplicate, tombstones.
+Input: the results of each stage for the batch. Output: a `Commit`. Invariant: every record of the batch is counted
+under exactly one of accepted, quarantined, late, duplicate, tombstones.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitor.store.commit import Commit, FleetRows, MissingRange
-from monitor.types import SAMPLE_BYTES, Counters, Quarantined, Verdict
+from monitor import metrics
+from monitor.errors import QuarantineLimit
+from monitor.store.commit import Commit
+from monitor.stream.data_alerts import log_changes
+from monitor.types import SAMPLE_BYTES, Counters, Quarantined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-    from monitor.store.commit import Snapshot
+    from monitor.clock import Clock
     from monitor.store.outbox import Channel
-    from monitor.stream.shard import Lane, PartitionState
-    from monitor.stream.window import Pushed
-    from monitor.types import AlertChange, DataAlertChange, Int32, Int64, Readings, RecordBatch, Scores
-
-T = TypeVar("T", bound=np.generic)
+    from monitor.stream.partition import PartitionState
+    from monitor.stream.shard import ShardResult
+    from monitor.types import DataAlertChange, RecordBatch
 
 ROWS_KEPT = 10_000
-"""Rows in quarantine that each partition and reason has before they are thinned out …"""
+"""Rows in quarantine of each partition and reason before they are thinned out …"""
 ROWS_SAMPLED = 100
 """… to one in so many."""
+LIMIT_WINDOW = 10_000
+"""Records over which the share of quarantined ones is measured …"""
+LIMIT_STEP = 100
+"""Smaller batches are counted together."""
+LIMIT_MINIMUM = 1_000
+"""… and the smallest number of records for a share."""
+REASONS_NOT_COUNTED = (
+    "no_fleet:",
+    "late:",
+    "wrong_partition:",
+    "too_many_assets:",
+    "too_large_batch:",
+    "corrupt_batch:",
+)
+"""Reasons that do not question the format: a shared topic, a gateway that sends its backlog, a key that moved, a
+producer that invents names or sends decompression bombs. They must not stop the monitoring of the other assets."""
 
 
 @dataclass(slots=True)
-class _LaneRows:
-    scores: list[Scores] = field(default_factory=list)
-    alerts: list[AlertChange] = field(default_factory=list)
-    let_in: dict[int, int] = field(default_factory=dict)
+class BatchOutcome:
+    """All that one batch of one partition led to."""
 
+    batch: RecordBatch
+    quarantined: list[Quarantined]
+    """Refused records: first those that the decoder could not read."""
+    n_tombstones: int
+    learnt: Mapping[str, tuple[str, ...]]
+    """By fleet, sensors that the database does not have yet."""
+    results: list[ShardResult] = field(default_factory=list)
+    data_alerts: Sequence[DataAlertChange] = ()
+    counters: Counters = field(default_factory=Counters)
+    """Of this batch alone. Complete once `commit` has counted."""
 
-class Step:
-    """One batch of one partition on its way through the river."""
-
-    def __init__(self, batch: RecordBatch) -> None:
-        self.batch = batch
-        self.quarantined: list[Quarantined] = []
-        self.kept_out: dict[str, dict[int, str]] = {}
-        """By fleet: offset → why this record's asset was not let in."""
-        self.data_alerts: list[DataAlertChange] = []
-        self.learnt: dict[str, tuple[str, ...]] = {}
-        self.counters = Counters(records=len(batch))
-        self._rows: dict[str, _LaneRows] = {}
-        self._useless: dict[int, int] = defaultdict(int)
-        """Offset → readings of that record which were duplicates."""
-        self._readings_of: dict[int, int] = defaultdict(int)
-        """The same for all its readings; kept for records that had a duplicate, and for those at the ends of slices."""
-        self._late: set[int] = set()
-
-    def reject(self, records: Iterable[Quarantined]) -> None:
-        """Put records, or readings of them, into quarantine."""
-        self.quarantined.extend(records)
-
-    def keep_out(self, fleet: str, reasons: dict[int, str]) -> None:
-        """Quarantine records of new assets; reasons: by offset."""
-        self.kept_out[fleet] = reasons
-        self.quarantined.extend(self._quarantine(offset, reason) for offset, reason in reasons.items())
-
-    def let_in(self, lane: Lane, since: Mapping[int, int]) -> None:
-        """Write down, with the rest, since which record new assets are in; since: by lane index."""
-        if since:
-            self._rows.setdefault(lane.config.name, _LaneRows()).let_in.update(since)
-
-    def count_bad(self, harmless: tuple[str, ...]) -> int:
-        """Count the records in quarantine for any other reason than these."""
-        return len({record.offset for record in self.quarantined if not record.reason.startswith(harmless)})
-
-    def refuse_assets(self, lane: Lane, readings: Readings, foreign: Int32) -> None:
-        """Quarantine readings of assets whose home is another partition."""
-        rows = np.flatnonzero(np.isin(readings.asset, foreign))
-        for offset, asset in dict(
-            zip(readings.offset[rows].tolist(), readings.asset[rows].tolist(), strict=True)
-        ).items():
-            name = lane.assets.names[asset]
-            self.quarantined.append(
-                self._quarantine(
-                    offset,
-                    f'wrong_partition: asset "{name}" is read from another partition; key its records by the asset, '
-                    "so that all of them go to one partition",
-                )
-            )
-
-    def add(
-        self, lane: Lane, readings: Readings, pushed: Pushed, scores: Scores, changes: Iterable[AlertChange]
-    ) -> None:
-        """Take in what a slice of readings led to."""
-        rows = self._rows.setdefault(readings.fleet, _LaneRows())
-        rows.alerts.extend(changes)
-        if len(scores.windows):
-            rows.scores.append(scores)
-        self.counters.readings += len(readings)
-        self.counters.windows += len(scores.windows)
-        self.counters.scored += int(np.count_nonzero(~np.isnan(scores.score)))
-        if len(pushed.late):
-            self._reject_late(lane, readings, pushed.late)
-        if len(readings):
-            self._count_duplicates(readings, pushed.duplicate)
+    def quarantine(self, reasons: Mapping[int, str]) -> None:
+        """Quarantine records. `reasons`: by offset."""
+        batch = self.batch
+        for offset, reason in reasons.items():
+            row = int(np.searchsorted(batch.offsets, offset))
+            sample = (batch.values[row] or b"")[:SAMPLE_BYTES]
+            at_us = max(int(batch.timestamps_us[row]), 0)
+            self.quarantined.append(Quarantined(batch.partition, offset, reason, sample, at_us))
 
     def commit(
         self,
         pipeline: str,
         state: PartitionState,
+        clock: Clock,
         *,
-        at_us: int,
         log_end: int | None,
-        snapshots: Sequence[Snapshot] = (),
         channels: Sequence[Channel] = (),
     ) -> Commit:
-        """Close the account and make the transaction of it."""
-        self._close_account()
+        """Count the records by fate, move the recovery point, and return the transaction."""
+        at_us, new_next = clock.now_us(), self.batch.next_offset
+        snapshots = state.recovery.update(new_next, state.shards, clock)
+        late = {offset for result in self.results for offset in result.late}
+        bad = {record.offset for record in self.quarantined} - late
+        duplicate = {offset for result in self.results for offset in result.duplicate} - bad
+        n_records = len(self.batch.offsets)
+        self.counters = Counters(
+            records=n_records,
+            accepted=n_records - self.n_tombstones - len(bad) - len(late) - len(duplicate),
+            quarantined=len(bad),
+            late=len(late),
+            duplicate=len(duplicate),
+            tombstones=self.n_tombstones,
+            readings=sum(len(result.readings.offset) for result in self.results),
+            windows=sum(len(result.rows.score) for result in self.results),
+            scored=sum(int(np.count_nonzero(~np.isnan(result.rows.score))) for result in self.results),
+            reasons=dict(Counter(record.word for record in self.quarantined)),
+        )
         total = replace(state.counters)
         total.add(self.counters)
-        in_order = sorted(self.quarantined, key=attrgetter("offset"))  # they came fleet by fleet, and slice by slice
-        kept = list(_worth_a_row(in_order, state.counters.reasons))
+        rows = {result.rows.fleet: result.rows for result in self.results}
+        for fleet, sensors in self.learnt.items():
+            rows[fleet] = replace(rows.get(fleet) or state.shards[fleet].rows(), sensors=sensors)
         return Commit(
             pipeline=pipeline,
             partition=state.partition,
             epoch=state.epoch,
             old_next=state.next_offset,
-            new_next=self.batch.next_offset,
-            rewind_offset=state.rewind.offset,
-            rewind_state=state.rewind_state(),
-            digest=state.rewind.digest,
+            new_next=new_next,
+            rewind_offset=state.recovery.oldest.offset,
+            rewind_state=state.stored_state,
+            digest=state.recovery.digest,
             snapshots=snapshots,
             counters=total,
             at_us=at_us,
             log_end=log_end,
-            fleets=[self._fleet_rows(fleet, state.lanes[fleet]) for fleet in sorted(self._rows | self.learnt)],
-            quarantined=kept,
+            fleets=[rows[fleet] for fleet in sorted(rows)],
+            quarantined=_sampled(self.quarantined, state.counters.reasons) if self.quarantined else (),
             data_alerts=self.data_alerts,
             channels=channels,
         )
 
-    # ------------------------------------------------------------------ inside
-
-    def _fleet_rows(self, fleet: str, lane: Lane) -> FleetRows:
-        rows = self._rows.get(fleet, _LaneRows())
-        asset = _joined([scores.windows.asset for scores in rows.scores], np.int32)
-        start = _joined([scores.windows.start for scores in rows.scores], np.int64)
-        score = _joined([scores.score for scores in rows.scores], np.float32)
-        verdict = np.where(score >= 1.0, Verdict.ANOMALOUS, Verdict.NORMAL)
-        verdict[np.isnan(score)] = Verdict.UNSCORED
-        return FleetRows(
-            fleet=fleet,
-            asset_ids=lane.ids,
-            asset=asset,
-            start_us=start * lane.config.interval_us,
-            end_us=lane.end_us(start),
-            score=score,
-            verdict=verdict.astype(np.int8),
-            version=[version for scores in rows.scores for version in scores.version],
-            n_present=_joined([scores.windows.n_present for scores in rows.scores], np.int32),
-            first_offset=_joined([scores.windows.first_offset for scores in rows.scores], np.int64),
-            last_offset=_joined([scores.windows.last_offset for scores in rows.scores], np.int64),
-            alerts=rows.alerts,
-            sensors=self.learnt.get(fleet),
-            recent=lane.decider.recent(asset),
-            admitted=rows.let_in,
-            activation_seq=min((seq for each in rows.scores if (seq := each.activation_seq) is not None), default=None),
+    def report(self, commit: Commit, clock: Clock, *, took_s: float) -> None:
+        """Count and log the commit. `took_s`: duration of the transaction."""
+        oldest_us = int(self.batch.timestamps_us[0])
+        metrics.count_saved(
+            self.counters,
+            (*(change for rows in commit.fleets for change in rows.alerts), *commit.data_alerts),
+            took_s=took_s,
+            latency_s=max(0, clock.now_us() - oldest_us) / 1e6 if oldest_us > 0 else None,
         )
+        log_changes(commit.data_alerts)
 
-    def _reject_late(self, lane: Lane, readings: Readings, late: Int64) -> None:
-        watermark = lane.windower.max_cell - lane.config.lateness_cells
-        for row in late.tolist():
-            offset = int(readings.offset[row])
-            if offset in self._late:
-                continue
-            self._late.add(offset)
-            behind_s = (watermark - int(readings.cell[row])) * lane.config.interval.total_seconds()
-            self.quarantined.append(
-                self._quarantine(
-                    offset,
-                    f"late: {lane.assets.names[readings.asset[row]]}'s reading came {behind_s:g} s behind the "
-                    "watermark; raise the fleet's lateness "
-                    f"(now {lane.config.lateness.total_seconds():g} s) if this is usual",
-                )
+
+class QuarantineShare:
+    """Share of quarantined records among the latest ones. Too high a share stops the daemon."""
+
+    def __init__(self, largest: float) -> None:
+        """`largest`: `[kafka] max_quarantine_share`."""
+        self._largest = largest
+        self._recent: deque[tuple[int, int]] = deque()
+        """(records, quarantined) of the latest committed batches."""
+        self._with_batch = self._recent
+
+    def check(self, outcome: BatchOutcome) -> None:
+        """Add a batch. Raises QuarantineLimit where the share is too high.
+
+        The batch counts once it is committed (`committed`): until then it may come again.
+        """
+        bad = {each.offset for each in outcome.quarantined if not each.reason.startswith(REASONS_NOT_COUNTED)}
+        recent = deque(self._recent)
+        n, n_bad = len(outcome.batch.offsets), len(bad)
+        is_suspect = n_bad > 0
+        if recent and recent[-1][0] < LIMIT_STEP:
+            before, bad_before = recent.pop()
+            n, n_bad = n + before, n_bad + bad_before
+        recent.append((n, n_bad))
+        while sum(n for n, _ in recent) - recent[0][0] >= LIMIT_WINDOW:
+            recent.popleft()
+        total, n_bad = (sum(column) for column in zip(*recent, strict=True))
+        if is_suspect and total >= LIMIT_MINIMUM and n_bad > self._largest * total:
+            last = outcome.quarantined[-1]
+            raise QuarantineLimit(
+                f"{n_bad} of the last {total} records, most recently {last.partition} offset {last.offset}: "
+                f"{last.reason}. Nothing of this batch was saved. "
+                "Correct [kafka] format or the fleet's settings, or raise [kafka] max_quarantine_share"
             )
+        self._with_batch = recent
 
-    def _count_duplicates(self, readings: Readings, duplicate: Int64) -> None:
-        for offset in readings.offset[duplicate].tolist():
-            self._useless[offset] += 1
-        # A block at either end of the slice may go on in another one, where none of it need be a duplicate.
-        edges = {int(readings.offset[0]), int(readings.offset[-1])}
-        touched = np.array(sorted(edges.union(readings.offset[duplicate].tolist())))
-        counts = np.searchsorted(readings.offset, touched, "right") - np.searchsorted(readings.offset, touched)
-        for offset, n in zip(touched.tolist(), counts.tolist(), strict=True):
-            self._readings_of[offset] += n
-
-    def _close_account(self) -> None:
-        bad = {record.offset for record in self.quarantined} - self._late
-        duplicate = {
-            offset for offset, n in self._useless.items() if n == self._readings_of[offset] and offset not in self._late
-        }
-        duplicate -= bad
-        counters = self.counters
-        counters.quarantined, counters.late, counters.duplicate = len(bad), len(self._late - bad), len(duplicate)
-        counters.accepted = (
-            counters.records - counters.quarantined - counters.late - counters.duplicate - counters.tombstones
-        )
-        counters.reasons = dict(Counter(record.word for record in self.quarantined))
-
-    def _quarantine(self, offset: int, reason: str) -> Quarantined:
-        row = int(np.searchsorted(self.batch.offsets, offset))
-        return Quarantined(
-            partition=self.batch.partition,
-            offset=offset,
-            reason=reason,
-            sample=(self.batch.values[row] or b"")[:SAMPLE_BYTES],
-            at_us=max(int(self.batch.timestamps_us[row]), 0),
-        )
+    def committed(self) -> None:
+        """Count the batch that was checked last."""
+        self._recent = self._with_batch
 
 
-def _worth_a_row(records: Iterable[Quarantined], before: Mapping[str, int]) -> Iterator[Quarantined]:
-    """Keep of each partition and reason the first rows, then one in so many: a producer that sends nonsense for a week
-    must not fill the disk. The counters count all of them; which rows are kept follows from the log alone.
+def _sampled(records: Iterable[Quarantined], before: Mapping[str, int]) -> list[Quarantined]:
+    """Return the first rows of each reason, then one in so many, by offset. `before`: by reason, earlier records.
+
+    A producer that sends unusable records for a week must not fill the disk. The counters count all of them. Which
+    rows are kept follows from the log alone.
     """
     counts = Counter(before)
-    for record in records:
+    kept = []
+    for record in sorted(records, key=attrgetter("offset")):  # they came fleet by fleet
         counts[record.word] += 1
         if counts[record.word] <= ROWS_KEPT or counts[record.word] % ROWS_SAMPLED == 0:
-            yield record
-
-
-def gap_commit(
-    pipeline: str, state: PartitionState, to_offset: int, *, at_us: int, channels: Sequence[Channel] = ()
-) -> Commit:
-    """Step over records that are gone: the offset moves, the gap is written down, people are told, and what is
-    unfinished is written down too, as nobody can rebuild it any more.
-    """
-    lost = state.data_alerts.lost(state.next_offset, to_offset, at_us)
-    snapshots = state.rewind.leap(to_offset, state.lanes)
-    return Commit(
-        pipeline=pipeline,
-        partition=state.partition,
-        epoch=state.epoch,
-        old_next=state.next_offset,
-        new_next=to_offset,
-        rewind_offset=to_offset,
-        rewind_state=state.rewind_state(),
-        snapshots=snapshots,
-        counters=state.counters,
-        at_us=at_us,
-        gaps=[MissingRange(state.next_offset, to_offset)],
-        data_alerts=[lost],
-        channels=channels,
-    )
-
-
-def _joined(parts: list[NDArray[T]], dtype: type[T]) -> NDArray[T]:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)
+            kept.append(record)
+    return kept

@@ -1,187 +1,192 @@
-"""Where a restart of a partition begins to read again, and how it knows that it came to the same state.
+"""Recovery of a partition: the offset from which a restart reads again, the rebuild, and the check of its result.
 
-Enters: the lanes of a partition, now and then. Leaves: the *rewind offset*, the oldest record that an unfinished window
-still needs; a *digest* of the windows at an offset, which a rebuild that comes to this offset must find; and
-*snapshots* of lanes that fell silent, so that one silent fleet does not make a restart read a day of the others again.
-
-The law: nothing here changes a result. It decides how much is read again, and whether somebody notices a defect.
+Input: the shards of a partition, every few seconds. Output: the *rewind offset*, that of the oldest record an
+unfinished window still needs; a *digest* of the windows at an offset, which a rebuild must reproduce; and *snapshots*
+of silent shards, so that one silent fleet does not make a restart read a day of the other fleets again. Invariant: no
+result depends on this module. It decides how much is read again, and whether a defect is noticed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections import deque
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
 
-from monitor.store.commit import Digest, Snapshot
-from monitor.stream.window import NEVER, WindowerState
+from monitor import logs, metrics
+from monitor.store.commit import Digest
+from monitor.stream.window import NEVER, in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from monitor.clock import Clock
-    from monitor.config import FleetConfig
-    from monitor.config.kafka import KafkaConfig
-    from monitor.stream.shard import Lane
+    from monitor.decode import Decoder
+    from monitor.store.commit import Snapshot
+    from monitor.stream.shard import Shard
+    from monitor.types import Partition, RecordBatch
 
-LOOK_EVERY_S = 2.0
-"""How often the rewind point is looked for …"""
-LOOK_SHARE = 0.02
-"""… and how much of the time that may take: it goes through all windows, and large fleets have many."""
-MAX_MARKS = 1024
-"""Marks kept; fewer only make a restart read a little more."""
+log = logs.get("rebuild")
+
+UPDATE_SHARE = 0.02
+"""Share of the time that updates may take: each goes through all windows, and large fleets have many."""
+MAX_WATERMARKS = 1024
+"""Watermarks kept for each partition. Fewer only make a restart read a little more."""
 SILENT_AFTER = 50_000
-"""Records of the other fleets after which a lane counts as silent: about a second of reading again."""
+"""Records of the other fleets after which a shard counts as silent: about a second of reading again."""
 
 
-class _Mark(NamedTuple):
-    """The state of a partition's watermarks before the record at an offset."""
+class WatermarkAt(NamedTuple):
+    """The newest cell of each fleet before the record at an offset."""
 
     offset: int
     max_cell: Mapping[str, int]
 
 
-class Taken(NamedTuple):
-    """A lane's latest snapshot."""
+class RecoveryPoint:
+    """The offset from which a restart of one partition would read again, and the watermarks there."""
 
-    at_offset: int
-    max_cell: int
-
-
-class Rewind:
-    """Where a restart of one partition would begin."""
-
-    def __init__(self, offset: int, max_cell: Mapping[str, int]) -> None:
+    def __init__(self, offset: int, max_cell: Mapping[str, int], update_every_s: float) -> None:
+        self.oldest = WatermarkAt(offset, max_cell)
+        """Of the oldest record still needed. Its offset is the rewind offset."""
         self.digest: Digest | None = None
-        """Of the latest look; holds for the rewind offset of that look."""
-        self._marks = deque([_Mark(offset, max_cell)])
-        self._look_at_s = -1e18
+        """Of the latest update, for a rebuild from the offset of that update."""
+        self._later: deque[WatermarkAt] = deque()
+        self._update_every_s = update_every_s
+        self._update_at_s = -1e18
 
-    @property
-    def offset(self) -> int:
-        """The oldest record that is still needed."""
-        return self._marks[0].offset
+    def remember(self, offset: int, shards: Mapping[str, Shard]) -> None:
+        """Remember the watermarks before the record at this offset."""
+        self._later.append(WatermarkAt(offset, {fleet: each.windower.max_cell for fleet, each in shards.items()}))
+        if len(self._later) >= MAX_WATERMARKS:  # the oldest record is still needed: keep every other of the rest
+            self._later = deque(list(self._later)[1::2])
 
-    @property
-    def max_cell(self) -> Mapping[str, int]:
-        """By fleet, the newest cell before that record."""
-        return self._marks[0].max_cell
+    def update(self, next_offset: int, shards: Mapping[str, Shard], clock: Clock) -> list[Snapshot]:
+        """Move to the oldest record that an unfinished window needs. The shards have all records below `next_offset`.
 
-    def mark(self, offset: int, lanes: Mapping[str, Lane]) -> None:
-        """Remember the watermarks as they are before the record at this offset."""
-        self._marks.append(_Mark(offset, {fleet: lane.windower.max_cell for fleet, lane in lanes.items()}))
-        if len(self._marks) > MAX_MARKS:  # something holds the first one: keep every other of the rest
-            first = self._marks.popleft()
-            self._marks = deque([first, *list(self._marks)[1::2]])
-
-    def look(self, next_offset: int, lanes: Mapping[str, Lane], clock: Clock) -> list[Snapshot]:
-        """Forget marks that no unfinished window needs any more; every record below `next_offset` is in the lanes.
-
-        Return the lanes that fell silent since the last look, to be saved in the same transaction.
+        Returns snapshots of the shards that became silent since the last update, for the same transaction.
         """
         began_s = clock.monotonic_s()
-        if began_s < self._look_at_s:
+        if began_s < self._update_at_s:
             return []
         snapshots = []
         oldest = next_offset
-        for lane in lanes.values():
-            needed = lane.needed_offset()
+        for shard in shards.values():
+            needed = shard.needed_offset()
             if needed is None:
                 continue
-            if next_offset - max(needed, lane.newest_offset) > SILENT_AFTER:
-                snapshots.append(_snapshot(lane, next_offset))
+            if next_offset - max(needed, shard.newest_offset) > SILENT_AFTER:
+                snapshots.append(shard.take_snapshot(next_offset))
                 needed = next_offset
             oldest = min(oldest, needed)
-        while len(self._marks) > 1 and self._marks[1].offset <= oldest:
-            self._marks.popleft()
-        self.digest = Digest(next_offset, digest_of(lanes, self.offset, self.max_cell))
+        while self._later and self._later[0].offset <= oldest:
+            self.oldest = self._later.popleft()
+        self.digest = Digest(next_offset, digest_of(shards, self.oldest))
         took_s = clock.monotonic_s() - began_s
-        self._look_at_s = began_s + max(LOOK_EVERY_S, took_s / LOOK_SHARE)
+        self._update_at_s = began_s + max(self._update_every_s, took_s / UPDATE_SHARE)
         return snapshots
 
-    def leap(self, to_offset: int, lanes: Mapping[str, Lane]) -> list[Snapshot]:
-        """Begin at `to_offset`: what lies before it is gone from the log. Return what could not be rebuilt any more."""
-        snapshots = [_snapshot(lane, to_offset) for lane in lanes.values() if lane.needed_offset() is not None]
-        self._marks.clear()
-        self.mark(to_offset, lanes)
+    def skip_to(self, to_offset: int, shards: Mapping[str, Shard]) -> list[Snapshot]:
+        """Move behind a gap in the log. Return snapshots of the windows that could not be rebuilt any more."""
+        snapshots = [each.take_snapshot(to_offset) for each in shards.values() if each.needed_offset() is not None]
+        self.oldest = WatermarkAt(to_offset, {fleet: each.windower.max_cell for fleet, each in shards.items()})
+        self._later.clear()
         self.digest = None
         return snapshots
 
 
-# ---------------------------------------------------------------- digest
+class Rebuild:
+    """The records below the next offset, read again after a claim to fill the unfinished windows.
+
+    Stored results stay as they are. A window that is emitted again is dropped. It is a defect that is logged and
+    counted once, as is a digest that differs: stopping would help nobody, and a restart would come to the same state.
+    """
+
+    def __init__(self, partition: Partition, next_offset: int, point: RecoveryPoint, expected: Digest | None) -> None:
+        """`expected`: the digest that the windows must have at its offset. None = none is stored."""
+        self.is_done = point.oldest.offset >= next_offset
+        """Whether the unfinished windows are those of before the restart."""
+        self._partition = partition
+        self._next_offset = next_offset
+        self._point = point
+        self._expected = None if self.is_done else expected
+        self._is_excused = False
+        """Whether a difference is expected: records are gone, or one was reported already."""
+
+    def fill(self, batch: RecordBatch, decoder: Decoder, shards: Mapping[str, Shard]) -> None:
+        """Fill the windows from committed records."""
+        metrics.rebuilt_records.inc(len(batch))
+        self._point.remember(int(batch.offsets[0]), shards)
+        reached = batch.next_offset
+        if self._expected is not None:
+            n_before = int(np.searchsorted(batch.offsets, self._expected.offset))
+            self._refill(batch.rows(slice(0, n_before)), decoder, shards)
+            if reached >= self._expected.offset:
+                self._compare(shards)
+            batch = batch.rows(slice(n_before, None))
+        self._refill(batch, decoder, shards)
+        if reached >= self._next_offset:
+            self.end(self._next_offset, shards)
+
+    def excuse(self) -> None:
+        """Accept any result: retention removed records that the rebuild needs."""
+        self._expected, self._is_excused = None, True
+
+    def end(self, next_offset: int, shards: Mapping[str, Shard]) -> None:
+        """Compare with the stored digest, once: the next record is new."""
+        if self.is_done:
+            return
+        self._compare(shards)
+        self.is_done = True
+        partition, begin = str(self._partition), self._point.oldest.offset
+        log.info("rebuilt", partition=partition, from_offset=begin, next_offset=next_offset)
+
+    def _refill(self, batch: RecordBatch, decoder: Decoder, shards: Mapping[str, Shard]) -> None:
+        for readings in decoder.decode(batch).readings if len(batch) else ():
+            shard = shards.get(readings.fleet)
+            if shard is None:
+                continue
+            for part in in_slices(readings):
+                again = shard.refill(part)
+                if len(again) and not shard.is_reconfigured:
+                    first = f"{shard.assets.names[again.asset[0]]} at cell {int(again.start[0])}"
+                    self._report([readings.fleet], int(part.offset[-1]), emitted=len(again), first=first)
+
+    def _compare(self, shards: Mapping[str, Shard]) -> None:
+        expected, self._expected = self._expected, None
+        if expected is None:
+            return
+        fleets = differing_fleets(expected.value, digest_of(shards, self._point.oldest))
+        if fleets := [each for each in fleets if each in shards and not shards[each].is_reconfigured]:
+            self._report(fleets, expected.offset)
+
+    def _report(self, fleets: Sequence[str], at_offset: int, **facts: object) -> None:
+        if self._is_excused:
+            return
+        self._is_excused = True
+        metrics.digest_mismatches.inc()
+        log.error(
+            "rebuild_differs",
+            partition=str(self._partition),
+            fleets=fleets,
+            at_offset=at_offset,
+            **facts,
+            meaning="unfinished windows are not what they were before the restart: a defect, please report it; "
+            "windows that begin after this are right",
+        )
 
 
-def digest_of(lanes: Mapping[str, Lane], rewind_offset: int, max_cell: Mapping[str, int]) -> str:
-    """Say what a rebuild from this rewind offset must find here: JSON, fleet → digest."""
-    words = {}
-    for fleet, lane in sorted(lanes.items()):
-        if lane.windower.max_cell == NEVER:
-            continue
-        base = max_cell.get(fleet, NEVER)
-        if lane.snapshot is not None and lane.snapshot.at_offset >= rewind_offset:
-            base = lane.snapshot.max_cell
-        words[fleet] = f"{lane.windower.cells_digest(lane.ids, base):016x}"
-    return msgspec.json.encode(words).decode()
+def digest_of(shards: Mapping[str, Shard], rewind: WatermarkAt) -> str:
+    """Return what a rebuild from this rewind offset must find here. JSON: fleet → digest."""
+    digests = {
+        fleet: shard.digest(rewind.offset, rewind.max_cell.get(fleet, NEVER)) for fleet, shard in sorted(shards.items())
+    }
+    return msgspec.json.encode({fleet: digest for fleet, digest in digests.items() if digest is not None}).decode()
 
 
-def differing(before: str, after: str) -> list[str]:
-    """Name the fleets whose windows are not what they were."""
+def differing_fleets(before: str, after: str) -> list[str]:
+    """Return the fleets whose windows differ between two digests of `digest_of`."""
     was: dict[str, str] = msgspec.json.decode(before)
     now: dict[str, str] = msgspec.json.decode(after)
-    return [fleet for fleet, word in was.items() if word != now.get(fleet)]
-
-
-READING_LAW = 1
-"""Raised by a release that reads records otherwise: what was refused before may then be a reading."""
-
-
-def fingerprint(fleet: FleetConfig, kafka: KafkaConfig, sensors: Sequence[str]) -> str:
-    """Name the settings that windows depend on, and those that decide which readings there are."""
-    windows = (fleet.interval_us, fleet.length, fleet.stride, fleet.lateness_cells, fleet.max_gap_cells, tuple(sensors))
-    readings = (fleet.assets, fleet.topics, kafka.format, kafka.max_record_bytes, str(kafka.max_skew), READING_LAW)
-    said = (windows, readings)
-    return hashlib.sha256(repr(said).encode()).hexdigest()[:8]
-
-
-# ---------------------------------------------------------------- snapshots
-
-
-def _snapshot(lane: Lane, at_offset: int) -> Snapshot:
-    """Let the lane's part of a rebuild begin here. What was written down already is not written again."""
-    is_same = lane.snapshot is not None and lane.newest_offset < lane.snapshot.at_offset
-    lane.snapshot = Taken(at_offset, lane.windower.max_cell)
-    return Snapshot(lane.config.name, at_offset, None if is_same else encode(lane))
-
-
-def encode(lane: Lane) -> bytes:
-    """Write a lane's unfinished windows down, assets by their ids in the database."""
-    state = lane.windower.snapshot()
-    out = io.BytesIO()
-    columns = {field.name: getattr(state, field.name) for field in fields(state)}
-    columns |= {"asset": lane.ids[state.asset], "cell_asset": lane.ids[state.cell_asset]}
-    np.savez(out, fingerprint=np.array(lane.fingerprint), **columns)
-    return out.getvalue()
-
-
-def restore(lane: Lane, snapshot: Snapshot) -> None:
-    """Take up a snapshot; one that was made with other settings is left alone."""
-    if snapshot.state is None:
-        raise ValueError("a snapshot without a state")
-    with np.load(io.BytesIO(snapshot.state), allow_pickle=False) as columns:
-        if str(columns["fingerprint"]) != lane.fingerprint:
-            return
-        state = WindowerState(
-            max_cell=int(columns["max_cell"]),
-            **{field.name: columns[field.name] for field in fields(WindowerState) if field.name != "max_cell"},
-        )
-    by_id = np.argsort(lane.ids, kind="stable")
-    asset, cell_asset = (
-        by_id[np.searchsorted(lane.ids, ids, sorter=by_id)] for ids in (state.asset, state.cell_asset)
-    )
-    lane.windower.restore(replace(state, asset=asset, cell_asset=cell_asset))
-    lane.snapshot = Taken(snapshot.at_offset, state.max_cell)
+    return [fleet for fleet, digest in was.items() if digest != now.get(fleet)]

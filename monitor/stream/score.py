@@ -1,9 +1,12 @@
-"""Windows in, anomaly scores out. One thread owns the device; torch never runs on the event loop.
+"""Anomaly scores of windows, by the model versions that are active.
 
-Which version scores a window is a function of the window alone: the newest one activated at or before its end. So a
-replay, or a partition that lags behind, picks the same version as the live run did. No version: the score is NaN,
-with the reason, and never 0. A checkpoint that cannot be read *now* gives no score at all: whoever holds the partition
-waits for it, for another holder would have had it.
+Input: windows. Output: scores, with contributions per sensor for anomalous ones. Invariant: one thread owns the device,
+and torch never runs on the event loop. The version of a window is a function of the window alone: the newest one
+activated before its end. A replay, or a partition with a lag, uses the same version as the live run.
+
+A window without a version has the score NaN and a reason, never 0. A checkpoint that cannot be read *at the moment*
+raises CheckpointUnavailable instead: the caller waits, because another daemon may be able to read the same checkpoint,
+and results must not depend on the daemon.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -20,29 +24,49 @@ from monitor import logs, metrics
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, NoChampion
 from monitor.models.checkpoint import CARD
 from monitor.models.detector import Detector
+from monitor.timing import DEFAULT_TIMING
 from monitor.types import Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from monitor.timing import Timing
     from monitor.types import Bool, Contribution, Float32, Int64, Windows
 
 log = logs.get("score")
 
 
 class Scorer(Protocol):
-    """What the pipeline needs of a scorer."""
+    """The interface of a scorer for the pipeline."""
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
-        """Score windows; NaN where no version can. `end_us`: [N], event time of the windows' ends.
+        """Score windows: NaN where no version can. `end_us`: [N], event time of the windows' ends.
 
-        Raises CheckpointUnavailable: ask again.
+        Raises CheckpointUnavailable: call again later.
         """
 
 
-class Activation(NamedTuple):
-    """From this event time on, a version decides: windows that end *after* it are its own."""
+class BatchGate:
+    """The point between two batches. Model versions change there, so that no batch is scored by a half-made change.
+
+    The pipeline holds the gate while it handles an event. `lifecycle` holds it while it activates a version.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self.is_running = False
+        """Whether the pipeline has started: from then on windows are scored."""
+
+    @asynccontextmanager
+    async def between_batches(self) -> AsyncIterator[None]:
+        """Wait for the end of the batch in hand, and keep the next one waiting during the body."""
+        async with self._lock:
+            yield
+
+
+class ActiveVersion(NamedTuple):
+    """A version and the event time from which it scores: windows that end *after* it."""
 
     from_window_end_us: int
     version: str
@@ -50,83 +74,82 @@ class Activation(NamedTuple):
 
 
 def waiting_for(version: str, fleet: str, *, at_start: bool = False) -> str:
-    """Say what is waited for, and how to go on without it: a tired operator reads this."""
+    """Name the checkpoint that is waited for and the way to continue without it, for `/ready` and the log."""
     way_out = f"`monitor retrain {fleet}` trains another" if at_start else "restart this daemon"
     return f"Waiting for {version} of {fleet}: mount or restore the checkpoints folder; if it is lost, {way_out}"
 
 
-READ_AGAIN_S = 5.0
-"""How often a checkpoint that cannot be read is tried again, while windows need it."""
-
-
-class _Champions(NamedTuple):
-    """Who decides a fleet, and under which state of the database's activations; replaced whole."""
+class FleetVersions(NamedTuple):
+    """The active versions of a fleet, as one value that is replaced as a whole."""
 
     seq: int | None
-    activations: Sequence[Activation]
+    """`activation_seq` of the database at which they were read. None = not from the database."""
+    activations: Sequence[ActiveVersion]
     """Earliest boundary first."""
 
 
-_NONE = _Champions(None, ())
+_NONE = FleetVersions(None, ())
 
 
 class DetectorScorer:
-    """The champions of all fleets, past ones too, loaded when first needed."""
+    """Scorer with the champions of all fleets, former ones too. Checkpoints are loaded when first needed."""
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(self, device: str = "auto", *, timing: Timing = DEFAULT_TIMING) -> None:
         self._device = device
-        self._champions: dict[str, _Champions] = {}
+        self._timing = timing
+        self._active: dict[str, FleetVersions] = {}
         self._detectors: dict[str, Detector | CheckpointDamaged] = {}
         self._tried_at_s: dict[str, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_one_torch_thread)
 
     async def load(self, path: Path) -> Detector:
-        """Read a checkpoint and try it on noise. Raises CheckpointDamaged, CheckpointUnavailable: keep what is."""
+        """Read a checkpoint and try it on noise. Raises CheckpointDamaged, CheckpointUnavailable."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, path)
 
-    def activate(self, fleet: str, activation: Activation, detector: Detector | None = None) -> None:
-        """Let a version decide the fleet's windows from an event time on, instead of one that began there too."""
-        known = self._champions.get(fleet, _NONE).activations
+    def activate(self, fleet: str, activation: ActiveVersion, detector: Detector | None = None) -> None:
+        """Activate a version of the fleet from an event time on. It replaces one with the same event time."""
+        known = self._active.get(fleet, _NONE).activations
         others = [each for each in known if each.from_window_end_us != activation.from_window_end_us]
-        self._champions[fleet] = _Champions(None, sorted([*others, activation]))
+        self._active[fleet] = FleetVersions(None, sorted([*others, activation]))
         if detector is not None:
             self._detectors[activation.version] = detector
 
-    def follow(self, fleet: str, seq: int, activations: Sequence[Activation]) -> None:
-        """Let the fleet be decided as the database says, under this `activation_seq`: for daemons, which save only
-        what the seq of that moment decided.
+    def follow(self, fleet: str, seq: int, activations: Sequence[ActiveVersion]) -> None:
+        """Use the fleet's activations in the database as of this `activation_seq`.
+
+        For daemons: a commit with scores of another seq is refused.
         """
-        self._champions[fleet] = _Champions(seq, sorted(activations))
+        self._active[fleet] = FleetVersions(seq, sorted(activations))
 
     def keep(self, detector: Detector) -> None:
-        """Hold a version that was loaded already."""
+        """Keep a version that is loaded already."""
         self._detectors[detector.version] = detector
 
     def holds(self, version: str) -> bool:
-        """Whether a version is loaded and can score."""
+        """Return whether a version is loaded and can score."""
         return isinstance(self._detectors.get(version), Detector)
 
-    async def forgo(self, activations: Sequence[Activation]) -> list[str]:
-        """Do without those whose files are not there: their windows stay unscored until they are. Return which."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._forgo, activations)
+    async def skip_missing(self, activations: Sequence[ActiveVersion]) -> list[str]:
+        """Return the versions without files. Their windows stay unscored until the files appear."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._skip_missing, activations)
 
     def seq_of(self, fleet: str) -> int | None:
-        """Return the seq that is followed; None = none."""
-        return self._champions.get(fleet, _NONE).seq
+        """Return the `activation_seq` in use. None = none."""
+        return self._active.get(fleet, _NONE).seq
 
     def has_champion(self, fleet: str) -> bool:
-        """Whether any version was ever activated."""
-        return bool(self._champions.get(fleet, _NONE).activations)
+        """Return whether any version was ever activated."""
+        return bool(self._active.get(fleet, _NONE).activations)
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
-        """Score windows on the scoring thread; see `Scorer`."""
+        """Score windows on the scoring thread. See `Scorer`."""
         if not len(windows):
             return Scores(windows, np.empty(0, np.float32), (), {}, activation_seq=self.seq_of(windows.fleet))
         with metrics.score_seconds.time():
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, windows, end_us, sensors)
 
     def close(self) -> None:
-        """Let the device go."""
+        """Stop the thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     # ------------------------------------------------------------------ on the scoring thread
@@ -137,11 +160,11 @@ class DetectorScorer:
         version: list[str | None] = [None] * n
         contributions: dict[int, tuple[Contribution, ...]] = {}
         reason = None
-        seq, activations = self._champions.get(windows.fleet, _NONE)
-        decides_from = np.array([activation.from_window_end_us for activation in activations], dtype=np.int64)
-        decider = np.searchsorted(decides_from, end_us, side="left") - 1
-        for number in np.unique(decider).tolist():
-            rows = np.flatnonzero(decider == number)
+        seq, activations = self._active.get(windows.fleet, _NONE)
+        active_from = np.array([activation.from_window_end_us for activation in activations], dtype=np.int64)
+        active = np.searchsorted(active_from, end_us, side="left") - 1  # -1 = no version yet
+        for number in np.unique(active).tolist():
+            rows = np.flatnonzero(active == number)
             try:
                 detector = self._usable(activations[number] if number >= 0 else None, windows, sensors)
             except (NoChampion, CheckpointDamaged) as error:
@@ -149,12 +172,12 @@ class DetectorScorer:
                 continue
             whole = len(rows) == n
             score[rows], found = _score_rows(detector, windows.values if whole else windows.values[rows])
-            contributions |= {int(rows[row]): of_row for row, of_row in found.items()}
+            contributions |= {int(rows[row]): per_sensor for row, per_sensor in found.items()}
             for row in rows.tolist():
                 version[row] = detector.version
         return Scores(windows, score, version, contributions, reason, seq)
 
-    def _forgo(self, activations: Sequence[Activation]) -> list[str]:
+    def _skip_missing(self, activations: Sequence[ActiveVersion]) -> list[str]:
         missing = []
         for each in activations:
             try:
@@ -165,18 +188,18 @@ class DetectorScorer:
                 missing.append(each.version)
         return missing
 
-    def _usable(self, activation: Activation | None, windows: Windows, sensors: Sequence[str]) -> Detector:
+    def _usable(self, activation: ActiveVersion | None, windows: Windows, sensors: Sequence[str]) -> Detector:
         if activation is None:
             raise NoChampion(windows.fleet)
         detector = self._detectors.get(activation.version)
-        if detector is None or (isinstance(detector, CheckpointDamaged) and self._may_try(activation.version)):
+        if detector is None or (isinstance(detector, CheckpointDamaged) and self._may_retry(activation.version)):
             try:
                 detector = self._load(activation.path)
             except CheckpointDamaged as error:
                 log.exception("checkpoint_damaged", version=activation.version)
                 detector = error
             except CheckpointUnavailable as error:
-                if detector is None:  # nobody decided yet to do without it
+                if detector is None:  # `skip_missing` was not told to continue without it
                     raise CheckpointUnavailable(error.detail, waiting_for(activation.version, windows.fleet)) from error
             self._detectors[activation.version] = detector
         if isinstance(detector, CheckpointDamaged):
@@ -190,10 +213,10 @@ class DetectorScorer:
             )
         return detector
 
-    def _may_try(self, version: str) -> bool:
-        """Now and then, what could not be read: the files may have come, or come back."""
+    def _may_retry(self, version: str) -> bool:
+        """Return whether it is time to read a damaged or missing checkpoint again: its files may have come back."""
         now_s = time.monotonic()
-        if now_s - self._tried_at_s.get(version, -READ_AGAIN_S) < READ_AGAIN_S:
+        if now_s - self._tried_at_s.get(version, -self._timing.checkpoint_retry_s) < self._timing.checkpoint_retry_s:
             return False
         self._tried_at_s[version] = now_s
         return True
@@ -216,5 +239,5 @@ def _score_rows(detector: Detector, values: Float32) -> tuple[Float32, dict[int,
 
 
 def _one_torch_thread() -> None:
-    # More threads make small convolutions slower, and fight with the event loop for the cores.
+    # More threads make small convolutions slower, and compete with the event loop for the cores.
     torch.set_num_threads(1)

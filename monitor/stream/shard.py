@@ -1,67 +1,141 @@
-"""What the pipeline holds of a partition while it is ours: one lane per fleet, and where a restart would begin.
+"""One fleet in one partition: its assets, their unfinished windows, their alert state.
 
-A *lane* is one fleet in one partition: its assets, their unfinished windows, their alert state.
+Input: readings of the fleet in log order, the partitions of unknown assets, a scorer. Output: a `ShardResult` for each
+chunk of readings, with everything that the transaction needs. Invariant: only the shard's own methods write its arrays
+and register names in its asset index; everything outside reads them.
+
+A chunk passes `admit`, `register` where it brings new assets, and `process`: window → score → decide.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+import hashlib
+import io
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from monitor.decode import Decoder, FleetSchema
+from monitor.store.commit import FleetRows, Snapshot
 from monitor.stream.alerting import AlertPolicy, Decider, PastVerdict
-from monitor.stream.data_alerts import DataAlerts
-from monitor.stream.recovery import fingerprint
-from monitor.stream.window import Windower
+from monitor.stream.window import NEVER, Windower, WindowerState, in_slices
+from monitor.types import Readings, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
-    from monitor.config import Config, FleetConfig
+    from numpy.typing import NDArray
+
+    from monitor.config import FleetConfig
     from monitor.config.kafka import KafkaConfig
-    from monitor.config.tree import AlertConfig
-    from monitor.decode import AssetIndex, Format
-    from monitor.store.assets import KnownAsset
-    from monitor.store.commit import Digest
-    from monitor.store.partitions import Claim
-    from monitor.stream.recovery import Rewind, Taken
-    from monitor.types import Counters, Int32, Int64, Partition, Readings, Windows
+    from monitor.decode import AssetIndex
+    from monitor.decode.admission import Admission
+    from monitor.store.assets import KnownAsset, Registration
+    from monitor.types import AlertChange, Int32, Int64, Partition, Scores, Windows
 
-SLICE = 8192
-"""Readings that go through the river at once: a record may be a block of thousands, and windows are large."""
+    ScoreFn = Callable[[Windows, Int64, Sequence[str]], Awaitable[Scores]]
+    """`Scorer.score`: windows, event time of their ends [N], names of the sensors."""
+
+T = TypeVar("T", bound=np.generic)
+
+READING_RULES = 1
+"""Number of the rules by which records become readings. A release that changes them raises it: records that were
+refused before may then be readings, so a rebuild cannot find the former windows."""
 
 
-class Lane:
-    """One fleet in one partition."""
+@dataclass(frozen=True, slots=True)
+class AdmittedReadings:
+    """Readings of a chunk that may enter the windows, and the refused records."""
 
-    def __init__(self, config: FleetConfig, schema: FleetSchema, assets: AssetIndex, kafka: KafkaConfig) -> None:
-        if schema.sensors is None:
-            raise ValueError(f"the sensors of {config.name} are not known yet")
+    readings: Readings
+    over_limit: Mapping[int, str] = field(default_factory=dict)
+    """Offset → reason, for records of assets beyond `max_assets`."""
+    foreign: Mapping[int, str] = field(default_factory=dict)
+    """Offset → reason, for records of assets that another partition registered."""
+    since: Mapping[str, int] = field(default_factory=dict)
+    """Name → offset of its first reading, for assets admitted just now."""
+    unregistered: Sequence[str] = ()
+    """Names in the index without a database id: `register` them before `process`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """Everything that one chunk of readings led to."""
+
+    rows: FleetRows
+    readings: Readings
+    """The admitted ones."""
+    interval_us: int
+    max_cell_before: int
+    """The shard's newest cell before this chunk."""
+    over_limit: Mapping[int, str]
+    """Offset → reason, for records of assets beyond `max_assets`."""
+    quarantined: Mapping[int, str]
+    """Offset → reason, for all refused records, late ones too."""
+    late: AbstractSet[int]
+    """Offsets of records with a reading behind the watermark."""
+    duplicate: AbstractSet[int]
+    """Offsets of records whose readings all were duplicates."""
+    unscored_reasons: Sequence[str | None]
+    """For each slice with windows, the reason why some have no score. None = all have one."""
+
+
+class SnapshotRef(NamedTuple):
+    """Position of a shard's latest snapshot."""
+
+    at_offset: int
+    """The records below it are in the snapshot."""
+    max_cell: int
+
+
+class Shard:
+    """The state of one fleet in one partition."""
+
+    def __init__(
+        self,
+        config: FleetConfig,
+        kafka: KafkaConfig,
+        sensors: Sequence[str],
+        assets: AssetIndex,
+        *,
+        admission: Admission,
+        decider: Decider | None = None,
+    ) -> None:
+        """`admission`: of the same asset index. `decider`: None = by the fleet's alert rules."""
         self.config = config
-        self.sensors = schema.sensors
-        self.fingerprint = fingerprint(config, kafka, schema.sensors)
+        self.interval_us = config.interval_us
+        self.sensors = tuple(sensors)
         self.assets = assets
+        self.fingerprint = fingerprint(config, kafka, sensors)
         self.ids = np.empty(0, dtype=np.int32)
-        """[A], database id of each asset; -1 = its home is another partition."""
+        """[A], database id of each asset. -1 = foreign: another partition registered it."""
         self.since = np.empty(0, dtype=np.int64)
-        """[A], offset of each asset's first reading that counts: what came before it was refused."""
+        """[A], offset of each asset's first admitted reading. Earlier ones were refused."""
         self.newest_offset = -1
-        """Of the lane's last reading."""
-        self.snapshot: Taken | None = None
+        """Offset of the last reading."""
+        self.snapshot: SnapshotRef | None = None
+        self.is_reconfigured = False
+        """Whether the settings of the windows differ from those of the former run."""
         self.windower = Windower(
             length=config.length,
             stride=config.stride,
             lateness_cells=config.lateness_cells,
             max_gap_cells=config.max_gap_cells,
-            n_sensors=len(schema.sensors),
+            n_sensors=len(self.sensors),
         )
-        self.decider = Decider(config.name, alert_policy(config.alerts))
+        self.decider = decider or Decider(config.name, AlertPolicy.of(config.alerts))
+        self._admission = admission
+        self._n_foreign = 0
 
-    def resume(self, known: Sequence[KnownAsset], max_cell: int) -> None:
-        """Take up the assets where the database left them."""
-        stride, interval_us = self.config.stride, self.config.interval_us
+    def resume(self, known: Sequence[KnownAsset], max_cell: int, former_fingerprints: Mapping[str, str] | None) -> None:
+        """Load the assets as the database has them.
+
+        `max_cell`: the newest cell before the rewind offset. `former_fingerprints`: by fleet, those of the former run.
+        """
+        former = former_fingerprints
+        self.is_reconfigured = former is not None and former.get(self.config.name) != self.fingerprint
+        stride, interval_us = self.config.stride, self.interval_us
         next_starts = {}
         for index, asset in enumerate(known):
             self.decider.restore(
@@ -71,20 +145,159 @@ class Lane:
                 next_starts[index] = (asset.last_start_us // interval_us // stride + 1) * stride
         self.ids = np.array([asset.id for asset in known], dtype=np.int32)
         self.since = np.array([asset.since_offset for asset in known], dtype=np.int64)
-        self.windower.resume(max_cell, next_starts)
+        # Cells of another interval have other numbers. The watermark comes back with the first readings.
+        self.windower.resume(NEVER if self.is_reconfigured else max_cell, next_starts)
 
-    def let_in(self, since: Mapping[str, int]) -> dict[int, int]:
-        """Take in assets, by name, since an offset; return those that are ours, by number."""
-        ours = {number: offset for name, offset in since.items() if self.ids[number := self.assets.add(name)] >= 0}
+    # ------------------------------------------------------------------ new assets
+
+    @property
+    def has_new_assets(self) -> bool:
+        """Whether the latest batch may have assets that are not admitted, or foreign ones."""
+        has_new_names = len(self.assets.names) > self.assets.n_registered
+        return has_new_names or bool(self._admission.waiting) or self._n_foreign > 0
+
+    def unknown_names(self) -> list[str]:
+        """Return the new names of the latest batch that no partition is known to have registered."""
+        return self._admission.unknown_names()
+
+    def admit(self, readings: Readings, found: Mapping[str, Registration], partition: Partition) -> AdmittedReadings:
+        """Admit new assets up to `max_assets`, in the order of the log.
+
+        `found`: the registrations of those `unknown_names` that have one.
+        """
+        over_limit: dict[int, str] = {}
+        foreign: dict[int, str] = {}
+        since: dict[str, int] = {}
+        if self._admission.is_pending:
+            elsewhere = self._admission.exclude([n for n, each in found.items() if each.partition != partition])
+            foreign = self._refused(readings, elsewhere)
+            readings, since, over_limit = self._admission.admit(_without(readings, elsewhere))
+        admitted = AdmittedReadings(readings, over_limit, foreign, since, self.assets.names[len(self.ids) :])
+        return admitted if admitted.unregistered else self._exclude_foreign(admitted)
+
+    def register(
+        self, admitted: AdmittedReadings, found: Mapping[str, Registration], partition: Partition
+    ) -> AdmittedReadings:
+        """Store the database ids of new assets. `found`: the registrations of all `unregistered` names.
+
+        Another partition may have registered a name since `admit`: its readings are refused.
+        """
+        new = admitted.unregistered
+        ids = [found[name].id if found[name].partition == partition else -1 for name in new]
+        self.ids = np.concatenate((self.ids, np.array(ids, dtype=np.int32)))
+        self.since = np.concatenate((self.since, np.zeros(len(new), dtype=np.int64)))
+        self._n_foreign = int(np.count_nonzero(self.ids < 0))
+        return self._exclude_foreign(replace(admitted, unregistered=()))
+
+    def _exclude_foreign(self, admitted: AdmittedReadings) -> AdmittedReadings:
+        indexes: Int32 = np.flatnonzero(self.ids < 0).astype(np.int32)
+        if not len(indexes):
+            return admitted
+        foreign = {**admitted.foreign, **self._refused(admitted.readings, indexes)}
+        return replace(admitted, readings=_without(admitted.readings, indexes), foreign=foreign)
+
+    def _refused(self, readings: Readings, assets: Int32) -> dict[int, str]:
+        rows = np.flatnonzero(np.isin(readings.asset, assets))
+        owners = dict(zip(readings.offset[rows].tolist(), readings.asset[rows].tolist(), strict=True))
+        return {
+            offset: f'wrong_partition: asset "{self.assets.names[asset]}" is read from another partition; key its '
+            "records by the asset, so that all of them go to one partition"
+            for offset, asset in owners.items()
+        }
+
+    # ------------------------------------------------------------------ window → score → decide
+
+    async def process(self, admitted: AdmittedReadings, score: ScoreFn) -> ShardResult:
+        """Add readings to the windows, score the finished ones and decide on alerts."""
+        all_readings, max_cell_before = admitted.readings, self.windower.max_cell
+        since = self._store_since(admitted.since) if admitted.since else {}
+        late: dict[int, str] = {}
+        duplicates: list[Int64] = []
+        scores: list[Scores] = []
+        alerts: list[AlertChange] = []
+        for readings in in_slices(all_readings):
+            output = self.windower.push(readings)
+            self.newest_offset = int(readings.offset[-1]) if len(readings.offset) else self.newest_offset
+            if len(output.late):
+                late = self._late_reasons(readings, output.late) | late
+            if len(output.duplicate):
+                duplicates.append(readings.offset[output.duplicate])
+            ends_us = (output.windows.start + self.config.window) * self.interval_us
+            scored = await score(output.windows, ends_us, self.sensors)
+            alerts += self.decider.decide(scored, ends_us)
+            scores.append(scored)
+        return ShardResult(
+            rows=self.rows(scores, alerts, since),
+            readings=all_readings,
+            interval_us=self.interval_us,
+            max_cell_before=max_cell_before,
+            over_limit=admitted.over_limit,
+            quarantined={**admitted.foreign, **admitted.over_limit, **late},
+            late=late.keys(),
+            duplicate=_all_duplicate(all_readings.offset, duplicates) - late.keys() if duplicates else set(),
+            unscored_reasons=[each.unscored_reason for each in scores if len(each.score)],
+        )
+
+    def rows(
+        self,
+        scores: Sequence[Scores] = (),
+        alerts: Sequence[AlertChange] = (),
+        since: Mapping[int, int] | None = None,
+    ) -> FleetRows:
+        """Put results into the columns of the database. `since`: asset index → offset of its first reading."""
+        windows = [each.windows for each in scores]
+        asset = _joined([each.asset for each in windows], np.int32)
+        start = _joined([each.start for each in windows], np.int64)
+        score = _joined([each.score for each in scores], np.float32)
+        verdict = np.where(score >= 1.0, Verdict.ANOMALOUS, Verdict.NORMAL)
+        verdict[np.isnan(score)] = Verdict.UNSCORED
+        seqs = [each.activation_seq for each in scores if each.activation_seq is not None and len(each.score)]
+        return FleetRows(
+            fleet=self.config.name,
+            asset_ids=self.ids,
+            asset=asset,
+            start_us=start * self.interval_us,
+            end_us=(start + self.config.window) * self.interval_us,
+            score=score,
+            verdict=verdict.astype(np.int8),
+            version=[version for each in scores for version in each.version],
+            n_present=_joined([each.n_present for each in windows], np.int32),
+            first_offset=_joined([each.first_offset for each in windows], np.int64),
+            last_offset=_joined([each.last_offset for each in windows], np.int64),
+            alerts=alerts,
+            recent=self.decider.recent(asset),
+            admitted=since or {},
+            activation_seq=min(seqs, default=None),
+        )
+
+    def _store_since(self, since: Mapping[str, int]) -> dict[int, int]:
+        """Store the first offset of assets admitted just now. Return those of this partition, by asset index."""
+        indexes = self.assets.numbers(list(since)).tolist()
+        ours = {n: offset for n, offset in zip(indexes, since.values(), strict=True) if self.ids[n] >= 0}
         if ours:
             self.since[list(ours)] = list(ours.values())
         return ours
 
-    def refill(self, readings: Readings) -> Windows:
-        """Feed readings that are saved already; return the windows that they emit again, which should be none.
+    def _late_reasons(self, readings: Readings, late: Int64) -> dict[int, str]:
+        config = self.config
+        watermark = self.windower.max_cell - config.lateness_cells
+        reasons: dict[int, str] = {}
+        for row in late.tolist():
+            behind_s = (watermark - int(readings.cell[row])) * config.interval.total_seconds()
+            reasons.setdefault(
+                int(readings.offset[row]),
+                f"late: {self.assets.names[readings.asset[row]]}'s reading came {behind_s:g} s behind the watermark; "
+                f"raise the fleet's lateness (now {config.lateness.total_seconds():g} s) if this is usual",
+            )
+        return reasons
 
-        Every asset of ours was registered before its first reading was saved: an unknown one is another's, or was
-        refused. What a snapshot holds is not fed again.
+    # ------------------------------------------------------------------ rebuild and recovery
+
+    def refill(self, readings: Readings) -> Windows:
+        """Add readings that are committed already. Return the windows that they emit again, which should be none.
+
+        Every asset of this shard was registered before its first reading was committed. An unknown one belongs to
+        another partition, or was refused. Readings in the snapshot are not added again.
         """
         if self.snapshot is not None:
             readings = readings.rows(readings.offset >= self.snapshot.at_offset)
@@ -96,113 +309,77 @@ class Lane:
         return self.windower.push(readings).windows
 
     def needed_offset(self) -> int | None:
-        """Return the oldest record that a restart needs for this lane; None = nothing."""
+        """Return the oldest record that a restart needs for this shard. None = none."""
         oldest = self.windower.oldest_needed_offset()
         if oldest is None or self.snapshot is None:
             return oldest
         return max(oldest, self.snapshot.at_offset)
 
-    def end_us(self, start: Int64) -> Int64:
-        """[N], event time at which windows that start at these cells end."""
-        return (start + self.config.length) * self.config.interval_us
+    def digest(self, rewind_offset: int, max_cell: int) -> str | None:
+        """Return the digest of the windows after a rebuild from this offset. None = no reading yet.
 
+        `max_cell`: the shard's newest cell before that offset.
+        """
+        if self.windower.max_cell == NEVER:
+            return None
+        if self.snapshot is not None and self.snapshot.at_offset >= rewind_offset:
+            max_cell = self.snapshot.max_cell
+        return f"{self.windower.cells_digest(self.ids, max_cell):016x}"
 
-class PartitionState:
-    """A partition that is ours."""
+    def take_snapshot(self, at_offset: int) -> Snapshot:
+        """Let the shard's part of a rebuild begin at this offset. An unchanged state is not written again."""
+        is_same = self.snapshot is not None and self.newest_offset < self.snapshot.at_offset
+        self.snapshot = SnapshotRef(at_offset, self.windower.max_cell)
+        return Snapshot(self.config.name, at_offset, None if is_same else self._encode())
 
-    def __init__(
-        self,
-        partition: Partition,
-        epoch: int,
-        next_offset: int,
-        rewind: Rewind,
-        counters: Counters,
-        decoder: Decoder,
-    ) -> None:
-        self.partition = partition
-        self.epoch = epoch
-        self.next_offset = next_offset
-        """Every record below is saved."""
-        self.rewind = rewind
-        self.counters = counters
-        self.decoder = decoder
-        self.lanes: dict[str, Lane] = {}
-        self.data_alerts = DataAlerts(partition, [])
-        self.expected: Digest | None = None
-        """What the rebuild must find when it comes to an offset; None = that is behind us."""
-        self.is_rebuilt = rewind.offset >= next_offset
-        """Whether the windows are as they were before the last restart."""
-        self.n_claims = 1
-        """With ours, since anybody saved."""
-        self.is_excused = False
-        """Whether the rebuild need not come to the state that was: records are gone, or it was told already."""
-        self._made_by: Mapping[str, str] | None = None
-
-    def continue_from(self, claim: Claim) -> None:
-        """Take up the last owner's data alerts; remember what its windows were, and under which settings."""
-        self._made_by = claim.rewind_state.get("made_by")
-        self.n_claims = claim.n_claims
-        self.data_alerts = DataAlerts(self.partition, claim.rewind_state.get("data_alerts", []))
-        if not self.is_rebuilt:
-            self.expected = claim.digest
-
-    def is_reconfigured(self, fleet: str) -> bool:
-        """Whether a fleet's windows are others than those of the run before."""
-        return self._made_by is not None and self._made_by.get(fleet) != self.lanes[fleet].fingerprint
-
-    def rewind_state(self) -> dict[str, Any]:
-        """What a restart cannot learn from records; plain JSON types."""
-        return {
-            "max_cell": self.rewind.max_cell,
-            "made_by": {fleet: lane.fingerprint for fleet, lane in self.lanes.items()},
-            "admission": self.decoder.admission_states(),
-            "data_alerts": self.data_alerts.state,
-        }
-
-
-def schemas_of(config: Config) -> list[FleetSchema]:
-    """What decoding must know of the fleets, in their order."""
-    return [
-        FleetSchema(
-            fleet.name,
-            fleet.interval_us,
-            fleet.topics,
-            fleet.assets,
-            fleet.sensors,
-            max_assets=fleet.max_assets,
-            max_new_assets_per_min=fleet.max_new_assets_per_min,
+    def restore(self, snapshot: Snapshot) -> None:
+        """Load a snapshot after `resume`. One of other settings is ignored."""
+        if snapshot.state is None:
+            raise ValueError("a snapshot without a state")
+        with np.load(io.BytesIO(snapshot.state), allow_pickle=False) as columns:
+            if str(columns["fingerprint"]) != self.fingerprint:
+                return
+            state = WindowerState(
+                max_cell=int(columns["max_cell"]),
+                **{field.name: columns[field.name] for field in fields(WindowerState) if field.name != "max_cell"},
+            )
+        by_id = np.argsort(self.ids, kind="stable")
+        asset, cell_asset = (
+            by_id[np.searchsorted(self.ids, ids, sorter=by_id)] for ids in (state.asset, state.cell_asset)
         )
-        for fleet in config.fleets
-    ]
+        self.windower.restore(replace(state, asset=asset, cell_asset=cell_asset))
+        self.snapshot = SnapshotRef(snapshot.at_offset, state.max_cell)
+
+    def _encode(self) -> bytes:
+        """Return the unfinished windows as npz, with database ids for asset indexes."""
+        state = self.windower.snapshot()
+        out = io.BytesIO()
+        columns = {field.name: getattr(state, field.name) for field in fields(state)}
+        columns |= {"asset": self.ids[state.asset], "cell_asset": self.ids[state.cell_asset]}
+        np.savez(out, fingerprint=np.array(self.fingerprint), **columns)
+        return out.getvalue()
 
 
-def decoder_for(
-    config: Config, schemas: Sequence[FleetSchema], assets: Mapping[str, AssetIndex] | None = None
-) -> Decoder:
-    """Make the decoder of one partition, as `[kafka]` wants it: for the river and for training alike."""
-    return Decoder(
-        schemas,
-        assets=assets,
-        format=cast("Format", config.kafka.format),
-        max_record_bytes=config.kafka.max_record_bytes,
-        max_skew_us=config.kafka.max_skew // timedelta(microseconds=1),
-    )
+def fingerprint(fleet: FleetConfig, kafka: KafkaConfig, sensors: Sequence[str]) -> str:
+    """Identify the settings on which windows depend, and those that decide which readings there are."""
+    windows = (fleet.interval_us, fleet.length, fleet.stride, fleet.lateness_cells, fleet.max_gap_cells, tuple(sensors))
+    readings = (fleet.assets, fleet.topics, kafka.format, kafka.max_record_bytes, str(kafka.max_skew), READING_RULES)
+    return hashlib.sha256(repr((windows, readings)).encode()).hexdigest()[:8]
 
 
-def alert_policy(alerts: AlertConfig) -> AlertPolicy:
-    """Read the alert rules of a fleet's configuration."""
-    return AlertPolicy(alerts.confirm.m, alerts.confirm.n, alerts.recover)
+def _without(readings: Readings, assets: Int32) -> Readings:
+    return readings.rows(~np.isin(readings.asset, assets))
 
 
-def in_slices(readings: Readings) -> Iterator[Readings]:
-    """Cut readings into parts that fit the cache; windows do not depend on where."""
-    if len(readings) <= SLICE:
-        yield readings
-        return
-    for start in range(0, len(readings), SLICE):
-        yield readings.rows(slice(start, start + SLICE))
+def _joined(parts: Iterable[NDArray[T]], dtype: type[T]) -> NDArray[T]:
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)
 
 
-def without(readings: Readings, unwanted: Int32) -> Readings:
-    """Leave out the readings of some assets."""
-    return readings.rows(~np.isin(readings.asset, unwanted))
+def _all_duplicate(offset: Int64, duplicates: Sequence[Int64]) -> set[int]:
+    """Return the offsets of records whose readings all are duplicates. `offset`: [N], of all readings, in order."""
+    found, n_duplicate = np.unique(np.concatenate(duplicates), return_counts=True)
+    n_readings = np.searchsorted(offset, found, "right") - np.searchsorted(offset, found)
+    return set(found[n_duplicate == n_readings].tolist())

@@ -9,7 +9,7 @@ they are not trained on. Windows of an alert labelled fault or ignore are left o
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,8 +17,8 @@ import numpy as np
 from monitor.decode.admission import Admission
 from monitor.errors import NotEnoughData
 from monitor.models.spec import TrainingSet
-from monitor.stream.shard import decoder_for, in_slices, schemas_of
-from monitor.stream.window import NEVER, Windower
+from monitor.stream.partition import make_decoder, schemas_of
+from monitor.stream.window import NEVER, Windower, in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,15 +75,15 @@ class History:
         self._n_batches = 0
         self._config = config
         self._schemas = schemas_of(config)
-        self._own = next(schema for schema in self._schemas if schema.name == fleet.name)
-        if sensors is not None:
-            self._own.sensors = tuple(sensors)
+        self._number = next(number for number, schema in enumerate(self._schemas) if schema.name == fleet.name)
+        self._sensors = self._schemas[self._number].sensors if sensors is None else tuple(sensors)
+        self._schemas[self._number] = replace(self._schemas[self._number], sensors=self._sensors)
         self._partitions: dict[Partition, _Partition] = {}
 
     @property
     def sensors(self) -> tuple[str, ...]:
         """Sensors of the fleet. Empty before the first reading if the configuration does not list them."""
-        return self._own.sensors or ()
+        return self._sensors or ()
 
     @property
     def n_assets(self) -> int:
@@ -95,10 +95,12 @@ class History:
         part = self._partitions.get(batch.partition)
         if part is None:
             part = self._partitions[batch.partition] = self._new_partition(batch.partition)
-        for readings in part.decoder.decode(batch).readings:
+        decoded = part.decoder.decode(batch)
+        self._share_sensors(part.decoder)
+        for readings in decoded.readings:
             if readings.fleet != self.fleet.name or not len(readings):
                 continue
-            admitted = part.admission.let_in(readings, batch)[0] if part.admission.is_asked else readings
+            admitted = part.admission.admit(readings)[0] if part.admission.is_pending else readings
             if not len(admitted):
                 continue
             self._newest_cell = max(self._newest_cell, int(admitted.cell.max()))
@@ -138,11 +140,20 @@ class History:
     # ------------------------------------------------------------------ partitions
 
     def _new_partition(self, partition: Partition) -> _Partition:
-        decoder = decoder_for(self._config, self._schemas)
+        decoder = make_decoder(self._config, self._schemas)
         for names in decoder.assets:
-            names.expect_strangers()  # assets of other fleets are not used here
-        index = decoder.assets[self._schemas.index(self._own)]
-        return _Partition(decoder, Admission(index, self._own, expected=self._known.get(str(partition), ())))
+            names.defer_registration()  # assets of other fleets are not used here
+        index, schema = decoder.assets[self._number], self._schemas[self._number]
+        return _Partition(decoder, Admission(index, schema, expected=self._known.get(str(partition), ())))
+
+    def _share_sensors(self, decoder: Decoder) -> None:
+        """Give the sensors that a partition's decoder learnt to the decoders of the other partitions."""
+        learnt, decoder.learnt = decoder.learnt, {}
+        self._schemas = [replace(each, sensors=learnt.get(each.name, each.sensors)) for each in self._schemas]
+        self._sensors = self._schemas[self._number].sensors
+        for part in self._partitions.values():
+            for fleet, sensors in learnt.items():
+                part.decoder.set_sensors(fleet, sensors)
 
     @property
     def _first_cell(self) -> int:
@@ -210,7 +221,7 @@ class History:
         return overlaps
 
     def _names(self, part: _Partition) -> list[str]:
-        return part.decoder.assets[self._schemas.index(self._own)].names
+        return part.decoder.assets[self._number].names
 
 
 def _duration(seconds: float) -> str:

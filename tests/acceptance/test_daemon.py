@@ -1,137 +1,29 @@
-"""The whole river in one process against the oracle: hard streams, random batches, crashes at random moments.
-
-Only Kafka is a stand-in here (a log in memory that can be read from any offset); the database is real.
-"""
+"""The pipeline against the oracle: hard streams, random batches, crashes at random moments. The database is real."""
 
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-from monitor.clock import SystemClock
-from monitor.config import Config
-from monitor.store import versions
-from monitor.store.engine import AsyncStore
-from monitor.stream.pipeline import Pipeline
-from monitor.types import Contribution, Partition, Scores
-from tests.acceptance.streams import KINDS, Stream, make
-from tests.fakes import LogSource
+from monitor.types import Partition
+from tests.acceptance.crashes import CASES, config_of, live
+from tests.acceptance.streams import make
 from tests.oracle.check import check_database
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
-
-    from monitor.store.commit import Commit, Saved
-    from monitor.types import Int64, Windows
-    from tests.oracle.log import FleetRule, Rules
-
-VERSION = "fake-00000001"
-
-
-class Crash(Exception):
-    """Stands for kill -9: nothing after it runs."""
-
-
-class HashScorer:
-    """Scores a window by what is in it, so that a wrong window cannot score right; about one in five is anomalous."""
-
-    async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
-        seen = np.nan_to_num(windows.values.astype(np.float64)).sum(axis=(1, 2)) + windows.start
-        score = (np.abs(np.sin(seen)) * 1.25).astype(np.float32)
-        contributions = {int(row): (Contribution(sensors[0], 1.0, 0.0, 1.0),) for row in np.flatnonzero(score >= 1)}
-        return Scores(windows, score, [VERSION] * len(windows), contributions)
-
-
-class CrashingStore(AsyncStore):
-    """Dies before or after a COMMIT, at a save chosen beforehand."""
-
-    crash_at = -1
-    crash_after_commit = False
-
-    async def save(self, commit: Commit) -> Saved:
-        self.crash_at -= 1
-        if self.crash_at == 0 and not self.crash_after_commit:
-            raise Crash
-        saved = await super().save(commit)
-        if self.crash_at == 0:
-            raise Crash
-        return saved
-
-
-def config_of(rules: Rules, folder: Path) -> Config:
-    return Config.model_validate(
-        {
-            "kafka": {"bootstrap": "nowhere:1", "topics": ["plant"], "max_quarantine_share": 1.0},
-            "store": {"url": f"sqlite:///{folder}/monitor.db"},
-            "fleet": [fleet_settings(rule) for rule in rules.fleets],
-        }
-    )
-
-
-def fleet_settings(rule: FleetRule) -> dict[str, Any]:
-    def seconds(cells: int) -> str:
-        return f"{cells * rule.interval_us}us"
-
-    return {
-        "name": rule.name,
-        "sensors": list(rule.sensors),
-        "assets": list(rule.assets),
-        "interval": seconds(1),
-        "window": rule.length,
-        "stride": rule.stride,
-        "lateness": seconds(rule.lateness_cells),
-        "max_gap": seconds(rule.max_gap_cells),
-        "alerts": {"confirm": "{} of {}".format(*rule.confirm), "recover": rule.recover},
-    }
-
-
-async def live(config: Config, logs: dict[Partition, Any], rng: Random | None) -> int:
-    """Run to the end of the logs, dying and starting again as often as the dice say; return the number of deaths."""
-    deaths = 0
-    while True:
-        async with CrashingStore(config.store.url, owner=True) as store:
-            await store.run(
-                versions.publish, version=VERSION, fleet="turbines", path="", trained_us=0, card={}, metrics={}
-            )
-            if rng is not None and deaths < 12:
-                store.crash_at = rng.randint(1, 8) if deaths else 1
-                store.crash_after_commit = rng.random() < 0.5
-            source = LogSource(logs, batch=rng.choice([1, 3, 10, 40]) if rng else 50)
-            pipeline = Pipeline(config, source, store, HashScorer(), owner="test", clock=SystemClock())
-            try:
-                await pipeline.run()
-            except Crash:
-                deaths += 1
-                continue
-            return deaths
-
-
-@pytest.fixture(autouse=True)
-def _eager_rewind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rewind point moves with every save, not every two seconds."""
-    monkeypatch.setattr("monitor.stream.recovery.LOOK_EVERY_S", -1.0)
-
-
-def allowed(stream: Stream) -> bool:
-    """The configuration wants windows of four cells at least; the oracle knows shorter ones."""
-    return all(rule.length >= 4 for rule in stream.rules.fleets)
-
-
-CASES = [(kind, seed) for kind in KINDS for seed in [n for n in range(20) if allowed(make(kind, n))][:2]]
 
 
 @pytest.mark.parametrize(("kind", "seed"), CASES)
-async def test_deaths_at_any_moment_change_nothing(kind: str, seed: int, tmp_path: Path) -> None:
+async def test_crashes_at_any_moment_change_no_result(kind: str, seed: int, tmp_path: Path) -> None:
     stream = make(kind, seed)
     config = config_of(stream.rules, tmp_path)
     partition = Partition(stream.topic, 0)
 
-    deaths = await live(config, {partition: stream.log}, Random(f"{kind}{seed}"))
+    crashes = await live(config, {partition: stream.log}, Random(f"{kind}{seed}"))
 
     report = check_database(tmp_path / "monitor.db", {tuple(partition): stream.log}, stream.rules)
     assert not report.problems, dict(report.problems)
-    assert deaths > 0
+    assert crashes > 0

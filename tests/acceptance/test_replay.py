@@ -36,11 +36,11 @@ from monitor.store.offsets import HomePartition
 from monitor.store.reader import open_reader
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.pipeline import Pipeline
-from monitor.stream.score import Activation, DetectorScorer
+from monitor.stream.score import ActiveVersion, DetectorScorer
 from monitor.training.fit import fit
 from monitor.types import Partition, Scores
+from tests.acceptance.crashes import CASES, VERSION, HashScorer, config_of
 from tests.acceptance.streams import make
-from tests.acceptance.test_daemon import CASES, VERSION, HashScorer, config_of
 from tests.fakes import LogSource, batch_of
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ async def test_a_replay_changes_no_live_table(toml: Path, tmp_path: Path) -> Non
         facts = {"fleet": "turbines", "path": str(path), "trained_us": 0, "card": {}, "metrics": {}}
         await store.run(versions.publish, version=detector.version, **facts)
         await store.run(versions.activate, "turbines", detector.version, boundary_us)
-        scorer.activate("turbines", Activation(boundary_us, detector.version, path), detector)
+        scorer.activate("turbines", ActiveVersion(boundary_us, detector.version, path), detector)
         source = LogSource({home: log}, batch=50)
         await Pipeline(config, source, store, scorer, owner="live", clock=SystemClock()).run()
         scorer.close()
@@ -336,7 +336,7 @@ async def _run_live_part(
     path = config.store.checkpoints / detector.version
     async with AsyncStore(config.store.url, owner=True) as store:
         with closing(DetectorScorer("cpu")) as scorer:
-            scorer.activate("turbines", Activation(FOREVER_AGO_US, detector.version, path), detector)
+            scorer.activate("turbines", ActiveVersion(FOREVER_AGO_US, detector.version, path), detector)
             group = config.kafka.group
             claim = await store.run(partitions.claim, group, home, "before")
             await store.run(partitions.set_start, group, home, claim.epoch, first)

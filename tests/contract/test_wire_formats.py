@@ -122,11 +122,12 @@ def test_the_key_is_the_asset_if_no_field_is(name):
 
 @formats
 def test_sensors_can_be_learnt_from_every_format(name):
-    fleet = FleetSchema("turbines", INTERVAL_US)
-    readings = Decoder([fleet]).decode(batch_of(FORMATS[name][1]("R1"))).readings[0]
-    assert fleet.sensors is not None
-    assert sorted(fleet.sensors) == sorted(SENSORS)
-    np.testing.assert_array_equal(readings.values[:, [fleet.sensors.index(s) for s in SENSORS]], VALUES)
+    decoder = Decoder([FleetSchema("turbines", INTERVAL_US)])
+    readings = decoder.decode(batch_of(FORMATS[name][1]("R1"))).readings[0]
+    sensors = decoder.fleets[0].sensors
+    assert sensors is not None
+    assert sorted(sensors) == sorted(SENSORS)
+    np.testing.assert_array_equal(readings.values[:, [sensors.index(s) for s in SENSORS]], VALUES)
 
 
 @formats

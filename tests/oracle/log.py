@@ -57,7 +57,6 @@ class FleetRule:
     recover: int = 6
     max_assets: int = 10_000
     """In one partition."""
-    max_new_assets_per_min: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,6 @@ def rules_from(config: Any) -> Rules:
                 confirm=(fleet.alerts.confirm.m, fleet.alerts.confirm.n),
                 recover=fleet.alerts.recover,
                 max_assets=fleet.max_assets,
-                max_new_assets_per_min=fleet.max_new_assets_per_min,
             )
         )
     kafka = config.kafka

@@ -136,37 +136,19 @@ def longest_gap(held: dict[int, Cell], start: int, length: int) -> int:
 
 
 @dataclass
-class Door:
-    """Which assets one fleet has let in, of one partition's log."""
+class AdmittedAssets:
+    """The assets of one fleet that one partition's log brought in, up to `max_assets`."""
 
     rule: FleetRule
-    known: set[str] = field(default_factory=set)
-    minute: int = -1
-    """Of Kafka's time."""
-    n_new: int = 0
-    """Let in within it."""
-    first_minute: int | None = None
-    """Of the fleet's first asset."""
+    names: set[str] = field(default_factory=set)
 
-    def why_not(self, asset: str, kafka_us: int) -> str | None:
-        """Let the asset in at its first record for which there is room; else return the word of the refusal."""
-        if asset in self.known:
+    def reject_word(self, asset: str) -> str | None:
+        """Admit the asset at its first record for which there is room. Else return the word of the rejection."""
+        if asset in self.names:
             return None
-        if len(self.known) >= self.rule.max_assets:
+        if len(self.names) >= self.rule.max_assets:
             return "too_many_assets"
-        if kafka_us >= 0:  # without a timestamp there is no minute
-            minute = kafka_us // 60_000_000
-            if minute > self.minute or minute < self.minute - 5:  # up to five minutes behind is disorder
-                self.minute, self.n_new = minute, 0
-            if self.first_minute is None:
-                self.first_minute = minute
-            start_us = max(3_600_000_000, 2 * self.rule.interval_us)  # all assets send for the first time in it
-            since_us = (minute - self.first_minute) * 60_000_000
-            has_started = since_us >= start_us or since_us < -300_000_000
-            if has_started and self.n_new >= self.rule.max_new_assets_per_min:
-                return "too_many_new_assets"
-            self.n_new += 1
-        self.known.add(asset)
+        self.names.add(asset)
         return None
 
 
@@ -194,14 +176,13 @@ def judge(
     was used counts as accepted; else it is a duplicate.
     """
     verdict = Judgement()
-    log = list(log)
-    doors: dict[str, Door] = {}
+    admitted: dict[str, AdmittedAssets] = {}
     counts = dict.fromkeys(("records", "accepted", "quarantined", "late", "duplicate", "tombstones", "readings"), 0)
-    for (_, kafka_us, *_), (offset, found) in zip(log, read_log(log, rules, topic), strict=True):
+    for offset, found in read_log(log, rules, topic):
         counts["records"] += 1
         if isinstance(found, list) and found[0].asset not in strangers:
-            door = doors.setdefault(found[0].fleet, Door(rules.fleet(found[0].fleet)))
-            found = door.why_not(found[0].asset, kafka_us) or found
+            of_fleet = admitted.setdefault(found[0].fleet, AdmittedAssets(rules.fleet(found[0].fleet)))
+            found = of_fleet.reject_word(found[0].asset) or found
         if found is None:
             counts["tombstones"] += 1
         elif not isinstance(found, str) and found[0].asset in strangers:

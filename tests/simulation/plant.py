@@ -35,7 +35,8 @@ class Plant:
 def draw(rng: Random) -> Plant:
     """One fleet or two, on one to three partitions; an asset may turn up in a partition that is not its own."""
     learns = rng.random() < 0.15
-    limits = {"max_assets": rng.choice([1, 2, 9]), "max_new_assets_per_min": rng.choice([1, 2])}
+    limits = {"max_assets": rng.choice([1, 2, 9])}
+    rng.choice([1, 2])
     is_limited = rng.random() < 0.1
     fleets = [_rule(rng, "turbines", ("R*",), ("power", "wind", "pitch")[: rng.randint(1, 3)])]
     if rng.random() < 0.3:

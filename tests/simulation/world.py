@@ -25,9 +25,10 @@ from monitor.lifecycle.champions import Champions, until_answered
 from monitor.lifecycle.training_process import Trained
 from monitor.store import versions
 from monitor.store.outbox import Channel
-from monitor.stream import data_alerts, outcome, rebuild, recovery, shard
-from monitor.stream import pipeline as river
+from monitor.stream import data_alerts, outcome, pipeline, reader, recovery, window
+from monitor.stream import partition as partition_module
 from monitor.stream.pipeline import Pipeline
+from monitor.stream.score import BatchGate
 from monitor.timing import DEFAULT_TIMING
 from monitor.types import Contribution, Scores, Severity
 from tests.simulation import plant, weather
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from monitor.config import FleetConfig
-    from monitor.stream.score import Activation
+    from monitor.stream.score import ActiveVersion
     from monitor.types import Int64, Partition, Windows
     from tests.simulation.mutations import Mutation
 
@@ -92,7 +93,7 @@ class SimulatedScorer:
         self._world = world
         self._process = process
         self._held: set[str] = set()
-        self._champions: dict[str, tuple[int, Sequence[Activation]]] = {}
+        self._champions: dict[str, tuple[int, Sequence[ActiveVersion]]] = {}
 
     async def load(self, path: Path) -> Any:
         await self._process.pause(self._world.rng.random() * 0.05)
@@ -104,7 +105,7 @@ class SimulatedScorer:
     def holds(self, version: str) -> bool:
         return version in self._held
 
-    async def forgo(self, activations: Sequence[Activation]) -> list[str]:
+    async def skip_missing(self, activations: Sequence[ActiveVersion]) -> list[str]:
         return []
 
     def has_champion(self, fleet: str) -> bool:
@@ -113,7 +114,7 @@ class SimulatedScorer:
     def seq_of(self, fleet: str) -> int | None:
         return self._champions[fleet][0] if fleet in self._champions else None
 
-    def follow(self, fleet: str, seq: int, activations: Sequence[Activation]) -> None:
+    def follow(self, fleet: str, seq: int, activations: Sequence[ActiveVersion]) -> None:
         self._champions[fleet] = seq, activations
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
@@ -147,6 +148,7 @@ class Replica:
         self.source: MemberSource
         self.pipeline: Pipeline
         self.champions: Champions
+        self.gate: BatchGate
         self.clock: SimulatedClock
         self.store: SimulatedStore
         self.is_up = False
@@ -180,18 +182,31 @@ class Replica:
         clock = self.clock = SimulatedClock(process, world.rng, world.weather.jumps)
         config = world.plant.config
         store: Any = self.store
-        timing = replace(DEFAULT_TIMING, activations_every_s=world.activations_every_s)
-        self.champions = Champions(config, store, scorer, clock, timing=timing)
-        self.pipeline = Pipeline(config, self.source, store, scorer, owner=process.name, clock=clock)
-        self.pipeline.reload_models = self.champions.refresh
-        self.pipeline.channels = world.channels
+        timing = replace(
+            DEFAULT_TIMING,
+            activations_every_s=world.activations_every_s,
+            rewind_look_every_s=world.rewind_look_every_s,
+        )
+        self.gate = BatchGate()
+        self.champions = Champions(config, store, scorer, clock, gate=self.gate, timing=timing)
+        self.pipeline = Pipeline(
+            config,
+            self.source,
+            store,
+            scorer,
+            owner=process.name,
+            clock=clock,
+            channels=world.channels,
+            reload_models=self.champions.refresh,
+            gate=self.gate,
+            timing=timing,
+        )
         self.is_up = True
         return asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
-        """As the daemon does: the models, then the group; it follows other daemons' activations beside the river."""
+        """As the daemon does: the models, then the group; it follows other daemons' activations beside the pipeline."""
         await until_answered(self.champions.load, self.clock, DEFAULT_TIMING)
-        self.champions.river = self.pipeline
         self.world.broker.join(self.source)
         follower = asyncio.ensure_future(self.champions.loop())
         try:
@@ -243,6 +258,7 @@ class World:
         self.thinning = self.rng.choice([None, None, (1, 2)])
         """(rows kept, one in so many after them) of each partition and word; None = as many as there are."""
         self.activations_every_s = DEFAULT_TIMING.activations_every_s
+        self.rewind_look_every_s = DEFAULT_TIMING.rewind_look_every_s
         self.checkpoints: dict[str, Any] = {}
         """By version, what a scorer that loads it gets."""
         self._n_versions = 0
@@ -417,7 +433,7 @@ class World:
         """A new champion: some replica trained one, and activates it."""
         fleet = self.rng.choice(self.plant.config.fleets)
         replica = self.rng.choice(self.replicas)
-        if not replica.is_up or replica.champions.river is None:
+        if not replica.is_up or not replica.gate.is_running:
             return
         self.counts["activations"] += 1
         process, trained = replica.process, self._train(fleet)
@@ -458,13 +474,16 @@ class World:
         rng, tally = self.rng, _Tally(self)
         random.seed(rng.random())  # should the engine toss a coin, it is our coin
         limits = {
-            (river, "log"): tally,
-            (rebuild, "log"): tally,
+            (pipeline, "log"): tally,
+            (partition_module, "log"): tally,
+            (recovery, "log"): tally,
+            (reader, "log"): tally,
+            (data_alerts, "log"): tally,
             (champions, "log"): tally,
             (self, "activations_every_s"): rng.choice([2.0, 40.0]),
-            (shard, "SLICE"): rng.choice([7, 8192, 8192]),
-            (recovery, "LOOK_EVERY_S"): rng.choice([0.0, 0.5, 2.0]),
-            (recovery, "MAX_MARKS"): rng.choice([2, 5, 1024]),
+            (window, "SLICE"): rng.choice([7, 8192, 8192]),
+            (self, "rewind_look_every_s"): rng.choice([0.0, 0.5, 2.0]),
+            (recovery, "MAX_WATERMARKS"): rng.choice([2, 5, 1024]),
             (recovery, "SILENT_AFTER"): rng.choice([5, 30, 50_000]),
             (outcome, "ROWS_KEPT"): self.thinning[0] if self.thinning else outcome.ROWS_KEPT,
             # One for all, so that a run in peace is comparable.

@@ -68,7 +68,7 @@ def test_only_broker_topic_and_fleet_are_required(tmp_path: Path) -> None:
         64, 1, timedelta(minutes=10), timedelta(minutes=80),
     )  # fmt: skip
     assert (fleet.interval_us, fleet.lateness_cells, fleet.max_gap_cells) == (600_000_000, 1, 8)
-    assert (fleet.max_assets, fleet.max_new_assets_per_min) == (10_000, 1_000)
+    assert fleet.max_assets == 10_000
     assert made.topics_of(fleet) == ("plant.readings",)
 
 

@@ -94,29 +94,27 @@ class TestAssetIndex:
 
 class TestLearntSensors:
     def test_sensors_are_learnt_from_the_first_batch_only(self):
-        fleet = turbines(sensors=None)
-        decoder = Decoder([fleet])
+        decoder = Decoder([turbines(sensors=None)])
         first = decoder.decode(batch_of([reading("R1", ("pitch",)), reading("R2", ("power", "pitch"))]))
-        assert (fleet.sensors, fleet.learnt) == (("pitch", "power"), True)
+        assert decoder.fleets[0].sensors == ("pitch", "power")
         assert first.n_accepted == 2
         assert first.readings[0].values[0, 0] == 1.0
         assert np.isnan(first.readings[0].values[0, 1])
         second = decoder.decode(batch_of([reading("R1", ("wind_speed",))]))
         assert second.quarantined[0].reason.startswith('unknown_sensor: "wind_speed"')
-        assert fleet.sensors == ("pitch", "power")
+        assert decoder.fleets[0].sensors == ("pitch", "power")
 
     def test_bad_records_teach_no_sensors(self):
-        fleet = turbines(sensors=None)
-        decoder = Decoder([fleet])
+        decoder = Decoder([turbines(sensors=None)])
         decoded = decoder.decode(batch_of([b"[]", b'{"a":1}', b'{"ts":"x","b":1}', b'{"ts":1,"asset":"","c":1}']))
-        assert (fleet.sensors, fleet.learnt, len(decoded.quarantined)) == (None, False, 4)
+        assert (decoder.fleets[0].sensors, len(decoded.quarantined)) == (None, 4)
         assert decoded.readings[0].values.shape == (0, 0)
 
     def test_flat_texts_are_no_sensors_even_if_null(self):
-        fleet = turbines(sensors=None)
+        decoder = Decoder([turbines(sensors=None)])
         values = [b'{"ts":1,"power":1,"operator":null,"pitch":null}', b'{"ts":2,"power":1,"operator":"Ada","tags":[1]}']
-        assert Decoder([fleet]).decode(batch_of(values)).n_accepted == 2
-        assert fleet.sensors == ("power", "pitch")
+        assert decoder.decode(batch_of(values)).n_accepted == 2
+        assert decoder.fleets[0].sensors == ("power", "pitch")
 
     def test_every_layout_teaches_sensors(self):
         values = [
@@ -125,21 +123,23 @@ class TestLearntSensors:
             block_msgpack("R1", np.array([0]), np.ones((1, 2)), ["c", "a"]),
             reading("R1", ("d",)),
         ]
-        fleet = turbines(sensors=None)
-        assert Decoder([fleet]).decode(batch_of(values)).n_accepted == 4
-        assert fleet.sensors == ("a", "b", "c", "d")
+        decoder = Decoder([turbines(sensors=None)])
+        assert decoder.decode(batch_of(values)).n_accepted == 4
+        assert decoder.fleets[0].sensors == ("a", "b", "c", "d")
 
-    def test_one_schema_is_shared_by_all_partitions(self):
+    def test_sensors_that_another_partition_learnt_are_used(self):
         fleet = turbines(sensors=None)
-        Decoder([fleet]).decode(batch_of([reading("R1")]))
-        other = Decoder([fleet]).decode(batch_of([reading("R2", ("pitch",))]))
-        assert other.readings[0].values.shape == (1, 3)
+        decoder, other = Decoder([fleet]), Decoder([fleet])
+        decoder.decode(batch_of([reading("R1")]))
+        other.set_sensors(fleet.name, decoder.learnt[fleet.name])
+        assert other.decode(batch_of([reading("R2", ("pitch",))])).readings[0].values.shape == (1, 3)
 
     def test_only_fleets_without_sensors_learn_them(self):
         fleets = [turbines(assets=("R*",)), FleetSchema("pumps", SECOND)]
-        Decoder(fleets).decode(batch_of([reading("R1", ("power",)), reading("P1", ("flow",))]))
-        assert [f.sensors for f in fleets] == [SENSORS, ("flow",)]
-        assert [f.learnt for f in fleets] == [False, True]
+        decoder = Decoder(fleets)
+        decoder.decode(batch_of([reading("R1", ("power",)), reading("P1", ("flow",))]))
+        assert [f.sensors for f in decoder.fleets] == [SENSORS, ("flow",)]
+        assert decoder.learnt == {"pumps": ("flow",)}
 
 
 class TestOddSensors:

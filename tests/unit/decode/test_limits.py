@@ -139,10 +139,11 @@ def test_learnt_sensors_are_limited():
     fleet = turbines(sensors=None)
     values = [json.dumps({"ts": 1, "sensors": {f"s{k}_{i}": 1 for i in range(900)}}).encode() for k in range(5)]
     odd = json.dumps({"ts": 1, "sensors": {"x" * 129: 1}}).encode()
-    decoded = Decoder([fleet]).decode(batch_of([odd, *values]))
-    assert fleet.sensors is not None
-    assert len(fleet.sensors) == 2000
-    assert "x" * 129 not in fleet.sensors
+    decoder = Decoder([fleet])
+    decoded = decoder.decode(batch_of([odd, *values]))
+    sensors = decoder.learnt[fleet.name]
+    assert len(sensors) == 2000
+    assert "x" * 129 not in sensors
     assert {q.reason.split(":")[0] for q in decoded.quarantined} == {"unknown_sensor"}
 
 

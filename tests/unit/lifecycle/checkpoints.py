@@ -15,6 +15,7 @@ from monitor.store import leases, versions
 from monitor.store.lease_renewal import Lease
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.score import DetectorScorer
+from monitor.timing import DEFAULT_TIMING
 from monitor.training.fit import fit
 from monitor.types import Windows
 from tests.fakes import FakeClock
@@ -69,7 +70,7 @@ class Daemon:
     ) -> None:
         """`lease`: its class; None = there is no other daemon. `champions`: further arguments of `Champions`."""
         self.clock = FakeClock()
-        self.scorer = DetectorScorer("cpu")
+        self.scorer = DetectorScorer("cpu", timing=champions.get("timing", DEFAULT_TIMING))
         self.champions = Champions(config, store, self.scorer, self.clock, **champions)
         self.lease = lease(store, LEASE, "me", self.clock) if lease else Lease(store, LEASE, "me", self.clock)
         self.scheduler = RetrainScheduler(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from monitor.errors import CheckpointUnavailable
 from monitor.store import versions
+from monitor.timing import DEFAULT_TIMING
 from tests.unit.lifecycle.checkpoints import DECIDED_US, PUMPS, activate, checkpoint, trained
 
 if TYPE_CHECKING:
@@ -106,13 +108,12 @@ async def test_the_start_waits_for_a_missing_champion(
 
 
 async def test_a_skipped_checkpoint_is_loaded_when_a_window_needs_it(
-    store: AsyncStore, daemon: NewDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("monitor.stream.score.READ_AGAIN_S", 0.0)
     path = checkpoint(tmp_path)
     await activate(store, path)
     lost = path.rename(tmp_path / "lost")
-    this = daemon()
+    this = daemon(timing=replace(DEFAULT_TIMING, checkpoint_retry_s=0.0))
     await this.champions.load(is_retraining)
     assert await this.version_that_scores() is None
     lost.rename(path)

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from monitor.config import parse
 from monitor.config.values import Confirm
-from monitor.decode import AssetIndex, FleetSchema
+from monitor.decode import AssetIndex
 from monitor.evaluation.assess import bare_scores
 from monitor.evaluation.policy import PolicyChange
 from monitor.replay.diff import Alert, Side, SideResults, compare_alerts, difference
 from monitor.replay.side_by_side import SideBySide
-from monitor.stream.alerting import Decider
-from monitor.stream.shard import Lane, alert_policy
+from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import Scores, Severity, Windows
 
 if TYPE_CHECKING:
@@ -241,11 +240,6 @@ class _ByVersion:
         return Scores(windows, score, [self.name] * len(windows), {}, activation_seq=7)
 
 
-def _shard(assets: Sequence[str]) -> Lane:
-    schema = FleetSchema("f", FLEET.interval_us, ("plant",), ("*",), ("power",))
-    return Lane(FLEET, schema, AssetIndex(assets), CONFIG.kafka)
-
-
 def _windows(n: int, n_assets: int) -> tuple[Windows, Int64]:
     ends = np.repeat(np.arange(1, n + 1), n_assets).astype(np.int64) * 60 * S
     bare = bare_scores(np.zeros(len(ends), np.float32), np.tile(np.arange(n_assets, dtype=np.int32), n)).windows
@@ -254,7 +248,7 @@ def _windows(n: int, n_assets: int) -> tuple[Windows, Int64]:
 
 
 def _alone(score: Float32, windows: Windows, ends: Int64, side: Side) -> SideResults:
-    results, decider = SideResults(), Decider("f", side.change.apply_to(alert_policy(FLEET.alerts)))
+    results, decider = SideResults(), Decider("f", side.change.apply_to(AlertPolicy.of(FLEET.alerts)))
     scores = Scores(windows, score, ["v"] * len(windows), {})
     results.add(("a", "b", "c"), scores, ends, decider.decide(scores, ends))
     return results
@@ -264,12 +258,12 @@ def _alone(score: Float32, windows: Windows, ends: Int64, side: Side) -> SideRes
 @pytest.mark.parametrize("has_versions", [False, True])
 async def test_both_sides_decide_as_each_would_alone(n_at_once: int, has_versions: bool) -> None:
     before, after = Side.parse("1 of 2, recover=2"), Side.parse("new, 3 of 4" if has_versions else "3 of 4")
-    side_by_side, shard = SideBySide(before, after), _shard(("a", "b", "c"))
+    side_by_side = SideBySide(before, after)
     own, other = _ByVersion("old", 0.0), _ByVersion("new", 0.7)
     if has_versions:
         side_by_side.score_second_with(other, frozenset({"f"}))
     scorer = side_by_side.paired_scorer(own, side_by_side.second_scorer)
-    side_by_side.attach(shard)
+    decider = side_by_side.make_decider(FLEET, AssetIndex(("a", "b", "c")))
     windows, ends = _windows(400, 3)
     changes = []
     for begin in range(0, len(windows), n_at_once):
@@ -277,7 +271,7 @@ async def test_both_sides_decide_as_each_would_alone(n_at_once: int, has_version
         part = Windows("f", *(getattr(windows, name)[rows] for name in Windows.__slots__ if name != "fleet"))
         scores = await scorer.score(part, ends[rows], ("power",))
         assert (scores.version[0], scores.activation_seq) == ("old", 7)
-        changes += shard.decider.decide(scores, ends[rows])
+        changes += decider.decide(scores, ends[rows])
     assert changes
     by_version = [(await each.score(windows, ends, ("power",))).score for each in (own, other)]
     alone = [
@@ -309,7 +303,7 @@ def test_run_up_windows_are_not_counted() -> None:
     results, windows_ends = SideResults(from_us=5 * 60 * S), _windows(10, 1)
     score = np.full(10, 2.0, np.float32)
     scores = Scores(windows_ends[0], score, ["v"] * 10, {}, "half of it")
-    decider = Decider("f", alert_policy(FLEET.alerts))
+    decider = Decider("f", AlertPolicy.of(FLEET.alerts))
     results.add(("a",), scores, windows_ends[1], decider.decide(scores, windows_ends[1]))
     assert results.scored["f"] == 5
     assert results.why_unscored == {"f": "half of it"}

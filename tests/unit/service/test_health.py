@@ -359,11 +359,11 @@ async def test_a_gap_is_counted_with_its_lost_records(store: AsyncStore, tmp_pat
 
 async def test_a_snapshot_shows_the_state_of_the_pipeline(store: AsyncStore, tmp_path: Path) -> None:
     plant = Plant(tmp_path, store, mixed())
-    waits_for = plant.pipeline.waits_for = CheckpointUnavailable("v1")
+    waits_for = plant.pipeline.reader.waits_for = CheckpointUnavailable("v1")
     assert plant.snapshot() == StatusSnapshot(
         is_member=True, assigned=frozenset({P0}), n_assets={"pumps": 0}, waits_for=waits_for
     )
-    plant.pipeline.waits_for = None
+    plant.pipeline.reader.waits_for = None
     await plant.pipeline.run()
     assert plant.snapshot() == StatusSnapshot(
         is_member=True,

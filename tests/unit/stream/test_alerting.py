@@ -1,4 +1,4 @@
-"""The alert machine, clause by clause; the oracle compares whole lives in tests/acceptance."""
+"""The alert states, rule by rule. The oracle compares whole histories in tests/acceptance."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def lives(*values: float, decider: Decider | None = None) -> list[tuple[AlertSta
 FIRING, RECOVERING, CLOSED = AlertState.FIRING, AlertState.RECOVERING, AlertState.CLOSED
 
 
-def test_m_of_n_anomalous_windows_fire_and_date_back_to_the_first() -> None:
+def test_m_of_n_anomalous_windows_fire_dated_back_to_the_first() -> None:
     [change] = Decider("f", POLICY).decide(*scores_of(0, 2, 0, 2, 2))
     assert (change.state, change.opened_us, change.at_us, change.n_anomalous) == (FIRING, 2, 5, 3)
 
@@ -56,7 +56,7 @@ def test_a_score_of_exactly_one_is_anomalous() -> None:
     assert lives(1, 1, 1) == [(FIRING, 3)]
 
 
-def test_an_alert_that_was_closed_does_not_count_its_evidence_twice() -> None:
+def test_a_closed_alert_does_not_count_its_evidence_twice() -> None:
     decider = Decider("f", AlertPolicy(confirm=2, among=5, recover=1))
     changes = [c for c in decider.decide(*scores_of(2, 2, 0, 2)) if c.state is FIRING]
     assert [(c.opened_us, c.n_anomalous) for c in changes] == [(1, 2), (4, 1)]
@@ -68,7 +68,7 @@ def test_the_peak_carries_its_sensors_and_severity() -> None:
     assert last.contributions[0].actual == 4
 
 
-def test_an_alert_that_goes_on_is_told_once_a_batch() -> None:
+def test_an_ongoing_alert_is_updated_once_a_batch() -> None:
     changes = Decider("f", POLICY).decide(*scores_of(2, 2, 2, 2, 2, 2))
     assert [(c.is_transition, c.n_anomalous) for c in changes] == [(True, 3), (False, 6)]
 
@@ -81,7 +81,7 @@ def test_healthy_assets_cost_no_memory() -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
-def test_restored_anywhere_it_goes_on_as_if_nothing_had_happened(cut: int) -> None:
+def test_a_restored_decider_goes_on_as_before(cut: int) -> None:
     values = [0, 2, 2, 0, 2, 2, 0, 0, 2, 2, 2, 0, 0]
     whole = Decider("f", POLICY).decide(*scores_of(*values))
     before, after = Decider("f", POLICY), Decider("f", POLICY)

@@ -1,4 +1,4 @@
-"""Alerts about records that were lost or refused: one for each trouble, the same however the log is cut, and over."""
+"""Alerts about lost and rejected records: one for each cause, independent of the batches, and closed in time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.reader import open_reader
 from monitor.types import Partition
-from tests.unit.stream.test_pipeline_limits import BEGIN, P0, Plant, S, config_of, reading
+from tests.unit.stream.plant import BEGIN, P0, Plant, S, limited_config, reading
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.fakes import Record
@@ -28,21 +27,14 @@ DAY_US = 24 * HOUR_S * S
 MINUTE = {"interval": "1m", "lateness": "2m", "max_gap": "1m"}
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
-    async with AsyncStore(f"sqlite:///{tmp_path}/monitor.db", owner=True) as opened:
-        yield opened
-        assert opened.n_checked_out == 0
-
-
 def data_alerts(folder: Path) -> list[dict[str, Any]]:
-    """The oldest first, each with its course."""
+    """Return the data alerts, the oldest first, each with its transitions."""
     with open_reader(f"sqlite:///{folder}/monitor.db") as reader:
         found = [reader.alert(row["id"]) for row in reader.alerts(alert_class="data")]
     return sorted(found, key=lambda alert: (alert["kind"], alert["partition"], alert["from_offset"]))
 
 
-def letters(folder: Path) -> list[dict[str, Any]]:
+def notifications(folder: Path) -> list[dict[str, Any]]:
     with open_reader(f"sqlite:///{folder}/monitor.db") as reader:
         return [json.loads(row["body"]) for row in reader.fetch("SELECT body FROM outbox ORDER BY id")]
 
@@ -52,16 +44,16 @@ def at(hour: float) -> str:
 
 
 def numbered(*records: tuple[str, float]) -> list[Record]:
-    """(asset, second), in order."""
+    """Make records of (asset, second), in order."""
     return [reading(offset, *record) for offset, record in enumerate(records)]
 
 
 def hours(*plan: tuple[float, str]) -> list[Record]:
-    """(hour, asset), in order."""
+    """Make records of (hour, asset), in order."""
     return numbered(*((asset, BEGIN + hour * HOUR_S) for hour, asset in plan))
 
 
-def course(alert: dict[str, Any]) -> list[tuple[str, str, int]]:
+def steps_of(alert: dict[str, Any]) -> list[tuple[str, str, int]]:
     return [(step["state"], step["at"], step["n_records"]) for step in alert["transitions"]]
 
 
@@ -70,8 +62,7 @@ def course(alert: dict[str, Any]) -> list[tuple[str, str, int]]:
 
 async def test_a_producer_that_invents_names_is_one_alert(store: AsyncStore, tmp_path: Path) -> None:
     log = numbered(*(("T_real" if i % 10 == 0 else f"T{i:05d}", BEGIN + i / 10) for i in range(20_000)))
-    plant = Plant(config_of(tmp_path, max_assets=5), store, {P0: log}, batch=500)
-    plant.pipeline.channels = [Channel("duty")]
+    plant = Plant(limited_config(tmp_path, max_assets=5), store, {P0: log}, batch=500, channels=[Channel("duty")])
     await plant.run()
     [alert] = data_alerts(tmp_path)
     assert (alert["kind"], alert["fleet"], alert["asset"]) == ("asset_limit", "turbines", None)
@@ -82,22 +73,22 @@ async def test_a_producer_that_invents_names_is_one_alert(store: AsyncStore, tmp
         "17,996 records of assets that turbines does not take went to quarantine, the first at offset 5: too_many_asset"
     )
     assert "raise the fleet's max_assets" in alert["message"]
-    assert [letter["step"] for letter in letters(tmp_path)] == ["firing"]
+    assert [notification["step"] for notification in notifications(tmp_path)] == ["firing"]
 
 
-async def test_it_is_over_after_an_hour_without_one_more_and_what_comes_then_is_another(
+async def test_an_asset_limit_closes_after_an_hour_and_the_next_is_new(
     store: AsyncStore, tmp_path: Path
 ) -> None:
     plan = ((0, "T1"), (0.1, "T2"), (0.5, "T1"), (0.6, "T3"), (1.4, "T1"), (1.6, "T1"), (2.5, "T1"), (2.6, "T4"))
-    plant = Plant(config_of(tmp_path, max_assets=1, **MINUTE), store, {P0: hours(*plan)}, batch=3)
-    plant.pipeline.channels = [Channel("duty")]
+    config, channels = limited_config(tmp_path, max_assets=1, **MINUTE), [Channel("duty")]
+    plant = Plant(config, store, {P0: hours(*plan)}, batch=3, channels=channels)
     await plant.run()
     first, second = data_alerts(tmp_path)
     assert (first["from_offset"], second["from_offset"]) == (1, 7)
-    assert course(first) == [("firing", at(0), 1), ("closed", at(1.6), 2)]
+    assert steps_of(first) == [("firing", at(0), 1), ("closed", at(1.6), 2)]
     assert (first["opened_at"], first["closed_at"], first["n_records"]) == (at(0), at(1.6), 2)
-    assert course(second) == [("firing", at(2.5), 1)]
-    told = [(letter["key"], letter["at"]) for letter in letters(tmp_path)]
+    assert steps_of(second) == [("firing", at(2.5), 1)]
+    told = [(notification["key"], notification["at"]) for notification in notifications(tmp_path)]
     assert told == [
         ("duty:data:asset_limit/plant/0:1:firing", at(0)),
         ("duty:data:asset_limit/plant/0:1:closed", at(1.6)),
@@ -105,18 +96,18 @@ async def test_it_is_over_after_an_hour_without_one_more_and_what_comes_then_is_
     ]
 
 
-async def test_who_is_kept_out_cannot_end_the_alert_and_open_another(store: AsyncStore, tmp_path: Path) -> None:
-    """A thousand names, each of them from another year: the phone rings once."""
+async def test_rejected_assets_cannot_close_the_alert(store: AsyncStore, tmp_path: Path) -> None:
+    """A thousand names, each with an event time of another year, are one notification."""
     rng = Random(1)
     wild = [reading(i, f"T{i}", BEGIN + (y := rng.uniform(-1e8, 1e8)), int((BEGIN + y) * S)) for i in range(1, 1000)]
     log = [reading(0, "T_real", BEGIN), *wild, reading(1000, "T_real", BEGIN + 1)]
-    await Plant(config_of(tmp_path, max_assets=1), store, {P0: log}, batch=7).run()
+    await Plant(limited_config(tmp_path, max_assets=1), store, {P0: log}, batch=7).run()
     [alert] = data_alerts(tmp_path)
     assert (alert["n_records"], alert["state"], alert["opened_at"]) == (999, "firing", at(0))
 
 
 def crowd(seed: int, n: int = 400) -> list[Record]:
-    """Known assets and strangers, with bursts, calm hours, disorder and a broker whose clock is wrong."""
+    """Make a log of known and new assets, with bursts, quiet hours, disorder and wrong Kafka timestamps."""
     rng, hour, log = Random(seed), 0.0, []
     for offset in range(n):
         hour += rng.choice([0.001, 0.01, 0.1, 0.4, 0.9])
@@ -127,7 +118,7 @@ def crowd(seed: int, n: int = 400) -> list[Record]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_however_the_log_is_cut_and_the_daemon_killed_the_alerts_are_the_same(seed: int, tmp_path: Path) -> None:
+async def test_alerts_do_not_depend_on_batches_and_restarts(seed: int, tmp_path: Path) -> None:
     log, rng = crowd(seed), Random(seed)
     found = []
     for name, ends in (("one", [len(log)]), ("many", [*sorted(rng.sample(range(1, len(log)), 20)), len(log)])):
@@ -135,11 +126,11 @@ async def test_however_the_log_is_cut_and_the_daemon_killed_the_alerts_are_the_s
         folder.mkdir()
         async with AsyncStore(f"sqlite:///{folder}/monitor.db", owner=True) as store:
             for end in ends:
-                config = config_of(folder, max_assets=3, **MINUTE)
-                plant = Plant(config, store, {P0: log[:end]}, batch=rng.choice([1, 3, 50]))
-                plant.pipeline.channels = [Channel("duty", max_age_us=None)]
-                await plant.run()
-        found.append(([alert | {"id": 0} for alert in data_alerts(folder)], [each["key"] for each in letters(folder)]))
+                config = limited_config(folder, max_assets=3, **MINUTE)
+                batch, channels = rng.choice([1, 3, 50]), [Channel("duty", max_age_us=None)]
+                await Plant(config, store, {P0: log[:end]}, batch, channels=channels).run()
+        keys = [each["key"] for each in notifications(folder)]
+        found.append(([alert | {"id": 0} for alert in data_alerts(folder)], keys))
     assert found[0] == found[1]
     alerts, keys = found[0]
     assert len(alerts) > 5
@@ -147,22 +138,22 @@ async def test_however_the_log_is_cut_and_the_daemon_killed_the_alerts_are_the_s
     assert len(keys) == sum(len(alert["transitions"]) for alert in alerts)
 
 
-async def test_each_lane_has_an_alert_of_its_own(store: AsyncStore, tmp_path: Path) -> None:
+async def test_each_shard_has_its_own_alert(store: AsyncStore, tmp_path: Path) -> None:
     p1 = Partition("plant", 1)
     logs = {
         P0: numbered(*((f"T0{i}", BEGIN + i) for i in range(9))),
         p1: numbered(*((f"T1{i}", BEGIN + i) for i in range(9))),
     }
-    await Plant(config_of(tmp_path, max_assets=4), store, logs).run()
+    await Plant(limited_config(tmp_path, max_assets=4), store, logs).run()
     assert [(alert["partition"], alert["n_records"]) for alert in data_alerts(tmp_path)] == [(0, 5), (1, 5)]
 
 
-async def test_assets_that_are_let_in_after_the_limit_was_raised_let_it_end(store: AsyncStore, tmp_path: Path) -> None:
+async def test_assets_admitted_by_a_raised_limit_close_the_alert(store: AsyncStore, tmp_path: Path) -> None:
     log = hours((0, "T1"), (0.1, "T2"), (0.2, "T3"), (0.4, "T2"), (0.8, "T3"), (1.2, "T2"))
-    await Plant(config_of(tmp_path, max_assets=1, **MINUTE), store, {P0: log[:3]}).run()
-    await Plant(config_of(tmp_path, max_assets=9, **MINUTE), store, {P0: log}).run()
+    await Plant(limited_config(tmp_path, max_assets=1, **MINUTE), store, {P0: log[:3]}).run()
+    await Plant(limited_config(tmp_path, max_assets=9, **MINUTE), store, {P0: log}).run()
     [alert] = data_alerts(tmp_path)
-    assert course(alert) == [("firing", at(0), 1), ("closed", at(1.2), 2)]
+    assert steps_of(alert) == [("firing", at(0), 1), ("closed", at(1.2), 2)]
 
 
 # ---------------------------------------------------------------- records_lost
@@ -170,15 +161,15 @@ async def test_assets_that_are_let_in_after_the_limit_was_raised_let_it_end(stor
 
 async def lose(plant: Plant, *gaps: tuple[int, int]) -> None:
     for gap in gaps:
-        plant.pipeline.source.give(Gap(P0, *gap))  # type: ignore[attr-defined]
+        plant.source.give(Gap(P0, *gap))
         await plant.run()
 
 
-async def test_lost_records_are_an_alert_in_the_transaction_of_their_gap(store: AsyncStore, tmp_path: Path) -> None:
+async def test_lost_records_are_an_alert_in_the_transaction_of_the_gap(store: AsyncStore, tmp_path: Path) -> None:
     log = numbered(*(("T1", BEGIN + i) for i in range(10)))
-    plant = Plant(config_of(tmp_path), store, {P0: log})
-    # Critical, of no fleet, and news although the records are of long ago: whoever listens is told.
-    plant.pipeline.channels = [Channel("duty", "critical", fleets=["pumps"], max_age_us=60 * S)]  # type: ignore[arg-type]
+    # Critical, of no fleet, and new although the records are old: every channel gets a notification.
+    channel = Channel("duty", "critical", fleets=["pumps"], max_age_us=60 * S)  # type: ignore[arg-type]
+    plant = Plant(limited_config(tmp_path), store, {P0: log}, channels=[channel])
     await plant.run()
     await lose(plant, (10, 25))
     [alert] = data_alerts(tmp_path)
@@ -187,13 +178,13 @@ async def test_lost_records_are_an_alert_in_the_transaction_of_their_gap(store: 
     assert (alert["from_offset"], alert["n_records"], alert["peak_score"], alert["sensors"]) == (10, 15, None, [])
     assert "up to 15 records before they were read, the first at offset 10" in alert["message"]
     assert "retention.ms" in alert["message"]
-    [letter] = letters(tmp_path)
-    assert (letter["step"], letter["kind"], letter["n_records"]) == ("firing", "records_lost", 15)
-    assert letter["key"] == "duty:data:records_lost/plant/0:10:firing"
+    [notification] = notifications(tmp_path)
+    assert (notification["step"], notification["kind"], notification["n_records"]) == ("firing", "records_lost", 15)
+    assert notification["key"] == "duty:data:records_lost/plant/0:10:firing"
 
 
-async def test_a_gap_that_cannot_be_saved_leaves_no_alert(store: AsyncStore, tmp_path: Path) -> None:
-    plant = Plant(config_of(tmp_path), store, {P0: numbered(*(("T1", BEGIN + i) for i in range(10)))})
+async def test_a_gap_that_is_not_committed_leaves_no_alert(store: AsyncStore, tmp_path: Path) -> None:
+    plant = Plant(limited_config(tmp_path), store, {P0: numbered(*(("T1", BEGIN + i) for i in range(10)))})
     await plant.run()
 
     async def killed(_commit: object) -> None:
@@ -205,19 +196,19 @@ async def test_a_gap_that_cannot_be_saved_leaves_no_alert(store: AsyncStore, tmp
     assert data_alerts(tmp_path) == []
 
 
-async def test_retention_that_overtakes_us_again_and_again_is_one_alert(store: AsyncStore, tmp_path: Path) -> None:
+async def test_repeated_losses_are_one_alert(store: AsyncStore, tmp_path: Path) -> None:
     log = numbered(*(("T1", BEGIN + i) for i in range(10)))
-    plant = Plant(config_of(tmp_path), store, {P0: log})
+    plant = Plant(limited_config(tmp_path), store, {P0: log})
     await plant.run()
     await lose(plant, (10, 25), (25, 30))
-    again = Plant(config_of(tmp_path), store, {P0: []})
+    again = Plant(limited_config(tmp_path), store, {P0: []})
     await lose(again, (30, 31))
     [alert] = data_alerts(tmp_path)
     assert (alert["from_offset"], alert["n_records"], len(alert["transitions"])) == (10, 21, 1)
 
 
-async def test_the_loss_is_over_with_the_first_record_of_a_day_later(store: AsyncStore, tmp_path: Path) -> None:
-    plant = Plant(config_of(tmp_path), store, {P0: []})
+async def test_a_loss_closes_with_the_first_record_of_a_day_later(store: AsyncStore, tmp_path: Path) -> None:
+    plant = Plant(limited_config(tmp_path), store, {P0: []})
     now_us = plant.pipeline.clock.now_us()
     await lose(plant, (0, 5))
     stamps = [now_us - DAY_US, -1, now_us + DAY_US - 1, now_us + DAY_US + 7, now_us + 2 * DAY_US]
@@ -225,7 +216,7 @@ async def test_the_loss_is_over_with_the_first_record_of_a_day_later(store: Asyn
     for end in (3, 5):
         [alert] = data_alerts(tmp_path)
         assert alert["state"] == "firing"
-        await Plant(config_of(tmp_path), store, {P0: log[:end]}, batch=2).run()
+        await Plant(limited_config(tmp_path), store, {P0: log[:end]}, batch=2).run()
     [alert] = data_alerts(tmp_path)
     assert (alert["state"], alert["closed_at"]) == (
         "closed",
@@ -234,30 +225,30 @@ async def test_the_loss_is_over_with_the_first_record_of_a_day_later(store: Asyn
     assert [step["state"] for step in alert["transitions"]] == ["firing", "closed"]
 
 
-async def test_a_gap_in_what_was_read_before_loses_nothing(store: AsyncStore, tmp_path: Path) -> None:
+async def test_a_gap_in_committed_records_is_no_loss(store: AsyncStore, tmp_path: Path) -> None:
     log = numbered(*(("T1", BEGIN + i) for i in range(10)))
-    await Plant(config_of(tmp_path), store, {P0: log}).run()
-    again = Plant(config_of(tmp_path), store, {P0: log[8:]})
-    again.pipeline.source.give(Gap(P0, 7, 8))  # type: ignore[attr-defined]
+    await Plant(limited_config(tmp_path), store, {P0: log}).run()
+    again = Plant(limited_config(tmp_path), store, {P0: log[8:]})
+    again.source.give(Gap(P0, 7, 8))
     await again.run()
     assert data_alerts(tmp_path) == []
 
 
 @pytest.mark.parametrize("value", [b"garbage", None])
 @pytest.mark.parametrize("stamp_us", [300_000_000_000_000_000, (1 << 63) - 1])
-async def test_a_record_from_beyond_all_clocks_neither_ends_the_alert_nor_the_daemon(
+async def test_an_impossible_timestamp_closes_no_alert(
     store: AsyncStore, tmp_path: Path, stamp_us: int, value: bytes | None
 ) -> None:
-    await lose(Plant(config_of(tmp_path), store, {P0: []}), (0, 5))
-    await Plant(config_of(tmp_path), store, {P0: [(5, stamp_us, b"T1", value)]}).run()
+    await lose(Plant(limited_config(tmp_path), store, {P0: []}), (0, 5))
+    await Plant(limited_config(tmp_path), store, {P0: [(5, stamp_us, b"T1", value)]}).run()
     assert [alert["state"] for alert in data_alerts(tmp_path)] == ["firing"]
 
 
-async def test_the_alert_of_a_lane_that_nothing_told_the_time_is_of_a_time_that_can_be_told(
+async def test_without_event_time_an_alert_has_a_valid_timestamp(
     store: AsyncStore, tmp_path: Path
 ) -> None:
-    await Plant(config_of(tmp_path, max_assets=1), store, {P0: [reading(0, "T1", BEGIN)]}).run()
-    other = config_of(tmp_path, max_assets=1, interval="2s", lateness="4s", max_gap="2s")
+    await Plant(limited_config(tmp_path, max_assets=1), store, {P0: [reading(0, "T1", BEGIN)]}).run()
+    other = limited_config(tmp_path, max_assets=1, interval="2s", lateness="4s", max_gap="2s")
     plant = Plant(other, store, {P0: [reading(1, "T2", BEGIN, 300_000_000_000_000_000)]})
     await lose(plant, (0, 1))
     await plant.run()
@@ -265,8 +256,8 @@ async def test_the_alert_of_a_lane_that_nothing_told_the_time_is_of_a_time_that_
     assert (alert["kind"], alert["opened_at"][:4]) == ("asset_limit", "9999")
 
 
-async def test_the_alert_of_a_fleet_that_is_no_more_is_over(store: AsyncStore, tmp_path: Path) -> None:
-    config = config_of(tmp_path, max_assets=1)
+async def test_the_alert_of_a_deleted_fleet_is_closed(store: AsyncStore, tmp_path: Path) -> None:
+    config = limited_config(tmp_path, max_assets=1)
     log = hours((0, "T1"), (0.1, "T2"), (0.2, "P1"))
     await Plant(config, store, {P0: log}).run()
     assert [(alert["fleet"], alert["state"]) for alert in data_alerts(tmp_path)] == [("turbines", "firing")]
@@ -276,10 +267,10 @@ async def test_the_alert_of_a_fleet_that_is_no_more_is_over(store: AsyncStore, t
     assert [(alert["fleet"], alert["state"]) for alert in data_alerts(tmp_path)] == [("turbines", "closed")]
 
 
-async def test_where_nothing_told_the_lane_the_time_it_is_over_by_the_stamps(store: AsyncStore, tmp_path: Path) -> None:
+async def test_without_event_time_an_alert_closes_by_kafka_timestamps(store: AsyncStore, tmp_path: Path) -> None:
     log = hours((0, "T1"), (0.1, "T2"))
-    await Plant(config_of(tmp_path, max_assets=1), store, {P0: log}).run()
-    other = config_of(tmp_path, max_assets=1, interval="2s", lateness="4s", max_gap="2s")
+    await Plant(limited_config(tmp_path, max_assets=1), store, {P0: log}).run()
+    other = limited_config(tmp_path, max_assets=1, interval="2s", lateness="4s", max_gap="2s")
     plant = Plant(other, store, {P0: [reading(5, "T3", BEGIN + 9 * HOUR_S)]})
     await lose(plant, (2, 5))
     await plant.run()

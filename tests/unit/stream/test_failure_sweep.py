@@ -29,7 +29,7 @@ from monitor.models.spec import ModelSpec
 from monitor.store import partitions, versions
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
-from monitor.stream.score import DetectorScorer
+from monitor.stream.score import BatchGate, DetectorScorer
 from monitor.training.fit import fit
 from monitor.types import Partition
 from tests.fakes import FakeClock, LogSource, Record
@@ -205,16 +205,22 @@ class Daemon:
     """The parts of a daemon that a story needs, over a store that is open."""
 
     def __init__(self, world: World, store: AsyncStore, fault: Fault, logs: dict[Partition, Sequence[Record]]) -> None:
-        config, clock = world.config, FakeClock()
+        config, clock, gate = world.config, FakeClock(), BatchGate()
         self.scorer = DetectorScorer("cpu")
-        self.champions = Champions(config, store, self.scorer, clock)
-        source = FailingSource(fault, logs)
-        self.pipeline = Pipeline(config, source, store, self.scorer, owner="me", clock=clock)
-        self.pipeline.reload_models = self.champions.refresh
+        self.champions = Champions(config, store, self.scorer, clock, gate)
+        self.pipeline = Pipeline(
+            config,
+            FailingSource(fault, logs),
+            store,
+            self.scorer,
+            owner="me",
+            clock=clock,
+            reload_models=self.champions.refresh,
+            gate=gate,
+        )
 
     async def start(self) -> None:
         await self.champions.load()
-        self.champions.river = self.pipeline
         await self.pipeline.run()
 
     async def activate(self, config: Config, path: Path) -> None:

@@ -1,6 +1,6 @@
-"""A name that is heard once has a cell and no ring, and nothing that can be seen depends on it.
+"""An asset with a single reading has a cell and no ring, and no result depends on it.
 
-That windows do not depend on it is the oracle's word in test_window_oracle.py: most of its streams have such names.
+Windows are compared in test_window_oracle.py: most of its streams have such assets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def n_rings(engine: Windower) -> int:
     return int((engine.rings.base > 0).sum())
 
 
-def test_names_heard_once_take_a_hundredth_of_the_memory_of_rings() -> None:
+def test_assets_with_one_reading_take_no_rings() -> None:
     engine = windower()
     for first in range(0, 2000, 100):
         engine.push(readings(list(range(first, first + 100)), [1000 + first] * 100))
@@ -56,17 +56,17 @@ def test_a_block_goes_into_a_ring_at_once() -> None:
     assert engine.rings.base[1] == 0
 
 
-def test_where_one_cell_can_make_a_window_it_is_in_a_ring() -> None:
+def test_a_cell_that_can_make_a_window_is_in_a_ring() -> None:
     engine = windower(max_gap=LENGTH // 2)
     emitted = engine.push(readings([0, 1], [1000, 1000 + 2 * LENGTH])).windows
-    assert len(emitted) == 2  # its cell in the middle: 31 are missing before it and 32 behind, or the other way round
+    assert len(emitted) == 2  # its cell in the middle: 31 are missing before it and 32 after it, or the reverse
     assert (emitted.n_present == 1).all()
     assert n_rings(engine) == 2
 
 
-def test_digest_and_rewind_do_not_depend_on_whether_a_cell_is_in_a_ring() -> None:
+def test_digest_and_rewind_do_not_depend_on_rings() -> None:
     living, again = windower(), windower()
-    living.push(readings([0, 0, 1], [5, 6, 500]))  # what 0 had is closed
+    living.push(readings([0, 0, 1], [5, 6, 500]))  # the windows of asset 0 are closed
     base = living.max_cell
     again.max_cell = base
     for engine in (living, again):
@@ -77,7 +77,7 @@ def test_digest_and_rewind_do_not_depend_on_whether_a_cell_is_in_a_ring() -> Non
     assert again.oldest_needed_offset() == 3
 
 
-def test_a_snapshot_brings_single_cells_back_as_what_they_were() -> None:
+def test_a_snapshot_restores_single_cells_without_rings() -> None:
     engine, restored = windower(), windower()
     engine.push(readings([0, 1, 1, 2], [5, 5, 6, 6]))
     restored.resume(NEVER, {})

@@ -1,4 +1,4 @@
-"""A rebuilt lane is the lane that was: from any rewind offset or snapshot, the digest says so and the windows agree."""
+"""Rebuilt windows equal the former ones, from any rewind offset or snapshot: the digest and the windows agree."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from monitor.stream.window import NEVER, Windower
+from monitor.types import Readings
 from tests.acceptance.streams import KINDS
-from tests.unit.stream.test_window_oracle import batches, columns, facts_of, lanes_of, windower
+from tests.unit.stream.shard_cases import batches, columns, facts_of, shards_of, windower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +33,7 @@ def next_starts(found: dict[tuple[str, int], object], names: list[str], stride: 
 
 
 def whole_records(pieces: Iterable[list[Reading]]) -> list[list[Reading]]:
-    """Batches as transactions have them: none ends inside a record."""
+    """Return batches as transactions have them: none ends inside a record."""
     out: list[list[Reading]] = []
     for piece in pieces:
         while out and piece and piece[0].offset == out[-1][-1].offset:
@@ -45,11 +46,9 @@ def whole_records(pieces: Iterable[list[Reading]]) -> list[list[Reading]]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lane_rebuilt_from_its_rewind_offset_has_the_digest_and_the_windows_of_the_one_that_lived(
-    kind: str, seed: int
-) -> None:
+def test_a_rebuild_restores_the_digest_and_the_windows(kind: str, seed: int) -> None:
     rng = Random(seed)
-    for rule, readings in lanes_of(kind, seed):
+    for rule, readings in shards_of(kind, seed):
         names = list(dict.fromkeys(one.asset for one in readings))
         living = windower(rule)
         marks = [(0, NEVER)]
@@ -78,14 +77,14 @@ def test_a_lane_rebuilt_from_its_rewind_offset_has_the_digest_and_the_windows_of
             if number + 1 < len(pieces):
                 assert again.oldest_needed_offset() == living.oldest_needed_offset()
             if rng.random() < 0.3:
-                living = again  # from here the rebuilt one lives on
+                living = again  # from here on the rebuilt one is used
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lane_restored_from_a_snapshot_goes_on_as_if_nothing_had_been(kind: str, seed: int) -> None:
+def test_a_restored_snapshot_goes_on_with_the_same_windows(kind: str, seed: int) -> None:
     rng = Random(seed)
-    for rule, readings in lanes_of(kind, seed):
+    for rule, readings in shards_of(kind, seed):
         names = list(dict.fromkeys(one.asset for one in readings))
         living, restored = windower(rule), windower(rule)
         so_far: dict[tuple[str, int], object] = {}
@@ -102,8 +101,6 @@ def test_a_lane_restored_from_a_snapshot_goes_on_as_if_nothing_had_been(kind: st
 
 
 def filled(values: list[list[float]], *, offset: int = 0) -> Windower:
-    from monitor.types import Readings
-
     engine = Windower(length=4, stride=1, lateness_cells=1, max_gap_cells=1, n_sensors=2)
     n = len(values)
     engine.push(

@@ -1,0 +1,181 @@
+"""State of a claimed partition: its decoder, one shard per fleet, the recovery point.
+
+Input: the claim, with the state that the former owner stored; then batches from the rewind offset on. Output: the
+records that are new, and shards ready for them. Invariant: records below the next offset were committed before. They
+only rebuild the unfinished windows, and lead to no second result.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import numpy as np
+
+from monitor import logs
+from monitor.decode import AssetIndex, Decoder, FleetSchema
+from monitor.decode.admission import Admission
+from monitor.store.commit import Commit, MissingRange
+from monitor.stream.data_alerts import DataAlerts
+from monitor.stream.recovery import Rebuild, RecoveryPoint
+from monitor.stream.shard import Shard
+from monitor.stream.window import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from monitor.config import Config, FleetConfig
+    from monitor.decode import Format
+    from monitor.store.assets import KnownAsset
+    from monitor.store.outbox import Channel
+    from monitor.store.partitions import Claim
+    from monitor.stream.alerting import Decider
+    from monitor.timing import Timing
+    from monitor.types import Partition, RecordBatch
+
+log = logs.get("pipeline")
+
+
+class PartitionState:
+    """A partition from its claim until it is revoked or fenced."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        claim: Claim,
+        known: Mapping[str, Sequence[KnownAsset]],
+        config: Config,
+        schemas: Sequence[FleetSchema],
+        timing: Timing,
+        make_decider: Callable[[FleetConfig, AssetIndex], Decider],
+    ) -> None:
+        """`known`: by fleet, the assets that this partition has registered. `schemas`: in the order of `config`."""
+        if claim.next_offset is None:
+            raise ValueError(f"the first offset of {partition} is not stored yet")
+        stored = claim.rewind_state
+        fleets = [fleet.name for fleet in config.fleets]
+        indexes = {fleet: AssetIndex(asset.name for asset in assets) for fleet, assets in known.items()}
+        self.partition = partition
+        self.epoch = claim.epoch
+        self.next_offset = claim.next_offset
+        """Every record below is committed."""
+        self.n_claims = claim.n_claims
+        """Claims since the last commit, with this one."""
+        self.counters = claim.counters
+        self.decoder = make_decoder(config, schemas, indexes)
+        self.data_alerts = DataAlerts(partition, stored.get("data_alerts", []), fleets)
+        self.recovery = RecoveryPoint(
+            claim.rewind_offset or 0, stored.get("max_cell", {}), timing.rewind_look_every_s
+        )
+        self.rebuild = Rebuild(partition, claim.next_offset, self.recovery, claim.digest)
+        self.shards: dict[str, Shard] = {}
+        """By fleet, those whose sensors are known."""
+        self.is_over = False
+        """Whether the rest of the partition does not matter to this run."""
+        self._config = config
+        self._make_decider = make_decider
+        self._former_fingerprints: Mapping[str, str] | None = stored.get("made_by")
+        self._admissions: dict[str, Admission] = {}
+        for schema, index in zip(schemas, self.decoder.assets, strict=True):
+            # Assets whose first record is not committed were admitted by a batch that was lost: it comes again.
+            assets = enumerate(known.get(schema.name, ()))
+            waiting = [number for number, asset in assets if asset.since_offset >= claim.next_offset]
+            self._admissions[schema.name] = Admission(index, schema, waiting=waiting)
+        for schema in schemas:
+            if schema.sensors is not None:
+                max_cell = self.recovery.oldest.max_cell.get(schema.name, NEVER)
+                self.begin_shard(schema.name, known.get(schema.name, ()), max_cell)
+        for snapshot in claim.snapshots:
+            if snapshot.fleet in self.shards:
+                self.shards[snapshot.fleet].restore(snapshot)
+
+    def begin_shard(self, fleet: str, known: Sequence[KnownAsset] = (), max_cell: int = NEVER) -> Shard:
+        """Begin the shard of a fleet whose sensors are known. `max_cell`: its newest cell before the rewind offset."""
+        number = next(n for n, schema in enumerate(self.decoder.fleets) if schema.name == fleet)
+        config, index = self._config.fleets[number], self.decoder.assets[number]
+        shard = self.shards[fleet] = Shard(
+            config,
+            self._config.kafka,
+            self.decoder.fleets[number].sensors or (),
+            index,
+            admission=self._admissions[fleet],
+            decider=self._make_decider(config, index),
+        )
+        shard.resume(known, max_cell, self._former_fingerprints)
+        if shard.is_reconfigured and known:  # without assets there are no former windows
+            log.info("reconfigured", fleet=fleet, partition=str(self.partition), doing="new windows from here")
+        return shard
+
+    def skip_committed(self, batch: RecordBatch) -> RecordBatch:
+        """Rebuild the windows from the records below the next offset. Return the records behind them."""
+        n_committed = int(np.searchsorted(batch.offsets, self.next_offset))
+        if n_committed:
+            self.rebuild.fill(batch.rows(slice(0, n_committed)), self.decoder, self.shards)
+        if n_committed < len(batch):
+            self.rebuild.end(self.next_offset, self.shards)
+        return batch.rows(slice(n_committed, None))
+
+    def gap_commit(self, pipeline: str, to_offset: int, *, at_us: int, channels: Sequence[Channel]) -> Commit:
+        """Return the transaction that moves the offset behind records that retention removed.
+
+        It stores the gap, its data alert, and snapshots of the unfinished windows, which cannot be rebuilt any more.
+        """
+        lost = self.data_alerts.record_loss(self.next_offset, to_offset, at_us)
+        snapshots = self.recovery.skip_to(to_offset, self.shards)
+        return Commit(
+            pipeline=pipeline,
+            partition=self.partition,
+            epoch=self.epoch,
+            old_next=self.next_offset,
+            new_next=to_offset,
+            rewind_offset=to_offset,
+            rewind_state=self.stored_state,
+            snapshots=snapshots,
+            counters=self.counters,
+            at_us=at_us,
+            gaps=[MissingRange(self.next_offset, to_offset)],
+            data_alerts=[lost],
+            channels=channels,
+        )
+
+    def committed(self, commit: Commit) -> None:
+        """Move on to the offset of a transaction that is in the database."""
+        self.next_offset, self.n_claims, self.counters = commit.new_next, 0, commit.counters
+
+    @property
+    def stored_state(self) -> dict[str, Any]:
+        """The part of the state that a restart cannot read from records: the column `rewind_state`. Plain JSON."""
+        return {
+            "max_cell": self.recovery.oldest.max_cell,
+            "made_by": {fleet: shard.fingerprint for fleet, shard in self.shards.items()},
+            "data_alerts": [msgspec.to_builtins(each) for each in self.data_alerts.open.values()],
+        }
+
+
+def schemas_of(config: Config, *, is_limited: bool = True) -> list[FleetSchema]:
+    """Return the fleets' facts for decoding, in their order. `is_limited`: whether `max_assets` counts."""
+    return [
+        FleetSchema(
+            fleet.name,
+            fleet.interval_us,
+            fleet.topics,
+            fleet.assets,
+            fleet.sensors,
+            max_assets=fleet.max_assets if is_limited else None,
+        )
+        for fleet in config.fleets
+    ]
+
+
+def make_decoder(
+    config: Config, schemas: Sequence[FleetSchema], assets: Mapping[str, AssetIndex] | None = None
+) -> Decoder:
+    """Make the decoder of one partition by `[kafka]`, for the pipeline and for training alike."""
+    return Decoder(
+        schemas,
+        assets=assets,
+        format=cast("Format", config.kafka.format),
+        max_record_bytes=config.kafka.max_record_bytes,
+        max_skew_us=config.kafka.max_skew // timedelta(microseconds=1),
+    )

@@ -1,0 +1,97 @@
+"""Registration of sensors and assets in the database, which all daemons share.
+
+Input: sensors that a batch taught, names of assets that a batch brought. Output: the sensors of every fleet; the
+readings of the assets that this partition has registered. Invariant: the first daemon that stores a fleet's sensors
+sets them for good, and an asset belongs to the partition that registered it first. This is the only place where the
+sensors of a fleet change: decoders and shards get copies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from monitor.store import assets
+from monitor.stream.partition import schemas_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from monitor.config import Config
+    from monitor.decode import FleetSchema
+    from monitor.store.assets import KnownAsset
+    from monitor.store.engine import AsyncStore
+    from monitor.stream.partition import PartitionState
+    from monitor.stream.reader import SourceReader
+    from monitor.stream.shard import AdmittedReadings, Shard
+    from monitor.types import Partition, Readings
+
+Sensors = tuple[str, ...]
+
+
+class Registrar:
+    """Keeps the fleets' sensors, and registers assets."""
+
+    def __init__(self, config: Config, store: AsyncStore, reader: SourceReader, *, is_limited: bool) -> None:
+        """`is_limited`: whether `max_assets` counts."""
+        self.schemas: list[FleetSchema] = schemas_of(config, is_limited=is_limited)
+        self._config = config
+        self._store = store
+        self._reader = reader
+        self.unstored: dict[str, Sensors] = {}
+        """By fleet, learnt sensors that no transaction has stored yet."""
+
+    # ------------------------------------------------------------------ sensors
+
+    def learn(self, state: PartitionState, others: Iterable[PartitionState]) -> None:
+        """Take over the sensors that a partition's decoder learnt, and give them to the decoders of the others."""
+        learnt, state.decoder.learnt = state.decoder.learnt, {}
+        self.unstored |= learnt
+        self._set(learnt, others)
+
+    async def recall(self, states: Iterable[PartitionState] = (), *, only_unknown: bool = False) -> bool:
+        """Read the stored sensors, and give them to the decoders of `states`. Return whether any sensors changed.
+
+        `only_unknown`: only for fleets without sensors so far.
+        """
+        unknown = {schema.name for schema in self.schemas if schema.sensors is None}
+        if only_unknown and not unknown:
+            return False
+        stored = await self._reader.call(self._store.read, assets.fleets)
+        found = {fleet.name: fleet.sensors or stored.get(fleet.name) for fleet in self._config.fleets}
+        sensors = {name: known for name, known in found.items() if known is not None}
+        if only_unknown:
+            sensors = {name: known for name, known in sensors.items() if name in unknown}
+        self.stored(sensors)
+        return self._set(sensors, states)
+
+    def stored(self, fleets: Iterable[str]) -> None:
+        """Note that the sensors of these fleets are in the database."""
+        for fleet in list(fleets):
+            self.unstored.pop(fleet, None)
+
+    def _set(self, sensors: Mapping[str, Sensors], states: Iterable[PartitionState]) -> bool:
+        former = {each.name: each.sensors for each in self.schemas}
+        changed = {fleet: new for fleet, new in sensors.items() if new != former[fleet]}
+        self.schemas = [replace(each, sensors=changed.get(each.name, each.sensors)) for each in self.schemas]
+        for state in states:
+            for fleet, new in changed.items():
+                state.decoder.set_sensors(fleet, new)
+        return bool(changed)
+
+    # ------------------------------------------------------------------ assets
+
+    async def known_assets(self, partition: Partition) -> dict[str, list[KnownAsset]]:
+        """Return the assets that the partition has registered, by fleet."""
+        return await self._reader.call(self._store.read, assets.restore, partition)
+
+    async def admit(self, shard: Shard, readings: Readings, partition: Partition) -> AdmittedReadings:
+        """Admit new assets up to `max_assets`, and register them unless another partition has."""
+        fleet, names = readings.fleet, shard.unknown_names()
+        found = await self._reader.call(self._store.read, assets.find, fleet, names) if names else {}
+        admitted = shard.admit(readings, found, partition)
+        if admitted.unregistered:
+            new, waiting = admitted.unregistered, frozenset(admitted.since)
+            found = await self._reader.call(self._store.run, assets.register, fleet, new, partition, waiting)
+            admitted = shard.register(admitted, found, partition)
+        return admitted
