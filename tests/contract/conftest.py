@@ -1,4 +1,4 @@
-"""Every store test runs twice: over a SQLite file and over PostgreSQL. A fixture ends by counting connections."""
+"""Fixtures of the store contract, which runs on SQLite and PostgreSQL. Each store must return its connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with our tables, to be copied: migrating takes longer than most tests."""
+    """A SQLite file with all tables, to be copied: a migration takes longer than most tests."""
     file = tmp_path_factory.mktemp("migrated") / "monitor.db"
     asyncio.run(schema.upgrade(f"sqlite:///{file}"))
     return file
@@ -40,7 +40,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_database(postgres: PostgresServer) -> str:
-    """The same on PostgreSQL."""
+    """A PostgreSQL database with all tables, to be copied."""
     url = postgres.url()
     asyncio.run(schema.upgrade(url))
     return url
@@ -48,13 +48,13 @@ def migrated_database(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 def file(migrated_file: Path, tmp_path: Path) -> Path:
-    """A SQLite file with our tables."""
+    """A SQLite file with all tables."""
     return shutil.copy(migrated_file, tmp_path / "monitor.db")
 
 
 @pytest.fixture
 def server_url(migrated_database: str, postgres: PostgresServer) -> str:
-    """A PostgreSQL database with our tables."""
+    """A PostgreSQL database with all tables."""
     server, _, template = migrated_database.rpartition("/")
     name = f"copy_{next(_numbers)}"
     postgres.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -63,7 +63,7 @@ def server_url(migrated_database: str, postgres: PostgresServer) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest) -> str:
-    """A database with our tables."""
+    """A database with all tables."""
     if request.param == "sqlite":
         return f"sqlite:///{request.getfixturevalue('file')}"
     url: str = request.getfixturevalue("server_url")
@@ -80,7 +80,7 @@ async def store(url: str) -> AsyncIterator[AsyncStore]:
 
 @pytest.fixture
 async def other_store(url: str, store: AsyncStore) -> AsyncIterator[AsyncStore]:
-    """A second process at the same database: another daemon on PostgreSQL, an operator's command on SQLite."""
+    """A second process on the same database: another daemon on PostgreSQL, an operator's command on SQLite."""
     async with AsyncStore(url) as opened:
         yield opened
         assert opened.n_checked_out == 0, "a connection was left checked out"

@@ -88,7 +88,7 @@ class Owner:
 
 
 async def own(store: AsyncStore, partition: Partition = HOME, *, owner: str = "me", first: int = 100) -> Owner:
-    """Claim a partition, begin it if it is new, and publish a version to score with."""
+    """Claim a partition, set its start if it is new, and publish a version to score with."""
     claim = await store.run(partitions.claim, "monitor", partition, owner)
     if claim.next_offset is None:
         await store.run(partitions.set_start, "monitor", partition, claim.epoch, first)

@@ -1,4 +1,4 @@
-"""What was used of a budget, over both databases: time watched by the scores, alarms by the alerts."""
+"""Burn of a budget on both databases: time watched from the scores, alarms from the alerts."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 WEEK = 1008
 THRESHOLD = {"alarms_per_week": 1.0, "step_s": 600.0, "n_episodes": 0, "weeks": 1.0}
 FIRST = 8
-"""Cell at which the first window begins."""
+"""Cell of the first window's start."""
 
 
-def stand(url: str, version: str = VERSION) -> BudgetReport | None:
+def report(url: str, version: str = VERSION) -> BudgetReport | None:
     with open_reader(url) as reader:
         return burn.budget_report(reader.fetch, FLEET, version, THRESHOLD)
 
 
 async def fill(url: str, n: int, *then: Callable[[Connection], object], every: int = 1) -> None:
-    """n windows of an asset that is always scored, one that is for half of the time, and one that never is."""
+    """Insert n windows of each of three assets: always scored, scored half of the time, never scored."""
     async with AsyncStore(url, owner=True) as store:
         owner = await own(store)
         await store.run(versions.activate, FLEET, VERSION, -(2**62))
@@ -50,20 +50,20 @@ async def fill(url: str, n: int, *then: Callable[[Connection], object], every: i
             await store.run(step)
 
 
-def test_before_anything_was_scored_nothing_is_known(url: str) -> None:
+def test_there_is_no_report_before_the_first_score(url: str) -> None:
     async def empty() -> None:
         async with AsyncStore(url, owner=True) as store:
             await own(store)
             await store.run(versions.activate, FLEET, VERSION, -(2**62))
 
     asyncio.run(empty())
-    assert stand(url) is None
-    assert stand(url, "another") is None
+    assert report(url) is None
+    assert report(url, "another") is None
 
 
-def test_scored_windows_are_the_time_watched_and_unscored_ones_are_not(url: str) -> None:
+def test_only_scored_windows_count_as_time_watched(url: str) -> None:
     asyncio.run(fill(url, 40))
-    found = stand(url)
+    found = report(url)
     assert found is not None
     assert found.own.weeks == pytest.approx((41 + 20) / WEEK)
     assert found.from_us == (FIRST + LENGTH - 1) * INTERVAL_US
@@ -74,46 +74,46 @@ def test_scored_windows_are_the_time_watched_and_unscored_ones_are_not(url: str)
     assert found.own.status is Status.PROVISIONAL
 
 
-def test_a_sample_of_moments_is_enough(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampled_moments_estimate_the_time_watched(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(fill(url, 60))
     monkeypatch.setattr(burn, "N_STRIPES", 10)
     monkeypatch.setattr(burn, "LEAST_STRIPES", 10)
-    found = stand(url)
+    found = report(url)
     assert found is not None
     assert found.own.weeks == pytest.approx(91 / WEEK, rel=0.1)
 
 
-def test_an_alert_that_was_a_fault_is_no_false_alarm(url: str) -> None:
+def test_an_alert_labelled_as_a_fault_is_no_false_alarm(url: str) -> None:
     def label(connection: Connection) -> None:
         connection.execute(text("UPDATE alert SET label = 'fault' WHERE state = 'closed'"))
         connection.execute(text("UPDATE alert SET label = 'normal' WHERE state <> 'closed'"))
 
     asyncio.run(fill(url, 20, label))
-    found = stand(url)
+    found = report(url)
     assert found is not None
     assert found.own.n_alarms == 1
 
 
-def test_a_version_answers_for_what_it_decided_and_the_fleet_for_all(url: str) -> None:
+def test_a_version_reports_its_windows_and_the_fleet_all(url: str) -> None:
     boundary = (FIRST + LENGTH + 10) * INTERVAL_US
 
     def replace(connection: Connection) -> None:
         same = {"fleet": FLEET, "path": "/checkpoints/v2", "trained_us": 1, "metrics": {}}
         versions.publish(connection, version="v2", card={"threshold": THRESHOLD}, **same)
         versions.activate(connection, FLEET, "v2", boundary)
-        # It holds after all that is decided; here it shall seem to have come in between.
+        # `activate` puts the boundary after all decided windows. Move it back between them.
         connection.execute(
             text("UPDATE model_activation SET from_window_end_us = :us WHERE from_window_end_us > :us"),
             {"us": boundary},
         )
 
     asyncio.run(fill(url, 30, replace))
-    old, new = stand(url), stand(url, "v2")
+    old, new = report(url), report(url, "v2")
     assert old is not None
     assert new is not None
     assert (old.to_us, new.from_us) == (boundary, boundary)
     assert old.own.n_alarms == 2
-    assert (new.own.n_alarms, new.own.weeks) == (0, 0.0)   # all windows here were scored by the old one
+    assert (new.own.n_alarms, new.own.weeks) == (0, 0.0)   # the old version scored all windows here
     assert new.recent.n_alarms == 2
 
     async def ask() -> BudgetReport | burn.UnreadableThreshold | None:
@@ -132,7 +132,7 @@ def test_a_version_answers_for_what_it_decided_and_the_fleet_for_all(url: str) -
         json.dumps({"threshold": THRESHOLD | {"alarms_per_week": -1}}),
     ],
 )
-def test_a_champion_whose_stored_threshold_is_none_promises_nothing(url: str, card: str) -> None:
+def test_an_unreadable_threshold_is_reported_as_such(url: str, card: str) -> None:
     def store_card(connection: Connection) -> None:
         connection.execute(text("UPDATE model_version SET card = :card"), {"card": card})
 
@@ -145,7 +145,7 @@ def test_a_champion_whose_stored_threshold_is_none_promises_nothing(url: str, ca
     assert asyncio.run(ask()) == burn.UnreadableThreshold(FLEET, VERSION)
 
 
-def test_held_out_time_that_was_learnt_from_does_not_certify_later_either(url: str) -> None:
+def test_held_out_time_that_overlaps_training_never_certifies(url: str) -> None:
     asyncio.run(fill(url, 5))
     with open_reader(url) as reader:
         known, tainted = (
@@ -157,8 +157,8 @@ def test_held_out_time_that_was_learnt_from_does_not_certify_later_either(url: s
     assert (known.status, tainted.status) == (Status.CERTIFIED, Status.PROVISIONAL)
 
 
-def test_three_families_of_tests_share_the_error_they_may_make() -> None:
-    """The version, the fleet and each asset are looked at; any of them violated is a verdict on the promise."""
+def test_three_families_of_tests_share_one_error_rate() -> None:
+    """Version, fleet and assets are tested, and one violation is enough for the verdict."""
     draw = np.random.default_rng(0)
     n_days, wrong = 365, 0
     for _ in range(60):
@@ -170,7 +170,7 @@ def test_three_families_of_tests_share_the_error_they_may_make() -> None:
             for today in range(30, n_days + 1, 67)
         )
     assert wrong / 60 <= n_days / FALSE_VERDICT_DAYS
-    # An alert that stays open: nine days suffice for one test alone, and for three they do not.
+    # An alert that stays open: nine days suffice for a single test, but not for three.
     endless = [(1, 1 / 7)] * 9
     assert too_many(endless)
     assert not too_many(endless, burn.FAMILIES)

@@ -1,4 +1,4 @@
-"""Alerts of class `data`, over both databases: a row each, told like the others, unseen by whoever judges assets."""
+"""Alerts of class `data` on both databases: one row each, notified like others, excluded from judgements of assets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def save(store: AsyncStore, *changes: DataAlertChange, channels: tuple[Cha
     await owner.save(owner.step(data_alerts=changes, channels=channels))
 
 
-async def test_an_alert_is_one_row_that_follows_its_steps(store: AsyncStore, url: str) -> None:
+async def test_an_alert_is_one_row_that_follows_its_changes(store: AsyncStore, url: str) -> None:
     later = {"n_records": 9, "message": "9 records were kept out"}
     await save(store, data(12), data(13, is_transition=False, **later), data(20, CLOSED, **later))
     [row] = await store.read(rows_of, "alert")
@@ -94,7 +94,7 @@ async def test_an_alert_is_one_row_that_follows_its_steps(store: AsyncStore, url
     }  # fmt: skip
 
 
-async def test_a_step_without_an_alert_and_a_second_one_of_the_same_name_are_refused(store: AsyncStore) -> None:
+async def test_a_change_needs_an_open_alert_and_a_key_opens_once(store: AsyncStore) -> None:
     with pytest.raises(InvariantBroken, match="not open"):
         await save(store, data(13, CLOSED))
     await save(store, data(12), data(13, CLOSED))
@@ -103,7 +103,7 @@ async def test_a_step_without_an_alert_and_a_second_one_of_the_same_name_are_ref
     assert len(await store.read(rows_of, "alert")) == 1
 
 
-async def test_a_save_that_was_done_before_says_so_and_opens_nothing(store: AsyncStore) -> None:
+async def test_a_repeated_commit_opens_no_second_alert(store: AsyncStore) -> None:
     owner = await own(store)
     step = owner.step(data_alerts=[data(12)], channels=[Channel("duty")])
     await store.save(step)
@@ -112,7 +112,7 @@ async def test_a_save_that_was_done_before_says_so_and_opens_nothing(store: Asyn
 
 
 @pytest.mark.parametrize(
-    ("channel", "hears"),
+    ("channel", "expected"),
     [
         (Channel("x"), ["firing", "closed"]),
         (Channel("x", fleets=["pumps"]), []),
@@ -121,19 +121,19 @@ async def test_a_save_that_was_done_before_says_so_and_opens_nothing(store: Asyn
     ],
     ids=["all", "another fleet", "grave only", "history"],
 )
-async def test_who_wants_to_know_is_told_that_it_opened_and_that_it_is_over(
-    store: AsyncStore, channel: Channel, hears: list[str]
+async def test_opening_and_closing_are_notified(
+    store: AsyncStore, channel: Channel, expected: list[str]
 ) -> None:
     owner = await own(store)
     changes = [data(12), data(13, is_transition=False), data(14, CLOSED)]
     await owner.save(owner.step(data_alerts=changes, channels=[channel], at_us=99 * INTERVAL_US))
     rows = sorted(await store.read(rows_of, "outbox"), key=lambda row: row["id"])
     assert [row["dedup_key"] for row in rows] == [
-        f"x:data:asset_limit/plant.readings/0:103:{step}" for step in hears
+        f"x:data:asset_limit/plant.readings/0:103:{step}" for step in expected
     ]
 
 
-async def test_what_befell_a_whole_partition_is_told_to_every_channel_and_says_all(store: AsyncStore) -> None:
+async def test_an_alert_of_a_whole_partition_reaches_all_channels(store: AsyncStore) -> None:
     await save(store, data(12, **LOST), channels=(Channel("x", fleets=["pumps"]), Channel("y", Severity.CRITICAL)))
     first, _ = (json.loads(row["body"]) for row in await store.read(rows_of, "outbox"))
     [row] = await store.read(rows_of, "alert")
@@ -164,10 +164,10 @@ async def test_what_befell_a_whole_partition_is_told_to_every_channel_and_says_a
     }
 
 
-# ---------------------------------------------------------------- who must not see them
+# ---------------------------------------------------------------- excluded from judgements of assets
 
 
-def test_no_budget_no_training_no_restart_and_no_digest_sees_them(url: str) -> None:
+def test_budget_training_restart_and_digest_exclude_them(url: str) -> None:
     async def fill(*more: DataAlertChange) -> None:
         async with AsyncStore(url, owner=True) as store:
             owner = await own(store)
@@ -189,7 +189,7 @@ def test_no_budget_no_training_no_restart_and_no_digest_sees_them(url: str) -> N
 
     asyncio.run(fill())
     before = seen()
-    assert all(before[:4]), "there is something to spoil"
+    assert all(before[:4]), "there are results to compare"
     asyncio.run(fill(data(13), data(13, **LOST), data(15, CLOSED, **LOST)))
     assert seen() == before
 
@@ -208,7 +208,7 @@ def test_no_budget_no_training_no_restart_and_no_digest_sees_them(url: str) -> N
     ],
     ids=str,
 )
-def test_they_can_be_picked(url: str, only: dict[str, Any], expected: list[str | None]) -> None:
+def test_queries_filter_by_class(url: str, only: dict[str, Any], expected: list[str | None]) -> None:
     async def fill() -> None:
         async with AsyncStore(url, owner=True) as store:
             owner = await own(store)
@@ -224,10 +224,10 @@ def test_they_can_be_picked(url: str, only: dict[str, Any], expected: list[str |
             reader.alert(99)
 
 
-# ---------------------------------------------------------------- the way to this schema
+# ---------------------------------------------------------------- migration
 
 
-def test_alerts_of_before_are_kept_on_the_way_here_and_back(url: str) -> None:
+def test_migrations_keep_older_alerts_in_both_directions(url: str) -> None:
     async def fill() -> None:
         async with AsyncStore(url, owner=True) as store:
             owner = await own(store)
@@ -260,5 +260,5 @@ def test_alerts_of_before_are_kept_on_the_way_here_and_back(url: str) -> None:
             sql = "INSERT INTO alert (asset_id, opened_us, state, severity, updated_us, n_anomalous, sensors)"
             await store.run(lambda c: c.execute(text(f"{sql} SELECT asset_id, 1, 'firing', '', 1, 1, '' FROM alert")))
 
-    with pytest.raises((InvariantBroken, IntegrityError)):  # the partial index has come along
+    with pytest.raises((InvariantBroken, IntegrityError)):  # the partial index was migrated, too
         asyncio.run(second_open())

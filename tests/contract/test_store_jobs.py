@@ -1,4 +1,4 @@
-"""Jobs, daemons, versions: who does what, once; and who decides from when."""
+"""Jobs, daemons and versions: a job runs once, and each window has one deciding version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def running(store: AsyncStore, owner: str = "me") -> JobView:
 # ---------------------------------------------------------------- jobs
 
 
-async def test_a_job_is_queued_taken_done(store: AsyncStore) -> None:
+async def test_a_job_is_queued_started_and_done(store: AsyncStore) -> None:
     queued = await store.run(jobs.request, FLEET, "ann", NOW_US)
     assert (queued.state, queued.requested_by, queued.progress) == ("queued", "ann", 0.0)
     taken = await store.run(jobs.start_next, "me", NOW_US + 1)
@@ -46,12 +46,12 @@ async def test_a_job_is_queued_taken_done(store: AsyncStore) -> None:
     assert (done.finished_at - done.started_at).microseconds == 1
 
 
-async def test_a_second_request_names_the_job_under_way(store: AsyncStore) -> None:
+async def test_a_second_request_names_the_active_job(store: AsyncStore) -> None:
     job = await running(store)
     await store.run(jobs.set_progress, job.id, 0.25, "")
     with pytest.raises(Conflict, match=f"job {job.id} for turbines is running, 25% done, asked for by ann"):
         await store.run(jobs.request, FLEET, "bob", NOW_US)
-    await store.run(jobs.request, "pumps", "bob", NOW_US)  # another fleet is another matter
+    await store.run(jobs.request, "pumps", "bob", NOW_US)  # another fleet has its own job
     await store.run(jobs.fail, job.id, "not enough data", NOW_US)
     again = await store.run(jobs.request, FLEET, "bob", NOW_US)
     assert again.id != job.id
@@ -65,7 +65,7 @@ async def test_of_many_requests_at_once_one_is_queued(store: AsyncStore, other_s
     assert len(await store.read(rows_of, "job")) == 1
 
 
-async def test_a_job_is_taken_by_one_daemon(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_a_job_is_started_by_one_daemon(store: AsyncStore, other_store: AsyncStore) -> None:
     await store.run(jobs.request, FLEET, "ann", NOW_US)
     starts = store.run(jobs.start_next, "me", NOW_US), other_store.run(jobs.start_next, "you", NOW_US)
     taken = await asyncio.gather(*starts)
@@ -73,14 +73,14 @@ async def test_a_job_is_taken_by_one_daemon(store: AsyncStore, other_store: Asyn
     assert await store.run(jobs.start_next, "me", NOW_US) is None
 
 
-async def test_jobs_are_taken_in_order(store: AsyncStore) -> None:
+async def test_jobs_are_started_in_order(store: AsyncStore) -> None:
     for fleet in ("b", "a", "c"):
         await store.run(jobs.request, fleet, "ann", NOW_US)
     taken = [await store.run(jobs.start_next, "me", NOW_US) for _ in range(3)]
     assert [job.fleet for job in taken if job is not None] == ["b", "a", "c"]
 
 
-async def test_a_job_dies_with_its_daemon(store: AsyncStore) -> None:
+async def test_a_job_of_a_dead_daemon_fails(store: AsyncStore) -> None:
     job = await running(store, "dead")
     assert await store.run(jobs.fail_stale, NOW_US) == 1
     failed = await store.read(jobs.get, job.id)
@@ -90,7 +90,7 @@ async def test_a_job_dies_with_its_daemon(store: AsyncStore) -> None:
             await late
 
 
-async def test_a_job_for_a_fleet_is_the_one_that_was_asked_for_or_a_new_one(store: AsyncStore) -> None:
+async def test_a_fleet_starts_its_queued_job_or_a_new_one(store: AsyncStore) -> None:
     await store.run(jobs.request, "pumps", "ann", NOW_US)
     asked = await store.run(jobs.request, FLEET, "bob", NOW_US)
     taken = await store.run(jobs.start_for_fleet, FLEET, "the daemon", "me", NOW_US)
@@ -99,17 +99,17 @@ async def test_a_job_for_a_fleet_is_the_one_that_was_asked_for_or_a_new_one(stor
     again = await store.run(jobs.start_for_fleet, FLEET, "the daemon", "me", NOW_US)
     assert again is not None
     assert (again.state, again.requested_by) == ("running", "the daemon")
-    assert (await store.read(jobs.get, asked.id)).state == "failed", "nobody does two at once"
+    assert (await store.read(jobs.get, asked.id)).state == "failed", "no daemon runs two jobs"
 
 
-async def test_who_takes_a_job_buries_what_is_called_running(store: AsyncStore) -> None:
-    """Of a daemon that died, or its own: taken in a transaction whose answer was lost, and done by nobody."""
+async def test_starting_a_job_fails_stale_ones(store: AsyncStore) -> None:
+    """A job of a dead daemon, or its own, started in a transaction whose answer was lost."""
     job = await running(store, "me")
     assert await store.run(jobs.start_next, "me", NOW_US) is None
     assert (await store.read(jobs.get, job.id)).state == "failed"
 
 
-async def test_a_daemon_that_slept_through_its_lease_neither_takes_a_job_nor_buries_one(
+async def test_without_its_lease_a_daemon_starts_and_fails_no_job(
     store: AsyncStore, other_store: AsyncStore
 ) -> None:
     zombie = await store.run(leases.acquire, "training", "the zombie", 600.0)
@@ -133,7 +133,7 @@ async def test_a_daemon_that_slept_through_its_lease_neither_takes_a_job_nor_bur
     assert [row["state"] for row in before] == ["queued", "running"]
 
 
-async def beat(store: AsyncStore, owner: str, now_us: int) -> None:
+async def heartbeat(store: AsyncStore, owner: str, now_us: int) -> None:
     await store.run(daemons.heartbeat, owner=owner, pipeline="monitor", started_us=1, now_us=now_us, status="lag 0")
 
 
@@ -142,11 +142,11 @@ async def test_an_unknown_job_is_not_found(store: AsyncStore) -> None:
         await store.read(jobs.get, 99)
 
 
-async def test_daemons_count_while_they_beat(store: AsyncStore) -> None:
+async def test_daemons_with_a_fresh_heartbeat_are_counted(store: AsyncStore) -> None:
     assert await store.read(daemons.count_alive, NOW_US) == 0
-    await beat(store, "one", NOW_US - 1_000_000)
-    await beat(store, "two", NOW_US)
-    await beat(store, "one", NOW_US)
+    await heartbeat(store, "one", NOW_US - 1_000_000)
+    await heartbeat(store, "two", NOW_US)
+    await heartbeat(store, "one", NOW_US)
     assert await store.read(daemons.count_alive, NOW_US) == 2
     assert await store.read(daemons.count_alive, NOW_US + daemons.STALE_US + 1) == 0
     await store.run(daemons.deregister, "one")
@@ -167,7 +167,7 @@ async def test_a_version_is_published_once(store: AsyncStore) -> None:
         await publish(store, fleet="pumps")
 
 
-async def test_a_new_champion_retires_the_old_one(store: AsyncStore) -> None:
+async def test_a_new_champion_retires_the_former_one(store: AsyncStore) -> None:
     assert await store.read(versions.champion, FLEET) is None
     for version, boundary in (("v1", 0), ("v2", 500)):
         await publish(store, version)
@@ -179,8 +179,8 @@ async def test_a_new_champion_retires_the_old_one(store: AsyncStore) -> None:
     assert await store.read(versions.activations, FLEET) == [Activation(0, "v1"), Activation(500, "v2")]
 
 
-async def test_decided_windows_stay_decided(store: AsyncStore) -> None:
-    """A boundary in the past moves to the last one; the version that decided nothing yet is replaced."""
+async def test_decided_windows_keep_their_version(store: AsyncStore) -> None:
+    """A boundary in the past moves to the last one, and replaces a version that has decided nothing."""
     for version in ("v1", "v2", "v3"):
         await publish(store, version)
     await store.run(versions.activate, FLEET, "v1", 100)
@@ -189,7 +189,7 @@ async def test_decided_windows_stay_decided(store: AsyncStore) -> None:
     assert await store.read(versions.activations, FLEET) == [Activation(100, "v1"), Activation(500, "v3")]
 
 
-async def test_a_version_that_is_not_the_fleets_cannot_decide(store: AsyncStore) -> None:
+async def test_a_version_of_another_fleet_is_refused(store: AsyncStore) -> None:
     await publish(store, "v1")
     await publish(store, "p1", "pumps")
     await store.run(versions.activate, FLEET, "v1", 0)
@@ -201,7 +201,7 @@ async def test_a_version_that_is_not_the_fleets_cannot_decide(store: AsyncStore)
     assert champion.version == "v1"
 
 
-async def test_two_champions_at_once_cannot_be(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_concurrent_activations_leave_one_champion(store: AsyncStore, other_store: AsyncStore) -> None:
     for version in ("v1", "v2", "v3"):
         await publish(store, version)
     await store.run(versions.activate, FLEET, "v1", 0)

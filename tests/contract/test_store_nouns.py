@@ -1,4 +1,4 @@
-"""Alerts, assets, scores and quarantine: one row each, and what may not happen to it."""
+"""Alerts, assets, scores and quarantine: their rows, and the changes that are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def with_asset(store: AsyncStore) -> Owner:
     return owner
 
 
-async def test_an_alert_follows_its_changes_and_keeps_its_transitions(store: AsyncStore) -> None:
+async def test_an_alert_follows_its_changes_and_keeps_transitions(store: AsyncStore) -> None:
     owner = await with_asset(store)
     life = [
         change(12, 12, AlertState.FIRING, n_anomalous=3),
@@ -51,7 +51,7 @@ async def test_a_closed_alert_never_changes_again(store: AsyncStore) -> None:
         await store.run(alerts.write_change, owner.ids["a"], change(12, at, state))
     with pytest.raises(InvariantBroken):
         await store.run(alerts.write_change, owner.ids["a"], change(12, 14, AlertState.RECOVERING))
-    with pytest.raises(InvariantBroken):  # the same alert cannot open twice either
+    with pytest.raises(InvariantBroken):  # the same alert cannot open again either
         await store.run(alerts.write_change, owner.ids["a"], change(12, 14, AlertState.FIRING))
 
 
@@ -85,7 +85,7 @@ async def test_training_leaves_out_the_time_of_alerts(store: AsyncStore) -> None
 # ---------------------------------------------------------------- assets and fleets
 
 
-async def test_an_asset_keeps_the_home_it_was_first_seen_in(store: AsyncStore) -> None:
+async def test_an_asset_keeps_its_first_partition(store: AsyncStore) -> None:
     first = await store.run(assets.register, FLEET, ["a", "b", "a"], HOME)
     again = await store.run(assets.register, FLEET, ["b", "c"], NEIGHBOUR)
     assert {name: home.partition for name, home in first.items()} == {"a": HOME, "b": HOME}
@@ -99,7 +99,7 @@ async def test_fleets_may_share_asset_names(store: AsyncStore) -> None:
     assert one["a"].id != other["a"].id
 
 
-async def test_partitions_that_meet_the_same_names_at_once_agree(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_concurrent_registrations_of_names_agree(store: AsyncStore, other_store: AsyncStore) -> None:
     names = [f"a{number}" for number in range(200)]
     one, other = await asyncio.gather(
         store.run(assets.register, FLEET, names, HOME), other_store.run(assets.register, FLEET, names[::-1], NEIGHBOUR)
@@ -108,21 +108,21 @@ async def test_partitions_that_meet_the_same_names_at_once_agree(store: AsyncSto
     assert len(await store.read(rows_of, "asset")) == 200
 
 
-async def test_more_names_than_one_statement_can_bind(store: AsyncStore) -> None:
+async def test_more_names_than_one_statement_binds_are_registered(store: AsyncStore) -> None:
     names = [f"a{number}" for number in range(12_000)]
     homes = await store.run(assets.register, FLEET, names, HOME)
     assert len({home.id for home in homes.values()}) == len(names)
 
 
-async def test_names_of_a_fleet_are_told_by_home(store: AsyncStore) -> None:
+async def test_names_of_a_fleet_are_listed_by_partition(store: AsyncStore) -> None:
     await store.run(assets.register, FLEET, ["b", "a"], HOME)
     await store.run(assets.register, FLEET, ["a", "c"], NEIGHBOUR)
     await store.run(assets.register, "pumps", ["d"], HOME)
     assert await store.read(assets.names_by_partition, FLEET) == {str(HOME): ["a", "b"], str(NEIGHBOUR): ["c"]}
-    assert await store.read(assets.names_by_partition, "nobody's") == {}
+    assert await store.read(assets.names_by_partition, "unknown") == {}
 
 
-async def test_the_first_to_learn_sensors_wins(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_the_first_registration_of_sensors_wins(store: AsyncStore, other_store: AsyncStore) -> None:
     await store.run(assets.ensure_fleet, FLEET)
     assert await store.read(assets.fleets) == {FLEET: None}
     learnt = await asyncio.gather(
@@ -148,7 +148,7 @@ async def test_old_scores_are_pruned_in_steps(store: AsyncStore) -> None:
     assert await store.run(scores.prune, [FLEET], 0, before_us) == ({}, before_us), "done"
 
 
-async def test_the_newest_end_is_the_fleets_own(store: AsyncStore) -> None:
+async def test_the_newest_window_end_is_per_fleet(store: AsyncStore) -> None:
     assert await store.read(scores.newest_us) == {}
     owner = await own(store)
     await owner.score(3, a=0.5, b=0.5)
@@ -157,8 +157,8 @@ async def test_the_newest_end_is_the_fleets_own(store: AsyncStore) -> None:
     assert await store.read(scores.newest_us) == {FLEET: 13 * INTERVAL_US, "pumps": 9 * INTERVAL_US}
 
 
-async def test_anything_a_producer_sends_can_be_kept(store: AsyncStore) -> None:
-    """NUL and lone surrogates are text to JSON and to Python, and poison to a database."""
+async def test_any_bytes_of_a_producer_can_be_quarantined(store: AsyncStore) -> None:
+    """JSON and Python accept NUL and lone surrogates as text, and databases refuse them."""
     nasty = Quarantined(HOME, 7, "unknown_sensor: \0 \ud800 " + "x" * 9_000, bytes(range(256)) * 9, 0)
     await store.run(quarantine.insert, [nasty], 55)
     [row] = await store.read(rows_of, "quarantine")

@@ -1,4 +1,4 @@
-"""What a live run has consumed, as of one moment, whatever is written meanwhile."""
+"""Consumed offsets of a live run as of one moment, despite later commits."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 OTHER = Partition("plant.readings", 1)
 
 
-async def test_what_is_consumed_is_a_stretch_of_each_partition_that_began_and_its_gaps(store: AsyncStore) -> None:
+async def test_consumed_offsets_are_a_range_with_its_gaps(store: AsyncStore) -> None:
     owner = await own(store)
     first = owner.next_offset
     gap = MissingRange(first + 4, first + 7)
     await owner.save(owner.step(gaps=[gap]))
-    await store.run(partitions.claim, "monitor", OTHER, "claimed, and not begun")
+    await store.run(partitions.claim, "monitor", OTHER, "claimed, not started")
     assert await repeatable_read(store.address.url, lambda reader: consumed(reader, "monitor")) == {
         HOME: Consumed(first, first + 10, (tuple(gap),))
     }
     assert await repeatable_read(store.address.url, lambda reader: consumed(reader, "another group")) == {}
 
 
-async def test_homes_say_since_when_an_asset_counts(store: AsyncStore) -> None:
+async def test_home_partitions_have_the_first_accepted_offset(store: AsyncStore) -> None:
     await store.run(assets.register, FLEET, ["R1"], HOME)
     entered = await store.run(assets.register, FLEET, ["R2", "R3"], OTHER, {"R2", "R3"})
     await store.run(assets.admit, {entered["R2"].id: 77})
     assert await repeatable_read(store.address.url, home_partitions) == {
         (FLEET, "R1"): HomePartition(HOME, 0),
         (FLEET, "R2"): HomePartition(OTHER, 77),
-        (FLEET, "R3"): HomePartition(OTHER, assets.NOT_ADMITTED),  # its save never came: it counts from no record on
+        (FLEET, "R3"): HomePartition(OTHER, assets.NOT_ADMITTED),  # no commit admitted it
     }
 
 
-async def test_what_is_committed_meanwhile_is_not_seen(store: AsyncStore, url: str) -> None:
+async def test_later_commits_are_not_visible(store: AsyncStore, url: str) -> None:
     await store.run(assets.register, FLEET, ["R1"], HOME)
 
     async def write() -> None:

@@ -1,4 +1,4 @@
-"""When the database is locked, slow, restarted, or not there: an error that says whether waiting helps."""
+"""A database that is locked, slow, restarted or missing: the error shows if waiting helps."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def sleep(connection: Connection, seconds: float) -> None:
     connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
 
 
-# ---------------------------------------------------------------- either
+# ---------------------------------------------------------------- both databases
 
 
-async def test_an_error_in_the_middle_leaves_nothing_behind(store: AsyncStore) -> None:
+async def test_an_error_rolls_the_transaction_back(store: AsyncStore) -> None:
     def fails(connection: Connection) -> None:
         assets.ensure_fleet(connection, FLEET)
         raise ValueError("ours")
@@ -45,14 +45,14 @@ async def test_an_error_in_the_middle_leaves_nothing_behind(store: AsyncStore) -
     assert await store.read(assets.fleets) == {}
 
 
-async def test_a_mistake_in_our_sql_is_a_defect_not_an_outage(store: AsyncStore) -> None:
+async def test_wrong_sql_is_a_defect_and_not_an_outage(store: AsyncStore) -> None:
     with pytest.raises(MonitorError) as caught:
         await store.run(lambda connection: connection.execute(text("SELECT nonsense FROM fleet")).all())
     assert not caught.value.retriable
 
 
-async def test_two_processes_that_read_and_then_write_take_turns(store: AsyncStore, other_store: AsyncStore) -> None:
-    """SQLite's deferred transactions would fail here at once, with "database is locked"."""
+async def test_two_processes_that_read_then_write_take_turns(store: AsyncStore, other_store: AsyncStore) -> None:
+    """A deferred transaction of SQLite would fail here at once with "database is locked"."""
 
     def adds_one(connection: Connection) -> None:
         known = assets.fleets(connection)
@@ -64,7 +64,7 @@ async def test_two_processes_that_read_and_then_write_take_turns(store: AsyncSto
 
 
 async def test_readers_do_not_wait_for_a_writer(store: AsyncStore) -> None:
-    """Nor does a writer's unfinished work show."""
+    """They do not see its uncommitted rows either."""
     inside = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -85,7 +85,7 @@ async def test_readers_do_not_wait_for_a_writer(store: AsyncStore) -> None:
     assert await store.read(assets.fleets) == {FLEET: None}
 
 
-async def test_closing_waits_for_what_is_under_way(url: str) -> None:
+async def test_closing_waits_for_running_transactions(url: str) -> None:
     store = AsyncStore(url, owner=True)
     loop = asyncio.get_running_loop()
     inside = asyncio.Event()
@@ -110,7 +110,7 @@ async def test_closing_waits_for_what_is_under_way(url: str) -> None:
 
 
 async def hold(file: Path, seconds: float) -> None:
-    """Another process's write transaction, for a while."""
+    """Hold a write transaction for a while, as another process would."""
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     await asyncio.sleep(seconds)
@@ -132,7 +132,7 @@ def test_a_save_waits_for_another_writer(file: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_writer_that_never_ends_is_an_outage_and_the_save_can_be_repeated(file: Path) -> None:
+def test_a_save_behind_an_endless_writer_can_be_repeated(file: Path) -> None:
     async def run() -> None:
         async with AsyncStore(f"sqlite:///{file}", owner=True, timeout_s=0.1) as store:
             owner = await own(store)
@@ -164,7 +164,7 @@ asyncio.run(run())
 """
 
 
-def test_what_was_committed_survives_kill_9(file: Path) -> None:
+def test_commits_survive_kill_9(file: Path) -> None:
     url = f"sqlite:///{file}"
     with subprocess.Popen([sys.executable, "-c", WRITES_UNTIL_KILLED, url], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -180,7 +180,7 @@ def test_what_was_committed_survives_kill_9(file: Path) -> None:
     assert stored["n"] == (partition["next_offset"] - 100) // 10 * 50
 
 
-def test_a_second_daemon_is_refused_and_told_who_has_the_file(file: Path) -> None:
+def test_a_second_daemon_is_refused_with_the_holders_pid(file: Path) -> None:
     async def run() -> None:
         url = f"sqlite:///{file}"
         async with AsyncStore(url, owner=True):
@@ -191,13 +191,13 @@ def test_a_second_daemon_is_refused_and_told_who_has_the_file(file: Path) -> Non
                 await schema.upgrade(url)
             async with AsyncStore(url) as command:  # a command may write beside it
                 await command.run(assets.ensure_fleet, FLEET)
-        async with AsyncStore(url, owner=True):  # and the lock goes with its owner
+        async with AsyncStore(url, owner=True):  # the lock ends with its owner
             pass
 
     asyncio.run(run())
 
 
-def test_a_file_that_is_no_database_is_not_an_outage(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_no_outage(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     path.write_text("these are my notes, not a database; " * 50)
 
@@ -220,8 +220,8 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         asyncio.run(run())
 
 
-def test_whoever_may_only_read_the_folder_can_still_read() -> None:
-    """A file at rest, in a folder where the journal's index cannot be made."""
+def test_a_read_only_folder_can_be_read() -> None:
+    """A file without a daemon, in a folder where the journal's index cannot be created."""
     need(os.geteuid() == 0, "root, to become somebody else")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -243,11 +243,11 @@ def test_whoever_may_only_read_the_folder_can_still_read() -> None:
 # ---------------------------------------------------------------- a PostgreSQL server
 
 
-async def test_a_restarted_server_is_not_noticed_by_the_next_save(postgres: PostgresServer, server_url: str) -> None:
+async def test_a_save_after_a_restart_of_the_server_succeeds(postgres: PostgresServer, server_url: str) -> None:
     async with AsyncStore(server_url, owner=True) as store:
         owner = await own(store)
         commit = owner.step(await owner.rows({"a": 0.5}, 8))
-        await asyncio.gather(*(store.read(sleep, 0.05) for _ in range(4)))  # several connections that will be dead
+        await asyncio.gather(*(store.read(sleep, 0.05) for _ in range(4)))  # connections that the restart breaks
         await asyncio.to_thread(postgres.stop, "immediate")
         await asyncio.to_thread(postgres.start)
         await owner.save(commit)
@@ -255,7 +255,7 @@ async def test_a_restarted_server_is_not_noticed_by_the_next_save(postgres: Post
         assert store.n_checked_out == 0
 
 
-async def test_a_server_that_is_away_is_an_outage_and_the_save_can_be_repeated(
+async def test_a_save_during_an_outage_can_be_repeated(
     postgres: PostgresServer, server_url: str
 ) -> None:
     async with AsyncStore(server_url, owner=True) as store:
@@ -274,7 +274,7 @@ async def test_a_server_that_is_away_is_an_outage_and_the_save_can_be_repeated(
         assert not (await owner.save(commit)).was_done
 
 
-async def test_a_slow_statement_is_given_up(server_url: str) -> None:
+async def test_a_slow_statement_times_out(server_url: str) -> None:
     async with AsyncStore(server_url, owner=True, timeout_s=0.3) as store:
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
@@ -284,7 +284,7 @@ async def test_a_slow_statement_is_given_up(server_url: str) -> None:
         assert await store.read(assets.fleets) == {}
 
 
-async def test_a_missing_database_is_a_mistake_in_the_configuration(server_url: str) -> None:
+async def test_a_missing_database_is_a_configuration_error(server_url: str) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         async with AsyncStore(server_url + "_not"):
             pass

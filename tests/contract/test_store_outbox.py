@@ -1,4 +1,4 @@
-"""The outbox: who is told of what, in the transaction that made it true; then sent under a lease, never forgotten."""
+"""The outbox: notifications are written with the alert's change, then sent under a lease at least once."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ GRAVE = {"severity": Severity.CRITICAL, "peak": 4.0}
 
 
 async def alert(owner: Owner, *changes: AlertChange, to: Sequence[Channel] = (DUTY,), asset: str = "a") -> None:
-    """Save changes of one asset's alerts, each in a step of its own."""
+    """Commit changes of one asset's alerts, each in a commit of its own."""
     for each in changes:
         rows = await owner.rows({asset: 2.0}, each.at_us // INTERVAL_US, alerts=[each])
         await owner.save(owner.step(rows, channels=to, at_us=NOW_US))
 
 
-async def letters(store: AsyncStore) -> list[dict[str, Any]]:
+async def outbox_rows(store: AsyncStore) -> list[dict[str, Any]]:
     rows = await store.read(rows_of, "outbox")
     return sorted(rows, key=lambda row: row["id"])
 
 
 async def keys(store: AsyncStore) -> list[str]:
-    return [row["dedup_key"] for row in await letters(store)]
+    return [row["dedup_key"] for row in await outbox_rows(store)]
 
 
 async def steps(store: AsyncStore, channel: str = "duty") -> list[str]:
-    return [row["dedup_key"].rpartition(":")[2] for row in await letters(store) if row["channel"] == channel]
+    return [row["dedup_key"].rpartition(":")[2] for row in await outbox_rows(store) if row["channel"] == channel]
 
 
 async def hold(store: AsyncStore, holder: str = "me") -> int:
@@ -59,24 +59,24 @@ async def due(store: AsyncStore, now_us: int = NOW_US, channel: str = "duty") ->
 
 
 async def key_due(store: AsyncStore, now_us: int = NOW_US, channel: str = "duty") -> str | None:
-    letter = await due(store, now_us, channel)
-    return letter.key if letter else None
+    waiting = await due(store, now_us, channel)
+    return waiting.key if waiting else None
 
 
 def key(step: str, opened: int = 12, asset: str = "a", channel: str = "duty") -> str:
     return f"{channel}:{FLEET}/{asset}:{opened * INTERVAL_US}:{step}"
 
 
-# ---------------------------------------------------------------- written
+# ---------------------------------------------------------------- write
 
 
 async def test_without_a_channel_nothing_is_written(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING), change(12, 13, CLOSED), to=())
-    assert await letters(store) == []
+    assert await outbox_rows(store) == []
     assert len(await store.read(rows_of, "alert_transition")) == 2
 
 
-async def test_people_are_told_that_it_opened_got_worse_and_is_over(store: AsyncStore) -> None:
+async def test_opening_worsening_and_closing_are_notified(store: AsyncStore) -> None:
     await alert(
         await own(store),
         change(12, 12, FIRING),
@@ -91,19 +91,19 @@ async def test_people_are_told_that_it_opened_got_worse_and_is_over(store: Async
     assert await keys(store) == [key("firing"), key("critical"), key("closed")]
 
 
-async def test_it_may_fire_again_and_get_worse_at_once(store: AsyncStore) -> None:
+async def test_firing_again_as_critical_is_notified_once(store: AsyncStore) -> None:
     await alert(
         await own(store), change(12, 12, FIRING), change(12, 13, RECOVERING), change(12, 14, FIRING, **GRAVE)
     )
     assert await steps(store) == ["firing", "critical"]
 
 
-async def test_an_alert_that_is_critical_from_the_start_is_told_once(store: AsyncStore) -> None:
+async def test_a_critical_opening_is_notified_once(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING, **GRAVE), change(12, 13, FIRING, **GRAVE))
     assert await steps(store) == ["firing"]
 
 
-async def test_a_channel_hears_only_what_is_grave_enough(store: AsyncStore) -> None:
+async def test_a_channel_gets_its_minimum_severity_and_above(store: AsyncStore) -> None:
     owner = await own(store)
     both = (DUTY, PAGER)
     await alert(owner, change(12, 12, FIRING), change(12, 13, CLOSED), to=both)
@@ -115,29 +115,29 @@ async def test_a_channel_hears_only_what_is_grave_enough(store: AsyncStore) -> N
 
 
 @pytest.mark.parametrize(
-    ("fleets", "hears"), [(["*"], True), (["turb*"], True), (["turbines", "x"], True), (["pumps"], False)]
+    ("fleets", "expected"), [(["*"], True), (["turb*"], True), (["turbines", "x"], True), (["pumps"], False)]
 )
-def test_a_channel_hears_of_its_fleets_only(fleets: list[str], hears: bool) -> None:
-    assert Channel("x", fleets=fleets).wants(change(1, 1, FIRING)) is hears
+def test_a_channel_gets_only_its_fleets(fleets: list[str], expected: bool) -> None:
+    assert Channel("x", fleets=fleets).wants(change(1, 1, FIRING)) is expected
 
 
-@pytest.mark.parametrize(("late_us", "hears"), [(-HOUR_US, True), (0, True), (DAY_US, True), (DAY_US + 1, False)])
-def test_what_happened_long_ago_is_history_and_not_news(late_us: int, hears: bool) -> None:
-    """A topic read from its beginning has old alerts, and nobody wants their phone to ring for each."""
+@pytest.mark.parametrize(("late_us", "expected"), [(-HOUR_US, True), (0, True), (DAY_US, True), (DAY_US + 1, False)])
+def test_a_channel_gets_only_recent_changes(late_us: int, expected: bool) -> None:
+    """A topic read from its beginning has old alerts, which must not ring a phone."""
     happened = change(1, 1, FIRING)
-    assert Channel("x", max_age_us=DAY_US).is_recent(happened, happened.at_us + late_us) is hears
+    assert Channel("x", max_age_us=DAY_US).is_recent(happened, happened.at_us + late_us) is expected
     assert Channel("x").is_recent(happened, happened.at_us + late_us)
 
 
-async def test_history_is_written_to_nobody(store: AsyncStore) -> None:
+async def test_an_old_change_writes_no_notification(store: AsyncStore) -> None:
     recent = Channel("pager", max_age_us=NOW_US - 13 * INTERVAL_US)
     await alert(await own(store), change(12, 12, FIRING), change(12, 13, CLOSED), to=(DUTY, recent))
     assert (await steps(store), await steps(store, "pager")) == (["firing", "closed"], ["closed"])
 
 
-async def test_a_letter_says_what_happened(store: AsyncStore) -> None:
+async def test_the_payload_describes_the_alert(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 14, FIRING, peak=2.5), change(12, 15, CLOSED, peak=2.5))
-    opened, closed = (json.loads(row["body"]) for row in await letters(store))
+    opened, closed = (json.loads(row["body"]) for row in await outbox_rows(store))
     [row] = await store.read(rows_of, "alert")
     assert opened == {
         "key": key("firing"),
@@ -165,10 +165,10 @@ async def test_a_letter_says_what_happened(store: AsyncStore) -> None:
     assert (closed["step"], closed["id"], closed["closed_at"]) == ("closed", row["id"], "1970-01-01T02:30:00Z")
 
 
-async def test_names_and_numbers_that_json_or_a_header_cannot_carry_are_no_harm(store: AsyncStore) -> None:
+async def test_names_and_numbers_outside_json_are_escaped(store: AsyncStore) -> None:
     name = 'Türe 7:/"%\n'
     await alert(await own(store), change(12, 12, FIRING, peak=float("inf")), asset=name)
-    [row] = await letters(store)
+    [row] = await outbox_rows(store)
     assert json.loads(row["body"])["asset"] == name
     assert json.loads(row["body"])["peak_score"] is None
     assert row["dedup_key"].isascii()
@@ -176,16 +176,16 @@ async def test_names_and_numbers_that_json_or_a_header_cannot_carry_are_no_harm(
     assert row["dedup_key"] == f"duty:{FLEET}/T%C3%BCre%207:/%22%25%0A:{12 * INTERVAL_US}:firing"
 
 
-async def test_a_save_that_is_rolled_back_tells_nobody(store: AsyncStore) -> None:
+async def test_a_rolled_back_commit_writes_no_notification(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING))
-    twice = await owner.rows({"a": 2.0}, 12, alerts=[change(12, 13, CLOSED)])  # the window is there already
+    twice = await owner.rows({"a": 2.0}, 12, alerts=[change(12, 13, CLOSED)])  # the window exists already
     with pytest.raises(InvariantBroken):
         await store.save(owner.step(twice, channels=(DUTY,)))
     assert await steps(store) == ["firing"]
 
 
-async def test_a_step_that_was_saved_before_tells_nobody_again(store: AsyncStore) -> None:
+async def test_a_repeated_commit_writes_no_second_notification(store: AsyncStore) -> None:
     owner = await own(store)
     step = owner.step(await owner.rows({"a": 2.0}, 12, alerts=[change(12, 12, FIRING)]), channels=(DUTY,))
     await store.save(step)
@@ -201,33 +201,34 @@ async def test_a_key_is_written_once(store: AsyncStore) -> None:
 
 
 async def test_the_same_alert_has_the_same_key_in_another_database(store: AsyncStore) -> None:
-    """A backup put back, the records read again: alerts have other ids, but nobody's phone rings twice."""
+    """After a restored backup the alerts have other ids, but no phone rings twice."""
     owner = await own(store)
-    await alert(owner, change(3, 3, FIRING), change(3, 4, CLOSED), to=())  # takes an id
+    await alert(owner, change(3, 3, FIRING), change(3, 4, CLOSED), to=())  # uses up an id
     await alert(owner, change(12, 12, FIRING))
     assert await keys(store) == [key("firing")]
-    [letter] = await letters(store)
-    assert json.loads(letter["body"])["id"] == 2
+    [waiting] = await outbox_rows(store)
+    assert json.loads(waiting["body"])["id"] == 2
 
 
-# ---------------------------------------------------------------- sent
+# ---------------------------------------------------------------- send
 
 
-async def test_the_oldest_letter_goes_first(store: AsyncStore) -> None:
+async def test_the_oldest_notification_is_sent_first(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING), change(12, 13, CLOSED), change(20, 20, FIRING))
     epoch = await hold(store)
     sent = []
-    while letter := await due(store):
-        body = await store.run(outbox.start_attempt, epoch, letter.key)
+    while waiting := await due(store):
+        body = await store.run(outbox.start_attempt, epoch, waiting.key)
         assert body is not None
         sent.append(json.loads(body)["key"])
-        await store.run(outbox.mark_delivered, letter.key, NOW_US)
+        await store.run(outbox.mark_delivered, waiting.key, NOW_US)
     assert sent == [key("firing"), key("closed"), key("firing", opened=20)]
-    assert {(row["attempts"], row["delivered_us"], row["error"]) for row in await letters(store)} == {(1, NOW_US, None)}
+    outcomes = {(row["attempts"], row["delivered_us"], row["error"]) for row in await outbox_rows(store)}
+    assert outcomes == {(1, NOW_US, None)}
 
 
-async def test_channels_do_not_see_each_others_letters(store: AsyncStore) -> None:
+async def test_channels_have_separate_notifications(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING, **GRAVE), to=(DUTY, PAGER))
     epoch = await hold(store)
     await store.run(outbox.mark_failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
@@ -235,18 +236,18 @@ async def test_channels_do_not_see_each_others_letters(store: AsyncStore) -> Non
     assert await key_due(store, channel="pager") == key("firing", channel="pager")
 
 
-async def test_a_letter_that_failed_waits_and_lets_other_alerts_pass_but_not_its_own(store: AsyncStore) -> None:
+async def test_a_failed_notification_holds_up_only_its_own_alert(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING), change(12, 13, CLOSED), change(20, 20, FIRING))
     epoch = await hold(store)
     await store.run(outbox.start_attempt, epoch, key("firing"))
     await store.run(outbox.mark_failed, epoch, key("firing"), "HTTP 503", NOW_US + 60_000_000)
     assert await key_due(store) == key("firing", opened=20)
-    letter = await due(store, NOW_US + 60_000_000)
-    assert letter == Notification(key("firing"), NOW_US, 1, NOW_US + 60_000_000, "HTTP 503")
+    waiting = await due(store, NOW_US + 60_000_000)
+    assert waiting == Notification(key("firing"), NOW_US, 1, NOW_US + 60_000_000, "HTTP 503")
 
 
-async def test_letters_of_one_opening_time_but_two_assets_are_two_alerts(store: AsyncStore) -> None:
+async def test_alerts_of_one_time_but_two_assets_are_separate(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING), asset="a")
     await alert(owner, change(12, 12, FIRING), asset="b")
@@ -255,7 +256,7 @@ async def test_letters_of_one_opening_time_but_two_assets_are_two_alerts(store: 
     assert await key_due(store) == key("firing", asset="b")
 
 
-async def test_a_clock_set_back_does_not_hold_a_letter_up(store: AsyncStore) -> None:
+async def test_a_clock_set_back_delays_no_notification(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING))
     epoch = await hold(store)
     await store.run(outbox.mark_failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
@@ -263,16 +264,16 @@ async def test_a_clock_set_back_does_not_hold_a_letter_up(store: AsyncStore) -> 
     assert await key_due(store, NOW_US - DAY_US) == key("firing")
 
 
-async def test_a_try_that_never_ended_is_to_be_seen(store: AsyncStore) -> None:
-    """Killed between sending and writing it down: the letter goes again, with the same key, and who sends it knows."""
+async def test_an_attempt_without_an_outcome_is_visible(store: AsyncStore) -> None:
+    """After a kill between sending and storing, it is sent again with the same key, and the sender knows."""
     await alert(await own(store), change(12, 12, FIRING))
     await store.run(outbox.start_attempt, await hold(store), key("firing"))
-    letter = await due(store)
-    assert letter is not None
-    assert (letter.key, letter.attempts, letter.error) == (key("firing"), 1, outbox.OUTCOME_UNKNOWN)
+    waiting = await due(store)
+    assert waiting is not None
+    assert (waiting.key, waiting.attempts, waiting.error) == (key("firing"), 1, outbox.OUTCOME_UNKNOWN)
 
 
-async def test_a_former_holder_sends_nothing_and_puts_nothing_off(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_a_former_holder_cannot_start_or_fail_an_attempt(store: AsyncStore, other_store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING))
     mine = await hold(store)
     await store.run(lambda connection: connection.execute(text("UPDATE lease SET until_us = 0")))
@@ -281,12 +282,12 @@ async def test_a_former_holder_sends_nothing_and_puts_nothing_off(store: AsyncSt
         await store.run(outbox.start_attempt, mine, key("firing"))
     with pytest.raises(Fenced):
         await store.run(outbox.mark_failed, mine, key("firing"), "late", NOW_US + HOUR_US)
-    [row] = await letters(store)
+    [row] = await outbox_rows(store)
     assert (row["attempts"], row["error"]) == (0, None)
     assert await other_store.run(outbox.start_attempt, yours, key("firing")) is not None
 
 
-async def test_what_a_former_holder_delivered_is_not_sent_again(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_a_delivery_by_a_former_holder_is_not_repeated(store: AsyncStore, other_store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING))
     await store.run(outbox.start_attempt, await hold(store), key("firing"))
     await store.run(lambda connection: connection.execute(text("UPDATE lease SET until_us = 0")))
@@ -294,11 +295,11 @@ async def test_what_a_former_holder_delivered_is_not_sent_again(store: AsyncStor
     await store.run(outbox.mark_delivered, key("firing"), NOW_US)
     assert await other_store.run(outbox.start_attempt, yours, key("firing")) is None
     await other_store.run(outbox.mark_delivered, key("firing"), NOW_US + 1)
-    [row] = await letters(store)
+    [row] = await outbox_rows(store)
     assert (row["attempts"], row["delivered_us"]) == (1, NOW_US)
 
 
-async def test_when_a_channel_answers_again_nothing_waits_for_its_turn(store: AsyncStore) -> None:
+async def test_notifications_are_due_when_a_channel_recovers(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING, **GRAVE), to=(DUTY, PAGER))
     await alert(owner, change(12, 12, FIRING), asset="b")
@@ -307,23 +308,23 @@ async def test_when_a_channel_answers_again_nothing_waits_for_its_turn(store: As
         await store.run(outbox.mark_failed, epoch, each, "down", NOW_US + HOUR_US)
     await store.run(outbox.mark_failed, epoch, key("firing", asset="b"), "no", outbox.ABANDONED_US)
     await store.run(outbox.make_due, "duty")
-    waits = {row["dedup_key"]: row["next_try_us"] for row in await letters(store)}
+    waits = {row["dedup_key"]: row["next_try_us"] for row in await outbox_rows(store)}
     assert waits[key("firing")] == outbox.DUE_NOW_US
     assert waits[key("firing", asset="b")] == outbox.ABANDONED_US
     assert waits[key("firing", channel="pager")] == NOW_US + HOUR_US
 
 
-async def test_a_letter_given_up_is_not_tried_and_holds_up_nobody(store: AsyncStore) -> None:
+async def test_an_abandoned_notification_holds_up_no_other(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING), change(12, 13, CLOSED))
     await store.run(outbox.mark_failed, await hold(store), key("firing"), "refused: HTTP 404", outbox.ABANDONED_US)
     assert await key_due(store, NOW_US + 100 * DAY_US) == key("closed")
-    assert (await letters(store))[0]["error"] == "refused: HTTP 404"
+    assert (await outbox_rows(store))[0]["error"] == "refused: HTTP 404"
 
 
-# ---------------------------------------------------------------- tidy
+# ---------------------------------------------------------------- maintenance
 
 
-async def test_letters_are_pruned_when_they_are_done_with(store: AsyncStore) -> None:
+async def test_delivered_and_abandoned_notifications_are_pruned(store: AsyncStore) -> None:
     owner = await own(store)
     for asset in "abcd":
         await alert(owner, change(12, 12, FIRING), asset=asset)
@@ -338,9 +339,9 @@ async def test_letters_are_pruned_when_they_are_done_with(store: AsyncStore) -> 
     assert set(await keys(store)) == {fresh, waiting}
 
 
-async def test_letters_to_a_channel_that_is_gone_are_given_up_in_time(store: AsyncStore) -> None:
+async def test_notifications_to_removed_channels_are_abandoned(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING, **GRAVE), to=(DUTY, PAGER))
-    assert await store.run(outbox.abandon_unknown, ["duty"], NOW_US) == []  # it may come back
+    assert await store.run(outbox.abandon_unknown, ["duty"], NOW_US) == []  # the channel may come back
     assert await store.run(outbox.abandon_unknown, ["duty"], NOW_US + 1) == [key("firing", channel="pager")]
     assert await store.run(outbox.abandon_unknown, ["duty"], NOW_US + 1) == []
     assert await due(store, channel="pager") is None

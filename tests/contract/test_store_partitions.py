@@ -1,4 +1,4 @@
-"""The protocol: claim, begin, save; fencing; a COMMIT whose answer is lost."""
+"""The commit protocol: claim, start and commit, fencing, and a COMMIT whose answer is lost."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 WRITTEN = ("score", "asset", "alert", "quarantine", "gap")
 
 
-async def test_a_partition_seen_for_the_first_time_has_no_past(store: AsyncStore) -> None:
+async def test_a_new_partition_has_no_state(store: AsyncStore) -> None:
     claim = await store.run(partitions.claim, "monitor", HOME, "me")
     assert claim == Claim(1, None, None, {}, Counters())
 
 
-async def test_the_start_is_written_before_the_first_record(store: AsyncStore) -> None:
+async def test_the_start_is_stored_before_the_first_record(store: AsyncStore) -> None:
     await store.run(partitions.claim, "monitor", HOME, "me")
     await store.run(partitions.set_start, "monitor", HOME, 1, 42)
     claim = await store.run(partitions.claim, "monitor", HOME, "me")
@@ -47,39 +47,39 @@ async def test_the_start_is_written_before_the_first_record(store: AsyncStore) -
     assert row == {"start_offset": 42}
 
 
-async def test_a_partition_begins_once(store: AsyncStore) -> None:
+async def test_a_partition_starts_once(store: AsyncStore) -> None:
     owner = await own(store)
     with pytest.raises(Fenced):
         await store.run(partitions.set_start, "monitor", HOME, owner.epoch, 0)
 
 
-async def test_a_claim_returns_what_was_saved_last(store: AsyncStore) -> None:
+async def test_a_claim_returns_the_last_commit(store: AsyncStore) -> None:
     owner = await own(store)
     await owner.save(owner.step(rewind_offset=95, rewind_state={"max_cell": {FLEET: 7}}, log_end=500))
     claim = await store.run(partitions.claim, "monitor", HOME, "another")
     assert claim == Claim(2, 110, 95, {"max_cell": {FLEET: 7}}, Counters(records=110))
 
 
-async def test_claims_without_a_save_are_counted(store: AsyncStore) -> None:
+async def test_claims_since_the_last_commit_are_counted(store: AsyncStore) -> None:
     for n in (1, 2, 3):
         claim = await store.run(partitions.claim, "monitor", HOME, f"daemon {n}")
         assert claim.n_claims == n
     again = await store.run(partitions.claim, "monitor", HOME, "daemon 3")
-    assert again.n_claims == 3, "who claims it again has not died"
+    assert again.n_claims == 3, "an owner that claims again has not died"
     await store.run(partitions.set_start, "monitor", HOME, again.epoch, 100)
     owner = await own(store)
     await owner.save(owner.step())
     assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
-    assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 2
-    await store.run(daemons.deregister, "who leaves", is_meant=False)
-    assert (await store.run(partitions.claim, "monitor", HOME, "who comes next")).n_claims == 3
-    await store.run(daemons.deregister, "who comes next")
-    assert (await store.run(partitions.claim, "monitor", HOME, "who leaves")).n_claims == 1
-    await store.run(daemons.deregister, "who leaves")
+    assert (await store.run(partitions.claim, "monitor", HOME, "leaves")).n_claims == 2
+    await store.run(daemons.deregister, "leaves", is_meant=False)
+    assert (await store.run(partitions.claim, "monitor", HOME, "next")).n_claims == 3
+    await store.run(daemons.deregister, "next")
+    assert (await store.run(partitions.claim, "monitor", HOME, "leaves")).n_claims == 1
+    await store.run(daemons.deregister, "leaves")
     assert (await store.run(partitions.claim, "monitor", HOME, "another")).n_claims == 1
 
 
-async def test_a_claim_returns_the_latest_digest_and_the_latest_snapshot_of_each_lane(store: AsyncStore) -> None:
+async def test_a_claim_returns_latest_digest_and_snapshots(store: AsyncStore) -> None:
     owner = await own(store)
     first = [Snapshot(FLEET, 110, b"a"), Snapshot("pumps", 110, b"b")]
     await owner.save(owner.step(digest=Digest(110, "one"), snapshots=first))
@@ -92,13 +92,13 @@ async def test_a_claim_returns_the_latest_digest_and_the_latest_snapshot_of_each
     assert (other.digest, other.snapshots) == (None, ())
 
 
-async def test_a_save_scored_by_a_former_champion_is_refused_whole(store: AsyncStore) -> None:
+async def test_a_commit_scored_by_a_former_champion_is_refused(store: AsyncStore) -> None:
     owner = await own(store)
     await owner.score(8, a=0.5)
     seq = (await store.read(versions.activation_seqs))[FLEET]
     await owner.save(owner.step(await owner.rows({"a": 0.5}, 9, activation_seq=seq)))
     activated = await store.run(versions.activate, FLEET, VERSION, 0)
-    assert activated.from_window_end_us == (await store.read(scores.newest_us))[FLEET], "after all that is decided"
+    assert activated.from_window_end_us == (await store.read(scores.newest_us))[FLEET], "after all decided windows"
     before = await store.read(count, WRITTEN)
     stale = owner.step(await owner.rows({"a": 0.5}, 10, activation_seq=seq))
     with pytest.raises(ModelsChanged, match="scored by activation"):
@@ -108,10 +108,10 @@ async def test_a_save_scored_by_a_former_champion_is_refused_whole(store: AsyncS
     await owner.save(owner.step(await owner.rows({"a": 0.5}, 10, activation_seq=seq + 1)))
 
 
-async def test_an_activation_waits_for_the_saves_that_are_under_way(
+async def test_an_activation_waits_for_running_commits(
     store: AsyncStore, other_store: AsyncStore
 ) -> None:
-    """Whichever comes first: no window that ends after the boundary was scored by the former champion."""
+    """In either order, no window that ends after the boundary was scored by the former champion."""
     owner = await own(store)
     await owner.score(8, a=0.5)
     seq = (await store.read(versions.activation_seqs))[FLEET]
@@ -134,8 +134,8 @@ async def test_an_activation_waits_for_the_saves_that_are_under_way(
     assert activated.from_window_end_us == (await store.read(scores.newest_us))[FLEET] > 20 * INTERVAL_US
 
 
-async def test_busy_saves_do_not_keep_an_activation_waiting(postgres: PostgresServer, server_url: str) -> None:
-    """Each holds its lock for a while and takes it again at once: there is never a moment without one."""
+async def test_busy_commits_do_not_starve_an_activation(postgres: PostgresServer, server_url: str) -> None:
+    """Each commit holds its lock for a while and the next follows at once: one always holds it."""
     async with AsyncStore(server_url, owner=True) as store:
         await own(store)
         seq = (await store.read(versions.activation_seqs))[FLEET]
@@ -161,10 +161,10 @@ async def test_busy_saves_do_not_keep_an_activation_waiting(postgres: PostgresSe
         assert took_s < 2, f"{took_s:.1f} s"
 
 
-async def test_a_save_that_teaches_sensors_and_an_activation_wait_for_each_other_in_one_order(
+async def test_commit_and_activation_lock_in_one_order(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both want the fleet's row and the lock of its activations: in two orders, PostgreSQL would have to end one."""
+    """Both lock the fleet's row and its activations. In two orders, PostgreSQL would end one as a deadlock."""
     async with AsyncStore(server_url, owner=True) as store, AsyncStore(server_url) as other:
         owner = await own(store)
         await owner.score(8, a=0.5)
@@ -183,7 +183,7 @@ async def test_a_save_that_teaches_sensors_and_an_activation_wait_for_each_other
 
         monkeypatch.setattr(partitions, "assets", Namespace(**vars(assets) | {"register_sensors": register_sensors}))
         step = owner.step(await owner.rows({"a": 0.5}, 20, activation_seq=seq, sensors=("power", "pitch")))
-        await store.run(partitions.commit, step)  # `store.save` would try again
+        await store.run(partitions.commit, step)  # `store.save` would repeat it
         [activation] = activating
         await activation
         assert (await store.read(scores.newest_us))[FLEET] > 20 * INTERVAL_US
@@ -195,7 +195,7 @@ async def test_pipelines_do_not_share_partitions(store: AsyncStore) -> None:
     assert (claim.epoch, claim.next_offset) == (1, None)
 
 
-async def test_everything_of_a_step_is_written(store: AsyncStore) -> None:
+async def test_a_commit_writes_all_its_rows(store: AsyncStore) -> None:
     owner = await own(store)
     rows = await owner.rows({"a": 0.5, "b": 2.0, "c": NAN}, cell=8, alerts=[change(12, 12, AlertState.FIRING, asset=1)])
     bad = Quarantined(HOME, 103, "not_json: oops", b"\xff{", 77)
@@ -238,14 +238,14 @@ async def test_two_claims_leave_one_owner(store: AsyncStore, other_store: AsyncS
         await loser.score(8, a=0.5)
 
 
-async def test_a_save_from_another_offset_is_fenced(store: AsyncStore) -> None:
+async def test_a_commit_from_another_offset_is_fenced(store: AsyncStore) -> None:
     owner = await own(store)
     await owner.score(8, a=0.5)
     with pytest.raises(Fenced):
         await store.save(owner.step(old_next=115, new_next=130))
 
 
-async def test_a_window_saved_twice_breaks_the_whole_step(store: AsyncStore) -> None:
+async def test_a_repeated_window_rolls_the_commit_back(store: AsyncStore) -> None:
     owner = await own(store)
     await owner.score(8, a=0.5)
     repeated = await owner.rows({"a": 0.7}, cell=8)
@@ -257,30 +257,30 @@ async def test_a_window_saved_twice_breaks_the_whole_step(store: AsyncStore) -> 
     assert await store.read(assets.fleets) == {FLEET: None}
 
 
-async def test_a_score_by_a_version_nobody_published_is_refused(store: AsyncStore) -> None:
+async def test_a_score_by_an_unpublished_version_is_refused(store: AsyncStore) -> None:
     owner = await own(store)
     with pytest.raises(InvariantBroken, match="v7"):
         await store.save(owner.step(await owner.rows({"a": 0.5}, 8, version=["v7"])))
 
 
-async def test_sensors_learnt_with_a_step_are_refused_when_others_hold(store: AsyncStore) -> None:
+async def test_other_sensors_than_the_stored_ones_are_fenced(store: AsyncStore) -> None:
     owner = await own(store)
     await owner.save(owner.step(await owner.rows({"a": 0.5}, 8, sensors=["power", "pitch"])))
     with pytest.raises(Fenced, match="other sensors"):
         await store.save(owner.step(await owner.rows({"a": 0.5}, 9, sensors=["power"])))
 
 
-def test_a_step_that_goes_nowhere_is_a_mistake() -> None:
+def test_a_commit_must_move_the_offset() -> None:
     with pytest.raises(ValueError, match="must move"):
         Commit("monitor", HOME, 1, 5, 5, 5, {}, Counters(), 0)
 
 
-# ---------------------------------------------------------------- the answer to COMMIT
+# ---------------------------------------------------------------- a lost answer to COMMIT
 
 
 @pytest.fixture
 def commits(store: AsyncStore, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Make the next COMMIT of `store` fail: before the server hears of it, or after it is done."""
+    """Make the next COMMIT of `store` fail, before it reaches the server or after it is done."""
 
     def arrange(*, after: bool) -> list[str]:
         dialect = store._pool._engine.dialect
@@ -302,7 +302,7 @@ def commits(store: AsyncStore, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 
 def cut(connection: Any, store: AsyncStore) -> None:
-    """Lose the connection: on PostgreSQL the server ends its backend, on SQLite the file stops answering."""
+    """Lose the connection: PostgreSQL ends its backend, SQLite gets an I/O error."""
     if store.address.is_sqlite:
         import sqlite3
 
@@ -333,10 +333,10 @@ async def test_a_lost_answer_to_commit_changes_nothing(
     assert await store.read(count, tables) == {"score": 3, "asset": 2, "alert": 1, "alert_transition": 1}
     [alert] = await store.read(rows_of, "alert JOIN asset ON asset.id = asset_id", "name, opened_us")
     assert alert == {"name": "a", "opened_us": 13 * INTERVAL_US}
-    await owner.score(10, a=0.5, b=0.5)  # life goes on
+    await owner.score(10, a=0.5, b=0.5)  # the next commit succeeds
 
 
-async def test_a_step_saved_again_says_that_it_was_done(store: AsyncStore) -> None:
+async def test_a_repeated_commit_is_recognised(store: AsyncStore) -> None:
     owner = await own(store)
     commit = owner.step(await owner.rows({"a": 0.5}, 8))
     assert not (await store.save(commit)).was_done
@@ -346,7 +346,7 @@ async def test_a_step_saved_again_says_that_it_was_done(store: AsyncStore) -> No
     assert await store.read(count, ["score"]) == {"score": 1}
 
 
-async def test_a_lost_commit_after_which_another_took_over_is_fenced(
+async def test_a_lost_commit_after_another_claim_is_fenced(
     store: AsyncStore, other_store: AsyncStore, commits: Callable[..., list[str]]
 ) -> None:
     owner = await own(store)
@@ -357,7 +357,7 @@ async def test_a_lost_commit_after_which_another_took_over_is_fenced(
         await store.save(commit)
 
 
-async def test_one_step_saved_by_two_tasks_at_once_is_written_once(store: AsyncStore) -> None:
+async def test_a_commit_by_concurrent_tasks_is_written_once(store: AsyncStore) -> None:
     owner = await own(store)
     commit = owner.step(await owner.rows({"a": 0.5}, 8))
     saved = await asyncio.gather(*(store.save(commit) for _ in range(4)))
@@ -365,7 +365,7 @@ async def test_one_step_saved_by_two_tasks_at_once_is_written_once(store: AsyncS
     assert await store.read(count, ["score"]) == {"score": 1}
 
 
-async def test_a_cancelled_caller_does_not_cut_its_transaction(store: AsyncStore) -> None:
+async def test_a_cancelled_caller_does_not_abort_the_transaction(store: AsyncStore) -> None:
     owner = await own(store)
     started = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -415,7 +415,7 @@ def columns(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=columns())
-async def test_columns_come_back_as_they_went_in(store: AsyncStore, values: dict[str, Any]) -> None:
+async def test_columns_are_stored_without_a_change(store: AsyncStore, values: dict[str, Any]) -> None:
     number = next(numbers)
     owner = await own(store, Partition("plant.readings", number))
     name = f"asset {number}"

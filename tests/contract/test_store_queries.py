@@ -1,4 +1,4 @@
-"""What operators ask, over both databases: the same questions, the same answers."""
+"""The operators' queries: equal results on both databases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def iso(cell: int) -> str:
 
 @pytest.fixture
 def reader(url: str) -> Iterator[Reader]:
-    """A database with some of everything, open for reading."""
+    """A database with rows in every table, open for reading."""
     asyncio.run(fill(url))
     with open_reader(url) as opened:
         yield opened
@@ -118,18 +118,18 @@ def test_alerts_are_listed_newest_first(reader: Reader) -> None:
     ],
     ids=str,
 )
-def test_alerts_can_be_picked(reader: Reader, only: dict[str, str], expected: list[str]) -> None:
+def test_alerts_are_filtered(reader: Reader, only: dict[str, str], expected: list[str]) -> None:
     assert [alert["asset"] for alert in reader.alerts(**only)] == expected  # type: ignore[arg-type]
 
 
-def test_one_alert_is_shown_with_its_course(reader: Reader) -> None:
+def test_one_alert_has_its_transitions(reader: Reader) -> None:
     newest = reader.alerts(asset="R80712")[0]
     shown = reader.alert(newest["id"])
     assert shown.items() >= newest.items()
     assert [(step["state"], step["at"]) for step in shown["transitions"]] == [("firing", iso(14)), ("closed", iso(15))]
 
 
-def test_an_alert_that_is_not_there_is_not_found(reader: Reader) -> None:
+def test_an_unknown_alert_is_not_found(reader: Reader) -> None:
     with pytest.raises(NotFound, match="alert 999"):
         reader.alert(999)
 
@@ -137,7 +137,7 @@ def test_an_alert_that_is_not_there_is_not_found(reader: Reader) -> None:
 # ---------------------------------------------------------------- scores
 
 
-def test_scores_come_in_order_of_time(reader: Reader) -> None:
+def test_scores_are_in_order_of_time(reader: Reader) -> None:
     rows = list(reader.scores("R80711", FLEET))
     assert rows[1] == {
         "asset": "R80711",
@@ -169,7 +169,7 @@ def test_scores_come_in_order_of_time(reader: Reader) -> None:
     ],
     ids=str,
 )
-def test_scores_can_be_picked_by_the_end_of_their_window(
+def test_scores_are_filtered_by_the_end_of_their_window(
     reader: Reader, only: dict[str, str], cells: list[int]
 ) -> None:
     found = reader.scores("R80711", FLEET, **only)  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def test_an_asset_of_two_fleets_needs_the_fleet(reader: Reader) -> None:
     assert list(reader.scores("nobody")) == []
 
 
-def test_scored_windows_of_a_fleet_come_in_order_of_time(reader: Reader) -> None:
+def test_scored_windows_of_a_fleet_are_in_order_of_time(reader: Reader) -> None:
     found = list(reader.scored_windows(FLEET))
     assert found
     assert {asset for asset, _, _ in found} == {"R80711", "R80712"}, "r80_13 was never scored"
@@ -196,7 +196,7 @@ def test_scored_windows_of_a_fleet_come_in_order_of_time(reader: Reader) -> None
     assert list(reader.scored_windows("pumps")) == []
 
 
-def test_days_behind_the_end_that_was_asked_for_are_not_read(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_after_the_requested_end_are_not_read(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     fetch = type(reader).fetch
 
@@ -211,10 +211,10 @@ def test_days_behind_the_end_that_was_asked_for_are_not_read(reader: Reader, mon
     assert 0 < max(asked) <= until_us + 1
 
 
-# ---------------------------------------------------------------- the rest
+# ---------------------------------------------------------------- quarantine, models, ingestion
 
 
-def test_quarantine_shows_where_why_and_what(reader: Reader) -> None:
+def test_quarantine_has_position_reason_and_sample(reader: Reader) -> None:
     late, bad = reader.quarantine()
     assert bad == {
         "topic": HOME.topic,
@@ -225,7 +225,7 @@ def test_quarantine_shows_where_why_and_what(reader: Reader) -> None:
         "at": "1970-01-01T00:00:01Z",
     }
     assert late["sample"] == "\\x81\\xa1a"
-    assert late["at"] == "1970-01-01T00:00:09Z"  # Kafka had no timestamp: when we kept it
+    assert late["at"] == "1970-01-01T00:00:09Z"  # without a timestamp of Kafka: the time of the commit
 
 
 @pytest.mark.parametrize(
@@ -240,11 +240,11 @@ def test_quarantine_shows_where_why_and_what(reader: Reader) -> None:
     ],
     ids=str,
 )
-def test_quarantine_can_be_picked(reader: Reader, only: dict[str, str], offsets: list[int]) -> None:
+def test_quarantine_is_filtered(reader: Reader, only: dict[str, str], offsets: list[int]) -> None:
     assert [record["offset"] for record in reader.quarantine(**only)] == offsets  # type: ignore[arg-type]
 
 
-def test_models_say_who_decides(reader: Reader) -> None:
+def test_models_have_state_and_boundary(reader: Reader) -> None:
     assert reader.models() == [
         {
             "fleet": FLEET,
@@ -253,14 +253,14 @@ def test_models_say_who_decides(reader: Reader) -> None:
             "state": "champion",
             "trained_at": "1970-01-01T00:00:00Z",
             "metrics": {"loss": 0.5},
-            "decides_after": None,  # since for ever
+            "decides_after": None,  # from before all times
             "path": "/checkpoints/v1",
         }
     ]
     assert reader.models(fleet="pumps") == []
 
 
-def test_jobs_fleets_assets_partitions_and_daemons_are_there(reader: Reader) -> None:
+def test_jobs_and_ingestion_state_are_listed(reader: Reader) -> None:
     [job] = reader.jobs(fleet=FLEET)
     assert (job["state"], job["requested_by"], job["requested_at"]) == ("queued", "ann", "1970-01-01T00:00:05Z")
     assert reader.jobs(limit=0) == []

@@ -1,4 +1,4 @@
-"""What a partition knew comes back: assets, last windows, the verdicts that decide, the open alert."""
+"""Restored state of a partition: assets, last windows, recent verdicts and open alerts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ async def restored(store: AsyncStore, partition: Partition = HOME) -> dict[str, 
     return {asset.name: asset for asset in known.get(FLEET, [])}
 
 
-async def test_an_empty_partition_knows_nothing(store: AsyncStore) -> None:
+async def test_an_empty_partition_restores_nothing(store: AsyncStore) -> None:
     assert await store.read(assets.restore, HOME) == {}
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_who_is_restored_at_any_moment_decides_like_who_lived_on(store: AsyncStore, seed: int) -> None:
-    """With unscored windows, silent assets, retention that takes all scores, and a neighbour that must not leak in."""
+async def test_a_restart_at_any_time_leads_to_the_same_alerts(store: AsyncStore, seed: int) -> None:
+    """With unscored windows, silent assets, retention that deletes all scores, and a second partition."""
     random = np.random.default_rng(seed)
     owner, neighbour = await own(store), await own(store, Partition("plant.readings", 1))
     names = [f"a{number}" for number in range(6)]
@@ -60,13 +60,13 @@ async def test_who_is_restored_at_any_moment_decides_like_who_lived_on(store: As
         known = {int(np.flatnonzero(present == number)[0]): past for number, past in living.recent(present).items()}
         mine = [replace(each, asset=int(np.flatnonzero(present == each.asset)[0])) for each in changes]
         await owner.save(owner.step(replace(rows, recent=known, alerts=mine)))
-        await neighbour.score(cell, stranger=5.0)
+        await neighbour.score(cell, other=5.0)
         if cell % 20 == 0:
             await prune_scores(store, dict.fromkeys(await store.read(assets.fleets), (cell + 100) * INTERVAL_US))
     assert n_alerts > 10
 
 
-async def test_an_open_alert_comes_back_as_it_was_left(store: AsyncStore) -> None:
+async def test_an_open_alert_is_restored_unchanged(store: AsyncStore) -> None:
     owner = await own(store)
     fired = change(12, 12, AlertState.FIRING, asset=1)
     await owner.save(owner.step(await owner.rows({"a": 0.5, "b": 2.0}, 8, alerts=[fired])))
@@ -82,7 +82,7 @@ async def test_an_open_alert_comes_back_as_it_was_left(store: AsyncStore) -> Non
     assert second.closed_us is None
 
 
-async def test_a_closed_alert_leaves_only_the_time_it_closed(store: AsyncStore) -> None:
+async def test_a_closed_alert_leaves_only_its_closing_time(store: AsyncStore) -> None:
     owner = await own(store)
     steps = [(AlertState.FIRING, 12), (AlertState.RECOVERING, 13), (AlertState.CLOSED, 14)]
     alerts = [change(12, at, state) for state, at in steps]
@@ -92,7 +92,7 @@ async def test_a_closed_alert_leaves_only_the_time_it_closed(store: AsyncStore) 
     assert known["a"].closed_us == 14 * INTERVAL_US
 
 
-async def test_an_asset_that_is_no_longer_under_suspicion_has_no_past(store: AsyncStore) -> None:
+async def test_recent_verdicts_without_an_anomaly_are_dropped(store: AsyncStore) -> None:
     owner = await own(store)
     await owner.save(owner.step(await owner.rows({"a": 2.0}, 8, recent={0: [25]})))
     assert (await restored(store))["a"].recent == ((12, True),)
@@ -102,7 +102,7 @@ async def test_an_asset_that_is_no_longer_under_suspicion_has_no_past(store: Asy
 
 
 async def test_a_restart_does_not_read_scores(store: AsyncStore) -> None:
-    """There may be millions; walking back through them took minutes for assets that are seldom seen."""
+    """There may be millions. Reading them back took minutes for assets with rare records."""
     owner = await own(store)
     await owner.save(owner.step(await owner.rows({"a": 2.0}, 8, recent={0: [25]})))
     plan = "EXPLAIN QUERY PLAN " if store.address.is_sqlite else "EXPLAIN "

@@ -1,4 +1,4 @@
-"""Which scores are deleted: each fleet's own clock decides, and nothing but scores goes with them."""
+"""Retention of scores: each fleet has its own clock, and only scores are deleted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.contract.steps import Owner
 
 KEEP = 10
-"""Cells, from the end of a window; it begins `LENGTH` earlier."""
+"""Cells from the end of a window, whose start is `LENGTH` cells earlier."""
 LEFT = KEEP - LENGTH
 CONFIG = parse(
     {
@@ -38,14 +38,14 @@ CONFIG = parse(
 )
 
 
-class Keeper:
-    """A maintenance that runs when told to, long after the last time."""
+class RequestedMaintenance:
+    """Maintenance that runs on request, long after its last run."""
 
     def __init__(self, store: AsyncStore) -> None:
         self._clock = FakeClock()
         self._maintenance = Maintenance(CONFIG, store, self._clock, None)
 
-    async def look(self) -> None:
+    async def run(self) -> None:
         self._clock.advance(86_400)
         await self._maintenance.run_once()
 
@@ -63,37 +63,37 @@ def stored(connection: Connection) -> dict[str, list[int]]:
     return found
 
 
-# ---------------------------------------------------------------- whose clock
+# ---------------------------------------------------------------- the clock of a fleet
 
 
-async def test_a_fleet_that_stopped_keeps_its_last_scores_and_holds_up_nobody(store: AsyncStore) -> None:
-    owner, keeper = await own(store), Keeper(store)
-    await keeper.look()
+async def test_a_stopped_fleet_keeps_its_scores_and_delays_no_other(store: AsyncStore) -> None:
+    owner, maintenance = await own(store), RequestedMaintenance(store)
+    await maintenance.run()
     await save(owner, "slow", *range(20))
     await save(owner, "fast", *range(15, 100, 5))
-    await keeper.look()
+    await maintenance.run()
     left = {"slow": list(range(19 - LEFT, 20)), "fast": [90, 95]}
     assert await store.read(stored) == left
-    await keeper.look()
+    await maintenance.run()
     assert await store.read(stored) == left
     await save(owner, "fast", 100)
-    await keeper.look()
+    await maintenance.run()
     assert await store.read(stored) == left | {"fast": [95, 100]}
 
 
-async def test_a_fleet_that_reads_its_backlog_keeps_what_it_wrote(store: AsyncStore) -> None:
-    owner, keeper = await own(store), Keeper(store)
+async def test_a_fleet_that_catches_up_keeps_its_scores(store: AsyncStore) -> None:
+    owner, maintenance = await own(store), RequestedMaintenance(store)
     for cell in range(0, 40, 4):
         await save(owner, "fast", 1000 + cell)
         await save(owner, "slow", cell)
-        await keeper.look()
+        await maintenance.run()
         kept = [each for each in range(0, cell + 1, 4) if each >= cell - LEFT]
         assert await store.read(stored) == {"fast": [1000 + each for each in kept], "slow": kept}
 
 
-async def test_fleets_at_any_distance_keep_each_their_own(store: AsyncStore) -> None:
+async def test_fleets_at_any_distance_keep_their_own_scores(store: AsyncStore) -> None:
     random = np.random.default_rng(0)
-    owner, keeper = await own(store), Keeper(store)
+    owner, maintenance = await own(store), RequestedMaintenance(store)
     at = {"a": 0, "b": 7, "c": 60}
     written: dict[str, list[int]] = {fleet: [] for fleet in at}
     for _ in range(40):
@@ -102,13 +102,13 @@ async def test_fleets_at_any_distance_keep_each_their_own(store: AsyncStore) -> 
                 at[fleet] += int(random.integers(1, 8))
                 await save(owner, fleet, at[fleet])
                 written[fleet].append(at[fleet])
-        await keeper.look()
+        await maintenance.run()
         assert await store.read(stored) == {
             fleet: [cell for cell in cells if cell >= cells[-1] - LEFT] for fleet, cells in written.items() if cells
         }
 
 
-async def test_a_walk_goes_in_steps_and_passes_over_others(store: AsyncStore) -> None:
+async def test_pruning_in_steps_passes_over_other_fleets(store: AsyncStore) -> None:
     owner = await own(store)
     for cell in range(6):
         await save(owner, "slow", cell)
@@ -117,11 +117,11 @@ async def test_a_walk_goes_in_steps_and_passes_over_others(store: AsyncStore) ->
     while at_us < beyond_us:
         deleted, at_us = await store.run(scores.prune, ["fast"], at_us, beyond_us, 3)
         steps.append(dict(deleted))
-    assert steps == [{"fast": 2}, {"fast": 2}, {}], "two starts a step"
+    assert steps == [{"fast": 2}, {"fast": 2}, {}], "two starts in each step"
     assert await store.read(stored) == {"slow": [0, 1, 2, 3, 4, 5], "fast": [0, 5]}
 
 
-async def test_an_operator_prunes_while_a_daemon_saves(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_an_operator_prunes_while_a_daemon_commits(store: AsyncStore, other_store: AsyncStore) -> None:
     owner = await own(store)
     await save(owner, "fast", *range(20))
     busy = asyncio.create_task(save(owner, "fast", *range(20, 40)))
@@ -134,11 +134,11 @@ async def test_an_operator_prunes_while_a_daemon_saves(store: AsyncStore, other_
     assert await store.read(stored) == {"fast": list(range(25, 40))}
 
 
-# ---------------------------------------------------------------- what stays
+# ---------------------------------------------------------------- kept rows
 
 
-async def test_retention_leaves_the_boundary_between_models_where_it_was(store: AsyncStore) -> None:
-    """All scores of a fleet may go: what its former champion decided stays its own."""
+async def test_retention_keeps_the_boundary_between_models(store: AsyncStore) -> None:
+    """Even without any score of a fleet, decided windows keep their version."""
     owner = await own(store)
     await publish(store, "s1", "slow")
     await store.run(versions.activate, "slow", "s1", 0)
@@ -152,8 +152,8 @@ async def test_retention_leaves_the_boundary_between_models_where_it_was(store: 
     assert len(await store.read(rows_of, "model_activation")) == 2
 
 
-async def test_a_database_of_before_knows_where_its_fleets_have_come(url: str) -> None:
-    """An upgrade reads it off the scores; where those are gone, the last window's start is a boundary, too."""
+async def test_a_migrated_database_knows_its_newest_windows(url: str) -> None:
+    """The upgrade reads the end from the scores. Without them, the last window's start serves as the boundary."""
     async with AsyncStore(url, owner=True) as store:
         owner = await own(store)
         await save(owner, "slow", 8)
@@ -166,8 +166,8 @@ async def test_a_database_of_before_knows_where_its_fleets_have_come(url: str) -
     assert known == {"slow": 8 * INTERVAL_US, "fast": (20 + LENGTH) * INTERVAL_US}
 
 
-async def test_alerts_outlive_their_scores_and_are_no_evidence_without_them(store: AsyncStore) -> None:
-    """A fleet that stopped keeps older scores: those of another are not there for it to be judged by."""
+async def test_alerts_without_scores_are_no_evidence(store: AsyncStore) -> None:
+    """A stopped fleet keeps older scores, for which the other fleet has none."""
     threshold = {"alarms_per_week": 1.0, "step_s": 600.0, "n_episodes": 0, "weeks": 1.0}
     owner = await own(store)
     await publish(store, "f1", "fast")
@@ -189,7 +189,7 @@ async def test_alerts_outlive_their_scores_and_are_no_evidence_without_them(stor
     assert found.from_us == (20 + LENGTH - 1) * INTERVAL_US
 
 
-async def test_a_replay_is_held_against_what_each_fleet_has_left(store: AsyncStore, url: str) -> None:
+async def test_a_replay_is_compared_with_the_kept_scores(store: AsyncStore, url: str) -> None:
     owner = await own(store)
     await save(owner, "slow", *range(5))
     await save(owner, "fast", *range(5, 15))

@@ -1,4 +1,4 @@
-"""Migrations build what tables.py says, forwards and back; and nobody works on a schema that is not theirs."""
+"""Migrations create the tables of tables.py in both directions, and another revision is refused."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def difference(connection: Connection) -> list[Any]:
     return list(compare_metadata(context, metadata))
 
 
-async def test_the_migrations_build_the_tables_of_this_program(store: AsyncStore) -> None:
+async def test_the_migrations_create_the_declared_tables(store: AsyncStore) -> None:
     assert await store.read(difference) == []
     assert await store.read(schema.current_revision) == HEAD
 
 
-async def test_scores_lie_in_order_of_time(store: AsyncStore) -> None:
-    """Alembic does not compare the order of a primary key, and a save is several times dearer in the other."""
+async def test_the_key_of_scores_begins_with_time(store: AsyncStore) -> None:
+    """Alembic does not compare the order of a key, and the other order costs a commit several times more."""
     key = await store.read(lambda connection: inspect(connection).get_pk_constraint("score"))
     assert key["constrained_columns"] == ["start_us", "asset_id"]
 
 
-async def test_a_migration_can_be_taken_back(url: str) -> None:
+async def test_a_migration_can_be_downgraded(url: str) -> None:
     assert await schema.downgrade(url, "base") == (HEAD, None)
     with pytest.raises(SchemaMismatch, match="no tables yet"):
         async with AsyncStore(url):
@@ -48,10 +48,10 @@ async def test_a_migration_can_be_taken_back(url: str) -> None:
     assert await schema.upgrade(url) == (HEAD, HEAD)
 
 
-async def test_two_upgrades_at_once_do_not_collide(empty_url: str) -> None:
+async def test_concurrent_upgrades_do_not_collide(empty_url: str) -> None:
     if parse(empty_url).is_sqlite:
         await schema.upgrade(empty_url)
-        return  # one at a time: the file's lock
+        return  # the file's lock permits one at a time
     assert sorted(await asyncio.gather(*(schema.upgrade(empty_url) for _ in range(3))), key=str) == [
         (HEAD, HEAD),
         (HEAD, HEAD),
@@ -59,7 +59,7 @@ async def test_two_upgrades_at_once_do_not_collide(empty_url: str) -> None:
     ]
 
 
-async def test_a_daemon_creates_a_new_file_but_never_a_servers_tables(empty_url: str) -> None:
+async def test_a_daemon_creates_tables_only_in_a_new_file(empty_url: str) -> None:
     if parse(empty_url).is_sqlite:
         async with AsyncStore(empty_url, owner=True) as store:
             assert await store.read(schema.current_revision) == HEAD
@@ -91,7 +91,7 @@ def opened_by_a_reader(url: str) -> None:
 
 @pytest.mark.parametrize("opens", [opened_by_a_daemon, opened_by_a_command, opened_by_a_reader])
 @pytest.mark.parametrize(("revision", "hint"), [("0000", "monitor db upgrade"), ("9999", "upgrade the program")])
-def test_another_schema_is_refused(empty_url: str, revision: str, hint: str, opens: Callable[[str], None]) -> None:
+def test_another_revision_is_refused(empty_url: str, revision: str, hint: str, opens: Callable[[str], None]) -> None:
     asyncio.run(schema.upgrade(empty_url))
     asyncio.run(stamp(empty_url, revision))
     with pytest.raises(SchemaMismatch, match=hint):
@@ -108,7 +108,7 @@ async def stamp(url: str, revision: str) -> None:
 
 
 @pytest.mark.parametrize("opens", [opened_by_a_command, opened_by_a_reader])
-def test_only_a_daemon_makes_a_file(tmp_path: Path, opens: Callable[[str], None]) -> None:
+def test_only_a_daemon_creates_a_file(tmp_path: Path, opens: Callable[[str], None]) -> None:
     with pytest.raises(NotFound, match="start the daemon"):
         opens(f"sqlite:///{tmp_path / 'nothing.db'}")
     assert not (tmp_path / "nothing.db").exists()

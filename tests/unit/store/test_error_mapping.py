@@ -1,4 +1,4 @@
-"""What a driver complains about becomes an error of ours that says whether waiting helps."""
+"""Driver errors become monitor errors, which show if waiting helps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SERVER = parse("postgresql://monitor:s3cret@db/monitor")
 
 
 class Complaint(Exception):
-    """What asyncpg raises, as far as we look at it."""
+    """A stand-in for the errors of asyncpg, with the attributes that the mapping reads."""
 
     def __init__(self, sqlstate: str) -> None:
         super().__init__(f"complaint {sqlstate}\nsecond line")
@@ -47,12 +47,12 @@ def translation(error: BaseException) -> MonitorError:
         ("42501", ConfigError),  # privilege
         ("42P01", SchemaMismatch),  # no such table
         ("42703", SchemaMismatch),  # no such column
-        ("23505", InvariantBroken),  # a key twice
+        ("23505", InvariantBroken),  # duplicate key
         ("22021", InvariantBroken),  # NUL in text
-        ("42601", InvariantBroken),  # our SQL is wrong
+        ("42601", InvariantBroken),  # wrong SQL
     ],
 )
-def test_postgresql_says_it_with_a_code(sqlstate: str, expected: type[MonitorError]) -> None:
+def test_sqlstates_of_postgresql_are_mapped(sqlstate: str, expected: type[MonitorError]) -> None:
     raw = translation(Complaint(sqlstate))
     wrapped = translation(exc.DBAPIError("SELECT 1", {}, Complaint(sqlstate)))
     assert type(raw) is type(wrapped) is expected
@@ -65,7 +65,7 @@ def test_postgresql_says_it_with_a_code(sqlstate: str, expected: type[MonitorErr
     [exc.TimeoutError("pool"), TimeoutError(), ConnectionRefusedError(111, "refused"), OSError("unreachable")],
     ids=lambda error: type(error).__name__,
 )
-def test_silence_is_an_outage(error: Exception) -> None:
+def test_a_missing_answer_is_an_outage(error: Exception) -> None:
     assert isinstance(translation(error), StoreUnavailable)
 
 
@@ -88,15 +88,15 @@ def sqlite_translation(error: sqlite3.Error) -> MonitorError:
     ],
     ids=str,
 )
-def test_sqlite_says_it_in_words(error: sqlite3.Error, expected: type[MonitorError]) -> None:
+def test_messages_of_sqlite_are_mapped(error: sqlite3.Error, expected: type[MonitorError]) -> None:
     assert type(sqlite_translation(error)) is expected
 
 
-def test_our_own_errors_pass() -> None:
+def test_monitor_errors_pass_unchanged() -> None:
     with pytest.raises(Fenced, match="taken"), map_errors(FILE, ()):
         raise Fenced("taken")
 
 
-def test_a_mistake_of_the_caller_is_not_disguised() -> None:
+def test_errors_of_the_caller_pass_unchanged() -> None:
     with pytest.raises(KeyError), map_errors(FILE, ()):
         raise KeyError("x")

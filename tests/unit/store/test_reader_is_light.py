@@ -1,4 +1,4 @@
-"""An operator's read command may not pay for what a daemon needs."""
+"""Imports of an operator's read command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEAVY = {
 }  # fmt: skip
 
 
-def test_reading_sqlite_imports_nothing_heavy(tmp_path: object) -> None:
+def test_reading_sqlite_imports_nothing_slow(tmp_path: object) -> None:
     program = (
         "import sys; from monitor.store.reader import open_reader; from monitor.errors import NotFound\n"
         f"try: open_reader('sqlite:///{tmp_path}/none.db')\n"
