@@ -191,6 +191,73 @@ def _counted(alarm: Alarm, to_us: int) -> range:
     return range(alarm.opened_us, max(last_us, min(alarm.opened_us, to_us)) + 1, DAY_US)
 
 
+# ---------------------------------------------------------------- the report of a fleet
+
+
+class BudgetTerms(NamedTuple):
+    """The fields of a stored threshold that the report is checked against."""
+
+    alarms_per_week: float
+    step_s: float
+    n_episodes: int
+    weeks: float
+    """Held-out asset-weeks, as far as they are evidence."""
+
+    @classmethod
+    def read(cls, threshold: object) -> BudgetTerms | None:
+        """Return the terms of a card's threshold. None = it is unreadable, or of a format without them."""
+        if not isinstance(threshold, dict):
+            return None
+        found = [value for name in cls._fields if isinstance(value := threshold.get(name), int | float)]
+        if len(found) < len(cls._fields) or not all(0 <= value < math.inf for value in found):
+            return None
+        alarms_per_week, step_s, n_episodes, weeks = found
+        terms = cls(alarms_per_week, step_s, int(n_episodes), weeks)
+        if not (terms.alarms_per_week > 0 and terms.step_us > 0):
+            return None
+        return terms._replace(weeks=0.0) if threshold.get("n_overlapping") else terms
+
+    @property
+    def step_us(self) -> int:
+        """Time between two windows of an asset."""
+        return round(self.step_s * 1e6)
+
+
+class UnreadableThreshold(NamedTuple):
+    """A champion whose stored threshold cannot be read."""
+
+    fleet: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetReport:
+    """Burn of a fleet's budget, by the version that was calibrated to it, by the fleet and by each asset."""
+
+    fleet: str
+    version: str
+    from_us: int
+    to_us: int
+    """Event time (from, to] in which the version decided, as far as its scores are still kept."""
+    own: Burn
+    """Burn of the version, in that time. The held-out data count as evidence."""
+    recent: Burn
+    """Burn of the whole fleet, in the last four weeks of event time."""
+    worst: tuple[tuple[str, Burn], ...]
+    """Assets with an alarm in those weeks, the highest burn first."""
+
+    @property
+    def status(self) -> Status:
+        """Violated if the version, the fleet or any asset alone is. Otherwise the version's status."""
+        every = (self.own, self.recent, *(each for _, each in self.worst))
+        return Status.VIOLATED if any(each.status is Status.VIOLATED for each in every) else self.own.status
+
+    @property
+    def violating_assets(self) -> tuple[str, ...]:
+        """Assets that violate the budget on their own."""
+        return tuple(name for name, each in self.worst if each.status is Status.VIOLATED)
+
+
 # ---------------------------------------------------------------- the Poisson bounds
 
 

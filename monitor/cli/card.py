@@ -16,8 +16,7 @@ from monitor.cli.terminal import Styled, Table, echo
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from monitor.budget import Burn
-    from monitor.store.burn import BudgetReport
+    from monitor.budget import BudgetReport, Burn
 
 Card = dict[str, Any]
 

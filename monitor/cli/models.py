@@ -13,7 +13,7 @@ from monitor.cli.terminal import Styled, Table, echo
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from monitor.store.burn import BudgetReport
+    from monitor.budget import BudgetReport
     from monitor.store.reader import Reader
 
 

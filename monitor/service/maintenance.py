@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from monitor import logs
-from monitor.budget import Status
+from monitor.budget import BudgetReport, Status, UnreadableThreshold
 from monitor.errors import MonitorError
 from monitor.store import burn, daemons, quarantine, scores
 from monitor.store.results import FIRST_US
@@ -134,13 +134,13 @@ class BudgetReports:
         self._timing = timing
         self._logged: dict[str, tuple[Status, float]] = {}
         """By fleet, the status that was logged last, and when."""
-        self._unknown: set[burn.UnreadableThreshold] = set()
+        self._unknown: set[UnreadableThreshold] = set()
 
     async def report(self) -> None:
         """Log the changes and the reminders. Raises StoreUnavailable."""
         for fleet in self._config.fleets:
             found = await self._store.read(burn.champion_budget_report, fleet.name)
-            if isinstance(found, burn.UnreadableThreshold):
+            if isinstance(found, UnreadableThreshold):
                 if found not in self._unknown:
                     self._unknown.add(found)
                     why = "its stored threshold is not one this version can read; a retraining writes a new one"
@@ -149,14 +149,14 @@ class BudgetReports:
                 self._logged[fleet.name] = (found.status, self._clock.monotonic_s())
                 self._log(found)
 
-    def _is_due(self, found: burn.BudgetReport) -> bool:
+    def _is_due(self, found: BudgetReport) -> bool:
         status, logged_s = self._logged.get(found.fleet, (None, 0.0))
         if found.status is not status:
             return True
         is_old = self._clock.monotonic_s() - logged_s >= self._timing.budget_reminder_every_s
         return found.status is Status.VIOLATED and is_old
 
-    def _log(self, found: burn.BudgetReport) -> None:
+    def _log(self, found: BudgetReport) -> None:
         used = found.recent if found.recent.status is Status.VIOLATED else found.own
         facts = {
             "fleet": found.fleet,

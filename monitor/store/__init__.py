@@ -10,7 +10,7 @@
     scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py outbox.py    one noun each
     lease_renewal.py    a lease that is acquired and renewed in a loop
     bulk.py             inserts of many rows
-    burn.py             the false-alarm budget of a fleet
+    burn.py             the burn of a fleet's false-alarm budget
     results.py offsets.py    results and offsets of a run, for comparing runs
     reader.py           the operators' read-only connection, open within milliseconds
     queries/            the operators' questions, as SQL that both databases understand

@@ -9,11 +9,9 @@ This module imports nothing slow, because every read command imports it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from monitor.budget import DAY_US, Alarm, Burn, Status, burn
+from monitor.budget import DAY_US, Alarm, BudgetReport, BudgetTerms, Burn, UnreadableThreshold, burn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,70 +33,6 @@ WEEK_US = 7 * DAY_US
 FAMILIES = 3
 """Families of tests: the version, the fleet and the assets. One violation is enough for the verdict, so together they
 may be wrong as rarely as one alone."""
-
-
-class BudgetTerms(NamedTuple):
-    """The fields of a stored threshold that the report is checked against."""
-
-    alarms_per_week: float
-    step_s: float
-    n_episodes: int
-    weeks: float
-    """Held-out asset-weeks, as far as they are evidence."""
-
-    @classmethod
-    def read(cls, threshold: object) -> BudgetTerms | None:
-        """Return the terms of a card's threshold. None = it is unreadable, or of a format without them."""
-        if not isinstance(threshold, dict):
-            return None
-        found = [value for name in cls._fields if isinstance(value := threshold.get(name), int | float)]
-        if len(found) < len(cls._fields) or not all(0 <= value < inf for value in found):
-            return None
-        alarms_per_week, step_s, n_episodes, weeks = found
-        terms = cls(alarms_per_week, step_s, int(n_episodes), weeks)
-        if not (terms.alarms_per_week > 0 and terms.step_us > 0):
-            return None
-        return terms._replace(weeks=0.0) if threshold.get("n_overlapping") else terms
-
-    @property
-    def step_us(self) -> int:
-        """Time between two windows of an asset."""
-        return round(self.step_s * 1e6)
-
-
-class UnreadableThreshold(NamedTuple):
-    """A champion whose stored threshold cannot be read."""
-
-    fleet: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetReport:
-    """Burn of a fleet's budget, by the version that was calibrated to it, by the fleet and by each asset."""
-
-    fleet: str
-    version: str
-    from_us: int
-    to_us: int
-    """Event time (from, to] in which the version decided, as far as its scores are still kept."""
-    own: Burn
-    """Burn of the version, in that time. The held-out data count as evidence."""
-    recent: Burn
-    """Burn of the whole fleet, in the last four weeks of event time."""
-    worst: tuple[tuple[str, Burn], ...]
-    """Assets with an alarm in those weeks, the highest burn first."""
-
-    @property
-    def status(self) -> Status:
-        """Violated if the version, the fleet or any asset alone is. Otherwise the version's status."""
-        every = (self.own, self.recent, *(burn for _, burn in self.worst))
-        return Status.VIOLATED if any(burn.status is Status.VIOLATED for burn in every) else self.own.status
-
-    @property
-    def violating_assets(self) -> tuple[str, ...]:
-        """Assets that violate the budget on their own."""
-        return tuple(name for name, burn in self.worst if burn.status is Status.VIOLATED)
 
 
 def budget_report(fetch: Fetch, fleet: str, version: str, threshold: object) -> BudgetReport | None:

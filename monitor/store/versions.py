@@ -59,11 +59,7 @@ _PUBLISH = text("""
     ON CONFLICT (version) DO NOTHING
 """)
 
-_LIST = """
-    SELECT version, fleet, state, trained_us, path, metrics,
-        (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id) AS from_window_end_us
-    FROM model_version
-"""
+_FLEET_OF = text("SELECT fleet FROM model_version WHERE version = :version")
 
 
 def publish(
@@ -75,7 +71,7 @@ def publish(
     trained_us: int,
     card: Mapping[str, Any],
     metrics: Mapping[str, float],
-) -> VersionInfo:
+) -> None:
     """Insert a version as a candidate, unless it exists. Raises Conflict if it belongs to another fleet."""
     assets.ensure_fleet(connection, fleet)
     connection.execute(
@@ -89,10 +85,9 @@ def publish(
             "metrics": json.dumps(metrics, allow_nan=False),
         },
     )
-    published = get(connection, version)
-    if published.fleet != fleet:
-        raise Conflict(f"version {version} belongs to {published.fleet}")
-    return published
+    owner = connection.execute(_FLEET_OF, {"version": version}).scalar_one()
+    if owner != fleet:
+        raise Conflict(f"version {version} belongs to {owner}")
 
 
 # PostgreSQL: an activation waits for the commits under way, and later commits wait for it. A lock on the fleet's row
@@ -210,19 +205,18 @@ def activations(connection: Connection, fleet: str) -> list[Activation]:
     return [Activation(from_us, version) for from_us, version, _ in activation_history(connection, fleet).activations]
 
 
-def get(connection: Connection, version: str) -> VersionInfo:
-    """Return a version. Raises NotFound."""
-    row = connection.execute(text(f"{_LIST} WHERE version = :version"), {"version": version}).one_or_none()
-    if row is None:
-        raise NotFound(f"version {version}")
-    return _info(row)
+_LIST = """
+    SELECT version, fleet, state, trained_us, path, metrics,
+        (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id) AS from_window_end_us
+    FROM model_version
+"""
 
 
 def champion(connection: Connection, fleet: str) -> VersionInfo | None:
     """Return the champion. None before the first activation."""
-    row = connection.execute(text(f"{_LIST} WHERE fleet = :fleet AND state = 'champion'"), {"fleet": fleet})
-    found = row.one_or_none()
-    return None if found is None else _info(found)
+    champions = text(f"{_LIST} WHERE fleet = :fleet AND state = 'champion'")
+    row = connection.execute(champions, {"fleet": fleet}).one_or_none()
+    return None if row is None else _info(row)
 
 
 def list_all(connection: Connection, fleet: str | None = None) -> list[VersionInfo]:

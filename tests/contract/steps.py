@@ -23,6 +23,7 @@ VERSION = "v1"
 INTERVAL_US = 600_000_000
 LENGTH = 4
 NAN = float("nan")
+THRESHOLD = {"alarms_per_week": 1.0, "step_s": 600.0, "n_episodes": 0, "weeks": 1.0}
 CONTRIBUTIONS = (Contribution("power", 0.75, 1800.0, 0.0), Contribution("pitch", 0.25, 2.0, None))
 
 

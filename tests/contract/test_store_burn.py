@@ -10,22 +10,21 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from monitor.budget import FALSE_VERDICT_DAYS, Status, too_many
+from monitor.budget import FALSE_VERDICT_DAYS, Status, UnreadableThreshold, too_many
 from monitor.store import burn, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.types import AlertState
-from tests.contract.steps import FLEET, INTERVAL_US, LENGTH, NAN, VERSION, change, own
+from tests.contract.steps import FLEET, INTERVAL_US, LENGTH, NAN, THRESHOLD, VERSION, change, own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
 
-    from monitor.store.burn import BudgetReport
+    from monitor.budget import BudgetReport
 
 WEEK = 1008
-THRESHOLD = {"alarms_per_week": 1.0, "step_s": 600.0, "n_episodes": 0, "weeks": 1.0}
 FIRST = 8
 """Cell of the first window's start."""
 
@@ -116,7 +115,7 @@ def test_a_version_reports_its_windows_and_the_fleet_all(url: str) -> None:
     assert (new.own.n_alarms, new.own.weeks) == (0, 0.0)   # the old version scored all windows here
     assert new.recent.n_alarms == 2
 
-    async def ask() -> BudgetReport | burn.UnreadableThreshold | None:
+    async def ask() -> BudgetReport | UnreadableThreshold | None:
         async with AsyncStore(url) as store:
             return await store.read(burn.champion_budget_report, FLEET)
 
@@ -138,11 +137,11 @@ def test_an_unreadable_threshold_is_reported_as_such(url: str, card: str) -> Non
 
     asyncio.run(fill(url, 5, store_card))
 
-    async def ask() -> BudgetReport | burn.UnreadableThreshold | None:
+    async def ask() -> BudgetReport | UnreadableThreshold | None:
         async with AsyncStore(url) as store:
             return await store.read(burn.champion_budget_report, FLEET)
 
-    assert asyncio.run(ask()) == burn.UnreadableThreshold(FLEET, VERSION)
+    assert asyncio.run(ask()) == UnreadableThreshold(FLEET, VERSION)
 
 
 def test_held_out_time_that_overlaps_training_never_certifies(url: str) -> None:

@@ -17,8 +17,7 @@ from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.reader import open_reader
 from monitor.types import AlertState, DataAlertChange, Severity
-from tests.contract.steps import FLEET, HOME, INTERVAL_US, VERSION, change, own, rows_of
-from tests.contract.test_store_burn import THRESHOLD
+from tests.contract.steps import FLEET, HOME, INTERVAL_US, THRESHOLD, VERSION, change, own, rows_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -184,8 +183,8 @@ def test_budget_training_restart_and_digest_exclude_them(url: str) -> None:
                 return [await store.read(alerts.intervals, FLEET), await store.read(assets.restore, HOME)]
 
         with open_reader(url) as reader:
-            standing = burn.budget_report(reader.fetch, FLEET, VERSION, THRESHOLD)
-            return [standing, digest_of(reader), list(results.alert_transitions(reader)), *asyncio.run(inside())]
+            report = burn.budget_report(reader.fetch, FLEET, VERSION, THRESHOLD)
+            return [report, digest_of(reader), list(results.alert_transitions(reader)), *asyncio.run(inside())]
 
     asyncio.run(fill())
     before = seen()

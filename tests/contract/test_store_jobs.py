@@ -116,7 +116,7 @@ async def test_without_its_lease_a_daemon_starts_and_fails_no_job(
     assert zombie is not None
     await store.run(jobs.request, "pumps", "ann", NOW_US)
     await store.run(lambda connection: connection.exec_driver_sql("UPDATE lease SET until_us = 0"))
-    for holder in ("nobody yet", "another"):
+    for holder in ("none yet", "another"):
         if holder == "another":
             epoch = await other_store.run(leases.acquire, "training", holder, 600.0)
             assert epoch is not None
@@ -175,7 +175,7 @@ async def test_a_new_champion_retires_the_former_one(store: AsyncStore) -> None:
     champion = await store.read(versions.champion, FLEET)
     assert champion is not None
     assert (champion.version, champion.from_window_end_us) == ("v2", 500)
-    assert (await store.read(versions.get, "v1")).state == "retired"
+    assert {each.version: each.state for each in await store.read(versions.list_all)}["v1"] == "retired"
     assert await store.read(versions.activations, FLEET) == [Activation(0, "v1"), Activation(500, "v2")]
 
 
@@ -193,9 +193,9 @@ async def test_a_version_of_another_fleet_is_refused(store: AsyncStore) -> None:
     await publish(store, "v1")
     await publish(store, "p1", "pumps")
     await store.run(versions.activate, FLEET, "v1", 0)
-    for stranger in ("p1", "v9"):
+    for refused in ("p1", "v9"):
         with pytest.raises(NotFound):
-            await store.run(versions.activate, FLEET, stranger, 10)
+            await store.run(versions.activate, FLEET, refused, 10)
     champion = await store.read(versions.champion, FLEET)
     assert champion is not None
     assert champion.version == "v1"

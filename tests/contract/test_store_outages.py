@@ -170,13 +170,13 @@ def test_commits_survive_kill_9(file: Path) -> None:
         assert child.stdout is not None
         lines = [child.stdout.readline() for _ in range(20)]
         child.kill()
-        told = int([*lines, *child.stdout.readlines()][-1])
+        reported = int([*lines, *child.stdout.readlines()][-1])
     with open_reader(url) as reader:
         [partition] = reader.partitions()
         [integrity] = reader.fetch("PRAGMA integrity_check")
         [stored] = reader.fetch("SELECT COUNT(*) AS n FROM score")
     assert integrity == {"integrity_check": "ok"}
-    assert told <= partition["next_offset"] <= told + 10
+    assert reported <= partition["next_offset"] <= told + 10
     assert stored["n"] == (partition["next_offset"] - 100) // 10 * 50
 
 

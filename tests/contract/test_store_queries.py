@@ -180,7 +180,7 @@ def test_an_asset_of_two_fleets_needs_the_fleet(reader: Reader) -> None:
     with pytest.raises(NotFound, match="fleets pumps, turbines"):
         list(reader.scores("R80711"))
     assert list(reader.scores("R80711", "pumps")) == []
-    assert list(reader.scores("nobody")) == []
+    assert list(reader.scores("unknown")) == []
 
 
 def test_scored_windows_of_a_fleet_are_in_order_of_time(reader: Reader) -> None:

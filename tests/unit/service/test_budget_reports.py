@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from monitor.budget import DAY_US, Alarm, burn
+from monitor.budget import DAY_US, Alarm, BudgetReport, UnreadableThreshold, burn
 from monitor.config import parse
 from monitor.service import maintenance
 from monitor.service.maintenance import BudgetReports
-from monitor.store.burn import BudgetReport, UnreadableThreshold
 from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
 from tests.unit.recorded_log import Log
