@@ -188,7 +188,7 @@ async def test_the_next_leader_trains_a_fleet_that_has_no_model_yet(
 # ---------------------------------------------------------------- leases that change hands
 
 
-async def test_a_version_is_not_activated_after_the_lease_was_lost(
+async def test_no_version_is_activated_after_the_lease_was_lost(
     store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
 ) -> None:
     async def lose_lease() -> None:
@@ -204,7 +204,7 @@ async def test_a_version_is_not_activated_after_the_lease_was_lost(
     assert await store.read(versions.list_all, "pumps") == []
 
 
-async def test_a_version_is_not_activated_if_the_lease_was_lost_and_regained(
+async def test_no_version_is_activated_if_the_lease_was_lost_and_regained(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
     """The holder in between may have activated a newer version. Holding the lease again proves nothing."""
