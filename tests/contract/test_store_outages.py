@@ -176,7 +176,7 @@ def test_commits_survive_kill_9(file: Path) -> None:
         [integrity] = reader.fetch("PRAGMA integrity_check")
         [stored] = reader.fetch("SELECT COUNT(*) AS n FROM score")
     assert integrity == {"integrity_check": "ok"}
-    assert reported <= partition["next_offset"] <= told + 10
+    assert reported <= partition["next_offset"] <= reported + 10
     assert stored["n"] == (partition["next_offset"] - 100) // 10 * 50
 
 
