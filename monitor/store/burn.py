@@ -165,9 +165,9 @@ def _extent(fetch: Fetch, fleet: str, version: str, step_us: int) -> _Extent | N
 
 
 def _retained(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> tuple[_Scope, _Watched]:
-    """Return the scope without a beginning whose scores retention has deleted, and the time watched in it.
+    """Cut the scope to the range with stored scores. Return it with the time watched in it.
 
-    Alerts are kept longer than scores, but without the time watched they are no evidence.
+    Retention deletes scores earlier than alerts, and alerts without the time watched are no evidence.
     """
     watched = _watched(fetch, scope, extent, step_us)
     since_us = min((since_us for since_us, _ in watched.assets.values()), default=scope.from_us)
