@@ -1,8 +1,8 @@
-"""The daemon as an operator has it: `python -m monitor run` in a process of its own, with a folder and a log.
+"""The daemon as an operator runs it: `python -m monitor run` in its own process, with a folder and a log.
 
-A `Site` is one installation: its folder, its monitor.toml, its database. Records are written to and read back from a
-real broker with plain aiokafka clients; none of the engine's reading is used to judge the engine. Every wait has a
-deadline, and what fails shows the daemon's log.
+A `Deployment` is one installation: its folder, monitor.toml and database. Records are sent to a real broker and read
+back by plain aiokafka clients, so no code under test verifies itself. Every wait has a limit, and a failure shows the
+daemon's log.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 SENSORS = ("power", "wind")
 DRAIN_LIMIT_S = 10.0
-"""What is promised of SIGTERM."""
+"""Promised limit from SIGTERM to the end."""
 
 Message = tuple[int, "bytes | None", "bytes | None", int]
 """(partition, key, value, Kafka's timestamp in ms)."""
@@ -60,13 +60,13 @@ FLEET = {
     "lateness": "3m",
     "max_gap": "2m",
     "model": {"architecture": "pca"},
-    # Generous, so that a test sees alerts open and close: about one window in seven is anomalous.
+    # Generous, so that alerts open and close in a test: about one window in seven is anomalous.
     "alerts": {"budget": "200/day", "confirm": "2 of 3", "recover": 3},
     "retrain": {"every": "never", "history": "365d"},
 }
 
 
-class Site:
+class Deployment:
     """One installation of monitor."""
 
     def __init__(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ class Site:
     def configure(
         self, bootstrap: str, topic: str, *, url: str = "sqlite:///monitor.db", kafka: Any = None, **fleet: Any
     ) -> None:
-        """Write monitor.toml. `kafka`, `fleet`: settings beside the usual ones."""
+        """Write monitor.toml. `kafka`, `fleet`: more settings of these tables."""
         tables = {"bootstrap": bootstrap, "topics": [topic], **(kafka or {})}
         self.path.write_text(
             f"device = 'cpu'\n[kafka]\n{_lines(tables)}\n[store]\nurl = '{url}'\nkeep_scores = 'forever'\n"
@@ -88,7 +88,7 @@ class Site:
 
     @property
     def config(self) -> Config:
-        """What monitor.toml says."""
+        """The configuration in monitor.toml."""
         return load(self.path)
 
     @property
@@ -99,7 +99,7 @@ class Site:
     # ------------------------------------------------------------------ the daemon
 
     def start(self) -> None:
-        """Start the daemon; its log goes behind the log of the one before."""
+        """Start the daemon. It appends to the log of the former one."""
         assert self._process is None or self._process.poll() is not None, "it still runs"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -107,7 +107,7 @@ class Site:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(),
+                env=process_environment(),
                 start_new_session=True,
             )
 
@@ -126,19 +126,19 @@ class Site:
         return took_s
 
     def kill(self) -> None:
-        """kill -9. Harmless when it does not run."""
+        """kill -9. No effect if it does not run."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     @property
     def pid(self) -> int:
-        """The daemon's process."""
+        """Process id of the daemon."""
         assert self._process is not None
         return self._process.pid
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Return what the daemons of this site logged, in order; only the events of this name."""
+        """Return the events that the daemons of this deployment logged, in order: all, or those of one name."""
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
         found = []
         for line in text.splitlines():
@@ -147,7 +147,7 @@ class Site:
         return [event for event in found if name in (None, event.get("event"))]
 
     def tail(self) -> str:
-        """Return the end of the daemon's log, for an assertion's message."""
+        """Return the end of the log, for the message of an assertion."""
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else "(no log)"
         return f"---- {self.log_path}\n" + "\n".join(text.splitlines()[-40:])
 
@@ -163,12 +163,12 @@ class Site:
             time.sleep(every_s)
 
     def wait_event(self, name: str, *, times: int = 1, limit_s: float = 90.0) -> dict[str, Any]:
-        """Wait until the log holds an event so many times; return the last."""
+        """Wait until the log has so many events of a name. Return the last."""
         self.wait(f"{name} ×{times} in the log", lambda: len(self.events(name)) >= times, limit_s)
         return self.events(name)[-1]
 
     def records(self) -> int:
-        """Count the records the database accounts for; 0 where there is no database."""
+        """Return the number of records that the database accounts for. 0 = no database."""
         with contextlib.suppress(MonitorError), self.reader() as reader:
             return sum(row["counters"].get("records", 0) for row in reader.partitions())
         return 0
@@ -186,12 +186,12 @@ class Site:
             yield reader
 
     def fetch(self, sql: str) -> list[tuple[Any, ...]]:
-        """Ask the database."""
+        """Run one SELECT."""
         with self.reader() as reader:
             return [tuple(row.values()) for row in reader.fetch(sql)]
 
     def check(self, log: dict[tuple[str, int], list[RawRecord]]) -> Report:
-        """Compare the database with the log, which must be read to its end: by the oracle."""
+        """Let the oracle compare the database with the log, which must be processed to its end."""
         report = check(stored_rows(self.fetch), log, rules_from(self.config))
         n_records = sum(map(len, log.values()))
         assert report.compared["records"] == n_records, f"{n_records} in the log; {report}\n{self.tail()}"
@@ -200,24 +200,24 @@ class Site:
         return report
 
     def command(self, *arguments: str, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run another command of monitor's at this site."""
+        """Run another command of monitor on this deployment."""
         return subprocess.run(
             [sys.executable, "-m", "monitor", *arguments, "--config", str(self.path)],
             capture_output=True,
             text=True,
             timeout=limit_s,
             check=False,
-            env=environment(),
+            env=process_environment(),
         )
 
     def json(self, *arguments: str, limit_s: float = 60.0) -> Any:
-        """Run a command that must succeed, with --json; return what it printed."""
+        """Run a command with --json, which must succeed. Return its document."""
         done = self.command(*arguments, "--json", limit_s=limit_s)
         assert done.returncode == 0, f"{arguments}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
     def install_model(self, architecture: str = "pca") -> str:
-        """Put a trained model into a new database, for tests that are not about training; the same every time."""
+        """Put a trained model into a new database, for tests that are not about training. It is the same every time."""
         config = self.config
         fleet = config.fleets[0]
         n, n_sensors = 400, len(fleet.sensors or ())
@@ -228,7 +228,7 @@ class Site:
         detector = fit(
             TrainingSet(values, np.zeros(n, np.int32), end_us),
             ModelSpec(architecture=architecture),
-            # Every tenth window or so is anomalous: there must be alerts to look at.
+            # About every tenth window is anomalous, so that there are alerts.
             FleetSpec(
                 fleet.name, fleet.sensors or (), fleet.interval.total_seconds(),
                 Budget(0.165 * WEEK_S / step_s, confirm=1, among=1, recover=1, step_s=step_s),
@@ -246,8 +246,8 @@ class Site:
         return version
 
 
-def environment() -> dict[str, str]:
-    """Ours without settings of monitor's; torch on one thread, as busy small machines want it."""
+def process_environment() -> dict[str, str]:
+    """Return our environment variables without settings of monitor, and with one thread for torch."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MONITOR_")}
     root = str(Path(__file__).parents[1])
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "PYTHONWARNINGS": "default"}
@@ -266,14 +266,14 @@ def _toml(value: Any) -> str:
 # ---------------------------------------------------------------- the broker
 
 
-def at_home(records: Iterable[tuple[bytes, bytes, int]], n_partitions: int) -> Iterator[Message]:
-    """Give each asset a partition: by the number its name ends with."""
+def partitioned(records: Iterable[tuple[bytes, bytes, int]], n_partitions: int) -> Iterator[Message]:
+    """Add the partition to each record: the number at the end of the asset's name, modulo `n_partitions`."""
     for key, value, at_ms in records:
         yield int(key[1:]) % n_partitions, key, value, at_ms
 
 
 def publish(bootstrap: str, topic: str, messages: Iterable[Message]) -> list[tuple[int, int]]:
-    """Send messages and wait until the broker has them; return each one's (partition, offset)."""
+    """Send messages and wait until the broker has them. Return (partition, offset) of each."""
 
     async def send() -> list[tuple[int, int]]:
         settings = producer_settings(bootstrap) | {"max_request_size": 4 * 1024 * 1024}
@@ -288,7 +288,7 @@ def publish(bootstrap: str, topic: str, messages: Iterable[Message]) -> list[tup
 
 
 def read_back(bootstrap: str, topic: str, n_partitions: int) -> dict[tuple[str, int], list[RawRecord]]:
-    """Read a topic from its beginning to its end, as the broker holds it: the oracle's logs."""
+    """Read a topic from the beginning to the end, as logs for the oracle."""
 
     async def read() -> dict[tuple[str, int], list[RawRecord]]:
         found: dict[tuple[str, int], list[RawRecord]] = defaultdict(list)
@@ -316,6 +316,6 @@ def read_back(bootstrap: str, topic: str, n_partitions: int) -> dict[tuple[str, 
 
 
 def version_at(activations: Sequence[versions.Activation], window_end_us: int) -> str | None:
-    """Return the version that decides a window that ends at `window_end_us`; None = before the first activation."""
+    """Return the active version for a window that ends at `window_end_us`. None = before the first activation."""
     place = bisect_left(activations, window_end_us, key=lambda activation: activation.from_window_end_us)
     return activations[place - 1].version if place else None

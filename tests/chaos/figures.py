@@ -1,4 +1,4 @@
-"""What a run showed, and the table of all runs."""
+"""The results of a run, and the table of all runs."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ class Figures:
     scenario: str
     seed: int
     records: int = 0
-    """Judged by the oracle: all of the log."""
+    """Compared by the oracle: the whole log."""
     windows: int = 0
     late: int = 0
     quarantined: int = 0
     duplicate: int = 0
     alerts: int = 0
     scores_checked: int = 0
-    """Stored scores computed again in one batch (I3)."""
+    """Stored scores that were recomputed (I3)."""
     faults: Counter[str] = field(default_factory=Counter)
     claims: int = 0
     rebuilt: int = 0
-    """Claims that read records again which were saved before."""
+    """Claims that read committed records again."""
     fenced: int = 0
     unknown_commits: int = 0
-    """COMMITs whose answer was lost on the way, after the database had done it."""
+    """COMMITs that the database executed and whose answer was lost."""
     resolved: int = 0
-    """Those that the daemon found to be done."""
-    letters: int = 0
-    """Of alerts' steps, that arrived at the webhook."""
+    """Commits that a daemon found to be done already."""
+    notifications: int = 0
+    """Notifications that arrived."""
     retries: int = 0
-    """Tries that the receiver refused or left unanswered."""
-    twice: int = 0
-    """Letters that arrived again although they had been answered well."""
+    """Requests that the receiver refused or left unanswered."""
+    repeated: int = 0
+    """Arrivals of notifications that had been accepted before."""
     lost: int = 0
     doubled: int = 0
     problems: list[str] = field(default_factory=list)
-    """Every difference and violation, these two kinds included."""
+    """All differences and violations, lost and doubled windows included."""
     worst_recovery_s: float | None = None
-    """From a fault until the last of the partitions concerned moved on; of a server's fault all are."""
+    """From a fault until the last affected partition moved on. A server's fault affects all."""
     silence_s: float | None = None
-    """From the last fault healed to the next save."""
+    """From the end of the last fault to the next commit of each partition."""
     measured: dict[str, float] = field(default_factory=dict)
-    """What only this scenario measures."""
+    """Figures of this scenario only."""
     vacuous: list[str] = field(default_factory=list)
-    """What was meant to happen and did not: the run proves nothing."""
+    """Events that should have occurred and did not: the run proves nothing."""
     skipped: str = ""
-    """Why it could not be tried on this machine."""
+    """Reason why this machine cannot run the scenario."""
     seconds: float = 0.0
     commit: str = ""
     """Of the tree."""
@@ -67,13 +67,13 @@ class Figures:
 
 HEAD = (
     "scenario", "seed", "records", "windows", "faults", "claims", "rebuilt", "fenced", "unknown", "resolved",
-    "late", "quarant.", "scores", "letters", "retries", "twice", "lost", "doubled", "problems", "recovery", "silence",
-    "seconds",
+    "late", "quarant.", "scores", "notified", "retries", "repeated", "lost", "doubled", "problems", "recovery",
+    "silence", "seconds",
 )  # fmt: skip
 
 
 def table(runs: Iterable[Figures]) -> str:
-    """One line per run, then one per scenario with the sums."""
+    """Return one line per run, then one per scenario with the sums."""
     runs = list(runs)
     lines = [_cells(run, str(run.seed)) for run in runs]
     for scenario in dict.fromkeys(run.scenario for run in runs):
@@ -85,7 +85,7 @@ def table(runs: Iterable[Figures]) -> str:
         kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(run.faults.items()))
         measured = ", ".join(f"{name} {value:g}" for name, value in run.measured.items())
         out.append(f"{run.scenario}/{run.seed}: {'; '.join(part for part in (kinds, measured, run.skipped) if part)}")
-        out += [f"  VACUOUS: {what}" for what in run.vacuous]
+        out += [f"  VACUOUS: {event}" for event in run.vacuous]
         out += [f"  {problem}" for problem in run.problems[:12]]
     return "\n".join(out)
 
@@ -96,8 +96,8 @@ def _cells(run: Figures, seed: str) -> tuple[str, ...]:
 
     numbers = (
         run.records, run.windows, run.faults.total(), run.claims, run.rebuilt, run.fenced, run.unknown_commits,
-        run.resolved, run.late, run.quarantined, run.scores_checked, run.letters, run.retries, run.twice, run.lost,
-        run.doubled, len(run.problems),
+        run.resolved, run.late, run.quarantined, run.scores_checked, run.notifications, run.retries, run.repeated,
+        run.lost, run.doubled, len(run.problems),
     )  # fmt: skip
     return run.scenario, seed, *map(str, numbers), s(run.worst_recovery_s), s(run.silence_s), f"{run.seconds:.0f}"
 
@@ -116,5 +116,5 @@ def _sum(runs: list[Figures]) -> Figures:
 
 
 def write(path: Path, runs: Iterable[Figures]) -> None:
-    """Write all of it as JSON."""
+    """Write all figures as JSON."""
     path.write_text(json.dumps([vars(run) for run in runs], indent=1) + "\n")

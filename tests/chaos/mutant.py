@@ -1,8 +1,8 @@
-"""The engine with one line of the protocol taken out: the checker must notice each. `MUTATIONS`: name → how.
+"""Daemons with one rule of the protocol removed: the verification must notice each. `MUTATIONS`: name → function.
 
     python -m tests.chaos.mutant no_rewind run --config monitor.toml
 
-The law: a mutation changes the one thing that it names, and is only ever applied in a process of its own.
+Invariant: a mutation changes only the rule that it names, and is applied only in a process of its own.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,62 +19,33 @@ if TYPE_CHECKING:
 
 
 def no_compare_and_set() -> None:
-    """A save moves the offset whoever owns the partition and wherever the offset stands."""
-    from monitor.store import partitions
+    """Move the offset whoever owns the partition, and from wherever it stands."""
+    from tests import mutations
 
-    statement = str(partitions._MOVE)
-    condition = statement[statement.index("AND epoch = :epoch") :]
-    assert "next_offset = :old_next" in condition
-    partitions._MOVE = partitions.text(statement.replace(condition, ""))
+    mutations.no_compare_and_set().start()
 
 
 def offset_apart() -> None:
-    """The offset is committed first, the rows that belong to it in a second transaction."""
-    from monitor.store import partitions
+    """Commit the offset first, and the rows that belong to it in a second transaction."""
     from monitor.store.engine import AsyncStore
-
-    whole = partitions.commit
-
-    class WithoutTheMove:
-        """A connection on which moving the offset is said to have worked already."""
-
-        def __init__(self, connection: Any) -> None:
-            self._connection = connection
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._connection, name)
-
-        def execute(self, statement: Any, *values: Any) -> Any:
-            if statement is partitions._MOVE:
-                return SimpleNamespace(rowcount=1)
-            return self._connection.execute(statement, *values)
-
-    def rows_only(connection: Any, commit: Any) -> Any:
-        return whole(WithoutTheMove(connection), commit)
+    from tests import mutations
 
     async def save(self: AsyncStore, commit: Any) -> Any:
-        await self.run(whole, replace(commit, fleets=(), quarantined=(), gaps=()))
-        await asyncio.sleep(0.05)  # a busy database would take as long; the kill need not be so lucky
-        return await self.run(rows_only, commit)
+        # A busy database needs as long, and the kill must have its chance.
+        return await mutations.save_in_two_transactions(self.run, commit, lambda: asyncio.sleep(0.05))
 
     AsyncStore.save = save  # type: ignore[method-assign]
 
 
 def no_rewind() -> None:
-    """A claim begins at the next offset: windows that were open are forgotten."""
-    from monitor.store import partitions
+    """Start a claimed partition at its next offset: unfinished windows are forgotten."""
+    from tests import mutations
 
-    real = partitions.claim
-
-    def claim(*arguments: Any, **named: Any) -> Any:
-        found = real(*arguments, **named)
-        return replace(found, rewind_offset=found.next_offset)
-
-    partitions.claim = claim
+    mutations.no_rewind().start()
 
 
 def no_pause() -> None:
-    """Partitions are not paused when they are assigned, and what was fetched before a seek is not dropped."""
+    """Do not pause assigned partitions, and keep batches that were fetched before a seek."""
     from monitor.kafka import consumer_group
     from monitor.stream.reader import SourceReader
     from monitor.types import Partition
@@ -99,55 +68,41 @@ def no_pause() -> None:
     SourceReader.discard_batches = lambda *_: None  # type: ignore[method-assign]
 
 
-def letters_apart() -> None:
-    """What people are to be told is written down after the save, in a second transaction."""
+def notifications_apart() -> None:
+    """Write the notifications after the commit, in a second transaction."""
     from monitor.store import outbox, partitions
     from monitor.store.engine import AsyncStore
-
-    class KeepingLetters:
-        """A connection on which letters are said to have been written."""
-
-        def __init__(self, connection: Any) -> None:
-            self._connection = connection
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._connection, name)
-
-        def execute(self, statement: Any, *values: Any) -> Any:
-            if statement is outbox._PUT:
-                kept.extend(values[0])
-                return None
-            return self._connection.execute(statement, *values)
+    from tests.mutations import without_statement
 
     whole, real_save = partitions.commit, AsyncStore.save
     kept: list[Any] = []
 
     def rows_only(connection: Any, commit: Any) -> Any:
         kept.clear()
-        return whole(KeepingLetters(connection), commit)
+        return whole(without_statement(connection, outbox._PUT, kept), commit)
 
     async def save(self: AsyncStore, commit: Any) -> Any:
-        saved, letters = await real_save(self, commit), [*kept]
-        if letters:
-            await self.run(lambda connection: connection.execute(outbox._PUT, letters))
+        saved, notifications = await real_save(self, commit), [*kept]
+        if notifications:
+            await self.run(lambda connection: connection.execute(outbox._PUT, notifications))
         return saved
 
     partitions.commit = rows_only
     AsyncStore.save = save  # type: ignore[method-assign]
 
 
-def told_unsent() -> None:
-    """A letter is marked as delivered before it is sent, and what comes of the try is not looked at."""
+def marked_before_sent() -> None:
+    """Mark a notification as delivered before it is sent, and ignore the outcome of the attempt."""
     from monitor.store import outbox
 
     begin = outbox.start_attempt
 
-    def begin_and_be_done(connection: Any, epoch: int, key: str) -> str | None:
+    def begin_and_mark(connection: Any, epoch: int, key: str) -> str | None:
         body = begin(connection, epoch, key)
         outbox.mark_delivered(connection, key, time.time_ns() // 1000)
         return body
 
-    outbox.start_attempt = begin_and_be_done
+    outbox.start_attempt = begin_and_mark
 
 
 MUTATIONS: dict[str, Callable[[], None]] = {
@@ -155,8 +110,8 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "offset_apart": offset_apart,
     "no_rewind": no_rewind,
     "no_pause": no_pause,
-    "letters_apart": letters_apart,
-    "told_unsent": told_unsent,
+    "notifications_apart": notifications_apart,
+    "marked_before_sent": marked_before_sent,
 }
 
 if __name__ == "__main__":

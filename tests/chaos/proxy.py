@@ -1,9 +1,8 @@
-"""Between daemon and PostgreSQL: a relay on 127.0.0.1 that can lose the answer to a COMMIT.
+"""A relay between daemon and PostgreSQL, on 127.0.0.1, that can lose the answer to a COMMIT.
 
-It reads what the client says (the frames of PostgreSQL's protocol, version 3) and knows which COMMIT ends a
-transaction that moved an offset. `cut_next`: "after": the database commits, and the daemon never hears of it;
-"before": the COMMIT never arrives. Either way the connection just breaks. `stall_s`: for so long nothing passes.
-The law: nothing is ever changed or held back but on request, and never a byte invented.
+It parses the client's messages (PostgreSQL's protocol, version 3) and so knows the COMMIT of a transaction that moved
+an offset. `cut_next` breaks the connection there. "after": the database commits, and the answer is lost. "before": the
+COMMIT is lost. Invariant: without a request nothing is changed or delayed, and no byte is ever added.
 """
 
 from __future__ import annotations
@@ -11,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-import threading
 import time
 from typing import TYPE_CHECKING, Literal
 
-from tests.servers import free_port
+from tests.servers import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -25,63 +23,34 @@ SSL_REQUEST = 80877103
 CHUNK = 1 << 16
 
 
-class Proxy:
-    """One relay; its loop runs in a thread of its own. Context manager."""
+class Proxy(LoopbackServer):
+    """One relay."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self._server_port = port
-        self.port = free_port()
         self.cut_next: Literal["", "after", "before"] = ""
         self.n_cut_after = 0
-        """COMMITs of saves that the database did and the daemon was not told of."""
+        """COMMITs that the database executed and whose answer the daemon did not get."""
         self.n_cut_before = 0
         self._stalled_until = 0.0
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-
-    def __enter__(self) -> Proxy:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join(10)
 
     def stall(self, seconds: float) -> None:
-        """Let nothing pass: the database is there and says nothing."""
+        """Pass nothing on: the database seems to hang."""
         self._stalled_until = time.monotonic() + seconds
 
-    # ------------------------------------------------------------------ inside
-
-    async def _serve(self) -> None:
-        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._meet, "127.0.0.1", self.port)
-        self._ready.set()
-        await self._closing.wait()
-        server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
             await _Relay(self, reader, writer, *to_server).run()
-        writer.close()
 
-    async def wait_out_a_stall(self) -> None:
+    async def wait_for_end_of_stall(self) -> None:
         while (left := self._stalled_until - time.monotonic()) > 0:  # noqa: ASYNC110  # it may be prolonged
             await asyncio.sleep(min(left, 0.1))
 
 
 class _Relay:
-    """One connection of the daemon's."""
+    """One connection of a daemon."""
 
     def __init__(
         self,
@@ -94,16 +63,16 @@ class _Relay:
         self._proxy = proxy
         self._client, self._to_client = client, to_client
         self._server, self._to_server = server, to_server
-        self._is_deaf = False
-        """The database's answers are not passed on any more."""
+        self._drops_answers = False
+        """Answers of the database are not passed on any more."""
         self._answered = asyncio.Event()
         self._prepared: dict[bytes, bool] = {}
-        """Name of a prepared statement → whether it moves an offset."""
-        self._is_save = False
-        """The open transaction has moved an offset."""
+        """By name of a prepared statement: True if it moves an offset."""
+        self._moved_offset = False
+        """By the open transaction."""
 
     async def run(self) -> None:
-        ways: list[Coroutine[None, None, None]] = [self._upwards(), self._downwards()]
+        ways: list[Coroutine[None, None, None]] = [self._relay_requests(), self._relay_answers()]
         tasks = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -114,15 +83,15 @@ class _Relay:
             self._to_client.transport.abort()
             self._to_server.transport.abort()
 
-    async def _downwards(self) -> None:
+    async def _relay_answers(self) -> None:
         while data := await self._server.read(CHUNK):
-            await self._proxy.wait_out_a_stall()
+            await self._proxy.wait_for_end_of_stall()
             self._answered.set()
-            if not self._is_deaf:
+            if not self._drops_answers:
                 self._to_client.write(data)
                 await self._to_client.drain()
 
-    async def _upwards(self) -> None:
+    async def _relay_requests(self) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError):
             while True:  # until the startup message: no type byte yet
                 head = await self._client.readexactly(4)
@@ -134,8 +103,8 @@ class _Relay:
                 kind = await self._client.readexactly(1)
                 head = await self._client.readexactly(4)
                 body = await self._client.readexactly(struct.unpack("!I", head)[0] - 4)
-                await self._proxy.wait_out_a_stall()
-                if self._ends_a_save(kind, body) and self._proxy.cut_next:
+                await self._proxy.wait_for_end_of_stall()
+                if self._ends_offset_move(kind, body) and self._proxy.cut_next:
                     await self._cut(kind + head + body)
                     return
                 await self._pass_on(kind + head + body)
@@ -144,17 +113,17 @@ class _Relay:
         self._to_server.write(data)
         await self._to_server.drain()
 
-    def _ends_a_save(self, kind: bytes, body: bytes) -> bool:
+    def _ends_offset_move(self, kind: bytes, body: bytes) -> bool:
         if kind == b"P":  # Parse: name, text
             name, text = body.split(b"\0")[:2]
             self._prepared[name] = MOVES_AN_OFFSET in text and b"next_offset" in text
         elif kind == b"B":  # Bind: portal, statement
-            self._is_save |= self._prepared.get(body.split(b"\0")[1], False)
+            self._moved_offset |= self._prepared.get(body.split(b"\0")[1], False)
         elif kind == b"Q" and body.upper().startswith(b"ROLLBACK"):
-            self._is_save = False
+            self._moved_offset = False
         elif kind == b"Q" and body.upper().startswith(b"COMMIT"):
-            was_save, self._is_save = self._is_save, False
-            return was_save
+            ends_move, self._moved_offset = self._moved_offset, False
+            return ends_move
         return False
 
     async def _cut(self, commit: bytes) -> None:
@@ -162,7 +131,7 @@ class _Relay:
         if how == "before":
             self._proxy.n_cut_before += 1
             return
-        self._is_deaf = True
+        self._drops_answers = True
         self._answered.clear()
         await self._pass_on(commit)
         with contextlib.suppress(TimeoutError):

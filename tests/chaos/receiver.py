@@ -1,8 +1,8 @@
-"""The other end of a webhook: it writes down each letter that comes, and is not always well.
+"""The server that receives webhooks, records each request, and sometimes fails.
 
-Enters: POSTs on 127.0.0.1. Leaves: `arrivals`, in order. Now and then, at moments of the seed's, a letter is answered
-5xx, or late, or taken without an answer, or nothing is said until the sender gives up; or for some seconds whoever
-comes is turned away. The law: what came whole is written down before it is answered.
+Input: POSTs on 127.0.0.1. Output: `arrivals`, in order. At moments that the seed decides, a request is answered with
+5xx or late, or its connection is closed or kept open without an answer, or for some seconds all connections are
+aborted. Invariant: a complete request is recorded before it is answered.
 """
 
 from __future__ import annotations
@@ -10,109 +10,79 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import threading
 import time
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.servers import free_port
+from tests.servers import LoopbackServer
 
-Answer = Literal["heard", "refused", "unanswered"]
-MOODS = ("error", "busy", "hang_up", "hang", "down", "slow", "slow")
-ANSWERS: dict[str, Answer] = {"": "heard", "slow": "heard", "error": "refused", "busy": "refused"}
+Answer = Literal["accepted", "refused", "unanswered"]
+FAULTS = ("error", "busy", "hang_up", "hang", "down", "slow", "slow")
+ANSWERS: dict[str, Answer] = {"": "accepted", "slow": "accepted", "error": "refused", "busy": "refused"}
 STATUS = {"error": "500 Oh", "busy": "503 Busy\r\nRetry-After: 1"}
 PAUSE_S = (0.5, 5.0)
-"""Between two moods: each costs the sender at least a second of rest."""
+"""Between two faults. After each the sender waits for at least a second."""
 DOWN_S = SLOW_S = (0.5, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One letter that came whole."""
+    """One complete request."""
 
     at: float
     """Seconds since 1970."""
     key: str
     body: bytes
     answer: Answer
-    """heard: with a 2xx, if the sender is still there. refused: with a 5xx. unanswered: no word."""
+    """accepted: 2xx, if the sender still waits. refused: 5xx. unanswered: none."""
 
 
-class Receiver:
-    """One web server; its loop runs in a thread of its own. Context manager."""
+class WebhookReceiver(LoopbackServer):
+    """One web server on 127.0.0.1."""
 
     def __init__(self, seed: int) -> None:
-        self.port = free_port()
+        super().__init__()
         self.arrivals: list[Arrival] = []
-        self.n_turned_away = 0
-        """Connections that were cut before anything was read."""
-        self.is_calm = False
-        """All is taken and answered from now on, but for the very first."""
+        self.n_aborted = 0
+        """Connections that were aborted before anything was read."""
+        self.is_healthy = False
+        """Accept everything from now on, except the very first request."""
         self._rng = random.Random(f"receiver/{seed}")
-        self._next_mood_at = self._down_until = 0.0
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._next_fault_at = self._down_until = 0.0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/alerts"
 
-    def __enter__(self) -> Receiver:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join(10)
-
-    # ------------------------------------------------------------------ inside
-
-    async def _serve(self) -> None:
-        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._meet, "127.0.0.1", self.port)
-        self._ready.set()
-        await self._closing.wait()
-        server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if not self.is_calm and time.monotonic() < self._down_until:
-            self.n_turned_away += 1
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.is_healthy and time.monotonic() < self._down_until:
+            self.n_aborted += 1
             writer.transport.abort()
             return
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await self._take(reader, writer)
-        writer.close()
+            await self._answer(reader, writer)
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
         body = await reader.readexactly(int(headers["content-length"]))
-        mood = self._mood()
-        answer: Answer = ANSWERS.get(mood, "unanswered")
+        fault = self._fault()
+        answer: Answer = ANSWERS.get(fault, "unanswered")
         self.arrivals.append(Arrival(time.time(), headers["idempotency-key"], body, answer))
-        if mood == "down":
+        if fault == "down":
             self._down_until = time.monotonic() + self._rng.uniform(*DOWN_S)
-        elif mood == "hang":
-            await reader.read()  # until the sender has had enough
-        elif mood != "hang_up":
-            if mood == "slow":
+        elif fault == "hang":
+            await reader.read()  # until the sender closes the connection
+        elif fault != "hang_up":
+            if fault == "slow":
                 await asyncio.sleep(self._rng.uniform(*SLOW_S))
-            writer.write(f"HTTP/1.1 {STATUS.get(mood, '204 Taken')}\r\nContent-Length: 0\r\n\r\n".encode())
+            writer.write(f"HTTP/1.1 {STATUS.get(fault, '204 Taken')}\r\nContent-Length: 0\r\n\r\n".encode())
             await writer.drain()
 
-    def _mood(self) -> str:
-        """How this letter is met; "" = well. The first meets an error: a short run must see one come again, too."""
-        is_first = not self._next_mood_at
-        if not is_first and (self.is_calm or time.monotonic() < self._next_mood_at):
+    def _fault(self) -> str:
+        """Return the fault for this request; "" = none. The first request fails, so that a short run has a retry."""
+        is_first = not self._next_fault_at
+        if not is_first and (self.is_healthy or time.monotonic() < self._next_fault_at):
             return ""
-        self._next_mood_at = time.monotonic() + self._rng.uniform(*PAUSE_S)
-        return "error" if is_first else self._rng.choice(MOODS)
+        self._next_fault_at = time.monotonic() + self._rng.uniform(*PAUSE_S)
+        return "error" if is_first else self._rng.choice(FAULTS)

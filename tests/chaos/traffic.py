@@ -1,7 +1,7 @@
-"""What is sent while things break: a plant's records in order of time, with all that a plant does to its data.
+"""The records that are sent during the faults: a plant's readings in order of time, with its usual defects.
 
-Enters: a seed. Leaves: messages `(partition, key, value, Kafka's timestamp)`, and a thread that pours them into a topic
-in gushes. The law: same seed, same messages; only the moments at which they are sent are the machine's.
+Input: a seed. Output: messages `(partition, key, value, Kafka's timestamp)`, and a thread that sends them in bursts.
+Invariant: same seed, same messages. Only the times of sending depend on the machine.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ BAD = (
 
 
 def traffic(seed: int, n_records: int, n_partitions: int, *, n_assets: int = 40) -> Iterator[Message]:
-    """Most assets send JSON readings, every tenth MessagePack blocks. Asset i lives in partition i % n_partitions.
+    """Yield the messages. Most assets send JSON readings, every tenth MessagePack blocks.
 
-    Some records never come, come twice, come late (within the lateness or beyond it) or are bad; some cells have one
-    sensor only; every partition has an asset that falls silent for hours, and every fourth asset is out of its mind for
-    a quarter of each hour: there must be alerts, bad ones too.
+    Asset i sends to partition i % n_partitions. Some records are missing, repeated, late (within the lateness or beyond
+    it) or bad. Some cells have one sensor only. In every partition one asset is silent for hours. Every fourth asset is
+    anomalous for a quarter of each hour, so that there are alerts, critical ones too.
     """
     rng, noise = random.Random(f"traffic/{seed}"), np.random.default_rng(seed)
     first_us = NOW_US + rng.randrange(60) * MINUTE_US
@@ -78,7 +78,7 @@ def traffic(seed: int, n_records: int, n_partitions: int, *, n_assets: int = 40)
             for message in out:
                 dice = rng.random()
                 if dice < 0.003:
-                    continue  # never came
+                    continue  # missing
                 if dice < 0.010:
                     held.append((step + rng.choice((1, 2, 3, 4, 30)), message))
                     continue
@@ -99,8 +99,8 @@ def traffic(seed: int, n_records: int, n_partitions: int, *, n_assets: int = 40)
                 sent += 1
 
 
-class Pour:
-    """Sends messages beside the faults, in gushes, over about `seconds`; or as fast as it goes."""
+class TrafficSender:
+    """Sends messages in bursts, over about `seconds` or as fast as possible, in a thread."""
 
     def __init__(
         self, bootstrap: str, topic: str, messages: Iterator[Message], n_records: int, *, seconds: float, seed: int
@@ -111,18 +111,18 @@ class Pour:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._send()), daemon=True)
         self.n_acknowledged = 0
         self.n_unknown = 0
-        """The broker did not say whether it has them: the log will."""
+        """Messages without an answer from the broker. `read_back` shows if they arrived."""
         self.is_done = False
         self.hurry = False
         """Send the rest without waiting."""
         self.failure: BaseException | None = None
 
-    def start(self) -> Pour:
+    def start(self) -> TrafficSender:
         self._thread.start()
         return self
 
     def finish(self, limit_s: float, alive: Callable[[], None] = lambda: None) -> None:
-        """Wait until all is sent."""
+        """Wait until all messages are sent."""
         self.hurry = True
         deadline = time.monotonic() + limit_s
         while self._thread.is_alive():
@@ -138,10 +138,10 @@ class Pour:
             async with AIOKafkaProducer(**settings) as producer:
                 began, taken, is_over = time.monotonic(), 0, False
                 while not is_over:
-                    # Mostly a steady trickle, so that a daemon that stands still has records on their way to it.
-                    gush = 3000 if self._rng.random() < 0.02 else max(1, int(self._rate / 20))
+                    # Mostly a steady trickle, so that a suspended daemon has records in flight.
+                    burst = 3000 if self._rng.random() < 0.02 else max(1, int(self._rate / 20))
                     waiting = []
-                    for _ in range(gush):
+                    for _ in range(burst):
                         message = next(self._messages, None)
                         if message is None:
                             is_over = True

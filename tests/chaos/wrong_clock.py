@@ -1,7 +1,7 @@
-"""The machine's clock as libfaketime shows it to chosen processes: it jumps by up to a day, forwards and back.
+"""A wrong wall clock for chosen processes, by libfaketime: it jumps by up to a day, forward and back.
 
-Enters: the library and a folder. Leaves: an environment; what runs in it sees the jumps, whether it asks through Python
-or C. The law: only the wall clock lies. Monotonic time, which nobody can set, goes on as it does.
+Input: the library and a folder. Output: environment variables. Processes with them see the jumps, in Python and in C.
+Invariant: monotonic time is unchanged.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import threading
 from pathlib import Path
 
 JUMPS_S = (0, 0, -1, 1, -3600, 3600, -86_400, 86_400)
-"""A letter older than three days is given up when it fails: two clocks at the ends of these are two days apart."""
+"""A failed notification older than three days is given up. Two clocks at the ends of this range are two days apart."""
 EVERY_S = (1.0, 4.0)
 
 
 def find_library() -> Path | None:
-    """Debian's libfaketime, if it is installed."""
+    """Return Debian's libfaketime, if it is installed."""
     return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 class WrongClock:
-    """One clock, wrong for all who look at it. Context manager: jumps meanwhile."""
+    """One wrong clock. Context manager: it jumps while the context lasts."""
 
     def __init__(self, library: Path, folder: Path, seed: int) -> None:
         self._file = folder / "clock"

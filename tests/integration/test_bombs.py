@@ -18,7 +18,7 @@ from aiokafka.record.util import calc_crc32c, encode_varint
 
 from monitor.replay.digest import digest_of
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, publish
+from tests.daemon_process import SENSORS, Deployment, partitioned, publish
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ ROOM_KIB = 300 * 1024
 
 
 @pytest.fixture
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("site"))
-    yield site
-    site.kill()
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+    yield deployment
+    deployment.kill()
 
 
 def bomb(codec: int, mib: int) -> bytes:
@@ -84,22 +84,22 @@ def produce_raw(bootstrap: str, topic: str, batch: bytes) -> int:
     return asyncio.run(send())
 
 
-def peak_kib(site: Site) -> int:
+def peak_kib(deployment: Deployment) -> int:
     """Return the most memory that the daemon ever held."""
-    status = Path(f"/proc/{site.pid}/status").read_text()
+    status = Path(f"/proc/{deployment.pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
-def test_bombs_take_bounded_memory_and_spare_their_neighbours(kafka: KafkaServer, site: Site) -> None:
+def test_bombs_take_bounded_memory_and_spare_their_neighbours(kafka: KafkaServer, deployment: Deployment) -> None:
     topic = "bombs"
     kafka.create_topic(topic, 1, retention_ms="-1", max_message_bytes=str(32 * MIB))
-    messages = list(at_home(plant(3, 10, 6_000, RULE), 1))
-    site.configure(kafka.bootstrap, topic)
-    site.install_model()
-    site.start()
+    messages = list(partitioned(plant(3, 10, 6_000, RULE), 1))
+    deployment.configure(kafka.bootstrap, topic)
+    deployment.install_model()
+    deployment.start()
     publish(kafka.bootstrap, topic, messages[:1_000])
-    site.wait_records(1_000)
-    before = peak_kib(site)
+    deployment.wait_records(1_000)
+    before = peak_kib(deployment)
 
     at, sizes = 1_000, []
     bombs = [(GZIP, 700), (LZ4, 200), (ZSTD, 700), (SNAPPY, 200), (GZIP, 700)]
@@ -110,15 +110,15 @@ def test_bombs_take_bounded_memory_and_spare_their_neighbours(kafka: KafkaServer
         offsets.append(produce_raw(kafka.bootstrap, topic, packed))
         publish(kafka.bootstrap, topic, messages[at : at + 1_000])
         at += 1_000
-    site.wait_records(6_000 + len(bombs), limit_s=120)
-    grown = peak_kib(site) - before
+    deployment.wait_records(6_000 + len(bombs), limit_s=120)
+    grown = peak_kib(deployment) - before
     print(f"\nbombs of {sizes} bytes; {before >> 10} MiB before, {grown >> 10} MiB more with them")
     assert grown < ROOM_KIB
 
-    rows = site.fetch("SELECT record_offset, reason FROM quarantine WHERE reason LIKE 'too_large_batch%'")
+    rows = deployment.fetch("SELECT record_offset, reason FROM quarantine WHERE reason LIKE 'too_large_batch%'")
     assert sorted(offset for offset, _ in rows) == offsets
     assert "more than 64 MiB" in rows[0][1]
-    with site.reader() as reader:
+    with deployment.reader() as reader:
         (counters,) = [row["counters"] for row in reader.partitions()]
         live = digest_of(reader)
     fates = ("accepted", "duplicate", "late", "quarantined", "tombstones")
@@ -126,14 +126,14 @@ def test_bombs_take_bounded_memory_and_spare_their_neighbours(kafka: KafkaServer
     assert counters["quarantined"] == len(bombs)
     assert counters["reasons"] == counters["reasons"] | {"too_large_batch": len(bombs)}
 
-    site.terminate()
-    found = site.json("replay", limit_s=120)
+    deployment.terminate()
+    found = deployment.json("replay", limit_s=120)
     assert found["live"]["is_equal"]
     assert found["digest"] == live
     assert found["quarantined"] >= len(bombs)
 
-    site.start()  # the records that refill its windows may contain a bomb too
+    deployment.start()  # the records that refill its windows may contain a bomb too
     publish(kafka.bootstrap, topic, messages[:1])
-    site.wait_records(6_001 + len(bombs))
-    assert peak_kib(site) < before + ROOM_KIB
-    assert not site.events("rebuild_differs")
+    deployment.wait_records(6_001 + len(bombs))
+    assert peak_kib(deployment) < before + ROOM_KIB
+    assert not deployment.events("rebuild_differs")

@@ -20,7 +20,7 @@ from monitor.replay.digest import digest_of
 from monitor.store.versions import Activation
 from monitor.types import Partition
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back, version_at
+from tests.daemon_process import SENSORS, Deployment, partitioned, process_environment, publish, read_back, version_at
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ OUTAGE_S = 15.0
 
 
 @pytest.fixture
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("site"))
-    yield site
-    site.kill()
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+    yield deployment
+    deployment.kill()
 
 
 @pytest.fixture
@@ -50,17 +50,17 @@ def topic(request: pytest.FixtureRequest, kafka: KafkaServer) -> str:
 
 @pytest.mark.parametrize("broker", ["embedded_broker", "kafka"])
 def test_the_history_of_a_topic_is_read_completely(
-    broker: str, request: pytest.FixtureRequest, site: Site
+    broker: str, request: pytest.FixtureRequest, deployment: Deployment
 ) -> None:
     bootstrap = request.getfixturevalue(broker).bootstrap
     asyncio.run(create_topic(bootstrap, "history", PARTITIONS))
-    messages = list(at_home(plant(4, 4, 1_000, RULE), PARTITIONS))
+    messages = list(partitioned(plant(4, 4, 1_000, RULE), PARTITIONS))
     publish(bootstrap, "history", messages)
-    site.configure(bootstrap, "history")
+    deployment.configure(bootstrap, "history")
 
     async def read() -> Counter[Partition]:
         found: Counter[Partition] = Counter()
-        async for batch in KafkaHistory(site.config.kafka, ["history", "nowhere"]):
+        async for batch in KafkaHistory(deployment.config.kafka, ["history", "nowhere"]):
             found[batch.partition] += len(batch)
         return found
 
@@ -72,76 +72,76 @@ def test_the_history_of_a_topic_is_read_completely(
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_an_outage_of_the_broker_loses_nothing(
-    kafka: KafkaServer, end: str, request: pytest.FixtureRequest, site: Site
+    kafka: KafkaServer, end: str, request: pytest.FixtureRequest, deployment: Deployment
 ) -> None:
     topic = f"broker-away-{end}"
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
-    messages = list(at_home(plant(1, 20, 40_000, RULE), PARTITIONS))
+    messages = list(partitioned(plant(1, 20, 40_000, RULE), PARTITIONS))
     before, after = messages[:30_000], messages[30_000:]
-    site.configure(kafka.bootstrap, topic)
-    site.install_model()
+    deployment.configure(kafka.bootstrap, topic)
+    deployment.install_model()
     publish(kafka.bootstrap, topic, before[:20_000])
-    site.start()
-    site.wait_records(1)
+    deployment.start()
+    deployment.wait_records(1)
     publish(kafka.bootstrap, topic, before[20_000:])  # acknowledged, and hardly read when the broker stops
 
     getattr(kafka, end)()
     try:
-        site.wait_event("broker_away", limit_s=60)
+        deployment.wait_event("broker_away", limit_s=60)
         time.sleep(OUTAGE_S)
     finally:
         kafka.start()
     publish(kafka.bootstrap, topic, after)
 
-    site.wait_event("broker_back", limit_s=90)
-    site.wait_records(len(messages), limit_s=120)
-    assert len(site.events("watching")) == 1, "the daemon was never restarted"
-    site.terminate()
-    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    deployment.wait_event("broker_back", limit_s=90)
+    deployment.wait_records(len(messages), limit_s=120)
+    assert len(deployment.events("watching")) == 1, "the daemon was never restarted"
+    deployment.terminate()
+    deployment.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_an_outage_of_the_database_loses_and_doubles_nothing(
-    kafka: KafkaServer, postgres: PostgresServer, mode: str, site: Site, trickle: Trickle
+    kafka: KafkaServer, postgres: PostgresServer, mode: str, deployment: Deployment, trickle: Trickle
 ) -> None:
     topic = f"database-away-{mode}"
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
-    messages = list(at_home(plant(2, 20, 40_000, RULE), PARTITIONS))
-    site.configure(kafka.bootstrap, topic, url=postgres.url())
-    upgraded = site.command("db", "upgrade")
+    messages = list(partitioned(plant(2, 20, 40_000, RULE), PARTITIONS))
+    deployment.configure(kafka.bootstrap, topic, url=postgres.url())
+    upgraded = deployment.command("db", "upgrade")
     assert upgraded.returncode == 0, upgraded.stderr
-    site.install_model()
-    site.start()
+    deployment.install_model()
+    deployment.start()
     with trickle(kafka.bootstrap, topic, messages):
-        site.wait_records(1)
+        deployment.wait_records(1)
         postgres.stop(mode)
         try:
-            site.wait_event("database_away", limit_s=30)
+            deployment.wait_event("database_away", limit_s=30)
             time.sleep(OUTAGE_S)
         finally:
             postgres.start()
-        site.wait_event("database_back", limit_s=60)
-    site.wait_records(len(messages), limit_s=120)
-    assert len(site.events("watching")) == 1, "the daemon was never restarted"
-    assert not site.events("fenced")
-    site.terminate()
-    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+        deployment.wait_event("database_back", limit_s=60)
+    deployment.wait_records(len(messages), limit_s=120)
+    assert len(deployment.events("watching")) == 1, "the daemon was never restarted"
+    assert not deployment.events("fenced")
+    deployment.terminate()
+    deployment.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 
 
-def test_a_stop_during_an_outage_of_the_broker_is_quick(kafka: KafkaServer, topic: str, site: Site) -> None:
-    messages = list(at_home(plant(6, 4, 2_000, RULE), PARTITIONS))
-    site.configure(kafka.bootstrap, topic)
-    site.install_model()
+def test_a_stop_during_an_outage_of_the_broker_is_quick(kafka: KafkaServer, topic: str, deployment: Deployment) -> None:
+    messages = list(partitioned(plant(6, 4, 2_000, RULE), PARTITIONS))
+    deployment.configure(kafka.bootstrap, topic)
+    deployment.install_model()
     publish(kafka.bootstrap, topic, messages)
-    site.start()
-    site.wait_records(len(messages))
+    deployment.start()
+    deployment.wait_records(len(messages))
     kafka.kill()
     try:
         time.sleep(2)
-        site.terminate()
+        deployment.terminate()
     finally:
         kafka.start()
-    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    deployment.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 
 
 async def test_a_consumer_whose_stop_cancels_itself_is_closed() -> None:
@@ -167,26 +167,26 @@ async def test_a_consumer_whose_stop_cancels_itself_is_closed() -> None:
 
 
 def test_a_stop_during_an_outage_of_the_database_loses_nothing(
-    kafka: KafkaServer, topic: str, postgres: PostgresServer, site: Site, trickle: Trickle
+    kafka: KafkaServer, topic: str, postgres: PostgresServer, deployment: Deployment, trickle: Trickle
 ) -> None:
-    messages = list(at_home(plant(7, 10, 20_000, RULE), PARTITIONS))
-    site.configure(kafka.bootstrap, topic, url=postgres.url())
-    assert site.command("db", "upgrade").returncode == 0
-    site.install_model()
-    site.start()
+    messages = list(partitioned(plant(7, 10, 20_000, RULE), PARTITIONS))
+    deployment.configure(kafka.bootstrap, topic, url=postgres.url())
+    assert deployment.command("db", "upgrade").returncode == 0
+    deployment.install_model()
+    deployment.start()
     with trickle(kafka.bootstrap, topic, messages):
-        site.wait_records(1)
+        deployment.wait_records(1)
         postgres.stop("immediate")
         try:
-            site.wait_event("database_away", limit_s=30)
-            site.terminate()
+            deployment.wait_event("database_away", limit_s=30)
+            deployment.terminate()
         finally:
             postgres.start()
-    assert site.events("stopped_in_an_outage"), "the log says that the batch in hand is not saved"
-    site.start()
-    site.wait_records(len(messages))
-    site.terminate()
-    site.check(read_back(kafka.bootstrap, topic, PARTITIONS))
+    assert deployment.events("stopped_in_an_outage"), "the log says that the batch in hand is not saved"
+    deployment.start()
+    deployment.wait_records(len(messages))
+    deployment.terminate()
+    deployment.check(read_back(kafka.bootstrap, topic, PARTITIONS))
 
 
 # ---------------------------------------------------------------- a change of the model
@@ -196,7 +196,7 @@ def test_a_stop_during_an_outage_of_the_database_loses_nothing(
 class Retrained:
     """The results of a daemon whose model changed in the middle of the stream."""
 
-    site: Site
+    deployment: Deployment
     topic: str
     first: str
     second: str
@@ -211,44 +211,44 @@ def retrained(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory, tric
     """One run for the tests below: a first model, `monitor retrain --wait` while records arrive, and the rest."""
     topic = "retrained"
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
-    messages = list(at_home(plant(3, 20, 60_000, RULE), PARTITIONS))
-    site = Site(tmp_path_factory.mktemp("retrained"))
-    site.configure(kafka.bootstrap, topic)
+    messages = list(partitioned(plant(3, 20, 60_000, RULE), PARTITIONS))
+    deployment = Deployment(tmp_path_factory.mktemp("retrained"))
+    deployment.configure(kafka.bootstrap, topic)
     publish(kafka.bootstrap, topic, messages[:10_000])
-    site.start()
+    deployment.start()
     try:
-        site.wait_records(10_000)
-        (first,) = site.json("models", "list")
+        deployment.wait_records(10_000)
+        (first,) = deployment.json("models", "list")
 
         with trickle(kafka.bootstrap, topic, messages[10_000:]):
             asked = subprocess.Popen(
-                [sys.executable, "-m", "monitor", "retrain", "--wait", "--json", "--config", str(site.path)],
+                [sys.executable, "-m", "monitor", "retrain", "--wait", "--json", "--config", str(deployment.path)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=environment(),
+                env=process_environment(),
             )
-            site.wait("a running job", lambda: "running" in _states(site), every_s=0.02)
-            refused = site.command("retrain")
+            deployment.wait("a running job", lambda: "running" in _states(deployment), every_s=0.02)
+            refused = deployment.command("retrain")
             job, errors = asked.communicate(timeout=120)
-            assert asked.returncode == 0, f"{job}{errors}\n{site.tail()}"
-        site.wait_records(len(messages))
-        site.terminate()
+            assert asked.returncode == 0, f"{job}{errors}\n{deployment.tail()}"
+        deployment.wait_records(len(messages))
+        deployment.terminate()
         activations = [
             Activation(*row)
-            for row in site.fetch(
+            for row in deployment.fetch(
                 "SELECT from_window_end_us, version FROM model_activation"
                 " JOIN model_version ON model_version.id = version_id ORDER BY from_window_end_us"
             )
         ]
-        champion = next(m["version"] for m in site.json("models", "list") if m["state"] == "champion")
-        yield Retrained(site, topic, first["version"], champion, job, refused, activations)
+        champion = next(m["version"] for m in deployment.json("models", "list") if m["state"] == "champion")
+        yield Retrained(deployment, topic, first["version"], champion, job, refused, activations)
     finally:
-        site.kill()
+        deployment.kill()
 
 
-def _states(site: Site) -> list[str]:
-    return [row[0] for row in site.fetch("SELECT state FROM job")]
+def _states(deployment: Deployment) -> list[str]:
+    return [row[0] for row in deployment.fetch("SELECT state FROM job")]
 
 
 def test_retrain_wait_ends_with_a_new_champion(retrained: Retrained) -> None:
@@ -264,11 +264,11 @@ def test_a_second_retraining_is_refused_and_names_the_first(retrained: Retrained
 
 
 def test_every_window_is_stored_once_across_the_change(kafka: KafkaServer, retrained: Retrained) -> None:
-    retrained.site.check(read_back(kafka.bootstrap, retrained.topic, PARTITIONS))
+    retrained.deployment.check(read_back(kafka.bootstrap, retrained.topic, PARTITIONS))
 
 
 def test_every_window_has_the_version_of_its_event_time(retrained: Retrained) -> None:
-    rows = retrained.site.fetch(
+    rows = retrained.deployment.fetch(
         "SELECT end_us, version FROM score LEFT JOIN model_version ON model_version.id = version_id"
     )
     assert {version for _, version in rows} == {retrained.first, retrained.second}, "both have scored windows"
@@ -278,8 +278,8 @@ def test_every_window_has_the_version_of_its_event_time(retrained: Retrained) ->
 
 
 def test_a_replay_across_the_change_gives_the_live_digest(retrained: Retrained) -> None:
-    with retrained.site.reader() as reader:
+    with retrained.deployment.reader() as reader:
         live = digest_of(reader)
-    replayed = retrained.site.json("replay", limit_s=120)
+    replayed = retrained.deployment.json("replay", limit_s=120)
     assert replayed["windows"] > 10_000
     assert replayed["digest"] == live

@@ -30,7 +30,7 @@ from monitor.service.pages import MAX_CONNECTIONS, pages
 from monitor.service.watchdog import Systemd
 from monitor.timing import DEFAULT_TIMING
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, environment, publish
+from tests.daemon_process import SENSORS, Deployment, partitioned, process_environment, publish
 from tests.oracle.log import FleetRule
 from tests.servers import free_port
 
@@ -333,7 +333,7 @@ def test_a_stopped_systemd_is_ignored(tmp_path: Path, monkeypatch: pytest.Monkey
 # ---------------------------------------------------------------- a real daemon
 
 
-class Probed(Site):
+class Probed(Deployment):
     """An installation that serves the pages."""
 
     def __init__(self, folder: Path) -> None:
@@ -373,54 +373,54 @@ class Probed(Site):
 
 
 @pytest.fixture
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
-    site = Probed(tmp_path_factory.mktemp("site"))
-    yield site
-    site.kill()
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
+    deployment = Probed(tmp_path_factory.mktemp("deployment"))
+    yield deployment
+    deployment.kill()
 
 
 def test_a_daemon_in_outages_is_live_and_names_what_is_missing(
-    kafka: KafkaServer, postgres: PostgresServer, site: Probed
+    kafka: KafkaServer, postgres: PostgresServer, deployment: Probed
 ) -> None:
     topic = "health-outages"
     kafka.create_topic(topic, 2, retention_ms="-1")
-    messages = list(at_home(plant(8, 6, 3_000, RULE), 2))
+    messages = list(partitioned(plant(8, 6, 3_000, RULE), 2))
     publish(kafka.bootstrap, topic, messages)
-    site.configure(kafka.bootstrap, topic, url=postgres.url())
-    site.serve()
-    assert site.command("db", "upgrade").returncode == 0
-    site.install_model()
+    deployment.configure(kafka.bootstrap, topic, url=postgres.url())
+    deployment.serve()
+    assert deployment.command("db", "upgrade").returncode == 0
+    deployment.install_model()
 
     postgres.stop()
     try:
-        site.start()
-        site.wait("the pages", lambda: site.status("/live") == 200)
-        assert site.missing() == {"start", "database"}, "before: it waits for the database"
+        deployment.start()
+        deployment.wait("the pages", lambda: deployment.status("/live") == 200)
+        assert deployment.missing() == {"start", "database"}, "before: it waits for the database"
     finally:
         postgres.start()
-    site.wait_ready()
-    site.wait_records(len(messages))
+    deployment.wait_ready()
+    deployment.wait_records(len(messages))
 
     postgres.stop("immediate")
     try:
-        site.wait("the database to be missed", lambda: "database" in site.missing(), 30)
-        assert site.status("/live") == 200, "a restart would not help"
-        assert site.samples()["monitor_ready",] == 0
+        deployment.wait("the database to be missed", lambda: "database" in deployment.missing(), 30)
+        assert deployment.status("/live") == 200, "a restart would not help"
+        assert deployment.samples()["monitor_ready",] == 0
     finally:
         postgres.start()
-    site.wait_ready()
+    deployment.wait_ready()
 
     kafka.kill()
     try:
-        site.wait("the broker to be missed", lambda: "broker" in site.missing(), 60)
-        assert site.status("/live") == 200
+        deployment.wait("the broker to be missed", lambda: "broker" in deployment.missing(), 60)
+        assert deployment.status("/live") == 200
     finally:
         kafka.start()
-    site.wait_ready(90)
-    assert len(site.events("watching")) == 1, "the daemon was never restarted"
+    deployment.wait_ready(90)
+    assert len(deployment.events("watching")) == 1, "the daemon was never restarted"
 
-    samples = site.samples()
-    with site.reader() as reader:
+    samples = deployment.samples()
+    with deployment.reader() as reader:
         rows = reader.partitions()
     for fate in ("accepted", "quarantined", "late", "duplicate"):
         assert samples["monitor_records_total", fate] == sum(row["counters"][fate] for row in rows)
@@ -431,28 +431,28 @@ def test_a_daemon_in_outages_is_live_and_names_what_is_missing(
     assert samples["monitor_save_seconds_count",] > 0
     assert samples["monitor_score_seconds_count",] > 0
     assert samples["process_resident_memory_bytes",] > 50e6
-    site.terminate()
-    assert site.status("/live") == 0
+    deployment.terminate()
+    assert deployment.status("/live") == 0
 
 
 def test_a_second_daemon_without_a_partition_is_ready_with_a_note(
-    kafka: KafkaServer, postgres: PostgresServer, site: Probed, tmp_path: Path
+    kafka: KafkaServer, postgres: PostgresServer, deployment: Probed, tmp_path: Path
 ) -> None:
     kafka.create_topic("one-partition", 1, retention_ms="-1")
     second = Probed(tmp_path / "second")
     second.port = free_port(2) + 1  # the first of the two is the first daemon's
     url = postgres.url()
-    for each in (site, second):
+    for each in (deployment, second):
         each.configure(kafka.bootstrap, "one-partition", url=url)
         each.serve()
-    assert site.command("db", "upgrade").returncode == 0
-    site.install_model()
-    site.start()
-    site.wait_ready()
+    assert deployment.command("db", "upgrade").returncode == 0
+    deployment.install_model()
+    deployment.start()
+    deployment.wait_ready()
     second.start()
     try:
         second.wait_ready()
-        both = (site, second)
+        both = (deployment, second)
 
         def states() -> list[tuple[int, list[str], float]]:
             pages = [ask(each.port, "/ready") for each in both]
@@ -487,49 +487,49 @@ asyncio.run(main())
 """
 
 
-def test_a_blocked_loop_is_not_live_and_then_live_again(embedded_broker: EmbeddedBroker, site: Probed) -> None:
+def test_a_blocked_loop_is_not_live_and_then_live_again(embedded_broker: EmbeddedBroker, deployment: Probed) -> None:
     asyncio.run(create_topic(embedded_broker.bootstrap, "blocked", 1))
-    site.configure(embedded_broker.bootstrap, "blocked")
-    site.serve()
-    site.install_model()
-    with site.log_path.open("ab") as log:
-        site._process = subprocess.Popen(
-            [sys.executable, "-c", BLOCKABLE, str(site.path)], stdout=log, stderr=log, env=environment()
+    deployment.configure(embedded_broker.bootstrap, "blocked")
+    deployment.serve()
+    deployment.install_model()
+    with deployment.log_path.open("ab") as log:
+        deployment._process = subprocess.Popen(
+            [sys.executable, "-c", BLOCKABLE, str(deployment.path)], stdout=log, stderr=log, env=process_environment()
         )
-    site.wait_ready()
-    os.kill(site.pid, signal.SIGUSR1)
+    deployment.wait_ready()
+    os.kill(deployment.pid, signal.SIGUSR1)
     seen: list[tuple[int, set[str]]] = []
 
     def is_over() -> bool:
-        seen.append((site.status("/live"), site.missing()))
-        return bool(site.events("loop_free"))
+        seen.append((deployment.status("/live"), deployment.missing()))
+        return bool(deployment.events("loop_free"))
 
-    site.wait("the end of the block", is_over, 30)
+    deployment.wait("the end of the block", is_over, 30)
     assert (503, {"process"}) in seen
     assert (200, set[str]()) in seen
-    site.wait_ready()
-    (blocked,) = site.events("loop_blocked")
-    (free,) = site.events("loop_free")
+    deployment.wait_ready()
+    (blocked,) = deployment.events("loop_blocked")
+    (free,) = deployment.events("loop_free")
     assert any("blocks_the_loop" in place for place in blocked["stack"])
     assert 8.5 < free["after_s"] < 15
-    samples = site.samples()
+    samples = deployment.samples()
     assert samples["monitor_loop_blocked_total",] == 1
     assert 8 < samples["monitor_loop_lag_seconds",] < 15
 
     # A process without CPU is not a blocked loop: no stack is logged.
-    os.kill(site.pid, signal.SIGSTOP)
+    os.kill(deployment.pid, signal.SIGSTOP)
     time.sleep(7)
-    os.kill(site.pid, signal.SIGCONT)
-    assert site.wait_event("process_stood_still", limit_s=10)["seconds"] > 6
-    site.wait_ready()
-    assert len(site.events("loop_blocked")) == 1
+    os.kill(deployment.pid, signal.SIGCONT)
+    assert deployment.wait_event("process_stood_still", limit_s=10)["seconds"] > 6
+    deployment.wait_ready()
+    assert len(deployment.events("loop_blocked")) == 1
 
 
-def test_a_taken_port_ends_the_daemon_with_exit_code_2(site: Probed) -> None:
-    site.configure("127.0.0.1:1", "nowhere")
+def test_a_taken_port_ends_the_daemon_with_exit_code_2(deployment: Probed) -> None:
+    deployment.configure("127.0.0.1:1", "nowhere")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        site.serve(f"127.0.0.1:{taken.getsockname()[1]}")
-        refused = site.command("run")
+        deployment.serve(f"127.0.0.1:{taken.getsockname()[1]}")
+        refused = deployment.command("run")
     assert refused.returncode == 2, refused.stderr
     assert "http.listen" in refused.stderr
     assert "is in use" in refused.stderr

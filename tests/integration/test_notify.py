@@ -31,7 +31,7 @@ from monitor.store import schema
 from monitor.store.engine import AsyncStore
 from monitor.timing import DEFAULT_TIMING
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, environment, publish
+from tests.daemon_process import SENSORS, Deployment, partitioned, process_environment, publish
 from tests.oracle.log import FleetRule
 from tests.servers import free_port
 
@@ -590,7 +590,7 @@ def test_a_killed_sender_repeats_only_unknown_outcomes(hook: WebhookServer, tmp_
             hook.answers.extend([answer_with(204), answer_with(204), answer])
         with (tmp_path / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", SENDER, database, hook.url()], stderr=log, env=environment()
+                [sys.executable, "-c", SENDER, database, hook.url()], stderr=log, env=process_environment()
             )
         if answer:
             assert process.wait(60) == -signal.SIGKILL
@@ -629,7 +629,7 @@ def test_a_suspended_sender_is_replaced_by_the_other(
     def start(owner: str) -> subprocess.Popen[bytes]:
         with (tmp_path / owner).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-c", SENDER, database, hook.url(), owner], stderr=log, env=environment()
+                [sys.executable, "-c", SENDER, database, hook.url(), owner], stderr=log, env=process_environment()
             )
 
     def wait(condition: Callable[[], bool]) -> None:
@@ -674,12 +674,12 @@ def test_every_alert_is_sent_despite_a_kill_and_a_hanging_channel(
     kafka.create_topic(topic, 2, retention_ms="-1")
     silent = WebhookServer()
     silent.default = HANGS
-    site = Site(tmp_path / "site")
-    site.configure(kafka.bootstrap, topic)
+    deployment = Deployment(tmp_path / "deployment")
+    deployment.configure(kafka.bootstrap, topic)
     channels = [{"url": hook.url(), "name": "duty"}, {"url": silent.url(), "name": "silent"}]
     channels = [channel | {"max_age": "forever"} for channel in channels]  # these records are ten years old
-    site.path.write_text(
-        site.path.read_text()
+    deployment.path.write_text(
+        deployment.path.read_text()
         + "".join(
             "[[notify]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in channel.items()) + "\n"
             for channel in channels
@@ -687,21 +687,21 @@ def test_every_alert_is_sent_despite_a_kill_and_a_hanging_channel(
     )
     rule = FleetRule("turbines", SENSORS, MINUTE_US, 12)
     try:
-        site.install_model()
-        messages = list(at_home(plant(3, 20, 8_000, rule), 2))
+        deployment.install_model()
+        messages = list(partitioned(plant(3, 20, 8_000, rule), 2))
         publish(kafka.bootstrap, topic, messages)
-        site.start()
-        site.wait("the first notifications", lambda: len(hook.requests) >= 5)
-        site.kill()
-        site.start()
-        site.wait_records(len(messages))
+        deployment.start()
+        deployment.wait("the first notifications", lambda: len(hook.requests) >= 5)
+        deployment.kill()
+        deployment.start()
+        deployment.wait_records(len(messages))
         waiting = "SELECT COUNT(*) FROM outbox WHERE channel = 'duty' AND delivered_us IS NULL"
-        site.wait("all notifications", lambda: site.fetch(waiting) == [(0,)], limit_s=120)
-        print(f"stopped in {site.terminate():.1f} s")
+        deployment.wait("all notifications", lambda: deployment.fetch(waiting) == [(0,)], limit_s=120)
+        print(f"stopped in {deployment.terminate():.1f} s")
     finally:
-        site.kill()
+        deployment.kill()
         silent.close()
-    alerts = site.fetch(
+    alerts = deployment.fetch(
         "SELECT asset.name, opened_us, alert.state, severity FROM alert JOIN asset ON asset.id = asset_id"
     )
     expected = set()
@@ -711,7 +711,7 @@ def test_every_alert_is_sent_despite_a_kill_and_a_hanging_channel(
         if severity == "critical":
             expected.add(f"duty:turbines/{asset}:{opened_us}:critical")
     assert len(alerts) > 20
-    stored = dict(site.fetch("SELECT dedup_key, attempts FROM outbox WHERE channel = 'duty'"))
+    stored = dict(deployment.fetch("SELECT dedup_key, attempts FROM outbox WHERE channel = 'duty'"))
     opened_critical = expected - stored.keys()  # critical from the start: one notification
     assert all(key.endswith(":critical") for key in opened_critical)
     assert stored.keys() <= expected

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.replay.digest import digest_of
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, publish
+from tests.daemon_process import SENSORS, Deployment, partitioned, publish
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 
 
 @pytest.fixture
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("site"))
-    yield site
-    site.kill()
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+    yield deployment
+    deployment.kill()
 
 
 class TricklingSender(threading.Thread):
@@ -51,27 +51,27 @@ class TricklingSender(threading.Thread):
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_replay_beside_a_daemon_equals_it(
-    database: str, request: pytest.FixtureRequest, kafka: KafkaServer, site: Site
+    database: str, request: pytest.FixtureRequest, kafka: KafkaServer, deployment: Deployment
 ) -> None:
     topic = f"replay-beside-{database}"
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
-    messages = list(at_home(plant(5, 10, 30_000, RULE), PARTITIONS))
+    messages = list(partitioned(plant(5, 10, 30_000, RULE), PARTITIONS))
     postgres: PostgresServer | None = request.getfixturevalue("postgres") if database == "postgresql" else None
     url = "sqlite:///monitor.db" if postgres is None else postgres.url()
-    site.configure(kafka.bootstrap, topic, url=url, kafka={"start": "latest"})
+    deployment.configure(kafka.bootstrap, topic, url=url, kafka={"start": "latest"})
     if postgres is not None:
-        assert site.command("db", "upgrade").returncode == 0
-    site.install_model()
+        assert deployment.command("db", "upgrade").returncode == 0
+    deployment.install_model()
     publish(kafka.bootstrap, topic, messages[:3_000])  # sent before the daemon starts, which begins behind them
-    site.start()
-    site.wait_event("partition_claimed", times=PARTITIONS)
+    deployment.start()
+    deployment.wait_event("partition_claimed", times=PARTITIONS)
     sender = TricklingSender(kafka.bootstrap, topic, messages[3_000:])
     sender.start()
     try:
-        site.wait_records(2_000)
-        before = site.records()
-        found = site.json("replay", limit_s=120)
-        after = site.records()
+        deployment.wait_records(2_000)
+        before = deployment.records()
+        found = deployment.json("replay", limit_s=120)
+        after = deployment.records()
     finally:
         sender.stop()
     assert after > before, "the daemon read records during the replay"
@@ -81,8 +81,8 @@ def test_a_replay_beside_a_daemon_equals_it(
     assert found["windows"] > 500
     assert found["alerts"] > 10
 
-    site.terminate()  # it does not consume the records sent after this
+    deployment.terminate()  # it does not consume the records sent after this
     publish(kafka.bootstrap, topic, messages[3_000 + sender.n_sent :][:1_000])
-    with site.reader() as reader:
+    with deployment.reader() as reader:
         live = digest_of(reader)
-    assert site.json("replay", limit_s=120)["digest"] == live
+    assert deployment.json("replay", limit_s=120)["digest"] == live

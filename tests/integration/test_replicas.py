@@ -13,7 +13,7 @@ import pytest
 from monitor.replay.digest import digest_of
 from monitor.store.versions import Activation
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back, version_at
+from tests.daemon_process import SENSORS, Deployment, partitioned, process_environment, publish, read_back, version_at
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
@@ -29,54 +29,55 @@ SESSION_S = 10.0
 
 
 @pytest.fixture
-def sites(
+def deployments(
     tmp_path: Path, kafka: KafkaServer, postgres: PostgresServer, request: pytest.FixtureRequest
-) -> Iterator[list[Site]]:
+) -> Iterator[list[Deployment]]:
     topic = request.node.name.replace("test_", "")[:100]
     kafka.create_topic(topic, PARTITIONS, retention_ms="-1")
     url = postgres.url()
-    sites = [Site(tmp_path / name) for name in ("a", "b")]
-    for site in sites:
-        site.configure(kafka.bootstrap, topic, url=url, kafka={"session_timeout": f"{SESSION_S:.0f}s"})
-    assert sites[0].command("db", "upgrade").returncode == 0
-    yield sites
-    for site in sites:
-        site.kill()
+    deployments = [Deployment(tmp_path / name) for name in ("a", "b")]
+    for deployment in deployments:
+        deployment.configure(kafka.bootstrap, topic, url=url, kafka={"session_timeout": f"{SESSION_S:.0f}s"})
+    assert deployments[0].command("db", "upgrade").returncode == 0
+    yield deployments
+    for deployment in deployments:
+        deployment.kill()
 
 
-def topic_of(site: Site) -> str:
-    return site.config.kafka.topics[0]
+def topic_of(deployment: Deployment) -> str:
+    return deployment.config.kafka.topics[0]
 
 
-def partitions_of(site: Site) -> set[str]:
-    return {event["partition"] for event in site.events("partition_claimed")}
+def partitions_of(deployment: Deployment) -> set[str]:
+    return {event["partition"] for event in deployment.events("partition_claimed")}
 
 
 def test_two_daemons_change_models_at_one_boundary_as_in_a_replay(
-    sites: list[Site], kafka: KafkaServer, trickle: Trickle
+    deployments: list[Deployment], kafka: KafkaServer, trickle: Trickle
 ) -> None:
-    a, b = sites
-    messages = list(at_home(plant(3, 20, 60_000, RULE), PARTITIONS))
+    a, b = deployments
+    messages = list(partitioned(plant(3, 20, 60_000, RULE), PARTITIONS))
     first = a.install_model()
-    for site in sites:
-        site.start()
-    for site in sites:
-        site.wait(f"partitions for {site.folder.name}", lambda site=site: partitions_of(site), limit_s=60)
+    for deployment in deployments:
+        deployment.start()
+    for deployment in deployments:
+        name = deployment.folder.name
+        deployment.wait(f"partitions for {name}", lambda each=deployment: partitions_of(each), limit_s=60)
     with trickle(kafka.bootstrap, topic_of(a), messages[:45_000]):
         a.wait_records(10_000)
         asked = subprocess.run(
             [sys.executable, "-m", "monitor", "retrain", "--wait", "--json", "--config", str(b.path)],
-            capture_output=True, text=True, env=environment(), timeout=120, check=False,
+            capture_output=True, text=True, env=process_environment(), timeout=120, check=False,
         )  # fmt: skip
         assert asked.returncode == 0, f"{asked.stdout}{asked.stderr}\n{a.tail()}\n{b.tail()}"
     publish(kafka.bootstrap, topic_of(a), messages[45_000:])
     a.wait_records(len(messages))
-    for site in sites:
-        site.terminate()
+    for deployment in deployments:
+        deployment.terminate()
 
     second = json.loads(asked.stdout)["version"]
     a.check(read_back(kafka.bootstrap, topic_of(a), PARTITIONS))
-    trained_by = [site for site in sites if site.events("champion_changed")]
+    trained_by = [deployment for deployment in deployments if deployment.events("champion_changed")]
     assert len(trained_by) == 1, "one of them trains"
     activations = [
         Activation(*row)
@@ -96,14 +97,15 @@ def test_two_daemons_change_models_at_one_boundary_as_in_a_replay(
 
 
 def test_a_killed_daemon_regains_its_partitions_or_is_replaced(
-    sites: list[Site], kafka: KafkaServer
+    deployments: list[Deployment], kafka: KafkaServer
 ) -> None:
-    a, b = sites
-    messages = list(at_home(plant(5, 20, 60_000, RULE), PARTITIONS))
+    a, b = deployments
+    messages = list(partitioned(plant(5, 20, 60_000, RULE), PARTITIONS))
     a.install_model()
-    for site in sites:
-        site.start()
-        site.wait(f"partitions for {site.folder.name}", lambda site=site: partitions_of(site), limit_s=60)
+    for deployment in deployments:
+        deployment.start()
+        name = deployment.folder.name
+        deployment.wait(f"partitions for {name}", lambda each=deployment: partitions_of(each), limit_s=60)
     publish(kafka.bootstrap, topic_of(a), messages[:20_000])
     a.wait_records(20_000)
 

@@ -24,7 +24,7 @@ from monitor.replay.publish import publish
 from monitor.types import RecordBatch
 from tests import daemon_process
 from tests.acceptance.streams import MINUTE_US, plant
-from tests.daemon_process import SENSORS, Site, at_home, read_back
+from tests.daemon_process import SENSORS, Deployment, partitioned, read_back
 from tests.needs import need
 from tests.oracle.log import FleetRule
 from tests.servers import SecureKafkaServer, java_missing
@@ -52,11 +52,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafkaServ
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path / "site")
-    site.path.touch(0o600)
-    yield site
-    site.kill()
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path / "deployment")
+    deployment.path.touch(0o600)
+    yield deployment
+    deployment.kill()
 
 
 # ---------------------------------------------------------------- ways to log in
@@ -320,41 +320,41 @@ async def test_a_mistake_is_named_with_its_fix_and_no_secret(
 # ---------------------------------------------------------------- the process
 
 
-def install(site: Site, settings: Settings, topic: str) -> None:
+def install(deployment: Deployment, settings: Settings, topic: str) -> None:
     given = {key: value for key, value in settings.items() if key != "bootstrap"} | {"group": f"of-{topic}"}
-    site.configure(settings["bootstrap"], topic, kafka=given)
-    site.path.write_text(f"{site.path.read_text()}[log]\nlevel = 'debug'\n")
+    deployment.configure(settings["bootstrap"], topic, kafka=given)
+    deployment.path.write_text(f"{deployment.path.read_text()}[log]\nlevel = 'debug'\n")
 
 
-def test_the_daemon_logs_in_and_shows_no_secret(server: SecureKafkaServer, site: Site) -> None:
+def test_the_daemon_logs_in_and_shows_no_secret(server: SecureKafkaServer, deployment: Deployment) -> None:
     topic = "process"
     server.create_topic(topic, 1, retention_ms="-1")  # the event times are in the past
-    messages = list(at_home(plant(3, 2, 200, RULE), 1))
+    messages = list(partitioned(plant(3, 2, 200, RULE), 1))
     daemon_process.publish(server.bootstrap, topic, messages)
     certificate = {key: value for key, value in mutual(server).items() if "cert" in key or "key" in key}
-    install(site, token(server) | certificate, topic)
-    site.install_model()
+    install(deployment, token(server) | certificate, topic)
+    deployment.install_model()
 
-    checked = site.command("check")
+    checked = deployment.command("check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     text = " ".join(checked.stdout.split())
     assert f"SASL_SSL with OAUTHBEARER, the token from {server.secret('token')}" in text
     assert f"host name checked against {server.secret('ca.pem')}" in text
 
-    site.start()
-    site.wait_records(len(messages))
-    site.terminate()
-    site.check(read_back(server.bootstrap, topic, 1))
-    log = site.log_path.read_text()
+    deployment.start()
+    deployment.wait_records(len(messages))
+    deployment.terminate()
+    deployment.check(read_back(server.bootstrap, topic, 1))
+    log = deployment.log_path.read_text()
     assert '"level": "debug", "logger": "aiokafka.conn"' in log
     assert_hidden(server, log, checked.stdout, checked.stderr)
 
 
-def test_a_refused_daemon_exits_with_3_and_check_says_why(server: SecureKafkaServer, site: Site) -> None:
-    install(site, password("PLAIN")(server) | {"password": f"not-{server.password}"}, "t")
-    site.install_model()
+def test_a_refused_daemon_exits_with_3_and_check_says_why(server: SecureKafkaServer, deployment: Deployment) -> None:
+    install(deployment, password("PLAIN")(server) | {"password": f"not-{server.password}"}, "t")
+    deployment.install_model()
     for command, code in (("check", 1), ("run", 3)):
-        done = site.command(command)
+        done = deployment.command(command)
         text = done.stdout + done.stderr
         assert done.returncode == code, text
         assert "it does not accept our login; check [kafka] username and password" in " ".join(text.split())

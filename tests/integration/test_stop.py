@@ -15,7 +15,7 @@ import pytest
 from monitor.timing import DEFAULT_TIMING
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.chaos.proxy import Proxy
-from tests.daemon_process import SENSORS, Site, at_home, environment, publish, read_back
+from tests.daemon_process import SENSORS, Deployment, partitioned, process_environment, publish, read_back
 from tests.oracle.log import FleetRule
 from tests.servers import free_port
 
@@ -31,76 +31,76 @@ RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path / "site")
-    yield site
-    site.kill()
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path / "deployment")
+    yield deployment
+    deployment.kill()
 
 
 def test_a_stop_while_the_database_hangs_is_quick_and_lossless(
-    kafka: KafkaServer, postgres: PostgresServer, site: Site
+    kafka: KafkaServer, postgres: PostgresServer, deployment: Deployment
 ) -> None:
     kafka.create_topic("hung", PARTITIONS, retention_ms="-1")
-    messages = list(at_home(plant(9, 10, 20_000, RULE), PARTITIONS))
+    messages = list(partitioned(plant(9, 10, 20_000, RULE), PARTITIONS))
     url = postgres.url()
-    site.configure(kafka.bootstrap, "hung", url=url)
-    assert site.command("db", "upgrade").returncode == 0
-    site.install_model()
+    deployment.configure(kafka.bootstrap, "hung", url=url)
+    assert deployment.command("db", "upgrade").returncode == 0
+    deployment.install_model()
     with Proxy(postgres.port) as proxy:
-        site.configure(kafka.bootstrap, "hung", url=url.replace(str(postgres.port), str(proxy.port)))
-        site.start()
+        deployment.configure(kafka.bootstrap, "hung", url=url.replace(str(postgres.port), str(proxy.port)))
+        deployment.start()
         publish(kafka.bootstrap, "hung", messages[:10_000])
-        site.wait_records(10_000)
+        deployment.wait_records(10_000)
         proxy.stall(60)
         publish(kafka.bootstrap, "hung", messages[10_000:])
-        took_s = site.terminate()
+        took_s = deployment.terminate()
     print(f"{took_s:.1f} s")
     assert took_s < QUICK_S
-    site.configure(kafka.bootstrap, "hung", url=url)
-    site.start()
-    site.wait_records(len(messages))
-    site.terminate()
-    site.check(read_back(kafka.bootstrap, "hung", PARTITIONS))
+    deployment.configure(kafka.bootstrap, "hung", url=url)
+    deployment.start()
+    deployment.wait_records(len(messages))
+    deployment.terminate()
+    deployment.check(read_back(kafka.bootstrap, "hung", PARTITIONS))
 
 
-def test_a_stop_is_quick_while_a_sqlite_thread_hangs(site: Site) -> None:
+def test_a_stop_is_quick_while_a_sqlite_thread_hangs(deployment: Deployment) -> None:
     """Another process holds the SQLite file. The writer thread waits for it for 30 s, and cannot be cancelled."""
-    site.configure(f"127.0.0.1:{free_port()}", "nowhere")
-    site.install_model()
-    site.start()
-    site.wait_event("broker_away", limit_s=60)
-    with contextlib.closing(sqlite3.connect(site.database)) as another:
+    deployment.configure(f"127.0.0.1:{free_port()}", "nowhere")
+    deployment.install_model()
+    deployment.start()
+    deployment.wait_event("broker_away", limit_s=60)
+    with contextlib.closing(sqlite3.connect(deployment.database)) as another:
         another.execute("BEGIN IMMEDIATE")
         time.sleep(2 * DEFAULT_TIMING.heartbeat_every_s)
-        took_s = site.terminate()
+        took_s = deployment.terminate()
     print(f"{took_s:.1f} s")
-    assert site.events("stop_cut_short")
+    assert deployment.events("stop_cut_short")
     assert took_s < QUICK_S
 
 
 def test_a_stop_during_a_training_and_a_hanging_database_is_quick(
-    kafka: KafkaServer, postgres: PostgresServer, site: Site
+    kafka: KafkaServer, postgres: PostgresServer, deployment: Deployment
 ) -> None:
     kafka.create_topic("hung-training", PARTITIONS, retention_ms="-1")
-    messages = list(at_home(plant(3, 20, 30_000, RULE), PARTITIONS))
+    messages = list(partitioned(plant(3, 20, 30_000, RULE), PARTITIONS))
     url = postgres.url()
     model = {"architecture": "conv", "max_train": "2m"}
-    site.configure(kafka.bootstrap, "hung-training", url=url, model=model)
-    assert site.command("db", "upgrade").returncode == 0
-    site.install_model()
+    deployment.configure(kafka.bootstrap, "hung-training", url=url, model=model)
+    assert deployment.command("db", "upgrade").returncode == 0
+    deployment.install_model()
     with Proxy(postgres.port) as proxy:
-        site.configure(
+        deployment.configure(
             kafka.bootstrap, "hung-training", url=url.replace(str(postgres.port), str(proxy.port)), model=model
         )
-        site.start()
+        deployment.start()
         publish(kafka.bootstrap, "hung-training", messages[:20_000])
-        site.wait_records(20_000)
-        assert site.command("retrain").returncode == 0
-        site.wait_event("training_progress")
-        [child] = children(site.pid)
+        deployment.wait_records(20_000)
+        assert deployment.command("retrain").returncode == 0
+        deployment.wait_event("training_progress")
+        [child] = children(deployment.pid)
         proxy.stall(60)
         publish(kafka.bootstrap, "hung-training", messages[20_000:])
-        took_s = site.terminate()
+        took_s = deployment.terminate()
     print(f"{took_s:.1f} s")
     assert took_s < QUICK_S
     assert not Path(f"/proc/{child}").exists(), "the training process outlived the daemon"
@@ -122,7 +122,9 @@ async def main():
 logs.configure("info", "json")
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", hung], capture_output=True, text=True, timeout=30, env=environment())
+    done = subprocess.run(
+        [sys.executable, "-c", hung], capture_output=True, text=True, timeout=30, env=process_environment()
+    )
     assert done.returncode == 0, done.stderr
     assert "stop_cut_short" in done.stderr + done.stdout
 

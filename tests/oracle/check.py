@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.oracle.alerts import expected_alerts
-from tests.oracle.windows import Window, judge
+from tests.oracle.windows import Window, expect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from random import Random
 
     from tests.oracle.log import RawRecord, Rules
-    from tests.oracle.windows import Judgement
+    from tests.oracle.windows import Expectation
 
 PartitionId = tuple[str, int]
 Row = Sequence[Any]
@@ -79,7 +79,7 @@ class Report:
     """missing, doubled, extra, wrong (windows); quarantine, counters, alert, partition."""
     compared: Counter[str] = field(default_factory=Counter)
     """records, windows, late, quarantined, duplicate, alerts, …"""
-    judgements: Mapping[PartitionId, Judgement] = field(default_factory=dict, repr=False)
+    expectations: Mapping[PartitionId, Expectation] = field(default_factory=dict, repr=False)
     """What each partition's log makes true, as far as it was read."""
 
     @property
@@ -108,16 +108,16 @@ def check_database(path: Path | str, logs: Mapping[PartitionId, Sequence[RawReco
 def check(rows: StoredRows, logs: Mapping[PartitionId, Sequence[RawRecord]], rules: Rules) -> Report:
     """Compare rows with the logs they were made from. Of each log only what the engine says it has read counts."""
     report = Report()
-    judgements = report.judgements = _judge_partitions(report, rows, logs, rules)
-    _compare_windows(report, rows, judgements, rules)
-    _compare_quarantine(report, rows, judgements)
+    expectations = report.expectations = _compare_counters(report, rows, logs, rules)
+    _compare_windows(report, rows, expectations, rules)
+    _compare_quarantine(report, rows, expectations)
     _compare_alerts(report, rows, rules)
     return report
 
 
-def _judge_partitions(
+def _compare_counters(
     report: Report, rows: StoredRows, logs: Mapping[PartitionId, Sequence[RawRecord]], rules: Rules
-) -> dict[PartitionId, Judgement]:
+) -> dict[PartitionId, Expectation]:
     home = {name: (topic, number) for _, _, name, topic, number in rows.assets}
     seen = Counter((topic, number) for topic, number, *_ in rows.partitions)
     for where, n_rows in seen.items():
@@ -129,7 +129,7 @@ def _judge_partitions(
         if log and where not in seen:
             report.add("partition", f"{where} holds {len(log)} records and was never claimed")
 
-    judgements: dict[PartitionId, Judgement] = {}
+    expectations: dict[PartitionId, Expectation] = {}
     n_rows_at_home = Counter(home_of for _, home_of in _rows_with_home(rows))
     for topic, number, start_offset, next_offset, counters in rows.partitions:
         where = (topic, number)
@@ -137,17 +137,17 @@ def _judge_partitions(
             continue
         read = [record for record in logs[where] if (start_offset or 0) <= record[0] < next_offset]
         strangers = frozenset(name for name, place in home.items() if place != where)
-        verdict = judgements[where] = judge(read, rules, topic, strangers)
+        expected = expectations[where] = expect(read, rules, topic, strangers)
         stored = json.loads(counters) if isinstance(counters, str) else dict(counters)
         for fate in ("records", *FATES):
-            if stored.get(fate, 0) != verdict.counts[fate]:
-                report.add("counters", f"{where} {fate}: {stored.get(fate, 0)}, must be {verdict.counts[fate]}")
-            report.compared[fate] += verdict.counts[fate]
+            if stored.get(fate, 0) != expected.counts[fate]:
+                report.add("counters", f"{where} {fate}: {stored.get(fate, 0)}, must be {expected.counts[fate]}")
+            report.compared[fate] += expected.counts[fate]
         if stored.get("records", 0) != sum(stored.get(fate, 0) for fate in FATES):
             report.add("counters", f"{where} does not conserve records: {stored}")
         if stored.get("windows", 0) != n_rows_at_home[where]:
             report.add("counters", f"{where} windows: {stored.get('windows', 0)}, rows: {n_rows_at_home[where]}")
-    return judgements
+    return expectations
 
 
 def _rows_with_home(rows: StoredRows) -> list[tuple[Row, PartitionId | None]]:
@@ -156,7 +156,7 @@ def _rows_with_home(rows: StoredRows) -> list[tuple[Row, PartitionId | None]]:
 
 
 def _compare_windows(
-    report: Report, rows: StoredRows, judgements: Mapping[PartitionId, Judgement], rules: Rules
+    report: Report, rows: StoredRows, expectations: Mapping[PartitionId, Expectation], rules: Rules
 ) -> None:
     names = {asset_id: (fleet, name) for asset_id, fleet, name, _, _ in rows.assets}
     for name, n_rows in Counter((fleet, name) for _, fleet, name, _, _ in rows.assets).items():
@@ -182,9 +182,9 @@ def _compare_windows(
             report.add("wrong", f"window {key}: verdict {verdict} for score {score}")
 
     expected = {
-        (where, judgement.fleet_of[asset], asset, start_us): facts
-        for where, judgement in judgements.items()
-        for (asset, start_us), facts in judgement.windows.items()
+        (where, of_log.fleet_of[asset], asset, start_us): facts
+        for where, of_log in expectations.items()
+        for (asset, start_us), facts in of_log.windows.items()
     }
     report.compared["windows"] += len(expected)
     for key, facts in expected.items():
@@ -197,7 +197,7 @@ def _compare_windows(
             report.add("extra", f"window {key}: {stored[key]}")
 
 
-def _compare_quarantine(report: Report, rows: StoredRows, judgements: Mapping[PartitionId, Judgement]) -> None:
+def _compare_quarantine(report: Report, rows: StoredRows, expectations: Mapping[PartitionId, Expectation]) -> None:
     """One row per refused record, late ones included; the reason begins with its stable word.
 
     Of a partition's records with one word the first 10,000 have a row, then each hundredth.
@@ -206,9 +206,9 @@ def _compare_quarantine(report: Report, rows: StoredRows, judgements: Mapping[Pa
     for topic, number, offset, reason in rows.quarantine:
         stored[((topic, number), offset)].append(reason.split(":")[0])
     expected = {}
-    for where, judgement in judgements.items():
+    for where, of_log in expectations.items():
         counts: Counter[str] = Counter()
-        for offset, word in sorted(judgement.quarantine.items()):
+        for offset, word in sorted(of_log.quarantine.items()):
             counts[word] += 1
             if counts[word] <= 10_000 or counts[word] % 100 == 0:
                 expected[where, offset] = word
@@ -281,12 +281,12 @@ def compare_scores(
         asset_id, start_us, version_id = row[0], row[1], row[8]
         fleet, name, where = names[asset_id]
         rule = rules.fleet(fleet)
-        judgement = report.judgements.get(where)
-        if version_id is None or judgement is None or fleet not in judgement.lanes or name not in judgement.fleet_of:
+        expected = report.expectations.get(where)
+        if version_id is None or expected is None or fleet not in expected.shards or name not in expected.fleet_of:
             report.add("score", f"{name} at {start_us}: no version, or no log to compute it from")
             continue
         window = Window(name, start_us // rule.interval_us, 0, 0, 0)
-        by_version[version_id].append((row, judgement.lanes[fleet].values(window)))
+        by_version[version_id].append((row, expected.shards[fleet].values(window)))
     for version_id, chosen in by_version.items():
         for (row, _), again in zip(chosen, score(version_id, [values for _, values in chosen]), strict=True):
             report.compared["scores"] += 1

@@ -45,7 +45,7 @@ class Window:
 
 
 @dataclass
-class Lane:
+class ExpectedShard:
     """One fleet in one partition: its own watermark, its own windows."""
 
     rule: FleetRule
@@ -153,10 +153,10 @@ class AdmittedAssets:
 
 
 @dataclass
-class Judgement:
+class Expectation:
     """All that a partition's log makes true."""
 
-    lanes: dict[str, Lane] = field(default_factory=dict)
+    shards: dict[str, ExpectedShard] = field(default_factory=dict)
     """By fleet."""
     windows: dict[WindowKey, WindowFacts] = field(default_factory=dict)
     fleet_of: dict[str, str] = field(default_factory=dict)
@@ -167,15 +167,15 @@ class Judgement:
     """Records by fate (records, accepted, quarantined, late, duplicate, tombstones), then `readings` used."""
 
 
-def judge(
+def expect(
     log: Iterable[RawRecord], rules: Rules, topic: str = "", strangers: frozenset[str] = frozenset()
-) -> Judgement:
+) -> Expectation:
     """Apply the law to a log, record by record. Strangers are assets whose home is another partition.
 
     A record with a late reading counts as late, although its other readings are used; else one with a reading that
     was used counts as accepted; else it is a duplicate.
     """
-    verdict = Judgement()
+    expected = Expectation()
     admitted: dict[str, AdmittedAssets] = {}
     counts = dict.fromkeys(("records", "accepted", "quarantined", "late", "duplicate", "tombstones", "readings"), 0)
     for offset, found in read_log(log, rules, topic):
@@ -187,36 +187,36 @@ def judge(
             counts["tombstones"] += 1
         elif not isinstance(found, str) and found[0].asset in strangers:
             counts["quarantined"] += 1
-            verdict.quarantine[offset] = "wrong_partition"
+            expected.quarantine[offset] = "wrong_partition"
         elif isinstance(found, str):
             counts["quarantined"] += 1
-            verdict.quarantine[offset] = found
+            expected.quarantine[offset] = found
         else:
             fates = []
             for reading in found:
-                lane = verdict.lanes.setdefault(reading.fleet, Lane(rules.fleet(reading.fleet)))
-                fates.append(lane.take(reading))
+                shard = expected.shards.setdefault(reading.fleet, ExpectedShard(rules.fleet(reading.fleet)))
+                fates.append(shard.take(reading))
             counts["readings"] += fates.count("accepted")
             if "late" in fates:
                 counts["late"] += 1
-                verdict.quarantine[offset] = "late"
+                expected.quarantine[offset] = "late"
             elif "accepted" in fates:
                 counts["accepted"] += 1
             else:
                 counts["duplicate"] += 1
-    for lane in verdict.lanes.values():
-        for window in lane.windows():
-            key = (window.asset, window.start * lane.rule.interval_us)
-            verdict.windows[key] = (window.n_present, window.first_offset, window.last_offset)
-        for asset in lane.cells:
-            verdict.fleet_of[asset] = lane.rule.name
-    verdict.counts = counts
-    return verdict
+    for shard in expected.shards.values():
+        for window in shard.windows():
+            key = (window.asset, window.start * shard.rule.interval_us)
+            expected.windows[key] = (window.n_present, window.first_offset, window.last_offset)
+        for asset in shard.cells:
+            expected.fleet_of[asset] = shard.rule.name
+    expected.counts = counts
+    return expected
 
 
 def expected_windows(log: Iterable[RawRecord], rules: Rules, topic: str = "") -> dict[WindowKey, WindowFacts]:
-    return judge(log, rules, topic).windows
+    return expect(log, rules, topic).windows
 
 
 def expected_quarantine(log: Iterable[RawRecord], rules: Rules, topic: str = "") -> dict[int, str]:
-    return judge(log, rules, topic).quarantine
+    return expect(log, rules, topic).quarantine

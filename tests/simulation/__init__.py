@@ -1,10 +1,10 @@
-"""A world in which everything goes wrong, from one seed: the real pipeline and store over a fake broker.
+"""A simulation in which everything goes wrong, from one seed: the real pipeline and store over a fake broker.
 
     clockwork.py   an event loop whose time is a number, and processes that freeze and die
     broker.py      partition logs, a consumer group that reassigns at any moment, a client with stale batches in hand
     store.py       the real store functions on SQLite in memory, with calls that fail before or after the fact
     tables.py      the stored rows at the end of a run
-    world.py       a seed → a plant, a weather, replicas and their fates; runs until all is quiet
+    simulation.py       a seed → a plant, a weather, replicas and their fates; runs until all is quiet
     judge.py       what is in the tables against the oracle, and what must never have happened on the way
     mutations.py   the protocol with one rule taken out: each must be caught
 

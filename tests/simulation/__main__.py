@@ -17,7 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tests.simulation.mutations import MUTATIONS
-from tests.simulation.world import Outcome, World, run
+from tests.simulation.simulation import Outcome, Simulation, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,9 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end = wanted.start + wanted.seeds
     if wanted.tell:
         for seed in range(wanted.start, end):
-            world = World(seed, MUTATIONS[wanted.mutation] if wanted.mutation else None)
-            world.live(print)
-            print(*world.outcome.violations, sep="\n")
+            simulation = Simulation(seed, MUTATIONS[wanted.mutation] if wanted.mutation else None)
+            simulation.live(print)
+            print(*simulation.outcome.violations, sep="\n")
         return 0
     chunks = [
         (range(first, min(first + AT_A_TIME, end)), wanted.mutation) for first in range(wanted.start, end, AT_A_TIME)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from monitor.types import Partition
     from tests.fakes import Record
     from tests.simulation.clockwork import Process
-    from tests.simulation.weather import Weather
+    from tests.simulation.fault_plan import FaultPlan
 
 IDLE_S = 0.8
 """Longest silence of one poll."""
@@ -61,7 +61,7 @@ class Log:
 class Broker:
     """The logs, and one consumer group."""
 
-    def __init__(self, logs: Mapping[Partition, Sequence[Record]], rng: Random, weather: Weather) -> None:
+    def __init__(self, logs: Mapping[Partition, Sequence[Record]], rng: Random, fault_plan: FaultPlan) -> None:
         self.logs = {partition: Log(records) for partition, records in logs.items()}
         self.members: list[MemberSource] = []
         self.owner: dict[Partition, MemberSource | None] = dict.fromkeys(logs)
@@ -71,7 +71,7 @@ class Broker:
         self.counts: Counter[str] = Counter()
         self.tell: Callable[[str], None] | None = None
         self.rng = rng
-        self.weather = weather
+        self.fault_plan = fault_plan
 
     def join(self, member: MemberSource) -> None:
         self.members.append(member)
@@ -144,10 +144,10 @@ class MemberSource:
         """Be told of a rebalance, later."""
         at_s = max(self._now_s(), self._news[-1][0] if self._news else 0.0)
         if revoked:
-            at_s += self._rng.random() * self._broker.weather.news_s
+            at_s += self._rng.random() * self._broker.fault_plan.news_s
             self._news.append((at_s, Revoked(revoked)))
         if assigned:
-            at_s += self._rng.random() * self._broker.weather.news_s
+            at_s += self._rng.random() * self._broker.fault_plan.news_s
             self._news.append((at_s, Assigned(assigned)))
 
     def _read_news(self) -> list[Event]:
@@ -173,14 +173,14 @@ class MemberSource:
     # ------------------------------------------------------------------ Source
 
     async def poll(self) -> Sequence[Event]:
-        weather = self._broker.weather
+        plan = self._broker.fault_plan
         await self._process.pause(self._rng.random() * 0.05)
         events = self._read_news()
-        if not events and self._rng.random() < weather.replaced and self._assigned:
+        if not events and self._rng.random() < plan.replaced and self._assigned:
             return self._replace_consumer()
         if not self._is_held:
             for partition in self._handing_out():
-                if self._rng.random() >= weather.silent_poll:
+                if self._rng.random() >= plan.silent_poll:
                     events += self._some_of(partition)
         if not events:
             await self._process.pause(self._rng.random() * IDLE_S)
@@ -197,7 +197,7 @@ class MemberSource:
 
     def _some_of(self, partition: Partition) -> list[Event]:
         """The rest of what was fetched, or a new fetch: it stays good when retention comes, or another owner."""
-        log, most = self._broker.logs[partition], self._broker.weather.most_records
+        log, most = self._broker.logs[partition], self._broker.fault_plan.most_records
         events: list[Event] = []
         if not self._fetched.get(partition):
             at = self._expected[partition]
@@ -229,7 +229,7 @@ class MemberSource:
     async def first_offset(self, partition: Partition, start: str) -> int:
         assert start == "earliest"
         await self._process.pause(self._rng.random() * 0.05)
-        if self._rng.random() < self._broker.weather.broker_away:
+        if self._rng.random() < self._broker.fault_plan.broker_unavailable:
             self._broker.counts["broker away"] += 1
             raise SourceUnavailable("simulated")
         return self._broker.logs[partition].first_kept

@@ -1,6 +1,6 @@
 """The protocol with one of its rules taken out. A checker that lets one of these pass checks nothing.
 
-Each changes a world before it lives: the real store functions, what a source hands out, or a line of the engine.
+Each changes a simulation before it lives: the real store functions, what a source hands out, or a line of the engine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from monitor.store.commit import Commit, Saved
     from monitor.types import Partition
     from tests.simulation.clockwork import Process
-    from tests.simulation.world import World
+    from tests.simulation.simulation import Simulation
 
 
 def _nothing() -> contextlib.AbstractContextManager[Any]:
@@ -34,7 +34,7 @@ class Mutation:
     name: str
     without: str
     """The rule that is broken."""
-    change: Callable[[World], None] = lambda world: None
+    change: Callable[[Simulation], None] = lambda simulation: None
     patched: Callable[[], contextlib.AbstractContextManager[Any]] = _nothing
 
 
@@ -45,8 +45,8 @@ class TwoTransactions(SimulatedStore):
         return await mutations.save_in_two_transactions(self.run, commit)
 
 
-def _two_transactions(world: World) -> None:
-    world.make_store = TwoTransactions
+def _two_transactions(simulation: Simulation) -> None:
+    simulation.make_store = TwoTransactions
 
 
 class HastySource(MemberSource):
@@ -58,7 +58,7 @@ class HastySource(MemberSource):
         log = self._broker.logs[partition]
         at = max(self._broker.committed.get(partition, log.first_kept), log.first_kept)
         self._expected[partition] = at
-        self._fetched[partition] = log.fetch(at, self._broker.weather.most_records)
+        self._fetched[partition] = log.fetch(at, self._broker.fault_plan.most_records)
 
     def seek(self, partition: Partition, offset: int) -> None:
         on_its_way = self._fetched.get(partition, ())
@@ -67,11 +67,11 @@ class HastySource(MemberSource):
             self._fetched[partition] = on_its_way
 
 
-def _no_pause_first(world: World) -> None:
+def _no_pause_first(simulation: Simulation) -> None:
     def make(process: Process) -> MemberSource:
-        return HastySource(world.broker, process)
+        return HastySource(simulation.broker, process)
 
-    world.make_source = make  # type: ignore[method-assign]
+    simulation.make_source = make  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine, Row
 
     from tests.simulation.clockwork import Process
-    from tests.simulation.weather import Weather
+    from tests.simulation.fault_plan import FaultPlan
 
 MEMORY = Path(":memory:")
 ADDRESS = parse("sqlite:///simulated.db")
@@ -167,13 +167,13 @@ class SimulatedStore:
         database: Database,
         process: Process,
         rng: Random,
-        weather: Weather,
+        fault_plan: FaultPlan,
         freeze: Callable[[Process], None],
     ) -> None:
         self.database = database
         self._process = process
         self._rng = rng
-        self._weather = weather
+        self._fault_plan = fault_plan
         self._freeze = freeze
 
     async def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -194,16 +194,16 @@ class SimulatedStore:
         return saved
 
     async def _call(self, fn: Callable[..., Any], args: Any, kwargs: Any, *, writes: bool) -> Any:
-        weather, counts = self._weather, self.database.counts
+        plan, counts = self._fault_plan, self.database.counts
         await self._process.pause(self._latency_s())
-        if self._chance(weather.dies_before):
+        if self._chance(plan.dies_before):
             await self._dies()
-        if self._chance(weather.freezes_before):
+        if self._chance(plan.freezes_before):
             await self._freezes()
-        if weather.database_is_away or self._chance(weather.unavailable):
+        if plan.is_database_down or self._chance(plan.unavailable):
             counts["unavailable"] += 1
             raise StoreUnavailable("simulated: not done")
-        if writes and self._chance(weather.overdue):
+        if writes and self._chance(plan.overdue):
             counts["overdue"] += 1
             loop = asyncio.get_running_loop()
             loop.call_later(self._rng.random() * 3, self._transact_unheard, fn, args, kwargs)
@@ -213,12 +213,12 @@ class SimulatedStore:
             result = self.database.transact(fn, *args, **kwargs)
         except MonitorError as refused:
             error = refused
-        if self._chance(weather.dies_after):
+        if self._chance(plan.dies_after):
             await self._dies()
-        if self._chance(weather.freezes_after):
+        if self._chance(plan.freezes_after):
             await self._freezes()
         await self._process.pause(self._latency_s())
-        if self._chance(weather.unknown):
+        if self._chance(plan.unknown):
             counts["unknown"] += writes and error is None
             raise StoreUnavailable("simulated: outcome unknown")
         if error is not None:
@@ -233,7 +233,7 @@ class SimulatedStore:
         return share > 0 and self._rng.random() < share
 
     def _latency_s(self) -> float:
-        if self._chance(self._weather.slow):
+        if self._chance(self._fault_plan.slow):
             self.database.counts["slow"] += 1
             return self._rng.random() * 8
         return self._rng.random() * 0.02

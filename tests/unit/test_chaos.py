@@ -1,9 +1,7 @@
-"""The nemesis's own eyes: each thing that must not be in a journal is seen, and a score that no batch gives is seen."""
+"""The verification of chaos runs: it notices each violation in journal, scores, versions and notifications."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import random
 import re
@@ -16,16 +14,16 @@ import pytest
 import sqlalchemy
 
 from monitor.store.tables import metadata
-from tests.chaos import journal, letters, receiver
+from tests.chaos import journal, notifications
+from tests.chaos.environment import InjectedFault, recovery, silence
 from tests.chaos.figures import Figures, table, write
-from tests.chaos.judge import versions
-from tests.chaos.receiver import Arrival, Receiver
-from tests.chaos.stage import Fault, recovery, silence
+from tests.chaos.receiver import Arrival
 from tests.chaos.traffic import traffic
-from tests.daemon_process import Site
+from tests.chaos.verify import versions
+from tests.daemon_process import Deployment
 from tests.oracle.check import StoredRows, check, compare_scores
 from tests.oracle.log import FleetRule, Rules
-from tests.oracle.windows import judge
+from tests.oracle.windows import expect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +38,7 @@ SAVE = "UPDATE source_partition SET next_offset = next_offset + 10 " + PLACE
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A partition that was claimed and has saved twice, with the journal of it."""
+    """Yield a database with the journal of a partition: two claims and two commits."""
     path = tmp_path / "monitor.db"
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")
     metadata.create_all(engine)
@@ -61,7 +59,7 @@ def problems(database: sqlite3.Connection) -> list[str]:
     return journal.problems(lambda sql: database.execute(sql).fetchall(), is_postgresql=False)
 
 
-def test_a_sound_journal_has_claims_and_saves_and_no_problem(database: sqlite3.Connection) -> None:
+def test_a_correct_journal_has_no_problem(database: sqlite3.Connection) -> None:
     moves = journal.moves(lambda sql: database.execute(sql).fetchall())
     assert [move.is_claim for move in moves] == [True, False, False, True, False]
     assert [move.is_save for move in moves] == [False, False, True, False, True]
@@ -78,20 +76,20 @@ def test_a_sound_journal_has_claims_and_saves_and_no_problem(database: sqlite3.C
         ("changed hands .* without a claim", "UPDATE source_partition SET owner = 'host:1' "),
     ],
 )
-def test_the_journal_shows(database: sqlite3.Connection, law: str, statement: str) -> None:
+def test_the_journal_reports(database: sqlite3.Connection, law: str, statement: str) -> None:
     database.execute(statement + PLACE)
     found = problems(database)
     assert found
     assert any(re.search(law, each) for each in found), found
 
 
-def test_the_journal_knows_who_held_the_outbox_when(database: sqlite3.Connection) -> None:
+def test_the_journal_records_holders_of_the_outbox(database: sqlite3.Connection) -> None:
     take = "INSERT INTO lease (name, holder, epoch, until_us) VALUES ('{}', 'host:7:a', 1, 0)"
     for name in ("outbox", "training"):
         database.execute(take.format(name))
     database.execute("UPDATE lease SET until_us = 9")
     database.execute("UPDATE lease SET epoch = 2, holder = 'host:8:b'")
-    found = database.execute(letters.HOLDERS).fetchall()
+    found = database.execute(notifications.HOLDERS).fetchall()
     assert [row[1:] for row in found] == [(1, "host:7:a"), (2, "host:8:b")]
     assert 0 <= time.time() - found[0][0] < 60
 
@@ -103,16 +101,16 @@ def move(at: float, partition: int, owner: str, *, claims: bool = False) -> jour
     return journal.Move(at, ("plant", partition), owner, 1 - claims, 1, 5, 5 if claims else 9, None, "{}")
 
 
-def test_a_recovery_ends_with_the_last_partition_that_moves_again() -> None:
+def test_a_recovery_ends_with_the_last_partition() -> None:
     moves = [
         move(1, 0, "host:7", claims=True), move(1, 1, "host:7", claims=True), move(1, 2, "host:8", claims=True),
         move(3, 0, "host:7"), move(11, 0, "host:8"), move(12, 2, "host:8"), move(14, 1, "host:8"),
         move(20, 0, "host:8"),
     ]  # fmt: skip
-    assert recovery(moves, Fault("kill", 10, 7)) == 4
-    assert recovery(moves, Fault("kill", 10, 9)) is None
+    assert recovery(moves, InjectedFault("kill", 10, 7)) == 4
+    assert recovery(moves, InjectedFault("kill", 10, 9)) is None
     assert silence(moves, 10) == 4
-    assert silence(moves, 13) is None, "one partition is silent for good"
+    assert silence(moves, 13) is None, "one partition never commits again"
 
 
 # ---------------------------------------------------------------- scores
@@ -120,24 +118,24 @@ def test_a_recovery_ends_with_the_last_partition_that_moves_again() -> None:
 RULE = FleetRule("turbines", ("power", "wind"), 60_000_000, length=4, assets=("R*",), lateness_cells=1)
 
 
-def test_a_stored_score_that_no_batch_gives_is_seen() -> None:
+def test_a_wrong_stored_score_is_reported() -> None:
     rules = Rules((RULE,))
     log = [
         (offset, at_ms * 1000, key, value)
         for offset, (_, key, value, at_ms) in enumerate(traffic(1, 400, 1, n_assets=4))
     ]
-    verdict = judge(log, rules)
-    names = sorted(verdict.fleet_of)
-    lane = verdict.lanes["turbines"]
+    expected = expect(log, rules)
+    names = sorted(expected.fleet_of)
+    shard = expected.shards["turbines"]
     rows = StoredRows(
-        partitions=[("plant", 0, 0, len(log), verdict.counts)],
+        partitions=[("plant", 0, 0, len(log), expected.counts)],
         assets=[(number, "turbines", name, "plant", 0) for number, name in enumerate(names)],
         scores=[
             (
                 names.index(window.asset), window.start * RULE.interval_us, 0, 0, 0, 0,
-                mean(lane.values(window)), 0, 1,
+                mean(shard.values(window)), 0, 1,
             )
-            for window in lane.windows()
+            for window in shard.windows()
         ],
     )  # fmt: skip
 
@@ -160,23 +158,23 @@ def mean(values: list[list[float | None]]) -> float:
 # ---------------------------------------------------------------- traffic, figures
 
 
-def test_one_seed_is_one_traffic_and_another_is_another() -> None:
+def test_traffic_depends_only_on_the_seed() -> None:
     assert list(traffic(5, 3_000, 6)) == list(traffic(5, 3_000, 6))
     assert list(traffic(5, 3_000, 6)) != list(traffic(6, 3_000, 6))
 
 
-def test_traffic_is_hard_enough() -> None:
+def test_traffic_has_every_kind_of_record() -> None:
     log = [
         (offset, at_ms * 1000, key, value)
         for offset, (place, key, value, at_ms) in enumerate(traffic(2, 20_000, 6))
         if place == 1
     ]
-    counts = judge(log, Rules((RULE,))).counts
+    counts = expect(log, Rules((RULE,))).counts
     for fate in ("accepted", "late", "quarantined", "duplicate"):
         assert counts[fate] > 5, counts
 
 
-def test_a_violation_and_a_run_that_broke_nothing_are_both_no_good(tmp_path: Path) -> None:
+def test_violations_and_vacuous_runs_are_not_good(tmp_path: Path) -> None:
     good = Figures("a", 1, records=10)
     bad = Figures("a", 2, records=5, problems=["missing: x"], vacuous=["no fenced"])
     assert good.is_good
@@ -192,12 +190,12 @@ def test_a_violation_and_a_run_that_broke_nothing_are_both_no_good(tmp_path: Pat
 
 
 @pytest.fixture
-def scored(tmp_path: Path) -> Iterator[tuple[Site, sqlite3.Connection]]:
-    """A site with one version, one score of its, and one alert."""
-    site = Site(tmp_path)
-    site.configure("127.0.0.1:1", "plant")
-    version = site.install_model()
-    with closing(sqlite3.connect(site.database, isolation_level=None)) as connection:
+def scored(tmp_path: Path) -> Iterator[tuple[Deployment, sqlite3.Connection]]:
+    """Yield a deployment with one version, one score and one alert."""
+    deployment = Deployment(tmp_path)
+    deployment.configure("127.0.0.1:1", "plant")
+    version = deployment.install_model()
+    with closing(sqlite3.connect(deployment.database, isolation_level=None)) as connection:
         connection.execute("INSERT INTO asset (id, fleet, name, topic, partition) VALUES (1, 'turbines', 'R1', 'p', 0)")
         connection.execute(
             "INSERT INTO score (asset_id, start_us, end_us, verdict, version_id, n_present, first_offset, last_offset)"
@@ -207,11 +205,11 @@ def scored(tmp_path: Path) -> Iterator[tuple[Site, sqlite3.Connection]]:
             "INSERT INTO alert (asset_id, opened_us, state, severity, updated_us, peak_score, peak_us, n_anomalous,"
             f" sensors, version) VALUES (1, 60, 'firing', 'warning', 60, 2, 60, 1, '[]', '{version}')"
         )
-        yield site, connection
+        yield deployment, connection
 
 
-def test_a_version_that_is_there_and_whole_and_whose_turn_it_was_is_no_problem(
-    scored: tuple[Site, sqlite3.Connection],
+def test_an_intact_active_version_is_no_problem(
+    scored: tuple[Deployment, sqlite3.Connection],
 ) -> None:
     assert versions(scored[0]) == []
 
@@ -225,60 +223,69 @@ def test_a_version_that_is_there_and_whole_and_whose_turn_it_was_is_no_problem(
         ("the folder of other holds pca-", "UPDATE model_version SET version = 'other'"),
     ],
 )
-def test_the_judge_of_versions_shows(scored: tuple[Site, sqlite3.Connection], law: str, statement: str) -> None:
-    site, connection = scored
+def test_the_check_of_versions_reports(scored: tuple[Deployment, sqlite3.Connection], law: str, statement: str) -> None:
+    deployment, connection = scored
     connection.execute(statement)
-    assert any(law in each for each in versions(site)), versions(site)
+    assert any(law in each for each in versions(deployment)), versions(deployment)
 
 
-def test_one_flipped_bit_of_a_version_that_scored_is_seen(scored: tuple[Site, sqlite3.Connection]) -> None:
-    site, _ = scored
-    [weights] = site.config.store.checkpoints.glob("*/*.safetensors")
+def test_one_flipped_bit_of_a_version_is_reported(scored: tuple[Deployment, sqlite3.Connection]) -> None:
+    deployment, _ = scored
+    [weights] = deployment.config.store.checkpoints.glob("*/*.safetensors")
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1
     weights.chmod(0o600)
     weights.write_bytes(damaged)
-    assert any("I9" in each for each in versions(site))
+    assert any("I9" in each for each in versions(deployment))
 
 
-# ---------------------------------------------------------------- letters
+# ---------------------------------------------------------------- notifications
 
 OPENED = "duty:turbines/R1:60:firing"
 CLOSED = "duty:turbines/R1:60:closed"
-TURNED = "duty:turbines/R1:60:critical"
+CRITICAL = "duty:turbines/R1:60:critical"
 ALERT = ("turbines", "R1", 60, 120, 4.0, 2.0)
-"""It fired with 2.0, rose to 4.0 and is over."""
+"""It fired with 2.0, rose to 4.0 and closed."""
 
 
-def arrival(at: float, key: str, answer: Answer = "heard", body: dict[str, str] | None = None) -> Arrival:
+def arrival(at: float, key: str, answer: Answer = "accepted", body: dict[str, str] | None = None) -> Arrival:
     return Arrival(at, key, json.dumps(body or {"key": key, "step": key.rpartition(":")[2]}).encode(), answer)
 
 
-ALL = [arrival(11, OPENED, "refused"), arrival(12, OPENED), arrival(13, TURNED), arrival(14, CLOSED)]
+ALL = [arrival(11, OPENED, "refused"), arrival(12, OPENED), arrival(13, CRITICAL), arrival(14, CLOSED)]
 
 
-def i6(
+def audit(
     arrivals: list[Arrival],
     alerts: Sequence[tuple[Any, ...]] = (ALERT,),
-    outbox: Sequence[tuple[Any, ...]] = ((OPENED, 9, 1), (TURNED, 9, 1), (CLOSED, 9, 1)),
+    outbox: Sequence[tuple[Any, ...]] = ((OPENED, 9, 1), (CRITICAL, 9, 1), (CLOSED, 9, 1)),
     holders: Sequence[tuple[Any, ...]] = ((0.0, 1, "host:7:a"), (50.0, 2, "host:8:b")),
-    struck: Sequence[tuple[float, int]] = (),
-) -> letters.Account:
-    tables = {letters.ALERTS: alerts, letters.DATA_ALERTS: [], letters.OUTBOX: outbox, letters.HOLDERS: holders}
-    return letters.account(tables.__getitem__, arrivals, struck)
+    faults: Sequence[tuple[float, int]] = (),
+) -> notifications.NotificationReport:
+    tables = {
+        notifications.ALERTS: alerts,
+        notifications.DATA_ALERTS: [],
+        notifications.OUTBOX: outbox,
+        notifications.HOLDERS: holders,
+    }
+    return notifications.audit(tables.__getitem__, arrivals, faults)
 
 
-def test_a_sound_post_has_told_all_and_no_problem() -> None:
-    assert i6(ALL) == letters.Account(told=3, failed=1, twice=0, problems=[])
+def test_complete_notifications_have_no_problem() -> None:
+    assert audit(ALL) == notifications.NotificationReport(delivered=3, failed=1, repeated=0, problems=[])
 
 
-def test_an_alert_that_was_critical_at_once_is_told_of_that_once() -> None:
-    assert letters.must_be_told_of_data([("records_lost", "t", 0, 7, 9), ("asset_limit", "t", 1, 5, None)]) == {
+def test_an_alert_critical_from_the_start_has_one_step() -> None:
+    assert notifications.expected_data_notifications(
+        [("records_lost", "t", 0, 7, 9), ("asset_limit", "t", 1, 5, None)]
+    ) == {
         "duty:data:records_lost/t/0:7:firing",
         "duty:data:records_lost/t/0:7:closed",
         "duty:data:asset_limit/t/1:5:firing",
     }
-    keys = letters.must_be_told([("turbines", "R1", 60, None, 4.0, 4.0), ("turbines", "R2", 60, None, 2.0, 2.0)])
+    keys = notifications.expected_notifications(
+        [("turbines", "R1", 60, None, 4.0, 4.0), ("turbines", "R2", 60, None, 2.0, 2.0)]
+    )
     assert keys == {OPENED, "duty:turbines/R2:60:firing"}
 
 
@@ -286,65 +293,47 @@ def test_an_alert_that_was_critical_at_once_is_told_of_that_once() -> None:
     ("law", "changed"),
     [
         ("R1:60:firing never arrived; is marked delivered", {"arrivals": ALL[:1] + ALL[2:]}),
-        ("R1:60:closed never arrived; outbox: None", {"arrivals": ALL[:3], "outbox": [(OPENED, 9, 1), (TURNED, 9, 1)]}),
+        (
+            "R1:60:closed never arrived; outbox: None",
+            {"arrivals": ALL[:3], "outbox": [(OPENED, 9, 1), (CRITICAL, 9, 1)]},
+        ),
         ("R9:60:firing arrived, of no alert", {"arrivals": [*ALL, arrival(15, OPENED.replace("R1", "R9"), "refused")]}),
         ("R1:60:closed arrived, of no alert", {"alerts": [("turbines", "R1", 60, None, 4.0, 2.0)]}),
         ("R9:60:firing waits, of no alert", {"outbox": [("duty:turbines/R9:60:firing", 0, None)]}),
-        ("came 2 times and 1 tries were counted", {"outbox": [(OPENED, 1, 1), (TURNED, 1, 1), (CLOSED, 1, 1)]}),
+        ("came 2 times and 1 attempts were counted", {"outbox": [(OPENED, 1, 1), (CRITICAL, 1, 1), (CLOSED, 1, 1)]}),
         ("R1:60:closed arrived at 14.00 and again at 16.00, for no reason", {"arrivals": [*ALL, arrival(16, CLOSED)]}),
         ("out of order", {"arrivals": [ALL[0], ALL[2], arrival(15, OPENED), arrival(16, CLOSED)]}),
         ("arrived with 2 bodies", {"arrivals": [arrival(10, OPENED, "refused", {"key": "", "step": ""}), *ALL]}),
-        ("arrived with the body", {"arrivals": [*ALL[:3], arrival(16, CLOSED, "heard", {"key": CLOSED, "step": "?"})]}),
+        (
+            "arrived with the body",
+            {"arrivals": [*ALL[:3], arrival(16, CLOSED, "accepted", {"key": CLOSED, "step": "?"})]},
+        ),
     ],
 )  # fmt: skip
-def test_the_post_shows(law: str, changed: dict[str, Any]) -> None:
-    found = i6(**{"arrivals": ALL} | changed).problems
+def test_the_audit_reports(law: str, changed: dict[str, Any]) -> None:
+    found = audit(**{"arrivals": ALL} | changed).problems
     assert any(law in each for each in found), found
 
 
 @pytest.mark.parametrize(
-    ("again", "struck", "is_right"),
+    ("again", "faults", "is_right"),
     [
-        (55.0, (), True),  # another holds the lease, who cannot have known
-        (30.0, ((13.0, 7),), True),  # it was killed or stood still with the letter in its hands
+        (55.0, (), True),  # the next holder could not know
+        (30.0, ((13.0, 7),), True),  # it was killed or suspended during the attempt
         (30.0, ((20.0, 7),), True),
         (30.0, ((5.0, 7),), False),  # long before
         (30.0, ((31.0, 7),), False),  # afterwards
-        (30.0, ((13.0, 8),), False),  # somebody else, who had no letter
+        (30.0, ((13.0, 8),), False),  # another daemon, without an attempt
     ],
 )
-def test_a_letter_comes_twice_only_where_its_sender_was_struck(
-    again: float, struck: Sequence[tuple[float, int]], is_right: bool
+def test_a_repeated_notification_needs_a_fault(
+    again: float, faults: Sequence[tuple[float, int]], is_right: bool
 ) -> None:
-    found = i6([*ALL, arrival(again, CLOSED)], struck=struck)
-    assert found.twice == 1
+    found = audit([*ALL, arrival(again, CLOSED)], faults=faults)
+    assert found.repeated == 1
     assert (found.problems == []) is is_right
 
 
-def test_the_former_holder_may_wake_up_with_a_letter_in_its_hands() -> None:
-    assert i6([*ALL[:3], arrival(52, CLOSED), arrival(55, CLOSED)], struck=[(48.0, 7)]).problems == []
-    assert i6([*ALL[:3], arrival(52, CLOSED), arrival(55, CLOSED)]).problems != []
-
-
-def post(receiver: Receiver, key: str) -> int | None:
-    """The status of the answer; None = there was none."""
-    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=10)
-    with closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request("POST", "/alerts", b"{}", {"Idempotency-Key": key})
-        return connection.getresponse().status
-    return None
-
-
-def test_the_receiver_writes_down_what_it_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "PAUSE_S", (0.0, 0.0))
-    monkeypatch.setattr(receiver, "SLOW_S", (0.0, 0.0))
-    monkeypatch.setattr(receiver, "MOODS", ("error", "busy", "hang_up", "slow"))
-    with Receiver(1) as hook:
-        answers = [post(hook, str(number)) for number in range(40)]
-        hook.is_calm = True
-        assert post(hook, "last") == 204
-    means = {204: "heard", 500: "refused", 503: "refused", None: "unanswered"}
-    assert [each.key for each in hook.arrivals] == [*map(str, range(40)), "last"]
-    assert [each.answer for each in hook.arrivals] == [*map(means.__getitem__, answers), "heard"]
-    assert answers[0] == 500
-    assert set(answers) == means.keys()
+def test_a_resumed_former_holder_may_send_again() -> None:
+    assert audit([*ALL[:3], arrival(52, CLOSED), arrival(55, CLOSED)], faults=[(48.0, 7)]).problems == []
+    assert audit([*ALL[:3], arrival(52, CLOSED), arrival(55, CLOSED)]).problems != []

@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.streams import KINDS, make, permuted, regular
 from tests.oracle.alerts import expected_alerts
 from tests.oracle.log import FleetRule, Reading, Rules, cell_of
-from tests.oracle.windows import Lane, expected_quarantine, expected_windows, judge
+from tests.oracle.windows import ExpectedShard, expect, expected_quarantine, expected_windows
 
 if TYPE_CHECKING:
     from tests.acceptance.records import Sample
@@ -139,9 +139,9 @@ def test_a_cell_with_one_of_two_sensors_is_present_but_does_not_complete_the_win
 def test_late_is_one_cell_behind_the_watermark_not_on_it() -> None:
     rule = replace(RULE, lateness_cells=2)
     log = log_of(*run_of("x", 10, 8, 7))
-    verdict = judge(log, Rules((rule,)))
-    assert verdict.quarantine == {2: "late"}
-    assert (verdict.counts["accepted"], verdict.counts["late"], verdict.counts["quarantined"]) == (2, 1, 0)
+    expected = expect(log, Rules((rule,)))
+    assert expected.quarantine == {2: "late"}
+    assert (expected.counts["accepted"], expected.counts["late"], expected.counts["quarantined"]) == (2, 1, 0)
 
 
 def test_a_late_reading_does_not_fill_a_window_that_is_still_open() -> None:
@@ -171,19 +171,19 @@ def test_windows_after_a_gap_go_on_from_the_same_grid() -> None:
 # ---------------------------------------------------------------- which value, which offsets
 
 
-def lane_of(rule: FleetRule, *readings: tuple[int, list[float | None]]) -> tuple[Lane, list[str]]:
-    lane = Lane(rule)
-    return lane, [lane.take(Reading(offset, "f", "x", *one)) for offset, one in enumerate(readings)]
+def lane_of(rule: FleetRule, *readings: tuple[int, list[float | None]]) -> tuple[ExpectedShard, list[str]]:
+    shard = ExpectedShard(rule)
+    return shard, [shard.take(Reading(offset, "f", "x", *one)) for offset, one in enumerate(readings)]
 
 
 def test_the_first_finite_value_wins_and_each_sensor_for_itself() -> None:
     rule = replace(TWO, stride=3)
-    lane, fates = lane_of(
+    shard, fates = lane_of(
         rule, (0, [1.0, None]), (0, [5.0, 2.0]), (0, [6.0, 6.0]), (1, [3.0, 3.0]), (1, [None, 9.0]), (2, [4.0, 4.0])
     )
     assert fates == ["accepted", "accepted", "duplicate", "accepted", "duplicate", "accepted"]
-    (window,) = lane.windows()
-    assert lane.values(window) == [[1.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
+    (window,) = shard.windows()
+    assert shard.values(window) == [[1.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
     assert (window.n_present, window.first_offset, window.last_offset) == (3, 0, 5)
 
 
@@ -195,7 +195,7 @@ def test_offsets_are_of_the_records_that_gave_a_value_in_whatever_order_they_cam
 
 def test_a_duplicate_after_the_window_has_left_is_still_a_duplicate() -> None:
     rule = replace(RULE, stride=3, lateness_cells=9)
-    assert judge(log_of(*run_of("x", 3, 4, 5, 4, 3)), Rules((rule,))).counts["duplicate"] == 2
+    assert expect(log_of(*run_of("x", 3, 4, 5, 4, 3)), Rules((rule,))).counts["duplicate"] == 2
 
 
 # ---------------------------------------------------------------- whole streams
@@ -216,8 +216,8 @@ def test_the_same_seed_gives_the_same_bytes_and_its_trouble_is_real(kind: str) -
     counts: dict[str, int] = {}
     for seed in range(10):
         stream = make(kind, seed)
-        verdict = judge(stream.log, stream.rules, stream.topic)
-        for name, number in (verdict.counts | {"windows": len(verdict.windows)}).items():
+        expected = expect(stream.log, stream.rules, stream.topic)
+        for name, number in (expected.counts | {"windows": len(expected.windows)}).items():
             counts[name] = counts.get(name, 0) + number
     assert counts["windows"] > 100
     named_after: dict[str, str] = {"delayed": "late", "repeated": "duplicate", "bundled": "late", "bad": "quarantined"}
@@ -234,12 +234,12 @@ def test_any_order_within_the_lateness_gives_the_windows_of_sorted_input(seed: i
     kept = [one for number, one in enumerate(samples) if number not in gone[:8]]
 
     def n_present(order: list[Sample]) -> dict[tuple[str, int], int]:
-        lane = Lane(rule)
+        shard = ExpectedShard(rule)
         for offset, one in enumerate(order):
             cell = cell_of(one.ts_us, rule.interval_us)
-            assert lane.take(Reading(offset, "f", one.asset, cell, list(one.values.values()))) != "late"
-        lane.take(Reading(999, "f", "R9", cell + 100, [1.0, 1.0]))  # closes everything
-        return {(window.asset, window.start): window.n_present for window in lane.windows()}
+            assert shard.take(Reading(offset, "f", one.asset, cell, list(one.values.values()))) != "late"
+        shard.take(Reading(999, "f", "R9", cell + 100, [1.0, 1.0]))  # closes everything
+        return {(window.asset, window.start): window.n_present for window in shard.windows()}
 
     straight = n_present(kept)
     assert len(straight) > 60

@@ -19,7 +19,7 @@ from tests.acceptance.streams import delayed, gapped, regular, repeated
 from tests.oracle.alerts import expected_alerts
 from tests.oracle.check import QUERIES, check, check_database, stored_rows
 from tests.oracle.log import FleetRule, Rules
-from tests.oracle.windows import judge
+from tests.oracle.windows import expect
 
 if TYPE_CHECKING:
     from tests.oracle.log import RawRecord
@@ -59,18 +59,18 @@ def write_sound_database(path: Path) -> tuple[Logs, Rules]:
         for topic, number in PARTITIONS:
             log = logs[(topic, number)] = troubled_log(rng, rule, [f"R{number}1", f"R{number}2"])
             start, end = log[0][0], log[len(log) * 3 // 4][0]
-            verdict = judge([record for record in log if record[0] < end], rules)
-            counters = json.dumps(verdict.counts | {"windows": len(verdict.windows)})
+            expected = expect([record for record in log if record[0] < end], rules)
+            counters = json.dumps(expected.counts | {"windows": len(expected.windows)})
             insert(db, "source_partition", pipeline="monitor", topic=topic, partition=number, epoch=1, owner="me",
                    start_offset=start, next_offset=end, rewind_state="{}", counters=counters)  # fmt: skip
-            for offset, word in verdict.quarantine.items():
+            for offset, word in expected.quarantine.items():
                 insert(db, "quarantine", topic=topic, partition=number, record_offset=offset, reason=f"{word}: so",
                        sample=b"", at_us=0, saved_us=0)  # fmt: skip
-            for asset in verdict.fleet_of:
+            for asset in expected.fleet_of:
                 ids[asset] = len(ids) + 1
                 insert(db, "asset", id=ids[asset], fleet="turbines", name=asset, topic=topic, partition=number)
-            series: dict[str, list[tuple[int, float | None]]] = {asset: [] for asset in verdict.fleet_of}
-            for (asset, start_us), (n_present, first, last) in sorted(verdict.windows.items()):
+            series: dict[str, list[tuple[int, float | None]]] = {asset: [] for asset in expected.fleet_of}
+            for (asset, start_us), (n_present, first, last) in sorted(expected.windows.items()):
                 score = rng.choice([None, 0.5, 0.5, 1.0, 2.5])
                 series[asset].append((start_us + 240 * S, score))
                 insert(db, "score", asset_id=ids[asset], start_us=start_us, end_us=start_us + 240 * S, score=score,

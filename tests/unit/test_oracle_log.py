@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance.records import BAD_RECORDS, bad_record
 from tests.oracle.log import FleetRule, Reading, Refused, Rules, readings_of
-from tests.oracle.windows import expected_quarantine, judge
+from tests.oracle.windows import expect, expected_quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,19 +40,19 @@ def test_a_record_counts_once_late_before_accepted_before_duplicate() -> None:
         (9, -1, b"x", None),  # tombstone
         (12, -1, b"x", b"?"),
     ]
-    verdict = judge(log, Rules((RULE,)))
-    assert verdict.counts == {
+    expected = expect(log, Rules((RULE,)))
+    assert expected.counts == {
         "records": 6, "accepted": 2, "late": 1, "duplicate": 1, "tombstones": 1, "quarantined": 1, "readings": 4,
     }  # fmt: skip
-    assert verdict.quarantine == {7: "late", 12: "not_json"}
+    assert expected.quarantine == {7: "late", 12: "not_json"}
 
 
 def test_a_bad_reading_within_a_block_refuses_the_whole_record() -> None:
     body = {"ts": [0, 10], "asset": "x", "sensors": {"a": [1.0, "two"]}}
     log: list[RawRecord] = [(0, -1, None, json.dumps(body).encode()), (1, -1, None, block([1]))]
-    verdict = judge(log, Rules((RULE,)))
-    assert verdict.quarantine == {0: "wrong_type"}
-    assert verdict.counts["readings"] == 1
+    expected = expect(log, Rules((RULE,)))
+    assert expected.quarantine == {0: "wrong_type"}
+    assert expected.counts["readings"] == 1
 
 
 RAW = struct.pack("<4f", 1.0, 2.0, 3.0, float("nan"))
@@ -141,5 +141,5 @@ def test_a_row_of_a_block_without_values_is_a_gap_and_a_record_without_values_is
         body = {"start": 0, "interval": 10, "sensors": {"a": values}}
         return [(0, -1, b"x", json.dumps(body).encode())]
 
-    assert judge(record(1.0, None, 1.0), Rules((RULE,))).counts["readings"] == 2
+    assert expect(record(1.0, None, 1.0), Rules((RULE,))).counts["readings"] == 2
     assert expected_quarantine(record(None, None), Rules((RULE,))) == {0: "empty"}

@@ -1,4 +1,4 @@
-"""What several scenarios do: wait while faults heal, and say what did not happen."""
+"""Parts of several scenarios: wait while faults end, and check that they occurred."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tests.chaos.environment import Environment
     from tests.chaos.figures import Figures
-    from tests.chaos.stage import Stage
 
 
 class Later:
-    """What is to be done at a time of its own: faults heal while others begin."""
+    """Calls at a later time: some faults end while others begin."""
 
     def __init__(self) -> None:
         self._due: list[tuple[float, Callable[[], None]]] = []
@@ -29,14 +29,14 @@ class Later:
             do()
 
 
-def vacuity(figures: Figures, *, of: Sequence[str] = ("rebuilt", "late", "quarantined", "duplicate", "alerts")) -> None:
-    """What should have happened, and did not."""
+def require(figures: Figures, *, of: Sequence[str] = ("rebuilt", "late", "quarantined", "duplicate", "alerts")) -> None:
+    """Note the counters that are zero: the run is vacuous then."""
     figures.vacuous += [f"no {name}" for name in of if not getattr(figures, name)]
 
 
-def wait(stage: Stage, later: Later, seconds: float) -> None:
+def wait(env: Environment, later: Later, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         later.tick()
-        stage.look()
+        env.restart_ended()
         time.sleep(0.05)

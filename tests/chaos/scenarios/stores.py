@@ -1,4 +1,4 @@
-"""The database suffers: its only user is killed, it restarts, loses answers, says nothing, has no room."""
+"""Faults of the database: it restarts, loses answers, hangs or runs out of space, or its only client is killed."""
 
 from __future__ import annotations
 
@@ -9,100 +9,100 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from tests.chaos.environment import Environment, Servers, tree_commit
 from tests.chaos.figures import Figures
 from tests.chaos.proxy import Proxy
-from tests.chaos.scenarios.common import Later, vacuity, wait
-from tests.chaos.stage import Servers, Stage, tree_commit
+from tests.chaos.scenarios.common import Later, require, wait
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 def sqlite(
-    servers: Servers, seed: int, *, n_records: int = 60_000, n_kills: int = 20, inside: Sequence[str] = ()
+    servers: Servers, seed: int, *, n_records: int = 60_000, n_kills: int = 20, hooks: Sequence[str] = ()
 ) -> Figures:
-    """One daemon on SQLite, killed again and again: on the way up, claiming, rebuilding, inside transactions."""
+    """One daemon on SQLite is killed again and again: at the start, in claims, rebuilds and transactions."""
     rng = random.Random(f"sqlite/{seed}")
     figures = Figures("sqlite", seed, commit=tree_commit())
-    with Stage.set_up(servers, figures, n_partitions=4, database="sqlite", inside=inside) as stage:
-        daemon = stage.daemon("daemon")
-        stage.begin_pour(n_records, seconds=n_kills * 3)
-        n_in_vain = 0
+    with Environment.set_up(servers, figures, n_partitions=4, database="sqlite", hooks=hooks) as env:
+        daemon = env.daemon("daemon")
+        env.start_traffic(n_records, seconds=n_kills * 3)
+        n_without_progress = 0
         for _ in range(n_kills):
             if len(figures.problems) > 3:
-                break  # it is broken already
-            before = stage.records()
+                break  # it has failed already
+            before = env.records()
             if daemon.pid is None:
                 daemon.start()
             if rng.random() < 0.25:
-                time.sleep(rng.uniform(0.2, 2.5))  # at whatever it is doing then
+                time.sleep(rng.uniform(0.2, 2.5))  # at any moment of its start
             else:
-                stage.wait_for("a record", lambda at=before: stage.records() > at or _is_over(stage), 60, 0.05)
+                env.wait_for("a record", lambda at=before: env.records() > at or _is_over(env), 60, 0.05)
                 time.sleep(rng.expovariate(2.0))
-            stage.look()
-            stage.note("kill", daemon)
+            env.restart_ended()
+            env.record_fault("kill", daemon)
             daemon.kill()
-            n_in_vain += stage.records() == before
-            with closing(sqlite3.connect(stage.site.database)) as connection:
+            n_without_progress += env.records() == before
+            with closing(sqlite3.connect(env.deployment.database)) as connection:
                 said = connection.execute("PRAGMA integrity_check").fetchall()
             if said != [("ok",)]:
                 figures.problems.append(f"integrity_check: {said}")
-        figures.measured["kills_without_progress"] = n_in_vain
-        if n_in_vain > 0.7 * n_kills:
-            figures.vacuous.append(f"{n_in_vain} of {n_kills} kills came before anything was done")
+        figures.measured["kills_without_progress"] = n_without_progress
+        if n_without_progress > 0.7 * n_kills:
+            figures.vacuous.append(f"{n_without_progress} of {n_kills} kills came before any progress")
         if daemon.pid is None:
             daemon.start()
-        stage.finish()
-        vacuity(figures)
+        env.finish()
+        require(figures)
     return figures
 
 
-def _is_over(stage: Stage) -> bool:
-    """Whether all is sent and read."""
-    return stage.pour is not None and stage.pour.is_done and stage.records() >= stage.pour.n_acknowledged
+def _is_over(env: Environment) -> bool:
+    """Return True if all records are sent and processed."""
+    return env.sender is not None and env.sender.is_done and env.records() >= env.sender.n_acknowledged
 
 
 def database(
-    servers: Servers, seed: int, *, n_records: int = 60_000, n_faults: int = 12, inside: Sequence[str] = ()
+    servers: Servers, seed: int, *, n_records: int = 60_000, n_faults: int = 12, hooks: Sequence[str] = ()
 ) -> Figures:
-    """PostgreSQL restarted, its backends ended inside transactions, answers to COMMITs lost, long silences."""
+    """PostgreSQL restarts, its backends end inside transactions, answers to COMMITs are lost, connections stall."""
     rng = random.Random(f"database/{seed}")
     figures = Figures("database", seed, commit=tree_commit())
     postgres = servers.postgres()
     with (
         Proxy(postgres.port) as proxy,
-        Stage.set_up(
-            servers, figures, n_partitions=4, inside=inside,
+        Environment.set_up(
+            servers, figures, n_partitions=4, hooks=hooks,
             url=lambda direct: direct.replace(f":{postgres.port}/", f":{proxy.port}/"),
-        ) as stage,
+        ) as env,
     ):  # fmt: skip
-        database_name = stage.site.config.store.url.rpartition("/")[2]
-        daemons = [stage.daemon("daemon-0"), stage.daemon("daemon-1")]
+        database_name = env.deployment.config.store.url.rpartition("/")[2]
+        daemons = [env.daemon("daemon-0"), env.daemon("daemon-1")]
         for daemon in daemons:
             daemon.start()
-        stage.wait_for("a first claim", lambda: any(d.events("partition_claimed") for d in daemons), 60)
-        stage.begin_pour(n_records, seconds=n_faults * 5)
-        # The outcome of these must be known in the end: each kind comes, in an order of the seed's.
+        env.wait_for("a first claim", lambda: any(d.events("partition_claimed") for d in daemons), 60)
+        env.start_traffic(n_records, seconds=n_faults * 5)
+        # Each of these kinds comes, in an order that the seed decides.
         kinds = ["lost_answer", "lost_answer", "lost_commit", "terminate", "restart_fast", "restart_immediate"]
         kinds += rng.choices(("lost_answer", "lost_commit", "terminate", "terminate_all", "stall"), k=n_faults)
         kinds = kinds[: max(n_faults, 4)]
         rng.shuffle(kinds)
         for kind in kinds:
-            wait(stage, Later(), rng.uniform(0.3, 3.0))
-            if _hurt_database(servers, proxy, rng, kind, database_name):
-                stage.note(kind)
-        wait(stage, Later(), 2.0)
-        stage.finish()
+            wait(env, Later(), rng.uniform(0.3, 3.0))
+            if _inject_fault(servers, proxy, rng, kind, database_name):
+                env.record_fault(kind)
+        wait(env, Later(), 2.0)
+        env.finish()
         figures.unknown_commits = proxy.n_cut_after
-        vacuity(figures, of=("unknown_commits", "late", "quarantined", "duplicate", "alerts"))
+        require(figures, of=("unknown_commits", "late", "quarantined", "duplicate", "alerts"))
         if figures.resolved < figures.unknown_commits:
-            # What a restart or another owner finds done needs no resolving: only those are missing here.
+            # After a restart or a change of owner, no daemon asks for the outcome: those are missing here.
             figures.measured["unknown_not_resolved"] = figures.unknown_commits - figures.resolved
     return figures
 
 
-def _hurt_database(servers: Servers, proxy: Proxy, rng: random.Random, kind: str, name: str) -> bool:
-    """Return whether it came to pass."""
+def _inject_fault(servers: Servers, proxy: Proxy, rng: random.Random, kind: str, name: str) -> bool:
+    """Return True if the fault occurred."""
     postgres = servers.postgres()
     if kind in ("lost_answer", "lost_commit"):
         proxy.cut_next = "after" if kind == "lost_answer" else "before"
@@ -140,31 +140,31 @@ END $$
 """
 
 
-def disk_full(servers: Servers, seed: int, *, n_records: int = 60_000, inside: Sequence[str] = ()) -> Figures:
-    """SQLite on a file system of a few MB that fills up, and grows when somebody has cleared away."""
+def disk_full(servers: Servers, seed: int, *, n_records: int = 60_000, hooks: Sequence[str] = ()) -> Figures:
+    """SQLite on a file system of a few MB that fills up and is enlarged later."""
     figures = Figures("disk_full", seed, commit=tree_commit())
     folder = servers.new_folder("disk_full")
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], check=False).returncode:
         figures.skipped = "no tmpfs can be mounted here"
         return figures
     try:
-        with Stage.set_up(
-            servers, figures, n_partitions=4, database="sqlite", inside=inside, folder=folder
-        ) as stage:  # fmt: skip
-            daemon = stage.daemon("daemon")
+        with Environment.set_up(
+            servers, figures, n_partitions=4, database="sqlite", hooks=hooks, folder=folder
+        ) as env:  # fmt: skip
+            daemon = env.daemon("daemon")
             daemon.log = folder.with_suffix(".log")
             daemon.start()
-            stage.begin_pour(n_records, seconds=10)
-            stage.wait_for("a full disk", lambda: daemon.events("database_away"), 120)
-            stage.note("disk_full", daemon)
-            wait(stage, Later(), 5.0)
+            env.start_traffic(n_records, seconds=10)
+            env.wait_for("a full disk", lambda: daemon.events("database_away"), 120)
+            env.record_fault("disk_full", daemon)
+            wait(env, Later(), 5.0)
             subprocess.run(["mount", "-o", "remount,size=500m", str(folder)], check=True)
-            stage.finish()
-            with closing(sqlite3.connect(stage.site.database)) as connection:
+            env.finish()
+            with closing(sqlite3.connect(env.deployment.database)) as connection:
                 said = connection.execute("PRAGMA integrity_check").fetchall()
             if said != [("ok",)]:
                 figures.problems.append(f"integrity_check: {said}")
-            vacuity(figures, of=("late", "quarantined", "duplicate", "alerts"))
+            require(figures, of=("late", "quarantined", "duplicate", "alerts"))
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=False)
     return figures

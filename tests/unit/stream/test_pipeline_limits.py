@@ -18,7 +18,7 @@ from tests.fakes import batch_of
 from tests.hostile import EVERY, HEALTHY, MUTATIONS, WORDS, attack, flood
 from tests.oracle.check import check_database
 from tests.oracle.log import rules_from
-from tests.oracle.windows import judge
+from tests.oracle.windows import expect
 from tests.unit.recorded_log import Log
 from tests.unit.stream.plant import BEGIN, P0, P1, Plant, S, limited_config, reading
 
@@ -88,7 +88,7 @@ def test_the_logs_reach_the_limit_and_have_late_records(tmp_path: Path) -> None:
     words: set[str] = set()
     for seed in range(8):
         rules = rules_from(crowded_config(seed, tmp_path))
-        words |= set(judge(crowded(seed), rules, "plant").quarantine.values())
+        words |= set(expect(crowded(seed), rules, "plant").quarantine.values())
     assert words >= {"too_many_assets", "late"}
 
 

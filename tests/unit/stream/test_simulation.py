@@ -16,8 +16,8 @@ from monitor.store import leases
 from tests.simulation.__main__ import vacuous
 from tests.simulation.clockwork import SimulatedLoop
 from tests.simulation.mutations import MUTATIONS
+from tests.simulation.simulation import Simulation, run
 from tests.simulation.store import Database
-from tests.simulation.world import World, run
 
 N_SEEDS = 100
 GARBAGE_SEED = 42
@@ -36,12 +36,12 @@ def test_a_protocol_without_one_of_its_rules_is_caught(name: str) -> None:
     assert any(run(seed, MUTATIONS[name]).violations for seed in range(300))
 
 
-def recorded(seed: int) -> World:
-    world = World(seed)
-    world.database.history = []
-    world.live()
-    world.database.close()
-    return world
+def recorded(seed: int) -> Simulation:
+    simulation = Simulation(seed)
+    simulation.database.history = []
+    simulation.live()
+    simulation.database.close()
+    return simulation
 
 
 @pytest.mark.parametrize("seed", [7, GARBAGE_SEED])

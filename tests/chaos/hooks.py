@@ -1,8 +1,8 @@
-"""What a daemon of ours is made to observe of itself, to suffer, or to do wrong. By name, before it starts.
+"""Hooks in a forked daemon, applied by name before it starts: observers, faults on a signal, and mutations.
 
-Observers and sufferings leave the engine as it is; mutations (see mutant.py) break it on purpose. The law: only seams
-that others use too are touched (`KafkaSource.seek` and `poll`, aiokafka's client), or a mutation says which line of
-the protocol it takes out.
+Observers and faults leave the pipeline unchanged. Mutations (mutant.py) break it on purpose. Invariant: hooks touch
+only interfaces that have other users (`KafkaSource.seek` and `poll`, aiokafka's client), or a mutation names the rule
+of the protocol that it removes.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SESSION_S = 6
-"""The shortest that a broker allows by default."""
+"""Session timeout of the group: the shortest that a broker allows by default."""
 
 
 def apply(name: str) -> None:
-    """Apply one by its name; what follows a colon is its argument."""
+    """Apply a hook, `NAME` or `NAME:ARGUMENT,…`."""
     from tests.chaos.mutant import MUTATIONS
 
     name, _, argument = name.partition(":")
-    (INSIDE | MUTATIONS)[name](*argument.split(",") if argument else ())
+    (HOOKS | MUTATIONS)[name](*argument.split(",") if argument else ())
 
 
-def say(event: str, **facts: Any) -> None:
-    """Write an event beside the daemon's own."""
+def report(event: str, **facts: Any) -> None:
+    """Write an event into the daemon's log."""
     print(json.dumps({"event": event, "at": time.time()} | facts), file=sys.stderr, flush=True)
 
 
 def short_session() -> None:
-    """Let the group notice a death after six seconds. For a tree whose configuration cannot say so."""
+    """Set a session timeout of six seconds, for a tree without the setting."""
     from monitor.kafka import consumer_group
 
     real = consumer_group.BoundedConsumer
@@ -51,7 +51,7 @@ def short_session() -> None:
 
 
 def short_lease() -> None:
-    """Let others send a dead daemon's letters after four seconds: a run is too short for the usual fifteen."""
+    """Let other daemons send the notifications of a dead one after four seconds: a run is too short for fifteen."""
     from functools import partial
 
     from monitor.service import daemon
@@ -61,60 +61,60 @@ def short_lease() -> None:
 
 
 def first_offsets() -> None:
-    """Say which offset was handed out first after each `seek`: it must be the one that was asked for."""
+    """Report the first offset after each `seek`. It must be the requested one."""
     from monitor.kafka.consumer_group import KafkaSource
     from monitor.types import RecordBatch
 
     seek, poll = KafkaSource.seek, KafkaSource.poll
     wanted: dict[Any, int] = {}
 
-    def seek_and_note(self: KafkaSource, partition: Any, offset: int) -> None:
+    def seek_and_remember(self: KafkaSource, partition: Any, offset: int) -> None:
         seek(self, partition, offset)
         wanted[partition] = offset
 
-    async def poll_and_look(self: KafkaSource) -> Any:
+    async def poll_and_report(self: KafkaSource) -> Any:
         events = await poll(self)
         for event in events:
             if isinstance(event, RecordBatch) and event.partition in wanted:
                 offset = int(event.offsets[0])
-                say("first_offset", partition=str(event.partition), want=wanted.pop(event.partition), got=offset)
+                report("first_offset", partition=str(event.partition), want=wanted.pop(event.partition), got=offset)
         return events
 
-    KafkaSource.seek = seek_and_note  # type: ignore[method-assign]
-    KafkaSource.poll = poll_and_look  # type: ignore[method-assign]
+    KafkaSource.seek = seek_and_remember  # type: ignore[method-assign]
+    KafkaSource.poll = poll_and_report  # type: ignore[method-assign]
 
 
-def bricked() -> None:
-    """On SIGUSR1, let the broker's answer to the next heartbeat be an error that aiokafka does not expect."""
+def heartbeat_errors() -> None:
+    """On SIGUSR1, replace the answer to the next heartbeat with an error that aiokafka does not expect."""
     from aiokafka.consumer.group_coordinator import GroupCoordinator
 
     due: list[int] = []
     send = GroupCoordinator._send_req
     codes = itertools.cycle((-1, 30, 14))
 
-    async def send_and_spoil(self: Any, request: Any) -> Any:
+    async def send_and_corrupt(self: Any, request: Any) -> Any:
         answer = await send(self, request)
         if due and "Heartbeat" in type(request).__name__:
             answer.error_code = due.pop()
-            say("heartbeat_spoilt", code=answer.error_code)
+            report("heartbeat_corrupted", code=answer.error_code)
         return answer
 
-    GroupCoordinator._send_req = send_and_spoil
+    GroupCoordinator._send_req = send_and_corrupt
     signal.signal(signal.SIGUSR1, lambda *_: due.append(next(codes)))
 
 
-def blocked(seconds: str) -> None:
-    """On SIGUSR2, let the event loop stand still for so long."""
+def block_loop(seconds: str) -> None:
+    """On SIGUSR2, block the event loop for so long."""
 
     def block(*_: Any) -> None:
-        say("made_to_stand_still", seconds=float(seconds))
+        report("loop_blocked_by_test", seconds=float(seconds))
         time.sleep(float(seconds))
 
     signal.signal(signal.SIGUSR2, block)
 
 
 def clock_jumps() -> None:
-    """Let our clock jump by up to a day, forwards and back, about once a second."""
+    """Let the daemon's clock jump by up to a day, forward and back, about once a second."""
     from monitor.clock import SystemClock
     from tests.chaos.wrong_clock import JUMPS_S
 
@@ -129,29 +129,29 @@ def clock_jumps() -> None:
     SystemClock.now_us = jumping_now_us  # type: ignore[method-assign]
 
 
-def ambushed() -> None:
-    """On SIGUSR1, stand still right before the next save: a zombie with a batch in its hands. Within three seconds."""
+def suspend_at_commit() -> None:
+    """On SIGUSR1, suspend the process right before its next commit, if it comes within three seconds: a zombie."""
     from monitor.store.engine import AsyncStore
 
     save, until = AsyncStore.save, [0.0]
 
-    async def save_after_standing_still(self: AsyncStore, commit: Any) -> Any:
+    async def suspend_and_save(self: AsyncStore, commit: Any) -> Any:
         if time.monotonic() < until[0]:
             until[0] = 0.0
-            say("ambushed", partition=str(commit.partition), next_offset=commit.new_next)
+            report("suspended_at_commit", partition=str(commit.partition), next_offset=commit.new_next)
             os.kill(os.getpid(), signal.SIGSTOP)
         return await save(self, commit)
 
-    AsyncStore.save = save_after_standing_still  # type: ignore[method-assign]
+    AsyncStore.save = suspend_and_save  # type: ignore[method-assign]
     signal.signal(signal.SIGUSR1, lambda *_: until.__setitem__(0, time.monotonic() + 3.0))
 
 
-INSIDE: dict[str, Callable[..., None]] = {
+HOOKS: dict[str, Callable[..., None]] = {
     "short_session": short_session,
     "short_lease": short_lease,
     "first_offsets": first_offsets,
-    "bricked": bricked,
-    "blocked": blocked,
-    "ambushed": ambushed,
+    "heartbeat_errors": heartbeat_errors,
+    "block_loop": block_loop,
+    "suspend_at_commit": suspend_at_commit,
     "clock_jumps": clock_jumps,
 }

@@ -1,4 +1,4 @@
-"""A world that has come to rest against the oracle: every difference is a sentence.
+"""A simulation that has come to rest against the oracle: every difference is a sentence.
 
 What is compared: windows with the offsets that fed them, fates and counts of records, quarantine, gaps, alerts, each
 score and whose turn it was to give it. Of a partition of which a rebuild missed records, because retention took them
@@ -21,7 +21,7 @@ from tests.simulation.tables import Tables
 if TYPE_CHECKING:
     from monitor.types import Partition
     from tests.oracle.check import Report, StoredRows
-    from tests.simulation.world import World
+    from tests.simulation.simulation import Simulation
 
 CRITICAL_SCORE = 3.0
 HOLDS_ANYWHERE = ("doubled", "alert")
@@ -33,57 +33,59 @@ def score_of(total: float, start: int, version: str) -> float:
     return abs(math.sin(said)) * (4 if math.sin(3 * said) > 0.95 else 1.25)
 
 
-def judge(world: World) -> list[str]:
-    """Return what is wrong with a world, and count what was compared."""
-    db, rules = Tables(world.database), world.plant.rules
-    kept = {partition: _kept(world, db, partition) for partition in world.broker.logs}
+def verify(simulation: Simulation) -> list[str]:
+    """Return what is wrong with a simulation, and count what was compared."""
+    db, rules = Tables(simulation.database), simulation.scenario.rules
+    kept = {partition: _kept(simulation, db, partition) for partition in simulation.broker.logs}
     weak = {
         partition
         for partition, records in kept.items()
-        if _is_weak(world, db, partition, {record[0] for record in records})
+        if _is_weak(simulation, db, partition, {record[0] for record in records})
     }
-    world.counts["partitions with holes"] += len(weak)
-    reference = world.calm() if world.plant.is_limited and not world.is_calm else None
+    simulation.counts["partitions with holes"] += len(weak)
+    reference = simulation.calm() if simulation.scenario.is_limited and not simulation.is_calm else None
     cut_short = {
-        where for where, log in world.broker.logs.items() if log.records and not _is_read_from_start(world, db, where)
+        where
+        for where, log in simulation.broker.logs.items()
+        if log.records and not _is_read_from_start(simulation, db, where)
     }
     strange = {partition for partition, _ in db.gap} | weak | cut_short
-    if world.plant.is_limited:  # of which the oracle knows nothing
+    if simulation.scenario.is_limited:  # of which the oracle knows nothing
         weak = set(kept)
-    rows = stored_rows(world.database.rows)
+    rows = stored_rows(simulation.database.rows)
     report = check(_without(rows, weak), {where: log for where, log in kept.items() if where not in weak}, rules)
-    _compare_scores(world, db, report, weak)
-    _compare_data_alerts(world, db, report)
-    _compare_letters(world, db, report)
-    if world.thinning:
-        _compare_thinned(world, db, report)
+    _compare_scores(simulation, db, report, weak)
+    _compare_data_alerts(simulation, db, report)
+    _compare_letters(simulation, db, report)
+    if simulation.thinning:
+        _compare_thinned(simulation, db, report)
     if weak:
         anyhow = check(rows, {(where.topic, where.number): log for where, log in kept.items()}, rules)
         for kind, texts in anyhow.problems.items():
             for text in texts:
                 if kind in HOLDS_ANYWHERE or "conserve" in text:
                     report.add(kind, text)
-    wrong = list(world.database.violations)
-    for where, what in world.suspicions:
+    wrong = list(simulation.database.violations)
+    for where, what in simulation.suspicions:
         if what.startswith("digest") and any(str(partition) in where for partition in weak):
-            world.counts["digests forgiven"] += 1
+            simulation.counts["digests forgiven"] += 1
         else:
             wrong.append(f"{where}: {what}")
     wrong += [f"{kind}: {text}" for kind, texts in report.problems.items() for text in texts]
     for (partition, from_offset), to_offset in db.gap.items():
-        if to_offset > world.broker.logs[partition].first_kept:
+        if to_offset > simulation.broker.logs[partition].first_kept:
             wrong.append(f"gap: {partition} [{from_offset}, {to_offset}), but those records were still there")
     for what, number in report.compared.items():
-        world.counts[f"compared {what}"] += number
-    world.counts["gaps"] += len(db.gap)
+        simulation.counts[f"compared {what}"] += number
+    simulation.counts["gaps"] += len(db.gap)
     if reference is not None:
-        wrong += _compare_calm(world, db, reference, strange)
+        wrong += _compare_calm(simulation, db, reference, strange)
         reference.database.close()
     return wrong
 
 
-def _compare_calm(world: World, db: Tables, reference: World, strange: set[Partition]) -> list[str]:
-    """Whatever befell it, a world holds what it would have held in peace; but for what retention took."""
+def _compare_calm(simulation: Simulation, db: Tables, reference: Simulation, strange: set[Partition]) -> list[str]:
+    """Whatever befell it, a simulation holds what it would have held in peace; but for what retention took."""
     wrong = []
     n_compared = 0
     facts, right = _facts(db), _facts(Tables(reference.database))
@@ -92,7 +94,7 @@ def _compare_calm(world: World, db: Tables, reference: World, strange: set[Parti
             n_compared += 1
             if facts.get(key) != right.get(key):
                 wrong.append(f"limited: {key} is {facts.get(key)}, in peace {right.get(key)}")
-    world.counts["compared with peace"] += n_compared
+    simulation.counts["compared with peace"] += n_compared
     return wrong
 
 
@@ -115,28 +117,30 @@ def _facts(db: Tables) -> dict[tuple[Partition, object], object]:
     return facts
 
 
-def _kept(world: World, db: Tables, partition: Partition) -> list[tuple[int, int, bytes | None, bytes | None]]:
+def _kept(
+    simulation: Simulation, db: Tables, partition: Partition
+) -> list[tuple[int, int, bytes | None, bytes | None]]:
     """The records that are not in a gap."""
     gaps = [(first, end) for (where, first), end in db.gap.items() if where == partition]
     return [
         record
-        for record in world.broker.logs[partition].records
+        for record in simulation.broker.logs[partition].records
         if not any(first <= record[0] < end for first, end in gaps)
     ]
 
 
-def _is_weak(world: World, db: Tables, partition: Partition, kept: set[int]) -> bool:
+def _is_weak(simulation: Simulation, db: Tables, partition: Partition, kept: set[int]) -> bool:
     """Whether a gap was told that held records which had been read: a rebuild missed them."""
     row = db.partition.get(partition)
     start = row.start_offset or 0 if row is not None else 0
     return any(
-        first <= offset < end for first, end in world.broker.lost[partition] for offset in kept if offset >= start
+        first <= offset < end for first, end in simulation.broker.lost[partition] for offset in kept if offset >= start
     )
 
 
-def _is_read_from_start(world: World, db: Tables, partition: Partition) -> bool:
+def _is_read_from_start(simulation: Simulation, db: Tables, partition: Partition) -> bool:
     row = db.partition.get(partition)
-    return row is not None and row.start_offset == world.broker.logs[partition].records[0][0]
+    return row is not None and row.start_offset == simulation.broker.logs[partition].records[0][0]
 
 
 def _without(rows: StoredRows, weak: set[Partition]) -> StoredRows:
@@ -155,15 +159,15 @@ def _without(rows: StoredRows, weak: set[Partition]) -> StoredRows:
     )
 
 
-def _compare_thinned(world: World, db: Tables, report: Report) -> None:
+def _compare_thinned(simulation: Simulation, db: Tables, report: Report) -> None:
     """Of each partition and word the first rows are in quarantine, then one in so many, whatever the batches were."""
-    assert world.thinning is not None
-    n_kept, n_sampled = world.thinning
+    assert simulation.thinning is not None
+    n_kept, n_sampled = simulation.thinning
     report.problems.pop("quarantine", None)
-    for where, judgement in report.judgements.items():
+    for where, expected in report.expectations.items():
         seen: Counter[str] = Counter()
         right = {}
-        for offset, word in sorted(judgement.quarantine.items()):
+        for offset, word in sorted(expected.quarantine.items()):
             seen[word] += 1
             if seen[word] <= n_kept or seen[word] % n_sampled == 0:
                 right[offset] = word
@@ -176,7 +180,7 @@ def _compare_thinned(world: World, db: Tables, report: Report) -> None:
             report.add("quarantine", f"{where} thinned: {found}, must be {right}")
 
 
-def _compare_data_alerts(world: World, db: Tables, report: Report) -> None:
+def _compare_data_alerts(simulation: Simulation, db: Tables, report: Report) -> None:
     """Each record that was lost, or kept out, is one alert's; and nobody has two that are open."""
     right: Counter[tuple[str, Partition]] = Counter()
     for (partition, from_offset), to_offset in db.gap.items():
@@ -190,18 +194,18 @@ def _compare_data_alerts(world: World, db: Tables, report: Report) -> None:
         found[kind, partition] += alert.change.n_records
         n_open[kind, partition, alert.change.fleet] += alert.change.state != "closed"
         report.compared[f"{kind} alerts"] += 1
-        world.counts["data alerts over"] += alert.change.state == "closed"
+        simulation.counts["data alerts over"] += alert.change.state == "closed"
     for key in right.keys() | found.keys():
         if right[key] != found[key]:
             report.add("data_alert", f"{key} is about {found[key]} records, must be {right[key]}")
     report.problems["data_alert"] += [f"{n} open of {key}" for key, n in n_open.items() if n > 1]
 
 
-def _compare_letters(world: World, db: Tables, report: Report) -> None:
+def _compare_letters(simulation: Simulation, db: Tables, report: Report) -> None:
     """Of each alert everybody who wants to know is told that it fires, that it became critical, and that it is over."""
     right = set()
     for (fleet, name), asset in db.asset.items():
-        rule = world.plant.rules.fleet(fleet)
+        rule = simulation.scenario.rules.fleet(fleet)
         windows = sorted((row.end_us, row.score) for (asset_id, _), row in db.score.items() if asset_id == asset.id)
         score_at = dict(windows)
         for alert in expected_alerts(name, windows, rule.confirm, rule.recover):
@@ -214,14 +218,14 @@ def _compare_letters(world: World, db: Tables, report: Report) -> None:
             right |= {
                 f"{channel.name}:{fleet}/{name}:{alert.opened_us}:{step}"
                 for step, grave in steps
-                for channel in world.channels
+                for channel in simulation.channels
                 if grave or channel.min_severity is Severity.WARNING
             }
     for (kind, where, offset), told in db.data_alert.items():
         right |= {
             f"{channel.name}:data:{kind}/{where}:{offset}:{step}"
             for step, _ in told.transitions
-            for channel in world.channels
+            for channel in simulation.channels
             if channel.wants(told.change)
         }
     report.compared["letters"] += len(right)
@@ -229,21 +233,21 @@ def _compare_letters(world: World, db: Tables, report: Report) -> None:
         report.add("letter", f"{key} is {'missing' if key in right else 'there'}")
 
 
-def _compare_scores(world: World, db: Tables, report: Report, weak: set[Partition]) -> None:
+def _compare_scores(simulation: Simulation, db: Tables, report: Report, weak: set[Partition]) -> None:
     """Each score is its version's, each version the one whose turn it was."""
     asset_of = {row.id: (fleet, name, row.partition) for (fleet, name), row in db.asset.items()}
     turns: dict[str, list[tuple[int, str]]] = {}
     for (fleet, from_us), version in sorted(db.activation.items()):
         turns.setdefault(fleet, []).append((from_us, version))
     totals: dict[tuple[str, str, int], float] = {}
-    for judgement in report.judgements.values():
-        for fleet, lane in judgement.lanes.items():
-            for window in lane.windows():
-                total = sum(value for row in lane.values(window) for value in row if value is not None)
+    for expected in report.expectations.values():
+        for fleet, shard in expected.shards.items():
+            for window in shard.windows():
+                total = sum(value for row in shard.values(window) for value in row if value is not None)
                 totals[fleet, window.asset, window.start] = total
     for (asset_id, start_us), row in db.score.items():
         fleet, name, home = asset_of[asset_id]
-        start = start_us // world.plant.rules.fleet(fleet).interval_us
+        start = start_us // simulation.scenario.rules.fleet(fleet).interval_us
         turn = next((version for from_us, version in reversed(turns.get(fleet, [])) if from_us < row.end_us), None)
         if row.version != turn:
             report.add("version", f"{name} at {start_us} ends {row.end_us}: by {row.version}, was {turn}'s turn")

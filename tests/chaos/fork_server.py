@@ -1,9 +1,9 @@
-"""A process that has imported all of monitor and forks daemons from itself.
+"""A process that has imported all of monitor and forks daemons.
 
-Enters: one JSON object a line on stdin (`start`, `poll`). Leaves: one JSON object a line on stdout. Each daemon is a
-process of its own in a session of its own, and dies of kill -9 like any other; only the four seconds of imports are
-spared. When stdin closes, every daemon that still lives is killed. The law: no thread and no event loop here, for a
-fork copies only the thread that forks.
+Input: one JSON object a line on stdin (`start`, `poll`). Output: one JSON object a line on stdout. Each daemon is a
+process in a session of its own, and kill -9 ends it like any other. Only the four seconds of imports are saved. When
+stdin closes, all remaining daemons are killed. Invariant: no thread and no event loop here, because a fork copies only
+the thread that forks.
 """
 
 from __future__ import annotations
@@ -24,20 +24,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IMPORTED = (
-    "monitor.cli", "monitor.cli.run", "monitor.service.daemon", "monitor.logs", "asyncpg", "sqlalchemy.dialects",
+    "monitor.cli",
+    "monitor.cli.run",
+    "monitor.service.daemon",
+    "monitor.logs",
+    "asyncpg",
+    "sqlalchemy.dialects",
 )
 
 
-class Nursery:
-    """The door to that process. Context manager; safe to use from several threads."""
+class ForkServer:
+    """Client of that process. Context manager, safe to use from several threads."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._lock = threading.Lock()
         self._environment = environment
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.nursery"],
+            [sys.executable, "-m", "tests.chaos.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=self._environment,
@@ -53,14 +58,12 @@ class Nursery:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def start(self, arguments: Sequence[str], log: Path, inside: Sequence[str] = ()) -> int:
-        """Fork `monitor ARGUMENTS`; return its pid. `inside`: names from inside.py that are applied to it first."""
-        return int(
-            self._ask({"do": "start", "arguments": [*arguments], "log": str(log), "inside": [*inside]})["pid"]
-        )
+    def start(self, arguments: Sequence[str], log: Path, hooks: Sequence[str] = ()) -> int:
+        """Fork `monitor ARGUMENTS`; return its pid. `hooks`: names from hooks.py, applied to it first."""
+        return int(self._ask({"do": "start", "arguments": [*arguments], "log": str(log), "hooks": [*hooks]})["pid"])
 
     def poll(self, pid: int) -> int | None:
-        """Return its exit code, -9 if it was killed; None while it lives."""
+        """Return its exit code, or -9 if it was killed. None = it runs."""
         code = self._ask({"do": "poll", "pid": pid})["code"]
         return None if code is None else int(code)
 
@@ -75,6 +78,7 @@ class Nursery:
 
 
 def _serve() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     for name in IMPORTED:
         importlib.import_module(name)
     ended: dict[int, int] = {}
@@ -85,7 +89,7 @@ def _serve() -> None:
         if asked["do"] == "start":
             pid = os.fork()
             if pid == 0:
-                _become(asked)
+                _run_daemon(asked)
             alive.add(pid)
             answer = {"pid": pid}
         elif asked["do"] == "poll":
@@ -102,8 +106,8 @@ def _serve() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _become(asked: dict[str, Any]) -> None:
-    """Be the daemon. Never returns."""
+def _run_daemon(asked: dict[str, Any]) -> None:
+    """Run the daemon in this process. Never returns."""
     code = 1
     try:
         os.setsid()
@@ -115,15 +119,15 @@ def _become(asked: dict[str, Any]) -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         from monitor.cli import main
-        from tests.chaos import inside
+        from tests.chaos import hooks
 
-        for name in asked["inside"]:
-            inside.apply(name)
+        for name in asked["hooks"]:
+            hooks.apply(name)
         sys.argv = ["monitor", *asked["arguments"]]
         main(asked["arguments"])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001  # the log is the only place where anybody would look
+    except BaseException:  # noqa: BLE001  # the log is the only place to report it
         traceback.print_exc()
     finally:
         with contextlib.suppress(BaseException):

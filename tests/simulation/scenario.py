@@ -24,7 +24,7 @@ MINUTE_US = 60_000_000
 
 
 @dataclass(frozen=True)
-class Plant:
+class Scenario:
     rules: Rules
     config: Config
     logs: dict[Partition, list[RawRecord]]
@@ -32,7 +32,7 @@ class Plant:
     """Whether not all assets are let in. The oracle lets all in: such a plant is compared with a calm run."""
 
 
-def draw(rng: Random) -> Plant:
+def draw(rng: Random) -> Scenario:
     """One fleet or two, on one to three partitions; an asset may turn up in a partition that is not its own."""
     learns = rng.random() < 0.15
     limits = {"max_assets": rng.choice([1, 2, 9])}
@@ -55,7 +55,7 @@ def draw(rng: Random) -> Plant:
             hole_share=rng.choice([0.0, 0.05]),
             blocks=not learns and rng.random() < 0.3,
         )
-    return Plant(rules, _config(rules, limits if is_limited else {}, learns=learns), logs, is_limited)
+    return Scenario(rules, _config(rules, limits if is_limited else {}, learns=learns), logs, is_limited)
 
 
 def _rule(rng: Random, name: str, patterns: tuple[str, ...], sensors: tuple[str, ...]) -> FleetRule:

@@ -31,12 +31,12 @@ from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import BatchGate
 from monitor.timing import DEFAULT_TIMING
 from monitor.types import Contribution, Scores, Severity
-from tests.simulation import plant, weather
+from tests.simulation import fault_plan, scenario
 from tests.simulation.broker import Broker, MemberSource
 from tests.simulation.clockwork import Process, SimulatedClock, SimulatedLoop, Stuck
-from tests.simulation.judge import judge, score_of
-from tests.simulation.plant import GROUP
+from tests.simulation.scenario import GROUP
 from tests.simulation.store import Database, SimulatedStore
+from tests.simulation.verify import score_of, verify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -64,17 +64,17 @@ class Outcome:
 
 def run(seed: int, mutation: Mutation | None = None) -> Outcome:
     """Live through a seed, and judge it."""
-    world = World(seed, mutation)
-    world.live()
-    world.database.close()
-    return world.outcome
+    simulation = Simulation(seed, mutation)
+    simulation.live()
+    simulation.database.close()
+    return simulation.outcome
 
 
 class _Tally:
     """Stands in for a logger: counts what is said, keeps what must never be said."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, simulation: Simulation) -> None:
+        self._world = simulation
 
     def _say(self, event: str, **facts: Any) -> None:
         self._world.counts[event] += 1
@@ -89,8 +89,8 @@ class _Tally:
 class SimulatedScorer:
     """Scores by what is in a window and which version decides; holds what `Champions` tells it. A `Scorer`."""
 
-    def __init__(self, world: World, process: Process) -> None:
-        self._world = world
+    def __init__(self, simulation: Simulation, process: Process) -> None:
+        self._world = simulation
         self._process = process
         self._held: set[str] = set()
         self._champions: dict[str, tuple[int, Sequence[ActiveVersion]]] = {}
@@ -140,8 +140,8 @@ class SimulatedScorer:
 class Replica:
     """A daemon that is started again whenever it ends."""
 
-    def __init__(self, world: World, number: int) -> None:
-        self.world = world
+    def __init__(self, simulation: Simulation, number: int) -> None:
+        self.simulation = simulation
         self.number = number
         self.life = 0
         self.process: Process
@@ -154,38 +154,42 @@ class Replica:
         self.is_up = False
 
     async def live(self) -> None:
-        world = self.world
-        while not world.is_over:
+        simulation = self.simulation
+        while not simulation.is_over:
             task = self._start()
             death = asyncio.ensure_future(self.process.died.wait())
             await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
             self.is_up = False
             if self.process.is_dead:
-                world.counts["deaths"] += 1
-                if world.tell is not None:
-                    world.tell(f"{self.process.name}: killed")
+                simulation.counts["deaths"] += 1
+                if simulation.tell is not None:
+                    simulation.tell(f"{self.process.name}: killed")
                 # Sooner or later the group hears of it: a static member comes back under its own name at once.
-                asyncio.get_running_loop().call_later(world.rng.random() * SESSION_S, world.broker.leave, self.source)
+                asyncio.get_running_loop().call_later(
+                    simulation.rng.random() * SESSION_S, simulation.broker.leave, self.source
+                )
             else:
                 death.cancel()
                 self._ended(task)
-                world.broker.leave(self.source)
-            await asyncio.sleep(0.05 + world.rng.random() * 3)
+                simulation.broker.leave(self.source)
+            await asyncio.sleep(0.05 + simulation.rng.random() * 3)
             self.life += 1
 
     def _start(self) -> asyncio.Task[None]:
-        world = self.world
+        simulation = self.simulation
         process = self.process = Process(f"replica-{self.number}.{self.life}")
-        self.source = world.make_source(process)
-        self.store = world.make_store(world.database, process, world.rng, world.weather, world.freeze)
-        scorer: Any = SimulatedScorer(world, process)
-        clock = self.clock = SimulatedClock(process, world.rng, world.weather.jumps)
-        config = world.plant.config
+        self.source = simulation.make_source(process)
+        self.store = simulation.make_store(
+            simulation.database, process, simulation.rng, simulation.fault_plan, simulation.freeze
+        )
+        scorer: Any = SimulatedScorer(simulation, process)
+        clock = self.clock = SimulatedClock(process, simulation.rng, simulation.fault_plan.jumps)
+        config = simulation.scenario.config
         store: Any = self.store
         timing = replace(
             DEFAULT_TIMING,
-            activations_every_s=world.activations_every_s,
-            rewind_look_every_s=world.rewind_look_every_s,
+            activations_every_s=simulation.activations_every_s,
+            rewind_look_every_s=simulation.rewind_look_every_s,
         )
         self.gate = BatchGate()
         self.champions = Champions(config, store, scorer, clock, gate=self.gate, timing=timing)
@@ -196,7 +200,7 @@ class Replica:
             scorer,
             owner=process.name,
             clock=clock,
-            channels=world.channels,
+            channels=simulation.channels,
             reload_models=self.champions.refresh,
             gate=self.gate,
             timing=timing,
@@ -207,7 +211,7 @@ class Replica:
     async def _run(self) -> None:
         """As the daemon does: the models, then the group; it follows other daemons' activations beside the pipeline."""
         await until_answered(self.champions.load, self.clock, DEFAULT_TIMING)
-        self.world.broker.join(self.source)
+        self.simulation.broker.join(self.source)
         follower = asyncio.ensure_future(self.champions.loop())
         try:
             await self.pipeline.run()
@@ -215,21 +219,21 @@ class Replica:
             follower.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        world = self.world
+        simulation = self.simulation
         error = task.exception()
         if error is None:
-            world.counts["stops"] += 1
+            simulation.counts["stops"] += 1
         elif isinstance(error, StoreUnavailable | SourceUnavailable) and self.pipeline._stopping.is_set():
-            world.counts["stopped in an outage"] += 1
+            simulation.counts["stopped in an outage"] += 1
         else:
             where = ", ".join(map(str, self.pipeline.partitions)) or "no partition"
-            world.suspicions.append((where, f"{type(error).__name__}: {error}"))
-            if world.counts["crashed"] >= 3:
-                world.give_up.set()
-            world.counts["crashed"] += 1
+            simulation.suspicions.append((where, f"{type(error).__name__}: {error}"))
+            if simulation.counts["crashed"] >= 3:
+                simulation.give_up.set()
+            simulation.counts["crashed"] += 1
 
 
-class World:
+class Simulation:
     """Everything that a seed decides."""
 
     def __init__(self, seed: int, mutation: Mutation | None = None, *, is_calm: bool = False) -> None:
@@ -239,12 +243,12 @@ class World:
         self.counts = self.outcome.counts
         self.suspicions: list[tuple[str, str]] = []
         """(partitions, what is wrong): forgiven where records were lost below what had been read."""
-        self.plant = plant.draw(self.rng)
-        self.weather = weather.draw(self.rng)
+        self.scenario = scenario.draw(self.rng)
+        self.fault_plan = fault_plan.draw(self.rng)
         self.is_calm = is_calm
         """Whether nothing befalls it: one replica, one life."""
         if is_calm:
-            self.weather = weather.Weather(most_records=50)
+            self.fault_plan = fault_plan.FaultPlan(most_records=50)
         self.database = Database()
         self.broker: Broker
         self.replicas: list[Replica] = []
@@ -266,12 +270,12 @@ class World:
         if mutation is not None:
             mutation.change(self)
 
-    def calm(self) -> World:
+    def calm(self) -> Simulation:
         """Live through the same plant in peace."""
-        world = World(self.outcome.seed, is_calm=True)
-        world.live()
-        self.outcome.violations += world.outcome.violations
-        return world
+        simulation = Simulation(self.outcome.seed, is_calm=True)
+        simulation.live()
+        self.outcome.violations += simulation.outcome.violations
+        return simulation
 
     # ------------------------------------------------------------------ the story
 
@@ -287,15 +291,15 @@ class World:
                 self.outcome.violations.append(f"stuck: {error}")
         self.counts += self.database.counts + self.broker.counts
         self.outcome.counts = self.counts
-        self.outcome.violations += judge(self)
+        self.outcome.violations += verify(self)
 
     async def _live(self) -> None:
         rng = self.rng
         self.give_up = asyncio.Event()
-        self.broker = Broker(self.plant.logs, rng, self.weather)
+        self.broker = Broker(self.scenario.logs, rng, self.fault_plan)
         self.broker.tell = self.tell
         if rng.random() < 0.85:
-            for fleet in self.plant.config.fleets:
+            for fleet in self.scenario.config.fleets:
                 self._activate_at_once(fleet)
         self.replicas = [Replica(self, number) for number in range(1 if self.is_calm else rng.choice([1, 2, 2, 3]))]
         lives = [asyncio.ensure_future(replica.live()) for replica in self.replicas]
@@ -304,7 +308,7 @@ class World:
         await asyncio.wait([asyncio.ensure_future(asyncio.sleep(until_s))])
         for trouble in troubles:
             trouble.cancel()
-        self.weather.clear_up()
+        self.fault_plan.end_faults()
         await self._calm()
         self.is_over = True
         for replica in self.replicas:
@@ -342,10 +346,10 @@ class World:
     # ------------------------------------------------------------------ troubles
 
     def _troubles(self, until_s: float) -> Iterator[Any]:
-        w = self.weather
+        w = self.fault_plan
         for partition, log in self.broker.logs.items():
             yield self._writes(partition, len(log.records), until_s * self.rng.uniform(0.1, 0.9))
-        yield self._every(w.rebalance_s, self._storm)
+        yield self._every(w.rebalance_s, self._rebalances)
         yield self._every(w.death_s, self._kill)
         yield self._every(w.freeze_s, self._freeze_one)
         yield self._every(w.stop_s, self._stop_one)
@@ -367,7 +371,7 @@ class World:
             await asyncio.sleep(during_s / n_steps)
             self.broker.write(partition, -(-n_left // n_steps))
 
-    async def _storm(self) -> None:
+    async def _rebalances(self) -> None:
         for _ in range(self.rng.choice([1, 1, 1, 5])):
             self.broker.rebalance()
             await asyncio.sleep(self.rng.random())
@@ -414,16 +418,16 @@ class World:
 
     async def _outage(self) -> None:
         self.counts["outages"] += 1
-        self.weather.database_is_away = True
+        self.fault_plan.is_database_down = True
         await asyncio.sleep(self.rng.random() * 8)
-        self.weather.database_is_away = False
+        self.fault_plan.is_database_down = False
 
     async def _retention(self) -> None:
         """Remove what nobody needs any more; or, now and then, what is needed."""
         partition = self.rng.choice(list(self.broker.logs))
         log = self.broker.logs[partition]
         row = self.database.position(GROUP, partition)
-        if self.rng.random() < self.weather.overtakes:
+        if self.rng.random() < self.fault_plan.overtakes:
             self.broker.remove_before(partition, self.rng.randint(log.first_kept, log.end))
             self.counts["overtaken"] += 1
         elif row is not None and row.rewind_offset is not None:
@@ -431,7 +435,7 @@ class World:
 
     async def _activation(self) -> None:
         """A new champion: some replica trained one, and activates it."""
-        fleet = self.rng.choice(self.plant.config.fleets)
+        fleet = self.rng.choice(self.scenario.config.fleets)
         replica = self.rng.choice(self.replicas)
         if not replica.is_up or not replica.gate.is_running:
             return
@@ -453,7 +457,7 @@ class World:
         version = f"{fleet.name}-{self._n_versions}"
         stored = self.database.rows("SELECT sensors FROM fleet WHERE name = ? AND sensors IS NOT NULL", fleet.name)
         learnt = tuple(json.loads(stored[0].sensors)) if stored else None
-        sensors = fleet.sensors or learnt or self.plant.rules.fleet(fleet.name).sensors
+        sensors = fleet.sensors or learnt or self.scenario.rules.fleet(fleet.name).sensors
         card = SimpleNamespace(length=fleet.length, sensors=sensors)
         self.checkpoints[version] = SimpleNamespace(version=version, card=card)
         return Trained(version, version, sensors, {"metrics": {}})

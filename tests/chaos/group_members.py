@@ -1,6 +1,6 @@
-"""Plain aiokafka clients beside the daemons: members that join the group and leave it, and a look at who leads.
+"""Plain aiokafka clients beside the daemons: members that join the group and leave it, and the partitions' leaders.
 
-Nothing of the engine is used. A member reads what it is given and commits nothing.
+Nothing of monitor is used. A member reads its partitions and commits nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 
-from tests.chaos.inside import SESSION_S
+from tests.chaos.hooks import SESSION_S
 
 
-class Strangers:
-    """Members of the group that are no daemons. Their loop runs in a thread of its own. Context manager."""
+class GroupMembers:
+    """Members of the group that are not daemons. Their loop runs in a thread. Context manager."""
 
     def __init__(self, bootstrap: str, group: str) -> None:
         self._bootstrap, self._group = bootstrap, group
@@ -25,7 +25,7 @@ class Strangers:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._members: list[asyncio.Task[None]] = []
 
-    def __enter__(self) -> Strangers:
+    def __enter__(self) -> GroupMembers:
         self._thread.start()
         return self
 
@@ -41,15 +41,15 @@ class Strangers:
         return len(self._members)
 
     def join(self) -> None:
-        """One more."""
+        """Add a member."""
 
         async def begin() -> None:
-            self._members.append(asyncio.create_task(self._take_part()))
+            self._members.append(asyncio.create_task(self._consume()))
 
         asyncio.run_coroutine_threadsafe(begin(), self._loop).result(10)
 
     def leave(self) -> None:
-        """The oldest goes."""
+        """Remove the oldest member."""
 
         async def end() -> None:
             member = self._members.pop(0)
@@ -58,7 +58,7 @@ class Strangers:
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(15)
 
-    async def _take_part(self) -> None:
+    async def _consume(self) -> None:
         consumer = AIOKafkaConsumer(
             self._group,  # the topic has the group's name
             bootstrap_servers=self._bootstrap,
@@ -81,7 +81,7 @@ class Strangers:
 
 
 def leaders_of(bootstrap: str, topic: str) -> dict[int, int]:
-    """Partition → the broker that leads it, as far as anybody answers."""
+    """Return the leader of each partition. Empty if no broker answers."""
 
     async def ask() -> dict[int, int]:
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)

@@ -1,9 +1,8 @@
-"""I6: what people had to be told, against what arrived at the other end of the webhook. Rows and arrivals in, problems
-out.
+"""I6: the notifications that the stored alerts require, compared with the requests that the receiver got.
 
-The one law: what must be told follows from the alerts that are stored, whose every step the oracle has judged; nothing
-of the outbox is believed. A letter may arrive twice only where the sender cannot have known of the first time: the
-lease changed hands, or its holder was killed or stood still, while the letter was in its hands.
+Input: rows and arrivals. Output: problems. Invariant: the required notifications follow from the stored alerts, which
+the oracle has verified. The outbox is not trusted. A notification may arrive twice only if the sender could not know of
+the first arrival: the lease changed hands, or its holder was killed or suspended, between the two.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
 
 CHANNEL = "duty"
 CRITICAL = 3.0
-"""Of an alert's peak."""
-TRY_S = 6.0
-"""A try takes five seconds at most; and a moment until its outcome is written down."""
-SLEEP_S = 30.0
-"""Who stood still before a try may make it when he wakes, although another has the lease since. No fault is longer."""
+"""Peak score of a critical alert."""
+ATTEMPT_S = 6.0
+"""An attempt takes at most five seconds, and its outcome is stored a moment later."""
+SUSPENDED_S = 30.0
+"""A process suspended before an attempt makes it afterwards, when another holds the lease. No fault lasts longer."""
 ORDER = ("firing", "critical", "closed")
-"""Steps that people are told of; each alert's in this order."""
+"""Steps with a notification, in the order within an alert."""
 
 ALERTS = """
     SELECT asset.fleet, asset.name, alert.opened_us, alert.closed_us, alert.peak_score, t.peak_score AS fired_with
@@ -39,24 +38,24 @@ DATA_ALERTS = """
     SELECT kind, topic, partition, from_offset, closed_us FROM alert WHERE class = 'data'
 """
 OUTBOX = "SELECT dedup_key, attempts, delivered_us FROM outbox"
-HOLDERS = "SELECT at, epoch, holder FROM nemesis_lease ORDER BY id"
+HOLDERS = "SELECT at, epoch, holder FROM chaos_lease ORDER BY id"
 
 
 @dataclass
-class Account:
-    """What became of the letters of a run."""
+class NotificationReport:
+    """Delivery of the notifications of a run."""
 
-    told: int = 0
-    """Letters that arrived."""
+    delivered: int = 0
+    """Notifications that were accepted."""
     failed: int = 0
-    """Tries that the receiver refused or left unanswered."""
-    twice: int = 0
-    """Arrivals that were answered well, of letters that had been before."""
+    """Requests that the receiver refused or left unanswered."""
+    repeated: int = 0
+    """Accepted requests whose notification had been accepted before."""
     problems: list[str] = field(default_factory=list)
 
 
-def must_be_told(alerts: Iterable[Sequence[Any]]) -> set[str]:
-    """Return the key of every letter that these alerts (rows of ALERTS) call for."""
+def expected_notifications(alerts: Iterable[Sequence[Any]]) -> set[str]:
+    """Return the key of every notification that these alerts (rows of ALERTS) require."""
     keys = set()
     for fleet, asset, opened_us, closed_us, peak, peak_at_first in alerts:
         alert = f"{CHANNEL}:{fleet}/{asset}:{opened_us}"
@@ -68,7 +67,7 @@ def must_be_told(alerts: Iterable[Sequence[Any]]) -> set[str]:
     return keys
 
 
-def must_be_told_of_data(alerts: Iterable[Sequence[Any]]) -> set[str]:
+def expected_data_notifications(alerts: Iterable[Sequence[Any]]) -> set[str]:
     """The same for rows of DATA_ALERTS."""
     return {
         f"{CHANNEL}:data:{kind}/{topic}/{number}:{offset}:{step}"
@@ -78,56 +77,56 @@ def must_be_told_of_data(alerts: Iterable[Sequence[Any]]) -> set[str]:
 
 
 def is_all_sent(fetch: Callable[[str], Sequence[Any]]) -> bool:
-    """Whether the engine thinks that nothing is left to send."""
+    """Return True if the outbox has nothing left to send."""
     return all(delivered_us is not None for _, _, delivered_us in fetch(OUTBOX))
 
 
-def account(
+def audit(
     fetch: Callable[[str], Sequence[Any]], arrivals: Sequence[Arrival], faults: Iterable[tuple[float, int]]
-) -> Account:
-    """Judge them. `faults`: (time, pid) of each kill and each standstill of a daemon."""
-    expected = must_be_told(fetch(ALERTS)) | must_be_told_of_data(fetch(DATA_ALERTS))
+) -> NotificationReport:
+    """Compare them. `faults`: (time, pid) of each kill and each suspension of a daemon."""
+    expected = expected_notifications(fetch(ALERTS)) | expected_data_notifications(fetch(DATA_ALERTS))
     stored = {key: (attempts, delivered_us) for key, attempts, delivered_us in fetch(OUTBOX)}
-    tries = Counter(arrival.key for arrival in arrivals)
-    heard: dict[str, list[float]] = defaultdict(list)
+    attempts = Counter(arrival.key for arrival in arrivals)
+    accepted: dict[str, list[float]] = defaultdict(list)
     for arrival in arrivals:
-        if arrival.answer == "heard":
-            heard[arrival.key].append(arrival.at)
-    found = Account(len(heard), sum(arrival.answer != "heard" for arrival in arrivals))
-    found.twice = sum(map(len, heard.values())) - len(heard)
+        if arrival.answer == "accepted":
+            accepted[arrival.key].append(arrival.at)
+    found = NotificationReport(len(accepted), sum(arrival.answer != "accepted" for arrival in arrivals))
+    found.repeated = sum(map(len, accepted.values())) - len(accepted)
 
-    for key in sorted(expected - heard.keys()):
+    for key in sorted(expected - accepted.keys()):
         what = "is marked delivered" if stored.get(key, (0, None))[1] is not None else f"outbox: {stored.get(key)}"
         found.problems.append(f"I6: {key} never arrived; {what}")
-    found.problems += [f"I6: {key} arrived, of no alert that is stored" for key in sorted(tries.keys() - expected)]
+    found.problems += [f"I6: {key} arrived, of no alert that is stored" for key in sorted(attempts.keys() - expected)]
     found.problems += [f"I6: {key} waits, of no alert that is stored" for key in sorted(stored.keys() - expected)]
-    for key, n in tries.items():
+    for key, n in attempts.items():
         if key in stored and n > stored[key][0]:
-            found.problems.append(f"I6: {key} came {n} times and {stored[key][0]} tries were counted")
-    hands = Hands(fetch(HOLDERS), faults)
-    for key, times in heard.items():
+            found.problems.append(f"I6: {key} came {n} times and {stored[key][0]} attempts were counted")
+    holders = LeaseHolders(fetch(HOLDERS), faults)
+    for key, times in accepted.items():
         for first, again in pairwise(times):
-            if not hands.may_repeat(first, again):
+            if not holders.may_repeat(first, again):
                 found.problems.append(f"I6: {key} arrived at {first:.2f} and again at {again:.2f}, for no reason")
-    found.problems += _out_of_order(heard)
+    found.problems += _out_of_order(accepted)
     found.problems += _wrong_bodies(arrivals)
     return found
 
 
-class Hands:
-    """Who held the outbox's lease when, and what befell them."""
+class LeaseHolders:
+    """The holders of the outbox's lease over time, and their faults."""
 
     def __init__(self, holders: Iterable[Sequence[Any]], faults: Iterable[tuple[float, int]]) -> None:
         self._holders = [(at, epoch, int(holder.split(":")[1])) for at, epoch, holder in holders]
         self._faults = list(faults)
 
     def may_repeat(self, first: float, again: float) -> bool:
-        """Whether who sent it again cannot have known of the first time."""
+        """Return True if the sender of the second request could not know of the first."""
         before, after = self._held(first), self._held(again)
         if before is None or before != after:
             return True
         return any(
-            first - (TRY_S if pid == before[1] else SLEEP_S) <= at <= again
+            first - (ATTEMPT_S if pid == before[1] else SUSPENDED_S) <= at <= again
             for at, pid in self._faults
             if (struck := self._held(at)) is not None and struck[1] == pid
         )
@@ -138,13 +137,13 @@ class Hands:
         return self._holders[place - 1][1:] if place else None
 
 
-def _out_of_order(heard: dict[str, list[float]]) -> list[str]:
+def _out_of_order(accepted: dict[str, list[float]]) -> list[str]:
     first: dict[str, dict[str, float]] = defaultdict(dict)
-    for key, times in heard.items():
+    for key, times in accepted.items():
         alert, _, step = key.rpartition(":")
         first[alert][step] = times[0]
     return [
-        f"I6: letters of {alert} arrived out of order: {steps}"
+        f"I6: notifications of {alert} arrived out of order: {steps}"
         for alert, steps in first.items()
         if (times := [steps[step] for step in ORDER if step in steps]) != sorted(times)
     ]

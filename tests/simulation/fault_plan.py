@@ -12,7 +12,7 @@ FAR_APART = 1e9
 
 
 @dataclass
-class Weather:
+class FaultPlan:
     """Chances are per call unless they say otherwise."""
 
     # the database
@@ -22,7 +22,7 @@ class Weather:
     """It is done, and StoreUnavailable says that nobody knows."""
     overdue: float = 0.0
     """StoreUnavailable at once, and done some time later: the server went on with what the client gave up."""
-    database_is_away: bool = False
+    is_database_down: bool = False
     slow: float = 0.0
     """It takes seconds."""
     dies_before: float = 0.0
@@ -31,7 +31,7 @@ class Weather:
     freezes_before: float = 0.0
     freezes_after: float = 0.0
     # the broker
-    broker_away: float = 0.0
+    broker_unavailable: float = 0.0
     silent_poll: float = 0.2
     replaced: float = 0.0
     most_records: int = 10
@@ -52,14 +52,14 @@ class Weather:
     overtakes: float = 0.0
     """Chance that retention takes what nobody has read."""
 
-    def clear_up(self) -> None:
+    def end_faults(self) -> None:
         """Let nothing go wrong any more."""
         for fact in fields(self):
             if fact.name not in ("most_records", "silent_poll"):
                 setattr(self, fact.name, fact.default)
 
 
-def draw(rng: Random) -> Weather:
+def draw(rng: Random) -> FaultPlan:
     """Each trouble is there or not, weak or strong."""
 
     def chance(most: float, share: float = 0.5) -> float:
@@ -69,7 +69,7 @@ def draw(rng: Random) -> Weather:
         return least_s + rng.random() * 4 * least_s if rng.random() < share else FAR_APART
 
     overtakes = 0.3 if rng.random() < 0.2 else 0.0
-    return Weather(
+    return FaultPlan(
         unavailable=chance(0.15),
         unknown=chance(0.15),
         overdue=chance(0.08),
@@ -78,7 +78,7 @@ def draw(rng: Random) -> Weather:
         dies_after=chance(0.04),
         freezes_before=chance(0.04),
         freezes_after=chance(0.04),
-        broker_away=chance(0.5),
+        broker_unavailable=chance(0.5),
         silent_poll=rng.choice([0.0, 0.2, 0.6]),
         replaced=chance(0.03, 0.2),
         most_records=rng.choice([3, 8, 20, 40]),
