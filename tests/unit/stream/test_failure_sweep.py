@@ -1,8 +1,8 @@
-"""Call n fails, for every n: each call of the database and of the broker, and each file read, once in a whole story.
+"""Call n fails, for every n: each call of the database and of the broker, and each file read, once in a scenario.
 
-The story: two partitions; an alert opens and closes, one record is late and one is bad; a second version is activated
-in the middle; then the daemon is restarted and reads the rest. All of it is real (pipeline, champions, scorer,
-checkpoint files, SQLite), but Kafka. Whatever call fails, and however, the tables must be the oracle's in the end.
+The scenario: two partitions; an alert opens and closes, one record is late and one is bad; a second version is
+activated in the middle; then the daemon is restarted and reads the rest. Pipeline, champions, scorer, checkpoint files
+and SQLite are real, Kafka is not. After any failure of any call the tables must equal the oracle's in the end.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ if TYPE_CHECKING:
 P0, P1 = Partition("plant", 0), Partition("plant", 1)
 BATCH = 12
 HALF = {P0: 18, P1: 12}
-"""Records that are there before the second version is."""
+"""Records that exist before the second version."""
 KINDS = ("refused", "unknown", "killed before", "killed after")
-PATIENCE = 6
-"""Daemons that may be started in one story."""
+MAX_DAEMONS = 6
+"""Daemons that may be started in one scenario."""
 
 
 class Killed(BaseException):
-    """kill -9: nobody catches it, and nothing of the process is used again."""
+    """kill -9: no code catches it, and the process is not used again."""
 
 
 class Fault:
-    """Lets one call fail, and counts them."""
+    """Makes one call fail, and counts the calls."""
 
     def __init__(self, number: int, kind: str) -> None:
         self.number = number
         self.kind = kind
         self.n_calls = 0
         self.struck: str | None = None
-        """What the call was."""
+        """Name of the failed call."""
 
     def is_next(self, what: str) -> bool:
         self.n_calls += 1
@@ -73,7 +73,7 @@ class Fault:
         return self.n_calls == self.number
 
     async def around(self, what: str, error: MonitorError, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Do a call, unless it is the one that fails: before it is done, or after."""
+        """Make a call. The one that fails does so before or after it takes effect."""
         if not self.is_next(what):
             return await work()
         if self.kind == "refused":
@@ -87,12 +87,12 @@ class Fault:
 
 
 class FailingStore(AsyncStore):
-    """Real, but for one call. A save is a call, and what it tries inside are calls too: it tries twice."""
+    """The real store, except for one call. A save counts as a call, and so do its two attempts."""
 
     fault = Fault(-1, "none")
 
     async def run(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        if fn is partitions.commit and "killed" in self.fault.kind:  # the same moments as its caller's
+        if fn is partitions.commit and "killed" in self.fault.kind:  # the same moments as those of `save`
             return await super().run(fn, *args, **kwargs)
         error = StoreUnavailable("by the test")
         return await self.fault.around(f"run {fn.__name__}", error, lambda: AsyncStore.run(self, fn, *args, **kwargs))
@@ -108,7 +108,7 @@ class FailingStore(AsyncStore):
 
 
 class FailingSource(LogSource):
-    """A log that can be read from anywhere, but for one call."""
+    """A log in memory, except for one call."""
 
     def __init__(self, fault: Fault, logs: dict[Partition, Sequence[Record]]) -> None:
         super().__init__(logs, BATCH)
@@ -128,7 +128,7 @@ class FailingSource(LogSource):
 
 
 def failing_files(fault: Fault) -> Callable[[Path], bytes]:
-    """Path.read_bytes, but for one checkpoint's weights: unreadable, or not what was written."""
+    """Return Path.read_bytes, except for one read of weights: unreadable, or cut short."""
     whole = Path.read_bytes
 
     def read_bytes(path: Path) -> bytes:
@@ -143,11 +143,11 @@ def failing_files(fault: Fault) -> Callable[[Path], bytes]:
     return read_bytes
 
 
-# ---------------------------------------------------------------- the story
+# ---------------------------------------------------------------- the scenario
 
 
 class World:
-    """What outlives a daemon: configuration, checkpoints, a database with the first version, and the logs."""
+    """Configuration, checkpoints, a database with the first version, and the logs: they outlive a daemon."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -202,12 +202,12 @@ def _records(asset: str, n: int, faulty: range = range(0)) -> list[Record]:
 
 
 class Daemon:
-    """The parts of a daemon that a story needs, over a store that is open."""
+    """The parts of a daemon that the scenario needs, over an open store."""
 
     def __init__(self, world: World, store: AsyncStore, fault: Fault, logs: dict[Partition, Sequence[Record]]) -> None:
         config, clock, gate = world.config, FakeClock(), BatchGate()
         self.scorer = DetectorScorer("cpu")
-        self.champions = Champions(config, store, self.scorer, clock, gate)
+        self.champions = Champions(config, store, self.scorer, clock, gate=gate)
         self.pipeline = Pipeline(
             config,
             FailingSource(fault, logs),
@@ -229,14 +229,14 @@ class Daemon:
 
 
 async def live(world: World, database: Path, fault: Fault) -> int:
-    """Tell the story to its end, however many daemons it takes; return how many."""
+    """Run the scenario to its end, with as many daemons as it needs. Return their number."""
     second = world.paths[1]
     n_started = 0
     async with FailingStore(f"sqlite:///{database}", owner=True) as store:
         for is_second_half in (False, True):
             while True:
                 n_started += 1
-                assert n_started <= PATIENCE, "it comes to no end"
+                assert n_started <= MAX_DAEMONS, "the scenario does not end"
                 logs: dict[Partition, Sequence[Record]] = {
                     p: list(log) if is_second_half else list(log[: HALF[p]]) for p, log in world.logs.items()
                 }
@@ -246,7 +246,7 @@ async def live(world: World, database: Path, fault: Fault) -> int:
                     await daemon.start()
                     if not is_second_half:
                         await daemon.activate(world.config, second)
-                        for partition, log in logs.items():  # the same daemon reads on
+                        for partition, log in logs.items():  # the same daemon continues
                             assert isinstance(log, list)
                             log.extend(world.logs[partition][HALF[partition] : HALF[partition] + BATCH])
                         await daemon.pipeline.run()
@@ -261,7 +261,7 @@ async def live(world: World, database: Path, fault: Fault) -> int:
 
 
 def judge(world: World, database: Path) -> Report:
-    """Compare with the oracle, and each score's version with whose turn it was."""
+    """Compare the tables with the oracle, and the version of each score with the active one."""
     report = check_database(database, {tuple(p): log for p, log in world.logs.items()}, rules_from(world.config))
     with closing(sqlite3.connect(database)) as connection:
         turns = connection.execute(
@@ -284,7 +284,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whichever_call_fails_the_tables_are_the_oracles(
+def test_any_failed_call_leaves_the_oracles_tables(
     world: World, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     struck: Counter[str] = Counter()
@@ -305,8 +305,11 @@ def test_whichever_call_fails_the_tables_are_the_oracles(
         struck[fault.struck] += 1
         if "killed" in kind:
             assert n_started == 3
-        if (fault.struck, kind) != ("file", "unknown"):  # what is damaged is done without until the next start
+        if (fault.struck, kind) != ("file", "unknown"):  # a damaged checkpoint is skipped until the next start
             assert compared["scored"] == compared["windows"]
-    reached = "poll, first_offset, file, save, run claim, run begin, run resolve, run succeed, read champions"
+    reached = (
+        "poll, first_offset, file, save, run claim, run set_start, run register, run publish_and_activate, "
+        "read activation_history"
+    )
     assert struck.keys() >= set(reached.split(", "))
     assert number > 40
