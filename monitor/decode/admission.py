@@ -77,8 +77,8 @@ class Admission:
     def admit(self, readings: Readings) -> tuple[Readings, dict[str, int], dict[int, str]]:
         """Admit or reject every record of an asset that is not admitted, in the order of the log.
 
-        Returns the readings of admitted assets, under their final indexes; name → offset of its first record, for the
-        assets admitted just now; offset → reason, for the rejected records.
+        Returns (readings of admitted assets, under their final indexes) · (name → offset of its first record, for
+        assets admitted just now) · (offset → reason, for rejected records).
         """
         is_outside = readings.asset >= self._index.n_registered
         if self.waiting:

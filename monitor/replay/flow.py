@@ -7,8 +7,8 @@ source and the database differ.
 A stretch (from_us, to_us] selects windows by their ends:
 
 - readings before it are used as far back as a window that ends in it reaches, plus lateness. Older ones cannot change
-  it, because they never raise the watermark above a reading that is used;
-- readings after it are used, too. They decide which readings were late, and when incomplete windows closed;
+  it, because they never raise the watermark above a reading that is used.
+- readings after it are used, too. They decide which readings were late, and when incomplete windows closed.
 - windows outside are not scored, except a run-up that determines the state of the alerts at `from_us`. Only an alert
   that had been open for longer than the run-up is missed.
 """

@@ -1,1 +1,17 @@
-"""The river: source → decode → window → score → decide → save. Read `pipeline.py` first, the rest in that order."""
+"""The pipeline: source → decode → window → score → decide → commit.
+
+    pipeline     events of the source, one transaction per batch: read this first
+    partition    a claimed partition: decoder, shards, recovery point
+    shard        one fleet in one partition: window → score → decide
+    window       readings → windows, kept in the rings of `rings`
+    score        windows → anomaly scores
+    alerting     scores → alert transitions
+    data_alerts  alerts about lost and rejected records
+    outcome      the outcome of a batch → a commit
+    recovery     where a restart reads again, the rebuild, the check of its result
+    registrar    sensors and assets in the database
+    reader       events of the source, and the wait for a dependency
+    hooks        extension points for replay and benchmark
+
+Input: records of Kafka. Output: rows of the database. Invariant: no record is lost and none has its effect twice.
+"""

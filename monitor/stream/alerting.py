@@ -5,10 +5,10 @@ so a replay gives the same alerts as live.
 
 States of an asset's alert: `pending → firing → recovering → closed`.
 
-- *pending*: an anomalous window, but not yet `m` among the asset's last `n` scored windows (`confirm = "m of n"`);
+- *pending*: an anomalous window, but not yet `m` among the asset's last `n` scored windows (`confirm = "m of n"`).
 - *firing*: the m-th anomalous window. The alert opens, dated back to the end of the first anomalous window among
-  those n;
-- *recovering*: a normal window. An anomalous one makes the alert fire again;
+  those n.
+- *recovering*: a normal window. An anomalous one makes the alert fire again.
 - *closed*: `recover` normal windows in a row.
 
 Unscored windows are no evidence: they neither confirm nor recover. Peak score and sensors count from the window that
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from monitor.types import Bool, Int32, Int64
 
 CRITICAL_SCORE = 3.0
-"""An alert whose peak reaches three times the threshold is critical: beyond what a badly placed threshold explains."""
+"""Peak score from which an alert is critical: three times the threshold is more than a misplaced threshold explains."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 Input: gaps in the log, rejected records, and the records between them. Output: changes of alerts. They go into the same
 transaction as the records they are about, so they survive the same restarts. Invariant: a shard (or partition) has at
-most one open alert of a kind. It counts what happens again, and closes by itself after a quiet time. A producer that
+most one open alert of a kind. It counts repetitions, and closes by itself after a quiet time. A producer that
 invents a million names is one alert, and so is a retention that removes unread records every minute. Kinds:
 
 - `asset_limit`: a shard rejected a new asset (`max_assets`). Its clock is the shard's event time, the newest that
   admitted assets have sent, so rejected assets cannot move it. It closes after an hour without another rejection.
-  Invariant: a function of the partition's log and the settings, however the log is cut into batches;
+  Invariant: a function of the partition's log and the settings, however the log is cut into batches.
 - `records_lost`: retention removed records before they were read. Lost records stay lost, so no later record could end
   this alert. Closed at once it would be in no list of open alerts for the next shift. Open for ever it would fill that
   list after a year. So it stays open for a day. It opens by processing time, at the discovery: a gap has no event time,

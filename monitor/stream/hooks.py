@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PipelineHooks:
-    """The live daemon's choices. Override what another run needs."""
+    """The extension points, with the behaviour of the live daemon. Override those that a run needs."""
 
     enforces_limits = True
     """Whether `max_assets` and `max_quarantine_share` count: no, where live has accounted for the same records."""

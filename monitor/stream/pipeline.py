@@ -8,9 +8,9 @@ kill at any point loses nothing and doubles nothing.
 
 One task runs the pipeline. A partition passes through four states:
 
-- *claimed*: the group assigned it to us, and the database has our name on it, under a new epoch;
-- *rebuilt*: its records from the rewind offset on are read again. They fill the unfinished windows and emit nothing;
-- *processed*: one transaction per batch;
+- *claimed*: the group assigned it to us, and the database has our name on it, under a new epoch.
+- *rebuilt*: its records from the rewind offset on are read again. They fill the unfinished windows and emit nothing.
+- *processed*: one transaction per batch.
 - *revoked*: the group gave it to another member. Its state is dropped.
 """
 
@@ -135,13 +135,13 @@ class Pipeline:
     # ------------------------------------------------------------------ a batch
 
     async def _process_batch(self, batch: RecordBatch) -> None:
-        """Process the records that are new. The windows of the others are rebuilt: they are committed."""
+        """Process the records that are new. Those below the next offset are committed, and only rebuild windows."""
         state = self.partitions.get(batch.partition)
         if state is None:
             return
         if batch.offsets[0] < state.next_offset or not state.rebuild.is_done:
             batch = state.skip_committed(batch)
-            self._learn_sensors(state)
+            self.registrar.learn(state, self.partitions.values())
             if not len(batch):
                 return
         for chunk in [batch] if state.n_claims <= CRASHES else self._single_records(state, batch):
@@ -149,7 +149,14 @@ class Pipeline:
                 await self._process_chunk(state, chunk)
 
     async def _process_chunk(self, state: PartitionState, batch: RecordBatch) -> None:
-        """Pass a batch through all stages, and commit the outcome in one transaction."""
+        """Pass a batch through all stages, and commit the outcome in one transaction.
+
+        1. Decode the records into readings, by fleet. Unreadable records go to quarantine.
+        2. Register new assets of each fleet, up to its limit, unless another partition has them.
+        3. Add the readings to the windows of the shard, score the finished ones, decide on alerts.
+        4. Update the alerts about lost and rejected records. Stop if too many records are unreadable.
+        5. Commit results, alerts, notifications, quarantine and the offset.
+        """
         state.recovery.remember(int(batch.offsets[0]), state.shards)
         decoded = state.decoder.decode(batch)
         if state.decoder.learnt or self.registrar.unstored:
@@ -217,7 +224,7 @@ class Pipeline:
                 yield batch.rows(slice(row, row + 1))
 
     def _learn_sensors(self, state: PartitionState) -> None:
-        """Share sensors that the partition's decoder learnt with the other partitions. Begin the shards."""
+        """Share sensors that the partition's decoder learnt with the other partitions, and begin their shards."""
         self.registrar.learn(state, self.partitions.values())
         for fleet, sensors in self.registrar.unstored.items():
             if fleet not in state.shards:

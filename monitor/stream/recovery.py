@@ -1,8 +1,8 @@
 """Recovery of a partition: the offset from which a restart reads again, the rebuild, and the check of its result.
 
 Input: the shards of a partition, every few seconds. Output: the *rewind offset*, that of the oldest record an
-unfinished window still needs; a *digest* of the windows at an offset, which a rebuild must reproduce; and *snapshots*
-of silent shards, so that one silent fleet does not make a restart read a day of the other fleets again. Invariant: no
+unfinished window still needs. A *digest* of the windows at an offset, which a rebuild must reproduce. *Snapshots* of
+silent shards: without them one silent fleet would make a restart read a day of the other fleets again. Invariant: no
 result depends on this module. It decides how much is read again, and whether a defect is noticed.
 """
 
@@ -178,7 +178,7 @@ class Rebuild:
 
 
 def digest_of(shards: Mapping[str, Shard], rewind: WatermarkAt) -> str:
-    """Return what a rebuild from this rewind offset must find here. JSON: fleet → digest."""
+    """Return the digests that a rebuild from this rewind offset must reproduce here. JSON: fleet → digest."""
     digests = {
         fleet: shard.digest(rewind.offset, rewind.max_cell.get(fleet, NEVER)) for fleet, shard in sorted(shards.items())
     }

@@ -1,7 +1,7 @@
-"""Samples on the wire: every form of a good record, and every kind of bad one.
+"""Samples as records: every form of a good record, and every kind of bad one.
 
-Samples (readings before they are put on the wire) in order of arrival go in, a partition's raw log comes out.
-The one law: a bad record has exactly one defect, so that exactly one reason is right.
+Input: samples (readings before they are encoded) in order of arrival. Output: a partition's raw log. Invariant: a bad
+record has exactly one defect, so that exactly one reason is right.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A reading before it is put on the wire."""
+    """A reading before it is encoded."""
 
     ts_us: int
     asset: str
@@ -81,10 +81,10 @@ def encode(
     hole_share: float = 0.0,
     blocks: bool = True,
 ) -> list[RawRecord]:
-    """Put samples on the wire in their order: every form, JSON and MessagePack, asset in payload or key.
+    """Encode samples in their order: every form, JSON and MessagePack, asset in payload or key.
 
-    Neighbours of one asset may share a block. Bad records and tombstones are strewn in by `bad_share`, holes in
-    the offsets by `hole_share`.
+    Neighbours of one asset may share a block. `bad_share`: share of bad records and tombstones added.
+    `hole_share`: share of holes in the offsets.
     """
     log: list[RawRecord] = []
     offset, clock_us, place = rng.randrange(1000), 0, 0

@@ -1,8 +1,10 @@
-"""Hard streams from a seed: partition logs with everything a plant does to its data.
+"""Hard streams from a seed: partition logs with all the disorder of real plants.
 
-A stream begins as samples in order of time; each trouble is a function from samples to samples (in order of
-arrival), or is mixed in when samples become records. `make(kind, seed)` is the door; `KINDS` lists the kinds.
-The one law: same kind and seed, same bytes. Values are multiples of 1/8, so that float32 holds them exactly.
+Input: a kind of `KINDS` and a seed. Output: `make(kind, seed)`, a partition's log with the rules it obeys. Invariant:
+the same kind and seed give the same bytes. Values are multiples of 1/8, which float32 holds exactly.
+
+A stream begins as samples in order of time. Each disorder is a function from samples to samples in order of arrival,
+or is added when samples become records.
 """
 
 from __future__ import annotations
@@ -35,11 +37,11 @@ class Stream:
     log: list[RawRecord]
 
 
-# ---------------------------------------------------------------- samples, and what happens to them
+# ---------------------------------------------------------------- samples and their disorders
 
 
 def regular(rng: Random, rule: FleetRule, assets: Sequence[str], n_cells: int) -> list[Sample]:
-    """One reading per asset and cell, every sensor there, in order of time."""
+    """Make one reading per asset and cell, with every sensor, in order of time."""
     first = NOW_US // rule.interval_us + rng.randrange(3 * rule.length)  # any phase against the stride
     return [
         Sample((first + step) * rule.interval_us, asset, {name: rng.randrange(-800, 800) / 8 for name in rule.sensors})
@@ -57,7 +59,7 @@ def jittered(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample
 
 
 def irregular(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample]:
-    """A clock of its own per asset: drifting, so that cells are hit twice or not at all."""
+    """Give each asset a drifting clock: some cells get two readings, others none."""
     drift = {one.asset: rng.uniform(0.8, 1.25) for one in samples}
     zero = samples[0].ts_us
     moved = [replace(one, ts_us=zero + int((one.ts_us - zero) * drift[one.asset])) for one in samples]
@@ -77,7 +79,7 @@ def gapped(rng: Random, samples: list[Sample], rule: FleetRule, share: float = 0
 
 
 def partial(rng: Random, samples: list[Sample], share: float = 0.3) -> list[Sample]:
-    """Lose sensors, and split readings in two that arrive one after the other, overlapping or not."""
+    """Drop sensors, and split readings in two that arrive one after the other, overlapping or not."""
     out = []
     for one in samples:
         names = list(one.values)
@@ -93,7 +95,7 @@ def partial(rng: Random, samples: list[Sample], share: float = 0.3) -> list[Samp
 
 
 def permuted(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample]:
-    """Shuffle as far as the lateness allows: no reading becomes late."""
+    """Shuffle within the lateness: no reading becomes late."""
     reach = rule.lateness_cells
     keyed = [((one.ts_us + rule.interval_us // 2) // rule.interval_us + rng.uniform(0, reach), one) for one in samples]
     return [one for _, one in sorted(keyed, key=lambda pair: pair[0])]
@@ -110,7 +112,7 @@ def delayed(rng: Random, samples: list[Sample], rule: FleetRule, share: float = 
 
 
 def repeated(rng: Random, samples: list[Sample], share: float = 0.1) -> list[Sample]:
-    """Send again what was sent before, with the same values or with others, at once or somewhat later."""
+    """Repeat readings, with the same values or with others, at once or somewhat later."""
     out = list(samples)
     for one in rng.sample(samples, int(len(samples) * share)):
         again = one if rng.random() < 0.5 else replace(one, values=dict.fromkeys(one.values, 99.0))
@@ -120,7 +122,7 @@ def repeated(rng: Random, samples: list[Sample], share: float = 0.1) -> list[Sam
 
 
 def silent(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample]:
-    """The first asset stops a third of the way for good, the second comes late, the third is away for a long while."""
+    """Stop the first asset after a third of the time, begin the second one late, interrupt the third one."""
     assets = sorted({one.asset for one in samples})
     zero, end = samples[0].ts_us, samples[-1].ts_us
     third = (end - zero) // 3
@@ -137,7 +139,7 @@ def silent(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample]:
 
 
 def bundled(samples: list[Sample], n_rows: int) -> list[Sample]:
-    """Bring each asset's readings together in runs of n_rows, as a logger sends them. Order within an asset stays."""
+    """Group each asset's readings in runs of n_rows, as a logger sends them. Order within an asset stays."""
     turn: dict[str, int] = {}
     keyed = []
     for number, one in enumerate(samples):
@@ -170,22 +172,22 @@ def _assets(rng: Random, most: int = 5) -> list[str]:
 
 
 def _wild(rng: Random, rule: FleetRule, assets: list[str]) -> list[Sample]:
-    """Everything at once, in any mix."""
-    troubles: list[Callable[[list[Sample]], list[Sample]]] = [
+    """Apply a random mix of all disorders."""
+    disorders: list[Callable[[list[Sample]], list[Sample]]] = [
         lambda s: jittered(rng, s, rule),
         lambda s: gapped(rng, s, rule),
         lambda s: partial(rng, s),
         lambda s: silent(rng, s, rule),
         lambda s: irregular(rng, s, rule),
     ]
-    upsets: list[Callable[[list[Sample]], list[Sample]]] = [
+    reorderings: list[Callable[[list[Sample]], list[Sample]]] = [
         lambda s: permuted(rng, s, rule),
         lambda s: delayed(rng, s, rule),
         lambda s: repeated(rng, s),
         lambda s: bundled(s, rng.randint(2, 6)),
     ]
     samples = regular(rng, rule, assets, rng.randint(20, 120))
-    for change in rng.sample(troubles, rng.randint(1, 4)) + rng.sample(upsets, rng.randint(0, 3)):
+    for change in rng.sample(disorders, rng.randint(1, 4)) + rng.sample(reorderings, rng.randint(0, 3)):
         samples = change(samples) or samples
     return samples
 
@@ -199,9 +201,9 @@ def make(kind: str, seed: int) -> Stream:
     return Stream(kind, seed, rules, "plant", encode(rng, samples, rules, **options))
 
 
-def _plain(trouble: Callable[[Random, list[Sample], FleetRule], list[Sample]]) -> Any:
+def _plain(disorder: Callable[[Random, list[Sample], FleetRule], list[Sample]]) -> Any:
     def recipe(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
-        return Rules((rule,)), trouble(rng, regular(rng, rule, _assets(rng), rng.randint(30, 120)), rule)
+        return Rules((rule,)), disorder(rng, regular(rng, rule, _assets(rng), rng.randint(30, 120)), rule)
 
     return recipe
 
@@ -222,7 +224,7 @@ def _wild_with_bad(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tup
 
 
 def _fleets(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
-    """Two fleets with other sensors and another grid on one topic: each has its own watermark."""
+    """Put two fleets with different sensors and grids on one topic: each has its own watermark."""
     options["bad_share"] = 0.03
     pumps = _rule(rng, name="pumps", sensors=("flow", "heat"), assets=("P*",))
     both = _wild(rng, rule, _assets(rng)) + _wild(rng, pumps, ["P1", "P2"])
@@ -247,11 +249,11 @@ KINDS: dict[str, Any] = {
 
 
 def plant(
-    seed: int, n_assets: int, n_readings: int, rule: FleetRule, *, trouble_share: float = 0.01
+    seed: int, n_assets: int, n_readings: int, rule: FleetRule, *, disorder_share: float = 0.01
 ) -> Iterator[tuple[bytes, bytes, int]]:
     """Yield `(key, value, kafka_ms)` of a large plant in order of time: JSON readings, some missing, repeated, late.
 
-    For the long runs: one pass, no lists. Keys decide the partition, as in Kafka.
+    For long runs: one pass, no lists. Keys decide the partition, as in Kafka.
     """
     rng = Random(seed)
     first = NOW_US // rule.interval_us
@@ -261,16 +263,16 @@ def plant(
         ts_us = (first + step) * rule.interval_us
         stamp = (EPOCH + timedelta(microseconds=ts_us)).isoformat()
         for number in range(n_assets):
-            if rng.random() < trouble_share / 2:
+            if rng.random() < disorder_share / 2:
                 continue  # a gap
             values = {name: int(rng.random() * 1600 - 800) / 8 for name in rule.sensors}
             record = (f"R{number:05}".encode(), msgspec.json.encode({"ts": stamp, "sensors": values}))
-            if rng.random() < trouble_share:
+            if rng.random() < disorder_share:
                 held.append(record)  # late, sometimes beyond the lateness
                 continue
             yield *record, ts_us // 1000
             sent += 1
-            if rng.random() < trouble_share:
+            if rng.random() < disorder_share:
                 yield *record, ts_us // 1000
                 sent += 1
             if sent >= n_readings:

@@ -1,7 +1,7 @@
 """Call n fails, for every n: each call of the database and of the broker, and each file read, once in a scenario.
 
-The scenario: two partitions; an alert opens and closes, one record is late and one is bad; a second version is
-activated in the middle; then the daemon is restarted and reads the rest. Pipeline, champions, scorer, checkpoint files
+The scenario has two partitions. An alert opens and closes, one record is late and one is bad. A second version is
+activated in the middle. Then the daemon is restarted and reads the rest. Pipeline, champions, scorer, checkpoint files
 and SQLite are real, Kafka is not. After any failure of any call the tables must equal the oracle's in the end.
 """
 
