@@ -53,9 +53,8 @@ from monitor.store import jobs, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.tables import metadata
-from tests import labelled_recording
+from tests import example_database, labelled_recording
 from tests.docs.entries import error_classes, leaves, settings
-from tests.unit.cli import conftest as example
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -137,9 +136,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
         Path("monitor.toml").touch(0o600)  # it holds a token
         Path("monitor.toml").write_text(CONFIG.format(port=server.server_port))
         # The same alerts as the tests of the commands have, and a channel that is told of each.
-        patch.setattr(example, "Commit", partial(example.Commit, channels=(Channel("ops"),)))
-        asyncio.run(example._fill(found.folder / "monitor.db"))
-        asyncio.run(example._trouble(found.folder / "monitor.db"))
+        patch.setattr(example_database, "Commit", partial(example_database.Commit, channels=(Channel("ops"),)))
+        asyncio.run(example_database.fill(found.folder / "monitor.db"))
+        asyncio.run(example_database.add_data_alerts(found.folder / "monitor.db"))
         for change in ("publish", "request", "take", "finish", "request", "take", "fail"):
             asyncio.run(_step(found.url, change))
             for name in ("kind", "state"):

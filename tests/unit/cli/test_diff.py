@@ -10,7 +10,7 @@ from monitor.clock import to_us
 from monitor.config import parse
 from monitor.replay.diff import Alert, Side, SideResults, difference
 from monitor.types import Contribution, Severity
-from tests.unit.cli.conftest import START, STEP
+from tests.example_database import START, STEP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -145,7 +145,7 @@ def test_an_alert_that_is_not_there(runner: CliRunner) -> None:
     ("options", "ids"), [("", [4, 3, 2, 1]), ("--class data", [4, 3]), ("--class process", [2, 1]),
                          ("--class data --state open", [3]), ("--fleet turbines --class data", [3])]
 )  # fmt: skip
-@pytest.mark.usefixtures("troubled")
+@pytest.mark.usefixtures("with_data_alerts")
 def test_alerts_are_listed_by_class(options: str, ids: list[int], runner: CliRunner) -> None:
     rows = ask(runner, f"alerts list {options}")
     assert [row["id"] for row in rows] == ids
@@ -155,7 +155,7 @@ def test_alerts_are_listed_by_class(options: str, ids: list[int], runner: CliRun
             assert (row["asset"], row["peak_score"], row["version"], row["sensors"]) == (None, None, None, [])
 
 
-@pytest.mark.usefixtures("troubled")
+@pytest.mark.usefixtures("with_data_alerts")
 def test_the_table_says_of_data_where_and_how_many_records(runner: CliRunner) -> None:
     lost, limit, asset = show(runner, "alerts list").splitlines()[1:4]
     assert re.search(r"○ closed\s+plant/3\s+–\s+2015-07-27 10:10\s+1 d\s+–\s+records_lost, 1,200 records", lost)
@@ -164,7 +164,7 @@ def test_the_table_says_of_data_where_and_how_many_records(runner: CliRunner) ->
     assert show(runner, "alerts list --class data --asset R1").startswith("No alerts of class data of R1.")
 
 
-@pytest.mark.usefixtures("troubled")
+@pytest.mark.usefixtures("with_data_alerts")
 def test_an_alert_about_the_data_is_shown_with_its_message_and_no_score(runner: CliRunner) -> None:
     said = show(runner, "alerts show 3")
     assert "Alert 3 · asset_limit in plant/3 of turbines" in said
