@@ -18,7 +18,7 @@ from monitor.cli.terminal import Styled, Table, echo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from monitor.replay.diff import Alert, Difference, EpisodeDiff, FleetSummary, Side, SideSummary
+    from monitor.replay.diff import Difference, EpisodeDiff, FleetSummary, Side, SideAlert, SideSummary
 
 SHOWN = 50
 """Rows in a table."""
@@ -120,7 +120,7 @@ def _how(outcome: EpisodeDiff) -> str:
     return ", ".join(said) or "splits at other times"
 
 
-def _severity(alerts: Sequence[Alert]) -> str:
+def _severity(alerts: Sequence[SideAlert]) -> str:
     return "critical" if any(alert.severity == "critical" for alert in alerts) else "warning"
 
 
@@ -193,7 +193,7 @@ def _times(n: int) -> str:
     return "once" if n == 1 else f"{n:,} times"
 
 
-def _open_for(alerts: Sequence[Alert]) -> str:
+def _open_for(alerts: Sequence[SideAlert]) -> str:
     closed_us = alerts[-1].closed_us
     return "still open" if closed_us is None else _span((closed_us - alerts[0].opened_us) / 1e6)
 

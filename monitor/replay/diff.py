@@ -71,7 +71,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
+class SideAlert:
     """An alert as it stood at the end of the replay."""
 
     asset: str
@@ -112,7 +112,7 @@ class SideResults:
 
     from_us: int = FIRST_US
     """Windows that end up to here belong to the run-up. They are not counted."""
-    alerts: defaultdict[str, dict[tuple[str, int], Alert]] = field(default_factory=lambda: defaultdict(dict))
+    alerts: defaultdict[str, dict[tuple[str, int], SideAlert]] = field(default_factory=lambda: defaultdict(dict))
     """By fleet, then by asset and opening time. Alerts of the run-up are included: an episode may begin with one."""
     assets: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     scored: Counter[str] = field(default_factory=Counter)
@@ -133,7 +133,7 @@ class SideResults:
         alerts = self.alerts[fleet]
         for change in changes:
             key = (names[change.asset], change.opened_us)
-            alerts[key] = Alert(
+            alerts[key] = SideAlert(
                 asset=names[change.asset],
                 opened_us=change.opened_us,
                 fired_us=alerts[key].fired_us if key in alerts else change.at_us,
@@ -157,9 +157,9 @@ class EpisodeDiff:
     """same, moved, gained or lost"""
     fleet: str
     asset: str
-    before: tuple[Alert, ...]
+    before: tuple[SideAlert, ...]
     """The first side's alerts in order of opening. Several, where the other side has fewer and longer ones."""
-    after: tuple[Alert, ...]
+    after: tuple[SideAlert, ...]
     """The second side's."""
 
     @property
@@ -251,7 +251,7 @@ class Difference:
 
 
 def compare_alerts(
-    fleet: str, before: Iterable[Alert], after: Iterable[Alert], from_us: int = FIRST_US
+    fleet: str, before: Iterable[SideAlert], after: Iterable[SideAlert], from_us: int = FIRST_US
 ) -> list[EpisodeDiff]:
     """Classify the episodes of one fleet, leaving out those in which no alert opened after `from_us`."""
     found = []
@@ -299,7 +299,7 @@ def _fleet_summary(
     )
 
 
-def _side_summary(fleet: FleetConfig, side: Side, results: SideResults, alerts: Sequence[Alert]) -> SideSummary:
+def _side_summary(fleet: FleetConfig, side: Side, results: SideResults, alerts: Sequence[SideAlert]) -> SideSummary:
     policy = side.change.apply_to(AlertPolicy.of(fleet.alerts))
     windows = results.scored[fleet.name]
     asset_weeks = windows * fleet.stride * fleet.interval.total_seconds() / WEEK_S
@@ -315,7 +315,7 @@ def _side_summary(fleet: FleetConfig, side: Side, results: SideResults, alerts: 
     )
 
 
-def _is_same(ours: Sequence[Alert], theirs: Sequence[Alert]) -> bool:
+def _is_same(ours: Sequence[SideAlert], theirs: Sequence[SideAlert]) -> bool:
     return [(a.opened_us, a.fired_us, a.closed_us, a.severity) for a in ours] == [
         (a.opened_us, a.fired_us, a.closed_us, a.severity) for a in theirs
     ]
@@ -325,7 +325,7 @@ def _sort_key(episode: EpisodeDiff) -> tuple[int, str, str]:
     return min(alert.opened_us for alert in (*episode.before, *episode.after)), episode.fleet, episode.asset
 
 
-def _delay_s(before: Sequence[Alert], after: Sequence[Alert], moment: str) -> float | None:
+def _delay_s(before: Sequence[SideAlert], after: Sequence[SideAlert], moment: str) -> float | None:
     if not before or not after:
         return None
     before_us, after_us = getattr(before[0], moment), getattr(after[0], moment)

@@ -145,7 +145,7 @@ def test_a_stop_during_an_outage_of_the_broker_is_quick(kafka: KafkaServer, topi
 
 
 async def test_a_consumer_whose_stop_cancels_itself_is_closed() -> None:
-    class Consumer:
+    class SelfCancellingConsumer:
         """Behaves as aiokafka 0.14 during an outage of the broker."""
 
         def __init__(self) -> None:
@@ -161,7 +161,7 @@ async def test_a_consumer_whose_stop_cancels_itself_is_closed() -> None:
         async def close(self) -> None:
             self.is_closed = True
 
-    consumer = Consumer()
+    consumer = SelfCancellingConsumer()
     await stop(consumer)
     assert consumer.is_closed
 

@@ -19,7 +19,7 @@ NOW = 1_800_000_000.0
 SECRET = "s3cret"
 
 
-class Clock:
+class SettableClock:
     def __init__(self) -> None:
         self.now = NOW
 
@@ -37,7 +37,7 @@ def runs(folder: Path) -> int:
 
 
 async def test_a_program_runs_again_before_its_token_expires(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = SettableClock()
     tokens = CommandTokenProvider(counting(tmp_path, 'echo \'{"access_token": "abc", "expires_in": 100}\''), clock)
     for after_s, n_runs in ((0, 1), (79, 1), (80, 2), (159, 2), (160, 3)):
         clock.now = NOW + after_s
@@ -49,7 +49,7 @@ async def test_a_program_runs_again_before_its_token_expires(tmp_path: Path) -> 
 
 
 async def test_a_valid_token_is_used_while_the_program_fails(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = SettableClock()
     answer = tmp_path / "answer"
     answer.write_text('{"access_token": "abc", "expires_in": 100}')
     tokens = CommandTokenProvider(("cat", str(answer)), clock)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Recording:
+class LabelledSeries:
     """One series of a set."""
 
     values: NDArray[np.float32]
@@ -31,7 +31,7 @@ class Recording:
     sensors: tuple[str, ...]
 
 
-def load(folder: Path, name: str) -> Recording:
+def load(folder: Path, name: str) -> LabelledSeries:
     """Read "set/series". Skip the test if it is missing."""
     group, series = name.split("/")
     path = folder / group / f"{series}.csv.gz"
@@ -43,4 +43,4 @@ def load(folder: Path, name: str) -> Recording:
     values = np.where(np.abs(exact) < np.finfo(np.float32).max, exact, np.nan).astype(np.float32)
     label = np.array([int(float(row[-1])) for row in rows])
     train_rows = meta["series"][series]["train_rows"]
-    return Recording(values, label, train_rows, float(meta["sampling_interval_s"]), tuple(head[1:-1]))
+    return LabelledSeries(values, label, train_rows, float(meta["sampling_interval_s"]), tuple(head[1:-1]))

@@ -108,7 +108,7 @@ def alarms(score: NDArray[np.float32], step_us: int = STEP_US) -> list[Alarm]:
 
 
 @dataclass(frozen=True)
-class Watched:
+class TrainedAsset:
     """One machine after its training."""
 
     kind: str
@@ -121,7 +121,7 @@ class Watched:
     days."""
 
 
-def watch(kind: str, readings: NDArray[np.float32], seed: int, spec: ModelSpec) -> Watched:
+def watch(kind: str, readings: NDArray[np.float32], seed: int, spec: ModelSpec) -> TrainedAsset:
     detector = trained(readings[None, :HISTORY], spec)
     threshold = detector.card.threshold
     before = (threshold.n_episodes, threshold.weeks)
@@ -147,7 +147,7 @@ def watch(kind: str, readings: NDArray[np.float32], seed: int, spec: ModelSpec) 
     score = detector.score(windows_of(faulty)).score
     found = [alarm.opened_us for alarm in alarms(score)]
     hours = min(found, default=np.inf) / 3.6e9
-    return Watched(kind, detector, burnt(future[: LENGTH - 1 + CLEAN]), burnt(drifting), hours)
+    return TrainedAsset(kind, detector, burnt(future[: LENGTH - 1 + CLEAN]), burnt(drifting), hours)
 
 
 @pytest.mark.parametrize("architecture", SPECS)
@@ -209,7 +209,7 @@ def overlapping(score: NDArray[np.float32]) -> NDArray[np.bool_]:
     return marked
 
 
-def within_bound(one: Watched) -> bool:
+def within_bound(one: TrainedAsset) -> bool:
     return one.clean.n_alarms <= one.detector.card.threshold.bound_per_week * one.clean.weeks
 
 

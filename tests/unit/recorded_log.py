@@ -1,12 +1,12 @@
-"""A log that a test can read."""
+"""Logger for tests that records its lines."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Log:
-    """Keeps what it is told: level, event, facts."""
+class RecordedLog:
+    """Logger that records level, event and fields of each line."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
@@ -21,4 +21,4 @@ class Log:
         self.lines.append(("warning", event, facts))
 
     def of(self, event: str) -> list[dict[str, Any]]:
-        return [facts for _, said, facts in self.lines if said == event]
+        return [facts for _, name, facts in self.lines if name == event]

@@ -8,7 +8,7 @@ from monitor.cli import main, terminal
 from monitor.cli.diff import SHOWN, show
 from monitor.clock import to_us
 from monitor.config import parse
-from monitor.replay.diff import Alert, Side, SideResults, difference
+from monitor.replay.diff import Side, SideAlert, SideResults, difference
 from monitor.types import Contribution, Severity
 from tests.example_database import START, STEP
 
@@ -41,24 +41,24 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return columns
 
 
-def _alert(asset: str, opened: int, closed: int | None, *, fired: int | None = None, peak: float = 1.5) -> Alert:
+def _alert(asset: str, opened: int, closed: int | None, *, fired: int | None = None, peak: float = 1.5) -> SideAlert:
     opened_us, fired_us, closed_us = (
         None if step is None else to_us(START + STEP * step) for step in (opened, fired or opened + 2, closed)
     )
     assert opened_us is not None
     assert fired_us is not None
     severity = Severity.CRITICAL if peak >= 3 else Severity.WARNING
-    return Alert(asset, opened_us, fired_us, closed_us, severity, peak, 3, CONTRIBUTIONS, "turbines-old")
+    return SideAlert(asset, opened_us, fired_us, closed_us, severity, peak, 3, CONTRIBUTIONS, "turbines-old")
 
 
 def _found(
-    before: Sequence[Alert], after: Sequence[Alert], sides: tuple[str, str] = ("live", "turbines-new")
+    before: Sequence[SideAlert], after: Sequence[SideAlert], sides: tuple[str, str] = ("live", "turbines-new")
 ) -> Difference:
     return _of_fleets({"turbines": (before, after)}, sides)
 
 
 def _of_fleets(
-    said: dict[str, tuple[Sequence[Alert], Sequence[Alert]]], sides: tuple[str, str] = ("live", "turbines-new")
+    said: dict[str, tuple[Sequence[SideAlert], Sequence[SideAlert]]], sides: tuple[str, str] = ("live", "turbines-new")
 ) -> Difference:
     results = (SideResults(), SideResults())
     for fleet, both in said.items():

@@ -29,7 +29,7 @@ def records(*offsets: int) -> list[Any]:
     return [SimpleNamespace(offset=offset, timestamp=None, key=b"a", value=b"{}") for offset in offsets]
 
 
-class Consumer:
+class QueuedConsumer:
     """A consumer that returns or raises what is put into `answers`, and waits while it is empty."""
 
     def __init__(self) -> None:
@@ -60,12 +60,12 @@ class Consumer:
 
 
 @pytest.fixture
-async def consumer() -> Consumer:
-    return Consumer()
+async def consumer() -> QueuedConsumer:
+    return QueuedConsumer()
 
 
 @pytest.fixture
-async def source(consumer: Consumer) -> Any:
+async def source(consumer: QueuedConsumer) -> Any:
     timing = replace(DEFAULT_TIMING, poll_limit_s=0.01, damaged_batch_wait_s=0.0)
     member = KafkaSource(KafkaConfig(bootstrap="nowhere:1", topics=("plant",)), ["plant"], timing=timing)
     member._consumer = consumer  # type: ignore[assignment]
@@ -86,12 +86,12 @@ def offsets(events: Any) -> list[int]:
     return [int(offset) for event in events if isinstance(event, RecordBatch) for offset in event.offsets]
 
 
-async def test_a_partition_delivers_nothing_before_it_is_sought(source: KafkaSource, consumer: Consumer) -> None:
+async def test_a_partition_delivers_nothing_before_it_is_sought(source: KafkaSource, consumer: QueuedConsumer) -> None:
     consumer.answers.put_nowait(records(5, 6))
     assert offsets(await source.poll()) == []
 
 
-async def test_records_come_in_order_and_may_have_holes(source: KafkaSource, consumer: Consumer) -> None:
+async def test_records_come_in_order_and_may_have_holes(source: KafkaSource, consumer: QueuedConsumer) -> None:
     source.seek(P, 5)
     consumer.answers.put_nowait(records(5, 7))
     consumer.answers.put_nowait(records(8))
@@ -104,7 +104,7 @@ async def test_a_poll_returns_while_the_fetch_waits_for_the_group(source: KafkaS
         assert await source.poll() == []
 
 
-async def test_records_fetched_before_a_seek_are_dropped(source: KafkaSource, consumer: Consumer) -> None:
+async def test_records_fetched_before_a_seek_are_dropped(source: KafkaSource, consumer: QueuedConsumer) -> None:
     source.seek(P, 5)
     await source.poll()  # a fetch is under way
     source.seek(P, 0)
@@ -116,7 +116,7 @@ async def test_records_fetched_before_a_seek_are_dropped(source: KafkaSource, co
 
 
 async def test_records_that_retention_deleted_are_a_gap(
-    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+    source: KafkaSource, consumer: QueuedConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 30, 50)
     source.seek(P, 5)
@@ -126,7 +126,7 @@ async def test_records_that_retention_deleted_are_a_gap(
 
 
 async def test_an_offset_that_the_log_has_is_no_gap(
-    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+    source: KafkaSource, consumer: QueuedConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 0, 50)
     source.seek(P, 5)
@@ -136,7 +136,7 @@ async def test_an_offset_that_the_log_has_is_no_gap(
 
 
 async def test_a_log_shorter_than_the_offset_read_is_refused(
-    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+    source: KafkaSource, consumer: QueuedConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 0, 3)
     source.seek(P, 5)
@@ -145,7 +145,7 @@ async def test_a_log_shorter_than_the_offset_read_is_refused(
         await source.poll()
 
 
-async def test_a_corrupt_batch_pauses_only_its_partition(source: KafkaSource, consumer: Consumer) -> None:
+async def test_a_corrupt_batch_pauses_only_its_partition(source: KafkaSource, consumer: QueuedConsumer) -> None:
     source.seek(P, 5)
     with capture_logs() as lines:
         for _ in range(3):
@@ -161,7 +161,7 @@ async def test_a_corrupt_batch_pauses_only_its_partition(source: KafkaSource, co
     assert offsets(await source.poll()) == [5, 6]
 
 
-async def test_a_refusal_before_the_first_assignment_is_final(source: KafkaSource, consumer: Consumer) -> None:
+async def test_a_refusal_before_the_first_assignment_is_final(source: KafkaSource, consumer: QueuedConsumer) -> None:
     consumer.assignment = set  # type: ignore[method-assign, assignment]
     consumer.answers.put_nowait(kafka.TopicAuthorizationFailedError("plant"))
     with pytest.raises(SourceRefused, match="grant READ"):
@@ -169,7 +169,7 @@ async def test_a_refusal_before_the_first_assignment_is_final(source: KafkaSourc
 
 
 async def test_the_third_refusal_of_a_member_is_final(
-    source: KafkaSource, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+    source: KafkaSource, consumer: QueuedConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker may answer one heartbeat with error 30 by mistake."""
 

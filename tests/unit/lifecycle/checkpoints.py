@@ -56,7 +56,7 @@ class FakeTraining:
 NO_TRAINING = FakeTraining(AssertionError("it trains"))
 
 
-class Daemon:
+class DaemonParts:
     """The scorer, champions and scheduler of a daemon."""
 
     def __init__(

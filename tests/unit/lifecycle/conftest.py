@@ -6,8 +6,8 @@ import pytest
 
 from monitor.lifecycle import champions, scheduler
 from monitor.store.engine import AsyncStore
-from tests.unit.lifecycle.checkpoints import Daemon
-from tests.unit.recorded_log import Log
+from tests.unit.lifecycle.checkpoints import DaemonParts
+from tests.unit.recorded_log import RecordedLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+def log(monkeypatch: pytest.MonkeyPatch) -> RecordedLog:
     """The log lines of the room."""
-    log = Log()
+    log = RecordedLog()
     monkeypatch.setattr(champions, "log", log)
     monkeypatch.setattr(scheduler, "log", log)
     return log
@@ -30,12 +30,12 @@ async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
 
 
 @pytest.fixture
-def daemon(store: AsyncStore) -> Iterator[Callable[..., Daemon]]:
+def daemon(store: AsyncStore) -> Iterator[Callable[..., DaemonParts]]:
     """Make daemons over `store`. Their scoring threads end with the test."""
-    made: list[Daemon] = []
+    made: list[DaemonParts] = []
 
-    def make(*args: Any, **kwargs: Any) -> Daemon:
-        made.append(Daemon(store, *args, **kwargs))
+    def make(*args: Any, **kwargs: Any) -> DaemonParts:
+        made.append(DaemonParts(store, *args, **kwargs))
         return made[-1]
 
     yield make

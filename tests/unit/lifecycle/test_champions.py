@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from monitor.config import FleetConfig
     from monitor.store.engine import AsyncStore
-    from tests.unit.lifecycle.checkpoints import Daemon
-    from tests.unit.recorded_log import Log
+    from tests.unit.lifecycle.checkpoints import DaemonParts
+    from tests.unit.recorded_log import RecordedLog
 
-    NewDaemon = Callable[..., Daemon]
+    NewDaemon = Callable[..., DaemonParts]
 
 FORMAT_1 = Path(__file__).parents[1] / "format1" / "pca-e0ac6e46"
 
@@ -34,7 +34,9 @@ async def is_retraining(_fleet: FleetConfig) -> bool:
 # ---------------------------------------------------------------- versions and their windows
 
 
-async def test_a_readable_champion_scores(store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path) -> None:
+async def test_a_readable_champion_scores(
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
+) -> None:
     path = checkpoint(tmp_path)
     await activate(store, path)
     this = daemon()
@@ -86,7 +88,7 @@ async def test_a_daemon_loads_the_versions_that_another_one_activates(
 
 
 async def test_the_start_waits_for_a_missing_champion(
-    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     """A shared folder that is mounted after the start: without the wait, windows would stay unscored."""
     path = checkpoint(tmp_path)
@@ -139,7 +141,7 @@ async def test_a_skipped_champion_is_loaded_while_the_daemon_runs(
 
 
 async def test_an_activated_version_is_waited_for_until_its_files_appear(
-    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     """On a shared folder the row may be visible before the files. Skipping them, this daemon alone would not score."""
     old, new = checkpoint(tmp_path / "old"), checkpoint(tmp_path / "new", seed=1)
@@ -160,7 +162,7 @@ async def test_an_activated_version_is_waited_for_until_its_files_appear(
 
 
 async def test_a_former_champion_is_skipped_only_if_missing_at_the_start(
-    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     former, champion = checkpoint(tmp_path / "former"), checkpoint(tmp_path / "champion", seed=1)
     await activate(store, former)

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from monitor.store.engine import AsyncStore
-    from tests.unit.lifecycle.checkpoints import Daemon
-    from tests.unit.recorded_log import Log
+    from tests.unit.lifecycle.checkpoints import DaemonParts
+    from tests.unit.recorded_log import RecordedLog
 
-    NewDaemon = Callable[..., Daemon]
+    NewDaemon = Callable[..., DaemonParts]
 
 FORMAT_1 = Path(__file__).parents[1] / "format1" / "pca-e0ac6e46"
 UNSCHEDULED = parse({"kafka": KAFKA, "fleet": [FLEET | {"retrain": {"every": "never"}}]})
@@ -56,7 +56,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_an_unreadable_champion_is_replaced_before_the_first_record(
-    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     new = checkpoint(tmp_path)
     training = FakeTraining(new)
@@ -78,7 +78,7 @@ async def test_an_unreadable_champion_is_replaced_before_the_first_record(
 
 
 async def test_a_training_without_enough_data_leaves_windows_unscored(
-    store: AsyncStore, daemon: NewDaemon, log: Log
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog
 ) -> None:
     await activate(store, FORMAT_1)
     this = daemon(FakeTraining(NotEnoughData("12 usable windows")))
@@ -99,7 +99,7 @@ async def test_a_fleet_with_a_readable_champion_is_not_trained(
 
 
 async def test_a_lost_champion_is_skipped_once_a_retraining_is_requested(
-    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     new = checkpoint(tmp_path)
     await activate(store, tmp_path / "lost")
@@ -189,7 +189,7 @@ async def test_the_next_leader_trains_a_fleet_that_has_no_model_yet(
 
 
 async def test_no_version_is_activated_after_the_lease_was_lost(
-    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     async def lose_lease() -> None:
         await take_over_lease(store)
@@ -221,7 +221,7 @@ async def test_no_version_is_activated_if_the_lease_was_lost_and_regained(
 
 
 async def test_a_training_may_outlast_a_lease_that_no_other_daemon_takes(
-    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     async def expire() -> None:
         await expire_lease(store)
@@ -247,7 +247,7 @@ async def test_the_next_leader_fails_the_jobs_of_a_dead_one(store: AsyncStore, d
 
 
 async def test_a_former_leader_forgets_the_retries_it_had_planned(
-    store: AsyncStore, daemon: NewDaemon, log: Log, tmp_path: Path
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path)
     training = FakeTraining(path)
@@ -274,7 +274,7 @@ async def test_a_former_leader_forgets_the_retries_it_had_planned(
 
 @pytest.mark.parametrize("is_at_start", [True, False])
 async def test_a_suspended_leader_trains_nothing_and_changes_no_job(
-    store: AsyncStore, daemon: NewDaemon, log: Log, is_at_start: bool
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, is_at_start: bool
 ) -> None:
     class Suspended(Lease):
         async def acquire(self) -> bool:

@@ -34,7 +34,7 @@ class Scaled(Network):
         return (1 - self.factor) * x
 
 
-class Constant(Network):
+class ConstantOutput(Network):
     """Network that reconstructs one value."""
 
     def __init__(self, value: float) -> None:
@@ -165,7 +165,7 @@ def test_explain_uses_the_highest_member() -> None:
     # that expects 0, and -3 for the one that expects 3.
     state = 3.0 * (torch.arange(400) % 2)[:, None, None]
     healthy = state + 0.3 * torch.randn(400, N_SENSORS, LENGTH, generator=torch.Generator().manual_seed(1))
-    members = (member(Constant(0.0), healthy), member(Constant(3.0), healthy))
+    members = (member(ConstantOutput(0.0), healthy), member(ConstantOutput(3.0), healthy))
     sensors = ("speed", "power", "pitch")
     values = healthy.transpose(1, 2).numpy()
     train = TrainingSet(values, np.zeros(400, np.int32), np.arange(400) * 1_000_000)

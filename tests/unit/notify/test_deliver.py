@@ -72,7 +72,7 @@ class FakeReceiver:
         return answer
 
 
-class Killed(BaseException):
+class SimulatedKill(BaseException):
     """The end of a process by kill -9."""
 
 
@@ -88,10 +88,10 @@ class FaultyStore:
         if fn in self.unavailable_for:
             raise StoreUnavailable("unavailable")
         if self.killed_at == ("before", fn):
-            raise Killed
+            raise SimulatedKill
         result = await self.store.run(fn, *args)
         if self.killed_at == ("after", fn):
-            raise Killed
+            raise SimulatedKill
         return result
 
     async def read(self, fn: Callable[..., Any], *args: Any) -> Any:
@@ -536,7 +536,7 @@ async def test_a_daemon_killed_at_any_step_loses_no_notification(harness: Harnes
     store.killed_at = step
     with pytest.raises(BaseExceptionGroup) as caught:
         await harness.daemon(store, [receiver]).loop()
-    assert caught.group_contains(Killed)
+    assert caught.group_contains(SimulatedKill)
     await harness.expire_lease()
     n_without_outcome = sum(row.error == outbox.OUTCOME_UNKNOWN for row in (await harness.rows()).values())
     async with harness.delivering(receiver):

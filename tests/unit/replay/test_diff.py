@@ -12,7 +12,7 @@ from monitor.config.values import Confirm
 from monitor.decode import AssetIndex
 from monitor.evaluation.assess import bare_scores
 from monitor.evaluation.policy import PolicyChange
-from monitor.replay.diff import Alert, Side, SideResults, compare_alerts, difference
+from monitor.replay.diff import Side, SideAlert, SideResults, compare_alerts, difference
 from monitor.replay.side_by_side import SideBySide
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import Scores, Severity, Windows
@@ -35,10 +35,10 @@ FLEET = CONFIG.fleets[0]
 
 def _alert(
     opened: int, closed: int | None, *, fired: int | None = None, asset: str = "a", critical: bool = False
-) -> Alert:
+) -> SideAlert:
     severity = Severity.CRITICAL if critical else Severity.WARNING
     fired = opened if fired is None else fired
-    return Alert(asset, opened * S, fired * S, closed and closed * S, severity, 1.5, 3, (), "v")
+    return SideAlert(asset, opened * S, fired * S, closed and closed * S, severity, 1.5, 3, (), "v")
 
 
 # ---------------------------------------------------------------- sides
@@ -80,7 +80,7 @@ def test_a_wrong_side_is_rejected(text: str, message: str) -> None:
 # ---------------------------------------------------------------- episodes
 
 
-def _kinds(before: Sequence[Alert], after: Sequence[Alert], from_us: int = -1) -> list[str]:
+def _kinds(before: Sequence[SideAlert], after: Sequence[SideAlert], from_us: int = -1) -> list[str]:
     return [episode.what for episode in compare_alerts("f", before, after, from_us)]
 
 
@@ -91,7 +91,7 @@ def test_an_alert_alone_is_gained_or_lost() -> None:
 
 def test_times_and_severity_move_an_alert() -> None:
     before = _alert(10, 20, fired=12)
-    louder = Alert("a", 10 * S, 12 * S, 20 * S, Severity.WARNING, 2.9, 7, (), "w")
+    louder = SideAlert("a", 10 * S, 12 * S, 20 * S, Severity.WARNING, 2.9, 7, (), "w")
     assert _kinds([before], [louder]) == ["same"]
     for after in (
         _alert(11, 20, fired=12),
@@ -126,7 +126,7 @@ def test_an_episode_needs_one_alert_in_range() -> None:
 
 
 @st.composite
-def _alerts(draw: st.DrawFn) -> list[Alert]:
+def _alerts(draw: st.DrawFn) -> list[SideAlert]:
     """Possible alerts of one decider: one after the other on each asset, of which the last may be open."""
     alerts = []
     for asset in "ab":
@@ -142,7 +142,7 @@ def _alerts(draw: st.DrawFn) -> list[Alert]:
     return alerts
 
 
-def _overlap(one: Alert, other: Alert) -> bool:
+def _overlap(one: SideAlert, other: SideAlert) -> bool:
     end, other_end = (each.closed_us if each.closed_us is not None else 1 << 62 for each in (one, other))
     return one.asset == other.asset and one.opened_us <= other_end and other.opened_us <= end
 
@@ -151,7 +151,7 @@ _MIRROR = {"same": "same", "moved": "moved", "gained": "lost", "lost": "gained"}
 
 
 @given(_alerts(), _alerts())
-def test_each_alert_is_in_one_episode(before: list[Alert], after: list[Alert]) -> None:
+def test_each_alert_is_in_one_episode(before: list[SideAlert], after: list[SideAlert]) -> None:
     found = compare_alerts("f", before, after)
     for ours, others, side, alone in ((before, after, "before", "lost"), (after, before, "after", "gained")):
         grouped = [alert for episode in found for alert in getattr(episode, side)]
@@ -167,9 +167,7 @@ def test_each_alert_is_in_one_episode(before: list[Alert], after: list[Alert]) -
 
 
 @given(_alerts(), _alerts(), st.integers(-1, 20))
-def test_the_difference_of_b_a_mirrors_a_b(
-    before: list[Alert], after: list[Alert], from_s: int
-) -> None:
+def test_the_difference_of_b_a_mirrors_a_b(before: list[SideAlert], after: list[SideAlert], from_s: int) -> None:
     def minus(seconds: float | None) -> float | None:
         return None if seconds is None else -seconds
 
@@ -183,15 +181,15 @@ def test_the_difference_of_b_a_mirrors_a_b(
 
 
 @given(_alerts())
-def test_equal_sides_have_no_difference(one: list[Alert]) -> None:
+def test_equal_sides_have_no_difference(one: list[SideAlert]) -> None:
     assert set(_kinds(one, one)) <= {"same"}
 
 
-def _key(alert: Alert) -> tuple[str, int]:
+def _key(alert: SideAlert) -> tuple[str, int]:
     return alert.asset, alert.opened_us
 
 
-def _times(alert: Alert) -> tuple[object, ...]:
+def _times(alert: SideAlert) -> tuple[object, ...]:
     return alert.opened_us, alert.fired_us, alert.closed_us, alert.severity
 
 
@@ -199,7 +197,7 @@ def _times(alert: Alert) -> tuple[object, ...]:
 
 
 @given(_alerts(), _alerts(), st.integers(-1, 20))
-def test_episodes_sum_up_to_the_alerts_of_a_side(before: list[Alert], after: list[Alert], from_s: int) -> None:
+def test_episodes_sum_up_to_the_alerts_of_a_side(before: list[SideAlert], after: list[SideAlert], from_s: int) -> None:
     results = (_results(before, from_s), _results(after, from_s))
     [fleet] = difference((Side(), Side("v")), results, [FLEET]).fleets
     assert fleet.before.alerts == fleet.same + fleet.moved_before + fleet.lost
@@ -207,7 +205,7 @@ def test_episodes_sum_up_to_the_alerts_of_a_side(before: list[Alert], after: lis
     assert fleet.before.per_asset_week == pytest.approx(fleet.before.alerts / (10_080 / (7 * 24 * 60)))
 
 
-def _results(alerts: list[Alert], from_s: int) -> SideResults:
+def _results(alerts: list[SideAlert], from_s: int) -> SideResults:
     results = SideResults(from_s * S)
     results.alerts["f"] = {_key(alert): alert for alert in alerts}
     results.assets["f"] = {"a", "b"}

@@ -12,7 +12,7 @@ from monitor.service import maintenance
 from monitor.service.maintenance import BudgetReports
 from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
-from tests.unit.recorded_log import Log
+from tests.unit.recorded_log import RecordedLog
 
 if TYPE_CHECKING:
     from monitor.store.engine import AsyncStore
@@ -28,7 +28,7 @@ def standing(n_alarms: int, weeks: float) -> BudgetReport:
     return BudgetReport("turbines", "conv-1", 0, 4 * WEEK_US, used, used, (("R1", used),) if n_alarms else ())
 
 
-class Store:
+class BudgetStore:
     """Answers with the standing that a test sets."""
 
     def __init__(self) -> None:
@@ -40,14 +40,14 @@ class Store:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Log:
-    log = Log()
+def log(monkeypatch: pytest.MonkeyPatch) -> RecordedLog:
+    log = RecordedLog()
     monkeypatch.setattr(maintenance, "log", log)
     return log
 
 
-async def test_a_violated_budget_is_reported_once_and_then_daily(log: Log) -> None:
-    store, clock = Store(), FakeClock()
+async def test_a_violated_budget_is_reported_once_and_then_daily(log: RecordedLog) -> None:
+    store, clock = BudgetStore(), FakeClock()
     budgets = BudgetReports(CONFIG, cast("AsyncStore", store), clock)
     await budgets.report()
     assert log.lines == []
@@ -65,8 +65,8 @@ async def test_a_violated_budget_is_reported_once_and_then_daily(log: Log) -> No
     assert [event for _, event, _ in log.lines] == ["budget_violated"] * 2
 
 
-async def test_an_unreadable_threshold_is_reported_once(log: Log) -> None:
-    store, clock = Store(), FakeClock()
+async def test_an_unreadable_threshold_is_reported_once(log: RecordedLog) -> None:
+    store, clock = BudgetStore(), FakeClock()
     store.standing = UnreadableThreshold("turbines", "conv-1")
     budgets = BudgetReports(CONFIG, cast("AsyncStore", store), clock)
     for _ in range(3):
@@ -75,8 +75,8 @@ async def test_an_unreadable_threshold_is_reported_once(log: Log) -> None:
     assert (level, event, facts["version"]) == ("warning", "budget_unknown", "conv-1")
 
 
-async def test_each_change_of_a_budgets_status_is_reported_once(log: Log) -> None:
-    store, clock = Store(), FakeClock()
+async def test_each_change_of_a_budgets_status_is_reported_once(log: RecordedLog) -> None:
+    store, clock = BudgetStore(), FakeClock()
     budgets = BudgetReports(CONFIG, cast("AsyncStore", store), clock)
     for found in (standing(0, 1.0), standing(0, 20.0), standing(40, 4.0), standing(0, 20.0)):
         store.standing = found

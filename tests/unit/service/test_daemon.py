@@ -17,17 +17,17 @@ from monitor.service.heartbeat import Heartbeat
 from monitor.service.shutdown import StopRequested
 from monitor.store import daemons
 from tests.fakes import FakeClock
-from tests.unit.recorded_log import Log
+from tests.unit.recorded_log import RecordedLog
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Log:
-    log = Log()
+def log(monkeypatch: pytest.MonkeyPatch) -> RecordedLog:
+    log = RecordedLog()
     monkeypatch.setattr(daemon, "log", log)
     return log
 
 
-async def test_the_start_logs_each_cause_of_an_outage_once_and_shows_it(log: Log) -> None:
+async def test_the_start_logs_each_cause_of_an_outage_once_and_shows_it(log: RecordedLog) -> None:
     health = Health()
     database = StoreUnavailable("connection refused")
     one, two = (CheckpointUnavailable(f"/{name}: No such file", f"Waiting for {name}") for name in ("v1", "v2"))
@@ -49,7 +49,7 @@ async def test_the_start_logs_each_cause_of_an_outage_once_and_shows_it(log: Log
     assert logged == ["/v1: No such file. Waiting for v1", "/v2: No such file. Waiting for v2"]
 
 
-class Store:
+class TransactionRecorder:
     """Records the transactions that are asked for."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Store:
     ids=lambda value: type(value).__name__,
 )
 async def test_a_crash_is_remembered_for_the_next_owner(error: BaseException | None, is_deliberate: bool) -> None:
-    store: Any = Store()
+    store: Any = TransactionRecorder()
     nothing: Any = None
     heartbeat = Heartbeat(nothing, store, "host:1", FakeClock(), nothing)
     with suppress(BaseException):

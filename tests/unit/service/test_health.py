@@ -40,7 +40,7 @@ FLOWING = StatusSnapshot(
 )
 
 
-class Daemon:
+class HealthyDaemon:
     """A healthy daemon whose time is moved by hand."""
 
     def __init__(self) -> None:
@@ -80,18 +80,18 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon() -> Daemon:
-    return Daemon()
+def daemon() -> HealthyDaemon:
+    return HealthyDaemon()
 
 
-def test_a_daemon_whose_records_flow_is_live_and_ready(daemon: Daemon) -> None:
+def test_a_daemon_whose_records_flow_is_live_and_ready(daemon: HealthyDaemon) -> None:
     assert daemon.live() == 200
     assert daemon.missing() == {}
     assert daemon.health.summary() == "2 partitions, lag 3"
     assert (daemon.sample("live"), daemon.sample("ready")) == (1, 1)
 
 
-def test_a_blocked_loop_is_not_ready_and_after_30_s_not_live(daemon: Daemon) -> None:
+def test_a_blocked_loop_is_not_ready_and_after_30_s_not_live(daemon: HealthyDaemon) -> None:
     daemon.now += 8
     assert daemon.live() == 200
     assert set(daemon.missing()) == {"loop"}
@@ -105,7 +105,7 @@ def test_a_blocked_loop_is_not_ready_and_after_30_s_not_live(daemon: Daemon) -> 
     assert daemon.missing() == {}
 
 
-def test_a_snapshot_that_fails_is_not_taken_for_a_blocked_loop(daemon: Daemon) -> None:
+def test_a_snapshot_that_fails_is_not_taken_for_a_blocked_loop(daemon: HealthyDaemon) -> None:
     def fails() -> StatusSnapshot:
         raise ZeroDivisionError
 
@@ -118,13 +118,13 @@ def test_a_snapshot_that_fails_is_not_taken_for_a_blocked_loop(daemon: Daemon) -
     assert set(daemon.missing()) == {"loop"}
 
 
-def test_a_pipeline_that_failed_is_not_live_and_names_its_error(daemon: Daemon) -> None:
+def test_a_pipeline_that_failed_is_not_live_and_names_its_error(daemon: HealthyDaemon) -> None:
     daemon.pipeline.set_exception(ValueError("plant/0: secret"))
     assert daemon.live() == 503
     assert daemon.missing()["process"] == "the pipeline has ended: ValueError", "the error's text is for the log alone"
 
 
-def test_a_pipeline_that_ended_in_a_drain_is_live(daemon: Daemon) -> None:
+def test_a_pipeline_that_ended_in_a_drain_is_live(daemon: HealthyDaemon) -> None:
     daemon.pipeline.set_result(None)
     daemon.health.draining()
     assert daemon.live() == 200
@@ -145,7 +145,7 @@ def test_a_pipeline_that_ended_in_a_drain_is_live(daemon: Daemon) -> None:
         (replace(FLOWING, in_hand_since_s=939.0), "batch", "was taken 61 s ago"),
     ],
 )
-def test_ready_names_what_is_missing(daemon: Daemon, snapshot: StatusSnapshot, what: str, why: str) -> None:
+def test_ready_names_what_is_missing(daemon: HealthyDaemon, snapshot: StatusSnapshot, what: str, why: str) -> None:
     daemon.show(snapshot)
     missing = daemon.missing()
     assert set(missing) == {what}
@@ -154,7 +154,7 @@ def test_ready_names_what_is_missing(daemon: Daemon, snapshot: StatusSnapshot, w
     assert daemon.sample("ready") == 0
 
 
-def test_a_silent_database_is_missing_until_it_answers(daemon: Daemon) -> None:
+def test_a_silent_database_is_missing_until_it_answers(daemon: HealthyDaemon) -> None:
     for _ in range(30):
         daemon.now += 0.5
         daemon.health.watch.record_turn(daemon.now)
@@ -176,7 +176,7 @@ def test_a_daemon_that_starts_names_the_step_under_way() -> None:
 
 
 @pytest.mark.parametrize("when", ["at the start", "while it runs"])
-def test_a_missing_checkpoint_is_named_with_its_fix_without_its_path(daemon: Daemon, when: str) -> None:
+def test_a_missing_checkpoint_is_named_with_its_fix_without_its_path(daemon: HealthyDaemon, when: str) -> None:
     waits_for = CheckpointUnavailable("/secret/path: No such file", "Waiting for pca-1 of pumps: mount the folder")
     if when == "at the start":
         daemon.health.waiting_for(waits_for)
@@ -187,26 +187,26 @@ def test_a_missing_checkpoint_is_named_with_its_fix_without_its_path(daemon: Dae
     assert set(daemon.missing()) == {"draining"}
 
 
-def test_a_member_without_partitions_is_ready_with_a_note(daemon: Daemon) -> None:
+def test_a_member_without_partitions_is_ready_with_a_note(daemon: HealthyDaemon) -> None:
     daemon.show(StatusSnapshot(is_member=True))
     assert daemon.missing() == {}
     assert "no partition" in daemon.health.ready_page()[1]["notes"][0]
 
 
-def test_a_fleet_without_a_model_is_a_note(daemon: Daemon) -> None:
+def test_a_fleet_without_a_model_is_a_note(daemon: HealthyDaemon) -> None:
     daemon.show(replace(FLOWING, unscored=("pumps",)))
     assert daemon.missing() == {}
     assert daemon.health.ready_page()[1]["notes"] == ["fleet pumps: no model scores its windows yet"]
 
 
-def test_a_long_list_of_partitions_is_cut(daemon: Daemon) -> None:
+def test_a_long_list_of_partitions_is_cut(daemon: HealthyDaemon) -> None:
     daemon.show(replace(FLOWING, assigned=frozenset(Partition("plant", n) for n in range(200))))
     why = daemon.missing()["claims"]
     assert why.endswith("and 178 more")
     assert len(why) < 1_000
 
 
-def test_gauges_show_owned_partitions_and_forget_revoked_ones(daemon: Daemon) -> None:
+def test_gauges_show_owned_partitions_and_forget_revoked_ones(daemon: HealthyDaemon) -> None:
     assert daemon.sample("partitions") == 2
     assert daemon.sample("lag_records", topic="plant", partition="0") == 3
     assert daemon.sample("lag_records", topic="plant", partition="1") is None, "its end is not known"
@@ -221,7 +221,7 @@ def test_gauges_show_owned_partitions_and_forget_revoked_ones(daemon: Daemon) ->
 # ---------------------------------------------------------------- with a real pipeline
 
 
-class Half:
+class AlternateScorer:
     """Scores every second window, all of them anomalous."""
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
@@ -229,7 +229,7 @@ class Half:
         return Scores(windows, score, [None] * len(windows), {}, "there is no model")
 
 
-class Member(LogSource):
+class JoinedSource(LogSource):
     """A log in memory that is a member of a group."""
 
     @property
@@ -244,7 +244,7 @@ async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
         assert opened.n_checked_out == 0
 
 
-class Plant:
+class ObservedPipeline:
     """A pipeline over one log in memory; SQLite in a folder."""
 
     def __init__(self, folder: Path, store: AsyncStore, records: Sequence[Record], batch: int = 5) -> None:
@@ -256,8 +256,8 @@ class Plant:
             }
         )
         self.folder = folder
-        self.source = Member({P0: records}, batch)
-        self.pipeline = Pipeline(config, self.source, store, Half(), owner="test", clock=FakeClock())
+        self.source = JoinedSource({P0: records}, batch)
+        self.pipeline = Pipeline(config, self.source, store, AlternateScorer(), owner="test", clock=FakeClock())
 
     def snapshot(self) -> StatusSnapshot:
         return snapshot_of(self.pipeline, self.source)  # type: ignore[arg-type]  # as much of a KafkaSource as it needs
@@ -301,10 +301,10 @@ def counted() -> dict[str, float]:
 
 async def test_metrics_count_what_the_database_counts(store: AsyncStore, tmp_path: Path) -> None:
     before = counted()
-    plant = Plant(tmp_path, store, mixed())
-    await plant.pipeline.run()
+    observed = ObservedPipeline(tmp_path, store, mixed())
+    await observed.pipeline.run()
     grown = {name: value - before.get(name, 0) for name, value in counted().items() if value != before.get(name, 0)}
-    kept = plant.counters()
+    kept = observed.counters()
     assert kept["reasons"] == {"not_json": 1, "no_fleet": 1, "late": 1}
     for fate, name in (
         ("accepted", "accepted"),
@@ -328,7 +328,7 @@ async def test_metrics_count_what_the_database_counts(store: AsyncStore, tmp_pat
 
 async def test_a_batch_that_is_not_committed_is_not_counted(store: AsyncStore, tmp_path: Path) -> None:
     before = counted()
-    plant = Plant(tmp_path, store, records_of(*readings(10)), batch=10)
+    observed = ObservedPipeline(tmp_path, store, records_of(*readings(10)), batch=10)
     save = store.save
 
     async def fenced(commit: Commit) -> Saved:
@@ -336,18 +336,18 @@ async def test_a_batch_that_is_not_committed_is_not_counted(store: AsyncStore, t
         raise Fenced("by the test")
 
     store.save = fenced  # type: ignore[method-assign]
-    await plant.pipeline.run()
+    await observed.pipeline.run()
     grown = {name: value - before.get(name, 0) for name, value in counted().items()}
     assert grown["monitor_fenced_total[]"] == 1
     assert grown["monitor_claims_total[]"] == 2
-    assert grown["monitor_records_total['accepted']"] == 10 == plant.counters()["accepted"]
+    assert grown["monitor_records_total['accepted']"] == 10 == observed.counters()["accepted"]
 
 
 async def test_a_gap_is_counted_with_its_lost_records(store: AsyncStore, tmp_path: Path) -> None:
     before = counted()
-    plant = Plant(tmp_path, store, [])
-    plant.source.give(Gap(P0, 0, 7))
-    await plant.pipeline.run()
+    observed = ObservedPipeline(tmp_path, store, [])
+    observed.source.give(Gap(P0, 0, 7))
+    await observed.pipeline.run()
     grown = {name: value - before[name] for name, value in counted().items() if value != before[name]}
     assert grown == {
         "monitor_claims_total[]": 1,
@@ -358,14 +358,14 @@ async def test_a_gap_is_counted_with_its_lost_records(store: AsyncStore, tmp_pat
 
 
 async def test_a_snapshot_shows_the_state_of_the_pipeline(store: AsyncStore, tmp_path: Path) -> None:
-    plant = Plant(tmp_path, store, mixed())
-    waits_for = plant.pipeline.reader.waits_for = CheckpointUnavailable("v1")
-    assert plant.snapshot() == StatusSnapshot(
+    observed = ObservedPipeline(tmp_path, store, mixed())
+    waits_for = observed.pipeline.reader.waits_for = CheckpointUnavailable("v1")
+    assert observed.snapshot() == StatusSnapshot(
         is_member=True, assigned=frozenset({P0}), n_assets={"pumps": 0}, waits_for=waits_for
     )
-    plant.pipeline.reader.waits_for = None
-    await plant.pipeline.run()
-    assert plant.snapshot() == StatusSnapshot(
+    observed.pipeline.reader.waits_for = None
+    await observed.pipeline.run()
+    assert observed.snapshot() == StatusSnapshot(
         is_member=True,
         assigned=frozenset({P0}),
         owned=(OwnedPartition(P0, is_rebuilt=True, lag=0),),
@@ -376,24 +376,24 @@ async def test_a_snapshot_shows_the_state_of_the_pipeline(store: AsyncStore, tmp
 
 
 async def test_a_snapshot_shows_the_batch_in_hand_until_it_is_saved(store: AsyncStore, tmp_path: Path) -> None:
-    plant = Plant(tmp_path, store, records_of(*readings(5)))
+    observed = ObservedPipeline(tmp_path, store, records_of(*readings(5)))
     seen = []
     save = store.save
 
     async def look(commit: Commit) -> Saved:
-        seen.append(plant.snapshot())
+        seen.append(observed.snapshot())
         return await save(commit)
 
     store.save = look  # type: ignore[method-assign]
-    await plant.pipeline.run()
-    assert [each.in_hand_since_s for each in seen] == [plant.pipeline.clock.monotonic_s()]
-    assert plant.snapshot().in_hand_since_s is None
+    await observed.pipeline.run()
+    assert [each.in_hand_since_s for each in seen] == [observed.pipeline.clock.monotonic_s()]
+    assert observed.snapshot().in_hand_since_s is None
 
 
 async def test_a_restart_is_rebuilt_without_new_records(store: AsyncStore, tmp_path: Path) -> None:
     records = records_of(*readings(10))
-    await Plant(tmp_path, store, records, batch=10).pipeline.run()  # one save: its digest is of the very end
-    again = Plant(tmp_path, store, records, batch=2)
+    await ObservedPipeline(tmp_path, store, records, batch=10).pipeline.run()  # one save: its digest is of the very end
+    again = ObservedPipeline(tmp_path, store, records, batch=2)
     before = metrics.registry.get_sample_value("monitor_rebuilt_records_total") or 0.0
     states = []
     poll = again.source.poll
@@ -411,8 +411,8 @@ async def test_a_restart_is_rebuilt_without_new_records(store: AsyncStore, tmp_p
 
 
 async def test_a_rebuild_whose_records_are_gone_ends_with_the_gap(store: AsyncStore, tmp_path: Path) -> None:
-    await Plant(tmp_path, store, records_of(*readings(10))).pipeline.run()
-    again = Plant(tmp_path, store, [])
+    await ObservedPipeline(tmp_path, store, records_of(*readings(10))).pipeline.run()
+    again = ObservedPipeline(tmp_path, store, [])
     again.source._logs[P0] = []
     again.source.give(Gap(P0, 7, 20))
     await again.pipeline.run()

@@ -22,7 +22,7 @@ EVERY_S = DEFAULT_TIMING.maintenance_every_s
 NEWEST = {"pumps": 100 * DAY_US, "dead": 3 * DAY_US}
 
 
-class Store:
+class ScoreStore:
     """Knows the newest window of each fleet, and records the walks."""
 
     def __init__(self, newest: dict[str, int]) -> None:
@@ -50,7 +50,7 @@ def maintenance_of(store: Any, clock: FakeClock, keep: str) -> Maintenance:
 
 
 async def test_each_fleet_goes_by_its_own_event_time_in_one_walk() -> None:
-    store = Store(NEWEST | {"fans": 95 * DAY_US})
+    store = ScoreStore(NEWEST | {"fans": 95 * DAY_US})
     await maintenance_of(store, FakeClock(), "10d").run_once()
     assert store.walked == [
         (["dead", "fans", "pumps"], FIRST_US / DAY_US, -7.0), (["fans", "pumps"], -7.0, 85.0), (["pumps"], 85.0, 90.0)
@@ -59,7 +59,7 @@ async def test_each_fleet_goes_by_its_own_event_time_in_one_walk() -> None:
 
 @pytest.mark.parametrize(("keep", "every_s"), [("90d", 86_400), ("10h", 3_600), ("1h", EVERY_S)])
 async def test_the_scores_of_a_silent_fleet_are_walked_rarely(keep: str, every_s: float) -> None:
-    store, clock = Store(NEWEST), FakeClock()
+    store, clock = ScoreStore(NEWEST), FakeClock()
     maintenance = maintenance_of(store, clock, keep)
     n_rounds = 3 * round(every_s / EVERY_S)
     for _ in range(n_rounds):
@@ -70,6 +70,6 @@ async def test_the_scores_of_a_silent_fleet_are_walked_rarely(keep: str, every_s
 
 
 async def test_nothing_is_pruned_where_there_are_no_scores() -> None:
-    store = Store({})
+    store = ScoreStore({})
     await maintenance_of(store, FakeClock(), "10d").run_once()
     assert store.walked == []

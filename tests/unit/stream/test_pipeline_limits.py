@@ -19,7 +19,7 @@ from tests.hostile import EVERY, HEALTHY, MUTATIONS, WORDS, attack, flood
 from tests.oracle.check import check_database
 from tests.oracle.log import rules_from
 from tests.oracle.windows import expect
-from tests.unit.recorded_log import Log
+from tests.unit.recorded_log import RecordedLog
 from tests.unit.stream.plant import BEGIN, P0, P1, Plant, S, limited_config, reading
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def log_lines(monkeypatch: pytest.MonkeyPatch) -> Log:
-    log = Log()
+def log_lines(monkeypatch: pytest.MonkeyPatch) -> RecordedLog:
+    log = RecordedLog()
     monkeypatch.setattr("monitor.stream.data_alerts.log", log)
     return log
 
@@ -96,7 +96,7 @@ def test_the_logs_reach_the_limit_and_have_late_records(tmp_path: Path) -> None:
 
 
 async def test_a_rejection_names_limit_and_setting_and_is_logged_once(
-    store: AsyncStore, tmp_path: Path, log_lines: Log
+    store: AsyncStore, tmp_path: Path, log_lines: RecordedLog
 ) -> None:
     log = [reading(i, f"T{i:03d}", BEGIN + i) for i in range(120)]
     pipeline = await Plant(limited_config(tmp_path, max_assets=6), store, {P0: log}).run()
@@ -113,7 +113,7 @@ async def test_a_rejection_names_limit_and_setting_and_is_logged_once(
     assert 'and "T006" is another one' in line["meaning"]
 
 
-async def test_a_restart_counts_the_assets_of_before(store: AsyncStore, tmp_path: Path, log_lines: Log) -> None:
+async def test_a_restart_counts_the_assets_of_before(store: AsyncStore, tmp_path: Path, log_lines: RecordedLog) -> None:
     config = limited_config(tmp_path, max_assets=7)
     log = [reading(i, f"T{i:03d}", BEGIN + i) for i in range(70)]
     for end in (1, 3, 51, 63, 70):

@@ -163,11 +163,11 @@ def test_missing_values_contribute_nothing() -> None:
     present[:, 1, 4:8] = False
     target = torch.where(present, x, 1e4)
 
-    class Constant(Network):
+    class ZeroOutput(Network):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.zeros_like(x)
 
-    generator, constant = torch.Generator(), Constant()
+    generator, constant = torch.Generator(), ZeroOutput()
     masked = plain(constant, target, present, generator)
     assert masked < 2
     assert window_errors(constant, WindowTensors(target, present)).max() < 5

@@ -29,7 +29,7 @@ LENGTH = 16
 HOUR_US = 3_600_000_000
 
 
-class Half(Network):
+class HalvingNetwork(Network):
     """Reconstructs half of each value, and does not score the first steps."""
 
     def __init__(self, n_unscored: int = 0) -> None:
@@ -46,14 +46,14 @@ def held_out(n: int = 400) -> WindowTensors:
 
 
 def test_explained_variance_is_relative() -> None:
-    metrics = reconstruction_metrics(Half(), held_out(), SCALER)
+    metrics = reconstruction_metrics(HalvingNetwork(), held_out(), SCALER)
     assert metrics["explained_variance"] == pytest.approx({"all": 0.75, "speed": 0.75, "power": 0.75}, abs=1e-3)
     assert metrics["held_out_error"]["mean"] == pytest.approx(0.25, rel=0.05)
     assert list(metrics["held_out_error"]) == ["mean", "p50", "p90", "p99"]
 
 
 def test_unscored_steps_count_in_no_metric() -> None:
-    metrics = reconstruction_metrics(Half(n_unscored=4), held_out(), SCALER)
+    metrics = reconstruction_metrics(HalvingNetwork(n_unscored=4), held_out(), SCALER)
     assert metrics["explained_variance"]["all"] == pytest.approx(0.75, abs=1e-3)
     assert metrics["held_out_error"]["mean"] == pytest.approx(0.25, rel=0.05)
 
@@ -74,7 +74,7 @@ def test_missing_values_explain_nothing() -> None:
     present[:, 1, 8:] = False
     gappy = whole.x.clone()
     gappy[:, 1, 8:] = 100.0
-    explained = reconstruction_metrics(Half(), WindowTensors(gappy, present), SCALER)["explained_variance"]
+    explained = reconstruction_metrics(HalvingNetwork(), WindowTensors(gappy, present), SCALER)["explained_variance"]
     assert explained["speed"] == pytest.approx(0.75, abs=1e-3)
     assert explained["power"] > 0.7
 
@@ -82,16 +82,17 @@ def test_missing_values_explain_nothing() -> None:
 def test_a_constant_sensor_explains_nothing() -> None:
     still = held_out()
     still.x[:, 1] = 0.0
-    explained = reconstruction_metrics(Half(), still, SCALER)["explained_variance"]
+    explained = reconstruction_metrics(HalvingNetwork(), still, SCALER)["explained_variance"]
     assert explained["power"] is None
     assert explained["speed"] == pytest.approx(0.75, abs=1e-3)
     still.x[:] = 0.0
-    assert reconstruction_metrics(Half(), still, SCALER)["explained_variance"]["all"] is None
+    assert reconstruction_metrics(HalvingNetwork(), still, SCALER)["explained_variance"]["all"] is None
 
 
 def test_a_solved_model_says_so() -> None:
     assert training_summary(None) == {"stopped": "solved", "restarts": []}
-    summary = training_summary(TrainingResult(Half(), 3, n_steps=50, best_step=40, restarts=["seed 2: loss nan"]))
+    result = TrainingResult(HalvingNetwork(), 3, n_steps=50, best_step=40, restarts=["seed 2: loss nan"])
+    summary = training_summary(result)
     assert (summary["n_steps"], summary["best_step"], summary["restarts"]) == (50, 40, ["seed 2: loss nan"])
 
 
