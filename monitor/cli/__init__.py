@@ -1,10 +1,12 @@
 """The command line: parse, call one function, print.
 
-Enters: what the operator typed. Leaves: one document or table on stdout, everything else on stderr, and an exit code:
-0 done, 1 failed, 2 usage or configuration, 3 refused, 4 schema, 130 interrupted.
-Law: a command imports what it needs when it runs, so `monitor --help` and `monitor alerts list` never wait for torch.
+Input: the arguments of the process. Output: one document or table on stdout, everything else on stderr, and an exit
+code: 0 done, 1 failed, 2 usage or configuration, 3 refused, 4 schema, 130 interrupted.
+Invariant: a command imports heavy modules when it runs, so `monitor --help` and `monitor alerts list` never import
+torch.
 
-A file per noun; beside them params.py (what options share), output.py (how things are printed) and plot.py.
+One file for each command. They share params.py (options), output.py (formats), terminal.py (tables), progress.py and
+plot.py. `models show` prints through card.py, `replay --diff` through diff.py.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
-"""128 + SIGINT, as shells have it."""
+"""128 + SIGINT, as in shells."""
 
 COMMANDS = (
     "demo",
@@ -40,18 +42,18 @@ COMMANDS = (
     "quarantine",
     "db",
 )
-"""In the order of a newcomer's days. The command `x` is `monitor.cli.x:x`."""
+"""In the order in which a new operator needs them. The command `x` is `monitor.cli.x:x`."""
 
 
 class Main(click.Group):
-    """Loads a subcommand when it is named, and turns what went wrong into a sentence and an exit code."""
+    """A group that imports a subcommand only when it runs, and turns errors into a message and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        """Name the subcommands."""
+        """Return the names of the subcommands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
-        """Load one subcommand."""
+        """Import a subcommand."""
         if name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"monitor.cli.{name}"), name)
@@ -60,20 +62,20 @@ class Main(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the subcommand; a mistyped one is told the nearest."""
+        """Find the subcommand. The error for an unknown name suggests the nearest one."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
             raise click.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand, and print all of it while a broken pipe is still click's to quieten."""
+        """Run the subcommand, and flush stdout here, where click still handles a broken pipe."""
         result = super().invoke(ctx)
         sys.stdout.flush()
         return result
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
-        """Run the program. The only place that knows exit codes."""
+        """Run the program. Exit codes are decided here and nowhere else."""
         extra["standalone_mode"] = False
         try:
             code = super().main(args, *rest, **extra)
@@ -83,13 +85,13 @@ class Main(click.Group):
             error.show()
             code = error.exit_code
         except MonitorError as error:
-            complain(str(error))
+            print_error(str(error))
             code = error.exit_code
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def complain(message: str) -> None:
-    """Print an error on stderr: the headline in red, the place in each line below it in bold."""
+def print_error(message: str) -> None:
+    """Print an error on stderr, with the place that each further line names in bold."""
     headline, *lines = message.splitlines()
     click.echo(f"{click.style('monitor:', fg='red', bold=True)} {headline}", err=True)
     for line in lines:
@@ -101,7 +103,7 @@ def complain(message: str) -> None:
 @click.version_option(monitor.__version__, message="monitor %(version)s")
 @config_option
 def main() -> None:
-    """Watch sensor streams: Kafka in, calibrated alerts out.
+    """Detect anomalies in sensor streams from Kafka.
 
-    Times are ISO 8601 (UTC unless they say otherwise) or relative: now-30d, -2h.
+    Times are ISO 8601 (UTC without an offset) or relative: now-30d, -2h.
     """

@@ -1,4 +1,4 @@
-"""`monitor alerts`: what went wrong, when, where, and which sensors say so; and what went wrong with the data."""
+"""`monitor alerts`: alerts of assets, and alerts about lost or refused records."""
 
 from __future__ import annotations
 
@@ -7,53 +7,55 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli import output, terminal
-from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
-from monitor.cli.terminal import Styled, Table, echo
+from monitor.cli import output
+from monitor.cli.params import (
+    config_option,
+    json_option,
+    limit_option,
+    local_option,
+    open_store,
+    range_options,
+    row_limit,
+)
+from monitor.cli.plot import echo_plot
+from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose, is_wide
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-SHOWN = 50
-"""Alerts in a table when nobody says how many."""
-
-Alert = dict[str, Any]
+    Alert = dict[str, Any]
 
 
 @click.group()
 @config_option
 def alerts() -> None:
-    """Look at alerts, open and closed."""
+    """List and show alerts."""
 
 
 @alerts.command("list")
 @config_option
-@click.option(
-    "--class",
-    "alert_class",
-    type=click.Choice(["process", "data"]),
-    help="process: of assets; data: of records that were lost or refused.",
-)
-@click.option("--asset", help="Only of this asset.")
-@click.option("--fleet", help="Only of this fleet.")
-@click.option("--state", type=click.Choice(["open", "firing", "recovering", "closed"]), help="open: not yet closed.")
+@click.option("--class", "alert_class", type=click.Choice(["process", "data"]),
+              help="Only alerts of assets (process), or about lost and refused records (data).")  # fmt: skip
+@click.option("--asset", help="Only alerts of this asset.")
+@click.option("--fleet", help="Only alerts of this fleet.")
+@click.option("--state", type=click.Choice(["open", "firing", "recovering", "closed"]),
+              help="Only alerts in this state; open: not closed yet.")  # fmt: skip
 @range_options("alerts opened")
-@click.option("--limit", type=click.IntRange(0), help=f"The newest N; 0: all [default: {SHOWN}; with --json: all].")
+@limit_option
 @local_option
 @json_option
-def list_alerts(limit: int | None, local: bool, as_json: bool, **only: Any) -> None:
+def list_alerts(limit: int | None, local: bool, as_json: bool, **filters: Any) -> None:
     """List alerts, the newest first."""
-    wanted = (0 if as_json else SHOWN) if limit is None else limit
+    n = row_limit(limit, as_json=as_json)
     with open_store() as store:
-        found = store.alerts(**only, limit=wanted or None)
+        found = store.alerts(**filters, limit=n)
         if as_json:
-            output.emit_list(found)
+            output.print_json_list(found)
         elif found:
-            terminal.show(_table(found, local=local))
-            more = f" The newest {wanted}; --limit 0 shows all." if len(found) == wanted else ""
-            echo(Styled(f"\n{output.zone(local=local)}{more}", "dim"))
+            _table(found, local=local).print()
+            echo(output.list_footer(len(found), n, local=local))
         else:
-            click.echo(output.nothing("alerts", store, **only))
+            echo_prose(output.nothing_found("alerts", store, **filters))
 
 
 @alerts.command("show")
@@ -62,131 +64,113 @@ def list_alerts(limit: int | None, local: bool, as_json: bool, **only: Any) -> N
 @local_option
 @json_option
 def show_alert(alert_id: int, local: bool, as_json: bool) -> None:
-    """Show one alert: its course, its sensors, the scores around it; of the data: what happened, and what to do."""
+    """Show an alert: its history, its sensors and its scores."""
     with open_store() as store:
         alert = store.alert(alert_id)
         if as_json:
-            output.emit(alert)
-            return
-        if alert["class"] == "data":
-            _show_data(alert, local=local)
-            return
-        opened, last = output.as_datetime(alert["opened_at"]), output.as_datetime(alert["updated_at"])
-        around = max((last - opened) / 2, timedelta(hours=1))
-        scores = list(store.scores(alert["asset"], alert["fleet"], since=opened - around, until=last + around))
-        _show(alert, scores, local=local)
+            output.print_json(alert)
+        elif alert["class"] == "data":
+            _show_data_alert(alert, local=local)
+        else:
+            opened, last = output.as_datetime(alert["opened_at"]), output.as_datetime(alert["updated_at"])
+            around = max((last - opened) / 2, timedelta(hours=1))
+            windows = store.scores(alert["asset"], alert["fleet"], since=opened - around, until=last + around)
+            _show_process_alert(alert, list(windows), local=local)
 
 
 def _table(found: Sequence[Alert], *, local: bool) -> Table:
-    where = ["asset", "fleet"] if len({alert["fleet"] for alert in found}) > 1 else ["asset"]
-    columns = [f"{name}, or where" if name == "asset" and _has_data(found) else name for name in where]
-    last = "sensors, or what" if _has_data(found) else "sensors"
-    table = Table("id:right", "state", *columns, "opened", "lasted:right", "peak:right", f"{last}:rest")
+    has_data = any(alert["class"] == "data" for alert in found)
+    fleets = {alert["fleet"] for alert in found}
+    if not is_wide():
+        fleets.discard(None)  # data alerts may have no fleet
+    has_fleets = len(fleets) > 1
+    subject, details = ("where", "details") if has_data else ("asset", "sensors")
+    fleet = ["fleet"] * has_fleets
+    table = Table("id:right", "state", subject, *fleet, "opened", "lasted:right", "peak:right", f"{details}:rest")
     for alert in found:
         is_data = alert["class"] == "data"
-        names = alert | {"asset": place(alert)} if is_data else alert
         peak = "–" if is_data else f"{alert['peak_score']:.2f}"
-        most = 2 if terminal.columns() < terminal.WIDE else 4
+        sensors = output.contributions(alert["sensors"], limit=4 if is_wide() else 2)
         table.add(
             str(alert["id"]),
             output.state(alert["state"]),
-            *(names[name] or "–" for name in where),
-            output.moment(alert["opened_at"], local=local),
-            lasted(alert),
+            _partition(alert) if is_data else alert["asset"],
+            *[alert["fleet"] or "–"] * has_fleets,
+            output.timestamp(alert["opened_at"], local=local),
+            duration(alert),
             Styled(peak, "bold red" if alert["severity"] == "critical" else ""),
-            f"{alert['kind']}, {records(alert)}" if is_data else output.contributions(alert["sensors"], most=most),
+            f"{alert['kind']}, {output.count(alert['n_records'], 'record')}" if is_data else sensors,
         )
     return table
 
 
-def _has_data(found: Sequence[Alert]) -> bool:
-    return any(alert["class"] == "data" for alert in found)
-
-
-def _show_data(alert: Alert, *, local: bool) -> None:
-    title = f"Alert {alert['id']} · {alert['kind']} in {place(alert)}"
-    of_fleet = [Styled(f" of {alert['fleet']}", "dim")] if alert["fleet"] else []
-    echo(Styled(title, "bold"), *of_fleet, "  ", output.state(alert["state"]))
-    _facts(
-        {
-            **_times(alert, local=local),
-            "severity": alert["severity"],
-            "records": f"{records(alert)}, the first at offset {alert['from_offset']}",
-            "acknowledged": alert["acknowledged_by"],
-            "label": alert["label"],
-        }
-    )
-    echo(f"\n{alert['message']}.")
-    echo(Styled("\nCourse", "dim"))
-    for step in alert["transitions"]:
-        so_far = Styled(f"  {records(step)}", "dim")
-        echo(f"  {output.moment(step['at'], local=local)}  ", output.state(step["state"]), so_far)
-    hint = "" if alert["kind"] != "asset_limit" else f" More: monitor quarantine list --topic {alert['topic']}"
-    echo(Styled(f"\n{output.zone(local=local)}{hint}", "dim"))
-
-
-def _show(alert: Alert, scores: Sequence[Mapping[str, Any]], *, local: bool) -> None:
-    title = f"Alert {alert['id']} · {alert['asset']}"
-    echo(Styled(title, "bold"), Styled(f" of {alert['fleet']}  ", "dim"), output.state(alert["state"]))
-    peak_at = output.moment(alert["peak_at"], local=local)
-    _facts(
-        {
-            **_times(alert, local=local),
-            "severity": alert["severity"],
-            "peak": f"{output.number(alert['peak_score'])} × the threshold at {peak_at}",
-            "windows": f"{alert['n_anomalous']} anomalous",
-            "version": alert["version"],
-            "acknowledged": alert["acknowledged_by"],
-            "label": alert["label"],
-        }
-    )
-    if scores:
-        from monitor.cli.plot import plot
-
-        echo()
-        times = output.in_zone((output.as_datetime(score["end"]) for score in scores), local=local)
-        for line in plot(times, [score["score"] for score in scores], width=terminal.columns(), rows=8):
-            echo(*line)
+def _show_data_alert(alert: Alert, *, local: bool) -> None:
+    _show_title(alert, f"{alert['kind']} in {_partition(alert)}")
+    records = f"{output.count(alert['n_records'], 'record')}, the first at offset {alert['from_offset']}"
+    _show_facts(alert, {"records": records}, local=local)
     echo()
-    table = Table("sensor", "share:right", "", "expected:right", "actual:right")
-    for sensor in alert["sensors"]:
-        bar = Styled("█" * round(sensor["share"] * 20), "red")
-        values = (output.number(sensor["expected"]), output.number(sensor["actual"]))
-        table.add(sensor["name"], output.percent(sensor["share"]), bar, *values)
-    terminal.show(table)
-    echo(Styled("\nCourse", "dim"))
-    for step in alert["transitions"]:
-        peak = Styled(f"  peak {output.number(step['peak_score'])}", "dim")
-        echo(f"  {output.moment(step['at'], local=local)}  ", output.state(step["state"]), peak)
-    echo(Styled(f"\n{output.zone(local=local)} More: monitor scores show {alert['asset']}", "dim"))
+    echo_prose(f"{alert['message']}.")
+    _show_history(alert, [output.count(step["n_records"], "record") for step in alert["transitions"]], local=local)
+    hint = "" if alert["kind"] != "asset_limit" else f" More: monitor quarantine list --topic {alert['topic']}"
+    echo(Styled(f"\n{output.time_zone(local=local)}{hint}", "dim"))
 
 
-def _times(alert: Alert, *, local: bool) -> dict[str, str | None]:
-    return {
-        "opened": output.moment(alert["opened_at"], local=local),
-        "closed": alert["closed_at"] and output.moment(alert["closed_at"], local=local),
-        "lasted": lasted(alert) + ("" if alert["closed_at"] else " so far"),
+def _show_process_alert(alert: Alert, windows: Sequence[Mapping[str, Any]], *, local: bool) -> None:
+    _show_title(alert, alert["asset"])
+    peak_at = output.timestamp(alert["peak_at"], local=local)
+    facts = {
+        "peak": f"{output.number(alert['peak_score'])} × the threshold at {peak_at}",
+        "windows": f"{alert['n_anomalous']} anomalous",
+        "version": alert["version"],
     }
+    _show_facts(alert, facts, local=local)
+    if windows:
+        echo()
+        echo_plot(windows, local=local, rows=8)
+    echo()
+    sensor_table(alert["sensors"]).print()
+    _show_history(alert, [f"peak {output.number(step['peak_score'])}" for step in alert["transitions"]], local=local)
+    echo(Styled(f"\n{output.time_zone(local=local)} More: monitor scores show {alert['asset']}", "dim"))
 
 
-def _facts(facts: Mapping[str, str | None]) -> None:
-    for name, value in facts.items():
-        if value is not None:
-            echo(Styled(f"  {name:<13}", "dim"), value)
+def _show_title(alert: Alert, subject: str) -> None:
+    fleet = f" of {alert['fleet']}" if alert["fleet"] else ""
+    echo(Styled(f"Alert {alert['id']} · {subject}", "bold"), Styled(f"{fleet}  ", "dim"), output.state(alert["state"]))
 
 
-def place(alert: Alert) -> str:
-    """Name the partition of an alert about the data."""
+def _show_facts(alert: Alert, own: Mapping[str, str], *, local: bool) -> None:
+    """Print the facts that all alerts have, and those of its class."""
+    times = {
+        "opened": output.timestamp(alert["opened_at"], local=local),
+        "closed": alert["closed_at"] and output.timestamp(alert["closed_at"], local=local),
+        "lasted": duration(alert) + ("" if alert["closed_at"] else " so far"),
+    }
+    answer = {"acknowledged": alert["acknowledged_by"], "label": alert["label"]}
+    echo_facts({**times, "severity": alert["severity"], **own, **answer})
+
+
+def _show_history(alert: Alert, remarks: Sequence[str], *, local: bool) -> None:
+    echo(Styled("\nHistory", "dim"))
+    for step, remark in zip(alert["transitions"], remarks, strict=True):
+        at = output.timestamp(step["at"], local=local)
+        echo(f"  {at}  ", output.state(step["state"]), Styled(f"  {remark}", "dim"))
+
+
+def _partition(alert: Alert) -> str:
     return f"{alert['topic']}/{alert['partition']}"
 
 
-def records(step: Mapping[str, Any]) -> str:
-    """Say how many records an alert, or a step of it, is about."""
-    return f"{step['n_records']:,} record{'' if step['n_records'] == 1 else 's'}"
+def sensor_table(sensors: Iterable[Mapping[str, Any]]) -> Table:
+    """Return the contributions, the expected and the actual value of each sensor of an alert."""
+    table = Table("sensor", "share:right", "", "expected:right", "actual:right")
+    for sensor in sensors:
+        bar = Styled("█" * round(sensor["share"] * 20), "red")
+        values = (output.number(sensor["expected"]), output.number(sensor["actual"]))
+        table.add(sensor["name"], output.percent(sensor["share"]), bar, *values)
+    return table
 
 
-def lasted(alert: Alert) -> str:
-    """Say how long an alert was open, in event time; an open one: so far."""
-    opened, closed = alert["opened_at"], alert["closed_at"]
-    duration = output.as_datetime(closed or alert["updated_at"]) - output.as_datetime(opened)
-    return output.duration(duration)
+def duration(alert: Alert) -> str:
+    """Format the event time that an alert was open. An open alert counts until its last update."""
+    opened, closed = (output.as_datetime(alert[name] or alert["updated_at"]) for name in ("opened_at", "closed_at"))
+    return output.duration((closed - opened).total_seconds())

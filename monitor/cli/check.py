@@ -1,4 +1,4 @@
-"""`monitor check`: is the configuration right, and what would the daemon do?"""
+"""`monitor check`: the configuration in words, and the state of the broker and the database."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from monitor.cli.output import emit
+from monitor.cli.output import print_json
 from monitor.cli.params import config_option, json_option, load_config
-from monitor.cli.terminal import Styled, columns, echo, wrapped
+from monitor.cli.terminal import Styled, echo, echo_prose
 from monitor.config.values import format_duration
 
 if TYPE_CHECKING:
@@ -21,24 +21,28 @@ SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "b
 
 @click.command()
 @config_option
-@click.option("--offline", is_flag=True, help="Read the file only; connect to nothing.")
+@click.option("--offline", is_flag=True, help="Check only the file, without connecting.")
 @json_option
 def check(offline: bool, as_json: bool) -> None:
-    """Check the configuration, connect, say what would happen.
+    """Check the configuration, the broker and the database.
 
-    Exit code 2: the configuration has errors, all of which are listed. 1: the broker or the database has a problem.
+    Exit code 2: the configuration has errors, which are all listed. Exit code 1: the broker or the database has a
+    problem.
     """
     config = load_config()
     findings: list[Finding] = []
     if not offline:
+        import logging
+
         from monitor.service.preflight import preflight
 
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the findings report its errors
         findings = preflight(config)
     if as_json:
         fleets = {fleet.name: describe(fleet) for fleet in config.fleets}
         channels = {channel.name: describe_channel(channel) for channel in config.notify}
         found = [asdict(finding) for finding in findings]
-        emit({"config": str(config.path), "fleets": fleets, "channels": channels, "findings": found})
+        print_json({"config": str(config.path), "fleets": fleets, "channels": channels, "findings": found})
     else:
         _show(config, findings)
     if any(finding.level == "error" for finding in findings):
@@ -46,7 +50,7 @@ def check(offline: bool, as_json: bool) -> None:
 
 
 def describe(fleet: FleetConfig) -> str:
-    """Say in one sentence what a fleet's settings mean."""
+    """Describe the settings of a fleet in one sentence."""
     span, every = (format_duration(cells * fleet.interval) for cells in (fleet.window, fleet.stride))
     retrain = f"every {format_duration(fleet.retrain.every)}" if fleet.retrain.every else "only when asked"
     return (
@@ -58,28 +62,27 @@ def describe(fleet: FleetConfig) -> str:
 
 
 def describe_channel(channel: NotifyConfig) -> str:
-    """Say in one sentence who is told of what."""
-    grave = "critical alerts" if channel.min_severity == "critical" else "alerts"
+    """Describe a notification channel in one sentence."""
+    alerts = "critical alerts" if channel.min_severity == "critical" else "alerts"
     fleets = "" if channel.fleets == ("*",) else f" of {', '.join(channel.fleets)}"
-    return f"{channel.shown_url} is told of {grave}{fleets}"
+    return f"sends {alerts}{fleets} to {channel.shown_url}"
 
 
 def _show(config: Config, findings: list[Finding]) -> None:
     echo(Styled("✓", "green"), " ", Styled(str(config.path), "bold"), " is valid")
     for fleet in config.fleets:
-        sensors = f"{len(fleet.sensors)} sensors" if fleet.sensors else "sensors learnt from the readings"
+        sensors = f"{len(fleet.sensors)} sensors" if fleet.sensors else "sensors found in the readings"
         where = f"assets {', '.join(fleet.assets)} on {', '.join(config.topics_of(fleet))}, {sensors}"
         echo("\n", Styled(fleet.name, "bold"), f": {where}")
-        echo(wrapped(describe(fleet), columns(), "  "))
+        echo_prose(describe(fleet), indent="  ")
     for channel in config.notify:
-        try_it = f"; try it: monitor notify test {channel.name}"
-        echo("\n", Styled(channel.name, "bold"), f": {describe_channel(channel)}{try_it}")
+        echo("\n", Styled(channel.name, "bold"), f": {describe_channel(channel)}")
+        echo(f"  test it with: monitor notify test {channel.name}")
     if findings:
         echo()
     for finding in findings:
-        sign, look = SIGNS[finding.level]
-        echo(Styled(sign, look), " ", Styled(finding.subject, "bold"), f" {finding.text}")
+        echo(Styled(*SIGNS[finding.level]), " ", Styled(finding.subject, "bold"), f" {finding.text}")
         if finding.fix:
-            echo(Styled(f"  → {finding.fix}", "dim"))
+            echo_prose(f"→ {finding.fix}", "dim", indent="  ")
     if findings and all(finding.level != "error" for finding in findings):
         echo("\nReady: start it with ", Styled("monitor run", "bold"), ".")

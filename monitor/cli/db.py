@@ -1,4 +1,4 @@
-"""`monitor db`: the database itself."""
+"""`monitor db`: schema and size of the database."""
 
 from __future__ import annotations
 
@@ -19,41 +19,42 @@ if TYPE_CHECKING:
 @click.group()
 @config_option
 def db() -> None:
-    """Look after the database."""
+    """Upgrade and prune the database."""
 
 
 @db.command()
 @config_option
 def upgrade() -> None:
-    """Create the tables, or bring them to this program's version."""
+    """Create the tables, or upgrade them to this version."""
     import asyncio
 
     from monitor.store import schema
 
     url = store_url()
     before, after = asyncio.run(schema.upgrade(url))
-    what = f"is at revision {after} already" if before == after else f"upgraded from {before or 'nothing'} to {after}"
-    click.echo(f"{mask_url(url)} {what}.")
+    change = f"is at revision {after} already" if before == after else f"upgraded from {before or 'nothing'} to {after}"
+    click.echo(f"{mask_url(url)} {change}.")
 
 
 @db.command()
 @config_option
-@click.option("--before", type=TIME, metavar="TIME", help="All that is older, whatever [store] keep_scores says.")
+@click.option("--before", type=TIME, metavar="TIME", help="Delete everything older [default: by [store] keep_scores].")
 def prune(before: datetime | None) -> None:
-    """Delete old scores and records in quarantine; alerts are kept.
+    """Delete old scores and records in quarantine.
 
-    Without --before: what a daemon would delete now. A fleet's scores go by its own newest window, so that one that
-    stopped keeps its last. A daemon may run meanwhile.
+    Alerts are kept. Without --before the command deletes the same rows as the daemon would now. The age of a score
+    counts from the newest window of its fleet, so a fleet that stopped keeps its last scores. The daemon may keep
+    running.
     """
     import asyncio
 
     config = load_config()
     limit = before or config.store.keep_scores
     if limit is None:
-        raise ConfigError('[store] keep_scores = "forever"; say --before TIME')
+        raise ConfigError('[store] keep_scores = "forever"; add --before TIME')
     deleted, n_records = asyncio.run(_prune(config.store.url, limit))
-    of_fleets = f" ({', '.join(f'{fleet} {n:,}' for fleet, n in sorted(deleted.items()))})" if deleted else ""
-    click.echo(f"Deleted {deleted.total():,} scores{of_fleets} and {n_records:,} records in quarantine.")
+    by_fleet = f" ({', '.join(f'{fleet} {n:,}' for fleet, n in sorted(deleted.items()))})" if deleted else ""
+    click.echo(f"Deleted {deleted.total():,} scores{by_fleet} and {n_records:,} records in quarantine.")
 
 
 async def _prune(url: str, limit: datetime | timedelta) -> tuple[Counter[str], int]:

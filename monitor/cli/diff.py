@@ -1,208 +1,206 @@
-"""How a difference between two sides is told: what would have been gained, lost and moved, and how often each fires.
+"""The difference between two sides of a replay in words: alerts gained, lost and moved, and both alert rates.
 
-Enters: a `Difference`. Leaves: a table of what differs, the newest last, and one sentence that says it all, last of
-all: that is where an operator looks first.
+Input: a `Difference`. Output: a table of the episodes that differ, the newest last, a table of both alert rates, and a
+summary sentence. The summary is the last line, since an operator looks there first.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
 from statistics import median
 from typing import TYPE_CHECKING
 
 import click
 
 from monitor.cli import output, terminal
-from monitor.cli.terminal import Styled, Table, echo
+from monitor.cli.terminal import Styled, Table, echo, echo_prose, is_wide, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from monitor.replay.diff import Difference, EpisodeDiff, FleetSummary, Side, SideAlert, SideSummary
+    from monitor.replay.diff import Difference, EpisodeDiff, Side, SideAlert
 
-SHOWN = 50
-"""Rows in a table."""
-WHAT = {"gained": ("+ gained", "bold green"), "lost": ("− lost", "bold red"), "moved": ("~ moved", "yellow")}
+MAX_ROWS = 50
+"""Episodes in the table."""
+KINDS = {"gained": ("+ gained", "bold green"), "lost": ("− lost", "bold red"), "moved": ("~ moved", "yellow")}
 
 
 def parse_side(text: str) -> Side:
-    """Read a side: a version, alert parameters, or both."""
+    """Parse a side: a version, alert parameters, or both. Raises ValueError."""
     from monitor.replay.diff import Side
 
     return Side.parse(text)
 
 
-def sides_of(named: Sequence[Side]) -> tuple[Side, Side] | None:
-    """Return both sides: one that is named is held against what decided live."""
+def sides_to_compare(given: Sequence[Side]) -> tuple[Side, Side] | None:
+    """Return both sides. A single side is compared with the versions that decided live. Raises UsageError."""
     from monitor.replay.diff import Side
 
-    if not named:
+    if not given:
         return None
-    if len(named) > 2:
-        raise click.UsageError(f"--diff compares two sides; {len(named)} are named.")
-    before, after = named if len(named) == 2 else (Side(), named[0])
+    if len(given) > 2:
+        raise click.UsageError(f"--diff compares two sides; {len(given)} are named.")
+    before, after = given if len(given) == 2 else (Side(), given[0])
     if before == after:
         raise click.UsageError(f'--diff: both sides are "{after}"; name another version or other alert parameters.')
     return before, after
 
 
-def show(found: Difference, decider: str) -> None:
-    """Print it. `decider`: who decides where a side names no version."""
-    differing = [outcome for outcome in found.episodes if outcome.what != "same"]
+def print_difference(found: Difference, live_name: str) -> None:
+    """Print the difference. `live_name` names the deciding version of a side that names none."""
+    differing = [episode for episode in found.episodes if episode.what != "same"]
     if differing:
         echo()
-        _show_alerts(found, differing[-SHOWN:])
-        if len(differing) > SHOWN:
-            echo(Styled(f"The newest {SHOWN} of {len(differing):,}; --json has all.", "dim"))
+        _print_episodes(found, differing[-MAX_ROWS:])
+        if len(differing) > MAX_ROWS:
+            echo(Styled(f"The newest {MAX_ROWS} of {len(differing):,}; --json has all.", "dim"))
     echo()
-    _show_sums(found, decider)
-    for each in found.fleets:
-        for side, about in ((found.before, each.before), (found.after, each.after)):
-            # Where both sides miss the same, it is no difference.
-            if about.unscored is not None and not (about.windows and each.before.unscored == each.after.unscored):
-                why = f"{each.fleet}, {side}: some windows have no score: {about.unscored}"
-                echo(Styled(terminal.wrapped(why, terminal.columns()), "yellow"))
+    _print_rates(found, live_name)
+    _print_unscored(found)
     echo()
-    name, text = str(found.after), terminal.wrapped(_sentence(found), terminal.columns())
-    if text.startswith(name):
-        echo(Styled(name, "bold"), text.removeprefix(name))
-    else:  # its own words are broken over lines
-        echo(text)
-    if shift := _shift(found):
-        echo(shift)
+    _print_summary(found)
 
 
-def _show_alerts(found: Difference, differing: Sequence[EpisodeDiff]) -> None:
+# ---------------------------------------------------------------- episodes
+
+
+def _print_episodes(found: Difference, differing: Sequence[EpisodeDiff]) -> None:
     """Print a row for each episode, under the name of its fleet, or of its asset where each fleet has only one."""
-    has_assets = any(each.assets > 1 for each in found.fleets)
-    has_room = terminal.columns() >= terminal.WIDE
-    table = Table("", *["asset"] * has_assets, "fired", *["open for:right"] * has_room, "peak:right", "how:rest")
-    under = []
-    for each in found.fleets:
-        for outcome in differing:
-            if outcome.fleet == each.fleet:
-                table.add(*_row(outcome, has_asset=has_assets, has_room=has_room))
-                under.append(each.fleet if has_assets else outcome.asset)
-    _show_under(table, [] if has_assets and len(found.fleets) == 1 else under)
+    has_assets = any(summary.assets > 1 for summary in found.fleets)
+    asset, open_for = ["asset"] * has_assets, ["open for:right"] * is_wide()
+    table = Table("", *asset, "fired", *open_for, "peak:right", "details:rest")
+    groups = []
+    for summary in found.fleets:
+        for episode in differing:
+            if episode.fleet == summary.fleet:
+                table.add(*_episode_row(episode, has_asset=has_assets))
+                groups.append(summary.fleet if has_assets else episode.asset)
+    _print_grouped(table, [] if has_assets and len(found.fleets) == 1 else groups)
 
 
-def _row(outcome: EpisodeDiff, *, has_asset: bool, has_room: bool) -> list[str | Styled]:
-    told = outcome.before or outcome.after
-    peaks = [f"{max(each.peak_score for each in side):.2f}" for side in (outcome.before, outcome.after) if side]
-    is_critical = "critical" in (_severity(outcome.before), _severity(outcome.after))
+def _episode_row(episode: EpisodeDiff, *, has_asset: bool) -> list[str | Styled]:
+    sides = [side for side in (episode.before, episode.after) if side]
+    peaks = dict.fromkeys(f"{max(alert.peak_score for alert in side):.2f}" for side in sides)
+    is_critical = any(_severity(side) == "critical" for side in sides)
     return [
-        Styled(*WHAT[outcome.what]),
-        *[outcome.asset] * has_asset,
-        _moment(told[0].fired_us),
-        *[_open_for(told)] * has_room,
-        Styled(" → ".join(dict.fromkeys(peaks)), "bold red" if is_critical else ""),
-        _how(outcome),
+        Styled(*KINDS[episode.what]),
+        *[episode.asset] * has_asset,
+        output.timestamp(sides[0][0].fired_us),
+        *[_open_for(sides[0])] * is_wide(),
+        Styled(" → ".join(peaks), "bold red" if is_critical else ""),
+        _details(episode),
     ]
 
 
-def _how(outcome: EpisodeDiff) -> str:
-    """Say how an episode differs, the most urgent first; of what only one side saw, which sensors are to blame."""
-    if outcome.what != "moved":
-        alerts = outcome.before or outcome.after
+def _details(episode: EpisodeDiff) -> str:
+    """Describe the changes of a moved episode, the most urgent first, or the sensors of a gained or lost one."""
+    if episode.what != "moved":
+        alerts = episode.before or episode.after
         several = f"{len(alerts)} alerts: " if len(alerts) > 1 else ""
-        shares = [{"name": each.name, "share": each.share} for each in alerts[0].contributions]
-        return several + output.contributions(shares)
-    n, m = len(outcome.before), len(outcome.after)
-    said = [f"{n} alert{'s' if n > 1 else ''} → {m}"] if n != m else []
-    was, now = (_severity(side) for side in (outcome.before, outcome.after))
-    said += [f"{was} → {now}"] if was != now else []
-    for word, by_s in (("fires", outcome.fired_by_s), ("closes", outcome.closed_by_s), ("opens", outcome.opened_by_s)):
-        if by_s:
-            said.append(f"{word} {'+' if by_s > 0 else '−'}{_span(abs(by_s))}")
-    was_open, is_open = (side[-1].closed_us is None for side in (outcome.before, outcome.after))
+        return several + output.contributions(alerts[0].row()["sensors"])
+    n, m = len(episode.before), len(episode.after)
+    changes = [f"{output.count(n, 'alert')} → {m}"] if n != m else []
+    was, now = (_severity(side) for side in (episode.before, episode.after))
+    changes += [f"{was} → {now}"] if was != now else []
+    delays = (("fires", episode.fired_by_s), ("closes", episode.closed_by_s), ("opens", episode.opened_by_s))
+    changes += [f"{verb} {'+' if by_s > 0 else '−'}{output.duration(abs(by_s))}" for verb, by_s in delays if by_s]
+    was_open, is_open = (side[-1].closed_us is None for side in (episode.before, episode.after))
     if was_open != is_open:
-        said.append("stays open" if is_open else "closes")
-    return ", ".join(said) or "splits at other times"
+        changes.append("stays open" if is_open else "closes")
+    return ", ".join(changes) or "splits at other times"
 
 
 def _severity(alerts: Sequence[SideAlert]) -> str:
     return "critical" if any(alert.severity == "critical" for alert in alerts) else "warning"
 
 
-def _show_sums(found: Difference, decider: str) -> None:
-    """Print how often each side would have fired."""
-    has_versions = found.before.version != found.after.version
-    has_room = terminal.columns() >= terminal.WIDE
-    table = Table("", *["who decides"] * has_versions, "confirm", "recover:right", "alerts:right", "critical:right",
-                  "per asset-week:right", *["windows:right"] * has_room)  # fmt: skip
-    under = []
-    for each in found.fleets:
-        for name, side, about in (("before", found.before, each.before), ("after", found.after, each.after)):
-            who = [side.version or decider] * has_versions
-            windows = [f"{about.windows:,}"] * has_room
-            table.add(name, *who, *_cells(about, each, is_after=name == "after"), *windows)
-            under.append(each.fleet)
-    _show_under(table, under if len(found.fleets) > 1 else [])
+def _open_for(alerts: Sequence[SideAlert]) -> str:
+    closed_us = alerts[-1].closed_us
+    return "still open" if closed_us is None else output.duration((closed_us - alerts[0].opened_us) / 1e6)
 
 
-def _show_under(table: Table, names: Sequence[str]) -> None:
-    """Print a table, each row under its name; no names: as it is."""
+# ---------------------------------------------------------------- rates
+
+
+def _print_rates(found: Difference, live_name: str) -> None:
+    """Print the number and the rate of alerts of each side."""
+    version = ["version"] * (found.before.version != found.after.version)
+    windows = ["windows:right"] * is_wide()
+    rates = ("alerts:right", "critical:right", "per asset-week:right")
+    table = Table("", *version, "confirm", "recover:right", *rates, *windows)
+    groups = []
+    for fleet in found.fleets:
+        is_changed = fleet.before.alerts != fleet.after.alerts
+        for name, side, figures in (("before", found.before, fleet.before), ("after", found.after, fleet.after)):
+            style = "bold" if is_changed and name == "after" else ""
+            table.add(
+                name,
+                *[side.version or live_name] * len(version),
+                figures.confirm,
+                str(figures.recover),
+                Styled(f"{figures.alerts:,}", style),
+                f"{figures.critical:,}",
+                Styled(output.number(figures.per_asset_week, 2), style),
+                *[f"{figures.windows:,}"] * len(windows),
+            )
+            groups.append(fleet.fleet)
+    _print_grouped(table, groups if len(found.fleets) > 1 else [])
+
+
+def _print_grouped(table: Table, groups: Sequence[str]) -> None:
+    """Print a table with a line above each group of rows. `groups`: the group of each row. Empty = no groups."""
     headings, *lines = table.lines(terminal.columns())
-    if not names:
-        names = [""] * len(lines)
     echo(headings)
     last = ""
-    for name, line in zip(names, lines, strict=True):
-        if name != last:
-            echo(Styled(name, "bold"))
-        last = name
+    for group, line in zip(groups or [""] * len(lines), lines, strict=True):
+        if group != last:
+            echo(Styled(group, "bold"))
+        last = group
         echo(line)
 
 
-def _cells(about: SideSummary, fleet: FleetSummary, *, is_after: bool) -> list[str | Styled]:
-    look = "bold" if is_after and about.alerts != fleet.before.alerts else ""
-    return [
-        about.confirm,
-        str(about.recover),
-        Styled(f"{about.alerts:,}", look),
-        f"{about.critical:,}",
-        Styled(output.number(about.per_asset_week, 2), look),
-    ]
+def _print_unscored(found: Difference) -> None:
+    """Print the reasons for unscored windows. A reason that both sides share makes no difference."""
+    for fleet in found.fleets:
+        for side, figures in ((found.before, fleet.before), (found.after, fleet.after)):
+            is_shared = figures.windows and fleet.before.unscored == fleet.after.unscored
+            if figures.unscored is not None and not is_shared:
+                echo_prose(f"{fleet.fleet}, {side}: some windows have no score: {figures.unscored}", "yellow")
 
 
-def _sentence(found: Difference) -> str:
-    def total(name: str) -> int:
-        return sum(getattr(each, name) for each in found.fleets)
+# ---------------------------------------------------------------- summary
 
-    before, after = (sum(getattr(each, side).alerts for each in found.fleets) for side in ("before", "after"))
-    if not (total("gained") or total("lost") or total("moved")):
-        times = "neither would have fired" if not after else f"both would have fired {_times(after)}, at the same times"
+
+def _print_summary(found: Difference) -> None:
+    name, (first, *rest) = str(found.after), wrapped(_summary(found))
+    if first.startswith(name):
+        echo(Styled(name, "bold"), first.removeprefix(name))
+    else:  # the name itself is broken over lines
+        echo(first)
+    for line in rest:
+        echo(line)
+    if shift := _median_shift(found):
+        echo_prose(shift)
+
+
+def _summary(found: Difference) -> str:
+    before, after = (sum(getattr(fleet, side).alerts for fleet in found.fleets) for side in ("before", "after"))
+    counts = {kind: sum(getattr(fleet, kind) for fleet in found.fleets) for kind in ("gained", "lost", "moved", "same")}
+    if not (counts["gained"] or counts["lost"] or counts["moved"]):
+        times = f"both would have fired {_times(after)}, at the same times" if after else "neither would have fired"
         return f"{found.after} changes nothing: {times}."
-    names = {"gained": "gained", "lost": "lost", "moved": "moved", "same": "the same"}
-    counts = ", ".join(f"{total(name):,} {word}" for name, word in names.items() if total(name))
-    instead = f" instead of {before:,}" if before != after else f", as often as {found.before}"
-    return f"{found.after} would have fired {_times(after)}{instead}: {counts}."
+    changes = ", ".join(f"{n:,} {'the same' if kind == 'same' else kind}" for kind, n in counts.items() if n)
+    comparison = f" instead of {before:,}" if before != after else f", as often as {found.before}"
+    return f"{found.after} would have fired {_times(after)}{comparison}: {changes}."
 
 
-def _shift(found: Difference) -> str:
-    """Say what most of those that moved have in common: the price of a stricter rule."""
-    moved = [outcome for outcome in found.episodes if outcome.what == "moved"]
-    fires = [outcome.fired_by_s for outcome in moved if outcome.fired_by_s is not None]
-    closes = [outcome.closed_by_s for outcome in moved if outcome.closed_by_s is not None]
-    by = {"fires": median(fires or [0.0]), "closes": median(closes or [0.0])}
-    said = [f"{word} {_span(abs(s))} {'later' if s > 0 else 'earlier'}" for word, s in by.items() if s]
-    return f"In the median what moved {' and '.join(said)}." if said else ""
+def _median_shift(found: Difference) -> str:
+    """Describe the median shift of the moved episodes, which is the price of a stricter rule."""
+    moved = [episode for episode in found.episodes if episode.what == "moved"]
+    shifts = {"fire": [each.fired_by_s for each in moved], "close": [each.closed_by_s for each in moved]}
+    medians = {verb: median([by_s for by_s in delays if by_s is not None] or [0.0]) for verb, delays in shifts.items()}
+    words = [f"{verb} {output.duration(abs(s))} {'later' if s > 0 else 'earlier'}" for verb, s in medians.items() if s]
+    return f"In the median, moved alerts {' and '.join(words)}." if words else ""
 
 
 def _times(n: int) -> str:
     return "once" if n == 1 else f"{n:,} times"
-
-
-def _open_for(alerts: Sequence[SideAlert]) -> str:
-    closed_us = alerts[-1].closed_us
-    return "still open" if closed_us is None else _span((closed_us - alerts[0].opened_us) / 1e6)
-
-
-def _span(seconds: float) -> str:
-    return output.duration(timedelta(seconds=seconds))
-
-
-def _moment(us: int) -> str:
-    from monitor.clock import from_us
-
-    return output.moment(from_us(us))

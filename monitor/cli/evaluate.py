@@ -1,16 +1,18 @@
-"""`monitor evaluate`: what a method is worth on labelled recordings, and what other alert parameters would do."""
+"""`monitor evaluate`: detection quality on labelled recordings, and stored scores under other alert parameters."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from monitor.cli import output, terminal
+from monitor.cli import output, print_error, terminal
 from monitor.cli.params import (
     Parsed,
     column_options,
@@ -22,35 +24,64 @@ from monitor.cli.params import (
     range_options,
 )
 from monitor.cli.progress import progress
-from monitor.cli.terminal import Styled, Table, echo
+from monitor.cli.terminal import Styled, Table, echo, echo_prose
+from monitor.config.values import Rate, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
-    from monitor.config.values import Rate
     from monitor.evaluation.plan import EvaluationPlan
     from monitor.evaluation.policy import PolicyChange, PolicyTrial
     from monitor.evaluation.results import MethodResult
 
+    Means = dict[str, dict[str, Any]]
+    """By method, see `results.means`."""
+
+STORED_SCORE_OPTIONS = ("policies", "since", "until", "as_json", "config")
+"""Options that have an effect without FILES."""
+RANKING = {"VUS-PR": "vus_pr", "AUC-PR": "auc_pr", "AUC-ROC": "auc_roc", "range F1": "range_f1"}
+ALARMS = ("found", "false", "false/week", "alarmed", "delay")
+FULL_WIDTH = 108
+"""Terminal width from which the tables have all columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateArguments:
+    """Arguments of `monitor evaluate`, under the names that click passes."""
+
+    files: tuple[Path, ...]
+    methods: tuple[str, ...]
+    train_rows: int | None
+    window: int
+    budget: Rate | None
+    seed: int
+    max_train: float | None
+    """Seconds."""
+    policies: tuple[PolicyChange, ...]
+    since: datetime | None
+    until: datetime | None
+    into: Path | None
+    report: Path | None
+    processes: int | None
+    asset_column: str | None
+    time_column: str | None
+    label_column: str
+    as_json: bool
+
 
 def parse_seconds(text: str) -> float:
-    """Read a duration above zero, "60s" or "10m", in seconds."""
-    from monitor.config.values import parse_duration
-
+    """Parse a duration above zero, like "60s" or "10m". Raises ValueError."""
     try:
         seconds = parse_duration(text).total_seconds()
     except ValueError as problem:
         raise ValueError(f'"{text}" {problem}') from None
     if seconds <= 0:
-        raise ValueError(f'"{text}" leaves no time to learn; write 60s')
+        raise ValueError(f'"{text}" leaves no time to train; write 60s')
     return seconds
 
 
-def parse_budget(text: str) -> Rate:
-    """Read a rate: "1/week"."""
-    from monitor.config.values import Rate
-
+def parse_rate(text: str) -> Rate:
+    """Parse a rate like "1/week". Raises ValueError."""
     try:
         return Rate.parse(text)
     except ValueError as problem:
@@ -58,14 +89,14 @@ def parse_budget(text: str) -> Rate:
 
 
 def parse_policy(text: str) -> PolicyChange:
-    """Read alert parameters: "confirm=5 of 8, recover=12"."""
+    """Parse alert parameters like "confirm=5 of 8, recover=12". Raises ValueError."""
     from monitor.evaluation.policy import PolicyChange
 
     return PolicyChange.parse(text)
 
 
-def parse_methods(text: str) -> tuple[str, ...]:
-    """Read names of methods, separated by commas."""
+def parse_names(text: str) -> tuple[str, ...]:
+    """Parse method names, separated by commas. Raises ValueError."""
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
         raise ValueError(f'"{text}" names no method between commas; write a,b')
@@ -75,331 +106,302 @@ def parse_methods(text: str) -> tuple[str, ...]:
 @click.command()
 @config_option
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--methods", type=Parsed("names", parse_methods), default="default", show_default=True, metavar="A,B,…",
-              help="default, random, or ARCHITECTURE[+OBJECTIVE][+stacked], like conv+denoising: auto, conv, dense, "
-              "forecast, lstm, pca; plain, sparse, denoising, variational, adversarial. pca and moving-deviation "
-              "always run beside.")  # fmt: skip
-@click.option("--train-rows", type=click.IntRange(1), metavar="N",
-              help="Healthy leading rows of each asset to learn from [default: what meta.json beside the file says].")
+@click.option("--methods", type=Parsed("names", parse_names), default="default", show_default=True, metavar="A,B,…",
+              help="Methods: default, random, or ARCHITECTURE[+OBJECTIVE][+stacked], like conv+denoising. "
+              "Architectures: auto, conv, dense, forecast, lstm, pca. Objectives: plain, sparse, denoising, "
+              "variational, adversarial. pca and moving-deviation are always added.")  # fmt: skip
+@click.option(
+    "--train-rows",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Healthy leading rows of each asset for training [default: from meta.json beside the file].",
+)
 @click.option("--window", type=click.IntRange(2), default=64, show_default=True, help="Rows in a window.")
-@click.option("--budget", type=Parsed("rate", parse_budget), metavar="1/week",
-              help="False alarms to calibrate to [default: 1/week].")  # fmt: skip
+@click.option("--budget", type=Parsed("rate", parse_rate), metavar="1/week",
+              help="Allowed false alarms, to which thresholds are calibrated [default: 1/week].")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
-              help="Same seed, same figures.")  # fmt: skip
+              help="Random seed; the same seed gives the same figures.")  # fmt: skip
 @click.option("--max-train", type=Parsed("duration", parse_seconds), metavar="60s",
-              help="Each method stops learning here; auto's candidates share it.")  # fmt: skip
+              help="Training time limit of each method, shared by the candidates of auto.")  # fmt: skip
 @click.option("--policy", "policies", type=Parsed("policy", parse_policy), multiple=True,
               metavar='"confirm=5 of 8, recover=12"',
-              help="Decide by these alert parameters too, without scoring again; may be repeated.")  # fmt: skip
+              help="Alert parameters to apply to the same scores, besides the default; may be repeated.")  # fmt: skip
 @range_options("stored scores (without FILES)")
-@click.option("--into", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-              help="Keep finished scores here; a second run does only what is missing.")  # fmt: skip
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep finished scores in this folder, so that a second run computes only the missing ones.",
+)
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html",
-              help="Write a page with plots: sensors, scores, events, alerts.")  # fmt: skip
+              help="Write a page with plots of sensors, scores, events and alerts.")  # fmt: skip
 @click.option("--processes", type=click.IntRange(1), metavar="N", help="Worker processes [default: one per core].")
 @column_options
 @json_option
-def evaluate(
-    files: tuple[Path, ...],
-    methods: tuple[str, ...],
-    train_rows: int | None,
-    window: int,
-    budget: Rate | None,
-    seed: int,
-    max_train: float | None,
-    policies: tuple[PolicyChange, ...],
-    since: datetime | None,
-    until: datetime | None,
-    into: Path | None,
-    report: Path | None,
-    processes: int | None,
-    asset_column: str | None,
-    time_column: str | None,
-    label_column: str,
-    as_json: bool,
-) -> None:
-    """Measure methods on labelled recordings: FILES (CSV, CSV.gz, Parquet) with a label column.
+def evaluate(**arguments: Any) -> None:
+    """Measure detection quality on labelled recordings.
 
-    Each file is learnt from its healthy head, and every row behind it (behind a long hole too, where the daemon would
-    not) is scored and held against its label. A series that cannot be evaluated is a row with its error; the others go
-    on. Fails only where a method that was asked for could evaluate nothing at all, or where monitor itself is to blame.
+    FILES are CSV, CSV.gz or Parquet with a label column. Each method trains on the healthy head of a file and scores
+    all later rows, also those behind a long gap, where the daemon would not. Then the scores are compared with the
+    labels. A series that cannot be evaluated becomes a row with its error, and the others go on. The command fails
+    only if a method that you asked for could evaluate nothing, or if monitor itself has a defect.
 
-    Without FILES, --policy decides the scores stored in the database again: which alerts other parameters would have
-    raised. Nothing is written.
+    Without FILES, --policy applies other alert parameters to the scores in the database and counts the alerts that
+    they would have raised. Nothing is written.
     """
-    if not files:
-        if not policies:
+    asked = EvaluateArguments(**arguments)
+    _check(asked)
+    if asked.files:
+        _evaluate_files(asked)
+    else:
+        _try_policies(asked)
+
+
+def _check(asked: EvaluateArguments) -> None:
+    """Raise UsageError for arguments that contradict each other or have no effect."""
+    if not asked.files:
+        if not asked.policies:
             raise click.UsageError('Name FILES to evaluate, or a --policy for the stored scores ("confirm=5 of 8").')
-        _refuse_idle(click.get_current_context())
-        _what_if(policies, since, until, as_json=as_json)
-        return
-    if config_path() is not None:
+        _refuse_file_options(click.get_current_context())
+    elif config_path() is not None:
         raise click.UsageError(
             "-c is for stored scores; files are evaluated with the defaults, and by --methods, --window and --budget."
         )
-    if since or until:
+    elif asked.since or asked.until:
         raise click.UsageError("--from and --to are for stored scores; files are evaluated whole (see --train-rows).")
-    from dataclasses import replace
 
+
+def _refuse_file_options(context: click.Context) -> None:
+    for option in context.command.params:
+        is_given = option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+        if isinstance(option, click.Option) and is_given and option.name not in STORED_SCORE_OPTIONS:
+            raise click.UsageError(
+                f"{option.opts[0]} is for FILES; stored scores take --policy, --from, --to and --json."
+            )
+
+
+# ---------------------------------------------------------------- recordings
+
+
+def _evaluate_files(asked: EvaluateArguments) -> None:
     from monitor import logs
-    from monitor.evaluation.evaluate import evaluate as work
-    from monitor.evaluation.methods import ScoreSettings
-    from monitor.evaluation.plan import make_plan
+    from monitor.evaluation.evaluate import evaluate as run_plan
     from monitor.evaluation.results import means, results_by_policy
-    from monitor.evaluation.series import ReadOptions
 
     logs.configure("error")
-    settings = ScoreSettings(window, seed, max_train)
-    wanted = make_plan(
-        files,
-        methods,
-        settings if budget is None else replace(settings, budget=budget),
-        reading=ReadOptions(train_rows, asset_column, time_column, label_column),
-        policies=policies,
-        into=into,
-        with_plots=report is not None,
-    )
-    _check_writable(files, report, into)
-    with progress("evaluate") as show:
-        finished = work(wanted, processes=processes, on_progress=show)
-    rows = [one.row() for one in finished]
+    plan = _plan(asked)
+    _check_writable(asked)
+    with progress("evaluate") as on_progress:
+        results = run_plan(plan, processes=asked.processes, on_progress=on_progress)
+    rows = [result.row() for result in results]
     mean = means(rows)
-    if as_json:
-        document = {"series": rows, "mean": mean}
-        output.emit(document | {"policies": results_by_policy(wanted, finished)} if policies else document)
+    by_policy = results_by_policy(plan, results)
+    if asked.as_json:
+        document: dict[str, Any] = {"series": rows, "mean": mean}
+        output.print_json(document | {"policies": by_policy} if asked.policies else document)
     else:
-        _show(wanted, finished, rows, mean)
-    _complain(finished)
-    if report is not None:
-        _write(report, wanted, finished, mean)
-        if not as_json:
-            echo(Styled(f"The plots are in {report}.", "dim"))
-    click.get_current_context().exit(_exit_code(finished, methods))
+        _print_results(results, rows, mean, by_policy)
+    _print_problems(results)
+    if asked.report is not None:
+        _write_report(asked.report, plan, results, mean)
+        if not asked.as_json:
+            echo(Styled(f"The plots are in {asked.report}.", "dim"))
+    click.get_current_context().exit(_exit_code(results, asked.methods))
 
 
-def _complain(finished: Sequence[MethodResult]) -> None:
-    """Say each warning and each error once, however many methods met it."""
-    from monitor.cli import complain
+def _plan(asked: EvaluateArguments) -> EvaluationPlan:
+    from monitor.evaluation.methods import ScoreSettings
+    from monitor.evaluation.plan import make_plan
+    from monitor.evaluation.series import ReadOptions
 
-    for warning in dict.fromkeys(warning for one in finished for warning in one.warnings):
+    settings = ScoreSettings(asked.window, asked.seed, asked.max_train)
+    return make_plan(
+        asked.files,
+        asked.methods,
+        settings if asked.budget is None else replace(settings, budget=asked.budget),
+        reading=ReadOptions(asked.train_rows, asked.asset_column, asked.time_column, asked.label_column),
+        policies=asked.policies,
+        into=asked.into,
+        with_plots=asked.report is not None,
+    )
+
+
+def _print_problems(results: Sequence[MethodResult]) -> None:
+    """Print each warning and each error once, however many methods met it."""
+    for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
         click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
-    for error in dict.fromkeys(one.error for one in finished if one.error):
-        complain(error)
+    for error in dict.fromkeys(result.error for result in results if result.error):
+        print_error(error)
 
 
-def _exit_code(finished: Sequence[MethodResult], methods: Sequence[str]) -> int:
-    """Return 1 for a defect of ours, the error's own code where a method that was asked for has no success, or 0."""
-    if any(one.is_unexpected for one in finished):
+def _exit_code(results: Sequence[MethodResult], methods: Sequence[str]) -> int:
+    """Return 1 for a defect of monitor, the error's code if a requested method has no success, else 0."""
+    if any(result.is_unexpected for result in results):
         return 1
-    by_method = {name: [one for one in finished if one.method == name] for name in methods}
-    failed = [mine for mine in by_method.values() if all(one.error for one in mine)]
-    return max((one.exit_code for mine in failed for one in mine), default=0)
+    by_method = [[result for result in results if result.method == name] for name in methods]
+    failed = [found for found in by_method if all(result.error for result in found)]
+    return max((result.exit_code for found in failed for result in found), default=0)
 
 
-def _refuse_idle(ctx: click.Context) -> None:
-    """Refuse options that would do nothing to stored scores."""
-    about_scores = ("policies", "since", "until", "as_json", "config")
-    for param in ctx.command.params:
-        is_said = param.name and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
-        if isinstance(param, click.Option) and is_said and param.name not in about_scores:
-            msg = f"{param.opts[0]} is for FILES; stored scores take --policy, --from, --to and --json."
-            raise click.UsageError(msg)
+# ---------------------------------------------------------------- written files
 
 
-# ---------------------------------------------------------------- files
-
-
-def _check_writable(files: Sequence[Path], report: Path | None, into: Path | None) -> None:
-    """Refuse now what would fail after an hour of training."""
-    if report is not None:
-        if report.resolve() in {file.resolve() for file in files}:
-            raise click.UsageError(f"--report {report} is one of the recordings; write elsewhere.")
+def _check_writable(asked: EvaluateArguments) -> None:
+    """Raise UsageError now for a file that could not be written after an hour of training."""
+    if (report := asked.report) is not None:
+        if report.resolve() in {file.resolve() for file in asked.files}:
+            raise click.UsageError(f"--report {report} is one of the recordings; name another file.")
         if not report.parent.is_dir():
             raise click.UsageError(
-                f"--report {report}: there is no folder {report.parent}; make it, or write elsewhere."
+                f"--report {report}: there is no folder {report.parent}; create it, or name another file."
             )
-        _probe("report", report, _beside(report))
-    if into is not None:
-        try:
-            into.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise click.UsageError(f"--into {into}: {problem.strerror}; name a folder you may write to.") from problem
-        _probe("into", into, into / f".{os.getpid()}.tmp")
+        _try_folder("--report", report, report.parent)
+    if asked.into is not None:
+        _try_folder("--into", asked.into, asked.into)
 
 
-def _probe(option: str, named: Path, probe: Path) -> None:
+def _try_folder(option: str, value: Path, folder: Path) -> None:
+    from tempfile import TemporaryFile
+
     try:
-        probe.write_bytes(b"")
-        probe.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
     except OSError as problem:
-        msg = f"--{option} {named}: {problem.strerror}; name a folder you may write to."
-        raise click.UsageError(msg) from problem
+        raise click.UsageError(f"{option} {value}: {problem.strerror}; name a folder you may write to.") from problem
 
 
-def _beside(report: Path) -> Path:
-    """Return where the page is written before it takes its name: an interrupted one never does."""
-    report = report.resolve()
-    return report.with_name(f".{report.name}.{os.getpid()}.tmp")
-
-
-def _write(
-    report: Path, wanted: EvaluationPlan, finished: Sequence[MethodResult], mean: dict[str, dict[str, Any]]
-) -> None:
-    from datetime import UTC, datetime
-
+def _write_report(report: Path, plan: EvaluationPlan, results: Sequence[MethodResult], mean: Means) -> None:
     from monitor.evaluation.report.page import page
 
-    text, mine = page(wanted, finished, mean, datetime.now(UTC)), _beside(report)
+    text = page(plan, results, mean, datetime.now(UTC))
+    report = report.resolve()
+    temporary = report.with_name(f".{report.name}.{os.getpid()}.tmp")  # an interrupted write leaves no half page
     try:
-        mine.write_text(text, encoding="utf-8")
-        mine.replace(report.resolve())
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(report)
     except OSError as problem:
         with suppress(OSError):
-            mine.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise click.FileError(str(report), str(problem.strerror)) from problem
 
 
-def _show(
-    wanted: EvaluationPlan,
-    finished: Sequence[MethodResult],
-    rows: Sequence[dict[str, Any]],
-    mean: dict[str, dict[str, Any]],
-) -> None:
-    from monitor.evaluation.results import results_by_policy
+# ---------------------------------------------------------------- tables of results
 
-    _show_series(finished, rows)
+
+def _print_results(
+    results: Sequence[MethodResult], rows: Sequence[dict[str, Any]], mean: Means, by_policy: Sequence[dict[str, Any]]
+) -> None:
+    columns = [*RANKING, *ALARMS, "fit"] if terminal.columns() >= FULL_WIDTH else ["VUS-PR", *ALARMS]
+    _print_series(results, rows, columns)
     echo()
-    terminal.show(_means(mean))
-    for tried in results_by_policy(wanted, finished):
+    _mean_table(mean, columns).print()
+    for policy in by_policy:
         echo()
-        echo(Styled(tried["policy"], "bold"), " instead, by the same scores:")
-        terminal.show(_alarms(tried["mean"], mean))
+        echo(Styled(policy["policy"], "bold"), " instead, by the same scores:")
+        _policy_table(policy["mean"], mean).print()
     echo()
-    kept = sum(one.from_cache for one in finished)
-    from_before = f" {kept} of {len(finished)} scores were there from before." if kept else ""
-    echo(
-        Styled(
-            "Means of set means. Found and false: alerts at the calibrated threshold that met, or did not meet, a "
-            "labelled event; false/week, in a mean: all of a set's over all its normal time; alarmed: the normal time "
-            "during which an alert was open; delay: the median until an event's first alert fired."
-            f"{from_before}",
-            "dim",
-        )
+    n_cached = sum(result.from_cache for result in results)
+    cached = f" {n_cached} of {len(results)} scores came from an earlier run." if n_cached else ""
+    echo_prose(
+        "Means are means of set means. Found and false: alerts at the calibrated threshold that met, or did not meet, "
+        "a labelled event. False/week: in a mean, all false alarms of a set over all its normal time. Alarmed: share "
+        f"of the normal time with an open alert. Delay: median time until the first alert of an event fired.{cached}",
+        "dim",
     )
 
 
-_RANKING = ("vus_pr", "auc_pr", "auc_roc", "range_f1")
-_HEADINGS = ("VUS-PR:right", "AUC-PR:right", "AUC-ROC:right", "range F1:right", "found:right", "false:right",
-             "false/week:right", "alarmed:right", "delay:right", "fit:right")  # fmt: skip
-
-
-def _show_series(finished: Sequence[MethodResult], rows: Sequence[dict[str, Any]]) -> None:
-    """Print a line for each method under the name of its series: names are long, and would push the figures out."""
+def _print_series(results: Sequence[MethodResult], rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Print the rows of each series below its name, since a column of long names would not fit."""
     from monitor.evaluation.results import titles
 
-    table = Table("series", *_HEADINGS)
+    table = Table("series", *(f"{name}:right" for name in columns))
     for row in rows:
-        table.add(f"  {row['method']}", *_cells(row))
+        table.add(f"  {row['method']}", *_cells(row, columns))
     headings, *lines = table.lines(terminal.columns())
     echo(headings)
-    shown = titles(finished)
+    names = titles(results)
     last = None
-    for one, line in zip(finished, lines, strict=True):
-        if last != (last := one.key):
-            folder, name = shown[one.key]
-            echo(Styled(f"{folder} "), Styled(name, "bold"))
+    for result, line in zip(results, lines, strict=True):
+        if last != (last := result.key):
+            folder, name = names[result.key]
+            echo(f"{folder} ", Styled(name, "bold"))
         echo(line)
 
 
-def _means(mean: dict[str, dict[str, Any]]) -> Table:
-    table = Table("mean", *_HEADINGS, "series:right")
-    # A mean of the series that are left is not compared with one of all of them.
-    best = max((each["vus_pr"] or 0 for each in mean.values() if not each["n_failed"]), default=0)
-    for method, each in mean.items():
-        is_best = each["vus_pr"] == best and not each["n_failed"]
-        n = f"{each['n_series']}" + (f" of {each['n_series'] + each['n_failed']}" if each["n_failed"] else "")
-        table.add(Styled(method, "bold" if is_best else ""), *_cells(each), n)
+def _mean_table(mean: Means, columns: Sequence[str]) -> Table:
+    table = Table("mean", *(f"{name}:right" for name in columns), "series:right")
+    # A mean over fewer series cannot be compared with a mean over all of them.
+    best = max((row["vus_pr"] or 0 for row in mean.values() if not row["n_failed"]), default=0)
+    for method, row in mean.items():
+        is_best = row["vus_pr"] == best and not row["n_failed"]
+        n = f"{row['n_series']}" + (f" of {row['n_series'] + row['n_failed']}" if row["n_failed"] else "")
+        table.add(Styled(method, "bold" if is_best else ""), *_cells(row, columns), n)
     return table
 
 
-def _alarms(tried: dict[str, dict[str, Any]], mean: dict[str, dict[str, Any]]) -> Table:
-    table = Table("mean", *_HEADINGS[len(_RANKING) : -1], "by default:right")
-    for method, each in tried.items():
-        alarms = _cells(each)[len(_RANKING) : -1]
-        base = mean[method]
-        before = f"{base['events_found'] or 0} found, {base['false_alarms'] or 0} false"
-        table.add(method, *alarms, Styled(before, "dim"))
+def _policy_table(tried: Means, mean: Means) -> Table:
+    table = Table("mean", *(f"{name}:right" for name in ALARMS), "by default:right")
+    for method, row in tried.items():
+        default = f"{mean[method]['events_found'] or 0} found, {mean[method]['false_alarms'] or 0} false"
+        table.add(method, *_cells(row, ALARMS), Styled(default, "dim"))
     return table
 
 
-def _cells(row: dict[str, Any]) -> list[str | Styled]:
+def _cells(row: dict[str, Any], columns: Sequence[str]) -> list[str | Styled]:
     if row.get("error"):
-        return [Styled("failed", "red"), *[""] * (len(_HEADINGS) - 1)]
-    found = f"{row['events_found']} of {row['events']}" if row["events"] else "–"
-    delay = "–" if row["delay_s"] is None else _span(row["delay_s"])
-    return [
-        *("–" if row[name] is None else f"{row[name]:.3f}" for name in _RANKING),
-        found,
-        "–" if row["false_alarms"] is None else str(row["false_alarms"]),
-        output.number(row["false_alarms_per_week"], 2),
-        "–" if row["alarmed_share"] is None else output.percent(row["alarmed_share"]),
-        delay,
-        "–" if row["fit_s"] is None else f"{row['fit_s']:.1f} s",
-    ]
-
-
-def _span(seconds: float) -> str:
-    from datetime import timedelta
-
-    return output.duration(timedelta(seconds=seconds))
+        return [Styled("failed", "red"), *[""] * (len(columns) - 1)]
+    cells = {heading: "–" if row[name] is None else f"{row[name]:.3f}" for heading, name in RANKING.items()}
+    cells |= {
+        "found": f"{row['events_found']} of {row['events']}" if row["events"] else "–",
+        "false": "–" if row["false_alarms"] is None else str(row["false_alarms"]),
+        "false/week": output.number(row["false_alarms_per_week"], 2),
+        "alarmed": output.percent(row["alarmed_share"]),
+        "delay": "–" if row["delay_s"] is None else output.duration(row["delay_s"]),
+        "fit": "–" if row["fit_s"] is None else f"{row['fit_s']:.1f} s",
+    }
+    return [cells[name] for name in columns]
 
 
 # ---------------------------------------------------------------- stored scores
 
 
-def _what_if(
-    policies: Sequence[PolicyChange], since: datetime | None, until: datetime | None, *, as_json: bool
-) -> None:
-    from dataclasses import asdict
-
+def _try_policies(asked: EvaluateArguments) -> None:
     from monitor.evaluation.policy import try_policies
 
     fleets = load_config().fleets
-    with open_store() as store, progress("evaluate") as show:
-        found = try_policies(store, fleets, policies, since=since, until=until, on_progress=show)
-        is_empty = not any(one.windows for one in found)
-        hint = output.nothing("stored scores", store, since=since, until=until) if is_empty else ""
-    if as_json:
-        output.emit({"policies": [asdict(one) for one in found]})
-        return
-    if hint:
-        echo(hint)
-        return
-    terminal.show(_stored(found))
-    echo()
-    echo(
-        Styled(
-            "Stored scores decided again from the first on, nothing was written. Gained and lost: against the "
-            "configured parameters; per week: of one asset.",
-            "dim",
-        )
-    )
+    with open_store() as store:
+        with progress("evaluate") as on_progress:
+            trials = try_policies(
+                store, fleets, asked.policies, since=asked.since, until=asked.until, on_progress=on_progress
+            )
+        if asked.as_json:
+            output.print_json({"policies": [asdict(trial) for trial in trials]})
+        elif any(trial.windows for trial in trials):
+            _print_trials(trials)
+        else:
+            echo_prose(output.nothing_found("stored scores", store, since=asked.since, until=asked.until))
 
 
-def _stored(found: Sequence[PolicyTrial]) -> Table:
-    table = Table("fleet", "confirm", "recover:right", "alerts:right", "per week:right", "gained:right", "lost:right",
-                  "assets:right", "windows:right")  # fmt: skip
-    for one in found:
-        is_own = one.policy == "configured"
+def _print_trials(trials: Sequence[PolicyTrial]) -> None:
+    figures = ("alerts", "per week", "gained", "lost", "assets", "windows")
+    table = Table("fleet", "confirm", "recover:right", *(f"{name}:right" for name in figures))
+    for trial in trials:
+        is_configured = trial.policy == "configured"
         table.add(
-            one.fleet if is_own else "",
-            Styled(f"{one.confirm}{' (configured)' if is_own else ''}", "dim" if is_own else ""),
-            str(one.recover),
-            f"{one.alerts:,}",
-            output.number(one.per_week, 2),
-            "" if is_own else f"{one.gained:,}",
-            "" if is_own else f"{one.lost:,}",
-            f"{one.assets:,}",
-            f"{one.windows:,}",
+            trial.fleet if is_configured else "",
+            Styled(f"{trial.confirm} (configured)", "dim") if is_configured else trial.confirm,
+            str(trial.recover),
+            f"{trial.alerts:,}",
+            output.number(trial.per_week, 2),
+            "" if is_configured else f"{trial.gained:,}",
+            "" if is_configured else f"{trial.lost:,}",
+            f"{trial.assets:,}",
+            f"{trial.windows:,}",
         )
-    return table
+    table.print()
+    echo()
+    echo_prose(
+        "The stored scores were decided again from the first one on, and nothing was written. Gained and lost: "
+        "compared with the configured parameters. Per week: for one asset.",
+        "dim",
+    )

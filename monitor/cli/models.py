@@ -1,132 +1,121 @@
-"""`monitor models`: which versions there are, which one decides, and how far each can be trusted."""
+"""`monitor models`: model versions, their cards and their budgets."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli import output, terminal
+from monitor.cli import card, output
 from monitor.cli.params import config_option, json_option, local_option, open_store
-from monitor.cli.terminal import Styled, Table, echo
+from monitor.cli.terminal import Styled, Table, echo, echo_prose
+from monitor.store.burn import budget_report
+from monitor.store.queries import iso
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from monitor.budget import BudgetReport
+    from monitor.budget import BudgetReport, Burn
     from monitor.store.reader import Reader
 
 
 @click.group()
 @config_option
 def models() -> None:
-    """Look at model versions."""
+    """List and show model versions."""
 
 
 @models.command("list")
 @config_option
-@click.option("--fleet", help="Only of this fleet.")
+@click.option("--fleet", help="Only versions of this fleet.")
 @local_option
 @json_option
 def list_models(fleet: str | None, local: bool, as_json: bool) -> None:
-    """List model versions, the newest first; the champion decides."""
+    """List model versions, the newest first."""
     with open_store() as store:
-        found = [row | {"budget": _budget(store, row)} for row in store.models(fleet=fleet)]
+        found = [row | {"budget": _budget_status(store, row)} for row in store.models(fleet=fleet)]
         if as_json:
-            output.emit_list(found)
+            output.print_json_list(found)
             return
         if not found:
-            click.echo(output.nothing("models", store, fleet=fleet))
+            echo_prose(output.nothing_found("models", store, fleet=fleet))
             return
-    from monitor.cli import card
-
     table = Table("state", "fleet", "version", "trained", "budget", "metrics:rest")
     for row in found:
-        sign, look = output.MODEL_STATES.get(row["state"], ("·", ""))
-        trained = output.moment(row["trained_at"], local=local)
-        budget = card.status(row["budget"]) if row["budget"] else "–"
-        state = Styled(f"{sign} {row['state']}", look)
-        table.add(state, row["fleet"], row["version"], trained, budget, Styled(_few(row["metrics"]), "dim"))
-    terminal.show(table)
-    echo(Styled(f"\n{output.zone(local=local)} More: monitor models show VERSION", "dim"))
+        trained = output.timestamp(row["trained_at"], local=local)
+        budget = output.state(row["budget"]) if row["budget"] else "–"
+        metrics = Styled(_main_metrics(row["metrics"]), "dim")
+        table.add(output.state(row["state"]), row["fleet"], row["version"], trained, budget, metrics)
+    table.print()
+    echo(Styled(f"\n{output.time_zone(local=local)} More: monitor models show VERSION", "dim"))
 
 
 @models.command("show")
 @config_option
 @click.argument("version", required=False)
-@click.option("--fleet", help="Without VERSION: this fleet's champion.")
+@click.option("--fleet", help="Only without VERSION: the fleet of the champion to show.")
 @local_option
 @json_option
 def show_model(version: str | None, fleet: str | None, local: bool, as_json: bool) -> None:
-    """Show a version: what it learnt, what it can rebuild, what it promised and what of the budget is used.
-
-    Without VERSION the champion is shown.
-    """
-    from monitor.cli import card
-
+    """Show VERSION, or the champion: training, metrics and budget."""
     with open_store() as store:
         row = store.model(version, fleet=fleet)
-        row["card"] = _card(row)
-        standing = _standing(store, row)
+        row["card"] = _read_card(row)
+        report = _budget_report(store, row)
     if as_json:
-        output.emit(row | {"budget": _facts(standing)})
-        return
-    card.show(row, row["card"], standing, local=local)
+        output.print_json(row | {"budget": _budget_json(report)})
+    else:
+        card.print_card(row, report, local=local)
 
 
-def _few(metrics: Mapping[str, float]) -> str:
-    """Say what versions are compared by first; the rest is in `show`."""
+def _main_metrics(metrics: Mapping[str, float]) -> str:
+    """Format the metrics by which versions are compared first. `models show` has all."""
     own, pca = metrics.get("explained_variance"), metrics.get("pca_explained_variance")
     if own is None or pca is None:
         return ", ".join(f"{name}\xa0{output.number(value)}" for name, value in metrics.items())
-    return f"rebuilds {output.percent(own)}, PCA {output.percent(pca)}"
+    return f"reconstructs {output.percent(own)}, PCA {output.percent(pca)}"
 
 
-def _card(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the card beside the weights; where the folder is elsewhere, what the database was told of it."""
-    import json
-    from pathlib import Path
-
+def _read_card(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card beside the weights, or the one in the database where the folder is not on this machine."""
     try:
-        card: Any = json.loads((Path(row["path"]) / "card.json").read_text(encoding="utf-8"))
+        found: Any = json.loads((Path(row["path"]) / "card.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        card = row["card"]
-    return card if isinstance(card, dict) else {}
+        found = row["card"]
+    return found if isinstance(found, dict) else {}
 
 
-def _budget(store: Reader, row: Mapping[str, Any]) -> str | None:
-    """Return how the promise of a champion stands; the others decide nothing now."""
+def _budget_status(store: Reader, row: Mapping[str, Any]) -> str | None:
+    """Return the status of a champion's budget. Other versions decide nothing now."""
     if row["state"] != "champion":
         return None
-    known = store.model(row["version"])
-    standing = _standing(store, known | {"card": _card(known)})
-    return None if standing is None else str(standing.status)
+    model = store.model(row["version"])
+    report = _budget_report(store, model | {"card": _read_card(model)})
+    return None if report is None else str(report.status)
 
 
-def _standing(store: Reader, row: Mapping[str, Any]) -> BudgetReport | None:
-    from monitor.store.burn import budget_report
-
+def _budget_report(store: Reader, row: Mapping[str, Any]) -> BudgetReport | None:
     return budget_report(store.fetch, row["fleet"], row["version"], row["card"].get("threshold"))
 
 
-def _facts(standing: BudgetReport | None) -> dict[str, Any] | None:
-    """Turn a standing into JSON."""
-    from dataclasses import asdict
-    from math import isfinite
-
-    from monitor.store.queries import iso
-
-    def plain(burn: Any) -> dict[str, Any]:
-        facts = asdict(burn) | {"ratio": burn.ratio}
-        return {name: value if isinstance(value, str) or isfinite(value) else None for name, value in facts.items()}
-
-    if standing is None:
+def _budget_json(report: BudgetReport | None) -> dict[str, Any] | None:
+    if report is None:
         return None
     return {
-        "status": standing.status,
-        "from": iso(standing.from_us),
-        "to": iso(standing.to_us),
-        "version": plain(standing.own),
-        "fleet": plain(standing.recent),
-        "worst": [{"asset": name} | plain(burn) for name, burn in standing.worst],
+        "status": report.status,
+        "from": iso(report.from_us),
+        "to": iso(report.to_us),
+        "version": _burn_json(report.own),
+        "fleet": _burn_json(report.recent),
+        "worst": [{"asset": name} | _burn_json(burn) for name, burn in report.worst],
     }
+
+
+def _burn_json(burn: Burn) -> dict[str, Any]:
+    """Return a burn for JSON, which has no infinity."""
+    found = asdict(burn) | {"ratio": burn.ratio}
+    return {name: value if isinstance(value, str) or isfinite(value) else None for name, value in found.items()}

@@ -1,36 +1,54 @@
-"""How things are printed: JSON for programs, tables for people, the same words and colours everywhere.
+"""Formats of the output: JSON for programs, and the same words, signs and colours in every table.
 
-Law: stdout carries the answer and nothing else.
+Invariant: stdout carries only the answer.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from monitor.cli.terminal import Styled
+from monitor.clock import from_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from monitor.store.reader import Reader
 
-STATES = {"pending": ("◌", "cyan"), "firing": ("●", "bold red"), "recovering": ("◐", "yellow"), "closed": ("○", "dim")}
-MODEL_STATES = {"champion": ("★", "bold green"), "candidate": ("◌", "cyan"), "retired": ("○", "dim")}
+SIGNS = {
+    # of an alert
+    "pending": ("◌", "cyan"),
+    "firing": ("●", "bold red"),
+    "recovering": ("◐", "yellow"),
+    "closed": ("○", "dim"),
+    # of a model version
+    "champion": ("★", "bold green"),
+    "candidate": ("◌", "cyan"),
+    "retired": ("○", "dim"),
+    # of a budget
+    "certified": ("✓", "bold green"),
+    "provisional": ("◌", "yellow"),
+    "violated": ("✗", "bold red"),
+}
+"""Sign and style of each state. Without colours the sign still tells them apart."""
+
+FILTER_NAMES = {"alert_class": "class", "since": "from", "until": "to"}
+"""Names of the filters where the option has another name than the argument."""
 
 
-def emit(document: object) -> None:
+def print_json(document: object) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=_plain, allow_nan=False))
+    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=_json_value, allow_nan=False))
 
 
-def emit_list(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print a JSON list, a row on a line, without ever holding all of it."""
-    encode = json.JSONEncoder(ensure_ascii=False, default=_plain, allow_nan=False).encode
+def print_json_list(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print a JSON list, one row a line, without holding all rows in memory."""
+    encode = json.JSONEncoder(ensure_ascii=False, default=_json_value, allow_nan=False).encode
     separator = "["
     for row in rows:
         sys.stdout.write(f"{separator}\n  {encode(row)}")
@@ -38,97 +56,119 @@ def emit_list(rows: Iterable[Mapping[str, Any]]) -> None:
     sys.stdout.write("\n]\n" if separator == "," else "[]\n")
 
 
-def _plain(value: object) -> object:
+def _json_value(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def state(name: str) -> Styled:
-    """Show an alert's state, legible without colour too."""
-    sign, look = STATES.get(name, ("·", ""))
-    return Styled(f"{sign} {name}", look)
+# ---------------------------------------------------------------- times
 
 
-def moment(value: datetime | str | None, *, local: bool = False) -> str:
-    """Show a time to the second, or to the minute when the seconds are zero."""
-    if value is None:
-        return "–"
-    at = as_datetime(value)
-    at = at.astimezone() if local else at.astimezone(UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at.second else f"{at:%Y-%m-%d %H:%M}"
-
-
-def zone(*, local: bool) -> str:
-    """Name the zone that times are shown in."""
-    return f"Times are local ({datetime.now(UTC).astimezone():%Z})." if local else "Times are UTC."
-
-
-def in_zone(times: Iterable[datetime], *, local: bool) -> list[datetime]:
-    """Turn times into the zone they are shown in."""
-    return [at.astimezone() if local else at.astimezone(UTC) for at in times]
-
-
-def duration(length: timedelta) -> str:
-    """Show a duration in its two largest units: "3 h 20 min"."""
-    seconds = max(0, round(length.total_seconds()))
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    if days:
-        return f"{days} d {hours} h" if hours else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    if minutes:
-        return f"{minutes} min"
-    return f"{seconds} s"
-
-
-def contributions(sensors: Iterable[Mapping[str, Any]], most: int = 3) -> str:
-    """Name the sensors that contribute most: "power 61 %, pitch 22 %"."""
-    named = [sensor for sensor in sensors if sensor["share"] >= 0.05][:most]
-    return ", ".join(f"{sensor['name']}\xa0{percent(sensor['share'])}" for sensor in named) or "–"
-
-
-def nothing(what: str, store: Reader, **only: object) -> str:
-    """Say that nothing was found, among what, and whether anybody is at work."""
-    words = {"asset": "of", "fleet": "in fleet", "topic": "of topic", "state": "that are", "reason": "for"}
-    words |= {"alert_class": "of class"}
-    times = {"since": "since", "until": "before"}
-    said = [f"{words[name]} {value}" for name, value in only.items() if value is not None and name in words]
-    said += [
-        f"{times[name]} {moment(at.replace(microsecond=0))} UTC"
-        for name, at in only.items()
-        if isinstance(at, datetime)
-    ]
-    return f"No {' '.join([what, *said])}. {at_work(store)}"
-
-
-def at_work(store: Reader) -> str:
-    """Say when a daemon was last heard of."""
-    if daemons := store.daemons():
-        return f"The daemon was heard of {ago(daemons[0]['heartbeat_at'])}: {daemons[0]['status']}"
-    saved = max((row["saved_at"] for row in store.partitions() if row["saved_at"]), default=None)
-    last = f"A daemon last wrote {ago(saved)}" if saved else "No daemon has written here yet"
-    return f"{last}, none is running: start one with `monitor run`."
-
-
-def ago(value: datetime | str) -> str:
-    """Say how long ago something was."""
-    return f"{duration(datetime.now(UTC) - as_datetime(value))} ago"
-
-
-def percent(share: float) -> str:
-    """Show a share, never broken between number and sign."""
-    return f"{share * 100:.0f}\xa0%"
-
-
-def as_datetime(value: datetime | str) -> datetime:
-    """Read back a time that is printed as ISO 8601."""
+def as_datetime(value: datetime | str | int) -> datetime:
+    """Return a time that is stored as ISO 8601 or as µs since 1970."""
+    if isinstance(value, int):
+        return from_us(value)
     at = datetime.fromisoformat(value) if isinstance(value, str) else value
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
+def in_zone(value: datetime | str | int, *, local: bool) -> datetime:
+    """Return a time in the time zone of the output."""
+    return as_datetime(value).astimezone(None if local else UTC)
+
+
+def timestamp(value: datetime | str | int | None, *, local: bool = False) -> str:
+    """Format a time to the second, or to the minute where the seconds are zero."""
+    if value is None:
+        return "–"
+    at = in_zone(value, local=local)
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at.second else f"{at:%Y-%m-%d %H:%M}"
+
+
+def period(span: Mapping[str, Any], *, local: bool) -> str:
+    """Format the times `from` and `to`."""
+    first, last = timestamp(span["from"], local=local), timestamp(span["to"], local=local)
+    return first if first == last else f"{first} – {last}"
+
+
+def time_zone(*, local: bool) -> str:
+    """Name the time zone of the output in a sentence."""
+    return f"Times are local ({datetime.now(UTC).astimezone():%Z})." if local else "Times are UTC."
+
+
+def duration(seconds: float) -> str:
+    """Format a duration in its two largest units: "3 h 20 min"."""
+    whole = max(0, round(seconds))
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min" if minutes else f"{whole} s"
+
+
+# ---------------------------------------------------------------- values
+
+
+def state(name: str, width: int = 0) -> Styled:
+    """Format the state of an alert, a model version or a budget, padded to `width`."""
+    sign, style = SIGNS.get(name, ("·", ""))
+    return Styled(f"{sign} {name:<{width}}", style)
+
+
 def number(value: float | None, digits: int = 3) -> str:
-    """Show a measured value to so many significant digits."""
+    """Format a measured value with this many significant digits."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def percent(share: float | None) -> str:
+    """Format a share. No line break separates the number from its sign."""
+    return "–" if share is None else f"{share * 100:.0f}\xa0%"
+
+
+def count(n: int, noun: str) -> str:
+    """Format a number of things: "1 window", "1,200 windows"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def contributions(sensors: Iterable[Mapping[str, Any]], limit: int = 3) -> str:
+    """Format the largest contributions: "power 61 %, pitch 22 %"."""
+    largest = [sensor for sensor in sensors if sensor["share"] >= 0.05][:limit]
+    return ", ".join(f"{sensor['name']}\xa0{percent(sensor['share'])}" for sensor in largest) or "–"
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def list_footer(n_rows: int, limit: int | None, *, local: bool) -> Styled:
+    """Return the line below a list. It says how to see all rows if the limit cut the list off."""
+    more = f" The newest {limit}; --limit 0 shows all." if n_rows == limit else ""
+    return Styled(f"\n{time_zone(local=local)}{more}", "dim")
+
+
+def nothing_found(noun: str, store: Reader, **filters: object) -> str:
+    """Say that no row matches the filters, and when a daemon last wrote."""
+    given = [
+        f"{FILTER_NAMES.get(name, name)} {_filter_value(value)}" for name, value in filters.items() if value is not None
+    ]
+    return f"No {noun}{' match ' if given else ''}{', '.join(given)}. {daemon_status(store)}"
+
+
+def _filter_value(value: object) -> str:
+    return f"{timestamp(value.replace(microsecond=0))} UTC" if isinstance(value, datetime) else str(value)
+
+
+def daemon_status(store: Reader) -> str:
+    """Say when a daemon last wrote to the database."""
+    if daemons := store.daemons():
+        return f"The daemon's last heartbeat was {_ago(daemons[0]['heartbeat_at'])}: {daemons[0]['status']}"
+    saved = max((row["saved_at"] for row in store.partitions() if row["saved_at"]), default=None)
+    last = f"A daemon last wrote {_ago(saved)}" if saved else "No daemon has written here yet"
+    return f"{last}. None is running: start one with `monitor run`."
+
+
+def _ago(value: datetime | str) -> str:
+    return f"{duration((datetime.now(UTC) - as_datetime(value)).total_seconds())} ago"

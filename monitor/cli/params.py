@@ -1,6 +1,6 @@
-"""What options share: times, the configuration, `--json`.
+"""Options that commands share: times, the configuration, `--json`.
 
-Enters: text from the command line. Leaves: typed values. Law: times are UTC unless they say otherwise.
+Input: text from the command line. Output: typed values. Invariant: a time without an offset is UTC.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from monitor.config.values import parse_duration
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,17 +24,19 @@ T = TypeVar("T")
 
 _RELATIVE = re.compile(r"(?:now)?\s*(?:([+-])\s*(.+))?")
 _CONFIG = "monitor.config_path"
+DEFAULT_LIMIT = 50
+"""Rows of a table without `--limit`."""
 
 
 class Parsed(click.ParamType[T]):
-    """A value that `parse` reads from text. Its ValueError becomes a usage error that names the option."""
+    """A type that `parse` reads from text. Its ValueError becomes a usage error that names the option."""
 
     def __init__(self, name: str, parse: Callable[[str], T]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
-        """Parse the text of an option; a default that is parsed already stays."""
+        """Parse the text of an option. A default that is already parsed is returned as it is."""
         if not isinstance(value, str):
             parsed: T = value
             return parsed
@@ -43,10 +47,8 @@ class Parsed(click.ParamType[T]):
 
 
 def parse_time(text: str, now: datetime) -> datetime:
-    """Read "2015-07-27", "2015-07-27T10:00+02:00", "now", "now-30d", "-2h" as an aware UTC moment."""
+    """Read "2015-07-27", "2015-07-27T10:00+02:00", "now", "now-30d" or "-2h" as an aware UTC time."""
     if text and (match := _RELATIVE.fullmatch(text)):
-        from monitor.config.values import parse_duration
-
         try:
             distance = parse_duration(match[2]) if match[2] else timedelta()
         except ValueError as error:
@@ -56,10 +58,10 @@ def parse_time(text: str, now: datetime) -> datetime:
         except OverflowError:
             raise ValueError(f'"{text}" is outside the calendar') from None
     try:
-        moment = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f'"{text}" is not a time; write 2015-07-27, 2015-07-27T10:00Z, now-30d or -2h') from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 TIME = Parsed("time", lambda text: parse_time(text, datetime.now(UTC)))
@@ -67,7 +69,7 @@ TIME = Parsed("time", lambda text: parse_time(text, datetime.now(UTC)))
 
 def _remember_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        ctx.meta[_CONFIG] = value  # shared with the subcommands: -c may stand before or after their name
+        ctx.meta[_CONFIG] = value  # subcommands share it, so -c may come before or after their name
 
 
 config_option = click.option(
@@ -78,19 +80,31 @@ config_option = click.option(
     expose_value=False,
     is_eager=True,
     callback=_remember_config,
-    help="Configuration [default: $MONITOR_CONFIG or ./monitor.toml].",
+    help="Configuration file [default: $MONITOR_CONFIG or ./monitor.toml].",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 local_option = click.option("--local", is_flag=True, help="Show local times instead of UTC.")
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(0),
+    help=f"Only the newest N, 0 for all [default: {DEFAULT_LIMIT}; with --json: all].",
+)
 
 
-def range_options(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add `--from` and `--to`, half open."""
+def row_limit(limit: int | None, *, as_json: bool) -> int | None:
+    """Return the number of rows that `--limit` asks for. None = all."""
+    if limit is None:
+        return None if as_json else DEFAULT_LIMIT
+    return limit or None
+
+
+def range_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add `--from` (inclusive) and `--to` (exclusive)."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for name, argument, text in (
-            ("--to", "until", f"Only {what} before this time."),
-            ("--from", "since", f"Only {what} from this time on."),
+            ("--to", "until", f"Only {noun} before this time."),
+            ("--from", "since", f"Only {noun} from this time on."),
         ):
             command = click.option(name, argument, type=TIME, metavar="TIME", help=text)(command)
         return command
@@ -99,15 +113,15 @@ def range_options(what: str) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 def column_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the names of a recording's columns."""
-    label = "The column of labels; never learnt from."
+    """Add the column names of a recording."""
+    label = "Column of the labels, never used for training."
     command = click.option("--label-column", default="label", show_default=True, help=label)(command)
-    command = click.option("--time-column", help="The column of times.")(command)
-    return click.option("--asset-column", help="The column that names the asset.")(command)
+    command = click.option("--time-column", help="Column of the times [default: by its name].")(command)
+    return click.option("--asset-column", help="Column of the asset names [default: by its name].")(command)
 
 
 def config_path() -> Path | None:
-    """Say which file `-c` named; None = the default."""
+    """Return the file named by `-c`. None = the default."""
     path: Path | None = click.get_current_context().meta.get(_CONFIG)
     return path
 
@@ -120,14 +134,14 @@ def load_config() -> Config:
 
 
 def store_url() -> str:
-    """Read from the configuration only where the database is."""
+    """Read only the address of the database from the configuration."""
     from monitor.config import store_url
 
     return store_url(config_path())
 
 
 def open_store() -> Reader:
-    """Open the database for reading; a context manager."""
+    """Open the database for reading, as a context manager."""
     from monitor.store.reader import open_reader
 
     return open_reader(store_url())

@@ -1,11 +1,11 @@
-"""Progress of long work, on stderr: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LINE_EVERY_S = 5.0
-"""Between two lines where stderr is no terminal: a log wants signs of life, not every step."""
+"""Time between two lines where stderr is no terminal: a log needs signs of life, not every step."""
 STEPS = 1000
 """Resolution of the bar."""
 
 
 class Progress(Protocol):
-    """Shows how far the work is."""
+    """Callback for the progress of the work."""
 
     def __call__(self, share: float | None, text: str) -> None:
-        """Show a share 0..1 and the present step. `share` None = unknown."""
+        """Show the finished share, 0..1, and the current step. `share` None = unknown."""
 
     def clear(self) -> None:
-        """Make room for a line of output: a bar gives its line up until it is drawn again."""
+        """Erase the bar before a line of output. The next call draws it again."""
 
 
 @contextmanager
 def progress(title: str, *, line_every_s: float = LINE_EVERY_S) -> Iterator[Progress]:
-    """Yield a `Progress`. `line_every_s`: 0 = a line for each new step, where stderr is no terminal."""
+    """Yield the callback. `line_every_s`: 0 = a line for each new step where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield _Lines(line_every_s)
         return
@@ -60,15 +60,9 @@ class _Lines:
         pass
 
 
-class _ClickBar(Protocol):
-    pos: int
-
-    def update(self, n_steps: int, current_item: str | None = None) -> None: ...
-
-
 class _Bar:
-    def __init__(self, bar: _ClickBar) -> None:
-        self._bar = bar
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar  # click does not export the class
 
     def __call__(self, share: float | None, text: str) -> None:
         steps = self._bar.pos if share is None else round(share * STEPS)

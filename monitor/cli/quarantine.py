@@ -1,4 +1,4 @@
-"""`monitor quarantine`: the records that could not be used, and why."""
+"""`monitor quarantine`: records that could not be used, and the reasons."""
 
 from __future__ import annotations
 
@@ -6,51 +6,53 @@ from typing import Any
 
 import click
 
-from monitor.cli import output, terminal
-from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
-from monitor.cli.terminal import Styled, Table, echo
+from monitor.cli import output
+from monitor.cli.params import (
+    config_option,
+    json_option,
+    limit_option,
+    local_option,
+    open_store,
+    range_options,
+    row_limit,
+)
+from monitor.cli.terminal import Styled, Table, echo, echo_prose, is_wide
 
-SHOWN = 50
-"""Records in a table when nobody says how many."""
 SAMPLE = 60
-"""Characters of each; --json has 1 KiB."""
+"""Characters shown of each record. `--json` has 1 KiB."""
 
 
 @click.group()
 @config_option
 def quarantine() -> None:
-    """Look at records that could not be used."""
+    """List records that could not be used."""
 
 
 @quarantine.command("list")
 @config_option
-@click.option("--topic", help="Only of this topic.")
-@click.option("--reason", help="Only with this reason: not_json, wrong_type, unknown_sensor, late, …")
+@click.option("--topic", help="Only records of this topic.")
+@click.option("--reason", help="Only records with this reason: not_json, wrong_type, unknown_sensor, late, …")
 @range_options("records")
-@click.option("--limit", type=click.IntRange(0), help=f"The newest N; 0: all [default: {SHOWN}; with --json: all].")
+@limit_option
 @local_option
 @json_option
-def list_quarantine(limit: int | None, local: bool, as_json: bool, **only: Any) -> None:
+def list_quarantine(limit: int | None, local: bool, as_json: bool, **filters: Any) -> None:
     """List records that could not be used, the newest first."""
-    wanted = (0 if as_json else SHOWN) if limit is None else limit
+    n = row_limit(limit, as_json=as_json)
     with open_store() as store:
-        found = store.quarantine(**only, limit=wanted or None)
+        found = store.quarantine(**filters, limit=n)
         if as_json:
-            output.emit_list(found)
+            output.print_json_list(found)
             return
         rows = list(found)
         if not rows:
-            click.echo(output.nothing("records in quarantine", store, **only))
+            echo_prose(output.nothing_found("records in quarantine", store, **filters))
             return
-    is_wide = terminal.columns() >= terminal.WIDE
-    table = Table("at", "record", "reason:rest", *(["begins with:rest"] if is_wide else []))
+    table = Table("at", "record", "reason:rest", *["begins with:rest"] * is_wide())
     for row in rows:
         position = f"{row['topic']}/{row['partition']} @{row['offset']}"
-        cells: list[str | Styled] = [output.moment(row["at"], local=local), position, Styled(row["reason"], "yellow")]
-        if is_wide:
-            sample = "".join(sign if sign.isprintable() else "·" for sign in row["sample"][:SAMPLE])
-            cells.append(Styled(sample, "dim"))
-        table.add(*cells)
-    terminal.show(table)
-    more = f" The newest {wanted}; --limit 0 shows all." if len(rows) == wanted else ""
-    echo(Styled(f"\n{output.zone(local=local)}{more}", "dim"))
+        sample = "".join(sign if sign.isprintable() else "·" for sign in row["sample"][:SAMPLE])
+        at = output.timestamp(row["at"], local=local)
+        table.add(at, position, Styled(row["reason"], "yellow"), *[Styled(sample, "dim")] * is_wide())
+    table.print()
+    echo(output.list_footer(len(rows), n, local=local))

@@ -1,4 +1,4 @@
-"""`monitor retrain`: ask a running daemon for a new model."""
+"""`monitor retrain`: a request to the running daemon for a new model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from monitor.cli.output import emit
+from monitor.cli.output import print_json
 from monitor.cli.params import config_option, json_option, load_config
 from monitor.cli.progress import progress
 from monitor.errors import MonitorError
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from monitor.control import Requested
 
 POLL_EVERY_S = 0.3
+"""Time between two looks at the job with `--wait`."""
 
 
 @click.command()
 @config_option
 @click.argument("fleet", required=False)
-@click.option("--wait", "is_waiting", is_flag=True, help="Show the progress until it is done; fail if it fails.")
+@click.option("--wait", "is_waiting", is_flag=True, help="Wait until the training is done, and fail if it fails.")
 @json_option
 def retrain(fleet: str | None, is_waiting: bool, as_json: bool) -> None:
-    """Train a new model for FLEET; without a name, for the only one.
+    """Train a new model for FLEET, or for the only fleet.
 
-    A running daemon takes the job up at once and swaps the model without losing a window. While a job is under way
-    a second one is refused.
+    A running daemon starts the job at once, and switches to the new model without losing a window. A second job for
+    the same fleet is refused while one is queued or running.
     """
-    config = load_config()
-    name = _choose(config, fleet)
-
     import asyncio
 
-    requested = asyncio.run(_retrain(config.store.url, name, is_waiting=is_waiting))
+    config = load_config()
+    name = _chosen_fleet(config, fleet)
+    requested = asyncio.run(_request(config.store.url, name, is_waiting=is_waiting))
     job = requested.job
     if as_json:
-        emit(asdict(job) | {"daemons": requested.n_daemons})
+        print_json(asdict(job) | {"daemons": requested.n_daemons})
     elif is_waiting and job.state == "done":
         click.echo(f"{name}: new version {job.version}")
     elif not is_waiting:
@@ -48,7 +48,7 @@ def retrain(fleet: str | None, is_waiting: bool, as_json: bool) -> None:
         raise MonitorError(f"job {job.id} for {name} failed: {job.message}")
 
 
-def _choose(config: Config, fleet: str | None) -> str:
+def _chosen_fleet(config: Config, fleet: str | None) -> str:
     names = [each.name for each in config.fleets]
     if fleet is None and len(names) == 1:
         return names[0]
@@ -57,13 +57,13 @@ def _choose(config: Config, fleet: str | None) -> str:
     if fleet not in names:
         from monitor.config.problems import nearest
 
-        meant = nearest(fleet, names)
-        hint = f"Did you mean {meant}?" if meant else f"There are {', '.join(names)}."
+        match = nearest(fleet, names)
+        hint = f"Did you mean {match}?" if match else f"Its fleets are {', '.join(names)}."
         raise click.UsageError(f"{config.path} has no fleet {fleet}. {hint}")
     return fleet
 
 
-async def _retrain(url: str, fleet: str, *, is_waiting: bool) -> Requested:
+async def _request(url: str, fleet: str, *, is_waiting: bool) -> Requested:
     import asyncio
     from dataclasses import replace
 
@@ -72,25 +72,25 @@ async def _retrain(url: str, fleet: str, *, is_waiting: bool) -> Requested:
     from monitor.store.engine import AsyncStore
 
     async with AsyncStore(url) as store:
-        requested = await control.request_retraining(store, SystemClock(), fleet, by=_who())
+        requested = await control.request_retraining(store, SystemClock(), fleet, by=_user_name())
         job = requested.job
         if requested.n_daemons == 0:
-            note = "No daemon has been heard of lately: the job waits until one starts (monitor run)."
+            note = "No daemon is running: the job waits until one starts (monitor run)."
             click.secho(note, fg="yellow", err=True)
         if is_waiting:
-            with progress(fleet, line_every_s=0.0) as show:
+            with progress(fleet, line_every_s=0.0) as on_progress:
                 while job.state in ("queued", "running"):
                     await asyncio.sleep(POLL_EVERY_S)
                     job = await control.job(store, job.id)
-                    show(job.progress, f"{job.state}: {job.message}" if job.message else job.state)
+                    on_progress(job.progress, f"{job.state}: {job.message}" if job.message else job.state)
         return replace(requested, job=job)
 
 
-def _who() -> str:
-    """Name the operator, for the job's record."""
+def _user_name() -> str:
+    """Return the operator's name, which is stored with the job."""
     import getpass
 
     try:
         return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user may have a number only
+    except (OSError, KeyError, ImportError):  # in a container the user may have only a number
         return f"uid {os.getuid()}"

@@ -9,12 +9,12 @@ from monitor.cli.params import config_option, load_config
 
 @click.command()
 @config_option
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Instead of [log] level.")
-@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="Instead of [log] format.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Replace [log] level.")
+@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="Replace [log] format.")
 def run(log_level: str | None, log_format: str | None) -> None:
-    """Watch live: read, score, raise alerts, retrain.
+    """Run the daemon: read, score, raise alerts, retrain.
 
-    Stops within 10 s of SIGTERM or Ctrl-C and goes on where it stopped.
+    It stops within 10 s of SIGTERM or Ctrl-C. The next start continues where it stopped.
     """
     config = load_config()
 

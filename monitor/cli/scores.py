@@ -1,4 +1,4 @@
-"""`monitor scores`: how anomalous each window of an asset was."""
+"""`monitor scores`: anomaly scores of the windows of an asset."""
 
 from __future__ import annotations
 
@@ -7,80 +7,78 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli import output, terminal
+from monitor.cli import output
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
-from monitor.cli.terminal import Styled, Table, echo
+from monitor.cli.plot import echo_plot
+from monitor.cli.terminal import Styled, Table, echo, echo_prose
 from monitor.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STYLES = {"normal": "green", "anomalous": "bold red", "unscored": "dim"}
+MAX_NAMES = 8
+"""Assets that the error for an unknown name lists."""
 
 
 @click.group()
 @config_option
 def scores() -> None:
-    """Look at anomaly scores; 1.0 is the threshold."""
+    """Show anomaly scores."""
 
 
 @scores.command("show")
 @config_option
 @click.argument("asset")
-@click.option("--fleet", help="When several fleets have an asset of this name.")
-@range_options("windows that end")
-@click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="Rows below the plot; 0: all.")
-@click.option("--plot/--no-plot", "is_plotted", default=True, help="Draw the scores over time.")
+@click.option("--fleet", help="Only scores of this fleet, where several have an asset of this name.")
+@range_options("windows ending")
+@click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="Rows below the plot, 0 for all.")
+@click.option("--plot/--no-plot", "has_plot", default=True, help="Plot the scores over time.")
 @local_option
 @json_option
-def show_scores(asset: str, limit: int, is_plotted: bool, local: bool, as_json: bool, **only: Any) -> None:
-    """Show the scores of ASSET: a plot, then the newest windows."""
+def show_scores(asset: str, limit: int, has_plot: bool, local: bool, as_json: bool, **filters: Any) -> None:
+    """Show the scores of ASSET: a plot and the newest windows."""
     with open_store() as store:
-        if asset not in (names := [row["asset"] for row in store.assets(fleet=only["fleet"])]):
-            raise NotFound(_unknown(asset, names, only["fleet"]))
-        found = store.scores(asset, **only)
+        if asset not in (names := [row["asset"] for row in store.assets(fleet=filters["fleet"])]):
+            raise NotFound(_unknown_asset(asset, names, filters["fleet"]))
+        found = store.scores(asset, **filters)
         if as_json:
-            output.emit_list(found)
+            output.print_json_list(found)
             return
-        rows = list(found)
-        if not rows:
-            click.echo(output.nothing("scores", store, asset=asset, **only))
+        windows = list(found)
+        if not windows:
+            echo_prose(output.nothing_found("scores", store, asset=asset, **filters))
             return
-    verdicts = Counter(row["verdict"] for row in rows)
-    counts = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.most_common())
-    echo(Styled(asset, "bold"), f"  {len(rows):,} windows: {counts}")
-    if is_plotted and any(row["score"] is not None for row in rows):
-        from monitor.cli.plot import plot
-
+    verdicts = Counter(window["verdict"] for window in windows).most_common()
+    counts = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts)
+    echo(Styled(asset, "bold"), f"  {output.count(len(windows), 'window')}: {counts}")
+    if has_plot and any(window["score"] is not None for window in windows):
         echo()
-        times = output.in_zone((output.as_datetime(row["end"]) for row in rows), local=local)
-        for line in plot(times, [row["score"] for row in rows], width=terminal.columns()):
-            echo(*line)
+        echo_plot(windows, local=local)
     echo()
-    terminal.show(_table(rows[-limit:], local=local))
-    echo(Styled(f"\n{output.zone(local=local)} 1.0 is the threshold.", "dim"))
+    _table(windows[-limit:], local=local).print()
+    echo(Styled(f"\n{output.time_zone(local=local)} The threshold is 1.0.", "dim"))
 
 
-def _unknown(asset: str, names: Sequence[str], fleet: str | None) -> str:
+def _unknown_asset(asset: str, names: Sequence[str], fleet: str | None) -> str:
     from difflib import get_close_matches
 
-    where = f"asset {asset}{f' in fleet {fleet}' if fleet else ''}"
-    if meant := get_close_matches(asset, names, n=1):
-        return f"{where}; did you mean {meant[0]}?"
-    return (
-        f"{where}; there are {len(names)}{': ' if names else ''}{', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
-    )
+    wanted = f"asset {asset}{f' in fleet {fleet}' if fleet else ''}"
+    if nearest := get_close_matches(asset, names, n=1):
+        return f"{wanted}; did you mean {nearest[0]}?"
+    known = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+    return f"{wanted}; there are {len(names)}{f': {known}' if names else ''}"
 
 
-def _table(rows: Sequence[dict[str, Any]], *, local: bool) -> Table:
+def _table(windows: Sequence[dict[str, Any]], *, local: bool) -> Table:
     table = Table("start", "end", "score:right", "verdict", "version:rest")
-    for row in reversed(rows):
-        look = STYLES.get(row["verdict"], "")
+    for window in reversed(windows):
+        style = STYLES.get(window["verdict"], "")
         table.add(
-            output.moment(row["start"], local=local),
-            output.moment(row["end"], local=local),
-            Styled(output.number(row["score"]), look),
-            Styled(row["verdict"], look),
-            row["version"] or "–",
+            output.timestamp(window["start"], local=local),
+            output.timestamp(window["end"], local=local),
+            Styled(output.number(window["score"]), style),
+            Styled(window["verdict"], style),
+            window["version"] or "–",
         )
     return table

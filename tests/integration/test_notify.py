@@ -500,7 +500,7 @@ def test_notify_test_tries_the_channels(hook: WebhookServer, tmp_path: Path) -> 
 
     done = run("duty")
     assert done.exit_code == 0
-    assert f"✓ duty http://127.0.0.1:{hook.port}: took it" in done.stdout
+    assert f"✓ duty http://127.0.0.1:{hook.port}: accepted in" in done.stdout
     [request] = hook.requests
     document = json.loads(request.body)
     assert (document["step"], document["key"]) == ("test", request.headers["idempotency-key"])
@@ -514,7 +514,7 @@ def test_notify_test_tries_the_channels(hook: WebhookServer, tmp_path: Path) -> 
     assert (boss["name"], boss["arrived"], boss["reason"]) == ("boss", False, "HTTP 403: no")
     done = run("nobody")
     assert done.exit_code == 2
-    assert "has no channel nobody. There are duty, boss." in done.stderr
+    assert "has no channel nobody; its channels are duty, boss." in done.stderr
     file.write_text(file.read_text().partition("[[notify]]")[0])
     assert run().exit_code == 2
     other.close()

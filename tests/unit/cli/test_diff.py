@@ -1,3 +1,5 @@
+"""`monitor replay --diff`: the tables, the summary and the refused arguments."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -5,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from monitor.cli import main, terminal
-from monitor.cli.diff import SHOWN, show
+from monitor.cli.diff import MAX_ROWS, print_difference
 from monitor.clock import to_us
 from monitor.config import parse
 from monitor.replay.diff import Side, SideAlert, SideResults, difference
@@ -51,17 +53,18 @@ def _alert(asset: str, opened: int, closed: int | None, *, fired: int | None = N
     return SideAlert(asset, opened_us, fired_us, closed_us, severity, peak, 3, CONTRIBUTIONS, "turbines-old")
 
 
-def _found(
+def _difference(
     before: Sequence[SideAlert], after: Sequence[SideAlert], sides: tuple[str, str] = ("live", "turbines-new")
 ) -> Difference:
     return _of_fleets({"turbines": (before, after)}, sides)
 
 
 def _of_fleets(
-    said: dict[str, tuple[Sequence[SideAlert], Sequence[SideAlert]]], sides: tuple[str, str] = ("live", "turbines-new")
+    alerts_by_fleet: dict[str, tuple[Sequence[SideAlert], Sequence[SideAlert]]],
+    sides: tuple[str, str] = ("live", "turbines-new"),
 ) -> Difference:
     results = (SideResults(), SideResults())
-    for fleet, both in said.items():
+    for fleet, both in alerts_by_fleet.items():
         for side, alerts in zip(results, both, strict=True):
             side.alerts[fleet] = {(alert.asset, alert.opened_us): alert for alert in alerts}
             side.assets[fleet] = {"R80711", "R80736"}
@@ -70,13 +73,13 @@ def _of_fleets(
 
 
 def _shown(found: Difference, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    show(found, "as live")
+    print_difference(found, "as live")
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_row_says_what_differs_when_and_by_how_much(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_shows_the_change_its_time_and_its_size(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     lines = _shown(
-        _found(
+        _difference(
             [_alert("R80711", 6, 26, peak=5.21), _alert("R80736", 200, 240), _alert("R80711", 400, None, peak=3.4)],
             [_alert("R80736", 200, 234, fired=204), _alert("R80711", 400, 420), _alert("R80736", 500, 510, peak=1.2)],
         ),
@@ -96,16 +99,16 @@ def test_a_row_says_what_differs_when_and_by_how_much(width: int, capsys: pytest
     assert f"before as live 3 of 5 6 3 2 1.5{windows}" in rows
     assert f"after turbines-new 3 of 5 6 3 0 1.5{windows}" in rows
     assert "turbines-new would have fired 3 times, as often as live: 1 gained, 1 lost, 2 moved." in text
-    assert rows[-1] == "In the median what moved fires 10 min later and closes 1 h earlier."
+    assert rows[-1] == "In the median, moved alerts fire 10 min later and close 1 h earlier."
 
 
-def test_a_split_says_into_how_many(width: int, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = _shown(_found([_alert("R80711", 6, 60)], [_alert("R80711", 6, 20), _alert("R80711", 30, 60)]), capsys)
+def test_a_split_shows_the_number_of_parts(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _shown(_difference([_alert("R80711", 6, 60)], [_alert("R80711", 6, 20), _alert("R80711", 30, 60)]), capsys)
     assert all(len(line) <= width for line in lines)
     assert any("~ moved" in line and "1 alert → 2" in line for line in lines)
 
 
-def test_fleets_stand_over_their_rows(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fleet_names_stand_above_their_rows(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     lines = _shown(
         _of_fleets({"turbines": ([_alert("R80711", 6, 26)], []), "compressors": ([], [_alert("R80736", 9, 12)])}),
         capsys,
@@ -117,20 +120,20 @@ def test_fleets_stand_over_their_rows(width: int, capsys: pytest.CaptureFixture[
 
 def test_no_difference_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     same = [_alert("R80711", 6, 26), _alert("R80711", 60, 80)]
-    assert _shown(_found(same, same), capsys)[-1] == (
+    assert _shown(_difference(same, same), capsys)[-1] == (
         "turbines-new changes nothing: both would have fired 2 times, at the same times."
     )
-    assert _shown(_found([], []), capsys)[-1] == "turbines-new changes nothing: neither would have fired."
+    assert _shown(_difference([], []), capsys)[-1] == "turbines-new changes nothing: neither would have fired."
 
 
-def test_a_flood_shows_its_newest_rows_and_counts_all(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = _shown(_found([], [_alert("R80711", 50 * n, 50 * n + 9) for n in range(200)]), capsys)
-    assert sum("+ gained" in line for line in lines) == SHOWN
-    assert f"The newest {SHOWN} of 200; --json has all." in lines
+def test_a_long_table_shows_the_newest_rows_and_counts_all(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _shown(_difference([], [_alert("R80711", 50 * n, 50 * n + 9) for n in range(200)]), capsys)
+    assert sum("+ gained" in line for line in lines) == MAX_ROWS
+    assert f"The newest {MAX_ROWS} of 200; --json has all." in lines
     assert "would have fired 200 times instead of 0: 200 gained." in lines[-1]
 
 
-def test_a_side_that_scored_less_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_side_with_unscored_windows_shows_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     results = (SideResults(), SideResults())
     for side in results:
         side.assets["turbines"] = {"R80711"}
@@ -144,7 +147,7 @@ def test_a_side_that_scored_less_says_why(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["--diff", "confirm=8 of 5"], "can never be met"),
         (["--diff", "live"], 'both sides are "live"'),
@@ -155,8 +158,8 @@ def test_a_side_that_scored_less_says_why(capsys: pytest.CaptureFixture[str]) ->
         (["FILE", "--offsets", "live"], "--offsets is for Kafka"),
     ],
 )
-def test_what_contradicts_itself_is_refused(args: list[str], said: str, config: Path, runner: CliRunner) -> None:
+def test_contradictory_arguments_are_refused(args: list[str], message: str, config: Path, runner: CliRunner) -> None:
     (config.parent / "FILE").write_text("timestamp,power\n0,1\n")
     run = runner.invoke(main, ["replay", *args])
     assert run.exit_code == 2, run.output
-    assert said in run.stderr
+    assert message in run.stderr

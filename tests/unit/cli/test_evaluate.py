@@ -1,4 +1,4 @@
-"""`monitor evaluate`: the contract of `--json`, the tables, wrong words, and stored scores decided again."""
+"""`monitor evaluate`: the JSON contract, the tables, refused arguments, and stored scores under other policies."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
     from click.testing import CliRunner, Result
 
-# DESIGN §5: fields may be added, never renamed.
+# A contract with other tools: keys may be added, never renamed.
 RANKING, ALARMS = {"vus_pr", "auc_pr", "auc_roc"}, {"events", "events_found", "false_alarms_per_week", "delay_s"}
 CONTRACT = {"set", "name", "method", "fit_s", "score_s"} | RANKING | ALARMS
 QUICK = ["--methods", "pca", "--window", "16", "--processes", "1"]
 
 
-def run(runner: CliRunner, *words: object) -> Result:
-    return runner.invoke(main, ["evaluate", *map(str, words)])
+def run(runner: CliRunner, *arguments: object) -> Result:
+    return runner.invoke(main, ["evaluate", *map(str, arguments)])
 
 
-def ask(runner: CliRunner, *words: object) -> Any:
-    result = run(runner, *words, "--json")
+def ask(runner: CliRunner, *arguments: object) -> Any:
+    result = run(runner, *arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -53,20 +53,20 @@ def test_json_keeps_its_contract(runner: CliRunner, file: Path) -> None:
     assert found["mean"]["pca"].keys() >= CONTRACT - {"set", "name", "method"}
 
 
-def test_a_person_sees_series_means_and_other_policies(runner: CliRunner, file: Path, tmp_path: Path) -> None:
-    report, kept = tmp_path / "out.html", tmp_path / "kept"
-    options = (*QUICK, "--policy", "confirm=1 of 1", "--report", report, "--into", kept)
-    said = run(runner, file, *options).stdout
-    assert said.count("plant pump") == 1
-    assert "moving-deviation" in said
-    assert "2 of 2" in said
-    assert "confirm=1 of 1 instead, by the same scores:" in said
-    assert f"The plots are in {report}" in said
+def test_tables_have_series_means_and_other_policies(runner: CliRunner, file: Path, tmp_path: Path) -> None:
+    report, cache = tmp_path / "out.html", tmp_path / "cache"
+    options = (*QUICK, "--policy", "confirm=1 of 1", "--report", report, "--into", cache)
+    shown = run(runner, file, *options).stdout
+    assert shown.count("plant pump") == 1
+    assert "moving-deviation" in shown
+    assert "2 of 2" in shown
+    assert "confirm=1 of 1 instead, by the same scores:" in shown
+    assert f"The plots are in {report}" in shown
     assert report.read_text().startswith("<!doctype html>")
-    assert "2 of 2 scores were there from before" in run(runner, file, *options).stdout
+    assert "2 of 2 scores came from an earlier run" in " ".join(run(runner, file, *options).stdout.split())
 
 
-def test_a_series_that_fails_is_told_and_the_others_are_done(runner: CliRunner, file: Path) -> None:
+def test_a_failed_series_is_reported_and_the_others_go_on(runner: CliRunner, file: Path) -> None:
     bare = sample.write_csv(file.parent.parent / "bare" / "fan.csv", train_rows=None)
     result = run(runner, file, bare, *QUICK, "--json")
     assert result.exit_code == 0
@@ -79,13 +79,13 @@ def test_a_series_that_fails_is_told_and_the_others_are_done(runner: CliRunner, 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["--methods", "convv"], 'did you mean "conv"'),
         (["--methods", ","], "names no method"),
         (["--policy", "confirm=8 of 5"], 'write "5 of 8"'),
-        (["--max-train", "60"], 'write a number and a unit'),
-        (["--max-train", "0s"], "leaves no time to learn"),
+        (["--max-train", "60"], "write a number and a unit"),
+        (["--max-train", "0s"], "leaves no time to train"),
         (["--budget", "often"], 'write "1/week"'),
         (["--report", "nowhere/out.html"], "there is no folder nowhere"),
         (["--report", "/proc/out.html"], "name a folder you may write to"),
@@ -96,15 +96,15 @@ def test_a_series_that_fails_is_told_and_the_others_are_done(runner: CliRunner, 
         (["--from", "now-1d"], "files are evaluated whole"),
     ],
 )
-def test_wrong_words_are_refused_before_anything_is_learnt(
-    runner: CliRunner, file: Path, words: list[str], said: str
+def test_invalid_arguments_are_refused_before_training(
+    runner: CliRunner, file: Path, arguments: list[str], message: str
 ) -> None:
-    result = run(runner, file, *words)
+    result = run(runner, file, *arguments)
     assert result.exit_code == 2
-    assert said in " ".join(result.stderr.split())
+    assert message in " ".join(result.stderr.split())
 
 
-def test_a_recording_is_never_written_over_by_its_report(runner: CliRunner, file: Path) -> None:
+def test_a_report_never_overwrites_a_recording(runner: CliRunner, file: Path) -> None:
     before = file.read_bytes()
     (link := file.parent.parent / "link.csv").symlink_to(file)
     for report in (file, link):
@@ -114,92 +114,92 @@ def test_a_recording_is_never_written_over_by_its_report(runner: CliRunner, file
     assert file.read_bytes() == before
 
 
-def test_figures_are_printed_though_the_page_cannot_be_written(
+def test_figures_are_printed_if_the_report_cannot_be_written(
     runner: CliRunner, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "out.html"
-    report.write_text("the last one")
+    report.write_text("earlier report")
 
-    def breaks(*_: Any) -> str:
+    def fails(*_: Any) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.replace", breaks)
+    monkeypatch.setattr("pathlib.Path.replace", fails)
     result = run(runner, file, *QUICK, "--report", report, "--json")
     assert result.exit_code == 1
     assert len(json.loads(result.stdout)["series"]) == 2
     assert "No space left on device" in result.stderr
-    assert report.read_text() == "the last one"
+    assert report.read_text() == "earlier report"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html", "plant"]
 
 
-def test_series_of_the_same_folder_and_name_are_told_apart(runner: CliRunner, file: Path, tmp_path: Path) -> None:
+def test_series_of_equal_folder_and_name_show_their_path(runner: CliRunner, file: Path, tmp_path: Path) -> None:
     other = sample.write_csv(tmp_path / "other" / "plant" / "pump.csv", seed=1)
-    said = run(runner, file, other, *QUICK).stdout.splitlines()
-    assert [line for line in said if line.startswith("plant ")] == [
+    lines = run(runner, file, other, *QUICK).stdout.splitlines()
+    assert [line for line in lines if line.startswith("plant ")] == [
         f"plant {tmp_path.name}/plant/pump.csv", "plant other/plant/pump.csv"
     ]  # fmt: skip
     rows = ask(runner, file, other, *QUICK)["series"]
     assert [row["path"] for row in rows[::2]] == [str(file), str(other)]
 
 
-def test_what_is_doubtful_is_told_once_and_stands_in_the_rows(runner: CliRunner, tmp_path: Path) -> None:
+def test_a_warning_is_printed_once_and_is_in_each_row(runner: CliRunner, tmp_path: Path) -> None:
     bare = sample.write_csv(tmp_path / "bare" / "fan.csv", labelled=False)
     result = run(runner, bare, *QUICK, "--json")
     assert result.exit_code == 0
-    word = f'{bare} has no column "label"; its columns are flow, pressure; use --label-column'
-    assert result.stderr.count(word) == 1
-    assert [row["warnings"] for row in json.loads(result.stdout)["series"]] == [[word]] * 2
+    warning = f'{bare} has no column "label"; its columns are flow, pressure; use --label-column'
+    assert result.stderr.count(warning) == 1
+    assert [row["warnings"] for row in json.loads(result.stdout)["series"]] == [[warning]] * 2
 
 
-def test_a_method_asked_for_that_evaluates_nothing_fails_the_run(runner: CliRunner, file: Path) -> None:
+def test_a_requested_method_without_results_fails_the_run(runner: CliRunner, file: Path) -> None:
     result = run(runner, file, "--methods", "pca", "--window", "700", "--processes", "1", "--json")
     errors = {row["method"]: row["error"] for row in json.loads(result.stdout)["series"]}
     assert result.exit_code == 1
     assert errors["moving-deviation"] is None
     assert "not enough healthy data" in errors["pca"]
-    # Nobody asked for the PCA that runs beside.
+    # The PCA was added, not requested.
     assert run(runner, file, "--methods", "random", "--window", "700", "--processes", "1").exit_code == 0
 
 
-def test_a_defect_fails_the_run_and_keeps_the_others_figures(
+def test_a_defect_fails_the_run_and_keeps_other_figures(
     runner: CliRunner, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = sample.write_csv(file.parent.parent / "other" / "fan.csv", seed=1)
     score = module.score
 
-    def breaks(method: Any, data: Any, *rest: Any) -> Any:
+    def fails(method: Any, data: Any, *rest: Any) -> Any:
         if method.name == "pca" and data.values[0, 0] == sample.values(1)[0, 0].round(5):
             raise ZeroDivisionError("a defect")
         return score(method, data, *rest)
 
-    monkeypatch.setattr(module, "score", breaks)
+    monkeypatch.setattr(module, "score", fails)
     result = run(runner, file, other, *QUICK, "--json")
     assert result.exit_code == 1
     assert f"unexpected: {other}: ZeroDivisionError: a defect" in result.stderr
     assert [bool(row["error"]) for row in json.loads(result.stdout)["series"]] == [False, False, True, False]
 
 
-def test_a_mean_over_fewer_series_says_so(runner: CliRunner, file: Path) -> None:
+def test_a_mean_over_fewer_series_shows_their_number(runner: CliRunner, file: Path) -> None:
     short = sample.write_csv(file.parent / "short.csv", train_rows=60)
-    said = run(runner, file, short, *QUICK).stdout
-    assert re.search(r"^pca .* 1 of 2$", said, re.MULTILINE)
+    shown = run(runner, file, short, *QUICK).stdout
+    assert re.search(r"^pca .* 1 of 2$", shown, re.MULTILINE)
 
 
 def test_help_names_every_architecture_and_objective(runner: CliRunner) -> None:
-    said = run(runner, "--help").stdout
-    assert all(re.search(rf"\b{name}\b", said) for name in (*ARCHITECTURES, *OBJECTIVES))
+    shown = run(runner, "--help").stdout
+    assert all(re.search(rf"\b{name}\b", shown) for name in (*ARCHITECTURES, *OBJECTIVES))
 
 
 # ---------------------------------------------------------------- stored scores
 
 
 @pytest.mark.usefixtures("filled")
-def test_stored_scores_are_decided_again_and_nothing_is_written(runner: CliRunner, tmp_path: Path) -> None:
+def test_stored_scores_are_decided_again_without_writing(runner: CliRunner, tmp_path: Path) -> None:
     before = sqlite3.connect(tmp_path / "monitor.db").execute("SELECT COUNT(*), SUM(n_anomalous) FROM alert").fetchall()
     own, strict, eager = ask(runner, "--policy", "confirm=21 of 30", "--policy", "1 of 1, recover=1")["policies"]
     assert (own["fleet"], own["policy"], own["confirm"], own["recover"]) == ("turbines", "configured", "3 of 5", 6)
     assert (own["alerts"], own["gained"], own["lost"], own["assets"]) == (1, 0, 0, 2)
-    # Twenty anomalous windows of R80711 in a row, and nothing of R80736.
+    # R80711 has twenty anomalous windows in a row, R80736 has none.
     assert (strict["confirm"], strict["alerts"], strict["gained"], strict["lost"]) == ("21 of 30", 0, 0, 1)
     assert (eager["policy"], eager["alerts"], eager["lost"]) == ("confirm=1 of 1, recover=1", 1, 0)
     assert own["windows"] == 119  # one of 120 is unscored
@@ -209,41 +209,41 @@ def test_stored_scores_are_decided_again_and_nothing_is_written(runner: CliRunne
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_person_sees_the_configured_policy_first(runner: CliRunner) -> None:
-    said = run(runner, "--policy", "confirm=21 of 30").stdout
-    assert "3 of 5 (configured)" in said
-    assert "21 of 30" in said
+def test_the_configured_policy_comes_first(runner: CliRunner) -> None:
+    shown = run(runner, "--policy", "confirm=21 of 30").stdout
+    assert "3 of 5 (configured)" in shown
+    assert "21 of 30" in shown
 
 
 @pytest.mark.usefixtures("filled")
-def test_only_a_stretch_of_the_stored_scores_is_decided(runner: CliRunner) -> None:
+def test_a_range_of_the_stored_scores_is_decided(runner: CliRunner) -> None:
     [own, _] = ask(runner, "--policy", "3 of 5", "--to", "2015-07-27T03:00")["policies"]
     assert (own["alerts"], own["windows"]) == (0, 34)
 
 
 @pytest.mark.usefixtures("empty")
-def test_no_stored_scores_is_a_sentence(runner: CliRunner) -> None:
+def test_no_stored_scores_gives_a_sentence(runner: CliRunner) -> None:
     assert run(runner, "--policy", "3 of 5").stdout.startswith("No stored scores.")
     assert ask(runner, "--policy", "3 of 5")["policies"][0]["windows"] == 0
 
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize(
-    "option", [("--report", "out.html"), ("--methods", "pca"), ("--into", "kept"), ("--seed", "0"), ("--window", "9")]
+    "option", [("--report", "out.html"), ("--methods", "pca"), ("--into", "cache"), ("--seed", "0"), ("--window", "9")]
 )
-def test_options_that_would_do_nothing_to_stored_scores_are_refused(runner: CliRunner, option: tuple[str, str]) -> None:
+def test_file_options_are_refused_for_stored_scores(runner: CliRunner, option: tuple[str, str]) -> None:
     result = run(runner, "--policy", "3 of 5", *option)
     assert result.exit_code == 2
     assert f"{option[0]} is for FILES; stored scores take --policy" in " ".join(result.stderr.split())
 
 
-def test_neither_files_nor_a_policy_is_told_both_ways(runner: CliRunner) -> None:
+def test_files_or_a_policy_are_required(runner: CliRunner) -> None:
     result = run(runner)
     assert result.exit_code == 2
     assert "Name FILES to evaluate, or a --policy" in result.stderr
 
 
-def test_help_never_waits_for_torch_or_numpy() -> None:
+def test_help_imports_neither_torch_nor_numpy() -> None:
     code = (
         "import sys; from monitor.cli import main\n"
         "try: main(['evaluate', '--help'])\n"

@@ -11,7 +11,7 @@ import pytest
 
 import monitor
 from monitor import errors
-from monitor.cli import COMMANDS, complain, main
+from monitor.cli import COMMANDS, main, print_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,15 +50,15 @@ def test_help_is_quick() -> None:
         python("from monitor.cli import main; main(['--help'])")
         return time.monotonic() - before
 
-    run()  # compiles
-    assert min(run() for _ in range(3)) < 1.0  # 0.12 s alone; a busy machine may be several times slower
+    run()  # compiles the modules
+    assert min(run() for _ in range(3)) < 1.0  # 0.12 s on an idle machine, several times that on a busy one
 
 
 def test_version(runner: CliRunner) -> None:
     assert runner.invoke(main, ["--version"]).output == f"monitor {monitor.__version__}\n"
 
 
-def test_a_mistyped_command_is_told_the_nearest(runner: CliRunner) -> None:
+def test_an_unknown_command_suggests_the_nearest(runner: CliRunner) -> None:
     result = runner.invoke(main, ["alert"])
     assert result.exit_code == 2
     assert "alerts" in result.stderr
@@ -77,7 +77,7 @@ def test_a_mistyped_command_is_told_the_nearest(runner: CliRunner) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_went_wrong_becomes_a_sentence_and_an_exit_code(
+def test_errors_become_a_message_and_an_exit_code(
     raised: BaseException, code: int, runner: CliRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @click.command()
@@ -95,8 +95,8 @@ def test_what_went_wrong_becomes_a_sentence_and_an_exit_code(
         assert result.stderr.strip() == ""
 
 
-def test_every_problem_of_a_configuration_is_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    complain("The configuration cannot be used: f has 2 problems\n  kafka.topics: missing\n  device: no")
+def test_each_configuration_problem_has_its_own_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error("The configuration cannot be used: f has 2 problems\n  kafka.topics: missing\n  device: no")
     assert capsys.readouterr().err.splitlines() == [
         "monitor: The configuration cannot be used: f has 2 problems",
         "  kafka.topics: missing",
@@ -104,7 +104,7 @@ def test_every_problem_of_a_configuration_is_on_a_line_of_its_own(capsys: pytest
     ]
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     code = """
 import sys, click
 from monitor.cli import main
@@ -127,9 +127,7 @@ main(["alerts"])
 
 
 @pytest.mark.parametrize("arguments", [["-c", "x.toml", "check"], ["check", "-c", "x.toml"], ["check"]])
-def test_the_configuration_is_named_before_or_after_the_command_or_by_a_variable(
-    arguments: list[str], runner: CliRunner
-) -> None:
+def test_the_configuration_is_named_by_option_or_variable(arguments: list[str], runner: CliRunner) -> None:
     result = runner.invoke(main, [*arguments, "--offline"], env={"MONITOR_CONFIG": "y.toml"})
     assert result.exit_code == 2
     assert f"there is no file {'x' if '-c' in arguments else 'y'}.toml" in result.stderr

@@ -1,4 +1,4 @@
-"""`monitor check` says who is told of what, and nothing of a secret. `monitor notify test`: tests/integration."""
+"""`monitor check` describes the notification channels. For `monitor notify test` see tests/integration."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ fleets = "turb*"
 """
 
 
-def test_check_says_who_is_told_of_what(runner: CliRunner, config: Path) -> None:
+def test_check_describes_channels_without_their_secrets(runner: CliRunner, config: Path) -> None:
     config.write_text(config.read_text() + CHANNELS)
     done = runner.invoke(main, ["check", "--offline", "-c", str(config)])
     assert done.exit_code == 0
-    assert "hooks.example: https://hooks.example is told of alerts; try it: monitor notify test" in done.stdout
-    assert "pager: https://pager.example:8443 is told of critical alerts of turb*" in done.stdout
+    assert (
+        "hooks.example: sends alerts to https://hooks.example\n  test it with: monitor notify test hooks" in done.stdout
+    )
+    assert "pager: sends critical alerts of turb* to https://pager.example:8443" in done.stdout
     as_json = runner.invoke(main, ["check", "--offline", "--json", "-c", str(config)])
     assert json.loads(as_json.stdout)["channels"] == {
-        "hooks.example": "https://hooks.example is told of alerts",
-        "pager": "https://pager.example:8443 is told of critical alerts of turb*",
+        "hooks.example": "sends alerts to https://hooks.example",
+        "pager": "sends critical alerts of turb* to https://pager.example:8443",
     }
     assert "hunter2" not in done.stdout + as_json.stdout

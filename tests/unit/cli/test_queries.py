@@ -1,9 +1,9 @@
-"""alerts, scores, quarantine and models: the contracts of `--json`, and that a person is told what matters."""
+"""`monitor alerts`, `scores`, `quarantine` and `models list`: the JSON contracts and the tables."""
 
 from __future__ import annotations
 
-import json
 import re
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,15 @@ import pytest
 from monitor.cli import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from click.testing import CliRunner
 
-# DESIGN's contract with other tools: keys may be added, never renamed.
+    Ask = Callable[[str], Any]
+    Show = Callable[[str], str]
+
+# A contract with other tools: keys may be added, never renamed.
 CONTRACTS = {
     "alerts list": "id asset fleet state severity opened_at closed_at peak_score sensors version acknowledged_by label",
     "scores show R80711": "asset start end score verdict version",
@@ -25,23 +29,10 @@ CONTRACTS = {
 }
 
 
-def ask(runner: CliRunner, command: str, **more: Any) -> Any:
-    result = runner.invoke(main, [*command.split(), "--json"], **more)
-    assert result.exit_code == 0, result.output
-    assert result.stderr == ""
-    return json.loads(result.stdout)
-
-
-def show(runner: CliRunner, command: str) -> str:
-    result = runner.invoke(main, command.split())
-    assert result.exit_code == 0, result.output
-    return result.stdout.replace("\xa0", " ")
-
-
 @pytest.mark.parametrize("command", CONTRACTS)
 @pytest.mark.usefixtures("filled")
-def test_json_keeps_its_contract(command: str, runner: CliRunner) -> None:
-    rows = ask(runner, command)
+def test_json_keeps_its_contract(command: str, ask: Ask) -> None:
+    rows = ask(command)
     assert rows
     for row in rows:
         assert set(CONTRACTS[command].split()) <= row.keys()
@@ -51,19 +42,18 @@ def test_json_keeps_its_contract(command: str, runner: CliRunner) -> None:
 
 @pytest.mark.parametrize("command", ["alerts list", "models list", "quarantine list"])
 @pytest.mark.usefixtures("empty")
-def test_nothing_is_an_empty_list_for_programs_and_a_sentence_for_people(command: str, runner: CliRunner) -> None:
-    assert ask(runner, command) == []
-    said = show(runner, command)
-    assert said.startswith("No ")
-    assert "No daemon has written here yet" in said
-    assert "monitor run" in said
+def test_an_empty_result_is_an_empty_list_or_a_sentence(command: str, ask: Ask, show: Show) -> None:
+    assert ask(command) == []
+    shown = " ".join(show(command).split())
+    assert shown.startswith("No ")
+    assert "No daemon has written here yet" in shown
+    assert "monitor run" in shown
 
 
 @pytest.mark.usefixtures("filled")
-def test_an_empty_answer_repeats_what_was_asked_and_who_is_at_work(runner: CliRunner) -> None:
-    said = show(runner, "alerts list --from 2020-01-01 --asset R80711")
-    assert said.startswith("No alerts of R80711 since 2020-01-01 00:00 UTC.")
-    assert "A daemon last wrote" in said
+def test_an_empty_result_names_the_filters_and_the_daemon(show: Show) -> None:
+    shown = show("alerts list --from 2020-01-01 --asset R80711")
+    assert shown.startswith("No alerts match from 2020-01-01 00:00 UTC, asset R80711. A daemon last wrote")
 
 
 # ---------------------------------------------------------------- alerts
@@ -87,13 +77,13 @@ def test_an_empty_answer_repeats_what_was_asked_and_who_is_at_work(runner: CliRu
     ],
 )
 @pytest.mark.usefixtures("filled")
-def test_which_alerts_are_listed(options: str, expected: list[str], runner: CliRunner) -> None:
-    assert [alert["asset"] for alert in ask(runner, f"alerts list {options}")] == expected
+def test_filters_select_alerts(options: str, expected: list[str], ask: Ask) -> None:
+    assert [alert["asset"] for alert in ask(f"alerts list {options}")] == expected
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_table_of_alerts_says_what_where_when_how_long_how_bad_and_which_sensors(runner: CliRunner) -> None:
-    table = show(runner, "alerts list")
+def test_the_table_has_a_row_for_each_alert(show: Show) -> None:
+    table = show("alerts list")
     firing, closed = table.splitlines()[1:3]
     assert re.search(
         r"● firing\s+R80736\s+2015-07-27 08:30\s+0 s\s+1\.30\s+power 61 %, pitch 22 %, rotor_speed 17 %", firing
@@ -103,13 +93,13 @@ def test_the_table_of_alerts_says_what_where_when_how_long_how_bad_and_which_sen
 
 
 @pytest.mark.usefixtures("filled")
-def test_local_times_say_so(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_times_name_their_time_zone(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
-        table = show(runner, "alerts list --local")
+        table = show("alerts list --local")
     finally:
         monkeypatch.delenv("TZ")
         time.tzset()
@@ -118,21 +108,21 @@ def test_local_times_say_so(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("filled")
-def test_one_alert_with_its_course_its_sensors_and_the_scores_around_it(runner: CliRunner) -> None:
-    shown = show(runner, "alerts show 1")
+def test_an_alert_is_shown_with_history_sensors_and_scores(ask: Ask, show: Show) -> None:
+    shown = show("alerts show 1")
     assert "Alert 1 · R80711 of turbines" in shown
     assert "18.4 × the threshold at 2015-07-27 03:40" in shown
     assert re.search(r"power\s+61 %\s+█+\s+1,873\s+-3.1", shown)
     assert re.search(r"rotor_speed\s+17 %\s+█+\s+14.2\s+–", shown)
     assert shown.index("● firing") < shown.index("◐ recovering") < shown.rindex("○ closed")
     assert "1.0 ┤" in shown
-    alert = ask(runner, "alerts show 1")
+    alert = ask("alerts show 1")
     assert [step["state"] for step in alert["transitions"]] == ["firing", "recovering", "closed"]
     assert alert["sensors"][0] == {"name": "power", "share": 0.61, "expected": 1873.2, "actual": -3.1}
 
 
 @pytest.mark.usefixtures("filled")
-def test_an_alert_that_is_not_there(runner: CliRunner) -> None:
+def test_an_unknown_alert_is_not_found(runner: CliRunner) -> None:
     result = runner.invoke(main, ["alerts", "show", "99"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "monitor: Not found: alert 99\n"
@@ -146,8 +136,8 @@ def test_an_alert_that_is_not_there(runner: CliRunner) -> None:
                          ("--class data --state open", [3]), ("--fleet turbines --class data", [3])]
 )  # fmt: skip
 @pytest.mark.usefixtures("with_data_alerts")
-def test_alerts_are_listed_by_class(options: str, ids: list[int], runner: CliRunner) -> None:
-    rows = ask(runner, f"alerts list {options}")
+def test_alerts_are_listed_by_class(options: str, ids: list[int], ask: Ask) -> None:
+    rows = ask(f"alerts list {options}")
     assert [row["id"] for row in rows] == ids
     for row in rows:
         assert set(CONTRACTS["alerts list"].split()) | {"class", "kind", "message"} <= row.keys()
@@ -156,98 +146,96 @@ def test_alerts_are_listed_by_class(options: str, ids: list[int], runner: CliRun
 
 
 @pytest.mark.usefixtures("with_data_alerts")
-def test_the_table_says_of_data_where_and_how_many_records(runner: CliRunner) -> None:
-    lost, limit, asset = show(runner, "alerts list").splitlines()[1:4]
+def test_data_alerts_have_a_partition_and_a_number_of_records(show: Show) -> None:
+    lost, limit, asset = show("alerts list").splitlines()[1:4]
     assert re.search(r"○ closed\s+plant/3\s+–\s+2015-07-27 10:10\s+1 d\s+–\s+records_lost, 1,200 records", lost)
     assert re.search(r"● firing\s+plant/3\s+turbines\s.*10 min\s+–\s+asset_limit, 999,987 records", limit)
     assert re.search(r"● firing\s+R80736\s+turbines\s", asset)
-    assert show(runner, "alerts list --class data --asset R1").startswith("No alerts of class data of R1.")
+    assert show("alerts list --class data --asset R1").startswith("No alerts match class data, asset R1.")
 
 
 @pytest.mark.usefixtures("with_data_alerts")
-def test_an_alert_about_the_data_is_shown_with_its_message_and_no_score(runner: CliRunner) -> None:
-    said = show(runner, "alerts show 3")
-    assert "Alert 3 · asset_limit in plant/3 of turbines" in said
-    assert "1 record was kept out: raise the fleet's max_assets." in said
-    assert re.search(r"records\s+999,987 records, the first at offset 203", said)
-    assert "monitor quarantine list --topic plant" in said
-    assert "threshold" not in said
-    assert "sensor" not in said
-    assert ask(runner, "alerts show 4")["transitions"][1]["state"] == "closed"
+def test_a_data_alert_is_shown_with_its_message_and_no_score(ask: Ask, show: Show) -> None:
+    shown = show("alerts show 3")
+    assert "Alert 3 · asset_limit in plant/3 of turbines" in shown
+    assert "1 record was kept out: raise the fleet's max_assets." in shown
+    assert re.search(r"records\s+999,987 records, the first at offset 203", shown)
+    assert "monitor quarantine list --topic plant" in shown
+    assert "threshold" not in shown
+    assert "sensor" not in shown
+    assert ask("alerts show 4")["transitions"][1]["state"] == "closed"
 
 
 # ---------------------------------------------------------------- scores
 
 
 @pytest.mark.usefixtures("filled")
-def test_scores_come_in_the_order_of_time_and_none_is_zero(runner: CliRunner) -> None:
-    rows = ask(runner, "scores show R80736")
+def test_scores_are_in_time_order_and_unscored_is_no_zero(ask: Ask) -> None:
+    rows = ask("scores show R80736")
     assert [row["end"] for row in rows] == sorted(row["end"] for row in rows)
     assert len(rows) == 60
     assert (rows[-1]["score"], rows[-1]["verdict"], rows[-1]["version"]) == (None, "unscored", None)
 
 
 @pytest.mark.usefixtures("filled")
-def test_scores_within_a_range(runner: CliRunner) -> None:
-    rows = ask(runner, "scores show R80711 --from 2015-07-27T03:00 --to 2015-07-27T04:00")
+def test_scores_within_a_range(ask: Ask) -> None:
+    rows = ask("scores show R80711 --from 2015-07-27T03:00 --to 2015-07-27T04:00")
     assert [row["end"][11:16] for row in rows] == ["03:00", "03:10", "03:20", "03:30", "03:40", "03:50"]
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_scores_of_an_asset_as_a_picture_and_its_newest_windows(runner: CliRunner) -> None:
-    shown = show(runner, "scores show R80711 --limit 3")
+def test_scores_are_plotted_above_the_newest_windows(show: Show) -> None:
+    shown = show("scores show R80711 --limit 3")
     assert "60 windows: 40 normal, 20 anomalous" in shown
     assert "1.0 ┤" in shown
     assert shown.count("turbines-new") == 3
     assert "2015-07-27 10:00" in shown
-    assert "┤" not in show(runner, "scores show R80711 --no-plot")
+    assert "┤" not in show("scores show R80711 --no-plot")
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 @pytest.mark.usefixtures("filled")
-def test_a_mistyped_asset_is_told_the_nearest(options: list[str], runner: CliRunner) -> None:
+def test_an_unknown_asset_suggests_the_nearest(options: list[str], runner: CliRunner) -> None:
     result = runner.invoke(main, ["scores", "show", "R8071", *options])
     assert (result.exit_code, result.stdout) == (1, "")
     assert "did you mean R80711?" in result.stderr
 
 
-# ---------------------------------------------------------------- quarantine, models, the door
+# ---------------------------------------------------------------- quarantine, models, the database
 
 
 @pytest.mark.usefixtures("filled")
-def test_quarantine_shows_position_reason_and_sample(runner: CliRunner) -> None:
-    shown = show(runner, "quarantine list")
+def test_quarantine_shows_position_reason_and_sample(ask: Ask, show: Show) -> None:
+    shown = show("quarantine list")
     assert "plant/3 @7" in shown
     assert "not_json" in shown
     assert "{oops" in shown
-    assert [row["offset"] for row in ask(runner, "quarantine list")] == [8, 7]
-    assert [row["offset"] for row in ask(runner, "quarantine list --reason late")] == [8]
+    assert [row["offset"] for row in ask("quarantine list")] == [8, 7]
+    assert [row["offset"] for row in ask("quarantine list --reason late")] == [8]
 
 
 @pytest.mark.usefixtures("filled")
-def test_models_show_who_decides(runner: CliRunner) -> None:
-    champion, retired = show(runner, "models list").splitlines()[1:3]
+def test_the_champion_is_marked(show: Show) -> None:
+    champion, retired = show("models list").splitlines()[1:3]
     assert re.search(r"★ champion\s+turbines\s+turbines-new\s+2015-07-15 00:00\s+–\s+loss 0.0123", champion)
     assert "○ retired" in retired
 
 
 @pytest.mark.usefixtures("config")
-def test_without_a_database_the_error_says_where_it_should_be(runner: CliRunner, tmp_path: Path) -> None:
+def test_a_missing_database_is_named(runner: CliRunner, tmp_path: Path) -> None:
     result = runner.invoke(main, ["alerts", "list", "--json"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert str(tmp_path / "monitor.db") in result.stderr
 
 
 @pytest.mark.usefixtures("filled")
-def test_reading_works_while_another_table_of_the_file_has_an_error(runner: CliRunner, config: Path) -> None:
+def test_reading_ignores_errors_elsewhere_in_the_configuration(ask: Ask, config: Path) -> None:
     config.write_text(config.read_text().replace("10m", "often"))
-    assert len(ask(runner, "alerts list")) == 2
+    assert len(ask("alerts list")) == 2
 
 
 @pytest.mark.usefixtures("filled")
 def test_reading_commands_import_nothing_heavy() -> None:
-    import subprocess
-
     heavy = ("torch", "numpy", "sqlalchemy", "pydantic", "structlog", "asyncio", "aiokafka", "httpx")
     code = f"""
 import sys

@@ -1,4 +1,4 @@
-"""check, retrain and db: what they ask of the rest, and how they say what came of it."""
+"""`monitor check`, `retrain` and `db`: their effects and their messages."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def findings(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
 
 
 @pytest.mark.usefixtures("config")
-def test_check_says_what_the_settings_mean(runner: CliRunner) -> None:
+def test_check_describes_the_settings(runner: CliRunner) -> None:
     result = run(runner, "check", "--offline")
     assert result.exit_code == 0
-    said = " ".join(result.stdout.split())
+    shown = " ".join(result.stdout.split())
     for fact in ("windows of 10h40m (64 × 10m)", "every 10m", "auto model", "3 of 5 anomalous windows", "1/week"):
-        assert fact in said
+        assert fact in shown
 
 
 @pytest.mark.usefixtures("config")
-def test_check_shows_what_it_found_and_what_to_do(runner: CliRunner, findings: list[Finding]) -> None:
+def test_check_shows_findings_and_fixes(runner: CliRunner, findings: list[Finding]) -> None:
     findings.append(Finding("ok", "broker", "2 partitions [plant]"))
     result = run(runner, "check")
     assert result.exit_code == 0
@@ -71,7 +71,7 @@ def test_check_shows_what_it_found_and_what_to_do(runner: CliRunner, findings: l
     assert document["fleets"]["turbines"].startswith("windows of 10h40m")
 
 
-def test_check_lists_every_error_and_connects_to_nothing(
+def test_check_lists_every_error_without_connecting(
     runner: CliRunner, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("monitor.service.preflight.preflight")
@@ -86,14 +86,14 @@ def test_check_lists_every_error_and_connects_to_nothing(
 
 
 @pytest.mark.usefixtures("filled")
-def test_retrain_takes_the_only_fleet_and_says_when_nobody_is_there_to_do_it(runner: CliRunner) -> None:
+def test_retrain_warns_without_a_running_daemon(runner: CliRunner) -> None:
     result = run(runner, "retrain")
     assert result.exit_code == 0
     assert "for turbines is queued" in result.stdout
-    assert "No daemon has been heard of" in result.stderr
+    assert "No daemon is running" in result.stderr
 
 
-def test_retrain_with_a_daemon_alive(runner: CliRunner, filled: Path) -> None:
+def test_retrain_with_a_running_daemon(runner: CliRunner, filled: Path) -> None:
     now_us = SystemClock().now_us()
     beat = {"owner": "host:1", "pipeline": "monitor", "started_us": now_us, "now_us": now_us, "status": "fine"}
     write(filled, daemons.heartbeat, **beat)
@@ -103,7 +103,7 @@ def test_retrain_with_a_daemon_alive(runner: CliRunner, filled: Path) -> None:
     assert (job["fleet"], job["state"], job["daemons"]) == ("turbines", "queued", 1)
 
 
-def test_a_second_retraining_is_refused_and_shows_how_far_the_first_is(runner: CliRunner, filled: Path) -> None:
+def test_a_second_retraining_shows_the_progress_of_the_first(runner: CliRunner, filled: Path) -> None:
     run(runner, "retrain")
     write(filled, jobs.start_next, owner="host:1", at_us=1)
     write(filled, lambda c: jobs.set_progress(c, 1, progress=0.41, message="epoch 4 of 9"))
@@ -114,26 +114,26 @@ def test_a_second_retraining_is_refused_and_shows_how_far_the_first_is(runner: C
 
 
 @pytest.mark.parametrize("is_good", [True, False])
-def test_waiting_shows_each_step_and_ends_as_the_job_ends(
+def test_waiting_shows_each_step_and_ends_with_the_job(
     is_good: bool, runner: CliRunner, filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    life: list[Callable[..., Any]] = [
+    steps: list[Callable[..., Any]] = [
         lambda c: jobs.start_next(c, owner="host:1", at_us=1),
         lambda c: jobs.set_progress(c, 1, progress=0.4, message="epoch 4 of 9"),
         (lambda c: jobs.finish(c, 1, version="turbines-3", at_us=2))
         if is_good
         else (lambda c: jobs.fail(c, 1, message="not enough data", at_us=2)),
     ]
-    wait = asyncio.sleep
+    sleep = asyncio.sleep
 
-    async def work_a_little(seconds: float) -> None:  # the daemon's part, done while the command waits
+    async def advance_job(seconds: float) -> None:  # does the daemon's part while the command waits
         if seconds == retrain.POLL_EVERY_S:
             async with AsyncStore(f"sqlite:///{filled.parent}/monitor.db") as store:
-                await store.run(life.pop(0))
+                await store.run(steps.pop(0))
         else:
-            await wait(seconds)
+            await sleep(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", work_a_little)
+    monkeypatch.setattr(asyncio, "sleep", advance_job)
     result = run(runner, "retrain", "--wait")
     assert "40%  running: epoch 4 of 9" in result.stderr
     if is_good:
@@ -144,7 +144,7 @@ def test_waiting_shows_each_step_and_ends_as_the_job_ends(
         assert "failed: not enough data" in result.stderr
 
 
-def test_which_fleet(runner: CliRunner, filled: Path) -> None:
+def test_an_unknown_or_missing_fleet_is_refused(runner: CliRunner, filled: Path) -> None:
     result = run(runner, "retrain", "turbine")
     assert result.exit_code == 2
     assert "Did you mean turbines?" in result.stderr
@@ -158,7 +158,7 @@ def test_which_fleet(runner: CliRunner, filled: Path) -> None:
 
 
 @pytest.mark.usefixtures("config")
-def test_upgrade_makes_the_tables_once(runner: CliRunner) -> None:
+def test_upgrade_creates_the_tables_once(runner: CliRunner) -> None:
     first, second = run(runner, "db", "upgrade"), run(runner, "db", "upgrade")
     assert (first.exit_code, second.exit_code) == (0, 0)
     assert "upgraded from nothing to" in first.stdout
@@ -170,13 +170,15 @@ def test_upgrade_makes_the_tables_once(runner: CliRunner) -> None:
 def test_prune_deletes_scores_and_keeps_alerts(runner: CliRunner) -> None:
     assert "Deleted 0 scores" in run(runner, "db", "prune", "--before", "2015-07-01").stdout
     assert len(json.loads(run(runner, "scores", "show", "R80711", "--json").stdout)) == 60
-    assert "Deleted 0 scores and 2 records" in run(runner, "db", "prune").stdout, "the fleet's clock stands in 2015"
+    assert "Deleted 0 scores and 2 records" in run(runner, "db", "prune").stdout, (
+        "the age of a score counts from the newest window, of 2015"
+    )
     assert "Deleted 120 scores (turbines 120) and 0" in run(runner, "db", "prune", "--before", "now").stdout
     assert run(runner, "scores", "show", "R80711", "--json").stdout == "[]\n"
     assert len(json.loads(run(runner, "alerts", "list", "--json").stdout)) == 2
 
 
-def test_prune_keeps_everything_when_scores_are_kept_for_ever(runner: CliRunner, filled: Path) -> None:
+def test_prune_refuses_when_scores_are_kept_forever(runner: CliRunner, filled: Path) -> None:
     filled.write_text(filled.read_text() + '[store]\nkeep_scores = "forever"\n')
     result = run(runner, "db", "prune")
     assert result.exit_code == 2
