@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ from tests.servers import ROOT, KafkaServer, PostgresServer, java_missing, postg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs with SIGINT ignored, and child processes inherit that: they would not stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KEPT = {"MONITOR_DATA", "MONITOR_REQUIRE_ALL", "MONITOR_CACHE"}
 

@@ -17,6 +17,8 @@ import sys
 import time
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,7 @@ from tests.oracle.check import Report, check, stored_rows
 from tests.oracle.log import rules_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from monitor.config import Config
     from monitor.store.queries import Reader
@@ -49,6 +51,9 @@ DRAIN_LIMIT_S = 10.0
 
 Message = tuple[int, "bytes | None", "bytes | None", int]
 """(partition, key, value, Kafka's timestamp in ms)."""
+
+Trickle = Callable[[str, str, "list[Message]"], AbstractContextManager[None]]
+"""Sends messages to (bootstrap, topic) while the context lasts."""
 
 FLEET = {
     "name": "turbines",

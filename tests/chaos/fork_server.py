@@ -78,7 +78,6 @@ class ForkServer:
 
 
 def _serve() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     for name in IMPORTED:
         importlib.import_module(name)
     ended: dict[int, int] = {}

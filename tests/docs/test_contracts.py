@@ -117,7 +117,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
     """The example: it costs some seconds, so there is one for all kinds."""
     found = Example(tmp_path_factory.mktemp("contracts"))
 
-    class Receiver(BaseHTTPRequestHandler):
+    class RecordingHandler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             found.received.append((dict(self.headers), json.loads(body)))
@@ -127,7 +127,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
         def log_message(self, *_args: object) -> None:
             pass
 
-    with pytest.MonkeyPatch.context() as patch, HTTPServer(("127.0.0.1", 0), Receiver) as server:
+    with pytest.MonkeyPatch.context() as patch, HTTPServer(("127.0.0.1", 0), RecordingHandler) as server:
         patch.chdir(found.folder)
         for name in [name for name in os.environ if name.startswith("MONITOR_")]:
             patch.delenv(name)

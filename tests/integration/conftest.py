@@ -12,12 +12,9 @@ import pytest
 from tests.daemon_process import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
-    from tests.daemon_process import Message
-
-    Trickle = Callable[[str, str, list[Message]], AbstractContextManager[None]]
+    from tests.daemon_process import Message, Trickle
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from tests.oracle.log import FleetRule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integration.conftest import Trickle
+    from tests.daemon_process import Trickle
     from tests.servers import KafkaServer, PostgresServer
 
 PARTITIONS = 2

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.integration.conftest import Trickle
+    from tests.daemon_process import Trickle
     from tests.servers import KafkaServer, PostgresServer
 
 PARTITIONS = 4

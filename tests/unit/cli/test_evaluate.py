@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -241,13 +239,3 @@ def test_files_or_a_policy_are_required(runner: CliRunner) -> None:
     result = run(runner)
     assert result.exit_code == 2
     assert "Name FILES to evaluate, or a --policy" in result.stderr
-
-
-def test_help_imports_neither_torch_nor_numpy() -> None:
-    code = (
-        "import sys; from monitor.cli import main\n"
-        "try: main(['evaluate', '--help'])\n"
-        "except SystemExit: print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import pytest
 
 from monitor.kafka import embedded_broker
 from monitor.kafka.embedded_broker import BrokerFailed, EmbeddedBroker, producer_settings
-
-if TYPE_CHECKING:
-    import socket
 
 
 def test_without_the_wheel_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +17,7 @@ def test_without_the_wheel_the_error_names_the_extra(monkeypatch: pytest.MonkeyP
 
 
 def test_a_real_broker_gets_an_idempotent_producer_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(*_: object, **__: object) -> socket.socket:
+    def no_network(*_: object, **__: object) -> NoReturn:
         raise AssertionError("asked another broker")
 
     monkeypatch.setattr(embedded_broker.socket, "create_connection", no_network)
