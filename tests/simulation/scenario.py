@@ -36,7 +36,6 @@ def draw(rng: Random) -> Scenario:
     """One fleet or two, on one to three partitions; an asset may turn up in a partition that is not its own."""
     learns = rng.random() < 0.15
     limits = {"max_assets": rng.choice([1, 2, 9])}
-    rng.choice([1, 2])
     is_limited = rng.random() < 0.1
     fleets = [_rule(rng, "turbines", ("R*",), ("power", "wind", "pitch")[: rng.randint(1, 3)])]
     if rng.random() < 0.3:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.acceptance.streams import KINDS
-from tests.oracle.windows import Lane
+from tests.oracle.windows import ExpectedShard
 from tests.unit.stream.shard_cases import batches, columns, facts_of, shards_of, windower
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 SEEDS = range(6)
 
 
-def facts_by_oracle(lane: Lane) -> Facts:
+def facts_by_oracle(shard: ExpectedShard) -> Facts:
     return {
         (window.asset, window.start): (
             window.n_present,
             window.first_offset,
             window.last_offset,
-            np.array([[np.nan if v is None else v for v in row] for row in lane.values(window)], np.float32).tobytes(),
+            np.array([[np.nan if v is None else v for v in row] for row in shard.values(window)], np.float32).tobytes(),
         )
-        for window in lane.windows()
+        for window in shard.windows()
     }
 
 
@@ -41,7 +41,7 @@ def test_windows_equal_the_oracles_after_every_batch(kind: str, seed: int) -> No
     for rule, readings in shards_of(kind, seed):
         names = list(dict.fromkeys(one.asset for one in readings))
         engine = windower(rule)
-        oracle = Lane(rule)
+        oracle = ExpectedShard(rule)
         so_far: Facts = {}
         last_start: dict[str, int] = {}
         pieces = list(batches(rng, readings, rng.choice([1, 7, 60, 10_000])))
