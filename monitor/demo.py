@@ -54,7 +54,7 @@ TURBINES = """\
 [kafka]
 bootstrap = "{bootstrap}"
 topics = ["turbines"]
-start = "latest"            # what lies in the topic at the first start is for training; scoring begins after it
+start = "latest"            # records already in the topic are for training; scoring starts after them
 
 [store]
 url = "sqlite:///monitor.db"

@@ -38,15 +38,7 @@ def bench(bootstrap: str | None, cases: tuple[str, ...], quick: bool, as_json: b
     with progress("bench") as on_progress:
         report = asyncio.run(benchmark.run(plan, on_progress))
     if as_json:
-        output.print_json(
-            {
-                "cases": [asdict(case) for case in report.cases],
-                "source": report.source,
-                "repeats": report.repeats,
-                "record_bytes": report.record_bytes,
-                "took_s": report.took_s,
-            }
-        )
+        output.print_json(asdict(report))
     else:
         _print(report)
 

@@ -256,9 +256,9 @@ def _explain(report: BudgetReport, threshold: Mapping[str, Any]) -> str:
     held_out = 0.0 if threshold.get("n_overlapping") else threshold["weeks"]
     weeks = f"{_rate(held_out)} held-out and {_rate(report.own.weeks)} watched asset-weeks"
     if report.status is Status.CERTIFIED:
-        return f"{weeks} show that {budget} is kept (95 %)."
+        return f"{weeks} show that {budget} is met (95 %)."
     missing = _rate(report.own.weeks_missing)
-    return f"{weeks} do not show yet that {budget} is kept: {missing} more without an alarm would."
+    return f"{weeks} do not show yet that {budget} is met: {missing} more without an alarm would."
 
 
 def _used(burn: Burn) -> str:

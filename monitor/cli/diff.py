@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from monitor.cli import output, terminal
+from monitor.cli import output
 from monitor.cli.terminal import Styled, Table, echo, echo_prose, is_wide, wrapped
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ def _print_episodes(found: Difference, differing: Sequence[EpisodeDiff]) -> None
     has_assets = any(summary.assets > 1 for summary in found.fleets)
     asset, open_for = ["asset"] * has_assets, ["open for:right"] * is_wide()
     table = Table("", *asset, "fired", *open_for, "peak:right", "details:rest")
-    groups = []
+    groups: list[tuple[Styled]] = []
     for summary in found.fleets:
         for episode in differing:
             if episode.fleet == summary.fleet:
                 table.add(*_episode_row(episode, has_asset=has_assets))
-                groups.append(summary.fleet if has_assets else episode.asset)
-    _print_grouped(table, [] if has_assets and len(found.fleets) == 1 else groups)
+                groups.append((Styled(summary.fleet if has_assets else episode.asset, "bold"),))
+    table.print([] if has_assets and len(found.fleets) == 1 else groups)
 
 
 def _episode_row(episode: EpisodeDiff, *, has_asset: bool) -> list[str | Styled]:
@@ -127,7 +127,7 @@ def _print_rates(found: Difference, live_name: str) -> None:
     windows = ["windows:right"] * is_wide()
     rates = ("alerts:right", "critical:right", "per asset-week:right")
     table = Table("", *version, "confirm", "recover:right", *rates, *windows)
-    groups = []
+    groups: list[tuple[Styled]] = []
     for fleet in found.fleets:
         is_changed = fleet.before.alerts != fleet.after.alerts
         for name, side, figures in (("before", found.before, fleet.before), ("after", found.after, fleet.after)):
@@ -142,20 +142,8 @@ def _print_rates(found: Difference, live_name: str) -> None:
                 Styled(output.number(figures.per_asset_week, 2), style),
                 *[f"{figures.windows:,}"] * len(windows),
             )
-            groups.append(fleet.fleet)
-    _print_grouped(table, groups if len(found.fleets) > 1 else [])
-
-
-def _print_grouped(table: Table, groups: Sequence[str]) -> None:
-    """Print a table with a line above each group of rows. `groups`: the group of each row. Empty = no groups."""
-    headings, *lines = table.lines(terminal.columns())
-    echo(headings)
-    last = ""
-    for group, line in zip(groups or [""] * len(lines), lines, strict=True):
-        if group != last:
-            echo(Styled(group, "bold"))
-        last = group
-        echo(line)
+            groups.append((Styled(fleet.fleet, "bold"),))
+    table.print(groups if len(found.fleets) > 1 else [])
 
 
 def _print_unscored(found: Difference) -> None:

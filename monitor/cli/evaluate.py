@@ -110,12 +110,8 @@ def parse_names(text: str) -> tuple[str, ...]:
               help="Methods: default, random, or ARCHITECTURE[+OBJECTIVE][+stacked], like conv+denoising. "
               "Architectures: auto, conv, dense, forecast, lstm, pca. Objectives: plain, sparse, denoising, "
               "variational, adversarial. pca and moving-deviation are always added.")  # fmt: skip
-@click.option(
-    "--train-rows",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Healthy leading rows of each asset for training [default: from meta.json beside the file].",
-)
+@click.option("--train-rows", type=click.IntRange(1), metavar="N",
+              help="Healthy leading rows of each asset for training [default: from meta.json].")  # fmt: skip
 @click.option("--window", type=click.IntRange(2), default=64, show_default=True, help="Rows in a window.")
 @click.option("--budget", type=Parsed("rate", parse_rate), metavar="1/week",
               help="Allowed false alarms, to which thresholds are calibrated [default: 1/week].")  # fmt: skip
@@ -127,12 +123,8 @@ def parse_names(text: str) -> tuple[str, ...]:
               metavar='"confirm=5 of 8, recover=12"',
               help="Alert parameters to apply to the same scores, besides the default; may be repeated.")  # fmt: skip
 @range_options("stored scores (without FILES)")
-@click.option(
-    "--into",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Keep finished scores in this folder, so that a second run computes only the missing ones.",
-)
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Keep finished scores here, so that a second run computes only the missing ones.")  # fmt: skip
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html",
               help="Write a page with plots of sensors, scores, events and alerts.")  # fmt: skip
 @click.option("--processes", type=click.IntRange(1), metavar="N", help="Worker processes [default: one per core].")
@@ -255,7 +247,7 @@ def _check_writable(asked: EvaluateArguments) -> None:
             raise click.UsageError(
                 f"--report {report}: there is no folder {report.parent}; create it, or name another file."
             )
-        _try_folder("--report", report, report.parent)
+        _try_folder("--report", report, report.resolve().parent)
     if asked.into is not None:
         _try_folder("--into", asked.into, asked.into)
 
@@ -274,11 +266,11 @@ def _write_report(report: Path, plan: EvaluationPlan, results: Sequence[MethodRe
     from monitor.evaluation.report.page import page
 
     text = page(plan, results, mean, datetime.now(UTC))
-    report = report.resolve()
-    temporary = report.with_name(f".{report.name}.{os.getpid()}.tmp")  # an interrupted write leaves no half page
+    file = report.resolve()
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")  # an interrupted write leaves no half page
     try:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(report)
+        temporary.replace(file)
     except OSError as problem:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -317,15 +309,8 @@ def _print_series(results: Sequence[MethodResult], rows: Sequence[dict[str, Any]
     table = Table("series", *(f"{name}:right" for name in columns))
     for row in rows:
         table.add(f"  {row['method']}", *_cells(row, columns))
-    headings, *lines = table.lines(terminal.columns())
-    echo(headings)
-    names = titles(results)
-    last = None
-    for result, line in zip(results, lines, strict=True):
-        if last != (last := result.key):
-            folder, name = names[result.key]
-            echo(f"{folder} ", Styled(name, "bold"))
-        echo(line)
+    names = {key: (f"{folder} ", Styled(name, "bold")) for key, (folder, name) in titles(results).items()}
+    table.print([names[result.key] for result in results])
 
 
 def _mean_table(mean: Means, columns: Sequence[str]) -> Table:

@@ -150,19 +150,18 @@ def list_footer(n_rows: int, limit: int | None, *, local: bool) -> Styled:
 
 
 def nothing_found(noun: str, store: Reader, **filters: object) -> str:
-    """Say that no row matches the filters, and when a daemon last wrote."""
+    """Return a sentence about the filters that match no row, and one about the daemon."""
     given = [
         f"{FILTER_NAMES.get(name, name)} {_filter_value(value)}" for name, value in filters.items() if value is not None
     ]
-    return f"No {noun}{' match ' if given else ''}{', '.join(given)}. {daemon_status(store)}"
+    return f"No {noun}{' match ' if given else ''}{', '.join(given)}. {_daemon_status(store)}"
 
 
 def _filter_value(value: object) -> str:
     return f"{timestamp(value.replace(microsecond=0))} UTC" if isinstance(value, datetime) else str(value)
 
 
-def daemon_status(store: Reader) -> str:
-    """Say when a daemon last wrote to the database."""
+def _daemon_status(store: Reader) -> str:
     if daemons := store.daemons():
         return f"The daemon's last heartbeat was {_ago(daemons[0]['heartbeat_at'])}: {daemons[0]['status']}"
     saved = max((row["saved_at"] for row in store.partitions() if row["saved_at"]), default=None)

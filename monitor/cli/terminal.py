@@ -10,12 +10,13 @@ import shutil
 import sys
 import textwrap
 import unicodedata
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 PIPE_WIDTH = 120
 """Width of a line where stdout is no terminal."""
@@ -93,25 +94,33 @@ class Table:
         """Add a row with a cell for each heading."""
         self._rows.append([cell if isinstance(cell, Styled) else Styled(cell) for cell in cells])
 
-    def print(self) -> None:
-        """Print the table."""
-        for line in self.lines(columns()):
-            echo(line)
+    def print(self, groups: Sequence[tuple[str | Styled, ...]] = ()) -> None:
+        """Print the table. `groups`: for each row the line above it, printed where it differs from the last one."""
+        headings, *rows = self._lines_by_row(columns())
+        above: tuple[str | Styled, ...] = ()
+        for lines, group in zip([headings, *rows], [(), *(groups or [()] * len(rows))], strict=True):
+            if group != above:
+                echo(*group)
+            above = group
+            for line in lines:
+                echo(line)
 
-    def lines(self, width: int) -> Iterator[str]:
-        """Yield the headings and then the rows."""
+    def lines(self, width: int) -> list[str]:
+        """Return the lines of the headings and then of the rows."""
+        return [line for lines in self._lines_by_row(width) for line in lines]
+
+    def _lines_by_row(self, width: int) -> Iterator[list[str]]:
         widths = self._widths(width)
         for row in self._rows:
             cells = [
                 _broken(cell, most) if layout == "rest" and _display_width(cell.text) > most else [cell]
                 for cell, most, layout in zip(row, widths, self._layouts, strict=True)
             ]
-            for y in range(max(map(len, cells))):
-                line = [cell[y] if y < len(cell) else Styled("") for cell in cells]
-                yield GAP.join(map(_padded, line, widths, self._layouts)).rstrip()
+            lines = zip_longest(*cells, fillvalue=Styled(""))
+            yield [GAP.join(map(_padded, line, widths, self._layouts)).rstrip() for line in lines]
 
     def _widths(self, width: int) -> list[int]:
-        """Return the width of each column. The columns of layout "rest" share what the others leave."""
+        """Return the width of each column. The columns of layout "rest" share the width that the others leave."""
         widths = [max(_display_width(cell.text) for cell in column) for column in zip(*self._rows, strict=True)]
         rest = [x for x, layout in enumerate(self._layouts) if layout == "rest"]
         left = width - sum(widths) - len(GAP) * (len(widths) - 1) + sum(widths[x] for x in rest)

@@ -77,7 +77,7 @@ def _shown(found: Difference, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_row_shows_the_change_its_time_and_its_size(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_shows_the_change(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     lines = _shown(
         _difference(
             [_alert("R80711", 6, 26, peak=5.21), _alert("R80736", 200, 240), _alert("R80711", 400, None, peak=3.4)],
@@ -126,14 +126,14 @@ def test_no_difference_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> No
     assert _shown(_difference([], []), capsys)[-1] == "turbines-new changes nothing: neither would have fired."
 
 
-def test_a_long_table_shows_the_newest_rows_and_counts_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_table_is_cut_to_the_newest(capsys: pytest.CaptureFixture[str]) -> None:
     lines = _shown(_difference([], [_alert("R80711", 50 * n, 50 * n + 9) for n in range(200)]), capsys)
     assert sum("+ gained" in line for line in lines) == MAX_ROWS
     assert f"The newest {MAX_ROWS} of 200; --json has all." in lines
     assert "would have fired 200 times instead of 0: 200 gained." in lines[-1]
 
 
-def test_a_side_with_unscored_windows_shows_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unscored_windows_show_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     results = (SideResults(), SideResults())
     for side in results:
         side.assets["turbines"] = {"R80711"}

@@ -51,7 +51,7 @@ def test_json_keeps_its_contract(runner: CliRunner, file: Path) -> None:
     assert found["mean"]["pca"].keys() >= CONTRACT - {"set", "name", "method"}
 
 
-def test_tables_have_series_means_and_other_policies(runner: CliRunner, file: Path, tmp_path: Path) -> None:
+def test_tables_show_means_and_policies(runner: CliRunner, file: Path, tmp_path: Path) -> None:
     report, cache = tmp_path / "out.html", tmp_path / "cache"
     options = (*QUICK, "--policy", "confirm=1 of 1", "--report", report, "--into", cache)
     shown = run(runner, file, *options).stdout
@@ -64,7 +64,7 @@ def test_tables_have_series_means_and_other_policies(runner: CliRunner, file: Pa
     assert "2 of 2 scores came from an earlier run" in " ".join(run(runner, file, *options).stdout.split())
 
 
-def test_a_failed_series_is_reported_and_the_others_go_on(runner: CliRunner, file: Path) -> None:
+def test_a_failed_series_stops_no_other(runner: CliRunner, file: Path) -> None:
     bare = sample.write_csv(file.parent.parent / "bare" / "fan.csv", train_rows=None)
     result = run(runner, file, bare, *QUICK, "--json")
     assert result.exit_code == 0
@@ -94,7 +94,7 @@ def test_a_failed_series_is_reported_and_the_others_go_on(runner: CliRunner, fil
         (["--from", "now-1d"], "files are evaluated whole"),
     ],
 )
-def test_invalid_arguments_are_refused_before_training(
+def test_invalid_arguments_are_refused(
     runner: CliRunner, file: Path, arguments: list[str], message: str
 ) -> None:
     result = run(runner, file, *arguments)
@@ -112,7 +112,7 @@ def test_a_report_never_overwrites_a_recording(runner: CliRunner, file: Path) ->
     assert file.read_bytes() == before
 
 
-def test_figures_are_printed_if_the_report_cannot_be_written(
+def test_a_failed_report_keeps_the_figures(
     runner: CliRunner, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "out.html"
@@ -130,7 +130,7 @@ def test_figures_are_printed_if_the_report_cannot_be_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html", "plant"]
 
 
-def test_series_of_equal_folder_and_name_show_their_path(runner: CliRunner, file: Path, tmp_path: Path) -> None:
+def test_equal_series_names_show_their_path(runner: CliRunner, file: Path, tmp_path: Path) -> None:
     other = sample.write_csv(tmp_path / "other" / "plant" / "pump.csv", seed=1)
     lines = run(runner, file, other, *QUICK).stdout.splitlines()
     assert [line for line in lines if line.startswith("plant ")] == [
@@ -140,7 +140,7 @@ def test_series_of_equal_folder_and_name_show_their_path(runner: CliRunner, file
     assert [row["path"] for row in rows[::2]] == [str(file), str(other)]
 
 
-def test_a_warning_is_printed_once_and_is_in_each_row(runner: CliRunner, tmp_path: Path) -> None:
+def test_a_warning_is_printed_once(runner: CliRunner, tmp_path: Path) -> None:
     bare = sample.write_csv(tmp_path / "bare" / "fan.csv", labelled=False)
     result = run(runner, bare, *QUICK, "--json")
     assert result.exit_code == 0
@@ -149,7 +149,7 @@ def test_a_warning_is_printed_once_and_is_in_each_row(runner: CliRunner, tmp_pat
     assert [row["warnings"] for row in json.loads(result.stdout)["series"]] == [[warning]] * 2
 
 
-def test_a_requested_method_without_results_fails_the_run(runner: CliRunner, file: Path) -> None:
+def test_a_method_without_results_fails(runner: CliRunner, file: Path) -> None:
     result = run(runner, file, "--methods", "pca", "--window", "700", "--processes", "1", "--json")
     errors = {row["method"]: row["error"] for row in json.loads(result.stdout)["series"]}
     assert result.exit_code == 1
@@ -159,7 +159,7 @@ def test_a_requested_method_without_results_fails_the_run(runner: CliRunner, fil
     assert run(runner, file, "--methods", "random", "--window", "700", "--processes", "1").exit_code == 0
 
 
-def test_a_defect_fails_the_run_and_keeps_other_figures(
+def test_a_defect_fails_the_run(
     runner: CliRunner, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = sample.write_csv(file.parent.parent / "other" / "fan.csv", seed=1)
@@ -177,13 +177,13 @@ def test_a_defect_fails_the_run_and_keeps_other_figures(
     assert [bool(row["error"]) for row in json.loads(result.stdout)["series"]] == [False, False, True, False]
 
 
-def test_a_mean_over_fewer_series_shows_their_number(runner: CliRunner, file: Path) -> None:
+def test_a_mean_shows_its_number_of_series(runner: CliRunner, file: Path) -> None:
     short = sample.write_csv(file.parent / "short.csv", train_rows=60)
     shown = run(runner, file, short, *QUICK).stdout
     assert re.search(r"^pca .* 1 of 2$", shown, re.MULTILINE)
 
 
-def test_help_names_every_architecture_and_objective(runner: CliRunner) -> None:
+def test_help_names_every_method(runner: CliRunner) -> None:
     shown = run(runner, "--help").stdout
     assert all(re.search(rf"\b{name}\b", shown) for name in (*ARCHITECTURES, *OBJECTIVES))
 
@@ -192,7 +192,7 @@ def test_help_names_every_architecture_and_objective(runner: CliRunner) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_stored_scores_are_decided_again_without_writing(runner: CliRunner, tmp_path: Path) -> None:
+def test_stored_scores_are_decided_again(runner: CliRunner, tmp_path: Path) -> None:
     before = sqlite3.connect(tmp_path / "monitor.db").execute("SELECT COUNT(*), SUM(n_anomalous) FROM alert").fetchall()
     own, strict, eager = ask(runner, "--policy", "confirm=21 of 30", "--policy", "1 of 1, recover=1")["policies"]
     assert (own["fleet"], own["policy"], own["confirm"], own["recover"]) == ("turbines", "configured", "3 of 5", 6)
@@ -214,7 +214,7 @@ def test_the_configured_policy_comes_first(runner: CliRunner) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_range_of_the_stored_scores_is_decided(runner: CliRunner) -> None:
+def test_stored_scores_within_a_range(runner: CliRunner) -> None:
     [own, _] = ask(runner, "--policy", "3 of 5", "--to", "2015-07-27T03:00")["policies"]
     assert (own["alerts"], own["windows"]) == (0, 34)
 
@@ -229,7 +229,7 @@ def test_no_stored_scores_gives_a_sentence(runner: CliRunner) -> None:
 @pytest.mark.parametrize(
     "option", [("--report", "out.html"), ("--methods", "pca"), ("--into", "cache"), ("--seed", "0"), ("--window", "9")]
 )
-def test_file_options_are_refused_for_stored_scores(runner: CliRunner, option: tuple[str, str]) -> None:
+def test_file_options_need_files(runner: CliRunner, option: tuple[str, str]) -> None:
     result = run(runner, "--policy", "3 of 5", *option)
     assert result.exit_code == 2
     assert f"{option[0]} is for FILES; stored scores take --policy" in " ".join(result.stderr.split())

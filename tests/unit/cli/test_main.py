@@ -54,7 +54,7 @@ def test_errors_become_a_message_and_an_exit_code(
         assert result.stderr.strip() == ""
 
 
-def test_each_configuration_problem_has_its_own_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_problem_has_its_own_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_error("The configuration cannot be used: f has 2 problems\n  kafka.topics: missing\n  device: no")
     assert capsys.readouterr().err.splitlines() == [
         "monitor: The configuration cannot be used: f has 2 problems",
@@ -64,7 +64,7 @@ def test_each_configuration_problem_has_its_own_line(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("arguments", [["-c", "x.toml", "check"], ["check", "-c", "x.toml"], ["check"]])
-def test_the_configuration_is_named_by_option_or_variable(arguments: list[str], runner: CliRunner) -> None:
+def test_the_configuration_can_be_chosen(arguments: list[str], runner: CliRunner) -> None:
     result = runner.invoke(main, [*arguments, "--offline"], env={"MONITOR_CONFIG": "y.toml"})
     assert result.exit_code == 2
     assert f"there is no file {'x' if '-c' in arguments else 'y'}.toml" in result.stderr

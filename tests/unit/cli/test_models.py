@@ -61,7 +61,7 @@ def with_card(filled: Path) -> Path:
 
 
 @pytest.mark.usefixtures("with_card")
-def test_the_champion_is_shown_without_a_version(show: Show) -> None:
+def test_the_champion_is_shown_by_default(show: Show) -> None:
     shown = show("models show")
     assert shown.startswith("turbines-new of turbines  ★ champion")
     for expected in (
@@ -82,7 +82,7 @@ def test_the_champion_is_shown_without_a_version(show: Show) -> None:
     assert not any("power" in line and "not reconstructed" in line for line in lines)
 
 
-def test_the_ensemble_and_its_choice_are_shown(show: Show, with_card: Path) -> None:
+def test_the_choice_of_the_ensemble_is_shown(show: Show, with_card: Path) -> None:
     members = [
         {"name": "level", "hyper": {}, "half_life": None},
         {"name": "conv", "hyper": {"width": 32}, "half_life": 0.125},
@@ -118,7 +118,7 @@ def test_no_line_is_wider_than_the_terminal(show: Show, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("with_card")
-def test_the_burn_is_counted_from_scores_and_alerts(ask: Ask) -> None:
+def test_the_burn_is_counted(ask: Ask) -> None:
     shown = ask("models show turbines-new")
     assert shown["card"] == CARD
     budget = shown["budget"]
@@ -131,14 +131,14 @@ def test_the_burn_is_counted_from_scores_and_alerts(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_missing_checkpoint_folder_leaves_the_database_facts(ask: Ask, show: Show) -> None:
+def test_a_missing_card_is_reported(ask: Ask, show: Show) -> None:
     shown = show("models show turbines-old")
     assert "turbines-old of turbines  ○ retired" in shown
     assert "There is no card.json in checkpoints/turbines-old" in shown
     assert ask("models show turbines-old")["budget"] is None
 
 
-def test_parts_that_an_older_card_lacks_are_left_out(show: Show, with_card: Path) -> None:
+def test_missing_parts_of_a_card_are_left_out(show: Show, with_card: Path) -> None:
     training = {name: value for name, value in CARD["training"].items() if name not in ("diagnosis", "troubles")}
     old = CARD | {"threshold": {"raw": 1.4, "provisional": True}, "training": training}
     (with_card / "card.json").write_text(json.dumps(old))
@@ -179,5 +179,5 @@ def test_an_unknown_version_is_not_found(runner: CliRunner, command: str, messag
 
 
 @pytest.mark.usefixtures("with_card")
-def test_the_list_has_the_status_of_the_champions_budget(ask: Ask) -> None:
+def test_the_list_has_the_budget_status(ask: Ask) -> None:
     assert [row["budget"] for row in ask("models list")] == ["provisional", None]

@@ -23,7 +23,7 @@ fleets = "turb*"
 """
 
 
-def test_check_describes_channels_without_their_secrets(runner: CliRunner, config: Path) -> None:
+def test_check_shows_no_secret_of_a_channel(runner: CliRunner, config: Path) -> None:
     config.write_text(config.read_text() + CHANNELS)
     done = runner.invoke(main, ["check", "--offline", "-c", str(config)])
     assert done.exit_code == 0

@@ -20,7 +20,7 @@ from monitor.cli import output
         (183600, "2 d 3 h"),
     ],
 )
-def test_durations_have_their_two_largest_units(seconds: int, expected: str) -> None:
+def test_durations_have_two_units(seconds: int, expected: str) -> None:
     assert output.duration(seconds) == expected
 
 
@@ -57,3 +57,7 @@ def test_a_streamed_list_is_one_json_document(n: int, capsys: pytest.CaptureFixt
 def test_nan_is_no_json() -> None:
     with pytest.raises(ValueError):
         output.print_json({"score": float("nan")})
+
+
+def test_a_padded_state_keeps_its_sign() -> None:
+    assert output.state("firing", width=11).text == "● firing     "

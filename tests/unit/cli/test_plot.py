@@ -26,12 +26,12 @@ def test_the_plot_fits_the_width(width: int) -> None:
     assert len(lines) == 12
 
 
-def test_the_threshold_is_drawn_above_low_scores() -> None:
+def test_the_threshold_is_always_drawn() -> None:
     [line] = [line for line in draw([0.1] * 50) if "1.0" in line]
     assert line.count("╌") > 60
 
 
-def test_one_peak_of_ten_thousand_scores_is_visible() -> None:
+def test_no_peak_is_lost() -> None:
     scores: list[float | None] = [0.4] * 10_000
     scores[7_777] = 30.0
     top = draw(scores, width=60)[0]

@@ -42,7 +42,7 @@ def test_json_keeps_its_contract(command: str, ask: Ask) -> None:
 
 @pytest.mark.parametrize("command", ["alerts list", "models list", "quarantine list"])
 @pytest.mark.usefixtures("empty")
-def test_an_empty_result_is_an_empty_list_or_a_sentence(command: str, ask: Ask, show: Show) -> None:
+def test_an_empty_result_is_no_error(command: str, ask: Ask, show: Show) -> None:
     assert ask(command) == []
     shown = " ".join(show(command).split())
     assert shown.startswith("No ")
@@ -51,7 +51,7 @@ def test_an_empty_result_is_an_empty_list_or_a_sentence(command: str, ask: Ask, 
 
 
 @pytest.mark.usefixtures("filled")
-def test_an_empty_result_names_the_filters_and_the_daemon(show: Show) -> None:
+def test_an_empty_result_names_the_filters(show: Show) -> None:
     shown = show("alerts list --from 2020-01-01 --asset R80711")
     assert shown.startswith("No alerts match from 2020-01-01 00:00 UTC, asset R80711. A daemon last wrote")
 
@@ -108,7 +108,7 @@ def test_local_times_name_their_time_zone(show: Show, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("filled")
-def test_an_alert_is_shown_with_history_sensors_and_scores(ask: Ask, show: Show) -> None:
+def test_an_alert_is_shown(ask: Ask, show: Show) -> None:
     shown = show("alerts show 1")
     assert "Alert 1 · R80711 of turbines" in shown
     assert "18.4 × the threshold at 2015-07-27 03:40" in shown
@@ -146,7 +146,7 @@ def test_alerts_are_listed_by_class(options: str, ids: list[int], ask: Ask) -> N
 
 
 @pytest.mark.usefixtures("with_data_alerts")
-def test_data_alerts_have_a_partition_and_a_number_of_records(show: Show) -> None:
+def test_data_alerts_are_listed_with_records(show: Show) -> None:
     lost, limit, asset = show("alerts list").splitlines()[1:4]
     assert re.search(r"○ closed\s+plant/3\s+–\s+2015-07-27 10:10\s+1 d\s+–\s+records_lost, 1,200 records", lost)
     assert re.search(r"● firing\s+plant/3\s+turbines\s.*10 min\s+–\s+asset_limit, 999,987 records", limit)
@@ -155,7 +155,7 @@ def test_data_alerts_have_a_partition_and_a_number_of_records(show: Show) -> Non
 
 
 @pytest.mark.usefixtures("with_data_alerts")
-def test_a_data_alert_is_shown_with_its_message_and_no_score(ask: Ask, show: Show) -> None:
+def test_a_data_alert_is_shown_without_score(ask: Ask, show: Show) -> None:
     shown = show("alerts show 3")
     assert "Alert 3 · asset_limit in plant/3 of turbines" in shown
     assert "1 record was kept out: raise the fleet's max_assets." in shown
@@ -170,7 +170,7 @@ def test_a_data_alert_is_shown_with_its_message_and_no_score(ask: Ask, show: Sho
 
 
 @pytest.mark.usefixtures("filled")
-def test_scores_are_in_time_order_and_unscored_is_no_zero(ask: Ask) -> None:
+def test_scores_are_in_time_order(ask: Ask) -> None:
     rows = ask("scores show R80736")
     assert [row["end"] for row in rows] == sorted(row["end"] for row in rows)
     assert len(rows) == 60
@@ -184,7 +184,7 @@ def test_scores_within_a_range(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_scores_are_plotted_above_the_newest_windows(show: Show) -> None:
+def test_scores_are_plotted(show: Show) -> None:
     shown = show("scores show R80711 --limit 3")
     assert "60 windows: 40 normal, 20 anomalous" in shown
     assert "1.0 ┤" in shown
@@ -205,7 +205,7 @@ def test_an_unknown_asset_suggests_the_nearest(options: list[str], runner: CliRu
 
 
 @pytest.mark.usefixtures("filled")
-def test_quarantine_shows_position_reason_and_sample(ask: Ask, show: Show) -> None:
+def test_quarantine_shows_each_record(ask: Ask, show: Show) -> None:
     shown = show("quarantine list")
     assert "plant/3 @7" in shown
     assert "not_json" in shown
@@ -229,7 +229,7 @@ def test_a_missing_database_is_named(runner: CliRunner, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_reading_ignores_errors_elsewhere_in_the_configuration(ask: Ask, config: Path) -> None:
+def test_reading_ignores_other_settings_errors(ask: Ask, config: Path) -> None:
     config.write_text(config.read_text().replace("10m", "often"))
     assert len(ask("alerts list")) == 2
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from monitor.cli import terminal
 from monitor.cli.terminal import Styled, Table, echo
 
 ROWS = [("7", "short", "a"), ("1024", Styled("a rather long reason that must be broken", "yellow"), "日本語")]
@@ -35,7 +36,7 @@ def test_a_flexible_column_is_wrapped_to_fit(width: int) -> None:
     assert " ".join(" ".join(shown[2:]).split()).startswith("1024 a rather")
 
 
-def test_ten_thousand_rows_are_laid_out_quickly() -> None:
+def test_a_large_table_is_laid_out_quickly() -> None:
     import time
 
     table = Table("id:right", "sensors:rest")
@@ -50,3 +51,16 @@ def test_no_color_removes_the_colours(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("NO_COLOR", "1")
     echo(Styled("x", "bold red"), "y")
     assert capsys.readouterr().out == "xy\n"
+
+
+def test_a_wrapped_row_stays_in_its_group(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "columns", lambda: 20)
+    table = Table("id", "reason:rest")
+    for row in (("1", "short"), ("2", "a rather long reason"), ("3", "short")):
+        table.add(*row)
+    table.print([("one",), ("two",), ("two",)])
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "id  reason", "one", "1   short", "two", "2   a rather long", "reason", "3   short"
+    ]  # fmt: skip
