@@ -96,7 +96,7 @@ class Table:
 
     def print(self, groups: Sequence[tuple[str | Styled, ...]] = ()) -> None:
         """Print the table. `groups`: for each row the line above it, printed where it differs from the last one."""
-        headings, *rows = self._lines_by_row(columns())
+        headings, *rows = self.lines_by_row(columns())
         above: tuple[str | Styled, ...] = ()
         for lines, group in zip([headings, *rows], [(), *(groups or [()] * len(rows))], strict=True):
             if group != above:
@@ -105,11 +105,8 @@ class Table:
             for line in lines:
                 echo(line)
 
-    def lines(self, width: int) -> list[str]:
-        """Return the lines of the headings and then of the rows."""
-        return [line for lines in self._lines_by_row(width) for line in lines]
-
-    def _lines_by_row(self, width: int) -> Iterator[list[str]]:
+    def lines_by_row(self, width: int) -> Iterator[list[str]]:
+        """Yield the lines of the headings and then of each row."""
         widths = self._widths(width)
         for row in self._rows:
             cells = [
