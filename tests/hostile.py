@@ -88,7 +88,7 @@ class Checksum:
 # ---------------------------------------------------------------- logs
 
 
-class Log(Sequence[Record]):
+class GeneratedLog(Sequence[Record]):
     """Records that are made when they are read, each from its own offset."""
 
     def __init__(self, make: Callable[[int], Record], offsets: range) -> None:
@@ -354,7 +354,7 @@ class Run:
     """The most that was resident, above what was before the first record."""
 
 
-class Watched(LogSource):
+class WatchedSource(LogSource):
     """Looks at the memory now and then."""
 
     most = 0
@@ -377,7 +377,7 @@ async def flow(log: Sequence[Record], config: Config, batch: int = 2000) -> Run:
     async with AsyncStore(config.store.url, owner=True) as store:
         await store.run(_publish)
         before = resident()
-        source = Watched({PLACE: log}, batch)
+        source = WatchedSource({PLACE: log}, batch)
         pipeline = Pipeline(config, source, store, Checksum(), owner="hostile", clock=SystemClock())
         await pipeline.run()
         counters = pipeline.partitions[PLACE].counters
@@ -429,8 +429,8 @@ def attack(n_messages: int, seed: int, folder: Path) -> tuple[Run, Run, Hostile,
     (folder / "without").mkdir()
     config = config_of(folder / "with")
     hostile = Hostile(seed, rules_from(config))
-    with_them = asyncio.run(flow(Log(hostile.record, range(n_records)), config))
-    without = asyncio.run(flow(Log(healthy, range(0, n_records, EVERY)), config_of(folder / "without")))
+    with_them = asyncio.run(flow(GeneratedLog(hostile.record, range(n_records)), config))
+    without = asyncio.run(flow(GeneratedLog(healthy, range(0, n_records, EVERY)), config_of(folder / "without")))
     return with_them, without, hostile, list(differences(with_them, without, n_records))
 
 
@@ -445,7 +445,7 @@ def flood(n_names: int, seed: int, folder: Path, minutes: float, **fleet: Any) -
         name = f"M{rng.getrandbits(80):020x}"
         return offset, stamp, name.encode(), reading_json(name, stamp, [1.0] * len(sensors), sensors)
 
-    return asyncio.run(flow(Log(record, range(n_names)), config))
+    return asyncio.run(flow(GeneratedLog(record, range(n_names)), config))
 
 
 def main() -> int:

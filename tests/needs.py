@@ -1,4 +1,4 @@
-"""What a test needs of the machine. `tests/run` skips what is not there and says why; `.ci/run` allows no skip."""
+"""Requirements of a test. `tests/run` lists the skipped tests with their reasons. In CI a skip is a failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def need(condition: object, reason: str) -> None:
-    """Skip the test unless `condition` holds; fail it where everything is required (MONITOR_REQUIRE_ALL=1)."""
+    """Skip the test unless `condition` is true. With MONITOR_REQUIRE_ALL=1, fail it instead."""
     if condition:
         return
     if os.environ.get("MONITOR_REQUIRE_ALL") == "1":

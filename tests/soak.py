@@ -44,7 +44,7 @@ def rss_mib(pid: int) -> tuple[float, float]:
     return fields["VmRSS"], fields["RssAnon"]
 
 
-class Stream:
+class SteadyTraffic:
     """Readings of all assets, cell after cell, at a steady rate."""
 
     def __init__(self, bootstrap: str, topic: str, assets: int, rate: float) -> None:
@@ -52,7 +52,7 @@ class Stream:
         self.sent = 0
         self._noise = np.random.default_rng(0)
 
-    async def run(self, until_s: float, sample: float, on_sample: Callable[[Stream], None]) -> None:
+    async def run(self, until_s: float, sample: float, on_sample: Callable[[SteadyTraffic], None]) -> None:
         producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, linger_ms=20, max_batch_size=262_144)
         await producer.start()
         began = time.monotonic()
@@ -117,11 +117,11 @@ def soak(asked: argparse.Namespace, kafka: KafkaServer, deployment: Deployment) 
     )
     deployment.install_model(asked.architecture)
     deployment.start()
-    stream = Stream(kafka.bootstrap, "soak", asked.assets, asked.rate)
+    stream = SteadyTraffic(kafka.bootstrap, "soak", asked.assets, asked.rate)
     began = time.monotonic()
     samples: list[tuple[float, float]] = []
 
-    def look(stream: Stream) -> None:
+    def look(stream: SteadyTraffic) -> None:
         rss, anonymous = rss_mib(deployment.pid)
         samples.append((time.monotonic() - began, rss))
         lag = stream.sent - deployment.records()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Alert:
+class ExpectedAlert:
     asset: str
     opened_us: int
     """End of the first anomalous window among those that confirmed it."""
@@ -30,11 +30,11 @@ class Alert:
 
 def expected_alerts(
     asset: str, windows: Iterable[tuple[int, float | None]], confirm: tuple[int, int], recover: int
-) -> list[Alert]:
+) -> list[ExpectedAlert]:
     """Return the asset's alerts, given `(end_us, score)` of its windows in order; None and NaN = unscored."""
     needed, among = confirm
     scored = [(end_us, score) for end_us, score in windows if score is not None and not math.isnan(score)]
-    alerts: list[Alert] = []
+    alerts: list[ExpectedAlert] = []
     episodes: list[list[int]] = []  # per alert: the first and the last place in `scored` that belong to it
     fired_at: list[int] = []  # per alert: the place of the window that made it fire
     n_normal = 0
@@ -47,7 +47,7 @@ def expected_alerts(
                 continue
             closed_at = episodes[-1][1] if episodes else -1
             opened_at = next(place for place in anomalous if place > closed_at)
-            alerts.append(Alert(asset, scored[opened_at][0], transitions=[("firing", end_us)]))
+            alerts.append(ExpectedAlert(asset, scored[opened_at][0], transitions=[("firing", end_us)]))
             episodes.append([opened_at, now])
             fired_at.append(now)
             n_normal = 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tests.needs import need
+from tests.quality.get_recordings import how_to_get
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,7 @@ def load(folder: Path, name: str) -> LabelledSeries:
     """Read "set/series". Skip the test if it is missing."""
     group, series = name.split("/")
     path = folder / group / f"{series}.csv.gz"
-    need(path.is_file(), f"the recording {name}")
+    need(path.is_file(), how_to_get(group))
     meta = json.loads((folder / group / "meta.json").read_text())
     with gzip.open(path, "rt", newline="") as file:
         head, *rows = csv.reader(file)

@@ -36,7 +36,7 @@ IDLE_S = 0.8
 """Longest silence of one poll."""
 
 
-class Log:
+class PartitionLog:
     """One partition: all of its records, how many are written already, and from where on they are still there."""
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -62,7 +62,7 @@ class Broker:
     """The logs, and one consumer group."""
 
     def __init__(self, logs: Mapping[Partition, Sequence[Record]], rng: Random, fault_plan: FaultPlan) -> None:
-        self.logs = {partition: Log(records) for partition, records in logs.items()}
+        self.logs = {partition: PartitionLog(records) for partition, records in logs.items()}
         self.members: list[MemberSource] = []
         self.owner: dict[Partition, MemberSource | None] = dict.fromkeys(logs)
         self.committed: dict[Partition, int] = {}
@@ -133,7 +133,7 @@ class MemberSource:
         self._assigned: dict[Partition, None] = {}
         self._expected: dict[Partition, int] = {}
         self._fetched: dict[Partition, Sequence[Record]] = {}
-        self._is_held = False
+        self._is_paused = False
 
     def __str__(self) -> str:
         return self._process.name
@@ -178,7 +178,7 @@ class MemberSource:
         events = self._read_news()
         if not events and self._rng.random() < plan.replaced and self._assigned:
             return self._replace_consumer()
-        if not self._is_held:
+        if not self._is_paused:
             for partition in self._handing_out():
                 if self._rng.random() >= plan.silent_poll:
                     events += self._some_of(partition)
@@ -242,10 +242,10 @@ class MemberSource:
             self._fetched.pop(partition, None)
 
     def pause(self) -> None:
-        self._is_held = True
+        self._is_paused = True
 
     def resume(self) -> None:
-        self._is_held = False
+        self._is_paused = False
 
     def end_offset(self, partition: Partition) -> int | None:
         return self._broker.logs[partition].end if partition in self._assigned else None

@@ -6,8 +6,8 @@ import pytest
 
 from monitor.lifecycle import champions, scheduler
 from monitor.store.engine import AsyncStore
+from tests.fakes import RecordedLog
 from tests.unit.lifecycle.checkpoints import DaemonParts
-from tests.unit.recorded_log import RecordedLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from monitor.store.engine import AsyncStore
+    from tests.fakes import RecordedLog
     from tests.unit.lifecycle.checkpoints import DaemonParts
-    from tests.unit.recorded_log import RecordedLog
 
     NewDaemon = Callable[..., DaemonParts]
 

@@ -11,8 +11,7 @@ from monitor.config import parse
 from monitor.service import maintenance
 from monitor.service.maintenance import BudgetReports
 from monitor.timing import DEFAULT_TIMING
-from tests.fakes import FakeClock
-from tests.unit.recorded_log import RecordedLog
+from tests.fakes import FakeClock, RecordedLog
 
 if TYPE_CHECKING:
     from monitor.store.engine import AsyncStore

@@ -16,8 +16,7 @@ from monitor.service.health import Health
 from monitor.service.heartbeat import Heartbeat
 from monitor.service.shutdown import StopRequested
 from monitor.store import daemons
-from tests.fakes import FakeClock
-from tests.unit.recorded_log import RecordedLog
+from tests.fakes import FakeClock, RecordedLog
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def _records(asset: str, n: int, faulty: range = range(0)) -> list[Record]:
     ]
 
 
-class Daemon:
+class PartsOfDaemon:
     """The parts of a daemon that the scenario needs, over an open store."""
 
     def __init__(self, world: World, store: AsyncStore, fault: Fault, logs: dict[Partition, Sequence[Record]]) -> None:
@@ -241,7 +241,7 @@ async def live(world: World, database: Path, fault: Fault) -> int:
                     p: list(log) if is_second_half else list(log[: HALF[p]]) for p, log in world.logs.items()
                 }
                 store.fault = fault
-                daemon = Daemon(world, store, fault, logs)
+                daemon = PartsOfDaemon(world, store, fault, logs)
                 try:
                     await daemon.start()
                     if not is_second_half:

@@ -179,7 +179,7 @@ async def test_stop_finishes_the_batch_in_hand_and_begins_no_other(store: AsyncS
 async def test_the_lag_is_committed_to_kafka_once_a_second(store: AsyncStore, tmp_path: Path) -> None:
     plant = Plant(config_of(tmp_path), store, {P0: readings(10)})
     await plant.run()
-    assert plant.source.marked == {P0: 5}  # then at most once a second, and the clock stands still
+    assert plant.source.lag_committed == {P0: 5}  # then at most once a second, and the clock stands still
 
 
 async def test_sensors_learnt_in_a_fenced_batch_are_stored_with_the_next(

@@ -14,12 +14,11 @@ from monitor.decode import AssetIndex, Decoder, FleetSchema
 from monitor.decode.admission import MAX_ELSEWHERE, Admission
 from monitor.store.reader import open_reader
 from tests.acceptance.crashes import live
-from tests.fakes import batch_of
+from tests.fakes import RecordedLog, batch_of
 from tests.hostile import EVERY, HEALTHY, MUTATIONS, WORDS, attack, flood
 from tests.oracle.check import check_database
 from tests.oracle.log import rules_from
 from tests.oracle.windows import expect
-from tests.unit.recorded_log import RecordedLog
 from tests.unit.stream.plant import BEGIN, P0, P1, Plant, S, limited_config, reading
 
 if TYPE_CHECKING:
