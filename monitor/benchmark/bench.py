@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from monitor.benchmark import workload
-from monitor.benchmark.child import SETTLE_S, CaseMeasurement, CaseRequest
+from monitor.benchmark.child import WARM_UP_S, CaseMeasurement, CaseRequest
 from monitor.errors import MonitorError
 from monitor.kafka.embedded_broker import EmbeddedBroker, create_topic
 from monitor.models.calibrate import Budget
@@ -214,7 +214,7 @@ class _Bench:
             share = 0.8 + 0.2 * number / len(processes)
             self.on_progress(share, f"{each.case.name}, delays at {LIVE_PER_S:,} a second")
             topic = f"{self.topic}-{each.case.name}"
-            n_live = int((self.plan.live_s + SETTLE_S) * LIVE_PER_S)
+            n_live = int((self.plan.live_s + WARM_UP_S) * LIVE_PER_S)
             n_before = workload.WARM_UP
             await _fill_topic(self.bootstrap, topic, n_before, self.stack)
             request = msgspec.structs.replace(
@@ -223,7 +223,7 @@ class _Bench:
             measuring = asyncio.create_task(each.measure(request))
             await asyncio.sleep(CATCH_UP_S)
             await write_at_rate(self.bootstrap, topic, workload.records(n_before, n_live), per_s=LIVE_PER_S)
-            each.delays_ms = (await measuring).delays_ms[int(SETTLE_S * LIVE_PER_S) :]
+            each.delays_ms = (await measuring).delays_ms[int(WARM_UP_S * LIVE_PER_S) :]
 
 
 async def run(plan: BenchPlan, on_progress: Callable[[float, str], None]) -> BenchReport:

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from monitor.stream.partition import PartitionState
     from monitor.types import Int64, RecordBatch
 
-SETTLE_S = 0.5
-"""Delays of the first half second are not used."""
+WARM_UP_S = 0.5
+"""Delays of this first time are not used: the pipeline starts up."""
 
 
 class CaseRequest(msgspec.Struct, frozen=True):

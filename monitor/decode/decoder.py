@@ -128,7 +128,7 @@ class Decoder:
     def decode(self, batch: RecordBatch) -> Decoded:
         """Decode a batch. No bytes raise an exception: a record that cannot be used is quarantined."""
         with np.errstate(over="ignore", invalid="ignore"):  # numbers out of range, and signalling NaN, are refused
-            work = self._begin(batch)
+            work = self._prepare(batch)
             self._find_formats(work)
             if any(self.fleets[number].sensors is None for number in work.router.numbers):
                 self._learn_sensors(work)
@@ -144,7 +144,7 @@ class Decoder:
 
     # ------------------------------------------------------------ before
 
-    def _begin(self, batch: RecordBatch) -> _Work:
+    def _prepare(self, batch: RecordBatch) -> _Work:
         topic = batch.partition.topic
         if topic not in self._routers:
             self._routers[topic] = Router(self.fleets, topic)

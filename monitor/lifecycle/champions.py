@@ -119,10 +119,10 @@ class Champions:
         detector = await self._scorer.load(path)
         if detector.version != trained.version:
             raise CheckpointDamaged(f"{path} holds {detector.version}, not {trained.version}")
-        learn = partial(self._store.run, assets.register_sensors, fleet.name, trained.sensors)
-        known = await until_answered(learn, self._clock, self._timing)
+        register = partial(self._store.run, assets.register_sensors, fleet.name, trained.sensors)
+        known = await until_answered(register, self._clock, self._timing)
         _check_fits(fleet, detector, fleet.sensors or known)
-        succeed = partial(
+        publish = partial(
             self._store.run,
             versions.publish_and_activate,
             version=trained.version,
@@ -135,7 +135,7 @@ class Champions:
         )
         async with self._gate.between_batches():
             # Every window that this daemon has decided is committed now, and no other window is being scored.
-            active = await until_answered(succeed, self._clock, self._timing)
+            active = await until_answered(publish, self._clock, self._timing)
             self._scorer.keep(detector)
             await until_answered(partial(self._follow, fleet), self._clock, self._timing)
         is_first = active.from_window_end_us == FOREVER_AGO_US

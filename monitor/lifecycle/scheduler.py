@@ -213,11 +213,11 @@ class RetrainScheduler:
         return trained.version
 
     async def _order(self, fleet: FleetConfig) -> TrainingOrder:
-        learnt = (await self._store.read(assets.fleets)).get(fleet.name)
+        stored = (await self._store.read(assets.fleets)).get(fleet.name)
         return TrainingOrder(
             config=str(self._config.path),
             fleet=fleet.name,
-            sensors=fleet.sensors or learnt,
+            sensors=fleet.sensors or stored,
             alerts=await self._store.read(alerts.intervals, fleet.name),
             known=await self._store.read(assets.names_by_partition, fleet.name),
         )

@@ -85,7 +85,7 @@ class Notification(NamedTuple):
     """Outcome of the last attempt."""
 
     @property
-    def alert(self) -> str:
+    def alert_key(self) -> str:
         """The key without its step: notifications of one alert are sent in order."""
         return self.key.rpartition(":")[0]
 
@@ -242,9 +242,9 @@ def next_due(connection: Connection, channel: str, now_us: int) -> Notification 
     held_up: set[str] = set()
     for row in connection.execute(_WAITING, values):
         waiting = Notification(*row)
-        if waiting.alert not in held_up and not now_us < waiting.next_try_us <= now_us + MAX_WAIT_US:
+        if waiting.alert_key not in held_up and not now_us < waiting.next_try_us <= now_us + MAX_WAIT_US:
             return waiting
-        held_up.add(waiting.alert)
+        held_up.add(waiting.alert_key)
     return None
 
 

@@ -115,11 +115,11 @@ def test_a_version_reports_its_windows_and_the_fleet_all(url: str) -> None:
     assert (new.own.n_alarms, new.own.weeks) == (0, 0.0)   # the old version scored all windows here
     assert new.recent.n_alarms == 2
 
-    async def ask() -> BudgetReport | UnreadableThreshold | None:
+    async def read_report() -> BudgetReport | UnreadableThreshold | None:
         async with AsyncStore(url) as store:
             return await store.read(burn.champion_budget_report, FLEET)
 
-    assert asyncio.run(ask()) == new
+    assert asyncio.run(read_report()) == new
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_an_unreadable_threshold_is_reported_as_such(url: str, card: str) -> Non
 
     asyncio.run(fill(url, 5, store_card))
 
-    async def ask() -> BudgetReport | UnreadableThreshold | None:
+    async def read_report() -> BudgetReport | UnreadableThreshold | None:
         async with AsyncStore(url) as store:
             return await store.read(burn.champion_budget_report, FLEET)
 
-    assert asyncio.run(ask()) == UnreadableThreshold(FLEET, VERSION)
+    assert asyncio.run(read_report()) == UnreadableThreshold(FLEET, VERSION)
 
 
 def test_held_out_time_that_overlaps_training_never_certifies(url: str) -> None:

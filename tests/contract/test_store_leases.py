@@ -32,7 +32,7 @@ async def expire(store: AsyncStore, by_us: int = 1) -> None:
     await store.run(lambda connection: connection.execute(text(f"UPDATE lease SET until_us = {now_us} - {by_us}")))
 
 
-def write_under(connection: Connection, epoch: int, fleet: str) -> None:
+def write_with_epoch(connection: Connection, epoch: int, fleet: str) -> None:
     leases.check(connection, LEASE, epoch)
     assets.ensure_fleet(connection, fleet)
 
@@ -86,13 +86,13 @@ async def test_a_lease_expires_with_time(store: AsyncStore, other_store: AsyncSt
 async def test_a_former_holder_is_fenced(store: AsyncStore, other_store: AsyncStore) -> None:
     mine = await acquire(store, "me")
     assert mine is not None
-    await store.run(write_under, mine, FLEET)
+    await store.run(write_with_epoch, mine, FLEET)
     await expire(store)
     yours = await acquire(other_store, "you")
     assert yours is not None
     with pytest.raises(Fenced, match="lease outbox: epoch 1 is over, you holds it under epoch 2"):
-        await store.run(write_under, mine, "too late")
-    await other_store.run(write_under, yours, "pumps")
+        await store.run(write_with_epoch, mine, "too late")
+    await other_store.run(write_with_epoch, yours, "pumps")
     assert set(await store.read(assets.fleets)) == {FLEET, "pumps"}
 
 
@@ -101,9 +101,9 @@ async def test_an_expired_holder_is_fenced_without_a_successor(store: AsyncStore
     assert epoch is not None
     await expire(store)
     with pytest.raises(Fenced, match="epoch 1 is over, me held it"):
-        await store.run(write_under, epoch, "too late")
+        await store.run(write_with_epoch, epoch, "too late")
     assert await acquire(store, "me") == epoch, "no other holder in between: the work may go on"
-    await store.run(write_under, epoch, FLEET)
+    await store.run(write_with_epoch, epoch, FLEET)
 
 
 async def test_a_released_lease_is_free_at_once(store: AsyncStore, other_store: AsyncStore) -> None:
@@ -144,7 +144,7 @@ async def test_a_transaction_under_it_delays_the_next_holder(store: AsyncStore, 
     inside = asyncio.Event()
 
     def slow(connection: Connection) -> None:
-        write_under(connection, epoch, FLEET)
+        write_with_epoch(connection, epoch, FLEET)
         loop.call_soon_threadsafe(inside.set)
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_sleep(0.8)"))

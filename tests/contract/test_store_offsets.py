@@ -49,12 +49,12 @@ async def test_later_commits_are_not_visible(store: AsyncStore, url: str) -> Non
         async with AsyncStore(url) as another:
             await another.run(assets.register, FLEET, ["R2"], HOME)
 
-    def look(reader: Reader) -> tuple[int, int]:
+    def count_twice(reader: Reader) -> tuple[int, int]:
         before = len(home_partitions(reader))
         thread = Thread(target=asyncio.run, args=(write(),))
         thread.start()
         thread.join()
         return before, len(home_partitions(reader))
 
-    assert await repeatable_read(url, look) == (1, 1)
+    assert await repeatable_read(url, count_twice) == (1, 1)
     assert len(await repeatable_read(url, home_partitions)) == 2

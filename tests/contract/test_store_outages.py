@@ -109,7 +109,7 @@ async def test_closing_waits_for_running_transactions(url: str) -> None:
 # ---------------------------------------------------------------- a SQLite file
 
 
-async def hold(file: Path, seconds: float) -> None:
+async def lock_for(file: Path, seconds: float) -> None:
     """Hold a write transaction for a while, as another process would."""
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -122,7 +122,7 @@ def test_a_save_waits_for_another_writer(file: Path) -> None:
     async def run() -> None:
         async with AsyncStore(f"sqlite:///{file}", owner=True) as store:
             owner = await own(store)
-            held = asyncio.create_task(hold(file, 0.5))
+            held = asyncio.create_task(lock_for(file, 0.5))
             await asyncio.sleep(0.05)
             began = time.monotonic()
             await owner.score(8, a=0.5)
@@ -137,7 +137,7 @@ def test_a_save_behind_an_endless_writer_can_be_repeated(file: Path) -> None:
         async with AsyncStore(f"sqlite:///{file}", owner=True, timeout_s=0.1) as store:
             owner = await own(store)
             commit = owner.step(await owner.rows({"a": 0.5}, 8))
-            held = asyncio.create_task(hold(file, 1.0))
+            held = asyncio.create_task(lock_for(file, 1.0))
             await asyncio.sleep(0.05)
             with pytest.raises(StoreUnavailable, match="locked"):
                 await owner.save(commit)

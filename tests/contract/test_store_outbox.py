@@ -48,7 +48,7 @@ async def steps(store: AsyncStore, channel: str = "duty") -> list[str]:
     return [row["dedup_key"].rpartition(":")[2] for row in await outbox_rows(store) if row["channel"] == channel]
 
 
-async def hold(store: AsyncStore, holder: str = "me") -> int:
+async def acquire_lease(store: AsyncStore, holder: str = "me") -> int:
     epoch = await store.run(leases.acquire, outbox.LEASE, holder, 600.0)
     assert epoch is not None
     return epoch
@@ -216,7 +216,7 @@ async def test_the_same_alert_has_the_same_key_in_another_database(store: AsyncS
 async def test_the_oldest_notification_is_sent_first(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING), change(12, 13, CLOSED), change(20, 20, FIRING))
-    epoch = await hold(store)
+    epoch = await acquire_lease(store)
     sent = []
     while waiting := await due(store):
         body = await store.run(outbox.start_attempt, epoch, waiting.key)
@@ -230,7 +230,7 @@ async def test_the_oldest_notification_is_sent_first(store: AsyncStore) -> None:
 
 async def test_channels_have_separate_notifications(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING, **GRAVE), to=(DUTY, PAGER))
-    epoch = await hold(store)
+    epoch = await acquire_lease(store)
     await store.run(outbox.mark_failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
     assert await due(store) is None
     assert await key_due(store, channel="pager") == key("firing", channel="pager")
@@ -239,7 +239,7 @@ async def test_channels_have_separate_notifications(store: AsyncStore) -> None:
 async def test_a_failed_notification_holds_up_only_its_own_alert(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING), change(12, 13, CLOSED), change(20, 20, FIRING))
-    epoch = await hold(store)
+    epoch = await acquire_lease(store)
     await store.run(outbox.start_attempt, epoch, key("firing"))
     await store.run(outbox.mark_failed, epoch, key("firing"), "HTTP 503", NOW_US + 60_000_000)
     assert await key_due(store) == key("firing", opened=20)
@@ -251,14 +251,14 @@ async def test_alerts_of_one_time_but_two_assets_are_separate(store: AsyncStore)
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING), asset="a")
     await alert(owner, change(12, 12, FIRING), asset="b")
-    epoch = await hold(store)
+    epoch = await acquire_lease(store)
     await store.run(outbox.mark_failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
     assert await key_due(store) == key("firing", asset="b")
 
 
 async def test_a_clock_set_back_delays_no_notification(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING))
-    epoch = await hold(store)
+    epoch = await acquire_lease(store)
     await store.run(outbox.mark_failed, epoch, key("firing"), "down", NOW_US + HOUR_US)
     assert await due(store, NOW_US + 1) is None
     assert await key_due(store, NOW_US - DAY_US) == key("firing")
@@ -267,7 +267,7 @@ async def test_a_clock_set_back_delays_no_notification(store: AsyncStore) -> Non
 async def test_an_attempt_without_an_outcome_is_visible(store: AsyncStore) -> None:
     """After a kill between sending and storing, it is sent again with the same key, and the sender knows."""
     await alert(await own(store), change(12, 12, FIRING))
-    await store.run(outbox.start_attempt, await hold(store), key("firing"))
+    await store.run(outbox.start_attempt, await acquire_lease(store), key("firing"))
     waiting = await due(store)
     assert waiting is not None
     assert (waiting.key, waiting.attempts, waiting.error) == (key("firing"), 1, outbox.OUTCOME_UNKNOWN)
@@ -275,9 +275,9 @@ async def test_an_attempt_without_an_outcome_is_visible(store: AsyncStore) -> No
 
 async def test_a_former_holder_cannot_start_or_fail_an_attempt(store: AsyncStore, other_store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING))
-    mine = await hold(store)
+    mine = await acquire_lease(store)
     await store.run(lambda connection: connection.execute(text("UPDATE lease SET until_us = 0")))
-    yours = await hold(other_store, "you")
+    yours = await acquire_lease(other_store, "you")
     with pytest.raises(Fenced):
         await store.run(outbox.start_attempt, mine, key("firing"))
     with pytest.raises(Fenced):
@@ -289,9 +289,9 @@ async def test_a_former_holder_cannot_start_or_fail_an_attempt(store: AsyncStore
 
 async def test_a_delivery_by_a_former_holder_is_not_repeated(store: AsyncStore, other_store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING))
-    await store.run(outbox.start_attempt, await hold(store), key("firing"))
+    await store.run(outbox.start_attempt, await acquire_lease(store), key("firing"))
     await store.run(lambda connection: connection.execute(text("UPDATE lease SET until_us = 0")))
-    yours = await hold(other_store, "you")
+    yours = await acquire_lease(other_store, "you")
     await store.run(outbox.mark_delivered, key("firing"), NOW_US)
     assert await other_store.run(outbox.start_attempt, yours, key("firing")) is None
     await other_store.run(outbox.mark_delivered, key("firing"), NOW_US + 1)
@@ -303,7 +303,7 @@ async def test_notifications_are_due_when_a_channel_recovers(store: AsyncStore) 
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING, **GRAVE), to=(DUTY, PAGER))
     await alert(owner, change(12, 12, FIRING), asset="b")
-    epoch = await hold(store)
+    epoch = await acquire_lease(store)
     for each in (key("firing"), key("firing", channel="pager")):
         await store.run(outbox.mark_failed, epoch, each, "down", NOW_US + HOUR_US)
     await store.run(outbox.mark_failed, epoch, key("firing", asset="b"), "no", outbox.ABANDONED_US)
@@ -316,7 +316,8 @@ async def test_notifications_are_due_when_a_channel_recovers(store: AsyncStore) 
 
 async def test_an_abandoned_notification_holds_up_no_other(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING), change(12, 13, CLOSED))
-    await store.run(outbox.mark_failed, await hold(store), key("firing"), "refused: HTTP 404", outbox.ABANDONED_US)
+    epoch = await acquire_lease(store)
+    await store.run(outbox.mark_failed, epoch, key("firing"), "refused: HTTP 404", outbox.ABANDONED_US)
     assert await key_due(store, NOW_US + 100 * DAY_US) == key("closed")
     assert (await outbox_rows(store))[0]["error"] == "refused: HTTP 404"
 
@@ -331,7 +332,7 @@ async def test_delivered_and_abandoned_notifications_are_pruned(store: AsyncStor
     old, fresh, waiting, given_up = (key("firing", asset=asset) for asset in "abcd")
     await store.run(outbox.mark_delivered, old, NOW_US)
     await store.run(outbox.mark_delivered, fresh, NOW_US + DAY_US)
-    epoch = await hold(store)
+    epoch = await acquire_lease(store)
     await store.run(outbox.mark_failed, epoch, waiting, "down", NOW_US + DAY_US)
     await store.run(outbox.mark_failed, epoch, given_up, "no", outbox.ABANDONED_US)
     assert await store.run(outbox.prune, NOW_US) == 0

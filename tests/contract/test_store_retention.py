@@ -195,13 +195,13 @@ async def test_a_replay_is_compared_with_the_kept_scores(store: AsyncStore, url:
     await save(owner, "fast", *range(5, 15))
     names = {("slow", "slow"), ("fast", "fast")}
 
-    def ask(since_us: dict[str, int] | None = None) -> RunSummary:
+    def summary(since_us: dict[str, int] | None = None) -> RunSummary:
         with open_reader(url) as reader:
             return summarize_run(reader, CONFIG, results.FIRST_US, results.LAST_US, names, since_us)
 
     fresh = {"slow": 0, "fast": 9 * INTERVAL_US}
-    again = await asyncio.to_thread(ask, fresh)
+    again = await asyncio.to_thread(summary, fresh)
     await prune_scores(store, fresh)
-    live = await asyncio.to_thread(ask)
+    live = await asyncio.to_thread(summary)
     assert live == again
     assert (live.windows, live.first_us) == (11, fresh)

@@ -46,7 +46,7 @@ RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 Answer = tuple[int, dict[str, str], bytes]
 
 
-def ask(port: int, path: str, method: str = "GET", limit_s: float = 5.0, host: str = "127.0.0.1") -> Answer:
+def request_page(port: int, path: str, method: str = "GET", limit_s: float = 5.0, host: str = "127.0.0.1") -> Answer:
     connection = http.client.HTTPConnection(host, port, timeout=limit_s)
     try:
         connection.request(method, path)
@@ -56,7 +56,7 @@ def ask(port: int, path: str, method: str = "GET", limit_s: float = 5.0, host: s
         connection.close()
 
 
-def say(port: int, request: bytes, limit_s: float = 10.0) -> bytes:
+def send_raw(port: int, request: bytes, limit_s: float = 10.0) -> bytes:
     """Send raw bytes; return all that comes back."""
     with socket.create_connection(("127.0.0.1", port), timeout=limit_s) as connection:
         connection.sendall(request)
@@ -105,29 +105,29 @@ def port(health: Health) -> Iterator[int]:
 
 def test_the_three_pages_have_their_content_types(port: int) -> None:
     for path in ("/live", "/ready"):
-        status, headers, body = ask(port, path)
+        status, headers, body = request_page(port, path)
         assert (status, headers["content-type"]) == (200, "application/json")
         assert json.loads(body)[path[1:]] is True
         assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
-    status, headers, body = ask(port, "/metrics?x=1")
+    status, headers, body = request_page(port, "/metrics?x=1")
     assert status == 200
     assert headers["content-type"].startswith("text/plain")
     assert "monitor_records" in {family.name for family in text_string_to_metric_families(body.decode())}
-    assert ask(port, "/")[0] == ask(port, "/live/../etc")[0] == 404
+    assert request_page(port, "/")[0] == request_page(port, "/live/../etc")[0] == 404
 
 
 def test_head_answers_with_the_status_and_no_body(port: int, health: Health) -> None:
-    status, headers, body = ask(port, "/ready", "HEAD")
+    status, headers, body = request_page(port, "/ready", "HEAD")
     assert (status, body) == (200, b"")
     assert int(headers["content-length"]) > 0
     health.draining()
-    assert ask(port, "/ready", "HEAD")[0] == 503
+    assert request_page(port, "/ready", "HEAD")[0] == 503
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
 def test_other_methods_than_get_and_head_are_refused(port: int, method: str) -> None:
-    status, _, body = ask(port, "/ready", method)
+    status, _, body = request_page(port, "/ready", method)
     assert status == 405
     assert method.encode() not in body
 
@@ -148,10 +148,10 @@ def test_a_malformed_request_gets_no_page_and_harms_no_other(
     health: Health, request_: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with serving(health, request_limit_s=0.3) as port:
-        answer = say(port, request_)
+        answer = send_raw(port, request_)
         assert b'"live"' not in answer
         assert b"<script" not in answer
-        assert ask(port, "/live")[0] == 200
+        assert request_page(port, "/live")[0] == 200
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
@@ -183,7 +183,7 @@ def test_silent_connections_do_not_keep_a_probe_out_for_long(health: Health) -> 
             deadline = time.monotonic() + 10
             while True:
                 try:
-                    assert ask(port, "/live")[0] == 200
+                    assert request_page(port, "/live")[0] == 200
                     break
                 except (OSError, http.client.HTTPException):
                     assert time.monotonic() < deadline, "they keep every probe out"
@@ -214,7 +214,7 @@ def test_a_page_with_a_defect_answers_500_and_is_logged(
 ) -> None:
     monkeypatch.setattr(health, "ready_page", lambda: 1 / 0)
     with capture_logs() as logged:
-        status, _, body = ask(port, "/ready")
+        status, _, body = request_page(port, "/ready")
     assert status == 500
     assert b"division" not in body
     assert [(line["event"], line["error"]) for line in logged] == [
@@ -224,7 +224,7 @@ def test_a_page_with_a_defect_answers_500_and_is_logged(
 
 def test_many_probes_at_once_are_answered(port: int) -> None:
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: ask(port, "/metrics")[0], range(80)))
+        answers = list(threads.map(lambda _: request_page(port, "/metrics")[0], range(80)))
     assert answers == [200] * 80
 
 
@@ -245,7 +245,7 @@ def test_without_an_address_nothing_listens(health: Health) -> None:
 def test_ipv6_addresses_are_served(health: Health) -> None:
     number = free_port()
     with pages(HttpConfig(listen=f"[::1]:{number}"), health):
-        assert ask(number, "/live", host="::1")[0] == 200
+        assert request_page(number, "/live", host="::1")[0] == 200
 
 
 async def test_the_pages_answer_while_the_loop_is_blocked() -> None:
@@ -256,7 +256,7 @@ async def test_the_pages_answer_while_the_loop_is_blocked() -> None:
 
             def probe() -> None:
                 for _ in range(15):
-                    answers.append(ask(port, "/live")[0])
+                    answers.append(request_page(port, "/live")[0])
                     time.sleep(0.1)
 
             thread = threading.Thread(target=probe)
@@ -266,7 +266,7 @@ async def test_the_pages_answer_while_the_loop_is_blocked() -> None:
             assert answers[0] == 200
             assert answers[-1] == 503
             health.watch.record_turn(time.monotonic())
-            assert ask(port, "/live")[0] == 200
+            assert request_page(port, "/live")[0] == 200
 
 
 # ---------------------------------------------------------------- systemd
@@ -347,13 +347,13 @@ class Probed(Deployment):
     def status(self, path: str) -> int:
         """Return the status that a probe gets; 0 = no answer."""
         try:
-            return ask(self.port, path)[0]
+            return request_page(self.port, path)[0]
         except OSError:
             return 0
 
     def missing(self) -> set[str]:
         """Return the words of /ready's `missing`."""
-        status, _, body = ask(self.port, "/ready")
+        status, _, body = request_page(self.port, "/ready")
         answer = json.loads(body)
         assert status == (503 if answer["missing"] else 200)
         return {each["what"] for each in answer["missing"]}
@@ -364,7 +364,7 @@ class Probed(Deployment):
 
     def samples(self) -> dict[tuple[str, ...], float]:
         """Read /metrics: (name, label values …) → value."""
-        text = ask(self.port, "/metrics")[2].decode()
+        text = request_page(self.port, "/metrics")[2].decode()
         return {
             (sample.name, *(sample.labels[key] for key in sorted(sample.labels))): sample.value
             for family in text_string_to_metric_families(text)
@@ -455,7 +455,7 @@ def test_a_second_daemon_without_a_partition_is_ready_with_a_note(
         both = (deployment, second)
 
         def states() -> list[tuple[int, list[str], float]]:
-            pages = [ask(each.port, "/ready") for each in both]
+            pages = [request_page(each.port, "/ready") for each in both]
             notes = [json.loads(page[2])["notes"] for page in pages]
             held = [each.samples()["monitor_partitions",] for each in both]
             return sorted(zip((page[0] for page in pages), notes, held, strict=True), key=itemgetter(2))

@@ -36,7 +36,7 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
 
 
 def administrate(bootstrap: str, work: Callable[[AIOKafkaAdminClient], Awaitable[object]]) -> None:
-    async def do() -> None:
+    async def run_with_admin() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
         try:
             await admin.start()
@@ -44,7 +44,7 @@ def administrate(bootstrap: str, work: Callable[[AIOKafkaAdminClient], Awaitable
         finally:
             await admin.close()
 
-    asyncio.run(do())
+    asyncio.run(run_with_admin())
 
 
 @pytest.mark.timeout(180)

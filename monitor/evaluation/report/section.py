@@ -92,10 +92,10 @@ def _scores(one: MethodResult) -> str:
         alarmed = f"<span>{float(f'{100 * alerts.alarmed_share:.2g}'):g} % of normal time alarmed</span>"
     has_labels = alerts.events is not None
     marks = [
-        _mark(("found" if alert.is_matched else "false") if has_labels else "unknown", alert, plot)
+        _outcome_mark(("found" if alert.is_matched else "false") if has_labels else "unknown", alert, plot)
         for alert in sorted(timeline.alerts, key=lambda alert: alert.first - alert.end)[:MAX_MARKS]
     ]
-    marks += [_mark("missed", event, plot) for event in timeline.events if not event.is_matched]
+    marks += [_outcome_mark("missed", event, plot) for event in timeline.events if not event.is_matched]
     return (
         f'<div class="row score"><div class="name">{escape(one.method)}{vus_pr}<span>{counts}</span>{alarmed}</div>'
         f'<div class="plot">{_svg("score", plot.score, plot.n_columns)}'
@@ -114,7 +114,7 @@ def _svg(kind: str, path: str, n_columns: int) -> str:
 def _event(event: RowSpan, plot: SeriesPlot, found: dict[str, set[int]]) -> str:
     """Draw an event. `found`: by method, the first rows of the events that it found."""
     by = [method for method, firsts in found.items() if event.first in firsts]
-    methods = f"found by {', '.join(by)}" if by else "found by nobody"
+    methods = f"found by {', '.join(by)}" if by else "found by no method"
     title = escape(f"Event {_when(event, plot)}; {methods}")
     return f'<i class="event" style="{_position(event, plot)}" title="{title}"></i>'
 
@@ -127,7 +127,7 @@ _TITLES = {
 }
 
 
-def _mark(kind: str, rows: RowSpan, plot: SeriesPlot) -> str:
+def _outcome_mark(kind: str, rows: RowSpan, plot: SeriesPlot) -> str:
     title = escape(f"{_TITLES[kind]} {_when(rows, plot)}")
     return f'<i class="{kind}" style="{_position(rows, plot)}" title="{title}"></i>'
 

@@ -76,10 +76,10 @@ async def source(consumer: QueuedConsumer) -> Any:
 
 
 def bounds(monkeypatch: pytest.MonkeyPatch, first: int, end: int) -> None:
-    async def ask(*_: Any) -> dict[Partition, LogBounds]:
+    async def fixed_bounds(*_: Any) -> dict[Partition, LogBounds]:
         return {P: LogBounds(first, end)}
 
-    monkeypatch.setattr("monitor.kafka.consumer_group.log_bounds", ask)
+    monkeypatch.setattr("monitor.kafka.consumer_group.log_bounds", fixed_bounds)
 
 
 def offsets(events: Any) -> list[int]:

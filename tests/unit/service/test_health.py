@@ -380,11 +380,11 @@ async def test_a_snapshot_shows_the_batch_in_hand_until_it_is_saved(store: Async
     seen = []
     save = store.save
 
-    async def look(commit: Commit) -> Saved:
+    async def record_snapshot(commit: Commit) -> Saved:
         seen.append(observed.snapshot())
         return await save(commit)
 
-    store.save = look  # type: ignore[method-assign]
+    store.save = record_snapshot  # type: ignore[method-assign]
     await observed.pipeline.run()
     assert [each.in_hand_since_s for each in seen] == [observed.pipeline.clock.monotonic_s()]
     assert observed.snapshot().in_hand_since_s is None
