@@ -8,7 +8,7 @@ import random
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from monitor.decode import Decoder, block_msgpack
@@ -130,6 +130,7 @@ def test_a_replaced_value_must_be_well_formed():
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32))
+@example(1051)  # a zero byte before a digit, which is UTF-16 to `json.loads`
 def test_a_record_decodes_like_its_parsed_self(seed):
     """A record that a parser has read and written again has each key once, with the last value."""
     rng = random.Random(seed)
@@ -149,7 +150,8 @@ def parsed_self(value: bytes | None) -> bytes | None:
         return None
     try:
         if value[0] < 0x80:
-            return json.dumps(json.loads(value), ensure_ascii=False).encode()
+            # Decoded here: `json.loads` guesses UTF-16 from zero bytes, which no record may contain.
+            return json.dumps(json.loads(value.decode()), ensure_ascii=False).encode()
         return msgspec.msgpack.encode(msgspec.msgpack.decode(value))
     except (msgspec.MsgspecError, ValueError, OverflowError, TypeError):
         return None
