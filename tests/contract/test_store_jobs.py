@@ -57,7 +57,7 @@ async def test_a_second_request_names_the_active_job(store: AsyncStore) -> None:
     assert again.id != job.id
 
 
-async def test_of_many_requests_at_once_one_is_queued(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_concurrent_requests_queue_one_job(store: AsyncStore, other_store: AsyncStore) -> None:
     asked = [each.run(jobs.request, FLEET, f"user {n}", NOW_US) for n in range(5) for each in (store, other_store)]
     results = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(not isinstance(result, BaseException) for result in results) == 1
@@ -167,7 +167,7 @@ async def test_a_version_is_published_once(store: AsyncStore) -> None:
         await publish(store, fleet="pumps")
 
 
-async def test_a_new_champion_retires_the_former_one(store: AsyncStore) -> None:
+async def test_a_new_champion_retires_the_former(store: AsyncStore) -> None:
     assert await store.read(versions.champion, FLEET) is None
     for version, boundary in (("v1", 0), ("v2", 500)):
         await publish(store, version)
@@ -189,7 +189,7 @@ async def test_decided_windows_keep_their_version(store: AsyncStore) -> None:
     assert await store.read(versions.activations, FLEET) == [Activation(100, "v1"), Activation(500, "v3")]
 
 
-async def test_a_version_of_another_fleet_is_refused(store: AsyncStore) -> None:
+async def test_another_fleets_version_is_refused(store: AsyncStore) -> None:
     await publish(store, "v1")
     await publish(store, "p1", "pumps")
     await store.run(versions.activate, FLEET, "v1", 0)

@@ -59,7 +59,7 @@ async def test_renewing_keeps_the_epoch_and_moves_the_end(store: AsyncStore) -> 
     assert 99_000_000 < after["until_us"] - before["until_us"] < 130_000_000
 
 
-async def test_the_time_to_live_counts_from_the_call(store: AsyncStore) -> None:
+async def test_time_to_live_counts_from_the_call(store: AsyncStore) -> None:
     before_us = time.time_ns() // 1000
     await acquire(store, "me", 15.5)
     [row] = await store.read(rows_of, "lease")
@@ -127,7 +127,7 @@ async def test_a_former_holder_cannot_release_it(store: AsyncStore, other_store:
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-async def test_concurrent_acquirers_leave_one_holder(store: AsyncStore, other_store: AsyncStore, is_new: bool) -> None:
+async def test_concurrent_callers_leave_one_holder(store: AsyncStore, other_store: AsyncStore, is_new: bool) -> None:
     if not is_new:
         await acquire(store, "before")
         await expire(store)

@@ -68,7 +68,7 @@ async def test_an_asset_has_one_open_alert(store: AsyncStore) -> None:
         await store.run(alerts.write_change, owner.ids["a"], change(13, 13, AlertState.FIRING))
 
 
-async def test_training_leaves_out_the_time_of_alerts(store: AsyncStore) -> None:
+async def test_training_leaves_out_alert_intervals(store: AsyncStore) -> None:
     owner = await with_asset(store)
     for opened, at, state in ((12, 12, AlertState.FIRING), (12, 15, AlertState.CLOSED), (20, 20, AlertState.FIRING)):
         await store.run(alerts.write_change, owner.ids["a"], change(opened, at, state))
@@ -122,7 +122,7 @@ async def test_names_of_a_fleet_are_listed_by_partition(store: AsyncStore) -> No
     assert await store.read(assets.names_by_partition, "unknown") == {}
 
 
-async def test_the_first_registration_of_sensors_wins(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_the_first_sensor_registration_wins(store: AsyncStore, other_store: AsyncStore) -> None:
     await store.run(assets.ensure_fleet, FLEET)
     assert await store.read(assets.fleets) == {FLEET: None}
     learnt = await asyncio.gather(

@@ -85,7 +85,7 @@ async def test_readers_do_not_wait_for_a_writer(store: AsyncStore) -> None:
     assert await store.read(assets.fleets) == {FLEET: None}
 
 
-async def test_closing_waits_for_running_transactions(url: str) -> None:
+async def test_closing_waits_for_transactions(url: str) -> None:
     store = AsyncStore(url, owner=True)
     loop = asyncio.get_running_loop()
     inside = asyncio.Event()

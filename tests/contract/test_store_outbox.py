@@ -70,7 +70,7 @@ def key(step: str, opened: int = 12, asset: str = "a", channel: str = "duty") ->
 # ---------------------------------------------------------------- write
 
 
-async def test_without_a_channel_nothing_is_written(store: AsyncStore) -> None:
+async def test_no_channel_means_no_notification(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 12, FIRING), change(12, 13, CLOSED), to=())
     assert await outbox_rows(store) == []
     assert len(await store.read(rows_of, "alert_transition")) == 2
@@ -213,7 +213,7 @@ async def test_the_same_alert_has_the_same_key_in_another_database(store: AsyncS
 # ---------------------------------------------------------------- send
 
 
-async def test_the_oldest_notification_is_sent_first(store: AsyncStore) -> None:
+async def test_oldest_notifications_are_sent_first(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, change(12, 12, FIRING), change(12, 13, CLOSED), change(20, 20, FIRING))
     epoch = await acquire_lease(store)

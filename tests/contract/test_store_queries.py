@@ -176,7 +176,7 @@ def test_scores_are_filtered_by_the_end_of_their_window(
     assert [row["start"] for row in found] == [iso(cell) for cell in cells]
 
 
-def test_an_asset_of_two_fleets_needs_the_fleet(reader: Reader) -> None:
+def test_an_ambiguous_asset_needs_its_fleet(reader: Reader) -> None:
     with pytest.raises(NotFound, match="fleets pumps, turbines"):
         list(reader.scores("R80711"))
     assert list(reader.scores("R80711", "pumps")) == []

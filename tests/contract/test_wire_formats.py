@@ -97,7 +97,7 @@ def turbines() -> FleetSchema:
 
 @formats
 @pytest.mark.parametrize("is_auto", [True, False], ids=["auto", "declared"])
-def test_every_format_gives_the_same_readings(name, is_auto):
+def test_all_formats_give_the_same_readings(name, is_auto):
     declared, write = FORMATS[name]
     decoder = Decoder([turbines()], format="auto" if is_auto else declared)
     decoded = decoder.decode(batch_of(write("R80711")))
@@ -157,7 +157,7 @@ def test_mixed_formats_keep_offset_order():
     assert len(decoded.readings[0]) == N * len(FORMATS)
 
 
-def test_our_own_encoders_write_these_formats():
+def test_our_encoders_write_these_formats():
     assert (
         reading_json("R1", START_US, VALUES[0], SENSORS)
         == json.dumps(

@@ -28,7 +28,7 @@ def readme() -> str:
     return (DEPLOY / "README.md").read_text()
 
 
-def test_the_annotated_file_shows_the_defaults() -> None:
+def test_the_annotated_file_shows_defaults() -> None:
     text = (DEPLOY / "monitor.toml").read_text()
     everything = re.sub(r"^# (?=[a-z_]+ = (?!.*e\.g\.))", "", text, flags=re.MULTILINE)
     file = tomllib.loads(everything)
@@ -51,7 +51,7 @@ def test_every_exit_code_is_explained() -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "kafka/README.md", "monitor.toml", "monitor.service", "compose.yaml"])
-def test_every_command_that_is_mentioned_exists(name: str) -> None:
+def test_every_mentioned_command_exists(name: str) -> None:
     context = click.Context(main)
     for words in re.findall(r"(?:`|exec monitor |bin/)monitor ([a-z][a-z ]*)", (DEPLOY / name).read_text()):
         first, *rest = words.split()

@@ -120,7 +120,7 @@ def test_every_option_explains_itself() -> None:
     assert not mute
 
 
-def test_every_command_takes_the_configuration() -> None:
+def test_every_command_takes_a_configuration() -> None:
     without = [
         " ".join(path) for path, command in leaves(main) if not any("--config" in p.opts for p in command.params)
     ]

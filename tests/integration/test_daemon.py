@@ -71,7 +71,7 @@ def test_the_history_of_a_topic_is_read_completely(
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_an_outage_of_the_broker_loses_nothing(
+def test_a_broker_outage_loses_nothing(
     kafka: KafkaServer, end: str, request: pytest.FixtureRequest, deployment: Deployment
 ) -> None:
     topic = f"broker-away-{end}"
@@ -251,7 +251,7 @@ def _states(deployment: Deployment) -> list[str]:
     return [row[0] for row in deployment.fetch("SELECT state FROM job")]
 
 
-def test_retrain_wait_ends_with_a_new_champion(retrained: Retrained) -> None:
+def test_retrain_wait_ends_at_a_new_champion(retrained: Retrained) -> None:
     job = json.loads(retrained.job)
     assert job["state"] == "done"
     assert job["version"] == retrained.second != retrained.first

@@ -228,7 +228,7 @@ def test_many_probes_at_once_are_answered(port: int) -> None:
     assert answers == [200] * 80
 
 
-def test_a_taken_port_is_a_configuration_error(port: int, health: Health) -> None:
+def test_a_port_in_use_is_a_config_error(port: int, health: Health) -> None:
     with (
         pytest.raises(ConfigError, match=rf'http\.listen: "127\.0\.0\.1:{port}" is in use.*another address'),
         pages(HttpConfig(listen=f"127.0.0.1:{port}"), health),

@@ -176,7 +176,7 @@ async def test_records_are_written_and_read_back(
     assert ("(login)" in caplog.text) is ("sasl_mechanism" in LOGINS[way](server)), "aiokafka logs at this level"
 
 
-async def test_reading_goes_on_when_the_token_expires(server: SecureKafkaServer, tmp_path: Path) -> None:
+async def test_reading_continues_past_token_expiry(server: SecureKafkaServer, tmp_path: Path) -> None:
     """The broker closes a connection whose token has expired. The next login sends the next token."""
     code = f"open({str(tmp_path / 'runs')!r}, 'a').write('.'); print(open({str(tmp_path / 'token')!r}).read())"
     (tmp_path / "token").write_text(jwt(4))

@@ -151,7 +151,7 @@ def watch(kind: str, readings: NDArray[np.float32], seed: int, spec: ModelSpec) 
 
 
 @pytest.mark.parametrize("architecture", SPECS)
-def test_assets_keep_their_bound_until_a_drift(architecture: str) -> None:
+def test_assets_keep_their_bound_until_drift(architecture: str) -> None:
     """A third is autoregressive, a third seasonal, a third heavy-tailed. A month of history, then ten clean weeks."""
     n = N_ASSETS[architecture]
     readings = machines(n, HISTORY + CLEAN + DRIFT)

@@ -20,13 +20,13 @@ from monitor.budget import (
 
 
 @pytest.mark.parametrize(("n", "bound"), [(0, 2.996), (1, 4.744), (2, 6.296), (5, 10.513), (10, 16.962), (100, 118.08)])
-def test_the_upper_bound_is_the_textbook_value(n: int, bound: float) -> None:
+def test_the_upper_bound_equals_the_textbook(n: int, bound: float) -> None:
     assert upper_bound(n, 1.0) == pytest.approx(bound, abs=0.01)
     assert upper_bound(n, 4.0) == pytest.approx(bound / 4, abs=0.01)
 
 
 @pytest.mark.parametrize(("n", "bound"), [(0, 0.0), (1, 0.0513), (5, 1.970), (100, 84.14)])
-def test_the_lower_bound_is_the_textbook_value(n: int, bound: float) -> None:
+def test_the_lower_bound_equals_the_textbook(n: int, bound: float) -> None:
     assert lower_bound(n, 1.0) == pytest.approx(bound, abs=0.01)
 
 

@@ -29,7 +29,7 @@ def lines(level: str = "info") -> tuple[io.StringIO, Any]:
     return stream, lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_lines_of_libraries_have_the_same_keys() -> None:
+def test_lines_of_libraries_have_our_keys() -> None:
     _, read = lines()
     logs.get("daemon").info("partition_claimed", partition="plant/3")
     logging.getLogger("aiokafka.consumer").warning("Heartbeat failed: %s", "why", extra={"node": 1})

@@ -26,7 +26,7 @@ def _request(n_records: int = 10**9, seconds: float = 10.0, live_from: int = -1)
     return CaseRequest(False, 1, "conv", "cpu", "", "", "bench", n_records, seconds, live_from)
 
 
-def test_the_workload_is_the_same_in_every_run() -> None:
+def test_the_workload_is_reproducible() -> None:
     whole = list(workload.records(0, 300))
     assert list(workload.records(0, 300)) == whole
     assert {len(value) for _, value in whole} <= set(range(190, 216))

@@ -72,7 +72,7 @@ def test_only_broker_topic_and_fleet_are_required(tmp_path: Path) -> None:
     assert made.topics_of(fleet) == ("plant.readings",)
 
 
-def test_the_tree_is_frozen_and_can_be_pickled(tmp_path: Path) -> None:
+def test_the_tree_is_frozen_and_pickles(tmp_path: Path) -> None:
     made = load(write(tmp_path), environ={})
     with pytest.raises(ValidationError, match="frozen"):
         made.kafka.group = "other"  # type: ignore[misc]
@@ -285,7 +285,7 @@ def test_a_password_in_a_readable_file_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- file
 
 
-def test_the_file_is_chosen_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_chooses_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"there is no file monitor.toml; name one with -c or \$MONITOR_CONFIG"):
         load(environ={})
@@ -297,7 +297,7 @@ def test_the_file_is_chosen_by_the_environment(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("text", "expected"), [("a = b", r"is not TOML: .*line 1"), ("a = 1\na = 2", "is not TOML")])
-def test_invalid_toml_is_reported_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
+def test_bad_toml_is_reported_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load(write(tmp_path, text), environ={})
 

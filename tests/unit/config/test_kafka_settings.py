@@ -86,7 +86,7 @@ def test_a_token_program_is_a_list_or_one_line_without_a_shell() -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o602, 0o650])
-def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+def test_keys_readable_by_others_are_refused(tmp_path: Path, mode: int) -> None:
     files = {"cert_file": secret(tmp_path, 0o644, "cert"), "key_file": secret(tmp_path, mode, "key")}
     found = problems(security_protocol="SSL", **files)
     assert f"has mode {mode:04o}, so others can read or change it; chmod 640 {tmp_path}/key" in found
@@ -140,7 +140,7 @@ def test_the_token_file_may_be_missing_at_the_start(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the summary
 
 
-def test_no_secret_is_shown_in_a_configuration(tmp_path: Path) -> None:
+def test_no_configuration_shows_a_secret(tmp_path: Path) -> None:
     files = {"cert_file": secret(tmp_path, 0o644, "cert"), "key_file": secret(tmp_path, 0o600, "key")}
     by_password = kafka(**LOGIN, security_protocol="SASL_SSL", **files, key_password=HIDDEN)
     by_program = kafka(**OAUTH, token_command=["fetch", "--secret", HIDDEN])

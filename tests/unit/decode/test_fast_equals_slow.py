@@ -64,7 +64,7 @@ def test_a_record_does_not_depend_on_its_neighbours(seed, fleets):
 
 @settings(max_examples=200, deadline=None)
 @given(seeds, fleets_of)
-def test_every_record_has_exactly_one_outcome(seed, fleets):
+def test_each_record_has_exactly_one_outcome(seed, fleets):
     batch = mixed_batch(seed)
     decoded = Decoder(fleets()).decode(batch)
     assert decoded.n_accepted + len(decoded.quarantined) + decoded.n_tombstones == len(batch)

@@ -41,7 +41,7 @@ class TestFleets:
         assert [r.offset.tolist() for r in decoded.readings] == [[], [0, 2], [1]]
         assert decoder.assets[1].names == ["N1", "N7"]
 
-    def test_keys_that_name_no_assets_cost_no_speed(self):
+    def test_keys_without_assets_cost_no_speed(self):
         """Records of a producer whose key is, say, the line, are still decoded by the fast parsers."""
         decoder = Decoder(self.fleets())
         batch = batch_of([reading("N1"), reading("S1")] * 20, [b"line-1"] * 40)
@@ -86,7 +86,7 @@ class TestAssetIndex:
         assert decoded.readings[0].offset.tolist() == [0, 1, 2, 2, 3, *range(5, 13)]
         assert decoded.readings[0].cell.tolist()[:5] == [1, 1, 0, 1, 1]
 
-    def test_a_quarantined_record_numbers_no_asset(self):
+    def test_quarantined_records_number_no_asset(self):
         decoder = Decoder([turbines()])
         decoder.decode(batch_of([b'{"ts":1,"asset":"R1","power":"x"}', b'{"ts":1,"asset":"R2","power":1e39}']))
         assert decoder.assets[0].names == []

@@ -161,7 +161,7 @@ def test_an_asset_must_be_named_somewhere():
     assert decoded.readings[0].offset.tolist() == [3]
 
 
-def test_the_future_starts_at_kafkas_timestamp():
+def test_future_starts_at_kafkas_timestamp():
     """With a wall clock, live and replay would differ. A record without a timestamp is not checked."""
     stamp = 1_437_993_000 * SECOND
     values = [b'{"ts":%d,"power":1}' % (1_437_993_000 + ahead) for ahead in (0, 60, 61, 10**6)]

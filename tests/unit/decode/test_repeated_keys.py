@@ -95,7 +95,7 @@ def decoded(decoder: Decoder, values: list[bytes], teach: list[bytes]) -> dict[s
 
 
 @pytest.mark.parametrize(("value", "same"), JSON.values(), ids=JSON.keys())
-def test_the_last_value_counts_in_json(value, same):
+def test_last_values_count_in_json(value, same):
     expected = decoded(SlowDecoder([turbines()]), [GOOD, same, FLAT] * 8, [GOOD, FLAT])
     assert expected["accepted"] == 24
     for decoder in (Decoder, SlowDecoder):
@@ -103,7 +103,7 @@ def test_the_last_value_counts_in_json(value, same):
 
 
 @pytest.mark.parametrize(("value", "same"), PACKED.values(), ids=PACKED.keys())
-def test_the_last_value_counts_in_messagepack(value, same):
+def test_last_values_count_in_messagepack(value, same):
     block = block_msgpack("R1", np.array([0]) * SECOND, np.ones((1, 3)), SENSORS)
     good = [msgspec.msgpack.encode({"ts": 1, "sensors": {"power": 1.0}, "meta": {"a": 1}}), entries(TS, POWER), block]
     expected = decoded(SlowDecoder([turbines()]), [*good, same] * 8, good)

@@ -32,7 +32,7 @@ EXACT = 1_437_993_000_000_000  # 2015-07-27T10:30:00Z
         datetime(2015, 7, 27, 10, 30),  # noqa: DTZ001  # a naive time is the case under test
     ],
 )
-def test_an_instant_may_be_written_in_many_ways(written):
+def test_an_instant_has_many_notations(written):
     assert parse_us(written) == EXACT
     assert parse_column_us([written]) == ([EXACT], [True])
     assert parse_column_us([written, 0])[0].tolist() == [EXACT, 0]

@@ -65,7 +65,7 @@ def test_without_labels_events_are_unknown() -> None:
     assert assess_ranking(one, score).vus_pr is None
 
 
-def test_without_an_event_there_is_no_ranking() -> None:
+def test_no_event_means_no_ranking() -> None:
     score = quiet()
     score[20:40] = 2.0
     one = sample.series()

@@ -63,12 +63,12 @@ def test_combine_skips_unlabelled_files() -> None:
     assert combine(parts) == LabelComparison(6, events=3, found=2, outside=1, delay_s=7.0)
 
 
-def test_the_median_of_two_delays_is_their_mean() -> None:
+def test_the_median_of_two_is_their_mean() -> None:
     later = Event("pump", 300 * S, 400 * S)
     assert compare_with_labels([FAULT, later], [_alert(110, 120), _alert(330, 340)]).delay_s == (12 + 32) / 2
 
 
-def test_overlapping_pairs_equal_a_full_search() -> None:
+def test_overlapping_pairs_equal_full_search() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
         starts = random.integers(0, 60, (2, 12)).tolist()

@@ -109,7 +109,7 @@ def test_a_defect_in_reading_is_an_error_row(files: list[Path], monkeypatch: pyt
     assert {one.is_unexpected for one in run(make_plan(files, ["pca"], SETTINGS))} == {True}
 
 
-def test_a_killed_worker_keeps_finished_results(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_keeps_its_results(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     class Pool:
         def __init__(self, *_args: Any, **_options: Any) -> None:
             self.number = 0

@@ -85,7 +85,7 @@ def test_a_head_without_a_window_is_rejected() -> None:
         scored("pca", replace(sample.series().data, train_rows=10), ScoreSettings())
 
 
-def test_a_window_without_a_value_is_unscored() -> None:
+def test_windows_without_values_are_unscored() -> None:
     data = sample.series().data
     gap = data.values.copy()
     gap[750:800] = np.nan
@@ -105,7 +105,7 @@ def test_moving_deviation_of_a_constant_sensor() -> None:
     assert found[60] == pytest.approx(2 * 19 / 20 / 2, abs=0.03)
 
 
-def test_random_scores_depend_on_the_seed_only() -> None:
+def test_random_scores_depend_on_the_seed() -> None:
     data = sample.series().data
     assert (scored("random", data) == scored("random", data)).all()
     assert (scored("random", data) != scored("random", data, replace(SETTINGS, seed=1))).any()

@@ -34,7 +34,7 @@ def test_labels_are_no_part_of_the_key(folder: Path) -> None:
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".npz"]
 
 
-def test_the_key_covers_all_inputs_and_the_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_covers_inputs_and_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, one = ResultCache(folder), sample.series()
     assert cache.get(sample.series(seed=1), PCA, SETTINGS) is None
     assert cache.get(one, parse_method("dense", SETTINGS), SETTINGS) is None

@@ -26,7 +26,7 @@ def rejection(path: Path, **options: Any) -> str:
     return str(one.error)
 
 
-def test_set_and_rows_come_from_folder_and_meta(tmp_path: Path) -> None:
+def test_folder_and_meta_give_set_and_rows(tmp_path: Path) -> None:
     [one] = read(sample.write_csv(tmp_path / "plant" / "pump.csv"))
     assert (one.set, one.name, one.data.sensors) == ("plant", "pump", ("flow", "pressure"))
     assert (one.data.train_rows, one.data.interval_s) == (sample.N_TRAIN, 60.0)

@@ -114,7 +114,7 @@ async def test_a_file_without_a_token_is_classified(
 # ---------------------------------------------------------------- logins
 
 
-def test_the_clients_of_a_process_share_a_token(tmp_path: Path) -> None:
+def test_clients_of_a_process_share_a_token(tmp_path: Path) -> None:
     assert token_provider(("a", "b"), None) is token_provider(("a", "b"), None)
     assert isinstance(token_provider(None, tmp_path), FileTokenProvider)
 

@@ -125,7 +125,7 @@ async def test_records_that_retention_deleted_are_a_gap(
     assert consumer.sought[-1] == 30
 
 
-async def test_an_offset_that_the_log_has_is_no_gap(
+async def test_an_offset_in_the_log_is_no_gap(
     source: KafkaSource, consumer: QueuedConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds(monkeypatch, 0, 50)
@@ -168,7 +168,7 @@ async def test_a_refusal_before_the_first_assignment_is_final(source: KafkaSourc
         await source.poll()
 
 
-async def test_the_third_refusal_of_a_member_is_final(
+async def test_a_members_third_refusal_is_final(
     source: KafkaSource, consumer: QueuedConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker may answer one heartbeat with error 30 by mistake."""

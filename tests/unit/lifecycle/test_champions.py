@@ -87,7 +87,7 @@ async def test_a_daemon_loads_the_versions_that_another_one_activates(
 # ---------------------------------------------------------------- missing checkpoints
 
 
-async def test_the_start_waits_for_a_missing_champion(
+async def test_start_waits_for_a_missing_champion(
     store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     """A shared folder that is mounted after the start: without the wait, windows would stay unscored."""

@@ -250,7 +250,7 @@ def test_faults_are_outliers() -> None:
     assert np.flatnonzero(find_outliers(errors, 0.1)).tolist() == list(range(100, 160))
 
 
-def test_the_worst_outliers_are_left_out_first() -> None:
+def test_worst_outliers_are_left_out_first() -> None:
     errors = np.random.default_rng(4).lognormal(sigma=0.1, size=1000)
     errors[:200] = np.linspace(1e3, 2e3, 200)
     assert np.flatnonzero(find_outliers(errors, 0.1)).tolist() == list(range(100, 200))

@@ -105,7 +105,7 @@ def test_denoising_targets_the_clean_window(x: torch.Tensor) -> None:
     assert float(denoising(Clean(), x, None, generator())) == 0.0   # type: ignore[arg-type]  # all that is used
 
 
-def test_the_kl_divergence_of_the_prior_is_zero() -> None:
+def test_the_priors_kl_divergence_is_zero() -> None:
     zero = torch.zeros(1, 1)
     assert float(kl_divergence(zero, zero)) == 0.0
     assert float(kl_divergence(zero + 2, zero)) == pytest.approx(2.0)

@@ -93,7 +93,7 @@ def test_missing_values_contribute_nothing(healthy: torch.Tensor) -> None:
     torch.testing.assert_close(share.sum(-1), torch.ones(2, 2))
 
 
-def test_present_values_stand_for_missing_ones(healthy: torch.Tensor) -> None:
+def test_present_values_replace_missing_ones(healthy: torch.Tensor) -> None:
     residual = fitted(healthy)
     squared = torch.ones(1, 3, 16)
     half = torch.ones(1, 3, 16, dtype=torch.bool)

@@ -48,7 +48,7 @@ def test_rounding_is_not_a_spread() -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.02, 0.002])
-def test_a_binary_sensor_keeps_its_values_apart(share: float, draw: np.random.Generator) -> None:
+def test_binary_values_stay_apart(share: float, draw: np.random.Generator) -> None:
     values = column(draw.random(20_000) < share)
     sensor = measure("door", values)
     assert sensor.kind == "binary"

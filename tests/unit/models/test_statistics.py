@@ -27,14 +27,14 @@ def test_the_moving_mean_is_of_earlier_steps() -> None:
         torch.testing.assert_close(expected[..., step], x[..., step - N_BEFORE : step].mean(-1))
 
 
-def test_the_first_step_is_repeated_backwards() -> None:
+def test_first_steps_are_repeated_backwards() -> None:
     x = torch.randn(4, 3, LENGTH)
     expected = MovingMean(3, LENGTH)(x)
     torch.testing.assert_close(expected[..., 0], x[..., 0])
     torch.testing.assert_close(expected[..., 2], ((N_BEFORE - 1) * x[..., 0] + x[..., 1]) / N_BEFORE)
 
 
-def test_only_the_moving_mean_adapts_to_a_jump() -> None:
+def test_only_a_moving_mean_adapts_to_a_jump() -> None:
     x = torch.zeros(1, 1, LENGTH)
     x[..., 10:] = 4.0
     moving, level = ((network(x) - x).abs()[0, 0] for network in (MovingMean(1, LENGTH), HealthyMedian(1, LENGTH)))

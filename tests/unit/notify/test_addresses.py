@@ -75,5 +75,5 @@ def test_loopback_private_and_public_addresses_are_allowed(address: str) -> None
         ("::ffff:10.0.0.1", False),
     ],
 )
-def test_loopback_is_recognised_in_any_spelling(address: str, expected: bool) -> None:
+def test_loopback_is_known_in_any_spelling(address: str, expected: bool) -> None:
     assert is_loopback(address) is expected

@@ -288,7 +288,7 @@ async def test_a_notification_that_always_fails_holds_up_no_other(harness: Harne
 
 
 @pytest.mark.parametrize("requested_s", [120.0, 7 * HOUR_S])
-async def test_retry_after_is_respected_up_to_an_hour(harness: Harness, requested_s: float) -> None:
+async def test_retry_after_holds_for_up_to_an_hour(harness: Harness, requested_s: float) -> None:
     receiver = FakeReceiver("duty", Failure("HTTP 429", retry_after_s=requested_s))
     await harness.enqueue("a:firing", "b:firing")
     async with harness.delivering(receiver):
@@ -301,7 +301,7 @@ async def test_retry_after_is_respected_up_to_an_hour(harness: Harness, requeste
         await harness.until(lambda: len(receiver.received) == 2)
 
 
-async def test_an_outage_and_its_end_are_logged_once(harness: Harness, logged: Events) -> None:
+async def test_outage_and_recovery_are_logged_once(harness: Harness, logged: Events) -> None:
     receiver = FakeReceiver("duty", *[DOWN] * 5)
     await harness.enqueue("a:firing")
     async with harness.delivering(receiver):

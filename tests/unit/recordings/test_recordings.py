@@ -188,7 +188,7 @@ class TestParquet:
             assert recording.label.tolist() == csv.label.tolist()
             assert recording.asset.tolist() == csv.asset.tolist()
 
-    def test_the_only_column_of_times_is_the_time(self, tmp_path):
+    def test_a_sole_column_of_times_is_the_time(self, tmp_path):
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         path = tmp_path / "a.parquet"
         pq.write_table(pa.table({"a": [1.0], "__index_level_0__": np.array([5], "datetime64[s]"), "id": ["x"]}), path)
@@ -283,7 +283,7 @@ class TestAsRecords:
         assert [r[1] for r in rows] == recording.ts_us.tolist()
         np.testing.assert_array_equal(np.array([r[2] for r in rows], np.float32), recording.values)
 
-    def test_several_assets_are_interleaved_by_time(self, write):
+    def test_assets_are_interleaved_by_time(self, write):
         text = (
             "ts,a,asset\n" + "".join(f"{i},{i},A\n" for i in range(300)) + "".join(f"{i},{-i},B\n" for i in range(300))
         )

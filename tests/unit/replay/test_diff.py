@@ -254,7 +254,7 @@ def _alone(score: Float32, windows: Windows, ends: Int64, side: Side) -> SideRes
 
 @pytest.mark.parametrize("n_at_once", [1, 7, 1000])
 @pytest.mark.parametrize("has_versions", [False, True])
-async def test_both_sides_decide_as_each_would_alone(n_at_once: int, has_versions: bool) -> None:
+async def test_both_sides_decide_as_each_alone(n_at_once: int, has_versions: bool) -> None:
     before, after = Side.parse("1 of 2, recover=2"), Side.parse("new, 3 of 4" if has_versions else "3 of 4")
     side_by_side = SideBySide(before, after)
     own, other = _ByVersion("old", 0.0), _ByVersion("new", 0.7)

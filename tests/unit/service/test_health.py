@@ -299,7 +299,7 @@ def counted() -> dict[str, float]:
     }
 
 
-async def test_metrics_count_what_the_database_counts(store: AsyncStore, tmp_path: Path) -> None:
+async def test_metrics_count_like_the_database(store: AsyncStore, tmp_path: Path) -> None:
     before = counted()
     observed = ObservedPipeline(tmp_path, store, mixed())
     await observed.pipeline.run()
@@ -343,7 +343,7 @@ async def test_a_batch_that_is_not_committed_is_not_counted(store: AsyncStore, t
     assert grown["monitor_records_total['accepted']"] == 10 == observed.counters()["accepted"]
 
 
-async def test_a_gap_is_counted_with_its_lost_records(store: AsyncStore, tmp_path: Path) -> None:
+async def test_gaps_and_lost_records_are_counted(store: AsyncStore, tmp_path: Path) -> None:
     before = counted()
     observed = ObservedPipeline(tmp_path, store, [])
     observed.source.give(Gap(P0, 0, 7))

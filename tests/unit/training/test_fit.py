@@ -47,7 +47,7 @@ def test_assets_need_a_history() -> None:
         trained(one_each)
 
 
-def test_absent_sensors_do_not_stop_the_others() -> None:
+def test_absent_sensors_do_not_stop_others() -> None:
     values = readings(400)
     names = ("speed", "power", "x", "y", "z")
     gone = np.concatenate([values, np.full((400, 3), np.nan, np.float32)], axis=1)

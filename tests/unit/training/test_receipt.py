@@ -104,7 +104,7 @@ def receipt(suspected: np.ndarray, hours: np.ndarray) -> dict[str, Any]:
     return data_receipt(windows, 7, Split(rows, none, 5, 3, 2), rows, none, suspected, np.zeros(0, dtype=bool))
 
 
-def test_every_window_is_used_or_has_a_reason() -> None:
+def test_each_window_is_used_or_has_a_reason() -> None:
     suspected = np.arange(100) < 9
     entries = receipt(suspected, np.arange(100))
     assert entries["n_train"] == 100
