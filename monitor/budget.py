@@ -158,7 +158,7 @@ def burn(
 
     `by_day`: share of the asset-weeks on each day from `from_us` on, with the sum 1. None = even shares. `before`:
     alarms and asset-weeks of the held-out data. They are evidence for `certified`, and never prevent `violated`.
-    `one_of`: see `too_many`. One endless alert, as after a drift, burns the budget like many short ones.
+    `one_of`: see `too_many`. An alert that never closes, as after a drift, burns the budget like many short ones.
     """
     moments = [moment for alarm in alarms for moment in _counted(alarm, to_us) if from_us < moment]
     n_days = max(1, -(-(to_us - from_us) // DAY_US))
@@ -263,7 +263,9 @@ class BudgetReport:
 
 def gamma_quantile(shape: int, p: float) -> float:
     """Return the p-quantile of the gamma distribution with scale 1: half of a chi-square's with 2·shape degrees."""
-    z = _normal_quantile(p)
+    from statistics import NormalDist  # slow to import, and most commands need no bound
+
+    z = NormalDist().inv_cdf(p)
     # Wilson & Hilferty 1931: exact to a thousandth from a few hundred events on. Below, the start of the search.
     near = shape * max(0.0, 1 - 1 / (9 * shape) + z / (3 * math.sqrt(shape))) ** 3
     if shape > 500:
@@ -279,9 +281,3 @@ def _fewer_than(n: int, mean: float) -> float:
     """Return the Poisson probability of fewer than n events."""
     log = math.log(max(mean, 1e-300))
     return min(1.0, math.fsum(math.exp(k * log - mean - math.lgamma(k + 1)) for k in range(n)))
-
-
-def _normal_quantile(p: float) -> float:
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(p)

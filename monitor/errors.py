@@ -1,4 +1,4 @@
-"""The error tree, grouped by the reaction.
+"""The error tree: a class for each reaction.
 
     MonitorError                            exit 1
     ├── ConfigError                         exit 2   the operator's file or environment
@@ -125,7 +125,7 @@ class CheckpointUnavailable(MonitorError):
     retriable = True
 
     def __init__(self, detail: str = "", waiting_for: str = "") -> None:
-        """`waiting_for`: a sentence that names the version and the way out. `/ready` shows it, so it holds no path."""
+        """`waiting_for`: a sentence that names the version and the remedy. `/ready` shows it, so it has no path."""
         super().__init__(f"{detail}. {waiting_for}" if waiting_for else detail)
         self.waiting_for = waiting_for
 

@@ -25,7 +25,7 @@ class Timing:
     drain_limit_s: float = 3.0
     """For the batch in hand after the signal to stop. Later it is abandoned, and read again at the next start."""
     deregister_limit_s: float = 0.5
-    """For the last transaction of a stop. An unregistered daemon is recognised by its age."""
+    """For the last transaction of a stop. A row that stays counts as dead once its heartbeat is old."""
     stop_limit_s: float = 9.0
     """From the signal to a forced exit, should anything hang. The next start reads the committed state."""
 
@@ -36,11 +36,11 @@ class Timing:
     progress_every_s: float = 30.0
     """Between two `progress` lines in the log."""
     loop_turn_every_s: float = 0.5
-    """Between two timestamps of the event loop, and between two looks of the watchdog thread."""
+    """Between two timestamps of the event loop, and between two checks of the watchdog thread."""
     loop_blocked_after_s: float = 5.0
     """Silence of the event loop that is logged with its stack."""
     process_stalled_after_s: float = 3.0
-    """Delay of the watchdog thread itself that shows a process without CPU. The loop's stack is innocent then."""
+    """Delay of the watchdog thread itself that shows a process without CPU. Nothing blocks the loop then."""
     loop_lag_window_s: float = 60.0
     """Over which the worst lag of the event loop is reported."""
     loop_dead_after_s: float = 30.0
@@ -56,7 +56,7 @@ class Timing:
     budget_reminder_every_s: float = DAY_S
     """Between two warnings about the same violated budget."""
     sweep_every_s: float = DAY_S
-    """Between two walks through the scores of the slowest fleet, which may be kept for years and are many."""
+    """Between two scans of the scores of the fleet that is furthest behind: they may be many, kept for years."""
     daemon_forgotten_after_s: float = DAY_S
     """Silence of a daemon after which its row is deleted. It counts as dead long before."""
 
@@ -76,13 +76,13 @@ class Timing:
     # ---------------------------------------------------------------- model versions and training
 
     activations_every_s: float = 2.0
-    """Between two looks for versions that other daemons activated. A save that comes before is refused and repeated."""
+    """Between two queries for versions that other daemons activated. A commit in between is refused and repeated."""
     activation_retry_s: float = 0.5
     """Between two attempts to store an activation, or the end of a job."""
     champion_reload_every_s: float = 30.0
     """Between two attempts to read the checkpoint of a champion that could not be read."""
     jobs_every_s: float = 0.5
-    """Between two looks for requested retrainings."""
+    """Between two queries for requested retrainings."""
     jobs_error_wait_s: float = 5.0
     """After an error of the training loop itself."""
     training_retry_first_s: float = 60.0
@@ -92,12 +92,12 @@ class Timing:
     first_training_grace_s: float = 3.0
     """At the start, for another daemon to announce that it trains the first model."""
     job_end_limit_s: float = 0.5
-    """For the transaction that ends the job of a training that a stop interrupts. Else the next start ends it."""
+    """For the transaction that fails the job of a training that a stop interrupts. Else the next start fails it."""
 
     # ---------------------------------------------------------------- notifications
 
     outbox_every_s: float = 1.0
-    """Between two looks into the outbox, and between two attempts to store an outcome."""
+    """Between two queries of the outbox, and between two attempts to store an outcome."""
     notification_retry_first_s: float = 1.0
     """After the first failed attempt of a notification; doubled after each further one, less a random part."""
     channel_retry_longest_s: float = 10.0
@@ -120,9 +120,9 @@ class Timing:
     cancel_grace_s: float = 5.0
     """For a transaction after its caller was cancelled, or while the store closes."""
     stopping_grace_s: float = 0.5
-    """The same during a stop: a hanging database must not delay it. The next compare-and-set finds out the outcome."""
+    """The same during a stop: a hanging database must not delay it. The next compare-and-set finds the outcome."""
     hanging_grace_s: float = 0.05
-    """The same once one transaction did hang: a stop that asks five times need not find out five times."""
+    """The same after one transaction has hung: the others of the stop would hang as well."""
     idle_thread_grace_s: float = 0.2
     """For an idle SQLite thread to end after its pool was closed."""
     lease_ttl_s: float = 15.0
@@ -137,7 +137,7 @@ class Timing:
     poll_limit_s: float = 0.2
     """For one poll without records: how fast a stop is noticed."""
     ping_after_s: float = 5.0
-    """Silence after which the broker is asked for a sign of life."""
+    """Silence after which the broker is pinged."""
     refused_after_s: float = 120.0
     """Within which three refusals count as final."""
     damaged_batch_wait_s: float = 10.0

@@ -158,7 +158,7 @@ class Scores:
     unscored_reason: str | None = None
     """Reason of the NaN rows."""
     activation_seq: int | None = None
-    """Sequence number of the fleet's activations that chose the versions; None = they cannot change meanwhile."""
+    """Number of the fleet's activations when the versions were chosen; None = no version can be activated meanwhile."""
 
 
 # ---------------------------------------------------------------- rare: objects
@@ -178,7 +178,7 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """One step of an alert about an asset. (asset, opened_us) identifies the alert. Its first step is `FIRING`."""
+    """One change of an alert about an asset. (asset, opened_us) identifies the alert. Its first change is `FIRING`."""
 
     fleet: str
     asset: int
@@ -186,7 +186,7 @@ class AlertChange:
     opened_us: int
     """End of the first anomalous window of the episode."""
     at_us: int
-    """Event time of this step: the end of its window."""
+    """Event time of this change: the end of its window."""
     state: AlertState
     severity: Severity
     peak_score: float
@@ -203,9 +203,9 @@ class AlertChange:
 
 @dataclass(frozen=True, slots=True)
 class DataAlertChange:
-    """One step of an alert of class `data`: about the records, not about the state of an asset.
+    """One change of an alert of class `data`: about the records, not about the state of an asset.
 
-    (kind, partition, from_offset) identifies the alert. Its first step is `FIRING`. It closes without recovering.
+    (kind, partition, from_offset) identifies the alert. Its first change is `FIRING`. It closes without recovering.
     """
 
     kind: str
@@ -214,14 +214,14 @@ class DataAlertChange:
     fleet: str | None
     """None = all fleets in the partition."""
     from_offset: int
-    """Offset of the first record that is concerned."""
+    """Offset of the first affected record."""
     opened_us: int
     at_us: int
-    """Time of this step."""
+    """Time of this change."""
     state: AlertState
     severity: Severity
     n_records: int
-    """Records that are concerned so far."""
+    """Affected records so far."""
     message: str
     """The event and its fix, for operators."""
     is_transition: bool
