@@ -94,9 +94,7 @@ def test_a_failed_series_stops_no_other(runner: CliRunner, file: Path) -> None:
         (["--from", "now-1d"], "files are evaluated whole"),
     ],
 )
-def test_invalid_arguments_are_refused(
-    runner: CliRunner, file: Path, arguments: list[str], message: str
-) -> None:
+def test_invalid_arguments_are_refused(runner: CliRunner, file: Path, arguments: list[str], message: str) -> None:
     result = run(runner, file, *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
@@ -159,9 +157,7 @@ def test_a_method_without_results_fails(runner: CliRunner, file: Path) -> None:
     assert run(runner, file, "--methods", "random", "--window", "700", "--processes", "1").exit_code == 0
 
 
-def test_a_defect_fails_the_run(
-    runner: CliRunner, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_defect_fails_the_run(runner: CliRunner, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = sample.write_csv(file.parent.parent / "other" / "fan.csv", seed=1)
     score = module.score
 

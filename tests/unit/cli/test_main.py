@@ -10,8 +10,8 @@ from monitor import errors
 from monitor.cli import main, print_error
 
 if TYPE_CHECKING:
-
     from click.testing import CliRunner
+
 
 def test_version(runner: CliRunner) -> None:
     assert runner.invoke(main, ["--version"]).output == f"monitor {monitor.__version__}\n"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -232,22 +230,3 @@ def test_a_missing_database_is_named(runner: CliRunner, tmp_path: Path) -> None:
 def test_reading_ignores_other_settings_errors(ask: Ask, config: Path) -> None:
     config.write_text(config.read_text().replace("10m", "often"))
     assert len(ask("alerts list")) == 2
-
-
-@pytest.mark.usefixtures("filled")
-def test_reading_commands_import_nothing_heavy() -> None:
-    heavy = ("torch", "numpy", "sqlalchemy", "pydantic", "structlog", "asyncio", "aiokafka", "httpx")
-    code = f"""
-import sys
-from monitor.cli import main
-try:
-    main(sys.argv[1:])
-except SystemExit as exit:
-    assert not exit.code
-print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
-"""
-    commands = ("alerts list", "alerts show 1", "scores show R80711", "quarantine list", "models list", "models show")
-    for command in commands:
-        arguments = [sys.executable, "-c", code, *command.split()]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
-        assert done.stderr.strip() == "[]", command

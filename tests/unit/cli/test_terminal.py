@@ -53,9 +53,7 @@ def test_no_color_removes_the_colours(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().out == "xy\n"
 
 
-def test_a_wrapped_row_stays_in_its_group(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrapped_row_stays_in_its_group(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(terminal, "columns", lambda: 20)
     table = Table("id", "reason:rest")
     for row in (("1", "short"), ("2", "a rather long reason"), ("3", "short")):

@@ -71,9 +71,7 @@ def test_check_shows_findings_and_fixes(runner: CliRunner, findings: list[Findin
     assert document["fleets"]["turbines"].startswith("windows of 10h40m")
 
 
-def test_check_lists_every_error(
-    runner: CliRunner, config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_lists_every_error(runner: CliRunner, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("monitor.service.preflight.preflight")
     config.write_text(config.read_text().replace("10m", "often").replace("plant", "") + "windo = 3\n")
     result = run(runner, "check", "--json")
