@@ -36,7 +36,8 @@ def check(offline: bool, as_json: bool) -> None:
 
         from monitor.service.preflight import preflight
 
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the findings report its errors
+        # The findings report the errors. A level would also hide them from the search for the cause.
+        logging.getLogger("aiokafka").addHandler(logging.NullHandler())
         findings = preflight(config)
     if as_json:
         fleets = {fleet.name: describe(fleet) for fleet in config.fleets}
