@@ -1,5 +1,5 @@
 #!/bin/sh
-# /usr/local/bin/monitor on a machine with the systemd service: commands see what the daemon sees, and write files as its user.
+# /usr/local/bin/monitor on a machine with the systemd service: commands get the daemon's configuration and run as its user.
 set -eu
 if [ "$(id -un)" != monitor ]; then
   exec sudo -H -u monitor "$0" "$@"

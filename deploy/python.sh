@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2154  # SC2154: root, python and uv are the caller's
 # Shared by deploy/demo and tests/run (sourced, not run): find Python 3.11+ and uv without touching the system.
-# The caller has set `root`, the project's folder, and puts what is found into `python` and `uv`. Errors are sentences on stderr, and end the caller.
+# The caller sets `root`, the project's folder, and stores the results in `python` and `uv`. An error is printed on stderr and
+# ends the caller.
 
 die() {
   printf '%s\n' "$@" >&2
@@ -46,12 +47,12 @@ find_uv() { # $1 = python; prints a uv that works, installing one under .cache/u
 }
 
 sync_environment() { # uv's options…: bring .venv up to date, its byte code too
-  # An environment that works stays as it is: uv replaces one that was not made from the very path it is told.
+  # A working environment is kept: uv would replace one that was created with another path of the same interpreter.
   local interpreter=(--python "$python")
   if "$root/.venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then interpreter=(); fi
   "$uv" sync ${interpreter[@]+"${interpreter[@]}"} "$@"
-  # Compiled now, once: thousands of files compiled at the first import would make the first start slow, and every
-  # start where PYTHONDONTWRITEBYTECODE is set. Once, because uv compiles all of them, changed or not.
+  # Compile thousands of files now. At the first import this would slow down the first start, and every start with
+  # PYTHONDONTWRITEBYTECODE. Only after a change, because uv compiles all files, changed or not.
   local stamp=$root/.venv/.compiled installed
   installed=$(cd "$root/.venv" && printf '%s\n' lib/python*/site-packages/*.dist-info | cksum)
   if [[ $(cat "$stamp" 2>/dev/null) != "$installed" ]]; then

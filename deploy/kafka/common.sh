@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Shared by start and stop: where things lie, and how they speak (stderr; stdout is for the bootstrap address).
+# Shared by start and stop: folders and messages. Messages go to stderr, because stdout is for the bootstrap address.
 
-say() { printf 'kafka: %s\n' "$1" >&2; }
+report() { printf 'kafka: %s\n' "$1" >&2; }
 
 die() { # message [exit code]
   printf 'kafka: %s\n' "$1" >&2
@@ -18,7 +18,7 @@ cache_dir() { printf '%s' "${MONITOR_CACHE:-$(cd "$here/../.." && pwd)/.cache}";
 
 default_dir() { printf '%s' "$(cache_dir)/kafka/run"; }
 
-running() { # pid file: does that process live, and is it still ours? A pid may have been given to another program.
+running() { # pid file: true if that process runs and is ours. The system may have reused its pid.
   local pid
   [[ -s $1 ]] && pid=$(<"$1") && [[ $(ps -ww -o args= -p "$pid" 2>/dev/null) == *"$(dirname "$1")/server.properties"* ]]
 }

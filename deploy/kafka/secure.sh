@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by start --secure: certificates and passwords of its own, and listeners of every kind a client can meet.
+# Sourced by start --secure: creates certificates and a password, and adds a listener for each kind of login.
 # In $secrets (mode 0700): ca.pem, broker.pem, expired.pem, client.pem and client.key (encrypted), and the file `password`,
 # which is user monitor's and also opens client.key. Nothing here is fit for production: the authority's key lies beside it.
 
@@ -7,7 +7,7 @@ secure_listeners=(TLS:SSL MUTUAL:SSL LOGIN:SASL_SSL READABLE:SASL_PLAINTEXT EXPI
 
 new_key=(openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1)
 
-sign() { # name, days: $name.csr becomes $name.pem, good for 127.0.0.1 and nothing else
+sign() { # name, days: $name.csr becomes $name.pem, valid for 127.0.0.1 only
   printf 'basicConstraints=critical,CA:FALSE\nsubjectAltName=IP:127.0.0.1\n' >"$secrets/extensions"
   openssl x509 -req -in "$secrets/$1.csr" -CA "$secrets/ca.pem" -CAkey "$secrets/ca.key" -CAcreateserial \
     -extfile "$secrets/extensions" -days "$2" -out "$secrets/$1.pem"
@@ -60,7 +60,7 @@ listener.name.$name.scram-sha-256.sasl.jaas.config=$login.scram.ScramLoginModule
 listener.name.$name.scram-sha-512.sasl.jaas.config=$login.scram.ScramLoginModule required;
 PROPERTIES
   done
-  # Kafka's own stand-in for an identity provider: it takes tokens that nobody signed. A login ends with its token.
+  # Kafka's substitute for an identity provider: it accepts unsigned tokens. A login ends when its token expires.
   echo "listener.name.login.oauthbearer.connections.max.reauth.ms=3600000"
   echo "listener.name.login.oauthbearer.sasl.jaas.config=$login.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"monitor\";"
 }
@@ -72,10 +72,10 @@ secure_users() { # the options of StorageTool that add user monitor
   done
 }
 
-say_secure() {
+report_secure() {
   local i
   for i in "${!secure_listeners[@]}"; do
-    say "$(printf '%-9s 127.0.0.1:%s  %s' "${secure_listeners[i]%:*}" "$(secure_port "$i" 1)" "${secure_listeners[i]#*:}")"
+    report "$(printf '%-9s 127.0.0.1:%s  %s' "${secure_listeners[i]%:*}" "$(secure_port "$i" 1)" "${secure_listeners[i]#*:}")"
   done
-  say "user monitor; its password, certificates and keys: $secrets"
+  report "user monitor; its password, certificates and keys: $secrets"
 }
