@@ -1,9 +1,9 @@
 """monitor: a streaming sensor anomaly monitor. It reads Kafka, scores windows with autoencoders and raises alerts.
 
-The way of a record, one committed transaction per batch (`stream/pipeline.py` is the first file to read):
+The stages of the pipeline, with one committed transaction per batch. Read `stream/pipeline.py` first.
 
     source     a partition's records from a given offset (`kafka/`)
-    decode     bytes → readings; a record that cannot be read goes to quarantine with a reason (`decode/`)
+    decode     bytes → readings. An unreadable record goes to quarantine with a reason (`decode/`)
     window     readings → windows of event time, in any order of arrival (`stream/window.py`)
     score      windows → anomaly scores, 1.0 = the threshold, with each sensor's contribution (`stream/score.py`)
     decide     scores → alerts: pending, firing, recovering, closed (`stream/alerting.py`)

@@ -224,7 +224,7 @@ class BudgetTerms(NamedTuple):
 
 
 class UnreadableThreshold(NamedTuple):
-    """A champion whose stored threshold cannot be read."""
+    """A champion with an unreadable stored threshold."""
 
     fleet: str
     version: str

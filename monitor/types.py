@@ -195,7 +195,7 @@ class AlertChange:
     n_anomalous: int
     """Anomalous windows so far."""
     contributions: tuple[Contribution, ...]
-    """Of the window with the highest score."""
+    """Contributions to the highest score."""
     version: str
     is_transition: bool = True
     """False: only the peak changed."""

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from monitor.store.partitions import Claim
 
 Patch = Any
-"""Of `mock.patch.object`: a context manager that also has `start`."""
+"""The result of `mock.patch.object`: a context manager that also has `start`."""
 
 
 def no_compare_and_set() -> Patch:
-    """Move the offset whoever owns the partition, and from wherever it stands."""
+    """Move the offset without a check of the owner and of the present offset."""
     statement = str(partitions._MOVE)
     condition = statement[statement.index("AND epoch = :epoch") :]
     assert "next_offset = :old_next" in condition

@@ -173,7 +173,7 @@ class _LoneConsumer(KafkaSource):
         self._consumer = consumer
 
     def commit_lag(self, offsets: dict[Partition, int]) -> None:
-        """Without a group there is nobody to tell."""
+        """Do nothing: there is no consumer group to commit to."""
 
 
 async def run_pipeline(request: CaseRequest, folder: Path) -> CaseMeasurement:

@@ -1,6 +1,6 @@
 """The settings with their defaults and limits: one class for each table of monitor.toml. `[kafka]` is in kafka.py.
 
-Input: plain values. Output: frozen objects. Invariant: a table checks itself what depends on two of its settings.
+Input: plain values. Output: frozen objects. Invariant: each table checks the combinations of its own settings.
 """
 
 from __future__ import annotations

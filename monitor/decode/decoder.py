@@ -106,7 +106,7 @@ class Decoder:
         max_skew_us: int = 86_400_000_000,
         assets: Mapping[str, AssetIndex] | None = None,
     ) -> None:
-        """`assets`: by fleet, the index of a shard that goes on; fleets not named begin with an empty one."""
+        """`assets`: by fleet, the index of a shard that goes on; fleets without an entry begin with an empty one."""
         if format not in get_args(Format):
             msg = f"kafka.format is {format!r}; it can be {', '.join(get_args(Format))}"
             raise ConfigError(msg)
@@ -157,7 +157,7 @@ class Decoder:
         return _Work(batch, latest, self._routers[topic], np.zeros(n, np.bool_), np.arange(n))
 
     def _find_formats(self, work: _Work) -> None:
-        """Find the records to parse, and the format of each. Refuse those that are empty or too large."""
+        """Find the records to parse, and the format of each. Refuse empty and too large ones."""
         values = work.batch.values
         try:
             sizes = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]  # None: see below

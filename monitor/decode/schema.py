@@ -151,7 +151,7 @@ class Router:
         return number
 
     def forget_unregistered(self, assets: Sequence[AssetIndex]) -> None:
-        """Before another batch: keep the tokens of assets, where too many others have gathered; assets: by fleet."""
+        """Forget the tokens without an asset if there are too many. Called before each batch. `assets`: by fleet."""
         if len(self.known) > _MAX_UNREGISTERED + sum(index.n_tokens for index in assets):
             self.known = {token: number for token, number in self.known.items() if token in assets[number]}
 

@@ -154,7 +154,7 @@ def _check(path: Path, meta: Meta, recording: Recording, options: ReadOptions, n
         rows, source = options.train_rows, "--train-rows"
     if rows is None:
         raise BadRecording(
-            f"{path}: nobody says how many leading rows are healthy and may be learnt from; "
+            f"{path}: nothing says how many leading rows are healthy and may be learnt from; "
             f'use --train-rows N, or write {{"series": {{"{recording.name}": {{"train_rows": N}}}}}} '
             "into meta.json beside it"
         )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAX_RECORDS = 4096
 """Records of one poll: enough for efficient batches, few enough for a responsive event loop."""
 MAX_POLL_BYTES = 64 * 1024 * 1024
-"""After so many decompressed bytes a poll ends. The rest of what was fetched is fetched again."""
+"""After so many decompressed bytes a poll ends. The rest is fetched again."""
 PARSER_ERRORS = (kafka.KafkaError, ArithmeticError, AssertionError, LookupError, OSError, EOFError, ValueError)
 MALFORMED = (*PARSER_ERRORS, struct.error, zlib.error, cramjam.DecompressionError)
 """Errors of aiokafka over malformed bytes. A header name that is not UTF-8 is a ValueError."""
@@ -51,7 +51,7 @@ CODEC_MASK = 0x07
 
 
 class CorruptBatch(kafka.CorruptRecordException):  # type: ignore[misc]  # aiokafka ships no types
-    """A batch is not what the broker was given: its checksum or length is wrong."""
+    """A batch was damaged after the producer sent it: its checksum or length is wrong."""
 
     def __init__(self, partition: Partition, offset: int) -> None:
         super().__init__(f"{partition}: the batch at offset {offset} has a wrong checksum or length")

@@ -1,7 +1,7 @@
 """The health of a consumer: the broker's silence, waiting records, failed polls.
 
-Input: what each poll and ping met. Output: the moments to ping, and to replace the consumer. Invariant: processing time
-only, so no result depends on it.
+Input: the outcome of each poll and ping. Output: the times to ping, and to replace the consumer. Invariant: processing
+time only, so no result depends on it.
 """
 
 from __future__ import annotations

@@ -283,7 +283,7 @@ class KafkaSource:
     # ---------------------------------------------------------------- errors
 
     async def _skip_gap(self, error: kafka.OffsetOutOfRangeError) -> None:
-        """Skip records that retention deleted. Raises SourceRefused if a log is shorter than what was read."""
+        """Skip records that retention deleted. Raises SourceRefused if a log is shorter than the offsets read."""
         lost = [Partition(*key) for key in error.args[0]] if error.args and isinstance(error.args[0], dict) else []
         lost = [partition for partition in lost if TopicPartition(*partition) in self._expected]
         try:

@@ -30,8 +30,8 @@ SPARSITY = 0.1
 NOISE = 0.2
 """Spread of the noise, in a sensor's own spread: above a sensor's jitter, below a fault."""
 P_CORRUPTED, P_DROPPED, P_SPAN = 0.75, 0.15, 0.2
-"""Share of the windows that lose values. Within them: share of the sensors that are missing altogether, and of those
-that are missing for a while (a quarter of the window at most). The rest of the windows are only noisy."""
+"""Share of the windows that lose values. Within them: share of the sensors that are missing altogether, and of the
+sensors missing for a while (a quarter of the window at most). The rest of the windows are only noisy."""
 
 DISCRIMINATOR_RATE = 1e-3
 ADVERSARIAL_WEIGHT = 0.1

@@ -2,7 +2,7 @@
 
 Input: an idempotency key and a JSON body.
 Output: None when the notification arrived (2xx), else a `Failure` with the reason.
-Invariant: a request ends within `webhook_limit_s` seconds, whatever the server does. It goes only to an address that
+Invariant: a request ends within `webhook_limit_s` seconds, even if the server hangs. It goes only to an address that
 `addresses.py` allows, follows no redirect and uses no proxy of the environment. URL and token are secrets: no returned
 text and no log line holds them.
 

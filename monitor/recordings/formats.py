@@ -1,6 +1,6 @@
 """CSV, CSV.gz and Parquet files → a header and chunks of columns. The cells are not interpreted here.
 
-Input: the path of a file. Output: an `OpenFile`. Invariant: the memory is that of one chunk, whatever the file's size.
+Input: the path of a file. Output: an `OpenFile`. Invariant: the memory is that of one chunk, for any size of the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class OpenFile(NamedTuple):
     names: list[str]
     """Names of the columns."""
     time_columns: list[str]
-    """Those that the file itself declares to be times."""
+    """Columns that the file declares to be times."""
     chunks: Chunks
 
 

@@ -9,7 +9,7 @@ Left out, with the reason:
 
 - Raw scores. The last bit of a float depends on the batch in which a window is scored. The version identifies the
   function and the window its input. A verdict can differ only where a score lies within 1e-6 of the threshold.
-- Kafka offsets. They say where a fact was found, not what it is. Without them a file, the same file published to a
+- Kafka offsets. They are the position of a record, not its content. Without them a file, the same file published to a
   topic, and the live run over that topic have one digest.
 - Row ids and processing times. They belong to one database.
 - Alerts of class `data`. They describe how records arrived. A replay meets no gap and creates no refused asset, so it

@@ -54,9 +54,9 @@ class StatusSnapshot:
     """The state of the pipeline and its source at one turn of the event loop."""
 
     is_member: bool = False
-    """Whether the consumer group has assigned this daemon its partitions, perhaps none."""
+    """True = the consumer group has assigned this daemon its partitions, perhaps none."""
     assigned: frozenset[Partition] = frozenset()
-    """By the consumer group; claimed in the database or not yet."""
+    """Assigned by the consumer group. They may not be claimed in the database yet."""
     broker_unreachable_since_s: float | None = None
     """Monotonic seconds; None = the broker answers."""
     in_hand_since_s: float | None = None

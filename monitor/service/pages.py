@@ -43,7 +43,7 @@ PATHS = ("/live", "/ready", "/metrics")
 MAX_CONNECTIONS = 16
 """At once. Further ones are closed without an answer."""
 MAX_REQUEST_BYTES = 8192
-"""Of the request line and headers together. A longer request is dropped."""
+"""Limit of the request line and headers together. A longer request is dropped."""
 SHUTDOWN_POLL_S = 0.1
 """Period at which the server thread looks for a shutdown and for connections past their deadline."""
 

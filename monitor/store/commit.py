@@ -133,4 +133,4 @@ class Saved:
     """Outcome of a commit that did not raise."""
 
     was_done: bool = False
-    """The step was committed by an earlier call, whose answer was lost. Nothing was written now."""
+    """An earlier call committed this step, and its answer was lost. Nothing was written now."""

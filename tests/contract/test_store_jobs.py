@@ -103,7 +103,7 @@ async def test_a_fleet_starts_its_queued_job_or_a_new_one(store: AsyncStore) -> 
 
 
 async def test_starting_a_job_fails_stale_ones(store: AsyncStore) -> None:
-    """A job of a dead daemon, or its own, started in a transaction whose answer was lost."""
+    """A job of a dead daemon, or of the same daemon, started in a transaction with a lost answer."""
     job = await running(store, "me")
     assert await store.run(jobs.start_next, "me", NOW_US) is None
     assert (await store.read(jobs.get, job.id)).state == "failed"

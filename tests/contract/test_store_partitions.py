@@ -1,4 +1,4 @@
-"""The commit protocol: claim, start and commit, fencing, and a COMMIT whose answer is lost."""
+"""The commit protocol: claim, start and commit, fencing, and a COMMIT with a lost answer."""
 
 from __future__ import annotations
 

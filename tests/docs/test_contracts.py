@@ -38,7 +38,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-# Internals. Whoever moves one of them mends its line here, and nothing below.
+# Internals. After moving one of them, correct its line here, and nothing below.
 import monitor
 from monitor import metrics
 from monitor.benchmark import bench
@@ -135,7 +135,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
         thread.start()
         Path("monitor.toml").touch(0o600)  # it holds a token
         Path("monitor.toml").write_text(CONFIG.format(port=server.server_port))
-        # The same alerts as the tests of the commands have, and a channel that is told of each.
+        # The same alerts as the tests of the commands have, and a channel that is notified of each.
         patch.setattr(example_database, "Commit", partial(example_database.Commit, channels=(Channel("ops"),)))
         asyncio.run(example_database.fill(found.folder / "monitor.db"))
         asyncio.run(example_database.add_data_alerts(found.folder / "monitor.db"))
@@ -309,7 +309,7 @@ def json_documents(made: Example) -> Iterable[str]:
     shown = made.ask("models", "show", "--fleet", "pump", **kept)
     yield from keys("models show", shown | {"card": {}})
     yield from keys("retrain", made.ask("retrain", "turbines"))
-    # Nobody listens at the broker's address: the findings say so.
+    # No broker listens at this address, and the findings name that.
     yield from keys("check", made.ask("check", code=1))
     yield from keys("notify test", made.ask("notify", "test"))
     quick = ("--methods", "pca", "--window", "16", "--processes", "1")
@@ -360,7 +360,7 @@ def log_events(_made: Example) -> Iterable[str]:
 
 
 def metric_names(_made: Example) -> Iterable[str]:
-    # In a process of its own: whatever ran in this one has left label values behind.
+    # In a process of its own: earlier tests have left label values in this one.
     code = f"import {metrics.__name__} as m, prometheus_client as p; print(p.generate_latest(m.registry).decode())"
     page = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,

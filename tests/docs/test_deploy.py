@@ -1,4 +1,4 @@
-"""deploy/ says what the code does: every setting, every exit code, no command or event that is not there."""
+"""deploy/ agrees with the code: it has every setting and exit code, and no unknown command or event."""
 
 from __future__ import annotations
 

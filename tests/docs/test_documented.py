@@ -1,6 +1,6 @@
-"""What is not documented does not exist: every setting, variable, command, option, error and exit code.
+"""Every setting, variable, command, option, error and exit code is documented.
 
-README.md is for the first hour; deploy/monitor.toml is the reference of the settings, and itself a valid file.
+README.md is for the first hour. deploy/monitor.toml is the reference of the settings, and itself a valid file.
 """
 
 from __future__ import annotations

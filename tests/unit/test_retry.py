@@ -1,4 +1,4 @@
-"""Retries during an outage: which errors are repeated, how an outage is observed, and what ends it."""
+"""Retries during an outage: the errors that are repeated, the observer of an outage, and its end."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_failed_series_stops_no_other(runner: CliRunner, file: Path) -> None:
     bare = sample.write_csv(file.parent.parent / "bare" / "fan.csv", train_rows=None)
     result = run(runner, file, bare, *QUICK, "--json")
     assert result.exit_code == 0
-    assert result.stderr.count("nobody says how many leading rows are healthy") == 1
+    assert result.stderr.count("nothing says how many leading rows are healthy") == 1
     assert [bool(row["error"]) for row in json.loads(result.stdout)["series"]] == [False, False, True, True]
     alone = run(runner, bare, *QUICK)
     assert alone.exit_code == 2

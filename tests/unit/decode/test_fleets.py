@@ -42,7 +42,7 @@ class TestFleets:
         assert decoder.assets[1].names == ["N1", "N7"]
 
     def test_keys_without_assets_cost_no_speed(self):
-        """Records of a producer whose key is, say, the line, are still decoded by the fast parsers."""
+        """A key may name a production line instead of an asset. The fast parsers still decode such records."""
         decoder = Decoder(self.fleets())
         batch = batch_of([reading("N1"), reading("S1")] * 20, [b"line-1"] * 40)
         for _ in range(2):

@@ -43,7 +43,7 @@ def test_the_option_overrides_meta_json(tmp_path: Path) -> None:
 
 def test_missing_train_rows_are_rejected(tmp_path: Path) -> None:
     path = sample.write_csv(tmp_path / "pump.csv", train_rows=None)
-    assert re.search(r"pump\.csv: nobody says .* --train-rows N, or write .* meta\.json", rejection(path))
+    assert re.search(r"pump\.csv: nothing says .* --train-rows N, or write .* meta\.json", rejection(path))
 
 
 @pytest.mark.parametrize("rows", [sample.N_ROWS, sample.N_ROWS + 5])

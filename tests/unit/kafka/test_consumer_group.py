@@ -30,7 +30,7 @@ def records(*offsets: int) -> list[Any]:
 
 
 class QueuedConsumer:
-    """A consumer that returns or raises what is put into `answers`, and waits while it is empty."""
+    """A consumer that returns or raises the next of `answers`, and waits while there is none."""
 
     def __init__(self) -> None:
         self.answers: asyncio.Queue[Any] = asyncio.Queue()

@@ -52,7 +52,7 @@ class ManualClock(FakeClock):
 
 
 class FakeReceiver:
-    """A channel's receiver. It gives `answers` in order; afterwards every notification arrives."""
+    """A channel's receiver. It gives `answers` in order. Afterwards every notification arrives."""
 
     def __init__(self, name: str = "duty", *answers: Failure | None) -> None:
         self.name = name
@@ -336,7 +336,7 @@ async def test_after_an_outage_all_notifications_are_due(harness: Harness, n_fai
 
 
 async def test_after_a_restart_all_notifications_are_due(harness: Harness) -> None:
-    """An operator who corrected the token sees at once whether it is right."""
+    """After a corrected token the next attempt is immediate, so an operator sees the result at once."""
     receiver = FakeReceiver("duty", *[REFUSED] * 10)
     await harness.enqueue("a:firing")
     async with harness.delivering(receiver):

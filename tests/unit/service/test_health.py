@@ -41,7 +41,7 @@ FLOWING = StatusSnapshot(
 
 
 class HealthyDaemon:
-    """A healthy daemon whose time is moved by hand."""
+    """A healthy daemon with a clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -52,13 +52,13 @@ class HealthyDaemon:
         self.turn(0)
 
     def turn(self, seconds: float = 0.5) -> None:
-        """The loop turns, and the database answers."""
+        """Record a turn of the event loop and an answer of the database."""
         self.now += seconds
         self.health.watch.record_turn(self.now)
         self.health.database_answered()
 
     def show(self, snapshot: StatusSnapshot) -> None:
-        """The loop turns without the passing of time, and finds the pipeline in another state."""
+        """Record a turn of the event loop that finds the pipeline in another state. No time passes."""
         self.snapshot = snapshot
         self.turn(0)
 
@@ -245,7 +245,7 @@ async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
 
 
 class ObservedPipeline:
-    """A pipeline over one log in memory; SQLite in a folder."""
+    """A pipeline over one log in memory, with SQLite in a folder."""
 
     def __init__(self, folder: Path, store: AsyncStore, records: Sequence[Record], batch: int = 5) -> None:
         config = Config.model_validate(

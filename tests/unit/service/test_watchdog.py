@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """A watch whose time is moved by hand. `turn` is the loop, `check` the thread."""
+    """A watch with a clock that tests set. `turn` is called by the loop, `check` by the thread."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -36,7 +36,7 @@ class Watch:
         self.watch.check(self.now)
 
     def block(self, seconds: float) -> None:
-        """The thread goes on checking, and the loop does not turn."""
+        """Let the thread check while the loop does not turn."""
         for _ in range(round(seconds / 0.5)):
             self.check()
 

@@ -20,7 +20,7 @@ def windows(n: int = N, length: int = LENGTH, seed: int = 0) -> torch.Tensor:
 
 
 def pool() -> torch.Tensor:
-    """Return healthy windows whose values differ from all others."""
+    """Return healthy windows with values that `windows` does not have."""
     return 5 + 0.1 * windows(50, seed=1)
 
 
