@@ -120,7 +120,7 @@ class ReadingParser:
         if is_finite.all():
             return np.ones(len(values), np.bool_) if values.shape[1] else np.zeros(len(values), np.bool_)
         is_good: Bool = np.any(is_finite, axis=1) & ~np.any(np.isinf(values), axis=1)
-        if self._is_msgpack:  # a NaN that was written must be told from null; JSON has no NaN
+        if self._is_msgpack:  # a written NaN must be distinguished from null. JSON has no NaN
             for row in np.flatnonzero(~is_finite.all(axis=1)).tolist():
                 cells = parser.row(parsed[row])
                 is_good[row] &= not any(cell is not None and math.isnan(cell) for cell in cells)

@@ -6,9 +6,9 @@ share of faults that each candidate found goes into the card.
 
 Scores of four members are added up (`models.member.ensemble_score`): the distance from the healthy median, from the
 moving mean, from the principal components, and from a network's reconstruction. On labelled recordings the best single
-one differs from plant to plant and cannot be told from healthy data: to take the one that finds most injected faults
-was worse than the PCA alone (VUS-PR, mean of sets: .645 against .669), to add all up was better than each (.70). So the
-choice is only which network joins.
+one differs from plant to plant, and healthy data cannot predict it. The one that finds most injected faults was worse
+than the PCA alone (VUS-PR, mean of sets: .645 against .669). The sum of all was better than each (.70). So the only
+choice is the network that joins.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ async def test_a_restart_does_not_read_scores(store: AsyncStore) -> None:
     owner = await own(store)
     await owner.save(owner.step(await owner.rows({"a": 2.0}, 8, recent={0: [25]})))
     plan = "EXPLAIN QUERY PLAN " if store.address.is_sqlite else "EXPLAIN "
-    said = await store.read(
+    plan_rows = await store.read(
         lambda c: c.execute(text(plan + assets._RESTORE.text), {"topic": HOME.topic, "partition": 0}).all()
     )
-    assert "last_window" in str(said)
-    assert "score" not in str(said).replace("peak_score", "")
+    assert "last_window" in str(plan_rows)
+    assert "score" not in str(plan_rows).replace("peak_score", "")

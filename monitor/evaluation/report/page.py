@@ -199,7 +199,7 @@ def _defs() -> str:
     return (
         '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
         f'<linearGradient id="heat" gradientUnits="userSpaceOnUse" x1="0" y1="0" x2="0" y2="{HEIGHT}">'
-        f'<stop offset="{share}" class="hot"/><stop offset="{share}" class="calm"/></linearGradient></defs></svg>'
+        f'<stop offset="{share}" class="hot"/><stop offset="{share}" class="normal"/></linearGradient></defs></svg>'
     )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from monitor.evaluation.results import MethodResult
 
 MAX_MARKS = 400
-"""Alerts drawn in one plot, the longest first. More could not be told apart."""
+"""Alerts drawn in one plot, the longest first. More could not be distinguished."""
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
 _DAYS = (1, 2, 5, 7, 14, 28, 56, 91, 182, 365, 730, 1825, 3650)
 

@@ -213,11 +213,11 @@ def record(rng: random.Random) -> bytes | None:
     if rng.random() < 0.08:
         value = _with_a_key_twice(rng, value)
     if rng.random() < 0.08:
-        spoilt = bytearray(value)
+        changed = bytearray(value)
         for _ in range(rng.randint(1, 3)):
-            at = rng.randint(0, len(spoilt))
-            spoilt[at : at + rng.randint(0, 2)] = rng.choice([b"", b"{", b"}", b"\n", b'"', b"\xff", b"9", b"]", b"\0"])
-        value = bytes(spoilt)
+            at = rng.randint(0, len(changed))
+            changed[at : at + rng.randint(0, 2)] = rng.choice([b"", b"{", b"}", b"\n", b'"', b"\xff", b"9", b"]", b"\0"])
+        value = bytes(changed)
     return value
 
 

@@ -47,12 +47,12 @@ def from_depth(levels, function):
 
 
 @pytest.mark.parametrize("levels", [20, 399, 500, 800, 930, 960, 990, 2000, 80_000])
-@pytest.mark.parametrize("end", ["whole", "cut", "spoilt"])
+@pytest.mark.parametrize("end", ["whole", "cut", "corrupted"])
 def test_reasons_do_not_depend_on_the_stack(levels, end):
     """Python's parsers stop at a depth that is counted from the bottom of the caller's stack."""
-    tail = {"whole": b"1" + b"]" * levels + b"}", "cut": b"", "spoilt": b"?" + b"]" * levels + b"}"}[end]
+    tail = {"whole": b"1" + b"]" * levels + b"}", "cut": b"", "corrupted": b"?" + b"]" * levels + b"}"}[end]
     texts = [b'{"ts":1,"a":"[[","x":' + b"[" * levels + tail]
-    heads = {"whole": b"\x01", "cut": b"", "spoilt": b"\xc1"}[end]
+    heads = {"whole": b"\x01", "cut": b"", "corrupted": b"\xc1"}[end]
     maps = [b"\x82\xa2ts\x01\xa1x" + b"\x91" * levels + heads, b"\x82\xa2ts\x01\xa1x" + b"\x81\xa1x" * levels + heads]
     values = [*texts, *maps]
     shallow = from_depth(0, lambda: reasons(values))

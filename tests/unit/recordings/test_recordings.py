@@ -216,11 +216,11 @@ class TestParquet:
 
 class TestMeta:
     def test_meta_json_has_train_rows_and_interval(self, tmp_path):
-        said = {
+        meta = {
             "sampling_interval_s": 300,
             "series": {"a": {"train_rows": 40}, "b": {"train_rows": 7, "median_step_s": 600.0}},
         }
-        (tmp_path / "meta.json").write_text(json.dumps(said))
+        (tmp_path / "meta.json").write_text(json.dumps(meta))
         assert read_meta(tmp_path / "a.csv.gz") == Meta(tmp_path.name, 40, 300.0)
         assert read_meta(tmp_path / "b.parquet") == Meta(tmp_path.name, 7, 600.0)
         assert read_meta(tmp_path / "c.csv") == Meta(tmp_path.name, None, 300.0)
@@ -235,7 +235,7 @@ class TestMeta:
             read_meta(tmp_path / "a.csv")
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ('{"series": {"a": {"train_rows": Infinity}}}', "train_rows is Infinity, not a finite number"),
             ('{"series": {"a": {"train_rows": 1e999}}}', "train_rows is Infinity, not a finite number"),
@@ -247,9 +247,9 @@ class TestMeta:
             ('{"series": [1]}', r"series is \[1\], not an object"),
         ],
     )
-    def test_bad_numbers_in_meta_json_are_named(self, tmp_path, text, said):
+    def test_bad_numbers_in_meta_json_are_named(self, tmp_path, text, message):
         (tmp_path / "meta.json").write_text(text)
-        with pytest.raises(BadRecording, match=said):
+        with pytest.raises(BadRecording, match=message):
             read_meta(tmp_path / "a.csv")
 
     def test_a_link_belongs_to_its_own_folder(self, tmp_path):
@@ -330,12 +330,12 @@ def test_labelled_recordings_agree_with_their_meta(data_dir):
     paths = sorted(data_dir.glob("*/*.csv.gz"))
     assert paths
     for path in paths[::7]:  # a sample: all of them take a quarter of a minute
-        said = json.loads((path.parent / "meta.json").read_text())["series"][path.name.removesuffix(".csv.gz")]
+        entry = json.loads((path.parent / "meta.json").read_text())["series"][path.name.removesuffix(".csv.gz")]
         recording, meta = read_recording(path), read_meta(path)
-        assert recording.values.shape == (said["rows"], said["sensors"]), path
-        assert int(np.isnan(recording.values).sum()) - recording.n_too_large == said["missing_values"], path
+        assert recording.values.shape == (entry["rows"], entry["sensors"]), path
+        assert int(np.isnan(recording.values).sum()) - recording.n_too_large == entry["missing_values"], path
         assert recording.label is not None
-        assert recording.label[said["train_rows"] :].mean() == pytest.approx(said["contamination"], abs=1e-4), path
+        assert recording.label[entry["train_rows"] :].mean() == pytest.approx(entry["contamination"], abs=1e-4), path
         assert recording.left_out == ()
-        assert (meta.set, meta.train_rows) == (path.parent.name, said["train_rows"])
+        assert (meta.set, meta.train_rows) == (path.parent.name, entry["train_rows"])
         assert recording.interval_us == pytest.approx((meta.interval_s or 0) * 1e6), path

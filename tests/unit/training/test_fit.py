@@ -110,7 +110,7 @@ def test_retraining_keeps_the_threshold() -> None:
 
 
 def test_recurring_bursts_certify_nothing() -> None:
-    """Nightly bursts were once left out as suspected faults. The card said `no alerts`, and each burst raised one."""
+    """Nightly bursts were once left out as suspected faults. The card stated `no alerts`, and each burst raised one."""
     values = readings(12_000)
     values[np.arange(12_000) % 600 < 20] += 8.0
     budget = Budget(alarms_per_week=20.0, confirm=3, among=5, recover=6, step_s=60.0)
