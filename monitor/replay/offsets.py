@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from monitor.config import Config
     from monitor.store.offsets import Consumed, HomePartition
-    from monitor.store.queries import Reader
+    from monitor.store.queries.backend import RowReader
     from monitor.types import Partition
 
 LIVE, ALL = "live", "all"
@@ -118,7 +118,7 @@ async def find_offset_range(config: Config, wanted: KafkaRange, *, summarize_liv
     if wanted.offsets == ALL or (wanted.offsets is None and not wanted.has_all_times):
         return await _all_offsets(config, wanted)
 
-    def read(reader: Reader) -> OffsetRange:
+    def read(reader: RowReader) -> OffsetRange:
         by_partition = consumed(reader, config.kafka.group)
         by_partition = {p: each for p, each in by_partition.items() if p.topic in wanted.topics}
         known = {name: home for name, home in home_partitions(reader).items() if home.partition in by_partition}
@@ -145,7 +145,7 @@ async def _all_offsets(config: Config, wanted: KafkaRange) -> OffsetRange:
 
 
 def summarize_run(
-    reader: Reader,
+    reader: RowReader,
     config: Config,
     from_us: int,
     to_us: int,

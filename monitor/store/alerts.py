@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from monitor.errors import InvariantBroken
+from monitor.store.results import LAST_US
 from monitor.types import AlertState
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
 
     from monitor.types import AlertChange, DataAlertChange
-
-_STILL_OPEN_US = 2**62
-"""Later than any event, and far enough from the end of int64 for arithmetic."""
 
 _UPDATE = text("""
     UPDATE alert SET state = :state, severity = :severity, updated_us = :at_us, closed_us = :closed_us,
@@ -123,6 +121,6 @@ def intervals(connection: Connection, fleet: str) -> dict[str, list[tuple[int, i
     """
     found: dict[str, list[tuple[int, int, str | None]]] = {}
     for name, opened_us, closed_us, label in connection.execute(_INTERVALS, {"fleet": fleet}):
-        to_us = _STILL_OPEN_US if closed_us is None else closed_us
+        to_us = LAST_US if closed_us is None else closed_us
         found.setdefault(name, []).append((opened_us - 1, to_us, label))
     return found

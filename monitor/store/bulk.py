@@ -1,7 +1,7 @@
 """Inserts of many rows, in columns for as long as the driver allows.
 
 PostgreSQL receives them through COPY in its binary format, which NumPy builds without a Python object per value. SQLite
-receives statements of many rows: from about ten on, a row costs half of its cost in a statement of its own (measured).
+receives statements of many rows: with about ten or more, a row costs half as much as in its own statement (measured).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Burn of a fleet's false-alarm budget, from its scored windows and its alerts.
 
 Input: a function that runs a SELECT (`Reader.fetch`, or `fetch_through` the daemon's connection). Output: a
-`BudgetReport`, for the command line and the daemon alike. Invariant: cheap. The time watched is estimated from at most
-`N_STRIPES` moments, each a seek in the scores' key. It is exact while a version has scored fewer windows of an asset.
-This module imports nothing slow, because every read command imports it.
+`BudgetReport`, for the command line and the daemon alike. Invariant: the cost is bounded. The time watched is estimated
+from at most `N_STRIPES` moments, each a seek in the scores' key. It is exact while a version has scored fewer windows
+of an asset. This module imports nothing slow, because every read command imports it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     """Run one SELECT with `:name` for a value, and return rows by column name."""
 
 N_STRIPES, LEAST_STRIPES, MOST_ROWS = 400, 40, 100_000
-"""Sampled moments, most and least, and the most rows in all: a large fleet is sampled at fewer moments. The time of one
-asset is known within 5 to 15 %, and that of a large fleet as well."""
+"""Most and fewest sampled moments, and the most rows in all: a large fleet is sampled at fewer moments. The watched
+time of one asset is known within 5 to 15 %, and so is that of a large fleet."""
 
 RECENT_US = 28 * DAY_US
 """Period of the fleet's own report, over all versions: a retraining every day must not reset the count every day."""
@@ -31,8 +31,8 @@ RECENT_US = 28 * DAY_US
 WEEK_US = 7 * DAY_US
 
 FAMILIES = 3
-"""Families of tests: the version, the fleet and the assets. One violation is enough for the verdict, so together they
-may be wrong as rarely as one alone."""
+"""Families of tests: the version, the fleet and the assets. One violation is enough for the verdict. So all of them
+together may be wrong as rarely as one test alone."""
 
 
 def budget_report(fetch: Fetch, fleet: str, version: str, threshold: object) -> BudgetReport | None:

@@ -2,8 +2,8 @@
 
 Input: a function of a `Connection`. Output: its result. Invariant: the caller of `run` or `save` learns that its
 transaction is committed, that it is not, or `StoreUnavailable`. After `StoreUnavailable` the outcome may be unknown.
-`save` may then be called again with the same Commit, whose compare-and-set tells the two apart. A cancelled caller
-never cuts a transaction in half: each runs in a task of its own, with its own time limits.
+`save` may then be called again with the same Commit, whose compare-and-set finds the outcome. Cancelling the caller
+does not interrupt its transaction, which runs in a task of its own, with its own time limits.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class AsyncStore:
     @property
     def n_checked_out(self) -> int:
         """Connections in use; 0 when no transaction runs."""
-        return self._pool.n_checked_out
+        return self._pool.engine.pool.checkedout()  # type: ignore[attr-defined, no-any-return] # QueuePool has it
 
     async def _transact(self, body: Callable[[Connection], T], *, reads: bool) -> T:
         """Await a transaction. If the caller is cancelled, let the transaction end before the cancellation goes on."""

@@ -136,9 +136,9 @@ _FAIL_STALE = text("""
 
 
 def fail_stale(connection: Connection, at_us: int, *, lease: tuple[str, int] | None = None) -> int:
-    """Fail all jobs marked `running` and return their number. The only daemon that may run jobs must run none.
+    """Fail all jobs marked `running` and return their number. Call it only while this daemon runs no job.
 
-    `lease`: as in `start_next`. The owner of such a job is dead, will be fenced, or never received the answer to its
+    `lease`: as in `start_next`. The owner of a stale job is dead, will be fenced, or did not receive the answer to its
     start.
     """
     if lease is not None:

@@ -1,6 +1,6 @@
 """A lease that one daemon acquires and renews in a loop. `store/leases.py` defines leases.
 
-Invariant: holding a lease is a reason to start work. Only `leases.check`, inside the transaction, permits a write.
+Invariant: `Lease.epoch` only suggests that work may start. `leases.check`, inside the transaction, permits a write.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ def acquire(connection: Connection, name: str, holder: str, ttl_s: float) -> int
     """Acquire the lease for `ttl_s` from now, or renew it and return its epoch. None = another daemon holds it.
 
     Acquiring it from another holder raises its epoch: work under the former epoch is fenced. Renewing keeps the epoch,
-    also after its end unless another acquired it: nothing happened in between, and a long training survives a short
-    outage. `holder` is unique per process: two processes of one name would share the lease.
+    even after the lease expired, if no other daemon acquired it since: a long training survives a short outage.
+    `holder` is unique per process: two processes of one name would share the lease.
     """
     values = {"name": name, "holder": holder, "ttl_us": round(ttl_s * 1e6)}
     epoch: int | None = connection.execute(_ACQUIRE[connection.dialect.name], values).scalar_one_or_none()

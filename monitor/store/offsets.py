@@ -1,8 +1,8 @@
 """Consumed offsets, missing ranges and home partitions of a live run, all of the same moment.
 
 `repeatable_read` opens the database as it is at one moment, while a daemon goes on writing. The other functions read
-through it or through any `Reader`. Invariant: the results of that moment contain every record below `end` that is in no
-missing range, and no other record.
+through it or through any `RowReader`. Invariant: the results of that moment contain every record below `end` outside
+the missing ranges, and no other record.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from sqlalchemy import text
 
 from monitor.store.engine import AsyncStore
-from monitor.store.queries import Reader
+from monitor.store.queries.backend import RowReader
 from monitor.types import Partition
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class HomePartition(NamedTuple):
     """Offset of the first accepted record. Earlier records were rejected."""
 
 
-def consumed(reader: Reader, pipeline: str) -> dict[Partition, Consumed]:
+def consumed(reader: RowReader, pipeline: str) -> dict[Partition, Consumed]:
     """Return the consumed offsets of each partition that a pipeline (a consumer group) has started."""
     gaps: dict[Partition, list[tuple[int, int]]] = {}
     for row in reader.fetch(_GAPS, {"pipeline": pipeline}):
@@ -66,7 +66,7 @@ def consumed(reader: Reader, pipeline: str) -> dict[Partition, Consumed]:
     return found
 
 
-def home_partitions(reader: Reader) -> dict[tuple[str, str], HomePartition]:
+def home_partitions(reader: RowReader) -> dict[tuple[str, str], HomePartition]:
     """Return each asset's partition, by (fleet, asset)."""
     return {
         (row["fleet"], row["name"]): HomePartition(Partition(row["topic"], row["partition"]), row["since_offset"])
@@ -74,14 +74,14 @@ def home_partitions(reader: Reader) -> dict[tuple[str, str], HomePartition]:
     }
 
 
-async def repeatable_read(url: str, fn: Callable[[Reader], T]) -> T:
+async def repeatable_read(url: str, fn: Callable[[RowReader], T]) -> T:
     """Run `fn(reader)` over the database as it is at one moment, while a daemon may go on writing."""
     async with AsyncStore(url, timeout_s=LIMIT_S) as store:
         return await store.read(lambda connection: fn(_RepeatableRead(connection)))
 
 
-class _RepeatableRead(Reader):
-    """A transaction that does not see later commits of others. It has no patterns: these are for operators."""
+class _RepeatableRead(RowReader):
+    """A transaction that does not see later commits of others."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -93,14 +93,3 @@ class _RepeatableRead(Reader):
         options = {"stream_results": True, "yield_per": FETCHED_ROWS}
         for row in self._connection.execute(text(sql), values or {}, execution_options=options).mappings():
             yield dict(row)
-
-    def glob(self, column: str, value: str) -> str:
-        """Not supported."""
-        raise NotImplementedError
-
-    def pattern(self, glob: str) -> str:
-        """Not supported."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Do nothing: `repeatable_read` ends the transaction."""

@@ -42,9 +42,7 @@ class Claim:
     digest: Digest | None = None
     snapshots: Sequence[Snapshot] = ()
     n_claims: int = 1
-    """Claims since the last commit, this one included. Many claims without a commit point to a record that kills the
-    daemon.
-    """
+    """Claims since the last commit, this one included. Many of them suggest a record that kills the daemon."""
 
 
 # ---------------------------------------------------------------- claim
@@ -199,7 +197,7 @@ def _move_offset(connection: Connection, key: dict[str, Any], step: Commit) -> b
     if connection.execute(_MOVE, key | values).rowcount == 1:
         return True
     row = connection.execute(_POSITION, key).one_or_none()
-    # Within an epoch only its owner moves the offset: at `new_next`, this very step put it there.
+    # Within an epoch only its owner moves the offset. So an offset at `new_next` was moved there by this step.
     if row is not None and (row.epoch, row.next_offset) == (step.epoch, step.new_next):
         return False
     stands = f"stands at epoch {row.epoch}, offset {row.next_offset}, owner {row.owner}" if row else "is gone"

@@ -50,22 +50,17 @@ class PostgresqlPool:
     """Transactions on one database, up to eight at a time."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._engine = new_engine(url, timeout_s)
+        self.engine = new_engine(url, timeout_s)
         self._timeout_s = timeout_s
 
     async def transact(self, body: Callable[[Connection], T], *, reads: bool) -> T:
         """Run `body` in one transaction."""
         # The limits above apply to one statement, this one to a server that vanished between two.
-        async with asyncio.timeout(2 * self._timeout_s), self._engine.connect() as connection:
+        async with asyncio.timeout(2 * self._timeout_s), self.engine.connect() as connection:
             await connection.execution_options(postgresql_readonly=reads)
             async with connection.begin():
                 return await connection.run_sync(body)
 
-    @property
-    def n_checked_out(self) -> int:
-        """Connections in use."""
-        return self._engine.pool.checkedout()  # type: ignore[attr-defined, no-any-return] # QueuePool has it
-
     async def close(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        await self.engine.dispose()

@@ -1,7 +1,7 @@
 """Stored results of a range of event time: windows with their verdicts, alerts with their transitions.
 
-Input: the operators' `Reader`. Output: rows, for comparing runs. Invariant: a range is half-open, (from_us, to_us], by
-the ends of windows, like the range in which a model version decides.
+Input: a `RowReader`. Output: rows, for comparing runs. Invariant: a range (from_us, to_us] contains the
+windows that end in it, like the range in which a model version decides.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from monitor.store.queries import Reader
+    from monitor.store.queries.backend import RowReader
 
 FIRST_US, LAST_US = -(1 << 62), 1 << 62
-"""Before and after all event times."""
+"""Before and after all event times, and far enough from the ends of int64 for arithmetic."""
 
 _WINDOWS = """
     SELECT asset.fleet, asset.name, score.start_us, end_us, n_present, verdict, version
@@ -56,7 +56,7 @@ class TransitionRow(NamedTuple):
 
 
 def windows(
-    reader: Reader, from_us: int = FIRST_US, to_us: int = LAST_US, *, longest_us: int | None = None
+    reader: RowReader, from_us: int = FIRST_US, to_us: int = LAST_US, *, longest_us: int | None = None
 ) -> Iterator[WindowRow]:
     """Yield the windows that end in (from_us, to_us], in order of start.
 
@@ -67,7 +67,7 @@ def windows(
         yield WindowRow(*row.values())
 
 
-def alert_transitions(reader: Reader, from_us: int = FIRST_US, to_us: int = LAST_US) -> Iterator[TransitionRow]:
+def alert_transitions(reader: RowReader, from_us: int = FIRST_US, to_us: int = LAST_US) -> Iterator[TransitionRow]:
     """Yield the transitions up to `to_us` of process alerts opened in (from_us, to_us], by alert and in order."""
     for row in reader.fetch(_TRANSITIONS, {"from_us": from_us, "to_us": to_us}):
         yield TransitionRow(*row.values())

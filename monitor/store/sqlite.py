@@ -65,7 +65,7 @@ class SqlitePool:
     """Transactions on one file: one writer at a time, in order of the calls. Readers do not wait for it."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
-        self._engine = new_engine(path, timeout_s)
+        self.engine = new_engine(path, timeout_s)
         self._writer = ThreadPoolExecutor(1, f"{THREAD_PREFIX}-writer")
         self._reader = ThreadPoolExecutor(2, f"{THREAD_PREFIX}-reader")
 
@@ -75,21 +75,16 @@ class SqlitePool:
         return await asyncio.get_running_loop().run_in_executor(thread, self._transact, body, reads)
 
     def _transact(self, body: Callable[[Connection], T], reads: bool) -> T:
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             connection.execution_options(monitor_reads=reads)
             with connection.begin():
                 return body(connection)
-
-    @property
-    def n_checked_out(self) -> int:
-        """Connections in use."""
-        return self._engine.pool.checkedout()  # type: ignore[attr-defined, no-any-return] # QueuePool has it
 
     async def close(self) -> None:
         """Close every connection."""
         self._writer.shutdown(wait=False, cancel_futures=True)
         self._reader.shutdown(wait=False, cancel_futures=True)
-        self._engine.dispose()
+        self.engine.dispose()
 
 
 def has_hanging_threads(grace_s: float) -> bool:

@@ -1,8 +1,7 @@
 """Model versions and their activations: which version decides which windows of a fleet.
 
-An activation is dated in event time, by the end of a window. So "this version decides windows that end after X" holds
-in a replay as it held live. Invariant: a version is published before it is activated, and a decided window keeps its
-version.
+An activation has a boundary in event time: the version decides windows that end after it, in a replay as it did live.
+Invariant: a version is published before it is activated, and a decided window keeps its version.
 """
 
 from __future__ import annotations

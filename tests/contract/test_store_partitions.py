@@ -283,7 +283,7 @@ def commits(store: AsyncStore, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     """Make the next COMMIT of `store` fail, before it reaches the server or after it is done."""
 
     def arrange(*, after: bool) -> list[str]:
-        dialect = store._pool._engine.dialect
+        dialect = store._pool.engine.dialect
         commit, log = dialect.do_commit, []
 
         def failing(connection: Any) -> None:

@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-class Backend(ABC):
-    """A database, open for reading. A context manager."""
+class RowReader(ABC):
+    """A database, open for reading."""
 
     @abstractmethod
     def fetch(self, sql: str, values: Mapping[str, object] | None = None) -> Iterable[Mapping[str, Any]]:
         """Run one SELECT with `:name` for a value. Raises StoreUnavailable, SchemaMismatch."""
+
+
+class Backend(RowReader):
+    """A `RowReader` with patterns, for operators. A context manager."""
 
     @abstractmethod
     def glob(self, column: str, value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from monitor.budget import DAY_US
 from monitor.clock import to_us
 from monitor.errors import NotFound
 from monitor.store.queries.backend import Backend, Row, Where, iso, limited, number, us
@@ -95,8 +96,8 @@ class ScoreQueries(Backend):
             where.add("asset.fleet = :fleet", fleet=fleet)
             where.add("end_us >= :since", since=us(since))
             where.add("end_us < :until", until=us(until))
-            for low_us in range(row["first_us"], last_us + 1, _DAY_US):
-                day = {"low": low_us, "high": min(low_us + _DAY_US, last_us + 1)}
+            for low_us in range(row["first_us"], last_us + 1, DAY_US):
+                day = {"low": low_us, "high": min(low_us + DAY_US, last_us + 1)}
                 for window in self.fetch(_SCORED.format(where=where), where.values | day):
                     yield window["asset"], window["end_us"], window["score"]
 
@@ -121,7 +122,6 @@ _STEP = """
         AND score.start_us BETWEEN :lowest AND :highest
     LEFT JOIN model_version ON model_version.id = version_id
 """
-_DAY_US = 86_400_000_000
 _EXTENT = "SELECT MIN(start_us) AS first_us, MAX(start_us) AS last_us FROM score"
 _SCORED = """
     SELECT asset.name AS asset, end_us, score FROM score JOIN asset ON asset.id = asset_id
