@@ -1,4 +1,4 @@
-"""Kafka: records into the pipeline, from a consumer group or from the log as it is now.
+"""Kafka: records for the pipeline, from a consumer group or from the log as it is now.
 
 Input: `[kafka]`, and for each partition the offset to read from. Output: events in order: partitions assigned or
 revoked, batches of records, gaps. Invariant: the records of a partition are handed out in the order of their offsets,

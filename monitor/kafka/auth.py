@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from monitor.config import KafkaConfig
 
 TOKEN_LIMIT_S = 10.0
-"""Time for a program to print a token: a broker waits about as long for a login."""
+"""Time for a program to print a token. A broker waits about as long for a login."""
 MAX_TOKEN_BYTES = 64 * 1024
 OUT_OF_RESOURCES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """Errors of starting a program that pass by themselves."""
@@ -105,9 +105,9 @@ def _key_problem(config: KafkaConfig, error: ssl.SSLError) -> str:
 
 
 class TokenUnavailable(kafka.KafkaError):  # type: ignore[misc]  # aiokafka ships no types
-    """There is no token to log in with. `cause` says why, and whether an operator must act.
+    """There is no token to log in with. `cause` is the reason, and shows whether an operator must act.
 
-    It is an error of aiokafka's kind, so that its loops treat it as a failed connection and try again.
+    A subclass of aiokafka's errors, so that its loops treat it as a failed connection and try again.
     """
 
     def __init__(self, cause: MonitorError) -> None:
@@ -149,7 +149,7 @@ class FileTokenProvider(TokenProvider):
         self._now = now
 
     async def fetch(self) -> Token:
-        """Read the file. A missing or empty one may come later. One that others can read is refused."""
+        """Read the file. A missing or empty one may be written later. One that others can read is refused."""
         name = f"the token file {self._file}"
         try:
             insecure, raw = await asyncio.to_thread(self._read)
@@ -194,7 +194,7 @@ class CommandTokenProvider(TokenProvider):
             token = await self._run(now)
         except SourceUnavailable:
             if present is not None and present.expires_at is not None and now < present.expires_at:
-                return present  # it is renewed early, so that a failure like this one does no harm
+                return present  # tokens are renewed early, so a failed renewal does no harm yet
             raise
         lifetime_s = DEFAULT_LIFETIME_S if token.expires_at is None else RENEW_AT * (token.expires_at - now)
         self._token, self._renew_at = token, now + lifetime_s
@@ -312,9 +312,9 @@ async def _run(command: tuple[str, ...], writing: int, stream: asyncio.StreamRea
 def detect_refused_tokens() -> None:
     """Let aiokafka's connections notice a refused token, for the rest of the process.
 
-    A connection of aiokafka 0.14 makes its authenticator from a name in its module, and neither it nor a client takes
-    another. So the name is replaced, when the first client that logs in with a token is made. Other mechanisms do not
-    use it.
+    A connection of aiokafka 0.14 makes its authenticator from a class name in its module, without a parameter for
+    another class. So the name is rebound when the first client that logs in with a token is made. Other mechanisms do
+    not use it.
     """
     aiokafka.conn.OAuthAuthenticator = TokenAuthenticator
 
@@ -322,7 +322,7 @@ def detect_refused_tokens() -> None:
 class TokenAuthenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc]  # aiokafka ships no types
     """A SASL exchange with OAUTHBEARER that notices a refusal.
 
-    aiokafka's own takes any answer to a token for success, and then finds a cluster without brokers.
+    aiokafka's own class treats any answer to a token as success, and then finds a cluster without brokers.
     """
 
     _is_refused = False

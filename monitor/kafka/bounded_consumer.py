@@ -2,8 +2,8 @@
 
 Input: fetch responses as a broker sends them. Output: their records. A record of a batch that cannot be read has an
 `Unread` value with the reason, which the decoder puts into quarantine.
-Invariant: the records of a batch depend on its bytes alone, so that a replay gets what live got. A batch with a wrong
-checksum is therefore an error (`CorruptBatch`) and no such record: another replica or the next fetch may have it right.
+Invariant: the records of a batch depend on its bytes alone, so that a replay reads the same records as the live run. So
+a batch with a wrong checksum raises `CorruptBatch` and gives no records: another replica or fetch may have it intact.
 
 aiokafka 0.14 decompresses each batch whole, however large the result is: 700 MiB of zeros travel as 700 KiB.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAX_RECORDS = 4096
 """Records of one poll: enough for efficient batches, few enough for a responsive event loop."""
 MAX_POLL_BYTES = 64 * 1024 * 1024
-"""After so many decompressed bytes a poll ends. The rest is fetched again."""
+"""Decompressed bytes after which a poll ends. Fetched batches beyond them are fetched again."""
 PARSER_ERRORS = (kafka.KafkaError, ArithmeticError, AssertionError, LookupError, OSError, EOFError, ValueError)
 MALFORMED = (*PARSER_ERRORS, struct.error, zlib.error, cramjam.DecompressionError)
 """Errors of aiokafka over malformed bytes. A header name that is not UTF-8 is a ValueError."""
@@ -51,7 +51,7 @@ CODEC_MASK = 0x07
 
 
 class CorruptBatch(kafka.CorruptRecordException):  # type: ignore[misc]  # aiokafka ships no types
-    """A batch was damaged after the producer sent it: its checksum or length is wrong."""
+    """A batch changed after the producer sent it: its checksum or length is wrong."""
 
     def __init__(self, partition: Partition, offset: int) -> None:
         super().__init__(f"{partition}: the batch at offset {offset} has a wrong checksum or length")
@@ -99,7 +99,7 @@ def bounded_records(budget: PollBudget, tp: TopicPartition, batches: FetchedBatc
 
 
 class FetchedBatches(MemoryRecords):  # type: ignore[misc]  # aiokafka ships no types
-    """The batches that were fetched of one partition. After `limit` each has a right checksum."""
+    """The fetched batches of one partition. After `limit` each one is returned with a verified checksum."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -109,7 +109,7 @@ class FetchedBatches(MemoryRecords):  # type: ignore[misc]  # aiokafka ships no 
         self._is_limited = False
 
     def limit(self, budget: PollBudget, partition: Partition, fetch_offset: int) -> None:
-        """Check batches from now on. `fetch_offset`: the first that is wanted."""
+        """Verify batches from now on. `fetch_offset`: the first requested offset."""
         self._budget, self._partition, self._fetch_offset = budget, partition, fetch_offset
         self._is_limited = True
 
@@ -139,7 +139,7 @@ class FetchedBatches(MemoryRecords):  # type: ignore[misc]  # aiokafka ships no 
 
 
 class _BoundedBatch:
-    """A batch with a right checksum. Its records are made within the limits."""
+    """A batch with a verified checksum. Its records are decompressed within the limits."""
 
     def __init__(self, batch: Any, data: memoryview, fetch_offset: int, budget: PollBudget) -> None:
         self._batch = batch
@@ -151,7 +151,7 @@ class _BoundedBatch:
         return getattr(self._batch, name)
 
     def validate_crc(self) -> bool:
-        return True  # `FetchedBatches` has compared it
+        return True  # `FetchedBatches` has verified it
 
     def __next__(self) -> Any:
         return next(self._batch)

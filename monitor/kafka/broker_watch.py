@@ -1,7 +1,7 @@
 """The health of a consumer: the broker's silence, waiting records, failed polls.
 
-Input: the outcome of each poll and ping. Output: the times to ping, and to replace the consumer. Invariant: processing
-time only, so no result depends on it.
+Input: the outcomes of polls and pings. Output: the moments to ping, and to replace the consumer. Invariant: it measures
+processing time only, so no result depends on it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,8 @@ class BrokerWatch:
         self._failures: deque[float] = deque(maxlen=MAX_FAILURES)
         self.unreachable_since_s: float | None = None
 
-    def received(self) -> None:
-        """Note that records came."""
-        self.answered(records_wait=False)
-
     def answered(self, *, records_wait: bool) -> None:
-        """Note that the broker answered. `records_wait`: it has records that did not come."""
+        """Note that the broker answered. `records_wait`: it has records that it did not deliver."""
         if not records_wait:
             self._last_received_s = time.monotonic()
         self._records_wait = records_wait
@@ -56,7 +52,7 @@ class BrokerWatch:
             log.warning("broker_away", bootstrap=self._bootstrap, error=detail, doing="waiting for it")
 
     def should_ping(self) -> bool:
-        """Return True if it is time to ask the broker for a sign of life. The caller then does so."""
+        """Return True if it is time to ping the broker. The caller must then do so."""
         now_s = time.monotonic()
         if now_s - max(self._last_received_s, self._last_ping_s) < self._timing.ping_after_s:
             return False
@@ -64,7 +60,7 @@ class BrokerWatch:
         return True
 
     def is_stalled(self) -> bool:
-        """Return True if the broker has records and none came for so long that the consumer must be unusable."""
+        """Return True if the broker has had records for too long without delivering any: the consumer is unusable."""
         return self._records_wait and time.monotonic() - self._last_received_s > self._timing.consumer_stalled_after_s
 
     def failed_too_often(self) -> bool:

@@ -30,8 +30,8 @@ def client_settings(config: KafkaConfig) -> dict[str, Any]:
     """Return addresses and credentials, for consumers, producers and admin clients. Raises ConfigError."""
     return {
         "bootstrap_servers": [server.strip() for server in config.bootstrap.split(",")],
-        # Longer than a rebalance may take (20 s). A join that waits for a dead member and times out just before its
-        # answer starts again and again; measured on Kafka 4.4 with static membership.
+        # Longer than a rebalance may take (20 s). A join that waits for a dead member would otherwise time out just
+        # before its answer, again and again (measured on Kafka 4.4 with static membership).
         "request_timeout_ms": 30_000,
         **auth_settings(config),
     }

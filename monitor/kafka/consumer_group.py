@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logs.get("source")
 
 EMBEDDED_SESSION_S = 10.0
-"""Longest session with the embedded broker, which lets a new group wait for half a session."""
+"""Longest session with the embedded broker, which delays a new group by half a session."""
 RESTART_WAIT_S = 1.0
 """Between two attempts to join the group while the broker is unavailable."""
 MAX_REFUSALS = 3
@@ -49,13 +49,13 @@ MAX_REFUSALS = 3
 
 
 class MembershipStatus(NamedTuple):
-    """The state of our membership in the consumer group, as far as it is known here."""
+    """Our membership in the consumer group, as last reported to this client."""
 
     is_member: bool
     """The group has assigned our partitions, and no rebalance is under way."""
     assigned: frozenset[Partition]
     unreachable_since_s: float | None
-    """Since when the broker has not answered, in monotonic seconds. None if it answers."""
+    """Monotonic seconds at which the broker stopped answering. None if it answers."""
 
 
 class KafkaSource:
@@ -123,7 +123,7 @@ class KafkaSource:
             "group_instance_id": None if embedded else self._static_member_id,
             "session_timeout_ms": int(session_s * 1000),
             "heartbeat_interval_ms": int(min(3.0, session_s / 5) * 1000),
-            # Time that a joining member waits for one that has died and whose session has not ended yet.
+            # Time that a joining member waits for a dead one whose session has not ended yet.
             "rebalance_timeout_ms": 10_000,
             "max_poll_interval_ms": 300_000,
         }
@@ -142,7 +142,7 @@ class KafkaSource:
         polled = await self._result_of(fetch, consumer)
         events = self._drain_events()  # assignments and revocations come before the records
         for key, records in polled.items():
-            if key in sought:  # these records were fetched from the position before
+            if key in sought:  # these records were fetched from the position before the seek
                 self._consumer_seek(key)
             elif (batch := self._as_batch(key, records)) is not None:
                 events.append(batch)
@@ -267,7 +267,7 @@ class KafkaSource:
                 self._sought.add(key)
 
     def _seek_all(self) -> None:
-        """Seek all partitions again: an exception in `getmany` loses the records it had taken from others."""
+        """Seek all partitions again: an exception in `getmany` loses the records that it read of other partitions."""
         for key in self._expected:
             self._consumer_seek(key)
 
@@ -291,7 +291,7 @@ class KafkaSource:
                 bounds = await log_bounds(self._config, lost)
         except SourceUnavailable as unavailable:
             self._watch.unreachable(unavailable)
-            return  # the next poll meets the same error
+            return  # the next poll raises the same error
         for partition in lost:
             expected, (first, end) = self._expected[TopicPartition(*partition)], bounds[partition]
             if expected > end:
@@ -359,7 +359,7 @@ class KafkaSource:
 
     async def _check_health(self, consumer: BoundedConsumer, *, has_records: bool) -> None:
         if has_records or self._is_paused:
-            self._watch.received()
+            self._watch.answered(records_wait=False)
         elif self._watch.should_ping():
             self._in_background(self._ping(consumer))
         if self._watch.is_stalled():
@@ -367,7 +367,7 @@ class KafkaSource:
             await self._drop_consumer(f"records are waiting and none came for {stalled_s:.0f} s")
 
     async def _ping(self, consumer: BoundedConsumer) -> None:
-        """Ask for the ends of our logs, to learn if the broker answers and if records wait that we do not get."""
+        """Request the ends of our logs. They show that the broker answers, and whether it has undelivered records."""
         reading = [key for key in self._expected if key in consumer.assignment()]
         try:
             async with asyncio.timeout(self._timing.consumer_stop_limit_s):

@@ -1,8 +1,8 @@
 """Decompression of Kafka batches within a limit of memory.
 
 Input: the number of a codec and the compressed records of one batch. Output: the records' bytes.
-Invariant: no more than `MAX_BATCH_BYTES` are made of one batch, and the outcome depends on its bytes alone, so that a
-replay gets what live got.
+Invariant: one batch decompresses to at most `MAX_BATCH_BYTES`, and the outcome depends on its bytes alone, so that a
+replay reads the same records as the live run.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def check_headers(records: bytes | memoryview) -> None:
     """Raise UnreadableBatch if the records of a version 2 batch have more than `MAX_HEADERS` headers.
 
     aiokafka makes a list of all headers before it compares anything with the record's length. Malformed records are
-    left to its parser. A record is its length, then attributes, time, offset, key and value after their lengths, and
-    the number of its headers.
+    left to its parser. The layout of a record: its length, attributes, time, offset, length and bytes of the key, the
+    same of the value, and the number of its headers.
     """
     if len(records) <= 2 * MAX_HEADERS:
         return

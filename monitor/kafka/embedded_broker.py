@@ -28,7 +28,7 @@ from monitor.errors import MonitorError, SourceRefused, SourceUnavailable
 CLUSTER_ID = "monitor-embedded"
 """Prefix of its cluster id. The rest is random."""
 START_TIMEOUT_S = 20.0
-"""It starts in 0.2 s, but later on a busy machine."""
+"""The broker starts in 0.2 s, but more slowly on a busy machine."""
 
 # The shell starts a watcher in the background and then becomes the broker. The watcher reads a pipe whose other end
 # only this process holds. A line means a regular stop. End of file means that this process is dead, and the watcher
@@ -173,7 +173,7 @@ def _launch(binary: str, port: int, cluster: str, log: IO[bytes]) -> subprocess.
         stdout=log,
         stderr=log,
         start_new_session=True,  # Ctrl-C is for this process alone
-        env={"PATH": os.defpath, "RUST_LOG": "error", "NO_COLOR": "1"},  # it would take options from our environment
+        env={"PATH": os.defpath, "RUST_LOG": "error", "NO_COLOR": "1"},  # ours might set options of the broker
     )
 
 

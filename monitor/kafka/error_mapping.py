@@ -54,27 +54,23 @@ def map_kafka_errors(bootstrap: str) -> Iterator[None]:
     try:
         yield
     except (kafka.KafkaError, OSError) as error:
-        raise _mapped(error, bootstrap, logged.latest()) from error
+        own, cause = classify_error(error, bootstrap), logged.latest()
+        if cause is not None and (own is None or own.retriable):
+            raise cause from error  # the error is "Unable to bootstrap" or a timeout
+        raise own or SourceUnavailable(f"{bootstrap}: {error}") from error
     finally:
         log.removeFilter(logged)
 
 
-def _mapped(error: BaseException, bootstrap: str, logged: MonitorError | None) -> MonitorError:
-    own = classify_error(error, bootstrap)
-    if logged is not None and (own is None or own.retriable):
-        return logged  # the error is "Unable to bootstrap" or a timeout; the log has its cause
-    return own or SourceUnavailable(f"{bootstrap}: {error}")
-
-
 class _LoggedErrors(logging.Filter):
-    """The causes of failed connections in aiokafka's log, while this is a filter of it.
+    """A log filter that collects the causes of failed connections.
 
     aiokafka 0.14 writes the cause to its log and raises only "Unable to bootstrap".
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # The mapped errors, because the original ones would keep their connections and credentials alive.
+        # Mapped errors: the original ones would keep their connections and credentials in memory.
         self._errors: deque[tuple[float, MonitorError]] = deque(maxlen=16)
 
     def filter(self, record: logging.LogRecord) -> bool:

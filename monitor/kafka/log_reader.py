@@ -1,14 +1,13 @@
 """Kafka's log as it is now: all its records, and the bounds of its partitions. For training and replay.
 
-Input: topics, and optionally ranges of offsets. Output: batches of records, or bounds. Invariant: reading ends where
-the log ended when it began, and no consumer group is involved.
+Input: topics, and optionally ranges of offsets. Output: batches of records, or bounds. Invariant: reading stops at the
+end that the log had at the start, and no consumer group is involved.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -81,15 +80,11 @@ class KafkaHistory:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class LogBounds:
+class LogBounds(NamedTuple):
     """The first offset that the log still has, and the offset of its next record."""
 
     first: int
     end: int
-
-    def __iter__(self) -> Any:
-        return iter((self.first, self.end))
 
 
 async def partitions_of(config: KafkaConfig, topics: Iterable[str]) -> list[Partition]:

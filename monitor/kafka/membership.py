@@ -4,8 +4,7 @@ A killed daemon without such an id leaves a dead member in the group, and its su
 session ends. With the same id the successor takes over the partitions at once.
 
 Input: a folder that outlives the process. Output: an id that no other living process uses. Invariant: the operating
-system releases a lock when its process ends, in whatever way. So the lowest free number belongs to a dead process or to
-none.
+system releases a lock when its process ends, in whatever way. So no living process has the lowest free number.
 """
 
 from __future__ import annotations
