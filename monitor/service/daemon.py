@@ -1,6 +1,6 @@
 """The daemon: builds everything, starts the background tasks, runs the pipeline, drains and closes.
 
-    pipeline     records → rows (`stream/pipeline.py`). Its end is the daemon's end
+    pipeline     records → rows (`stream/pipeline.py`). The daemon ends when it ends
     champions    loads the model versions that the database names, whichever daemon activated them (`lifecycle/`)
     scheduler    runs the retrainings that are requested or due (`lifecycle/scheduler.py`)
     health       /live, /ready and /metrics (`health.py`, `pages.py`, `watchdog.py`)
@@ -95,7 +95,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         maintenance = Maintenance(config, store, clock, maintenance_lease, timing)
         topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
         member_id = stack.enter_context(static_member_id(config.store.checkpoints, config.kafka.group))
-        leaves = not is_alone  # a lone daemon's partitions wait for its next start
+        leaves = not is_alone  # with SQLite no other daemon could take the partitions
         source = KafkaSource(config.kafka, topics, static_member_id=member_id, leave_on_close=leaves, timing=timing)
         stack.push_async_callback(source.close)
         webhooks = [Webhook(each, timing) for each in config.notify]
@@ -124,7 +124,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
                 background.start(training_lease.loop())
             await started(scheduler.fail_stale_jobs)
             await started(partial(_before_the_first_record, source, scheduler, health))
-            gc.freeze()  # the collector need not look again at all that was built until here
+            gc.freeze()  # the objects built so far stay: later collections skip them
             log.info("watching", topics=sorted(topics), fleets=[fleet.name for fleet in config.fleets])
             async with _BackgroundTasks(champions.loop(), scheduler.loop()):
                 await _run_pipeline(pipeline, source, stopping, health, timing)
@@ -190,7 +190,7 @@ class _StartOutage(OutageObserver):
             log.warning(f"{dependency}_away", error=error.detail, doing="waiting for it")
 
     def ended(self) -> None:
-        """Show that nothing is waited for."""
+        """Show that the outage is over."""
         self._health.waiting_for(None)
 
 
@@ -221,7 +221,7 @@ class _BackgroundTasks:
 
 
 def _single_error(error: BaseException) -> BaseException:
-    """Unwrap groups of one error, however deep: the exit code is read from the error itself."""
+    """Unwrap nested groups of one error: the exit code is read from the error itself."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

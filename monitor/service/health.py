@@ -4,7 +4,7 @@ Input: a snapshot of the pipeline, taken in the event loop twice a second (`Heal
 reports of its start, its heartbeat and its stop. Output: three pages, which `pages.py` serves from other threads.
 
     /live      200 while the process can do its work, 503 when only a restart helps
-    /ready     200 while records flow, 503 with a list of obstacles, to be waited for or corrected
+    /ready     200 while records flow, 503 with the list of missing conditions
     /metrics   Prometheus' text format (`metrics.py`)
 
 Invariant: a page shows facts that were recorded before. It calls no dependency, waits for nothing and changes nothing.
@@ -54,9 +54,9 @@ class StatusSnapshot:
     """The state of the pipeline and its source at one turn of the event loop."""
 
     is_member: bool = False
-    """True = the consumer group has assigned this daemon its partitions, perhaps none."""
+    """The consumer group has assigned this daemon its partitions, perhaps none."""
     assigned: frozenset[Partition] = frozenset()
-    """Assigned by the consumer group. They may not be claimed in the database yet."""
+    """Assigned by the consumer group, and perhaps not claimed in the database yet."""
     broker_unreachable_since_s: float | None = None
     """Monotonic seconds; None = the broker answers."""
     in_hand_since_s: float | None = None
@@ -130,9 +130,9 @@ class Health:
         self._updated_s = now
         self._systemd.loop_turned(now, self.summary)
 
-    # ------------------------------------------------------------------ the judgement
+    # ------------------------------------------------------------------ conditions
 
-    def cause_of_death(self) -> str | None:
+    def reason_to_restart(self) -> str | None:
         """Return the reason why only a restart helps; None = the process is alive."""
         silent_s = self.watch.silent_s(self._monotonic())
         if silent_s > self._timing.loop_dead_after_s:
@@ -143,10 +143,10 @@ class Health:
         return None
 
     def missing(self) -> list[dict[str, Any]]:
-        """List the obstacles to the flow of records: a word `what`, and `why` in a sentence."""
+        """List the conditions that keep /ready at 503: a word `what`, and `why` in a sentence."""
         now = self._monotonic()
         found: dict[str, str] = {}
-        if (cause := self.cause_of_death()) is not None:
+        if (cause := self.reason_to_restart()) is not None:
             found["process"] = cause
         elif (silent_s := now - self._updated_s) > self._timing.loop_blocked_after_s:
             found["loop"] = f"the event loop has reported nothing for {silent_s:.0f} s; the rest is as old"
@@ -203,7 +203,7 @@ class Health:
 
     def live_page(self) -> tuple[int, dict[str, Any]]:
         """Answer /live: the HTTP status and the document."""
-        cause = self.cause_of_death()
+        cause = self.reason_to_restart()
         lag_s = self.watch.worst_lag_s(self._monotonic())
         document: dict[str, Any] = {"live": cause is None, "loop_lag_s": round(lag_s, 3)}
         return (200, document) if cause is None else (503, document | {"why": cause})
@@ -221,7 +221,7 @@ class Health:
 
     def _set_gauges(self) -> None:
         status, now = self._snapshot, self._monotonic()
-        metrics.live.set(self.cause_of_death() is None)
+        metrics.live.set(self.reason_to_restart() is None)
         metrics.ready.set(not self.missing())
         metrics.loop_lag_seconds.set(self.watch.worst_lag_s(now))
         metrics.partitions.set(len(status.owned))
@@ -239,7 +239,7 @@ class Health:
 
 
 def snapshot_of(pipeline: Pipeline, source: KafkaSource) -> StatusSnapshot:
-    """Take a snapshot. To be called in the event loop, where nothing changes meanwhile."""
+    """Take a snapshot. Call it in the event loop, where nothing changes meanwhile."""
     membership = source.membership
     n_assets: dict[str, int] = dict.fromkeys((fleet.name for fleet in pipeline.config.fleets), 0)
     newest_us: dict[str, int] = {}

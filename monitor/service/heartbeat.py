@@ -76,9 +76,9 @@ class Heartbeat:
         self._health.database_answered()
 
     async def deregister(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """Delete the daemon's row, so that a request for a retraining knows that no daemon runs.
+        """Delete the daemon's row, so that a request for a retraining can report that no daemon runs.
 
-        An asynchronous exit callback. An error that is a defect leaves the partitions marked: their next owner then
+        An asynchronous exit callback. After a defect the claims of the partitions keep counting: their next owner then
         reads record by record, in case a record kills the process.
         """
         is_deliberate = error is None or isinstance(error, MonitorError | StopRequested | asyncio.CancelledError)

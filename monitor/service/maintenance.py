@@ -72,8 +72,8 @@ class Maintenance:
         if n := await prune_quarantine(self._store, now_us - keep // MICROSECOND):
             log.info("quarantine_pruned", rows=n, older_than=str(keep))
         before = await expiry_by_fleet(self._store, keep)
-        # The scores of the slowest fleet may be kept for years, with expired scores of the other fleets between them.
-        # They are many, so the walk through them is rare.
+        # The scores of the fleet that is furthest behind may be kept for years, with expired scores of the others
+        # between them. They are many, so they are rarely scanned.
         now_s = self._clock.monotonic_s()
         sweeps = now_s - self._swept_s >= min(keep.total_seconds() / 10, self._timing.sweep_every_s)
         if before and not sweeps:
@@ -100,7 +100,7 @@ async def expiry_by_fleet(store: AsyncStore, keep: timedelta) -> dict[str, int]:
 async def prune_scores(store: AsyncStore, before: Mapping[str, int]) -> Counter[str]:
     """Delete each fleet's scores that start before its time, µs. Return the number of rows by fleet.
 
-    One walk from the oldest score on, through all fleets; beyond a fleet's time its rows are skipped. Raises
+    One scan of all fleets from the oldest score on. It skips the rows of a fleet after its time. Raises
     StoreUnavailable.
     """
     deleted: Counter[str] = Counter()

@@ -161,7 +161,7 @@ class _Handler(WSGIRequestHandler):
 
     def handle(self) -> None:
         """Read the request line and headers, and run the application."""
-        # Whole before they are parsed: the base class limits each line, and not their sum.
+        # Read the whole head before parsing: the base class limits each line, but not their sum.
         self.rfile = io.BytesIO(self._head())
         self.raw_requestline = self.rfile.readline()
         if self.parse_request():

@@ -28,7 +28,7 @@ class StopRequested(BaseException):
 
 
 def stop_on_signals(timing: Timing) -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets. To be called in the running event loop."""
+    """Return an event that the first SIGTERM or SIGINT sets. Call it in the running event loop."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -130,7 +130,7 @@ class LoopWatch:
         """Log that the loop is blocked, or that it turns again."""
         since_check_s, self._checked_at_s = now - self._checked_at_s, now
         if since_check_s > self._timing.process_stalled_after_s:
-            # SIGSTOP, a suspended machine, a starved container. The loop also gets a moment to come back.
+            # SIGSTOP, a suspended machine, a starved container. The loop gets time to turn again before it is reported.
             self._stalled_until_s = now
             log.warning(
                 "process_stood_still",
@@ -181,7 +181,7 @@ class Systemd:
     """
 
     def __init__(self) -> None:
-        # Removed from the environment: a child process that trains must not notify in this process's name.
+        # Removed from the environment: the training process must not notify systemd in place of this one.
         address = os.environ.pop("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         limit_us = os.environ.pop("WATCHDOG_USEC", "")

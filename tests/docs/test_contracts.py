@@ -457,7 +457,7 @@ def http_pages(_made: Example) -> Iterable[str]:
                 yield from keys(path, json.loads(body))
             for method in ("HEAD", "POST") if status != 404 else ():
                 yield f"{method} {path} | {_get(f'http://{config.listen}{path}', method)[0]}"
-        state.cause_of_death = lambda: "of a test"  # type: ignore[method-assign]
+        state.reason_to_restart = lambda: "of a test"  # type: ignore[method-assign]
         for path in ("/live", "/ready"):
             status, _, body = _get(f"http://{config.listen}{path}")
             yield f"{path}, dead | {status}"
