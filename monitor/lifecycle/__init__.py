@@ -2,7 +2,7 @@
 
     champions         loads the versions that the database names; activates a new one
     scheduler         runs the retrainings that are requested or due
-    training_process  the daemon's end of the training process
+    training_process  starts the training process, and exchanges messages with it
     __main__          the training process: reads history, fits, saves, reports its progress line by line
 
 Input: retraining jobs, schedules and the activations of other daemons. Output: published and activated versions.

@@ -7,8 +7,8 @@ Invariant: whatever fails here, the present champion stays.
 Several daemons agree without communicating: each looks for new activations, and a commit with scores of a former one is
 refused (`store/versions.py`).
 
-A checkpoint without its files is waited for. A shared folder may not be mounted yet, or not show the files yet,
-and the results of a partition must not depend on the daemon that has it. Two kinds of missing checkpoints are skipped
+The daemon waits for a checkpoint without files. Its shared folder may not be mounted yet, or not show the files yet,
+and the results of a partition must not depend on the daemon that owns it. Two kinds of missing checkpoints are skipped
 at the start: the champion once a retraining is requested, and former champions while the champion's files are there.
 A damaged checkpoint, or one of another format, is always skipped, because waiting would not repair it.
 """
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 class Champions:
-    """The versions of all fleets, kept as the database says."""
+    """The versions of all fleets that the scorer uses, kept equal to the database's."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Champions:
         return self._scorer.has_champion(fleet.name) and fleet.name not in self._unreadable
 
     async def activate(self, fleet: FleetConfig, trained: Trained, lease: tuple[str, int] | None) -> None:
-        """Load a new version and try it. Then publish it, and make it the champion of all windows not decided yet.
+        """Load a new version and check it. Then publish it, and make it the champion for windows not decided yet.
 
         `lease`: the fencing token of the training, a lease's name and epoch. None = there is no other daemon.
         Raises CheckpointDamaged, CheckpointUnavailable, Fenced when another daemon has the lease, and MonitorError when
@@ -142,7 +142,7 @@ class Champions:
         since = "the beginning" if is_first else from_us(active.from_window_end_us)
         log.info("champion_changed", fleet=fleet.name, version=trained.version, decides_windows_after=since)
 
-    # ------------------------------------------------------------------ as the database says
+    # ------------------------------------------------------------------ activations in the database
 
     async def _outdated_fleets(self) -> list[FleetConfig]:
         """Return the fleets with activations in the database that the scorer does not know."""
@@ -153,7 +153,7 @@ class Champions:
         """Make the scorer use the fleet's activations, with the champion loaded, so that no window waits for it.
 
         `at_start`: skip former champions without files. `skip_champion`: skip the champion, too. Raises
-        CheckpointUnavailable where files are missing: the scorer is unchanged then.
+        CheckpointUnavailable where files are missing, and leaves the scorer unchanged.
         """
         found = await self._store.read(versions.activation_history, fleet.name)
         activations = [ActiveVersion(from_us, version, Path(path)) for from_us, version, path in found.activations]
@@ -169,15 +169,15 @@ class Champions:
         self._scorer.follow(fleet.name, found.seq, activations)
 
     async def _load_champion(self, fleet: FleetConfig, champion: ActiveVersion, *, at_start: bool, skip: bool) -> None:
-        """Load the champion. One that cannot be read counts as none: it is damaged, or has another version's format."""
+        """Load the champion. An unreadable one (damaged, or of another program version's format) counts as none."""
         try:
             if not self._scorer.holds(champion.version):
                 self._scorer.keep(await self._scorer.load(champion.path))
         except (CheckpointDamaged, CheckpointUnavailable) as error:
             skip |= self._unreadable.get(fleet.name) == champion.version
             if isinstance(error, CheckpointUnavailable) and not skip:
-                way_out = waiting_for(champion.version, fleet.name, at_start=at_start)
-                raise CheckpointUnavailable(error.detail, way_out) from error
+                remedy = waiting_for(champion.version, fleet.name, at_start=at_start)
+                raise CheckpointUnavailable(error.detail, remedy) from error
             self._unreadable[fleet.name] = champion.version
             log.warning(
                 "champion_unreadable",

@@ -88,8 +88,8 @@ class RetrainScheduler:
 
     async def is_retraining_requested(self, fleet: FleetConfig) -> bool:
         """Return whether a retraining of the fleet is requested, and this daemon will run it."""
-        # The job is looked for before the lease is acquired. A daemon that waits for a checkpoint must not keep the
-        # other daemons, which may have it, from training.
+        # Read the job before acquiring the lease. A daemon that waits for a checkpoint must not keep the other daemons,
+        # which may have it, from training.
         if await self._store.read(jobs.active, fleet.name) is None or not await self.fail_stale_jobs():
             return False
         return await self._store.read(jobs.active, fleet.name) is not None
@@ -105,7 +105,7 @@ class RetrainScheduler:
         while True:
             await self._clock.sleep(self._timing.jobs_every_s)
             if self._lease is not None and self._lease.epoch is None:
-                self._retry_at.clear()  # another daemon trains now; its own failures decide
+                self._retry_at.clear()  # another daemon trains now, and schedules its own retries
                 continue
             token = self._fencing_token()
             try:

@@ -1,4 +1,4 @@
-"""The daemon's end of the training process, which runs `python -m monitor.lifecycle`.
+"""The daemon's side of the training process, which runs `python -m monitor.lifecycle`.
 
 Input: a training order. Output: a saved checkpoint, or the error that the training raised.
 Invariant: the training process never outlives the daemon. It reads Kafka and writes into the checkpoint folder. It
@@ -43,7 +43,7 @@ class TrainingOrder(msgspec.Struct, frozen=True):
 
 
 class TrainingMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line from the training process: progress, or the version or the error that it ends with."""
+    """One line from the training process: its progress, or as the last line a version or an error."""
 
     progress: float = 0.0
     """0..1."""

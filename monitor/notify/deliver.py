@@ -215,7 +215,7 @@ class Delivery:
     # ------------------------------------------------------------------ cleaning up
 
     async def _clean_up_loop(self) -> None:
-        done_at_s = float("-inf")
+        done_at_s = -inf
         while True:
             is_due = self._clock.monotonic_s() - done_at_s >= self._timing.outbox_prune_every_s
             if self._lease.epoch is not None and is_due:

@@ -168,13 +168,13 @@ class Webhook:
         return Failure(reason, is_refusal, _retry_after_s(response.headers.get("Retry-After")))
 
     def _failure_of(self, error: Exception) -> Failure:
-        """Describe an error of the connection, with the words of the operating system or of TLS where there are any."""
+        """Describe an error of the connection, in the words of the operating system or of TLS where possible."""
         cause = _os_error(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Failure(f"the certificate is not trusted: {cause.verify_message}", is_refusal=True)
         if isinstance(cause, ssl.SSLError | socket.gaierror):
             return Failure(cause.strerror or repr(cause))
-        if cause is not None and cause.errno is not None:  # asyncio's `strerror` is another text
+        if cause is not None and cause.errno is not None:  # asyncio replaces `strerror` by a text of its own
             return Failure(os.strerror(cause.errno))
         return Failure(self._redact(str(error).encode()) or type(error).__name__)
 
@@ -189,8 +189,8 @@ class Webhook:
 async def _resolve(host: str, port: int) -> list[str]:
     """Return the addresses of a host, in the resolver's order. Raises OSError, UnicodeError.
 
-    The resolver cannot be interrupted, and may take longer than a daemon has for stopping. A daemon thread may be left
-    behind, where the event loop would wait for a thread of its executor.
+    The resolver cannot be interrupted, and may take longer than the limit of a stop. So it runs in a daemon thread,
+    which a stop can abandon. The event loop would wait for a thread of its executor.
     """
     found: concurrent.futures.Future[list[str]] = concurrent.futures.Future()
 
@@ -219,7 +219,7 @@ async def _beginning(response: httpx.Response) -> bytes:
 
 
 def _os_error(error: BaseException) -> OSError | None:
-    """Return the error of the operating system, of the resolver or of TLS that another error was raised from."""
+    """Return the first error of the operating system, the resolver or TLS among an error and its causes."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno is not None:
