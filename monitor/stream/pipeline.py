@@ -309,9 +309,10 @@ class Pipeline:
             await self.reader.poll()
             if self.reader.is_revoked(partition) or self._stopping.is_set():
                 return None
-            # If another daemon set the sensors of a fleet, every shard begins again with those.
-            ours = {*self.partitions, partition} if await self.registrar.recall() else {partition}
-            work = self._claim_all(sorted(ours))
+            # If another daemon set the sensors of a fleet, every shard begins again with those. This partition is the
+            # last: its claim may be fenced again, and the next attempt finds no change that it would repeat.
+            others = sorted(self.partitions) if await self.registrar.recall() else []
+            work = self._claim_all([*others, partition])
 
     async def _claim_all(self, ours: Sequence[Partition]) -> None:
         for partition in ours:

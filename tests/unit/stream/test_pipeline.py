@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 from monitor.config import Config
 from monitor.errors import Fenced, QuarantineLimit, StoreUnavailable
 from monitor.kafka import Gap, Revoked
-from monitor.store import partitions
+from monitor.store import assets, partitions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.stream.outcome import BatchOutcome
@@ -224,3 +225,24 @@ async def test_sensors_of_another_daemon_are_known_before_the_rebuild(
     await late.run()
     assert late.pipeline.registrar.schemas[0].sensors == ("flow", "heat")
     assert n_scores(tmp_path) == 17
+
+
+async def test_sensors_of_another_daemon_reach_every_held_partition(store: AsyncStore, tmp_path: Path) -> None:
+    plant = Plant(config_of(tmp_path), store, {P1: readings(10, "P2"), P0: readings(10)})
+    learnt = replace(plant.pipeline.registrar.schemas[0], sensors=("flow", "noise"))
+    plant.pipeline.registrar.schemas = [learnt]  # by a batch whose commit was fenced
+    run, n_fenced = store.run, 0
+
+    async def rival(fn: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal n_fenced
+        if fn is partitions.set_start and args[1] == P0 and n_fenced < 2:
+            n_fenced += 1
+            await run(assets.register_sensors, "pumps", ("flow", "heat"))
+            raise Fenced("by the test")
+        return await run(fn, *args, **kwargs)
+
+    store.run = rival  # type: ignore[method-assign]
+    await plant.run()
+    assert n_fenced == 2
+    sensors = {partition: state.shards["pumps"].sensors for partition, state in plant.pipeline.partitions.items()}
+    assert sensors == {P0: ("flow", "heat"), P1: ("flow", "heat")}
