@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=np.generic)
 
-READING_RULES = 1
+READING_RULES = 2
 """Number of the rules by which records become readings. A release that changes them raises it: records that were
 refused before may then be readings, so a rebuild cannot find the former windows."""
 

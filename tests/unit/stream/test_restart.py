@@ -253,6 +253,21 @@ async def test_settings_that_admit_committed_records_begin_new_windows(
     assert len(set(found)) == len(found)
 
 
+async def test_new_rules_for_readings_begin_new_windows(
+    store: AsyncStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = log_of(*mixed(60, fans_until=60))
+    # Under the first rules a record with a key that stands twice was refused. Now it is a reading.
+    refused = [(offset, at, key, b"{" if offset % 9 == 0 else value) for offset, at, key, value in log[:80]]
+    with monkeypatch.context() as earlier:
+        earlier.setattr("monitor.stream.shard.READING_RULES", 1)
+        await pipeline(config_of(), store, refused).run()
+    with capture_logs() as lines:
+        await pipeline(config_of(), store, log).run()
+    assert {each["event"] for each in lines} >= {"reconfigured"}
+    assert not [each for each in lines if each["event"] == "rebuild_differs"]
+
+
 async def test_a_restart_after_a_gap_has_the_same_unfinished_windows(
     store: AsyncStore, tmp_path: Path
 ) -> None:
