@@ -7,7 +7,8 @@ from the start, so nothing is paused, sought or waited for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from monitor.kafka import Assigned, Event
@@ -56,9 +57,25 @@ class MemorySource:
         """Do nothing: there is no group."""
 
     async def close(self) -> None:
-        """Do nothing."""
+        """Close the iterator of the records: it may hold a consumer."""
+        await _close(self._batches)
 
 
 async def _as_async(batches: Iterable[RecordBatch]) -> AsyncIterator[RecordBatch]:
     for batch in batches:
         yield batch
+
+
+@asynccontextmanager
+async def iterate(batches: AsyncIterable[RecordBatch]) -> AsyncIterator[AsyncIterator[RecordBatch]]:
+    """Provide an iterator over records that is closed at the end, also where not all of them are read."""
+    iterator = aiter(batches)
+    try:
+        yield iterator
+    finally:
+        await _close(iterator)
+
+
+async def _close(batches: AsyncIterator[RecordBatch]) -> None:
+    if isinstance(batches, AsyncGenerator):
+        await batches.aclose()

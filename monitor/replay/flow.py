@@ -16,6 +16,7 @@ A stretch (from_us, to_us] selects windows by their ends:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 
 from monitor.decode import Decoder, FleetSchema
 from monitor.errors import Conflict
-from monitor.kafka.memory import MemorySource
+from monitor.kafka.memory import MemorySource, iterate
 from monitor.store.engine import AsyncStore
 from monitor.store.results import FIRST_US, LAST_US
 from monitor.store.url import parse
@@ -36,7 +37,7 @@ from monitor.stream.pipeline import Pipeline
 from monitor.types import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
@@ -128,7 +129,10 @@ async def flow(
         )
     hooks = _StretchHooks(replay, observer, side_by_side)
     pipeline = Pipeline(replay.config, source, store, within, owner="replay", clock=clock, hooks=hooks)
-    await pipeline.run()
+    try:
+        await pipeline.run()
+    finally:
+        await source.close()  # the run may end before its records do
     total = Counters()
     for state in pipeline.partitions.values():
         total.add(state.counters)
@@ -257,20 +261,21 @@ async def paced(
     began_s = clock.monotonic_s()
     began_us: int | None = None
     reached_us = FIRST_US
-    async for batch in _as_async(batches):
-        times = np.maximum(np.maximum.accumulate(times_of(batch)), reached_us)
-        reached_us = int(times[-1])
-        began_us = int(times[0]) if began_us is None else began_us
-        due_s = began_s + (times - began_us) / 1e6 / speed
-        at = 0
-        while at < len(batch):
-            wait_s = float(due_s[at]) - clock.monotonic_s()
-            if wait_s > 0:
-                await clock.sleep(wait_s)
-            ready = int(np.searchsorted(due_s, clock.monotonic_s() + TICK_S, side="right"))
-            ready = max(ready, at + 1)
-            yield batch.rows(slice(at, ready))
-            at = ready
+    async with iterate(_as_async(batches)) as records:
+        async for batch in records:
+            times = np.maximum(np.maximum.accumulate(times_of(batch)), reached_us)
+            reached_us = int(times[-1])
+            began_us = int(times[0]) if began_us is None else began_us
+            due_s = began_s + (times - began_us) / 1e6 / speed
+            at = 0
+            while at < len(batch):
+                wait_s = float(due_s[at]) - clock.monotonic_s()
+                if wait_s > 0:
+                    await clock.sleep(wait_s)
+                ready = int(np.searchsorted(due_s, clock.monotonic_s() + TICK_S, side="right"))
+                ready = max(ready, at + 1)
+                yield batch.rows(slice(at, ready))
+                at = ready
 
 
 def event_times(config: Config) -> Callable[[RecordBatch], Int64]:
@@ -295,9 +300,10 @@ def event_times(config: Config) -> Callable[[RecordBatch], Int64]:
 
 
 async def _as_async(batches: Iterable[RecordBatch] | AsyncIterable[RecordBatch]) -> AsyncIterator[RecordBatch]:
-    if hasattr(batches, "__aiter__"):
-        async for batch in batches:
-            yield batch
+    if isinstance(batches, AsyncIterable):
+        async with iterate(batches) as records:
+            async for batch in records:
+                yield batch
     else:
         for batch in batches:
             yield batch

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from monitor.kafka.memory import iterate
 from monitor.replay.flow import ReplayInput, needed_cell, scored_from_us, scratch
 from monitor.replay.offsets import find_offset_range, summarize_run
 from monitor.replay.run import ReplayRun, open_scorers
@@ -100,9 +101,10 @@ async def skip_old_records(
     """
     skew_us = config.kafka.max_skew // timedelta(microseconds=1)
     needed_us = min(needed_cell(fleet, from_us, memory) * fleet.interval_us for fleet in config.fleets) - skew_us
-    async for batch in history:
-        # Producers set the timestamps, so these need not rise. Only a leading run of old records is skipped.
-        is_old = (batch.timestamps_us >= 0) & (batch.timestamps_us < needed_us)
-        first = len(batch) if is_old.all() else int(is_old.argmin())
-        if first < len(batch):
-            yield batch.rows(slice(first, None))
+    async with iterate(history) as batches:
+        async for batch in batches:
+            # Producers set the timestamps, so these need not rise. Only a leading run of old records is skipped.
+            is_old = (batch.timestamps_us >= 0) & (batch.timestamps_us < needed_us)
+            first = len(batch) if is_old.all() else int(is_old.argmin())
+            if first < len(batch):
+                yield batch.rows(slice(first, None))

@@ -14,6 +14,7 @@ import numpy as np
 
 from monitor.errors import NotFound
 from monitor.kafka.log_reader import KafkaHistory, LogBounds, partitions_of
+from monitor.kafka.memory import iterate
 from monitor.replay import digest
 from monitor.store import results
 from monitor.store.offsets import consumed, home_partitions, repeatable_read
@@ -76,21 +77,22 @@ class OffsetRange:
         return ALL if self.consumed is None else LIVE
 
     async def __aiter__(self) -> AsyncIterator[RecordBatch]:
-        async for batch in self.history:
-            is_kept = np.ones(len(batch), dtype=bool)
-            for first, end in self.consumed[batch.partition].gaps if self.consumed else ():
-                is_kept &= (batch.offsets < first) | (batch.offsets >= end)
-            if is_kept.all():
-                yield batch
-            elif is_kept.any():
-                rows = np.flatnonzero(is_kept)
-                yield RecordBatch(
-                    partition=batch.partition,
-                    offsets=batch.offsets[rows],
-                    timestamps_us=batch.timestamps_us[rows],
-                    keys=[batch.keys[row] for row in rows.tolist()],
-                    values=[batch.values[row] for row in rows.tolist()],
-                )
+        async with iterate(self.history) as batches:
+            async for batch in batches:
+                is_kept = np.ones(len(batch), dtype=bool)
+                for first, end in self.consumed[batch.partition].gaps if self.consumed else ():
+                    is_kept &= (batch.offsets < first) | (batch.offsets >= end)
+                if is_kept.all():
+                    yield batch
+                elif is_kept.any():
+                    rows = np.flatnonzero(is_kept)
+                    yield RecordBatch(
+                        partition=batch.partition,
+                        offsets=batch.offsets[rows],
+                        timestamps_us=batch.timestamps_us[rows],
+                        keys=[batch.keys[row] for row in rows.tolist()],
+                        values=[batch.values[row] for row in rows.tolist()],
+                    )
 
     def count_missing(self) -> int:
         """Count the offsets that the live run consumed and Kafka no longer holds. Call it after reading everything."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,11 +9,23 @@ import pytest
 from monitor.config import parse
 from monitor.decode import block_msgpack, reading_json
 from monitor.errors import Conflict
-from monitor.replay.flow import TICK_S, event_times, needed_cell, paced, scored_from_us, scratch
+from monitor.replay.flow import (
+    TICK_S,
+    ReplayInput,
+    ReplayObserver,
+    event_times,
+    flow,
+    needed_cell,
+    paced,
+    scored_from_us,
+    scratch,
+)
 from monitor.replay.from_kafka import skip_old_records
+from monitor.replay.offsets import OffsetRange
 from monitor.store.results import FIRST_US
 from monitor.types import Partition
 from tests.fakes import FakeClock, batch_of
+from tests.unit.stream.plant import Unscored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -115,3 +128,26 @@ async def test_an_existing_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="SQLite file"):
         async with scratch("postgresql://u@h/d"):
             pass
+
+
+@pytest.mark.parametrize("speed", [None, 60.0])
+async def test_a_replay_that_ends_early_closes_its_records(speed: float | None) -> None:
+    closed = False
+
+    async def records() -> AsyncIterator[RecordBatch]:
+        nonlocal closed
+        try:
+            for first in range(0, 100, 10):
+                yield _batch(list(range(first, first + 10)), first=first)
+        finally:
+            await asyncio.sleep(0)  # as the end of a consumer
+            closed = True
+
+    config = _config()
+    history: Any = records()
+    batches = skip_old_records(OffsetRange(history, [HOME]), config, FIRST_US)
+    replay_input = ReplayInput(config, batches, [HOME], to_us=20 * S)
+    async with scratch(None) as (store, _):
+        counters = await flow(replay_input, store, Unscored(), ReplayObserver(), FakeClock(), speed=speed)
+    assert counters.records < 100
+    assert closed
