@@ -1,16 +1,18 @@
-"""A simulation in which everything goes wrong, from one seed: the real pipeline and store over a fake broker.
+"""Simulated runs with many faults, from one seed: the real pipeline and store over a simulated broker.
 
-    clockwork.py   an event loop whose time is a number, and processes that freeze and die
-    broker.py      partition logs, a consumer group that reassigns at any moment, a client with stale batches in hand
-    store.py       the real store functions on SQLite in memory, with calls that fail before or after the fact
-    tables.py      the stored rows at the end of a run
-    simulation.py       a seed → a plant, a weather, replicas and their fates; runs until all is quiet
-    judge.py       what is in the tables against the oracle, and what must never have happened on the way
-    mutations.py   the protocol with one rule taken out: each must be caught
+    clockwork.py    an event loop with simulated time, and processes that are suspended and killed
+    broker.py       partition logs, a consumer group with frequent rebalances, members that notice them late
+    store.py        the real store functions on SQLite in memory, with calls that fail before or after the fact
+    tables.py       the stored rows at the end of a run
+    scenario.py     fleets and logs of a run
+    fault_plan.py   the faults of a run
+    simulation.py   a seed → scenario, faults and replicas. It runs until all records are processed
+    verify.py       the stored rows compared with the oracle, and the events that must never occur
+    mutations.py    the protocol with one rule removed. Each mutation must be noticed
 
     python -m tests.simulation --seeds 10000 --start 0 --jobs 2
 
-The one law: same seed, same run, to the last call. No thread, no socket, no file, no wall clock. What is real is
-`monitor.stream`, `monitor.decode`, `monitor.store` and `monitor.lifecycle.champions`. Kafka, PostgreSQL and torch are
-not: integration tests cover them.
+Invariant: same seed, same run, to the last call. No thread, no socket, no file, no wall clock. `monitor.stream`,
+`monitor.decode`, `monitor.store` and `monitor.lifecycle.champions` are real. Kafka, PostgreSQL and torch are not:
+integration tests cover them.
 """

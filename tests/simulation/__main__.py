@@ -1,10 +1,10 @@
-"""Thousands of seeds, and a report: what befell them, what was compared, what was violated.
+"""Run thousands of seeds and report the faults, the comparisons and the violations.
 
     python -m tests.simulation --seeds 10000 --jobs 2
-    python -m tests.simulation --start 53 --seeds 1 --tell      everything that happened, line by line
+    python -m tests.simulation --start 53 --seeds 1 --trace     all events, line by line
     python -m tests.simulation --mutation rewind --seeds 200    must fail
 
-Ends with 1 when anything was violated, or when a trouble that a run is for never came.
+Exit code 1 if there was a violation, or if a fault or comparison of MUST_HAPPEN never occurred.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ MUST_HAPPEN = (
     "compared quarantined",
     "compared duplicate",
     "compared alerts",
-    "compared letters",
+    "compared notifications",
     "compared records_lost alerts",
     "compared asset_limit alerts",
-    "data alerts over",
+    "closed data alerts",
     "gaps",
     "snapshots",
     "activations",
     "modelschanged",
-    "compared with peace",
+    "compared with reference",
 )
-"""A run in which one of these never happened proves nothing."""
-AT_A_TIME = 25
-SAY_EVERY = 1000
+"""Without one of these a run proves nothing."""
+CHUNK = 25
+REPORT_EVERY = 1000
 SHOWN = 20
 
 
 def report(counts: Counter[str], failed: Sequence[Outcome], n_seeds: int, took_s: float, cpu_s: float) -> Iterator[str]:
-    """Say what came of it, in lines."""
+    """Yield the lines of the report."""
     compared = {name.removeprefix("compared "): n for name, n in sorted(counts.items()) if name.startswith("compared ")}
     happened = {name: n for name, n in sorted(counts.items()) if not name.startswith("compared ")}
     yield f"seeds        {n_seeds} in {took_s:.0f} s; {cpu_s / max(n_seeds, 1) * 1000:.0f} ms of CPU a seed"
@@ -61,11 +61,11 @@ def report(counts: Counter[str], failed: Sequence[Outcome], n_seeds: int, took_s
     for outcome in failed[:SHOWN]:
         yield f"  seed {outcome.seed}: {len(outcome.violations)}, first {outcome.violations[0][:300]}"
     if missing := vacuous(counts):
-        yield "vacuous      never happened: " + ", ".join(missing)
+        yield "vacuous      never occurred: " + ", ".join(missing)
 
 
 def vacuous(counts: Counter[str]) -> list[str]:
-    """Name what should have happened and did not."""
+    """Return the names in MUST_HAPPEN that never occurred."""
     return [name for name in MUST_HAPPEN if not counts[name]]
 
 
@@ -76,25 +76,23 @@ def _chunk(work: tuple[range, str | None]) -> tuple[list[Outcome], float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the seeds; 0 = no violation, and nothing was missing."""
+    """Run the seeds. Return 0 if there is no violation and the run is not vacuous."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1000, help="how many")
-    parser.add_argument("--start", type=int, default=0, help="the first one")
+    parser.add_argument("--seeds", type=int, default=1000, help="number of seeds")
+    parser.add_argument("--start", type=int, default=0, help="first seed")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--mutation", choices=MUTATIONS, help="take a rule out of the protocol")
-    parser.add_argument("--tell", action="store_true", help="print all that happens")
+    parser.add_argument("--mutation", choices=MUTATIONS, help="remove a rule of the protocol")
+    parser.add_argument("--trace", action="store_true", help="print all events")
     wanted = parser.parse_args(arguments)
     began_s = time.monotonic()
     end = wanted.start + wanted.seeds
-    if wanted.tell:
+    if wanted.trace:
         for seed in range(wanted.start, end):
             simulation = Simulation(seed, MUTATIONS[wanted.mutation] if wanted.mutation else None)
-            simulation.live(print)
+            simulation.run(print)
             print(*simulation.outcome.violations, sep="\n")
         return 0
-    chunks = [
-        (range(first, min(first + AT_A_TIME, end)), wanted.mutation) for first in range(wanted.start, end, AT_A_TIME)
-    ]
+    chunks = [(range(first, min(first + CHUNK, end)), wanted.mutation) for first in range(wanted.start, end, CHUNK)]
     counts: Counter[str] = Counter()
     failed: list[Outcome] = []
     cpu_s, n_done = 0.0, 0
@@ -107,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if outcome.violations:
                     failed.append(outcome)
                     print(f"seed {outcome.seed}: {outcome.violations[0][:300]}", file=sys.stderr, flush=True)
-                if n_done % SAY_EVERY == 0:
+                if n_done % REPORT_EVERY == 0:
                     print(f"{n_done} of {wanted.seeds}, {len(failed)} with violations", file=sys.stderr, flush=True)
     failed.sort(key=lambda outcome: outcome.seed)
     print(*report(counts, failed, wanted.seeds, time.monotonic() - began_s, cpu_s), sep="\n")

@@ -1,13 +1,12 @@
-"""Kafka as bad as it may be: logs that grow and lose their heads, a group that changes its mind, clients that lag.
+"""A simulated Kafka with its worst behaviour: retention, frequent rebalances, members that notice them late.
 
-`Broker` is the truth: the logs, and which member each partition is given to. A `MemberSource` is what one process
-believes: it hears of a change some time later, or when it thaws, and until then goes on handing out what it had
-fetched. So two members hold one partition for a while, and one may hold a partition that was its own, was another's
-meanwhile, and is its own again.
+`Broker` holds the logs and the owner of each partition. A `MemberSource` is the view of one process: it notices a
+rebalance some time later, or when it is resumed, and until then returns records that it had fetched. So two members
+own one partition for a while, and a member may lose a partition and get it back without noticing.
 
-What `MemberSource` keeps of `monitor.kafka.consumer_group` (the law of the protocol): nothing of a partition is handed
-out before `seek`; what was fetched before a `seek`, an assignment or a revocation is dropped; each offset follows the
-last one; records that retention took are told as a `Gap` and stepped over.
+`MemberSource` keeps the invariants of `monitor.kafka.consumer_group`. No record of a partition is returned before
+`seek`. Records that were fetched before a `seek`, an assignment or a revocation are dropped. Offsets follow each other.
+Records that retention removed are reported as a `Gap` and skipped.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ if TYPE_CHECKING:
     from tests.simulation.fault_plan import FaultPlan
 
 IDLE_S = 0.8
-"""Longest silence of one poll."""
+"""Longest wait of an empty poll."""
 
 
 class PartitionLog:
-    """One partition: all of its records, how many are written already, and from where on they are still there."""
+    """The log of one partition: all records, the number of written ones, and the first offset after retention."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
@@ -46,16 +45,16 @@ class PartitionLog:
 
     @property
     def end(self) -> int:
-        """The offset after the last record written."""
+        """Offset after the last written record."""
         return self.records[self.n_written - 1][0] + 1 if self.n_written else self.first_kept
 
     def place(self, offset: int) -> int:
-        """Place in the list of the first record at or after an offset."""
+        """Return the index of the first record at or after an offset."""
         return bisect_left(self.records, offset, key=itemgetter(0))
 
-    def fetch(self, offset: int, most: int) -> Sequence[Record]:
+    def fetch(self, offset: int, limit: int) -> Sequence[Record]:
         place = self.place(offset)
-        return self.records[place : min(place + most, self.n_written)]
+        return self.records[place : min(place + limit, self.n_written)]
 
 
 class Broker:
@@ -67,9 +66,9 @@ class Broker:
         self.owner: dict[Partition, MemberSource | None] = dict.fromkeys(logs)
         self.committed: dict[Partition, int] = {}
         self.lost: dict[Partition, list[tuple[int, int]]] = {partition: [] for partition in logs}
-        """Gaps that were told, as [from, to)."""
+        """Reported gaps, as [from, to)."""
         self.counts: Counter[str] = Counter()
-        self.tell: Callable[[str], None] | None = None
+        self.trace: Callable[[str], None] | None = None
         self.rng = rng
         self.fault_plan = fault_plan
 
@@ -78,33 +77,33 @@ class Broker:
         self.rebalance()
 
     def leave(self, member: MemberSource) -> None:
-        """A member said goodbye, or was not heard for a session."""
+        """Remove a member that left or whose session expired."""
         if member in self.members:
             self.members.remove(member)
             self.rebalance()
 
     def rebalance(self) -> None:
-        """Give every partition to some member, and let the members hear of it, each in its own time."""
+        """Assign every partition to some member. Each member notices it at its own time."""
         self.counts["rebalances"] += 1
         rng, before = self.rng, dict(self.owner)
         for partition in self.owner:
             self.owner[partition] = rng.choice(self.members) if self.members else None
-        if self.tell is not None:
-            self.tell("broker: rebalance " + str({str(p): str(owner) for p, owner in self.owner.items()}))
+        if self.trace is not None:
+            self.trace("broker: rebalance " + str({str(p): str(owner) for p, owner in self.owner.items()}))
         is_eager = rng.random() < 0.6
-        for member in self._concerned(before):
+        for member in self._affected(before):
             had = [p for p, owner in before.items() if owner is member]
             has = [p for p, owner in self.owner.items() if owner is member]
             stays = [] if is_eager else [p for p in has if p in had]
-            member.hear(
+            member.rebalanced(
                 tuple(p for p in had if p not in stays),
                 tuple(p for p in has if p not in stays),
             )
 
-    def _concerned(self, before: dict[Partition, MemberSource | None]) -> list[MemberSource]:
-        concerned = list(self.members)
-        concerned += [owner for owner in before.values() if owner is not None and owner not in concerned]
-        return list(dict.fromkeys(concerned))
+    def _affected(self, before: dict[Partition, MemberSource | None]) -> list[MemberSource]:
+        affected = list(self.members)
+        affected += [owner for owner in before.values() if owner is not None and owner not in affected]
+        return list(dict.fromkeys(affected))
 
     def write(self, partition: Partition, n: int) -> None:
         log = self.logs[partition]
@@ -116,12 +115,12 @@ class Broker:
         if offset > log.first_kept:
             log.first_kept = min(offset, log.end)
             self.counts["retention"] += 1
-            if self.tell is not None:
-                self.tell(f"broker: {partition} now begins at {log.first_kept}")
+            if self.trace is not None:
+                self.trace(f"broker: {partition} now begins at {log.first_kept}")
 
 
 class MemberSource:
-    """A member of the group, as one process sees it. A `Source`."""
+    """A member of the group, as seen by one process. A `Source`."""
 
     is_exhausted = False
 
@@ -129,7 +128,7 @@ class MemberSource:
         self._broker = broker
         self._process = process
         self._rng = broker.rng
-        self._news: deque[tuple[float, Event]] = deque()
+        self._pending: deque[tuple[float, Event]] = deque()
         self._assigned: dict[Partition, None] = {}
         self._expected: dict[Partition, int] = {}
         self._fetched: dict[Partition, Sequence[Record]] = {}
@@ -138,22 +137,22 @@ class MemberSource:
     def __str__(self) -> str:
         return self._process.name
 
-    # ------------------------------------------------------------------ what the group says
+    # ------------------------------------------------------------------ rebalances
 
-    def hear(self, revoked: tuple[Partition, ...], assigned: tuple[Partition, ...]) -> None:
-        """Be told of a rebalance, later."""
-        at_s = max(self._now_s(), self._news[-1][0] if self._news else 0.0)
+    def rebalanced(self, revoked: tuple[Partition, ...], assigned: tuple[Partition, ...]) -> None:
+        """Notice a rebalance, later."""
+        at_s = max(self._now_s(), self._pending[-1][0] if self._pending else 0.0)
         if revoked:
-            at_s += self._rng.random() * self._broker.fault_plan.news_s
-            self._news.append((at_s, Revoked(revoked)))
+            at_s += self._rng.random() * self._broker.fault_plan.notice_s
+            self._pending.append((at_s, Revoked(revoked)))
         if assigned:
-            at_s += self._rng.random() * self._broker.fault_plan.news_s
-            self._news.append((at_s, Assigned(assigned)))
+            at_s += self._rng.random() * self._broker.fault_plan.notice_s
+            self._pending.append((at_s, Assigned(assigned)))
 
-    def _read_news(self) -> list[Event]:
+    def _due_events(self) -> list[Event]:
         events: list[Event] = []
-        while self._news and self._news[0][0] <= self._now_s():
-            _, event = self._news.popleft()
+        while self._pending and self._pending[0][0] <= self._now_s():
+            _, event = self._pending.popleft()
             assert isinstance(event, Assigned | Revoked)
             for partition in event.partitions:
                 self._expected.pop(partition, None)
@@ -167,7 +166,7 @@ class MemberSource:
         return events
 
     def _assign(self, partition: Partition) -> None:
-        """The callback's moment: the partition is paused, and what was fetched of it is worth nothing."""
+        """Handle the assignment: the partition is paused, and its fetched records are dropped."""
         self._fetched.pop(partition, None)
 
     # ------------------------------------------------------------------ Source
@@ -175,35 +174,35 @@ class MemberSource:
     async def poll(self) -> Sequence[Event]:
         plan = self._broker.fault_plan
         await self._process.pause(self._rng.random() * 0.05)
-        events = self._read_news()
+        events = self._due_events()
         if not events and self._rng.random() < plan.replaced and self._assigned:
             return self._replace_consumer()
         if not self._is_paused:
-            for partition in self._handing_out():
-                if self._rng.random() >= plan.silent_poll:
-                    events += self._some_of(partition)
+            for partition in self._started_partitions():
+                if self._rng.random() >= plan.empty_poll:
+                    events += self._records_of(partition)
         if not events:
             await self._process.pause(self._rng.random() * IDLE_S)
-        if self._broker.tell is not None:
+        if self._broker.trace is not None:
             for event in events:
-                said = f"{event.partition} {event.offsets.tolist()}" if isinstance(event, RecordBatch) else str(event)
-                self._broker.tell(f"{self}: {said}")
+                text = f"{event.partition} {event.offsets.tolist()}" if isinstance(event, RecordBatch) else str(event)
+                self._broker.trace(f"{self}: {text}")
         return events
 
-    def _handing_out(self) -> list[Partition]:
+    def _started_partitions(self) -> list[Partition]:
         ours = [partition for partition in self._assigned if partition in self._expected]
         self._rng.shuffle(ours)
         return ours
 
-    def _some_of(self, partition: Partition) -> list[Event]:
-        """The rest of what was fetched, or a new fetch: it stays good when retention comes, or another owner."""
-        log, most = self._broker.logs[partition], self._broker.fault_plan.most_records
+    def _records_of(self, partition: Partition) -> list[Event]:
+        """Return fetched records, or fetch. Fetched records stay available after retention and rebalances."""
+        log, most = self._broker.logs[partition], self._broker.fault_plan.max_records
         events: list[Event] = []
         if not self._fetched.get(partition):
             at = self._expected[partition]
             if at < log.first_kept:
                 self._broker.lost[partition].append((at, log.first_kept))
-                self._broker.counts["gaps told"] += 1
+                self._broker.counts["reported gaps"] += 1
                 events.append(Gap(partition, at, log.first_kept))
                 at = self._expected[partition] = log.first_kept
             self._fetched[partition] = log.fetch(at, self._rng.randint(1, 3 * most))
@@ -215,28 +214,28 @@ class MemberSource:
         return events
 
     def _replace_consumer(self) -> list[Event]:
-        """It was bricked: a new object takes its place in the group, and is given what the group says."""
+        """Replace a consumer that was unusable. The new one gets the partitions of this member."""
         self._broker.counts["consumers replaced"] += 1
         ours = tuple(self._assigned)
         self._assigned.clear()
         self._expected.clear()
         self._fetched.clear()
-        self._news.clear()
+        self._pending.clear()
         has = tuple(p for p, owner in self._broker.owner.items() if owner is self)
-        self.hear((), has)
+        self.rebalanced((), has)
         return [Revoked(ours)]
 
     async def first_offset(self, partition: Partition, start: str) -> int:
         assert start == "earliest"
         await self._process.pause(self._rng.random() * 0.05)
         if self._rng.random() < self._broker.fault_plan.broker_unavailable:
-            self._broker.counts["broker away"] += 1
+            self._broker.counts["broker unavailable"] += 1
             raise SourceUnavailable("simulated")
         return self._broker.logs[partition].first_kept
 
     def seek(self, partition: Partition, offset: int) -> None:
-        if self._broker.tell is not None:
-            self._broker.tell(f"{self}: seek {partition} to {offset}, assigned {list(map(str, self._assigned))}")
+        if self._broker.trace is not None:
+            self._broker.trace(f"{self}: seek {partition} to {offset}, assigned {list(map(str, self._assigned))}")
         if partition in self._assigned:
             self._expected[partition] = offset
             self._fetched.pop(partition, None)

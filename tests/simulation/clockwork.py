@@ -1,8 +1,8 @@
-"""Time that is a number, and processes that can be frozen or killed between any two steps.
+"""Simulated time, and processes that can be suspended or killed between any two steps.
 
-`SimulatedLoop` is asyncio's own loop without a selector: where it would wait, it sets its clock forward. A `Process`
-stands for one daemon: all that it does to the outside goes through `pause`, so it can be made to stop there, for a
-while (SIGSTOP) or for good (kill -9). The dead are not cancelled: nothing of theirs runs again, no `finally` either.
+`SimulatedLoop` is asyncio's loop without a selector: instead of waiting it sets its clock forward. A `Process` is one
+daemon. All its calls to the outside go through `pause`, where it can be suspended (SIGSTOP) or killed (kill -9). The
+tasks of a killed process are not cancelled: none of their code runs again, no `finally` either.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ START_US = 1_700_000_000_000_000
 
 
 class Stuck(Exception):
-    """Nothing is left that could ever happen, or it has gone on for too long."""
+    """Every task waits for another one, or the run has too many steps."""
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """Runs what is ready in order of arrival; then jumps to the next timer."""
+    """Runs ready callbacks in order of arrival, then jumps to the next timer."""
 
-    def __init__(self, most_steps: int = 200_000) -> None:
+    def __init__(self, max_steps: int = 200_000) -> None:
         super().__init__()
         self._now_s = 0.0
-        self._steps_left = most_steps
+        self._steps_left = max_steps
         self._selector = self
         self._dead: list[asyncio.Future[None]] = []
 
@@ -36,7 +36,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self._now_s
 
     def select(self, timeout: float | None) -> list[Any]:
-        """Stand in for the selector: waiting takes no time."""
+        """Replace the selector. Waiting takes no real time."""
         self._steps_left -= 1
         if timeout is None or self._steps_left < 0:
             raise Stuck("every task waits for another" if timeout is None else "no end in sight")
@@ -57,11 +57,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         assert not event_list
 
     def _write_to_self(self) -> None:
-        """There is one thread: whoever asks to be woken up is awake."""
+        """Do nothing: with one thread, the loop is awake."""
 
     def run(self, main: Coroutine[Any, Any, Any]) -> None:
-        """Run to the end, then let nothing survive."""
-        self.set_exception_handler(lambda _loop, _context: None)  # who cares for what the dead leave behind
+        """Run to the end, then cancel all remaining tasks."""
+        self.set_exception_handler(lambda _loop, _context: None)  # errors of killed processes do not matter
         try:
             self.run_until_complete(main)
         finally:
@@ -75,7 +75,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
 
 class Process:
-    """One daemon's life. It may be frozen and thawed, and it dies once."""
+    """One process of a daemon. It may be suspended and resumed, and is killed at most once."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -94,15 +94,15 @@ class Process:
         return self._loop.time() < self.thaws_at
 
     async def pause(self, seconds: float) -> None:
-        """Let time pass. Returns when the process runs again; never to the dead."""
+        """Let time pass. Return when the process runs again. Never return if it was killed."""
         await asyncio.sleep(seconds)
-        while self.is_frozen:  # noqa: ASYNC110  # it may be frozen again meanwhile, and time costs nothing here
+        while self.is_frozen:  # noqa: ASYNC110  # it may be suspended again meanwhile, and waiting costs nothing here
             await asyncio.sleep(self.thaws_at - self._loop.time())
         if self.is_dead:
             await self._loop.never()
 
     def freeze(self, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT after so long."""
+        """SIGSTOP, and SIGCONT after so many seconds."""
         self.thaws_at = max(self.thaws_at, self._loop.time() + seconds)
 
     def die(self) -> None:
@@ -111,14 +111,14 @@ class Process:
 
 
 def simulated_now_us() -> int:
-    """Return the right time: simulated µs since 1970. Before and after a run, its start."""
+    """Return the correct time in simulated µs since 1970. Outside a run, it is the start of the run."""
     with contextlib.suppress(RuntimeError):
         return START_US + round(asyncio.get_running_loop().time() * 1e6)
     return START_US
 
 
 class SimulatedClock:
-    """A `monitor.clock.Clock` of one process. Its wall clock may jump; the time it measures with never does."""
+    """A `monitor.clock.Clock` of one process. Its wall clock may jump, its monotonic time never does."""
 
     def __init__(self, process: Process, rng: Random, jumps: float) -> None:
         self._process = process

@@ -1,4 +1,4 @@
-"""How bad it is: drawn from the seed, so that some runs know one trouble only and others all of them."""
+"""The faults of a run, drawn from the seed: some runs have one kind of fault, others have all."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ FAR_APART = 1e9
 
 @dataclass
 class FaultPlan:
-    """Chances are per call unless they say otherwise."""
+    """Probabilities are per call, unless stated otherwise."""
 
     # the database
     unavailable: float = 0.0
-    """It is not done, and StoreUnavailable says so."""
+    """StoreUnavailable, and the transaction did not happen."""
     unknown: float = 0.0
-    """It is done, and StoreUnavailable says that nobody knows."""
+    """StoreUnavailable, although the transaction is committed."""
     overdue: float = 0.0
-    """StoreUnavailable at once, and done some time later: the server went on with what the client gave up."""
+    """StoreUnavailable at once, and the transaction happens later: the server finishes what the client abandoned."""
     is_database_down: bool = False
     slow: float = 0.0
-    """It takes seconds."""
+    """The call takes seconds."""
     dies_before: float = 0.0
     dies_after: float = 0.0
-    """The process, just before or just after the database did it."""
+    """The process is killed just before or just after the transaction."""
     freezes_before: float = 0.0
     freezes_after: float = 0.0
     # the broker
     broker_unavailable: float = 0.0
-    silent_poll: float = 0.2
+    empty_poll: float = 0.2
     replaced: float = 0.0
-    most_records: int = 10
-    news_s: float = 1.0
-    """How long a member may not know of a rebalance."""
+    max_records: int = 10
+    notice_s: float = 1.0
+    """Longest time until a member notices a rebalance."""
     # the machine
     jumps: float = 0.0
-    """Of the wall clock, per look."""
-    # what happens by itself: seconds between two of a kind, on average
+    """Of the wall clock, per reading of it."""
+    # events: mean seconds between two of a kind
     rebalance_s: float = FAR_APART
     death_s: float = FAR_APART
     freeze_s: float = FAR_APART
@@ -48,19 +48,19 @@ class FaultPlan:
     outage_s: float = FAR_APART
     retention_s: float = FAR_APART
     activation_s: float = FAR_APART
-    # what does not end with the weather
+    # does not end with the other faults
     overtakes: float = 0.0
-    """Chance that retention takes what nobody has read."""
+    """Probability that retention removes unread records."""
 
     def end_faults(self) -> None:
-        """Let nothing go wrong any more."""
-        for fact in fields(self):
-            if fact.name not in ("most_records", "silent_poll"):
-                setattr(self, fact.name, fact.default)
+        """Stop all faults."""
+        for each in fields(self):
+            if each.name not in ("max_records", "empty_poll"):
+                setattr(self, each.name, each.default)
 
 
 def draw(rng: Random) -> FaultPlan:
-    """Each trouble is there or not, weak or strong."""
+    """Draw the faults: each is present or not, rare or frequent."""
 
     def chance(most: float, share: float = 0.5) -> float:
         return rng.random() * most if rng.random() < share else 0.0
@@ -79,10 +79,10 @@ def draw(rng: Random) -> FaultPlan:
         freezes_before=chance(0.04),
         freezes_after=chance(0.04),
         broker_unavailable=chance(0.5),
-        silent_poll=rng.choice([0.0, 0.2, 0.6]),
+        empty_poll=rng.choice([0.0, 0.2, 0.6]),
         replaced=chance(0.03, 0.2),
-        most_records=rng.choice([3, 8, 20, 40]),
-        news_s=rng.choice([0.1, 1.0, 6.0]),
+        max_records=rng.choice([3, 8, 20, 40]),
+        notice_s=rng.choice([0.1, 1.0, 6.0]),
         jumps=chance(0.2, 0.3),
         rebalance_s=every(2.0),
         death_s=every(5.0),

@@ -1,6 +1,6 @@
-"""The protocol with one of its rules taken out. A checker that lets one of these pass checks nothing.
+"""Mutations: the protocol with one rule removed. The verification must notice each one.
 
-Each changes a simulation before it lives: the real store functions, what a source hands out, or a line of the engine.
+A mutation changes a simulation before its run: a store function, the source, or a function of the pipeline.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _nothing() -> contextlib.AbstractContextManager[Any]:
 class Mutation:
     name: str
     without: str
-    """The rule that is broken."""
+    """The removed rule."""
     change: Callable[[Simulation], None] = lambda simulation: None
     patched: Callable[[], contextlib.AbstractContextManager[Any]] = _nothing
 
@@ -49,33 +49,33 @@ def _two_transactions(simulation: Simulation) -> None:
     simulation.make_store = TwoTransactions
 
 
-class HastySource(MemberSource):
-    """Does not pause what it is assigned: fetching begins at once where the group stands, and `seek` comes too late
-    for what is on its way.
+class UnpausedSource(MemberSource):
+    """A source that does not pause assigned partitions. It fetches at once from the committed offset, and returns those
+    records even after a `seek`.
     """
 
     def _assign(self, partition: Partition) -> None:
         log = self._broker.logs[partition]
         at = max(self._broker.committed.get(partition, log.first_kept), log.first_kept)
         self._expected[partition] = at
-        self._fetched[partition] = log.fetch(at, self._broker.fault_plan.most_records)
+        self._fetched[partition] = log.fetch(at, self._broker.fault_plan.max_records)
 
     def seek(self, partition: Partition, offset: int) -> None:
-        on_its_way = self._fetched.get(partition, ())
+        in_flight = self._fetched.get(partition, ())
         super().seek(partition, offset)
-        if on_its_way and partition in self._assigned:
-            self._fetched[partition] = on_its_way
+        if in_flight and partition in self._assigned:
+            self._fetched[partition] = in_flight
 
 
 def _no_pause_first(simulation: Simulation) -> None:
     def make(process: Process) -> MemberSource:
-        return HastySource(simulation.broker, process)
+        return UnpausedSource(simulation.broker, process)
 
     simulation.make_source = make  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
-def _stale_batches_are_kept() -> Iterator[None]:
+def _no_discard() -> Iterator[None]:
     with mock.patch.object(SourceReader, "discard_batches"):
         yield
 
@@ -85,7 +85,7 @@ def _no_watermark() -> contextlib.AbstractContextManager[Any]:
 
 
 @contextlib.contextmanager
-def _models_change_unseen() -> Iterator[None]:
+def _no_activation_check() -> Iterator[None]:
     with mock.patch.object(versions, "check_activation_seq", return_value=None):
         yield
 
@@ -95,14 +95,14 @@ MUTATIONS = {
     for each in (
         Mutation(
             "compare-and-set",
-            "a save moves the offset only in its epoch and from where it stood",
+            "a commit moves the offset only in its epoch and from its present place",
             patched=mutations.no_compare_and_set,
         ),
         Mutation("one-transaction", "the offset moves in the transaction of the rows", _two_transactions),
         Mutation("rewind", "a claim reads again from the rewind offset", patched=mutations.no_rewind),
-        Mutation("pause-first", "nothing of a partition is handed out before it has begun", _no_pause_first),
-        Mutation("drop-stale", "a claim drops what was polled before it", patched=_stale_batches_are_kept),
-        Mutation("watermark", "a claim takes up the watermark", patched=_no_watermark),
-        Mutation("models", "a save is refused when the models changed", patched=_models_change_unseen),
+        Mutation("pause-first", "no record of a partition is returned before `seek`", _no_pause_first),
+        Mutation("drop-stale", "a claim drops batches that were polled before", patched=_no_discard),
+        Mutation("watermark", "a claim restores the watermark", patched=_no_watermark),
+        Mutation("models", "a commit is refused if the models changed", patched=_no_activation_check),
     )
 }

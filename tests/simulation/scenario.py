@@ -1,4 +1,4 @@
-"""What there is to read: fleets, their rules and the logs of some partitions, from a seed. Small: it is read often."""
+"""The input of a run, drawn from a seed: fleets, their rules and the logs of some partitions. It is small."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Scenario:
     config: Config
     logs: dict[Partition, list[RawRecord]]
     is_limited: bool
-    """Whether not all assets are let in. The oracle lets all in: such a plant is compared with a calm run."""
+    """True if not all assets are admitted. The oracle admits all, so a run without faults is the reference."""
 
 
 def draw(rng: Random) -> Scenario:
-    """One fleet or two, on one to three partitions; an asset may turn up in a partition that is not its own."""
+    """Draw one or two fleets on one to three partitions. An asset may appear in a second partition."""
     learns = rng.random() < 0.15
     limits = {"max_assets": rng.choice([1, 2, 9])}
     is_limited = rng.random() < 0.1
@@ -74,26 +74,26 @@ def _rule(rng: Random, name: str, patterns: tuple[str, ...], sensors: tuple[str,
 
 
 def _samples(rng: Random, rule: FleetRule, number: int, *, whole: bool, wanders: bool) -> list[Sample]:
-    letter = rule.assets[0][0]
-    assets = [f"{letter}{number}{one}" for one in range(rng.randint(1, 3))]
+    initial = rule.assets[0][0]
+    assets = [f"{initial}{number}{one}" for one in range(rng.randint(1, 3))]
     if wanders and rng.random() < 0.15:
-        assets.append(f"{letter}9")  # lives where it is heard of first
+        assets.append(f"{initial}9")  # registered in the partition that sends first
     samples = streams.regular(rng, rule, assets, rng.randint(10, 60 // len(assets) + 10))
-    troubles: list[Callable[[list[Sample]], list[Sample]]] = [
+    changes: list[Callable[[list[Sample]], list[Sample]]] = [
         lambda s: streams.jittered(rng, s, rule),
         lambda s: streams.gapped(rng, s, rule),
         lambda s: streams.silent(rng, s, rule),
         lambda s: streams.irregular(rng, s, rule),
     ]
     if not whole:
-        troubles.append(lambda s: streams.partial(rng, s))
-    upsets: list[Callable[[list[Sample]], list[Sample]]] = [
+        changes.append(lambda s: streams.partial(rng, s))
+    reorderings: list[Callable[[list[Sample]], list[Sample]]] = [
         lambda s: streams.permuted(rng, s, rule),
         lambda s: streams.delayed(rng, s, rule),
         lambda s: streams.repeated(rng, s),
         lambda s: streams.bundled(s, rng.randint(2, 6)),
     ]
-    for change in rng.sample(troubles, rng.randint(0, 2)) + rng.sample(upsets, rng.randint(0, 2)):
+    for change in rng.sample(changes, rng.randint(0, 2)) + rng.sample(reorderings, rng.randint(0, 2)):
         samples = change(samples) or samples
     return samples
 

@@ -1,6 +1,6 @@
-"""One run: a plant, a weather, replicas and what befalls them; afterwards calm, until everything is read, or never.
+"""One run: a scenario, replicas and faults, then no more faults until all records are processed.
 
-`run(seed)` is the door. What a run depends on is its seed and the mutation it is given, nothing else.
+Entry: `run(seed)`. Invariant: a run depends only on its seed and its mutation.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
     from tests.simulation.mutations import Mutation
 
 SESSION_S = 6.0
-"""A member that is not heard for so long is put out of the group."""
-CALM_S = 400.0
-"""Longest time from the last fault to the last record."""
+"""The group removes a member after so long without a heartbeat."""
+RECOVERY_S = 400.0
+"""Limit from the last fault to the last record."""
 
 
 @dataclass
 class Outcome:
-    """What came of a seed."""
+    """The result of a seed."""
 
     seed: int
     counts: Counter[str] = field(default_factory=Counter)
@@ -63,41 +63,41 @@ class Outcome:
 
 
 def run(seed: int, mutation: Mutation | None = None) -> Outcome:
-    """Live through a seed, and judge it."""
+    """Run a seed and verify it."""
     simulation = Simulation(seed, mutation)
-    simulation.live()
+    simulation.run()
     simulation.database.close()
     return simulation.outcome
 
 
-class _Tally:
-    """Stands in for a logger: counts what is said, keeps what must never be said."""
+class _CountingLogger:
+    """Logger that counts events, and notes those that must never occur."""
 
     def __init__(self, simulation: Simulation) -> None:
-        self._world = simulation
+        self._simulation = simulation
 
-    def _say(self, event: str, **facts: Any) -> None:
-        self._world.counts[event] += 1
-        if self._world.tell is not None:
-            self._world.tell(f"log: {event} {facts}")
+    def _count(self, event: str, **facts: Any) -> None:
+        self._simulation.counts[event] += 1
+        if self._simulation.trace is not None:
+            self._simulation.trace(f"log: {event} {facts}")
         if event == "rebuild_differs":
-            self._world.suspicions.append((str(facts["partition"]), f"digest: {facts}"))
+            self._simulation.suspicions.append((str(facts["partition"]), f"digest: {facts}"))
 
-    debug = info = warning = error = exception = _say
+    debug = info = warning = error = exception = _count
 
 
 class SimulatedScorer:
-    """Scores by what is in a window and which version decides; holds what `Champions` tells it. A `Scorer`."""
+    """A `Scorer` whose score is a function of the window and of the active version."""
 
     def __init__(self, simulation: Simulation, process: Process) -> None:
-        self._world = simulation
+        self._simulation = simulation
         self._process = process
         self._held: set[str] = set()
         self._champions: dict[str, tuple[int, Sequence[ActiveVersion]]] = {}
 
     async def load(self, path: Path) -> Any:
-        await self._process.pause(self._world.rng.random() * 0.05)
-        return self._world.checkpoints[path.name]
+        await self._process.pause(self._simulation.rng.random() * 0.05)
+        return self._simulation.checkpoints[path.name]
 
     def keep(self, detector: Any) -> None:
         self._held.add(detector.version)
@@ -118,10 +118,10 @@ class SimulatedScorer:
         self._champions[fleet] = seq, activations
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
-        seq, activations = self._champions[windows.fleet]  # as of now, whatever happens while it is scored
+        seq, activations = self._champions[windows.fleet]  # of now: they may change during the pause below
         if not len(windows):
             return Scores(windows, np.empty(0, np.float32), (), {}, activation_seq=seq)
-        await self._process.pause(self._world.rng.random() * 0.02)
+        await self._process.pause(self._simulation.rng.random() * 0.02)
         score = np.full(len(windows), np.nan, np.float32)
         version: list[str | None] = [None] * len(windows)
         for row, end in enumerate(end_us.tolist()):
@@ -138,12 +138,12 @@ class SimulatedScorer:
 
 
 class Replica:
-    """A daemon that is started again whenever it ends."""
+    """A daemon that is started again when it ends."""
 
     def __init__(self, simulation: Simulation, number: int) -> None:
         self.simulation = simulation
         self.number = number
-        self.life = 0
+        self.n_starts = 0
         self.process: Process
         self.source: MemberSource
         self.pipeline: Pipeline
@@ -153,7 +153,7 @@ class Replica:
         self.store: SimulatedStore
         self.is_up = False
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         simulation = self.simulation
         while not simulation.is_over:
             task = self._start()
@@ -162,9 +162,9 @@ class Replica:
             self.is_up = False
             if self.process.is_dead:
                 simulation.counts["deaths"] += 1
-                if simulation.tell is not None:
-                    simulation.tell(f"{self.process.name}: killed")
-                # Sooner or later the group hears of it: a static member comes back under its own name at once.
+                if simulation.trace is not None:
+                    simulation.trace(f"{self.process.name}: killed")
+                # The group notices it within a session, or at once if a static member comes back under its name.
                 asyncio.get_running_loop().call_later(
                     simulation.rng.random() * SESSION_S, simulation.broker.leave, self.source
                 )
@@ -173,11 +173,11 @@ class Replica:
                 self._ended(task)
                 simulation.broker.leave(self.source)
             await asyncio.sleep(0.05 + simulation.rng.random() * 3)
-            self.life += 1
+            self.n_starts += 1
 
     def _start(self) -> asyncio.Task[None]:
         simulation = self.simulation
-        process = self.process = Process(f"replica-{self.number}.{self.life}")
+        process = self.process = Process(f"replica-{self.number}.{self.n_starts}")
         self.source = simulation.make_source(process)
         self.store = simulation.make_store(
             simulation.database, process, simulation.rng, simulation.fault_plan, simulation.freeze
@@ -209,7 +209,7 @@ class Replica:
         return asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
-        """As the daemon does: the models, then the group; it follows other daemons' activations beside the pipeline."""
+        """Do as the daemon: load the models, join the group, and follow activations beside the pipeline."""
         await until_answered(self.champions.load, self.clock, DEFAULT_TIMING)
         self.simulation.broker.join(self.source)
         follower = asyncio.ensure_future(self.champions.loop())
@@ -234,7 +234,7 @@ class Replica:
 
 
 class Simulation:
-    """Everything that a seed decides."""
+    """One run, with all that the seed decides."""
 
     def __init__(self, seed: int, mutation: Mutation | None = None, *, is_calm: bool = False) -> None:
         self.rng = Random(f"simulation/{seed}")
@@ -242,128 +242,126 @@ class Simulation:
         self.outcome = Outcome(seed)
         self.counts = self.outcome.counts
         self.suspicions: list[tuple[str, str]] = []
-        """(partitions, what is wrong): forgiven where records were lost below what had been read."""
+        """(partitions, problem). Ignored where retention removed records that a rebuild needed."""
         self.scenario = scenario.draw(self.rng)
         self.fault_plan = fault_plan.draw(self.rng)
         self.is_calm = is_calm
-        """Whether nothing befalls it: one replica, one life."""
+        """True for a run without faults, with one replica."""
         if is_calm:
-            self.fault_plan = fault_plan.FaultPlan(most_records=50)
+            self.fault_plan = fault_plan.FaultPlan(max_records=50)
         self.database = Database()
         self.broker: Broker
         self.replicas: list[Replica] = []
         self.is_over = False
-        self.weak: set[Partition] = set()
-        """Partitions whose rebuild missed records: what the windows there hold is nobody's promise."""
         self.give_up: asyncio.Event
-        self.tell: Callable[[str], None] | None = None
+        self.trace: Callable[[str], None] | None = None
         self.make_store: type[SimulatedStore] = SimulatedStore
         self.channels = self.rng.choice([[], [Channel("all")], [Channel("all"), Channel("boss", Severity.CRITICAL)]])
         self.thinning = self.rng.choice([None, None, (1, 2)])
-        """(rows kept, one in so many after them) of each partition and word; None = as many as there are."""
+        """Quarantined rows by partition and word: (first rows, then one in so many). None = the real limits."""
         self.activations_every_s = DEFAULT_TIMING.activations_every_s
         self.rewind_look_every_s = DEFAULT_TIMING.rewind_look_every_s
         self.checkpoints: dict[str, Any] = {}
-        """By version, what a scorer that loads it gets."""
+        """By version, the detector that a scorer loads."""
         self._n_versions = 0
         self._activations: set[asyncio.Task[None]] = set()
         if mutation is not None:
             mutation.change(self)
 
-    def calm(self) -> Simulation:
-        """Live through the same plant in peace."""
+    def without_faults(self) -> Simulation:
+        """Run the same scenario without faults."""
         simulation = Simulation(self.outcome.seed, is_calm=True)
-        simulation.live()
+        simulation.run()
         self.outcome.violations += simulation.outcome.violations
         return simulation
 
-    # ------------------------------------------------------------------ the story
+    # ------------------------------------------------------------------ the run
 
-    def live(self, tell: Callable[[str], None] | None = None) -> None:
-        """Run, and judge. `tell` hears all that happens."""
-        with self._small():
+    def run(self, trace: Callable[[str], None] | None = None) -> None:
+        """Run and verify. `trace` receives a line for each event."""
+        with self._small_limits():
             loop = SimulatedLoop()
-            if tell is not None:
-                self.database.trace = self.tell = lambda text: tell(f"{loop.time():9.3f} {text}")
+            if trace is not None:
+                self.database.trace = self.trace = lambda text: trace(f"{loop.time():9.3f} {text}")
             try:
-                loop.run(self._live())
+                loop.run(self._main())
             except Stuck as error:
                 self.outcome.violations.append(f"stuck: {error}")
         self.counts += self.database.counts + self.broker.counts
         self.outcome.counts = self.counts
         self.outcome.violations += verify(self)
 
-    async def _live(self) -> None:
+    async def _main(self) -> None:
         rng = self.rng
         self.give_up = asyncio.Event()
         self.broker = Broker(self.scenario.logs, rng, self.fault_plan)
-        self.broker.tell = self.tell
+        self.broker.trace = self.trace
         if rng.random() < 0.85:
             for fleet in self.scenario.config.fleets:
                 self._activate_at_once(fleet)
         self.replicas = [Replica(self, number) for number in range(1 if self.is_calm else rng.choice([1, 2, 2, 3]))]
-        lives = [asyncio.ensure_future(replica.live()) for replica in self.replicas]
+        replicas = [asyncio.ensure_future(replica.run()) for replica in self.replicas]
         until_s = 0.1 if self.is_calm else rng.uniform(8, 35)
-        troubles = [asyncio.ensure_future(trouble) for trouble in self._troubles(until_s)]
+        faults = [asyncio.ensure_future(fault) for fault in self._faults(until_s)]
         await asyncio.wait([asyncio.ensure_future(asyncio.sleep(until_s))])
-        for trouble in troubles:
-            trouble.cancel()
+        for fault in faults:
+            fault.cancel()
         self.fault_plan.end_faults()
-        await self._calm()
+        await self._recover()
         self.is_over = True
         for replica in self.replicas:
             if replica.is_up:
                 replica.pipeline.stop()
-        _, late = await asyncio.wait(lives, timeout=60)
+        _, late = await asyncio.wait(replicas, timeout=60)
         if late and not self.give_up.is_set():
             self.outcome.violations.append(f"stuck: {len(late)} replicas did not stop")
 
-    async def _calm(self) -> None:
-        """Wait until all is read."""
+    async def _recover(self) -> None:
+        """Wait until all records are processed."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         for partition, log in self.broker.logs.items():
             self.broker.write(partition, len(log.records))
         is_settled = False
-        while not self._is_all_read() and not self.give_up.is_set():
+        while not self._is_all_processed() and not self.give_up.is_set():
             await asyncio.sleep(1.0)
             if not is_settled and loop.time() - began_s > 30:
-                is_settled = True  # whoever was frozen or dead is back
+                is_settled = True  # all suspended and killed replicas are back
                 self.broker.rebalance()
-            if loop.time() - began_s > CALM_S:
-                stands = {str(p): self.database.position(GROUP, p) for p in self.broker.logs}
-                self.outcome.violations.append(f"stuck: not all is read: {stands}")
+            if loop.time() - began_s > RECOVERY_S:
+                positions = {str(p): self.database.position(GROUP, p) for p in self.broker.logs}
+                self.outcome.violations.append(f"stuck: unprocessed records: {positions}")
                 return
-        self.counts["calm after s"] += round(loop.time() - began_s)
+        self.counts["recovered after s"] += round(loop.time() - began_s)
 
-    def _is_all_read(self) -> bool:
+    def _is_all_processed(self) -> bool:
         for partition, log in self.broker.logs.items():
             row = self.database.position(GROUP, partition)
             if row is None or row.next_offset != log.end:
                 return False
         return True
 
-    # ------------------------------------------------------------------ troubles
+    # ------------------------------------------------------------------ faults
 
-    def _troubles(self, until_s: float) -> Iterator[Any]:
-        w = self.fault_plan
+    def _faults(self, until_s: float) -> Iterator[Any]:
+        plan = self.fault_plan
         for partition, log in self.broker.logs.items():
             yield self._writes(partition, len(log.records), until_s * self.rng.uniform(0.1, 0.9))
-        yield self._every(w.rebalance_s, self._rebalances)
-        yield self._every(w.death_s, self._kill)
-        yield self._every(w.freeze_s, self._freeze_one)
-        yield self._every(w.stop_s, self._stop_one)
-        yield self._every(w.outage_s, self._outage)
-        yield self._every(w.retention_s, self._retention)
-        yield self._every(w.activation_s, self._activation)
+        yield self._every(plan.rebalance_s, self._rebalances)
+        yield self._every(plan.death_s, self._kill)
+        yield self._every(plan.freeze_s, self._freeze_one)
+        yield self._every(plan.stop_s, self._stop_one)
+        yield self._every(plan.outage_s, self._outage)
+        yield self._every(plan.retention_s, self._retention)
+        yield self._every(plan.activation_s, self._activation)
 
-    async def _every(self, mean_s: float, trouble: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, mean_s: float, fault: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(self.rng.uniform(0, 2 * mean_s))
-            await trouble()
+            await fault()
 
     async def _writes(self, partition: Partition, n_records: int, during_s: float) -> None:
-        """The producers: a part is there at the start, the rest comes by and by."""
+        """Write the log: a part at the start, the rest in steps."""
         self.broker.write(partition, self.rng.randint(0, n_records))
         n_left = n_records - self.broker.logs[partition].n_written
         n_steps = self.rng.randint(1, 6)
@@ -387,12 +385,12 @@ class Simulation:
             self.freeze(replica.process)
 
     def freeze(self, process: Process) -> None:
-        """Make a zombie: frozen for longer than a session, it is put out of the group, and wakes up not knowing it."""
+        """Suspend a process. If it takes longer than a session, it resumes as a zombie, outside the group."""
         seconds = self.rng.choice([0.5, 3.0, 20.0]) * (0.5 + self.rng.random())
         process.freeze(seconds)
         self.counts["freezes"] += 1
-        if self.tell is not None:
-            self.tell(f"{process.name}: frozen for {seconds:.1f} s")
+        if self.trace is not None:
+            self.trace(f"{process.name}: suspended for {seconds:.1f} s")
         if seconds > SESSION_S:
             asyncio.get_running_loop().call_later(SESSION_S, self._expire, process)
 
@@ -423,7 +421,7 @@ class Simulation:
         self.fault_plan.is_database_down = False
 
     async def _retention(self) -> None:
-        """Remove what nobody needs any more; or, now and then, what is needed."""
+        """Remove records that no rebuild needs, and sometimes others."""
         partition = self.rng.choice(list(self.broker.logs))
         log = self.broker.logs[partition]
         row = self.database.position(GROUP, partition)
@@ -434,7 +432,7 @@ class Simulation:
             self.broker.remove_before(partition, row.rewind_offset)
 
     async def _activation(self) -> None:
-        """A new champion: some replica trained one, and activates it."""
+        """Activate a new champion, which some replica trained."""
         fleet = self.rng.choice(self.scenario.config.fleets)
         replica = self.rng.choice(self.replicas)
         if not replica.is_up or not replica.gate.is_running:
@@ -473,24 +471,24 @@ class Simulation:
         return MemberSource(self.broker, process)
 
     @contextlib.contextmanager
-    def _small(self) -> Iterator[None]:
-        """Make the engine's limits so small that a run of some hundred records meets them all."""
-        rng, tally = self.rng, _Tally(self)
-        random.seed(rng.random())  # should the engine toss a coin, it is our coin
+    def _small_limits(self) -> Iterator[None]:
+        """Set limits so small that a run of some hundred records reaches all of them."""
+        rng, logger = self.rng, _CountingLogger(self)
+        random.seed(rng.random())  # code that draws random numbers must depend on the seed
         limits = {
-            (pipeline, "log"): tally,
-            (partition_module, "log"): tally,
-            (recovery, "log"): tally,
-            (reader, "log"): tally,
-            (data_alerts, "log"): tally,
-            (champions, "log"): tally,
+            (pipeline, "log"): logger,
+            (partition_module, "log"): logger,
+            (recovery, "log"): logger,
+            (reader, "log"): logger,
+            (data_alerts, "log"): logger,
+            (champions, "log"): logger,
             (self, "activations_every_s"): rng.choice([2.0, 40.0]),
             (window, "SLICE"): rng.choice([7, 8192, 8192]),
             (self, "rewind_look_every_s"): rng.choice([0.0, 0.5, 2.0]),
             (recovery, "MAX_WATERMARKS"): rng.choice([2, 5, 1024]),
             (recovery, "SILENT_AFTER"): rng.choice([5, 30, 50_000]),
             (outcome, "ROWS_KEPT"): self.thinning[0] if self.thinning else outcome.ROWS_KEPT,
-            # One for all, so that a run in peace is comparable.
+            # The same in all runs, so that a run without faults is comparable.
             (data_alerts, "QUIET_US"): {data_alerts.ASSET_LIMIT: 120_000_000, data_alerts.RECORDS_LOST: 1_000_000},
             (outcome, "ROWS_SAMPLED"): self.thinning[1] if self.thinning else outcome.ROWS_SAMPLED,
         }

@@ -2,8 +2,8 @@
 
 Input: store functions with their arguments. Output: their results, or an error before or after the fact.
 Invariant: a call is one transaction in one step, so all transactions have one order. The database's clock is the
-simulated one. `Database._watch` sees each committed transaction and checks what must hold at every moment, apart from
-the code that keeps it.
+simulated one. `Database._watch` checks the offsets and epochs after each transaction, independently of the code
+under test.
 """
 
 from __future__ import annotations

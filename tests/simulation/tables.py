@@ -1,4 +1,4 @@
-"""The stored rows of a finished run, by the keys that `judge.py` looks them up with."""
+"""The stored rows of a finished run, by the keys that `verify.py` looks them up with."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A simulation that has come to rest against the oracle: every difference is a sentence.
+"""The stored rows of a finished simulation, compared with the oracle. Each difference is one sentence.
 
-What is compared: windows with the offsets that fed them, fates and counts of records, quarantine, gaps, alerts, each
-score and whose turn it was to give it. Of a partition of which a rebuild missed records, because retention took them
-after they were read, less is asked: no window twice, alerts as the scores are, every record under one fate.
+Compared are windows with their offsets, fates and counts of records, quarantine, gaps, alerts, notifications, scores
+and the version of each score. If retention removed records that a rebuild needed, the windows of that partition are
+incomplete. Then the check is weaker: no window twice, alerts that follow from the scores, one fate for each record.
 """
 
 from __future__ import annotations
@@ -24,78 +24,83 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 CRITICAL_SCORE = 3.0
-HOLDS_ANYWHERE = ("doubled", "alert")
+ALWAYS_CHECKED = ("doubled", "alert")
+"""Kinds of problems that are reported for incomplete partitions, too."""
 
 
 def score_of(total: float, start: int, version: str) -> float:
-    """Score a window by the sum of its values, its first cell and the version; one in five is anomalous, some badly."""
-    said = total + start + sum(version.encode())
-    return abs(math.sin(said)) * (4 if math.sin(3 * said) > 0.95 else 1.25)
+    """Score a window by the sum of its values, its first cell and the version. One in five is anomalous."""
+    argument = total + start + sum(version.encode())
+    return abs(math.sin(argument)) * (4 if math.sin(3 * argument) > 0.95 else 1.25)
 
 
 def verify(simulation: Simulation) -> list[str]:
-    """Return what is wrong with a simulation, and count what was compared."""
+    """Return the problems of a simulation, and count the comparisons."""
     db, rules = Tables(simulation.database), simulation.scenario.rules
     kept = {partition: _kept(simulation, db, partition) for partition in simulation.broker.logs}
-    weak = {
+    incomplete = {
         partition
         for partition, records in kept.items()
-        if _is_weak(simulation, db, partition, {record[0] for record in records})
+        if _is_incomplete(simulation, db, partition, {record[0] for record in records})
     }
-    simulation.counts["partitions with holes"] += len(weak)
-    reference = simulation.calm() if simulation.scenario.is_limited and not simulation.is_calm else None
-    cut_short = {
+    simulation.counts["partitions with holes"] += len(incomplete)
+    reference = simulation.without_faults() if simulation.scenario.is_limited and not simulation.is_calm else None
+    started_late = {
         where
         for where, log in simulation.broker.logs.items()
         if log.records and not _is_read_from_start(simulation, db, where)
     }
-    strange = {partition for partition, _ in db.gap} | weak | cut_short
-    if simulation.scenario.is_limited:  # of which the oracle knows nothing
-        weak = set(kept)
+    not_comparable = {partition for partition, _ in db.gap} | incomplete | started_late
+    if simulation.scenario.is_limited:  # the oracle does not know the limit
+        incomplete = set(kept)
     rows = stored_rows(simulation.database.rows)
-    report = check(_without(rows, weak), {where: log for where, log in kept.items() if where not in weak}, rules)
-    _compare_scores(simulation, db, report, weak)
+    report = check(
+        _without(rows, incomplete), {where: log for where, log in kept.items() if where not in incomplete}, rules
+    )
+    _compare_scores(simulation, db, report, incomplete)
     _compare_data_alerts(simulation, db, report)
-    _compare_letters(simulation, db, report)
+    _compare_notifications(simulation, db, report)
     if simulation.thinning:
         _compare_thinned(simulation, db, report)
-    if weak:
-        anyhow = check(rows, {(where.topic, where.number): log for where, log in kept.items()}, rules)
-        for kind, texts in anyhow.problems.items():
+    if incomplete:
+        weaker = check(rows, {(where.topic, where.number): log for where, log in kept.items()}, rules)
+        for kind, texts in weaker.problems.items():
             for text in texts:
-                if kind in HOLDS_ANYWHERE or "conserve" in text:
+                if kind in ALWAYS_CHECKED or "conserve" in text:
                     report.add(kind, text)
-    wrong = list(simulation.database.violations)
-    for where, what in simulation.suspicions:
-        if what.startswith("digest") and any(str(partition) in where for partition in weak):
-            simulation.counts["digests forgiven"] += 1
+    problems = list(simulation.database.violations)
+    for where, problem in simulation.suspicions:
+        if problem.startswith("digest") and any(str(partition) in where for partition in incomplete):
+            simulation.counts["digests ignored"] += 1
         else:
-            wrong.append(f"{where}: {what}")
-    wrong += [f"{kind}: {text}" for kind, texts in report.problems.items() for text in texts]
+            problems.append(f"{where}: {problem}")
+    problems += [f"{kind}: {text}" for kind, texts in report.problems.items() for text in texts]
     for (partition, from_offset), to_offset in db.gap.items():
         if to_offset > simulation.broker.logs[partition].first_kept:
-            wrong.append(f"gap: {partition} [{from_offset}, {to_offset}), but those records were still there")
-    for what, number in report.compared.items():
-        simulation.counts[f"compared {what}"] += number
+            problems.append(f"gap: {partition} [{from_offset}, {to_offset}), but those records were still there")
+    for name, number in report.compared.items():
+        simulation.counts[f"compared {name}"] += number
     simulation.counts["gaps"] += len(db.gap)
     if reference is not None:
-        wrong += _compare_calm(simulation, db, reference, strange)
+        problems += _compare_reference(simulation, db, reference, not_comparable)
         reference.database.close()
-    return wrong
+    return problems
 
 
-def _compare_calm(simulation: Simulation, db: Tables, reference: Simulation, strange: set[Partition]) -> list[str]:
-    """Whatever befell it, a simulation holds what it would have held in peace; but for what retention took."""
-    wrong = []
+def _compare_reference(
+    simulation: Simulation, db: Tables, reference: Simulation, not_comparable: set[Partition]
+) -> list[str]:
+    """Compare with the run without faults, except partitions with gaps."""
+    problems = []
     n_compared = 0
     facts, right = _facts(db), _facts(Tables(reference.database))
     for key in facts.keys() | right.keys():
-        if key[0] not in strange:
+        if key[0] not in not_comparable:
             n_compared += 1
             if facts.get(key) != right.get(key):
-                wrong.append(f"limited: {key} is {facts.get(key)}, in peace {right.get(key)}")
-    simulation.counts["compared with peace"] += n_compared
-    return wrong
+                problems.append(f"limited: {key} is {facts.get(key)}, without faults {right.get(key)}")
+    simulation.counts["compared with reference"] += n_compared
+    return problems
 
 
 def _facts(db: Tables) -> dict[tuple[Partition, object], object]:
@@ -108,7 +113,7 @@ def _facts(db: Tables) -> dict[tuple[Partition, object], object]:
     for (partition, offset), reason in db.quarantine.items():
         facts[partition, offset] = reason.partition(":")[0]
     for name, asset in db.asset.items():
-        if asset.since_offset != assets.NOT_ADMITTED:  # else it is not in
+        if asset.since_offset != assets.NOT_ADMITTED:  # else it is not admitted
             facts[asset.partition, name] = asset.since_offset
     for (kind, partition, offset), alert in db.data_alert.items():
         facts[partition, (kind, offset)] = alert
@@ -120,7 +125,7 @@ def _facts(db: Tables) -> dict[tuple[Partition, object], object]:
 def _kept(
     simulation: Simulation, db: Tables, partition: Partition
 ) -> list[tuple[int, int, bytes | None, bytes | None]]:
-    """The records that are not in a gap."""
+    """Return the records outside of gaps."""
     gaps = [(first, end) for (where, first), end in db.gap.items() if where == partition]
     return [
         record
@@ -129,8 +134,8 @@ def _kept(
     ]
 
 
-def _is_weak(simulation: Simulation, db: Tables, partition: Partition, kept: set[int]) -> bool:
-    """Whether a gap was told that held records which had been read: a rebuild missed them."""
+def _is_incomplete(simulation: Simulation, db: Tables, partition: Partition, kept: set[int]) -> bool:
+    """Return True if a reported gap held processed records: a rebuild missed them."""
     row = db.partition.get(partition)
     start = row.start_offset or 0 if row is not None else 0
     return any(
@@ -143,24 +148,24 @@ def _is_read_from_start(simulation: Simulation, db: Tables, partition: Partition
     return row is not None and row.start_offset == simulation.broker.logs[partition].records[0][0]
 
 
-def _without(rows: StoredRows, weak: set[Partition]) -> StoredRows:
-    """The rows of the other partitions; the assets stay, for the sake of whose homes they are."""
-    if not weak:
+def _without(rows: StoredRows, incomplete: set[Partition]) -> StoredRows:
+    """Return the rows of the other partitions, and all assets with their partitions."""
+    if not incomplete:
         return rows
-    weak_assets = {asset_id for asset_id, _, _, topic, number in rows.assets if (topic, number) in weak}
-    weak_alerts = {row[0] for row in rows.alerts if row[1] in weak_assets}
+    incomplete_assets = {asset_id for asset_id, _, _, topic, number in rows.assets if (topic, number) in incomplete}
+    incomplete_alerts = {row[0] for row in rows.alerts if row[1] in incomplete_assets}
     return replace(
         rows,
-        partitions=[row for row in rows.partitions if (row[0], row[1]) not in weak],
-        scores=[row for row in rows.scores if row[0] not in weak_assets],
-        quarantine=[row for row in rows.quarantine if (row[0], row[1]) not in weak],
-        alerts=[row for row in rows.alerts if row[0] not in weak_alerts],
-        transitions=[row for row in rows.transitions if row[0] not in weak_alerts],
+        partitions=[row for row in rows.partitions if (row[0], row[1]) not in incomplete],
+        scores=[row for row in rows.scores if row[0] not in incomplete_assets],
+        quarantine=[row for row in rows.quarantine if (row[0], row[1]) not in incomplete],
+        alerts=[row for row in rows.alerts if row[0] not in incomplete_alerts],
+        transitions=[row for row in rows.transitions if row[0] not in incomplete_alerts],
     )
 
 
 def _compare_thinned(simulation: Simulation, db: Tables, report: Report) -> None:
-    """Of each partition and word the first rows are in quarantine, then one in so many, whatever the batches were."""
+    """Check that each partition and word has its first rows in quarantine, then one in so many."""
     assert simulation.thinning is not None
     n_kept, n_sampled = simulation.thinning
     report.problems.pop("quarantine", None)
@@ -181,7 +186,7 @@ def _compare_thinned(simulation: Simulation, db: Tables, report: Report) -> None
 
 
 def _compare_data_alerts(simulation: Simulation, db: Tables, report: Report) -> None:
-    """Each record that was lost, or kept out, is one alert's; and nobody has two that are open."""
+    """Check that each lost or rejected record belongs to one alert, and that only one alert of a kind is open."""
     right: Counter[tuple[str, Partition]] = Counter()
     for (partition, from_offset), to_offset in db.gap.items():
         right["records_lost", partition] += to_offset - from_offset
@@ -194,51 +199,51 @@ def _compare_data_alerts(simulation: Simulation, db: Tables, report: Report) -> 
         found[kind, partition] += alert.change.n_records
         n_open[kind, partition, alert.change.fleet] += alert.change.state != "closed"
         report.compared[f"{kind} alerts"] += 1
-        simulation.counts["data alerts over"] += alert.change.state == "closed"
+        simulation.counts["closed data alerts"] += alert.change.state == "closed"
     for key in right.keys() | found.keys():
         if right[key] != found[key]:
             report.add("data_alert", f"{key} is about {found[key]} records, must be {right[key]}")
     report.problems["data_alert"] += [f"{n} open of {key}" for key, n in n_open.items() if n > 1]
 
 
-def _compare_letters(simulation: Simulation, db: Tables, report: Report) -> None:
-    """Of each alert everybody who wants to know is told that it fires, that it became critical, and that it is over."""
+def _compare_notifications(simulation: Simulation, db: Tables, report: Report) -> None:
+    """Check that each channel gets the steps firing, critical and closed of each alert that it wants."""
     right = set()
     for (fleet, name), asset in db.asset.items():
         rule = simulation.scenario.rules.fleet(fleet)
         windows = sorted((row.end_us, row.score) for (asset_id, _), row in db.score.items() if asset_id == asset.id)
         score_at = dict(windows)
         for alert in expected_alerts(name, windows, rule.confirm, rule.recover):
-            is_grave = (score_at[alert.transitions[0][1]] or 0.0) >= CRITICAL_SCORE
-            steps = [("firing", is_grave)]
-            if alert.peak_score >= CRITICAL_SCORE and not is_grave:
+            is_critical = (score_at[alert.transitions[0][1]] or 0.0) >= CRITICAL_SCORE
+            steps = [("firing", is_critical)]
+            if alert.peak_score >= CRITICAL_SCORE and not is_critical:
                 steps.append(("critical", True))
             if alert.closed_us is not None:
                 steps.append(("closed", alert.peak_score >= CRITICAL_SCORE))
             right |= {
                 f"{channel.name}:{fleet}/{name}:{alert.opened_us}:{step}"
-                for step, grave in steps
+                for step, critical in steps
                 for channel in simulation.channels
-                if grave or channel.min_severity is Severity.WARNING
+                if critical or channel.min_severity is Severity.WARNING
             }
-    for (kind, where, offset), told in db.data_alert.items():
+    for (kind, where, offset), row in db.data_alert.items():
         right |= {
             f"{channel.name}:data:{kind}/{where}:{offset}:{step}"
-            for step, _ in told.transitions
+            for step, _ in row.transitions
             for channel in simulation.channels
-            if channel.wants(told.change)
+            if channel.wants(row.change)
         }
-    report.compared["letters"] += len(right)
+    report.compared["notifications"] += len(right)
     for key in right ^ db.notifications:
-        report.add("letter", f"{key} is {'missing' if key in right else 'there'}")
+        report.add("notification", f"{key} is {'missing' if key in right else 'there'}")
 
 
-def _compare_scores(simulation: Simulation, db: Tables, report: Report, weak: set[Partition]) -> None:
-    """Each score is its version's, each version the one whose turn it was."""
+def _compare_scores(simulation: Simulation, db: Tables, report: Report, incomplete: set[Partition]) -> None:
+    """Check that each score is the one of its version, and each version the active one."""
     asset_of = {row.id: (fleet, name, row.partition) for (fleet, name), row in db.asset.items()}
-    turns: dict[str, list[tuple[int, str]]] = {}
+    activations: dict[str, list[tuple[int, str]]] = {}
     for (fleet, from_us), version in sorted(db.activation.items()):
-        turns.setdefault(fleet, []).append((from_us, version))
+        activations.setdefault(fleet, []).append((from_us, version))
     totals: dict[tuple[str, str, int], float] = {}
     for expected in report.expectations.values():
         for fleet, shard in expected.shards.items():
@@ -248,12 +253,14 @@ def _compare_scores(simulation: Simulation, db: Tables, report: Report, weak: se
     for (asset_id, start_us), row in db.score.items():
         fleet, name, home = asset_of[asset_id]
         start = start_us // simulation.scenario.rules.fleet(fleet).interval_us
-        turn = next((version for from_us, version in reversed(turns.get(fleet, [])) if from_us < row.end_us), None)
-        if row.version != turn:
-            report.add("version", f"{name} at {start_us} ends {row.end_us}: by {row.version}, was {turn}'s turn")
+        active = next(
+            (version for from_us, version in reversed(activations.get(fleet, [])) if from_us < row.end_us), None
+        )
+        if row.version != active:
+            report.add("version", f"{name} at {start_us} ends {row.end_us}: by {row.version}, active was {active}")
         if (row.score is None) != (row.version is None):
             report.add("score", f"{name} at {start_us}: {row.score} by {row.version}")
-        if row.score is None or row.version is None or home in weak or (fleet, name, start) not in totals:
+        if row.score is None or row.version is None or home in incomplete or (fleet, name, start) not in totals:
             continue
         right = score_of(totals[fleet, name, start], start, row.version)
         report.compared["scores"] += 1

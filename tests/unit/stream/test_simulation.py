@@ -1,4 +1,4 @@
-"""The short simulation: some seeds without a violation, and each mutation caught.
+"""The short simulation: some seeds without a violation, and each mutation noticed.
 
 The long one is `python -m tests.simulation --seeds 10000 --jobs 2`.
 """
@@ -24,7 +24,7 @@ GARBAGE_SEED = 42
 """Here a replica dies while an activation waits for its lock. Once, the garbage collector released that lock."""
 
 
-def test_whatever_befalls_the_replicas_the_tables_are_the_oracles() -> None:
+def test_stored_rows_are_those_of_the_oracle() -> None:
     outcomes = [run(seed) for seed in range(N_SEEDS)]
     violations = [f"seed {outcome.seed}: {text}" for outcome in outcomes for text in outcome.violations]
     assert violations == []
@@ -32,23 +32,23 @@ def test_whatever_befalls_the_replicas_the_tables_are_the_oracles() -> None:
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_protocol_without_one_of_its_rules_is_caught(name: str) -> None:
+def test_a_protocol_without_one_rule_is_noticed(name: str) -> None:
     assert any(run(seed, MUTATIONS[name]).violations for seed in range(300))
 
 
 def recorded(seed: int) -> Simulation:
     simulation = Simulation(seed)
     simulation.database.history = []
-    simulation.live()
+    simulation.run()
     simulation.database.close()
     return simulation
 
 
 @pytest.mark.parametrize("seed", [7, GARBAGE_SEED])
-def test_a_seed_gives_one_run_whenever_garbage_is_collected(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_garbage_collection_does_not_change_a_run(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.disable()
     once = recorded(seed)
-    gc.freeze()  # else each collection goes through all of torch
+    gc.freeze()  # else each collection visits all objects of torch
     select, steps = SimulatedLoop.select, itertools.count()
 
     def collect_and_select(loop: SimulatedLoop, timeout: float | None) -> list[object]:
