@@ -149,7 +149,7 @@ class _MeterHooks(PipelineHooks):
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
-    def committed(self, state: PartitionState, commit: Commit, batch: RecordBatch) -> bool:  # noqa: ARG002
+    def on_commit(self, state: PartitionState, commit: Commit, batch: RecordBatch) -> bool:  # noqa: ARG002
         """Read the meter. Return whether it needs more records."""
         done = commit.counters
         return not self._meter.committed(done.readings, done.windows, commit.new_next, batch.timestamps_us)

@@ -99,7 +99,7 @@ class Champions:
                     tried_at_s = self._clock.monotonic_s()
                     await self._reload_unreadable()
                 if await self._outdated_fleets():
-                    async with self._gate.between_batches():
+                    async with self._gate.exclusive():
                         await self.refresh()
             except MonitorError as error:
                 log.debug("champions_unknown", error=str(error))
@@ -133,7 +133,7 @@ class Champions:
             metrics=trained.card["metrics"],
             lease=lease,
         )
-        async with self._gate.between_batches():
+        async with self._gate.exclusive():
             # Every window that this daemon has decided is committed now, and no other window is being scored.
             active = await until_answered(publish, self._clock, self._timing)
             self._scorer.keep(detector)
@@ -195,7 +195,7 @@ class Champions:
         """Try the skipped champions again: their folder may have been mounted or filled since."""
         for fleet in self._config.fleets:
             if fleet.name in self._unreadable:
-                async with self._gate.between_batches():
+                async with self._gate.exclusive():
                     await self._follow(fleet)
 
 

@@ -193,7 +193,7 @@ class _StretchHooks(PipelineHooks):
             return self._side_by_side.make_decider(fleet, assets)
         return super().make_decider(fleet, assets)
 
-    def committed(self, state: PartitionState, commit: Commit, batch: RecordBatch) -> bool:  # noqa: ARG002
+    def on_commit(self, state: PartitionState, commit: Commit, batch: RecordBatch) -> bool:  # noqa: ARG002
         """Report alerts and progress. Later records do not matter once all windows of the stretch are closed."""
         for rows in commit.fleets:
             names = state.shards[rows.fleet].assets.names

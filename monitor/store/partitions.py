@@ -42,7 +42,7 @@ class Claim:
     digest: Digest | None = None
     snapshots: Sequence[Snapshot] = ()
     n_claims: int = 1
-    """Claims since the last commit, this one included. Many of them suggest a record that kills the daemon."""
+    """Owners since the last commit, this one included. Many of them suggest a record that kills the daemon."""
 
 
 # ---------------------------------------------------------------- claim

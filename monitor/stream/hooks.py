@@ -28,7 +28,7 @@ class PipelineHooks:
         """Make the decider of a shard. `assets`: its names, by asset index."""
         return Decider(fleet.name, AlertPolicy.of(fleet.alerts))
 
-    def committed(self, state: PartitionState, commit: Commit, batch: RecordBatch) -> bool:  # noqa: ARG002
+    def on_commit(self, state: PartitionState, commit: Commit, batch: RecordBatch) -> bool:  # noqa: ARG002
         """Note a commit. Return whether later records of the partition matter.
 
         The run ends once no partition has any more records that do.

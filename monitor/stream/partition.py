@@ -61,7 +61,7 @@ class PartitionState:
         self.next_offset = claim.next_offset
         """Every record below is committed."""
         self.n_claims = claim.n_claims
-        """Claims since the last commit, with this one."""
+        """Owners since the last commit, this one included. A stop that was asked for resets it."""
         self.counters = claim.counters
         self.decoder = make_decoder(config, schemas, indexes)
         self.data_alerts = DataAlerts(partition, stored.get("data_alerts", []), fleets)
@@ -107,7 +107,7 @@ class PartitionState:
             log.info("reconfigured", fleet=fleet, partition=str(self.partition), doing="new windows from here")
         return shard
 
-    def skip_committed(self, batch: RecordBatch) -> RecordBatch:
+    def rebuild_windows(self, batch: RecordBatch) -> RecordBatch:
         """Rebuild the windows from the records below the next offset. Return the records behind them."""
         n_committed = int(np.searchsorted(batch.offsets, self.next_offset))
         if n_committed:
@@ -139,7 +139,7 @@ class PartitionState:
             channels=channels,
         )
 
-    def committed(self, commit: Commit) -> None:
+    def advance(self, commit: Commit) -> None:
         """Move on to the offset of a transaction that is in the database."""
         self.next_offset, self.n_claims, self.counters = commit.new_next, 0, commit.counters
 

@@ -2,16 +2,24 @@
 
     source → decode → window → score → decide → commit
 
-Input: events of a source. Output: one transaction per batch. Invariant: the truth is the offset in our database. It
-moves in the same transaction as the results, only for the owner of the epoch, and only from its present place. So a
-kill at any point loses nothing and doubles nothing.
+Input: events of a source. Output: one transaction per batch. Invariant: the *next offset* of a partition in our
+database is the truth. It moves in the transaction of the results, only for the owner of the partition's epoch, and only
+from the value that this owner read. So a kill at any point loses no result and stores none twice.
 
-One task runs the pipeline. A partition passes through four states:
+One task handles one event after the other:
 
-- *claimed*: the group assigned it to us, and the database has our name on it, under a new epoch.
-- *rebuilt*: its records from the rewind offset on are read again. They fill the unfinished windows and emit nothing.
-- *processed*: one transaction per batch.
-- *revoked*: the group gave it to another member. Its state is dropped.
+- *assigned*: claim the partition in the database under a new epoch, which fences the former owner. Read again from the
+  *rewind offset*, the oldest record that an unfinished window needs. Records below the next offset only rebuild
+  windows, which must then have the digest that was stored with them (`recovery.py`).
+- *batch*: all stages, then one commit.
+- *gap*: retention deleted records. Continue behind them, with an alert of class `data`.
+- *revoked*: drop the state of the partition.
+
+Three things interrupt a batch, and none of them commits a part of it:
+
+- An *outage* of the database, the broker or a checkpoint: keep the batch, pause the source, retry (`reader.py`).
+- *Fenced*: another daemon claimed the partition, or stored other sensors. Claim it again while the group assigns it.
+- *ModelsChanged*: another daemon activated a model version. Load it, claim again, and so score the batch again.
 """
 
 from __future__ import annotations
@@ -49,7 +57,7 @@ if TYPE_CHECKING:
 log = logs.get("pipeline")
 
 CRASHES = 3
-"""Claims in a row without a commit that may be chance."""
+"""Crashes in a row, of owners that committed nothing, that are still taken for chance."""
 
 
 class Pipeline:
@@ -93,7 +101,7 @@ class Pipeline:
         self.registrar = Registrar(config, store, self.reader, is_limited=self.hooks.enforces_limits)
         self._quarantine_share = QuarantineShare(config.kafka.max_quarantine_share)
         self._unscored: dict[str, str | None] = {}
-        """By fleet, the latest reason why windows have no score. None = they have one."""
+        """By fleet, the reason why its latest windows have no score. None = they are scored."""
         self._lag_committed_s = 0.0
 
     # ------------------------------------------------------------------ events
@@ -101,7 +109,7 @@ class Pipeline:
     async def run(self) -> None:
         """Process events until told to stop. The batch in hand is finished, and no other one is begun."""
         self.gate.is_running = True
-        await self.registrar.recall()
+        await self.registrar.load_sensors()
         while not self._stopping.is_set() and not self.source.is_exhausted:
             await self.reader.poll()
             while not self._stopping.is_set() and (event := self.reader.next_event()) is not None:
@@ -117,7 +125,7 @@ class Pipeline:
         return [fleet for fleet, reason in self._unscored.items() if reason is not None]
 
     async def _handle_event(self, event: Assigned | Revoked | Gap | RecordBatch) -> None:
-        async with self.gate.between_batches():
+        async with self.gate.exclusive():
             match event:
                 case Assigned(partitions=assigned):
                     for partition in assigned:
@@ -135,24 +143,24 @@ class Pipeline:
     # ------------------------------------------------------------------ a batch
 
     async def _process_batch(self, batch: RecordBatch) -> None:
-        """Process the records that are new. Those below the next offset are committed, and only rebuild windows."""
+        """Process the new records. Those below the next offset have been committed before, and only rebuild windows."""
         state = self.partitions.get(batch.partition)
         if state is None:
             return
         if batch.offsets[0] < state.next_offset or not state.rebuild.is_done:
-            batch = state.skip_committed(batch)
+            batch = state.rebuild_windows(batch)
             self.registrar.learn(state, self.partitions.values())
             if not len(batch):
                 return
-        for chunk in [batch] if state.n_claims <= CRASHES else self._single_records(state, batch):
+        for part in [batch] if state.n_claims <= CRASHES else self._single_records(state, batch):
             if not state.is_over:
-                await self._process_chunk(state, chunk)
+                await self._process_part(state, part)
 
-    async def _process_chunk(self, state: PartitionState, batch: RecordBatch) -> None:
+    async def _process_part(self, state: PartitionState, batch: RecordBatch) -> None:
         """Pass a batch through all stages, and commit the outcome in one transaction.
 
         1. Decode the records into readings, by fleet. Unreadable records go to quarantine.
-        2. Register new assets of each fleet, up to its limit, unless another partition has them.
+        2. Register new assets of each fleet, up to its limit. Those of another partition go to quarantine.
         3. Add the readings to the windows of the shard, score the finished ones, decide on alerts.
         4. Update the alerts about lost and rejected records. Stop if too many records are unreadable.
         5. Commit results, alerts, notifications, quarantine and the offset.
@@ -195,10 +203,10 @@ class Pipeline:
                 next_offset=commit.new_next,
                 meaning="the answer to a COMMIT was lost; it had succeeded, and was not repeated",
             )
-        state.committed(commit)
+        state.advance(commit)
         self._quarantine_share.committed()
         self.registrar.stored(outcome.learnt)
-        state.is_over = not self.hooks.committed(state, commit, outcome.batch)
+        state.is_over = not self.hooks.on_commit(state, commit, outcome.batch)
         if state.is_over and all(each.is_over for each in self.partitions.values()):
             self.stop()
         if (now_s := self.clock.monotonic_s()) - self._lag_committed_s >= self.timing.lag_commit_every_s:
@@ -208,8 +216,8 @@ class Pipeline:
     def _single_records(self, state: PartitionState, batch: RecordBatch) -> Iterator[RecordBatch]:
         """Yield the batch record by record: several owners in a row ended without a commit.
 
-        So the partition advances to a record that kills the process, and names it. No record is left out: the crashes
-        may be chance, and the next start may have a larger machine.
+        So all records before one that kills the process are committed, and the next start logs its offset. No record is
+        skipped: the crashes may be chance, and the next start may have a larger machine.
         """
         log.warning(
             "crash_loop",
@@ -251,7 +259,7 @@ class Pipeline:
             claim = replace(claim, next_offset=first, rewind_offset=first)
         known = await self.registrar.known_assets(partition)
         # Sensors that another daemon has learnt since our start must be known before its records are read again.
-        await self.registrar.recall(self.partitions.values(), only_unknown=True)
+        await self.registrar.load_sensors(self.partitions.values(), only_unknown=True)
         schemas, make_decider = self.registrar.schemas, self.hooks.make_decider
         state = PartitionState(partition, claim, known, self.config, schemas, self.timing, make_decider)
         self.partitions[partition] = state
@@ -271,7 +279,7 @@ class Pipeline:
         state = self.partitions.get(gap.partition)
         if state is None:
             return
-        state.rebuild.excuse()
+        state.rebuild.skip_check()
         facts = {"partition": str(gap.partition), "from_offset": gap.from_offset, "to_offset": gap.to_offset}
         if gap.to_offset <= state.next_offset:
             why = "retention removed records that were read before; windows unfinished at the restart have holes"
@@ -285,8 +293,8 @@ class Pipeline:
         metrics.count_alerts(commit.data_alerts)
         metrics.gaps.inc()
         metrics.gap_records.inc(commit.new_next - commit.old_next)
-        state.committed(commit)
-        state.rebuild.end(state.next_offset, state.shards)  # no record is left that it could read again
+        state.advance(commit)
+        state.rebuild.end(state.next_offset, state.shards)  # the records that it would read again are gone
 
     async def _while_owner(self, partition: Partition, work: Awaitable[None]) -> None:
         """Do the work. If another owner claimed the partition, drop our state, and claim it again while it is ours."""
@@ -311,7 +319,7 @@ class Pipeline:
                 return None
             # If another daemon set the sensors of a fleet, every shard begins again with those. This partition is the
             # last: its claim may be fenced again, and the next attempt finds no change that it would repeat.
-            others = sorted(self.partitions) if await self.registrar.recall() else []
+            others = sorted(self.partitions) if await self.registrar.load_sensors() else []
             work = self._claim_all([*others, partition])
 
     async def _claim_all(self, ours: Sequence[Partition]) -> None:

@@ -49,7 +49,7 @@ class Registrar:
         self.unstored |= learnt
         self._set(learnt, others)
 
-    async def recall(self, states: Iterable[PartitionState] = (), *, only_unknown: bool = False) -> bool:
+    async def load_sensors(self, states: Iterable[PartitionState] = (), *, only_unknown: bool = False) -> bool:
         """Read the stored sensors, and give them to the decoders of `states`. Return whether any sensors changed.
 
         `only_unknown`: only for fleets without sensors so far.

@@ -48,7 +48,7 @@ class Scorer(Protocol):
 
 
 class BatchGate:
-    """The point between two batches. Model versions change there, so that no batch is scored by a half-made change.
+    """A lock between the handling of events and the activation of model versions, which so change between two batches.
 
     The pipeline holds the gate while it handles an event. `lifecycle` holds it while it activates a version.
     """
@@ -59,8 +59,8 @@ class BatchGate:
         """Whether the pipeline has started: from then on windows are scored."""
 
     @asynccontextmanager
-    async def between_batches(self) -> AsyncIterator[None]:
-        """Wait for the end of the batch in hand, and keep the next one waiting during the body."""
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Run the body while no other holder does: no event is handled and no version is activated meanwhile."""
         async with self._lock:
             yield
 

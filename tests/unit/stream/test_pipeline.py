@@ -220,7 +220,7 @@ async def test_sensors_of_another_daemon_are_known_before_the_rebuild(
     store: AsyncStore, tmp_path: Path
 ) -> None:
     late = Plant(config_of(tmp_path), store, {P0: readings(20)})
-    await late.pipeline.registrar.recall()  # it starts before any sensors are stored
+    await late.pipeline.registrar.load_sensors()  # it starts before any sensors are stored
     await Plant(config_of(tmp_path), store, {P0: readings(10)}).run()
     await late.run()
     assert late.pipeline.registrar.schemas[0].sensors == ("flow", "heat")
