@@ -1,15 +1,14 @@
-"""Producers that mean harm, or cannot help it: mutated records by the million through the whole river.
+"""Hostile producers: millions of mutated records through the whole pipeline.
 
     python -m tests.hostile --messages 1000000 --seed 7        mutated messages between the records of healthy assets
-    python -m tests.hostile --names 1000000 --seed 7           as many invented asset names: what they cost in memory
+    python -m tests.hostile --names 1000000 --seed 7           as many invented asset names, and their cost in memory
 
-The law that is tried: no bytes raise an exception; every record is accepted, quarantined with a known word, late, a
-duplicate or a tombstone; and the windows of healthy assets are those of a run without a single hostile record.
+Verified: no bytes raise an exception. Every record is accepted, quarantined with a known word, late, a duplicate or a
+tombstone. The windows of healthy assets are those of a run without hostile records.
 
-The logs are made record by record from the seed, whenever they are read, so that nothing but the river costs memory.
-The broker's timestamps are its own (LogAppendTime), and healthy records are whole. Hostile ones come with the same
-topic, partition and fleet, on other assets; a mutation that happens to be a right record of a healthy asset (which the
-oracle says) is replaced.
+The logs are generated record by record from the seed whenever they are read, so that only the pipeline uses memory. The
+broker's timestamps are correct (LogAppendTime), and healthy records are complete. Hostile records have the same topic,
+partition and fleet, and other assets. If the oracle accepts a mutation as a record of a healthy asset, it is replaced.
 """
 
 from __future__ import annotations
@@ -56,12 +55,12 @@ WORDS = frozenset({
     "bad_ts", "not_finite", "future", "too_large", "too_deep", "too_many_fields", "too_many_readings",
     "empty", "block_shape", "late", "wrong_partition", "too_many_assets",
 })  # fmt: skip
-"""Everything a reason may begin with."""
+"""All words that a reason may begin with."""
 PLACE = Partition("plant", 0)
 SENSORS = ("flow", "heat", "in:let", "pressure")
 HEALTHY = tuple(f"P{i:02d}" for i in range(5))
 EVERY = 10
-"""One record in so many is a healthy asset's."""
+"""One record in so many belongs to a healthy asset."""
 S = 1_000_000
 BEGIN_S = 1_700_000_000
 
@@ -78,7 +77,7 @@ def config_of(folder: Path, **fleet: Any) -> Config:
 
 
 class Checksum:
-    """Scores a window by what is in it, so that a wrong window cannot score right."""
+    """A scorer whose scores are checksums of the windows, so that a wrong window has a wrong score."""
 
     async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
         seen = np.nan_to_num(windows.values.astype(np.float64)).sum(axis=(1, 2)) + windows.start
@@ -89,7 +88,7 @@ class Checksum:
 
 
 class GeneratedLog(Sequence[Record]):
-    """Records that are made when they are read, each from its own offset."""
+    """A log whose records are generated when they are read, each from its offset."""
 
     def __init__(self, make: Callable[[int], Record], offsets: range) -> None:
         self._make = make
@@ -109,12 +108,12 @@ class GeneratedLog(Sequence[Record]):
 
 
 def stamp_of(offset: int) -> int:
-    """Kafka's timestamp: a second each time that all healthy assets have had their turn."""
+    """Return Kafka's timestamp. It advances by a second after a record of each healthy asset."""
     return (BEGIN_S + offset // EVERY // len(HEALTHY)) * S
 
 
 def healthy(offset: int) -> Record:
-    """One asset after the other."""
+    """Return a record of a healthy asset, one asset after the other."""
     number, stamp = offset // EVERY, stamp_of(offset)
     asset = HEALTHY[number % len(HEALTHY)]
     values = [math.sin(number + c) * (c + 1) for c in range(len(SENSORS))]
@@ -123,7 +122,7 @@ def healthy(offset: int) -> Record:
 
 @dataclass
 class Hostile:
-    """Makes the record at any offset: a healthy one, or a mutation."""
+    """Generates the record at any offset: a healthy one, or a mutation."""
 
     seed: int
     rules: Rules
@@ -151,14 +150,14 @@ class Hostile:
             found = readings_of((0, stamp, key, value), self.rules, PLACE.topic)
         except (Refused, ArithmeticError, ValueError):
             return False
-        return bool(found) and found[0].asset in HEALTHY  # type: ignore[index]  # a tombstone was nothing
+        return bool(found) and found[0].asset in HEALTHY  # type: ignore[index]  # tombstones were rejected above
 
 
-# ---------------------------------------------------------------- right records, to begin with
+# ---------------------------------------------------------------- valid records
 
 
 def payload(rng: random.Random, stamp: int) -> dict[str, Any]:
-    """A right record of an asset that is not healthy, in one of the forms that are objects."""
+    """Return a valid record of another asset, in one of the forms that are objects."""
     second = stamp // S - rng.randint(0, 100)
     asset = rng.choice(["M1", "M2", "M3", "stray", "a:b", f"M{rng.randrange(10**6)}", "é", 17])
     values = {name: round(rng.uniform(-9, 9), 3) for name in rng.sample(SENSORS, rng.randint(1, len(SENSORS)))}
@@ -184,7 +183,7 @@ def base(rng: random.Random, stamp: int) -> bytes:
     return msgspec.msgpack.encode(whole) if kind < 0.5 else json.dumps(whole, ensure_ascii=rng.random() < 0.5).encode()
 
 
-# ---------------------------------------------------------------- mutations: a right record → key and value
+# ---------------------------------------------------------------- mutations: a valid record → key and value
 
 Made = tuple[bytes | None, bytes | None]
 TOKENS = [
@@ -243,7 +242,7 @@ def _written(rng: random.Random, whole: Any) -> bytes:
         if rng.random() < 0.5:
             return msgspec.msgpack.encode(whole)
         return json.dumps(whole, default=lambda value: value.hex() if isinstance(value, bytes) else None).encode()
-    except (OverflowError, TypeError, ValueError):  # an integer MessagePack has no room for, an extension in a key
+    except (OverflowError, TypeError, ValueError):  # an integer too large for MessagePack, or an extension in a key
         return b"\xc1"
 
 
@@ -292,7 +291,7 @@ def _wide_bomb(rng: random.Random, value: bytes, stamp: int) -> Made:
 
 
 def _long_bomb(rng: random.Random, value: bytes, stamp: int) -> Made:
-    if rng.random() < 0.97:  # few, or the run would be about nothing else
+    if rng.random() < 0.97:  # seldom: they are long
         return _untouched(rng, value, stamp)
     n = rng.choice([3000, 40_000, 140_000])
     column = rng.choice([b"1", b"null", b"[]", b'""'])
@@ -301,7 +300,7 @@ def _long_bomb(rng: random.Random, value: bytes, stamp: int) -> Made:
 
 
 def _claims(rng: random.Random, value: bytes, stamp: int) -> Made:
-    """Heads of MessagePack that promise what does not follow."""
+    """Return a header of MessagePack with a length that the bytes do not have."""
     claim = rng.choice([0xDB, 0xC6, 0xC9, 0xDD, 0xDF]).to_bytes(1, "big") + struct.pack(">I", rng.randrange(2**32))
     return _key(rng), rng.choice([claim, b"\x81\xa2ts" + claim, b"\x82\xa7sensors" + claim + value, claim + value])
 
@@ -340,22 +339,22 @@ MUTATIONS: list[Callable[[random.Random, bytes, int], Made]] = [
 
 @dataclass
 class Run:
-    """What one run of the river left behind."""
+    """Stored results of one run."""
 
     counters: Counters
     windows: list[tuple[Any, ...]]
-    """Of healthy assets: everything that is stored of each."""
+    """Stored rows of healthy assets."""
     quarantine: list[tuple[int, str]]
     n_assets: int
     alerts: list[tuple[str, str, int]]
-    """(kind, fleet, records) of those about the data."""
+    """(kind, fleet, records) of alerts of class `data`."""
     took_s: float
     rss_mib: float = 0.0
-    """The most that was resident, above what was before the first record."""
+    """Highest resident memory, minus the memory before the first record."""
 
 
 class WatchedSource(LogSource):
-    """Looks at the memory now and then."""
+    """A source that samples the resident memory."""
 
     most = 0
     n_polls = 0
@@ -368,11 +367,11 @@ class WatchedSource(LogSource):
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def flow(log: Sequence[Record], config: Config, batch: int = 2000) -> Run:
+async def run_pipeline(log: Sequence[Record], config: Config, batch: int = 2000) -> Run:
     began_s = time.monotonic()
     async with AsyncStore(config.store.url, owner=True) as store:
         await store.run(_publish)
@@ -402,7 +401,7 @@ def _publish(connection: Any) -> None:
 
 
 def differences(with_them: Run, without: Run, n_records: int) -> Iterator[str]:
-    """Say what is wrong, in sentences."""
+    """Yield a sentence for each violation."""
     count = with_them.counters
     fates = count.accepted + count.quarantined + count.late + count.duplicate + count.tombstones
     if count.records != n_records or fates != n_records:
@@ -423,19 +422,21 @@ def differences(with_them: Run, without: Run, n_records: int) -> Iterator[str]:
 
 
 def attack(n_messages: int, seed: int, folder: Path) -> tuple[Run, Run, Hostile, list[str]]:
-    """Run the healthy records among hostile ones, and alone; return both, and what differs."""
+    """Run the healthy records among hostile ones, and alone. Return both, and the differences."""
     n_records = n_messages * EVERY // (EVERY - 1) + 1
     (folder / "with").mkdir()
     (folder / "without").mkdir()
     config = config_of(folder / "with")
     hostile = Hostile(seed, rules_from(config))
-    with_them = asyncio.run(flow(GeneratedLog(hostile.record, range(n_records)), config))
-    without = asyncio.run(flow(GeneratedLog(healthy, range(0, n_records, EVERY)), config_of(folder / "without")))
+    with_them = asyncio.run(run_pipeline(GeneratedLog(hostile.record, range(n_records)), config))
+    without = asyncio.run(
+        run_pipeline(GeneratedLog(healthy, range(0, n_records, EVERY)), config_of(folder / "without"))
+    )
     return with_them, without, hostile, list(differences(with_them, without, n_records))
 
 
 def flood(n_names: int, seed: int, folder: Path, minutes: float, **fleet: Any) -> Run:
-    """Run invented names, each once; `minutes`: Kafka's time that they take."""
+    """Run invented names, each once. `minutes`: time from the first to the last, by Kafka's timestamps."""
     config = config_of(folder, **fleet)
     sensors = config.fleets[0].sensors or ()
 
@@ -445,14 +446,16 @@ def flood(n_names: int, seed: int, folder: Path, minutes: float, **fleet: Any) -
         name = f"M{rng.getrandbits(80):020x}"
         return offset, stamp, name.encode(), reading_json(name, stamp, [1.0] * len(sensors), sensors)
 
-    return asyncio.run(flow(GeneratedLog(record, range(n_names)), config))
+    return asyncio.run(run_pipeline(GeneratedLog(record, range(n_names)), config))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=0)
     parser.add_argument("--names", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=60.0, help="Kafka's time that the names take")
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="from the first name to the last, by Kafka's timestamps"
+    )
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     wrong: list[str] = []

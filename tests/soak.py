@@ -1,9 +1,9 @@
-"""A day in small: one daemon, many assets, a steady stream, and how its memory and its lag behave.
+"""Endurance run: one daemon with many assets and steady traffic. It reports memory and lag.
 
     python -m tests.soak --assets 10000 --rate 1000 --minutes 60
 
-Real Apache Kafka, SQLite, a small model that is put there ready-made. Prints one line a minute and at the end the
-slope of the resident memory, fitted to all samples after a warm-up (least squares, MiB an hour).
+Apache Kafka, SQLite and a small trained model. It prints a line every 30 s, and at the end the slope of the resident
+memory, fitted to all samples after a warm-up (least squares, MiB an hour).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ SENSORS = tuple(f"s{number}" for number in range(8))
 PARTITIONS = 4
 INTERVAL_US = 10_000_000
 WARM_UP = 0.2
-"""Share of the samples that the slope leaves out: windows fill, caches too."""
+"""Share of the samples before the fit, while windows and caches fill."""
 
 
 def rss_mib(pid: int) -> tuple[float, float]:
-    """Resident memory, and the part of it that is not files (shared libraries)."""
+    """Return the resident memory in MiB, and its part without files (shared libraries)."""
     fields = {}
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -45,7 +45,7 @@ def rss_mib(pid: int) -> tuple[float, float]:
 
 
 class SteadyTraffic:
-    """Readings of all assets, cell after cell, at a steady rate."""
+    """Readings of all assets, cell by cell, at a steady rate."""
 
     def __init__(self, bootstrap: str, topic: str, assets: int, rate: float) -> None:
         self._bootstrap, self._topic, self._assets, self._rate = bootstrap, topic, assets, rate

@@ -1,7 +1,7 @@
-"""What the alert machine means: one asset's windows with their scores in, its alerts with every step out.
+"""The rules of alerts. Input: the scored windows of one asset. Output: its alerts with all transitions.
 
-The one law: only scored windows exist, in order of their end. Nothing is remembered between windows but what is
-written down here; each question is asked of the whole history again.
+Invariant: unscored windows are ignored, and the rest is in order of the window's end. Each rule is evaluated on the
+whole history.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 class ExpectedAlert:
     asset: str
     opened_us: int
-    """End of the first anomalous window among those that confirmed it."""
+    """End of the first anomalous window that confirmed it."""
     closed_us: int | None = None
     transitions: list[tuple[str, int]] = field(default_factory=list)
     """(state, end of the window that caused it)."""
     n_anomalous: int = 0
     """Anomalous windows from opened_us on."""
     peak_score: float = 0.0
-    """From the window that made it fire on."""
+    """From the confirming window on."""
 
 
 def expected_alerts(
     asset: str, windows: Iterable[tuple[int, float | None]], confirm: tuple[int, int], recover: int
 ) -> list[ExpectedAlert]:
-    """Return the asset's alerts, given `(end_us, score)` of its windows in order; None and NaN = unscored."""
+    """Return the alerts of an asset. `windows`: (end_us, score) in order. None and NaN = unscored."""
     needed, among = confirm
     scored = [(end_us, score) for end_us, score in windows if score is not None and not math.isnan(score)]
     alerts: list[ExpectedAlert] = []
-    episodes: list[list[int]] = []  # per alert: the first and the last place in `scored` that belong to it
-    fired_at: list[int] = []  # per alert: the place of the window that made it fire
+    episodes: list[list[int]] = []  # per alert: its first and last index in `scored`
+    fired_at: list[int] = []  # per alert: index of the confirming window
     n_normal = 0
     for now, (end_us, score) in enumerate(scored):
         alert = alerts[-1] if alerts and alerts[-1].closed_us is None else None
@@ -59,7 +59,7 @@ def expected_alerts(
             n_normal = 0
             continue
         n_normal += 1
-        if n_normal == recover:  # one step per window: with recover = 1 nobody ever sees "recovering"
+        if n_normal == recover:  # one transition per window: with recover = 1, no alert is ever "recovering"
             alert.transitions.append(("closed", end_us))
             alert.closed_us = end_us
         elif n_normal == 1:

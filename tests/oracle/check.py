@@ -1,9 +1,9 @@
-"""A database against the oracle: stored rows and raw logs in, every difference out.
+"""A database compared with the oracle. Input: stored rows and raw logs. Output: all differences.
 
-`check_database` reads SQLite with the standard library; for any other database give `stored_rows` a function that
-runs a SQL text and returns its rows, and call `check`. The one law: windows, fates and counts come from the logs
-alone; alerts come from the stored scores; nothing stored is believed but how far the engine says it has read
-(`start_offset`, `next_offset`), which partition is an asset's home, and the scores themselves.
+`check_database` reads SQLite with the standard library. For any other database, give `stored_rows` a function that
+runs a SQL text and returns its rows, and call `check`. Invariant: windows, fates and counts are computed from the logs alone,
+alerts from the stored scores. The only trusted rows are the positions (`start_offset`, `next_offset`), the partition of
+each asset, and the scores.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Row = Sequence[Any]
 FATES = ("accepted", "quarantined", "late", "duplicate", "tombstones")
 UNSCORED = 2
 SHOWN = 8
-"""Examples of each kind of problem that a printed report shows."""
+"""Examples of each kind of problem in a printed report."""
 
 QUERIES = {
     "partitions": "SELECT topic, partition, start_offset, next_offset, counters FROM source_partition",
@@ -73,14 +73,14 @@ def stored_rows(fetch: Callable[[str], Sequence[Row]]) -> StoredRows:
 
 @dataclass
 class Report:
-    """Every difference, by kind; and how much was compared, so that a check of nothing is seen."""
+    """All differences by kind, and the numbers of comparisons, which show a vacuous check."""
 
     problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """missing, doubled, extra, wrong (windows); quarantine, counters, alert, partition."""
+    """Kinds: missing, doubled, extra and wrong (windows), quarantine, counters, alert, partition."""
     compared: Counter[str] = field(default_factory=Counter)
-    """records, windows, late, quarantined, duplicate, alerts, …"""
+    """By name: records, windows, late, quarantined, duplicate, alerts, …"""
     expectations: Mapping[PartitionId, Expectation] = field(default_factory=dict, repr=False)
-    """What each partition's log makes true, as far as it was read."""
+    """By partition, the expected rows for the processed part of its log."""
 
     @property
     def is_clean(self) -> bool:
@@ -98,7 +98,7 @@ class Report:
 
 
 def check_database(path: Path | str, logs: Mapping[PartitionId, Sequence[RawRecord]], rules: Rules) -> Report:
-    """Compare a SQLite database with the logs it was made from."""
+    """Compare a SQLite database with the logs of its partitions."""
     uri = f"{Path(path).resolve().as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
         rows = stored_rows(lambda sql: connection.execute(sql).fetchall())
@@ -106,7 +106,7 @@ def check_database(path: Path | str, logs: Mapping[PartitionId, Sequence[RawReco
 
 
 def check(rows: StoredRows, logs: Mapping[PartitionId, Sequence[RawRecord]], rules: Rules) -> Report:
-    """Compare rows with the logs they were made from. Of each log only what the engine says it has read counts."""
+    """Compare rows with the logs of their partitions, up to the stored `next_offset`."""
     report = Report()
     expectations = report.expectations = _compare_counters(report, rows, logs, rules)
     _compare_windows(report, rows, expectations, rules)
@@ -130,14 +130,14 @@ def _compare_counters(
             report.add("partition", f"{where} holds {len(log)} records and was never claimed")
 
     expectations: dict[PartitionId, Expectation] = {}
-    n_rows_at_home = Counter(home_of for _, home_of in _rows_with_home(rows))
+    n_rows_of = Counter(home_of for _, home_of in _rows_with_partition(rows))
     for topic, number, start_offset, next_offset, counters in rows.partitions:
         where = (topic, number)
         if where not in logs or next_offset is None:
             continue
         read = [record for record in logs[where] if (start_offset or 0) <= record[0] < next_offset]
-        strangers = frozenset(name for name, place in home.items() if place != where)
-        expected = expectations[where] = expect(read, rules, topic, strangers)
+        foreign = frozenset(name for name, place in home.items() if place != where)
+        expected = expectations[where] = expect(read, rules, topic, foreign)
         stored = json.loads(counters) if isinstance(counters, str) else dict(counters)
         for fate in ("records", *FATES):
             if stored.get(fate, 0) != expected.counts[fate]:
@@ -145,12 +145,12 @@ def _compare_counters(
             report.compared[fate] += expected.counts[fate]
         if stored.get("records", 0) != sum(stored.get(fate, 0) for fate in FATES):
             report.add("counters", f"{where} does not conserve records: {stored}")
-        if stored.get("windows", 0) != n_rows_at_home[where]:
-            report.add("counters", f"{where} windows: {stored.get('windows', 0)}, rows: {n_rows_at_home[where]}")
+        if stored.get("windows", 0) != n_rows_of[where]:
+            report.add("counters", f"{where} windows: {stored.get('windows', 0)}, rows: {n_rows_of[where]}")
     return expectations
 
 
-def _rows_with_home(rows: StoredRows) -> list[tuple[Row, PartitionId | None]]:
+def _rows_with_partition(rows: StoredRows) -> list[tuple[Row, PartitionId | None]]:
     home = {asset_id: (topic, number) for asset_id, _, _, topic, number in rows.assets}
     return [(row, home.get(row[0])) for row in rows.scores]
 
@@ -164,7 +164,7 @@ def _compare_windows(
             report.add("doubled", f"{n_rows} rows of asset {name}")
 
     stored: dict[tuple[PartitionId, str, str, int], tuple[int, int, int]] = {}
-    for row, where in _rows_with_home(rows):
+    for row, where in _rows_with_partition(rows):
         asset_id, start_us, end_us, n_present, first_offset, last_offset, score, verdict, _ = row
         if where is None:
             report.add("extra", f"score of unknown asset {asset_id} at {start_us}")
@@ -198,9 +198,9 @@ def _compare_windows(
 
 
 def _compare_quarantine(report: Report, rows: StoredRows, expectations: Mapping[PartitionId, Expectation]) -> None:
-    """One row per refused record, late ones included; the reason begins with its stable word.
+    """Compare the rows of rejected and late records. The reason begins with its stable word.
 
-    Of a partition's records with one word the first 10,000 have a row, then each hundredth.
+    For each partition and word, the first 10,000 records have a row, then each hundredth.
     """
     stored: dict[tuple[PartitionId, int], list[str]] = defaultdict(list)
     for topic, number, offset, reason in rows.quarantine:
@@ -270,9 +270,9 @@ def compare_scores(
     report: Report, rows: StoredRows, rules: Rules, score: Callable[[int, list[Any]], Sequence[float]], rng: Random,
     n_sampled: int = 3_000, tolerance: float = 1e-5,
 ) -> None:  # fmt: skip
-    """Compute some stored scores again from the log, each version's in one batch.
+    """Recompute some stored scores from the log, in one batch per version.
 
-    `score(version_id, values)`: values are windows of cells of sensors, None = missing; it returns a score per window.
+    `score(version_id, values)` returns a score for each window. `values`: windows of cells of sensors, None = missing.
     """
     names = {asset_id: (fleet, name, (topic, number)) for asset_id, fleet, name, topic, number in rows.assets}
     scored = [row for row in rows.scores if row[6] is not None and row[0] in names]

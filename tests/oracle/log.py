@@ -1,8 +1,8 @@
-"""What a record means: raw bytes in, readings out, or one stable word that says why not.
+"""The rules of records. Input: raw bytes. Output: readings, or the stable word of a rejection.
 
-A log is a list of `(offset, kafka_timestamp_us, key, value)` of one partition, in offset order. Only the standard
-library's JSON and msgspec's MessagePack are used; none of the engine's decoding. The one law: a record is taken
-whole or refused whole. Of a key that stands twice in one object the last value counts.
+A log is a list of `(offset, kafka_timestamp_us, key, value)` of one partition, in offset order. The parsers are the
+standard library's JSON and msgspec's MessagePack, not monitor's. Invariant: a record is accepted or rejected as a
+whole. If a key occurs twice in one object, the last value counts.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ ASSET_NAME = re.compile(r"[A-Za-z0-9_.:/ -]{1,128}")
 TIME_KEYS = ("ts", "timestamp", "time")
 ASSET_KEYS = ("asset", "asset_id")
 MAX_DEPTH = 16
-"""Levels of objects and lists; the record is the first."""
+"""Levels of objects and lists. The record is the first."""
 MAX_FIELDS = 2_000
-"""Of all objects of a record together."""
+"""In all objects of a record together."""
 VALUES_PER_BYTE = 4
-"""Readings times sensors that one record may become, for each byte that it may have."""
+"""Limit of readings × sensors per allowed byte of a record."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetRule:
-    """What the law needs to know of one fleet, in cells."""
+    """The settings of one fleet that the rules need, in cells."""
 
     name: str
     sensors: tuple[str, ...]
@@ -50,7 +50,7 @@ class FleetRule:
     lateness_cells: int = 1
     max_gap_cells: int = 0
     assets: tuple[str, ...] = ("*",)
-    """Glob patterns; the first fleet that matches takes the asset."""
+    """Glob patterns. An asset belongs to the first fleet that matches."""
     topics: tuple[str, ...] | None = None
     """None = every topic."""
     confirm: tuple[int, int] = (3, 5)
@@ -67,7 +67,7 @@ class Rules:
     max_record_bytes: int = 262_144
     max_skew_us: int = 86_400_000_000
 
-    @functools.cache  # noqa: B019  # a few rules and a few hundred assets per test; asked for every record
+    @functools.cache  # noqa: B019  # a few rules and a few hundred assets per test, used for every record
     def fleet_of(self, asset: str, topic: str) -> FleetRule | None:
         for fleet in self.fleets:
             if fleet.topics is not None and topic not in fleet.topics:
@@ -81,9 +81,9 @@ class Rules:
 
 
 def rules_from(config: Any) -> Rules:
-    """Rules of a loaded `monitor.config.Config`; whole cells are worked out here again, not taken from there.
+    """Return the rules of a loaded `monitor.config.Config`. Durations are converted to cells here, independently.
 
-    Every fleet must list its sensors: which sensors are *learnt* is not a function of one partition's log.
+    Every fleet must list its sensors: learnt sensors are not a function of one partition's log.
     """
     fleets = []
     for fleet in config.fleet:
@@ -116,18 +116,18 @@ def _microseconds(span: timedelta) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One asset's values at one cell, as one record gave them."""
+    """Values of one asset in one cell, from one record."""
 
     offset: int
     fleet: str
     asset: str
     cell: int
     values: list[float | None]
-    """In the order of the fleet's sensors; None = missing."""
+    """In the order of the fleet's sensors. None = missing."""
 
 
 class Refused(Exception):
-    """The record goes to quarantine; the argument is the stable word of the reason."""
+    """The record is quarantined. The argument is the stable word of the reason."""
 
     @property
     def word(self) -> str:
@@ -140,7 +140,7 @@ def cell_of(ts_us: int, interval_us: int) -> int:
 
 
 def readings_of(record: RawRecord, rules: Rules, topic: str = "") -> list[Reading] | None:
-    """Return the record's readings in its own order; None for a tombstone. Raises Refused."""
+    """Return the readings in the order of the record. None = tombstone. Raises Refused."""
     offset, kafka_us, key, value = record
     if value is None:
         return None
@@ -167,7 +167,7 @@ def readings_of(record: RawRecord, rules: Rules, topic: str = "") -> list[Readin
 
 
 def _parse(value: bytes) -> dict[str, Any]:
-    """First byte decides: a MessagePack map, else JSON."""
+    """Parse by the first byte: a MessagePack map, or JSON."""
     first = value[0] if value else 0
     if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF):
         try:
@@ -190,7 +190,7 @@ def _parse(value: bytes) -> dict[str, Any]:
         raise Refused("too_deep")
     if sum(len(part) for part in _inside(body) if isinstance(part, dict)) > MAX_FIELDS:
         raise Refused("too_many_fields")
-    if first < 0x80:  # Python's parser lets pass what JSON has not: NaN, 1e999, half a surrogate pair
+    if first < 0x80:  # Python's parser accepts values that JSON excludes: NaN, 1e999, half a surrogate pair
         if any(isinstance(part, float) and not math.isfinite(part) for part in _inside(body)):
             raise Refused("not_finite")
         with_replaced = json.loads(text, object_pairs_hook=list)  # also the values that a later one replaced
@@ -200,7 +200,7 @@ def _parse(value: bytes) -> dict[str, Any]:
 
 
 def _inside(part: Any) -> Iterable[Any]:
-    """Yield a value and everything within it, names of fields too."""
+    """Yield a value and all nested values, names of fields included."""
     rest = [part]
     while rest:
         part = rest.pop()
@@ -243,7 +243,7 @@ def _asset_of(body: dict[str, Any], key: bytes | None) -> str:
 
 
 def _times_and_rows(body: dict[str, Any], fleet: FleetRule) -> tuple[list[int], list[list[float | None]]]:
-    """Tell the three wire forms apart; return event times in µs and one row of values for each."""
+    """Detect the wire form. Return event times in µs, and one row of values for each."""
     sensors = body.get("sensors")
     ts = next((body[word] for word in TIME_KEYS if body.get(word) is not None), None)
     is_block = isinstance(ts, list) or (ts is None and "start" in body)
@@ -264,7 +264,7 @@ def _times_and_rows(body: dict[str, Any], fleet: FleetRule) -> tuple[list[int], 
             for place, value in zip(where, flat[number * len(sensors) : (number + 1) * len(sensors)], strict=True):
                 if math.isinf(value):
                     raise Refused("not_finite")
-                if not math.isnan(value):  # NaN in the raw floats is how this form says "missing"
+                if not math.isnan(value):  # in this form, NaN means missing
                     row[place] = value
             rows.append(row)
         return times, rows
@@ -297,7 +297,7 @@ def _times_and_rows(body: dict[str, Any], fleet: FleetRule) -> tuple[list[int], 
         fields = {
             name: value
             for name, value in body.items()
-            if name not in reserved and not isinstance(value, str | list | dict | bytes)  # metadata beside the values
+            if name not in reserved and not isinstance(value, str | list | dict | bytes)  # other fields are metadata
         }
     row = [None] * len(fleet.sensors)
     for name, value in fields.items():
@@ -326,7 +326,7 @@ def _sensor_index(name: Any, fleet: FleetRule) -> int:
 
 
 def _number(value: Any) -> float | None:
-    """Return the value as float32 holds it; None = missing."""
+    """Return the value rounded to float32. None = missing."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -341,7 +341,7 @@ def _number(value: Any) -> float | None:
 
 
 def _time_us(value: Any) -> int:
-    """ISO 8601 (naive = UTC), or a number whose size tells seconds, ms, µs, ns."""
+    """Parse ISO 8601 (naive = UTC), or a number of seconds, ms, µs or ns, according to its size."""
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
@@ -365,7 +365,7 @@ def _time_us(value: Any) -> int:
 def read_log(
     log: Iterable[RawRecord], rules: Rules, topic: str = ""
 ) -> Iterable[tuple[int, list[Reading] | str | None]]:
-    """Yield per record: its offset and its readings, the word it is refused with, or None for a tombstone."""
+    """Yield the offset of each record with its readings, its word of rejection, or None for a tombstone."""
     for record in log:
         try:
             yield record[0], readings_of(record, rules, topic)

@@ -1,9 +1,9 @@
-"""What the grid means: a partition's raw log in; its windows, the fate of every record, and the counts out.
+"""The rules of the grid. Input: the raw log of a partition. Output: windows, the fate of each record, and counts.
 
-First each reading is judged in log order (late, first value wins, duplicate). Then, once, at the end of the log,
-each asset's windows are walked in order of their start. That is enough, and simpler than what an engine must do:
-a closed window can get no more values (its cells are all late by then) and a complete one needs none, so what a
-window holds at the end of the log is what it held when it was emitted.
+First each reading is classified in log order (late, first value wins, duplicate). Then, once, at the end of the log,
+the windows of each asset are listed in order of their start. That is enough, and simpler than streaming: a closed
+window gets no more values, because its cells are late by then, and a complete one needs none. So a window at the end of
+the log holds the same values as when it was emitted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WindowFacts = tuple[int, int, int]
 
 @dataclass(slots=True)
 class Cell:
-    """What one asset holds at one instant of the grid."""
+    """Values of one asset in one cell of the grid."""
 
     values: list[float | None]
     first_offset: int
@@ -46,15 +46,15 @@ class Window:
 
 @dataclass
 class ExpectedShard:
-    """One fleet in one partition: its own watermark, its own windows."""
+    """One fleet in one partition, with its watermark and windows."""
 
     rule: FleetRule
     max_cell: int | None = None
     cells: dict[str, dict[int, Cell]] = field(default_factory=dict)
     first_candidate: dict[str, int] = field(default_factory=dict)
-    """Per asset: its first window that had not closed when its first reading came."""
+    """By asset: its first window that was still open at its first reading."""
 
-    def take(self, reading: Reading) -> Fate:
+    def add(self, reading: Reading) -> Fate:
         if self.max_cell is not None and reading.cell < self.max_cell - self.rule.lateness_cells:
             return "late"
         held = self.cells.setdefault(reading.asset, {})
@@ -77,7 +77,7 @@ class ExpectedShard:
         return "accepted"
 
     def windows(self) -> Iterator[Window]:
-        """Yield, asset by asset and in order of start, the windows emitted up to here."""
+        """Yield the emitted windows so far, by asset and in order of start."""
         for asset in self.cells:
             yield from self._windows_of(asset)
 
@@ -93,7 +93,7 @@ class ExpectedShard:
             is_complete = full.issuperset(cells)
             is_closed = self.max_cell - rule.lateness_cells >= start + rule.length
             if not is_complete and not is_closed:
-                return  # and nothing after it: windows leave in order
+                return  # and none after it: windows are emitted in order
             present = cells if is_complete else [cell for cell in cells if cell in held]
             if is_complete or (present and longest_gap(held, start, rule.length) <= rule.max_gap_cells):
                 yield Window(
@@ -115,10 +115,10 @@ class ExpectedShard:
 
 
 def first_open(watermark: int, rule: FleetRule) -> int:
-    """Return the smallest multiple of stride whose window ends after the watermark.
+    """Return the smallest multiple of stride such that its window ends after the watermark.
 
-    Not the first that holds the asset's first reading: a reading may come after it and lie before it, and in
-    sorted order the windows of that earlier reading would be there too. Windows without any cell are skipped.
+    It may lie before the asset's first reading: an earlier reading may arrive later, and its windows must be emitted as
+    for sorted input. Windows without any cell are skipped.
     """
     start = (watermark - rule.length) // rule.stride * rule.stride
     while start + rule.length <= watermark:
@@ -137,13 +137,13 @@ def longest_gap(held: dict[int, Cell], start: int, length: int) -> int:
 
 @dataclass
 class AdmittedAssets:
-    """The assets of one fleet that one partition's log brought in, up to `max_assets`."""
+    """The admitted assets of one fleet in one partition, up to `max_assets`."""
 
     rule: FleetRule
     names: set[str] = field(default_factory=set)
 
     def reject_word(self, asset: str) -> str | None:
-        """Admit the asset at its first record for which there is room. Else return the word of the rejection."""
+        """Admit the asset if it is known or if there is room. Else return the word of the rejection."""
         if asset in self.names:
             return None
         if len(self.names) >= self.rule.max_assets:
@@ -154,38 +154,38 @@ class AdmittedAssets:
 
 @dataclass
 class Expectation:
-    """All that a partition's log makes true."""
+    """The expected rows of one partition."""
 
     shards: dict[str, ExpectedShard] = field(default_factory=dict)
     """By fleet."""
     windows: dict[WindowKey, WindowFacts] = field(default_factory=dict)
     fleet_of: dict[str, str] = field(default_factory=dict)
-    """Asset → fleet, of every asset with an accepted reading."""
+    """By asset with an accepted reading."""
     quarantine: dict[int, str] = field(default_factory=dict)
-    """Offset → stable word of the reason; late records too."""
+    """By offset, the stable word of the reason. Late records are included."""
     counts: dict[str, int] = field(default_factory=dict)
     """Records by fate (records, accepted, quarantined, late, duplicate, tombstones), then `readings` used."""
 
 
 def expect(
-    log: Iterable[RawRecord], rules: Rules, topic: str = "", strangers: frozenset[str] = frozenset()
+    log: Iterable[RawRecord], rules: Rules, topic: str = "", foreign: frozenset[str] = frozenset()
 ) -> Expectation:
-    """Apply the law to a log, record by record. Strangers are assets whose home is another partition.
+    """Apply the rules to a log, record by record. `foreign`: assets that are registered in another partition.
 
-    A record with a late reading counts as late, although its other readings are used; else one with a reading that
-    was used counts as accepted; else it is a duplicate.
+    A record with a late reading counts as late, although its other readings are used. Else a record with a used reading
+    counts as accepted. Else it is a duplicate.
     """
     expected = Expectation()
     admitted: dict[str, AdmittedAssets] = {}
     counts = dict.fromkeys(("records", "accepted", "quarantined", "late", "duplicate", "tombstones", "readings"), 0)
     for offset, found in read_log(log, rules, topic):
         counts["records"] += 1
-        if isinstance(found, list) and found[0].asset not in strangers:
+        if isinstance(found, list) and found[0].asset not in foreign:
             of_fleet = admitted.setdefault(found[0].fleet, AdmittedAssets(rules.fleet(found[0].fleet)))
             found = of_fleet.reject_word(found[0].asset) or found
         if found is None:
             counts["tombstones"] += 1
-        elif not isinstance(found, str) and found[0].asset in strangers:
+        elif not isinstance(found, str) and found[0].asset in foreign:
             counts["quarantined"] += 1
             expected.quarantine[offset] = "wrong_partition"
         elif isinstance(found, str):
@@ -195,7 +195,7 @@ def expect(
             fates = []
             for reading in found:
                 shard = expected.shards.setdefault(reading.fleet, ExpectedShard(rules.fleet(reading.fleet)))
-                fates.append(shard.take(reading))
+                fates.append(shard.add(reading))
             counts["readings"] += fates.count("accepted")
             if "late" in fates:
                 counts["late"] += 1

@@ -1,6 +1,6 @@
-"""The oracle against cases small enough to check by eye: every clause of the law.
+"""The oracle on cases small enough to check by eye: every rule.
 
-Grid of the cases: interval 10 s, so that cell 5 is second 50. One sensor `a` unless said.
+Grid: interval 10 s, so that cell 5 is second 50. One sensor `a`, unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TWO = replace(RULE, sensors=("a", "b"))
 
 
 def log_of(*readings: tuple[str, int, float] | tuple[str, int, dict[str, float]]) -> list[RawRecord]:
-    """One record per (asset, cell, value or values), offsets 0, 1, 2, …"""
+    """Return one record per (asset, cell, value or values), with offsets 0, 1, 2, …"""
     log: list[RawRecord] = []
     for offset, (asset, cell, value) in enumerate(readings):
         sensors = value if isinstance(value, dict) else {"a": value}
@@ -36,7 +36,7 @@ def log_of(*readings: tuple[str, int, float] | tuple[str, int, dict[str, float]]
 
 
 def starts(log: list[RawRecord], rule: FleetRule = RULE, asset: str = "x") -> dict[int, tuple[int, int, int]]:
-    """The asset's windows by first cell."""
+    """Return the windows of an asset by first cell."""
     windows = expected_windows(log, Rules((rule,)))
     return {start_us // (10 * S): facts for (name, start_us), facts in windows.items() if name == asset}
 
@@ -56,27 +56,27 @@ def test_a_reading_belongs_to_the_nearest_cell_half_up(ts_us: int, cell: int) ->
     assert cell_of(ts_us, 10 * S) == cell
 
 
-def test_a_complete_window_leaves_at_once_when_those_before_it_are_closed() -> None:
+def test_a_complete_window_is_emitted_after_closed_ones() -> None:
     # First cell 5, so the candidates are 3, 4, 5. Cell 7 completes 5, but 4 = [4, 7) closes only at max_cell 8.
     assert starts(log_of(*run_of("x", 5, 6, 7))) == {}
     assert starts(log_of(*run_of("x", 5, 6, 7, 8))) == {5: (3, 0, 2), 6: (3, 1, 3)}
     assert starts(log_of(*run_of("x", 5, 6, 7, 8, 9))) == {5: (3, 0, 2), 6: (3, 1, 3), 7: (3, 2, 4)}
 
 
-def test_without_windows_before_it_the_first_complete_window_does_not_wait() -> None:
+def test_the_first_complete_window_does_not_wait() -> None:
     rule = replace(RULE, stride=3)
     assert starts(log_of(*run_of("x", 6, 7, 8)), rule) == {6: (3, 0, 2)}
 
 
 @pytest.mark.parametrize(("stride", "first"), [(1, 3), (2, 4), (3, 3)])
-def test_an_asset_s_first_window_is_the_first_that_holds_its_first_cell(stride: int, first: int) -> None:
+def test_the_first_window_holds_the_first_cell(stride: int, first: int) -> None:
     # First cell 5, length 3: k + 3 > 5. A gap of 2 is allowed, so every closed window with a value is there.
     rule = replace(RULE, stride=stride, max_gap_cells=2)
     log = log_of(*run_of("x", 5, 6, 7, 8, 9, 10, 11, 12))
     assert min(starts(log, rule)) == first
 
 
-def test_a_reading_before_the_asset_s_first_one_brings_its_windows_too() -> None:
+def test_an_earlier_reading_adds_its_windows() -> None:
     # Lateness 5: at cell 10 nothing after 5 has closed, so cells 5..9 may still come, and their windows leave in order.
     rule = replace(RULE, length=2, lateness_cells=5)
     assert starts(log_of(*run_of("x", 10, 5, 6, 7, 8, 9)), rule) == {}  # [4, 6) is open
@@ -85,20 +85,20 @@ def test_a_reading_before_the_asset_s_first_one_brings_its_windows_too() -> None
     }  # fmt: skip
 
 
-def test_an_asset_s_first_complete_window_waits_for_the_empty_ones_before_it() -> None:
+def test_a_complete_window_waits_for_empty_ones() -> None:
     rule = replace(RULE, stride=3, lateness_cells=4)
     assert starts(log_of(*run_of("x", 6, 7, 8, 9)), rule) == {}  # [3, 6) is open until cell 10
     assert starts(log_of(*run_of("x", 6, 7, 8, 9, 10)), rule) == {6: (3, 0, 2)}
 
 
-def test_a_cell_before_1970_is_a_cell_like_any_other() -> None:
+def test_cells_before_1970_are_valid() -> None:
     assert starts(log_of(*run_of("x", -4, -3, -2, -1))) == {-4: (3, 0, 2), -3: (3, 1, 3)}
 
 
 # ---------------------------------------------------------------- closing, gaps, lateness
 
 
-def test_a_window_with_a_hole_closes_when_the_watermark_reaches_its_end() -> None:
+def test_an_incomplete_window_closes_at_the_watermark() -> None:
     rule = replace(RULE, stride=3, max_gap_cells=1)
     # [3, 6) lacks cell 4; it closes when max_cell - 1 >= 6, that is at cell 7.
     assert starts(log_of(*run_of("x", 3, 5, 6)), rule) == {}
@@ -116,19 +116,17 @@ def test_a_window_with_a_hole_closes_when_the_watermark_reaches_its_end() -> Non
         ((1,), True),  # 1 before, 2 after: no run exceeds 2
     ],
 )
-def test_a_closed_window_is_there_unless_a_run_of_missing_cells_exceeds_max_gap(
-    cells: tuple[int, ...], is_there: bool
-) -> None:
+def test_max_gap_limits_runs_of_missing_cells(cells: tuple[int, ...], is_there: bool) -> None:
     rule = replace(RULE, length=4, stride=4, max_gap_cells=2)
     assert (0 in starts(log_of(*run_of("x", *cells), ("other", 20, 1.0)), rule)) is is_there
 
 
-def test_a_window_without_any_cell_is_not_there_however_large_max_gap() -> None:
+def test_an_empty_window_is_never_emitted() -> None:
     rule = replace(RULE, stride=3, max_gap_cells=3)
     assert sorted(starts(log_of(*run_of("x", 0, 1, 2, 9, 10, 11)), rule)) == [0, 9]
 
 
-def test_a_cell_with_one_of_two_sensors_is_present_but_does_not_complete_the_window() -> None:
+def test_a_partial_cell_does_not_complete_a_window() -> None:
     rule = replace(TWO, stride=3)
     both = {"a": 1.0, "b": 2.0}
     log = log_of(("x", 0, both), ("x", 1, {"a": 1.0}), ("x", 2, both))
@@ -136,7 +134,7 @@ def test_a_cell_with_one_of_two_sensors_is_present_but_does_not_complete_the_win
     assert starts(log_of(("x", 0, both), ("x", 1, {"a": 1.0}), ("x", 2, both), ("x", 4, both)), rule) == {0: (3, 0, 2)}
 
 
-def test_late_is_one_cell_behind_the_watermark_not_on_it() -> None:
+def test_a_cell_on_the_watermark_is_not_late() -> None:
     rule = replace(RULE, lateness_cells=2)
     log = log_of(*run_of("x", 10, 8, 7))
     expected = expect(log, Rules((rule,)))
@@ -144,41 +142,41 @@ def test_late_is_one_cell_behind_the_watermark_not_on_it() -> None:
     assert (expected.counts["accepted"], expected.counts["late"], expected.counts["quarantined"]) == (2, 1, 0)
 
 
-def test_a_late_reading_does_not_fill_a_window_that_is_still_open() -> None:
+def test_a_late_reading_does_not_fill_an_open_window() -> None:
     # Lateness 1: at cell 4 the watermark is 3; cell 2 is late though [2, 5) is open.
     rule = replace(RULE, max_gap_cells=1)
     assert starts(log_of(*run_of("x", 0, 1, 3, 4, 2, 5, 6)), rule)[2] == (2, 2, 3)
 
 
-def test_the_watermark_is_the_lane_s_so_one_asset_closes_the_windows_of_another() -> None:
+def test_assets_of_a_shard_share_the_watermark() -> None:
     rule = replace(RULE, stride=3, max_gap_cells=1)
     assert starts(log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 3, 1.0)), rule) == {}
     assert starts(log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 4, 1.0)), rule) == {0: (2, 0, 1)}
 
 
-def test_another_fleet_s_watermark_closes_nothing() -> None:
+def test_fleets_have_their_own_watermarks() -> None:
     rules = Rules((replace(RULE, stride=3, max_gap_cells=1, assets=("x*",)), replace(RULE, name="g", assets=("y*",))))
     log = log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 400, 1.0), ("x", 2, 1.0))
     assert expected_windows(log, rules) == {("x", 0): (3, 0, 3)}
     assert expected_quarantine(log, rules) == {}
 
 
-def test_windows_after_a_gap_go_on_from_the_same_grid() -> None:
+def test_windows_after_a_gap_stay_on_the_grid() -> None:
     rule = replace(RULE, stride=2)
     assert sorted(starts(log_of(*run_of("x", *range(4, 9), *range(21, 27))), rule)) == [4, 6, 22, 24]
 
 
-# ---------------------------------------------------------------- which value, which offsets
+# ---------------------------------------------------------------- values and offsets
 
 
-def lane_of(rule: FleetRule, *readings: tuple[int, list[float | None]]) -> tuple[ExpectedShard, list[str]]:
+def shard_of(rule: FleetRule, *readings: tuple[int, list[float | None]]) -> tuple[ExpectedShard, list[str]]:
     shard = ExpectedShard(rule)
-    return shard, [shard.take(Reading(offset, "f", "x", *one)) for offset, one in enumerate(readings)]
+    return shard, [shard.add(Reading(offset, "f", "x", *one)) for offset, one in enumerate(readings)]
 
 
-def test_the_first_finite_value_wins_and_each_sensor_for_itself() -> None:
+def test_the_first_finite_value_of_a_sensor_wins() -> None:
     rule = replace(TWO, stride=3)
-    shard, fates = lane_of(
+    shard, fates = shard_of(
         rule, (0, [1.0, None]), (0, [5.0, 2.0]), (0, [6.0, 6.0]), (1, [3.0, 3.0]), (1, [None, 9.0]), (2, [4.0, 4.0])
     )
     assert fates == ["accepted", "accepted", "duplicate", "accepted", "duplicate", "accepted"]
@@ -187,13 +185,13 @@ def test_the_first_finite_value_wins_and_each_sensor_for_itself() -> None:
     assert (window.n_present, window.first_offset, window.last_offset) == (3, 0, 5)
 
 
-def test_offsets_are_of_the_records_that_gave_a_value_in_whatever_order_they_came() -> None:
+def test_offsets_are_those_of_used_records() -> None:
     rule = replace(RULE, stride=3, lateness_cells=5)
     # Offset 0 belongs to the window before; 3 is a duplicate; the window [3, 6) was fed by 1, 2 and 4.
     assert starts(log_of(*run_of("x", 2, 5, 3, 3, 4, 9)), rule)[3] == (3, 1, 4)
 
 
-def test_a_duplicate_after_the_window_has_left_is_still_a_duplicate() -> None:
+def test_a_duplicate_of_an_emitted_window_is_a_duplicate() -> None:
     rule = replace(RULE, stride=3, lateness_cells=9)
     assert expect(log_of(*run_of("x", 3, 4, 5, 4, 3)), Rules((rule,))).counts["duplicate"] == 2
 
@@ -202,7 +200,7 @@ def test_a_duplicate_after_the_window_has_left_is_still_a_duplicate() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_there_after_some_records_stays_there(kind: str) -> None:
+def test_emitted_windows_never_change(kind: str) -> None:
     stream = make(kind, 3)
     whole = expected_windows(stream.log, stream.rules, stream.topic)
     for n_records in range(0, len(stream.log), max(1, len(stream.log) // 5)):
@@ -211,7 +209,7 @@ def test_what_is_there_after_some_records_stays_there(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_gives_the_same_bytes_and_its_trouble_is_real(kind: str) -> None:
+def test_a_seed_gives_the_same_log_of_its_kind(kind: str) -> None:
     assert make(kind, 1) == make(kind, 1)
     counts: dict[str, int] = {}
     for seed in range(10):
@@ -226,7 +224,7 @@ def test_the_same_seed_gives_the_same_bytes_and_its_trouble_is_real(kind: str) -
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_any_order_within_the_lateness_gives_the_windows_of_sorted_input(seed: int) -> None:
+def test_order_within_the_lateness_does_not_matter(seed: int) -> None:
     rng = Random(seed)
     rule = replace(TWO, length=4, lateness_cells=5, max_gap_cells=1, assets=("R*",))
     samples = regular(rng, rule, ["R1", "R2"], 40)
@@ -237,8 +235,8 @@ def test_any_order_within_the_lateness_gives_the_windows_of_sorted_input(seed: i
         shard = ExpectedShard(rule)
         for offset, one in enumerate(order):
             cell = cell_of(one.ts_us, rule.interval_us)
-            assert shard.take(Reading(offset, "f", one.asset, cell, list(one.values.values()))) != "late"
-        shard.take(Reading(999, "f", "R9", cell + 100, [1.0, 1.0]))  # closes everything
+            assert shard.add(Reading(offset, "f", one.asset, cell, list(one.values.values()))) != "late"
+        shard.add(Reading(999, "f", "R9", cell + 100, [1.0, 1.0]))  # closes everything
         return {(window.asset, window.start): window.n_present for window in shard.windows()}
 
     straight = n_present(kept)
@@ -250,7 +248,7 @@ def test_any_order_within_the_lateness_gives_the_windows_of_sorted_input(seed: i
 
 
 def alerts(text: str, confirm: tuple[int, int] = (2, 3), recover: int = 2) -> list[tuple[Any, ...]]:
-    """Windows end at 0, 1, 2, …: `A` anomalous, `.` normal, `?` unscored. A digit is that score."""
+    """Return the alerts of windows that end at 0, 1, 2, …: `A` anomalous, `.` normal, `?` unscored, a digit its score."""
     score = {"A": 1.0, ".": 0.99, "?": None}
     windows = [(end, score[sign] if sign in score else float(sign)) for end, sign in enumerate(text)]
     return [
@@ -279,11 +277,11 @@ def alerts(text: str, confirm: tuple[int, int] = (2, 3), recover: int = 2) -> li
         ("AA...A.A", [(0, 3, "f1 r2 c3", 2), (5, None, "f7", 2)]),
     ],
 )
-def test_the_alert_machine(text: str, expected: list[tuple[Any, ...]]) -> None:
+def test_alerts_follow_their_rules(text: str, expected: list[tuple[Any, ...]]) -> None:
     assert alerts(text) == expected
 
 
-def test_verdicts_before_a_closing_confirm_the_next_alert_but_do_not_open_it() -> None:
+def test_verdicts_before_a_close_confirm_the_next_alert() -> None:
     # 3 of 5, closed after 1 normal window: at 4 the last five are A A A . A, four of them anomalous.
     assert alerts("AAA.A", (3, 5), 1) == [(0, 3, "f2 c3", 3), (4, None, "f4", 1)]
 

@@ -1,4 +1,4 @@
-"""The checker against a sound database and against each way of breaking it: a check that cannot fail proves nothing."""
+"""The check of a database: no difference in a correct one, and each defect is found."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Logs, Rule
 
 @pytest.fixture
 def sound(tmp_path: Path, original: tuple[Path, Logs, Rules]) -> tuple[Path, Logs, Rules]:
-    """A copy to break."""
+    """Return a copy to damage."""
     path, logs, rules = original
     return Path(shutil.copy(path, tmp_path / "m.db")), logs, rules
 
 
 def write_sound_database(path: Path) -> tuple[Logs, Rules]:
-    """Write what a faultless engine would have stored, into the real schema; return the logs."""
+    """Write the correct rows into the real schema. Return the logs."""
     rng = Random(12)
     rule = FleetRule("turbines", ("power", "wind"), 60 * S, length=4, lateness_cells=3, max_gap_cells=1, assets=("R*",))
     rules = Rules((rule,))
@@ -105,12 +105,12 @@ def insert(db: sqlite3.Connection, table: str, **row: Any) -> int | None:
     return db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())).lastrowid
 
 
-def test_a_sound_database_has_no_difference_and_was_really_compared(sound: tuple[Path, Logs, Rules]) -> None:
+def test_a_correct_database_has_no_difference(sound: tuple[Path, Logs, Rules]) -> None:
     path, logs, rules = sound
     report = check_database(path, logs, rules)
     assert report.is_clean, str(report)
-    for what in ("records", "windows", "late", "quarantined", "duplicate", "tombstones", "alerts"):
-        assert report.compared[what] > 0, what
+    for name in ("records", "windows", "late", "quarantined", "duplicate", "tombstones", "alerts"):
+        assert report.compared[name] > 0, name
 
 
 ONE = "WHERE (asset_id, start_us) IN (SELECT asset_id, start_us FROM score LIMIT 1 OFFSET 9)"
@@ -138,9 +138,9 @@ MUTATIONS = {
         "counters",
         "UPDATE source_partition SET counters = json_set(counters, '$.windows', 2 * (counters ->> '$.windows'))",
     ),
-    "a partition nobody claimed": ("partition", "DELETE FROM source_partition WHERE partition = 1"),
+    "an unclaimed partition": ("partition", "DELETE FROM source_partition WHERE partition = 1"),
     "a lost alert": ("alert", "DELETE FROM alert WHERE id = 1"),
-    "an alert from nothing": ("alert", "UPDATE alert SET opened_us = opened_us + 1 WHERE id = 1"),
+    "an alert at another time": ("alert", "UPDATE alert SET opened_us = opened_us + 1 WHERE id = 1"),
     "an alert closed at another time": (
         "alert",
         "UPDATE alert SET closed_us = coalesce(closed_us, 0) + 1 WHERE id = 1",
@@ -154,7 +154,7 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_checker_finds(sound: tuple[Path, Logs, Rules], name: str) -> None:
+def test_the_check_finds(sound: tuple[Path, Logs, Rules], name: str) -> None:
     path, logs, rules = sound
     kind, sql = MUTATIONS[name]
     with contextlib.closing(sqlite3.connect(path)) as db, db:
@@ -164,9 +164,7 @@ def test_the_checker_finds(sound: tuple[Path, Logs, Rules], name: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["scores", "partitions", "assets", "alerts", "quarantine"])
-def test_the_checker_finds_doubled_rows_that_a_primary_key_would_refuse(
-    sound: tuple[Path, Logs, Rules], table: str
-) -> None:
+def test_doubled_rows_are_found_without_a_primary_key(sound: tuple[Path, Logs, Rules], table: str) -> None:
     path, logs, rules = sound
     with contextlib.closing(sqlite3.connect(path)) as db:
         rows = stored_rows(lambda sql: db.execute(sql).fetchall())

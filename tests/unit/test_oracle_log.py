@@ -1,4 +1,4 @@
-"""The oracle's reading of records: every form, every reason to refuse, and what a record counts as."""
+"""The oracle's rules of records: every form, every reason of a rejection, and the fates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def block(cells: Sequence[int], asset: str = "x") -> bytes:
     ).encode()
 
 
-def test_a_record_counts_once_late_before_accepted_before_duplicate() -> None:
+def test_a_record_counts_as_late_accepted_or_duplicate() -> None:
     log: list[RawRecord] = [
         (5, -1, None, block([10, 11])),
         (6, -1, None, block([10, 12])),  # one used: accepted
@@ -47,7 +47,7 @@ def test_a_record_counts_once_late_before_accepted_before_duplicate() -> None:
     assert expected.quarantine == {7: "late", 12: "not_json"}
 
 
-def test_a_bad_reading_within_a_block_refuses_the_whole_record() -> None:
+def test_a_bad_reading_rejects_the_whole_block() -> None:
     body = {"ts": [0, 10], "asset": "x", "sensors": {"a": [1.0, "two"]}}
     log: list[RawRecord] = [(0, -1, None, json.dumps(body).encode()), (1, -1, None, block([1]))]
     expected = expect(log, Rules((RULE,)))
@@ -66,7 +66,7 @@ SAME: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("number", range(len(SAME)))
-def test_the_forms_of_a_block_say_the_same(number: int) -> None:
+def test_all_forms_of_a_block_are_equal(number: int) -> None:
     value = msgspec.msgpack.encode(SAME[number])
     expected = [Reading(7, "f", "x", 2, [2.0, 1.0]), Reading(7, "f", "x", 3, [None, 3.0])]
     assert readings_of((7, -1, b"x", value), Rules((TWO,))) == expected
@@ -82,7 +82,7 @@ def test_the_forms_of_a_block_say_the_same(number: int) -> None:
         {"time": "1970-01-01T00:00:20", "a": 1.5, "b": None},
     ],
 )
-def test_the_forms_of_a_single_reading_say_the_same(body: dict[str, Any]) -> None:
+def test_all_forms_of_a_reading_are_equal(body: dict[str, Any]) -> None:
     for value in (json.dumps(body).encode(), b" " + json.dumps(body).encode(), msgspec.msgpack.encode(body)):
         assert readings_of((0, -1, b"x", value), Rules((TWO,))) == [Reading(0, "f", "x", 2, [1.5, None])]
 
@@ -96,7 +96,7 @@ def test_the_forms_of_a_single_reading_say_the_same(body: dict[str, Any]) -> Non
         b"\x84\xa2ts\x14\xa7sensors\x81\xa1b\x09\xa5asset\xa1x\xa7sensors\x82\xa1a\x09\xa1a\xcb\x3f\xf8\0\0\0\0\0\0",
     ],
 )
-def test_of_a_key_that_stands_twice_the_last_value_counts(value: bytes) -> None:
+def test_the_last_value_of_a_repeated_key_counts(value: bytes) -> None:
     assert readings_of((0, -1, None, value), Rules((TWO,))) == [Reading(0, "f", "x", 2, [1.5, None])]
 
 
@@ -107,13 +107,13 @@ def test_a_replaced_value_must_be_json_too(replaced: bytes) -> None:
 
 
 @pytest.mark.parametrize("ts", [1_437_955_200, 1_437_955_200_000, 1_437_955_200_000_000, 1_437_955_200_000_000_000])
-def test_the_size_of_a_number_tells_its_unit(ts: int) -> None:
+def test_the_unit_of_a_time_follows_from_its_size(ts: int) -> None:
     readings = readings_of((0, -1, b"x", json.dumps({"ts": ts, "a": 1}).encode()), Rules((RULE,)))
     assert readings is not None
     assert readings[0].cell == 143_795_520
 
 
-def test_the_asset_in_the_payload_goes_before_the_key() -> None:
+def test_the_asset_in_the_payload_overrides_the_key() -> None:
     readings = readings_of((0, -1, b"key", b'{"ts": 0, "asset": "x", "a": 1}'), Rules((RULE,)))
     assert readings is not None
     assert readings[0].asset == "x"
@@ -121,7 +121,7 @@ def test_the_asset_in_the_payload_goes_before_the_key() -> None:
 
 @pytest.mark.parametrize("reason", BAD_RECORDS)
 @pytest.mark.parametrize("seed", range(8))
-def test_each_bad_record_is_refused_for_its_own_reason(reason: str, seed: int) -> None:
+def test_each_bad_record_has_its_own_reason(reason: str, seed: int) -> None:
     rule = replace(TWO, assets=("R*",))
     key, value = bad_record(Random(seed), reason, rule, "R1", 1_437_955_200 * S)
     with pytest.raises(Refused) as refused:
@@ -129,14 +129,14 @@ def test_each_bad_record_is_refused_for_its_own_reason(reason: str, seed: int) -
     assert refused.value.word == reason
 
 
-def test_a_stamp_is_too_far_ahead_one_microsecond_after_the_skew() -> None:
+def test_a_time_after_the_skew_is_rejected() -> None:
     rules = Rules((RULE,), max_skew_us=60 * S)
     assert expected_quarantine([(0, 0, b"x", b'{"ts": 60.0, "a": 1}')], rules) == {}
     assert expected_quarantine([(0, 0, b"x", b'{"ts": 60.000001, "a": 1}')], rules) == {0: "future"}
     assert expected_quarantine([(0, -1, b"x", b'{"ts": 60.000001, "a": 1}')], rules) == {}  # no stamp, no check
 
 
-def test_a_row_of_a_block_without_values_is_a_gap_and_a_record_without_values_is_empty() -> None:
+def test_rows_without_values_are_gaps() -> None:
     def record(*values: float | None) -> list[RawRecord]:
         body = {"start": 0, "interval": 10, "sensors": {"a": values}}
         return [(0, -1, b"x", json.dumps(body).encode())]
