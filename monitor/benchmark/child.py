@@ -260,15 +260,15 @@ async def run_baseline(request: CaseRequest, folder: Path) -> CaseMeasurement:
     return meter.measurement()
 
 
-class _Message(NamedTuple):
+class _MemoryMessage(NamedTuple):
     value: bytes
     timestamp: int = 0
 
 
-async def _messages_from_memory(request: CaseRequest) -> AsyncIterator[_Message]:
+async def _messages_from_memory(request: CaseRequest) -> AsyncIterator[_MemoryMessage]:
     for batch in workload.batches(Partition(request.topic, 0), request.n_records):
         for value in batch.values:
-            yield _Message(value or b"")
+            yield _MemoryMessage(value or b"")
 
 
 # ---------------------------------------------------------------- the process

@@ -51,7 +51,7 @@ class _PartitionWindows(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Partition:
+class _PartitionHistory:
     decoder: Decoder
     admission: Admission
     readings: list[Readings] = field(default_factory=list)
@@ -78,7 +78,7 @@ class History:
         self._number = next(number for number, schema in enumerate(self._schemas) if schema.name == fleet.name)
         self._sensors = self._schemas[self._number].sensors if sensors is None else tuple(sensors)
         self._schemas[self._number] = replace(self._schemas[self._number], sensors=self._sensors)
-        self._partitions: dict[Partition, _Partition] = {}
+        self._partitions: dict[Partition, _PartitionHistory] = {}
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -139,12 +139,12 @@ class History:
 
     # ------------------------------------------------------------------ partitions
 
-    def _new_partition(self, partition: Partition) -> _Partition:
+    def _new_partition(self, partition: Partition) -> _PartitionHistory:
         decoder = make_decoder(self._config, self._schemas)
         for names in decoder.assets:
             names.defer_registration()  # assets of other fleets are not used here
         index, schema = decoder.assets[self._number], self._schemas[self._number]
-        return _Partition(decoder, Admission(index, schema, expected=self._known.get(str(partition), ())))
+        return _PartitionHistory(decoder, Admission(index, schema, expected=self._known.get(str(partition), ())))
 
     def _share_sensors(self, decoder: Decoder) -> None:
         """Give the sensors that a partition's decoder learnt to the decoders of the other partitions."""
@@ -176,7 +176,7 @@ class History:
 
     def _windows_of(
         self,
-        part: _Partition,
+        part: _PartitionHistory,
         stride: int,
         alerts: Alerts,
         numbers: dict[str, int],
@@ -220,7 +220,7 @@ class History:
                     overlaps |= (asset == index) & (start_us < to_us) & (end_us > from_us)
         return overlaps
 
-    def _names(self, part: _Partition) -> list[str]:
+    def _names(self, part: _PartitionHistory) -> list[str]:
         return part.decoder.assets[self._number].names
 
 

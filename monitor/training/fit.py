@@ -164,7 +164,7 @@ def _standardise(values: Float32, rows: Int64, scaler: Scaler, device: torch.dev
 
 
 @dataclass(frozen=True, slots=True)
-class _Trained:
+class _TrainedMembers:
     members: tuple[Member, ...]
     """Calibrated. The network of the architecture is the last."""
     pca: Pca
@@ -193,12 +193,12 @@ def _train(
     device: torch.device,
     on_progress: Callable[[float, str], None],
     now: Callable[[], float],
-) -> _Trained:
+) -> _TrainedMembers:
     pca, trimmed = _solve_pca(data.training, spec)
     if spec.architecture == "auto":
         outlier = find_outliers(window_errors(pca, data.held_out), spec.max_trim)
         choice = choose(data.training, data.held_out.without(outlier), pca, spec, device, on_progress, now)
-        return _Trained(choice.members, pca, choice.result, choice.result.trimmed, outlier, choice.table)
+        return _TrainedMembers(choice.members, pca, choice.result, choice.result.trimmed, outlier, choice.table)
     network: Network = pca
     result = None
     if spec.architecture != "pca":
@@ -206,7 +206,7 @@ def _train(
         network, trimmed = result.network, result.trimmed
     outlier = find_outliers(window_errors(network, data.held_out), spec.max_trim)
     member = calibrated_member(spec.architecture, network, data.held_out.without(outlier))
-    return _Trained((member,), pca, result, trimmed, outlier, {})
+    return _TrainedMembers((member,), pca, result, trimmed, outlier, {})
 
 
 def _solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
@@ -223,7 +223,7 @@ def _solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
 # ---------------------------------------------------------------- the threshold and the receipt
 
 
-def _calibrate(data: _Data, trained: _Trained, fleet: FleetSpec) -> Threshold:
+def _calibrate(data: _Data, trained: _TrainedMembers, fleet: FleetSpec) -> Threshold:
     """Return the threshold, its worst asset by name. Raises NotEnoughData.
 
     It is from the windows that the scales were measured on: a few numbers from thousands of windows, while a threshold
@@ -249,7 +249,7 @@ def _raw_scores(members: tuple[Member, ...], windows: WindowTensors) -> Float32:
     return raw
 
 
-def _receipt(data: _Data, trained: _Trained, metrics: dict[str, Any]) -> dict[str, Any]:
+def _receipt(data: _Data, trained: _TrainedMembers, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the card's entry of the training, without its duration."""
     diagnosis = diagnose(
         trained.network,

@@ -216,8 +216,8 @@ def record(rng: random.Random) -> bytes | None:
         changed = bytearray(value)
         for _ in range(rng.randint(1, 3)):
             at = rng.randint(0, len(changed))
-            damage = rng.choice([b"", b"{", b"}", b"\n", b'"', b"\xff", b"9", b"]", b"\0"])
-            changed[at : at + rng.randint(0, 2)] = damage
+            piece = rng.choice([b"", b"{", b"}", b"\n", b'"', b"\xff", b"9", b"]", b"\0"])
+            changed[at : at + rng.randint(0, 2)] = piece
         value = bytes(changed)
     return value
 
