@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound
-from monitor.store.queries.backend import Backend, Row, Where, iso, limited, number, us
+from monitor.store.queries.backend import Backend, Row, Where, iso, limited, number, us, with_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,10 +65,11 @@ class AlertQueries(Backend):
 
 _ALERTS = """
     SELECT alert.id, alert.class, asset.name AS asset, COALESCE(asset.fleet, alert.fleet) AS fleet, alert.state,
-        severity, opened_us, closed_us, updated_us, peak_score, peak_us, n_anomalous, sensors, version, acknowledged_by,
-        label, kind, alert.topic, alert.partition, from_offset, message
+        severity, opened_us, closed_us, peak_score, sensors, version, acknowledged_by, label, peak_us, updated_us,
+        n_anomalous, kind, alert.topic, alert.partition, from_offset, message
     FROM alert LEFT JOIN asset ON asset.id = alert.asset_id
 """
+_TIMES = {"opened_us": "opened_at", "closed_us": "closed_at", "peak_us": "peak_at", "updated_us": "updated_at"}
 _TRANSITIONS = """
     SELECT state, severity, at_us, peak_score, n_anomalous FROM alert_transition WHERE alert_id = :id ORDER BY seq
 """
@@ -77,27 +78,9 @@ _TRANSITIONS = """
 def _alert(row: Mapping[str, Any]) -> Row:
     """Return one dictionary for both classes: facts of the other class are None or empty."""
     is_process = row["class"] == "process"
-    return {
-        "id": row["id"],
-        "class": row["class"],
-        "asset": row["asset"],
-        "fleet": row["fleet"],
-        "state": row["state"],
-        "severity": row["severity"],
-        "opened_at": iso(row["opened_us"]),
-        "closed_at": iso(row["closed_us"]),
+    return with_times(row, _TIMES) | {
         "peak_score": number(row["peak_score"]),
         "sensors": json.loads(row["sensors"]),
-        "version": row["version"],
-        "acknowledged_by": row["acknowledged_by"],
-        "label": row["label"],
-        "peak_at": iso(row["peak_us"]),
-        "updated_at": iso(row["updated_us"]),
         "n_anomalous": row["n_anomalous"] if is_process else None,
-        "kind": row["kind"],
-        "topic": row["topic"],
-        "partition": row["partition"],
-        "from_offset": row["from_offset"],
         "n_records": None if is_process else row["n_anomalous"],
-        "message": row["message"],
     }

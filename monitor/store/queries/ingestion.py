@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from monitor.store.queries.backend import Backend, Row, Where, iso, limited, us, with_times
+from monitor.store.queries.backend import Backend, Row, Where, limited, us, with_times
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,11 +17,7 @@ class IngestionQueries(Backend):
     def fleets(self) -> list[Row]:
         """Return the fleets: name, sensors (None = not registered yet), number of assets."""
         return [
-            {
-                "fleet": row["name"],
-                "sensors": None if row["sensors"] is None else json.loads(row["sensors"]),
-                "assets": row["n_assets"],
-            }
+            dict(row) | {"sensors": None if row["sensors"] is None else json.loads(row["sensors"])}
             for row in self.fetch(_FLEETS)
         ]
 
@@ -67,20 +63,14 @@ class IngestionQueries(Backend):
         where.add(f"{_RECORD_US} < :until", until=us(until))
         sql = f"{_QUARANTINE} {where} ORDER BY id DESC{limited(limit)}"
         return [
-            {
-                "topic": row["topic"],
-                "partition": row["partition"],
-                "offset": row["record_offset"],
-                "reason": row["reason"],
-                "sample": bytes(row["sample"]).decode("utf-8", "backslashreplace"),
-                "at": iso(row["moment_us"]),
-            }
+            with_times(row, {"record_us": "at"})
+            | {"sample": bytes(row["sample"]).decode("utf-8", "backslashreplace")}
             for row in self.fetch(sql, where.values)
         ]
 
 
 _FLEETS = """
-    SELECT name, sensors, (SELECT COUNT(*) FROM asset WHERE asset.fleet = fleet.name) AS n_assets
+    SELECT name AS fleet, sensors, (SELECT COUNT(*) FROM asset WHERE asset.fleet = fleet.name) AS assets
     FROM fleet ORDER BY name
 """
 _ASSETS = """
@@ -93,4 +83,6 @@ _PARTITIONS = """
 """
 _DAEMONS = "SELECT owner, pipeline, started_us, heartbeat_us, status FROM daemon ORDER BY heartbeat_us DESC"
 _RECORD_US = "CASE WHEN at_us > 0 THEN at_us ELSE saved_us END"
-_QUARANTINE = f"SELECT topic, partition, record_offset, reason, sample, {_RECORD_US} AS moment_us FROM quarantine"  # noqa: S608 - a constant
+_QUARANTINE = f"""
+    SELECT topic, partition, record_offset AS "offset", reason, sample, {_RECORD_US} AS record_us FROM quarantine
+"""  # noqa: S608 - a constant

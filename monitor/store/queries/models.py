@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from monitor.errors import NotFound
-from monitor.store.queries.backend import Backend, Row, Where, iso, limited, with_times
+from monitor.store.queries.backend import Backend, Row, Where, limited, with_times
 
 
 class ModelQueries(Backend):
@@ -16,16 +16,8 @@ class ModelQueries(Backend):
         where = Where()
         where.add("fleet = :fleet", fleet=fleet)
         return [
-            {
-                "fleet": row["fleet"],
-                "asset": None,
-                "version": row["version"],
-                "state": row["state"],
-                "trained_at": iso(row["trained_us"]),
-                "metrics": json.loads(row["metrics"]),
-                "decides_after": iso(row["from_us"]),
-                "path": row["path"],
-            }
+            with_times(row, {"trained_us": "trained_at", "from_us": "decides_after"})
+            | {"metrics": json.loads(row["metrics"])}
             for row in self.fetch(f"{_MODELS} {where} ORDER BY trained_us DESC, id DESC", where.values)
         ]
 
@@ -60,8 +52,8 @@ class ModelQueries(Backend):
 
 
 _MODELS = """
-    SELECT fleet, version, state, trained_us, metrics, path,
-        (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id) AS from_us
+    SELECT fleet, NULL AS asset, version, state, trained_us, metrics,
+        (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id) AS from_us, path
     FROM model_version
 """
 _CARD = "SELECT card FROM model_version WHERE version = :version"
