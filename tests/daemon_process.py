@@ -25,11 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from monitor.budget import WEEK_S
+from monitor.budget import WEEK_S, Budget
 from monitor.config import load
 from monitor.errors import MonitorError
 from monitor.kafka.embedded_broker import producer_settings
-from monitor.models.calibrate import Budget
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.store import versions
 from monitor.store.engine import AsyncStore

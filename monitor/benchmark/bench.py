@@ -32,7 +32,7 @@ from monitor.benchmark import workload
 from monitor.benchmark.child import WARM_UP_S, CaseMeasurement, CaseRequest
 from monitor.errors import MonitorError
 from monitor.kafka.embedded_broker import EmbeddedBroker, create_topic
-from monitor.models.calibrate import Budget
+from monitor.budget import Budget
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.replay.publish import delete_topic, write_all, write_at_rate
 from monitor.training.fit import fit

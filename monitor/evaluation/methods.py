@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from monitor.budget import Budget, weekly
-from monitor.config.tree import AlertConfig, ModelConfig
+from monitor.config.tree import ARCHITECTURES, OBJECTIVES, AlertConfig, ModelConfig
 from monitor.errors import ConfigError, NotEnoughData
 from monitor.evaluation.metrics import forward_filled
 from monitor.models.calibrate import calibrate
-from monitor.models.spec import ARCHITECTURES, OBJECTIVES, FleetSpec, ModelSpec, TrainingSet, refuse_unknown
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet, refuse_unknown
 from monitor.training.fit import fit
 from monitor.training.split import HELD_OUT
 

@@ -1,7 +1,8 @@
 """Uses of a trained model besides scoring: latents, reconstructions, samples.
 
-Input: a detector and windows in the sensors' own units, float32 [N, T, C], NaN = missing. Output: NumPy arrays.
-Invariant: windows are in own units on both sides. A model without the part that is asked for raises NotFound.
+Input: a detector and windows in the sensors' own units, float32 [N, T, C], NaN = missing.
+Output: NumPy arrays. Windows among them are in the sensors' own units, too.
+Invariant: a network without a latent raises NotFound.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _by_chunk(
 ) -> Float32:
     detector.check_shape(windows)
     with torch.inference_mode():
-        # No windows are one empty chunk: its result has the right shape.
+        # Without windows one empty chunk is applied, because its result has the right shape.
         parts = [
             apply(*detector.scaler.standardise(detector.to_tensor(windows[at : at + CHUNK]))).cpu().numpy()
             for at in range(0, max(1, len(windows)), CHUNK)

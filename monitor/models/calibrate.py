@@ -1,15 +1,15 @@
 """Threshold of a model from the raw scores of healthy data, and the detection of outliers among them.
 
 Input: raw scores of held-out windows. Output: the raw score that will be called 1.0, and the confidence in it.
-Invariant: alerts are counted, as `stream.alerting` opens and closes them, never windows. The promise is stated with its
-evidence. Where the held-out data are too few for it, its state is `provisional`. Windows suspected of a fault do not
-move the threshold, and count in the certificate like all others.
+Invariant: alerts are counted, as `stream.alerting` opens and closes them, never windows. The threshold comes with the
+held-out time and the alerts that it is based on. Where they are too few to certify the budget, its state is
+`provisional`. Windows suspected of a fault do not move the threshold, and count in the certificate like all others.
 
     alert level  the highest threshold at which an alert would open at a window: the confirm-th largest of the asset's
                  last `among` scores
     segment      windows of an asset that follow one another in time: peaks in different segments are independent
-    counted      enough weeks to certify the budget: the threshold that its Poisson bound leaves
-    tail         too few: a generalised Pareto tail over independent peaks, with priors, integrated over its parameters
+    counted      with enough weeks to certify the budget: the lowest threshold whose Poisson bound keeps it
+    tail         with fewer: from a generalised Pareto tail over independent peaks, integrated over its parameters
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Float64 = NDArray[np.float64]
 
-__all__ = ["Budget", "Threshold", "calibrate", "episodes", "find_outliers"]
-
 JUST_ABOVE = 1 + 1e-4
 """Factor from a score to a threshold above it, more than float32 rounds away."""
 MIN_RAW = 1e-6
@@ -41,20 +39,20 @@ TAIL_QUANTILES = (0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
 N_PEAKS = 20
 
 SHAPE, SHAPE_SD = 0.1, 0.15
-"""Prior of the tail's shape: a little heavier than exponential. Twenty peaks alone know it within ±0.25."""
+"""Prior of the tail's shape: a little heavier than exponential. Twenty peaks alone determine it within ±0.25."""
 SCALE_LOG_SD = 0.7
 """Prior of the tail's scale: within a factor of two of the scale that the scores below it suggest."""
 TAIL_CONFIDENCE, OBSERVABLE_ALERTS = 0.75, 0.3
-"""Confidence with which the tail keeps a rate, and that rate: the budget, or so many alerts in all of the held-out time
-if that is more, because the time carries no information on much rarer ones. The budget itself is then kept with
-confidence .5.
-Measured with .5, .7 or .9 throughout: of simulated assets with six held-out days .60, .78, 1.0 keep one alarm a week.
-Of labelled faults skab finds 13, 8, 3 of 16, gecco 51, 51, 39 of 51, smd 33, 26, 14 of 84."""
+"""The tail keeps the budget with confidence .5. It also keeps the higher of two rates with TAIL_CONFIDENCE: the budget,
+and OBSERVABLE_ALERTS in the held-out time, which carries no information on much rarer alerts.
+Measured with one confidence of .5, .7 or .9 for both: a share of .60, .78 or 1.0 of simulated assets with six held-out
+days keeps one alarm a week. Of the labelled faults 13, 8 or 3 of 16 are found in skab, 51, 51 or 39 of 51 in gecco, and
+33, 26 or 14 of 84 in smd."""
 MAX_ANOMALOUS_SHARE = 0.1
-"""Share of the healthy held-out windows above the threshold beyond which few alerts mean nothing: they do not end."""
+"""Largest share of the healthy held-out windows above a threshold. With more, few alerts mean that they do not end."""
 MAX_SUSPECTED_SHARE = 0.5
-"""Share of the allowed alerts that suspected faults may use, so that a rare one costs no certificate. If they are more,
-the threshold stays where the healthy windows put it: to raise it would hide faults, and certify nothing."""
+"""Share of the allowed alerts that suspected faults may use, so that a rare one costs no certificate. If they use more,
+the threshold stays where the healthy windows put it. A higher one would hide faults, and certify nothing."""
 MIN_TAIL_SCALE = 0.05
 """Least scale of the tail, as a share of the median score. A model whose held-out scores are all alike has not seen
 their variation."""
@@ -84,7 +82,7 @@ class Threshold:
     worst_asset: int | str | None
     """Asset with the highest rate of alerts, its number where names are not known. None = there were no alerts."""
     worst_per_week: float
-    """Rate of its alerts, per week of its own."""
+    """Its alerts per week of its own held-out time."""
     confirm: int
     among: int
     recover: int
@@ -94,7 +92,7 @@ class Threshold:
     reason: str
     """The certificate in a sentence."""
     n_suspected: int = 0
-    """Part of the alerts that suspected faults add."""
+    """Those of the alerts that only suspected faults raise."""
     n_overlapping: int = 0
     """Training windows that reach into the held-out time, which then certifies nothing."""
 
@@ -163,7 +161,7 @@ class _Placement(NamedTuple):
 
 
 def _place(whole: _ScoreHistory, healthy: _ScoreHistory, budget: Budget) -> _Placement:
-    """Place the threshold by the healthy windows. Alerts of the whole may use a part of the budget."""
+    """Place the threshold by the healthy windows. Alerts of the suspected ones may use a part of the budget."""
     allowed = most_alarms(whole.weeks, budget.alarms_per_week)
     if allowed is None:
         raw, n_peaks = _tail_threshold(healthy, budget.alarms_per_week)
@@ -229,11 +227,12 @@ class _ScoreHistory:
             max(1, n // stride_factor) for n in (budget.confirm, budget.among + stride_factor - 1, budget.recover)
         )
         step_s = stride_factor * budget.step_s
-        # A gap long enough for an open alert to close, had there been windows.
+        # In a longer gap, normal windows would have closed an open alert.
         follows = same & (steps <= (recover + 1) * step_s * 1e6)
         segment = np.concatenate([[0], np.cumsum(~follows)]).astype(np.int64)
         # The decider counts an asset's scored windows, with any time between them.
-        level = np.minimum(by_time, _kth_largest(by_time, _numbered(owner), confirm, among))
+        number = np.unique(owner, return_inverse=True)[1]   # of the asset, from 0 and rising
+        level = np.minimum(by_time, _kth_largest(by_time, number, confirm, among))
         return cls(by_time, level, owner, segment, recover, step_s)
 
     @property
@@ -242,7 +241,7 @@ class _ScoreHistory:
         return len(self.raw) * self.step_s / WEEK_S
 
     def countable(self) -> _ScoreHistory:
-        """Let each window count alone where no asset has enough windows in a row to confirm an alert."""
+        """Let each window open an alert by itself where no asset has enough windows to confirm one."""
         return self if np.isfinite(self.level).any() else replace(self, level=self.raw)
 
     def episodes(self, threshold: float) -> Int32:
@@ -257,9 +256,9 @@ class _ScoreHistory:
         return self.asset[anomalous[first]]
 
     def threshold_for(self, n_most: int) -> float:
-        """Return the least threshold down to which at most so many alerts are raised: just above one of the peaks.
+        """Return the lowest threshold, just above one of the levels, at which at most `n_most` alerts are raised.
 
-        The search begins at the top: at low thresholds all alerts are a single one that never ends.
+        The search goes down from the highest level, because at low thresholds all alerts merge into one without an end.
         """
         finite = np.sort(self.level[np.isfinite(self.level)])[::-1]
         levels = np.unique(finite[: math.ceil(MAX_ANOMALOUS_SHARE * len(finite))])[::-1]
@@ -275,8 +274,8 @@ class _ScoreHistory:
     def peaks(self, base: float) -> tuple[Float64, int]:
         """Return the peaks of independent exceedances of a base level, and the number of alerts at it.
 
-        Exceedances are one cluster while they are nearer than their own spacing calls chance (Ferro & Segers 2003).
-        So peaks of overlapping windows, or of one bad hour, count once.
+        Exceedances at most `_cluster_gap` windows apart are one cluster with one peak (Ferro & Segers 2003). So
+        overlapping windows, or one bad hour, count once.
         """
         above = np.flatnonzero(self.level >= base)
         gap = max(self.recover, self._cluster_gap(above))
@@ -311,11 +310,6 @@ def _runs(rows: Int64, gap: int, of: NDArray[np.integer[Any]]) -> Int64:
     return np.concatenate([[0], np.cumsum(new)]).astype(np.int64)
 
 
-def _numbered(owner: Int32) -> Int64:
-    """Number the assets, which come one after the other, from 0."""
-    return np.concatenate([[0], np.cumsum(np.diff(owner) != 0)]).astype(np.int64)
-
-
 def _kth_largest(raw: Float64, owner: Int64, k: int, among: int) -> Float64:
     """Return, for each window, the k-th largest of its asset's last `among` scores, -inf where there are fewer."""
     padding = among - 1
@@ -331,7 +325,7 @@ def _kth_largest(raw: Float64, owner: Int64, k: int, among: int) -> Float64:
 
 
 def _tail_threshold(history: _ScoreHistory, alarms_per_week: float) -> tuple[float, int]:
-    """Return the threshold that keeps the budget, with the confidence that so few weeks allow, and its number of peaks.
+    """Return the threshold by the tail (see `TAIL_CONFIDENCE`), and the number of its peaks.
 
     Each scale and shape of a generalised Pareto tail, and each rate of peaks, leads to a threshold of its own. They are
     weighed by likelihood and priors. With few peaks the priors keep the result plausible.
@@ -396,7 +390,7 @@ def _reason(threshold: Threshold) -> str:
 
 
 def _figure(value: float) -> str:
-    """Format with two digits: no bound here is known better."""
+    """Format with two digits: no bound here is known more exactly."""
     return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
 
 

@@ -32,7 +32,7 @@ INCIDENTAL = frozenset({"trained_at", "took_s"})
 
 
 def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> str:
-    """Write a checkpoint under `folder` and return its version. A whole one of that version is left as it is."""
+    """Write a checkpoint under `folder` and return its version. An intact one of that version is left as it is."""
     weights = _pack(tensors)
     name = _name(weights, card)
     text = _render({"version": name, "format": FORMAT, **card}, weights)
@@ -45,7 +45,7 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) 
             shutil.rmtree(target)
         except CheckpointUnavailable as error:
             if not isinstance(error.__cause__, FileNotFoundError):
-                raise  # it may be whole and in use
+                raise  # it may be intact and in use
             shutil.rmtree(target)
         else:
             return name

@@ -16,7 +16,7 @@ from monitor.models.network import Autoencoder, default_latent_size
 
 
 class Conv(Autoencoder):
-    """Halves the time axis twice: a column of the inner layer stands for four steps and sees thirteen."""
+    """Halves the time axis twice: a step of the inner layer stands for four steps of the window and sees thirteen."""
 
     def __init__(
         self, n_sensors: int, length: int, *, width: int = 32, kernel: int = 5, code: int | None = None
@@ -49,9 +49,7 @@ class Conv(Autoencoder):
         return out[..., :length]                                         # (B, C, T)
 
     def output_layer(self) -> nn.Module:
-        """Return the outer transposed convolution."""
         return self.up2
 
     def layer_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return each convolution with its transposed counterpart."""
         return [(self.down1, self.up2), (self.down2, self.up1)]

@@ -32,16 +32,14 @@ class Dense(Autoencoder):
         return F.relu(self.down(x.flatten(1)))                           # (B, H)
 
     def decode_nonlinear(self, z: torch.Tensor, length: int) -> torch.Tensor:
-        """Return the sum of the patterns that the latent asks for."""
+        """Return a sum of patterns of the whole window, weighted by the latent."""
         out: torch.Tensor = self.up(F.relu(self.from_latent(z)))         # (B, CT)
         return out.reshape(len(z), self.n_values // length, length)      # (B, C, T)
 
     def output_layer(self) -> nn.Module:
-        """Return the layer above the decoder's hidden one."""
         return self.up
 
     def layer_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return the encoder's hidden layer with its counterpart."""
         length = self.n_values // self.n_sensors
         back = nn.Sequential(self.up, nn.Unflatten(1, (self.n_sensors, length)))
         return [(nn.Sequential(nn.Flatten(1), self.down), back)]

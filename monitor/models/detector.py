@@ -1,8 +1,7 @@
-"""Trained model: windows in the sensors' own units to anomaly scores.
+"""Trained model: one network, or an ensemble whose scores are added up (`member`), under one threshold.
 
-It is one network, or an ensemble whose scores are added up (`member`) under one threshold.
-
-Input: float32 [N, T, C], NaN = missing. Output: score [N], 1.0 = the threshold, NaN = nothing to score, shares [N, C].
+Input: windows float32 [N, T, C] in the sensors' own units, NaN = missing. Output: scores [N], 1.0 = the threshold and
+NaN = nothing to score, and shares [N, C].
 Invariant: causal (a window's score belongs to its last step), and a window scores alike alone and in any batch.
 """
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
 SLOW_SCALE = 1
-"""Time scale that weighs the steps of a window in its explanation."""
+"""Time scale by which an explanation weighs the steps of a window."""
 
 
 class WindowScores(NamedTuple):
@@ -65,7 +64,7 @@ class Card:
     training: dict[str, Any]
     """Receipt: windows used and left out with the reasons, the course of the training."""
     baseline: dict[str, Any]
-    """Same metrics for the PCA fitted to the same windows."""
+    """The same metrics of the PCA fitted to the same windows."""
     choice: dict[str, Any]
     """Candidates of `auto`, and the share of injected faults that each detects. Empty = there was no choice."""
     metrics: dict[str, float]
@@ -73,7 +72,7 @@ class Card:
 
 
 class Detector:
-    """Networks between their scaler and their calibration. Immutable. One thread at a time."""
+    """Scaler, networks with their calibrated errors, and threshold. Immutable. One thread at a time."""
 
     def __init__(
         self,
@@ -114,17 +113,12 @@ class Detector:
         share = np.empty((n, n_sensors), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, n, CHUNK):
-                chunk = self.to_tensor(values[start : start + CHUNK])
-                raw, part = self.raw_scores(chunk)
+                x, present = self.scaler.standardise(self.to_tensor(values[start : start + CHUNK]))    # (B, C, T)
+                raw, part = ensemble_score(self._members, x, present)                                  # (B,), (B, C)
                 score[start : start + CHUNK] = raw.cpu().numpy()
                 share[start : start + CHUNK] = part.cpu().numpy()
         score /= np.float32(self.card.threshold.raw)
         return WindowScores(score, share)
-
-    def raw_scores(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return raw scores (B,) and shares (B, C) of windows (B, T, C) on the device."""
-        x, present = self.scaler.standardise(values)                      # (B, C, T)
-        return ensemble_score(self._members, x, present)
 
     def explain(self, values: Float32, share: Float32) -> list[tuple[Contribution, ...]]:
         """Return all sensors of each window [n, T, C], largest share first.

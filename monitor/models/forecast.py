@@ -22,7 +22,7 @@ from monitor.models.network import Network
 DILATIONS = (1, 2, 4, 8)
 KERNEL = 3
 N_CONTEXT = 8
-"""Steps that a prediction needs before it. In a short window a quarter of the window must do."""
+"""Steps that a prediction needs before it. In a short window it is a quarter of the window."""
 
 
 class Forecast(Network):
@@ -46,7 +46,6 @@ class Forecast(Network):
         self.to_sensors = nn.Conv1d(width, n_sensors, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the prediction of every step."""
         past = F.pad(x, (1, -1))                                         # (B, C, T), step t holds t - 1
         h = self.to_hidden(past)                                         # (B, width, T)
         for conv, dilation in zip(self.dilated, DILATIONS, strict=True):
@@ -56,6 +55,5 @@ class Forecast(Network):
         return torch.cat([past[..., : self.n_unscored], out[..., self.n_unscored :]], -1)   # (B, C, T)
 
     def squared_error(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the squared error (B, C, T) of the prediction against `target`, 0 in unscored steps."""
         squared = (self(x) - target).square()
         return F.pad(squared[..., self.n_unscored :], (self.n_unscored, 0))

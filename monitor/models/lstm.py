@@ -32,7 +32,6 @@ class Lstm(Autoencoder):
         self.to_sensors = nn.Linear(hidden, n_sensors)
 
     def encode_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the encoder's last hidden state."""
         _, (last, _) = self.encoder(x.transpose(1, 2))                   # (1, B, H)
         state: torch.Tensor = last[0]                                    # (B, H)
         return state
@@ -44,5 +43,4 @@ class Lstm(Autoencoder):
         return x.flip(1).transpose(1, 2)                                 # (B, C, T)
 
     def output_layer(self) -> nn.Module:
-        """Return the layer from hidden states to sensors."""
         return self.to_sensors

@@ -43,8 +43,8 @@ class Member:
         """Return scores (B, S) at each time scale, and shares (B, S, C), of standardised windows (B, C, T)."""
         squared = squared_error(self.network, x, present)
         z, share = self.residual.z_scores(squared, _scored(self.network, squared, present))
-        # A smooth maximum with zero: a window that is more ordinary than usual is no evidence against a fault that
-        # another scale or member sees.
+        # A smooth maximum with zero: errors below the healthy median are no evidence against a fault that another
+        # scale or member detects.
         return F.softplus(z).square(), share
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ class Network(nn.Module):
     """Half-life of the slow time scale of the errors, as a share of the window: a drift stands out after about as long,
     and is forgotten as soon. (The fast scale is the newest step alone: a spike is seen in the window that it ends.)"""
     n_unscored: int = 0
-    """First steps of a window that the network does not predict. They count in no error."""
+    """Number of first steps of a window that the network does not predict. They count in no error."""
     stored_names: ClassVar[dict[str, str]] = {}
     """Attribute → its name in `state_dict()`, where the two differ. A version is a digest of these names too: they are
     those of the first release, so that its checkpoints load and versions stay equal."""
@@ -62,8 +62,8 @@ class Autoencoder(Network):
         window ─┬─ encode_features ─┬─ to_latent ─ latent ─┬─ decode_nonlinear ─┬─ window
                 └───────────────────┘                      └─── linear_decoder ─┘
 
-    The linear path alone is a linear autoencoder, whose optimum is known: the principal components. Training starts
-    there (`init_from_pca`). So the network is at least as good as they are, and learns only the nonlinear rest.
+    The linear path alone is a linear autoencoder. Its optimum is known, the principal components, and training starts
+    from it (`init_from_pca`). So the network is at least as good as the PCA, and learns only the nonlinear rest.
     """
 
     stored_names: ClassVar = {
@@ -153,9 +153,9 @@ class Autoencoder(Network):
 def default_latent_size(n_sensors: int, length: int) -> int:
     """Return the size of a latent where the data do not decide it: a sixteenth of the window, 64 at most.
 
-    Training takes as many numbers as the principal components that explain nine tenths (`training.loop`). A wider
-    latent reconstructs more and notices less of the relations between sensors: with twice as many, a wind turbine that
-    stood still in good wind was reconstructed as well as a healthy one.
+    Training makes it as wide as the number of principal components that explain nine tenths of the variance
+    (`training.loop`). A wider latent reconstructs more windows that break the relations between sensors: with twice the
+    width, a wind turbine that stood still in good wind was reconstructed as well as a healthy one.
     """
     return max(1, min(64, n_sensors * length // 16))
 

@@ -57,7 +57,7 @@ def sparse(
     """Reconstruct the window from a latent with few large numbers.
 
     L1, not KL: a KL penalty is defined for activations between 0 and 1, and the latent is linear. L1 relative to L2
-    (Hoyer 2004), because L1 alone can be made small by a small latent before large weights.
+    (Hoyer 2004), because a small latent with large weights behind it would make L1 alone small.
     """
     z = network.encode(x).flatten(1)                                      # (B, code)
     error = masked_mean((network.decode(z, x.shape[-1]) - x).square(), present)
@@ -70,8 +70,8 @@ def denoising(
 ) -> torch.Tensor:
     """Reconstruct the window from a corrupted copy (Vincent et al. 2008).
 
-    The copy has noise everywhere and lacks sensors, altogether or for a while. A missing value looks as the scaler
-    leaves it: held, or at the sensor's centre. So the network serves assets that lack a sensor.
+    The copy has noise everywhere and lacks sensors, altogether or for a while. A missing value is filled as by the
+    scaler: with the last value, or the sensor's centre. So the network also works for assets that lack a sensor.
     """
     return mean_error(network, corrupt(x, present, generator), x, present)
 

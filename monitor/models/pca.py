@@ -17,9 +17,9 @@ EXPLAINED = 0.9
 MAX_COMPONENTS = 64
 N_ITERATIONS = 6
 N_SOLVE = 8192
-"""Windows that suffice to solve it, evenly spaced."""
+"""Windows that it is solved on, evenly spaced. More are not needed."""
 WINDOWS_PER_COMPONENT = 4
-"""With fewer, the last components are the accidents of a short history."""
+"""With fewer, the last components describe chance in a short history."""
 
 
 class Pca(Network):
@@ -43,7 +43,7 @@ class Pca(Network):
     def solve(
         cls, x: torch.Tensor, *, seed: int = 0, explained: float = EXPLAINED, n_max: int = MAX_COMPONENTS
     ) -> Pca:
-        """Find the components of (N, C, T) that explain that share of its variance, a quarter of all at most."""
+        """Find the first components of (N, C, T) that explain a share of its variance, at most CT/4 and `n_max`."""
         n, n_sensors, length = x.shape
         flat = x.flatten(1)                                                # (N, CT)
         mean = flat.mean(0)
@@ -66,11 +66,9 @@ class Pca(Network):
         return pca.to(x.device)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the latent, the coordinate on each component."""
         return (x.flatten(1) - self.mean) @ self.components.T              # (B, k)
 
     def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
-        """Return the projected window."""
         flat = z @ self.components + self.mean                            # (B, CT)
         return flat.reshape(len(z), len(self.mean) // length, length)     # (B, C, T)
 

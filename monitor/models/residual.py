@@ -2,8 +2,8 @@
 
 Input: standardised windows, a network's reconstruction, the mask of present values: (B, C, T). Output: z-scores (B, S)
 and shares (B, S, C) at each of S time scales.
-Invariant: each step is measured on healthy held-out windows. So no sensor weighs more for being hard to reconstruct,
-and no network for its large errors:
+Invariant: the units below are measured on healthy held-out windows. So no sensor weighs more because it is hard to
+reconstruct, and no network because its errors are large:
 
     squared error   → per sensor, over the newest step and over the latest part of the window (`sensor_errors`)
     in units of the sensor's healthy error → mean over the sensors (`combine`)
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from monitor.models.network import Network
 
 BATCH_MULTIPLE = 16
-"""A network gets 1, 2, 4, 8 or a multiple of this many windows. oneDNN (convolutions and LSTMs on a CPU) keeps the code
-that it compiled for each batch size it ever met: all from 1 to 256 held 250 MiB for one `conv`, these hold 14."""
+"""A network gets 1, 2, 4, 8 or a multiple of this many windows. oneDNN (convolutions and LSTMs on a CPU) compiles code
+for each batch size and keeps it: for one `conv` all sizes from 1 to 256 took 250 MiB, these take 14."""
 
 N_IMPUTATIONS = 2
-"""Passes that fill a gap with the network's own reconstruction. After one, a sensor that is missing altogether still
-distorts the others (normal windows above 1.0 in the contract's data: all without, half after one, none after two)."""
+"""Passes that fill a gap with the network's own reconstruction. A sensor that is missing altogether distorts the
+others: in the data of `tests/contract/test_models.py` all normal windows score above 1.0 without a pass, half of them
+after one pass, and none after two."""
 
 SHRINKAGE = 0.5
-"""Weight of the fleet's mean error in a sensor's own healthy error (on a log scale). Full trust in a sensor's own finds
-more where healthy rows abound, and fails where they were too few or not typical."""
+"""Weight of the fleet's mean error in a sensor's own healthy error (on a log scale). A weight of 0 finds
+more where there are many healthy rows, and fails where they are too few or not typical."""
 
 N_SCALES = 2
 """The newest step, and the latest part of the window (`Network.half_life`)."""
@@ -155,8 +156,8 @@ class Residual:
     @staticmethod
     def combine(error: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn errors per sensor (B, S, C) into one (B, S), NaN where nothing is present, and shares (B, S, C)."""
-        # The root makes it an amplitude. The mean of squares would follow the largest sensor, the mean of logarithms
-        # the many small ones.
+        # The root makes it an amplitude. A mean of squares would depend on the largest sensor alone, a mean of
+        # logarithms on the many small ones.
         part = error.sqrt()
         if present is None:
             here = torch.ones_like(part[:, :1])                                         # (B, 1, C)

@@ -67,7 +67,7 @@ def measure(name: str, values: Float32) -> SensorScale:
 
 
 class Scaler:
-    """Standardises windows and takes them back, with each sensor's centre and scale on one device."""
+    """Standardises windows and restores their units, with each sensor's centre and scale on one device."""
 
     def __init__(self, sensors: tuple[SensorScale, ...], device: torch.device | None = None) -> None:
         self.sensors = sensors

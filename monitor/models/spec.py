@@ -18,16 +18,8 @@ if TYPE_CHECKING:
     from monitor.config import FleetConfig
     from monitor.types import Bool, Float32, Int32, Int64
 
-__all__ = [
-    "ARCHITECTURES",
-    "INCOMPATIBLE_OPTIONS",
-    "OBJECTIVES",
-    "FleetSpec",
-    "ModelSpec",
-    "TrainingSet",
-    "refuse_unknown",
-]
-
+MAX_VALUES = 60_000_000
+"""Values of windows in memory, 240 MB. More are thinned evenly: neighbours at stride 1 share all but one step."""
 MIN_WINDOWS = 100
 """Below this a fifth held out is under twenty windows: neither early stopping nor a threshold means anything."""
 
@@ -55,7 +47,7 @@ class ModelSpec:
     max_train_s: float = 120.0
     """Training time. At the limit the network keeps its best weights, and the card says `time budget`."""
     max_steps: int = 1000
-    """Batches at most. More no longer pays on the recordings it was tried on."""
+    """Batches at most. More brought nothing on the recordings that were tried."""
     n_tries: int = 3
     """Seeds tried before TrainingDiverged."""
     min_windows: int = MIN_WINDOWS

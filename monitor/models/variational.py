@@ -54,7 +54,6 @@ class Variational(Network):
         return self.base.encode(x)
 
     def decode(self, z: torch.Tensor, length: int) -> torch.Tensor:
-        """Return the reconstruction."""
         return self.base.decode(z, length)
 
     def sample_latent(self, n: int, generator: torch.Generator) -> torch.Tensor:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = {"dense": "denoising", "conv": "denoising"}
 """Architecture → objective. Denoising drops whole sensors in training. So the network learns the relations between
-sensors, which the other members know little of, and serves assets that lack one.
+sensors, which the other members model little, and works for assets that lack a sensor.
 
 `forecast` is left out: it takes three to five times as long as `conv` to train and to score (with it among the
 candidates the mean of sets was .694, without .705). So is `lstm`: it takes as long, and alone finds as much as `conv`
@@ -167,7 +167,7 @@ class _FaultTrial:
         return MemberScores(healthy, faulty)
 
     def row(self, names: list[str], scores: dict[str, MemberScores]) -> dict[str, Any]:
-        """Return the share of faults that these members find together."""
+        """Return the card's row of these members: the share of faults that they find together."""
         healthy, faulty = (np.sum([scores[name][which] for name in names], axis=0) for which in (0, 1))
         found = faulty > np.nanquantile(healthy, 1 - FALSE_SHARE)
         by_kind = {kind: round(float(found[self._kinds == number].mean()), 3) for number, kind in enumerate(KINDS)}

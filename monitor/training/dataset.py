@@ -2,7 +2,7 @@
 
 Input: record batches of any partitions. Output: a `TrainingSet` of at most `MAX_VALUES` values.
 Invariant: windows that the pipeline would not score are not trained on. Assets that the database does not know are
-admitted as by a pipeline that began with this history. Windows that overlap an unlabelled alert are marked, because
+admitted as in a pipeline that starts with this history. Windows that overlap an unlabelled alert are marked, because
 they are not trained on. Windows of an alert labelled fault or ignore are left out, those labelled normal are kept.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from monitor.decode.admission import Admission
 from monitor.errors import NotEnoughData
-from monitor.models.spec import TrainingSet
+from monitor.models.spec import MAX_VALUES, TrainingSet
 from monitor.stream.partition import make_decoder, schemas_of
 from monitor.stream.window import NEVER, Windower, in_slices
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     Alerts = Mapping[str, Sequence[tuple[int, int, str | None]]]
     """Asset → event time (from_us, to_us) of its alerts, and their labels."""
-
-MAX_VALUES = 60_000_000
-"""Values held as windows, 240 MB. A longer history is sampled evenly: neighbours share all but one step."""
 
 EVICT_EVERY = 256
 """Batches between two evictions of readings that are too old."""
@@ -67,7 +64,7 @@ class History:
         sensors: Sequence[str] | None,
         known: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """`known`: names of assets by their partition, as "topic/number"."""
+        """`sensors`: None = as configured, else learnt. `known`: assets by partition, as "topic/number"."""
         self.fleet = fleet
         self._known = known or {}
         self.n_readings = 0

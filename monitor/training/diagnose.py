@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from monitor.training.loop import TrainingResult
 
 N_WINDOWS = 1024
-"""Windows of each set, evenly spaced: a share of them is known to about 3 %."""
+"""Windows used of each set, evenly spaced. A share of so many windows is exact to about 3 %."""
 OVERFITTED = 1.25
 """Held-out over training error, as a multiple of the PCA's own. The PCA has no capacity to memorise windows: its
-increase is drift. An increase more than a quarter larger is the network's own overfitting."""
+increase is drift. A network whose increase is a quarter larger overfits."""
 OFTEN_CLIPPED = 0.5
-"""Share of clipped steps above which the clipping and not the learning rate sets the pace."""
+"""Share of clipped steps above which the clipping, not the learning rate, limits the step size."""
 STILL_FALLING = 0.05
 """Relative fall of the held-out error over the last quarter of the steps. Below it is the noise of the checks."""
 MIN_EXPLAINED = 0.1
@@ -39,10 +39,10 @@ MIN_EXPLAINED = 0.1
 WHITE_NOISE = 0.7
 """Mean square of a sensor's changes over that of white noise. Above, neighbours correlate by less than .3."""
 AS_THE_MEAN = 0.02
-"""Explained variance of all sensors below which the mean alone would do as well."""
+"""Explained variance that at least one sensor must reach, else the mean would do as well as the network."""
 MAX_NOISE_PASSED = 0.5
 """Share of injected noise in the reconstruction. A projection on k of n dimensions passes k/n, and no latent here is
-wider than a quarter of its window: a network that passes half copies."""
+wider than a quarter of its window. So a network that passes half of it copies."""
 MIN_ERROR_RATIO = 1.2
 """Error on implausible windows over error on healthy ones, below which the network does not tell them apart."""
 NO_VARIANCE = 1e-3
@@ -234,7 +234,7 @@ def _copying(network: Network, held_out: WindowTensors) -> Diagnosis:
 
 
 def _latent(network: Network, held_out: WindowTensors) -> Diagnosis:
-    """Test that the latent is used."""
+    """Count the numbers of the latent that vary over the windows."""
     try:
         z = network.encode(held_out.x).flatten(1)                        # (N, code)
     except NotImplementedError:

@@ -2,10 +2,10 @@
 
 Input: standardised healthy windows (N, C, T). Output: copies with a fault in their last steps, and its kind.
 Invariant: pure and seeded. Missing values stay missing. Kinds, sizes and onsets are drawn evenly from a list of common
-faults of sensors and machines, and are tuned to nothing.
+faults of sensors and machines. They are not tuned to any recording.
 
-Choice among detectors by injected faults: Goswami et al., Unsupervised model selection for time series anomaly
-detection, ICLR 2023.
+The choice among detectors by injected faults is from Goswami et al., Unsupervised model selection for time series
+anomaly detection, ICLR 2023.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KINDS = ("spike", "shift", "drift", "stuck", "noise", "swap", "gain")
-"""One or two outliers · another level · a ramp · the last value held · more noise · values of the sensor from another
-time · a larger or smaller amplitude."""
+"""In this order: one or two outliers, another level, a ramp, the last value held, more noise, values of the sensor from
+another time, a larger or smaller amplitude."""
 SIZES = (1.0, 2.0, 4.0)
 """In spreads of the sensor: from hardly visible to obvious."""
 

@@ -23,7 +23,7 @@ from monitor.models.device import pick_device
 from monitor.models.member import Member, ensemble_score
 from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.scaler import Scaler
-from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
+from monitor.models.spec import MAX_VALUES
 from monitor.training.auto import calibrated_member, choose, refit_pca
 from monitor.training.diagnose import diagnose
 from monitor.training.loop import TrainingResult, train
@@ -41,15 +41,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from monitor.models.network import Network
+    from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
     from monitor.types import Bool, Float32, Int64
-
-__all__ = ["FleetSpec", "ModelSpec", "TrainingSet", "fit"]
 
 MIN_HELD_OUT = 10
 MAX_TRAIN, MAX_HELD_OUT = 40_000, 40_000
-MAX_VALUES = 60_000_000
-"""Values in memory, 240 MB. Training windows are thinned evenly (neighbours at stride 1 share all but one step),
-held-out windows are kept in whole stretches."""
+"""Training windows are thinned evenly, held-out windows are kept in whole stretches."""
 
 
 def fit(
@@ -226,8 +223,8 @@ def _solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
 def _calibrate(data: _Data, trained: _TrainedMembers, fleet: FleetSpec) -> Threshold:
     """Return the threshold, its worst asset by name. Raises NotEnoughData.
 
-    It is from the windows that the scales were measured on: a few numbers from thousands of windows, while a threshold
-    from half of the time would be known half as well.
+    It is from the windows that the scales were measured on. The scales are a few numbers from thousands of windows,
+    while a threshold from half of the time would be known half as well.
     """
     windows = data.windows
     raw = _raw_scores(trained.members, data.held_out)

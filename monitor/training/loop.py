@@ -54,11 +54,11 @@ EXPLOSION = 100.0
 N_CHECK = 2048
 """Held-out windows in one check, evenly spaced."""
 MAX_RELATIVE_ERROR = 1.02
-"""A training error above this multiple of the mean's own: nothing was learnt (white noise may reach 1)."""
+"""A training error above this multiple of `_MeanPredictor`'s: nothing was learnt (on white noise it may be 1)."""
 N_CURVE = 12
 """Points of the training curve that are kept."""
 N_START = 4096
-"""Windows that the initial principal components are solved on, where the caller has none."""
+"""Windows that the initial PCA is solved on, where the caller passes none."""
 
 
 class CurvePoint(NamedTuple):
@@ -81,7 +81,7 @@ class TrainingResult:
     stopped: str = "all steps"
     """all steps, no better, or time budget"""
     train_error: float = math.nan
-    """Trimmed mean of the training windows, comparable with the held-out one."""
+    """Trimmed mean over training windows, comparable with `held_out_error`."""
     held_out_error: float = math.nan
     restarts: list[str] = field(default_factory=list)
     """Reasons for which earlier seeds were given up."""
@@ -116,7 +116,7 @@ def train(
 ) -> TrainingResult:
     """Train the network of `spec`. Raises TrainingDiverged when every seed failed.
 
-    An autoencoder starts from `pca`, with a latent as wide. None = solved here.
+    An autoencoder starts from `pca`, with a latent of the same width. None = solved here.
     """
     deadline = now() + spec.max_train_s
     start = pca or Pca.solve(training.x[evenly_spaced(len(training), N_START)], seed=spec.seed)
@@ -279,7 +279,7 @@ def _checked_train_error(network: Network, kept: WindowTensors) -> float:
 
 
 def _initial_network(task: _Task) -> Network:
-    """Build the network. An autoencoder starts as the principal components, with a latent as wide."""
+    """Build the network. An autoencoder starts as the principal components, with a latent of the same width."""
     spec = task.spec
     _, n_sensors, length = task.training.x.shape
     hyper = {"draws": N_DRAWS} if spec.objective == "variational" else {}

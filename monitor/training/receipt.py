@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 HOUR_US = 3600 * 1_000_000
 JOIN_US, MAX_SPELLS = 24 * HOUR_US, 20
-"""Suspected faults of one asset within a day are listed as one spell, the longest spells of all."""
+"""Suspected faults of one asset at most a day apart are listed as one spell. The card lists the longest spells."""
 APART_US, MIN_DAYS = 6 * HOUR_US, 3
-"""Spells for the warning of recurring faults: apart by so much, and beginning on at least so many days."""
+"""Faults recur if spells, which are more than six hours apart, begin on at least three days."""
 
 
 def reconstruction_metrics(network: Network, held_out: WindowTensors, scaler: Scaler) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def data_receipt(
 
 
 def recurring_faults(windows: TrainingSet, suspected: Int64) -> list[str]:
-    """Return a warning if the suspected rows are of so many days that they may be a healthy habit, else nothing."""
+    """Return a warning if the suspected rows are of so many days that they may be a healthy state, else nothing."""
     spells = sorted(_spells(windows, suspected, APART_US), key=lambda spell: spell["from"])
     days = {spell["from"][:10] for spell in spells}
     if len(days) < MIN_DAYS:

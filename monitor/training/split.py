@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 HELD_OUT = 0.2
 """The latest fifth of each asset's time. It decides the early stopping, the scales of errors and the threshold."""
 MIN_PRESENT = 0.5
-"""A window with a smaller share of present steps teaches mostly the filled values."""
+"""Share of present steps that a window needs. With fewer, training would learn mostly the filled values."""
 MIN_LEFT_BY_PURGE = 0.8
 """Share of the training windows that must remain without those that reach into the held-out time. In a short history
-they are most of it, and training on them is the lesser evil. The threshold is then never certified."""
+less would remain. Then they are trained on, and the threshold is never certified."""
 N_SCALE = 400_000
 """Readings that the scales are measured on, evenly spaced."""
 

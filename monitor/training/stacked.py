@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from monitor.models.network import Network
 
 N_STEPS = 150
-"""Per layer: a starting point only. Fine-tuning follows."""
+"""Steps per layer. They give a starting point, which the training loop improves."""
 BATCH = 128
 LEARNING_RATE = 3e-3
 

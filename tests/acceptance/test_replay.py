@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from monitor.budget import Budget
 from monitor.cli import main
 from monitor.clock import SystemClock
 from monitor.config import load
 from monitor.decode import reading_json
 from monitor.errors import QuarantineLimit
 from monitor.kafka import Gap
-from monitor.models.calibrate import Budget
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.recordings import as_records, read_recording
 from monitor.replay.diff import Side

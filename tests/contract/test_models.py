@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from monitor.budget import Budget
+from monitor.config.tree import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES
 from monitor.errors import ConfigError, NotFound
 from monitor.models.apply import reconstruct, sample
 from monitor.models.build import NETWORKS, build
-from monitor.models.calibrate import Budget
 from monitor.models.detector import Detector
 from monitor.models.pca import Pca
-from monitor.models.spec import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES, FleetSpec, ModelSpec, TrainingSet
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from monitor.models.calibrate import Budget
-from monitor.models.spec import ARCHITECTURES, FleetSpec, ModelSpec, TrainingSet
+from monitor.budget import Budget
+from monitor.config.tree import ARCHITECTURES
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.budget import Alarm, Burn, Status, burn
-from monitor.models.calibrate import Budget, Threshold, episodes
+from monitor.budget import Alarm, Budget, Burn, Status, burn
+from monitor.models.calibrate import Threshold, episodes
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.store.burn import FAMILIES
 from monitor.stream.alerting import AlertPolicy, Decider

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.models.calibrate import Budget
+from monitor.budget import Budget
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 from tests.quality.metrics import auc_pr, softened, vus_pr

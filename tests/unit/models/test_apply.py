@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from monitor.budget import Budget
 from monitor.errors import NotFound
 from monitor.models.apply import encode, reconstruct, sample
-from monitor.models.calibrate import Budget
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.budget import WEEK_S, Status, upper_bound
-from monitor.models.calibrate import Budget, Threshold, calibrate, episodes, find_outliers
+from monitor.budget import WEEK_S, Budget, Status, upper_bound
+from monitor.models.calibrate import Threshold, calibrate, episodes, find_outliers
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import AlertState, Scores, Windows
 

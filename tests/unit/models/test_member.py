@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.models.calibrate import Budget
+from monitor.budget import Budget
 from monitor.models.detector import Detector
 from monitor.models.member import Member, ensemble_score
 from monitor.models.network import Network

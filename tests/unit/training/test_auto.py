@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from monitor.budget import Budget
 from monitor.errors import TrainingDiverged
-from monitor.models.calibrate import Budget
 from monitor.models.detector import Detector
 from monitor.models.pca import Pca
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
