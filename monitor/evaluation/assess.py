@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from monitor.budget import WEEK_S
 from monitor.evaluation.compare import AlertSpan, Event, compare_with_labels, overlapping_pairs
 from monitor.evaluation.metrics import RangeF1, auc_pr, auc_roc, period, range_f1, ranges, vus_pr
 from monitor.stream.alerting import AlertPolicy, Decider
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from monitor.evaluation.series import Series
     from monitor.types import AlertChange, Bool, Float32, Int32, Int64
 
-WEEK_S = 7 * 86_400
 ROWS_AT_ONCE = 1024
 """Rows per call of the decider, which skips a chunk without an anomaly."""
 
@@ -84,7 +84,7 @@ class Timeline:
 
 
 def assess_ranking(series: Series, score: Float32) -> RankingMetrics:
-    """Measure scores [R] as a ranking, and the threshold of 1.0 by ranges of rows."""
+    """Measure scores [R] as a ranking, and those of at least 1.0 as ranges of rows."""
     label = series.test_labels
     buffer = period(series.data.values[:, 0])
     unscored = np.isnan(score)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-
 _STILL_OPEN = 2**63
 
 
@@ -118,7 +117,7 @@ def overlapping_pairs(events: Iterable[Event], alerts: Iterable[AlertSpan]) -> I
     for alert in sorted(alerts, key=lambda alert: alert.opened_us):
         by_asset[alert.asset].append(alert)
     opened = {asset: [alert.opened_us for alert in ours] for asset, ours in by_asset.items()}
-    # The latest closing time so far rises even where the closing times do not, so it can be searched by bisection.
+    # The running maximum of the closing times is sorted, unlike these times, so it can be searched by bisection.
     until = {
         asset: list(accumulate((_STILL_OPEN if alert.closed_us is None else alert.closed_us for alert in ours), max))
         for asset, ours in by_asset.items()

@@ -1,9 +1,9 @@
 """`monitor evaluate`: every series by every method, over several processes.
 
 Input: an `EvaluationPlan`. Output: a `MethodResult` for each series and method, in the order asked for.
-Invariants: a file that cannot be read, a series that cannot be trained on, and even a defect of this program become a
-result with an error, and the others go on. The same files, methods and settings give the same figures for any number of
-processes, unless a time budget cuts training short.
+Invariants: a file that cannot be read, a series that cannot be trained on, and even a defect of this program give a
+result with an error. The other evaluations go on. The same files, methods and settings give the same figures for any
+number of processes, unless a time budget cuts training short.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def evaluate(
 
 
 def _in_plan_order(plan: EvaluationPlan, results: dict[int, list[MethodResult]]) -> list[MethodResult]:
-    """Sort by series and then by method, as asked for. The assets of one file are series of their own."""
+    """Sort by series and then by method, in the plan's order. The assets of one file are series of their own."""
     found = [one for number in sorted(results) for one in results[number]]
     series_order = {key: place for place, key in enumerate(dict.fromkeys(one.key for one in found))}
     method_order = {method.name: place for place, method in enumerate(plan.methods)}
@@ -87,7 +87,7 @@ def _in_plan_order(plan: EvaluationPlan, results: dict[int, list[MethodResult]])
 def _run_in_processes(
     plan: EvaluationPlan, tasks: Sequence[Task], n_processes: int, on_progress: OnProgress
 ) -> dict[int, list[MethodResult]]:
-    """Return the results of each task. Where a process was killed, its unfinished tasks have failed."""
+    """Return the results of each task. If a process is killed, the unfinished tasks of all fail."""
     results: dict[int, list[MethodResult]] = {}
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # a fork would share torch's threads
@@ -201,7 +201,7 @@ def _run_series(
 def _score(
     plan: EvaluationPlan, series: Series, method: Method, on_progress: OnProgress
 ) -> tuple[MethodScores, bool]:
-    """Return the scores, and whether they come from an earlier run."""
+    """Return the scores, and True if they come from an earlier run."""
     cache = ResultCache(plan.into) if plan.into else None
     if cache and (found := cache.get(series, method, plan.settings)):
         return found, True

@@ -2,13 +2,13 @@
 
     default                      the model of a default configuration
     ARCH[+OBJECTIVE][+stacked]   pca, conv, lstm+denoising, dense+sparse+stacked …
-    moving-deviation             the simple baseline: the distance of a row from its short moving mean
-    random                       the score without any skill
+    moving-deviation             the simple baseline: the distance of a row from the mean of the last rows
+    random                       random scores
 
 Input: an `UnlabelledSeries`. Output: a score per row, 1.0 = the threshold for every method.
 Invariants: training and calibration see the first `train_rows` rows only. A row's score is that of the window that ends
-at it, so it is causal. Only the windows of one chunk are copied at a time. Every row is scored, as the protocol of the
-recordings demands. The pipeline leaves windows with long gaps unscored.
+at it, so it is causal. Only the windows of one chunk are copied at a time. Every row is scored, as the evaluation
+protocol of the recordings demands, while the pipeline leaves windows with long gaps unscored.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from monitor.config.tree import ARCHITECTURES, OBJECTIVES, AlertConfig, ModelCon
 from monitor.errors import ConfigError, NotEnoughData
 from monitor.evaluation.metrics import forward_filled
 from monitor.models.calibrate import calibrate
+from monitor.models.scaler import CLIP
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet, refuse_unknown
 from monitor.training.fit import fit
 from monitor.training.split import HELD_OUT
@@ -43,16 +44,13 @@ ALWAYS = ("pca", MOVING_DEVIATION)
 
 MOVING_ROWS = 20
 """Rows of the moving mean, the row itself included."""
-CLIP = 10.0
-"""Larger deviations count as so many standard deviations."""
 WINDOWS_AT_ONCE = 4096
 """Windows between two progress reports. The detector copies a few hundred at a time."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class ScoreSettings:
-    """ScoreSettings that a score depends on besides the method and the data."""
+    """Settings that a score depends on, besides the method and the data."""
 
     window: int = 64
     """Rows in a window."""

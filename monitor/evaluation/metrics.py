@@ -4,12 +4,12 @@
     auc_pr     average precision
     auc_roc    probability that a labelled row ranks above an unlabelled one
     range_f1   precision and recall of ranges at a threshold
-    period     the buffer of `vus_pr`: the period of a recording
+    period     period of a recording, which is the buffer of `vus_pr`
 
 Input: labels [N], 0 or 1 with both present, and finite scores [N], higher = more anomalous. Output: figures between 0
 and 1.
-Invariants: no point adjustment, with which a random score reaches 0.80. No threshold is chosen by the labels. The cost
-of each figure is linear in N but for one sort.
+Invariants: there is no point adjustment, with which a random score reaches 0.80. No threshold is chosen by the labels.
+Each figure needs one sort, and is otherwise linear in N.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ N_THRESHOLDS = 250
 """Thresholds of the curve under each buffer, evenly spaced among the ranked scores. The default of TSB-AD 1.5."""
 
 EXISTENCE_WEIGHT = 0.2
-"""Tatbul's α for recall: a fifth for touching an event at all, the rest for the covered share of it. Precision has no
-such part. The bias is flat, so each row of a range counts the same. Covering one range in x pieces is worth 1/x."""
+"""Tatbul's α of recall: a fifth for overlapping an event at all, the rest for the covered share of it. The α of
+precision is 0. The bias is flat: each row of a range counts the same. A range covered in x pieces counts 1/x."""
 
 N_PERIOD, N_LAGS, FIRST_LAG, LONGEST = 20_000, 400, 3, 300
 NO_PERIOD = 125
@@ -52,7 +52,7 @@ def auc_pr(label: Label, score: Float64) -> float:
 def auc_roc(label: Label, score: Float64) -> float:
     """Return the probability that a labelled row scores above an unlabelled one. A tie counts half."""
     _, place, n_tied = np.unique(score, return_inverse=True, return_counts=True)
-    rank = np.cumsum(n_tied) - (n_tied - 1) / 2                              # of a tie: the mean of its ranks
+    rank = np.cumsum(n_tied) - (n_tied - 1) / 2                              # a tie has the mean of its ranks
     is_fault = label != 0
     n_faults = int(is_fault.sum())
     above = rank[place[is_fault]].sum() - n_faults * (n_faults + 1) / 2

@@ -1,8 +1,8 @@
 """A series and its scores → SVG paths of a few hundred points.
 
 Input: a `Series` and the scores of a method. Output: a `SeriesPlot`.
-Invariant: each column of pixels spans the smallest to the largest value of its rows. So no peak is lost, and the path
-of a hundred thousand rows is as short as that of a thousand.
+Invariant: the line in each column of pixels spans the smallest to the largest value of its rows. So no peak is lost,
+and the path of a hundred thousand rows is as short as that of a thousand.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from monitor.budget import WEEK_S
 from monitor.config.values import Confirm
-from monitor.evaluation.assess import WEEK_S, AlertTracker, bare_scores
+from monitor.evaluation.assess import AlertTracker, bare_scores
 from monitor.evaluation.compare import group_episodes
 from monitor.stream.alerting import AlertPolicy, Decider
 
@@ -145,7 +146,7 @@ def try_policies(
 def _chunks(
     windows: Iterator[tuple[str, int, float]], indices: dict[str, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield columns of windows: asset index, end, score. `indices` is extended with new assets."""
+    """Yield asset indices, ends and scores of windows as arrays. Adds new assets to `indices`."""
     while chunk := list(islice(windows, WINDOWS_AT_ONCE)):
         names, ends, scores = zip(*chunk, strict=True)
         yield (

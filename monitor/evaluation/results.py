@@ -88,7 +88,7 @@ class MethodResult:
 
 
 def titles(results: Sequence[MethodResult]) -> dict[SeriesKey, tuple[str, str]]:
-    """Return set and name of each series for display. Equal names are prefixed with the path from where it differs."""
+    """Return set and name of each series for display. For equal names, the last parts of the path tell them apart."""
     by_name: dict[tuple[str, str], list[SeriesKey]] = {}
     for one in results:
         if one.key not in (keys := by_name.setdefault((one.set, one.name), [])):

@@ -2,8 +2,8 @@
 
 Input: a file, and the length of its head from `meta.json` beside it or from the operator. Output: a `Series` for each
 asset.
-Invariants: the time is row number × interval, in the file's order, since a recording joined from two has two clocks.
-Labels are a separate field that is passed to no code that trains or scores.
+Invariants: the time of a row is its number in the file × the interval, because a recording joined from two has times of
+two clocks. Labels are a separate field that is passed to no code that trains or scores.
 """
 
 from __future__ import annotations

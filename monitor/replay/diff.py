@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitor.evaluation.assess import WEEK_S
+from monitor.budget import WEEK_S
 from monitor.evaluation.compare import AlertSpan, group_episodes
 from monitor.evaluation.policy import PolicyChange
 from monitor.store.queries import iso, number
@@ -44,17 +44,12 @@ class Side:
     """A model version and alert parameters."""
 
     version: str | None = None
-    """Scores all windows of its fleet. `champion`: today's champion of each fleet. None = the versions that decided
-    live.
-    """
+    """It scores all windows of its fleet. `champion`: today's champion of each fleet. None = the live versions."""
     change: PolicyChange = field(default_factory=PolicyChange)
 
     @classmethod
     def parse(cls, text: str) -> Side:
-        """Read "turbines-1a2b", "confirm=5 of 8", "live", or "turbines-1a2b, confirm=5 of 8".
-
-        Raises ValueError with the accepted forms.
-        """
+        """Read a side (see HELP). Raises ValueError with the accepted forms."""
         words = [word.strip() for word in text.split(",")]
         versions = [word for word in words if not _POLICY.fullmatch(word)]
         if not all(words) or len(versions) > 1:
@@ -118,7 +113,7 @@ class SideResults:
     scored: Counter[str] = field(default_factory=Counter)
     """Windows after the run-up that have a score."""
     why_unscored: dict[str, str] = field(default_factory=dict)
-    """The latest reason for an unscored window."""
+    """By fleet, the latest reason for an unscored window."""
 
     def add(self, names: Sequence[str], scores: Scores, end_us: Int64, changes: Iterable[AlertChange]) -> None:
         """Add the scores of a batch of windows and the alert changes decided by them.

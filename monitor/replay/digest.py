@@ -15,8 +15,8 @@ Left out, with the reason:
 - Alerts of class `data`. They describe how records arrived. A replay meets no gap and creates no refused asset, so it
   cannot produce them.
 
-Invariant: SHA-256 over the facts in a total order of their own, so the digest depends neither on storage order nor on
-batches nor on the interleaving of partitions.
+Invariant: SHA-256 over the results in a total order, so the digest depends neither on storage order nor on batches nor
+on the interleaving of partitions.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def digest_of(reader: Reader, *, from_us: int = FIRST_US, to_us: int = LAST_US) 
     return digest(results.windows(reader, from_us, to_us), results.alert_transitions(reader, from_us, to_us))
 
 
-def digest(windows: Iterable[WindowRow], lives: Iterable[TransitionRow]) -> str:
-    """Return the digest of facts. `windows` are in order of start, the transitions of each alert in order."""
+def digest(windows: Iterable[WindowRow], transitions: Iterable[TransitionRow]) -> str:
+    """Return the digest of results. `windows` are in order of start, the transitions of each alert in order."""
     sha = hashlib.sha256()
     for _, at_once in itertools.groupby(windows, attrgetter("start_us")):
-        for fact in sorted(at_once, key=attrgetter("fleet", "asset")):
-            sha.update(_line(fact) + b"\n")
+        for window in sorted(at_once, key=attrgetter("fleet", "asset")):
+            sha.update(_line(window) + b"\n")
     sha.update(b"alerts\n")
     # The sort is stable, so the transitions of one alert keep their order.
-    for life in sorted(lives, key=attrgetter("fleet", "asset", "opened_us")):
-        sha.update(_line(life) + b"\n")
+    for transition in sorted(transitions, key=attrgetter("fleet", "asset", "opened_us")):
+        sha.update(_line(transition) + b"\n")
     return sha.hexdigest()

@@ -74,7 +74,7 @@ async def replay_log(
         await run.read_results(store, {fleet.name: from_us for fleet in config.fleets}, to_us)
         if live is not None:
             run.result.live = live
-            # On a difference, the live run may only have deleted each fleet's oldest windows.
+            # The digests also differ if the live run has deleted each fleet's oldest windows.
             run.result.equals_live = run.result.digest == live.digest or await asyncio.to_thread(
                 _equals_live, store, replay_input, live
             )

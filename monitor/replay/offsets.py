@@ -2,7 +2,7 @@
 
 Input: the configuration and a `KafkaRange`. Output: an `OffsetRange` with the records and a live summary.
 Invariant: over the offsets that a live run has consumed, without the gaps that it skipped and the assets that it
-rejected, a replay gives the live digest. That holds wherever the live run began and however far it has come.
+rejected, a replay gives the live digest. That holds for any first and last offset of the live run.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ class KafkaRange:
 
     topics: Sequence[str]
     from_us: int = results.FIRST_US
-    """Windows that end after this …"""
     to_us: int = results.LAST_US
-    """… and up to this are replayed."""
+    """Windows that end in (from_us, to_us] are replayed."""
     offsets: str | None = None
     """LIVE or ALL. None = LIVE for all event times if a live run has ever begun, else ALL."""
 
@@ -156,24 +155,24 @@ def summarize_run(
 ) -> RunSummary:
     """Summarize the results in a database for the configured fleets and these assets (fleet, name).
 
-    Counts windows that end, and alerts that opened, in (from_us, to_us]. `since_us` gives, by fleet, the start of the
-    first window that counts. A fleet that is not in it has none. None = all windows count.
+    Counts windows that end, and alerts that opened, in (from_us, to_us]. `since_us`: by fleet, the start of the first
+    window that counts. No window of a fleet that is not in it counts. None = all windows count.
     """
     fleets = {fleet.name for fleet in config.fleets}
     n_windows, first_us = 0, dict[str, int]()
 
     def counted() -> Iterator[results.WindowRow]:
         nonlocal n_windows
-        for fact in results.windows(reader, from_us, to_us):  # in order of start
-            is_recent = since_us is None or fact.start_us >= since_us.get(fact.fleet, results.LAST_US)
-            if is_recent and fact.fleet in fleets and (fact.fleet, fact.asset) in assets:
+        for window in results.windows(reader, from_us, to_us):  # in order of start
+            is_recent = since_us is None or window.start_us >= since_us.get(window.fleet, results.LAST_US)
+            if is_recent and window.fleet in fleets and (window.fleet, window.asset) in assets:
                 n_windows += 1
-                first_us.setdefault(fact.fleet, fact.start_us)
-                yield fact
+                first_us.setdefault(window.fleet, window.start_us)
+                yield window
 
-    lives = (
-        life
-        for life in results.alert_transitions(reader, from_us, to_us)
-        if life.fleet in fleets and (life.fleet, life.asset) in assets
+    transitions = (
+        each
+        for each in results.alert_transitions(reader, from_us, to_us)
+        if each.fleet in fleets and (each.fleet, each.asset) in assets
     )
-    return RunSummary(digest.digest(counted(), lives), n_windows, first_us)
+    return RunSummary(digest.digest(counted(), transitions), n_windows, first_us)

@@ -1,8 +1,8 @@
 """Records → a topic, for the benchmark and for `monitor replay --publish`.
 
 Input: recordings or ready records. Output: records in a topic.
-Invariant: when a function returns, the broker has acknowledged all records. Records carry no timestamp of the past,
-since the broker's retention would delete them at once.
+Invariant: when a function returns, the broker has acknowledged all records. A record's Kafka timestamp is never its
+event time, because the broker's retention would delete old ones at once.
 """
 
 from __future__ import annotations

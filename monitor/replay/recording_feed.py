@@ -1,8 +1,8 @@
 """A recording for replay: its training head, its labelled events, and the rest as record batches.
 
 Input: a `Recording`. Output: a `RecordingSplit`, and record batches of a `RecordingFeed`.
-Invariant: the label column is removed first. Labels reach neither training nor scoring. They are only compared with the
-alerts.
+Invariant: the label column is removed first. Labels are used in neither training nor scoring, and are only compared
+with the alerts.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class RecordingFeed:
             self._partition(number, [part for owner, part in self._parts if owner == number], block)
             for number in self._numbers.values()
         ]
-        return heapq.merge(*streams, key=_begins_us)
+        return heapq.merge(*streams, key=lambda batch: int(batch.timestamps_us[0]))
 
     def _partition(self, number: int, parts: Sequence[Recording], block: int) -> Iterator[RecordBatch]:
         base = 0
@@ -124,7 +124,3 @@ def concatenated(first: Recording, second: Recording) -> Recording:
         asset=np.concatenate((first.asset, second.asset)),
         label=None,
     )
-
-
-def _begins_us(batch: RecordBatch) -> int:
-    return int(batch.timestamps_us[0])

@@ -49,7 +49,7 @@ class ReplayOptions:
     speed: float | None = None
     """Event time per clock time. None = full speed."""
     sides: tuple[Side, Side] | None = None
-    """Compare the second side with the first, which replaces `version`."""
+    """Compare the second side with the first. The first one's version then takes the place of `version`."""
 
     @property
     def deciding_version(self) -> str | None:
@@ -112,9 +112,9 @@ class ReplayResult:
     missing: int = 0
     """Offsets that the live run consumed and Kafka no longer holds."""
     live: RunSummary | None = None
-    """Results of the live run, where this replay is expected to give the same."""
+    """Results of the live run, if this replay is expected to give the same. Else None."""
     equals_live: bool | None = None
-    """True if it gave the same. None = there is nothing to compare."""
+    """True if the replay gave the same results as the live run. None = there is nothing to compare."""
     wall_s: float = 0.0
     """Time spent in the pipeline, without training."""
 
@@ -181,35 +181,35 @@ async def open_scorers(
 
 def _read_results(store: AsyncStore, result: ReplayResult, begins: Mapping[str, int], to_us: int) -> None:
     with open_reader(store.address.url) as reader:
-        lives = [
-            life
-            for life in results.alert_transitions(reader, to_us=to_us)
-            if life.opened_us > begins.get(life.fleet, FIRST_US)
+        transitions = [
+            each
+            for each in results.alert_transitions(reader, to_us=to_us)
+            if each.opened_us > begins.get(each.fleet, FIRST_US)
         ]
-        _count_windows(reader, result, lives, begins, to_us)
-        transitions: dict[tuple[str, str, int], list[TransitionRow]] = {}
-        for life in lives:
-            transitions.setdefault((life.fleet, life.asset, life.opened_us), []).append(life)
-        for (fleet, asset, opened_us), steps in transitions.items():
+        _count_windows(reader, result, transitions, begins, to_us)
+        alerts: dict[tuple[str, str, int], list[TransitionRow]] = {}
+        for each in transitions:
+            alerts.setdefault((each.fleet, each.asset, each.opened_us), []).append(each)
+        for (fleet, asset, opened_us), steps in alerts.items():
             closed_us = next((step.at_us for step in steps if step.state == AlertState.CLOSED), None)
             result.spans.setdefault(fleet, []).append(AlertSpan(asset, opened_us, steps[0].at_us, closed_us))
-        rows = [row for row in reader.alerts() if (row["fleet"], row["asset"], _us(row["opened_at"])) in transitions]
+        rows = [row for row in reader.alerts() if (row["fleet"], row["asset"], _us(row["opened_at"])) in alerts]
         result.alerts = sorted(rows, key=itemgetter("opened_at", "fleet", "asset"))
 
 
 def _count_windows(
-    reader: Reader, result: ReplayResult, lives: list[TransitionRow], begins: Mapping[str, int], to_us: int
+    reader: Reader, result: ReplayResult, transitions: list[TransitionRow], begins: Mapping[str, int], to_us: int
 ) -> None:
     """Set the number of windows, of scored windows, and the digest. The windows are read once."""
 
     def counted() -> Iterator[WindowRow]:
-        for fact in results.windows(reader, to_us=to_us):
-            if fact.end_us > begins.get(fact.fleet, FIRST_US):
+        for window in results.windows(reader, to_us=to_us):
+            if window.end_us > begins.get(window.fleet, FIRST_US):
                 result.windows += 1
-                result.scored += fact.verdict != Verdict.UNSCORED
-                yield fact
+                result.scored += window.verdict != Verdict.UNSCORED
+                yield window
 
-    result.digest = digest.digest(counted(), lives)
+    result.digest = digest.digest(counted(), transitions)
 
 
 def _us(moment: str) -> int:

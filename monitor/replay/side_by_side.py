@@ -1,8 +1,8 @@
 """Two sides in one pipeline: the records are read, decoded and cut into windows once, and decided twice.
 
 Input: two sides, and a scorer for the second one where other versions decide there. Output: `SideResults` of each.
-Invariants: the first side is the replay itself, with its database and its digest. It is independent of the second side.
-The second side's decisions are not stored. Where one version decides on both sides, a window is scored once.
+Invariants: the first side is the replay itself. Its database and its digest do not depend on the second side, whose
+decisions are not stored. Where one version decides on both sides, a window is scored once.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def train_on_head(
 async def activate_version(store: AsyncStore, scorer: DetectorScorer, version: ReplayVersion, fleet: str) -> None:
     """Publish and activate a version in the replay's database and scorer. Raises CheckpointDamaged."""
     detector = await _load(scorer, version)
-    card = _card(version.path)
+    card: dict[str, Any] = json.loads((version.path / "card.json").read_text(encoding="utf-8"))
     await store.run(
         stored_versions.publish,
         version=version.version,
@@ -114,11 +114,6 @@ async def _load(scorer: DetectorScorer, version: ReplayVersion) -> Detector:
     if detector.version != version.version:
         raise CheckpointDamaged(f"{version.path} holds {detector.version}, not {version.version}")
     return detector
-
-
-def _card(path: Path) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads((path / "card.json").read_text(encoding="utf-8"))
-    return card
 
 
 # ---------------------------------------------------------------- the live registry
@@ -181,9 +176,8 @@ class RegistryCopy:
     has_partitions: bool
     """Copy the assets with their partitions, too. A recording has none: there the replay assigns partitions itself."""
     after_us: int = FIRST_US
-    """Versions that decide windows ending after this …"""
     to_us: int = LAST_US
-    """… and up to this are copied."""
+    """Versions that decide windows ending in (after_us, to_us] are copied."""
 
 
 async def copy_live_registry(config: Config, store: AsyncStore, scorer: DetectorScorer, wanted: RegistryCopy) -> None:

@@ -10,7 +10,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from monitor.evaluation.assess import WEEK_S
+from monitor.budget import WEEK_S
 from monitor.evaluation.plots import HEIGHT, THRESHOLD_Y
 from monitor.evaluation.report.section import duration_text, section
 from monitor.evaluation.results import results_by_policy, titles
