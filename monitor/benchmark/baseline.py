@@ -1,10 +1,10 @@
 """The baseline script that `monitor bench` compares the pipeline with: the script that most people write first.
 
 Input: messages of one reading each. Output: a database row per scored window.
-It is a fair baseline. It uses the idioms of the tutorials: `async for`, `json.loads`, a deque per asset, a model called
-on one window, an INSERT per row. The network and its weights are those of the pipeline. Settings that make it faster
+It is written as in the tutorials: `async for`, `json.loads`, a deque per asset, a model called on one window, an INSERT
+per row. The network and its weights are those of the pipeline. Settings that make it faster
 without changing its structure are on: WAL, one torch thread, inference mode. It has no event time, no gap handling, no
-restart and no alerts. Only the pipeline pays for those.
+restart and no alerts, which cost only the pipeline time.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ import torch
 
 from monitor.benchmark import workload
 from monitor.benchmark.child import WARM_UP_S, CaseMeasurement, CaseRequest
+from monitor.budget import Budget
 from monitor.errors import MonitorError
 from monitor.kafka.embedded_broker import EmbeddedBroker, create_topic
-from monitor.budget import Budget
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.replay.publish import delete_topic, write_all, write_at_rate
 from monitor.training.fit import fit
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 LIVE_PER_S = 1000
 """Records per second while delays are measured: less than half the rate that the baseline script can process."""
 CATCH_UP_S = 1.5
-"""Wait before the first of them, while the case opens its database and reads the records already in the topic."""
+"""Wait before the first of these records, until the case has opened its database and read the older ones."""
 BASELINE_CASE = "usual-script"
 
 
@@ -260,8 +260,8 @@ async def run(plan: BenchPlan, on_progress: Callable[[float, str], None]) -> Ben
 def train(architecture: str, folder: Path) -> str:
     """Train a network on this input for a short time and return its checkpoint folder.
 
-    All assets are trained on, since each has its own phase. An asset that is missing from the training would be
-    anomalous all the time, and computing contributions for every window is not the normal load of a pipeline.
+    All assets are trained on, because each has its own phase. An asset that is missing from the training would be
+    anomalous all the time, and its windows would be explained, which is not the normal load of a pipeline.
     """
     n_steps, every = 400, 8
     values = workload.values(0, n_steps * workload.N_ASSETS)

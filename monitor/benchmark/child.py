@@ -156,7 +156,7 @@ class _MeterHooks(PipelineHooks):
 
 
 class _LoneConsumer(KafkaSource):
-    """The daemon's source without the group: joining one takes seconds, and costs nothing once it is done."""
+    """The daemon's source without a consumer group: to join one takes seconds, and has no cost afterwards."""
 
     def __init__(self, config: Config, partition: Partition) -> None:
         super().__init__(config.kafka, [partition.topic])
