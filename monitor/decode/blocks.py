@@ -104,9 +104,9 @@ class BlockParser:
         keep: Int64,
         interval_us: int,
     ) -> tuple[Int64, Float32, Int64]:
-        """Return cells [N] and values [N, C] of the blocks at `keep`, and how many readings [M] each brings.
+        """Return cells [N] and values [N, C] of the blocks at `keep`, and the number of readings of each [M].
 
-        A block with an infinite value brings none: its reason names the cell. A block of gaps brings none either.
+        A block with an infinite value, or without any value, has 0 readings here: `document.py` finds the reason.
         """
         raw = list(map(_values_of, blocks)) if len(keep) == len(blocks) else [blocks[i].values for i in keep.tolist()]
         values = self._join(raw, orders if len(orders) == 1 else [orders[i] for i in keep.tolist()])
@@ -170,7 +170,7 @@ class BlockParser:
 def _read_grid(
     blocks: Sequence[_Block], orders: Sequence[_SensorOrder | None], group: RecordGroup
 ) -> tuple[_Grid, Bool]:
-    """Return the grid of the blocks, and whether each [N] is valid and within the limits of times and readings."""
+    """Return the grid of the blocks, and a mask [N] of those within the limits of times and readings."""
     row_bytes = np.array([4 * order.n_sensors if order else 0 for order in orders], np.int64)
     n_bytes = np.fromiter(map(len, map(_values_of, blocks)), np.int64, len(blocks))
     n_readings = n_bytes // np.maximum(row_bytes, 1)
@@ -185,9 +185,9 @@ def _read_grid(
 
 
 def _has_no_other_entries(values: Sequence[bytes], tokens: Sequence[Token]) -> Bool:
-    """Return whether each map [N] has just the entries of a block, by its first byte.
+    """Return True for each map [N] with just the entries of a block, by its first byte.
 
-    The struct keeps the last "sensors" of two as raw bytes. It never reads the other, which may be malformed.
+    Of a "sensors" that stands twice, the struct keeps the last as raw bytes. It does not check the first.
     """
     heads = np.fromiter(map(itemgetter(0), values), np.uint8, len(values))
     is_named = np.array([type(token) is not bytes for token in tokens])  # bytes: Kafka's key, no field of the block

@@ -1,12 +1,12 @@
 """A batch of records → one set of columns per fleet, and the records for the quarantine, each with its reason.
 
 Input: a `RecordBatch`. Output: `Decoded`. Invariant: the result for a record depends on the record alone (and on the
-fleets), never on its neighbours, on the batching, or on the parser. Only the sensors of a fleet without configured
-sensors are learnt from a whole batch: the first one that has any.
+fleets), never on its neighbours, on the batching, or on the parser. The one exception: the sensors of a fleet without
+configured sensors are learnt from the whole of the first batch that has any.
 
 Records of one format and one fleet are decoded together. The fast parsers (`readings.py`, `blocks.py`) are tried in
-turn, first the one that suited last. The records that are left go one by one through `document.py`, which is slower,
-accepts every layout, and gives the reason for a bad record.
+turn, beginning with the one that accepted most records last. The others are decoded one by one by `document.py`, which
+is slower, accepts every layout, and gives the reason for a bad record.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _GROUP_SIZE = 2_048
 _MAX_LEARNT_NAME = 128
 """Characters of a sensor's name that is learnt. Learnt names are never forgotten."""
 _FEW = 4
-"""Records that are left, up to which no further parser is tried."""
+"""With at most this many records left, no further parser is tried."""
 _VALUES_PER_BYTE = 4
-"""Values that a record may become, missing ones included, for each byte that it may have. That is 4 MiB in float32
-where a record may have 256 KiB. A raw block of all sensors needs a quarter of a value for each byte."""
+"""Limit of the values decoded from a record, missing ones included, per byte of `max_record_bytes`. With 256 KiB that
+is 4 MiB of float32. A raw block of all sensors has a quarter of a value per byte."""
 _NO_LIMIT = np.iinfo(np.int64).max
 
 
@@ -95,7 +95,7 @@ class _Group(NamedTuple):
 
 
 class Decoder:
-    """Decodes one partition. Keeps, per fleet, the sensors, the shard's asset index and which parser suited last."""
+    """Decodes one partition. Keeps, per fleet, the sensors, the shard's asset index and the order of the parsers."""
 
     def __init__(
         self,
@@ -106,12 +106,11 @@ class Decoder:
         max_skew_us: int = 86_400_000_000,
         assets: Mapping[str, AssetIndex] | None = None,
     ) -> None:
-        """`assets`: by fleet, the index of a shard that goes on; fleets without an entry begin with an empty one."""
+        """`assets`: by fleet, the index of an existing shard. The other fleets get an empty index."""
         if format not in get_args(Format):
-            msg = f"kafka.format is {format!r}; it can be {', '.join(get_args(Format))}"
-            raise ConfigError(msg)
+            raise ConfigError(f"kafka.format is {format!r}; it can be {', '.join(get_args(Format))}")
         self.fleets = list(fleets)
-        """This decoder's own: an entry is replaced when the fleet's sensors are learnt or set."""
+        """A copy: an entry is replaced when the fleet's sensors are learnt or set."""
         self.learnt: dict[str, tuple[str, ...]] = {}
         """By fleet, sensors that this decoder learnt. The caller empties it after sharing them with other decoders."""
         given = assets or {}
@@ -123,7 +122,7 @@ class Decoder:
         self._routers: dict[str, Router] = {}
         self._parsers = [_Parsers() for _ in self.fleets]
         self._key_is_asset = True
-        """Until a payload names an asset of another fleet than the key does."""
+        """True until a payload names an asset of another fleet than its key."""
 
     def decode(self, batch: RecordBatch) -> Decoded:
         """Decode a batch. No bytes raise an exception: a record that cannot be used is quarantined."""
@@ -192,7 +191,7 @@ class Decoder:
                 found.setdefault(number, {}).update(dict.fromkeys(document.sensor_names()))
             except DecodeError:
                 continue
-            if document.layout is Layout.FLAT:  # null here and a text in another record: no sensor
+            if document.layout is Layout.FLAT:  # a field that is null here is no sensor if it is a text elsewhere
                 texts.update(n for n, v in document.fields.items() if isinstance(v, (str, bytes, dict, list)))
         for number, names in found.items():
             fleet = self.fleets[number]
@@ -259,7 +258,7 @@ class Decoder:
     # ------------------------------------------------------------ one record
 
     def _decode_record(self, work: _Work, position: int) -> None:
-        """Decode one record by the definition of its format: it is unusual or bad."""
+        """Decode one record that no fast parser accepted."""
         key = work.batch.keys[position]
         try:
             document = work.document(position)
@@ -282,27 +281,25 @@ class Decoder:
         """Return the cells [N] and values [N, C] of one record's readings."""
         ts_us = document.times()
         if len(ts_us) > (most := self._max_readings(fleet)):
-            msg = (
+            raise DecodeError(
                 f"too_many_readings: the block has {len(ts_us)} readings; at most {most} of {len(fleet.sensors or ())} "
                 "sensors are read at once; send smaller blocks, or raise kafka.max_record_bytes"
             )
-            raise DecodeError(msg)
         values = document.values(fleet, len(ts_us))
         if len(ts_us) and (last_us := int(ts_us.max())) > work.latest_us[position]:
             written_us = int(work.batch.timestamps_us[position])
             ahead, written = duration_text(last_us - written_us), iso_text(min(written_us, MAX_US))
-            msg = (
+            raise DecodeError(
                 f"future: the event time {iso_text(last_us)} is {ahead} after {written}, "
                 "when Kafka got the record; check the producer's clock and unit of time, or raise kafka.max_skew"
             )
-            raise DecodeError(msg)
         cell, values = drop_empty_readings(cells_of(ts_us, fleet.interval_us), values)[:2]
         if not len(cell):
             raise DecodeError("empty: no sensor has a value")
         return cell, values
 
     def _max_readings(self, fleet: FleetSchema) -> int:
-        """Return how many readings one record may have: a long column of one sensor must not fill a table of all."""
+        """Return the limit of readings in a record: one long column of one sensor must not allocate all the others."""
         return max(1, _VALUES_PER_BYTE * self._max_record_bytes // max(1, len(fleet.sensors or ())))
 
     # ------------------------------------------------------------ after
@@ -374,7 +371,7 @@ _Parser = ReadingParser | BlockParser
 
 
 class _Parsers:
-    """The fast parsers of one fleet's records, the one that suited last first."""
+    """The fast parsers of one fleet's records, beginning with the one that accepted most records last."""
 
     __slots__ = ("_json", "_msgpack")
 

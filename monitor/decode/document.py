@@ -1,7 +1,7 @@
-"""Any record → its asset, its times and its values. This page defines the wire formats.
+"""Any record → its asset, its times and its values. This module defines the wire formats.
 
-`readings.py` and `blocks.py` give the same result faster for common records, and leave all others to this page. There
-are four layouts, in JSON or MessagePack alike:
+`readings.py` and `blocks.py` give the same result faster for common records, and leave all others to this module. There
+are four layouts, the same in JSON and MessagePack:
 
     wide reading      {"ts": T, "asset": "R80711", "sensors": {"power": 1.0, "pitch": null}, …}   other fields: ignored
     flat reading      {"ts": T, "asset": "R80711", "power": 1.0, "pitch": null, …}     texts, objects, lists: ignored
@@ -69,8 +69,7 @@ class Document:
             return Layout.COLUMNS if list in map(type, self.sensors.values()) else Layout.WIDE
         if isinstance(self.sensors, list):
             return Layout.RAW
-        msg = f'wrong_type: "sensors" is {describe_value(self.sensors)}; send an object of name: number'
-        raise DecodeError(msg)
+        raise DecodeError(f'wrong_type: "sensors" is {describe_value(self.sensors)}; send an object of name: number')
 
     def asset_token(self, key: bytes | None) -> Token | None:
         """Return the asset as the record spells it, or Kafka's key where no field names one. None = neither does."""
@@ -79,17 +78,13 @@ class Document:
             if token is not None:
                 if type(token) is str or type(token) is int:
                     return token
-                msg = f'bad_asset: "{name}" is {describe_value(token)}; send the asset\'s name as a text'
-                raise DecodeError(msg)
+                raise DecodeError(f'bad_asset: "{name}" is {describe_value(token)}; send the asset\'s name as a text')
         return key
 
     # ------------------------------------------------------------ times
 
     def times(self) -> Int64:
-        """Return the event times [N] in microseconds, a single one for a reading.
-
-        Reasons: missing_ts, bad_ts, block_shape.
-        """
+        """Return the event times [N] in microseconds, N = 1 for a reading. Reasons: missing_ts, bad_ts, block_shape."""
         given = ((name, value) for name in TIME_FIELDS if (value := self.fields.get(name)) is not None)
         name, written = next(given, (TIME_FIELDS[0], None))
         if self.layout in (Layout.WIDE, Layout.FLAT):
@@ -97,43 +92,39 @@ class Document:
         if isinstance(written, list):
             return _times_of_list(name, written)
         if written is not None:
-            msg = (
+            raise DecodeError(
                 f'block_shape: "{name}" is {describe_value(written)}, but a block needs a list of times, '
                 'or "start" and "interval" instead'
             )
-            raise DecodeError(msg)
         return self._times_from_start()
 
     def _time_of_reading(self, name: str, written: object) -> Int64:
         if written is None:
-            msg = 'missing_ts: there is no "ts"; send the event time in seconds since 1970 or as ISO 8601 text'
-            raise DecodeError(msg)
+            raise DecodeError(
+                'missing_ts: there is no "ts"; send the event time in seconds since 1970 or as ISO 8601 text'
+            )
         if isinstance(written, list):
-            msg = (
+            raise DecodeError(
                 f'block_shape: "{name}" is a list of {len(written)} times, but the sensors hold single values; '
                 "send a list per sensor, or one time"
             )
-            raise DecodeError(msg)
         return np.array([_time(name, written)], np.int64)
 
     def _times_from_start(self) -> Int64:
         start: Any = self.fields.get("start")
         interval: Any = self.fields.get("interval")
         if start is None:
-            msg = 'missing_ts: a block needs "ts", a list of times, or "start" and "interval" in seconds'
-            raise DecodeError(msg)
+            raise DecodeError('missing_ts: a block needs "ts", a list of times, or "start" and "interval" in seconds')
         start_us = _time("start", start)
         is_number = isinstance(interval, (int, float)) and not isinstance(interval, bool)
         # A huge integer cannot be multiplied by a float, so the first comparison stands before the second.
         if not is_number or not 0 < interval < 1e13 or not interval * 1e6 < 1e18:
-            msg = (
+            raise DecodeError(
                 f'bad_ts: "interval" is {describe_value(interval)}; send the seconds between two readings, more than 0'
             )
-            raise DecodeError(msg)
         n, step_us = self._n_readings(), interval * 1e6
         if start_us + round(max(n - 1, 0) * step_us) > MAX_US:
-            msg = f'bad_ts: {n} readings every {interval} s from "start" on end after the year 9999'
-            raise DecodeError(msg)
+            raise DecodeError(f'bad_ts: {n} readings every {interval} s from "start" on end after the year 9999')
         times: Int64 = start_us + np.rint(np.arange(n) * step_us).astype(np.int64)
         return times
 
@@ -187,8 +178,7 @@ class Document:
         assert isinstance(self.sensors, dict)  # noqa: S101  # by Layout.WIDE and Layout.COLUMNS
         for name in self.sensors:
             if not isinstance(name, str):
-                msg = f"wrong_type: the sensor name {describe_value(name)} is not a text"
-                raise DecodeError(msg)
+                raise DecodeError(f"wrong_type: the sensor name {describe_value(name)} is not a text")
         return self.sensors
 
     def _flat_sensors(self, sensors: dict[str, int]) -> dict[str, Any]:
@@ -202,36 +192,32 @@ class Document:
     def _raw_names(self) -> list[str]:
         names: list[Any] = self.sensors if isinstance(self.sensors, list) else []
         if not names or not all(type(name) is str for name in names) or len(set(names)) != len(names):
-            msg = 'block_shape: "sensors" must list the names of the sensors, each once'
-            raise DecodeError(msg)
+            raise DecodeError('block_shape: "sensors" must list the names of the sensors, each once')
         return names
 
     def _raw_values(self) -> bytes:
         raw = self.fields.get("values")
         if not isinstance(raw, bytes):
-            msg = (
+            raise DecodeError(
                 f'block_shape: "sensors" is a list, so "values" must be raw float32 bytes of MessagePack, '
                 f"but it is {describe_value(raw)}; in JSON send sensors as an object of name: list"
             )
-            raise DecodeError(msg)
         return raw
 
     def _raw_matrix(self, n: int) -> Float32:
         raw, n_sensors = self._raw_values(), len(self._raw_names())
         if len(raw) != 4 * n * n_sensors:
-            msg = (
+            raise DecodeError(
                 f'block_shape: "values" has {len(raw)} bytes; {n} times of {n_sensors} sensors '
                 f"as float32 are {4 * n * n_sensors}"
             )
-            raise DecodeError(msg)
         matrix = np.frombuffer(raw, "<f4").reshape(n, n_sensors)
         if np.isinf(matrix).any():
             row, column = np.argwhere(np.isinf(matrix))[0]
-            msg = (
+            raise DecodeError(
                 f"not_finite: sensor {quote(self._raw_names()[column])} is {matrix[row, column]} in row {row}; "
                 "send NaN where it is missing"
             )
-            raise DecodeError(msg)
         return matrix.astype(np.float32, copy=False)
 
 
@@ -242,8 +228,7 @@ def _time(name: str, written: object) -> int:
     try:
         return parse_us(written)
     except ValueError as problem:
-        msg = f'bad_ts: "{name}" is {describe_value(written)}, which {problem}'
-        raise DecodeError(msg) from None
+        raise DecodeError(f'bad_ts: "{name}" is {describe_value(written)}, which {problem}') from None
 
 
 def _times_of_list(name: str, written: list[object]) -> Int64:
@@ -261,13 +246,14 @@ def _number(name: str, value: object) -> float:
     if value is None:
         return np.nan
     if type(value) is not int and type(value) is not float:
-        raise DecodeError(_not_a_number(name, value))
+        raise DecodeError(
+            f"wrong_type: sensor {quote(name)} is {describe_value(value)}; send a number, or null where it is missing"
+        )
     if not -FLOAT32_LIMIT < value < FLOAT32_LIMIT:
-        msg = (
+        raise DecodeError(
             f"not_finite: sensor {quote(name)} is {describe_value(value)}, which is no finite 32-bit number; "
             "send null where it is missing"
         )
-        raise DecodeError(msg)
     return value
 
 
@@ -306,16 +292,12 @@ def _matrix_at_once(columns: list[Any], n: int) -> Float32 | None:
 
 def _column(name: str, cells: object, n: int) -> list[float]:
     if not isinstance(cells, list):
-        msg = f"block_shape: sensor {quote(name)} is {describe_value(cells)}; a block needs a list of {n} values"
-        raise DecodeError(msg)
+        raise DecodeError(
+            f"block_shape: sensor {quote(name)} is {describe_value(cells)}; a block needs a list of {n} values"
+        )
     if len(cells) != n:
-        msg = f"block_shape: sensor {quote(name)} has {len(cells)} values for {n} times"
-        raise DecodeError(msg)
+        raise DecodeError(f"block_shape: sensor {quote(name)} has {len(cells)} values for {n} times")
     return [_number(name, cell) for cell in cells]
-
-
-def _not_a_number(name: str, value: object) -> str:
-    return f"wrong_type: sensor {quote(name)} is {describe_value(value)}; send a number, or null where it is missing"
 
 
 def _unknown_sensor(name: str, fleet: FleetSchema) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monitor.types import Float32, Int64
 
 _SECONDS_BELOW = 10**11
-"""A larger number would be read as milliseconds."""
+"""The decoder reads a larger number as milliseconds."""
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 
@@ -41,8 +41,9 @@ def block_msgpack(asset: str, ts_us: Int64, values: Float32, sensors: Sequence[s
     """
     raw = np.ascontiguousarray(values, "<f4")
     if raw.shape != (len(ts_us), len(sensors)):
-        msg = f"values have the shape {raw.shape}; {len(ts_us)} times of {len(sensors)} sensors need another"
-        raise ValueError(msg)
+        raise ValueError(
+            f"values have the shape {raw.shape}; {len(ts_us)} times of {len(sensors)} sensors need another"
+        )
     times = _written_times(np.asarray(ts_us, np.int64))
     return _msgpack.encode({"asset": asset, **times, "sensors": list(sensors), "values": raw.tobytes()})
 

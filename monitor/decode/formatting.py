@@ -53,7 +53,7 @@ def truncate_reason(reason: str) -> str:
 
 
 def duration_text(us: int) -> str:
-    """Return a time span, rounded, in the largest unit of which it has at least two."""
+    """Return a time span, rounded, in the largest unit of which it is at least two."""
     for unit, size in (("years", 31_557_600_000_000), ("days", 86_400_000_000), ("hours", 3_600_000_000)):
         if us >= 2 * size:
             return f"{us / size:.0f} {unit}"

@@ -51,9 +51,9 @@ def parse_json(value: bytes) -> dict[str, Any]:
 
 
 def _explain_bad_json(value: bytes, problem: Exception) -> NoReturn:
-    """Raise the reason why msgspec refused a text, with Python's more lenient parser.
+    """Raise the reason why msgspec refused a text.
 
-    NaN and 1e999 come from a broken sensor, so the reason names the field.
+    Python's parser accepts NaN and 1e999, which come from a broken sensor. The reason then names the field.
     """
     try:
         fields = json.loads(value.decode())
@@ -61,14 +61,15 @@ def _explain_bad_json(value: bytes, problem: Exception) -> NoReturn:
         raise DecodeError(_TOO_DEEP) from None
     except ValueError:
         begins = quote(value[:24].decode(errors="replace"))
-        msg = f"not_json: {problem}; the record begins with {begins}; check the producer and kafka.format"
-        raise DecodeError(msg) from problem
+        raise DecodeError(
+            f"not_json: {problem}; the record begins with {begins}; check the producer and kafka.format"
+        ) from problem
     name = _find_not_finite(_check_limits(fields))
     if name is not None:
-        msg = f"not_finite: {quote(name)} is NaN, infinite or too large; send null where a value is missing"
-        raise DecodeError(msg) from problem
-    msg = f"not_json: {problem}"
-    raise DecodeError(msg) from problem
+        raise DecodeError(
+            f"not_finite: {quote(name)} is NaN, infinite or too large; send null where a value is missing"
+        ) from problem
+    raise DecodeError(f"not_json: {problem}") from problem
 
 
 def _find_not_finite(value: object, name: str = "") -> str | None:
@@ -91,16 +92,16 @@ def parse_msgpack(value: bytes) -> dict[str, Any]:
         if _is_deep_msgpack(value):
             raise DecodeError(_TOO_DEEP) from None
         begins = describe_value(value)
-        msg = f"not_msgpack: {problem}; the record begins with {begins}; check the producer and kafka.format"
-        raise DecodeError(msg) from problem
+        raise DecodeError(
+            f"not_msgpack: {problem}; the record begins with {begins}; check the producer and kafka.format"
+        ) from problem
     return _check_limits(fields)
 
 
 def _check_limits(fields: object) -> dict[str, Any]:
     """Return the fields if they are an object within the limits of depth and number, with texts as names."""
     if not isinstance(fields, dict):
-        msg = f"wrong_type: the record is {describe_value(fields)}; send one object (a map) per record"
-        raise DecodeError(msg)
+        raise DecodeError(f"wrong_type: the record is {describe_value(fields)}; send one object (a map) per record")
     n_fields = 0
     level: list[Any] = [fields]
     for _ in range(MAX_DEPTH):
@@ -119,19 +120,17 @@ def _check_limits(fields: object) -> dict[str, Any]:
     else:
         raise DecodeError(_TOO_DEEP)
     if n_fields > MAX_FIELDS:
-        msg = f"too_many_fields: the record has {n_fields} fields; at most {MAX_FIELDS} are read"
-        raise DecodeError(msg)
+        raise DecodeError(f"too_many_fields: the record has {n_fields} fields; at most {MAX_FIELDS} are read")
     for name in fields:
         if not isinstance(name, str):
-            msg = f"wrong_type: the field name {describe_value(name)} is not a text"
-            raise DecodeError(msg)
+            raise DecodeError(f"wrong_type: the field name {describe_value(name)} is not a text")
     return fields
 
 
 # ---------------------------------------------------------------- the depth of malformed records
 
-# A parser may stop at a depth that is counted from the bottom of the caller's stack, before it sees that the bytes are
-# malformed. The depth of such a record is measured here, so that its reason is the same wherever it is decoded.
+# Whether a parser stops at the depth of a record, or at malformed bytes behind it, depends on the depth of the caller's
+# stack. So the depth of a malformed record is measured here, and its reason is the same wherever it is decoded.
 
 _SAFE_DEPTH: Final = 400
 """Levels that every parser reads, wherever it was called from. Python's limit is 1,000, the callers included."""

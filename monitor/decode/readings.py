@@ -4,7 +4,7 @@ One msgspec struct is made per list of sensors, so that a record goes from bytes
 
 Input: a group of records. Output: columns of the records that it accepts, and the rows of the others. Invariant: a
 record is accepted only if `document.py` accepts it, with the same values. Everything unusual (another layout, an
-unknown name, a time in the future, a bad value) is left to that page.
+unknown name, a time in the future, a bad value) is left to `document.py`.
 
 A struct does not check the fields that it skips, so it must know all fields by name. Extra fields beside the sensors
 are learnt from accepted records: after the first one with `"site": "north"`, such records are fast.
@@ -158,10 +158,9 @@ class _CompiledParser:
 def _compile(
     sensors: tuple[str, ...], is_flat: bool, is_msgpack: bool, extra: tuple[tuple[str, bool], ...]
 ) -> _CompiledParser | None:
-    """Return the parser for these sensors. None where a struct cannot have such fields.
+    """Return the parser for these sensors, or None: with too many of them, or a reserved name, or a quote in a name.
 
-    That is so with too many sensors, or one with a reserved name or a quote in it. `extra`: name of a field, and
-    whether it holds an object or a list.
+    `extra`: name of a field, and True if it holds an object or a list.
     """
     if len(sensors) > MAX_FIELDS - len(RESERVED) - _MAX_EXTRA_FIELDS:
         return None
@@ -218,7 +217,7 @@ def _other_fields(extra: tuple[tuple[str, bool], ...], scalar: Any) -> tuple[lis
 
 
 def _is_possible_field(name: str) -> bool:
-    """Return whether a struct can have such a field. One odd name must not make all records slow."""
+    """Return True if a struct can have such a field. Without this check one odd name would make all records slow."""
     return name.isprintable() and '"' not in name and "\\" not in name and len(name) <= _MAX_NAME
 
 
@@ -230,7 +229,7 @@ def parse_each(parse: Callable[[bytes], Any], values: Sequence[bytes]) -> tuple[
 
     Gives up after `GIVE_UP_AFTER` values if every one failed. The loop runs in C: `extend` keeps its results when the
     parser raises, and the iterator stands behind the bad value. (Joining the records into one JSON array or into lines
-    is no faster, and lets a record leak into its neighbour.)
+    is no faster, and a malformed record could then change the next one.)
     """
     parsed: list[Any] = []
     failed: list[int] = []

@@ -30,7 +30,7 @@ _MAX_UNREGISTERED = 16_384
 
 @dataclass(frozen=True, slots=True)
 class FleetSchema:
-    """Facts about a fleet for decoding."""
+    """The part of a fleet's configuration that decoding needs."""
 
     name: str
     interval_us: int
@@ -42,7 +42,7 @@ class FleetSchema:
     sensors: tuple[str, ...] | None = None
     """Columns of `Readings.values`. None = not known yet: learnt from the first batch that has any."""
     max_assets: int | None = None
-    """Assets of one shard; None = any number. See admission.py."""
+    """Assets of one shard. None = any number. See admission.py."""
 
 
 class AssetIndex:
@@ -77,7 +77,7 @@ class AssetIndex:
                 number = len(self.names)
                 self.names.append(name)
                 self._numbers[name] = number
-            self._numbers[token] = number  # this spelling is found at once next time
+            self._numbers[token] = number  # so that this spelling is found at once
         return number
 
     def numbers(self, tokens: Sequence[Token]) -> Int32:
@@ -97,7 +97,7 @@ class AssetIndex:
     def commit(self, numbers: Sequence[int]) -> Int32:
         """Register these of the new names, in this order, and forget the others.
 
-        Returns a table [A] from the former numbers to the final ones; -1 = forgotten.
+        Returns a table [A] from the former numbers to the final ones, -1 = forgotten.
         """
         first = self.n_registered
         table = np.full(len(self.names), -1, np.int32)
@@ -137,8 +137,7 @@ class Router:
     def fleet_of(self, token: Token | None) -> int:
         """Return the number of the token's fleet. Raises DecodeError: missing_asset, bad_asset, no_fleet."""
         if token is None:
-            msg = 'missing_asset: neither an "asset" field nor a Kafka key says which asset this is'
-            raise DecodeError(msg)
+            raise DecodeError('missing_asset: neither an "asset" field nor a Kafka key says which asset this is')
         number = self.known.get(token)
         if number is None:
             name = asset_name(token)
@@ -156,7 +155,7 @@ class Router:
             self.known = {token: number for token, number in self.known.items() if token in assets[number]}
 
     def foreign(self, tokens: set[Token], fleet: int) -> set[Token]:
-        """Those tokens that are not good names of assets of this fleet."""
+        """Return the tokens that are not valid names of assets of this fleet."""
         if set(map(self.known.get, tokens)) == {fleet}:  # the usual case, without a line of Python per token
             return set()
         return {token for token in tokens if not self._belongs(token, fleet)}
@@ -180,13 +179,13 @@ def asset_name(token: Token) -> str:
         try:
             name = token.decode()
         except UnicodeDecodeError:
-            msg = (
+            raise DecodeError(
                 f"bad_asset: the Kafka key {describe_value(token)} is not UTF-8; send the asset's name as key or field"
-            )
-            raise DecodeError(msg) from None
+            ) from None
     else:
         name = token if isinstance(token, str) else str(token) if abs(token) < 10**100 else ""
     if ASSET_NAME.fullmatch(name) is None:
-        msg = f"bad_asset: {quote(name)} is not an asset's name: 1 to 128 letters, digits, blanks or any of _ . : / -"
-        raise DecodeError(msg)
+        raise DecodeError(
+            f"bad_asset: {quote(name)} is not an asset's name: 1 to 128 letters, digits, blanks or any of _ . : / -"
+        )
     return name

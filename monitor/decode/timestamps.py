@@ -50,8 +50,7 @@ def parse_us(value: object) -> int:
     elif isinstance(value, datetime):  # MessagePack's own timestamp type
         us = _datetime_us(value)
     else:
-        msg = "is not a time; send seconds since 1970 or an ISO 8601 text"
-        raise ValueError(msg)
+        raise ValueError("is not a time; send seconds since 1970 or an ISO 8601 text")
     if not MIN_US <= us <= MAX_US:
         raise ValueError(_OUTSIDE)
     return us
@@ -71,8 +70,7 @@ def _int_us(value: int) -> int:
 def _float_us(value: float) -> int:
     size = abs(value)
     if not size < 1e300:
-        msg = "is not a finite number"
-        raise ValueError(msg)
+        raise ValueError("is not a finite number")
     if size < _SECONDS_BELOW:
         return round(value * 1e6)
     if size < _MILLISECONDS_BELOW:
@@ -86,8 +84,9 @@ def _text_us(value: str) -> int:
     try:
         return _datetime_us(datetime.fromisoformat(value))
     except ValueError:
-        msg = "is not an ISO 8601 time; write it like 2015-07-27T10:30:00Z, or send seconds since 1970"
-        raise ValueError(msg) from None
+        raise ValueError(
+            "is not an ISO 8601 time; write it like 2015-07-27T10:30:00Z, or send seconds since 1970"
+        ) from None
 
 
 def _datetime_us(value: datetime) -> int:

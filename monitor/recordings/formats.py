@@ -92,8 +92,9 @@ def _open_parquet(path: Path) -> OpenFile:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        msg = 'Parquet needs pyarrow; install it with pip install "sensor-anomaly-monitor[files]"'
-        raise BadRecording(msg) from None
+        raise BadRecording(
+            'Parquet needs pyarrow; install it with pip install "sensor-anomaly-monitor[files]"'
+        ) from None
     try:
         schema = (file := pq.ParquetFile(path)).schema_arrow
     except (pa.ArrowException, OSError) as problem:

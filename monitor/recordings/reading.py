@@ -44,7 +44,7 @@ _YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 def read_recording(
     path: Path, *, asset: str | None = None, timestamp: str | None = None, label: str = "label"
 ) -> Recording:
-    """Read a file. `asset`, `timestamp`, `label`: names of columns that are not found by their usual names.
+    """Read a file. `asset`, `timestamp`, `label`: names of columns that have none of the usual names.
 
     Raises NotFound, and BadRecording with the file, the column, the row and the fix.
     """
@@ -92,7 +92,7 @@ def _find_roles(file: OpenFile, wanted: Mapping[str, str | None]) -> _Roles:
 
 
 def _first_of(usual: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the column with the first of the usual names that there is."""
+    """Return the column with the first of the usual names that a column has."""
     plain = {re.sub(r"[ _-]", "", name).casefold(): name for name in reversed(names)}
     return next((plain[name] for name in usual if name in plain), None)
 
@@ -253,7 +253,7 @@ def _parse_number(text: str) -> float:
 
 
 def _numbers_where_possible(texts: list[str]) -> Sequence[object]:
-    """Return the times that are written as numbers as numbers, and the others as they are."""
+    """Turn the times that are written as numbers into numbers, and leave the others as they are."""
     for number in (int, float):
         try:
             return list(map(number, texts))
