@@ -160,7 +160,7 @@ def _replay(asked: ReplayArguments) -> None:
 
 def _has_config() -> bool:
     """Return whether there is a configuration file. Recordings need none."""
-    from monitor.config import DEFAULT_FILE, ENV_FILE
+    from monitor.config.loading import DEFAULT_FILE, ENV_FILE
 
     return config_path() is not None or ENV_FILE in os.environ or Path(DEFAULT_FILE).exists()
 

@@ -13,7 +13,7 @@ and an unknown key is an error.
     problems.py            pydantic's errors → sentences with the nearest valid name
 
 The names below are imported at their first use: pydantic takes 0.15 s, and `monitor alerts list` needs only
-`store_url`.
+`store_url`. All other names are imported from their module.
 """
 
 from __future__ import annotations
@@ -22,60 +22,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monitor.config.kafka import FORMATS, KafkaConfig
-    from monitor.config.loading import DEFAULT_FILE, ENV_FILE, ENV_PREFIX, load, parse, store_url
-    from monitor.config.tree import (
-        ARCHITECTURES,
-        OBJECTIVES,
-        AlertConfig,
-        Config,
-        FleetConfig,
-        HttpConfig,
-        LogConfig,
-        ModelConfig,
-        NotifyConfig,
-        RetrainConfig,
-        StoreConfig,
-    )
-    from monitor.config.values import Confirm, Rate, format_duration, mask_url, parse_duration
+    from monitor.config.kafka import KafkaConfig
+    from monitor.config.loading import load, parse, store_url
+    from monitor.config.tree import Config, FleetConfig, HttpConfig, NotifyConfig
 
-__all__ = [
-    "ARCHITECTURES",
-    "DEFAULT_FILE",
-    "ENV_FILE",
-    "ENV_PREFIX",
-    "FORMATS",
-    "OBJECTIVES",
-    "AlertConfig",
-    "Config",
-    "Confirm",
-    "FleetConfig",
-    "HttpConfig",
-    "KafkaConfig",
-    "LogConfig",
-    "ModelConfig",
-    "NotifyConfig",
-    "Rate",
-    "RetrainConfig",
-    "StoreConfig",
-    "format_duration",
-    "load",
-    "mask_url",
-    "parse",
-    "parse_duration",
-    "store_url",
-]
+__all__ = ["Config", "FleetConfig", "HttpConfig", "KafkaConfig", "NotifyConfig", "load", "parse", "store_url"]
 
-_MODULES = {
-    "kafka": {"FORMATS", "KafkaConfig"},
-    "loading": {"DEFAULT_FILE", "ENV_FILE", "ENV_PREFIX", "load", "parse", "store_url"},
-    "values": {"Confirm", "Rate", "format_duration", "mask_url", "parse_duration"},
-}
-"""Module → the public names in it. The rest are in `tree`."""
+_MODULES = {"KafkaConfig": "kafka", "load": "loading", "parse": "loading", "store_url": "loading"}
+"""Public name → its module. The rest are in `tree`."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = next((module for module, names in _MODULES.items() if name in names), "tree")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'tree')}"), name)

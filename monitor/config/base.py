@@ -18,7 +18,7 @@ from monitor.config.values import parse_duration, parse_names
 
 
 def one_of(offered: Sequence[str]) -> AfterValidator:
-    """Accept only these words. The error carries them, so that it can name the nearest."""
+    """Accept only these words. The error holds them, so that its sentence can name the nearest."""
 
     def check(value: str) -> str:
         if value not in offered:

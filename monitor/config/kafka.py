@@ -16,7 +16,7 @@ from monitor.config.base import ConfigTable, Name, Names, PositiveDuration, conf
 from monitor.config.file_permissions import insecure_mode
 from monitor.config.values import parse_command
 
-# The values on offer. `monitor check` and the error messages read these lists.
+# The valid values. `monitor check` and the error messages read these lists.
 FORMATS = ("auto", "json", "msgpack")
 STARTS = ("earliest", "latest")
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -57,13 +57,13 @@ class KafkaConfig(ConfigTable):
     token_command: Annotated[tuple[Name, ...] | None, BeforeValidator(parse_command), Field(repr=False)] = None
     """Program that prints a token for OAUTHBEARER, or a token endpoint's JSON. Run again before the token expires."""
     token_file: Path | None = None
-    """File with such a token, or that JSON. Read at each login, because another program renews it."""
+    """File with a token, or a token endpoint's JSON. Read at each login, because another program renews it."""
     ca_file: Path | None = None
     """Certificate authority of the broker, PEM."""
     cert_file: Path | None = None
     """Client certificate and its chain, PEM, where the broker requires one (mutual TLS)."""
     key_file: Path | None = None
-    """Its private key, PEM. Default: in `cert_file`."""
+    """Private key of the client certificate, PEM. Default: in `cert_file`."""
     key_password: SecretStr | None = None
     """Password of the key. Preferably in MONITOR_KAFKA__KEY_PASSWORD_FILE."""
 
@@ -134,8 +134,8 @@ class KafkaConfig(ConfigTable):
             if self.allow_plaintext_password:
                 return {"allow_plaintext_password": f"true means nothing with {self._protocol}; leave it out"}
         elif not self.allow_plaintext_password:
-            # SCRAM sends no password, but enough to try a list of words against it offline, and with aiokafka a false
-            # broker may choose how cheap each try is.
+            # SCRAM does not send the password, but enough for an offline dictionary attack. With aiokafka a false
+            # broker even chooses the number of iterations, and so the cost of each guess.
             return {
                 "security_protocol": '"SASL_PLAINTEXT" sends the login unencrypted; use "SASL_SSL", or set '
                 "allow_plaintext_password = true"
@@ -155,7 +155,7 @@ class KafkaConfig(ConfigTable):
             parts.append("no login")
         if self.cert_file is not None:
             parts.append(f"client certificate {self.cert_file}")
-        if self.security_protocol.endswith("SSL"):
+        if self._is_tls:
             authority = self.ca_file or "the system's authorities"
             parts.append(f"certificate and host name checked against {authority}")
         else:

@@ -36,7 +36,7 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
 
 
 def store_url(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """Read only the database's URL: quick, and possible while another table has an error. Raises ConfigError."""
+    """Read only the database's URL: it is quick, and works if another table has an error. Raises ConfigError."""
     environ = os.environ if environ is None else environ
     file = Path(path or environ.get(ENV_FILE) or DEFAULT_FILE)
     name = f"{ENV_PREFIX}STORE__URL"

@@ -108,7 +108,7 @@ def from_pydantic(error: ValidationError) -> Iterator[Problem]:
 
 
 def _is_consequence(detail: ErrorDetails) -> bool:
-    """Return True for a default computed from, or a list too short because of, a value with an error of its own."""
+    """Return True for a default that depends on an invalid value, or a list too short without its invalid items."""
     return detail["type"] == "default_factory_not_called" or (detail["type"] == "too_short" and bool(detail["input"]))
 
 
@@ -189,7 +189,7 @@ def cross_table_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
         if isinstance(name, str) and first.setdefault(name, i) != i:
             yield ("fleet", i, "name"), f'"{name}" is already the name of fleet[{first[name]}]; each needs its own'
         yield from _unknown_topics(i, table, topics)
-        yield from _starved_fleet(i, table, [each for each in tables if each[0] < i], topics)
+        yield from _shadowed_fleet(i, table, [each for each in tables if each[0] < i], topics)
     if tables and all(_names(table.get("topics")) for _, table in tables):
         for topic in topics:
             if not any(topic in _names(table.get("topics")) for _, table in tables):
@@ -204,7 +204,7 @@ def _unknown_topics(i: int, table: Mapping[str, Any], topics: list[str]) -> Iter
             yield ("fleet", i, "topics"), f'"{topic}" is not among kafka.topics; {fix}'
 
 
-def _starved_fleet(
+def _shadowed_fleet(
     i: int, table: Mapping[str, Any], earlier: list[tuple[int, dict[str, Any]]], topics: list[str]
 ) -> Iterator[Problem]:
     """Yield a problem if an earlier fleet takes all assets of this one."""

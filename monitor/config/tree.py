@@ -44,7 +44,7 @@ from monitor.config.values import (
     resolve_url,
 )
 
-# The values on offer. `monitor check` and the error messages read these lists.
+# The valid values. `monitor check` and the error messages read these lists.
 ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
 OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
 INCOMPATIBLE_OPTIONS = {
@@ -99,7 +99,7 @@ class ModelConfig(ConfigTable):
     max_train: PositiveDuration = timedelta(minutes=10)
     """Time limit of a training, which then keeps the best weights so far."""
     max_trim: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Largest share of past windows left out as suspected faults. 0: rare normal states are all learnt."""
+    """Largest share of past windows left out as suspected faults. 0: none, so that rare normal states are learnt."""
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
@@ -233,7 +233,7 @@ class NotifyConfig(ConfigTable):
     fleets: Names = ("*",)
     """Names or globs."""
     max_age: Annotated[timedelta | None, duration_or("forever")] = timedelta(days=7)
-    """Age up to which an event is sent. A topic read from its beginning has older ones."""
+    """Age up to which an alert event is sent. A topic that is read from its beginning gives older ones."""
     token: SecretStr | None = None
     """Sent as `Authorization: Bearer …`. Preferably in MONITOR_NOTIFY__0__TOKEN_FILE."""
     allow_http: bool = False

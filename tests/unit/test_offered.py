@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 from pydantic import ValidationError
 
-from monitor.config import ModelConfig
+from monitor.config.tree import ModelConfig
 from monitor.errors import ConfigError
 from monitor.models import spec
 from monitor.models.build import NETWORKS

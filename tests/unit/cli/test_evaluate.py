@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.cli import main
-from monitor.config import ARCHITECTURES, OBJECTIVES
+from monitor.config.tree import ARCHITECTURES, OBJECTIVES
 from monitor.evaluation import evaluate as module
 from tests import labelled_recording as sample
 

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from monitor import config as configuration
-from monitor.config import Confirm, Rate, format_duration, load, parse, parse_duration, store_url
+from monitor.config import load, parse, store_url
+from monitor.config.values import Confirm, Rate, format_duration, parse_duration
 from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
