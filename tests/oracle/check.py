@@ -1,9 +1,10 @@
 """A database compared with the oracle. Input: stored rows and raw logs. Output: all differences.
 
 `check_database` reads SQLite with the standard library. For any other database, give `stored_rows` a function that
-runs a SQL text and returns its rows, and call `check`. Invariant: windows, fates and counts are computed from the logs
-alone, alerts from the stored scores. The only trusted rows are the positions (`start_offset`, `next_offset`), the
-partition of each asset, and the scores.
+runs a SQL text and returns its rows, and call `check`.
+
+Invariant: windows, fates and counts are computed from the logs alone, alerts from the stored scores. The only trusted
+rows are the positions (`start_offset`, `next_offset`), the partition of each asset, and the scores.
 """
 
 from __future__ import annotations

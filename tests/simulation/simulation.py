@@ -236,7 +236,7 @@ class Replica:
 class Simulation:
     """One run, with all that the seed decides."""
 
-    def __init__(self, seed: int, mutation: Mutation | None = None, *, is_calm: bool = False) -> None:
+    def __init__(self, seed: int, mutation: Mutation | None = None, *, has_faults: bool = True) -> None:
         self.rng = Random(f"simulation/{seed}")
         self.mutation = mutation
         self.outcome = Outcome(seed)
@@ -245,9 +245,9 @@ class Simulation:
         """(partitions, problem). Ignored where retention removed records that a rebuild needed."""
         self.scenario = scenario.draw(self.rng)
         self.fault_plan = fault_plan.draw(self.rng)
-        self.is_calm = is_calm
-        """True for a run without faults, with one replica."""
-        if is_calm:
+        self.has_faults = has_faults
+        """False for a run with one replica and no faults."""
+        if not has_faults:
             self.fault_plan = fault_plan.FaultPlan(max_records=50)
         self.database = Database()
         self.broker: Broker
@@ -270,7 +270,7 @@ class Simulation:
 
     def without_faults(self) -> Simulation:
         """Run the same scenario without faults."""
-        simulation = Simulation(self.outcome.seed, is_calm=True)
+        simulation = Simulation(self.outcome.seed, has_faults=False)
         simulation.run()
         self.outcome.violations += simulation.outcome.violations
         return simulation
@@ -299,9 +299,9 @@ class Simulation:
         if rng.random() < 0.85:
             for fleet in self.scenario.config.fleets:
                 self._activate_at_once(fleet)
-        self.replicas = [Replica(self, number) for number in range(1 if self.is_calm else rng.choice([1, 2, 2, 3]))]
+        self.replicas = [Replica(self, number) for number in range(rng.choice([1, 2, 2, 3]) if self.has_faults else 1)]
         replicas = [asyncio.ensure_future(replica.run()) for replica in self.replicas]
-        until_s = 0.1 if self.is_calm else rng.uniform(8, 35)
+        until_s = rng.uniform(8, 35) if self.has_faults else 0.1
         faults = [asyncio.ensure_future(fault) for fault in self._faults(until_s)]
         await asyncio.wait([asyncio.ensure_future(asyncio.sleep(until_s))])
         for fault in faults:

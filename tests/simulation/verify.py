@@ -44,7 +44,7 @@ def verify(simulation: Simulation) -> list[str]:
         if _is_incomplete(simulation, db, partition, {record[0] for record in records})
     }
     simulation.counts["partitions with holes"] += len(incomplete)
-    reference = simulation.without_faults() if simulation.scenario.is_limited and not simulation.is_calm else None
+    reference = simulation.without_faults() if simulation.scenario.is_limited and simulation.has_faults else None
     started_late = {
         where
         for where, log in simulation.broker.logs.items()

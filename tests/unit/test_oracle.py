@@ -248,7 +248,7 @@ def test_order_within_the_lateness_does_not_matter(seed: int) -> None:
 
 
 def alerts(text: str, confirm: tuple[int, int] = (2, 3), recover: int = 2) -> list[tuple[Any, ...]]:
-    """Return the alerts of windows that end at 0, 1, 2, …: A anomalous, . normal, ? unscored, a digit the score."""
+    """Return the alerts of windows that end at 0, 1, 2, …: `A` anomalous, `.` normal, `?` unscored, digit = score."""
     score = {"A": 1.0, ".": 0.99, "?": None}
     windows = [(end, score[sign] if sign in score else float(sign)) for end, sign in enumerate(text)]
     return [
