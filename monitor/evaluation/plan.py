@@ -1,6 +1,6 @@
 """The plan of an evaluation: files, methods and settings, checked before any work begins.
 
-Input: the operator's words. Output: an `EvaluationPlan`.
+Input: paths, names of methods, settings. Output: an `EvaluationPlan`.
 Invariant: a plan holds each file once and each method once, all of them valid.
 """
 

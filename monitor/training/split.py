@@ -1,6 +1,6 @@
 """Split into training and held-out windows.
 
-Input: the windows of a fleet. Output: rows of them.
+Input: the windows of a fleet. Output: row numbers of windows.
 Invariant: the latest part of each asset's time is held out, as a whole, alerts included. Windows of alerts are not
 trained on, nor windows that reach into the held-out time, unless they were most of a short history (`n_overlapping`).
 """
