@@ -50,7 +50,7 @@ MIN_WINDOWS = 100
 
 @dataclass(frozen=True, slots=True)
 class TrainingHead:
-    """Length of the healthy head of each file. Without either field it is `train_rows` in `meta.json` beside the file."""
+    """Length of the healthy head of each file. Without either field: `train_rows` in `meta.json` beside the file."""
 
     rows: int | None = None
     until_us: int | None = None
