@@ -62,14 +62,14 @@ def weekly(count: float, per: timedelta) -> float:
     return count * WEEK_S / per.total_seconds()
 
 
-def upper_bound(n_alarms: int, weeks: float, confidence: float = CONFIDENCE) -> float:
+def upper_bound(n_alarms: int, weeks: float) -> float:
     """Return the upper bound of the alarms per week: 3.0 / weeks with no alarm, 4.74 / weeks with one."""
-    return math.inf if weeks <= 0 else gamma_quantile(n_alarms + 1, confidence) / weeks
+    return math.inf if weeks <= 0 else gamma_quantile(n_alarms + 1, CONFIDENCE) / weeks
 
 
-def lower_bound(n_alarms: int, weeks: float, confidence: float = CONFIDENCE) -> float:
+def lower_bound(n_alarms: int, weeks: float) -> float:
     """Return the lower bound of the alarms per week."""
-    return 0.0 if n_alarms == 0 or weeks <= 0 else gamma_quantile(n_alarms, 1 - confidence) / weeks
+    return 0.0 if n_alarms == 0 or weeks <= 0 else gamma_quantile(n_alarms, 1 - CONFIDENCE) / weeks
 
 
 def weeks_missing(n_alarms: int, weeks: float, alarms_per_week: float) -> float:

@@ -19,7 +19,7 @@ FIRST_US, LAST_US = -(1 << 62), 1 << 62
 _WINDOWS = """
     SELECT asset.fleet, asset.name, score.start_us, end_us, n_present, verdict, version
     FROM score JOIN asset ON asset.id = asset_id LEFT JOIN model_version ON model_version.id = version_id
-    WHERE score.start_us >= :lowest AND score.start_us < :to_us AND end_us > :from_us AND end_us <= :to_us
+    WHERE score.start_us < :to_us AND end_us > :from_us AND end_us <= :to_us
     ORDER BY score.start_us
 """
 _TRANSITIONS = """
@@ -55,15 +55,9 @@ class TransitionRow(NamedTuple):
     n_anomalous: int
 
 
-def windows(
-    reader: RowReader, from_us: int = FIRST_US, to_us: int = LAST_US, *, longest_us: int | None = None
-) -> Iterator[WindowRow]:
-    """Yield the windows that end in (from_us, to_us], in order of start.
-
-    `longest_us`: an upper bound of their length. Without it the search begins at the oldest score.
-    """
-    lowest = from_us - longest_us if longest_us is not None else FIRST_US
-    for row in reader.fetch(_WINDOWS, {"from_us": from_us, "to_us": to_us, "lowest": lowest}):
+def windows(reader: RowReader, from_us: int = FIRST_US, to_us: int = LAST_US) -> Iterator[WindowRow]:
+    """Yield the windows that end in (from_us, to_us], in order of start. Scans all scores that start before `to_us`."""
+    for row in reader.fetch(_WINDOWS, {"from_us": from_us, "to_us": to_us}):
         yield WindowRow(*row.values())
 
 
