@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 from sqlalchemy import bindparam, text
 
@@ -61,32 +61,25 @@ _PUBLISH = text("""
 _FLEET_OF = text("SELECT fleet FROM model_version WHERE version = :version")
 
 
-def publish(
-    connection: Connection,
-    *,
-    version: str,
-    fleet: str,
-    path: str,
-    trained_us: int,
-    card: Mapping[str, Any],
-    metrics: Mapping[str, float],
-) -> None:
+class NewVersion(TypedDict):
+    """A trained version, as keyword arguments."""
+
+    version: str
+    fleet: str
+    path: str
+    trained_us: int
+    card: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+
+def publish(connection: Connection, **new: Unpack[NewVersion]) -> None:
     """Insert a version as a candidate, unless it exists. Raises Conflict if it belongs to another fleet."""
-    assets.ensure_fleet(connection, fleet)
-    connection.execute(
-        _PUBLISH,
-        {
-            "version": version,
-            "fleet": fleet,
-            "path": path,
-            "trained_us": trained_us,
-            "card": json.dumps(card, allow_nan=False),
-            "metrics": json.dumps(metrics, allow_nan=False),
-        },
-    )
-    owner = connection.execute(_FLEET_OF, {"version": version}).scalar_one()
-    if owner != fleet:
-        raise Conflict(f"version {version} belongs to {owner}")
+    assets.ensure_fleet(connection, new["fleet"])
+    documents = {name: json.dumps(new[name], allow_nan=False) for name in ("card", "metrics")}
+    connection.execute(_PUBLISH, {**new, **documents})
+    owner = connection.execute(_FLEET_OF, {"version": new["version"]}).scalar_one()
+    if owner != new["fleet"]:
+        raise Conflict(f"version {new['version']} belongs to {owner}")
 
 
 # PostgreSQL: an activation waits for the commits under way, and later commits wait for it. A lock on the fleet's row
@@ -137,15 +130,7 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
 
 
 def publish_and_activate(
-    connection: Connection,
-    *,
-    version: str,
-    fleet: str,
-    path: str,
-    trained_us: int,
-    card: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    lease: tuple[str, int] | None,
+    connection: Connection, *, lease: tuple[str, int] | None, **new: Unpack[NewVersion]
 ) -> Activation:
     """Publish a version and activate it after every decided window.
 
@@ -153,10 +138,8 @@ def publish_and_activate(
     """
     if lease is not None:
         leases.check(connection, *lease)
-    publish(
-        connection, version=version, fleet=fleet, path=path, trained_us=trained_us, card=card, metrics=metrics
-    )
-    return activate(connection, fleet, version, FOREVER_AGO_US)
+    publish(connection, **new)
+    return activate(connection, new["fleet"], new["version"], FOREVER_AGO_US)
 
 
 def check_activation_seq(connection: Connection, fleet: str, seq: int) -> None:
