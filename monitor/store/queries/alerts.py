@@ -6,11 +6,20 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound
-from monitor.store.queries.backend import Backend, Row, Where, iso, limited, number, us, with_times
+from monitor.store.queries.backend import Backend, Row, Where, limited, number, us, with_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+
+
+_TIMES = {
+    "opened_us": "opened_at",
+    "closed_us": "closed_at",
+    "peak_us": "peak_at",
+    "updated_us": "updated_at",
+    "at_us": "at",
+}
 
 
 class AlertQueries(Backend):
@@ -46,20 +55,7 @@ class AlertQueries(Backend):
         """Return one alert with its transitions. Raises NotFound."""
         for row in self.fetch(f"{_ALERTS} WHERE alert.id = :id", {"id": alert_id}):
             steps = self.fetch(_TRANSITIONS, {"id": alert_id})
-            is_process = row["class"] == "process"
-            return _alert(row) | {
-                "transitions": [
-                    {
-                        "state": step["state"],
-                        "severity": step["severity"],
-                        "at": iso(step["at_us"]),
-                        "peak_score": number(step["peak_score"]),
-                        "n_anomalous": step["n_anomalous"] if is_process else None,
-                        "n_records": None if is_process else step["n_anomalous"],
-                    }
-                    for step in steps
-                ]
-            }
+            return _alert(row) | {"transitions": [_with_counts(step, row["class"]) for step in steps]}
         raise NotFound(f"alert {alert_id}")
 
 
@@ -69,7 +65,6 @@ _ALERTS = """
         n_anomalous, kind, alert.topic, alert.partition, from_offset, message
     FROM alert LEFT JOIN asset ON asset.id = alert.asset_id
 """
-_TIMES = {"opened_us": "opened_at", "closed_us": "closed_at", "peak_us": "peak_at", "updated_us": "updated_at"}
 _TRANSITIONS = """
     SELECT state, severity, at_us, peak_score, n_anomalous FROM alert_transition WHERE alert_id = :id ORDER BY seq
 """
@@ -77,10 +72,13 @@ _TRANSITIONS = """
 
 def _alert(row: Mapping[str, Any]) -> Row:
     """Return one dictionary for both classes: facts of the other class are None or empty."""
-    is_process = row["class"] == "process"
+    return _with_counts(row, row["class"]) | {"sensors": json.loads(row["sensors"])}
+
+
+def _with_counts(row: Mapping[str, Any], alert_class: str) -> Row:
+    n, is_process = row["n_anomalous"], alert_class == "process"
     return with_times(row, _TIMES) | {
         "peak_score": number(row["peak_score"]),
-        "sensors": json.loads(row["sensors"]),
-        "n_anomalous": row["n_anomalous"] if is_process else None,
-        "n_records": None if is_process else row["n_anomalous"],
+        "n_anomalous": n if is_process else None,
+        "n_records": None if is_process else n,
     }
