@@ -158,7 +158,7 @@ class Deployment:
     # ------------------------------------------------------------------ waiting
 
     def wait(self, what: str, condition: Callable[[], object], limit_s: float = 90.0, every_s: float = 0.1) -> None:
-        """Wait until `condition()` is true while the daemon lives."""
+        """Wait until `condition()` is true. Fail if the daemon ends."""
         deadline = time.monotonic() + limit_s
         while not condition():
             code = self._process.poll() if self._process else None

@@ -59,7 +59,7 @@ class ForkServer:
         self._process.stdout.close()
 
     def start(self, arguments: Sequence[str], log: Path, hooks: Sequence[str] = ()) -> int:
-        """Fork `monitor ARGUMENTS`; return its pid. `hooks`: names from hooks.py, applied to it first."""
+        """Fork `monitor ARGUMENTS` and return its pid. `hooks`: names from hooks.py, applied first."""
         return int(self._ask({"do": "start", "arguments": [*arguments], "log": str(log), "hooks": [*hooks]})["pid"])
 
     def poll(self, pid: int) -> int | None:

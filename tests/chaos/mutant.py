@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def no_compare_and_set() -> None:
-    """Move the offset whoever owns the partition, and from wherever it stands."""
+    """Move the offset for any owner of the partition and from any place."""
     from tests import mutations
 
     mutations.no_compare_and_set().start()

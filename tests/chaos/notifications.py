@@ -155,7 +155,7 @@ def _wrong_bodies(arrivals: Iterable[Arrival]) -> list[str]:
         bodies[arrival.key].add(arrival.body)
     found = [f"I6: {key} arrived with {len(each)} bodies" for key, each in bodies.items() if len(each) > 1]
     for key, (body, *_) in bodies.items():
-        said = json.loads(body)
-        if (said["key"], said["step"]) != (key, key.rpartition(":")[2]):
-            found.append(f"I6: {key} arrived with the body {said}")
+        sent = json.loads(body)
+        if (sent["key"], sent["step"]) != (key, key.rpartition(":")[2]):
+            found.append(f"I6: {key} arrived with the body {sent}")
     return found

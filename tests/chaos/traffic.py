@@ -121,13 +121,13 @@ class TrafficSender:
         self._thread.start()
         return self
 
-    def finish(self, limit_s: float, alive: Callable[[], None] = lambda: None) -> None:
+    def finish(self, limit_s: float, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Wait until all messages are sent."""
         self.hurry = True
         deadline = time.monotonic() + limit_s
         while self._thread.is_alive():
             assert time.monotonic() < deadline, f"{self.n_acknowledged} records sent, and no end"
-            alive()
+            meanwhile()
             self._thread.join(0.2)
         if self.failure is not None:
             raise self.failure

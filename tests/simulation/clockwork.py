@@ -79,7 +79,7 @@ class Process:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.died = asyncio.Event()
+        self.killed = asyncio.Event()
         self.thaws_at = 0.0
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SimulatedLoop)
@@ -87,7 +87,7 @@ class Process:
 
     @property
     def is_dead(self) -> bool:
-        return self.died.is_set()
+        return self.killed.is_set()
 
     @property
     def is_frozen(self) -> bool:
@@ -107,7 +107,7 @@ class Process:
 
     def die(self) -> None:
         """kill -9."""
-        self.died.set()
+        self.killed.set()
 
 
 def simulated_now_us() -> int:

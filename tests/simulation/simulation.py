@@ -157,7 +157,7 @@ class Replica:
         simulation = self.simulation
         while not simulation.is_over:
             task = self._start()
-            death = asyncio.ensure_future(self.process.died.wait())
+            death = asyncio.ensure_future(self.process.killed.wait())
             await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
             self.is_up = False
             if self.process.is_dead:

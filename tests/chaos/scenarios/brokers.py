@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def rebalances(
     servers: Servers, seed: int, *, n_records: int = 80_000, n_assignments: int = 110, hooks: Sequence[str] = ()
 ) -> Figures:
-    """GroupMembers join and leave the group without a pause: every claim must begin to read where it said it would."""
+    """Other members join and leave the group again and again. Each claim must start to read at its rewind offset."""
     rng = random.Random(f"rebalances/{seed}")
     figures = Figures("rebalances", seed, commit=tree_commit())
     with Environment.set_up(servers, figures, n_partitions=6, hooks=("first_offsets", *hooks)) as env:

@@ -44,9 +44,9 @@ def sqlite(
             daemon.kill()
             n_without_progress += env.records() == before
             with closing(sqlite3.connect(env.deployment.database)) as connection:
-                said = connection.execute("PRAGMA integrity_check").fetchall()
-            if said != [("ok",)]:
-                figures.problems.append(f"integrity_check: {said}")
+                found = connection.execute("PRAGMA integrity_check").fetchall()
+            if found != [("ok",)]:
+                figures.problems.append(f"integrity_check: {found}")
         figures.measured["kills_without_progress"] = n_without_progress
         if n_without_progress > 0.7 * n_kills:
             figures.vacuous.append(f"{n_without_progress} of {n_kills} kills came before any progress")
@@ -161,9 +161,9 @@ def disk_full(servers: Servers, seed: int, *, n_records: int = 60_000, hooks: Se
             subprocess.run(["mount", "-o", "remount,size=500m", str(folder)], check=True)
             env.finish()
             with closing(sqlite3.connect(env.deployment.database)) as connection:
-                said = connection.execute("PRAGMA integrity_check").fetchall()
-            if said != [("ok",)]:
-                figures.problems.append(f"integrity_check: {said}")
+                found = connection.execute("PRAGMA integrity_check").fetchall()
+            if found != [("ok",)]:
+                figures.problems.append(f"integrity_check: {found}")
             require(figures, of=("late", "quarantined", "duplicate", "alerts"))
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=False)
