@@ -37,8 +37,9 @@ MAX_RECORDS = 4096
 MAX_POLL_BYTES = 64 * 1024 * 1024
 """Decompressed bytes after which a poll ends. Fetched batches beyond them are fetched again."""
 PARSER_ERRORS = (kafka.KafkaError, ArithmeticError, AssertionError, LookupError, OSError, EOFError, ValueError)
-MALFORMED = (*PARSER_ERRORS, struct.error, zlib.error, cramjam.DecompressionError)
-"""Errors of aiokafka over malformed bytes. A header name that is not UTF-8 is a ValueError."""
+MALFORMED = (*PARSER_ERRORS, SystemError, struct.error, zlib.error, cramjam.DecompressionError)
+"""Errors of aiokafka over malformed bytes. A header name that is not UTF-8 is a ValueError, and a negative length in an
+old format is a SystemError."""
 
 # Offsets in a batch. The length and the format version lie at the same place in all versions.
 LENGTH, LENGTH_END = 8, 12

@@ -206,6 +206,16 @@ def test_an_old_batch_that_only_aiokafka_refuses_is_stepped_over() -> None:
     assert unread(list(fetched(bytes(bad)))) == dict.fromkeys(range(2), "corrupt_batch")
 
 
+@pytest.mark.parametrize("codec", CODECS[:2])
+@pytest.mark.parametrize(("magic", "key_length"), [(0, 18), (1, 26)])
+def test_a_negative_length_in_an_old_format_is_an_error(magic: int, key_length: int, codec: int) -> None:
+    bad = bytearray(old_batch(magic, codec, b"{}"))
+    struct.pack_into(">i", bad, key_length, -5)
+    struct.pack_into(">I", bad, 12, zlib.crc32(bytes(bad[16:])))
+    with pytest.raises(CorruptBatch):
+        list(fetched(bytes(bad)))
+
+
 def test_unread_records_go_to_quarantine_with_their_reason() -> None:
     records = list(fetched(batch(GZIP, [b'{"ts": 60, "sensors": {"a": 1}}', TOO_MUCH])))
     decoded = Decoder([FleetSchema("f", 60_000_000, ("a",))]).decode(as_batch(P, records))
