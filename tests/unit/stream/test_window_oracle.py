@@ -47,7 +47,7 @@ def test_windows_equal_the_oracles_after_every_batch(kind: str, seed: int) -> No
         pieces = list(batches(rng, readings, rng.choice([1, 7, 60, 10_000])))
         compared_at = {*rng.sample(range(len(pieces)), min(20, len(pieces))), len(pieces) - 1}
         for number, batch in enumerate(pieces):
-            fates = [oracle.take(one) for one in batch]
+            fates = [oracle.add(one) for one in batch]
             output = engine.push(columns(batch, names))
             assert sorted(output.late.tolist()) == [row for row, fate in enumerate(fates) if fate == "late"]
             assert sorted(output.duplicate.tolist()) == [row for row, fate in enumerate(fates) if fate == "duplicate"]
