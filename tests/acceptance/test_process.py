@@ -202,7 +202,7 @@ def _bad_records(ts_us: int) -> dict[str, list[tuple[bytes | None, bytes]]]:
 def test_bad_records_are_quarantined_and_change_no_score(
     kafka: KafkaServer, topic: str, deployment: Deployment, tmp_path: Path
 ) -> None:
-    good = list(partitioned(plant(2, 10, 3_000, RULE, trouble_share=0.0), PARTITIONS))
+    good = list(partitioned(plant(2, 10, 3_000, RULE, disorder_share=0.0), PARTITIONS))
     place = len(good) // 2
     at_ms = good[place][3]
     bad = [(word, record) for word, records in _bad_records(at_ms * 1000).items() for record in records]
