@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import numpy as np
@@ -53,6 +53,10 @@ class Unread(bytes):
         return value
 
 
+Headers = tuple[tuple[str, bytes], ...]
+"""The headers of one record."""
+
+
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
     """N records of one partition in offset order, as Kafka returned them."""
@@ -64,6 +68,10 @@ class RecordBatch:
     """[N], Kafka's record timestamps; -1 where the broker has none."""
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
+    headers: Sequence[Headers] | None = None
+    """[N], (name, value) of each header in order. None = no record has any."""
+    schemas: Mapping[int, str] = field(default_factory=dict)
+    """Id → text of the schemas of a registry that these records name. Shared by batches, never changed."""
 
     @property
     def next_offset(self) -> int:
@@ -75,7 +83,26 @@ class RecordBatch:
     def rows(self, which: slice) -> RecordBatch:
         """Return a slice of the batch."""
         return RecordBatch(
-            self.partition, self.offsets[which], self.timestamps_us[which], self.keys[which], self.values[which]
+            self.partition,
+            self.offsets[which],
+            self.timestamps_us[which],
+            self.keys[which],
+            self.values[which],
+            self.headers[which] if self.headers is not None else None,
+            self.schemas,
+        )
+
+    def pick(self, rows: Int64) -> RecordBatch:
+        """Return the records at these rising rows."""
+        at = rows.tolist()
+        return RecordBatch(
+            self.partition,
+            self.offsets[rows],
+            self.timestamps_us[rows],
+            [self.keys[i] for i in at],
+            [self.values[i] for i in at],
+            [self.headers[i] for i in at] if self.headers is not None else None,
+            self.schemas,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from monitor.config.base import ConfigTable, Name, Names, PositiveDuration, config_folder, one_of, raise_problems
+from monitor.config.fields import FieldsConfig
 from monitor.config.file_permissions import insecure_mode
 from monitor.config.values import parse_command
 
@@ -47,6 +48,7 @@ class KafkaConfig(ConfigTable):
         seconds=30
     )
     """Silence of a daemon after which the group assigns its partitions to others."""
+    fields: FieldsConfig = FieldsConfig()
     security_protocol: Annotated[str, one_of(PROTOCOLS)] = "PLAINTEXT"
     sasl_mechanism: Annotated[str, one_of(MECHANISMS)] | None = None
     username: Name | None = None

@@ -33,6 +33,7 @@ from monitor.config.base import (
     one_of,
     raise_problems,
 )
+from monitor.config.fields import FieldsConfig
 from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads annotations when the class is made)
 from monitor.config.values import (
     Confirm,
@@ -162,6 +163,8 @@ class FleetConfig(ConfigTable):
     """A window with a longer hole is not scored. Default: an eighth of the window."""
     max_assets: Annotated[int, Field(ge=1)] = 10_000
     """Assets of this fleet in one partition. Others go to quarantine. Each needs memory for a window and a half."""
+    fields: FieldsConfig = FieldsConfig()
+    """Over those of [kafka.fields]: `Config.fields_of` joins them."""
     model: ModelConfig = ModelConfig()
     alerts: AlertConfig = AlertConfig()
     retrain: RetrainConfig = RetrainConfig()
@@ -348,6 +351,10 @@ class Config(ConfigTable):
     def fleets(self) -> tuple[FleetConfig, ...]:
         """The fleets in the order in which they are matched with an asset."""
         return self.fleet
+
+    def fields_of(self, fleet: FleetConfig) -> FieldsConfig:
+        """Return the places of a fleet's fields: its own settings over those of [kafka.fields]."""
+        return fleet.fields.over(self.kafka.fields)
 
     def topics_of(self, fleet: FleetConfig) -> tuple[str, ...]:
         """Return the topics that a fleet reads."""

@@ -59,6 +59,7 @@ def as_batch(partition: Partition, records: Sequence[ConsumerRecord[bytes, bytes
         timestamps_us=np.where(timestamps_ms < 0, -1, timestamps_ms * 1000),
         keys=[record.key for record in records],
         values=[record.value for record in records],
+        headers=[tuple(record.headers) for record in records] if any(record.headers for record in records) else None,
     )
 
 

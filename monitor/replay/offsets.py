@@ -18,7 +18,6 @@ from monitor.kafka.memory import iterate
 from monitor.replay import digest
 from monitor.store import results
 from monitor.store.offsets import consumed, home_partitions, repeatable_read
-from monitor.types import RecordBatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.store.offsets import Consumed, HomePartition
     from monitor.store.queries.backend import RowReader
-    from monitor.types import Partition
+    from monitor.types import Partition, RecordBatch
 
 LIVE, ALL = "live", "all"
 
@@ -84,14 +83,7 @@ class OffsetRange:
                 if is_kept.all():
                     yield batch
                 elif is_kept.any():
-                    rows = np.flatnonzero(is_kept)
-                    yield RecordBatch(
-                        partition=batch.partition,
-                        offsets=batch.offsets[rows],
-                        timestamps_us=batch.timestamps_us[rows],
-                        keys=[batch.keys[row] for row in rows.tolist()],
-                        values=[batch.values[row] for row in rows.tolist()],
-                    )
+                    yield batch.pick(np.flatnonzero(is_kept))
 
     def count_missing(self) -> int:
         """Count the offsets that the live run consumed and Kafka no longer holds. Call it after reading everything."""

@@ -26,7 +26,7 @@ KEY = TopicPartition(*P)
 
 
 def records(*offsets: int) -> list[Any]:
-    return [SimpleNamespace(offset=offset, timestamp=None, key=b"a", value=b"{}") for offset in offsets]
+    return [SimpleNamespace(offset=offset, timestamp=None, key=b"a", value=b"{}", headers=()) for offset in offsets]
 
 
 class QueuedConsumer:
