@@ -278,6 +278,24 @@ class Quarantined:
         return self.reason.partition(":")[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something in the records of one batch that an operator should know, although no record was refused for it."""
+
+    kind: str
+    """A stable word: `new_sensor`, `looks_long`, …"""
+    fleet: str
+    subject: str
+    """The sensor, field or asset that it is about: one alert per kind, fleet and subject."""
+    detail: str
+    """The finding and its fix, for operators."""
+    offset: int
+    """Of the first such record in the batch."""
+    n_records: int
+    assets: frozenset[str] = frozenset()
+    """The assets whose records show it."""
+
+
 @dataclass(slots=True)
 class Counters:
     """The fate of every record below the next offset.
