@@ -34,6 +34,7 @@ The packages and modules, which import only from the lines below their own:
     metrics      the declarations of all Prometheus metrics
     logs         structured logging
     clock        processing time as an argument
+    signals      recognition of missing-value codes, counters and angles in a column
     timing       all waiting, grace and stop times of the daemon
     types        the data types that packages exchange
     errors       the error tree, grouped by the reaction

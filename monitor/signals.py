@@ -1,0 +1,194 @@
+"""Recognition of columns that are no plain measurements: values that mean "missing", counters, angles.
+
+Input: healthy values of one sensor in order of time, [n], or [r, t] for r separate stretches. NaN = missing.
+Output: the missing-value codes (sentinels), the kind of counter, or the suspicion of an angle.
+Invariant: pure NumPy, no label. When in doubt nothing is recognised, and the column stays a plain sensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from monitor.types import Bool
+
+    Values = NDArray[np.floating]
+    Float64 = NDArray[np.float64]
+
+# ---------------------------------------------------------------- sentinels
+
+NINES = frozenset(sign * float(10**n - 1) for n in range(3, 11) for sign in (-1, 1))
+USUAL_SENTINELS = NINES | {
+    *(-99.0, -99.9, -99.99, -127.0, -200.0, -273.15, 999.9, -999.9, 999.99, -999.99, 9999.9, -9999.9),
+    *(32767.0, -32768.0, 65535.0, 2147483647.0, -2147483648.0, 4294967295.0),
+    *(1e20, -1e20, 1e30, -1e30, 1e35, -1e35, 9.96920996838687e36, 3.4028234663852886e38, -3.4028234663852886e38),
+}
+"""Codes of data loggers, sensors and file formats. Not 0, -1, 99 and 99.9: those are measured as well."""
+MIN_RECURRENCES, MIN_RUNS = 3, 2
+"""Readings with the code, and separate times at which it begins."""
+MAX_SENTINEL_SHARE = 0.5
+MIN_OTHERS, MIN_DISTINCT = 30, 10
+"""Other readings, and distinct values among them. With fewer the sensor has states, and a rare state is no code."""
+USUAL_GAP = 0.5
+"""Least distance of a usual code from the nearest other value, in spans of the other values. A reading of -200 among
+20 to 380 is one."""
+UNUSUAL_RUNS, UNUSUAL_GAP, UNUSUAL_FACTOR = 3, 2.0, 10.0
+"""An unusual code has to begin at least three times. It is negative where nothing else is, and lies two spans from
+everything else, or it is ten times as large as everything else. So a sensor that saturates (humidity at 100 %), or
+stands at a small value while a machine is off, is not recognised, and 0 never is."""
+MAX_SENTINELS = 4
+
+
+def find_sentinels(values: Values) -> tuple[float, ...]:
+    """Return the exact values that mean "missing", rising.
+
+    Such a code recurs, is the smallest or largest value, and lies far from all others (see the constants). One extreme
+    reading, or a real extreme that the others approach, is not a code.
+    """
+    rows = _stretches(values)
+    found: list[float] = []
+    while len(found) < MAX_SENTINELS and (code := _next_sentinel(rows)) is not None:
+        found.append(code)
+        rows = np.where(rows == code, np.nan, rows)
+    return tuple(sorted(found))
+
+
+def is_far_outside(code: float, low: float, high: float) -> bool:
+    """Return whether a code that another sensor has recognised lies far outside a sensor's range, too."""
+    return max(low - code, code - high) >= USUAL_GAP * max(high - low, np.spacing(np.float32(abs(high))))
+
+
+def _next_sentinel(rows: Float64) -> float | None:
+    seen = np.sort(rows[np.isfinite(rows)])
+    if len(seen) < MIN_OTHERS + MIN_RECURRENCES:
+        return None
+    for code in (float(seen[0]), float(seen[-1])):
+        n = int(np.searchsorted(seen, code, "right") - np.searchsorted(seen, code, "left"))
+        others = seen[n:] if code == seen[0] else seen[:-n]
+        if not MIN_RECURRENCES <= n <= MAX_SENTINEL_SHARE * len(seen) or len(others) < MIN_OTHERS or code == 0:
+            continue
+        if len(np.unique(others[:: max(1, len(others) // 4096)])) < MIN_DISTINCT:
+            continue
+        low, high = float(others[0]), float(others[-1])
+        gap, span = max(low - code, code - high), high - low
+        n_runs = _n_runs(rows == code, np.isfinite(rows))
+        if any(np.isclose(code, usual, rtol=1e-6, atol=0) for usual in USUAL_SENTINELS):
+            is_code = n_runs >= MIN_RUNS and gap >= USUAL_GAP * span
+        else:
+            is_alone = code < 0 <= low and gap >= UNUSUAL_GAP * span
+            is_huge = abs(code) >= UNUSUAL_FACTOR * max(abs(low), abs(high)) and gap >= UNUSUAL_GAP * span
+            is_code = n_runs >= UNUSUAL_RUNS and (is_alone or is_huge)
+        if is_code:
+            return code
+    return None
+
+
+def _n_runs(is_code: Bool, is_seen: Bool) -> int:
+    """Return the number of times that the code begins: after another value of the same stretch, or with a stretch."""
+    n = 0
+    for code, seen in zip(is_code, is_seen, strict=True):
+        mine = code[seen]
+        n += int(np.count_nonzero(mine[1:] & ~mine[:-1])) + int(len(mine) > 0 and mine[0])
+    return n
+
+
+# ---------------------------------------------------------------- counters
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A column that only counts, up (1) or down (-1), except where it begins again."""
+
+    direction: int
+    is_useless: bool
+    """Its steps carry no information: they are all alike (a row number, an uptime, a clock), or finer than a float32
+    can hold."""
+    reason: str
+    """The finding, for operators."""
+
+
+MIN_STEPS = 20
+"""Steps to the same side before a column can be a counter. A random walk makes so many in a row once in a million."""
+MAX_RESETS = 0.01
+"""Share of the steps that may go the other way: resets, wraps and single wrong readings."""
+CONSTANT_SHARE, CONSTANT_TOLERANCE = 0.95, 1e-3
+"""Share of the steps that have to be alike, and their relative difference. Readings that miss a grid cell make some
+steps twice as long."""
+MIN_FLOAT32_STEPS = 2.0
+"""A usual step of less than this many float32 steps of the value would measure rounding."""
+
+
+def find_counter(values: Values) -> Counter | None:
+    """Return the kind of counter that a column is, None = it is none.
+
+    Steps are taken between neighbouring readings of one stretch. A gap between them does not matter.
+    """
+    rows = _stretches(values)
+    steps, per_cell, level = _steps(rows)
+    moves = steps[steps != 0]
+    n_up = int(np.count_nonzero(moves > 0))
+    direction = 1 if n_up >= len(moves) - n_up else -1
+    n_with = n_up if direction == 1 else len(moves) - n_up
+    if n_with < MIN_STEPS or len(moves) - n_with > MAX_RESETS * len(moves):
+        return None
+    forward = steps * direction >= 0
+    usual = float(np.median(np.abs(moves)))
+    ulp = float(np.spacing(np.float32(np.quantile(np.abs(level), 0.9))))
+    way = "up" if direction == 1 else "down"
+    if _are_alike(np.abs(steps[forward])) or _are_alike(np.abs(per_cell[forward])):
+        return Counter(direction, True, f"counts {way} by {usual:g} at each reading, like a row number or a clock")
+    if float(np.abs(steps[forward]).mean()) < MIN_FLOAT32_STEPS * ulp:
+        return Counter(direction, True, f"counts {way} by less than a float32 of {level[-1]:.6g} can hold")
+    return Counter(direction, False, f"counts {way}, by {usual:.3g} in a usual step")
+
+
+def _steps(rows: Float64) -> tuple[Float64, Float64, Float64]:
+    """Return the steps between neighbouring readings, the same per cell, and the values before the steps."""
+    steps, cells, levels = [], [], []
+    for row in rows:
+        at = np.flatnonzero(np.isfinite(row))
+        steps.append(np.diff(row[at]))
+        cells.append(np.diff(at))
+        levels.append(row[at[:-1]])
+    step = np.concatenate(steps)
+    return step, step / np.concatenate(cells), np.concatenate(levels)
+
+
+def _are_alike(steps: Float64) -> bool:
+    middle = float(np.median(steps))
+    alike = np.abs(steps - middle) <= CONSTANT_TOLERANCE * middle
+    return middle > 0 and float(alike.mean()) >= CONSTANT_SHARE
+
+
+# ---------------------------------------------------------------- angles
+
+EDGE_DEG = 15.0
+"""An angle comes this near to 0° and to 360°."""
+MIN_WRAPS = 3
+
+
+def may_be_angle(values: Values) -> bool:
+    """Return whether a column looks like an angle in degrees: within 0 to 360, with steps across north.
+
+    It is a suspicion for people, not a fact: other columns look like this as well.
+    """
+    rows = _stretches(values)
+    seen = rows[np.isfinite(rows)]
+    if len(seen) < MIN_OTHERS or seen.min() < 0 or not 360 - EDGE_DEG <= seen.max() <= 360 or seen.min() > EDGE_DEG:
+        return False
+    steps = np.abs(_steps(rows)[0])
+    # A wrap is a step of nearly a full turn. Of random values a quarter are over half a turn, of an angle hardly any is
+    # between a third and two thirds of it.
+    n_wraps = int(np.count_nonzero(steps > 240))
+    n_between = int(np.count_nonzero((steps > 120) & (steps <= 240)))
+    return n_wraps >= MIN_WRAPS and n_wraps > n_between
+
+
+def _stretches(values: Values) -> Float64:
+    rows = np.asarray(values, dtype=np.float64)
+    return rows[None] if rows.ndim == 1 else rows
