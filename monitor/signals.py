@@ -60,7 +60,7 @@ def find_sentinels(values: Values) -> tuple[float, ...]:
 
 def is_far_outside(code: float, low: float, high: float) -> bool:
     """Return whether a code that another sensor has recognised lies far outside a sensor's range, too."""
-    return max(low - code, code - high) >= USUAL_GAP * max(high - low, np.spacing(np.float32(abs(high))))
+    return max(low - code, code - high) >= USUAL_GAP * max(high - low, float(np.spacing(np.float32(abs(high)))))
 
 
 def _next_sentinel(rows: Float64) -> float | None:
