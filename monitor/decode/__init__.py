@@ -2,6 +2,7 @@
 
     decoder.py     a batch → `Decoded`: groups the records, tries the fast parsers, decodes the rest one by one, joins
     document.py    the definition: any record → asset, times, values, or the reason for the quarantine
+    formats/       wire formats: bytes → documents
     payload.py     bytes → one object of JSON or MessagePack, within limits
     readings.py    fast parser: single readings, wide or flat
     blocks.py      fast parser: raw float32 blocks
@@ -16,8 +17,8 @@ Input: a `RecordBatch`. Output: `Readings` per fleet, and `Quarantined` records.
 and the result for a record never depends on its neighbours.
 """
 
-from monitor.decode.decoder import Decoded, Decoder, Format
+from monitor.decode.decoder import Decoded, Decoder
 from monitor.decode.encode import block_msgpack, reading_json
 from monitor.decode.schema import AssetIndex, FleetSchema
 
-__all__ = ["AssetIndex", "Decoded", "Decoder", "FleetSchema", "Format", "block_msgpack", "reading_json"]
+__all__ = ["AssetIndex", "Decoded", "Decoder", "FleetSchema", "block_msgpack", "reading_json"]

@@ -14,13 +14,14 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from monitor.decode.blocks import BlockParser
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings
 from monitor.decode.document import Document, Layout
+from monitor.decode.formats import FORMATS, FormatOptions, FormatParser, RawRecord, make_parser, recognise
 from monitor.decode.formatting import duration_text, truncate_reason
 from monitor.decode.payload import MAX_FIELDS
 from monitor.decode.readings import ReadingParser, peek_tokens
@@ -32,10 +33,15 @@ from monitor.types import SAMPLE_BYTES, Quarantined, Readings, Unread
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from monitor.types import Bool, Float32, Int32, Int64, RecordBatch
+    from monitor.types import Float32, Int8, Int32, Int64, RecordBatch
 
-Format = Literal["auto", "json", "msgpack"]
-
+_FAST_FORMATS = ("json", "msgpack")
+"""The formats that the fast parsers read. Their numbers are 0 and 1."""
+_JSON, _MSGPACK = 0, 1
+_FORMAT_OF_FIRST = np.full(256, -1, np.int8)
+"""First byte → number of the format. -1 = `recognise` looks at more bytes."""
+_FORMAT_OF_FIRST[[*b"{["]] = 0
+_FORMAT_OF_FIRST[[*range(0x80, 0x90), 0xDE, 0xDF]] = 1
 _GROUP_SIZE = 2_048
 """Records decoded together: as many as stay in the processor's cache until they are columns."""
 _MAX_LEARNT_NAME = 128
@@ -70,8 +76,8 @@ class _Work:
     latest_us: Int64
     """[N], the last event time that is not too far in the future."""
     router: Router
-    is_msgpack: Bool
-    """[N]"""
+    format: Int8
+    """[N], numbers of the wire formats: `Decoder._format_names`."""
     positions: Int64
     """Positions of the records to parse."""
     columns: dict[int, list[DecodedColumns]] = field(default_factory=dict)
@@ -80,8 +86,12 @@ class _Work:
     """Position → reason for the quarantine."""
     n_tombstones: int = 0
 
-    def document(self, position: int) -> Document:
-        return Document(self.batch.values[position] or b"", is_msgpack=bool(self.is_msgpack[position]))
+    def record(self, position: int) -> RawRecord:
+        batch = self.batch
+        headers = batch.headers[position] if batch.headers is not None else ()
+        stamp, offset = int(batch.timestamps_us[position]), int(batch.offsets[position])
+        value = batch.values[position] or b""
+        return RawRecord(value, batch.keys[position], headers, stamp, batch.schemas, offset)
 
 
 class _Group(NamedTuple):
@@ -101,14 +111,15 @@ class Decoder:
         self,
         fleets: Sequence[FleetSchema],
         *,
-        format: Format = "auto",  # noqa: A002  # the word of the configuration
+        format: str = "auto",  # noqa: A002  # the word of the configuration
+        options: FormatOptions | None = None,
         max_record_bytes: int = 262_144,
         max_skew_us: int = 86_400_000_000,
         assets: Mapping[str, AssetIndex] | None = None,
     ) -> None:
         """`assets`: by fleet, the index of an existing shard. The other fleets get an empty index."""
-        if format not in get_args(Format):
-            raise ConfigError(f"kafka.format is {format!r}; it can be {', '.join(get_args(Format))}")
+        if format not in ("auto", *FORMATS):
+            raise ConfigError(f"kafka.format is {format!r}; it can be {', '.join(('auto', *FORMATS))}")
         self.fleets = list(fleets)
         """A copy: an entry is replaced when the fleet's sensors are learnt or set."""
         self.learnt: dict[str, tuple[str, ...]] = {}
@@ -117,6 +128,10 @@ class Decoder:
         self.assets = [given[f.name] if f.name in given else AssetIndex() for f in self.fleets]
         """One per fleet, in their order."""
         self._format = format
+        self._options = options or FormatOptions()
+        self._format_names = list(_FAST_FORMATS)
+        """Names of the wire formats met so far, by number."""
+        self._format_parsers: dict[str, FormatParser] = {}
         self._max_record_bytes = max_record_bytes
         self._max_skew_us = max_skew_us
         self._routers: dict[str, Router] = {}
@@ -153,7 +168,7 @@ class Decoder:
         stamps = batch.timestamps_us
         latest = np.where(stamps >= 0, np.minimum(stamps, MAX_US) + self._max_skew_us, _NO_LIMIT)
         n = len(stamps)
-        return _Work(batch, latest, self._routers[topic], np.zeros(n, np.bool_), np.arange(n))
+        return _Work(batch, latest, self._routers[topic], np.zeros(n, np.int8), np.arange(n))
 
     def _find_formats(self, work: _Work) -> None:
         """Find the records to parse, and the format of each. Refuse empty and too large ones."""
@@ -169,15 +184,30 @@ class Decoder:
                 "raise kafka.max_record_bytes or send smaller blocks"
             )
         for position in np.flatnonzero(sizes == 0).tolist():
-            value, wanted = values[position], "msgpack" if self._format == "msgpack" else "json"
+            value, wanted = values[position], "json" if self._format == "auto" else self._format
             work.reasons[position] = value.reason if isinstance(value, Unread) else f"not_{wanted}: the record is empty"
-        work.is_msgpack = np.full(len(values), self._format == "msgpack")
         work.positions = np.flatnonzero((sizes > 0) & (sizes <= self._max_record_bytes))
-        if self._format == "auto":
-            present = _pick(values, work.positions)
-            # JSON text begins with a byte below 0x80; a MessagePack map, like most of its values, at or above.
-            first = np.fromiter(map(itemgetter(0), present), np.uint8, len(present))
-            work.is_msgpack[work.positions] = first >= 0x80
+        if self._format != "auto":
+            work.format[:] = self._format_number(self._format)
+            return
+        present = _pick(values, work.positions)
+        first = np.fromiter(map(itemgetter(0), present), np.uint8, len(present))
+        formats = _FORMAT_OF_FIRST[first]
+        for row in np.flatnonzero(formats < 0).tolist():
+            formats[row] = self._format_number(recognise(present[row]))
+        work.format[work.positions] = formats
+
+    def _format_number(self, name: str) -> int:
+        if name not in self._format_names:
+            self._format_names.append(name)
+        return self._format_names.index(name)
+
+    def _documents(self, work: _Work, position: int) -> list[Document]:
+        """Parse one record. Raises DecodeError."""
+        name = self._format_names[work.format[position]]
+        if name not in self._format_parsers:
+            self._format_parsers[name] = make_parser(name, self._options)
+        return [Document(fields) for fields in self._format_parsers[name].parse(work.record(position))]
 
     def _learn_sensors(self, work: _Work) -> None:
         """Set the sensors of the fleets that have none: every name in this batch, in order of appearance."""
@@ -185,14 +215,14 @@ class Decoder:
         texts: set[str] = set()
         for position in work.positions.tolist():
             try:
-                document = work.document(position)
-                number = work.router.fleet_of(document.asset_token(work.batch.keys[position]))
-                document.times()
-                found.setdefault(number, {}).update(dict.fromkeys(document.sensor_names()))
+                for document in self._documents(work, position):
+                    number = work.router.fleet_of(document.asset_token(work.batch.keys[position]))
+                    document.times()
+                    found.setdefault(number, {}).update(dict.fromkeys(document.sensor_names()))
+                    if document.layout is Layout.FLAT:  # a field that is null here is no sensor if a text elsewhere
+                        texts.update(n for n, v in document.fields.items() if isinstance(v, (str, bytes, dict, list)))
             except DecodeError:
                 continue
-            if document.layout is Layout.FLAT:  # a field that is null here is no sensor if it is a text elsewhere
-                texts.update(n for n, v in document.fields.items() if isinstance(v, (str, bytes, dict, list)))
         for number, names in found.items():
             fleet = self.fleets[number]
             usable = (name for name in names if name not in texts and len(name) <= _MAX_LEARNT_NAME)
@@ -206,15 +236,16 @@ class Decoder:
     def _group_records(self, work: _Work) -> list[_Group]:
         """Return the records in groups of one format and, presumably, one fleet."""
         groups: list[_Group] = []
-        for is_msgpack in (False, True):
-            positions = work.positions[work.is_msgpack[work.positions] == is_msgpack]
-            if not len(positions):
-                continue
-            if work.router.has_one_fleet:
+        formats = work.format[work.positions]
+        for number in np.unique(formats).tolist():
+            positions, is_msgpack = work.positions[formats == number], number == _MSGPACK
+            if number not in (_JSON, _MSGPACK):
+                groups.append(_Group(-1, is_msgpack, positions))
+            elif work.router.has_one_fleet:
                 groups.append(_Group(work.router.numbers[0], is_msgpack, positions))
-                continue
-            fleets = np.array(self._guess_fleets(work, positions, is_msgpack=is_msgpack), np.int64)
-            groups += [_Group(number, is_msgpack, positions[fleets == number]) for number in np.unique(fleets).tolist()]
+            else:
+                guess = np.array(self._guess_fleets(work, positions, is_msgpack=is_msgpack), np.int64)
+                groups += [_Group(fleet, is_msgpack, positions[guess == fleet]) for fleet in np.unique(guess).tolist()]
         return [
             _Group(group.fleet, group.is_msgpack, group.positions[first : first + _GROUP_SIZE])
             for group in groups
@@ -258,24 +289,30 @@ class Decoder:
     # ------------------------------------------------------------ one record
 
     def _decode_record(self, work: _Work, position: int) -> None:
-        """Decode one record that no fast parser accepted."""
+        """Decode one record that no fast parser accepted: all of its documents, or none of them."""
         key = work.batch.keys[position]
+        found: list[tuple[int, DecodedColumns]] = []
         try:
-            document = work.document(position)
-            token = document.asset_token(key)
-            number = work.router.fleet_of(token)
-            cell, values = self._readings_of(work, position, document, self.fleets[number])
+            documents = self._documents(work, position)
+            for document in documents:
+                token = document.asset_token(key)
+                number = work.router.fleet_of(token)
+                cell, values = self._readings_of(work, position, document, self.fleets[number])
+                if token is not None:  # fleet_of has refused None
+                    columns = DecodedColumns(np.array([position]), [token], np.array([len(cell)]), cell, values)
+                    found.append((number, columns))
         except DecodeError as problem:
             work.reasons[position] = problem.detail
             return
-        if token is None:  # fleet_of has refused it
-            return
-        columns = DecodedColumns(np.array([position]), [token], np.array([len(cell)]), cell, values)
-        work.columns.setdefault(number, []).append(columns)
-        sensors = self.fleets[number].sensors or ()
-        self._parsers[number].expect_extra_fields(document, sensors, is_msgpack=bool(work.is_msgpack[position]))
-        if self._key_is_asset and not work.router.has_one_fleet and token != key:
-            self._key_is_asset = key is not None and work.router.known.get(key) == number
+        for number, columns in found:
+            work.columns.setdefault(number, []).append(columns)
+        if len(found) == 1 and work.format[position] in (_JSON, _MSGPACK):
+            [document], [(number, columns)] = documents, found
+            sensors, is_msgpack = self.fleets[number].sensors or (), work.format[position] == _MSGPACK
+            self._parsers[number].expect_extra_fields(document, sensors, is_msgpack=bool(is_msgpack))
+            token = columns.tokens[0]
+            if self._key_is_asset and not work.router.has_one_fleet and token != key:
+                self._key_is_asset = key is not None and work.router.known.get(key) == number
 
     def _readings_of(self, work: _Work, position: int, document: Document, fleet: FleetSchema) -> tuple[Int64, Float32]:
         """Return the cells [N] and values [N, C] of one record's readings."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from monitor.decode.formatting import describe_value, quote, short_list
-from monitor.decode.payload import FLOAT32_LIMIT, parse_json, parse_msgpack
+from monitor.decode.payload import FLOAT32_LIMIT
 from monitor.decode.timestamps import MAX_US, MIN_US, parse_column_us, parse_us
 from monitor.errors import DecodeError
 
@@ -57,8 +57,8 @@ class Document:
 
     __slots__ = ("fields", "layout", "sensors")
 
-    def __init__(self, value: bytes, *, is_msgpack: bool) -> None:
-        self.fields: dict[str, Any] = parse_msgpack(value) if is_msgpack else parse_json(value)
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
         self.sensors = self.fields.get("sensors")
         self.layout = self._find_layout()
 

@@ -8,7 +8,7 @@ only rebuild the unfinished windows, and lead to no second result.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from monitor.config import Config, FleetConfig
-    from monitor.decode import Format
     from monitor.store.assets import KnownAsset
     from monitor.store.outbox import Channel
     from monitor.store.partitions import Claim
@@ -175,7 +174,7 @@ def make_decoder(
     return Decoder(
         schemas,
         assets=assets,
-        format=cast("Format", config.kafka.format),
+        format=config.kafka.format,
         max_record_bytes=config.kafka.max_record_bytes,
         max_skew_us=config.kafka.max_skew // timedelta(microseconds=1),
     )
