@@ -118,7 +118,7 @@ class History:
         self._evict()
         numbers: dict[str, int] = defaultdict(lambda: len(numbers))
         stride = self._stride()
-        sets = [self._windows_of(part, stride, alerts or {}, numbers) for part in self._partitions.values()]
+        sets = [self._windows_of(part, stride, alerts or {}, numbers) for _, part in sorted(self._partitions.items())]
         return TrainingSet(
             values=np.concatenate([one.values for one in sets]),
             asset=np.concatenate([one.asset for one in sets]),

@@ -25,9 +25,10 @@ def reading(asset: bytes, minute: int) -> tuple[bytes, bytes]:
     return asset, json.dumps({"ts": f"2026-01-01T00:{minute:02}:00Z", "speed": 1.0 + minute}).encode()
 
 
-def history() -> History:
+def history(*, reverse: bool = False) -> History:
     found = History(CONFIG, CONFIG.fleets[0], ("speed",))
-    for number, asset in enumerate((b"R2", b"R1")):
+    partitions = list(enumerate((b"R2", b"R1")))
+    for number, asset in reversed(partitions) if reverse else partitions:
         found.add(batch_of(Partition("t", number), records_of(*(reading(asset, at) for at in range(N)))))
     return found
 
@@ -57,6 +58,14 @@ def test_labels_decide_on_windows_of_alerts() -> None:
     assert train.n_labelled == len(gone) == len(plain) - len(train)
     assert train.stride_factor == 1
     assert np.count_nonzero(train.asset == 1) == np.count_nonzero(plain.asset == 1)
+
+
+def test_the_broker_that_answers_first_does_not_decide_the_model() -> None:
+    one, other = history().windows(), history(reverse=True).windows()
+    assert one.assets == other.assets
+    assert (one.asset == other.asset).all()
+    assert (one.end_us == other.end_us).all()
+    assert (one.values == other.values).all()
 
 
 def test_a_history_admits_like_the_pipeline() -> None:
