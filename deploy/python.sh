@@ -35,11 +35,11 @@ find_uv() { # $1 = python; prints a uv that works, installing one under .cache/u
     mkdir -p "$home"
     log=$home/install.log
     # --target works without a virtual environment, and where the system's Python must not be changed.
-    "$python" -m pip --version >/dev/null 2>&1 ||
+    "$python" -P -m pip --version >/dev/null 2>&1 ||
       die "uv is not installed, and $python has no pip to install it with." \
         "  Debian, Ubuntu:  apt-get install python3-pip" \
         "  or install uv yourself, put it on the PATH, and try again"
-    "$python" -m pip install --quiet --disable-pip-version-check --target "$home" --upgrade uv >"$log" 2>&1 ||
+    "$python" -P -m pip install --quiet --disable-pip-version-check --target "$home" --upgrade uv >"$log" 2>&1 ||
       die "$(tail -n 5 "$log")" "uv could not be installed (the reason stands above; the whole log: $log)." \
         "  Is a Python package index reachable? Behind a proxy, set HTTPS_PROXY; with a mirror, PIP_INDEX_URL and UV_DEFAULT_INDEX."
   fi

@@ -157,7 +157,7 @@ def fetch(report: Callable[[str], None]) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         command = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
         done = subprocess.run(
-            [sys.executable, "-m", "pip", *command, "--dest", str(cache), WHEEL],
+            [sys.executable, "-P", "-m", "pip", *command, "--dest", str(cache), WHEEL],
             capture_output=True,
             text=True,
             check=False,
@@ -273,7 +273,7 @@ class Daemon:
     def __init__(self, demo: DemoRun) -> None:
         self._log = demo.folder / "daemon.log"
         with self._log.open("wb") as log:
-            command = [sys.executable, "-m", "monitor", "run", "--config", str(demo.config)]
+            command = [sys.executable, "-P", "-m", "monitor", "run", "--config", str(demo.config)]
             self._process = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
 
     def __enter__(self) -> Daemon:

@@ -286,7 +286,7 @@ def train(architecture: str, folder: Path) -> str:
 
 async def _start(case: Case, stack: AsyncExitStack) -> _CaseProcess:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "monitor.benchmark.child",
+        sys.executable, "-P", "-m", "monitor.benchmark.child",  # -P: no imports from the working directory
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         limit=1 << 24,
     )  # fmt: skip

@@ -91,7 +91,7 @@ def _run_in_processes(
     results: dict[int, list[MethodResult]] = {}
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # a fork would share torch's threads
-    with _sigterm_exits():
+    with _sigterm_exits(), _safe_path():
         pool = ProcessPoolExecutor(n_processes, mp_context=context, initializer=_start_worker)
         try:
             running = {pool.submit(_run_task, plan, path, methods): n for n, (path, methods) in enumerate(tasks)}
@@ -129,6 +129,20 @@ def _sigterm_exits() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Start Python processes without the working directory in their path: a `logging.py` there is not imported."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _start_worker() -> None:

@@ -79,8 +79,9 @@ async def run_training_process(order: TrainingOrder, on_progress: Callable[[floa
 
 async def _run(order: TrainingOrder, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "monitor.lifecycle", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        limit=1 << 20,
+        # -P: a monitor.py or torch.py in the daemon's working directory must not be imported instead of the real one.
+        sys.executable, "-P", "-m", "monitor.lifecycle",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
     )  # fmt: skip
     if child.stdin is None or child.stdout is None:
         raise MonitorError("the training process has no pipes")
