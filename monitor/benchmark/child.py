@@ -31,7 +31,7 @@ from monitor.kafka.bounded_consumer import BoundedConsumer
 from monitor.kafka.client import consumer_settings, stop
 from monitor.kafka.consumer_group import KafkaSource
 from monitor.kafka.memory import MemorySource
-from monitor.models.detector import Detector
+from monitor.models.detector import TrainedModel
 from monitor.store import versions
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
@@ -223,7 +223,7 @@ async def _activate(store: AsyncStore, scorer: DetectorScorer, path: Path) -> No
 
 async def run_baseline(request: CaseRequest, folder: Path) -> CaseMeasurement:
     """Measure the baseline script with the weights of the pipeline's model."""
-    detector = Detector.load(Path(request.checkpoint))
+    detector = TrainedModel.load(Path(request.checkpoint))
     scales = detector.scaler.sensors
     model = baseline.ScriptModel(
         detector.network.eval(),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from monitor.config.values import Rate
     from monitor.evaluation.series import UnlabelledSeries
-    from monitor.models.detector import Detector
+    from monitor.models.detector import TrainedModel
     from monitor.types import Float32
 
 DEFAULT, MOVING_DEVIATION, RANDOM, STACKED = "default", "moving-deviation", "random", "stacked"
@@ -142,7 +142,7 @@ def _fit(
     data: UnlabelledSeries,
     settings: ScoreSettings,
     on_progress: Callable[[float, str], None],
-) -> Detector:
+) -> TrainedModel:
     torch.set_num_threads(1)
     return fit(
         TrainingSet(windows, np.zeros(len(windows), np.int32), _end_us(len(windows), settings.window, data.interval_s)),
@@ -152,7 +152,7 @@ def _fit(
     )
 
 
-def _card(detector: Detector) -> dict[str, Any]:
+def _card(detector: TrainedModel) -> dict[str, Any]:
     card = detector.card
     return {
         "version": detector.version,

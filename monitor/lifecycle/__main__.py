@@ -27,7 +27,7 @@ from monitor.training.dataset import History
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
-    from monitor.models.detector import Detector
+    from monitor.models.detector import TrainedModel
 
 READING_SHARE = 0.2
 """Share of the progress bar for reading the history. Its duration is not known in advance."""
@@ -81,7 +81,7 @@ async def _read_history(config: Config, fleet: FleetConfig, order: TrainingOrder
     return history
 
 
-def _fit(config: Config, fleet: FleetConfig, history: History, order: TrainingOrder) -> Detector:
+def _fit(config: Config, fleet: FleetConfig, history: History, order: TrainingOrder) -> TrainedModel:
     train = history.windows(order.alerts)
     _report(TrainingMessage(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(train):,} windows"))
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
     from monitor.lifecycle.training_process import Trained
-    from monitor.models.detector import Detector
+    from monitor.models.detector import TrainedModel
     from monitor.store.engine import AsyncStore
     from monitor.stream.score import DetectorScorer
     from monitor.timing import Timing
@@ -210,7 +210,7 @@ class _DatabaseOutage(OutageObserver):
         log.debug("database_away", error=error.detail)
 
 
-def _check_fits(fleet: FleetConfig, detector: Detector, sensors: Sequence[str]) -> None:
+def _check_fits(fleet: FleetConfig, detector: TrainedModel, sensors: Sequence[str]) -> None:
     """Raise MonitorError for a version that would score no window of this daemon.
 
     The training process reads the configuration anew, and it may have changed since the daemon started.

@@ -19,11 +19,11 @@ from monitor.models.residual import impute, reconstruction
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from monitor.models.detector import Detector
+    from monitor.models.detector import TrainedModel
     from monitor.types import Float32
 
 
-def encode(detector: Detector, windows: Float32) -> Float32:
+def encode(detector: TrainedModel, windows: Float32) -> Float32:
     """Return the latents [N, K] of windows, for clustering, search or plots. NotFound: the network has none."""
     network = detector.network
 
@@ -36,7 +36,7 @@ def encode(detector: Detector, windows: Float32) -> Float32:
         raise NotFound(f"the code of {detector.version}: {detector.card.architecture} has none") from cause
 
 
-def reconstruct(detector: Detector, windows: Float32) -> Float32:
+def reconstruct(detector: TrainedModel, windows: Float32) -> Float32:
     """Return the reconstruction [N, T, C] of windows: without their noise, their gaps filled.
 
     A sensor that was absent in training stays NaN.
@@ -49,7 +49,7 @@ def reconstruct(detector: Detector, windows: Float32) -> Float32:
     return _without_absent(detector, _by_chunk(detector, windows, reconstruct_chunk))
 
 
-def sample(detector: Detector, n: int, seed: int) -> Float32:
+def sample(detector: TrainedModel, n: int, seed: int) -> Float32:
     """Return `n` healthy windows [n, T, C] that the model decodes from random latents, without the sensors' noise.
 
     The latents are from the prior (variational, adversarial) or from a normal distribution fitted to healthy latents.
@@ -72,7 +72,7 @@ def sample(detector: Detector, n: int, seed: int) -> Float32:
 
 
 def _by_chunk(
-    detector: Detector, windows: Float32, apply: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+    detector: TrainedModel, windows: Float32, apply: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 ) -> Float32:
     detector.check_shape(windows)
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def _by_chunk(
     return np.concatenate(parts)
 
 
-def _without_absent(detector: Detector, windows: Float32) -> Float32:
+def _without_absent(detector: TrainedModel, windows: Float32) -> Float32:
     absent = [sensor.kind == "absent" for sensor in detector.scaler.sensors]
     windows[..., absent] = np.nan
     return windows

@@ -71,7 +71,7 @@ class Card:
     """Metrics that versions are compared by."""
 
 
-class Detector:
+class TrainedModel:
     """Scaler, networks with their calibrated errors, and threshold. Immutable. One thread at a time."""
 
     def __init__(

@@ -2,8 +2,8 @@
 
 Input: standardised windows (B, C, T). Output: the prediction, same shape.
 Invariant: nothing is learnt but each sensor's scale, so nothing can be overfitted. They cannot be chosen as an
-architecture. `auto` adds them to a network's ensemble (`detector.Detector`), which then misses neither a level nor a
-jump.
+architecture. `auto` adds them to a network's ensemble (`detector.TrainedModel`), which then misses neither a level nor
+a jump.
 
 On one labelled recording of drinking water the moving mean alone beats every network (VUS-PR .63 against .02 to .39).
 On others it is close to chance. So it is a member, and does not decide alone.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from monitor.config import Config, FleetConfig
-    from monitor.models.detector import Detector
+    from monitor.models.detector import TrainedModel
     from monitor.recordings import Recording
     from monitor.stream.score import DetectorScorer
 
@@ -109,7 +109,7 @@ async def load_for_side(scorer: DetectorScorer, version: ReplayVersion, fleet: s
     scorer.activate(fleet, ActiveVersion(version.decides_after_us, version.version, version.path), detector)
 
 
-async def _load(scorer: DetectorScorer, version: ReplayVersion) -> Detector:
+async def _load(scorer: DetectorScorer, version: ReplayVersion) -> TrainedModel:
     detector = await scorer.load(version.path)
     if detector.version != version.version:
         raise CheckpointDamaged(f"{version.path} holds {detector.version}, not {version.version}")

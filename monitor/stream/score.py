@@ -23,7 +23,7 @@ import torch
 from monitor import logs, metrics
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, NoChampion
 from monitor.models.checkpoint import CARD
-from monitor.models.detector import Detector
+from monitor.models.detector import TrainedModel
 from monitor.timing import DEFAULT_TIMING
 from monitor.types import Scores
 
@@ -98,15 +98,15 @@ class DetectorScorer:
         self._device = device
         self._timing = timing
         self._active: dict[str, FleetVersions] = {}
-        self._detectors: dict[str, Detector | CheckpointDamaged] = {}
+        self._detectors: dict[str, TrainedModel | CheckpointDamaged] = {}
         self._tried_at_s: dict[str, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_one_torch_thread)
 
-    async def load(self, path: Path) -> Detector:
+    async def load(self, path: Path) -> TrainedModel:
         """Read a checkpoint and try it on noise. Raises CheckpointDamaged, CheckpointUnavailable."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, path)
 
-    def activate(self, fleet: str, activation: ActiveVersion, detector: Detector | None = None) -> None:
+    def activate(self, fleet: str, activation: ActiveVersion, detector: TrainedModel | None = None) -> None:
         """Activate a version of the fleet from an event time on. It replaces one with the same event time."""
         known = self._active.get(fleet, _NONE).activations
         others = [each for each in known if each.from_window_end_us != activation.from_window_end_us]
@@ -121,13 +121,13 @@ class DetectorScorer:
         """
         self._active[fleet] = FleetVersions(seq, sorted(activations))
 
-    def keep(self, detector: Detector) -> None:
+    def keep(self, detector: TrainedModel) -> None:
         """Keep a version that is loaded already."""
         self._detectors[detector.version] = detector
 
     def holds(self, version: str) -> bool:
         """Return whether a version is loaded and can score."""
-        return isinstance(self._detectors.get(version), Detector)
+        return isinstance(self._detectors.get(version), TrainedModel)
 
     async def skip_missing(self, activations: Sequence[ActiveVersion]) -> list[str]:
         """Return the versions without files. Their windows stay unscored until the files appear."""
@@ -188,7 +188,7 @@ class DetectorScorer:
                 missing.append(each.version)
         return missing
 
-    def _usable(self, activation: ActiveVersion | None, windows: Windows, sensors: Sequence[str]) -> Detector:
+    def _usable(self, activation: ActiveVersion | None, windows: Windows, sensors: Sequence[str]) -> TrainedModel:
         if activation is None:
             raise NoChampion(windows.fleet)
         detector = self._detectors.get(activation.version)
@@ -221,15 +221,15 @@ class DetectorScorer:
         self._tried_at_s[version] = now_s
         return True
 
-    def _load(self, path: Path) -> Detector:
-        detector = Detector.load(path, self._device)
+    def _load(self, path: Path) -> TrainedModel:
+        detector = TrainedModel.load(path, self._device)
         noise = np.random.default_rng(0).normal(size=(2, detector.card.length, len(detector.card.sensors)))
         if not np.isfinite(detector.score(noise.astype(np.float32)).score).all():
             raise CheckpointDamaged(f"{path}: it scores noise as {detector.score(noise.astype(np.float32)).score}")
         return detector
 
 
-def _score_rows(detector: Detector, values: Float32) -> tuple[Float32, dict[int, tuple[Contribution, ...]]]:
+def _score_rows(detector: TrainedModel, values: Float32) -> tuple[Float32, dict[int, tuple[Contribution, ...]]]:
     scored = detector.score(values)
     anomalous: Bool = scored.score >= 1.0  # False for NaN
     rows = np.flatnonzero(anomalous)

@@ -18,7 +18,7 @@ import torch
 
 from monitor.errors import NotEnoughData
 from monitor.models.calibrate import Threshold, calibrate, find_outliers
-from monitor.models.detector import Card, Detector
+from monitor.models.detector import Card, TrainedModel
 from monitor.models.device import pick_device
 from monitor.models.member import Member, ensemble_score
 from monitor.models.pca import N_SOLVE, Pca
@@ -58,7 +58,7 @@ def fit(
     on_progress: Callable[[float, str], None] = lambda _share, _message: None,
     trained_at: datetime | None = None,
     now: Callable[[], float] = time.monotonic,
-) -> Detector:
+) -> TrainedModel:
     """Train and calibrate one detector. Raises NotEnoughData, TrainingDiverged or ConfigError.
 
     `on_progress` gets a share 0..1 and a sentence. The result is deterministic on the CPU for one number of threads,
@@ -96,7 +96,7 @@ def fit(
         metrics=version_metrics(threshold, metrics, pca_metrics, len(data.rows)),
     )
     on_progress(1.0, "done")
-    return Detector(card, members, data.scaler, where)
+    return TrainedModel(card, members, data.scaler, where)
 
 
 # ---------------------------------------------------------------- the data

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from monitor.config import Config
     from monitor.kafka.embedded_broker import EmbeddedBroker
-    from monitor.models.detector import Detector
+    from monitor.models.detector import TrainedModel
     from monitor.types import Int64, RecordBatch, Windows
     from tests.fakes import Record
 
@@ -233,11 +233,11 @@ def test_kept_results_are_never_overwritten(
     assert len(listed) >= 1
 
 
-def _train(fleet: str, folder: Path) -> Detector:
+def _train(fleet: str, folder: Path) -> TrainedModel:
     return _fit(fleet, SENSORS, _values()[:N_HEAD], 60.0, folder)
 
 
-def _fit(fleet: str, sensors: tuple[str, ...], values: np.ndarray, step_s: float, folder: Path) -> Detector:
+def _fit(fleet: str, sensors: tuple[str, ...], values: np.ndarray, step_s: float, folder: Path) -> TrainedModel:
     windows = np.lib.stride_tricks.sliding_window_view(values, 16, axis=0).transpose(0, 2, 1)
     n = len(windows)
     train = TrainingSet(windows, np.zeros(n, np.int32), (np.arange(n) + 16) * round(step_s * 1e6))
@@ -297,7 +297,7 @@ def test_contradicting_options_are_refused(toml: Path, tmp_path: Path) -> None:
         assert CliRunner().invoke(main, ["replay", "-c", str(toml), *args]).exit_code == 2, args
 
 
-async def _register(config: Config, detector: Detector, *, fleet: str = "turbines", is_active: bool = True) -> None:
+async def _register(config: Config, detector: TrainedModel, *, fleet: str = "turbines", is_active: bool = True) -> None:
     async with AsyncStore(config.store.url, owner=True) as store:
         path = config.store.checkpoints / detector.version
         facts = {"fleet": fleet, "path": str(path), "trained_us": 0, "card": {}, "metrics": {}}
@@ -330,7 +330,7 @@ def test_a_published_file_keeps_its_digest(
 
 
 async def _run_live_part(
-    config: Config, records: Sequence[Record], home: Partition, detector: Detector, first: int, gap: tuple[int, int]
+    config: Config, records: Sequence[Record], home: Partition, detector: TrainedModel, first: int, gap: tuple[int, int]
 ) -> None:
     """Run the pipeline from offset `first` to the end of `records`, with a gap. Kafka may hold more records."""
     path = config.store.checkpoints / detector.version

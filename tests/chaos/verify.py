@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitor.models.detector import Detector
+from monitor.models.detector import TrainedModel
 from tests.chaos import journal, notifications
 from tests.oracle.check import check, compare_scores, stored_rows
 from tests.oracle.log import rules_from
@@ -101,7 +101,7 @@ def versions(deployment: Deployment) -> list[str]:
             continue
         version, path = known[version_id]
         try:
-            detector = Detector.load(_folder(deployment, path))
+            detector = TrainedModel.load(_folder(deployment, path))
         except Exception as error:  # noqa: BLE001  # any error means that the version does not verify
             found.append(f"I9: {version}: {error}")
             continue
@@ -139,7 +139,7 @@ class _Scorer:
 
     def __init__(self, deployment: Deployment) -> None:
         self._detectors = {
-            version_id: Detector.load(_folder(deployment, path))
+            version_id: TrainedModel.load(_folder(deployment, path))
             for version_id, path in deployment.fetch("SELECT id, path FROM model_version")
         }
 

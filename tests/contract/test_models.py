@@ -15,7 +15,7 @@ from monitor.config.tree import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES
 from monitor.errors import ConfigError, NotFound
 from monitor.models.apply import reconstruct, sample
 from monitor.models.build import NETWORKS, build
-from monitor.models.detector import Detector
+from monitor.models.detector import TrainedModel
 from monitor.models.pca import Pca
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
@@ -49,13 +49,13 @@ def windows(readings: Float32) -> Float32:
     return np.lib.stride_tricks.sliding_window_view(readings, LENGTH, axis=0).transpose(0, 2, 1)
 
 
-def trained_on(values: Float32, spec: ModelSpec) -> Detector:
+def trained_on(values: Float32, spec: ModelSpec) -> TrainedModel:
     train = TrainingSet(values, np.zeros(len(values), np.int32), np.arange(len(values), dtype=np.int64) * 1_000_000)
     return fit(train, spec, FleetSpec("pumps", SENSORS, 1.0, BUDGET))
 
 
 @pytest.fixture(scope="module")
-def trained() -> dict[str, Detector]:
+def trained() -> dict[str, TrainedModel]:
     """Train one detector per architecture, once for the module."""
     return {name: trained_on(windows(waves(600)), ModelSpec(name, max_steps=N_STEPS)) for name in ARCHITECTURES}
 
@@ -142,11 +142,11 @@ def test_cannot_copy(architecture: str) -> None:
 
 
 @of_each_model
-def test_scores_survive_saving(architecture: str, trained: dict[str, Detector], tmp_path: Path) -> None:
+def test_scores_survive_saving(architecture: str, trained: dict[str, TrainedModel], tmp_path: Path) -> None:
     detector = trained[architecture]
     fresh = windows(waves(200, seed=1))
     version = detector.save(tmp_path)
-    loaded = Detector.load(tmp_path / version)
+    loaded = TrainedModel.load(tmp_path / version)
     assert version.startswith(f"{architecture}-")
     assert loaded.version == detector.version == version
     assert loaded.card == detector.card
@@ -157,7 +157,7 @@ def test_scores_survive_saving(architecture: str, trained: dict[str, Detector], 
 @of_each_model
 @pytest.mark.parametrize("gaps", [False, True])
 def test_one_window_scores_alike_alone_and_in_a_batch(
-    architecture: str, gaps: bool, trained: dict[str, Detector]
+    architecture: str, gaps: bool, trained: dict[str, TrainedModel]
 ) -> None:
     fresh = windows(waves(900, seed=2)).copy()
     fresh[300:310] *= 3
@@ -172,7 +172,7 @@ def test_one_window_scores_alike_alone_and_in_a_batch(
 
 
 @of_each_model
-def test_faults_score_above_one(architecture: str, trained: dict[str, Detector]) -> None:
+def test_faults_score_above_one(architecture: str, trained: dict[str, TrainedModel]) -> None:
     readings = waves(400, seed=3)
     readings[200:216, 1] = 1000.0   # the second sensor freezes at its mean
     scored = trained[architecture].score(windows(readings))
@@ -185,7 +185,7 @@ def test_faults_score_above_one(architecture: str, trained: dict[str, Detector])
 
 
 @of_each_model
-def test_shares_sum_to_one(architecture: str, trained: dict[str, Detector]) -> None:
+def test_shares_sum_to_one(architecture: str, trained: dict[str, TrainedModel]) -> None:
     fresh = windows(waves(100, seed=4)).copy()
     fresh[10, :, 2] = np.nan
     share = trained[architecture].score(fresh).share
@@ -195,7 +195,7 @@ def test_shares_sum_to_one(architecture: str, trained: dict[str, Detector]) -> N
 
 
 @of_each_model
-def test_a_missing_sensor_changes_no_verdict(architecture: str, trained: dict[str, Detector]) -> None:
+def test_a_missing_sensor_changes_no_verdict(architecture: str, trained: dict[str, TrainedModel]) -> None:
     """Missing values are masked: the score is the same for NaN and for infinity in their place."""
     fresh = windows(waves(200, seed=5)).copy()
     detector = trained[architecture]
@@ -224,7 +224,7 @@ def test_denoising_serves_a_missing_sensor(architecture: str) -> None:
 
 
 @of_each_model
-def test_an_empty_window_has_no_score(architecture: str, trained: dict[str, Detector]) -> None:
+def test_an_empty_window_has_no_score(architecture: str, trained: dict[str, TrainedModel]) -> None:
     fresh = windows(waves(40, seed=6)).copy()
     fresh[3] = np.nan
     scored = trained[architecture].score(fresh)
@@ -234,7 +234,7 @@ def test_an_empty_window_has_no_score(architecture: str, trained: dict[str, Dete
 
 
 @of_each_model
-def test_no_windows_give_no_scores(architecture: str, trained: dict[str, Detector]) -> None:
+def test_no_windows_give_no_scores(architecture: str, trained: dict[str, TrainedModel]) -> None:
     scored = trained[architecture].score(np.empty((0, LENGTH, len(SENSORS)), np.float32))
     assert scored.score.shape == (0,)
     assert scored.share.shape == (0, len(SENSORS))
@@ -251,7 +251,7 @@ def test_versions_are_deterministic(architecture: str) -> None:
 
 
 @of_each_model
-def test_explains_in_the_sensors_own_units(architecture: str, trained: dict[str, Detector]) -> None:
+def test_explains_in_the_sensors_own_units(architecture: str, trained: dict[str, TrainedModel]) -> None:
     readings = waves(300, seed=7)
     readings[150:166, 1] = 9000.0
     gone = readings[150 : 150 + LENGTH].copy()
@@ -295,7 +295,7 @@ def test_every_objective_keeps_the_contract(architecture: str, tmp_path: Path) -
         scored = detector.score(fresh)
         assert np.isfinite(scored.score).all(), spec
         np.testing.assert_allclose(scored.share.sum(1), 1.0, atol=1e-5)
-        loaded = Detector.load(tmp_path / detector.save(tmp_path))
+        loaded = TrainedModel.load(tmp_path / detector.save(tmp_path))
         np.testing.assert_array_equal(loaded.score(fresh).score, scored.score)
         for row in (0, 7, len(fresh) - 1):
             alone = detector.score(fresh[row : row + 1]).score
@@ -311,7 +311,7 @@ def test_every_objective_keeps_the_contract(architecture: str, tmp_path: Path) -
 
 @of_each_network
 def test_a_network_is_as_good_as_the_pca(
-    architecture: str, trained: dict[str, Detector]
+    architecture: str, trained: dict[str, TrainedModel]
 ) -> None:
     detector = trained[architecture]
     if architecture == "forecast":   # it has the past alone, but the noise is a hundredth of the variance

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from monitor.models.detector import Detector
+    from monitor.models.detector import TrainedModel
 
 IS_FULL = os.environ.get("MONITOR_QUALITY") == "full"
 N_ASSETS = {"pca": 200 if IS_FULL else 30, "auto": 12 if IS_FULL else 6}
@@ -84,7 +84,7 @@ def windows_of(readings: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.lib.stride_tricks.sliding_window_view(readings, LENGTH, axis=0).transpose(0, 2, 1)
 
 
-def trained(histories: NDArray[np.float32], spec: ModelSpec, alerted: NDArray[np.bool_] | None = None) -> Detector:
+def trained(histories: NDArray[np.float32], spec: ModelSpec, alerted: NDArray[np.bool_] | None = None) -> TrainedModel:
     """Train on readings [A, n_rows, C] of a fleet."""
     values = np.concatenate([windows_of(history) for history in histories])
     n_windows = histories.shape[1] - LENGTH + 1
@@ -112,7 +112,7 @@ class TrainedAsset:
     """One machine after its training."""
 
     kind: str
-    detector: Detector
+    detector: TrainedModel
     clean: Burn
     drifted: Burn
     """With three weeks of wear after the clean ones: the amplitude grows to four times its size."""

@@ -14,7 +14,7 @@ from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
-    from monitor.models.detector import Detector
+    from monitor.models.detector import TrainedModel
 
 LENGTH = 12
 SENSORS = ("speed", "power", "gone")
@@ -29,18 +29,18 @@ def windows(n: int, seed: int = 0, noise: float = 0.1) -> np.ndarray:
     return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(whole, LENGTH, axis=0).transpose(0, 2, 1))
 
 
-def trained(spec: ModelSpec) -> Detector:
+def trained(spec: ModelSpec) -> TrainedModel:
     values = windows(500)
     train = TrainingSet(values, np.zeros(len(values), np.int32), np.arange(len(values), dtype=np.int64) * 1_000_000)
     return fit(train, spec, FleetSpec("pumps", SENSORS, 1.0, BUDGET))
 
 
 @pytest.fixture(scope="module")
-def pca() -> Detector:
+def pca() -> TrainedModel:
     return trained(ModelSpec("pca"))
 
 
-def test_similar_windows_have_similar_latents(pca: Detector) -> None:
+def test_similar_windows_have_similar_latents(pca: TrainedModel) -> None:
     fresh = windows(600, seed=1)                                           # more than one chunk
     latents = encode(pca, fresh)
     assert latents.shape == (len(fresh), pca.network.hyper["n_components"])
@@ -51,7 +51,7 @@ def test_similar_windows_have_similar_latents(pca: Detector) -> None:
     np.testing.assert_allclose(encode(pca, fresh[300:301]), latents[300:301], rtol=1e-4, atol=1e-4)
 
 
-def test_reconstruction_removes_noise_and_gaps(pca: Detector) -> None:
+def test_reconstruction_removes_noise_and_gaps(pca: TrainedModel) -> None:
     noisy, clean = windows(200, seed=2), windows(200, seed=2, noise=0.0)
     noisy[:, 4:6, 0] = np.nan
     rebuilt = reconstruct(pca, noisy)
@@ -79,7 +79,7 @@ def test_samples_look_healthy_and_are_seeded(spec: ModelSpec) -> None:
         assert 0.6 < drawn[..., sensor].std() / usual[..., sensor].std() < 1.4
 
 
-def test_no_windows_give_no_rows(pca: Detector) -> None:
+def test_no_windows_give_no_rows(pca: TrainedModel) -> None:
     none = np.empty((0, LENGTH, 3), np.float32)
     assert encode(pca, none).shape == (0, pca.network.hyper["n_components"])
     assert reconstruct(pca, none).shape == none.shape

@@ -13,7 +13,7 @@ import torch
 
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, ConfigError
 from monitor.models import checkpoint
-from monitor.models.detector import Detector
+from monitor.models.detector import TrainedModel
 
 CARD = {"architecture": "conv", "trained_at": "2026-11-23T00:00:00+00:00", "training": {"took_s": 3.2, "n_steps": 7}}
 TENSORS = {"b": torch.arange(6, dtype=torch.float32).reshape(2, 3), "a": torch.ones(4)}
@@ -138,9 +138,9 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_checkpoint_of_no_model_is_refused(saved: Path) -> None:
     with pytest.raises(CheckpointDamaged, match="not a model this version can build"):
-        Detector.load(saved)
+        TrainedModel.load(saved)
 
 
 def test_a_missing_device_is_a_config_error(saved: Path) -> None:
     with pytest.raises(ConfigError, match="here: auto, cpu"):
-        Detector.load(saved, device="cuda:99")
+        TrainedModel.load(saved, device="cuda:99")

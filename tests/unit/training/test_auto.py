@@ -12,7 +12,7 @@ import torch
 
 from monitor.budget import Budget
 from monitor.errors import TrainingDiverged
-from monitor.models.detector import Detector
+from monitor.models.detector import TrainedModel
 from monitor.models.pca import Pca
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training import auto
@@ -55,7 +55,7 @@ def chosen(
     return choose(TRAINING, healthy, PCA, spec, CPU, more.get("on_progress", quiet), now)
 
 
-def trained(spec: ModelSpec = SPEC) -> Detector:
+def trained(spec: ModelSpec = SPEC) -> TrainedModel:
     values = waves(400).x.transpose(1, 2).numpy()
     windows = TrainingSet(values, np.zeros(400, np.int32), np.arange(400) * 60_000_000)
     return fit(windows, spec, FleetSpec("pumps", SENSORS, 1.0, BUDGET), now=lambda: 0.0)
@@ -196,7 +196,7 @@ def test_a_refitted_pca_can_change_its_size(
     detector = trained()
     version = detector.save(tmp_path)
     assert detector.card.members[2]["hyper"]["n_components"] > before[0]
-    assert Detector.load(tmp_path / version).version == version
+    assert TrainedModel.load(tmp_path / version).version == version
 
 
 def test_the_card_lists_the_candidates() -> None:

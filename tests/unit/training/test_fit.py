@@ -22,9 +22,9 @@ from tests.unit.training.sine_windows import BUDGET, FLEET_SPEC, LENGTH, MINUTE_
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from monitor.models.detector import Detector
+    from monitor.models.detector import TrainedModel
 
-def trained(train: TrainingSet, spec: ModelSpec | None = None, *, budget: Budget = BUDGET, **more: Any) -> Detector:
+def trained(train: TrainingSet, spec: ModelSpec | None = None, *, budget: Budget = BUDGET, **more: Any) -> TrainedModel:
     return fit(train, spec or ModelSpec("pca"), replace(FLEET_SPEC, budget=budget), **more)
 
 
