@@ -10,6 +10,8 @@
     schema.py      fleets, assets, and the fleet of an asset
     admission.py   admission of new assets to a shard
     timestamps.py  event times → microseconds
+    time_texts.py  dates in the orders that people write → microseconds
+    zones.py       local times of a time zone → UTC
     formatting.py  bad values as text
     encode.py      the other direction: readings → records
 

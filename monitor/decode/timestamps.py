@@ -1,62 +1,95 @@
 """Event times as producers write them → integer microseconds since 1970 UTC.
 
-Input: an ISO 8601 text (naive = UTC), a number, or MessagePack's timestamp type. Output: microseconds within the years
-1 to 9999. Invariant: `parse_us` defines the result, and `parse_column_us` gives the same for a whole column, some
-twenty times faster.
+Input: a text, a number, or MessagePack's timestamp type. Output: microseconds within the years 1 to 9999. Invariants:
+`parse_us` defines the result, and `parse_column_us` gives the same for a whole column, some twenty times faster. A
+result is a function of the value alone: what can be read in two ways is refused, with the `time_format` that decides.
 
 The size of a number tells its unit. It is seconds below 1e11, then milliseconds, from 1e14 microseconds and from 1e17
-nanoseconds. Seconds are understood until the year 5138.
+nanoseconds. Seconds are understood until the year 5138. A whole number of 12 or 14 digits that is a date of the years
+1970 to 2100 is that date (as milliseconds it would be 1976, or after 2590). One of 8 or 10 digits is refused: it could
+be a day of 1970, or seconds after 2032.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from monitor.decode.time_texts import CLEAR, COMPACT, DAY_FIRST, EPOCH, MONTH_FIRST, read_column, read_text
+from monitor.decode.zones import zone_of
 
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable, Sequence
+
+    from monitor.decode.zones import Zone
     from monitor.types import Bool, Int64
+
+    Column = tuple[Int64, Bool]
+    """Microseconds [N], and whether each is a time. An invalid one is 0."""
 
 MIN_US: Final = -62_135_596_800_000_000
 """Start of the year 1."""
 MAX_US: Final = 253_402_300_799_999_999
 """End of the year 9999."""
+FORMATS: Final = ("auto", "iso", "s", "ms", "us", "ns", "day-first", "month-first", "excel", "compact")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SECONDS_BELOW, _MILLISECONDS_BELOW, _MICROSECONDS_BELOW = 10**11, 10**14, 10**17
 _OUTSIDE = "lies outside the years 1 to 9999"
-_ISO_LAYOUT = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?P<fraction>\.\d{1,6})?(?P<zone>Z|[+-]\d\d:\d\d)?", re.ASCII
-)
-_DAYS_IN_MONTH = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], dtype=np.int64)
+_NO_TIME = "is not an ISO 8601 time; write it like 2015-07-27T10:30:00Z, or send seconds since 1970"
+_COMPACT_RANGES: Final = (
+    (19700101, 21001231), (1970010100, 2100123123), (197001010000, 210012312359), (19700101000000, 21001231235959)
+)  # fmt: skip
+"""Dates of 8, 10, 12 and 14 digits as numbers. Between them lie the seconds of today, and the milliseconds."""
+_LONGEST_TEXT: Final = 64
+_EXCEL_DAY_OF_1970: Final = 25_569
+_DAY_US: Final = 86_400_000_000
 
 
-def parse_us(value: object) -> int:
-    """Return the microseconds since 1970 of one time.
+def parse_us(value: object, zone: Zone | None = None) -> int:
+    """Return the microseconds since 1970 of one time. `zone`: the zone of local times. None = UTC.
 
-    Raises ValueError. Its message completes the sentence "this value …" and says how to write a time.
+    Raises ValueError. Its message completes the sentence "this value …" and says how to write a time, or which
+    `time_format` reads it.
     """
     if type(value) is int:
-        us = _int_us(value)
+        us = _int_us(value, zone)
     elif type(value) is float:
-        us = _float_us(value)
+        us = _float_us(value, zone)
     elif isinstance(value, str):
-        us = _text_us(value)
+        us = _text_us(value, zone)
     elif isinstance(value, datetime):  # MessagePack's own timestamp type
-        us = _datetime_us(value)
+        us = _datetime_us(value, zone)
     else:
         raise ValueError("is not a time; send seconds since 1970 or an ISO 8601 text")
+    return _checked(us)
+
+
+def _checked(us: int) -> int:
     if not MIN_US <= us <= MAX_US:
         raise ValueError(_OUTSIDE)
     return us
 
 
-def _int_us(value: int) -> int:
+def format_of(value: object) -> str:
+    """Return the name of the format by which `parse_us` reads a time: iso, s, ms, us, ns or compact."""
+    if isinstance(value, str) and (number := _number_of(value)) is not None:
+        value = number
+    if not isinstance(value, (int, float)):
+        return "iso"
+    if _is_compact(value):
+        return "compact"
+    size = abs(value)
+    limits = {"s": _SECONDS_BELOW, "ms": _MILLISECONDS_BELOW, "us": _MICROSECONDS_BELOW}
+    return next((name for name, limit in limits.items() if size < limit), "ns")
+
+
+def _int_us(value: int, zone: Zone | None = None) -> int:
+    if value >= 19700101 and _is_compact(value):
+        return _compact_number_us(value, zone)
     size = abs(value)
     if size < _SECONDS_BELOW:
         return value * 1_000_000
@@ -67,10 +100,12 @@ def _int_us(value: int) -> int:
     return (value + 500) // 1_000
 
 
-def _float_us(value: float) -> int:
+def _float_us(value: float, zone: Zone | None = None) -> int:
     size = abs(value)
     if not size < 1e300:
         raise ValueError("is not a finite number")
+    if value >= 19700101 and _is_compact(value):
+        return _compact_number_us(int(value), zone)
     if size < _SECONDS_BELOW:
         return round(value * 1e6)
     if size < _MILLISECONDS_BELOW:
@@ -80,137 +115,273 @@ def _float_us(value: float) -> int:
     return round(value / 1e3)
 
 
-def _text_us(value: str) -> int:
+def _is_compact(value: float) -> bool:
+    """Return whether a number is a date of the years 1970 to 2100: YYYYMMDD, perhaps with hours, minutes, seconds."""
+    in_range = any(low <= value <= high for low, high in _COMPACT_RANGES)
+    return in_range and value == int(value) and read_text(str(int(value)), COMPACT) is not None
+
+
+def _compact_number_us(value: int, zone: Zone | None) -> int:
+    if value > _COMPACT_RANGES[1][1]:
+        return _local_us(str(value), COMPACT, zone)
+    raise ValueError(
+        'can be a date or seconds since 1970; set time_format = "compact" for a date like 20150727 or 2015072710, or '
+        'time_format = "s"'
+    )
+
+
+def _text_us(value: str, zone: Zone | None = None) -> int:
+    text = value.strip()
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(_NO_TIME)
+    if (number := _number_of(text)) is not None:
+        if len(text) == 8 and _is_compact(number):  # ISO 8601 has it as a day
+            return _local_us(text, COMPACT, zone)
+        if abs(number) < 10**8:
+            raise ValueError('is too short for a time; set time_format = "s" if it is seconds since 1970')
+        return _int_us(number, zone) if type(number) is int else _float_us(number, zone)
     try:
-        return _datetime_us(datetime.fromisoformat(value))
+        written = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(
-            "is not an ISO 8601 time; write it like 2015-07-27T10:30:00Z, or send seconds since 1970"
-        ) from None
+        return _local_us(text, CLEAR, zone)
+    return _datetime_us(written, zone)
 
 
-def _datetime_us(value: datetime) -> int:
-    return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+def _number_of(text: str) -> int | float | None:
+    """Return the number that a text is, also with a decimal comma. None = it is no number of plain digits."""
+    plain = text[1:] if text[:1] in ("-", "+") else text
+    if not plain.isascii() or not plain[:1].isdigit() or len(plain) > _LONGEST_TEXT:
+        return None
+    if plain.isdigit():
+        return int(text)
+    whole, _, decimals = plain.replace(",", ".").partition(".")
+    return float(text.replace(",", ".")) if whole.isdigit() and decimals.isdigit() else None
+
+
+def _local_us(text: str, layouts: Sequence[re.Pattern[str]], zone: Zone | None) -> int:
+    """Read a text by the layouts. Raises ValueError."""
+    found = read_text(text, layouts)
+    if found is None:
+        if layouts is CLEAR and (read_text(text, DAY_FIRST) or read_text(text, MONTH_FIRST)):
+            raise ValueError(
+                'has day and month in an unknown order; set time_format = "day-first" (27.07.2015) or '
+                '"month-first" (07/27/2015)'
+            )
+        raise ValueError(_NO_TIME)
+    return found.us if found.has_zone or zone is None else zone.utc_us(found.us)
+
+
+def _datetime_us(value: datetime, zone: Zone | None = None) -> int:
+    if value.tzinfo is not None:
+        return (value - EPOCH) // _MICROSECOND
+    us = (value.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+    return us if zone is None else zone.utc_us(us)
 
 
 def iso_text(us: int) -> str:
     """Return the time as ISO 8601 in UTC, with as many decimals as it needs."""
-    text = (_EPOCH + timedelta(microseconds=us)).isoformat().removesuffix("+00:00")
+    text = (EPOCH + timedelta(microseconds=us)).isoformat().removesuffix("+00:00")
     return (text.rstrip("0") if "." in text else text) + "Z"
 
 
 # ---------------------------------------------------------------- whole columns
 
 
-def parse_column_us(values: Sequence[object]) -> tuple[Int64, Bool]:
+def parse_column_us(values: Sequence[object], zone: Zone | None = None) -> Column:
     """Return the microseconds [N] of a column of times, and whether each is a valid time [N].
 
-    An invalid time is 0.
+    An invalid time is 0. `zone`: the zone of local times. None = UTC.
     """
     n = len(values)
     types = set(map(type, values))
     if types == {float}:
-        return _in_range(*_float_column(np.fromiter(values, np.float64, n)))
+        return _float_column(np.fromiter(values, np.float64, n), zone)
     if types == {int}:
         try:
-            return _in_range(_int_column(np.fromiter(values, np.int64, n)), np.ones(n, np.bool_))
+            return _int_column(np.fromiter(values, np.int64, n), zone)
         except OverflowError:  # some number needs more than 64 bits
-            return _one_by_one(values)
+            return _one_by_one(values, lambda value: parse_us(value, zone))
     if types == {str}:
-        return _text_column(values)  # type: ignore[arg-type]  # the line above has checked every element
-    return _one_by_one(values)
+        return _text_column(values, CLEAR, zone, lambda value: parse_us(value, zone))  # type: ignore[arg-type]
+    return _one_by_one(values, lambda value: parse_us(value, zone))
 
 
-def _one_by_one(values: Sequence[object]) -> tuple[Int64, Bool]:
+def _one_by_one(values: Sequence[object], parse: Callable[[object], int]) -> Column:
     us, is_valid = np.zeros(len(values), np.int64), np.ones(len(values), np.bool_)
     for i, value in enumerate(values):
         try:
-            us[i] = parse_us(value)
+            us[i] = parse(value)
         except ValueError:
             is_valid[i] = False
     return us, is_valid
 
 
-def _in_range(us: Int64, is_valid: Bool) -> tuple[Int64, Bool]:
+def _in_range(us: Int64, is_valid: Bool) -> Column:
     is_valid = is_valid & (us >= MIN_US) & (us <= MAX_US)
     return np.where(is_valid, us, 0), is_valid
 
 
-def _float_column(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[Int64, Bool]:
+Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+def _float_column(values: Numbers, zone: Zone | None) -> Column:
     size = np.abs(values)
     is_valid = size < 1e21  # beyond: NaN, infinity, or far outside the years 1 to 9999 in any unit
-    if is_valid.all() and size.max(initial=0) < _SECONDS_BELOW:
-        return np.rint(values * 1e6).astype(np.int64), is_valid
+    may_be_dates = _may_be_compact(values)
+    if is_valid.all() and not may_be_dates and size.max(initial=0) < _SECONDS_BELOW:
+        return _in_range(np.rint(values * 1e6).astype(np.int64), is_valid)
     values = np.where(is_valid, values, 0.0)
     scaled = [values * 1e6, values * 1e3, values]
     units = [size < _SECONDS_BELOW, size < _MILLISECONDS_BELOW, size < _MICROSECONDS_BELOW]
-    return np.rint(np.select(units, scaled, values / 1e3)).astype(np.int64), is_valid
+    us = np.rint(np.select(units, scaled, values / 1e3)).astype(np.int64)
+    return _with_dates(values, us, is_valid, zone) if may_be_dates else _in_range(us, is_valid)
 
 
-def _int_column(values: Int64) -> Int64:
+def _int_column(values: Int64, zone: Zone | None) -> Column:
+    is_valid = np.ones(len(values), np.bool_)
+
     def is_below(limit: int) -> Bool:
         return (values > -limit) & (values < limit)  # not abs(): -2^63 has none
 
-    if is_below(_SECONDS_BELOW).all():
-        return values * 1_000_000
+    may_be_dates = _may_be_compact(values)
+    if is_below(_SECONDS_BELOW).all() and not may_be_dates:
+        return _in_range(values * 1_000_000, is_valid)
     units = [is_below(_SECONDS_BELOW), is_below(_MILLISECONDS_BELOW), is_below(_MICROSECONDS_BELOW)]
     from_nanoseconds = values // 1_000 + (values % 1_000 >= 500)  # not values + 500: it could overflow
-    return np.select(units, [values * 1_000_000, values * 1_000, values], from_nanoseconds)
+    us = np.select(units, [values * 1_000_000, values * 1_000, values], from_nanoseconds)
+    return _with_dates(values, us, is_valid, zone) if may_be_dates else _in_range(us, is_valid)
 
 
-def _text_column(values: Sequence[str]) -> tuple[Int64, Bool]:
+def _may_be_compact(values: Int64 | Numbers) -> bool:
+    """Return whether the values reach into a range of dates written as numbers."""
+    if not len(values):
+        return False
+    least, most = values.min(), values.max()
+    return any(least <= high and most >= low for low, high in _COMPACT_RANGES) or least != least
+
+
+def _with_dates(values: Int64 | Numbers, us: Int64, is_valid: Bool, zone: Zone | None) -> Column:
+    """Replace the results of the numbers in a range of dates by those of `parse_us`."""
+    us, is_valid = _in_range(us, is_valid)
+    in_range = np.any([(values >= low) & (values <= high) for low, high in _COMPACT_RANGES], axis=0)
+    rows = np.flatnonzero(in_range)
+    us[rows], is_valid[rows] = _one_by_one(values[rows].tolist(), lambda value: parse_us(value, zone))
+    return us, is_valid
+
+
+def _text_column(
+    values: Sequence[str], layouts: Sequence[re.Pattern[str]], zone: Zone | None, parse: Callable[[object], int]
+) -> Column:
     """Parse texts of one common layout together, any others one by one."""
-    layout = _ISO_LAYOUT.fullmatch(values[0])
-    digits = _digits_of(values) if layout is not None else None
-    if layout is None or digits is None:
-        return _one_by_one(values)
-    n_fraction = len(layout["fraction"] or ".") - 1
-    zone = layout["zone"] or "Z"
-    widths = [4, 2, 2, 2, 2, 2, n_fraction, *([2, 2] if zone != "Z" else [])]
-    year, month, day, hour, minute, second, fraction, *offset = _numbers_of(digits, widths)
-
-    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    last_day = _DAYS_IN_MONTH[np.clip(month, 0, 12)] + (leap & (month == 2))
-    is_valid = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= last_day)
-    is_valid &= (hour < 24) & (minute < 60) & (second < 60)
-    us = ((_days_since_1970(year, month, day) * 24 + hour) * 60 + minute) * 60 + second
-    us = us * 1_000_000 + fraction * 10 ** (6 - n_fraction)
-    if offset:
-        hours, minutes = offset
-        is_valid &= (hours < 24) & (minutes < 60)
-        offset_us = (hours * 60 + minutes) * 60_000_000
-        us += offset_us if zone.startswith("-") else -offset_us
+    found = read_column(values, layouts)
+    if found is None:
+        return _one_by_one(values, parse)
+    us, is_valid, has_zone = found
+    if zone is not None and not has_zone:
+        us, exists = zone.utc_column_us(us)
+        is_valid &= exists
     return _in_range(us, is_valid)
 
 
-def _digits_of(values: Sequence[str]) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]] | None:
-    """Return the digits of the texts (N, n_digits). None = they are not all laid out like the first."""
-    joined = "".join(values)
-    if set(map(len, values)) != {len(values[0])} or not joined.isascii():
-        return None
-    characters = np.frombuffer(joined.encode(), np.uint8).reshape(len(values), -1)  # (N, length)
-    is_digit = np.array([c.isdigit() for c in values[0]])
-    digits = characters[:, is_digit] - np.uint8(ord("0"))  # a character below "0" wraps round to above 9
-    is_alike = (characters[:, ~is_digit] == characters[0, ~is_digit]).all() and (digits <= 9).all()
-    return digits if is_alike else None
+# ---------------------------------------------------------------- named formats
 
 
-def _numbers_of(digits: np.ndarray[tuple[int, int], np.dtype[np.uint8]], widths: Sequence[int]) -> Int64:
-    """Return the numbers (n_fields, N) that the digits (N, n_digits) form, `widths` digits for each field."""
-    weights = np.zeros((sum(widths), len(widths)), np.float32)  # float32 holds six digits exactly
-    start = 0
-    for field, width in enumerate(widths):
-        weights[start : start + width, field] = 10.0 ** np.arange(width - 1, -1, -1)
-        start += width
-    return (digits.astype(np.float32) @ weights).astype(np.int64).T
+class TimeParser:
+    """Parses times of one format and zone. The default reads what can be read in one way only."""
+
+    def __init__(self, time_format: str = "auto", timezone: str = "UTC") -> None:
+        """Raise ValueError for an unknown format or zone, with the fix.
+
+        `time_format`: auto; iso; s, ms, us or ns since 1970; day-first; month-first; excel (days since 1900); compact
+        (20150727, with hours, minutes and seconds); or a pattern of strptime. `timezone`: the zone of local times.
+        """
+        if time_format not in FORMATS and not _is_pattern(time_format):
+            raise ValueError(
+                f'"{time_format}" is no format of times; write {", ".join(FORMATS)}, or a pattern like '
+                "%d.%m.%Y %H:%M:%S"
+            )
+        self.time_format, self.timezone = time_format, timezone
+        self.zone = zone_of(timezone)
+
+    def parse_us(self, value: object) -> int:
+        """Return the microseconds since 1970 of one time. Raises ValueError, which completes "this value …"."""
+        if self.time_format == "auto":
+            return parse_us(value, self.zone)
+        if isinstance(value, datetime):
+            return _checked(_datetime_us(value, self.zone))
+        return _checked(self._named_us(value))
+
+    def _named_us(self, value: object) -> int:
+        form = self.time_format
+        if form in _FACTORS:
+            return _scaled_us(value, form)
+        if form == "excel":
+            return self._excel_us(value)
+        text = str(value).strip() if type(value) in (int, float, str) else ""
+        if form == "compact":
+            found = read_text(text.removesuffix(".0"), COMPACT)
+            if found is None:
+                raise ValueError("is not a date like 20150727, 2015072710 or 20150727103000 (time_format)")
+            return found.us if self.zone is None else self.zone.utc_us(found.us)
+        if not isinstance(value, str):
+            raise ValueError(f'is no text; time_format = "{form}" reads texts')  # noqa: TRY004  # an error in a record
+        if form == "iso":
+            if _number_of(text) is not None and len(text) != 8:
+                raise ValueError('is a number; time_format = "iso" reads texts like 2015-07-27T10:30:00Z')
+            return _text_us(text, self.zone)
+        if form in _ORDERS:
+            found = read_text(text, _ORDERS[form][0])
+            if found is None:
+                raise ValueError(f"is not a time like {_ORDERS[form][1]} (time_format)")
+            return found.us if found.has_zone or self.zone is None else self.zone.utc_us(found.us)
+        try:
+            written = datetime.strptime(text, form)  # noqa: DTZ007  # the parser's zone applies where the text has none
+        except ValueError:
+            raise ValueError(f'is not a time like {_EXAMPLE.strftime(form)} (time_format = "{form}")') from None
+        return _datetime_us(written, self.zone)
+
+    def _excel_us(self, value: object) -> int:
+        days = _number_of(value.strip()) if isinstance(value, str) else value
+        if type(days) not in (int, float) or not -1e7 < days < 1e7:  # type: ignore[operator]
+            raise ValueError('is not a number of days since 1900 like 42212.4375 (time_format = "excel")')
+        ms = round((days - _EXCEL_DAY_OF_1970) * 86_400_000)  # type: ignore[operator]
+        return ms * 1_000 if self.zone is None else self.zone.utc_us(ms * 1_000)
+
+    def parse_column_us(self, values: Sequence[object]) -> Column:
+        """Return the microseconds [N] of a column of times, and whether each is a valid time [N].
+
+        Gives for each value the same as `parse_us`. An invalid time is 0.
+        """
+        if self.time_format == "auto":
+            return parse_column_us(values, self.zone)
+        layouts = _LAYOUTS.get(self.time_format)
+        if layouts and set(map(type, values)) == {str}:
+            return _text_column(values, layouts, self.zone, self.parse_us)  # type: ignore[arg-type]
+        if self.time_format == "compact" and set(map(type, values)) == {int}:
+            return _text_column(list(map(str, values)), COMPACT, self.zone, self.parse_us)
+        return _one_by_one(values, self.parse_us)
 
 
-def _days_since_1970(year: Int64, month: Int64, day: Int64) -> Int64:
-    """Count days in the proleptic Gregorian calendar.
+_FACTORS: Final = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
+_ORDERS: Final = {"day-first": (DAY_FIRST, "27.07.2015 10:30:00"), "month-first": (MONTH_FIRST, "07/27/2015 10:30:00")}
+_LAYOUTS: Final = {"iso": CLEAR, "compact": COMPACT, "day-first": DAY_FIRST, "month-first": MONTH_FIRST}
+_EXAMPLE: Final = datetime(2015, 7, 27, 10, 30, tzinfo=UTC)
 
-    The year is shifted to begin in March, so that the leap day comes last. From H. Hinnant, "chrono-compatible
-    low-level date algorithms", days_from_civil.
-    """
-    year = year - (month <= 2)
-    day_of_year = (153 * np.where(month > 2, month - 3, month + 9) + 2) // 5 + day - 1
-    return year * 365 + year // 4 - year // 100 + year // 400 + day_of_year - 719_468
+
+def _scaled_us(value: object, unit: str) -> int:
+    number = _number_of(value.strip()) if isinstance(value, str) else value
+    if type(number) is int:
+        return (number + 500) // 1_000 if unit == "ns" else number * int(_FACTORS[unit])
+    if type(number) is float and abs(number) < 1e300:
+        return round(number / 1e3) if unit == "ns" else round(number * _FACTORS[unit])
+    raise ValueError(f'is not a number of {unit} since 1970 (time_format = "{unit}")')
+
+
+def _is_pattern(time_format: str) -> bool:
+    if "%" not in time_format:
+        return False
+    try:
+        datetime.strptime(_EXAMPLE.strftime(time_format), time_format)  # noqa: DTZ007  # only to try the pattern
+    except (ValueError, IndexError):
+        return False
+    return True
