@@ -12,6 +12,7 @@ from monitor.cli.params import config_option, json_option, local_option, open_st
 from monitor.cli.plot import echo_plot
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
 from monitor.errors import NotFound
+from monitor.printable import normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ def scores() -> None:
 @json_option
 def show_scores(asset: str, limit: int, has_plot: bool, local: bool, as_json: bool, **filters: Any) -> None:
     """Show the scores of ASSET: a plot and the newest windows."""
+    asset = normal_name(asset)
     with open_store() as store:
         if asset not in (names := [row["asset"] for row in store.assets(fleet=filters["fleet"])]):
             raise NotFound(_unknown_asset(asset, names, filters["fleet"]))

@@ -28,6 +28,7 @@ from monitor.decode.readings import ReadingParser, peek_tokens
 from monitor.decode.schema import AssetIndex, FleetSchema, Router, Token
 from monitor.decode.timestamps import MAX_US, iso_text
 from monitor.errors import ConfigError, DecodeError
+from monitor.printable import is_sensor_name
 from monitor.types import SAMPLE_BYTES, Quarantined, Readings, Unread
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ _FORMAT_OF_FIRST[[*b"{["]] = 0
 _FORMAT_OF_FIRST[[*range(0x80, 0x90), 0xDE, 0xDF]] = 1
 _GROUP_SIZE = 2_048
 """Records decoded together: as many as stay in the processor's cache until they are columns."""
-_MAX_LEARNT_NAME = 128
-"""Characters of a sensor's name that is learnt. Learnt names are never forgotten."""
 _FEW = 4
 """With at most this many records left, no further parser is tried."""
 _VALUES_PER_BYTE = 4
@@ -225,7 +224,7 @@ class Decoder:
                 continue
         for number, names in found.items():
             fleet = self.fleets[number]
-            usable = (name for name in names if name not in texts and len(name) <= _MAX_LEARNT_NAME)
+            usable = (name for name in names if name not in texts and is_sensor_name(name))
             sensors = tuple(itertools.islice(usable, MAX_FIELDS))
             if fleet.sensors is None and sensors:
                 self.set_sensors(fleet.name, sensors)

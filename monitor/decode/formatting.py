@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from monitor.printable import escape_unprintable
+
 MAX_REASON: Final = 400
 """Characters."""
 _MAX_SHOWN = 48
@@ -15,7 +17,7 @@ _MAX_SHOWN = 48
 
 def quote(text: str) -> str:
     """Return the text in quotes, with control characters escaped, cut when long."""
-    shown = text[:_MAX_SHOWN].encode("unicode_escape", "replace").decode("ascii") if not text.isprintable() else text
+    shown = escape_unprintable(text[:_MAX_SHOWN])
     return f'"{shown[:_MAX_SHOWN]}{"…" if len(text) > _MAX_SHOWN else ""}"'
 
 
@@ -42,13 +44,13 @@ def describe_value(value: object) -> str:
 
 def short_list(names: tuple[str, ...], limit: int = 8) -> str:
     """Return the first `limit` names, separated by commas."""
-    return ", ".join(name[:_MAX_SHOWN] for name in names[:limit]) + (", …" if len(names) > limit else "")
+    shown = ", ".join(escape_unprintable(name[:_MAX_SHOWN]) for name in names[:limit])
+    return shown + (", …" if len(names) > limit else "")
 
 
 def truncate_reason(reason: str) -> str:
     """Cut a reason to `MAX_REASON` characters, and escape characters that a database refuses, such as NUL."""
-    if not reason.isprintable():
-        reason = reason[:MAX_REASON].encode("unicode_escape").decode("ascii")
+    reason = escape_unprintable(reason[: MAX_REASON + 1])
     return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
 
 

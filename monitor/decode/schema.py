@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import translate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from monitor.decode.formatting import describe_value, quote
 from monitor.errors import DecodeError
+from monitor.printable import name_problem, normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Token = str | int | bytes
 
-ASSET_NAME: Final = re.compile(r"[A-Za-z0-9_.:/ -]{1,128}")
 _MAX_UNREGISTERED = 16_384
 """Tokens remembered besides those of registered assets: a producer that invents names must not fill the memory."""
 
@@ -130,7 +130,7 @@ class Router:
         """Token → number of its fleet."""
         self._topic = topic
         self._fleets = [
-            (i, fleets[i].name, re.compile("|".join(translate(glob) for glob in fleets[i].assets)))
+            (i, fleets[i].name, re.compile("|".join(translate(normal_name(glob)) for glob in fleets[i].assets)))
             for i in self.numbers
         ]
 
@@ -184,8 +184,10 @@ def asset_name(token: Token) -> str:
             ) from None
     else:
         name = token if isinstance(token, str) else str(token) if abs(token) < 10**100 else ""
-    if ASSET_NAME.fullmatch(name) is None:
+    name = normal_name(name)
+    if (problem := name_problem(name)) is not None:
         raise DecodeError(
-            f"bad_asset: {quote(name)} is not an asset's name: 1 to 128 letters, digits, blanks or any of _ . : / -"
+            f"bad_asset: {quote(name)} is not an asset's name, as it {problem}; an asset's name has 1 to 128 letters, "
+            "digits, signs and blanks between them"
         )
     return name

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from monitor.decode.formatting import quote, short_list
-from monitor.decode.schema import ASSET_NAME
 from monitor.decode.timestamps import parse_column_us
 from monitor.errors import BadRecording, NotFound
+from monitor.printable import MAX_NAME, name_problem, normal_name
 from monitor.recordings.formats import open_file
 from monitor.recordings.recording import Recording, stem
 
@@ -185,10 +185,9 @@ class _Builder:
 
     def _read_assets(self, column: str, texts: list[str]) -> Int32:
         for text in set(texts):
-            if ASSET_NAME.fullmatch(text) is None:
-                problem = "names no asset: 1 to 128 letters, digits, blanks or any of _ . : / -"
-                raise self._bad_cell(column, texts.index(text), text, problem)
-        return np.array([self._assets.setdefault(text, len(self._assets)) for text in texts], np.int32)
+            if (problem := name_problem(normal_name(text))) is not None:
+                raise self._bad_cell(column, texts.index(text), text, f"names no asset: it {problem}")
+        return np.array([self._assets.setdefault(normal_name(text), len(self._assets)) for text in texts], np.int32)
 
     def _read_labels(self, column: str, texts: list[str]) -> NDArray[np.int8]:
         labels = np.zeros(len(texts), np.int8)
@@ -227,7 +226,8 @@ class _Builder:
 
 def _asset_of_file(name: str) -> str:
     """Return the name of a file that names no asset, as the name of its asset."""
-    return re.sub(r"[^A-Za-z0-9_.:/ -]", "_", name)[:128]
+    name = "".join(sign if sign.isprintable() else "_" for sign in normal_name(name)).strip()[:MAX_NAME].strip()
+    return name if name_problem(name) is None else "recording"
 
 
 def _texts(cells: Cells) -> list[str]:

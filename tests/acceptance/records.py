@@ -183,7 +183,7 @@ BAD_RECORDS: dict[str, Callable[[Random, FleetRule, int], bytes]] = {
     "unknown_sensor": lambda rng, rule, ts_us: json.dumps({"ts": ts_us, "sensors": {"nobody": 1.0}}).encode(),
     "missing_asset": lambda rng, rule, ts_us: json.dumps(_good(rule, ts_us)).encode(),
     "bad_asset": lambda rng, rule, ts_us: json.dumps(
-        _good(rule, ts_us) | {"asset": rng.choice(["a" * 129, "a;drop", "a\n", "é"])}
+        _good(rule, ts_us) | {"asset": rng.choice(["a" * 129, "a\u202e", "a\n", " a"])}
     ).encode(),
     "no_fleet": lambda rng, rule, ts_us: json.dumps(_good(rule, ts_us) | {"asset": "stranger"}).encode(),
     "missing_ts": lambda rng, rule, ts_us: json.dumps({"sensors": _good(rule, ts_us)["sensors"]}).encode(),

@@ -11,8 +11,8 @@ import fnmatch
 import functools
 import json
 import math
-import re
 import struct
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -27,7 +27,7 @@ RawRecord = tuple[int, int, bytes | None, bytes | None]
 """(offset, Kafka's timestamp in µs or -1, key, value)."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-ASSET_NAME = re.compile(r"[A-Za-z0-9_.:/ -]{1,128}")
+BLANKS = set(" \u115f\u1160\u2800\u3164\uffa0")
 TIME_KEYS = ("ts", "timestamp", "time")
 ASSET_KEYS = ("asset", "asset_id")
 MAX_DEPTH = 16
@@ -237,7 +237,10 @@ def _asset_of(body: dict[str, Any], key: bytes | None) -> str:
             raise Refused("bad_asset") from None
     if not isinstance(name, str):
         raise Refused("wrong_type")
-    if not ASSET_NAME.fullmatch(name):
+    name = unicodedata.normalize("NFC", name)
+    if not 1 <= len(name) <= 128 or name in (".", "..") or set(name) <= BLANKS or " " in (name[0], name[-1]):
+        raise Refused("bad_asset")
+    if any(unicodedata.category(sign)[0] in "CZ" and sign != " " for sign in name):
         raise Refused("bad_asset")
     return name
 

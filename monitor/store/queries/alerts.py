@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound
+from monitor.printable import normal_name
 from monitor.store.queries.backend import Backend, Row, Where, limited, number, us, with_times
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class AlertQueries(Backend):
         where.add("alert.class = :class", **{"class": alert_class})
         where.add("COALESCE(asset.fleet, alert.fleet) = :fleet", fleet=fleet)
         if asset is not None:
-            where.add(self.glob("asset.name", "asset"), asset=self.pattern(asset))
+            where.add(self.glob("asset.name", "asset"), asset=self.pattern(normal_name(asset)))
         if state == "open":
             where.add("alert.state <> :closed", closed="closed")
         else:

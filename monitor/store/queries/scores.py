@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from monitor.budget import DAY_US
 from monitor.clock import to_us
 from monitor.errors import NotFound
+from monitor.printable import normal_name
 from monitor.store.queries.backend import Backend, Row, Where, iso, limited, number, us
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class ScoreQueries(Backend):
         An unknown asset has none. Raises NotFound if several fleets have an asset of this name and none was chosen.
         """
         where = Where()
-        where.add("asset.name = :asset", asset=asset)
+        where.add("asset.name = :asset", asset=normal_name(asset))
         where.add("asset.fleet = :fleet", fleet=fleet)
         found = list(self.fetch(f"{_ASSET} {where} ORDER BY fleet", where.values))
         if len(found) > 1:
