@@ -9,7 +9,7 @@ import click
 
 from monitor.cli.params import TIME, config_option, load_config, store_url
 from monitor.clock import to_us
-from monitor.config.values import mask_url
+from monitor.config.database_url import mask_url
 from monitor.errors import ConfigError
 
 if TYPE_CHECKING:

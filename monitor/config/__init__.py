@@ -7,7 +7,8 @@ and an unknown key is an error.
     tree.py                the settings with their defaults and limits: read this first
     kafka.py               the table `[kafka]`
     base.py                types and checks that the tables share
-    values.py              notations of a value: "10m", "3 of 5", "1/week", "sqlite:///monitor.db"
+    values.py              notations of a value: "10m", "3 of 5", "1/week"
+    database_url.py        URLs of databases: parser, check, form without secrets
     loading.py             file and environment → tree
     file_permissions.py    the mode of files with secrets
     problems.py            pydantic's errors → sentences with the nearest valid name

@@ -29,7 +29,7 @@ TLS_KEYS = ("ca_file", "cert_file", "key_file", "key_password")
 class KafkaConfig(ConfigTable):
     """`[kafka]`: the source of the readings."""
 
-    bootstrap: Annotated[str, Field(pattern=r"^\s*[^\s,:]+:\d{1,5}(\s*,\s*[^\s,:]+:\d{1,5})*\s*$")]
+    bootstrap: Annotated[str, Field(pattern=r"^\s*[^\s,:@/]+:\d{1,5}(\s*,\s*[^\s,:@/]+:\d{1,5})*\s*$")]
     """Broker addresses, "host:port,host:port"."""
     topics: Names
     group: Name = "monitor"

@@ -8,12 +8,13 @@ with the value. Output: `Config`. Invariant: file and environment are read once,
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monitor.config.database_url import has_password, resolve_url
 from monitor.config.file_permissions import insecure_mode
-from monitor.config.values import mask_url, resolve_url
 from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 DEFAULT_FILE = "monitor.toml"
 ENV_PREFIX = "MONITOR_"
 ENV_FILE = "MONITOR_CONFIG"
+MAX_FILE_BYTES = 1024 * 1024
+MAX_DEPTH = 16
+"""Levels of tables and lists in the file."""
+_INDEX = re.compile(r"[0-9]{1,4}")
 
 
 def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -54,13 +59,35 @@ def store_url(path: str | os.PathLike[str] | None = None, environ: Mapping[str, 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        with file.open("rb") as opened:
+            content = opened.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"there is no file {file}; name one with -c or ${ENV_FILE}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{file} has more than {MAX_FILE_BYTES // 1024} KiB: it is no configuration")
+    try:
+        tree = tomllib.loads(text.replace("\r\n", "\n"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not TOML: {error}") from error
+    except RecursionError:
+        tree = None
+    except ValueError:  # int() of more than 4,300 digits
+        raise ConfigError(f"{file} is not TOML: it has a number with thousands of digits") from None
+    if tree is None or _depth(tree) > MAX_DEPTH:
+        raise ConfigError(f"{file} nests values more than {MAX_DEPTH} deep; the settings need three levels")
+    return tree
+
+
+def _depth(tree: object) -> int:
+    """Return the levels of tables and lists. Without recursion: the file may be deeper than Python's stack."""
+    level, depth = [tree], 0
+    while level := [part for part in level if isinstance(part, dict | list)]:
+        depth += 1
+        level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
+    return depth
 
 
 def parse(
@@ -120,7 +147,7 @@ def _apply_variable(tree: dict[str, Any], origin: dict[str, str], name: str, val
     from monitor.config.problems import SECRET_KEYS, dotted, table_at
 
     path: SettingPath = tuple(
-        int(part) if part.isdigit() else part for part in name.removeprefix(ENV_PREFIX).lower().split("__")
+        int(part) if _INDEX.fullmatch(part) else part for part in name.removeprefix(ENV_PREFIX).lower().split("__")
     )
     if len(path) == 1 and path[0] != "device":
         yield from _misspelt(name, str(path[0]))
@@ -197,5 +224,5 @@ def _readable_secrets(tree: dict[str, Any], insecure: str) -> Iterator[Problem]:
         if isinstance(channel, dict) and channel.get("token"):
             yield ("notify", i, "token"), f"{problem} MONITOR_NOTIFY__{i}__TOKEN_FILE"
     url = store.get("url") if isinstance(store, dict) else None
-    if isinstance(url, str) and mask_url(url) != url:
+    if isinstance(url, str) and has_password(url):
         yield ("store", "url"), f"holds a password and {problem} MONITOR_STORE__URL_FILE"

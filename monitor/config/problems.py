@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from monitor.config.tree import Config, is_glob
 from monitor.config.values import format_duration, parse_names
+from monitor.printable import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -163,16 +164,33 @@ def _limit(context: Mapping[str, Any]) -> str | None:
 
 
 def _shown(path: SettingPath, value: object) -> str:
-    """Return the value as it was written, cut to 60 characters. A secret is hidden."""
-    if any(part in SECRET_KEYS for part in path):
+    """Return the value as it was written, cut to 60 characters. Nothing that may be a secret is shown.
+
+    A secret may also stand in the wrong place: a login in front of a broker's address, or a password as `username`.
+    """
+    if any(part in SECRET_KEYS for part in path) or (path[-1:] == ("username",) and not isinstance(value, str)):
         return "(hidden)"
     if value is None:
         return ""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(_without_secrets(value), ensure_ascii=False)
     except TypeError:
         text = f'"{value}"'
+    except (ValueError, RecursionError):  # a whole number of more than 4,300 digits
+        text = "a value of this length"
+    text = escape_unprintable(text)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _without_secrets(value: object) -> object:
+    """Hide everything before an `@`, and the values of secret keys."""
+    if isinstance(value, str):
+        login, at, rest = value.rpartition("@")
+        return f"***@{rest}" if at and login else value
+    if isinstance(value, dict):
+        secret = SECRET_KEYS | {"username"}
+        return {key: "(hidden)" if key in secret else _without_secrets(each) for key, each in value.items()}
+    return [_without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- problems between tables

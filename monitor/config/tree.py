@@ -33,6 +33,7 @@ from monitor.config.base import (
     one_of,
     raise_problems,
 )
+from monitor.config.database_url import mask_url, resolve_url
 from monitor.config.fields import FieldsConfig
 from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads annotations when the class is made)
 from monitor.config.values import (
@@ -41,8 +42,6 @@ from monitor.config.values import (
     check_webhook_url,
     format_duration,
     is_loopback,
-    mask_url,
-    resolve_url,
 )
 
 # The valid values. `monitor check` and the error messages read these lists.

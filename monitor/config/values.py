@@ -11,11 +11,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from urllib.parse import urlsplit
 
 _UNIT = {
     "us": timedelta(microseconds=1),
@@ -143,30 +139,6 @@ def parse_command(value: object) -> object:
     if isinstance(value, (list, tuple)) and not value:
         raise ValueError("is empty; name a program")
     return value
-
-
-def resolve_url(url: str, folder: Path) -> str:
-    """Check a database URL and make a relative SQLite path absolute, starting from `folder`."""
-    scheme, separator, rest = url.partition("://")
-    if scheme == "sqlite" and separator:
-        path = rest.partition("?")[0].removeprefix("/")
-        if not rest.startswith("/") or path in ("", ":memory:"):
-            raise ValueError('needs a file: "sqlite:///monitor.db" or "sqlite:////var/lib/monitor.db"')
-        return f"sqlite:///{(folder / path).resolve()}"
-    if scheme == "postgresql" and separator:
-        if not urlsplit(url).path.strip("/"):
-            raise ValueError('names no database; write "postgresql://user@host/database"')
-        return url
-    raise ValueError('is not offered; use "sqlite:///monitor.db" or "postgresql://user@host/database"')
-
-
-def mask_url(url: str) -> str:
-    """Return a database URL with its password hidden."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))
 
 
 def check_webhook_url(url: str) -> str:

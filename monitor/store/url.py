@@ -9,12 +9,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from monitor.config.database_url import mask_url, split_postgresql
 from monitor.errors import ConfigError
 
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)")
-_POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+\w+)?(?P<rest>://.+)")
-_OPTIONS = {"host", "port", "ssl"}
-_PASSWORD = re.compile(r"(://[^:/@]*):[^@]*@")
+_POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+\w+)?://.+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +24,8 @@ class Address:
     """For SQLAlchemy, password included."""
     path: Path | None
     """The SQLite file. None = PostgreSQL."""
+    shown: str
+    """For messages: without the password."""
 
     @property
     def is_sqlite(self) -> bool:
@@ -32,7 +33,7 @@ class Address:
         return self.path is not None
 
     def __str__(self) -> str:
-        return str(self.path) if self.path is not None else _PASSWORD.sub(r"\1:***@", self.url)
+        return self.shown
 
 
 def parse(url: str) -> Address:
@@ -43,21 +44,12 @@ def parse(url: str) -> Address:
             raise ConfigError(
                 "store.url: a database in memory would lose every offset; name a file, as in sqlite:///monitor.db"
             )
-        return Address(f"sqlite:///{path}", path)
-    if match := _POSTGRESQL.fullmatch(url):
-        server, _, options = match["rest"].partition("?")
-        return Address(f"postgresql+asyncpg{server}{_options(options)}", None)
-    shown = _PASSWORD.sub(r"\1:***@", url)
-    raise ConfigError(f"store.url: cannot use {shown!r}; write sqlite:///monitor.db or postgresql://user@host/database")
-
-
-def _options(options: str) -> str:
-    if not options:
-        return ""
-    # `sslmode`, libpq's name of the option, is the common one.
-    known = [option.replace("sslmode=", "ssl=", 1) for option in options.split("&")]
-    if unknown := {option.partition("=")[0] for option in known} - _OPTIONS:
-        raise ConfigError(
-            f"store.url: unknown option {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OPTIONS))}"
-        )
-    return f"?{'&'.join(known)}"
+        return Address(f"sqlite:///{path}", path, str(path))
+    if _POSTGRESQL.fullmatch(url):
+        try:
+            return Address(split_postgresql(url).driver_url, None, mask_url(url))
+        except ValueError as error:
+            raise ConfigError(f"store.url: {error}") from None
+    raise ConfigError(
+        f"store.url: cannot use {mask_url(url)!r}; write sqlite:///monitor.db or postgresql://user@host/database"
+    )
