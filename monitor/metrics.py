@@ -124,6 +124,8 @@ digest_mismatches = _counter("digest_mismatches", "Rebuilt partitions that diffe
 gaps = _counter("gaps", "Gaps skipped: records that Kafka had deleted before they were read")
 gap_records = _counter("gap_records", "Offsets in these gaps, lost")
 commits_found_done = _counter("commits_found_done", "Transactions found committed after their answer was lost")
+topics_missing = _gauge("topics_missing", "Configured topics that the broker does not have")
+foreign_members = _gauge("foreign_members", "Members of the consumer group that are no daemons of this database")
 consumers_replaced = _counter("consumers_replaced", "Kafka consumers replaced after they had stalled or failed")
 
 # ---------------------------------------------------------------- models and notifications

@@ -144,6 +144,8 @@ class Timing:
     """Before a batch with a wrong checksum is fetched again. The records behind it wait as long."""
     consumer_stalled_after_s: float = 30.0
     """Without records although some are waiting: the consumer is replaced."""
+    source_watch_every_s: float = 10.0
+    """Between two looks at missing topics and foreign members; also the age of the metadata that finds a new topic."""
     consumer_stop_limit_s: float = 3.0
     """For `AIOKafkaConsumer.stop`, which can hang. Then the object is dropped."""
 

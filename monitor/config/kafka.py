@@ -32,8 +32,9 @@ class KafkaConfig(ConfigTable):
     bootstrap: Annotated[str, Field(pattern=r"^\s*[^\s,:@/]+:\d{1,5}(\s*,\s*[^\s,:@/]+:\d{1,5})*\s*$")]
     """Broker addresses, "host:port,host:port"."""
     topics: Names
-    group: Name = "monitor"
-    """Consumer group. Our database keeps offsets under the same name."""
+    group: str = ""
+    """Consumer group. Our database keeps offsets under the same name. Default: derived from the database's identity, so
+    that a trial with another database takes nothing away. `Config.with_default_group` fills it in."""
     format: Annotated[str, one_of(FORMATS)] = "auto"
     """auto: JSON or MessagePack, by the first byte of each record."""
     start: Annotated[str, one_of(STARTS)] = "earliest"

@@ -359,6 +359,17 @@ class Config(ConfigTable):
         """Return the topics that a fleet reads."""
         return fleet.topics or self.kafka.topics
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that the fleets read, sorted."""
+        return tuple(sorted({topic for fleet in self.fleet for topic in self.topics_of(fleet)}))
+
+    def with_default_group(self, group: str) -> Config:
+        """Return the configuration with a consumer group: this one if it has none of its own."""
+        if self.kafka.group:
+            return self
+        return self.model_copy(update={"kafka": self.kafka.model_copy(update={"group": group})})
+
 
 def is_glob(name: str) -> bool:
     """Return True if a name is a glob."""

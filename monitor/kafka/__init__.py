@@ -8,6 +8,7 @@ to Kafka only shows the lag.
     consumer_group.py     the live source: a member of the consumer group
     broker_watch.py       when to ping the broker and when to replace the consumer
     log_reader.py         every record of the log outside the group, for training and replay
+    group_members.py      the members of the group, of any program
     memory.py             a source over records in memory, for files and tests
     bounded_consumer.py   aiokafka's consumer with limits on memory (decompressors: decompression.py)
     client.py             settings of all clients (certificates, passwords and tokens: auth.py)

@@ -68,16 +68,20 @@ class KafkaSource:
         config: KafkaConfig,
         topics: Iterable[str],
         *,
+        client_id: str = "monitor",
         static_member_id: str | None = None,
         leave_on_close: bool = True,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        """`static_member_id`: from membership.py, the same after a restart. None: a new member each time.
+        """`client_id`: the same for all daemons of one database, so that others are recognised.
+
+        `static_member_id`: from membership.py, the same after a restart. None: a new member each time.
 
         `leave_on_close`: give the partitions back at the end. False where no other process could take them.
         """
         self._config = config
         self._topics = sorted(set(topics))
+        self._client_id = client_id
         self._static_member_id = static_member_id
         self._leave_on_close = leave_on_close
         self._timing = timing
@@ -95,6 +99,9 @@ class KafkaSource:
         self._corrupt: set[TopicPartition] = set()
         """Partitions that wait for another fetch of a corrupt batch."""
         self._is_paused = False
+        self._is_embedded = False
+        self._is_outdated = False
+        """True if the consumer must be replaced to get the partitions of a new topic."""
         self._refusals: deque[float] = deque(maxlen=MAX_REFUSALS)
         self._side_tasks: set[asyncio.Task[None]] = set()
 
@@ -102,7 +109,7 @@ class KafkaSource:
 
     async def start(self) -> None:
         """Join the group. Raises SourceUnavailable or SourceRefused."""
-        embedded = await asyncio.to_thread(is_embedded, self._config.bootstrap)
+        embedded = self._is_embedded = await asyncio.to_thread(is_embedded, self._config.bootstrap)
         with map_kafka_errors(self._config.bootstrap):
             consumer = BoundedConsumer(**consumer_settings(self._config), **self._group_settings(embedded=embedded))
             try:
@@ -119,6 +126,7 @@ class KafkaSource:
         if embedded:
             session_s = min(session_s, EMBEDDED_SESSION_S)
         return {
+            "client_id": self._client_id,
             "group_id": self._config.group,
             "group_instance_id": None if embedded else self._static_member_id,
             "session_timeout_ms": int(session_s * 1000),
@@ -126,9 +134,21 @@ class KafkaSource:
             # Time that a joining member waits for a dead one whose session has not ended yet.
             "rebalance_timeout_ms": 10_000,
             "max_poll_interval_ms": 300_000,
+            # Age at which the list of partitions is read again: for topics made later, and for further partitions.
+            "metadata_max_age_ms": int(self._timing.source_watch_every_s * 1000),
         }
 
+    def topics_found(self) -> None:
+        """Read topics that did not exist when the consumer joined.
+
+        Kafka assigns them by itself. The embedded broker repeats a member's former assignment.
+        """
+        self._is_outdated = self._is_embedded
+
     async def poll(self) -> Sequence[Event]:
+        if self._is_outdated:
+            self._is_outdated = False
+            await self._drop_consumer("a topic was created, and the embedded broker assigns it to new members only")
         if self._consumer is None:
             await self._restart()
         consumer = self._consumer

@@ -28,6 +28,7 @@ import numpy as np
 from monitor.decode import Decoder, FleetSchema
 from monitor.errors import Conflict
 from monitor.kafka.memory import MemorySource, iterate
+from monitor.store import identity
 from monitor.store.engine import AsyncStore
 from monitor.store.results import FIRST_US, LAST_US
 from monitor.store.url import parse
@@ -128,7 +129,8 @@ async def flow(
             within, side_by_side.second_scorer and _StretchScorer(replay, side_by_side.second_scorer)
         )
     hooks = _StretchHooks(replay, observer, side_by_side)
-    pipeline = Pipeline(replay.config, source, store, within, owner="replay", clock=clock, hooks=hooks)
+    config = replay.config.with_default_group((await store.read(identity.read)).default_group)
+    pipeline = Pipeline(config, source, store, within, owner="replay", clock=clock, hooks=hooks)
     try:
         await pipeline.run()
     finally:

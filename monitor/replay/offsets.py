@@ -17,7 +17,7 @@ from monitor.kafka.log_reader import KafkaHistory, LogBounds, partitions_of
 from monitor.kafka.memory import iterate
 from monitor.replay import digest
 from monitor.store import results
-from monitor.store.offsets import consumed, home_partitions, repeatable_read
+from monitor.store.offsets import consumed, default_group, home_partitions, repeatable_read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -112,6 +112,8 @@ async def find_offset_range(config: Config, wanted: KafkaRange, *, summarize_liv
         return await _all_offsets(config, wanted)
 
     def read(reader: RowReader) -> OffsetRange:
+        nonlocal config
+        config = config.with_default_group(default_group(reader))
         by_partition = consumed(reader, config.kafka.group)
         by_partition = {p: each for p, each in by_partition.items() if p.topic in wanted.topics}
         known = {name: home for name, home in home_partitions(reader).items() if home.partition in by_partition}

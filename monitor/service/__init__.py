@@ -1,13 +1,14 @@
 """The daemon: its construction, and the parts that run beside the pipeline.
 
-    daemon       builds and connects everything, runs the pipeline, drains
-    shutdown     signals to stop, and the limits of a stop
-    heartbeat    the daemon's row in the database, its progress in the log
-    health       liveness, readiness and gauges
-    pages        /live, /ready and /metrics over HTTP
-    watchdog     the lag of the event loop; systemd
-    maintenance  retention, and reports on the false-alarm budgets
-    preflight    the checks of `monitor check`
+    daemon        builds and connects everything, runs the pipeline, drains
+    shutdown      signals to stop, and the limits of a stop
+    heartbeat     the daemon's row in the database, its progress in the log
+    health        liveness, readiness and gauges
+    pages         /live, /ready and /metrics over HTTP
+    watchdog      the lag of the event loop; systemd
+    source_watch  missing topics, foreign members of the consumer group
+    maintenance   retention, and reports on the false-alarm budgets
+    preflight     the checks of `monitor check`
 
 Input: a configuration. Output: a process that runs until a signal. Invariant: no other module builds the running
 objects.

@@ -20,6 +20,7 @@ import gc
 import os
 import socket
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -40,7 +41,8 @@ from monitor.service.heartbeat import Heartbeat
 from monitor.service.maintenance import Maintenance
 from monitor.service.pages import pages
 from monitor.service.shutdown import StopRequested, force_exit, stop_on_signals, unless_stopped
-from monitor.store import outbox, sqlite
+from monitor.service.source_watch import SourceWatch
+from monitor.store import identity, outbox, sqlite
 from monitor.store.engine import AsyncStore
 from monitor.store.lease_renewal import Lease
 from monitor.stream.pipeline import Pipeline
@@ -87,16 +89,34 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         training_lease = None if is_alone else Lease(store, TRAINING_LEASE, owner, clock, timing)
         maintenance_lease = None if is_alone else Lease(store, "upkeep", owner, clock, timing)
 
+        own = await started(partial(store.run, identity.start, clock.now_us()))
+        config = config.with_default_group(own.default_group)
         scorer = DetectorScorer(config.device, timing=timing)
         stack.callback(scorer.close)
         gate = BatchGate()
         champions = Champions(config, store, scorer, clock, gate=gate, timing=timing)
         scheduler = RetrainScheduler(config, store, champions, clock, owner, training_lease, timing=timing)
         maintenance = Maintenance(config, store, clock, maintenance_lease, timing)
-        topics = {topic for fleet in config.fleets for topic in config.topics_of(fleet)}
         member_id = stack.enter_context(static_member_id(config.store.checkpoints, config.kafka.group))
         leaves = not is_alone  # with SQLite no other daemon could take the partitions
-        source = KafkaSource(config.kafka, topics, static_member_id=member_id, leave_on_close=leaves, timing=timing)
+        source = KafkaSource(
+            config.kafka,
+            config.topics,
+            client_id=own.client_id,
+            static_member_id=member_id,
+            leave_on_close=leaves,
+            timing=timing,
+        )
+        watch = SourceWatch(
+            config.kafka,
+            config.topics,
+            own.client_id,
+            member_id,
+            clock,
+            health,
+            timing=timing,
+            topics_found=source.topics_found,
+        )
         stack.push_async_callback(source.close)
         webhooks = [Webhook(each, timing) for each in config.notify]
         pipeline = Pipeline(
@@ -106,7 +126,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
             scorer,
             owner=owner,
             clock=clock,
-            channels=[webhook.channel for webhook in webhooks],
+            channels=[replace(each.channel, first_started_us=own.first_started_us or 0) for each in webhooks],
             reload_models=champions.refresh,
             gate=gate,
             timing=timing,
@@ -123,16 +143,26 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
             if training_lease is not None:
                 background.start(training_lease.loop())
             await started(scheduler.fail_stale_jobs)
-            await started(partial(_before_the_first_record, source, scheduler, health))
+            await started(partial(_before_the_first_record, source, watch, scheduler, health))
             gc.freeze()  # the objects built so far stay: later collections skip them
-            log.info("watching", topics=sorted(topics), fleets=[fleet.name for fleet in config.fleets])
-            async with _BackgroundTasks(champions.loop(), scheduler.loop()):
+            log.info(
+                "watching",
+                topics=list(config.topics),
+                group=config.kafka.group,
+                fleets=[fleet.name for fleet in config.fleets],
+            )
+            async with _BackgroundTasks(champions.loop(), scheduler.loop(), watch.loop()):
                 await _run_pipeline(pipeline, source, stopping, health, timing)
         log.info("drained", **heartbeat.progress())
 
 
-async def _before_the_first_record(source: KafkaSource, scheduler: RetrainScheduler, health: Health) -> None:
+async def _before_the_first_record(
+    source: KafkaSource, watch: SourceWatch, scheduler: RetrainScheduler, health: Health
+) -> None:
+    health.starting("asking the broker for the members of the consumer group")
+    await watch.refuse_foreign_members()
     health.starting("asking the broker what its topics hold")
+    await watch.look_for_topics()
     await source.record_end_offsets()
     health.starting("training a first model where a fleet has none")
     await scheduler.train_first_models()

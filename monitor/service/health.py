@@ -91,6 +91,8 @@ class Health:
         """Step of the start that is under way; None = the pipeline runs."""
         self._waits_for: MonitorError | None = None
         """The outage that delays the start."""
+        self._at_broker: dict[str, str] = {}
+        """Conditions at the broker: word → sentence."""
         self._is_draining = False
         self._pipeline: asyncio.Future[None] | None = None
         self._take_snapshot: Callable[[], StatusSnapshot] | None = None
@@ -109,6 +111,12 @@ class Health:
     def waiting_for(self, error: MonitorError | None) -> None:
         """Record the outage that delays the start; None = it is over."""
         self._waits_for = error
+
+    def at_broker(self, what: str, why: str | None) -> None:
+        """Record a condition at the broker that keeps /ready at 503; None = it is over."""
+        self._at_broker.pop(what, None)
+        if why is not None:
+            self._at_broker[what] = why
 
     def running(self, pipeline: asyncio.Future[None], take_snapshot: Callable[[], StatusSnapshot]) -> None:
         """Record that the pipeline runs. `pipeline`: its task. `take_snapshot` is called at each turn of the loop."""
@@ -161,6 +169,8 @@ class Health:
             found["database"] = "has not answered yet"
         elif (silent_s := now - self._database_answered_s) > self._timing.database_silent_after_s:
             found["database"] = f"has not answered for {silent_s:.0f} s"
+        if not self._is_draining:
+            found |= self._at_broker
         if self._start_step is None and not self._is_draining:
             found |= self._missing_of_pipeline(now)
         return [{"what": what, "why": why} for what, why in found.items()]

@@ -33,6 +33,7 @@ _CONSUMED = """
 _GAPS = """
     SELECT topic, partition, from_offset, to_offset FROM gap WHERE pipeline = :pipeline ORDER BY from_offset
 """
+_DEFAULT_GROUP = "SELECT consumer_group FROM identity"
 _HOMES = "SELECT fleet, name, topic, partition, since_offset FROM asset ORDER BY id"
 
 
@@ -64,6 +65,11 @@ def consumed(reader: RowReader, pipeline: str) -> dict[Partition, Consumed]:
         partition = Partition(row["topic"], row["partition"])
         found[partition] = Consumed(row["start_offset"], row["next_offset"], tuple(gaps.get(partition, ())))
     return found
+
+
+def default_group(reader: RowReader) -> str:
+    """Return the consumer group of the database's daemons where the configuration names none."""
+    return str(next(iter(reader.fetch(_DEFAULT_GROUP)))["consumer_group"])
 
 
 def home_partitions(reader: RowReader) -> dict[tuple[str, str], HomePartition]:

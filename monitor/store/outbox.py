@@ -61,6 +61,10 @@ class Channel:
     """Longest delay from an event to its processing. A later change, as in a catch-up over old records, is not sent.
     None = every change is sent.
     """
+    first_started_us: int = 0
+    """First start of a daemon on this database. Alerts that opened earlier in event time are history, found by the
+    first start: they are stored and not sent, unless every change is.
+    """
 
     def wants(self, change: AlertChange | DataAlertChange) -> bool:
         """Return True if severity and fleet match. A change of a whole partition matches every channel's fleets."""
@@ -69,7 +73,9 @@ class Channel:
 
     def is_recent(self, change: AlertChange | DataAlertChange, at_us: int) -> bool:
         """Return True if the change, processed at `at_us`, is recent enough to be sent."""
-        return self.max_age_us is None or at_us - change.at_us <= self.max_age_us
+        if self.max_age_us is None:
+            return True
+        return change.opened_us >= self.first_started_us and at_us - change.at_us <= self.max_age_us
 
 
 class Notification(NamedTuple):

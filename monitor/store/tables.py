@@ -36,6 +36,15 @@ metadata = MetaData(
     }
 )
 
+# One row, which the migration writes.
+identity = Table(
+    "identity",
+    metadata,
+    Column("name", Text, primary_key=True),  # random
+    Column("consumer_group", Text, nullable=False),  # the default of [kafka] group
+    Column("first_started_us", BigInteger),  # processing time of the first daemon; NULL = none has started
+)
+
 fleet = Table(
     "fleet",
     metadata,

@@ -30,7 +30,7 @@ from monitor.replay.flow import ReplayInput, ReplayObserver, flow, scored_from_u
 from monitor.replay.from_kafka import replay_log
 from monitor.replay.run import ReplayOptions
 from monitor.replay.side_by_side import SideBySide
-from monitor.store import partitions, results, versions
+from monitor.store import identity, partitions, results, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.offsets import HomePartition
 from monitor.store.reader import open_reader
@@ -335,6 +335,7 @@ async def _run_live_part(
     """Run the pipeline from offset `first` to the end of `records`, with a gap. Kafka may hold more records."""
     path = config.store.checkpoints / detector.version
     async with AsyncStore(config.store.url, owner=True) as store:
+        config = config.with_default_group((await store.read(identity.read)).default_group)
         with closing(DetectorScorer("cpu")) as scorer:
             scorer.activate("turbines", ActiveVersion(FOREVER_AGO_US, detector.version, path), detector)
             group = config.kafka.group
@@ -422,7 +423,7 @@ def test_missing_offsets_are_counted(
     asyncio.run(_register(config, detector))
     nothing = CliRunner().invoke(main, ["replay", "-c", str(toml), "--offsets", "live"])
     assert nothing.exit_code == 1
-    assert f"offsets of group monitor in {topic}: no daemon has begun there; --offsets all" in nothing.stderr
+    assert f"in {topic}: no daemon has begun there; --offsets all" in nothing.stderr
     _replayed("-c", toml, file, "--publish")
     records = [(offset + 50, *rest) for offset, *rest in _records(file, home)]  # as if 50 records were deleted
     asyncio.run(_run_live_part(config, records, home, detector, 100, (110, 120)))

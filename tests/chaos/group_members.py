@@ -19,8 +19,9 @@ from tests.chaos.hooks import SESSION_S
 class GroupMembers:
     """Members of the group that are not daemons. Their loop runs in a thread. Context manager."""
 
-    def __init__(self, bootstrap: str, group: str) -> None:
-        self._bootstrap, self._group = bootstrap, group
+    def __init__(self, bootstrap: str, group: str, client_id: str) -> None:
+        """`client_id`: that of the database's daemons. Any other member would be refused as foreign."""
+        self._bootstrap, self._group, self._client_id = bootstrap, group, client_id
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._members: list[asyncio.Task[None]] = []
@@ -63,6 +64,7 @@ class GroupMembers:
             self._group,  # the topic has the group's name
             bootstrap_servers=self._bootstrap,
             group_id=self._group,
+            client_id=self._client_id,
             enable_auto_commit=False,
             auto_offset_reset="latest",
             session_timeout_ms=SESSION_S * 1000,

@@ -129,6 +129,14 @@ def test_a_channel_gets_only_recent_changes(late_us: int, expected: bool) -> Non
     assert Channel("x").is_recent(happened, happened.at_us + late_us)
 
 
+@pytest.mark.parametrize(("max_age_us", "expected"), [(10 * DAY_US, [False, True]), (None, [True, True])])
+def test_history_before_the_first_start_is_told_to_nobody(max_age_us: int | None, expected: list[bool]) -> None:
+    """An alert of the history may even close after the start. Whoever has every change sent gets it."""
+    channel = Channel("x", max_age_us=max_age_us, first_started_us=12 * INTERVAL_US)
+    changes = [change(11, 13, CLOSED), change(12, 13, FIRING)]
+    assert [channel.is_recent(each, 14 * INTERVAL_US) for each in changes] == expected
+
+
 async def test_an_old_change_writes_no_notification(store: AsyncStore) -> None:
     recent = Channel("pager", max_age_us=NOW_US - 13 * INTERVAL_US)
     await alert(await own(store), change(12, 12, FIRING), change(12, 13, CLOSED), to=(DUTY, recent))

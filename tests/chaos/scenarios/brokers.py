@@ -36,7 +36,8 @@ def rebalances(
 
         env.wait_for("a first claim", n_claims, 60)
         env.start_traffic(n_records, seconds=n_assignments * 0.7)
-        with GroupMembers(env.bootstrap, env.topic) as members:
+        [(name,)] = env.deployment.fetch("SELECT name FROM identity")
+        with GroupMembers(env.bootstrap, env.topic, f"monitor-{name}") as members:
             deadline = time.monotonic() + 2 * n_assignments
             while n_claims() < n_assignments and time.monotonic() < deadline:
                 joins = not members.n_members or (members.n_members < 3 and rng.random() < 0.5)
