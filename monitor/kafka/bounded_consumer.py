@@ -1,4 +1,4 @@
-"""aiokafka's consumer with limits on the memory of one poll.
+"""aiokafka's consumer with limits on the memory of one poll. It creates no topic.
 
 Input: fetch responses as a broker sends them. Output: their records. A record of a batch that cannot be read has an
 `Unread` value with the reason, which the decoder puts into quarantine.
@@ -18,9 +18,11 @@ from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cramjam
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, client
 from aiokafka import errors as kafka
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -74,6 +76,10 @@ class BoundedConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships
 
     async def start(self) -> None:
         """Connect, and let the fetcher of this consumer parse within the limits."""
+        # aiokafka 0.14 lets the broker create the topics that it asks for. A misspelt name must not become a topic.
+        asking = {"MetadataRequest": partial(MetadataRequest, allow_auto_topic_creation=False)}
+        update = FunctionType(AIOKafkaClient._metadata_update.__code__, vars(client) | asking)
+        self._client._metadata_update = MethodType(update, self._client)
         await super().start()
         # aiokafka 0.14 has no parameter for its parser: one method of its Fetcher names the two classes. This fetcher
         # gets the same method with other values for these names. Nothing changes for other consumers.
