@@ -47,7 +47,7 @@ def parse_json(value: bytes) -> dict[str, Any]:
         if _is_deep_json(value):
             raise DecodeError(_TOO_DEEP) from None
         _explain_bad_json(value, problem)
-    return _check_limits(fields)
+    return check_limits(fields)
 
 
 def _explain_bad_json(value: bytes, problem: Exception) -> NoReturn:
@@ -64,7 +64,7 @@ def _explain_bad_json(value: bytes, problem: Exception) -> NoReturn:
         raise DecodeError(
             f"not_json: {problem}; the record begins with {begins}; check the producer and kafka.format"
         ) from problem
-    name = _find_not_finite(_check_limits(fields))
+    name = _find_not_finite(check_limits(fields))
     if name is not None:
         raise DecodeError(
             f"not_finite: {quote(name)} is NaN, infinite or too large; send null where a value is missing"
@@ -95,10 +95,10 @@ def parse_msgpack(value: bytes) -> dict[str, Any]:
         raise DecodeError(
             f"not_msgpack: {problem}; the record begins with {begins}; check the producer and kafka.format"
         ) from problem
-    return _check_limits(fields)
+    return check_limits(fields)
 
 
-def _check_limits(fields: object) -> dict[str, Any]:
+def check_limits(fields: object) -> dict[str, Any]:
     """Return the fields if they are an object within the limits of depth and number, with texts as names."""
     if not isinstance(fields, dict):
         raise DecodeError(f"wrong_type: the record is {describe_value(fields)}; send one object (a map) per record")
