@@ -11,7 +11,7 @@ torch is not imported, so that operators' commands start fast.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class RecordBatch:
     headers: Sequence[Headers] | None = None
     """[N], (name, value) of each header in order. None = no record has any."""
     schemas: Mapping[int, str] = field(default_factory=dict)
-    """Id → text of the schemas of a registry that these records name. Shared by batches, never changed."""
+    """Id → schema of a registry, in the form of `decode/formats/framing.py`. Shared by batches, never changed."""
 
     @property
     def next_offset(self) -> int:
@@ -79,6 +79,10 @@ class RecordBatch:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def with_schemas(self, schemas: Mapping[int, str]) -> RecordBatch:
+        """Return the batch with the schemas that its records name."""
+        return replace(self, schemas=schemas)
 
     def rows(self, which: slice) -> RecordBatch:
         """Return a slice of the batch."""

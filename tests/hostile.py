@@ -54,6 +54,8 @@ WORDS = frozenset({
     "not_json", "not_msgpack", "wrong_type", "unknown_sensor", "missing_asset", "bad_asset", "no_fleet", "missing_ts",
     "bad_ts", "not_finite", "future", "too_large", "too_deep", "too_many_fields", "too_many_readings",
     "empty", "block_shape", "late", "wrong_partition", "too_many_assets",
+    "not_csv", "not_influx", "not_avro", "not_protobuf", "not_arrow", "not_sparkplug", "bad_schema", "unknown_schema",
+    "unknown_alias",
 })  # fmt: skip
 """All words that a reason may begin with."""
 PLACE = Partition("plant", 0)

@@ -9,20 +9,24 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path  # noqa: TC003 (pydantic reads annotations when the class is made)
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator, model_validator
 
 from monitor.config.base import ConfigTable, Name, Names, PositiveDuration, config_folder, one_of, raise_problems
 from monitor.config.fields import FieldsConfig
 from monitor.config.file_permissions import insecure_mode
-from monitor.config.values import parse_command
+from monitor.config.values import check_web_address, is_loopback, parse_command
 
 # The valid values. `monitor check` and the error messages read these lists.
-FORMATS = ("auto", "json", "msgpack")
+FORMATS = ("auto", "json", "msgpack", "csv", "influx", "avro", "json_schema", "protobuf", "arrow", "sparkplug")
 STARTS = ("earliest", "latest")
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 LOGIN_KEYS = ("sasl_mechanism", "username", "password", "token_command", "token_file")
+REGISTRY_KEYS = ("registry_user", "registry_password", "registry_allow_http")
+SCHEMA_FILE_FORMATS = ("avro", "protobuf")
+MAX_SCHEMA_FILE_BYTES = 4 * 1024 * 1024
 TLS_KEYS = ("ca_file", "cert_file", "key_file", "key_password")
 
 
@@ -36,7 +40,19 @@ class KafkaConfig(ConfigTable):
     """Consumer group. Our database keeps offsets under the same name. Default: derived from the database's identity, so
     that a trial with another database takes nothing away. `Config.with_default_group` fills it in."""
     format: Annotated[str, one_of(FORMATS)] = "auto"
-    """auto: JSON or MessagePack, by the first byte of each record."""
+    """auto: by the first bytes of each record. CSV, plain Avro, Protobuf and Sparkplug must be named."""
+    registry_url: Annotated[str | None, Field(repr=False)] = None
+    """Schema registry, for records that begin with the id of a schema."""
+    registry_user: Name | None = None
+    registry_password: SecretStr | None = None
+    """Preferably in MONITOR_KAFKA__REGISTRY_PASSWORD_FILE."""
+    registry_allow_http: bool = False
+    """Read schemas, and send the login, unencrypted over a network."""
+    schema_file: Path | None = None
+    """Avro schema (.avsc), or Protobuf descriptors (protoc --include_imports --descriptor_set_out), without a
+    registry."""
+    message: Name | None = None
+    """Full name of the Protobuf message in `schema_file`."""
     start: Annotated[str, one_of(STARTS)] = "earliest"
     """First offset of a partition that was never read. Afterwards our database has the offset."""
     max_record_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
@@ -62,7 +78,7 @@ class KafkaConfig(ConfigTable):
     token_file: Path | None = None
     """File with a token, or a token endpoint's JSON. Read at each login, because another program renews it."""
     ca_file: Path | None = None
-    """Certificate authority of the broker, PEM."""
+    """Certificate authority of the broker, and of the schema registry, PEM."""
     cert_file: Path | None = None
     """Client certificate and its chain, PEM, where the broker requires one (mutual TLS)."""
     key_file: Path | None = None
@@ -70,7 +86,14 @@ class KafkaConfig(ConfigTable):
     key_password: SecretStr | None = None
     """Password of the key. Preferably in MONITOR_KAFKA__KEY_PASSWORD_FILE."""
 
-    @field_validator("ca_file", "cert_file", "key_file")
+    _schema: bytes | None = PrivateAttr(None)
+
+    @field_validator("registry_url")
+    @classmethod
+    def _check_registry_url(cls, value: str | None) -> str | None:
+        return value and check_web_address(value, login_key="registry_password").rstrip("/")
+
+    @field_validator("ca_file", "cert_file", "key_file", "schema_file")
     @classmethod
     def _file_is_there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is None:
@@ -95,8 +118,17 @@ class KafkaConfig(ConfigTable):
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         given = {key for key in LOGIN_KEYS + TLS_KEYS if getattr(self, key) is not None}
-        raise_problems(self._login_problems(given) | self._tls_problems(given) | self._encryption_problems())
+        problems = self._login_problems(given) | self._tls_problems(given) | self._encryption_problems()
+        problems |= self._registry_problems() | self._schema_file_problems()
+        raise_problems(problems)
+        if self.schema_file is not None:
+            self._schema = self.schema_file.read_bytes()
         return self
+
+    @property
+    def schema_bytes(self) -> bytes | None:
+        """Content of `schema_file`, as it was when the configuration was read."""
+        return self._schema
 
     @property
     def _is_sasl(self) -> bool:
@@ -123,8 +155,41 @@ class KafkaConfig(ConfigTable):
             problems["token_command"] = f"and token_file: {mechanism} needs one of the two"
         return problems
 
+    def _registry_problems(self) -> dict[str, str]:
+        if self.registry_url is None:
+            unused = [key for key in REGISTRY_KEYS if getattr(self, key)]
+            return dict.fromkeys(unused, "is never used without registry_url")
+        problems = {}
+        if (self.registry_user is None) != (self.registry_password is None):
+            key, other = ("registry_user", "registry_password")[:: 1 if self.registry_user is None else -1]
+            problems[key] = f"missing; {other} is never sent without it"
+        parts = urlsplit(self.registry_url)
+        if parts.scheme == "http" and not self.registry_allow_http and not is_loopback(parts.hostname or ""):
+            problems["registry_url"] = "is http, which is not encrypted; use https, or set registry_allow_http = true"
+        return problems
+
+    def _schema_file_problems(self) -> dict[str, str]:
+        if self.format == "protobuf" and self.registry_url is None:
+            needed = ("schema_file", "message")
+            why = 'missing; format = "protobuf" needs schema_file and message, or registry_url'
+            return {key: why for key in needed if getattr(self, key) is None}
+        if self.schema_file is None:
+            return {"message": "is never used without schema_file"} if self.message is not None else {}
+        if self.registry_url is not None:
+            return {"schema_file": "and registry_url: only one of the two is read; leave one out"}
+        if self.format not in SCHEMA_FILE_FORMATS:
+            offered = " or ".join(f'"{name}"' for name in SCHEMA_FILE_FORMATS)
+            return {"schema_file": f'is never read with format = "{self.format}"; set format = {offered}'}
+        if self.message is not None and self.format != "protobuf":
+            return {"message": f'is never used with format = "{self.format}"; leave it out'}
+        if self.schema_file.stat().st_size > MAX_SCHEMA_FILE_BYTES:
+            return {"schema_file": f"is larger than {MAX_SCHEMA_FILE_BYTES >> 20} MiB, so it is no schema"}
+        return {}
+
     def _tls_problems(self, given: set[str]) -> dict[str, str]:
         if not self._is_tls:
+            if (self.registry_url or "").startswith("https"):
+                given = given - {"ca_file"}  # it also verifies the registry
             fix = "SASL_SSL" if self._is_sasl else "SSL"
             return {key: f'is never read with {self._protocol}; use "{fix}"' for key in TLS_KEYS if key in given}
         if self.cert_file is None:

@@ -216,7 +216,7 @@ def _readable_secrets(tree: dict[str, Any], insecure: str) -> Iterator[Problem]:
     """Yield the secrets in a file that others can read."""
     kafka, store = tree.get("kafka"), tree.get("store")
     problem = f"stands in a file that {insecure}, or use"
-    for key in ("password", "key_password"):
+    for key in ("password", "key_password", "registry_password"):
         if isinstance(kafka, dict) and kafka.get(key):
             yield ("kafka", key), f"{problem} MONITOR_KAFKA__{key.upper()}_FILE"
     channels = tree.get("notify")

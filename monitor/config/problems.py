@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 SettingPath = tuple[str | int, ...]
 Problem = tuple[SettingPath, str]
 
-SECRET_KEYS = frozenset({"key_password", "password", "token", "token_command", "url"})
+SECRET_KEYS = frozenset((
+    "key_password", "password", "registry_password", "registry_url", "token", "token_command", "url",
+))  # fmt: skip
 """Keys whose values are never shown."""
 TABLE_ARRAYS = {"fleet": "fleet", "notify": "channel"}
 """Tables with double brackets → the noun for one of them."""

@@ -39,7 +39,7 @@ from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads anno
 from monitor.config.values import (
     Confirm,
     Rate,
-    check_webhook_url,
+    check_web_address,
     format_duration,
     is_loopback,
 )
@@ -244,7 +244,7 @@ class NotifyConfig(ConfigTable):
     @field_validator("url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        return check_webhook_url(value)
+        return check_web_address(value)
 
     @field_validator("token")
     @classmethod

@@ -141,8 +141,11 @@ def parse_command(value: object) -> object:
     return value
 
 
-def check_webhook_url(url: str) -> str:
-    """Check a webhook's URL: http or https, a host, and no part that would not be sent as it is written."""
+def check_web_address(url: str, login_key: str = "token") -> str:
+    """Check a URL: http or https, a host, and no part that would not be sent as it is written.
+
+    `login_key`: the setting that a password belongs in.
+    """
     try:
         parts = urlsplit(url)
         is_complete = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -153,7 +156,7 @@ def check_webhook_url(url: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e]+", url):
         raise ValueError("has a space or a letter beyond ASCII; write it percent-encoded, the host in punycode")
     if parts.username is not None or parts.fragment:
-        raise ValueError("has a password or a fragment, which are not sent; use token")
+        raise ValueError(f"has a password or a fragment, which are not sent; use {login_key}")
     return url
 
 

@@ -131,6 +131,8 @@ class Decoder:
         self._format_names = list(_FAST_FORMATS)
         """Names of the wire formats met so far, by number."""
         self._format_parsers: dict[str, FormatParser] = {}
+        if format not in ("auto", *_FAST_FORMATS):  # a schema file that cannot be used is an error of the start
+            self._format_parsers[format] = make_parser(format, self._options)
         self._max_record_bytes = max_record_bytes
         self._max_skew_us = max_skew_us
         self._routers: dict[str, Router] = {}

@@ -9,6 +9,8 @@ to Kafka only shows the lag.
     broker_watch.py       when to ping the broker and when to replace the consumer
     log_reader.py         every record of the log outside the group, for training and replay
     group_members.py      the members of the group, of any program
+    schema_registry.py    the schemas that the records of a batch name
+    record_format.py      what the wire formats need, and its check
     memory.py             a source over records in memory, for files and tests
     bounded_consumer.py   aiokafka's consumer with limits on memory (decompressors: decompression.py)
     client.py             settings of all clients (certificates, passwords and tokens: auth.py)

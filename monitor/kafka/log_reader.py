@@ -16,6 +16,7 @@ from monitor.errors import SourceUnavailable
 from monitor.kafka.bounded_consumer import BoundedConsumer
 from monitor.kafka.client import as_batch, client_settings, consumer_settings, stop
 from monitor.kafka.error_mapping import map_kafka_errors
+from monitor.kafka.record_format import registry_of
 from monitor.types import Partition
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class KafkaHistory:
             if not ends:
                 return
             consumer = BoundedConsumer(**consumer_settings(self._config))
+            registry = registry_of(self._config)
             try:
                 await consumer.start()
                 consumer.assign(list(ends))
@@ -60,13 +62,16 @@ class KafkaHistory:
                     for key, records in polled.items():
                         within = [record for record in records if record.offset < ends[key]]
                         if within:
-                            yield as_batch(Partition(*key), within)
+                            batch = as_batch(Partition(*key), within)
+                            yield await registry.complete(batch) if registry is not None else batch
                     for key in list(ends):
                         # The last offsets of a log may be invisible to readers (transaction markers, compaction).
                         if await consumer.position(key) >= ends[key]:
                             del ends[key]
             finally:
                 await stop(consumer)
+                if registry is not None:
+                    await registry.close()
 
     async def _bounds_to_read(self) -> dict[Partition, LogBounds]:
         existing = await partitions_of(self._config, self._topics)

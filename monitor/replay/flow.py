@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitor.decode import Decoder, FleetSchema
 from monitor.errors import Conflict
 from monitor.kafka.memory import MemorySource, iterate
 from monitor.store import identity
@@ -34,6 +33,7 @@ from monitor.store.results import FIRST_US, LAST_US
 from monitor.store.url import parse
 from monitor.stream.alerting import AlertPolicy
 from monitor.stream.hooks import PipelineHooks
+from monitor.stream.partition import make_decoder, schemas_of
 from monitor.stream.pipeline import Pipeline
 from monitor.types import Counters
 
@@ -282,11 +282,8 @@ async def paced(
 
 def event_times(config: Config) -> Callable[[RecordBatch], Int64]:
     """Return a function from records to their event times. An unreadable record has that of the one before."""
-    schemas = [
-        FleetSchema(fleet.name, fleet.interval_us, fleet.topics, fleet.assets, fleet.sensors) for fleet in config.fleets
-    ]
     intervals = {fleet.name: fleet.interval_us for fleet in config.fleets}
-    decoder = Decoder(schemas, max_record_bytes=config.kafka.max_record_bytes)
+    decoder = make_decoder(config, schemas_of(config, is_limited=False))
 
     def times_of(batch: RecordBatch) -> Int64:
         times = np.full(len(batch), FIRST_US, dtype=np.int64)

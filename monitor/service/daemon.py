@@ -30,6 +30,7 @@ from monitor.clock import SystemClock
 from monitor.errors import TRANSIENT_ERRORS, MonitorError, dependency_of
 from monitor.kafka.consumer_group import KafkaSource
 from monitor.kafka.membership import static_member_id
+from monitor.kafka.record_format import registry_of
 from monitor.lifecycle.champions import Champions
 from monitor.lifecycle.scheduler import LEASE as TRAINING_LEASE
 from monitor.lifecycle.scheduler import RetrainScheduler
@@ -118,6 +119,9 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
             topics_found=source.topics_found,
         )
         stack.push_async_callback(source.close)
+        registry = registry_of(config.kafka)
+        if registry is not None:
+            stack.push_async_callback(registry.close)
         webhooks = [Webhook(each, timing) for each in config.notify]
         pipeline = Pipeline(
             config,
@@ -128,6 +132,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
             clock=clock,
             channels=[replace(each.channel, first_started_us=own.first_started_us or 0) for each in webhooks],
             reload_models=champions.refresh,
+            schemas=registry,
             gate=gate,
             timing=timing,
         )

@@ -16,6 +16,7 @@ import numpy as np
 from monitor import logs
 from monitor.decode import AssetIndex, Decoder, FleetSchema
 from monitor.decode.admission import Admission
+from monitor.kafka.record_format import format_options
 from monitor.store.commit import Commit, MissingRange
 from monitor.stream.data_alerts import DataAlerts
 from monitor.stream.recovery import Rebuild, RecoveryPoint
@@ -175,6 +176,7 @@ def make_decoder(
         schemas,
         assets=assets,
         format=config.kafka.format,
+        options=format_options(config.kafka),
         max_record_bytes=config.kafka.max_record_bytes,
         max_skew_us=config.kafka.max_skew // timedelta(microseconds=1),
     )

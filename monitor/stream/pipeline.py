@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.config import Config
     from monitor.kafka import Source
+    from monitor.kafka.schema_registry import SchemaRegistry
     from monitor.store.engine import AsyncStore
     from monitor.store.outbox import Channel
     from monitor.stream.score import Scorer
@@ -74,13 +75,15 @@ class Pipeline:
         clock: Clock,
         channels: Sequence[Channel] = (),
         reload_models: Callable[[], Awaitable[None]] | None = None,
+        schemas: SchemaRegistry | None = None,
         gate: BatchGate | None = None,
         hooks: PipelineHooks | None = None,
         timing: Timing | None = None,
     ) -> None:
         """`owner`: name of this process in the claims. `channels`: receivers of notifications about alerts.
 
-        `reload_models`: load the versions that another daemon activated into the scorer.
+        `reload_models`: load the versions that another daemon activated into the scorer. `schemas`: the registry that
+        records name.
         """
         self.config = config
         self.source = source
@@ -90,6 +93,7 @@ class Pipeline:
         self.clock = clock
         self.channels = channels
         self.reload_models = reload_models
+        self.schemas = schemas
         self.gate = gate or BatchGate()
         self.hooks = hooks or PipelineHooks()
         self.timing = timing or Timing()
@@ -147,6 +151,8 @@ class Pipeline:
         state = self.partitions.get(batch.partition)
         if state is None:
             return
+        if self.schemas is not None:
+            batch = await self.reader.call(self.schemas.complete, batch)
         if batch.offsets[0] < state.next_offset or not state.rebuild.is_done:
             batch = state.rebuild_windows(batch)
             self.registrar.learn(state, self.partitions.values())

@@ -182,3 +182,48 @@ def test_certificates_are_named(tmp_path: Path) -> None:
     summary = f"client certificate {tmp_path}/us.pem, certificate and host name checked against {tmp_path}/ca.pem"
     assert kafka(security_protocol="SSL", **files).shown_security == f"SSL, {summary}"
     assert kafka(**LOGIN, security_protocol="SASL_SSL", **files).shown_security.endswith(summary)
+
+
+# ---------------------------------------------------------------- schema registry and schema file
+
+
+REGISTRY = {"registry_url": "https://registry:8081/"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"registry_user": "u"}, "kafka.registry_user: is never used without registry_url"),
+        ({**REGISTRY, "registry_user": "u"}, "kafka.registry_password: missing; registry_user is never sent"),
+        ({**REGISTRY, "registry_password": HIDDEN}, "kafka.registry_user: missing; registry_password is never sent"),
+        ({"registry_url": "http://registry:8081"}, "set registry_allow_http = true"),
+        ({"registry_url": "registry:8081"}, 'is not a web address; write "https://host/path"'),
+        ({"registry_url": f"https://u:{HIDDEN}@registry"}, "use registry_password"),
+        ({"schema_file": "/no/such"}, "there is no file /no/such"),
+        ({"schema_file": __file__}, 'set format = "avro" or "protobuf"'),
+        ({"schema_file": __file__, "format": "avro", "message": "a"}, "kafka.message: is never used with format"),
+        ({"schema_file": __file__, "format": "avro", **REGISTRY}, "only one of the two is read"),
+        ({"format": "protobuf"}, "kafka.schema_file: missing"),
+        ({"format": "protobuf", "schema_file": __file__}, "kafka.message: missing"),
+        ({"message": "a"}, "kafka.message: is never used without schema_file"),
+    ],
+)
+def test_registry_and_schema_file_contradict_nothing(settings, expected):
+    assert expected in problems(**settings)
+
+
+def test_the_registry_needs_https_except_on_this_machine(tmp_path):
+    assert kafka(**REGISTRY).registry_url == "https://registry:8081"
+    assert kafka(registry_url="http://127.0.0.1:8081").registry_url == "http://127.0.0.1:8081"
+    assert kafka(registry_url="http://registry:8081", registry_allow_http=True).registry_allow_http
+    secret(tmp_path, 0o600, "ca.pem")
+    assert kafka(**REGISTRY, ca_file=str(tmp_path / "ca.pem")).ca_file == tmp_path / "ca.pem"
+    password = kafka(
+        {"MONITOR_KAFKA__REGISTRY_PASSWORD_FILE": secret(tmp_path, 0o600)}, **REGISTRY, registry_user="u"
+    ).registry_password
+    assert password.get_secret_value() == HIDDEN
+
+
+def test_the_schema_file_is_read_with_the_configuration():
+    assert kafka(schema_file=__file__, format="avro").schema_bytes.startswith(b'"""The login')
+    assert kafka().schema_bytes is None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from monitor.decode.formats import FormatOptions, RawRecord, make_parser, recognise, recognise_all
+from monitor.decode.formats import FormatOptions, RawRecord, make_parser, recognise
 from monitor.errors import DecodeError
 
 NAMES = ("time", "asset", "power")
@@ -117,5 +117,3 @@ def test_one_bad_line_refuses_the_record(value):
 )
 def test_auto_recognises_only_what_is_unambiguous(value, wanted):
     assert recognise(value) == wanted
-    assert recognise_all([value, value]) == [wanted, wanted]
-    assert recognise_all([b"{}", value, b"\x80"]) == ["json", wanted, "msgpack"]

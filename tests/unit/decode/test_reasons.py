@@ -150,8 +150,8 @@ def test_other_formats_are_quarantined():
         assert bad.reason.split(":")[0] == word
     [empty] = Decoder([turbines()], format="msgpack").decode(batch_of([b""])).quarantined
     assert empty.reason == "not_msgpack: the record is empty"
-    with pytest.raises(ConfigError, match=r"kafka\.format is 'avro'; it can be auto, json, msgpack"):
-        Decoder([turbines()], format="avro")
+    with pytest.raises(ConfigError, match=r"kafka\.format is 'yaml'; it can be auto, json, msgpack, csv"):
+        Decoder([turbines()], format="yaml")
 
 
 def test_an_asset_must_be_named_somewhere():
