@@ -1,5 +1,7 @@
 """monitor: a streaming sensor anomaly monitor. It reads Kafka, scores windows with autoencoders and raises alerts.
 
+As a library, `from monitor import Detector` trains on frames and scores them (`api.py`). The rest is the daemon.
+
 The stages of the pipeline, with one committed transaction per batch. Read `stream/pipeline.py` first.
 
     source     a partition's records from a given offset (`kafka/`)
@@ -18,6 +20,7 @@ The packages and modules, which import only from the lines below their own:
     service      the daemon: construction, health pages, watchdog, maintenance, preflight check
     replay       the pipeline over old records: offsets, versions side by side, differences
     lifecycle    the model version that scores: champions, retrainings, the training process
+    api          the library: a detector for frames in memory
     evaluation   labelled recordings: methods, metrics, comparison, reports
     training     dataset, split, loop, calibration and receipt of a new version; no I/O but the checkpoint
     notify       delivery of notifications and its channels
@@ -42,4 +45,22 @@ The packages and modules, which import only from the lines below their own:
 import-linter checks the layers (pyproject.toml), and that each library stays in its package.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monitor.api import DetectedAlert, Detector, Explanation
+
+__all__ = ["DetectedAlert", "Detector", "Explanation", "__version__"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the library at its first use: the command line needs neither NumPy nor torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from monitor import api
+
+    return getattr(api, name)

@@ -4,6 +4,7 @@
     ├── ConfigError                         exit 2   the operator's file or environment
     ├── DecodeError                                  quarantine the record and go on
     ├── BadRecording                        exit 2   the file with the recording
+    ├── BadArgument                                  the caller of the library: it is a ValueError, too
     ├── QuarantineLimit                     exit 3   too many bad records: the producer or the format setting
     ├── SourceUnavailable   (transient)              wait and resume
     ├── SourceRefused                       exit 3   password, topic, permission, retention
@@ -61,6 +62,10 @@ class BadRecording(MonitorError):
     """The recording cannot be used"""
 
     exit_code = 2
+
+
+class BadArgument(MonitorError, ValueError):
+    """The argument cannot be used"""
 
 
 class QuarantineLimit(MonitorError):

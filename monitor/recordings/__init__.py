@@ -3,6 +3,7 @@
     recording.py   `Recording`, `meta.json` beside a file, and `as_records`
     reading.py     the meaning of the columns, and chunks of columns → a recording
     formats.py     CSV, CSV.gz, Parquet → chunks of columns
+    frames.py      arrays and frames in memory → a recording
 
 Input: the path of a file with a column of times, one column per sensor, perhaps one with assets and one with labels
 (0 normal, 1 fault). Output: a `Recording`, or batches of records. Invariant: a guess is never silent.

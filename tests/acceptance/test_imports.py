@@ -50,6 +50,13 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
 
 
+def test_the_library_costs_nothing_before_its_use() -> None:
+    code = "import monitor, sys; print(*sys.modules); from monitor import Detector; print('torch' in sys.modules)"
+    before, after = python(code).stdout.splitlines()
+    assert not set(before.split()) & {*HEAVY, "monitor.api", "monitor.errors"}
+    assert after == "False"
+
+
 def test_help_of_evaluate_imports_nothing_heavy() -> None:
     assert python(RUN, "evaluate", "--help").stderr.strip() == "[]"
 
