@@ -14,13 +14,17 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from datetime import UTC, datetime
+from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 
+from monitor.printable import escape_unprintable
+
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
-    from structlog.typing import EventDict, Processor, WrappedLogger
+    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 CHATTY = ("aiokafka", "alembic", "asyncio", "sqlalchemy")
 """Libraries of which records below `warning` are dropped, unless the level is debug."""
@@ -28,8 +32,6 @@ CHATTY = ("aiokafka", "alembic", "asyncio", "sqlalchemy")
 REPEAT_AFTER_S = 30.0
 """For so long, repetitions of a library's message are dropped."""
 
-# Tracebacks without local variables: among them are passwords, and a batch of readings fills a screen.
-_PLAIN = structlog.dev.plain_traceback
 _FIRST = ("timestamp", "level", "logger", "event")
 
 
@@ -42,11 +44,17 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_console else "iso", utc=not is_console),
+        structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ" if is_console else "iso", utc=True),
+        _iso_times,
         structlog.processors.StackInfoRenderer(),
     ]
     rendering: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=28, exception_formatter=_PLAIN)]
+        [
+            _escape_values,
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), pad_event_to=28, exception_formatter=_write_traceback
+            ),
+        ]
         if is_console
         else [structlog.processors.format_exc_info, _ordered, structlog.processors.JSONRenderer(default=str)]
     )
@@ -101,6 +109,26 @@ class _RepeatFilter(logging.Filter):
             return False
         self._logged_at[key] = now
         return True
+
+
+def _iso_times(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Write every time as the timestamp is written: ISO 8601 in UTC."""
+    for key, value in event.items():
+        if isinstance(value, datetime):
+            event[key] = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return event
+
+
+def _escape_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what would command the terminal, as a producer's name may. `repr` and JSON escape it anyway."""
+    return {k: escape_unprintable(v, keep="\n") if isinstance(v, str) else v for k, v in event.items()}
+
+
+def _write_traceback(stream: TextIO, error: ExcInfo) -> None:
+    """Write a traceback without local variables: among them are passwords, and a batch fills a screen."""
+    text = StringIO()
+    structlog.dev.plain_traceback(text, error)
+    stream.write(escape_unprintable(text.getvalue(), keep="\n"))
 
 
 def get(name: str) -> BoundLogger:

@@ -12,6 +12,7 @@ plot.py. `models show` prints through card.py, `replay --diff` through diff.py.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +20,9 @@ import click
 
 import monitor
 from monitor.cli.params import config_option
+from monitor.cli.streams import ReaderLeft, prepare_streams
 from monitor.errors import MonitorError
+from monitor.printable import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +72,7 @@ class Main(click.Group):
             raise click.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand, and flush stdout here, where click still handles a broken pipe."""
+        """Run the subcommand, and flush stdout here, where a failure still becomes an exit code."""
         result = super().invoke(ctx)
         sys.stdout.flush()
         return result
@@ -77,13 +80,18 @@ class Main(click.Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run the program. Exit codes are decided here and nowhere else."""
         extra["standalone_mode"] = False
+        prepare_streams()
         try:
             code = super().main(args, *rest, **extra)
         except click.Abort:
             code = INTERRUPTED
         except click.ClickException as error:
-            error.show()
+            shown = io.StringIO()
+            error.show(shown)
+            click.echo(escape_unprintable(shown.getvalue(), keep="\n"), err=True, nl=False)
             code = error.exit_code
+        except ReaderLeft:
+            code = 0
         except MonitorError as error:
             print_error(str(error))
             code = error.exit_code
@@ -92,7 +100,7 @@ class Main(click.Group):
 
 def print_error(message: str) -> None:
     """Print an error on stderr, with the place that each further line names in bold."""
-    headline, *lines = message.splitlines()
+    headline, *lines = escape_unprintable(message, keep="\n").split("\n")
     click.echo(f"{click.style('monitor:', fg='red', bold=True)} {headline}", err=True)
     for line in lines:
         place, colon, sentence = line.partition(": ")

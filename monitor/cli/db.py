@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from monitor.cli.params import TIME, config_option, load_config, store_url
+from monitor.cli.terminal import echo
 from monitor.clock import to_us
 from monitor.config.database_url import mask_url
 from monitor.errors import ConfigError
@@ -33,7 +34,7 @@ def upgrade() -> None:
     url = store_url()
     before, after = asyncio.run(schema.upgrade(url))
     change = f"is at revision {after} already" if before == after else f"upgraded from {before or 'nothing'} to {after}"
-    click.echo(f"{mask_url(url)} {change}.")
+    echo(f"{mask_url(url)} {change}.")
 
 
 @db.command()
@@ -54,7 +55,7 @@ def prune(before: datetime | None) -> None:
         raise ConfigError('[store] keep_scores = "forever"; add --before TIME')
     deleted, n_records = asyncio.run(_prune(config.store.url, limit))
     by_fleet = f" ({', '.join(f'{fleet} {n:,}' for fleet, n in sorted(deleted.items()))})" if deleted else ""
-    click.echo(f"Deleted {deleted.total():,} scores{by_fleet} and {n_records:,} records in quarantine.")
+    echo(f"Deleted {deleted.total():,} scores{by_fleet} and {n_records:,} records in quarantine.")
 
 
 async def _prune(url: str, limit: datetime | timedelta) -> tuple[Counter[str], int]:

@@ -26,6 +26,7 @@ from monitor.cli.params import (
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
 from monitor.config.values import Rate, parse_duration
+from monitor.printable import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -221,7 +222,7 @@ def _plan(asked: EvaluateArguments) -> EvaluationPlan:
 def _print_problems(results: Sequence[MethodResult]) -> None:
     """Print each warning and each error once, however many methods met it."""
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
-        click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
+        click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {escape_unprintable(warning)}", err=True)
     for error in dict.fromkeys(result.error for result in results if result.error):
         print_error(error)
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor.cli.streams import has_unicode
 from monitor.cli.terminal import Styled
 from monitor.clock import from_us
+from monitor.printable import escape_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from monitor.store.reader import Reader
 
@@ -43,17 +46,32 @@ FILTER_NAMES = {"alert_class": "class", "since": "from", "until": "to"}
 
 def print_json(document: object) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=_json_value, allow_nan=False))
+    click.echo(_json(document, indent=2))
 
 
 def print_json_list(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print a JSON list, one row a line, without holding all rows in memory."""
-    encode = json.JSONEncoder(ensure_ascii=False, default=_json_value, allow_nan=False).encode
     separator = "["
     for row in rows:
-        sys.stdout.write(f"{separator}\n  {encode(row)}")
+        sys.stdout.write(f"{separator}\n  {_json(row)}")
         separator = ","
     sys.stdout.write("\n]\n" if separator == "," else "[]\n")
+
+
+def _json(document: object, indent: int | None = None) -> str:
+    """Return JSON that is safe on a terminal: control and bidirectional characters are escapes."""
+    is_ascii = not has_unicode(sys.stdout)
+    text = json.dumps(_rounded(document), ensure_ascii=is_ascii, indent=indent, default=_json_value, allow_nan=False)
+    return escape_json(text)
+
+
+def _rounded(value: object) -> object:
+    """Round every float to the seven digits that a float32 has: scores, values and contributions are float32."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _json_value(value: object) -> object:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from monitor.printable import escape_unprintable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -54,6 +56,7 @@ class _Lines:
     def __call__(self, share: float | None, text: str) -> None:
         if text != self._printed and time.monotonic() - self._printed_at >= self._every_s:
             self._printed, self._printed_at = text, time.monotonic()
+            text = escape_unprintable(text)
             click.echo(text if share is None else f"{share:4.0%}  {text}", err=True)
 
     def clear(self) -> None:
@@ -66,7 +69,7 @@ class _Bar:
 
     def __call__(self, share: float | None, text: str) -> None:
         steps = self._bar.pos if share is None else round(share * STEPS)
-        self._bar.update(steps - self._bar.pos, text)
+        self._bar.update(steps - self._bar.pos, escape_unprintable(text))
 
     def clear(self) -> None:
         click.echo("\r\x1b[K", nl=False, err=True)

@@ -51,7 +51,7 @@ def list_quarantine(limit: int | None, local: bool, as_json: bool, **filters: An
     table = Table("at", "record", "reason:rest", *["begins with:rest"] * is_wide())
     for row in rows:
         position = f"{row['topic']}/{row['partition']} @{row['offset']}"
-        sample = "".join(sign if sign.isprintable() else "·" for sign in row["sample"][:SAMPLE])
+        sample = row["sample"][:SAMPLE]
         at = output.timestamp(row["at"], local=local)
         table.add(at, position, Styled(row["reason"], "yellow"), *[Styled(sample, "dim")] * is_wide())
     table.print()

@@ -11,6 +11,7 @@ import click
 from monitor.cli.output import print_json
 from monitor.cli.params import config_option, json_option, load_config
 from monitor.cli.progress import progress
+from monitor.cli.terminal import echo
 from monitor.errors import MonitorError
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ def retrain(fleet: str | None, is_waiting: bool, as_json: bool) -> None:
     if as_json:
         print_json(asdict(job) | {"daemons": requested.n_daemons})
     elif is_waiting and job.state == "done":
-        click.echo(f"{name}: new version {job.version}")
+        echo(f"{name}: new version {job.version}")
     elif not is_waiting:
-        click.echo(f"Job {job.id} for {name} is {job.state}. See: monitor models list")
+        echo(f"Job {job.id} for {name} is {job.state}. See: monitor models list")
     if job.state == "failed":
         raise MonitorError(f"job {job.id} for {name} failed: {job.message}")
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from monitor.printable import escape_unprintable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -37,11 +39,12 @@ class Styled(NamedTuple):
     style: str = ""
 
     def __str__(self) -> str:
+        text = escape_unprintable(self.text, keep="\n")
         if not self.style:
-            return self.text
+            return text
         words = self.style.split()
         colour = next((word for word in words if word not in ("bold", "dim")), None)
-        return click.style(self.text, fg=colour, bold="bold" in words or None, dim="dim" in words or None)
+        return click.style(text, fg=colour, bold="bold" in words or None, dim="dim" in words or None)
 
 
 def columns() -> int:
@@ -55,8 +58,12 @@ def is_wide() -> bool:
 
 
 def echo(*parts: str | Styled) -> None:
-    """Print one line on stdout, in colour only on a terminal and without $NO_COLOR."""
-    click.echo("".join(str(part) for part in parts), color=False if os.environ.get("NO_COLOR") else None)
+    """Print one line on stdout, in colour only on a terminal and without $NO_COLOR. No part commands the terminal."""
+    _echo_rendered("".join(str(Styled(part) if isinstance(part, str) else part) for part in parts))
+
+
+def _echo_rendered(line: str) -> None:
+    click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:
@@ -92,7 +99,8 @@ class Table:
 
     def add(self, *cells: str | Styled) -> None:
         """Add a row with a cell for each heading."""
-        self._rows.append([cell if isinstance(cell, Styled) else Styled(cell) for cell in cells])
+        styled = [cell if isinstance(cell, Styled) else Styled(cell) for cell in cells]
+        self._rows.append([Styled(escape_unprintable(cell.text), cell.style) for cell in styled])
 
     def print(self, groups: Sequence[tuple[str | Styled, ...]] = ()) -> None:
         """Print the table. `groups`: for each row the line above it, printed where it differs from the last one."""
@@ -103,7 +111,7 @@ class Table:
                 echo(*group)
             above = group
             for line in lines:
-                echo(line)
+                _echo_rendered(line)
 
     def lines_by_row(self, width: int) -> Iterator[list[str]]:
         """Yield the lines of the headings and then of each row."""

@@ -83,7 +83,7 @@ def wsgi_application(health: Health) -> WSGIApplication:
         elif path in PATHS:
             code, document = health.live_page() if path == "/live" else health.ready_page()
             status, kind = HTTPStatus(code), "application/json"
-            body = json.dumps(document, ensure_ascii=False).encode() + b"\n"
+            body = json.dumps(document).encode() + b"\n"
         else:
             status, kind, body = _refusal(HTTPStatus.NOT_FOUND)
         start_response(f"{status.value} {status.phrase}", _headers(kind, body))

@@ -16,7 +16,7 @@ the same key in any retry, rebuild or restored backup. A key is written once. Wr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -25,7 +25,9 @@ import msgspec
 from sqlalchemy import bindparam, text
 
 from monitor.clock import from_us
+from monitor.printable import escape_json, escape_unprintable
 from monitor.store import alerts, leases
+from monitor.store.queries.backend import number
 from monitor.types import AlertState, Severity
 
 if TYPE_CHECKING:
@@ -145,7 +147,7 @@ def _put(connection: Connection, names: Sequence[str], event: str, body: dict[st
         {
             "dedup_key": f"{name}:{event}",
             "channel": name,
-            "body": msgspec.json.encode({"key": f"{name}:{event}"} | body).decode(),
+            "body": escape_json(msgspec.json.encode({"key": f"{name}:{event}"} | body).decode()),
             "created_us": at_us,
             "next_try_us": DUE_NOW_US,
         }
@@ -167,11 +169,11 @@ def _body(alert_id: int, asset: str, step: str, change: AlertChange) -> dict[str
     """Return the payload, with the keys of `monitor alerts list --json` for the same facts. Chats show `text`."""
     verb = {"firing": "is anomalous", "critical": "is critically anomalous", "closed": "is normal again"}[step]
     worst = max(change.contributions, key=lambda sensor: sensor.share, default=None)
-    most = f", most of it {worst.name}'s" if worst else ""
+    most = f", most of it {escape_unprintable(worst.name)}'s" if worst else ""
     opened = f"{from_us(change.opened_us):%Y-%m-%d %H:%M} UTC"
     return {
         "step": step,
-        "text": f"{asset} ({change.fleet}) {verb}: alert {alert_id} since {opened}, score up to "
+        "text": f"{escape_unprintable(asset)} ({change.fleet}) {verb}: alert {alert_id} since {opened}, score up to "
         f"{change.peak_score:.1f} where 1.0 is the threshold{most}",
         "id": alert_id,
         "class": "process",
@@ -182,10 +184,13 @@ def _body(alert_id: int, asset: str, step: str, change: AlertChange) -> dict[str
         "opened_at": from_us(change.opened_us),
         "closed_at": from_us(change.at_us) if change.state is AlertState.CLOSED else None,
         "at": from_us(change.at_us),
-        "peak_score": change.peak_score,
+        "peak_score": number(change.peak_score),
         "peak_at": from_us(change.peak_us),
         "n_anomalous": change.n_anomalous,
-        "sensors": change.contributions,
+        "sensors": [
+            replace(each, share=number(each.share) or 0.0, expected=number(each.expected), actual=number(each.actual))
+            for each in change.contributions
+        ],
         "version": change.version,
     }
 

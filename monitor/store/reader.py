@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from contextlib import closing
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound, SchemaMismatch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Reader", "open_reader"]
+
+_ROWS_AT_ONCE = 256
 
 
 def open_reader(url: str) -> Reader:
@@ -45,11 +47,20 @@ class SqliteReader(Reader):
 
     def fetch(self, sql: str, values: Mapping[str, object] | None = None) -> Iterator[Mapping[str, Any]]:
         """Run one SELECT and yield its rows one by one."""
+        with self._mapped_errors():
+            cursor = self._connection.execute(sql, values or {})
+            names = [column[0] for column in cursor.description]
+            rows = cursor.fetchmany(_ROWS_AT_ONCE)
+        while rows:
+            # Outside of the mapping: a consumer that stops early closes this generator, perhaps after the connection.
+            yield from (dict(zip(names, row, strict=True)) for row in rows)
+            with self._mapped_errors():
+                rows = cursor.fetchmany(_ROWS_AT_ONCE)
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
         try:
-            with closing(self._connection.execute(sql, values or {})) as cursor:
-                names = [column[0] for column in cursor.description]
-                for row in cursor:
-                    yield dict(zip(names, row, strict=True))
+            yield
         except sqlite3.Error as error:
             raise to_monitor_error(error, self._address, is_lost=isinstance(error, sqlite3.OperationalError)) from error
 

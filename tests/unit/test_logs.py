@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -90,3 +92,28 @@ def test_repeated_lines_of_a_library_are_dropped_and_ours_kept(capsys: pytest.Ca
     lines = capsys.readouterr().err.splitlines()
     assert sum("Failed fetch" in line for line in lines) == 1
     assert sum("broker_away" in line for line in lines) == 3
+
+
+def test_each_time_has_one_form() -> None:
+    _, read = lines()
+    moment = datetime(2015, 7, 27, 10, tzinfo=timezone(timedelta(hours=2)))
+    logs.get("x").info("champion", trained_at=moment)
+    assert read()[0]["trained_at"] == "2015-07-27T08:00:00Z"
+    stream = io.StringIO()
+    logs.configure("info", "console", stream)
+    logs.get("x").info("champion", trained_at=moment)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ .*trained_at=2015-07-27T08:00:00Z\n", stream.getvalue())
+
+
+def test_a_name_cannot_command_the_terminal() -> None:
+    hostile = "\x1b]0;pwned\x07\x9b31m\u202eq"
+    stream = io.StringIO()
+    logs.configure("info", "console", stream)
+    logs.get("x").info(hostile, asset=hostile, sensors=[hostile], found={hostile: 1})
+    logging.getLogger("aiokafka").warning("%s", hostile)
+    try:
+        int(hostile)
+    except ValueError:
+        logs.get("x").exception("failed")
+    assert stream.getvalue().count("pwned") >= 6
+    assert stream.getvalue().replace("\n", "").isprintable()

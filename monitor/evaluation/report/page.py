@@ -6,12 +6,12 @@ Invariant: the document needs no script and no network, and all text from outsid
 
 from __future__ import annotations
 
-from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from monitor.budget import WEEK_S
 from monitor.evaluation.plots import HEIGHT, THRESHOLD_Y
+from monitor.evaluation.report.escaping import escape
 from monitor.evaluation.report.section import duration_text, section
 from monitor.evaluation.results import results_by_policy, titles
 

@@ -7,10 +7,10 @@ Invariants: colour is never the only difference between two marks. Each mark has
 from __future__ import annotations
 
 from datetime import timedelta
-from html import escape
 from typing import TYPE_CHECKING
 
 from monitor.evaluation.plots import HEIGHT, THRESHOLD_Y
+from monitor.evaluation.report.escaping import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
