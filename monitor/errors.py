@@ -10,7 +10,10 @@
     ├── SourceRefused                       exit 3   password, topic, permission, retention
     ├── StoreUnavailable    (transient)              hold the batch and pause the source
     ├── StoreLocked                         exit 3   another daemon owns this SQLite file
+    ├── StoreInUse                          exit 3   stop every daemon before `monitor db upgrade`
     ├── SchemaMismatch                      exit 4   run `monitor db upgrade`
+    ├── StoreDamaged                        exit 1   restore a backup, or correct store.url
+    ├── StoreRefused                        exit 1   the server's message says why: its settings, its extensions
     ├── InvariantBroken                              a defect of monitor: the daemon stops, the data stay, report it
     ├── Fenced                                       another daemon took the partition over: drop its state
     ├── ModelsChanged                                another daemon activated a version: load it, score again
@@ -98,10 +101,24 @@ class StoreLocked(MonitorError):
     exit_code = 3
 
 
+class StoreInUse(MonitorError):
+    """A running daemon uses the database"""
+
+    exit_code = 3
+
+
 class SchemaMismatch(MonitorError):
     """The database has another schema version; run `monitor db upgrade`"""
 
     exit_code = 4
+
+
+class StoreDamaged(MonitorError):
+    """The database is damaged or is no database of monitor; restore a backup, or correct store.url"""
+
+
+class StoreRefused(MonitorError):
+    """The database refused, and waiting will not help"""
 
 
 class InvariantBroken(MonitorError):

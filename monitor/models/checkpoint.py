@@ -12,8 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -22,6 +21,8 @@ from safetensors import SafetensorError
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
@@ -51,11 +52,11 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) 
             return name
 
     # In the same folder, so that the rename stays within one file system and is atomic.
-    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
+    draft = folder / f".{name}-{token_hex(4)}"
+    draft.mkdir(mode=0o755)  # less the umask
     try:
         _write_through(draft / WEIGHTS, weights)
         _write_through(draft / CARD, text.encode())
-        draft.chmod(0o755)
         _sync_folder(draft)
         draft.rename(target)
         _sync_folder(folder)

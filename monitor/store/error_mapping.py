@@ -5,7 +5,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from monitor.errors import ConfigError, InvariantBroken, MonitorError, SchemaMismatch, StoreUnavailable
+from monitor.errors import (
+    ConfigError,
+    InvariantBroken,
+    MonitorError,
+    SchemaMismatch,
+    StoreDamaged,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +38,9 @@ _CONFIGURATION = (
     "42501",  # privilege
 )
 _SCHEMA = ("42P01", "42703")  # no such table, no such column
+_DAMAGE = ("XX001", "XX002", "SQLITE_CORRUPT", "SQLITE_NOTADB")  # data and index corrupted, and the same in SQLite
+_POOLER = ("26", "42P05")  # prepared statements of another session: a pooler per transaction is in between
+_DEFECT = ("0A", "21", "22", "23", "42", "44", "SQLITE_")  # our statement or our values
 
 
 def driver_errors(address: Address) -> tuple[type[Exception], ...]:
@@ -71,10 +82,23 @@ def to_monitor_error(error: Exception, address: Address, *, is_lost: bool) -> Mo
     """Map one driver error. `is_lost`: the connection failed, not the statement."""
     message = f"{address}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     state: str = getattr(error, "sqlstate", None) or ""
+    name = state or getattr(error, "sqlite_errorname", "") or _name_by_message(message)
     if state.startswith(_SCHEMA) or "no such table" in message or "no such column" in message:
         return SchemaMismatch(message)
     if state.startswith(_CONFIGURATION):
         return ConfigError(f"store.url: {message}")
-    if state.startswith(_TRANSIENT) or (is_lost and not state):
+    if name.startswith(_DAMAGE):
+        return StoreDamaged(message)
+    if state.startswith(_POOLER):
+        fix = "connect to PostgreSQL itself, or set the pooler to one connection per session"
+        return ConfigError(f"store.url: {message}; {fix}")
+    if state.startswith(_TRANSIENT) or (is_lost and not state and name != "SQLITE_ERROR"):
         return StoreUnavailable(message)
-    return InvariantBroken(message)
+    return InvariantBroken(message) if name.startswith(_DEFECT) else StoreRefused(message)
+
+
+def _name_by_message(message: str) -> str:
+    """Return SQLite's name of an error that an engine passed on without it."""
+    is_damage = "malformed" in message or "not a database" in message
+    return "SQLITE_CORRUPT" if is_damage else "SQLITE_CONSTRAINT" if "constraint failed" in message else ""
+

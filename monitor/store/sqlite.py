@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from monitor.errors import StoreLocked, StoreUnavailable
+from monitor.errors import ConfigError, StoreLocked, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREAD_PREFIX = "store"
+NEW_FILE_MODE = 0o640
+"""Mode of a new database, less the umask. Its journal gets the same from SQLite."""
 
 
 def new_engine(path: Path, timeout_s: float, *, foreign_keys: bool = True) -> Engine:
@@ -100,14 +102,15 @@ def has_hanging_threads(grace_s: float) -> bool:
 
 @contextmanager
 def lock_file(database: Path) -> Iterator[None]:
-    """Hold the lock on `<database>.lock` within the context. Raises StoreLocked at once if another process holds it.
+    """Own a database file within the context, and create it if it is missing.
 
-    The operating system releases the lock at any end of the process. The file stays: if it were removed, two daemons
-    could lock two files of one name.
+    Raises StoreLocked at once if another process holds the lock on `<database>.lock`, and ConfigError for a file with
+    several names. The operating system releases the lock at any end of the process. `<database>.lock` stays: if it were
+    removed, two daemons could lock two files of one name.
     """
     path = database.with_name(database.name + ".lock")
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, NEW_FILE_MODE)
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
     try:
@@ -116,11 +119,32 @@ def lock_file(database: Path) -> Iterator[None]:
         except OSError as error:
             holder = os.read(lock, 32).decode(errors="replace").strip()
             raise StoreLocked(f"{database} is in use by process {holder or 'unknown'}") from error
+        _create_or_check(database)
         os.truncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(lock)
+
+
+def _create_or_check(database: Path) -> None:
+    """Create the file, or check that it has one name.
+
+    The lock goes by the name, as SQLite's journal does: with a hard link two daemons would write two journals.
+    """
+    try:
+        n_names = database.stat().st_nlink
+    except FileNotFoundError:
+        try:
+            os.close(os.open(database, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, NEW_FILE_MODE))
+        except OSError as error:
+            raise StoreUnavailable(f"{database}: {error.strerror}") from error
+        return
+    if n_names > 1:
+        raise ConfigError(
+            f"store.url: {database} has {n_names} names (hard links), and SQLite would keep a journal for each and "
+            "damage the file; remove the other names, or copy the file"
+        )
 
 
 def is_new(database: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Connection, text
 
-from monitor.errors import ConfigError, InvariantBroken, MonitorError, StoreLocked, StoreUnavailable
+from monitor.errors import ConfigError, MonitorError, StoreDamaged, StoreLocked, StoreUnavailable
 from monitor.store import assets, schema
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
@@ -205,9 +205,9 @@ def test_a_file_of_another_kind_is_no_outage(tmp_path: Path) -> None:
         async with AsyncStore(f"sqlite:///{path}", owner=True):
             pass
 
-    with pytest.raises(InvariantBroken, match="not a database"):
+    with pytest.raises(StoreDamaged, match=r"restore a backup.*not a database"):
         asyncio.run(run())
-    with pytest.raises(InvariantBroken, match="not a database"):
+    with pytest.raises(StoreDamaged, match="not a database"):
         open_reader(f"sqlite:///{path}")
 
 

@@ -283,3 +283,13 @@ def test_jobs_and_ingestion_state_are_listed(reader: Reader) -> None:
 def test_a_reader_cannot_write(reader: Reader) -> None:
     with pytest.raises(MonitorError, match=r"read.?only"):
         list(reader.fetch("UPDATE fleet SET sensors = NULL RETURNING name"))
+
+
+def test_a_number_beyond_the_database_finds_nothing(reader: Reader) -> None:
+    huge = 10**20
+    for alert_id in (huge, -huge, 2**63, 2**63 - 1, -(2**63)):
+        with pytest.raises(NotFound, match=str(alert_id)):
+            reader.alert(alert_id)
+    assert len(reader.alerts(limit=huge)) == len(reader.alerts())
+    assert len(list(reader.scores("R80711", FLEET, limit=huge))) == len(list(reader.scores("R80711", FLEET)))
+    assert len(reader.quarantine(limit=huge)) == len(reader.quarantine())

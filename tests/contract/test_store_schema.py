@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
+import stat
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from monitor.errors import InvariantBroken, NotFound, SchemaMismatch
-from monitor.store import schema, sqlite
+from monitor.clock import SystemClock
+from monitor.errors import ConfigError, InvariantBroken, NotFound, SchemaMismatch, StoreDamaged, StoreInUse
+from monitor.store import daemons, schema, sqlite
 from monitor.store.engine import AsyncStore
 from monitor.store.migrations import HEAD
 from monitor.store.reader import open_reader
@@ -126,3 +132,74 @@ async def test_a_migration_that_breaks_references_changes_nothing(
     file.dispose()
     with pytest.raises(InvariantBroken, match="1 rows pointing nowhere"):
         await schema.upgrade(url)
+
+
+async def test_an_upgrade_beside_a_running_daemon_is_refused(server_url: str) -> None:
+    async def heartbeat(now_us: int) -> None:
+        async with AsyncStore(server_url) as store:
+            await store.run(
+                daemons.heartbeat, owner="a:1:ff", pipeline="monitor", started_us=1, now_us=now_us, status="working"
+            )
+
+    now_us = SystemClock().now_us()
+    await heartbeat(now_us)
+    assert await schema.upgrade(server_url) == (HEAD, HEAD)  # nothing to do: no reason to stop anybody
+    with pytest.raises(StoreInUse, match=r"daemon a:1:ff sent a heartbeat \d+ s ago; stop every daemon first"):
+        await schema.downgrade(server_url, "0001")
+    await heartbeat(now_us - 2 * daemons.STALE_US)
+    assert await schema.downgrade(server_url, "0001") == (HEAD, "0001")
+    assert await schema.upgrade(server_url) == ("0001", HEAD)
+
+
+async def test_an_upgrade_does_not_wait_for_the_end_of_its_connection(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispose = AsyncEngine.dispose
+
+    async def endless(engine: AsyncEngine) -> None:
+        await dispose(engine)
+        await asyncio.sleep(600)
+
+    monkeypatch.setattr(schema, "CLOSE_LIMIT_S", 0.5)
+    monkeypatch.setattr(AsyncEngine, "dispose", endless)
+    async with asyncio.timeout(30):
+        assert await schema.downgrade(server_url, "0001") == (HEAD, "0001")
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE notes (text)")
+    url = f"sqlite:///{path}"
+    with pytest.raises(StoreDamaged, match="1 tables of another program, such as notes"):
+        asyncio.run(schema.upgrade(url))
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+        other.execute("CREATE TABLE alembic_version (version_num)")
+        other.execute("INSERT INTO alembic_version VALUES ('ae1027a6acf4')")
+        other.commit()
+    for opens in (lambda: asyncio.run(schema.upgrade(url)), lambda: open_reader(url)):
+        with pytest.raises(SchemaMismatch, match=r'revision "ae1027a6acf4" of another program; correct store\.url'):
+            opens()
+
+
+def test_a_new_file_obeys_the_umask_and_is_private(tmp_path: Path) -> None:
+    for umask, mode in ((0o022, 0o640), (0o077, 0o600)):
+        path = tmp_path / f"{umask:o}.db"
+        before = os.umask(umask)
+        try:
+            asyncio.run(schema.upgrade(f"sqlite:///{path}"))
+        finally:
+            os.umask(before)
+        assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.glob(f"{umask:o}.db*")} == {mode}
+
+
+def test_a_file_with_two_names_is_refused(tmp_path: Path) -> None:
+    path, other = tmp_path / "monitor.db", tmp_path / "other.db"
+    asyncio.run(schema.upgrade(f"sqlite:///{path}"))
+    other.hardlink_to(path)
+    for each in (path, other):
+        with pytest.raises(ConfigError, match=r"has 2 names \(hard links\)"):
+            asyncio.run(schema.upgrade(f"sqlite:///{each}"))
+    other.unlink()
+    assert asyncio.run(schema.upgrade(f"sqlite:///{path}")) == (HEAD, HEAD)

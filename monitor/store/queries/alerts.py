@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound
 from monitor.printable import normal_name
-from monitor.store.queries.backend import Backend, Row, Where, limited, number, us, with_times
+from monitor.store.queries.backend import MAX_ID, Backend, Row, Where, limited, number, us, with_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class AlertQueries(Backend):
 
     def alert(self, alert_id: int) -> Row:
         """Return one alert with its transitions. Raises NotFound."""
-        for row in self.fetch(f"{_ALERTS} WHERE alert.id = :id", {"id": alert_id}):
+        for row in self.fetch(f"{_ALERTS} WHERE alert.id = :id", {"id": alert_id}) if abs(alert_id) <= MAX_ID else ():
             steps = self.fetch(_TRANSITIONS, {"id": alert_id})
             return _alert(row) | {"transitions": [_with_counts(step, row["class"]) for step in steps]}
         raise NotFound(f"alert {alert_id}")

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 Row = dict[str, Any]
+MAX_ID = 2**31 - 1
+"""The largest id of PostgreSQL."""
+MAX_INT = 2**63 - 1
+"""The largest number of both databases."""
 
 
 class RowReader(ABC):
@@ -64,7 +68,7 @@ class Where:
 
 def limited(limit: int | None) -> str:
     """Return the LIMIT clause. None = all rows."""
-    return "" if limit is None else f" LIMIT {int(limit)}"
+    return "" if limit is None else f" LIMIT {min(int(limit), MAX_INT)}"
 
 
 def us(moment: datetime | None) -> int | None:

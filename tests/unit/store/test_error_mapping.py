@@ -7,7 +7,16 @@ import sqlite3
 import pytest
 from sqlalchemy import exc
 
-from monitor.errors import ConfigError, Fenced, InvariantBroken, MonitorError, SchemaMismatch, StoreUnavailable
+from monitor.errors import (
+    ConfigError,
+    Fenced,
+    InvariantBroken,
+    MonitorError,
+    SchemaMismatch,
+    StoreDamaged,
+    StoreRefused,
+    StoreUnavailable,
+)
 from monitor.store.error_mapping import map_errors
 from monitor.store.url import parse
 
@@ -50,6 +59,13 @@ def translation(error: BaseException) -> MonitorError:
         ("23505", InvariantBroken),  # duplicate key
         ("22021", InvariantBroken),  # NUL in text
         ("42601", InvariantBroken),  # wrong SQL
+        ("XX001", StoreDamaged),  # a page of a table
+        ("XX002", StoreDamaged),  # an index
+        ("XX000", StoreRefused),  # the server's own defect
+        ("P0001", StoreRefused),  # a trigger that somebody added
+        ("54000", StoreRefused),  # a limit of the server
+        ("26000", ConfigError),  # a pooler per transaction
+        ("42P05", ConfigError),  # the same
     ],
 )
 def test_sqlstates_of_postgresql_are_mapped(sqlstate: str, expected: type[MonitorError]) -> None:
@@ -83,7 +99,8 @@ def sqlite_translation(error: sqlite3.Error) -> MonitorError:
         (sqlite3.OperationalError("database or disk is full"), StoreUnavailable),
         (sqlite3.OperationalError("no such table: score"), SchemaMismatch),
         (sqlite3.OperationalError("no such column: score.label"), SchemaMismatch),
-        (sqlite3.DatabaseError("database disk image is malformed"), InvariantBroken),
+        (sqlite3.DatabaseError("database disk image is malformed"), StoreDamaged),
+        (sqlite3.DatabaseError("file is not a database"), StoreDamaged),
         (sqlite3.IntegrityError("UNIQUE constraint failed"), InvariantBroken),
     ],
     ids=str,
