@@ -377,3 +377,5 @@ class Finding:
     """The state, and the daemon's reaction to it."""
     fix: str = ""
     """The operator's action; empty = none."""
+    exit_code: int = 1
+    """Of a command that reports it as an error: that of a daemon which meets it at its start."""

@@ -32,6 +32,7 @@ INTERRUPTED = 130
 
 COMMANDS = (
     "demo",
+    "init",
     "run",
     "check",
     "alerts",

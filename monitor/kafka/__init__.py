@@ -9,6 +9,7 @@ to Kafka only shows the lag.
     broker_watch.py       when to ping the broker and when to replace the consumer
     log_reader.py         every record of the log outside the group, for training and replay
     group_members.py      the members of the group, of any program
+    sample.py             the oldest and the newest records of each partition
     schema_registry.py    the schemas that the records of a batch name
     record_format.py      what the wire formats need, and its check
     memory.py             a source over records in memory, for files and tests

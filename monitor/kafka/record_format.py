@@ -44,7 +44,9 @@ async def check_format(config: KafkaConfig) -> list[Finding]:
             make_parser(config.format, format_options(config))
             findings.append(Finding("ok", "schema file", f"{config.schema_file} can be used"))
         except ConfigError as error:
-            findings.append(Finding("error", "schema file", error.detail, "correct kafka.schema_file or message"))
+            findings.append(
+                Finding("error", "schema file", error.detail, "correct kafka.schema_file or message", error.exit_code)
+            )
     registry = registry_of(config)
     if registry is not None:
         async with registry:
@@ -53,5 +55,5 @@ async def check_format(config: KafkaConfig) -> list[Finding]:
                 findings.append(Finding("ok", "schema registry", f"{config.registry_url} answers"))
             except MonitorError as error:
                 fix = "start the registry, or correct kafka.registry_url" if error.retriable else ""
-                findings.append(Finding("error", "schema registry", error.detail, fix))
+                findings.append(Finding("error", "schema registry", error.detail, fix, error.exit_code))
     return findings

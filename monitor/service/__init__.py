@@ -9,6 +9,9 @@
     source_watch  missing topics, foreign members of the consumer group
     maintenance   retention, and reports on the false-alarm budgets
     preflight     the checks of `monitor check`
+    survey        sampled records: how they are read, their times and values
+    advice        settings that fit a survey
+    starter       the first configuration, for `monitor init`
 
 Input: a configuration. Output: a process that runs until a signal. Invariant: no other module builds the running
 objects.

@@ -18,14 +18,12 @@ from sqlalchemy import text
 from monitor.errors import ConfigError, Fenced
 from monitor.store import assets, outbox, quarantine, scores, versions
 from monitor.store.commit import Commit, Digest, Saved, Snapshot
-from monitor.types import Counters
+from monitor.types import Counters, Partition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
-
-    from monitor.types import Partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +57,18 @@ _SNAPSHOTS = text("""
     SELECT fleet, at_offset, state FROM lane_snapshot
     WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
 """)
+_DELETE_OLD_SNAPSHOTS = text("""
+    DELETE FROM lane_snapshot
+    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition AND at_offset < :rewind_offset
+""")
 
 
 def claim(connection: Connection, pipeline: str, partition: Partition, owner: str) -> Claim:
     """Take the partition over. Once this is committed, commits under any earlier epoch raise Fenced."""
     key = {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number}
     row = connection.execute(_CLAIM, key | {"owner": owner}).one()
+    # A shard with records after its snapshot does not need it: its windows are rebuilt from records.
+    connection.execute(_DELETE_OLD_SNAPSHOTS, key | {"rewind_offset": row.rewind_offset or 0})
     return Claim(
         epoch=row.epoch,
         next_offset=row.next_offset,
@@ -105,6 +109,14 @@ def set_start(connection: Connection, pipeline: str, partition: Partition, epoch
         raise Fenced(f"{partition}: epoch {epoch} is over, or the partition had begun already")
 
 
+_POSITIONS = text("SELECT pipeline, topic, partition, next_offset FROM source_partition WHERE next_offset IS NOT NULL")
+
+
+def positions(connection: Connection) -> dict[tuple[str, Partition], int]:
+    """Return the next offset of each partition that was started, by pipeline and partition."""
+    return {(row[0], Partition(row[1], row[2])): row[3] for row in connection.execute(_POSITIONS)}
+
+
 # ---------------------------------------------------------------- commit
 
 _MOVE = text("""
@@ -124,6 +136,10 @@ _PUT_SNAPSHOT = text("""
     VALUES (:pipeline, :topic, :partition, :fleet, :at_offset, :state)
     ON CONFLICT (pipeline, topic, partition, fleet) DO UPDATE
     SET at_offset = excluded.at_offset, state = excluded.state
+""")
+_MOVE_SNAPSHOT = text("""
+    UPDATE lane_snapshot SET at_offset = :at_offset
+    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition AND fleet = :fleet
 """)
 _PUT_MISSING_RANGE = text("""
     INSERT INTO gap (pipeline, topic, partition, from_offset, to_offset, at_us)
@@ -164,7 +180,7 @@ def commit(connection: Connection, step: Commit) -> Saved:
     if step.quarantined:
         quarantine.insert(connection, step.quarantined, step.at_us)
     for snapshot in step.snapshots:
-        connection.execute(_PUT_SNAPSHOT, key | snapshot._asdict())
+        connection.execute(_MOVE_SNAPSHOT if snapshot.state is None else _PUT_SNAPSHOT, key | snapshot._asdict())
     if step.gaps:
         connection.execute(_PUT_MISSING_RANGE, [key | each._asdict() | {"at_us": step.at_us} for each in step.gaps])
     return Saved()

@@ -201,6 +201,12 @@ def champion(connection: Connection, fleet: str) -> VersionInfo | None:
     return None if row is None else _info(row)
 
 
+def sensors_of(connection: Connection, version: str) -> tuple[str, ...]:
+    """Return the sensors that a version knows, by its card. Empty = the card does not say."""
+    card = connection.execute(text("SELECT card FROM model_version WHERE version = :version"), {"version": version})
+    return tuple(json.loads(card.scalar_one()).get("sensors", ()))
+
+
 def list_all(connection: Connection, fleet: str | None = None) -> list[VersionInfo]:
     """Return all versions, newest first."""
     where = "" if fleet is None else "WHERE fleet = :fleet"

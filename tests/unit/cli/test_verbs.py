@@ -1,4 +1,4 @@
-"""`monitor check`, `retrain` and `db`: their effects and their messages."""
+"""`monitor check`, `init`, `retrain` and `db`: their effects and their messages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import pytest
 
 from monitor.cli import main, retrain
 from monitor.clock import SystemClock
+from monitor.config import load
+from monitor.service.advice import Proposal
+from monitor.service.preflight import Preflight
+from monitor.service.survey import FleetSurvey, Refusal, SensorFacts, Spacing
 from monitor.store import daemons, jobs
 from monitor.store.engine import AsyncStore
 from monitor.types import Finding
@@ -39,9 +43,9 @@ def write(config: Path, *steps: Callable[..., Any], **values: Any) -> None:
 
 @pytest.fixture
 def findings(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    found: list[Finding] = []
-    monkeypatch.setattr("monitor.service.preflight.preflight", lambda _config: found)
-    return found
+    done = Preflight(surveys={"turbines": FleetSurvey("turbines", n_records=3, n_used=3)})
+    monkeypatch.setattr("monitor.service.preflight.preflight", lambda _config, _n_records: done)
+    return done.findings
 
 
 @pytest.mark.usefixtures("config")
@@ -68,7 +72,85 @@ def test_check_shows_findings_and_fixes(runner: CliRunner, findings: list[Findin
     assert "monitor run" not in result.stdout
     document = json.loads(run(runner, "check", "--json").stdout)
     assert [finding["level"] for finding in document["findings"]] == ["ok", "error"]
+    assert document["samples"]["turbines"]["used"] == 3
     assert document["fleets"]["turbines"].startswith("windows of 10h40m")
+
+
+@pytest.mark.usefixtures("config")
+def test_check_ends_as_a_daemon_would(runner: CliRunner, findings: list[Finding]) -> None:
+    findings += [Finding("error", "broker", "refused", exit_code=3), Finding("error", "database", "old", exit_code=4)]
+    assert run(runner, "check").exit_code == 3
+
+
+@pytest.mark.usefixtures("config")
+def test_check_is_ready_only_where_something_can_be_read(
+    runner: CliRunner, findings: list[Finding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Ready" in run(runner, "check").stdout
+    done = Preflight([*findings], {"turbines": FleetSurvey("turbines")})
+    monkeypatch.setattr("monitor.service.preflight.preflight", lambda _config, _n_records: done)
+    result = run(runner, "check")
+    assert result.exit_code == 0
+    assert "Ready" not in result.stdout
+    assert "Nothing to read yet: monitor run waits for the first record." in result.stdout
+
+
+@pytest.mark.usefixtures("config")
+def test_check_shows_how_the_sample_was_read(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = FleetSurvey(
+        "turbines",
+        n_records=200,
+        n_used=190,
+        n_readings=190,
+        refused=[Refusal(f"word{n}", 9 - n, f"word{n}: why", f"plant/0 offset {n}") for n in range(5)],
+        assets=[f"R{n}" for n in range(30)],
+        sensors=[SensorFacts("power", 1.0, 0, 9), SensorFacts("seq", 0.5, 0, 9, "counts up by 1")],
+        spacing=Spacing(600, 600, 600),
+        late_s=1200,
+        span_us=(0, 60_000_000),
+    )
+    proposal = Proposal("fleet", "lateness", '"20m"', "readings came late")
+    done = Preflight(surveys={"turbines": found}, proposals={"turbines": [proposal]})
+    monkeypatch.setattr("monitor.service.preflight.preflight", lambda _config, _n_records: done)
+    result = run(runner, "check")
+    shown = " ".join(result.stdout.split())
+    for fact in (
+        "R0, R1, R2, R3, R4, R5, R6, R7 and 22 more",
+        "1970-01-01 00:00 to 1970-01-01 00:01 UTC",
+        "have a value in a part of the readings: seq 50",
+        "doubtful seq counts up by 1",
+        'readings are 10m apart; interval = "10m" fits',
+        'up to 20m behind a newer reading of the asset; lateness = "10m" does not cover it',
+        "refused 18 % of the records 9 × word0: why (plant/0 offset 0)",
+        'lateness = "20m" # readings came late',
+    ):
+        assert fact in shown
+    assert "word3" not in shown, "only the most frequent reasons"
+
+
+def test_init_replaces_no_file_unasked(runner: CliRunner, config: Path) -> None:
+    before = config.read_text()
+    result = run(runner, "init", "--topic", "plant", "--output", str(config))
+    assert result.exit_code == 1
+    assert "is there already; name another with --output, or replace it with --force" in result.stderr
+    assert config.read_text() == before
+
+
+@pytest.mark.parametrize("arguments", [(), ("readings.csv", "--topic", "plant")])
+def test_init_wants_a_topic_or_a_file(runner: CliRunner, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    result = run(runner, "init", *arguments, "--output", str(tmp_path / "new.toml"))
+    assert result.exit_code == 2
+    assert "--topic" in result.stderr
+
+
+def test_init_of_a_file_names_the_next_commands(runner: CliRunner, tmp_path: Path) -> None:
+    file, output = tmp_path / "pump.csv", tmp_path / "new.toml"
+    file.write_text("time,temp\n" + "\n".join(f"{1_790_000_000 + 60 * n},{n % 7}" for n in range(99)))
+    result = run(runner, "init", str(file), "--output", str(output))
+    assert result.exit_code == 0, result.stderr
+    assert f"monitor replay {file} -c {output}" in result.stdout
+    assert load(output).fleets[0].sensors == ("temp",)
+    assert run(runner, "check", "--offline", "-c", str(output)).exit_code == 0
 
 
 def test_check_lists_every_error(runner: CliRunner, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

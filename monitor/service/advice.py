@@ -1,0 +1,131 @@
+"""Settings that fit what a survey has seen, each with its reason.
+
+Input: a `FleetSurvey`, and the fleet's settings. Output: `Proposal`s. Invariant: nothing is proposed that the sample
+does not show, and nothing where the present setting fits.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from monitor.config.values import format_duration
+
+if TYPE_CHECKING:
+    from monitor.config import FleetConfig
+    from monitor.service.survey import FleetSurvey, Spacing
+
+ROUND_S = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30),
+    *(60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400),
+)
+"""Durations that people choose."""
+NEAR = 0.1
+"""Relative distance within which a spacing is taken for a round one."""
+LONGER, SHORTER = 1.4, 0.6
+"""Ratios of the spacing to the interval from which the interval does not fit."""
+MAX_LATENESS_S = 86_400.0
+"""A reading that comes later belongs to a backlog, not to a lateness."""
+AHEAD_S = 60.0
+"""A clock that is so far ahead of Kafka's is mentioned."""
+WINDOWS = (64, 48, 32, 24, 16)
+"""Lengths of a window in cells, the usual one first."""
+
+
+class Proposal(NamedTuple):
+    """A line of configuration."""
+
+    table: str
+    """"kafka", "kafka.fields" or "fleet"."""
+    key: str
+    value: str
+    """As TOML."""
+    reason: str
+    is_needed: bool = True
+    """False: the present setting works, and this one uses more of the data."""
+
+    @property
+    def line(self) -> str:
+        """The line in the file."""
+        return f"{self.key} = {self.value}"
+
+
+def interval_for(spacing: Spacing) -> timedelta:
+    """Return the interval of a grid that nearly every reading fills, and nearly every cell has a reading of."""
+    if spacing.is_regular:
+        near = min(ROUND_S, key=lambda each: abs(each - spacing.usual_s))
+        seconds = near if abs(near - spacing.usual_s) <= NEAR * near else spacing.usual_s
+        return timedelta(milliseconds=max(1, round(seconds * 1000)))
+    return round_up(spacing.long_s)
+
+
+def round_up(seconds: float) -> timedelta:
+    """Return the next duration that people choose."""
+    return timedelta(seconds=next((each for each in ROUND_S if each >= seconds * (1 - NEAR / 2)), ROUND_S[-1]))
+
+
+def spoken(seconds: float) -> str:
+    """Format a measured duration: two significant units, no fractions of a second above ten."""
+    exact = timedelta(milliseconds=round(seconds * 1000))
+    if seconds >= 86_400:
+        exact = timedelta(hours=round(seconds / 3600))
+    elif seconds >= 600:
+        exact = timedelta(minutes=round(seconds / 60))
+    elif seconds >= 10:
+        exact = timedelta(seconds=round(seconds))
+    return format_duration(exact)
+
+
+def apart(spacing: Spacing) -> str:
+    """Describe the spacing of readings."""
+    if spacing.is_regular:
+        return f"readings are {spoken(spacing.usual_s)} apart"
+    return f"readings are {spoken(spacing.short_s)} to {spoken(spacing.long_s)} apart"
+
+
+def proposals(survey: FleetSurvey, fleet: FleetConfig) -> list[Proposal]:
+    """Return the settings of a fleet that the sample contradicts, with better ones."""
+    found: list[Proposal] = []
+    interval = fleet.interval
+    if (spacing := survey.spacing) is not None:
+        better, interval_s = interval_for(spacing), fleet.interval.total_seconds()
+        wanted_s = better.total_seconds()
+        if wanted_s > LONGER * interval_s:
+            why = f"{apart(spacing)}: with {format_duration(interval)} most cells stay empty, and no window is full"
+            found.append(Proposal("fleet", "interval", f'"{format_duration(better)}"', why))
+            interval = better
+        elif wanted_s < SHORTER * interval_s and spacing.is_regular:
+            n = round(interval_s / wanted_s)
+            why = f"{apart(spacing)}: of {n} in a cell of {format_duration(interval)} one is used"
+            found.append(Proposal("fleet", "interval", f'"{format_duration(better)}"', why, is_needed=False))
+    needed = lateness_for(survey, interval)
+    if needed > interval and survey.late_s > fleet.lateness.total_seconds():
+        why = f"readings came up to {spoken(survey.late_s)} behind a newer one of their asset"
+        found.append(Proposal("fleet", "lateness", f'"{format_duration(needed)}"', why))
+    return found
+
+
+def lateness_for(survey: FleetSurvey, interval: timedelta) -> timedelta:
+    """Return the lateness that covers the sample: at least one interval."""
+    return max(interval, round_up(survey.late_s)) if 0 < survey.late_s <= MAX_LATENESS_S else interval
+
+
+class Window(NamedTuple):
+    """A length for windows, in cells, and the reason."""
+
+    cells: int
+    reason: str
+
+
+def window_for(interval: timedelta, n_readings: int, min_windows: int) -> Window:
+    """Return the length of windows with which the history suffices for a first model, the usual one if possible.
+
+    `n_readings`: of a usual asset.
+    """
+    usual = WINDOWS[0]
+    for cells in WINDOWS:
+        if n_readings >= cells + min_windows:
+            short = "" if cells == usual else f": with the usual {usual} a first model would have to wait"
+            return Window(cells, f"{format_duration(cells * interval)} are judged together{short}")
+    wait = format_duration((usual + min_windows) * interval)
+    return Window(usual, f"{format_duration(usual * interval)} are judged together; a first model needs about {wait}")
