@@ -57,7 +57,7 @@ class KafkaConfig(ConfigTable):
     """First offset of a partition that was never read. Afterwards our database has the offset."""
     max_record_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
     """A longer record goes to quarantine without being parsed."""
-    max_skew: PositiveDuration = timedelta(days=1)
+    max_skew: PositiveDuration = timedelta(minutes=10)
     """Longest time by which an event time may be ahead of its record's Kafka timestamp."""
     max_quarantine_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the last 10,000 records. Above it the daemon stops (exit 3): `format` is probably wrong."""

@@ -113,7 +113,7 @@ class Decoder:
         format: str = "auto",  # noqa: A002  # the word of the configuration
         options: FormatOptions | None = None,
         max_record_bytes: int = 262_144,
-        max_skew_us: int = 86_400_000_000,
+        max_skew_us: int = 600_000_000,
         assets: Mapping[str, AssetIndex] | None = None,
     ) -> None:
         """`assets`: by fleet, the index of an existing shard. The other fleets get an empty index."""
@@ -137,6 +137,9 @@ class Decoder:
         self._max_skew_us = max_skew_us
         self._routers: dict[str, Router] = {}
         self._parsers = [_Parsers() for _ in self.fleets]
+        self.newest_stamp_us = -1
+        """Newest valid timestamp of a record so far, by which records without one are judged. -1 = none yet. A restart
+        in the middle of a log must restore it."""
         self._key_is_asset = True
         """True until a payload names an asset of another fleet than its key."""
 
@@ -166,10 +169,21 @@ class Decoder:
         for index in self.assets:
             index.forget_unregistered()
         self._routers[topic].forget_unregistered(self.assets)
-        stamps = batch.timestamps_us
-        latest = np.where(stamps >= 0, np.minimum(stamps, MAX_US) + self._max_skew_us, _NO_LIMIT)
-        n = len(stamps)
+        n = len(batch)
+        stamps = self._stamps(batch)
+        latest = np.where(stamps >= 0, stamps + self._max_skew_us, _NO_LIMIT)
         return _Work(batch, latest, self._routers[topic], np.zeros(n, np.int8), np.arange(n))
+
+    def _stamps(self, batch: RecordBatch) -> Int64:
+        """Return Kafka's timestamps [N]. A record without a valid one has the newest of those before it, -1 = none."""
+        stamps = batch.timestamps_us
+        is_valid = (stamps >= 0) & (stamps <= MAX_US)
+        if not is_valid.all():
+            known = np.concatenate(([self.newest_stamp_us], np.where(is_valid, stamps, -1)))
+            stamps = np.where(is_valid, stamps, np.maximum.accumulate(known)[1:])
+        if len(stamps):
+            self.newest_stamp_us = max(self.newest_stamp_us, int(stamps.max()))
+        return stamps
 
     def _find_formats(self, work: _Work) -> None:
         """Find the records to parse, and the format of each. Refuse empty and too large ones."""
@@ -325,11 +339,14 @@ class Decoder:
             )
         values = document.values(fleet, len(ts_us))
         if len(ts_us) and (last_us := int(ts_us.max())) > work.latest_us[position]:
-            written_us = int(work.batch.timestamps_us[position])
-            ahead, written = duration_text(last_us - written_us), iso_text(min(written_us, MAX_US))
+            written_us = int(work.latest_us[position]) - self._max_skew_us
+            ahead, written = duration_text(last_us - written_us), iso_text(written_us)
+            has_stamp = work.batch.timestamps_us[position] == written_us
             raise DecodeError(
-                f"future: the event time {iso_text(last_us)} is {ahead} after {written}, "
-                "when Kafka got the record; check the producer's clock and unit of time, or raise kafka.max_skew"
+                f"future: the event time {iso_text(last_us)} is {ahead} after {written}, when Kafka got "
+                f"{'the record' if has_stamp else 'an earlier record (this one has no valid timestamp)'}; check the "
+                f"producer's clock, time zone and unit of time, or raise kafka.max_skew (now "
+                f"{duration_text(self._max_skew_us)})"
             )
         cell, values = drop_empty_readings(cells_of(ts_us, fleet.interval_us), values)[:2]
         if not len(cell):

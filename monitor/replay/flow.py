@@ -7,8 +7,9 @@ source and the database differ.
 A stretch (from_us, to_us] selects windows by their ends:
 
 - readings before it are used as far back as a window that ends in it reaches, plus lateness. Older ones cannot change
-  it, because they never raise the watermark above a reading that is used.
-- readings after it are used, too. They decide which readings were late, and when incomplete windows closed.
+  it, because they never raise their asset's watermark above a reading that is used.
+- readings after it are used, too. They decide which readings were late, and when incomplete windows closed. A partition
+  ends once every asset has passed the stretch: each that live knew, or else each that has sent a reading so far.
 - windows outside are not scored, except a run-up that determines the state of the alerts at `from_us`. Only an alert
   that had been open for longer than the run-up is missed.
 """
@@ -16,6 +17,7 @@ A stretch (from_us, to_us] selects windows by their ends:
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -35,6 +37,7 @@ from monitor.stream.alerting import AlertPolicy
 from monitor.stream.hooks import PipelineHooks
 from monitor.stream.partition import make_decoder, schemas_of
 from monitor.stream.pipeline import Pipeline
+from monitor.stream.window import NEVER as NEVER_CELL
 from monitor.types import Counters
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from monitor.stream.alerting import Decider
     from monitor.stream.partition import PartitionState
     from monitor.stream.score import Scorer
+    from monitor.stream.shard import Shard
     from monitor.types import AlertChange, Int64, Partition, Readings, RecordBatch, Scores, Windows
 
 RUN_UP = 4
@@ -172,6 +176,7 @@ class _StretchHooks(PipelineHooks):
             fleet.name: needed_cell(fleet, replay.from_us, replay.memory) for fleet in replay.config.fleets
         }
         self._n_readings: dict[Partition, int] = {}
+        self._n_homes = Counter((home.partition, fleet) for (fleet, _), home in (replay.homes or {}).items())
         # Records that live has accounted for are not judged again.
         self.enforces_limits = replay.homes is None
 
@@ -207,10 +212,13 @@ class _StretchHooks(PipelineHooks):
         share = min(1.0, done / total) if total else None
         self._observer.on_progress(share, f"{done:,} readings")
         shards = state.shards.values()
-        return len(shards) < len(self._replay.config.fleets) or any(
-            (each.windower.max_cell - each.config.lateness_cells) * each.interval_us < self._replay.to_us
-            for each in shards
-        )
+        return len(shards) < len(self._replay.config.fleets) or any(self._is_open(state, each) for each in shards)
+
+    def _is_open(self, state: PartitionState, shard: Shard) -> bool:
+        """Return whether an asset may still finish a window of the stretch."""
+        newest = shard.windower.newest[shard.windower.newest > NEVER_CELL]
+        is_behind = (newest - shard.config.lateness_cells) * shard.interval_us < self._replay.to_us
+        return bool(is_behind.any()) or len(newest) < self._n_homes[state.partition, shard.config.name]
 
 
 class _StretchScorer:

@@ -260,8 +260,8 @@ def snapshot_of(pipeline: Pipeline, source: KafkaSource) -> StatusSnapshot:
         owned.append(OwnedPartition(partition, state.rebuild.is_done, lag))
         for fleet, shard in state.shards.items():
             n_assets[fleet] += len(shard.assets.names)
-            if shard.windower.max_cell != NEVER:
-                reached_us = shard.windower.max_cell * shard.interval_us
+            if shard.windower.newest_cell != NEVER:
+                reached_us = shard.windower.newest_cell * shard.interval_us
                 newest_us[fleet] = max(reached_us, newest_us.get(fleet, reached_us))
     return StatusSnapshot(
         is_member=membership.is_member,

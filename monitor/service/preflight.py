@@ -31,8 +31,6 @@ from monitor.types import Finding
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
-
     from monitor.config import Config, FleetConfig
     from monitor.store.identity import Identity
     from monitor.types import Partition
@@ -163,7 +161,15 @@ async def _database(config: Config) -> tuple[_Stored, Finding]:
     fleets = [fleet.name for fleet in config.fleets]
     try:
         async with AsyncStore(config.store.url) as store:
-            stored = await store.read(_read_stored, fleets, SystemClock().now_us())
+            sensors = await store.read(assets.fleets)
+            champions = await store.read(versions.champion_sensors, fleets)
+            stored = _Stored(
+                await store.read(identity.read),
+                sensors,
+                champions,
+                await store.read(partitions.positions),
+                await store.read(daemons.count_alive, SystemClock().now_us()),
+            )
     except NotFound:
         return _Stored(), Finding("ok", "database", f"{where} will be created at the first start")
     except MonitorError as error:
@@ -172,21 +178,6 @@ async def _database(config: Config) -> tuple[_Stored, Finding]:
     n_known = len(stored.sensors)
     running = f", {stored.n_daemons} daemon{'s' * (stored.n_daemons != 1)} running" if stored.n_daemons else ""
     return stored, Finding("ok", "database", f"{where}, {n_known} fleet{'s' * (n_known != 1)} known{running}")
-
-
-def _read_stored(connection: Connection, fleets: Sequence[str], now_us: int) -> _Stored:
-    champions = {}
-    for fleet in fleets:
-        champion = versions.champion(connection, fleet)
-        if champion is not None:
-            champions[fleet] = champion.version, versions.sensors_of(connection, champion.version)
-    return _Stored(
-        identity.read(connection),
-        assets.fleets(connection),
-        champions,
-        partitions.positions(connection),
-        daemons.count_alive(connection, now_us),
-    )
 
 
 # ---------------------------------------------------------------- the broker

@@ -82,13 +82,13 @@ class Digest(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Unfinished windows of a shard without new records. A rebuild of this shard begins here."""
+    """Unfinished windows of assets that send seldom or no more. A rebuild of these assets begins here."""
 
     fleet: str
     at_offset: int
-    """The records below it are in the state."""
-    state: bytes | None
-    """Opaque. None = unchanged since the last commit."""
+    """The records of these assets below it are in the state."""
+    state: bytes
+    """Opaque."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,9 @@ class Commit:
     new_next: int
     """> old_next"""
     rewind_offset: int
-    """The oldest record that an unfinished window needs; ≤ new_next."""
+    """At or before the oldest record that an asset needs; ≤ new_next."""
     rewind_state: Mapping[str, Any]
-    """State that records cannot restore (watermarks, …). Plain JSON types."""
+    """State that records cannot restore (open data alerts, …). Plain JSON types."""
     counters: Counters
     """Since the partition's start, this step included."""
     at_us: int

@@ -57,18 +57,12 @@ _SNAPSHOTS = text("""
     SELECT fleet, at_offset, state FROM lane_snapshot
     WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition
 """)
-_DELETE_OLD_SNAPSHOTS = text("""
-    DELETE FROM lane_snapshot
-    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition AND at_offset < :rewind_offset
-""")
 
 
 def claim(connection: Connection, pipeline: str, partition: Partition, owner: str) -> Claim:
     """Take the partition over. Once this is committed, commits under any earlier epoch raise Fenced."""
     key = {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number}
     row = connection.execute(_CLAIM, key | {"owner": owner}).one()
-    # A shard with records after its snapshot does not need it: its windows are rebuilt from records.
-    connection.execute(_DELETE_OLD_SNAPSHOTS, key | {"rewind_offset": row.rewind_offset or 0})
     return Claim(
         epoch=row.epoch,
         next_offset=row.next_offset,
@@ -137,10 +131,6 @@ _PUT_SNAPSHOT = text("""
     ON CONFLICT (pipeline, topic, partition, fleet) DO UPDATE
     SET at_offset = excluded.at_offset, state = excluded.state
 """)
-_MOVE_SNAPSHOT = text("""
-    UPDATE lane_snapshot SET at_offset = :at_offset
-    WHERE pipeline = :pipeline AND topic = :topic AND partition = :partition AND fleet = :fleet
-""")
 _PUT_MISSING_RANGE = text("""
     INSERT INTO gap (pipeline, topic, partition, from_offset, to_offset, at_us)
     VALUES (:pipeline, :topic, :partition, :from_offset, :to_offset, :at_us)
@@ -180,7 +170,7 @@ def commit(connection: Connection, step: Commit) -> Saved:
     if step.quarantined:
         quarantine.insert(connection, step.quarantined, step.at_us)
     for snapshot in step.snapshots:
-        connection.execute(_MOVE_SNAPSHOT if snapshot.state is None else _PUT_SNAPSHOT, key | snapshot._asdict())
+        connection.execute(_PUT_SNAPSHOT, key | snapshot._asdict())
     if step.gaps:
         connection.execute(_PUT_MISSING_RANGE, [key | each._asdict() | {"at_us": step.at_us} for each in step.gaps])
     return Saved()

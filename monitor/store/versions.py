@@ -201,10 +201,12 @@ def champion(connection: Connection, fleet: str) -> VersionInfo | None:
     return None if row is None else _info(row)
 
 
-def sensors_of(connection: Connection, version: str) -> tuple[str, ...]:
-    """Return the sensors that a version knows, by its card. Empty = the card does not say."""
-    card = connection.execute(text("SELECT card FROM model_version WHERE version = :version"), {"version": version})
-    return tuple(json.loads(card.scalar_one()).get("sensors", ()))
+def champion_sensors(connection: Connection, fleets: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return the champion of each fleet that has one, with the sensors on its card. Empty = the card does not say."""
+    rows = connection.execute(text("SELECT fleet, version, card FROM model_version WHERE state = 'champion'"))
+    return {
+        fleet: (version, tuple(json.loads(card).get("sensors", ()))) for fleet, version, card in rows if fleet in fleets
+    }
 
 
 def list_all(connection: Connection, fleet: str | None = None) -> list[VersionInfo]:

@@ -19,9 +19,8 @@ from monitor.decode.admission import Admission
 from monitor.kafka.record_format import format_options
 from monitor.store.commit import Commit, MissingRange
 from monitor.stream.data_alerts import DataAlerts
-from monitor.stream.recovery import Rebuild, RecoveryPoint
+from monitor.stream.recovery import Mark, Rebuild, RecoveryPoint
 from monitor.stream.shard import Shard
-from monitor.stream.window import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,9 +64,9 @@ class PartitionState:
         self.counters = claim.counters
         self.decoder = make_decoder(config, schemas, indexes)
         self.data_alerts = DataAlerts(partition, stored.get("data_alerts", []), fleets)
-        self.recovery = RecoveryPoint(
-            claim.rewind_offset or 0, stored.get("max_cell", {}), timing.rewind_look_every_s
-        )
+        self.decoder.newest_stamp_us = stored.get("newest_stamp_us", -1)
+        begin = Mark(claim.rewind_offset or 0, self.decoder.newest_stamp_us)
+        self.recovery = RecoveryPoint(begin, timing.rewind_look_every_s)
         self.rebuild = Rebuild(partition, claim.next_offset, self.recovery, claim.digest)
         self.shards: dict[str, Shard] = {}
         """By fleet, those whose sensors are known."""
@@ -84,14 +83,14 @@ class PartitionState:
             self._admissions[schema.name] = Admission(index, schema, waiting=waiting)
         for schema in schemas:
             if schema.sensors is not None:
-                max_cell = self.recovery.oldest.max_cell.get(schema.name, NEVER)
-                self.begin_shard(schema.name, known.get(schema.name, ()), max_cell)
+                self.begin_shard(schema.name, known.get(schema.name, ()))
         for snapshot in claim.snapshots:
-            if snapshot.fleet in self.shards:
+            is_valid = stored.get("snapshots", {}).get(snapshot.fleet) == snapshot.at_offset
+            if is_valid and snapshot.fleet in self.shards:
                 self.shards[snapshot.fleet].restore(snapshot)
 
-    def begin_shard(self, fleet: str, known: Sequence[KnownAsset] = (), max_cell: int = NEVER) -> Shard:
-        """Begin the shard of a fleet whose sensors are known. `max_cell`: its newest cell before the rewind offset."""
+    def begin_shard(self, fleet: str, known: Sequence[KnownAsset] = ()) -> Shard:
+        """Begin the shard of a fleet whose sensors are known."""
         number = next(n for n, schema in enumerate(self.decoder.fleets) if schema.name == fleet)
         config, index = self._config.fleets[number], self.decoder.assets[number]
         shard = self.shards[fleet] = Shard(
@@ -102,7 +101,7 @@ class PartitionState:
             admission=self._admissions[fleet],
             decider=self._make_decider(config, index),
         )
-        shard.resume(known, max_cell, self._former_fingerprints)
+        shard.resume(known, self._former_fingerprints)
         if shard.is_reconfigured and known:  # without assets there are no former windows
             log.info("reconfigured", fleet=fleet, partition=str(self.partition), doing="new windows from here")
         return shard
@@ -122,7 +121,7 @@ class PartitionState:
         It stores the gap, its data alert, and snapshots of the unfinished windows, which cannot be rebuilt any more.
         """
         lost = self.data_alerts.record_loss(self.next_offset, to_offset, at_us)
-        snapshots = self.recovery.skip_to(to_offset, self.shards)
+        snapshots = self.recovery.skip_to(to_offset, self.shards, self.decoder.newest_stamp_us)
         return Commit(
             pipeline=pipeline,
             partition=self.partition,
@@ -147,7 +146,8 @@ class PartitionState:
     def stored_state(self) -> dict[str, Any]:
         """The part of the state that a restart cannot read from records: the column `rewind_state`. Plain JSON."""
         return {
-            "max_cell": self.recovery.oldest.max_cell,
+            "newest_stamp_us": self.recovery.oldest.newest_stamp_us,
+            "snapshots": {f: s.snapshot_offset for f, s in self.shards.items() if s.snapshot_offset is not None},
             "made_by": {fleet: shard.fingerprint for fleet, shard in self.shards.items()},
             "data_alerts": [msgspec.to_builtins(each) for each in self.data_alerts.open.values()],
         }

@@ -9,8 +9,8 @@ from the value that this owner read. So a kill at any point loses no result and 
 One task handles one event after the other:
 
 - *assigned*: claim the partition in the database under a new epoch, which fences the former owner. Read again from the
-  *rewind offset*, the oldest record that an unfinished window needs. Records below the next offset only rebuild
-  windows, which must then have the digest that was stored with them (`recovery.py`).
+  *rewind offset*, the oldest record that an asset's unfinished windows need. Records below the next offset only
+  rebuild windows, which must then have the digest that was stored with them (`recovery.py`).
 - *batch*: all stages, then one commit.
 - *gap*: retention deleted records. Continue behind them, with an alert of class `data`.
 - *revoked*: drop the state of the partition.
@@ -171,7 +171,7 @@ class Pipeline:
         4. Update the alerts about lost and rejected records. Stop if too many records are unreadable.
         5. Commit results, alerts, notifications, quarantine and the offset.
         """
-        state.recovery.remember(int(batch.offsets[0]), state.shards)
+        state.recovery.remember(int(batch.offsets[0]), state.decoder.newest_stamp_us)
         decoded = state.decoder.decode(batch)
         if state.decoder.learnt or self.registrar.unstored:
             self._learn_sensors(state)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from monitor.store.commit import FleetRows, Snapshot
 from monitor.stream.alerting import AlertPolicy, Decider, PastVerdict
-from monitor.stream.window import NEVER, Windower, WindowerState, in_slices
+from monitor.stream.window import NEVER, OFFSET_CEILING, Windower, WindowerState, in_slices
 from monitor.types import Readings, Verdict
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from monitor.decode import AssetIndex
     from monitor.decode.admission import Admission
     from monitor.store.assets import KnownAsset, Registration
+    from monitor.stream.window import WindowerOutput
     from monitor.types import AlertChange, Int32, Int64, Partition, Scores, Windows
 
     ScoreFn = Callable[[Windows, Int64, Sequence[str]], Awaitable[Scores]]
@@ -42,6 +43,9 @@ T = TypeVar("T", bound=np.generic)
 READING_RULES = 2
 """Number of the rules by which records become readings. A release that changes them raises it: records that were
 refused before may then be readings, so a rebuild cannot find the former windows."""
+WINDOW_RULES = 2
+"""Number of the rules by which readings become windows (`window.py`): 2 = an asset's own event time decides. A release
+that changes them raises it, and the windows begin anew, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +85,6 @@ class ShardResult:
     """For each slice with windows, the reason why some have no score. None = all have one."""
 
 
-class SnapshotRef(NamedTuple):
-    """Position of a shard's latest snapshot."""
-
-    at_offset: int
-    """The records below it are in the snapshot."""
-    max_cell: int
-
-
 class Shard:
     """The state of one fleet in one partition."""
 
@@ -112,9 +108,8 @@ class Shard:
         """[A], database id of each asset. -1 = foreign: another partition registered it."""
         self.since = np.empty(0, dtype=np.int64)
         """[A], offset of each asset's first admitted reading. Earlier ones were refused."""
-        self.newest_offset = -1
-        """Offset of the last reading."""
-        self.snapshot: SnapshotRef | None = None
+        self.snapshot_offset: int | None = None
+        """Position of the latest snapshot: it holds the records below. None = there is none."""
         self.is_reconfigured = False
         """Whether the settings of the windows differ from those of the former run."""
         self.windower = Windower(
@@ -127,12 +122,13 @@ class Shard:
         self.decider = decider or Decider(config.name, AlertPolicy.of(config.alerts))
         self._admission = admission
         self._n_foreign = 0
+        # [A]: offset of the last reading · whether the asset is in the snapshot · offset of the first reading after it
+        self._last_offset = np.empty(0, dtype=np.int64)
+        self._in_snapshot = np.empty(0, dtype=np.bool_)
+        self._returned_at = np.empty(0, dtype=np.int64)
 
-    def resume(self, known: Sequence[KnownAsset], max_cell: int, former_fingerprints: Mapping[str, str] | None) -> None:
-        """Load the assets as the database has them.
-
-        `max_cell`: the newest cell before the rewind offset. `former_fingerprints`: by fleet, those of the former run.
-        """
+    def resume(self, known: Sequence[KnownAsset], former_fingerprints: Mapping[str, str] | None) -> None:
+        """Load the assets as the database has them. `former_fingerprints`: by fleet, those of the former run."""
         former = former_fingerprints
         self.is_reconfigured = former is not None and former.get(self.config.name) != self.fingerprint
         stride, interval_us = self.config.stride, self.interval_us
@@ -145,8 +141,7 @@ class Shard:
                 next_starts[index] = (asset.last_start_us // interval_us // stride + 1) * stride
         self.ids = np.array([asset.id for asset in known], dtype=np.int32)
         self.since = np.array([asset.since_offset for asset in known], dtype=np.int64)
-        # Cells of another interval have other numbers. The watermark comes back with the first readings.
-        self.windower.resume(NEVER if self.is_reconfigured else max_cell, next_starts)
+        self.windower.resume(next_starts)
 
     # ------------------------------------------------------------------ new assets
 
@@ -209,17 +204,16 @@ class Shard:
 
     async def process(self, admitted: AdmittedReadings, score: ScoreFn) -> ShardResult:
         """Add readings to the windows, score the finished ones and decide on alerts."""
-        all_readings, max_cell_before = admitted.readings, self.windower.max_cell
+        all_readings, max_cell_before = admitted.readings, self.windower.newest_cell
         since = self._store_since(admitted.since) if admitted.since else {}
         late: dict[int, str] = {}
         duplicates: list[Int64] = []
         scores: list[Scores] = []
         alerts: list[AlertChange] = []
         for readings in in_slices(all_readings):
-            output = self.windower.push(readings)
-            self.newest_offset = int(readings.offset[-1]) if len(readings.offset) else self.newest_offset
+            output = self._push(readings)
             if len(output.late):
-                late = self._late_reasons(readings, output.late) | late
+                late = self._late_reasons(readings, output) | late
             if len(output.duplicate):
                 duplicates.append(readings.offset[output.duplicate])
             ends_us = (output.windows.start + self.config.window) * self.interval_us
@@ -278,81 +272,111 @@ class Shard:
             self.since[list(ours)] = list(ours.values())
         return ours
 
-    def _late_reasons(self, readings: Readings, late: Int64) -> dict[int, str]:
-        config = self.config
-        watermark = self.windower.max_cell - config.lateness_cells
-        reasons: dict[int, str] = {}
-        for row in late.tolist():
-            behind_s = (watermark - int(readings.cell[row])) * config.interval.total_seconds()
-            reasons.setdefault(
-                int(readings.offset[row]),
-                f"late: {self.assets.names[readings.asset[row]]}'s reading came {behind_s:g} s behind the watermark; "
-                f"raise the fleet's lateness (now {config.lateness.total_seconds():g} s) if this is usual",
-            )
+    def _push(self, readings: Readings) -> WindowerOutput:
+        """Add readings to the windows, and note where each asset was read last."""
+        self._grow(len(self.assets.names))
+        self._last_offset[readings.asset] = readings.offset  # of several readings the last one counts
+        if self.snapshot_offset is not None:
+            rows = np.flatnonzero(self._in_snapshot[readings.asset])
+            np.minimum.at(self._returned_at, readings.asset[rows], readings.offset[rows])
+        return self.windower.push(readings)
+
+    def _grow(self, n_assets: int) -> None:
+        """Make room for so many assets, and for those to come: amortised constant time for a new asset."""
+        n_rooms = len(self._last_offset)
+        if n_assets > n_rooms:
+            more = max(n_assets, n_rooms * 5 // 4, 16) - n_rooms
+            self._last_offset = np.concatenate((self._last_offset, np.full(more, -1, dtype=np.int64)))
+            self._in_snapshot = np.concatenate((self._in_snapshot, np.zeros(more, dtype=np.bool_)))
+            self._returned_at = np.concatenate((self._returned_at, np.full(more, OFFSET_CEILING, dtype=np.int64)))
+
+    def _late_reasons(self, readings: Readings, output: WindowerOutput) -> dict[int, str]:
+        """Return the reason of each late record, by offset: that of its first late reading."""
+        config, reasons = self.config, dict[int, str]()
+        for row, behind in zip(output.late.tolist(), output.late_by.tolist(), strict=True):
+            offset = int(readings.offset[row])
+            if offset not in reasons:
+                asset, behind_s = self.assets.names[readings.asset[row]], behind * config.interval.total_seconds()
+                reasons[offset] = (
+                    f"late: {asset}'s reading came {behind_s:g} s behind its watermark (its newest reading less the "
+                    f"lateness); raise the fleet's lateness (now {config.lateness.total_seconds():g} s) if it is usual"
+                )
         return reasons
 
     # ------------------------------------------------------------------ rebuild and recovery
 
-    def refill(self, readings: Readings) -> Windows:
-        """Add readings that are committed already. Return the windows that they emit again, which should be none.
+    def refill(self, readings: Readings) -> None:
+        """Add readings that are committed already, and drop the windows that they emit.
 
         Every asset of this shard was registered before its first reading was committed. An unknown one belongs to
-        another partition, or was refused. Readings in the snapshot are not added again.
+        another partition, or was refused. Readings in the snapshot are not added again. A window may be emitted again
+        where older readings than the asset needs are read by chance.
         """
-        if self.snapshot is not None:
-            readings = readings.rows(readings.offset >= self.snapshot.at_offset)
         is_ours = np.isin(readings.asset, np.flatnonzero(self.ids >= 0))
         readings = readings.rows(is_ours)
         readings = readings.rows(readings.offset >= self.since[readings.asset])
+        if self.snapshot_offset is not None and len(readings) and readings.offset[0] < self.snapshot_offset:
+            in_snapshot = np.flatnonzero(self._in_snapshot)
+            is_new = (readings.offset >= self.snapshot_offset) | ~np.isin(readings.asset, in_snapshot)
+            readings = readings.rows(is_new)
         if len(readings):
-            self.newest_offset = int(readings.offset[-1])
-        return self.windower.push(readings).windows
+            self._push(readings)
 
-    def needed_offset(self) -> int | None:
-        """Return the oldest record that a restart needs for this shard. None = none."""
-        oldest = self.windower.oldest_needed_offset()
-        if oldest is None or self.snapshot is None:
-            return oldest
-        return max(oldest, self.snapshot.at_offset)
+    def needed_offsets(self) -> Int64:
+        """Return [A], the oldest record that a restart needs for each asset. `OFFSET_CEILING` = none."""
+        needed = self.windower.needed_offsets()
+        from_snapshot = self._still_in_snapshot(needed)
+        needed[from_snapshot] = self._returned_at[from_snapshot]
+        return needed
 
-    def digest(self, rewind_offset: int, max_cell: int) -> str | None:
-        """Return the digest of the windows after a rebuild from this offset. None = no reading yet.
+    def _still_in_snapshot(self, needed: Int64) -> Int64:
+        """Return the assets that need the latest snapshot. `needed`: [A], their oldest needed records."""
+        if self.snapshot_offset is None:
+            return np.empty(0, dtype=np.int64)
+        assets = np.flatnonzero(self._in_snapshot)
+        return assets[needed[assets] < self.snapshot_offset]
 
-        `max_cell`: the shard's newest cell before that offset.
-        """
-        if self.windower.max_cell == NEVER:
+    def last_offsets(self, n_assets: int) -> Int64:
+        """Return [A], the offset of each asset's last reading. -1 = none since the restart."""
+        self._grow(n_assets)
+        return self._last_offset[:n_assets]
+
+    def digest(self) -> str | None:
+        """Return the digest of the needed cells. None = no reading yet."""
+        if not (self.windower.newest > NEVER).any():
             return None
-        if self.snapshot is not None and self.snapshot.at_offset >= rewind_offset:
-            max_cell = self.snapshot.max_cell
-        return f"{self.windower.cells_digest(self.ids, max_cell):016x}"
+        return f"{self.windower.cells_digest(self.ids):016x}"
 
-    def take_snapshot(self, at_offset: int) -> Snapshot:
-        """Let the shard's part of a rebuild begin at this offset. An unchanged state is not written again."""
-        is_same = self.snapshot is not None and self.newest_offset < self.snapshot.at_offset
-        self.snapshot = SnapshotRef(at_offset, self.windower.max_cell)
-        return Snapshot(self.config.name, at_offset, None if is_same else self._encode())
+    def take_snapshot(self, at_offset: int, assets: Int64) -> Snapshot:
+        """Begin the rebuild of these assets at this offset, and that of assets that need the former snapshot."""
+        assets = np.union1d(assets, self._still_in_snapshot(self.windower.needed_offsets()))
+        self._hold_snapshot(at_offset, assets)
+        return Snapshot(self.config.name, at_offset, self._encode(self.windower.snapshot(assets)))
+
+    def _hold_snapshot(self, at_offset: int, assets: Int64) -> None:
+        self.snapshot_offset = at_offset
+        self._in_snapshot[:] = False
+        self._in_snapshot[assets] = True
+        self._returned_at[:] = OFFSET_CEILING
 
     def restore(self, snapshot: Snapshot) -> None:
         """Load a snapshot after `resume`. One of other settings is ignored."""
-        if snapshot.state is None:
-            raise ValueError("a snapshot without a state")
+        if self.is_reconfigured:
+            return
         with np.load(io.BytesIO(snapshot.state), allow_pickle=False) as columns:
             if str(columns["fingerprint"]) != self.fingerprint:
                 return
-            state = WindowerState(
-                max_cell=int(columns["max_cell"]),
-                **{field.name: columns[field.name] for field in fields(WindowerState) if field.name != "max_cell"},
-            )
+            state = WindowerState(**{field.name: columns[field.name] for field in fields(WindowerState)})
         by_id = np.argsort(self.ids, kind="stable")
         asset, cell_asset = (
             by_id[np.searchsorted(self.ids, ids, sorter=by_id)] for ids in (state.asset, state.cell_asset)
         )
         self.windower.restore(replace(state, asset=asset, cell_asset=cell_asset))
-        self.snapshot = SnapshotRef(snapshot.at_offset, state.max_cell)
+        self._grow(len(self.assets.names))
+        self._hold_snapshot(snapshot.at_offset, asset)
 
-    def _encode(self) -> bytes:
-        """Return the unfinished windows as npz, with database ids for asset indexes."""
-        state = self.windower.snapshot()
+    def _encode(self, state: WindowerState) -> bytes:
+        """Return unfinished windows as npz, with database ids for asset indexes."""
         out = io.BytesIO()
         columns = {field.name: getattr(state, field.name) for field in fields(state)}
         columns |= {"asset": self.ids[state.asset], "cell_asset": self.ids[state.cell_asset]}
@@ -362,7 +386,8 @@ class Shard:
 
 def fingerprint(fleet: FleetConfig, kafka: KafkaConfig, sensors: Sequence[str]) -> str:
     """Identify the settings on which windows depend, and those that decide which readings there are."""
-    windows = (fleet.interval_us, fleet.length, fleet.stride, fleet.lateness_cells, fleet.max_gap_cells, tuple(sensors))
+    grid = (fleet.interval_us, fleet.length, fleet.stride, fleet.lateness_cells, fleet.max_gap_cells)
+    windows = (*grid, tuple(sensors), WINDOW_RULES)
     readings = (fleet.assets, fleet.topics, kafka.format, kafka.max_record_bytes, str(kafka.max_skew), READING_RULES)
     return hashlib.sha256(repr((windows, readings)).encode()).hexdigest()[:8]
 

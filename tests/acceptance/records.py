@@ -79,12 +79,13 @@ def encode(
     *,
     bad_share: float = 0.0,
     hole_share: float = 0.0,
+    stampless_share: float = 0.0,
     blocks: bool = True,
 ) -> list[RawRecord]:
     """Encode samples in their order: every form, JSON and MessagePack, asset in payload or key.
 
     Neighbours of one asset may share a block. `bad_share`: share of bad records and tombstones added.
-    `hole_share`: share of holes in the offsets.
+    `hole_share`: share of holes in the offsets. `stampless_share`: share of records without a timestamp of Kafka.
     """
     log: list[RawRecord] = []
     offset, clock_us, place = rng.randrange(1000), 0, 0
@@ -111,7 +112,7 @@ def encode(
         value = msgspec.msgpack.encode(body) if is_packed else json.dumps(body).encode()
         if not is_packed and offset % 7 == 0:  # each key stands twice, first with null: the last value counts
             value = json.dumps(dict.fromkeys(body)).encode()[:-1] + b", " + value[1:]
-        log.append((offset, clock_us, key, value))
+        log.append((offset, -1 if rng.random() < stampless_share else clock_us, key, value))
         offset += 1
         if rng.random() < bad_share:
             reason = rng.choice([*BAD_RECORDS, "tombstone"])

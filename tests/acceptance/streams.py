@@ -149,6 +149,26 @@ def bundled(samples: list[Sample], n_rows: int) -> list[Sample]:
     return [one for *_, one in sorted(keyed, key=lambda item: item[:3])]
 
 
+def ahead(rng: Random, samples: list[Sample], rule: FleetRule) -> list[Sample]:
+    """Set the clock of one asset eight hours ahead, and for a while into the year 2099. All else arrives as before."""
+    wrong = rng.choice(sorted({one.asset for one in samples}))
+    begin, end = sorted(rng.choices(range(len(samples)), k=2))
+    by_us = rng.choice([8 * 3_600_000_000, 84 * 31_557_600_000_000])
+    return [
+        replace(one, ts_us=one.ts_us + by_us) if one.asset == wrong and begin <= number < end else one
+        for number, one in enumerate(samples)
+    ]
+
+
+def long_format(rng: Random, samples: list[Sample]) -> list[Sample]:
+    """Send each sensor in a record of its own, those of one moment in any order."""
+    return [
+        replace(one, values={name: one.values[name]})
+        for one in samples
+        for name in rng.sample(list(one.values), len(one.values))
+    ]
+
+
 # ---------------------------------------------------------------- the kinds
 
 
@@ -179,6 +199,8 @@ def _wild(rng: Random, rule: FleetRule, assets: list[str]) -> list[Sample]:
         lambda s: partial(rng, s),
         lambda s: silent(rng, s, rule),
         lambda s: irregular(rng, s, rule),
+        lambda s: ahead(rng, s, rule),
+        lambda s: long_format(rng, s),
     ]
     reorderings: list[Callable[[list[Sample]], list[Sample]]] = [
         lambda s: permuted(rng, s, rule),
@@ -208,6 +230,16 @@ def _plain(disorder: Callable[[Random, list[Sample], FleetRule], list[Sample]]) 
     return recipe
 
 
+def _stampless(disorder: Callable[[Random, list[Sample], FleetRule], list[Sample]]) -> Any:
+    """Return a recipe in which some records have no timestamp of Kafka."""
+
+    def recipe(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
+        options["stampless_share"] = rng.choice([0.0, 0.1, 1.0])
+        return _plain(disorder)(rng, rule, options)  # type: ignore[no-any-return]
+
+    return recipe
+
+
 def _permuted_singles(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
     samples = partial(rng, gapped(rng, regular(rng, rule, _assets(rng), 80), rule))
     return Rules((rule,)), permuted(rng, samples, rule)
@@ -224,7 +256,7 @@ def _wild_with_bad(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tup
 
 
 def _fleets(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
-    """Put two fleets with different sensors and grids on one topic: each has its own watermark."""
+    """Put two fleets with different sensors and grids on one topic: and disorder each by itself."""
     options["bad_share"] = 0.03
     pumps = _rule(rng, name="pumps", sensors=("flow", "heat"), assets=("P*",))
     both = _wild(rng, rule, _assets(rng)) + _wild(rng, pumps, ["P1", "P2"])
@@ -242,6 +274,8 @@ KINDS: dict[str, Any] = {
     "repeated": _plain(lambda rng, s, rule: repeated(rng, s)),
     "silent": _plain(silent),
     "bundled": _plain(lambda rng, s, rule: bundled(s, rng.randint(2, 9))),
+    "ahead": _stampless(ahead),
+    "long": _stampless(lambda rng, s, rule: long_format(rng, gapped(rng, s, rule))),
     "bad": _with_bad,
     "fleets": _fleets,
     "wild": _wild_with_bad,

@@ -83,11 +83,11 @@ async def test_a_claim_returns_latest_digest_and_snapshots(store: AsyncStore) ->
     owner = await own(store)
     first = [Snapshot(FLEET, 110, b"a"), Snapshot("pumps", 110, b"b")]
     await owner.save(owner.step(digest=Digest(110, "one"), snapshots=first))
-    await owner.save(owner.step(digest=Digest(120, "two"), snapshots=[Snapshot("pumps", 120, None)]))
+    await owner.save(owner.step(digest=Digest(120, "two"), snapshots=[Snapshot("pumps", 120, b"d")]))
     await owner.save(owner.step(digest=Digest(120, "two"), snapshots=[Snapshot(FLEET, 130, b"c")]))
     claim = await store.run(partitions.claim, "monitor", HOME, "another")
     assert claim.digest == Digest(120, "two")
-    assert sorted(claim.snapshots) == [Snapshot("pumps", 120, b"b"), Snapshot(FLEET, 130, b"c")]
+    assert sorted(claim.snapshots) == [Snapshot("pumps", 120, b"d"), Snapshot(FLEET, 130, b"c")]
     other = await store.run(partitions.claim, "replay", HOME, "another")
     assert (other.digest, other.snapshots) == (None, ())
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 RawRecord = tuple[int, int, bytes | None, bytes | None]
 """(offset, Kafka's timestamp in µs or -1, key, value)."""
 
+LAST_STAMP_US = 253_402_300_799_000_000
+"""The end of the year 9999. A later timestamp is none."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BLANKS = set(" \u115f\u1160\u2800\u3164\uffa0")
 TIME_KEYS = ("ts", "timestamp", "time")
@@ -65,7 +67,7 @@ class Rules:
 
     fleets: tuple[FleetRule, ...]
     max_record_bytes: int = 262_144
-    max_skew_us: int = 86_400_000_000
+    max_skew_us: int = 600_000_000
 
     @functools.cache  # noqa: B019  # a few rules and a few hundred assets per test, used for every record
     def fleet_of(self, asset: str, topic: str) -> FleetRule | None:
@@ -368,8 +370,16 @@ def _time_us(value: Any) -> int:
 def read_log(
     log: Iterable[RawRecord], rules: Rules, topic: str = ""
 ) -> Iterable[tuple[int, list[Reading] | str | None]]:
-    """Yield the offset of each record with its readings, its word of rejection, or None for a tombstone."""
+    """Yield the offset of each record with its readings, its word of rejection, or None for a tombstone.
+
+    A record without a valid timestamp is judged by the newest one before it.
+    """
+    newest_us = -1
     for record in log:
+        if 0 <= record[1] <= LAST_STAMP_US:
+            newest_us = max(newest_us, record[1])
+        else:
+            record = (record[0], newest_us, *record[2:])  # as it is judged
         try:
             yield record[0], readings_of(record, rules, topic)
         except Refused as refused:

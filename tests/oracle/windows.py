@@ -1,5 +1,7 @@
 """The rules of the grid. Input: the raw log of a partition. Output: windows, the fate of each record, and counts.
 
+Each asset has its own clock, its newest cell so far. Its readings and windows are judged by this clock alone.
+
 First each reading is classified in log order (late, first value wins, duplicate). Then, once, at the end of the log,
 the windows of each asset are listed in order of their start. That is enough, and simpler than streaming: a closed
 window gets no more values, because its cells are late by then, and a complete one needs none. So a window at the end of
@@ -8,6 +10,7 @@ the log holds the same values as when it was emitted.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -46,16 +49,18 @@ class Window:
 
 @dataclass
 class ExpectedShard:
-    """One fleet in one partition, with its watermark and windows."""
+    """One fleet in one partition, with the clocks and windows of its assets."""
 
     rule: FleetRule
-    max_cell: int | None = None
+    newest: dict[str, int] = field(default_factory=dict)
+    """By asset: its newest cell."""
     cells: dict[str, dict[int, Cell]] = field(default_factory=dict)
     first_candidate: dict[str, int] = field(default_factory=dict)
     """By asset: its first window that was still open at its first reading."""
 
     def add(self, reading: Reading) -> Fate:
-        if self.max_cell is not None and reading.cell < self.max_cell - self.rule.lateness_cells:
+        newest = self.newest.get(reading.asset, reading.cell)
+        if reading.cell < newest - self.rule.lateness_cells:
             return "late"
         held = self.cells.setdefault(reading.asset, {})
         cell = held.get(reading.cell)
@@ -71,9 +76,9 @@ class ExpectedShard:
                 return "duplicate"
             cell.first_offset = min(cell.first_offset, reading.offset)
             cell.last_offset = max(cell.last_offset, reading.offset)
-        self.max_cell = reading.cell if self.max_cell is None else max(self.max_cell, reading.cell)
+        self.newest[reading.asset] = max(newest, reading.cell)
         if reading.asset not in self.first_candidate:
-            self.first_candidate[reading.asset] = first_open(self.max_cell - self.rule.lateness_cells, self.rule)
+            self.first_candidate[reading.asset] = first_open(reading.cell - self.rule.lateness_cells, self.rule)
         return "accepted"
 
     def windows(self) -> Iterator[Window]:
@@ -83,7 +88,8 @@ class ExpectedShard:
 
     def _windows_of(self, asset: str) -> Iterator[Window]:
         rule, held = self.rule, self.cells[asset]
-        assert self.max_cell is not None  # the asset has an accepted reading
+        closed_until = self.newest[asset] - rule.lateness_cells
+        in_order = sorted(held)
         full = {cell for cell, content in held.items() if None not in content.values}
         first = {cell: content.first_offset for cell, content in held.items()}
         last = {cell: content.last_offset for cell, content in held.items()}
@@ -91,7 +97,7 @@ class ExpectedShard:
         while True:
             cells = range(start, start + rule.length)
             is_complete = full.issuperset(cells)
-            is_closed = self.max_cell - rule.lateness_cells >= start + rule.length
+            is_closed = start + rule.length <= closed_until
             if not is_complete and not is_closed:
                 return  # and none after it: windows are emitted in order
             present = cells if is_complete else [cell for cell in cells if cell in held]
@@ -104,6 +110,10 @@ class ExpectedShard:
                     max(map(last.__getitem__, present)),
                 )
             start += rule.stride
+            # Step over windows without any cell, which are never emitted: a clock may leap by years.
+            following = bisect_left(in_order, start)
+            next_held = in_order[following] if following < len(in_order) else closed_until
+            start = max(start, first_open(min(next_held, closed_until), rule))
 
     def values(self, window: Window) -> list[list[float | None]]:
         """Return the window's values, cell by cell, in the order of the sensors."""

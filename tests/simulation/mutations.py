@@ -80,8 +80,8 @@ def _no_discard() -> Iterator[None]:
         yield
 
 
-def _no_watermark() -> contextlib.AbstractContextManager[Any]:
-    return mutations.claims_with(lambda claim: replace(claim, rewind_state={}))  # type: ignore[no-any-return]
+def _no_snapshots() -> contextlib.AbstractContextManager[Any]:
+    return mutations.claims_with(lambda claim: replace(claim, snapshots=()))  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ MUTATIONS = {
         Mutation("rewind", "a claim reads again from the rewind offset", patched=mutations.no_rewind),
         Mutation("pause-first", "no record of a partition is returned before `seek`", _no_pause_first),
         Mutation("drop-stale", "a claim drops batches that were polled before", patched=_no_discard),
-        Mutation("watermark", "a claim restores the watermark", patched=_no_watermark),
+        Mutation("snapshots", "a claim restores the snapshots", patched=_no_snapshots),
         Mutation("models", "a commit is refused if the models changed", patched=_no_activation_check),
     )
 }

@@ -52,6 +52,7 @@ def draw(rng: Random) -> Scenario:
             rules,
             bad_share=0.0 if learns else rng.choice([0.0, 0.05]),
             hole_share=rng.choice([0.0, 0.05]),
+            stampless_share=rng.choice([0.0, 0.0, 0.1, 1.0]),
             blocks=not learns and rng.random() < 0.3,
         )
     return Scenario(rules, _config(rules, limits if is_limited else {}, learns=learns), logs, is_limited)
@@ -84,9 +85,10 @@ def _samples(rng: Random, rule: FleetRule, number: int, *, whole: bool, wanders:
         lambda s: streams.gapped(rng, s, rule),
         lambda s: streams.silent(rng, s, rule),
         lambda s: streams.irregular(rng, s, rule),
+        lambda s: streams.ahead(rng, s, rule),
     ]
     if not whole:
-        changes.append(lambda s: streams.partial(rng, s))
+        changes += [lambda s: streams.partial(rng, s), lambda s: streams.long_format(rng, s)]
     reorderings: list[Callable[[list[Sample]], list[Sample]]] = [
         lambda s: streams.permuted(rng, s, rule),
         lambda s: streams.delayed(rng, s, rule),

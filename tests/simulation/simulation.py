@@ -485,8 +485,9 @@ class Simulation:
             (self, "activations_every_s"): rng.choice([2.0, 40.0]),
             (window, "SLICE"): rng.choice([7, 8192, 8192]),
             (self, "rewind_look_every_s"): rng.choice([0.0, 0.5, 2.0]),
-            (recovery, "MAX_WATERMARKS"): rng.choice([2, 5, 1024]),
+            (recovery, "MAX_MARKS"): rng.choice([2, 5, 1024]),
             (recovery, "SILENT_AFTER"): rng.choice([5, 30, 50_000]),
+            (recovery, "ROUNDS"): rng.choice([1, 4]),
             (outcome, "ROWS_KEPT"): self.thinning[0] if self.thinning else outcome.ROWS_KEPT,
             # The same in all runs, so that a run without faults is comparable.
             (data_alerts, "QUIET_US"): {data_alerts.ASSET_LIMIT: 120_000_000, data_alerts.RECORDS_LOST: 1_000_000},

@@ -118,7 +118,7 @@ def test_an_incomplete_window_closes_at_the_watermark() -> None:
 )
 def test_max_gap_limits_runs_of_missing_cells(cells: tuple[int, ...], is_there: bool) -> None:
     rule = replace(RULE, length=4, stride=4, max_gap_cells=2)
-    assert (0 in starts(log_of(*run_of("x", *cells), ("other", 20, 1.0)), rule)) is is_there
+    assert (0 in starts(log_of(*run_of("x", *cells), ("x", 20, 1.0)), rule)) is is_there
 
 
 def test_an_empty_window_is_never_emitted() -> None:
@@ -148,10 +148,18 @@ def test_a_late_reading_does_not_fill_an_open_window() -> None:
     assert starts(log_of(*run_of("x", 0, 1, 3, 4, 2, 5, 6)), rule)[2] == (2, 2, 3)
 
 
-def test_assets_of_a_shard_share_the_watermark() -> None:
+def test_each_asset_has_its_own_watermark() -> None:
     rule = replace(RULE, stride=3, max_gap_cells=1)
-    assert starts(log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 3, 1.0)), rule) == {}
-    assert starts(log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 4, 1.0)), rule) == {0: (2, 0, 1)}
+    log = log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 400, 1.0), ("x", 2, 1.0), ("x", 0, 1.0), ("y", 1, 1.0))
+    assert starts(log, rule) == {0: (3, 0, 3)}
+    assert expected_quarantine(log, Rules((rule,))) == {4: "late", 5: "late"}
+    assert starts(log_of(("x", 0, 1.0), ("x", 1, 1.0), ("y", 400, 1.0)), rule) == {}
+
+
+def test_windows_after_a_leap_of_years_are_found_at_once() -> None:
+    rule = replace(RULE, lateness_cells=0)
+    log = log_of(*run_of("x", 0, 1, 2, 10**9, 10**9 + 1, 10**9 + 2, 10**9 + 3))
+    assert sorted(starts(log, rule)) == [0, 10**9, 10**9 + 1]
 
 
 def test_fleets_have_their_own_watermarks() -> None:
@@ -218,7 +226,7 @@ def test_a_seed_gives_the_same_log_of_its_kind(kind: str) -> None:
         for name, number in (expected.counts | {"windows": len(expected.windows)}).items():
             counts[name] = counts.get(name, 0) + number
     assert counts["windows"] > 100
-    named_after: dict[str, str] = {"delayed": "late", "repeated": "duplicate", "bundled": "late", "bad": "quarantined"}
+    named_after: dict[str, str] = {"delayed": "late", "repeated": "duplicate", "ahead": "late", "bad": "quarantined"}
     assert counts[named_after.get(kind, "accepted")] > 0
     assert kind != "permuted" or counts["late"] == 0
 
@@ -236,7 +244,8 @@ def test_order_within_the_lateness_does_not_matter(seed: int) -> None:
         for offset, one in enumerate(order):
             cell = cell_of(one.ts_us, rule.interval_us)
             assert shard.add(Reading(offset, "f", one.asset, cell, list(one.values.values()))) != "late"
-        shard.add(Reading(999, "f", "R9", cell + 100, [1.0, 1.0]))  # closes everything
+        for asset in ("R1", "R2"):
+            shard.add(Reading(999, "f", asset, cell + 100, [1.0, 1.0]))  # closes everything
         return {(window.asset, window.start): window.n_present for window in shard.windows()}
 
     straight = n_present(kept)

@@ -134,6 +134,8 @@ def test_a_time_after_the_skew_is_rejected() -> None:
     assert expected_quarantine([(0, 0, b"x", b'{"ts": 60.0, "a": 1}')], rules) == {}
     assert expected_quarantine([(0, 0, b"x", b'{"ts": 60.000001, "a": 1}')], rules) == {0: "future"}
     assert expected_quarantine([(0, -1, b"x", b'{"ts": 60.000001, "a": 1}')], rules) == {}  # no stamp, no check
+    ahead, at_stamp = (1, -1, b"x", b'{"ts": 60.000001, "a": 1}'), (0, 0, b"x", b'{"ts": 0, "a": 1}')
+    assert expected_quarantine([at_stamp, ahead], rules) == {1: "future"}  # by the stamp before it
 
 
 def test_rows_without_values_are_gaps() -> None:

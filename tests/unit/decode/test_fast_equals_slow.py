@@ -45,6 +45,7 @@ def test_fast_parsers_agree_with_the_definition(seed, fleets, wire):
     expected = outcome(slow, slow.decode(batch))
     assert outcome(fast, fast.decode(batch)) == expected
     # The second time the decoder knows the extra fields, and which parser suits.
+    fast.newest_stamp_us = -1
     assert outcome(fast, fast.decode(batch)) == expected
 
 

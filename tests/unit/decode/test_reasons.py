@@ -162,20 +162,34 @@ def test_an_asset_must_be_named_somewhere():
 
 
 def test_future_starts_at_kafkas_timestamp():
-    """With a wall clock, live and replay would differ. A record without a timestamp is not checked."""
+    """With a wall clock, live and replay would differ. A record without one is judged by the newest before it."""
     stamp = 1_437_993_000 * SECOND
     values = [b'{"ts":%d,"power":1}' % (1_437_993_000 + ahead) for ahead in (0, 60, 61, 10**6)]
     block = block_msgpack("R1", np.array([0, 61]) * SECOND + stamp, np.ones((2, 3)), SENSORS)
     even = block_msgpack("R1", np.arange(62) * SECOND + stamp, np.ones((62, 3)), SENSORS)
     decoder = Decoder([turbines()], max_skew_us=60 * SECOND)
     decoded = decoder.decode(batch_of([*values, block, even], stamps=[stamp, stamp, stamp, -1, stamp, stamp]))
-    assert [q.offset for q in decoded.quarantined] == [2, 4, 5]
+    assert [q.offset for q in decoded.quarantined] == [2, 3, 4, 5]
+    assert "when Kafka got an earlier record (this one has no valid timestamp)" in decoded.quarantined[1].reason
     assert decoded.quarantined[0].reason == (
         "future: the event time 2015-07-27T10:31:01Z is 61 s after 2015-07-27T10:30:00Z, when Kafka got the record; "
-        "check the producer's clock and unit of time, or raise kafka.max_skew"
+        "check the producer's clock, time zone and unit of time, or raise kafka.max_skew (now 60 s)"
     )
     far = decoder.decode(batch_of([b'{"ts":9000000000,"power":1}'], stamps=[stamp]))
     assert "is 240 years after" in far.quarantined[0].reason
+
+
+def test_stamps_before_the_batch_judge_a_record_without_one():
+    """However the log is cut into batches. Before the first stamp there is nothing to judge by."""
+    stamp = 1_437_993_000 * SECOND
+    values = [b'{"ts":%d,"power":1}' % (1_437_993_000 + ahead) for ahead in (10**6, 0, 60, 61)]
+    stamps = [-1, stamp, -1, 1 << 62]
+    whole = Decoder([turbines()], max_skew_us=60 * SECOND).decode(batch_of(values, stamps=stamps))
+    assert [q.offset for q in whole.quarantined] == [3]
+    in_parts = Decoder([turbines()], max_skew_us=60 * SECOND)
+    refused = [in_parts.decode(batch_of([v], stamps=[s])).quarantined for v, s in zip(values, stamps, strict=True)]
+    assert [len(each) for each in refused] == [0, 0, 0, 1]
+    assert in_parts.newest_stamp_us == stamp
 
 
 def test_a_record_without_a_value_is_a_tombstone():

@@ -110,8 +110,8 @@ async def test_only_old_records_are_skipped() -> None:
     config = _config()
     day_us = 86_400 * S
     needed_us = needed_cell(config.fleets[0], 10 * day_us) * S
-    # An event time may be `max_skew`, one day, ahead of the record's timestamp.
-    stamps = [needed_us - day_us - 1, needed_us - day_us, 5 * S, -1]
+    # An event time may be `max_skew`, ten minutes, ahead of the record's timestamp.
+    stamps = [needed_us - 600 * S - 1, needed_us - 600 * S, 5 * S, -1]
     some, old = _batch([0] * 4, stamps_us=stamps), _batch([0, 0], stamps_us=[0, 5])
     kept = [batch async for batch in skip_old_records(_aiter(some), config, 10 * day_us)]
     assert [batch.offsets.tolist() for batch in kept] == [[1, 2, 3]]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from monitor.config import Config
 from monitor.errors import Fenced, QuarantineLimit, StoreUnavailable
@@ -150,17 +149,14 @@ async def test_a_former_owner_is_fenced(store: AsyncStore, tmp_path: Path) -> No
         await store.save(outcome.commit("monitor", state, plant.clock, log_end=None))
 
 
-async def test_a_rebuild_that_emits_again_is_logged_and_stores_nothing(
+async def test_a_rebuild_that_emits_again_stores_nothing(
     store: AsyncStore, tmp_path: Path
 ) -> None:
     await Plant(config_of(tmp_path), store, {P0: readings(10)}).run()
     await store.run(lambda c: c.exec_driver_sql("DELETE FROM score"))
     await store.run(lambda c: c.exec_driver_sql("DELETE FROM last_window"))
     await store.run(lambda c: c.exec_driver_sql("UPDATE source_partition SET rewind_offset = 0, rewind_state = '{}'"))
-    with capture_logs() as lines:
-        await Plant(config_of(tmp_path), store, {P0: readings(12)}).run()
-    [differs] = [each for each in lines if each["event"] == "rebuild_differs"]
-    assert (differs["log_level"], differs["fleets"]) == ("error", ["pumps"])
+    await Plant(config_of(tmp_path), store, {P0: readings(12)}).run()
     assert n_scores(tmp_path) == 2
 
 

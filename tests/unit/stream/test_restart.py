@@ -181,24 +181,41 @@ async def test_a_silent_fleet_makes_no_restart_read_the_others_again(
         assert [start for name, start in found if name == fan and start >= 0] == list(range(29))
 
 
-async def test_a_silent_shard_moves_its_snapshot_without_a_new_state(
+async def test_a_silent_asset_of_a_busy_fleet_pins_no_restart(
+    store: AsyncStore, tmp_path: Path, silent_after: int
+) -> None:
+    """F1 falls silent in the middle of its windows, F2 sends seldom, and both come back."""
+    readings = [
+        one
+        for ts in range(400)
+        for one in [("P1", ts), *([("F1", ts)] if ts < 30 or ts > 395 else []), *([("F2", ts)] if ts % 40 < 2 else [])]
+    ]
+    log = log_of(*readings)
+    expected_store = AsyncStore(f"sqlite:///{tmp_path}/uninterrupted.db", owner=True)
+    fleet = [PUMPS | {"assets": ["P*", "F*"], "max_gap": "3s", "lateness": "2s"}]
+    async with expected_store as other:
+        await pipeline(config_of(*fleet), other, log).run()
+        expected = await other.read(scores_of)
+    with capture_logs() as lines:
+        for end in (100, 200, 300, 301, 380, 420, len(log)):
+            await pipeline(config_of(*fleet), store, log[:end]).run()
+    reread = [e["next_offset"] - e["rebuild_from"] for e in lines if e["event"] == "partition_claimed"]
+    assert max(reread) <= 3 * silent_after + 7, reread
+    assert not [each for each in lines if each["event"] == "rebuild_differs"]
+    assert [row[1:7] for row in await store.read(scores_of)] == [row[1:7] for row in expected]
+
+
+async def test_the_snapshot_of_a_former_configuration_is_not_restored(
     store: AsyncStore, silent_after: int
 ) -> None:
-    states = []
-    save = store.save
-
-    async def watched(commit: Commit) -> Saved:
-        states.extend(commit.snapshots)
-        return await save(commit)
-
-    store.save = watched  # type: ignore[method-assign]
-    run = pipeline(config_of(), store, log_of(*mixed(300, fans_until=10)))
-    await run.run()
-    fans = [each for each in states if each.fleet == "fans"]
-    assert fans[0].state
-    assert len(fans) > 3
-    assert {each.state for each in fans[1:]} == {None}
-    assert [each.at_offset for each in fans] == sorted(each.at_offset for each in fans)
+    log = log_of(*mixed(300, fans_until=10))
+    wide = config_of(PUMPS, FANS | {"window": 6})
+    await pipeline(config_of(), store, log[:150]).run()  # takes a snapshot of the fans
+    await pipeline(wide, store, log[:151]).run()
+    with capture_logs() as lines:
+        await pipeline(config_of(), store, log[:152]).run()
+        await pipeline(config_of(), store, log).run()
+    assert not [each for each in lines if each["event"] == "rebuild_differs"]
 
 
 @pytest.mark.parametrize("turn", [1, -1], ids=["there", "back"])
@@ -276,13 +293,13 @@ async def test_a_restart_after_a_gap_has_the_same_unfinished_windows(
     await run.run()
     run.source.give(Gap(P0, 50, 55))
     await run.run()
-    unfinished = run.partitions[P0].shards["pumps"].windower.snapshot()
+    unfinished = run.partitions[P0].shards["pumps"].windower.snapshot(np.array([0]))
     with capture_logs() as lines:
         again = pipeline(config_of(), store, log[55:])
         again.source.give(Revoked(()))
         await again.source.poll()
         await again._claim(P0)
-        restored = again.partitions[P0].shards["pumps"].windower.snapshot()
+        restored = again.partitions[P0].shards["pumps"].windower.snapshot(np.array([0]))
         await again.run()
     assert again.partitions[P0].recovery.oldest.offset >= 55
     assert restored.cell.tolist() == unfinished.cell.tolist()
