@@ -357,6 +357,8 @@ class TimeParser:
         layouts = _LAYOUTS.get(self.time_format)
         if layouts and set(map(type, values)) == {str}:
             return _text_column(values, layouts, self.zone, self.parse_us)  # type: ignore[arg-type]
+        if self.time_format in _FACTORS and (found := _scaled_column(values, _FACTORS[self.time_format])) is not None:
+            return found
         if self.time_format == "compact" and set(map(type, values)) == {int}:
             return _text_column(list(map(str, values)), COMPACT, self.zone, self.parse_us)
         return _one_by_one(values, self.parse_us)
@@ -375,6 +377,22 @@ def _scaled_us(value: object, unit: str) -> int:
     if type(number) is float and abs(number) < 1e300:
         return round(number / 1e3) if unit == "ns" else round(number * _FACTORS[unit])
     raise ValueError(f'is not a number of {unit} since 1970 (time_format = "{unit}")')
+
+
+def _scaled_column(values: Sequence[object], factor: float) -> Column | None:
+    """Return a column of numbers at once. None = it holds something else, or numbers that could overflow."""
+    types = set(map(type, values))
+    if types == {float}:
+        numbers = np.fromiter(values, np.float64, len(values))
+        if np.abs(numbers).max() * factor < 1e18:  # NaN is not
+            return _in_range(np.rint(numbers * factor if factor >= 1 else numbers / 1e3).astype(np.int64), _all(values))
+    if types == {int} and factor >= 1 and max(map(abs, values)) * factor < 1e18:  # type: ignore[arg-type]
+        return _in_range(np.fromiter(values, np.int64, len(values)) * int(factor), _all(values))
+    return None
+
+
+def _all(values: Sequence[object]) -> Bool:
+    return np.ones(len(values), np.bool_)
 
 
 def _is_pattern(time_format: str) -> bool:

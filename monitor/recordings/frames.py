@@ -6,7 +6,6 @@ Invariant: no frame library is imported or needed. A column that is neither time
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import numpy as np
 from monitor.decode.formatting import quote, short_list
 from monitor.decode.timestamps import parse_column_us
 from monitor.errors import BadArgument
-from monitor.recordings.reading import ASSET_COLUMNS, TIME_COLUMNS
+from monitor.recordings.names import ASSET_COLUMNS, TIME_COLUMNS, first_of
 from monitor.recordings.recording import Recording
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def read_frame(frame: object, columns: FrameColumns, interval_us: int | None) ->
         raise BadArgument("the frame is empty: give at least one row and one column of numbers")
     n = len(next(iter(named.values())))
     time = columns.time or _time_column(named)
-    asset = columns.asset or _first_of(ASSET_COLUMNS, [name for name in named if name != time])
+    asset = columns.asset or first_of(ASSET_COLUMNS, [name for name in named if name != time])
     for role, name in (("time", time), ("asset", asset), *(("sensors", each) for each in columns.sensors or ())):
         if name is not None and name not in named:
             raise BadArgument(f"{role}={quote(name)} is no column of the frame; it has {short_list(tuple(named), 20)}")
@@ -137,13 +136,7 @@ def _time_column(named: dict[str, Column]) -> str | None:
     typed = [name for name, column in named.items() if column.dtype.kind == "M"]
     if len(typed) == 1:
         return typed[0]
-    return _first_of(TIME_COLUMNS, typed or list(named))
-
-
-def _first_of(usual: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the column with the first of the usual names that a column has."""
-    plain = {re.sub(r"[ _-]", "", name).casefold(): name for name in reversed(names)}
-    return next((plain[name] for name in usual if name in plain), None)
+    return first_of(TIME_COLUMNS, typed or list(named))
 
 
 # ---------------------------------------------------------------- columns → times, assets, numbers

@@ -1,100 +1,83 @@
-"""Chunks of columns → a recording: the role of each column, and the values of its cells.
+"""Chunks of columns → a recording: the values of the cells.
 
-Input: an opened file. Output: a `Recording`, or BadRecording with file, column and row. Invariant: a column is a sensor
-if its cells are numbers or blank. It is left out, and listed in `left_out`, if none of its cells is a number. One bad
-cell among numbers is an error. Only a number too large for float32 is counted and taken as missing: a dead gauge of an
-oil well reports -1.2e42.
+Input: an opened file, and options for what it cannot say. Output: a `Recording` with notes, or BadRecording with file,
+column and row, and the option that helps. Invariants: a column is a sensor if its cells are numbers, or states of two,
+or blank. It is left out, and listed in `left_out`, if none of its cells is a number. One bad cell among numbers is an
+error. Only a number too large for float32 is counted and taken as missing: a dead gauge of an oil well reports -1.2e42.
+Rows of several series never become one sensor.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from monitor.decode.formatting import quote, short_list
-from monitor.decode.timestamps import parse_column_us
 from monitor.errors import BadRecording, NotFound
 from monitor.printable import MAX_NAME, name_problem, normal_name
+from monitor.recordings.cells import BAD, BLANK, NUMBER, STATE, NumberStyle, parse_cells
+from monitor.recordings.clock import bad_time, choose_parser
 from monitor.recordings.formats import open_file
-from monitor.recordings.recording import Recording, stem
+from monitor.recordings.long_format import pivot, refuse_mixed_series
+from monitor.recordings.options import FileOptions
+from monitor.recordings.recording import Recording, read_meta, stem
+from monitor.recordings.roles import find_roles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from monitor.recordings.formats import Cells, OpenFile
-    from monitor.types import Float32, Int32, Int64
+    from monitor.decode.timestamps import TimeParser
+    from monitor.recordings.formats import Cells, Chunk, OpenFile
+    from monitor.recordings.roles import Roles
+    from monitor.types import Bool, Float32, Int32, Int64
 
-TIME_COLUMNS: Final = ("timestamp", "ts", "datetime", "eventtime", "timestamputc", "datetimeutc", "time", "date")
-ASSET_COLUMNS: Final = (
-    *("asset", "assetid", "assetname", "machine", "machineid", "turbine", "turbineid", "turbinename"),
-    *("windturbinename", "device", "deviceid", "equipment", "equipmentid", "well", "wellid"),
-)
-"""Compared without case, blanks, hyphens and underscores. The first name that a file has is used."""
-BLANK: Final = frozenset(("", "nan", "na", "n/a", "null", "none", "-"))
-_NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+NO_CLOCK_START_US: Final = 946_684_800_000_000
+"""2000-01-01, from which the rows of a file without times are counted."""
 _YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 
 
-def read_recording(
-    path: Path, *, asset: str | None = None, timestamp: str | None = None, label: str = "label"
-) -> Recording:
-    """Read a file. `asset`, `timestamp`, `label`: names of columns that have none of the usual names.
+def read_recording(path: Path, options: FileOptions | None = None, **named: Any) -> Recording:
+    """Read a file. `named`: fields of FileOptions.
 
     Raises NotFound, and BadRecording with the file, the column, the row and the fix.
     """
+    options = FileOptions(**named) if options is None else options
     if not path.is_file():
         raise NotFound(f"{path}: there is no such file")
     try:
-        file = open_file(path)
-        roles = _find_roles(file, {"timestamp": timestamp, "asset": asset, "label": label})
-        return _Builder(stem(path), roles).build(file.chunks)
+        file, roles, interval_s = _open(path, options)
+        builder = _Builder(stem(path), file, roles, options, interval_s)
+        return builder.build(file.chunks)
     except BadRecording as problem:
-        raise BadRecording(f"{path}: {problem.detail}") from problem
+        raise _at(path, problem) from problem
 
 
-# ---------------------------------------------------------------- the roles of the columns
+def check_header(path: Path, options: FileOptions) -> None:
+    """Check the first lines of a file, and that its columns have roles. Raises like `read_recording`."""
+    if not path.is_file():
+        raise NotFound(f"{path}: there is no such file")
+    try:
+        _open(path, options)
+    except BadRecording as problem:
+        raise _at(path, problem) from problem
 
 
-@dataclass(frozen=True, slots=True)
-class _Roles:
-    """Names of columns."""
-
-    time: str
-    asset: str | None
-    label: str | None
-    sensors: tuple[str, ...]
-    """Columns that may be sensors."""
+def _open(path: Path, options: FileOptions) -> tuple[OpenFile, Roles, float | None]:
+    file = open_file(path, options)
+    interval_s = options.interval_s or read_meta(path).interval_s
+    return file, find_roles(file, options, interval_s), interval_s
 
 
-def _find_roles(file: OpenFile, wanted: Mapping[str, str | None]) -> _Roles:
-    """Return the role of each column. `wanted`: option → the column's name, None = by its usual names."""
-    names, known = file.names, short_list(tuple(file.names), 20)
-    for option, name in wanted.items():
-        if name is not None and name not in names and name != "label":
-            raise BadRecording(f"there is no column {quote(name)} ({option}); there are {known}")
-    declared = file.time_columns[0] if len(file.time_columns) == 1 else None
-    time = wanted["timestamp"] or _first_of(TIME_COLUMNS, names) or declared
-    if time is None:
-        raise BadRecording(
-            f"no column is called timestamp, ts, time, date or datetime, but {known}; say which one it is (timestamp)"
-        )
-    asset = wanted["asset"] or _first_of(ASSET_COLUMNS, [name for name in names if name != time])
-    label = wanted["label"] if wanted["label"] in names else None
-    # pandas writes its row numbers under an empty name, or as "Unnamed: 0" when it wrote them before
-    sensors = (n for n in names if n and n not in (time, asset, label) and not re.fullmatch(r"Unnamed: \d+", n))
-    return _Roles(time, asset, label, tuple(sensors))
-
-
-def _first_of(usual: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the column with the first of the usual names that a column has."""
-    plain = {re.sub(r"[ _-]", "", name).casefold(): name for name in reversed(names)}
-    return next((plain[name] for name in usual if name in plain), None)
+def _at(path: Path, problem: BadRecording) -> BadRecording:
+    detail = str(problem.detail)
+    return BadRecording(detail if detail.startswith(str(path.parent / "meta.json")) else f"{path}: {detail}")
 
 
 # ---------------------------------------------------------------- chunks of columns → a recording
@@ -105,46 +88,162 @@ class _Candidate:
     """A column that may be a sensor."""
 
     parts: list[Float32] = field(default_factory=list)
+    kinds: list[NDArray[np.int8]] = field(default_factory=list)
+    """Long format only: what each cell is."""
     n_numbers: int = 0
+    n_states: int = 0
+    words: Counter[str] = field(default_factory=Counter)
+    units: set[str] = field(default_factory=set)
     bad: tuple[int, str] | None = None
     """Row and text of the first cell that is not a number."""
+    codes: dict[str, int] = field(default_factory=dict)
+    """Texts of a column without numbers, and their numbers in `coded`. Too many texts = empty."""
+    coded: list[Int32] = field(default_factory=list)
+
+    @property
+    def is_text(self) -> bool:
+        """True if no cell so far is a number."""
+        return self.bad is not None and not self.n_numbers
+
+
+MAX_CODES: Final = 1000
+"""Distinct texts of a column that can name series."""
+
+
+MAX_WITHOUT_TIME: Final = 0.02
+"""Share of the rows that may have no readable time. With more the column is not understood."""
 
 
 class _Builder:
     """Builds a recording from chunks. The memory is that of the numbers, not of the texts."""
 
-    def __init__(self, name: str, roles: _Roles) -> None:
+    def __init__(
+        self, name: str, file: OpenFile, roles: Roles, options: FileOptions, interval_s: float | None
+    ) -> None:
         self._name = name
+        self._style: NumberStyle = file.style
         self._roles = roles
-        self._row = 2  # as a spreadsheet counts: the header is row 1
+        self._options = options
+        self._interval_s = interval_s
+        self._notes = file.notes
+        self._missing = frozenset(text.casefold() for text in options.missing if isinstance(text, str))
+        self._rows: Sequence[int] = ()
+        self._parser: TimeParser | None = None
+        self._time_notes: list[str] = []
         self._times: list[Int64] = []
+        self._has_time: list[Bool] = []
+        self._bad_time: BadRecording | None = None
+        self._n_rows = 0
         self._assets: dict[str, int] = {}
         self._asset: list[Int32] = []
+        self._series: dict[str, int] = {}
+        self._sensor: list[Int32] = []
         self._n_too_large = 0
         self._label: list[NDArray[np.int8]] = []
         self._candidates = {name: _Candidate() for name in roles.sensors}
 
-    def build(self, chunks: Iterator[Mapping[str, Cells]]) -> Recording:
+    def build(self, chunks: Iterator[Chunk]) -> Recording:
         for chunk in chunks:
             self._add(chunk)
-        if not self._times:
+        if not self._n_rows:
             raise BadRecording("there is a header, but no row")
+        if self._bad_time is not None:
+            self._leave_out_rows_without_time(self._bad_time)
+        asset = np.concatenate(self._asset) if self._asset else np.zeros(self._n_rows, np.int32)
+        assets = tuple(self._assets) or (_asset_of_file(self._name),)
+        ts_us = self._clock(asset)
+        label = np.concatenate(self._label) if self._roles.label else None
+        if self._roles.sensor is not None:
+            return self._long(ts_us, assets, asset, label)
         names = self._sensors()
-        ts_us = np.concatenate(self._times)
-        assets: tuple[str, ...] = tuple(self._assets)
-        if not self._roles.asset:
-            assets, self._asset = (_asset_of_file(self._name),), [np.zeros(len(ts_us), np.int32)]
-        return Recording(
+        recording = Recording(
             self._name,
             names,
             ts_us,
             np.stack([np.concatenate(self._candidates[name].parts) for name in names], axis=1),
             assets,
-            np.concatenate(self._asset),
-            np.concatenate(self._label) if self._roles.label else None,
+            asset,
+            label,
             tuple(name for name in self._candidates if name not in names),
             self._n_too_large,
         )
+        texts = {
+            name: (tuple(candidate.codes), np.concatenate(candidate.coded))
+            for name, candidate in self._candidates.items()
+            if candidate.is_text and candidate.codes
+        }
+        mixed = refuse_mixed_series(recording, texts, is_asset_named=self._roles.asset is not None)
+        if mixed is not None:
+            return self._told(mixed)
+        return self._told(recording)
+
+    def _told(self, recording: Recording) -> Recording:
+        """Return the recording with what was found while it was read."""
+        options, notes = self._options, [*self._notes, *self._roles.notes, *self._time_notes]
+        for name, candidate in self._candidates.items():
+            where = "" if self._roles.sensor else f"column {quote(name)}: "
+            if candidate.n_states and not candidate.is_text:
+                notes.append(f"{where}on/off, true/false and the like are read as 1 and 0")
+            notes += [f"{where}{n:,} × {quote(word)} means missing" for word, n in candidate.words.most_common(3)]
+            if candidate.units and not candidate.is_text:
+                notes.append(f"{where}the unit {min(candidate.units)} behind the numbers is cut off")
+        recording = recording.with_missing([code for code in options.missing if not isinstance(code, str)])
+        if recording.left_out:
+            notes.append(f"left out, since they hold no numbers: {short_list(recording.left_out, 20)}")
+        if recording.n_too_large:
+            cells = "cell is" if recording.n_too_large == 1 else "cells are"
+            notes.append(f"{recording.n_too_large:,} {cells} too large for float32 and taken as missing")
+        return recording.with_notes(notes)
+
+    def _leave_out_rows_without_time(self, first: BadRecording) -> None:
+        """Drop the rows whose time cannot be read, if they are few, like the last line of a report."""
+        has_time = np.concatenate(self._has_time)
+        n_without = int((~has_time).sum())
+        if n_without > MAX_WITHOUT_TIME * len(has_time):
+            raise first
+        columns: list[list[Any]] = [self._times, self._asset, self._label, self._sensor]
+        columns += [part for each in self._candidates.values() for part in (each.parts, each.kinds, each.coded)]
+        for parts in columns:
+            if parts:
+                parts[:] = [np.concatenate(parts)[has_time]]
+        self._n_rows -= n_without
+        rows = "1 row without a time is" if n_without == 1 else f"{n_without:,} rows without a time are"
+        self._time_notes.append(f"{rows} left out: {first.detail}")
+
+    # ------------------------------------------------------------ long format
+
+    def _long(self, ts_us: Int64, assets: tuple[str, ...], asset: Int32, label: NDArray[np.int8] | None) -> Recording:
+        [value] = self._candidates.values()
+        kinds, sensor = np.concatenate(value.kinds), np.concatenate(self._sensor)
+        names = tuple(self._series)
+        kept, left_out = [], []
+        for number, name in enumerate(names):
+            mine = kinds[sensor == number]
+            n_bad, n_numbers, n_states = (int((mine == kind).sum()) for kind in (BAD, NUMBER, STATE))
+            if n_bad and not n_numbers:
+                left_out.append(name)
+            elif n_bad or (n_numbers and n_states):
+                raise BadRecording(
+                    f"{quote(name)} has numbers, and {n_bad + n_states:,} cells that are none"
+                    + (f", like {quote(value.bad[1])} in row {value.bad[0]}" if value.bad else "")
+                    + "; --missing TEXT takes them as missing"
+                )
+            else:
+                kept.append(number)
+        if not kept:
+            raise BadRecording(f"no cell of {quote(self._roles.sensors[0])} is a number")
+        recording, n_double = pivot(
+            self._name, ts_us, assets, asset, names, sensor, np.concatenate(value.parts), label, kept
+        )
+        notes = self._roles.notes
+        notes.append(f"{len(kept)} sensors: {short_list(recording.sensors, 12)}")
+        if n_double:
+            notes.append(f"{n_double:,} values of a sensor at the same time as another one of it: the last one counts")
+        if self._roles.others:
+            notes.append(f"columns that are not used: {short_list(self._roles.others, 12)}")
+        return self._told(recording.with_left_out(tuple(left_out), self._n_too_large))
+
+    # ------------------------------------------------------------ columns
 
     def _sensors(self) -> tuple[str, ...]:
         """Return the names of the columns that are sensors."""
@@ -153,41 +252,110 @@ class _Builder:
                 row, text = candidate.bad
                 raise BadRecording(
                     f"column {quote(name)}, row {row}: {quote(text)} is not a finite number; "
-                    "leave the cell blank where the value is missing"
+                    f"leave the cell blank where the value is missing, or use {_missing_option(text)}"
                 )
+            if len(candidate.units) > 1 and candidate.bad is None:
+                raise BadRecording(
+                    f"column {quote(name)} mixes the units {short_list(tuple(sorted(candidate.units)))}; give all of "
+                    "its cells one unit"
+                )
+            if candidate.n_states and candidate.n_numbers and candidate.bad is None and not candidate.is_text:
+                values = np.concatenate(candidate.parts)
+                if not np.isin(values[np.isfinite(values)], (0, 1)).all():
+                    raise BadRecording(f"column {quote(name)} mixes numbers with on/off or true/false")
         names = tuple(name for name, candidate in self._candidates.items() if candidate.bad is None)
         if not names:
-            raise BadRecording(f"no column beside {quote(self._roles.time)} holds numbers")
+            times = " and ".join(quote(name) for name in self._roles.time) or "none"
+            raise BadRecording(f"no column beside {times} holds numbers")
         return names
 
-    def _add(self, chunk: Mapping[str, Cells]) -> None:
-        roles = self._roles
-        self._times.append(self._read_times(chunk[roles.time]))
+    def _add(self, chunk: Chunk) -> None:
+        roles, self._rows = self._roles, chunk.rows
+        n = len(chunk.rows)
+        if roles.time:
+            self._times.append(self._read_times([chunk.cells[name] for name in roles.time]))
         if roles.asset:
-            self._asset.append(self._read_assets(roles.asset, _texts(chunk[roles.asset])))
+            self._asset.append(self._read_assets(roles.asset, _texts(chunk.cells[roles.asset])))
         if roles.label:
-            self._label.append(self._read_labels(roles.label, _texts(chunk[roles.label])))
+            self._label.append(self._read_labels(roles.label, _texts(chunk.cells[roles.label])))
+        if roles.sensor:
+            self._sensor.append(self._read_series(roles.sensor, _texts(chunk.cells[roles.sensor])))
         for name, candidate in self._candidates.items():
-            self._read_numbers(candidate, chunk[name])
-        self._row += len(self._times[-1])
+            self._read_numbers(candidate, chunk.cells[name])
+        self._n_rows += n
 
-    def _read_times(self, cells: Cells) -> Int64:
+    def _clock(self, asset: Int32) -> Int64:
+        """Return the times of all rows."""
+        if not self._roles.time:
+            assert self._interval_s is not None  # noqa: S101  # without times and an interval, no role was found
+            row = np.zeros(self._n_rows, np.int64)
+            for number in np.unique(asset):
+                mine = np.flatnonzero(asset == number)
+                row[mine] = np.arange(len(mine))
+            self._time_notes.append(
+                f"no column holds times: rows are {self._interval_s:g} s apart, counted from 2000-01-01T00:00:00Z"
+            )
+            return NO_CLOCK_START_US + row * max(1, round(self._interval_s * 1e6))
+        ts_us = np.concatenate(self._times)
+        zone = self._parser.zone if self._parser is not None else None
+        if zone is not None and self._are_local:
+            ts_us, n_moved = zone.repeated_in_order(ts_us, asset)
+            if n_moved:
+                self._time_notes.append(
+                    f"{n_moved:,} times are of the second pass of an hour that the clock change repeats"
+                )
+        return ts_us
+
+    @property
+    def _are_local(self) -> bool:
+        return any("local times of" in note for note in self._time_notes) or self._options.time_format in (
+            "excel", "compact", "day-first", "month-first"
+        )  # fmt: skip
+
+    def _read_times(self, columns: list[Cells]) -> Int64:
+        [cells, *clocks] = columns
         if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
             us, is_valid = cells.astype("datetime64[us]").astype(np.int64), ~np.isnat(cells)
+            texts: Sequence[str] = [str(cell) for cell in cells[:1]]
         else:
-            written = cells.tolist() if isinstance(cells, np.ndarray) else _numbers_where_possible(_texts(cells))
-            us, is_valid = parse_column_us(written)
-        if not is_valid.all():
+            texts = _texts(cells)
+            for clock in clocks:
+                texts = [f"{day} {moment}" for day, moment in zip(texts, _texts(clock), strict=True)]
+            if self._parser is None:
+                self._parser, self._time_notes = choose_parser(texts, "+".join(self._roles.time), self._options)
+            us, is_valid = self._parser.parse_column_us(self._as_written(texts))
+        if not is_valid.all() and self._bad_time is None:
             at = int(np.argmin(is_valid))
-            problem = "is no time; write 2015-07-27T10:30:00Z or seconds"
-            raise self._bad_cell(self._roles.time, at, str(cells[at]), problem)
+            text = texts[at] if len(texts) > at else str(cells[at])
+            reason = bad_time(text, self._parser, self._options) if self._parser is not None else "is no time"
+            self._bad_time = self._bad_cell("+".join(self._roles.time), at, text, reason)
+        self._has_time.append(is_valid)
         return us
+
+    def _as_written(self, texts: Sequence[str]) -> Sequence[object]:
+        """Turn times that are written as numbers into numbers, where the format reads numbers."""
+        assert self._parser is not None  # noqa: S101  # the caller has made it
+        if self._parser.time_format in ("s", "ms", "us", "ns", "excel", "auto"):
+            return _numbers_where_possible(texts)
+        return texts
 
     def _read_assets(self, column: str, texts: list[str]) -> Int32:
         for text in set(texts):
             if (problem := name_problem(normal_name(text))) is not None:
                 raise self._bad_cell(column, texts.index(text), text, f"names no asset: it {problem}")
         return np.array([self._assets.setdefault(normal_name(text), len(self._assets)) for text in texts], np.int32)
+
+    def _read_series(self, column: str, texts: list[str]) -> Int32:
+        for text in set(texts):
+            if (problem := name_problem(normal_name(text))) is not None:
+                raise self._bad_cell(column, texts.index(text), text, f"names no sensor: it {problem}")
+        found = np.array([self._series.setdefault(text, len(self._series)) for text in texts], np.int32)
+        if len(self._series) > MAX_CODES:
+            raise BadRecording(
+                f"column {quote(column)} names more than {MAX_CODES:,} sensors; name another one with --sensor-column, "
+                "or split the file"
+            )
+        return found
 
     def _read_labels(self, column: str, texts: list[str]) -> NDArray[np.int8]:
         labels = np.zeros(len(texts), np.int8)
@@ -201,27 +369,53 @@ class _Builder:
 
     def _read_numbers(self, candidate: _Candidate, cells: Cells) -> None:
         n = len(cells)
+        kinds: NDArray[np.int8] | None = None
         if isinstance(cells, np.ndarray):
-            numbers = cells if cells.dtype.kind == "f" else np.full(n, np.nan)
-            bad = np.flatnonzero(np.isinf(numbers)) if cells.dtype.kind == "f" else np.arange(n)
+            is_number = cells.dtype.kind == "f"
+            numbers = cells if is_number else np.full(n, np.nan)
+            bad = np.flatnonzero(np.isinf(numbers)) if is_number else np.arange(n)
         else:
-            try:
-                numbers = np.fromiter(map(float, cells), np.float64, n)  # type: ignore[arg-type]  # None: see below
-            except (ValueError, TypeError):
-                numbers = np.array([_parse_number(text) for text in _texts(cells)], np.float64)
-            bad = np.flatnonzero(np.isinf(numbers))
+            parsed = parse_cells(cells, self._style, self._missing)
+            numbers, kinds = parsed.values, parsed.kinds
+            candidate.words += parsed.words
+            candidate.units |= parsed.units
+            bad = np.flatnonzero(np.isinf(numbers) if kinds is None else (kinds == BAD) | np.isinf(numbers))
+            candidate.n_states += 0 if kinds is None else int((kinds == STATE).sum())
         with np.errstate(over="ignore"):
             column = numbers.astype(np.float32)
-        too_large = np.isinf(column) & np.isfinite(numbers)
+        too_large: Bool = np.isinf(column) & np.isfinite(numbers)
         column[too_large] = np.nan
         self._n_too_large += int(too_large.sum())
-        candidate.n_numbers += int(np.isfinite(column).sum())
+        candidate.n_numbers += int(np.isfinite(column).sum() if kinds is None else (kinds == NUMBER).sum())
         if len(bad) and candidate.bad is None:
-            candidate.bad = (self._row + int(bad[0]), str(cells[int(bad[0])]))
+            candidate.bad = (self._rows[int(bad[0])], str(cells[int(bad[0])]))
         candidate.parts.append(column)
+        if self._roles.sensor is not None:
+            if kinds is None:
+                kinds = np.where(np.isfinite(numbers), NUMBER, 0).astype(np.int8)
+                kinds[bad] = BAD
+            candidate.kinds.append(kinds)
+        elif candidate.is_text and not isinstance(cells, np.ndarray):
+            self._code(candidate, cells)
+
+    def _code(self, candidate: _Candidate, cells: Sequence[str | None]) -> None:
+        """Number the texts of a column without numbers: they may name series."""
+        if self._n_rows and not candidate.codes:
+            return
+        codes = candidate.codes
+        texts = _texts(cells)
+        if len(set(texts)) + len(codes) > MAX_CODES:
+            codes.clear()
+            candidate.coded.clear()
+            return
+        candidate.coded.append(np.array([codes.setdefault(text, len(codes)) for text in texts], np.int32))
 
     def _bad_cell(self, column: str, at: int, text: str, problem: str) -> BadRecording:
-        return BadRecording(f"column {quote(column)}, row {self._row + at}: {quote(text)} {problem}")
+        return BadRecording(f"column {quote(column)}, row {self._rows[at]}: {quote(text)} {problem}")
+
+
+def _missing_option(text: str) -> str:
+    return f"--missing {text}" if re.fullmatch(r"[\w.#/-]+", text) else f'--missing "{text}"'
 
 
 def _asset_of_file(name: str) -> str:
@@ -242,21 +436,11 @@ def _text_of_number(number: float) -> str:
     return str(int(number)) if float(number).is_integer() else str(number)
 
 
-def _parse_number(text: str) -> float:
-    """Return the cell's number: NaN where it is blank, infinity where it is not a number."""
-    if text.casefold() in BLANK:
-        return np.nan
-    try:
-        return float(text)
-    except ValueError:
-        return np.inf
-
-
-def _numbers_where_possible(texts: list[str]) -> Sequence[object]:
+def _numbers_where_possible(texts: Sequence[str]) -> Sequence[object]:
     """Turn the times that are written as numbers into numbers, and leave the others as they are."""
     for number in (int, float):
         try:
             return list(map(number, texts))
         except ValueError:
             continue
-    return [float(text) if _NUMBER.fullmatch(text) else text for text in texts]
+    return texts

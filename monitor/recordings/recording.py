@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from monitor.decode import block_msgpack
+from monitor.decode.formatting import short_list
 from monitor.errors import BadRecording
 from monitor.types import Partition, RecordBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -53,6 +54,8 @@ class Recording:
     """Columns without a single number."""
     n_too_large: int = 0
     """Cells taken as missing because float32 cannot hold them."""
+    notes: tuple[str, ...] = ()
+    """Everything that was recognised, changed or left out, for the operator."""
 
     def __len__(self) -> int:
         return len(self.ts_us)
@@ -72,17 +75,41 @@ class Recording:
     def rows(self, rows: Int64 | slice, assets: tuple[str, ...] | None = None) -> Recording:
         """Return the readings at these rows. `assets`: the name of the only asset left, if one is left."""
         asset = self.asset[rows]
-        return Recording(
-            self.name,
-            self.sensors,
-            self.ts_us[rows],
-            self.values[rows],
-            assets or self.assets,
-            np.zeros_like(asset) if assets else asset,
-            None if self.label is None else self.label[rows],
-            self.left_out,
-            self.n_too_large,
+        return replace(
+            self,
+            ts_us=self.ts_us[rows],
+            values=self.values[rows],
+            assets=assets or self.assets,
+            asset=np.zeros_like(asset) if assets else asset,
+            label=None if self.label is None else self.label[rows],
         )
+
+    def with_notes(self, notes: Iterable[str]) -> Recording:
+        """Return the recording with further notes, each once."""
+        return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
+
+    def with_left_out(self, names: tuple[str, ...], n_too_large: int) -> Recording:
+        """Return the recording with other facts about its file."""
+        return replace(self, left_out=names, n_too_large=n_too_large)
+
+    def with_values(self, values: Float32) -> Recording:
+        """Return the recording with other values of the same rows."""
+        return replace(self, values=values)
+
+    def with_rows(self, ts_us: Int64, values: Float32, asset: Int32, label: NDArray[np.int8] | None) -> Recording:
+        """Return the recording with other rows."""
+        return replace(self, ts_us=ts_us, values=values, asset=asset, label=label)
+
+    def with_missing(self, codes: Iterable[float]) -> Recording:
+        """Return the recording with these values taken as missing, and a note for each that occurs."""
+        values, notes = self.values, []
+        for code in codes:
+            is_code = values == np.float32(code)
+            if n := int(is_code.sum()):
+                names = tuple(np.array(self.sensors, object)[is_code.any(axis=0)])
+                notes.append(f"{n:,} × {code:g} means missing ({short_list(names)})")
+                values = np.where(is_code, np.float32(np.nan), values)
+        return replace(self, values=values).with_notes(notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +136,8 @@ def read_meta(path: Path) -> Meta:
         step = _finite(series, "median_step_s") or _finite(whole, "sampling_interval_s")
     except (ValueError, OSError) as problem:
         raise BadRecording(f"{file}: {problem}; {_META_FORM}") from problem
+    except RecursionError as problem:
+        raise BadRecording(f"{file}: it is nested too deep; {_META_FORM}") from problem
     if rows is not None and not rows.is_integer():
         raise BadRecording(f"{file}: train_rows is {rows:g}, not a whole number")
     if step is not None and step <= 0:
@@ -170,4 +199,5 @@ def _batch(recording: Recording, partition: Partition, first_offset: int, record
 
 def stem(path: Path) -> str:
     """Return the file's name without its endings."""
-    return re.sub(r"(\.csv|\.parquet|\.pq)?(\.gz)?$", "", path.name, flags=re.IGNORECASE) or path.name
+    endings = r"(\.(csv|parquet|pq|txt|tsv|tab|dat|log|asc|lvm|prn))?(\.gz)?$"
+    return re.sub(endings, "", path.name, flags=re.IGNORECASE) or path.name
