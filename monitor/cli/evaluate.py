@@ -15,13 +15,14 @@ from click.core import ParameterSource
 from monitor.cli import output, print_error, terminal
 from monitor.cli.params import (
     Parsed,
-    column_options,
     config_option,
     config_path,
+    file_options,
     json_option,
     load_config,
     open_store,
     range_options,
+    take_file_options,
 )
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from monitor.evaluation.plan import EvaluationPlan
     from monitor.evaluation.policy import PolicyChange, PolicyTrial
     from monitor.evaluation.results import MethodResult
+    from monitor.recordings import FileOptions
 
     Means = dict[str, dict[str, Any]]
     """By method, see `results.means`."""
@@ -64,9 +66,7 @@ class EvaluateArguments:
     into: Path | None
     report: Path | None
     processes: int | None
-    asset_column: str | None
-    time_column: str | None
-    label_column: str
+    reading: FileOptions
     as_json: bool
 
 
@@ -129,7 +129,7 @@ def parse_names(text: str) -> tuple[str, ...]:
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html",
               help="Write a page with plots of sensors, scores, events and alerts.")  # fmt: skip
 @click.option("--processes", type=click.IntRange(1), metavar="N", help="Worker processes [default: one per core].")
-@column_options
+@file_options
 @json_option
 def evaluate(**arguments: Any) -> None:
     """Measure detection quality on labelled recordings.
@@ -142,7 +142,7 @@ def evaluate(**arguments: Any) -> None:
     Without FILES, --policy applies other alert parameters to the scores in the database and counts the alerts that
     they would have raised. Nothing is written.
     """
-    asked = EvaluateArguments(**arguments)
+    asked = EvaluateArguments(reading=take_file_options(arguments), **arguments)
     _check(asked)
     if asked.files:
         _evaluate_files(asked)
@@ -178,10 +178,12 @@ def _refuse_file_options(context: click.Context) -> None:
 
 def _evaluate_files(asked: EvaluateArguments) -> None:
     from monitor import logs
+
+    logs.configure("error")
+    _check_headers(asked)
     from monitor.evaluation.evaluate import evaluate as run_plan
     from monitor.evaluation.results import means, results_by_policy
 
-    logs.configure("error")
     plan = _plan(asked)
     _check_writable(asked)
     with progress("evaluate") as on_progress:
@@ -202,6 +204,21 @@ def _evaluate_files(asked: EvaluateArguments) -> None:
     click.get_current_context().exit(_exit_code(results, asked.methods))
 
 
+def _check_headers(asked: EvaluateArguments) -> None:
+    """Raise the first problem if no file can be read, before torch is imported."""
+    from monitor.errors import MonitorError
+    from monitor.recordings import check_header
+
+    problems = []
+    for file in asked.files:
+        try:
+            check_header(file, asked.reading)
+        except MonitorError as problem:
+            problems.append(problem)
+    if len(problems) == len(asked.files) and not asked.as_json:
+        raise problems[0]
+
+
 def _plan(asked: EvaluateArguments) -> EvaluationPlan:
     from monitor.evaluation.methods import ScoreSettings
     from monitor.evaluation.plan import make_plan
@@ -212,7 +229,7 @@ def _plan(asked: EvaluateArguments) -> EvaluationPlan:
         asked.files,
         asked.methods,
         settings if asked.budget is None else replace(settings, budget=asked.budget),
-        reading=ReadOptions(asked.train_rows, asked.asset_column, asked.time_column, asked.label_column),
+        reading=ReadOptions(**asdict(asked.reading), train_rows=asked.train_rows),
         policies=asked.policies,
         into=asked.into,
         with_plots=asked.report is not None,
@@ -220,7 +237,9 @@ def _plan(asked: EvaluateArguments) -> EvaluationPlan:
 
 
 def _print_problems(results: Sequence[MethodResult]) -> None:
-    """Print each warning and each error once, however many methods met it."""
+    """Print each note, warning and error once, however many methods met it."""
+    for note in dict.fromkeys(note for result in results for note in result.notes):
+        click.echo(click.style(note, dim=True), err=True)
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
         click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {escape_unprintable(warning)}", err=True)
     for error in dict.fromkeys(result.error for result in results if result.error):
@@ -298,9 +317,21 @@ def _print_results(
     echo_prose(
         "Means are means of set means. Found and false: alerts at the calibrated threshold that met, or did not meet, "
         "a labelled event. False/week: in a mean, all false alarms of a set over all its normal time. Alarmed: share "
-        f"of the normal time with an open alert. Delay: median time until the first alert of an event fired.{cached}",
+        "of the normal time with an open alert. An alert that is open in most of it is false, whatever it meets. "
+        f"Delay: median time until the first alert of an event fired.{cached}",
         "dim",
     )
+    if any(row["unlabelled_alerts"] is not None for row in mean.values()):
+        echo_prose(
+            "Recordings without labels are no part of found, false and false/week: "
+            + "; ".join(
+                f"{method} raised {row['unlabelled_alerts'] or 0:,} alerts in {row['unlabelled_weeks'] or 0:.1f} weeks "
+                "of them"
+                for method, row in mean.items()
+            )
+            + ".",
+            "dim",
+        )
 
 
 def _print_series(results: Sequence[MethodResult], rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from monitor.config import Config
+    from monitor.recordings.options import FileOptions
     from monitor.store.reader import Reader
 
 T = TypeVar("T")
@@ -112,12 +113,85 @@ def range_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., No
     return decorate
 
 
-def column_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the column names of a recording."""
-    label = "Column of the labels, never used for training."
-    command = click.option("--label-column", default="label", show_default=True, help=label)(command)
-    command = click.option("--time-column", help="Column of the times [default: by its name].")(command)
-    return click.option("--asset-column", help="Column of the asset names [default: by its name].")(command)
+def file_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what a file cannot say of itself. `take_file_options` collects their values."""
+    for names, settings in reversed(_FILE_OPTIONS):
+        command = click.option(*names, **settings)(command)
+    return command
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = parse_duration(text).total_seconds()
+    except ValueError as problem:
+        raise ValueError(f'"{text}" {problem}') from None
+    if seconds <= 0:
+        raise ValueError(f'"{text}" is no time; write 10s or 15m')
+    return seconds
+
+
+def _codes(text: str) -> tuple[float | str, ...]:
+    codes: list[float | str] = []
+    for part in (part.strip() for part in text.split(",")):
+        try:
+            codes.append(float(part))
+        except ValueError:
+            codes.append(part)
+    return tuple(codes)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f'"{text}" is no list of different names; write time,temperature,pressure')
+    return names
+
+
+_FILE_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--time-column",), {"help": "Column of the times; DATE+TIME for two [default: by its name]."}),
+    (("--time-format",), {"default": "auto", "show_default": True, "metavar": "FORMAT", "help":
+      "iso, s, ms, us, ns, day-first, month-first, excel, compact, or a pattern like %d.%m.%Y."}),
+    (("--timezone",), {"default": "UTC", "show_default": True, "metavar": "ZONE", "help":
+      "Zone of times without one, like Europe/Berlin or +01:00."}),
+    (("--interval",), {"type": Parsed("duration", _seconds), "metavar": "10s", "help":
+      "Step of the grid, and the clock of a file without times [default: the median step]."}),
+    (("--hold",), {"type": Parsed("duration", _seconds), "metavar": "15m", "help":
+      "Let a value count until the next one, for this long: for data sent on change."}),
+    (("--asset-column",), {"help": "Column of the asset names [default: by its name]."}),
+    (("--sensor-column",), {"metavar": "NAME", "help": "Long format: column that names each row's sensor."}),
+    (("--value-column",), {"metavar": "NAME", "help": "Long format: column of the values."}),
+    (("--label-column",), {"default": "label", "show_default": True, "help":
+      "Column of the labels, never used for training."}),
+    (("--columns",), {"type": Parsed("names", _names), "metavar": "A,B,…", "help":
+      "Names of the columns, for a file without a header."}),
+    (("--missing",), {"type": Parsed("values", _codes), "metavar": "-200,n/v", "help":
+      "More values that mean a missing reading; none: take only blank cells as missing [default: recognised]."}),
+    (("--decimal",), {"type": click.Choice(["auto", "comma", "point"]), "default": "auto", "show_default": True,
+      "help": "Sign before the decimals."}),
+)  # fmt: skip
+
+
+def take_file_options(arguments: dict[str, Any]) -> FileOptions:
+    """Remove the file options from the arguments of a command and return them. Raises UsageError."""
+    from monitor.recordings.options import FileOptions
+
+    taken = {names[0]: arguments.pop(names[0].removeprefix("--").replace("-", "_")) for names, _ in _FILE_OPTIONS}
+    codes = taken["--missing"] or ()
+    return FileOptions(
+        asset=taken["--asset-column"],
+        timestamp=taken["--time-column"],
+        label=taken["--label-column"],
+        sensor=taken["--sensor-column"],
+        value=taken["--value-column"],
+        time_format=taken["--time-format"],
+        timezone=taken["--timezone"],
+        interval_s=taken["--interval"],
+        hold_s=taken["--hold"],
+        missing=tuple(code for code in codes if code != "none"),
+        finds_missing="none" not in codes,
+        columns=taken["--columns"],
+        decimal=taken["--decimal"],
+    )
 
 
 def config_path() -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,25 +17,27 @@ from monitor.cli.diff import parse_side, print_difference, sides_to_compare
 from monitor.cli.params import (
     TIME,
     Parsed,
-    column_options,
     config_option,
     config_path,
+    file_options,
     json_option,
     load_config,
     range_options,
+    take_file_options,
 )
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
 from monitor.clock import SystemClock, from_us, to_us
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from monitor.cli.progress import Progress
     from monitor.config import Config
     from monitor.evaluation.compare import LabelComparison
+    from monitor.recordings import FileOptions, Recording
     from monitor.replay.diff import Side
-    from monitor.replay.from_files import RecordingFiles
     from monitor.replay.offsets import KafkaRange
     from monitor.replay.run import ReplayResult
     from monitor.types import AlertChange
@@ -58,9 +61,8 @@ class ReplayArguments:
     form: str
     """json or block"""
     into: str | None
-    asset_column: str | None
-    time_column: str | None
-    label_column: str
+    reading: FileOptions
+    join: bool | None
     as_json: bool
 
 
@@ -92,13 +94,16 @@ def parse_speed(text: str) -> float:
 @click.option("--as", "form", type=click.Choice(["json", "block"]), default="json", show_default=True,
               help="Format for --publish: a JSON record for each reading, or MessagePack blocks.")  # fmt: skip
 @click.option("--into", metavar="URL", help="Keep the results in a new file: sqlite:///replay.db.")
-@column_options
+@click.option("--join/--no-join", default=None, help="Read all FILES as one recording, or each as one of its own "
+              "[default: as one where the next has the same columns and begins where the last one ends].")  # fmt: skip
+@file_options
 @json_option
 def replay(**arguments: Any) -> None:
     """Replay recordings or old Kafka records.
 
-    FILES are CSV, CSV.gz or Parquet. Without FILES the records come from Kafka. The results go to a database of their
-    own: the live tables never change.
+    FILES are CSV or other text tables (.gz too) or Parquet, wide or long. Their delimiter, header, times and numbers
+    are recognised, and what was recognised is printed. The options below say what a file cannot say itself. Without
+    FILES the records come from Kafka. The results go to a database of their own: the live tables never change.
 
     The versions that decided live decide Kafka records again. Over the offsets that the daemon has consumed, the
     results are compared with the live ones. If the database has no version, each file trains its own model on its head
@@ -107,7 +112,7 @@ def replay(**arguments: Any) -> None:
     --diff shows which alerts another version or other alert parameters would have gained, lost and moved. Windows are
     scored once for each version.
     """
-    asked = ReplayArguments(**arguments)
+    asked = ReplayArguments(reading=take_file_options(arguments), **arguments)
     _check(asked)
     if asked.is_publishing:
         _publish(asked)
@@ -131,11 +136,13 @@ def _check(asked: ReplayArguments) -> None:
 
 def _replay(asked: ReplayArguments) -> None:
     sides = sides_to_compare(asked.diff)
+    # Reading comes first: a file that cannot be read costs no import of torch.
+    files = _read_files(asked) if asked.files else []
     import asyncio
 
     from monitor import logs
     from monitor.replay.flow import ReplayObserver
-    from monitor.replay.from_files import replay_files
+    from monitor.replay.from_files import RecordingFiles, TrainingHead, replay_files
     from monitor.replay.from_kafka import replay_kafka
     from monitor.replay.run import ReplayOptions
 
@@ -146,9 +153,13 @@ def _replay(asked: ReplayArguments) -> None:
     with progress("replay") as on_progress:
         observer = ReplayObserver(on_progress)
         if not (asked.as_json or asked.diff):
-            observer = ReplayObserver(on_progress, partial(_print_alert, on_progress))
+            observer = ReplayObserver(
+                on_progress, partial(_print_alert, on_progress), partial(_print_notes, on_progress)
+            )
         if asked.files or config is None:
-            work = replay_files(_recordings(asked), config, options=options, observer=observer, clock=clock)
+            head = TrainingHead(asked.train_rows, to_us(asked.train_until) if asked.train_until else None)
+            recordings = RecordingFiles(files, head, asked.reading)
+            work = replay_files(recordings, config, options=options, observer=observer, clock=clock)
         else:
             work = replay_kafka(config, _kafka_range(asked, config), options=options, observer=observer, clock=clock)
         result = asyncio.run(work)
@@ -165,11 +176,10 @@ def _has_config() -> bool:
     return config_path() is not None or ENV_FILE in os.environ or Path(DEFAULT_FILE).exists()
 
 
-def _recordings(asked: ReplayArguments) -> RecordingFiles:
-    from monitor.replay.from_files import Columns, RecordingFiles, TrainingHead
+def _read_files(asked: ReplayArguments) -> list[tuple[Path, Recording]]:
+    from monitor.recordings import read_files
 
-    head = TrainingHead(asked.train_rows, to_us(asked.train_until) if asked.train_until else None)
-    return RecordingFiles(asked.files, head, Columns(asked.asset_column, asked.time_column, asked.label_column))
+    return read_files(asked.files, asked.reading, join=asked.join)
 
 
 def _kafka_range(asked: ReplayArguments, config: Config) -> KafkaRange:
@@ -184,15 +194,14 @@ def _kafka_range(asked: ReplayArguments, config: Config) -> KafkaRange:
 def _publish(asked: ReplayArguments) -> None:
     import asyncio
 
-    from monitor.recordings import read_recording
     from monitor.replay.publish import as_timed_records, publish
 
     config = load_config()
     topic = (asked.topics or config.kafka.topics)[0]
-    recordings = [
-        read_recording(file, asset=asked.asset_column, timestamp=asked.time_column, label=asked.label_column)
-        for file in asked.files
-    ]
+    recordings = [recording for _, recording in _read_files(asked)]
+    if not asked.as_json:
+        for recording in recordings:
+            _print_notes(None, recording.name, (*recording.notes, *recording.losses))
     first_us = min(int(recording.ts_us.min()) for recording in recordings)
     last_us = max(int(recording.ts_us.max()) for recording in recordings)
     records = as_timed_records(recordings, as_blocks=asked.form == "block")
@@ -228,6 +237,8 @@ def _document(result: ReplayResult) -> dict[str, Any]:
         "labels": asdict(labels) if labels.events is not None else None,
         "files": [asdict(file) for file in result.files],
         "alert_list": result.alerts,
+        "weeks": round(result.weeks, 4) if result.weeks else None,
+        "allowed": round(result.allowed, 4) if result.weeks else None,
         "readings_per_s": round(result.readings / result.wall_s) if result.wall_s else None,
     }
     return document | {"diff": result.diff.document()} if result.diff else document
@@ -237,6 +248,13 @@ def _compared_with_labels(result: ReplayResult) -> LabelComparison:
     from monitor.evaluation.compare import combine
 
     return combine([file.compared for file in result.files])
+
+
+def _print_notes(on_progress: Progress | None, name: str, notes: Sequence[str]) -> None:
+    if on_progress is not None:
+        on_progress.clear()
+    for note in notes:
+        echo_prose(f"{name}: {note}", "dim")
 
 
 def _print_alert(on_progress: Progress, change: AlertChange, asset: str) -> None:
@@ -261,14 +279,27 @@ def _print(result: ReplayResult, into: str | None) -> None:
     labels, events = _compared_with_labels(result), ""
     if labels.events is not None:
         events = f"; {labels.found} of {labels.events} labelled events found, {labels.outside} alerts outside them"
-    echo(f"{len(result.alerts):,} alerts, {result.quarantined:,} records in quarantine{events}")
+    alerts = f"{len(result.alerts):,} alerts{_against_budget(result)}"
+    echo(f"{alerts}, {result.quarantined:,} records in quarantine{events}")
+    n_always = sum(file.compared.always_open or 0 for file in result.files)
+    if n_always:
+        echo_prose(f"{n_always:,} of the alerts were open most of the normal time: they find no event.", "yellow")
     echo(Styled(f"digest {result.digest}", "dim"))
     _print_live_comparison(result)
     if into:
-        echo(Styled(f"The results are in {into}. See: MONITOR_STORE__URL={into} monitor alerts list", "dim"))
+        see = f"MONITOR_STORE__URL={shlex.quote(into)} monitor alerts list"
+        echo(Styled(f"The results are in {into}. See: {see}", "dim"))
     if result.diff is not None:
         print_difference(result.diff, "each file's own" if result.files else "as live")
         _print_other_side(result, labels)
+
+
+def _against_budget(result: ReplayResult) -> str:
+    """Return the replayed time and the false alarms that it may have. Empty for Kafka's records."""
+    if not result.weeks:
+        return ""
+    time = f"{result.weeks:.1f} weeks" if result.weeks >= 1 else f"{result.weeks * 7:.1f} days"
+    return f" in {time}, {result.allowed:,.{0 if result.allowed >= 10 else 1}f} false ones allowed"
 
 
 def _print_live_comparison(result: ReplayResult) -> None:
@@ -307,12 +338,14 @@ def _print_other_side(result: ReplayResult, labels: LabelComparison) -> None:
 def _file_table(result: ReplayResult) -> Table:
     has_labels = any(file.compared.events is not None for file in result.files)
     headings = ["set", "file", "version", "trained on:right", "alerts:right"]
-    table = Table(*headings, *(["events found:right", "outside:right", "delay:right"] if has_labels else []))
+    labelled = ["events found:right", "outside:right", "alarmed:right", "delay:right"]
+    table = Table(*headings, *(labelled if has_labels else []))
     for file in result.files:
         compared = file.compared
         row: list[str | Styled] = [file.set, file.name, file.version, f"{file.train_rows:,} rows", str(compared.alerts)]
         if has_labels:
             delay = "–" if compared.delay_s is None else f"{compared.delay_s:,.0f} s"
-            row += [f"{compared.found} of {compared.events}", str(compared.outside), delay]
+            found = f"{compared.found} of {compared.events}"
+            row += [found, str(compared.outside), output.percent(compared.alarmed_share), delay]
         table.add(*row)
     return table

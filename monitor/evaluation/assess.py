@@ -60,9 +60,11 @@ class AlertMetrics:
     """Scored time outside events."""
     false_alarms_per_week: float | None
     alarmed_share: float | None
-    """Share of the scored normal time with an open alert. An alert that never closes finds every event."""
+    """Share of the scored normal time with an open alert."""
     delay_s: float | None
     """Median over the found events of the time from an event's first moment until its first alert fired."""
+    always_open: int | None = None
+    """Alerts that were open for most of the normal time. They count as false alarms and find no event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def assess_alerts(series: Series, score: Float32, policy: AlertPolicy) -> tuple[
     events = None if label is None else [
         Event(series.name, first * step_us, end * step_us) for first, end in ranges(label).tolist()
     ]
-    compared = compare_with_labels(events, spans)
+    compared = compare_with_labels(events, spans, {series.name: (0, len(score) * step_us)})
     normal: Bool = ~np.isnan(score) if label is None else ~np.isnan(score) & (label == 0)
     n_normal = int(normal.sum())
     weeks = n_normal * series.data.interval_s / WEEK_S
@@ -132,6 +134,7 @@ def assess_alerts(series: Series, score: Float32, policy: AlertPolicy) -> tuple[
         false_alarms_per_week=(compared.outside or 0) / weeks if is_known else None,
         alarmed_share=float((alarmed & normal).sum() / n_normal) if n_normal else None,
         delay_s=compared.delay_s,
+        always_open=compared.always_open,
     )
     return metrics, timeline
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import statistics
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 _STILL_OPEN = 2**63
 
@@ -69,15 +70,34 @@ class LabelComparison:
     """Alerts that share no moment with a labelled event."""
     delay_s: float | None = None
     """Median over the found events of the time from an event's first moment until its first alert fired."""
+    alarmed_share: float | None = None
+    """Share of the time without an event in which an alert was open. None = the compared time is not known."""
+    always_open: int | None = None
+    """Alerts that were open for most of that time. They are outside all events and find none."""
 
 
-def compare_with_labels(events: Sequence[Event] | None, alerts: Sequence[AlertSpan]) -> LabelComparison:
+ALWAYS_OPEN = 0.5
+"""Share of the time without an event, above which an open alert says nothing about the events that it meets."""
+
+Periods = Mapping[str, tuple[int, int]]
+"""Compared time [from, to) of each asset."""
+
+
+def compare_with_labels(
+    events: Sequence[Event] | None, alerts: Sequence[AlertSpan], periods: Periods | None = None
+) -> LabelComparison:
     """Compare alerts with labelled events. `events` is None where the recording has no labels."""
+    normal_us, alarmed_us = _normal_time(events or (), alerts, periods or {})
+    total_us = sum(normal_us.values())
+    share = sum(alarmed_us.values()) / total_us if total_us else None
     if events is None:
-        return LabelComparison(len(alerts))
+        return LabelComparison(len(alerts), alarmed_share=share)
+    always = {alert for alert in alerts if alarmed_us.get(alert, 0) > ALWAYS_OPEN * normal_us.get(alert.asset, 0)}
     fired_us: dict[Event, int] = {}
     inside = set()
     for event, alert in overlapping_pairs(events, alerts):
+        if alert in always:
+            continue
         fired_us[event] = min(alert.fired_us, fired_us.get(event, alert.fired_us))
         inside.add(alert)
     return LabelComparison(
@@ -86,7 +106,32 @@ def compare_with_labels(events: Sequence[Event] | None, alerts: Sequence[AlertSp
         found=len(fired_us),
         outside=len(set(alerts) - inside),
         delay_s=_median(max(0, first_us - event.from_us) / 1e6 for event, first_us in fired_us.items()),
+        alarmed_share=share,
+        always_open=len(always) if total_us else None,
     )
+
+
+def _normal_time(
+    events: Sequence[Event], alerts: Sequence[AlertSpan], periods: Periods
+) -> tuple[dict[str, int], dict[AlertSpan, int]]:
+    """Return the time without an event of each asset, and of it the time in which each alert was open."""
+    normal, alarmed = {}, {}
+    for asset, (from_us, to_us) in periods.items():
+        mine = sorted((event.from_us, event.to_us) for event in events if event.asset == asset)
+        normal[asset] = _outside(mine, from_us, to_us)
+        for alert in alerts:
+            if alert.asset == asset:
+                closed_us = to_us if alert.closed_us is None else min(alert.closed_us, to_us)
+                alarmed[alert] = _outside(mine, max(alert.opened_us, from_us), closed_us)
+    return normal, alarmed
+
+
+def _outside(events: Sequence[tuple[int, int]], from_us: int, to_us: int) -> int:
+    """Return the time of [from, to) that lies in none of the sorted events."""
+    covered = 0
+    for first, end in events:
+        covered += max(0, min(end, to_us) - max(first, from_us))
+    return max(0, to_us - from_us - covered)
 
 
 def combine(parts: Sequence[LabelComparison]) -> LabelComparison:
@@ -94,7 +139,10 @@ def combine(parts: Sequence[LabelComparison]) -> LabelComparison:
     labelled = [part for part in parts if part.events is not None]
     if not labelled:
         return LabelComparison(sum(part.alerts for part in parts))
+    shares = [part.alarmed_share for part in labelled if part.alarmed_share is not None]
     return LabelComparison(
+        alarmed_share=statistics.fmean(shares) if shares else None,
+        always_open=sum(part.always_open or 0 for part in labelled) if shares else None,
         alerts=sum(part.alerts for part in parts),
         events=sum(part.events or 0 for part in labelled),
         found=sum(part.found or 0 for part in labelled),

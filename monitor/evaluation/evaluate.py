@@ -205,7 +205,7 @@ def _run_series(
     at = replace(first, set=series.set, name=series.name)
     if isinstance(series, RejectedSeries):
         return replace(at, error=str(series.error), exit_code=series.error.exit_code)
-    at = replace(at, train_rows=series.data.train_rows, warnings=series.warnings)
+    at = replace(at, train_rows=series.data.train_rows, warnings=series.warnings, notes=series.notes)
     is_only_asset = series.name == stem(Path(series.path))
     place = series.path if is_only_asset else f"{series.path}, {series.name}"
     method = next(method for method in plan.methods if method.name == first.method)

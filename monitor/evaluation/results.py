@@ -58,6 +58,8 @@ class MethodResult:
     """The error is a defect of this program, or a process was killed. The run as a whole has then failed."""
     warnings: tuple[str, ...] = ()
     """Doubts about the file that affect the figures."""
+    notes: tuple[str, ...] = ()
+    """What was recognised, changed or left out while the file was read."""
 
     @property
     def key(self) -> SeriesKey:
@@ -84,6 +86,7 @@ class MethodResult:
             "model": self.model,
             "error": self.error,
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
         }
 
 
@@ -113,7 +116,8 @@ def means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return by method the mean of set means over the rows without an error. None = no series has the figure.
 
     The false alarms per week of a set are those of all its series over all their normal time. Its recall of events is
-    the share of found events. `events`, `events_found`, `false_alarms` and `weeks` are sums.
+    the share of found events. `events`, `events_found`, `false_alarms` and `weeks` are sums. A recording without labels
+    has alerts of which nobody knows whether they are false: its time is `unlabelled_weeks`, and no part of `weeks`.
     """
     found = {}
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -124,7 +128,10 @@ def means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             **{name: _rounded(_mean([_mean([row[name] for row in rows]) for rows in sets])) for name in MEANS},
             "event_recall": _rounded(_mean([_ratio(rows, "events_found", "events") for rows in sets])),
             "false_alarms_per_week": _rounded(_mean([_ratio(rows, "false_alarms", "weeks") for rows in sets])),
-            **{name: _sum(good, name) for name in ("events", "events_found", "false_alarms", "weeks", "alerts")},
+            **{name: _sum(good, name) for name in ("events", "events_found", "false_alarms", "alerts", "always_open")},
+            "weeks": _sum([row for row in good if row["false_alarms"] is not None], "weeks"),
+            "unlabelled_weeks": _sum([row for row in good if row["false_alarms"] is None], "weeks"),
+            "unlabelled_alerts": _sum([row for row in good if row["false_alarms"] is None], "alerts"),
             "n_series": len(good),
             "n_failed": len(of_method) - len(good),
         }
@@ -154,7 +161,7 @@ def _ratio(rows: Sequence[dict[str, Any]], numerator: str, denominator: str) -> 
 
 
 def _sum(rows: Sequence[dict[str, Any]], name: str) -> Any:
-    known = [row[name] for row in rows if row[name] is not None]
+    known = [row[name] for row in rows if row.get(name) is not None]
     return _rounded(sum(known)) if known else None
 
 

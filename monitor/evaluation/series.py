@@ -17,7 +17,7 @@ import numpy as np
 
 from monitor.decode.formatting import quote, short_list
 from monitor.errors import BadRecording
-from monitor.recordings import read_meta, read_recording
+from monitor.recordings import FileOptions, account, read_meta, read_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,6 +70,8 @@ class Series:
     """The file, as it was given."""
     warnings: tuple[str, ...] = ()
     """Doubts about the file that affect the figures. Each names the file."""
+    notes: tuple[str, ...] = ()
+    """What was recognised, changed or left out while the file was read. Each names the file."""
 
     @property
     def test_labels(self) -> NDArray[np.int8] | None:
@@ -88,18 +90,15 @@ class RejectedSeries:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadOptions:
+class ReadOptions(FileOptions):
     """Options for reading a file. None = taken from the file, or from `meta.json` beside it."""
 
     train_rows: int | None = None
-    asset: str | None = None
-    timestamp: str | None = None
-    label: str = LABEL
 
 
 def read_series(path: Path, options: ReadOptions) -> list[Series | RejectedSeries]:
     """Read a file into one series for each asset in it. Raises BadRecording, NotFound, naming the file and the fix."""
-    recording = read_recording(path, asset=options.asset, timestamp=options.timestamp, label=options.label)
+    recording = read_recording(path, options)
     if options.label != LABEL and LABEL in recording.sensors:
         recording = _without_label(path, recording)
     meta = read_meta(path)
@@ -110,13 +109,32 @@ def read_series(path: Path, options: ReadOptions) -> list[Series | RejectedSerie
         name = recording.name if len(parts) == 1 else f"{recording.name}/{part.assets[0]}"
         try:
             data = _check(path, meta, part, options, name)
+            part, data = _prepare(part, data, options)  # the same asset on its grid
         except BadRecording as problem:
             found.append(RejectedSeries(meta.set, name, problem))
             continue
         place = str(path) if name == part.name else f"{path}, {part.assets[0]}"
         doubts = (*warnings, *_asset_warnings(place, part, data.train_rows))
-        found.append(Series(meta.set, name, data, part.label, str(path), doubts))
+        notes = tuple(f"{place}: {note}" for note in (*part.notes, *account.sensor_notes(_head(part, data))))
+        found.append(Series(meta.set, name, data, part.label, str(path), doubts, notes))
     return found
+
+
+def _prepare(part: Recording, data: UnlabelledSeries, options: ReadOptions) -> tuple[Recording, UnlabelledSeries]:
+    """Take the missing-value codes of the head as missing, and hold values where that was asked for."""
+    if options.finds_missing:
+        part = account.without_codes(part, account.find_missing_codes(_head(part, data)))
+    train_rows = data.train_rows
+    if options.hold_s is not None:
+        order = np.argsort(part.ts_us, kind="stable")
+        until_us = int(part.ts_us[order][train_rows])
+        part = account.hold_values(part, round(data.interval_s * 1e6), round(options.hold_s * 1e6))
+        train_rows = int(np.searchsorted(part.ts_us, until_us))
+    return part, replace(data, values=part.values, train_rows=train_rows)
+
+
+def _head(part: Recording, data: UnlabelledSeries) -> Recording:
+    return part.rows(slice(0, data.train_rows))
 
 
 def _without_label(path: Path, recording: Recording) -> Recording:
@@ -140,11 +158,8 @@ def _file_warnings(path: Path, recording: Recording, options: ReadOptions) -> It
                 f"{path}: the column {quote(name)} is called like a label and is learnt from as a sensor; "
                 "use --label-column, or take it out of the file"
             )
-    if recording.left_out:
-        yield f"{path}: left out, since they hold no numbers: {short_list(recording.left_out, 20)}"
-    if recording.n_too_large:
-        cells = "cell is" if recording.n_too_large == 1 else "cells are"
-        yield f"{path}: {recording.n_too_large:,} {cells} too large for float32 and taken as missing"
+    for sentence in recording.losses:
+        yield f"{path}: {sentence}"
 
 
 def _check(path: Path, meta: Meta, recording: Recording, options: ReadOptions, name: str) -> UnlabelledSeries:
@@ -165,11 +180,11 @@ def _check(path: Path, meta: Meta, recording: Recording, options: ReadOptions, n
             f"{path}: train_rows is {rows:,} ({source}), but {name} has {len(recording):,} rows; "
             f"use 1 to {len(recording) - 1:,}, so that something is left to score"
         )
-    interval_s = meta.interval_s or recording.interval_us / 1e6
+    interval_s = options.interval_s or meta.interval_s or recording.interval_us / 1e6
     if not interval_s > 0:
         raise BadRecording(
             f"{path}: no two readings of {name} are at different times, so there is no interval; "
-            "write sampling_interval_s into meta.json beside it"
+            "use --interval 10s, or write sampling_interval_s into meta.json beside it"
         )
     if interval_s * len(recording) > LONGEST_S or interval_s < 1e-6:
         raise BadRecording(

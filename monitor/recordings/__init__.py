@@ -9,6 +9,7 @@
     long_format.py  rows of one sensor each → rows of all sensors
     formats.py      text files (.gz) and Parquet → chunks of columns; layout.py finds the header, lines.py the encoding
     frames.py       arrays and frames in memory → a recording
+    joining.py      files that follow each other → one recording
     account.py      what to tell of a recording before it is replayed: missing-value codes, counters, the grid
 
 Input: the path of a file with a column of times, one column per sensor, perhaps one with assets and one with labels
@@ -16,8 +17,18 @@ Input: the path of a file with a column of times, one column per sensor, perhaps
 silent: it is a note of the recording, or the file is refused with the option that reads it.
 """
 
+from monitor.recordings.joining import read_files
 from monitor.recordings.options import FileOptions
 from monitor.recordings.reading import check_header, read_recording
 from monitor.recordings.recording import Meta, Recording, as_records, read_meta
 
-__all__ = ["FileOptions", "Meta", "Recording", "as_records", "check_header", "read_meta", "read_recording"]
+__all__ = [
+    "FileOptions",
+    "Meta",
+    "Recording",
+    "as_records",
+    "check_header",
+    "read_files",
+    "read_meta",
+    "read_recording",
+]

@@ -63,7 +63,7 @@ def without_codes(recording: Recording, codes: Codes) -> Recording:
             if n := int(is_code.sum()):
                 notes.append(f"{quote(name)}: {n:,} × {code:g}, far outside its range, is taken as missing")
     if notes:
-        notes[-1] += ' ("--missing none" keeps such values)'
+        notes[-1] += " (--missing none keeps such values)"
     return recording.with_values(values).with_notes(notes)
 
 
@@ -92,8 +92,7 @@ def sensor_notes(head: Recording) -> list[str]:
 def grid_notes(recording: Recording, interval_us: int, source: str) -> list[str]:
     """Return what to tell of the grid, and of readings that share a cell of it. `source`: the origin of the step."""
     notes = [f"grid: one cell is {span_text(interval_us)} ({source})"]
-    cells = recording.ts_us // interval_us
-    n_cells = len(np.unique(np.stack([recording.asset.astype(np.int64), cells]), axis=1).T)
+    n_cells = count_cells(recording, interval_us)
     if n_shared := len(recording) - n_cells:
         notes[0] += (
             f"; {n_shared:,} of {len(recording):,} readings fall into a cell with an earlier one, which counts first"
@@ -103,6 +102,14 @@ def grid_notes(recording: Recording, interval_us: int, source: str) -> list[str]
     if (disorder := disorder_note(recording)) is not None:
         notes.append(disorder)
     return notes
+
+
+def count_cells(recording: Recording, interval_us: int) -> int:
+    """Return the number of cells, of all assets together, that hold a reading."""
+    cells = recording.ts_us // interval_us
+    order = np.lexsort((cells, recording.asset))
+    is_new = (np.diff(cells[order]) != 0) | (np.diff(recording.asset[order]) != 0)
+    return int(is_new.sum()) + (len(cells) > 0)
 
 
 def _uneven_note(recording: Recording) -> str | None:

@@ -18,13 +18,13 @@ import numpy as np
 
 from monitor.decode.formatting import quote, short_list
 from monitor.errors import BadRecording, NotFound
-from monitor.printable import MAX_NAME, name_problem, normal_name
+from monitor.printable import name_problem, normal_name
 from monitor.recordings.cells import BAD, BLANK, NUMBER, STATE, NumberStyle, parse_cells
 from monitor.recordings.clock import bad_time, choose_parser
 from monitor.recordings.formats import open_file
 from monitor.recordings.long_format import pivot, refuse_mixed_series
 from monitor.recordings.options import FileOptions
-from monitor.recordings.recording import Recording, read_meta, stem
+from monitor.recordings.recording import Recording, asset_of_file, read_meta, stem
 from monitor.recordings.roles import find_roles
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class _Builder:
         if self._bad_time is not None:
             self._leave_out_rows_without_time(self._bad_time)
         asset = np.concatenate(self._asset) if self._asset else np.zeros(self._n_rows, np.int32)
-        assets = tuple(self._assets) or (_asset_of_file(self._name),)
+        assets = tuple(self._assets) or (asset_of_file(self._name),)
         ts_us = self._clock(asset)
         label = np.concatenate(self._label) if self._roles.label else None
         if self._roles.sensor is not None:
@@ -188,11 +188,6 @@ class _Builder:
             if candidate.units and not candidate.is_text:
                 notes.append(f"{where}the unit {min(candidate.units)} behind the numbers is cut off")
         recording = recording.with_missing([code for code in options.missing if not isinstance(code, str)])
-        if recording.left_out:
-            notes.append(f"left out, since they hold no numbers: {short_list(recording.left_out, 20)}")
-        if recording.n_too_large:
-            cells = "cell is" if recording.n_too_large == 1 else "cells are"
-            notes.append(f"{recording.n_too_large:,} {cells} too large for float32 and taken as missing")
         return recording.with_notes(notes)
 
     def _leave_out_rows_without_time(self, first: BadRecording) -> None:
@@ -416,12 +411,6 @@ class _Builder:
 
 def _missing_option(text: str) -> str:
     return f"--missing {text}" if re.fullmatch(r"[\w.#/-]+", text) else f'--missing "{text}"'
-
-
-def _asset_of_file(name: str) -> str:
-    """Return the name of a file that names no asset, as the name of its asset."""
-    name = "".join(sign if sign.isprintable() else "_" for sign in normal_name(name)).strip()[:MAX_NAME].strip()
-    return name if name_problem(name) is None else "recording"
 
 
 def _texts(cells: Cells) -> list[str]:

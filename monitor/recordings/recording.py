@@ -17,6 +17,7 @@ import numpy as np
 from monitor.decode import block_msgpack
 from monitor.decode.formatting import short_list
 from monitor.errors import BadRecording
+from monitor.printable import MAX_NAME, name_problem, normal_name
 from monitor.types import Partition, RecordBatch
 
 if TYPE_CHECKING:
@@ -56,6 +57,22 @@ class Recording:
     """Cells taken as missing because float32 cannot hold them."""
     notes: tuple[str, ...] = ()
     """Everything that was recognised, changed or left out, for the operator."""
+
+    @property
+    def asset_of_file(self) -> str:
+        """Name of the asset of a file that names none."""
+        return asset_of_file(self.name)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Sentences on columns that are left out, and on cells that are taken as missing."""
+        said = []
+        if self.left_out:
+            said.append(f"left out, since they hold no numbers: {short_list(self.left_out, 20)}")
+        if self.n_too_large:
+            cells = "cell is" if self.n_too_large == 1 else "cells are"
+            said.append(f"{self.n_too_large:,} {cells} too large for float32 and taken as missing")
+        return tuple(said)
 
     def __len__(self) -> int:
         return len(self.ts_us)
@@ -195,6 +212,12 @@ def _batch(recording: Recording, partition: Partition, first_offset: int, record
             for name, rows in zip(names, records, strict=True)
         ],
     )
+
+
+def asset_of_file(name: str) -> str:
+    """Return the name of a file that names no asset, as the name of its asset."""
+    name = "".join(sign if sign.isprintable() else "_" for sign in normal_name(name)).strip()[:MAX_NAME].strip()
+    return name if name_problem(name) is None else "recording"
 
 
 def stem(path: Path) -> str:

@@ -88,6 +88,8 @@ class ReplayObserver:
     """A share 0..1 (None = unknown) and a sentence."""
     on_alert: Callable[[AlertChange, str], None] = lambda _change, _asset: None
     """A transition, and the asset's name."""
+    on_notes: Callable[[str, Sequence[str]], None] = lambda _name, _notes: None
+    """A recording's name, and what was recognised or left out while it was read."""
 
 
 @asynccontextmanager

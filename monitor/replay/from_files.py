@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.errors import BadRecording, NotFound
 from monitor.evaluation.compare import compare_with_labels
-from monitor.recordings import read_meta, read_recording
+from monitor.recordings import FileOptions, account, read_meta
 from monitor.replay.flow import ReplayInput, scratch
 from monitor.replay.recording_feed import RecordingFeed, concatenated, last_readings, split_recording
 from monitor.replay.run import FileResult, ReplayRun, open_scorers
@@ -62,21 +62,13 @@ class TrainingHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Column names of a file. None = recognized by common names."""
-
-    asset: str | None = None
-    timestamp: str | None = None
-    label: str = "label"
-
-
-@dataclass(frozen=True, slots=True)
 class RecordingFiles:
-    """Files to replay, and how to read them."""
+    """Recordings to replay, each with the path of its file."""
 
-    paths: Sequence[Path]
+    recordings: Sequence[tuple[Path, Recording]]
     head: TrainingHead = field(default_factory=TrainingHead)
-    columns: Columns = field(default_factory=Columns)
+    options: FileOptions = field(default_factory=FileOptions)
+    """The options by which they were read."""
 
 
 async def replay_files(
@@ -94,16 +86,11 @@ async def replay_files(
 
     Raises BadRecording, NotFound, NotEnoughData, TrainingDiverged, CheckpointDamaged.
     """
-    names = files.columns
-    recordings = [
-        (path, read_recording(path, asset=names.asset, timestamp=names.timestamp, label=names.label))
-        for path in files.paths
-    ]
     run = ReplayRun(options, observer, clock, options.side_by_side())
     if config and not files.head.is_given and (options.deciding_version or await has_versions(config)):
-        await _replay_with_registry([recording for _, recording in recordings], config, run)
+        await _replay_with_registry(files, config, run)
     else:
-        await _replay_with_own_models(recordings, files.head, config, run)
+        await _replay_with_own_models(files, config, run)
     return run.result
 
 
@@ -120,27 +107,29 @@ class _TrainedFile:
     split: RecordingSplit
     version: ReplayVersion
     fit_s: float
+    notes: tuple[str, ...]
 
 
-async def _replay_with_own_models(
-    recordings: Sequence[tuple[Path, Recording]], head: TrainingHead, config: Config | None, run: ReplayRun
-) -> None:
+async def _replay_with_own_models(files: RecordingFiles, config: Config | None, run: ReplayRun) -> None:
     """Train on the head of each file and replay the rest of it. Each file is a fleet of its own."""
     _refuse_versions(run)
     trained: dict[str, _TrainedFile] = {}
     async with scratch(run.options.into) as (store, checkpoints):
-        for path, recording in recordings:
-            own, fleet = config_for_recording(recording, path, config, taken=trained)
-            split = _split(path, recording, head, fleet)
+        for path, recording in files.recordings:
+            own, fleet, source = config_for_recording(recording, path, config, taken=trained, options=files.options)
+            split, notes = _split(path, recording, files, fleet, source)
+            run.observer.on_notes(recording.name, notes)
             started_s = run.clock.monotonic_s()
             on_progress = run.observer.on_progress
             version = await asyncio.to_thread(train_on_head, own, fleet, split.head, checkpoints, on_progress)
             fit_s = run.clock.monotonic_s() - started_s
-            trained[fleet.name] = _TrainedFile(path, own, fleet, split, version, fit_s)
+            trained[fleet.name] = _TrainedFile(path, own, fleet, split, version, fit_s, notes)
             await _replay_rest(trained[fleet.name], run, store)
         begins = {name: each.version.decides_after_us for name, each in trained.items()}
         await run.read_results(store, begins, LAST_US)
     run.result.files += [_file_result(each, run) for each in trained.values()]
+    for each in trained.values():
+        _add_budget(run, each.split.rest, each.fleet)
 
 
 def _refuse_versions(run: ReplayRun) -> None:
@@ -165,9 +154,14 @@ async def _replay_rest(trained: _TrainedFile, run: ReplayRun, store: AsyncStore)
 
 
 def config_for_recording(
-    recording: Recording, path: Path, config: Config | None, *, taken: Container[str] = ()
-) -> tuple[Config, FleetConfig]:
-    """Return a configuration with this recording as its only fleet.
+    recording: Recording,
+    path: Path,
+    config: Config | None,
+    *,
+    taken: Container[str] = (),
+    options: FileOptions | None = None,
+) -> tuple[Config, FleetConfig, str]:
+    """Return a configuration with this recording as its only fleet, the fleet, and the origin of its interval.
 
     Its settings come from the operator's fleet that takes the recording's first asset, or are the defaults. Without
     such a fleet, interval and sensors come from the file. `taken`: fleet names that are already in use.
@@ -176,7 +170,14 @@ def config_for_recording(
 
     meta = read_meta(path)
     base = next((fleet for fleet in config.fleets if fleet.matches(recording.assets[0])), None) if config else None
-    interval_us = base.interval_us if base else int((meta.interval_s or 0) * 1e6) or recording.interval_us
+    given_s = options.interval_s if options is not None else None
+    sources = (
+        (round((given_s or 0) * 1e6), "--interval"),
+        (base.interval_us if base else 0, f"fleet {base.name}" if base else ""),
+        (int((meta.interval_s or 0) * 1e6), "meta.json"),
+        (recording.interval_us, "the median step; --interval sets another"),
+    )
+    interval_us, source = next(((us, name) for us, name in sources if us), (0, ""))
     if not interval_us:
         raise BadRecording(f"{path}: no asset has two readings at different times, so there is no interval")
     name = re.sub(r"[^a-z0-9_-]+", "-", recording.name.lower())[:56].strip("-") or "file"
@@ -199,10 +200,14 @@ def config_for_recording(
             "fleet": [fleet],
         }
     )
-    return made, made.fleets[0]
+    return made, made.fleets[0], source
 
 
-def _split(path: Path, recording: Recording, head: TrainingHead, fleet: FleetConfig) -> RecordingSplit:
+def _split(
+    path: Path, recording: Recording, files: RecordingFiles, fleet: FleetConfig, source: str
+) -> tuple[RecordingSplit, tuple[str, ...]]:
+    """Return the recording, cut and without missing-value codes, and what to tell of it."""
+    head, options = files.head, files.options
     rows = head.rows
     if not head.is_given:
         rows = read_meta(path).train_rows
@@ -211,39 +216,69 @@ def _split(path: Path, recording: Recording, head: TrainingHead, fleet: FleetCon
                 f"{path}: nothing says how much of it is healthy; add --train-rows N or --train-until TIME, or put "
                 f'a meta.json beside it: {{"series": {{"{recording.name}": {{"train_rows": N}}}}}}'
             )
-    split = split_recording(recording, rows=rows, until_us=head.until_us, interval_us=fleet.interval_us)
-    if not len(split.rest):
+    cut = split_recording(recording, rows=rows, until_us=head.until_us, interval_us=fleet.interval_us)
+    if not len(cut.rest):
         raise BadRecording(f"{path}: all of its {len(recording)} rows are to be learnt from; nothing is left to replay")
-    return split
+    grid = account.grid_notes(recording, fleet.interval_us, source)
+    if options.finds_missing:
+        recording = account.without_codes(recording, account.find_missing_codes(cut.head))
+    if options.hold_s is not None:
+        recording = account.hold_values(recording, fleet.interval_us, round(options.hold_s * 1e6))
+    split = split_recording(recording, rows=None, until_us=cut.from_us, interval_us=fleet.interval_us)
+    return split, (*recording.notes, *recording.losses, *account.sensor_notes(split.head), *grid)
 
 
 def _file_result(trained: _TrainedFile, run: ReplayRun) -> FileResult:
     name, split, other = trained.fleet.name, trained.split, None
     if run.side_by_side is not None:
         alerts = run.side_by_side.results[1].alerts[name].values()
-        other = compare_with_labels(split.events, [alert.span for alert in alerts])
+        other = compare_with_labels(split.events, [alert.span for alert in alerts], _periods(split.rest, trained.fleet))
     return FileResult(
         set=read_meta(trained.path).set,
         name=split.rest.name,
         version=trained.version.version,
         train_rows=len(split.head),
         fit_s=round(trained.fit_s, 2),
-        compared=compare_with_labels(split.events, run.result.spans.get(name, [])),
+        compared=compare_with_labels(split.events, run.result.spans.get(name, []), _periods(split.rest, trained.fleet)),
         other=other,
+        notes=trained.notes,
     )
+
+
+def _periods(rest: Recording, fleet: FleetConfig) -> dict[str, tuple[int, int]]:
+    """Return the time that is replayed of each asset."""
+    found = {}
+    for number, name in enumerate(rest.assets):
+        ts_us = rest.ts_us[rest.asset == number]
+        if len(ts_us):
+            found[name] = int(ts_us.min()), int(ts_us.max()) + fleet.interval_us
+    return found
+
+
+def _add_budget(run: ReplayRun, rest: Recording, fleet: FleetConfig) -> None:
+    """Add the replayed time of a recording's assets, and the false alarms that the budget allows in it."""
+    replayed = timedelta(microseconds=account.count_cells(rest, fleet.interval_us) * fleet.interval_us)
+    run.result.weeks += replayed / timedelta(weeks=1)
+    run.result.allowed += fleet.alerts.budget.within(replayed)
 
 
 # ---------------------------------------------------------------- the registered versions
 
 
-async def _replay_with_registry(recordings: Sequence[Recording], config: Config, run: ReplayRun) -> None:
+async def _replay_with_registry(files: RecordingFiles, config: Config, run: ReplayRun) -> None:
     """Replay recordings through the operator's fleets, as if they had come from the first topic of each fleet."""
     feeds: dict[str, RecordingFeed] = {}
+    recordings = [recording for _, recording in files.recordings]
     for recording in recordings:
         fleet = next((each for each in config.fleets if each.matches(recording.assets[0])), None)
         if fleet is None:
             globs = ", ".join(name for each in config.fleets for name in each.assets)
             raise BadRecording(f"{recording.name}: no fleet takes asset {recording.assets[0]} (assets = {globs})")
+        grid = account.grid_notes(recording, fleet.interval_us, f"fleet {fleet.name}")
+        if files.options.hold_s is not None:
+            recording = account.hold_values(recording, fleet.interval_us, round(files.options.hold_s * 1e6))
+        run.observer.on_notes(recording.name, (*recording.notes, *recording.losses, *grid))
+        _add_budget(run, recording, fleet)
         topic = config.topics_of(fleet)[0]
         feeds.setdefault(topic, RecordingFeed(topic)).add(replace(recording, label=None))
     first_us = min(int(recording.ts_us.min()) for recording in recordings) - 1

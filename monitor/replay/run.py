@@ -88,6 +88,8 @@ class FileResult:
     compared: LabelComparison
     other: LabelComparison | None = None
     """The second side's alerts against the labels. None = there is one side."""
+    notes: tuple[str, ...] = ()
+    """What was recognised, changed or left out while the file was read."""
 
 
 @dataclass(slots=True)
@@ -115,6 +117,10 @@ class ReplayResult:
     """Results of the live run, if this replay is expected to give the same. Else None."""
     equals_live: bool | None = None
     """True if the replay gave the same results as the live run. None = there is nothing to compare."""
+    weeks: float = 0.0
+    """Replayed time of all assets, from files."""
+    allowed: float = 0.0
+    """False alarms that the budget allows in it."""
     wall_s: float = 0.0
     """Time spent in the pipeline, without training."""
 
