@@ -21,7 +21,15 @@ import numpy as np
 from monitor.decode.blocks import BlockParser
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings
 from monitor.decode.document import Document, Layout
-from monitor.decode.formats import FORMATS, FormatOptions, FormatParser, RawRecord, make_parser, recognise
+from monitor.decode.formats import (
+    FORMATS,
+    FormatOptions,
+    FormatParser,
+    RawRecord,
+    StatefulParser,
+    make_parser,
+    recognise,
+)
 from monitor.decode.formatting import duration_text, truncate_reason
 from monitor.decode.payload import MAX_FIELDS
 from monitor.decode.readings import ReadingParser, peek_tokens
@@ -159,6 +167,17 @@ class Decoder:
         """Set a fleet's sensors, as another partition learnt them."""
         number = next(number for number, schema in enumerate(self.fleets) if schema.name == fleet)
         self.fleets[number] = replace(self.fleets[number], sensors=sensors)
+
+    def format_state(self, since: int) -> dict[str, Any]:
+        """Return the state of the wire format that reading again from the offset `since` on needs, as plain JSON."""
+        parser = self._format_parsers.get(self._format)
+        return parser.state(since) if isinstance(parser, StatefulParser) else {}
+
+    def restore_format(self, state: Mapping[str, Any]) -> None:
+        """Continue with a stored state of the wire format."""
+        parser = self._format_parsers.get(self._format)
+        if isinstance(parser, StatefulParser):
+            parser.restore(state)
 
     # ------------------------------------------------------------ before
 

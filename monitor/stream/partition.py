@@ -63,6 +63,7 @@ class PartitionState:
         """Owners since the last commit, this one included. A stop that was asked for resets it."""
         self.counters = claim.counters
         self.decoder = make_decoder(config, schemas, indexes)
+        self.decoder.restore_format(stored.get("format", {}))
         self.data_alerts = DataAlerts(partition, stored.get("data_alerts", []), fleets)
         self.decoder.newest_stamp_us = stored.get("newest_stamp_us", -1)
         begin = Mark(claim.rewind_offset or 0, self.decoder.newest_stamp_us)
@@ -145,7 +146,8 @@ class PartitionState:
     @property
     def stored_state(self) -> dict[str, Any]:
         """The part of the state that a restart cannot read from records: the column `rewind_state`. Plain JSON."""
-        return {
+        of_format = self.decoder.format_state(self.recovery.oldest.offset)
+        return ({"format": of_format} if of_format else {}) | {
             "newest_stamp_us": self.recovery.oldest.newest_stamp_us,
             "snapshots": {f: s.snapshot_offset for f, s in self.shards.items() if s.snapshot_offset is not None},
             "made_by": {fleet: shard.fingerprint for fleet, shard in self.shards.items()},

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from monitor.decode.payload import parse_json, parse_msgpack
 
@@ -68,6 +68,17 @@ class FormatParser(Protocol):
 
     def parse(self, record: RawRecord) -> Documents:
         """Return the documents of a record. Raises DecodeError."""
+
+
+@runtime_checkable
+class StatefulParser(FormatParser, Protocol):
+    """The parser of a format whose records need what earlier ones of the partition said."""
+
+    def state(self, since: int) -> dict[str, Any]:
+        """Return what reading again from the offset `since` on needs, as plain JSON. Older facts are dropped."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue with a stored state."""
 
 
 class _Plain:

@@ -2,8 +2,8 @@
 
 Input: the value of one record, an Arrow stream or file. Output: a document per row. Columns of numbers, booleans,
 texts, times, decimals and dictionaries of them are read, nested structs as objects, other columns are left out.
-Invariant: the data are validated before a value is read. Compressed buffers are refused above a limit, by the sizes that
-their headers state, so that no record fills the memory.
+Invariant: the data are validated before a value is read. Compressed buffers are refused above a limit, by the sizes
+that their headers state, so that no record fills the memory.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ class _Reader:
                 document[name] = self._value(field, getattr(message, name), depth)
         return document
 
-    def _fields_of(self, descriptor: Descriptor) -> list[_Field]:
+    def _fields_of(self, descriptor: Any) -> list[_Field]:
         found = self._fields.get(descriptor.full_name)
         if found is None:
             found = [

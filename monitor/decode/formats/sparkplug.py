@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from monitor.decode.formats import Documents, FormatOptions, RawRecord
 
 _PROTO: Final = """
-syntax = "proto2";
+syntax = "proto3";
 package sparkplug;
 message Payload {
   optional uint64 timestamp = 1;
@@ -53,12 +53,13 @@ message Metric {
     float float_value = 12;
     double double_value = 13;
     bool boolean_value = 14;
-    string string_value = 15;
+    bytes string_value = 15;
     bytes bytes_value = 16;
   }
 }
 """
-"""The fields that readings need. Data sets, templates and properties are unknown fields, which are skipped."""
+"""The fields that readings need. Data sets, templates and properties are unknown fields, which are skipped. A text is
+declared as bytes, which are written alike: one that is not UTF-8 must not cost the other metrics."""
 _SIGNED_BITS: Final = {1: 8, 2: 16, 3: 32, 4: 64}
 """Datatypes Int8 to Int64: their values are two's complement in an unsigned field."""
 _UNSIGNED_BITS: Final = {5: 8, 6: 16, 7: 32, 8: 64}
@@ -139,8 +140,8 @@ class SparkplugParser:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with a stored state."""
         self._births = {
-            name: [(offset, {alias: (metric[0], metric[1]) for alias, metric in table.items()}) for offset, table in each]
-            for name, each in state.items()
+            name: [(offset, {alias: (each[0], each[1]) for alias, each in table.items()}) for offset, table in births]
+            for name, births in state.items()
         }
         self._n_aliases = sum(len(table) for births in self._births.values() for _, table in births)
 
@@ -227,11 +228,11 @@ def _payload_class() -> Any:
 def _payload(value: bytes) -> Any:
     try:
         payload = _payload_class().FromString(value)
-        names = [metric.name for metric in payload.metrics]  # proto2 checks texts when they are read
     except (BadMessage, ValueError, MemoryError) as problem:
         raise DecodeError(f"not_sparkplug: the bytes are no payload ({problem}); check kafka.format") from None
-    if len(names) > MAX_FIELDS:
-        raise DecodeError(f"too_many_fields: the message has {len(names)} metrics; at most {MAX_FIELDS} are read")
+    n_metrics = len(payload.metrics)
+    if n_metrics > MAX_FIELDS:
+        raise DecodeError(f"too_many_fields: the message has {n_metrics} metrics; at most {MAX_FIELDS} are read")
     if value and not payload.ListFields():
         raise DecodeError(
             f"not_sparkplug: no field of a Sparkplug payload is in the record, which begins with "
@@ -292,10 +293,10 @@ def _value_of(metric: Any, datatype: int) -> tuple[bool, Any]:
     kind = metric.WhichOneof("value")
     if kind is None or kind == "bytes_value" or datatype == _DATE_TIME:
         return False, None
-    try:
-        value = getattr(metric, kind)
-    except ValueError:  # a text that is not UTF-8
-        return False, None
+    value = getattr(metric, kind)
+    if kind == "string_value":
+        text = _text_of(value)
+        return text is not None, text
     if kind in ("int_value", "long_value"):
         bits = _SIGNED_BITS.get(datatype)
         if bits is not None:
