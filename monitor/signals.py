@@ -1,6 +1,6 @@
 """Recognition of columns that are no plain measurements: values that mean "missing", counters, angles.
 
-Input: healthy values of one sensor in order of time, [n], or [r, t] for r separate stretches. NaN = missing.
+Input: healthy values of one sensor in order of time, [n], or a list of such stretches. NaN = missing.
 Output: the missing-value codes (sentinels), the kind of counter, or the suspicion of an angle.
 Invariant: pure NumPy, no label. When in doubt nothing is recognised, and the column stays a plain sensor.
 """
@@ -8,16 +8,19 @@ Invariant: pure NumPy, no label. When in doubt nothing is recognised, and the co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from monitor.types import Bool
 
-    Values = NDArray[np.floating]
+    Stretch = NDArray[np.floating[Any]]
+    Values = Stretch | Sequence[Stretch]
     Float64 = NDArray[np.float64]
 
 # ---------------------------------------------------------------- sentinels
@@ -54,7 +57,7 @@ def find_sentinels(values: Values) -> tuple[float, ...]:
     found: list[float] = []
     while len(found) < MAX_SENTINELS and (code := _next_sentinel(rows)) is not None:
         found.append(code)
-        rows = np.where(rows == code, np.nan, rows)
+        rows = [np.where(row == code, np.nan, row) for row in rows]
     return tuple(sorted(found))
 
 
@@ -63,8 +66,8 @@ def is_far_outside(code: float, low: float, high: float) -> bool:
     return max(low - code, code - high) >= USUAL_GAP * max(high - low, float(np.spacing(np.float32(abs(high)))))
 
 
-def _next_sentinel(rows: Float64) -> float | None:
-    seen = np.sort(rows[np.isfinite(rows)])
+def _next_sentinel(rows: Sequence[Float64]) -> float | None:
+    seen = np.sort(_seen(rows))
     if len(seen) < MIN_OTHERS + MIN_RECURRENCES:
         return None
     for code in (float(seen[0]), float(seen[-1])):
@@ -76,7 +79,7 @@ def _next_sentinel(rows: Float64) -> float | None:
             continue
         low, high = float(others[0]), float(others[-1])
         gap, span = max(low - code, code - high), high - low
-        n_runs = _n_runs(rows == code, np.isfinite(rows))
+        n_runs = sum(_n_runs(row[np.isfinite(row)] == code) for row in rows)
         if any(np.isclose(code, usual, rtol=1e-6, atol=0) for usual in USUAL_SENTINELS):
             is_code = n_runs >= MIN_RUNS and gap >= USUAL_GAP * span
         else:
@@ -88,13 +91,9 @@ def _next_sentinel(rows: Float64) -> float | None:
     return None
 
 
-def _n_runs(is_code: Bool, is_seen: Bool) -> int:
-    """Return the number of times that the code begins: after another value of the same stretch, or with a stretch."""
-    n = 0
-    for code, seen in zip(is_code, is_seen, strict=True):
-        mine = code[seen]
-        n += int(np.count_nonzero(mine[1:] & ~mine[:-1])) + int(len(mine) > 0 and mine[0])
-    return n
+def _n_runs(is_code: Bool) -> int:
+    """Return the number of times that the code begins, after another value or with the stretch."""
+    return int(np.count_nonzero(is_code[1:] & ~is_code[:-1])) + int(is_code[:1].any())
 
 
 # ---------------------------------------------------------------- counters
@@ -128,7 +127,9 @@ def find_counter(values: Values) -> Counter | None:
 
     Steps are taken between neighbouring readings of one stretch. A gap between them does not matter.
     """
-    rows = _stretches(values)
+    rows = [row for row in _stretches(values) if len(row)]
+    if not rows:
+        return None
     steps, per_cell, level = _steps(rows)
     moves = steps[steps != 0]
     n_up = int(np.count_nonzero(moves > 0))
@@ -147,7 +148,7 @@ def find_counter(values: Values) -> Counter | None:
     return Counter(direction, False, f"counts {way}, by {usual:.3g} in a usual step")
 
 
-def _steps(rows: Float64) -> tuple[Float64, Float64, Float64]:
+def _steps(rows: Sequence[Float64]) -> tuple[Float64, Float64, Float64]:
     """Return the steps between neighbouring readings, the same per cell, and the values before the steps."""
     steps, cells, levels = [], [], []
     for row in rows:
@@ -178,7 +179,7 @@ def may_be_angle(values: Values) -> bool:
     It is a suspicion for people, not a fact: other columns look like this as well.
     """
     rows = _stretches(values)
-    seen = rows[np.isfinite(rows)]
+    seen = _seen(rows)
     if len(seen) < MIN_OTHERS or seen.min() < 0 or not 360 - EDGE_DEG <= seen.max() <= 360 or seen.min() > EDGE_DEG:
         return False
     steps = np.abs(_steps(rows)[0])
@@ -189,6 +190,10 @@ def may_be_angle(values: Values) -> bool:
     return n_wraps >= MIN_WRAPS and n_wraps > n_between
 
 
-def _stretches(values: Values) -> Float64:
-    rows = np.asarray(values, dtype=np.float64)
-    return rows[None] if rows.ndim == 1 else rows
+def _stretches(values: Values) -> list[Float64]:
+    rows = [values] if isinstance(values, np.ndarray) and values.ndim == 1 else values
+    return [np.asarray(row, dtype=np.float64) for row in rows]
+
+
+def _seen(rows: Sequence[Float64]) -> Float64:
+    return np.concatenate([row[np.isfinite(row)] for row in rows]) if rows else np.empty(0)

@@ -173,6 +173,8 @@ class Contribution:
     """Value that the model reconstructed, in the sensor's unit."""
     actual: float | None
     """Measured value; None = missing."""
+    quantity: str = "value"
+    """Of expected and actual: `value`, or `change` since the cell before, of a sensor that counts up or down."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,8 @@ def _fit(config: Config, fleet: FleetConfig, history: History, order: TrainingOr
 
     spec = ModelSpec.of(fleet)
     try:
-        return fit(train, spec, FleetSpec.of(fleet, history.sensors), device=config.device, on_progress=on_progress)
+        of_fleet = FleetSpec.of(fleet, history.sensors, config.fields_of(fleet))
+        return fit(train, spec, of_fleet, device=config.device, on_progress=on_progress)
     except NotEnoughData as error:
         more = max(1, spec.min_windows - len(train))
         raise NotEnoughData(f"{error.detail}; {history.time_until(more)}") from error

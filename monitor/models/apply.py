@@ -39,14 +39,14 @@ def encode(detector: TrainedModel, windows: Float32) -> Float32:
 def reconstruct(detector: TrainedModel, windows: Float32) -> Float32:
     """Return the reconstruction [N, T, C] of windows: without their noise, their gaps filled.
 
-    A sensor that was absent in training stays NaN.
+    A sensor that was absent in training, or that the model leaves out, stays NaN. A counter is counted from 0.
     """
     network, scaler = detector.network, detector.scaler
 
     def reconstruct_chunk(x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         return scaler.restore(reconstruction(network, x, present)).transpose(1, 2)
 
-    return _without_absent(detector, _by_chunk(detector, windows, reconstruct_chunk))
+    return detector.inputs.to_sensors(_without_absent(detector, _by_chunk(detector, windows, reconstruct_chunk)))
 
 
 def sample(detector: TrainedModel, n: int, seed: int) -> Float32:
@@ -67,8 +67,8 @@ def sample(detector: TrainedModel, n: int, seed: int) -> Float32:
     except NotImplementedError as cause:
         why = f"{detector.card.architecture} has no code to draw; train an autoencoder"
         raise NotFound(f"samples of {detector.version}: {why}") from cause
-    whole = np.concatenate(parts) if parts else np.empty((0, length, len(detector.sensors)), np.float32)
-    return _without_absent(detector, whole)
+    whole = np.concatenate(parts) if parts else np.empty((0, length, len(detector.inputs.channels)), np.float32)
+    return detector.inputs.to_sensors(_without_absent(detector, whole))
 
 
 def _by_chunk(
@@ -78,7 +78,7 @@ def _by_chunk(
     with torch.inference_mode():
         # Without windows one empty chunk is applied, because its result has the right shape.
         parts = [
-            apply(*detector.scaler.standardise(detector.to_tensor(windows[at : at + CHUNK]))).cpu().numpy()
+            apply(*detector.standardise(windows[at : at + CHUNK])).cpu().numpy()
             for at in range(0, max(1, len(windows)), CHUNK)
         ]
     return np.concatenate(parts)

@@ -18,6 +18,7 @@ from monitor.errors import CheckpointDamaged, ConfigError
 from monitor.models import checkpoint
 from monitor.models.calibrate import Threshold
 from monitor.models.device import pick_device
+from monitor.models.inputs import ModelInputs
 from monitor.models.member import Member, ensemble_score
 from monitor.models.network import Network
 from monitor.models.residual import recency_weights, reconstruction
@@ -69,6 +70,8 @@ class Card:
     """Candidates of `auto`, and the share of injected faults that each detects. Empty = there was no choice."""
     metrics: dict[str, float]
     """Metrics that versions are compared by."""
+    inputs: dict[str, Any] | None = None
+    """By sensor, the way in which the model takes it (`inputs.SensorInput`). None = an older card: each as it is."""
 
 
 class TrainedModel:
@@ -85,6 +88,7 @@ class TrainedModel:
         self.card = card
         self.device = device
         self._version = version
+        self.inputs = ModelInputs.from_json(card.sensors, card.inputs)
         self.scaler = scaler.to(device)
         self._members = tuple(member.to(device) for member in members)
 
@@ -108,37 +112,53 @@ class TrainedModel:
     def score(self, values: Float32) -> WindowScores:
         """Score windows [N, T, C] in the sensors' own units. N may be 0."""
         self.check_shape(values)
-        n, _, n_sensors = values.shape
+        return self._score_channels(self.inputs.to_channels(values))
+
+    def _score_channels(self, values: Float32) -> WindowScores:
+        """Score windows [N, T, K] of channels."""
+        n, _, n_channels = values.shape
         score = np.empty(n, dtype=np.float32)
-        share = np.empty((n, n_sensors), dtype=np.float32)
+        share = np.empty((n, n_channels), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, n, CHUNK):
-                x, present = self.scaler.standardise(self.to_tensor(values[start : start + CHUNK]))    # (B, C, T)
-                raw, part = ensemble_score(self._members, x, present)                                  # (B,), (B, C)
+                x, present = self.scaler.standardise(self._to_tensor(values[start : start + CHUNK]))   # (B, K, T)
+                raw, part = ensemble_score(self._members, x, present)                                  # (B,), (B, K)
                 score[start : start + CHUNK] = raw.cpu().numpy()
                 share[start : start + CHUNK] = part.cpu().numpy()
         score /= np.float32(self.card.threshold.raw)
-        return WindowScores(score, share)
+        return WindowScores(score, self.inputs.fold_shares(share))
+
+    def self_test(self) -> None:
+        """Score noise. Raises CheckpointDamaged if that is no number."""
+        noise = np.random.default_rng(0).normal(size=(2, self.card.length, len(self.inputs.channels)))
+        score = self._score_channels(noise.astype(np.float32)).score
+        if not np.isfinite(score).all():
+            raise CheckpointDamaged(f"{self.version} scores noise as {score}")
 
     def explain(self, values: Float32, share: Float32) -> list[tuple[Contribution, ...]]:
-        """Return all sensors of each window [n, T, C], largest share first.
+        """Return all sensors of each window [n, T, C] that the model takes, largest share first.
 
-        Each has its expected and its actual value at the step where its error is largest, in its own unit.
+        Each has its expected and its actual value at the step where its error is largest, in its own unit. Those of a
+        counter are its change at this step. An expected value is limited to about what the sensor ever was in training.
         """
         self.check_shape(values)
         out: list[tuple[Contribution, ...]] = []
+        inputs, owner = self.inputs, torch.from_numpy(self.inputs.owner).to(self.device)
+        channels = inputs.to_channels(values)
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
-                chunk = self.to_tensor(values[start : start + CHUNK])
-                x, present = self.scaler.standardise(chunk)                # (B, C, T)
-                expected_x = self._expected(x, present)                    # (B, C, T)
+                chunk = self._to_tensor(channels[start : start + CHUNK])
+                x, present = self.scaler.standardise(chunk)                # (B, K, T)
+                expected_x = self._expected(x, present)                    # (B, K, T)
                 error = (expected_x - x).square_() * recency_weights(x, Network.half_life)[:, SLOW_SCALE]
                 if present is not None:
                     error = torch.where(present, error, -1.0)
-                worst = error.argmax(-1, keepdim=True)                     # (B, C, 1)
+                of_sensor = error.new_zeros(len(x), len(inputs.sensors), x.shape[-1]).index_add_(1, owner, error)
+                worst = of_sensor.argmax(-1, keepdim=True)[:, owner]       # (B, K, 1)
                 expected = self.scaler.restore(expected_x).gather(-1, worst)[..., 0].cpu().numpy()
                 actual = chunk.transpose(1, 2).gather(-1, worst)[..., 0].cpu().numpy()
-                rows = zip(share[start : start + CHUNK], expected, actual, strict=True)
+                shown = inputs.bound(inputs.fold_values(expected)), inputs.fold_values(actual)
+                rows = zip(share[start : start + CHUNK], *shown, strict=True)
                 out += [self._contributions(*row) for row in rows]
         return out
 
@@ -160,9 +180,17 @@ class TrainedModel:
         def known(value: np.float32) -> float | None:
             return float(value) if np.isfinite(value) else None
 
+        kinds = [each.kind for each in self.inputs.inputs]
         return tuple(
-            Contribution(self.card.sensors[c], float(share[c]), known(expected[c]), known(actual[c]))
+            Contribution(
+                self.card.sensors[c],
+                float(share[c]),
+                known(expected[c]),
+                known(actual[c]),
+                "change" if kinds[c] == "difference" else "value",
+            )
             for c in np.argsort(-share, kind="stable")
+            if kinds[c] != "left_out"
         )
 
     def save(self, folder: Path) -> str:
@@ -180,8 +208,9 @@ class TrainedModel:
         tensors, raw = checkpoint.read(Path(path))
         try:
             card = _card_from_json(raw)
+            n_channels = len(ModelInputs.from_json(card.sensors, card.inputs).channels)
             members = tuple(
-                Member.load(entry, tensors, f"{number}.", len(card.sensors), card.length)
+                Member.load(entry, tensors, f"{number}.", n_channels, card.length)
                 for number, entry in enumerate(card.members)
             )
             scaler = Scaler.from_json(raw["scaler"])
@@ -197,10 +226,19 @@ class TrainedModel:
         }
 
     def _card_json(self) -> dict[str, Any]:
-        return {**asdict(self.card), "scaler": self.scaler.to_json()}   # JSON makes lists of tuples
+        card = asdict(self.card)                                         # JSON makes lists of tuples
+        if card["inputs"] is None:                                       # an older card stays what it was
+            del card["inputs"]
+        return {**card, "scaler": self.scaler.to_json()}
 
-    def to_tensor(self, values: Float32) -> torch.Tensor:
-        """Return windows on the device."""
+    def standardise(self, values: Float32) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return windows [N, T, C] as the networks see them: (N, K, T) on the device, and the mask of present values.
+
+        See `Scaler.standardise`.
+        """
+        return self.scaler.standardise(self._to_tensor(self.inputs.to_channels(values)))
+
+    def _to_tensor(self, values: Float32) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.device)
 
     def check_shape(self, values: Float32) -> None:
@@ -211,7 +249,8 @@ class TrainedModel:
 
 
 def _card_from_json(raw: dict[str, Any]) -> Card:
-    fields = {name: raw[name] for name in Card.__dataclass_fields__}
+    fields = {name: raw[name] for name in Card.__dataclass_fields__ if name != "inputs"}
+    fields["inputs"] = raw.get("inputs")
     fields["sensors"] = tuple(fields["sensors"])
     fields["members"] = tuple(fields["members"])
     fields["threshold"] = Threshold.from_json(fields["threshold"])

@@ -16,6 +16,7 @@ from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
     from monitor.config import FleetConfig
+    from monitor.config.fields import FieldsConfig
     from monitor.types import Bool, Float32, Int32, Int64
 
 MAX_VALUES = 60_000_000
@@ -95,10 +96,14 @@ class FleetSpec:
     """Time between two steps of a window."""
     budget: Budget
     """False alarms allowed, and the alert policy: the threshold is calibrated to it."""
+    circular: tuple[str, ...] = ()
+    """Names or globs of the sensors that are angles in degrees."""
+    missing: tuple[float, ...] = ()
+    """Values that mean "no reading" in any sensor."""
 
     @classmethod
-    def of(cls, fleet: FleetConfig, sensors: tuple[str, ...]) -> FleetSpec:
-        """Read a fleet's configuration. `sensors`: those of its readings."""
+    def of(cls, fleet: FleetConfig, sensors: tuple[str, ...], fields: FieldsConfig) -> FleetSpec:
+        """Read a fleet's configuration. `sensors`: those of its readings. `fields`: `Config.fields_of(fleet)`."""
         alerts, interval_s = fleet.alerts, fleet.interval.total_seconds()
         budget = Budget(
             alarms_per_week=weekly(alerts.budget.count, alerts.budget.per),
@@ -107,7 +112,8 @@ class FleetSpec:
             recover=alerts.recover,
             step_s=fleet.stride * interval_s,
         )
-        return cls(fleet.name, sensors, interval_s, budget)
+        missing = tuple(float(code) for code in fields.missing or () if not isinstance(code, str))
+        return cls(fleet.name, sensors, interval_s, budget, fields.circular or (), missing)
 
 
 @dataclass(frozen=True, slots=True)

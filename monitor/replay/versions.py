@@ -73,7 +73,7 @@ def train_on_head(
     detector = fit(
         history.windows(),
         ModelSpec.of(fleet),
-        FleetSpec.of(fleet, history.sensors),
+        FleetSpec.of(fleet, history.sensors, config.fields_of(fleet)),
         device=config.device,
         on_progress=lambda share, text: on_progress(share, f"learning {head.name}: {text}"),
     )

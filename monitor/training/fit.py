@@ -20,6 +20,7 @@ from monitor.errors import NotEnoughData
 from monitor.models.calibrate import Threshold, calibrate, find_outliers
 from monitor.models.detector import Card, TrainedModel
 from monitor.models.device import pick_device
+from monitor.models.inputs import ModelInputs
 from monitor.models.member import Member, ensemble_score
 from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.scaler import Scaler
@@ -34,6 +35,7 @@ from monitor.training.receipt import (
     training_summary,
     version_metrics,
 )
+from monitor.training.recognise import recognise, suggestions, with_ranges
 from monitor.training.split import Split, latest, readings, split, thin, usable_rows
 from monitor.training.tensors import WindowTensors, chunks, window_errors
 
@@ -68,6 +70,8 @@ def fit(
     where = pick_device(device)
     data = _prepare(windows, spec, fleet, where)
     on_progress(0.02, f"{len(data.rows)} windows to learn from, {len(data.held_rows)} held out")
+    for note in data.notes:
+        on_progress(0.03, note)
     trained = _train(data, spec, where, lambda share, text: on_progress(0.05 + 0.9 * share, text), now)
     on_progress(0.96, "calibrating on held-out windows")
     threshold = _calibrate(data, trained, fleet)
@@ -94,6 +98,7 @@ def fit(
         baseline={"architecture": "pca", **pca.hyper, **pca_metrics},
         choice=trained.choice,
         metrics=version_metrics(threshold, metrics, pca_metrics, len(data.rows)),
+        inputs=data.inputs.to_json(),
     )
     on_progress(1.0, "done")
     return TrainedModel(card, members, data.scaler, where)
@@ -105,6 +110,9 @@ def fit(
 @dataclass(frozen=True, slots=True)
 class _Data:
     windows: TrainingSet
+    inputs: ModelInputs
+    notes: list[str]
+    """Findings about the sensors, for operators."""
     n_gappy: int
     split: Split
     rows: Int64
@@ -117,11 +125,32 @@ class _Data:
 
 
 def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: torch.device) -> _Data:
-    """Split the windows and standardise both parts. Raises NotEnoughData."""
+    """Split the windows, recognise the sensors, and standardise both parts. Raises NotEnoughData."""
     n, length, n_sensors = windows.values.shape
     if n_sensors != len(fleet.sensors):
         raise ValueError(f"{n_sensors} columns for {len(fleet.sensors)} sensors")
-    usable = usable_rows(windows.values)
+    inputs = ModelInputs(fleet.sensors)
+    parts, n_usable = _split(windows, inputs, spec, fleet)
+    inputs = recognise(windows, parts.train, fleet)
+    if not inputs.channels:
+        raise NotEnoughData(f"no sensor is left to learn from: {'; '.join(inputs.notes)}")
+    if not inputs.is_plain:
+        # A window in which all sensors write their code for "missing" is empty.
+        parts, n_usable = _split(windows, inputs, spec, fleet)
+    n_max = MAX_VALUES // (length * len(inputs.channels))
+    rows = thin(parts.train, min(MAX_TRAIN, n_max))
+    held_rows = latest(parts.held_out, windows, min(MAX_HELD_OUT, n_max))
+    scaler = Scaler.fit(inputs.channels, readings(windows.values, rows, inputs))
+    training, held_out = (_standardise(windows.values, part, inputs, scaler, device) for part in (rows, held_rows))
+    notes = [*inputs.notes, *suggestions(windows, rows, fleet, inputs)]
+    inputs = with_ranges(inputs, windows.values, np.concatenate([rows, held_rows]))
+    return _Data(windows, inputs, notes, n - n_usable, parts, rows, held_rows, scaler, training, held_out)
+
+
+def _split(windows: TrainingSet, inputs: ModelInputs, spec: ModelSpec, fleet: FleetSpec) -> tuple[Split, int]:
+    """Return the split, and the number of usable windows. Raises NotEnoughData."""
+    n, length, _ = windows.values.shape
+    usable = usable_rows(windows.values, inputs)
     n_without_alert = len(usable) if windows.alerted is None else int((~windows.alerted[usable]).sum())
     if n_without_alert < spec.min_windows:
         more = spec.min_windows - n_without_alert
@@ -138,19 +167,17 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
             f"{len(parts.train)} windows are left to learn from, for {parts.n_alerted} overlap alerts; label as normal "
             "those that were none"
         )
-    n_max = MAX_VALUES // (length * n_sensors)
-    rows = thin(parts.train, min(MAX_TRAIN, n_max))
-    held_rows = latest(parts.held_out, windows, min(MAX_HELD_OUT, n_max))
-    scaler = Scaler.fit(fleet.sensors, readings(windows.values, rows))
-    training = _standardise(windows.values, rows, scaler, device)
-    held_out = _standardise(windows.values, held_rows, scaler, device)
-    return _Data(windows, n - len(usable), parts, rows, held_rows, scaler, training, held_out)
+    return parts, len(usable)
 
 
-def _standardise(values: Float32, rows: Int64, scaler: Scaler, device: torch.device) -> WindowTensors:
+def _standardise(
+    values: Float32, rows: Int64, inputs: ModelInputs, scaler: Scaler, device: torch.device
+) -> WindowTensors:
     on_device = scaler.to(device)
-    parts = [on_device.standardise(torch.from_numpy(np.ascontiguousarray(values[part], dtype=np.float32)).to(device))
-             for part in np.array_split(rows, max(1, len(rows) // 2048))]
+    parts = []
+    for part in np.array_split(rows, max(1, len(rows) // 2048)):
+        channels = np.ascontiguousarray(inputs.to_channels(values[part]), dtype=np.float32)
+        parts.append(on_device.standardise(torch.from_numpy(channels).to(device)))
     x = torch.cat([x for x, _ in parts])
     if all(present is None for _, present in parts):
         return WindowTensors(x, None)
@@ -261,6 +288,7 @@ def _receipt(data: _Data, trained: _TrainedMembers, metrics: dict[str, Any]) -> 
     return {
         **data_receipt(data.windows, data.n_gappy, data.split, rows, held_rows, trained.trimmed, trained.outlier),
         **training_summary(trained.result),
+        "inputs": data.notes,
         **metrics,
         "diagnosis": diagnosis.metrics,
         "troubles": diagnosis.troubles + recurring_faults(data.windows, suspected),

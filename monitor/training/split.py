@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from monitor.models.inputs import ModelInputs
     from monitor.models.spec import TrainingSet
     from monitor.types import Float32, Int64
 
@@ -41,12 +42,12 @@ class Split:
     """Windows before the held-out time left out because they overlap an alert."""
 
 
-def usable_rows(values: Float32) -> Int64:
+def usable_rows(values: Float32, inputs: ModelInputs) -> Int64:
     """Return the rows with enough present steps to train on."""
     rows = []
     for start in range(0, len(values), 4096):
-        # Steps with any sensor: one that no asset of the fleet has must not make every window unusable.
-        present = np.isfinite(values[start : start + 4096]).any(axis=2).mean(axis=1)
+        # Steps with any channel: one that no asset of the fleet has must not make every window unusable.
+        present = np.isfinite(inputs.to_channels(values[start : start + 4096])).any(axis=2).mean(axis=1)
         rows.append(start + np.flatnonzero(present >= MIN_PRESENT))
     return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
@@ -91,8 +92,7 @@ def thin(rows: Int64, n_max: int) -> Int64:
     return rows[np.linspace(0, len(rows) - 1, n_max).round().astype(np.int64)]
 
 
-def readings(values: Float32, rows: Int64) -> Float32:
-    """Return readings [n, C] of the windows, at most `N_SCALE`."""
-    length = values.shape[1]
-    some = thin(rows, max(1, N_SCALE // length))
-    return values[some].reshape(-1, values.shape[2])
+def readings(values: Float32, rows: Int64, inputs: ModelInputs) -> Float32:
+    """Return readings [n, K] of the windows' channels, at most `N_SCALE`."""
+    some = thin(rows, max(1, N_SCALE // values.shape[1]))
+    return inputs.to_channels(values[some]).reshape(-1, len(inputs.channels))

@@ -172,7 +172,7 @@ def test_explain_uses_the_highest_member() -> None:
     budget = Budget(alarms_per_week=10_000.0, confirm=1, among=1, recover=1, step_s=1.0)
     card = fit(train, ModelSpec("pca"), FleetSpec("f", sensors, 1.0, budget)).card
     scaler = Scaler(tuple(SensorScale(name, "continuous", 100.0, 10.0) for name in sensors))
-    detector = TrainedModel(dataclasses.replace(card, architecture="auto"), members, scaler, CPU)
+    detector = TrainedModel(dataclasses.replace(card, architecture="auto", inputs=None), members, scaler, CPU)
     windows = np.stack([np.full((LENGTH, N_SENSORS), level, np.float32) for level in (160.0, 70.0)])
     high, low = detector.explain(windows, detector.score(windows).share)
     assert [(each.expected, each.actual) for each in high] == [(100.0, 160.0)] * N_SENSORS
