@@ -205,7 +205,7 @@ async def run_pipeline(request: CaseRequest, folder: Path) -> CaseMeasurement:
 
 
 async def _activate(store: AsyncStore, scorer: DetectorScorer, path: Path) -> None:
-    detector = await scorer.load(path)
+    detector = await scorer.load(path, path.name)
     await store.run(
         versions.publish,
         version=detector.version,

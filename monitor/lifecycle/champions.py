@@ -116,9 +116,7 @@ class Champions:
         the version was trained for another configuration.
         """
         path = Path(trained.path)
-        detector = await self._scorer.load(path)
-        if detector.version != trained.version:
-            raise CheckpointDamaged(f"{path} holds {detector.version}, not {trained.version}")
+        detector = await self._scorer.load(path, trained.version)
         register = partial(self._store.run, assets.register_sensors, fleet.name, trained.sensors)
         known = await until_answered(register, self._clock, self._timing)
         _check_fits(fleet, detector, fleet.sensors or known)
@@ -172,7 +170,7 @@ class Champions:
         """Load the champion. An unreadable one (damaged, or of another program version's format) counts as none."""
         try:
             if not self._scorer.holds(champion.version):
-                self._scorer.keep(await self._scorer.load(champion.path))
+                self._scorer.keep(await self._scorer.load(champion.path, champion.version))
         except (CheckpointDamaged, CheckpointUnavailable) as error:
             skip |= self._unreadable.get(fleet.name) == champion.version
             if isinstance(error, CheckpointUnavailable) and not skip:

@@ -1,9 +1,9 @@
 """Checkpoint on disk: a folder named by its version, with `weights.safetensors` and `card.json`.
 
 Input: tensors and a card. Output: a folder, written atomically, and the same read back.
-Invariant: content-addressed. The version is a digest of everything that scores (weights and the card's essentials). A
-changed byte raises CheckpointDamaged. Files that cannot be read now raise CheckpointUnavailable, and a later try may
-succeed. Nothing is ever unpickled.
+Invariant: content-addressed. The version is a digest of everything that scores (weights and the card's essentials),
+and the folder's name. A changed byte, or a folder with another version's files, raises CheckpointDamaged. Files that
+cannot be read now raise CheckpointUnavailable, and a later try may succeed. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 FORMAT = 2
+VERSION = re.compile(r"[a-z0-9_]+-[0-9a-f]{8}")
+"""A version is a file name, without any part of a path."""
+MAX_CARD_BYTES, MAX_WEIGHTS_BYTES = 32 << 20, 1 << 30
+"""Sizes up to which files are read. The largest models here have a hundredth of that."""
 
 INCIDENTAL = frozenset({"trained_at", "took_s"})
 """Card keys that may differ between two trainings of the same model. They are not part of the version."""
@@ -69,23 +74,30 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a checkpoint's folder. On CheckpointDamaged or CheckpointUnavailable, keep the present model."""
     try:
-        weights = (path / WEIGHTS).read_bytes()
-        text = (path / CARD).read_text(encoding="utf-8")
+        weights = _read_bounded(path / WEIGHTS, MAX_WEIGHTS_BYTES)
+        text = _read_bounded(path / CARD, MAX_CARD_BYTES).decode()
         card = json.loads(text)
+        if not isinstance(card, dict) or card.get("format") != FORMAT:
+            raise CheckpointDamaged(f"{path}: {CARD} is not a card of format {FORMAT}")
+        claimed = card.pop("digest", None)
+        if _render(card, weights) != text:
+            raise CheckpointDamaged(f"{path}: digest {str(claimed)[:12]}… does not match its files")
+        version = _name(weights, {name: value for name, value in card.items() if name not in ("version", "format")})
+        tensors = safetensors.torch.load(weights)
     except OSError as cause:
         raise CheckpointUnavailable(f"{path}: {cause}") from cause
-    except ValueError as cause:
+    # A RecursionError: a card that is nested too deep. A KeyError or TypeError: one without an architecture.
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as cause:
         raise CheckpointDamaged(f"{path}: {cause}") from cause
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise CheckpointDamaged(f"{path}: {CARD} is not a card of format {FORMAT}")
-    claimed = card.pop("digest", None)
-    if _render(card, weights) != text:
-        raise CheckpointDamaged(f"{path}: digest {str(claimed)[:12]}… does not match its files")
-    try:
-        tensors = safetensors.torch.load(weights)
-    except SafetensorError as cause:
-        raise CheckpointDamaged(f"{path}: {WEIGHTS}: {cause}") from cause
+    if not version == card.get("version") == path.name:
+        raise CheckpointDamaged(f"{path} holds {version}, not {path.name}")
     return tensors, card
+
+
+def _read_bounded(path: Path, n_most: int) -> bytes:
+    if (size := path.stat().st_size) > n_most:
+        raise CheckpointDamaged(f"{path}: {size:,} bytes; {n_most:,} are read at most")
+    return path.read_bytes()
 
 
 def version_of(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> str:
@@ -99,7 +111,10 @@ def _pack(tensors: dict[str, torch.Tensor]) -> bytes:
 
 def _name(weights: bytes, card: dict[str, Any]) -> str:
     essentials = json.dumps(_without_incidental(card), sort_keys=True, separators=(",", ":"))
-    return f"{card['architecture']}-{hashlib.sha256(weights + essentials.encode()).hexdigest()[:8]}"
+    version = f"{card['architecture']}-{hashlib.sha256(weights + essentials.encode()).hexdigest()[:8]}"
+    if not VERSION.fullmatch(version):
+        raise ValueError(f"{version[:100]!r} is no version")
+    return version
 
 
 def _render(card: dict[str, Any], weights: bytes) -> str:

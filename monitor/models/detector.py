@@ -7,6 +7,7 @@ Invariant: causal (a window's score belongs to its last step), and a window scor
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -28,6 +29,9 @@ from monitor.types import Contribution
 if TYPE_CHECKING:
     from monitor.types import Float32
 
+MAX_WINDOW_VALUES = 4 << 20
+"""Values in one window of a checkpoint: its channels times its length. `[fleet] window` allows 4,096 steps."""
+MAX_MEMBERS = 64
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
 SLOW_SCALE = 1
@@ -213,9 +217,10 @@ class TrainedModel:
                 Member.load(entry, tensors, f"{number}.", n_channels, card.length)
                 for number, entry in enumerate(card.members)
             )
-            scaler = Scaler.from_json(raw["scaler"])
-        except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as cause:
-            raise CheckpointDamaged(f"{path}: whole, but not a model this version can build: {cause}") from cause
+            scaler = Scaler.from_json(raw["scaler"], n_channels)
+        # Whatever JSON may hold in place of what belongs there.
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, ConfigError) as cause:
+            raise CheckpointDamaged(f"{path}: whole, but not a model this version can build: {cause!r}") from cause
         return cls(card, members, scaler, where, raw["version"])
 
     def _tensors(self) -> dict[str, torch.Tensor]:
@@ -254,4 +259,10 @@ def _card_from_json(raw: dict[str, Any]) -> Card:
     fields["sensors"] = tuple(fields["sensors"])
     fields["members"] = tuple(fields["members"])
     fields["threshold"] = Threshold.from_json(fields["threshold"])
-    return Card(**fields)
+    card = Card(**fields)
+    n_channels = len(ModelInputs.from_json(card.sensors, card.inputs).channels)
+    if not (1 <= card.length <= MAX_WINDOW_VALUES // max(1, n_channels)) or not 1 <= len(card.members) <= MAX_MEMBERS:
+        raise ValueError(f"{len(card.members)} members, windows of {card.length} steps and {n_channels} channels")
+    if not 0 < card.threshold.raw < math.inf:
+        raise ValueError(f"threshold {card.threshold.raw}")
+    return card

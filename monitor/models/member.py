@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from monitor.models.build import build
-from monitor.models.residual import Residual, squared_error
+from monitor.models.residual import N_SCALES, Residual, squared_error
 
 if TYPE_CHECKING:
     from monitor.models.network import Network
@@ -66,10 +66,15 @@ class Member:
         cls, entry: dict[str, Any], tensors: dict[str, torch.Tensor], prefix: str, n_sensors: int, length: int
     ) -> Member:
         """Build it again. Raises KeyError, TypeError, RuntimeError, ConfigError where card and tensors do not fit."""
-        network = build(entry["name"], n_sensors, length, **entry["hyper"])
         start = f"{prefix}network."
-        network.load_state_dict({name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)})
+        weights = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+        with torch.device("meta"):  # a card may ask for any width: take no memory before its weights are seen to fit
+            network = build(entry["name"], n_sensors, length, **entry["hyper"])
+        network.load_state_dict(weights, assign=True)
         sensor_error, centre, spread = (tensors[f"{prefix}residual.{name}"] for name in ("usual", "centre", "spread"))
+        shapes = (sensor_error.shape, centre.shape, spread.shape)
+        if shapes != ((n_sensors,), (N_SCALES,), (N_SCALES,)):
+            raise ValueError(f"{prefix}residual: shapes {[tuple(shape) for shape in shapes]}")
         return cls(entry["name"], network, Residual(sensor_error, centre, spread, network.half_life))
 
 

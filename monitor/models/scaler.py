@@ -7,6 +7,7 @@ heavy-tailed, or never seen.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,9 +110,14 @@ class Scaler:
         return [asdict(s) for s in self.sensors]
 
     @classmethod
-    def from_json(cls, rows: list[dict[str, Any]]) -> Scaler:
-        """Read the card's rows back."""
-        return cls(tuple(SensorScale(r["name"], r["kind"], float(r["centre"]), float(r["scale"])) for r in rows))
+    def from_json(cls, rows: list[dict[str, Any]], n_channels: int) -> Scaler:
+        """Read the card's rows back. Raises KeyError, TypeError, ValueError."""
+        sensors = tuple(SensorScale(r["name"], r["kind"], float(r["centre"]), float(r["scale"])) for r in rows)
+        if len(sensors) != n_channels:
+            raise ValueError(f"{len(sensors)} scales for {n_channels} channels")
+        if bad := [s.name for s in sensors if not (math.isfinite(s.centre) and 0 < s.scale < math.inf)]:
+            raise ValueError(f"no scale: {', '.join(bad)}")
+        return cls(sensors)
 
 
 def forward_fill(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from monitor.errors import CheckpointDamaged, NoChampion, NotFound
+from monitor.errors import NoChampion, NotFound
 from monitor.models.spec import FleetSpec, ModelSpec
 from monitor.recordings import as_records
 from monitor.store import assets
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from monitor.config import Config, FleetConfig
-    from monitor.models.detector import TrainedModel
     from monitor.recordings import Recording
     from monitor.stream.score import DetectorScorer
 
@@ -88,7 +87,7 @@ def train_on_head(
 
 async def activate_version(store: AsyncStore, scorer: DetectorScorer, version: ReplayVersion, fleet: str) -> None:
     """Publish and activate a version in the replay's database and scorer. Raises CheckpointDamaged."""
-    detector = await _load(scorer, version)
+    detector = await scorer.load(version.path, version.version)
     card: dict[str, Any] = json.loads((version.path / "card.json").read_text(encoding="utf-8"))
     await store.run(
         stored_versions.publish,
@@ -105,15 +104,8 @@ async def activate_version(store: AsyncStore, scorer: DetectorScorer, version: R
 
 async def load_for_side(scorer: DetectorScorer, version: ReplayVersion, fleet: str) -> None:
     """Activate a version in the scorer of a side without a database. Raises CheckpointDamaged."""
-    detector = await _load(scorer, version)
+    detector = await scorer.load(version.path, version.version)
     scorer.activate(fleet, ActiveVersion(version.decides_after_us, version.version, version.path), detector)
-
-
-async def _load(scorer: DetectorScorer, version: ReplayVersion) -> TrainedModel:
-    detector = await scorer.load(version.path)
-    if detector.version != version.version:
-        raise CheckpointDamaged(f"{version.path} holds {detector.version}, not {version.version}")
-    return detector
 
 
 # ---------------------------------------------------------------- the live registry

@@ -102,9 +102,9 @@ class DetectorScorer:
         self._tried_at_s: dict[str, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_one_torch_thread)
 
-    async def load(self, path: Path) -> TrainedModel:
-        """Read a checkpoint and try it on noise. Raises CheckpointDamaged, CheckpointUnavailable."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, path)
+    async def load(self, path: Path, version: str) -> TrainedModel:
+        """Read the checkpoint of a version and try it on noise. Raises CheckpointDamaged, CheckpointUnavailable."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, path, version)
 
     def activate(self, fleet: str, activation: ActiveVersion, detector: TrainedModel | None = None) -> None:
         """Activate a version of the fleet from an event time on. It replaces one with the same event time."""
@@ -194,7 +194,7 @@ class DetectorScorer:
         detector = self._detectors.get(activation.version)
         if detector is None or (isinstance(detector, CheckpointDamaged) and self._may_retry(activation.version)):
             try:
-                detector = self._load(activation.path)
+                detector = self._load(activation.path, activation.version)
             except CheckpointDamaged as error:
                 log.exception("checkpoint_damaged", version=activation.version)
                 detector = error
@@ -221,8 +221,10 @@ class DetectorScorer:
         self._tried_at_s[version] = now_s
         return True
 
-    def _load(self, path: Path) -> TrainedModel:
+    def _load(self, path: Path, version: str) -> TrainedModel:
         detector = TrainedModel.load(path, self._device)
+        if detector.version != version:
+            raise CheckpointDamaged(f"{path} holds {detector.version}, not {version}")
         detector.self_test()
         return detector
 

@@ -11,6 +11,7 @@ import pytest
 
 from monitor.errors import CheckpointUnavailable
 from monitor.store import versions
+from monitor.store.versions import FOREVER_AGO_US
 from monitor.timing import DEFAULT_TIMING
 from tests.unit.lifecycle.checkpoints import DECIDED_US, PUMPS, activate, checkpoint, trained
 
@@ -43,6 +44,34 @@ async def test_a_readable_champion_scores(
     await this.champions.load()
     assert log.of("champion_unreadable") == []
     assert await this.version_that_scores() == path.name
+
+
+async def test_exchanged_checkpoints_do_not_score(
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
+) -> None:
+    one, two = checkpoint(tmp_path), checkpoint(tmp_path, 1)
+    one.rename(tmp_path / "aside")
+    two.rename(one)
+    (tmp_path / "aside").rename(two)
+    await activate(store, one)
+    this = daemon()
+    await this.champions.load()
+    assert not this.champions.has_champion(PUMPS)
+    assert [line["error"] for line in log.of("champion_unreadable")] == [f"{one} holds {two.name}, not {one.name}"]
+    assert await this.version_that_scores() is None
+
+
+async def test_a_row_with_the_path_of_another_version_does_not_score(
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
+) -> None:
+    one, two = checkpoint(tmp_path), checkpoint(tmp_path, 1)
+    facts = {"fleet": "pumps", "path": str(two), "trained_us": 1, "card": {}, "metrics": {}}
+    await store.run(versions.publish, version=one.name, **facts)
+    await store.run(versions.activate, "pumps", one.name, FOREVER_AGO_US)
+    this = daemon()
+    await this.champions.load()
+    assert [line["error"] for line in log.of("champion_unreadable")] == [f"{two} holds {two.name}, not {one.name}"]
+    assert await this.version_that_scores() is None
 
 
 @pytest.mark.parametrize(("end_us", "version"), [(99, None), (100, None), (101, 0), (200, 0), (201, 1)])

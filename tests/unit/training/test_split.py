@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from monitor.models.inputs import ModelInputs
 from monitor.models.spec import TrainingSet
 from monitor.training import split as split_module
 from monitor.training.split import latest, readings, split, thin, usable_rows
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LENGTH = 12
 MINUTE_US = 60_000_000
 SPAN_S = LENGTH * 60.0
+PLAIN = ModelInputs(("a", "b"))
 
 
 def windows(*sizes: int) -> TrainingSet:
@@ -65,8 +67,8 @@ def test_windows_with_many_gaps_are_unusable() -> None:
     train.values[2, : LENGTH // 2] = np.nan
     train.values[3, : LENGTH // 2 + 1] = np.nan
     train.values[4, :, 0] = np.inf   # one sensor is missing, the other is present
-    assert usable_rows(train.values).tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
-    assert usable_rows(train.values[:0]).tolist() == []
+    assert usable_rows(train.values, PLAIN).tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert usable_rows(train.values[:0], PLAIN).tolist() == []
 
 
 def test_the_latest_held_out_time_is_kept() -> None:
@@ -87,8 +89,8 @@ def test_rows_are_thinned_evenly() -> None:
 
 def test_readings_are_of_the_given_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     train = windows(100)
-    assert set(readings(train.values, np.array([3, 5]))[:, 0]) == {3.0, 5.0}
+    assert set(readings(train.values, np.array([3, 5]), PLAIN)[:, 0]) == {3.0, 5.0}
     monkeypatch.setattr(split_module, "N_SCALE", 10 * LENGTH)
-    some = readings(train.values, np.arange(100))
+    some = readings(train.values, np.arange(100), PLAIN)
     assert some.shape == (10 * LENGTH, 2)
     assert {0.0, 99.0} <= set(some[:, 0])
