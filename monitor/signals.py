@@ -105,8 +105,7 @@ class Counter:
 
     direction: int
     is_useless: bool
-    """Its steps carry no information: they are all alike (a row number, an uptime, a clock), or finer than a float32
-    can hold."""
+    """Its steps carry no information, for they are all alike: a row number, an uptime, a clock."""
     reason: str
     """The finding, for operators."""
 
@@ -118,8 +117,13 @@ MAX_RESETS = 0.01
 CONSTANT_SHARE, CONSTANT_TOLERANCE = 0.95, 1e-3
 """Share of the steps that have to be alike, and their relative difference. Readings that miss a grid cell make some
 steps twice as long."""
-MIN_FLOAT32_STEPS = 2.0
-"""A usual step of less than this many float32 steps of the value would measure rounding."""
+MAX_WHOLE = 1 << 23
+"""Largest value of a row number: whole numbers above it may be rounded measurements, a pressure in Pa."""
+CLOCKS = tuple((1e9 * unit, 2.2e9 * unit) for unit in (1.0, 1e3, 1e6, 1e9))
+"""Times from 2001 to 2039 in s, ms, µs and ns since 1970. A float32 of one has no digit that changes in a minute."""
+RESET_SHARE = 0.1
+"""A step back is a reset if one of the two values is at most this share of the other: a counter begins again near 0. A
+smaller step back is none: a meter that runs backwards is a fault, and so is a falling pressure that rose until then."""
 
 
 def find_counter(values: Values) -> Counter | None:
@@ -137,14 +141,16 @@ def find_counter(values: Values) -> Counter | None:
     n_with = n_up if direction == 1 else len(moves) - n_up
     if n_with < MIN_STEPS or len(moves) - n_with > MAX_RESETS * len(moves):
         return None
+    way, usual = "up" if direction == 1 else "down", float(np.median(np.abs(moves)))
+    middle, largest = float(np.median(level)), float(np.abs(level).max())
+    if direction == 1 and any(low <= middle <= high for low, high in CLOCKS):
+        return Counter(direction, True, "is a clock, the time since 1970")
     forward = steps * direction >= 0
-    usual = float(np.median(np.abs(moves)))
-    ulp = float(np.spacing(np.float32(np.quantile(np.abs(level), 0.9))))
-    way = "up" if direction == 1 else "down"
-    if _are_alike(np.abs(steps[forward])) or _are_alike(np.abs(per_cell[forward])):
-        return Counter(direction, True, f"counts {way} by {usual:g} at each reading, like a row number or a clock")
-    if float(np.abs(steps[forward]).mean()) < MIN_FLOAT32_STEPS * ulp:
-        return Counter(direction, True, f"counts {way} by less than a float32 of {level[-1]:.6g} can hold")
+    is_whole = largest < MAX_WHOLE and bool((level == np.round(level)).all())
+    if direction == -1 and not is_whole:
+        return None  # a level or pressure that falls all the time: no meter counts down
+    if is_whole and any(_are_alike(np.abs(each[forward])) for each in (steps, per_cell)):
+        return Counter(direction, True, f"counts {way} by {usual:g} at each reading, like a row number or an uptime")
     return Counter(direction, False, f"counts {way}, by {usual:.3g} in a usual step")
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monitor.signals import RESET_SHARE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,7 +39,8 @@ class SensorInput:
     missing: tuple[float, ...] = ()
     """Exact values (float32) that mean "missing"."""
     direction: int = 1
-    """Of a difference: 1 = the sensor counts up, -1 = down. A step the other way is a reset, and missing."""
+    """Of a difference: 1 = the sensor counts up, -1 = down. A reset, a step the other way to or from near 0, is
+    missing."""
     low: float | None = None
     high: float | None = None
     """Least and largest value in training, of a difference: change. None = not known, or an angle."""
@@ -182,15 +185,17 @@ class ModelInputs:
 
 
 def _change(column: Float32, direction: int) -> Float32:
-    """Return the change [N, T] since the previous cell. A reset, or a cell beside a missing one, is missing.
+    """Return the change [N, T] since the previous cell. A reset, or a cell after a missing one, is missing.
 
     The first cell has no previous one and repeats the second: missing, it would cost every window the slower path for
     windows with gaps.
     """
     out = np.empty(column.shape, dtype=np.float32)
+    before, after = np.abs(column[:, :-1]), np.abs(column[:, 1:])
     np.subtract(column[:, 1:], column[:, :-1], out=out[:, 1:])
+    is_reset = (out[:, 1:] * direction < 0) & (np.minimum(before, after) <= RESET_SHARE * np.maximum(before, after))
+    out[:, 1:][is_reset] = np.nan
     out[:, 0] = out[:, 1] if column.shape[1] > 1 else np.nan
-    out[out * direction < 0] = np.nan
     return out
 
 

@@ -83,10 +83,14 @@ JITTER[RNG.random(N) < 0.02] = np.nan
         (86_400 + 10 * HOURS, "useless"),  # an uptime
         (5_000 - HOURS, "useless"),  # counts down
         (1.79e9 + 10 * HOURS, "useless"),  # seconds since 1970, finer than a float32
+        (9.6e6 - np.cumsum(RNG.uniform(0.5, 3, N)), None),  # a pressure that falls all the time
+        (1.6e7 + 46 * HOURS, "counter"),  # interpolated on a line
+        (20 + 0.1 * HOURS, "counter"),  # a ramp
         (METER, "counter"),
         (np.where(HOURS < 900, METER, METER - METER[900]), "counter"),  # the meter was replaced
         (np.floor(np.cumsum(LOAD) * 40), "counter"),  # whole pulses, often none
-        (-METER, "counter"),
+        (-METER, None),
+        (9_000 - np.floor(np.cumsum(LOAD) * 40), "counter"),  # pieces that remain
         (TEMP, None),
         (np.full(N, 7.0), None),
         (np.where(HOURS < 900, 21.0, 21.5), None),  # a set-point
@@ -102,7 +106,7 @@ def test_counters_are_told_from_sensors(values, expected):
 
 def test_the_direction_of_a_counter():
     assert find_counter(METER).direction == 1
-    assert find_counter(-METER).direction == -1
+    assert find_counter(5_000 - HOURS).direction == -1
 
 
 def test_an_angle_that_crosses_north_is_suspected():
