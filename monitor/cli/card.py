@@ -108,6 +108,10 @@ def _training_data(receipt: Card, *, local: bool) -> None:
             "overlapping": f"{n_overlapping:,} training windows reach into held-out time" if n_overlapping else None,
         }
     )
+    if notes := receipt.get("inputs"):
+        echo_facts({"sensors": "not all are taken as they are"})
+        for note in notes:
+            echo_prose(f"– {note}", "yellow", indent="    ")
     spells = receipt["suspected_faults"]
     for spell in spells[:MAX_SPELLS]:
         times, windows = output.period(spell, local=local), output.count(spell["n_windows"], "window")

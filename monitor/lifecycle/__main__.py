@@ -66,6 +66,7 @@ def _train(order: TrainingOrder) -> TrainingMessage:
             "metrics": detector.card.metrics,
             "trained_at": detector.card.trained_at,
             "threshold": asdict(detector.card.threshold),
+            "inputs": detector.card.training["inputs"],
         },
     )
 

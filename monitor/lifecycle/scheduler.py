@@ -207,6 +207,8 @@ class RetrainScheduler:
     async def _train_and_activate(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> str:
         with metrics.trainings_running.track_inprogress():
             trained = await self._train(await self._order(fleet), partial(self._report_progress, job))
+        if found := trained.card.get("inputs"):
+            log.info("inputs_recognised", fleet=fleet.name, version=trained.version, found=found)
         # A lease that ran out during the training, and that no other daemon took, is valid again after this.
         await until_answered(self._acquire_lease, self._clock, self._timing)
         await self._champions.activate(fleet, trained, token)
