@@ -110,8 +110,9 @@ class Counter:
     """The finding, for operators."""
 
 
-MIN_STEPS = 20
-"""Steps to the same side before a column can be a counter. A random walk makes so many in a row once in a million."""
+MIN_STEPS, MIN_REAL_STEPS = 20, 100
+"""Steps to the same side before a column of whole numbers, or of others, can be a counter. A random walk makes twenty in
+a row once in a million. A room that warms up in the morning makes more."""
 MAX_RESETS = 0.01
 """Share of the steps that may go the other way: resets, wraps and single wrong readings."""
 CONSTANT_SHARE, CONSTANT_TOLERANCE = 0.95, 1e-3
@@ -147,7 +148,7 @@ def find_counter(values: Values) -> Counter | None:
         return Counter(direction, True, "is a clock, the time since 1970")
     forward = steps * direction >= 0
     is_whole = largest < MAX_WHOLE and bool((level == np.round(level)).all())
-    if direction == -1 and not is_whole:
+    if not is_whole and (n_with < MIN_REAL_STEPS or direction == -1):
         return None  # a level or pressure that falls all the time: no meter counts down
     if is_whole and any(_are_alike(np.abs(each[forward])) for each in (steps, per_cell)):
         return Counter(direction, True, f"counts {way} by {usual:g} at each reading, like a row number or an uptime")

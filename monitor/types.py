@@ -174,7 +174,7 @@ class Contribution:
     actual: float | None
     """Measured value; None = missing."""
     quantity: str = "value"
-    """Of expected and actual: `value`, or `change` since the cell before, of a sensor that counts up or down."""
+    """Of expected and actual: `value`, or `change` since the window began, of a sensor that counts up or down."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ class TrainedModel:
         """Return all sensors of each window [n, T, C] that the model takes, largest share first.
 
         Each has its expected and its actual value at the step where its error is largest, in its own unit. Those of a
-        counter are its change at this step. An expected value is limited to about what the sensor ever was in training.
+        counter are its change since the window began. An expected value is limited to about what the sensor ever was in training.
         """
         self.check_shape(values)
         out: list[tuple[Contribution, ...]] = []
@@ -191,7 +191,7 @@ class TrainedModel:
                 float(share[c]),
                 known(expected[c]),
                 known(actual[c]),
-                "change" if kinds[c] == "difference" else "value",
+                "change" if kinds[c] == "change" else "value",
             )
             for c in np.argsort(-share, kind="stable")
             if kinds[c] != "left_out"

@@ -6,7 +6,7 @@ as it is.
 
     plain        one channel, the sensor itself
     angle        two channels, sine and cosine of an angle in degrees: 359° is near 1°
-    difference   one channel, the change since the previous cell, of a counter that only counts one way
+    change       one channel, the change since the first value in the window, of a counter that only counts one way
     left_out     no channel: its values carry no information
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from monitor.types import Float32, Int64
 
-KINDS = ("plain", "angle", "difference", "left_out")
+KINDS = ("plain", "angle", "change", "left_out")
 MARGIN = 0.1
 """Expected values are shown at most this share of a sensor's range outside of all values that it had in training. A
 network extrapolates freely, and a pressure below zero helps nobody who has to find a fault."""
@@ -39,11 +39,11 @@ class SensorInput:
     missing: tuple[float, ...] = ()
     """Exact values (float32) that mean "missing"."""
     direction: int = 1
-    """Of a difference: 1 = the sensor counts up, -1 = down. A reset, a step the other way to or from near 0, is
-    missing."""
+    """Of a change: 1 = the sensor counts up, -1 = down. A reset, a step the other way to or from near 0, is no change.
+    """
     low: float | None = None
     high: float | None = None
-    """Least and largest value in training, of a difference: change. None = not known, or an angle."""
+    """Least and largest value in training, or change in a window. None = not known, or an angle."""
     note: str = ""
     """The reason, for operators. Empty = an ordinary sensor."""
 
@@ -58,7 +58,7 @@ class ModelInputs:
         owner: list[int] = []
         names: list[str] = []
         for number, (name, each) in enumerate(zip(self.sensors, self.inputs, strict=True)):
-            channels = {"angle": (f"{name} (sine)", f"{name} (cosine)"), "difference": (f"{name} (change)",)}
+            channels = {"angle": (f"{name} (sine)", f"{name} (cosine)"), "change": (f"{name} (change)",)}
             own = () if each.kind == "left_out" else channels.get(each.kind, (name,))
             names += own
             owner += [number] * len(own)
@@ -115,7 +115,7 @@ class ModelInputs:
                 out[..., at], out[..., at + 1] = np.sin(angle), np.cos(angle)
                 at += 2
                 continue
-            out[..., at] = _change(column, each.direction) if each.kind == "difference" else column
+            out[..., at] = _change(column, each.direction) if each.kind == "change" else column
             at += 1
         return out
 
@@ -148,11 +148,7 @@ class ModelInputs:
         if self.is_plain:
             return channels
         n, length, _ = channels.shape
-        out = self.fold_values(channels.reshape(n * length, -1)).reshape(n, length, -1)
-        for number, each in enumerate(self.inputs):
-            if each.kind == "difference":
-                out[..., number] = np.cumsum(out[..., number], axis=1)
-        return out
+        return self.fold_values(channels.reshape(n * length, -1)).reshape(n, length, -1)
 
     def bound(self, expected: Float32) -> Float32:
         """Limit expected values [N, C] to what the sensors ever were in training, and a margin."""
@@ -167,7 +163,10 @@ class ModelInputs:
 
     def to_json(self) -> dict[str, Any]:
         """Return the card's entry, by sensor."""
-        return {name: asdict(each) for name, each in zip(self.sensors, self.inputs, strict=True)}
+        return {
+            name: asdict(each) | {"missing": list(each.missing)}
+            for name, each in zip(self.sensors, self.inputs, strict=True)
+        }
 
     @classmethod
     def from_json(cls, sensors: Sequence[str], entry: dict[str, Any] | None) -> ModelInputs:
@@ -185,18 +184,20 @@ class ModelInputs:
 
 
 def _change(column: Float32, direction: int) -> Float32:
-    """Return the change [N, T] since the previous cell. A reset, or a cell after a missing one, is missing.
+    """Return the change [N, T] since the first value in the window. A reset, or a missing cell, changes nothing.
 
-    The first cell has no previous one and repeats the second: missing, it would cost every window the slower path for
-    windows with gaps.
+    Steps from cell to cell would hide a slow counter in its own rounding, and one that stops in its idle times. The sum
+    of the steps shows both, and a fault stays visible for as long as it is in the window.
     """
-    out = np.empty(column.shape, dtype=np.float32)
-    before, after = np.abs(column[:, :-1]), np.abs(column[:, 1:])
-    np.subtract(column[:, 1:], column[:, :-1], out=out[:, 1:])
-    is_reset = (out[:, 1:] * direction < 0) & (np.minimum(before, after) <= RESET_SHARE * np.maximum(before, after))
-    out[:, 1:][is_reset] = np.nan
-    out[:, 0] = out[:, 1] if column.shape[1] > 1 else np.nan
-    return out
+    present = np.isfinite(column)
+    latest = np.maximum.accumulate(np.where(present, np.arange(column.shape[1]), -1), axis=1)
+    latest = np.concatenate([np.full((len(column), 1), -1), latest[:, :-1]], axis=1)   # before each cell, -1 = none
+    before = np.take_along_axis(column, np.maximum(latest, 0), axis=1).astype(np.float64)
+    is_step = present & (latest >= 0)
+    step = np.subtract(column, before, where=is_step, out=np.zeros(column.shape))
+    sizes = np.abs(before), np.abs(column)
+    step[(step * direction < 0) & (np.minimum(*sizes) <= RESET_SHARE * np.maximum(*sizes))] = 0.0
+    return np.where(present, np.cumsum(step, axis=1), np.nan).astype(np.float32)
 
 
 def _degrees(sine: Float32, cosine: Float32) -> Float32:

@@ -56,7 +56,7 @@ def with_ranges(inputs: ModelInputs, windows: Float32, rows: Int64) -> ModelInpu
         high = np.fmax(high, np.fmax.reduce(channels, axis=0, initial=-np.inf))
     new = list(inputs.inputs)
     for channel, number in enumerate(inputs.owner):
-        if new[number].kind in ("plain", "difference") and np.isfinite(low[channel]):
+        if new[number].kind in ("plain", "change") and np.isfinite(low[channel]):
             new[number] = replace(new[number], low=float(low[channel]), high=float(high[channel]))
     return ModelInputs(inputs.sensors, new)
 
@@ -91,7 +91,7 @@ def _input(
         notes.append("an angle, learnt as sine and cosine")
     elif (counter := find_counter(columns)) is not None:
         direction = counter.direction
-        kind = "left_out" if counter.is_useless else "difference"
+        kind = "left_out" if counter.is_useless else "change"
         notes.append(f"{counter.reason}; {'left out' if counter.is_useless else 'its change is learnt instead'}")
     return SensorInput(kind, missing, direction, note="; ".join(notes))
 

@@ -16,7 +16,7 @@ INPUTS = ModelInputs(
     [
         SensorInput(missing=(-200.0, float(np.float32(-99.9))), low=0.0, high=10.0),
         SensorInput("angle"),
-        SensorInput("difference", low=0.0, high=1.0),
+        SensorInput("change", low=0.0, high=1.0),
         SensorInput("left_out", note="a row number"),
     ],
 )
@@ -39,21 +39,27 @@ def test_each_kind_of_sensor_becomes_its_channels() -> None:
     np.testing.assert_array_equal(temp, np.float32([20, NAN, NAN, -99.8]))
     np.testing.assert_allclose(sine, [0, 1, np.sin(np.deg2rad(359)), NAN], atol=1e-6)
     np.testing.assert_allclose(cosine, [1, 0, np.cos(np.deg2rad(359)), NAN], atol=1e-6)
-    np.testing.assert_array_equal(change, np.float32([1, 1, 2, 0]))
+    np.testing.assert_array_equal(change, np.float32([0, 1, 3, 3]))
 
 
-def test_a_change_is_missing_beside_a_gap_and_at_a_reset() -> None:
-    inputs = ModelInputs(("up", "down"), [SensorInput("difference"), SensorInput("difference", direction=-1)])
+def test_gaps_and_resets_change_nothing() -> None:
+    inputs = ModelInputs(("up", "down"), [SensorInput("change"), SensorInput("change", direction=-1)])
     values = window([50, 51, NAN, 53, 54, 0, 1], [30, 29, 2, 300, 299, 298, 298])
     up, down = inputs.to_channels(values)[0].T
-    np.testing.assert_array_equal(up, np.float32([1, 1, NAN, NAN, 1, NAN, 1]))
-    np.testing.assert_array_equal(down, np.float32([-1, -1, -27, NAN, -1, -1, 0]))
+    np.testing.assert_array_equal(up, np.float32([0, 1, NAN, 3, 4, 4, 5]))
+    np.testing.assert_array_equal(down, np.float32([0, -1, -28, -28, -29, -30, -30]))
 
 
 def test_a_meter_that_runs_backwards_is_no_reset() -> None:
-    inputs = ModelInputs(("up",), [SensorInput("difference")])
+    inputs = ModelInputs(("up",), [SensorInput("change")])
     change = inputs.to_channels(window([50, 51, 49, 40]))[0].T
-    np.testing.assert_array_equal(change, np.float32([[1, 1, -2, -9]]))
+    np.testing.assert_array_equal(change, np.float32([[0, 1, -1, -10]]))
+
+
+def test_a_change_begins_with_the_first_value() -> None:
+    inputs = ModelInputs(("up",), [SensorInput("change")])
+    change = inputs.to_channels(window([NAN, 7, 8], [NAN, NAN, NAN]).transpose(2, 1, 0))[..., 0]
+    np.testing.assert_array_equal(change, np.float32([[NAN, 0, 1], [NAN, NAN, NAN]]))
 
 
 def test_plain_inputs_return_the_same_array() -> None:
@@ -91,7 +97,7 @@ def test_windows_come_back_from_channels() -> None:
     values = window([1, 2, 3], [10, 350, 180], [7, 8, 10], [1, 2, 3])
     again = INPUTS.to_sensors(INPUTS.to_channels(values))
     np.testing.assert_allclose(again[..., :2], values[..., :2], rtol=1e-4)
-    np.testing.assert_allclose(again[0, :, 2], [1, 2, 4])  # counted from 0
+    np.testing.assert_allclose(again[0, :, 2], [0, 1, 3])  # counted from 0
     assert np.isnan(again[..., 3]).all()
 
 

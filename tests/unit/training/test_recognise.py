@@ -55,7 +55,7 @@ def test_a_meter_is_learnt_by_its_change() -> None:
     scored = model.score(later.values)
     assert np.mean(scored.score[:380] >= 1) < 0.1
     assert scored.score[420:].max() > 2
-    explained = model.explain(later.values[430:431], scored.share[430:431])[0]
+    explained = model.explain(later.values[450:451], scored.share[450:451])[0]
     meter_of = {each.name: each for each in explained}["kwh_total"]
     assert (meter_of.quantity, meter_of.actual) == ("change", 0.0)
     assert meter_of.share > 0.3
