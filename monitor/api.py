@@ -190,7 +190,7 @@ class Detector:
             for batch in as_records(one, partition=Partition(NAME, number)):
                 history.add(batch)
         fleet = config.fleets[0]
-        spec, target = ModelSpec.of(fleet), FleetSpec.of(fleet, recording.sensors)
+        spec, target = ModelSpec.of(fleet), FleetSpec.of(fleet, recording.sensors, config.fields_of(fleet))
         with _one_torch_thread():
             self._model = fit(history.windows(), spec, target, device=config.device)
         self._config, self._fitted, self._fitted_scores = config, recording, None

@@ -111,8 +111,8 @@ class Counter:
 
 
 MIN_STEPS, MIN_REAL_STEPS = 20, 100
-"""Steps to the same side before a column of whole numbers, or of others, can be a counter. A random walk makes twenty in
-a row once in a million. A room that warms up in the morning makes more."""
+"""Steps to the same side before a column of whole numbers, or of others, can be a counter. A random walk makes twenty
+in a row once in a million. A room that warms up in the morning makes more."""
 MAX_RESETS = 0.01
 """Share of the steps that may go the other way: resets, wraps and single wrong readings."""
 CONSTANT_SHARE, CONSTANT_TOLERANCE = 0.95, 1e-3

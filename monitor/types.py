@@ -232,6 +232,9 @@ class AlertChange:
     version: str
     is_transition: bool = True
     """False: only the peak changed."""
+    onset: tuple[Contribution, ...] = ()
+    """Contributions to the window that fired the alert. Later windows are full of the fault, and a model then finds
+    nothing right: the sensors that it blames first are nearest to the cause."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def _show_process_alert(alert: Alert, windows: Sequence[Mapping[str, Any]], *, l
         echo()
         echo_plot(windows, local=local, rows=8)
     echo()
-    sensor_table(alert["sensors"]).print()
+    _echo_sensors(alert)
     _show_history(alert, [f"peak {output.number(step['peak_score'])}" for step in alert["transitions"]], local=local)
     echo(Styled(f"\n{output.time_zone(local=local)} More: monitor scores show {alert['asset']}", "dim"))
 
@@ -160,13 +160,26 @@ def _partition(alert: Alert) -> str:
     return f"{alert['topic']}/{alert['partition']}"
 
 
-def sensor_table(sensors: Iterable[Mapping[str, Any]]) -> Table:
+def _echo_sensors(alert: Alert) -> None:
+    """Print the sensors at the peak, and those at the onset if these are others: they are nearest to the cause."""
+    with_onset = [sensor for sensor in alert["sensors"] if sensor.get("onset")]
+    if all(sensor["onset"]["share"] == sensor["share"] for sensor in with_onset):
+        sensor_table(alert["sensors"]).print()
+        return
+    at_onset = [sensor | sensor["onset"] for sensor in with_onset]
+    sensor_table(sorted(at_onset, key=lambda sensor: -sensor["share"]), "sensor at onset").print()
+    echo()
+    sensor_table(alert["sensors"], "at the peak").print()
+
+
+def sensor_table(sensors: Iterable[Mapping[str, Any]], title: str = "sensor") -> Table:
     """Return the contributions, the expected and the actual value of each sensor of an alert."""
-    table = Table("sensor", "share:right", "", "expected:right", "actual:right")
+    table = Table(title, "share:right", "", "expected:right", "actual:right")
     for sensor in sensors:
         bar = Styled("█" * round(sensor["share"] * 20), "red")
         values = (output.number(sensor["expected"]), output.number(sensor["actual"]))
-        table.add(sensor["name"], output.percent(sensor["share"]), bar, *values)
+        name = sensor["name"] if sensor.get("quantity", "value") == "value" else f"{sensor['name']} (change)"
+        table.add(name, output.percent(sensor["share"]), bar, *values)
     return table
 
 

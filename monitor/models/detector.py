@@ -143,7 +143,8 @@ class TrainedModel:
         """Return all sensors of each window [n, T, C] that the model takes, largest share first.
 
         Each has its expected and its actual value at the step where its error is largest, in its own unit. Those of a
-        counter are its change since the window began. An expected value is limited to about what the sensor ever was in training.
+        counter are its change since the window began. An expected value is limited to about what the sensor ever was in
+        training.
         """
         self.check_shape(values)
         out: list[tuple[Contribution, ...]] = []

@@ -7,14 +7,14 @@ Invariant: an alert begins with FIRING, and a closed alert never changes again.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
 from monitor.errors import InvariantBroken
 from monitor.store.results import LAST_US
-from monitor.types import AlertState
+from monitor.types import AlertState, Contribution
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
@@ -62,7 +62,7 @@ def write_change(connection: Connection, asset_id: int, change: AlertChange) -> 
         "peak_score": change.peak_score,
         "n_anomalous": change.n_anomalous,
         "peak_us": change.peak_us,
-        "sensors": json.dumps([asdict(sensor) for sensor in change.contributions]),
+        "sensors": _sensors_json(change),
         "version": change.version,
     }
     return _write(connection, change, _UPDATE, _INSERT, values, f"asset {asset_id}, {change.opened_us}")
@@ -81,6 +81,34 @@ def write_data_change(connection: Connection, change: DataAlertChange) -> int:
         "message": change.message,
     }
     return _write(connection, change, _UPDATE_DATA, _INSERT_DATA, values, f"{change.kind}, {change.from_offset}")
+
+
+def _sensors_json(change: AlertChange) -> str:
+    """Return the contributions at the peak as JSON, largest first, each beside those at the onset."""
+    onset = {each.name: each for each in change.onset}
+    peak = {each.name: each for each in change.contributions}
+    # A version that was activated meanwhile may take other sensors.
+    rest = [replace(each, share=0.0, expected=None, actual=None) for each in change.onset if each.name not in peak]
+    rows = [
+        asdict(each) | {"onset": _values_json(onset[each.name]) if each.name in onset else None}
+        for each in (*change.contributions, *rest)
+    ]
+    return json.dumps(rows)
+
+
+def _values_json(each: Contribution) -> dict[str, float | None]:
+    return {"share": each.share, "expected": each.expected, "actual": each.actual}
+
+
+def contributions_of(sensors: str) -> tuple[tuple[Contribution, ...], tuple[Contribution, ...]]:
+    """Read the column `sensors`: the contributions at the peak, and those at the onset, each largest first."""
+    peak, onset = [], []
+    for row in json.loads(sensors):
+        values = row.pop("onset", None)   # alerts of former releases have none
+        peak.append(Contribution(**row))
+        if values is not None:
+            onset.append(replace(peak[-1], **values))
+    return tuple(peak), tuple(sorted(onset, key=lambda each: -each.share))
 
 
 def _write(

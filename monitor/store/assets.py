@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import bindparam, text
 
-from monitor.types import AlertChange, AlertState, Contribution, Partition, Severity
+from monitor.store.alerts import contributions_of
+from monitor.types import AlertChange, AlertState, Partition, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -179,6 +180,7 @@ def restore(connection: Connection, partition: Partition) -> dict[str, list[Know
 
 
 def _alert(row: Row[tuple[object, ...]], index: int) -> AlertChange:
+    peak, onset = contributions_of(row.sensors)
     return AlertChange(
         fleet=row.fleet,
         asset=index,
@@ -189,7 +191,8 @@ def _alert(row: Row[tuple[object, ...]], index: int) -> AlertChange:
         peak_score=row.peak_score,
         peak_us=row.peak_us,
         n_anomalous=row.n_anomalous,
-        contributions=tuple(Contribution(**sensor) for sensor in json.loads(row.sensors)),
+        contributions=peak,
         version=row.version,
         is_transition=False,
+        onset=onset,
     )

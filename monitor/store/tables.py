@@ -143,7 +143,7 @@ alert = Table(
     Column("peak_score", Float),
     Column("peak_us", BigInteger),
     Column("n_anomalous", Integer, nullable=False),  # windows; in class data: records
-    Column("sensors", Text, nullable=False),  # JSON list of {name, share, expected, actual} at the peak
+    Column("sensors", Text, nullable=False),  # JSON list of {name, share, …} at the peak, and `onset`
     Column("version", Text),
     Column("acknowledged_by", Text),
     Column("label", Text),

@@ -144,7 +144,7 @@ class Decider:
     def _fire(self, episode: _Episode, asset: int, verdict: PastVerdict, scores: Scores, row: int) -> AlertChange:
         evidence = [past for past in episode.last(self.policy.among) if past.is_anomalous]
         evidence = [past for past in evidence if past.end_us > episode.closed_us]
-        peak = float(scores.score[row])
+        peak, found = float(scores.score[row]), scores.contributions.get(row, ())
         return AlertChange(
             fleet=self.fleet,
             asset=asset,
@@ -155,8 +155,9 @@ class Decider:
             peak_score=peak,
             peak_us=verdict.end_us,
             n_anomalous=len(evidence),
-            contributions=scores.contributions.get(row, ()),
+            contributions=found,
             version=scores.version[row] or "",
+            onset=found,
         )
 
     def _follow(

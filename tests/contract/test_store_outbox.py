@@ -165,8 +165,8 @@ async def test_the_payload_describes_the_alert(store: AsyncStore) -> None:
         "peak_at": "1970-01-01T02:20:00Z",
         "n_anomalous": 3,
         "sensors": [
-            {"name": "power", "share": 0.75, "expected": 1800.0, "actual": 0.0},
-            {"name": "pitch", "share": 0.25, "expected": 2.0, "actual": None},
+            {"name": "power", "share": 0.75, "expected": 1800.0, "actual": 0.0, "quantity": "value"},
+            {"name": "pitch", "share": 0.25, "expected": 2.0, "actual": None, "quantity": "value"},
         ],
         "version": "v1",
     }

@@ -19,6 +19,9 @@ from tests.contract.steps import FLEET, HOME, INTERVAL_US, LENGTH, NAN, VERSION,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MORE = {"quantity": "value", "onset": None}
+"""Keys of a sensor in an alert, beside the peak's figures."""
+
 
 def at(cell: int) -> datetime:
     return from_us(cell * INTERVAL_US)
@@ -75,8 +78,8 @@ def test_alerts_are_listed_newest_first(reader: Reader) -> None:
         "closed_at": None,
         "peak_score": 2.5,
         "sensors": [
-            {"name": "power", "share": 0.75, "expected": 1800.0, "actual": 0.0},
-            {"name": "pitch", "share": 0.25, "expected": 2.0, "actual": None},
+            {"name": "power", "share": 0.75, "expected": 1800.0, "actual": 0.0} | MORE,
+            {"name": "pitch", "share": 0.25, "expected": 2.0, "actual": None} | MORE,
         ],
         "version": VERSION,
         "acknowledged_by": None,

@@ -13,7 +13,7 @@ from monitor.evaluation.assess import bare_scores
 from monitor.service.maintenance import prune_scores
 from monitor.store import assets
 from monitor.stream.alerting import AlertPolicy, Decider, PastVerdict
-from monitor.types import AlertState, Partition
+from monitor.types import AlertState, Contribution, Partition
 from tests.contract.steps import CONTRIBUTIONS, FLEET, HOME, INTERVAL_US, LENGTH, change, own
 
 if TYPE_CHECKING:
@@ -80,6 +80,18 @@ async def test_an_open_alert_is_restored_unchanged(store: AsyncStore) -> None:
     )
     assert second.open_alert.contributions == CONTRIBUTIONS
     assert second.closed_us is None
+
+
+async def test_an_open_alert_keeps_its_onset(store: AsyncStore) -> None:
+    pitch, valve = Contribution("pitch", 0.9, 2.0, 8.0), Contribution("valve", 0.1, 1.0, None)
+    owner = await own(store)
+    await owner.score(8, a=0.5)
+    fired = replace(change(13, 13, AlertState.FIRING, asset=0), contributions=CONTRIBUTIONS, onset=(pitch, valve))
+    await owner.save(owner.step(await owner.rows({"a": 2.5}, 9, alerts=[fired])))
+    kept = (await restored(store))["a"].open_alert
+    assert kept is not None
+    assert kept.onset == (pitch, valve)
+    assert kept.contributions == (*CONTRIBUTIONS, replace(valve, share=0.0, expected=None, actual=None))
 
 
 async def test_a_closed_alert_leaves_only_its_closing_time(store: AsyncStore) -> None:

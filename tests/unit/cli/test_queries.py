@@ -116,7 +116,8 @@ def test_an_alert_is_shown(ask: Ask, show: Show) -> None:
     assert "1.0 ┤" in shown
     alert = ask("alerts show 1")
     assert [step["state"] for step in alert["transitions"]] == ["firing", "recovering", "closed"]
-    assert alert["sensors"][0] == {"name": "power", "share": 0.61, "expected": 1873.2, "actual": -3.1, "quantity": "value"}
+    values = {"share": 0.61, "expected": 1873.2, "actual": -3.1}
+    assert alert["sensors"][0] == {"name": "power", **values, "quantity": "value", "onset": None}
 
 
 @pytest.mark.usefixtures("filled")

@@ -66,6 +66,7 @@ def test_the_peak_carries_its_sensors_and_severity() -> None:
     last = Decider("f", POLICY).decide(*scores_of(1.5, 1.5, 1.5, 4, 2))[-1]
     assert (last.peak_score, last.peak_us, last.severity) == (4, 4, Severity.CRITICAL)
     assert last.contributions[0].actual == 4
+    assert last.onset[0].actual == 1.5
 
 
 def test_an_ongoing_alert_is_updated_once_a_batch() -> None:
