@@ -89,7 +89,8 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     # A RecursionError: a card that is nested too deep. A KeyError or TypeError: one without an architecture.
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as cause:
         raise CheckpointDamaged(f"{path}: {cause}") from cause
-    if not version == card.get("version") == (name := path.resolve().name):
+    name = path.resolve().name
+    if not version == card.get("version") == name:
         raise CheckpointDamaged(f"{path} holds {version}, not {name}")
     return tensors, card
 
