@@ -106,6 +106,8 @@ class Timing:
     """Age at which a notification that fails is given up."""
     notification_refused_after_s: float = DAY_S
     """The same where it is refused twice in a row (4xx, a redirect, a forbidden address): time to correct a token."""
+    notification_tried_for_s: float = HOUR_S
+    """Of failing attempts in one process before a notification of that age is given up: a clock may have jumped."""
     outbox_prune_every_s: float = HOUR_S
     """Between two deletions of old notifications."""
     outbox_keep_s: float = 7 * DAY_S

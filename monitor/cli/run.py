@@ -16,6 +16,11 @@ def run(log_level: str | None, log_format: str | None) -> None:
 
     It stops within 10 s of SIGTERM or Ctrl-C. The next start continues where it stopped.
     """
+    import os
+    import signal
+
+    # Until the daemon handles it, a stop during the imports ends nothing: there is no lock, no connection, no thread.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     config = load_config()
 
     import asyncio

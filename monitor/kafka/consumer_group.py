@@ -223,7 +223,8 @@ class KafkaSource:
             return
         ours = {TopicPartition(*partition): offset for partition, offset in offsets.items()}
         ours = {key: offset for key, offset in ours.items() if key in self._consumer.assignment()}
-        self._in_background(self._commit(self._consumer, ours))
+        if ours:  # aiokafka refuses an empty commit, which a rebalance leads to
+            self._in_background(self._commit(self._consumer, ours))
 
     async def close(self) -> None:
         consumer, self._consumer = self._consumer, None

@@ -88,6 +88,9 @@ class Delivery:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
         self._timing = timing
+        self._started = clock.now_us(), clock.monotonic_s()
+        self._failing_since_s: dict[str, float] = {}
+        """Monotonic seconds of the first failure in this process, by the key of a notification that waits."""
 
     async def loop(self) -> None:
         """Send until cancelled. Then finish the attempts in hand, and only after them release the lease."""
@@ -155,6 +158,7 @@ class Delivery:
         now_us = self._clock.now_us()
         await self._store_outcome(outbox.mark_delivered, notification.key, now_us)
         after_s = round((now_us - notification.created_us) / 1e6, 1)
+        self._failing_since_s.pop(notification.key, None)
         log.info("notified", key=notification.key, attempts=notification.attempts + 1, after_s=after_s)
         metrics.notifications.labels("delivered").inc()
         n_failed, channel.n_failed = channel.n_failed, 0
@@ -174,7 +178,8 @@ class Delivery:
         limit_s = (
             self._timing.notification_refused_after_s if is_refused_again else self._timing.notification_failed_after_s
         )
-        if now_us - notification.created_us >= limit_s * 1e6:
+        if self._is_too_old(notification, limit_s):
+            del self._failing_since_s[key]
             await self._store_outcome(outbox.mark_failed, epoch, key, error, outbox.ABANDONED_US)
             _report_given_up(key, attempts, error)
         else:
@@ -182,6 +187,23 @@ class Delivery:
             await self._store_outcome(outbox.mark_failed, epoch, key, error, next_try_us)
             metrics.notifications.labels("failed").inc()
         self._pause(channel, error, failure.retry_after_s)
+
+    def _is_too_old(self, notification: Notification, limit_s: float) -> bool:
+        """Return True if a notification that failed has reached an age, and was tried for long enough.
+
+        The wall clock may jump by days, before the start or since. Then the age by the monotonic clock counts, and
+        attempts during an hour show that the receiver is not back at once.
+        """
+        now_s = self._clock.monotonic_s()
+        since_s = self._failing_since_s.setdefault(notification.key, now_s)
+        is_tried = now_s - since_s >= min(limit_s, self._timing.notification_tried_for_s)
+        ages_us = [now_us - notification.created_us for now_us in (self._clock.now_us(), self._steady_now_us())]
+        return is_tried and min((age_us for age_us in ages_us if age_us >= 0), default=0) >= limit_s * 1e6
+
+    def _steady_now_us(self) -> int:
+        """Return the time that the wall clock would show if it had not jumped since the start."""
+        wall_us, monotonic_s = self._started
+        return wall_us + round((self._clock.monotonic_s() - monotonic_s) * 1e6)
 
     async def _store_outcome(self, fn: Callable[..., None], *args: object) -> None:
         """Store the outcome of an attempt, however long the database is unavailable. Otherwise it is sent again."""
@@ -229,7 +251,7 @@ class Delivery:
 
     async def _clean_up(self) -> None:
         """Delete old notifications, and give up those of channels that the configuration no longer names."""
-        now_us = self._clock.now_us()
+        now_us = min(self._clock.now_us(), self._steady_now_us())
         await self._store.run(outbox.prune, now_us - round(self._timing.outbox_keep_s * 1e6))
         names = [channel.sender.name for channel in self._channels]
         failed_before_us = now_us - round(self._timing.notification_failed_after_s * 1e6)

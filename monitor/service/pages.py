@@ -1,8 +1,9 @@
 """The HTTP pages /live, /ready and /metrics, on the standard library's WSGI server.
 
 Input: GET and HEAD requests. Output: the pages of `Health`, served by threads, so that they also answer while the event
-loop hangs. Invariant: a client costs at most one of 16 connections, 8 KiB of memory and one request's time limit,
-however slowly it sends or reads.
+loop hangs. Invariant: a client costs at most 16 connections, 8 KiB of memory each and one request's time limit, however
+slowly it sends or reads, and a new connection is always answered: with too many, the client with the most loses its
+oldest one.
 
 The pages show figures and the names of topics, fleets and model versions: no readings, no addresses, no error texts, no
 secrets. They are plain GETs without cookies or state. A foreign web page that reaches them through a visitor's browser
@@ -19,6 +20,7 @@ import socketserver
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -41,7 +43,9 @@ log = logs.get("health")
 
 PATHS = ("/live", "/ready", "/metrics")
 MAX_CONNECTIONS = 16
-"""At once. Further ones are closed without an answer."""
+"""At once. For a further one another is closed."""
+MAX_THREADS = 4 * MAX_CONNECTIONS
+"""Threads of connections that are closed may need a moment to end. With so many, new ones are not accepted."""
 MAX_REQUEST_BYTES = 8192
 """Limit of the request line and headers together. A longer request is dropped."""
 SHUTDOWN_POLL_S = 0.1
@@ -117,6 +121,11 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._limit_s = limit_s
         self._deadlines: dict[socket.socket, float] = {}
+        """Of the open connections, the oldest first."""
+        self._clients: dict[socket.socket, str] = {}
+        """Addresses of the connections whose threads run."""
+        self.answering: set[socket.socket] = set()
+        """Connections whose request arrived as a whole."""
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -126,25 +135,45 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a new thread, or close the connection where there are too many."""
-        if len(self._deadlines) >= MAX_CONNECTIONS:
+        """Answer in a new thread. With too many connections, the client with the most loses its oldest one.
+
+        Slow clients must not keep a probe out, or anybody near could have the daemon restarted.
+        """
+        if len(self._clients) >= MAX_THREADS:
             self.shutdown_request(request)
             return
+        if len(self._deadlines) >= MAX_CONNECTIONS:
+            self._shut_down(self._least_wanted())
         self._deadlines[request] = time.monotonic() + self._limit_s
+        self._clients[request] = client_address[0]
         super().process_request(request, client_address)
 
+    def _least_wanted(self) -> socket.socket:
+        """Return the connection to close: one without a whole request, of the client with the most, its oldest."""
+        open_ones = list(self._deadlines.copy())
+        candidates = [each for each in open_ones if each not in self.answering] or open_ones
+        n_open = Counter(map(self._clients.get, open_ones))
+        return max(candidates, key=lambda each: n_open[self._clients.get(each)])  # of equals, the first: the oldest
+
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection and forget its deadline."""
+        """Close a connection and forget it."""
         self._deadlines.pop(request, None)
+        self._clients.pop(request, None)
+        self.answering.discard(request)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Shut down connections past their deadline. Their threads read the end of the stream, and close them."""
+        """Shut down connections past their deadline."""
         now = time.monotonic()
         for connection, deadline in self._deadlines.copy().items():
             if now > deadline:
-                with suppress(OSError):  # it was closed meanwhile
-                    connection.shutdown(socket.SHUT_RDWR)
+                self._shut_down(connection)
+
+    def _shut_down(self, connection: socket.socket) -> None:
+        """End a connection. Its thread reads the end of the stream, and closes it."""
+        self._deadlines.pop(connection, None)
+        with suppress(OSError):  # it was closed meanwhile
+            connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  (the base class's signature)
         """Log a failed request, unless the client closed the connection."""
@@ -164,6 +193,7 @@ class _Handler(WSGIRequestHandler):
         # Read the whole head before parsing: the base class limits each line, but not their sum.
         self.rfile = io.BytesIO(self._head())
         self.raw_requestline = self.rfile.readline()
+        self.server.answering.add(self.connection)
         if self.parse_request():
             out = cast("IO[bytes]", self.wfile)  # two stubs of the standard library disagree
             responder = _Responder(io.BytesIO(), out, sys.stderr, self.get_environ())

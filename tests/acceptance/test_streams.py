@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
 
 import pytest
 
 from tests import example_database
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COMMANDS = ["alerts list", "alerts list --json", "scores show R80711 --json --limit 0", "models show", "--help"]
 
@@ -67,3 +67,20 @@ def test_any_encoding_can_be_printed(encoding: str, folder: Path) -> None:
         assert (done.returncode, done.stderr) == (0, b"")
     rows = shell("MONITOR alerts list --json", folder, PYTHONIOENCODING=encoding).stdout
     assert len(json.loads(rows.decode("utf-8" if encoding == "ascii" else encoding))) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: the signals that a process handles")
+def test_a_stop_during_the_imports_is_a_clean_stop(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    args = [sys.executable, "-m", "monitor", "run"]
+    with subprocess.Popen(args, cwd=folder, env=environment, stderr=subprocess.PIPE) as process:
+        while not handles(process.pid, signal.SIGTERM) and process.poll() is None:
+            time.sleep(0.005)
+        process.terminate()
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (0, b"")
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    [caught] = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) >> (number - 1) & 1)

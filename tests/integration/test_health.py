@@ -194,6 +194,20 @@ def test_silent_connections_do_not_keep_a_probe_out_for_long(health: Health) -> 
                 each.close()
 
 
+@pytest.mark.parametrize("begin", [b"", b"GET /live HTTP/1.0\r\nX: "])
+def test_slow_connections_never_keep_a_probe_out(health: Health, begin: bytes) -> None:
+    """However often they are renewed, and although they come from the probe's own address."""
+    with serving(health, request_limit_s=30.0) as port:
+        slow: list[socket.socket] = []
+        for _ in range(5):
+            for _ in range(MAX_CONNECTIONS + 2):
+                slow.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+                slow[-1].sendall(begin)
+            assert request_page(port, "/live")[0] == 200
+        for each in slow:
+            each.close()
+
+
 def test_a_client_that_does_not_read_is_dropped_after_its_time(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "metrics_page", lambda: ("text/plain", bytes(64 << 20)))
     with (

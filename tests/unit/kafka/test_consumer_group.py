@@ -36,6 +36,7 @@ class QueuedConsumer:
         self.answers: asyncio.Queue[Any] = asyncio.Queue()
         self.sought: list[int] = []
         self.paused: set[TopicPartition] = set()
+        self.committed: list[dict[TopicPartition, int]] = []
         self._coordinator = SimpleNamespace()
 
     def assignment(self) -> set[TopicPartition]:
@@ -55,6 +56,9 @@ class QueuedConsumer:
         if isinstance(answer, Exception):
             raise answer
         return {KEY: answer}
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        self.committed.append(offsets)
 
     async def stop(self) -> None: ...
 
@@ -186,3 +190,11 @@ async def test_a_members_third_refusal_is_final(
     consumer.answers.put_nowait(kafka.GroupAuthorizationFailedError("monitor"))
     with pytest.raises(SourceRefused, match="join the group"):
         await source.poll()
+
+
+async def test_only_offsets_of_our_partitions_are_committed(source: Any, consumer: QueuedConsumer) -> None:
+    """After a rebalance none may be left, and aiokafka raises ValueError for an empty commit."""
+    source.commit_lag({Partition("plant", 7): 4711})
+    source.commit_lag({P: 12, Partition("plant", 7): 4711})
+    await asyncio.sleep(0)
+    assert consumer.committed == [{KEY: 12}]

@@ -43,6 +43,11 @@ class ManualClock(FakeClock):
 
     advances_in_sleep = False
     n_renewals = 0
+    jumped_s = 0.0
+    """By which the wall clock was set, without time passing."""
+
+    def now_us(self) -> int:
+        return super().now_us() + round(self.jumped_s * 1e6)
 
     async def sleep(self, seconds: float) -> None:
         self.n_renewals += seconds == DEFAULT_TIMING.lease_renew_every_s
@@ -399,6 +404,36 @@ async def test_notifications_after_an_abandoned_one_are_sent(harness: Harness, l
         await harness.until(lambda: receiver.received == ["duty:a:closed"])
     added = {outcome: n - before[outcome] for outcome, n in counted().items()}
     assert added == {"delivered": 1.0, "failed": 1.0, "given_up": 1.0}
+
+
+@pytest.mark.parametrize("jumped_s", [400 * 24 * HOUR_S, -400 * 24 * HOUR_S])
+@pytest.mark.parametrize("has_restart", [False, True])
+async def test_a_jump_of_the_clock_gives_nothing_up(
+    harness: Harness, logged: Events, jumped_s: float, has_restart: bool
+) -> None:
+    receiver = FakeReceiver("duty", *[DOWN] * 20)
+    await harness.enqueue("a:firing")
+    async with harness.delivering(receiver):
+        await harness.until(lambda: len(receiver.requested) == 1)
+        await harness.rows_with_outcomes()
+        harness.clock.jumped_s = jumped_s
+        if not has_restart:
+            await fail_again(harness, receiver, until=10)
+            await harness.enqueue("b:firing")
+    if has_restart:
+        async with harness.delivering(receiver):
+            await fail_again(harness, receiver, until=10)
+    assert not named(logged, "notify_given_up")
+    receiver.answers.clear()
+    async with harness.delivering(receiver):
+        await harness.until(lambda: "duty:a:firing" in receiver.received)
+
+
+async def fail_again(harness: Harness, receiver: FakeReceiver, *, until: int) -> None:
+    for n in range(len(receiver.requested) + 1, until + 1):
+        harness.clock.advance(300.0)
+        await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+        await harness.rows_with_outcomes()
 
 
 async def test_an_old_notification_is_attempted_at_least_once(harness: Harness) -> None:
