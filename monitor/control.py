@@ -37,6 +37,11 @@ async def request_retraining(store: AsyncStore, clock: Clock, fleet: str, *, by:
     return Requested(job, await store.read(daemons.count_alive, now_us))
 
 
+async def count_daemons(store: AsyncStore, clock: Clock) -> int:
+    """Return the number of daemons with a fresh heartbeat."""
+    return await store.read(daemons.count_alive, clock.now_us())
+
+
 async def job(store: AsyncStore, job_id: int) -> JobView:
     """Return a job with its state and progress. Raises NotFound."""
     return await store.read(jobs.get, job_id)

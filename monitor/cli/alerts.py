@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Alert = dict[str, Any]
 
 
+SORTS = ("opened", "peak", "lasted", "severity", "asset")
+
+
 @click.group()
 @config_option
 def alerts() -> None:
@@ -40,20 +43,23 @@ def alerts() -> None:
 @click.option("--fleet", help="Only alerts of this fleet.")
 @click.option("--state", type=click.Choice(["open", "firing", "recovering", "closed"]),
               help="Only alerts in this state; open: not closed yet.")  # fmt: skip
+@click.option("--sort", type=click.Choice(SORTS), default="opened", show_default=True,
+              help="First the newest, the highest peak, the longest, the critical ones, or by name.")  # fmt: skip
 @range_options("alerts opened")
 @limit_option
 @local_option
 @json_option
-def list_alerts(limit: int | None, local: bool, as_json: bool, **filters: Any) -> None:
+def list_alerts(limit: int | None, sort: str, local: bool, as_json: bool, **filters: Any) -> None:
     """List alerts, the newest first."""
     n = row_limit(limit, as_json=as_json)
     with open_store() as store:
-        found = store.alerts(**filters, limit=n)
+        found = store.alerts(**filters, limit=n, sort=sort)
         if as_json:
             output.print_json_list(found)
         elif found:
             _table(found, local=local).print()
-            echo(output.list_footer(len(found), n, local=local))
+            order = "newest" if sort == "opened" else "first"
+            echo(output.list_footer(len(found), n, local=local, order=order))
         else:
             echo_prose(output.nothing_found("alerts", store, **filters))
 
@@ -86,18 +92,22 @@ def _table(found: Sequence[Alert], *, local: bool) -> Table:
     has_fleets = len(fleets) > 1
     subject, details = ("where", "details") if has_data else ("asset", "sensors")
     fleet = ["fleet"] * has_fleets
-    table = Table("id:right", "state", subject, *fleet, "opened", "lasted:right", "peak:right", f"{details}:rest")
+    lasted = ["lasted:right"] * is_wide()
+    width = "" if is_wide() else ":rest"  # a long name wraps instead of breaking every line
+    headings = ("id:right", "severity", "state", f"{subject}{width}", *fleet, "opened", *lasted, "peak:right")
+    table = Table(*headings, f"{details}:rest")
     for alert in found:
         is_data = alert["class"] == "data"
         peak = "–" if is_data else f"{alert['peak_score']:.2f}"
         sensors = output.contributions(alert["sensors"], limit=4 if is_wide() else 2)
         table.add(
             str(alert["id"]),
+            output.severity(alert["severity"]),
             output.state(alert["state"]),
             _partition(alert) if is_data else alert["asset"],
             *[alert["fleet"] or "–"] * has_fleets,
             output.timestamp(alert["opened_at"], local=local),
-            duration(alert),
+            *[duration(alert)] * is_wide(),
             Styled(peak, "bold red" if alert["severity"] == "critical" else ""),
             f"{alert['kind']}, {output.count(alert['n_records'], 'record')}" if is_data else sensors,
         )
@@ -130,7 +140,8 @@ def _show_process_alert(alert: Alert, windows: Sequence[Mapping[str, Any]], *, l
     echo()
     _echo_sensors(alert)
     _show_history(alert, [f"peak {output.number(step['peak_score'])}" for step in alert["transitions"]], local=local)
-    echo(Styled(f"\n{output.time_zone(local=local)} More: monitor scores show {alert['asset']}", "dim"))
+    more = f"More: monitor scores show {output.argument(alert['asset'])}"
+    echo(Styled(f"\n{output.time_zone(local=local)} {more}", "dim"))
 
 
 def _show_title(alert: Alert, subject: str) -> None:

@@ -44,7 +44,7 @@ def list_models(fleet: str | None, local: bool, as_json: bool) -> None:
         if not found:
             echo_prose(output.nothing_found("models", store, fleet=fleet))
             return
-    table = Table("state", "fleet", "version", "trained", "budget", "metrics:rest")
+    table = Table("state", "fleet:rest", "version", "trained", "budget", "metrics:rest")
     for row in found:
         trained = output.timestamp(row["trained_at"], local=local)
         budget = output.state(row["budget"]) if row["budget"] else "–"

@@ -6,6 +6,7 @@ Invariant: stdout carries only the answer.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -135,6 +136,11 @@ def state(name: str, width: int = 0) -> Styled:
     return Styled(f"{sign} {name:<{width}}", style)
 
 
+def severity(name: str) -> Styled:
+    """Format the severity of an alert."""
+    return Styled(name, "bold red" if name == "critical" else "")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Format a measured value with this many significant digits."""
     if value is None:
@@ -161,10 +167,15 @@ def contributions(sensors: Iterable[Mapping[str, Any]], limit: int = 3) -> str:
 # ---------------------------------------------------------------- sentences
 
 
-def list_footer(n_rows: int, limit: int | None, *, local: bool) -> Styled:
+def list_footer(n_rows: int, limit: int | None, *, local: bool, order: str = "newest") -> Styled:
     """Return the line below a list. It says how to see all rows if the limit cut the list off."""
-    more = f" The newest {limit}; --limit 0 shows all." if n_rows == limit else ""
+    more = f" The {order} {limit}; --limit 0 shows all." if n_rows == limit else ""
     return Styled(f"\n{time_zone(local=local)}{more}", "dim")
+
+
+def argument(name: str) -> str:
+    """Return a name as it is typed behind a command: quoted, and never taken for an option."""
+    return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
 
 
 def nothing_found(noun: str, store: Reader, **filters: object) -> str:

@@ -141,6 +141,8 @@ def _padded(cell: Styled, width: int, layout: str) -> str:
 
 
 def _broken(cell: Styled, width: int) -> list[Styled]:
+    if _display_width(cell.text) > len(cell.text):
+        width = max(1, width // 2)  # characters of two columns
     return [Styled(line, cell.style) for line in textwrap.wrap(cell.text, width, break_on_hyphens=False)]
 
 

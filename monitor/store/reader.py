@@ -72,6 +72,10 @@ class SqliteReader(Reader):
         """Escape all but `*` and `?`."""
         return glob.replace("[", "[[]")
 
+    def first_word(self, column: str) -> str:
+        """Return an expression with `instr`."""
+        return f"substr({column}, 1, instr({column} || ':', ':') - 1)"
+
     def close(self) -> None:
         """Close."""
         self._connection.close()
@@ -137,6 +141,10 @@ class PostgresqlReader(Reader):
     def pattern(self, glob: str) -> str:
         """Escape all but `*` and `?`."""
         return re.sub(r"[!%_]", r"!\g<0>", glob).replace("*", "%").replace("?", "_")
+
+    def first_word(self, column: str) -> str:
+        """Return an expression with `split_part`."""
+        return f"split_part({column}, ':', 1)"
 
     def close(self) -> None:
         """Close."""

@@ -296,3 +296,26 @@ def test_a_number_beyond_the_database_finds_nothing(reader: Reader) -> None:
     assert len(reader.alerts(limit=huge)) == len(reader.alerts())
     assert len(list(reader.scores("R80711", FLEET, limit=huge))) == len(list(reader.scores("R80711", FLEET)))
     assert len(reader.quarantine(limit=huge)) == len(reader.quarantine())
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("opened", ["R80712", "R80711"]),
+        ("peak", ["R80711", "R80712"]),
+        ("lasted", ["R80712", "R80711"]),
+        ("severity", ["R80711", "R80712"]),
+        ("asset", ["R80711", "R80712"]),
+    ],
+)
+def test_alerts_have_an_order_of_choice(sort: str, expected: list[str], reader: Reader) -> None:
+    assert [alert["asset"] for alert in reader.alerts(sort=sort)] == expected
+    assert [alert["asset"] for alert in reader.alerts(sort=sort, limit=1)] == expected[:1]
+
+
+def test_quarantine_is_counted_by_reason(reader: Reader) -> None:
+    late = {"reason": "late", "records": 1, "oldest_at": "1970-01-01T00:00:09Z", "newest_at": "1970-01-01T00:00:09Z"}
+    broken = {"reason": "not_json", "records": 1, "oldest_at": "1970-01-01T00:00:01Z"}
+    assert reader.quarantine_counts() == [late, broken | {"newest_at": "1970-01-01T00:00:01Z"}]
+    assert reader.quarantine_counts(reason="late") == [late]
+    assert reader.quarantine_counts(topic="nowhere") == []

@@ -36,8 +36,12 @@ class AlertQueries(Backend):
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int | None = None,
+        sort: str = "opened",
     ) -> list[Row]:
-        """Return alerts opened in [since, until), newest first. `asset` may be a pattern. State "open" = not closed."""
+        """Return alerts opened in [since, until), newest first, or in an order of `ALERT_ORDERS`.
+
+        `asset` may be a pattern. State "open" = not closed.
+        """
         where = Where()
         where.add("alert.class = :class", **{"class": alert_class})
         where.add("COALESCE(asset.fleet, alert.fleet) = :fleet", fleet=fleet)
@@ -49,7 +53,7 @@ class AlertQueries(Backend):
             where.add("alert.state = :state", state=state)
         where.add("opened_us >= :since", since=us(since))
         where.add("opened_us < :until", until=us(until))
-        sql = f"{_ALERTS} {where} ORDER BY opened_us DESC, alert.id DESC{limited(limit)}"
+        sql = f"{_ALERTS} {where} ORDER BY {ALERT_ORDERS[sort]}{limited(limit)}"
         return [_alert(row) for row in self.fetch(sql, where.values)]
 
     def alert(self, alert_id: int) -> Row:
@@ -60,6 +64,15 @@ class AlertQueries(Backend):
         raise NotFound(f"alert {alert_id}")
 
 
+_NEWEST = "opened_us DESC, asset.name, alert.id DESC"  # alerts of one moment by name, not by their partition
+ALERT_ORDERS = {
+    "opened": _NEWEST,
+    "peak": f"COALESCE(peak_score, -1) DESC, {_NEWEST}",
+    "lasted": f"COALESCE(closed_us, updated_us) - opened_us DESC, {_NEWEST}",
+    "severity": f"CASE severity WHEN 'critical' THEN 0 ELSE 1 END, {_NEWEST}",
+    "asset": f"COALESCE(asset.name, alert.topic), {_NEWEST}",
+}
+"""Name of an order → ORDER BY. Alerts about the data have no peak, and are last by it."""
 _ALERTS = """
     SELECT alert.id, alert.class, asset.name AS asset, COALESCE(asset.fleet, alert.fleet) AS fleet, alert.state,
         severity, opened_us, closed_us, peak_score, sensors, version, acknowledged_by, label, peak_us, updated_us,

@@ -39,6 +39,10 @@ class Backend(RowReader):
         """Translate `*` and `?` into the syntax that the condition of `glob` compares with."""
 
     @abstractmethod
+    def first_word(self, column: str) -> str:
+        """Return the expression for the text before the first colon."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close."""
 

@@ -56,17 +56,37 @@ class IngestionQueries(Backend):
         limit: int | None = None,
     ) -> list[Row]:
         """Return quarantined records, newest first. `reason`: a prefix. The times are those of Kafka's records."""
-        where = Where()
-        where.add("topic = :topic", topic=topic)
-        where.add("substr(reason, 1, length(:reason)) = :reason", reason=reason)
-        where.add(f"{_RECORD_US} >= :since", since=us(since))
-        where.add(f"{_RECORD_US} < :until", until=us(until))
+        where = _quarantined(topic, reason, since, until)
         sql = f"{_QUARANTINE} {where} ORDER BY id DESC{limited(limit)}"
         return [
             with_times(row, {"record_us": "at"})
             | {"sample": bytes(row["sample"]).decode("utf-8", "backslashreplace")}
             for row in self.fetch(sql, where.values)
         ]
+
+
+    def quarantine_counts(
+        self,
+        *,
+        topic: str | None = None,
+        reason: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Row]:
+        """Return the number of stored records by the first word of their reason, the most frequent first."""
+        where = _quarantined(topic, reason, since, until)
+        sql = _COUNTS.format(word=self.first_word("reason"), where=where)
+        times = {"oldest_us": "oldest_at", "newest_us": "newest_at"}
+        return [with_times(row, times) for row in self.fetch(sql, where.values)]
+
+
+def _quarantined(topic: str | None, reason: str | None, since: datetime | None, until: datetime | None) -> Where:
+    where = Where()
+    where.add("topic = :topic", topic=topic)
+    where.add("substr(reason, 1, length(:reason)) = :reason", reason=reason)
+    where.add(f"{_RECORD_US} >= :since", since=us(since))
+    where.add(f"{_RECORD_US} < :until", until=us(until))
+    return where
 
 
 _FLEETS = """
@@ -85,4 +105,8 @@ _DAEMONS = "SELECT owner, pipeline, started_us, heartbeat_us, status FROM daemon
 _RECORD_US = "CASE WHEN at_us > 0 THEN at_us ELSE saved_us END"
 _QUARANTINE = f"""
     SELECT topic, partition, record_offset AS "offset", reason, sample, {_RECORD_US} AS record_us FROM quarantine
+"""  # noqa: S608 - a constant
+_COUNTS = f"""
+    SELECT {{word}} AS reason, COUNT(*) AS records, MIN({_RECORD_US}) AS oldest_us, MAX({_RECORD_US}) AS newest_us
+    FROM quarantine {{where}} GROUP BY 1 ORDER BY 2 DESC, 1
 """  # noqa: S608 - a constant

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from monitor.cli import main
+from monitor.cli.output import print_json, print_json_list
+from monitor.cli.terminal import _display_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from click.testing import CliRunner
 
     Ask = Callable[[str], Any]
     Show = Callable[[str], str]
@@ -231,3 +235,58 @@ def test_a_missing_database_is_named(runner: CliRunner, tmp_path: Path) -> None:
 def test_reading_ignores_other_settings_errors(ask: Ask, config: Path) -> None:
     config.write_text(config.read_text().replace("10m", "often"))
     assert len(ask("alerts list")) == 2
+
+
+# ---------------------------------------------------------------- width, order and digits
+
+
+@pytest.mark.usefixtures("filled")
+def test_alerts_show_their_severity_and_an_order(ask: Ask, show: Show) -> None:
+    for sort, first in (("opened", 2), ("peak", 1), ("lasted", 1), ("severity", 1), ("asset", 1)):
+        assert ask(f"alerts list --sort {sort}")[0]["id"] == first
+        table = show(f"alerts list --sort {sort}").splitlines()
+        assert table[1].split()[:2] == [str(first), {1: "critical", 2: "warning"}[first]]
+    assert "The first 1; --limit 0 shows all." in show("alerts list --sort peak --limit 1")
+
+
+@pytest.mark.usefixtures("filled")
+def test_quarantine_counts_reasons(ask: Ask, show: Show) -> None:
+    assert "Stored in all: late 1, not_json 1." in show("quarantine list --limit 1")
+    counts = [(row["reason"], row["records"]) for row in ask("quarantine list --counts")]
+    assert counts == [("late", 1), ("not_json", 1)]
+    assert re.search(r"late\s+1\s+2015-07-27 00:10", show("quarantine list --counts --reason late"))
+    assert "No records in quarantine match reason nothing" in show("quarantine list --counts --reason nothing")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["alerts list", "alerts show 1", "models list", "models show", "quarantine list", "quarantine list --counts",
+     "scores show R80711"],
+)  # fmt: skip
+def test_no_line_is_wider_than_the_terminal(command: str, filled: Path, show: Show, monkeypatch: Any) -> None:
+    with closing(sqlite3.connect(filled.parent / "monitor.db")) as database:
+        database.execute("UPDATE asset SET name = ? WHERE name = 'R80736'", ("線路" * 30,))
+        database.execute("UPDATE quarantine SET reason = ?", ("unknown_sensor: " + "long " * 60,))
+        database.commit()
+    monkeypatch.setattr("monitor.cli.terminal.columns", lambda: 80)
+    for line in show(command).splitlines():
+        assert _display_width(line) <= 80, line
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_name_like_an_option_can_be_typed_as_printed(filled: Path, show: Show) -> None:
+    with closing(sqlite3.connect(filled.parent / "monitor.db")) as database:
+        database.execute("UPDATE asset SET name = '-1 (süd)' WHERE name = 'R80711'")
+        database.commit()
+    command = show("alerts show 1").rpartition("More: monitor ")[2].strip()
+    assert command == "scores show -- '-1 (süd)'"
+    result = CliRunner().invoke(main, shlex.split(command))
+    assert (result.exit_code, result.stdout[:8]) == (0, "-1 (süd)")
+
+
+def test_numbers_in_json_have_seven_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [1 / 3, {"b": 2e-7 / 3}], "n": 123456789, "t": (0.1 + 0.2,)})
+    print_json_list([{"a": 1e9 / 3}])
+    assert re.findall(r"[\d.e-]+", capsys.readouterr().out) == [
+        "0.3333333", "6.666667e-08", "123456789", "0.3", "333333300.0",
+    ]  # fmt: skip

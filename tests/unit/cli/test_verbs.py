@@ -224,6 +224,32 @@ def test_waiting_ends_with_the_job(
         assert "failed: not enough data" in result.stderr
 
 
+@pytest.mark.parametrize("is_running", [False, True])
+def test_waiting_without_a_daemon_ends(
+    is_running: bool, runner: CliRunner, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_polls, sleep = 0, asyncio.sleep
+
+    async def count_polls(seconds: float) -> None:
+        nonlocal n_polls
+        if seconds != retrain.POLL_EVERY_S:
+            await sleep(seconds)
+            return
+        n_polls += 1
+        if n_polls == 1 and is_running:
+            async with AsyncStore(f"sqlite:///{filled.parent}/monitor.db") as store:
+                await store.run(lambda c: jobs.start_next(c, owner="host:1", at_us=1))
+
+    monkeypatch.setattr(asyncio, "sleep", count_polls)
+    result = run(runner, "retrain", "--wait", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["state"] == ("running" if is_running else "queued")
+    assert "No daemon is running: the job waits" in result.stderr
+    fate = "the next one reports the job as failed" if is_running else "the job stays queued"
+    assert f"job 1 for turbines: no daemon is running, and {fate}. Start one" in " ".join(result.stderr.split())
+    assert n_polls * retrain.POLL_EVERY_S == pytest.approx(retrain.ALONE_FOR_S, abs=retrain.POLL_EVERY_S)
+
+
 def test_an_unknown_fleet_is_refused(runner: CliRunner, filled: Path) -> None:
     result = run(runner, "retrain", "turbine")
     assert result.exit_code == 2
