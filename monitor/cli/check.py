@@ -10,6 +10,7 @@ import click
 from monitor.cli.output import count, percent, print_json, timestamp
 from monitor.cli.params import config_option, json_option, load_config
 from monitor.cli.terminal import Styled, echo, echo_facts, echo_prose, wrapped
+from monitor.config.spacing import spoken
 from monitor.config.values import format_duration
 
 if TYPE_CHECKING:
@@ -205,16 +206,14 @@ def _incomplete(found: FleetSurvey) -> str | None:
 def _interval(fleet: FleetConfig, found: FleetSurvey) -> str | None:
     if found.spacing is None:
         return None
-    from monitor.service.advice import apart, proposals
+    from monitor.service.advice import proposals
 
     fits = not any(each.key == "interval" for each in proposals(found, fleet))
     verdict = "fits" if fits else "does not fit"
-    return f'{apart(found.spacing)}; interval = "{format_duration(fleet.interval)}" {verdict}'
+    return f'{found.spacing.words}; interval = "{format_duration(fleet.interval)}" {verdict}'
 
 
 def _order(fleet: FleetConfig, found: FleetSurvey) -> str | None:
-    from monitor.service.advice import spoken
-
     if not found.assets:
         return None
     if not found.late_s:

@@ -7,6 +7,7 @@ and an unknown key is an error.
     tree.py                the settings with their defaults and limits: read this first
     kafka.py               the table `[kafka]`
     base.py                types and checks that the tables share
+    spacing.py             time between readings → an interval
     values.py              notations of a value: "10m", "3 of 5", "1/week"
     database_url.py        URLs of databases: parser, check, form without secrets
     loading.py             file and environment → tree

@@ -77,6 +77,8 @@ class RetrainScheduler:
         """By fleet, the time of the next attempt after a failed training."""
         self._n_failures: dict[str, int] = {}
         """By fleet, failed trainings in a row."""
+        self.missing: dict[str, str] = {}
+        """By fleet without a model, the data that its first training lacked, in words."""
 
     async def fail_stale_jobs(self) -> bool:
         """Fail the jobs of daemons that died, if this daemon trains. Return whether it does."""
@@ -201,6 +203,7 @@ class RetrainScheduler:
         else:
             await self._end_job(jobs.finish, job.id, version)
             self._n_failures.pop(fleet.name, None)
+            self.missing.pop(fleet.name, None)
             self._retry_at.pop(fleet.name, None)
             metrics.trainings.labels("done").inc()
 
@@ -242,6 +245,8 @@ class RetrainScheduler:
         self._retry_at[fleet.name] = self._now() + wait
 
     def _log_failure(self, fleet: FleetConfig, error: MonitorError) -> None:
+        if isinstance(error, NotEnoughData) and not self._champions.has_champion(fleet):
+            self.missing[fleet.name] = error.detail
         ends_by_itself = isinstance(error, NotEnoughData) or error.retriable
         (log.info if ends_by_itself else log.warning)(
             "not_trained",

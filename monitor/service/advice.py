@@ -6,24 +6,19 @@ does not show, and nothing where the present setting fits.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from monitor.config.spacing import interval_for, round_up, spoken
 from monitor.config.values import format_duration
 
 if TYPE_CHECKING:
-    from monitor.config import FleetConfig
-    from monitor.service.survey import FleetSurvey, Spacing
+    from datetime import timedelta
 
-ROUND_S = (
-    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30),
-    *(60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400),
-)
-"""Durations that people choose."""
-NEAR = 0.1
-"""Relative distance within which a spacing is taken for a round one."""
-LONGER, SHORTER = 1.4, 0.6
-"""Ratios of the spacing to the interval from which the interval does not fit."""
+    from monitor.config import FleetConfig
+    from monitor.service.survey import FleetSurvey
+
+SHORTER = 0.6
+"""Ratio of the fitting interval to the configured one from which several readings share a cell."""
 MAX_LATENESS_S = 86_400.0
 """A reading that comes later belongs to a backlog, not to a lateness."""
 AHEAD_S = 60.0
@@ -50,39 +45,6 @@ class Proposal(NamedTuple):
         return f"{self.key} = {self.value}"
 
 
-def interval_for(spacing: Spacing) -> timedelta:
-    """Return the interval of a grid that nearly every reading fills, and nearly every cell has a reading of."""
-    if spacing.is_regular:
-        near = min(ROUND_S, key=lambda each: abs(each - spacing.usual_s))
-        seconds = near if abs(near - spacing.usual_s) <= NEAR * near else spacing.usual_s
-        return timedelta(milliseconds=max(1, round(seconds * 1000)))
-    return round_up(spacing.long_s)
-
-
-def round_up(seconds: float) -> timedelta:
-    """Return the next duration that people choose."""
-    return timedelta(seconds=next((each for each in ROUND_S if each >= seconds * (1 - NEAR / 2)), ROUND_S[-1]))
-
-
-def spoken(seconds: float) -> str:
-    """Format a measured duration: two significant units, no fractions of a second above ten."""
-    exact = timedelta(milliseconds=round(seconds * 1000))
-    if seconds >= 86_400:
-        exact = timedelta(hours=round(seconds / 3600))
-    elif seconds >= 600:
-        exact = timedelta(minutes=round(seconds / 60))
-    elif seconds >= 10:
-        exact = timedelta(seconds=round(seconds))
-    return format_duration(exact)
-
-
-def apart(spacing: Spacing) -> str:
-    """Describe the spacing of readings."""
-    if spacing.is_regular:
-        return f"readings are {spoken(spacing.usual_s)} apart"
-    return f"readings are {spoken(spacing.short_s)} to {spoken(spacing.long_s)} apart"
-
-
 def proposals(survey: FleetSurvey, fleet: FleetConfig) -> list[Proposal]:
     """Return the settings of a fleet that the sample contradicts, with better ones."""
     found: list[Proposal] = []
@@ -90,13 +52,13 @@ def proposals(survey: FleetSurvey, fleet: FleetConfig) -> list[Proposal]:
     if (spacing := survey.spacing) is not None:
         better, interval_s = interval_for(spacing), fleet.interval.total_seconds()
         wanted_s = better.total_seconds()
-        if wanted_s > LONGER * interval_s:
-            why = f"{apart(spacing)}: with {format_duration(interval)} most cells stay empty, and no window is full"
+        if spacing.leaves_holes_in(fleet.interval):
+            why = f"{spacing.words}: with {format_duration(interval)} most cells stay empty, and no window is full"
             found.append(Proposal("fleet", "interval", f'"{format_duration(better)}"', why))
             interval = better
         elif wanted_s < SHORTER * interval_s and spacing.is_regular:
             n = round(interval_s / wanted_s)
-            why = f"{apart(spacing)}: of {n} in a cell of {format_duration(interval)} one is used"
+            why = f"{spacing.words}: of {n} in a cell of {format_duration(interval)} one is used"
             found.append(Proposal("fleet", "interval", f'"{format_duration(better)}"', why, is_needed=False))
     needed = lateness_for(survey, interval)
     if needed > interval and survey.late_s > fleet.lateness.total_seconds():

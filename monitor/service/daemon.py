@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from monitor.clock import Clock
     from monitor.config import Config
+    from monitor.service.health import StatusSnapshot
     from monitor.timing import Timing
 
 log = logs.get("daemon")
@@ -157,7 +158,8 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
                 fleets=[fleet.name for fleet in config.fleets],
             )
             async with _BackgroundTasks(champions.loop(), scheduler.loop(), watch.loop()):
-                await _run_pipeline(pipeline, source, stopping, health, timing)
+                snapshot = partial(snapshot_of, pipeline, source, scheduler.missing)
+                await _run_pipeline(pipeline, snapshot, stopping, health, timing)
         log.info("drained", **heartbeat.progress())
 
 
@@ -174,11 +176,15 @@ async def _before_the_first_record(
 
 
 async def _run_pipeline(
-    pipeline: Pipeline, source: KafkaSource, stopping: asyncio.Event, health: Health, timing: Timing
+    pipeline: Pipeline,
+    snapshot: Callable[[], StatusSnapshot],
+    stopping: asyncio.Event,
+    health: Health,
+    timing: Timing,
 ) -> None:
     """Run the pipeline until the signal, then drain it. Raises the error that ended it."""
     running = asyncio.create_task(pipeline.run())
-    health.running(running, partial(snapshot_of, pipeline, source))
+    health.running(running, snapshot)
     stopper = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({running, stopper}, return_when=asyncio.FIRST_COMPLETED)

@@ -66,6 +66,8 @@ class StatusSnapshot:
     owned: tuple[OwnedPartition, ...] = ()
     unscored: tuple[str, ...] = ()
     """Fleets without a score for their latest windows."""
+    untrained: Mapping[str, str] = field(default_factory=dict)
+    """By fleet without a model, the data that its training lacks."""
     n_assets: Mapping[str, int] = field(default_factory=dict)
     """By fleet."""
     newest_us: Mapping[str, int] = field(default_factory=dict)
@@ -198,7 +200,9 @@ class Health:
         status, found = self._snapshot, []
         if status.is_member and not status.assigned and self._start_step is None:
             found.append("the group gives this daemon no partition: the others have all of them")
-        found += [f"fleet {fleet}: no model scores its windows yet" for fleet in status.unscored]
+        for fleet in sorted({*status.unscored, *status.untrained}):
+            why = status.untrained.get(fleet)
+            found.append(f"fleet {fleet}: no model scores its windows yet" + (f"; {why}" if why else ""))
         return found
 
     def summary(self) -> str:
@@ -248,8 +252,10 @@ class Health:
             metrics.watermark_timestamp_seconds.labels(fleet).set(newest_us / 1e6)
 
 
-def snapshot_of(pipeline: Pipeline, source: KafkaSource) -> StatusSnapshot:
-    """Take a snapshot. Call it in the event loop, where nothing changes meanwhile."""
+def snapshot_of(
+    pipeline: Pipeline, source: KafkaSource, untrained: Mapping[str, str] | None = None
+) -> StatusSnapshot:
+    """Take a snapshot. Call it in the event loop, where nothing changes meanwhile. `untrained`: see its field."""
     membership = source.membership
     n_assets: dict[str, int] = dict.fromkeys((fleet.name for fleet in pipeline.config.fleets), 0)
     newest_us: dict[str, int] = {}
@@ -271,6 +277,7 @@ def snapshot_of(pipeline: Pipeline, source: KafkaSource) -> StatusSnapshot:
         waits_for=pipeline.reader.waits_for,
         owned=tuple(owned),
         unscored=tuple(sorted(pipeline.unscored)),
+        untrained=dict(untrained or {}),
         n_assets=n_assets,
         newest_us=newest_us,
     )

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitor.clock import SystemClock
+from monitor.config.spacing import spoken
 from monitor.errors import ConfigError, MonitorError, NotFound, QuarantineLimit, SourceRefused
 from monitor.kafka.group_members import foreign_members, members_of
 from monitor.kafka.log_reader import LogBounds, log_bounds, partitions_of
 from monitor.kafka.record_format import check_format
 from monitor.kafka.sample import sample_ends
-from monitor.service.advice import AHEAD_S, Proposal, apart, proposals, spoken
+from monitor.service.advice import AHEAD_S, Proposal, proposals
 from monitor.service.source_watch import foreign_sentence
 from monitor.service.survey import FleetSurvey, survey
 from monitor.store import assets, daemons, identity, partitions, versions
@@ -296,7 +297,7 @@ def _sparse(fleet: FleetConfig, found: FleetSurvey) -> list[Finding]:
     wanted = next((each for each in proposals(found, fleet) if each.key == "interval" and each.is_needed), None)
     if wanted is None or found.spacing is None:
         return []
-    text = f"{apart(found.spacing)}, more than an interval: windows have holes and are not scored"
+    text = f"{found.spacing.words}, more than an interval: windows have holes and are not scored"
     return [Finding("warning", f"fleet {fleet.name}", text, wanted.line)]
 
 

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitor.config import parse
+from monitor.config.spacing import interval_for, spoken
 from monitor.config.values import format_duration
 from monitor.errors import NotFound, QuarantineLimit
 from monitor.kafka.log_reader import log_bounds, partitions_of
 from monitor.kafka.sample import sample_ends
-from monitor.service.advice import apart, interval_for, lateness_for, spoken, window_for
+from monitor.service.advice import lateness_for, window_for
 from monitor.service.preflight import scale_readings
 from monitor.service.survey import survey
 from monitor.types import Partition
@@ -145,7 +146,7 @@ def render(found: FleetSurvey, kafka: Mapping[str, Any], name: str, source: str)
         "[[fleet]]",
         f"name = {_toml(name)}",
     ]
-    why = apart(found.spacing) if found.spacing else "too few readings to tell: correct it"
+    why = found.spacing.words if found.spacing else "too few readings to tell: correct it"
     lines.append(f'interval = "{shown_interval}"'.ljust(28) + f"# the grid: {why}")
     if interval is not None:
         window = window_for(interval, found.readings_per_asset, min_windows=200)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from monitor.config.spacing import Spacing
 from monitor.signals import find_counter, find_sentinels
 from monitor.stream.partition import make_decoder, schemas_of
 
@@ -27,25 +28,6 @@ MAX_ASSETS = 50
 """Assets of which times and values are examined."""
 MIN_SAME = 20
 """Readings of one value that make a sensor look constant."""
-REGULAR = 2.5
-"""Ratio of a long to a usual spacing up to which readings count as regular."""
-
-
-class Spacing(NamedTuple):
-    """Time between two readings of the same sensor and asset, in seconds."""
-
-    usual_s: float
-    """The median."""
-    short_s: float
-    """A tenth is shorter."""
-    long_s: float
-    """A tenth is longer."""
-
-    @property
-    def is_regular(self) -> bool:
-        """Whether nearly all readings come at one interval. False for data that are sent on change."""
-        usual_s = max(self.usual_s, TICK_US / 1e6)
-        return self.long_s <= REGULAR * usual_s and self.short_s >= usual_s / REGULAR
 
 
 class Refusal(NamedTuple):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from monitor.config.spacing import Spacing, interval_for
+from monitor.config.values import format_duration
 from monitor.decode.admission import Admission
 from monitor.errors import NotEnoughData
 from monitor.models.spec import MAX_VALUES, TrainingSet
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     Alerts = Mapping[str, Sequence[tuple[int, int, str | None]]]
     """Asset → event time (from_us, to_us) of its alerts, and their labels."""
 
+MAX_MEASURED = 200_000
+"""Readings of which the spacing is measured. With more of them there are windows enough."""
 EVICT_EVERY = 256
 """Batches between two evictions of readings that are too old."""
 
@@ -70,6 +74,7 @@ class History:
         self.n_readings = 0
         self._newest_cell = NEVER
         self._n_batches = 0
+        self._spacing: Spacing | None = None
         self._config = config
         self._schemas = schemas_of(config)
         self._number = next(number for number, schema in enumerate(self._schemas) if schema.name == fleet.name)
@@ -116,6 +121,7 @@ class History:
                 f"{self.fleet.retrain.min_windows} windows of {self.fleet.length} cells are needed"
             )
         self._evict()
+        self._spacing = self._measure_spacing()
         numbers: dict[str, int] = defaultdict(lambda: len(numbers))
         stride = self._stride()
         sets = [self._windows_of(part, stride, alerts or {}, numbers) for _, part in sorted(self._partitions.items())]
@@ -130,9 +136,36 @@ class History:
         )
 
     def time_until(self, n_more: int) -> str:
-        """Return the time until there are `n_more` windows, in words, at one reading per asset and interval."""
+        """Return the time until there are `n_more` windows, in words, at one reading per asset and interval.
+
+        Where readings are further apart it never comes. Then return the interval that fits.
+        """
+        interval, spacing = self.fleet.interval, self._spacing
+        if spacing is not None and spacing.leaves_holes_in(interval):
+            return (
+                f"{spacing.words} and the interval is {format_duration(interval)}, so hardly a window is full; set the "
+                f'fleet\'s interval = "{format_duration(interval_for(spacing))}"'
+            )
         wait_s = n_more * self.fleet.stride * self.fleet.interval.total_seconds() / max(1, self.n_assets)
         return f"about {_duration(wait_s)} of readings from {self.n_assets or 'an'} asset{'s' * (self.n_assets != 1)}"
+
+    def _measure_spacing(self) -> Spacing | None:
+        """Return the time between two readings of an asset. None = too few, or so many that windows are no problem."""
+        if not 3 < self.n_readings < MAX_MEASURED:
+            return None
+        gaps = []
+        for part in self._partitions.values():
+            if part.readings:
+                asset = np.concatenate([readings.asset for readings in part.readings])
+                cell = np.concatenate([readings.cell for readings in part.readings])
+                order = np.lexsort((cell, asset))
+                step = np.diff(cell[order])
+                gaps.append(step[(np.diff(asset[order]) == 0) & (step > 0)])
+        steps = np.concatenate(gaps) if gaps else np.empty(0)
+        if len(steps) < 3:
+            return None
+        usual, short, long = np.quantile(steps, (0.5, 0.1, 0.9)) * self.fleet.interval.total_seconds()
+        return Spacing(float(usual), float(short), float(long))
 
     # ------------------------------------------------------------------ partitions
 

@@ -11,9 +11,10 @@ import pytest
 from monitor.cli import main, retrain
 from monitor.clock import SystemClock
 from monitor.config import load
+from monitor.config.spacing import Spacing
 from monitor.service.advice import Proposal
 from monitor.service.preflight import Preflight
-from monitor.service.survey import FleetSurvey, Refusal, SensorFacts, Spacing
+from monitor.service.survey import FleetSurvey, Refusal, SensorFacts
 from monitor.store import daemons, jobs
 from monitor.store.engine import AsyncStore
 from monitor.types import Finding

@@ -86,6 +86,7 @@ async def test_a_training_without_enough_data_leaves_windows_unscored(
     await this.scheduler.train_first_models()
     [line] = log.of("not_trained")
     assert line["until_then"] == "windows stay unscored"
+    assert this.scheduler.missing == {"pumps": "12 usable windows"}
     assert await this.version_that_scores() is None
 
 

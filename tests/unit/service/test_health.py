@@ -199,6 +199,15 @@ def test_a_fleet_without_a_model_is_a_note(daemon: HealthyDaemon) -> None:
     assert daemon.health.ready_page()[1]["notes"] == ["fleet pumps: no model scores its windows yet"]
 
 
+def test_a_note_names_the_data_that_a_training_lacks(daemon: HealthyDaemon) -> None:
+    daemon.show(replace(FLOWING, unscored=("pumps",), untrained={"fans": 'readings are 5m apart; set interval = "5m"'}))
+    assert daemon.missing() == {}
+    assert daemon.health.ready_page()[1]["notes"] == [
+        'fleet fans: no model scores its windows yet; readings are 5m apart; set interval = "5m"',
+        "fleet pumps: no model scores its windows yet",
+    ]
+
+
 def test_a_long_list_of_partitions_is_cut(daemon: HealthyDaemon) -> None:
     daemon.show(replace(FLOWING, assigned=frozenset(Partition("plant", n) for n in range(200))))
     why = daemon.missing()["claims"]

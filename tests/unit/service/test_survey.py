@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.config import parse
+from monitor.config.spacing import Spacing, interval_for, spoken
 from monitor.errors import QuarantineLimit
 from monitor.service import starter
-from monitor.service.advice import Proposal, interval_for, proposals, spoken, window_for
-from monitor.service.survey import FleetSurvey, Spacing, survey
+from monitor.service.advice import Proposal, proposals, window_for
+from monitor.service.survey import FleetSurvey, survey
 from monitor.types import Partition
 from tests.fakes import batch_of
 

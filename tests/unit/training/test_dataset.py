@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 from monitor.config import parse
 from monitor.training.dataset import History
@@ -58,6 +59,27 @@ def test_labels_decide_on_windows_of_alerts() -> None:
     assert train.n_labelled == len(gone) == len(plain) - len(train)
     assert train.stride_factor == 1
     assert np.count_nonzero(train.asset == 1) == np.count_nonzero(plain.asset == 1)
+
+
+@pytest.mark.parametrize(
+    ("steps_s", "expected"),
+    [
+        ([60], "about 3 minutes of readings from 1 asset"),
+        ([300], ("readings are 5m apart and the interval is 1m, so hardly a window is full; set the fleet's "
+         'interval = "5m"')),
+        ([60, 180, 240, 600, 840], ("readings are 1m to 14m apart and the interval is 1m, so hardly a window is full; "
+         'set the fleet\'s interval = "15m"')),
+    ],
+)  # fmt: skip
+def test_sparse_readings_are_not_waited_for(steps_s: list[int], expected: str) -> None:
+    found = History(CONFIG, CONFIG.fleets[0], ("speed",))
+    at_s, values = 1_790_000_000, []
+    for n in range(60):
+        at_s += steps_s[n % len(steps_s)]
+        values.append((b"R1", json.dumps({"ts": at_s, "speed": n}).encode()))
+    found.add(batch_of(Partition("t", 0), records_of(*values)))
+    found.windows()
+    assert found.time_until(3) == expected
 
 
 def test_the_broker_that_answers_first_does_not_decide_the_model() -> None:
