@@ -151,6 +151,10 @@ class RecordedLog:
         """Record an event."""
         self.lines.append(("warning", event, facts))
 
+    def error(self, event: str, **facts: Any) -> None:
+        """Record an event."""
+        self.lines.append(("error", event, facts))
+
     def of(self, event: str) -> list[dict[str, Any]]:
         """Return the facts of each line of an event."""
         return [facts for _, name, facts in self.lines if name == event]

@@ -66,6 +66,8 @@ class StatusSnapshot:
     owned: tuple[OwnedPartition, ...] = ()
     unscored: tuple[str, ...] = ()
     """Fleets without a score for their latest windows."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """By topic of which no record can be read, the word of the reason."""
     untrained: Mapping[str, str] = field(default_factory=dict)
     """By fleet without a model, the data that its training lacks."""
     n_assets: Mapping[str, int] = field(default_factory=dict)
@@ -200,6 +202,10 @@ class Health:
         status, found = self._snapshot, []
         if status.is_member and not status.assigned and self._start_step is None:
             found.append("the group gives this daemon no partition: the others have all of them")
+        found += [
+            f"topic {topic}: none of its latest records can be read ({word}); `monitor check` shows why"
+            for topic, word in sorted(status.unreadable.items())
+        ]
         for fleet in sorted({*status.unscored, *status.untrained}):
             why = status.untrained.get(fleet)
             found.append(f"fleet {fleet}: no model scores its windows yet" + (f"; {why}" if why else ""))
@@ -277,6 +283,7 @@ def snapshot_of(
         waits_for=pipeline.reader.waits_for,
         owned=tuple(owned),
         unscored=tuple(sorted(pipeline.unscored)),
+        unreadable=dict(pipeline.readability.unreadable),
         untrained=dict(untrained or {}),
         n_assets=n_assets,
         newest_us=newest_us,

@@ -8,6 +8,7 @@
     alerting     scores → alert transitions
     data_alerts  alerts about lost and rejected records
     outcome      the outcome of a batch → a commit
+    readability  topics of which no record can be read
     recovery     where a restart reads again, the rebuild, the check of its result
     registrar    sensors and assets in the database
     reader       events of the source, and the wait for a dependency

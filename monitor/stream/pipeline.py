@@ -36,6 +36,7 @@ from monitor.store import partitions
 from monitor.stream.hooks import PipelineHooks
 from monitor.stream.outcome import BatchOutcome, QuarantineShare
 from monitor.stream.partition import PartitionState
+from monitor.stream.readability import Readability
 from monitor.stream.reader import SourceReader
 from monitor.stream.registrar import Registrar
 from monitor.stream.score import BatchGate
@@ -104,6 +105,7 @@ class Pipeline:
         self.reader = SourceReader(source, clock, self.timing, self._stopping)
         self.registrar = Registrar(config, store, self.reader, is_limited=self.hooks.enforces_limits)
         self._quarantine_share = QuarantineShare(config.kafka.max_quarantine_share)
+        self.readability = Readability(config)
         self._unscored: dict[str, str | None] = {}
         """By fleet, the reason why its latest windows have no score. None = they are scored."""
         self._lag_committed_s = 0.0
@@ -211,6 +213,7 @@ class Pipeline:
             )
         state.advance(commit)
         self._quarantine_share.committed()
+        self.readability.committed(outcome)
         self.registrar.stored(outcome.learnt)
         state.is_over = not self.hooks.on_commit(state, commit, outcome.batch)
         if state.is_over and all(each.is_over for each in self.partitions.values()):
