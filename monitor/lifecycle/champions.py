@@ -25,7 +25,7 @@ from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorErro
 from monitor.retry import OutageObserver, retry_transient
 from monitor.store import assets, versions
 from monitor.store.versions import FOREVER_AGO_US
-from monitor.stream.score import ActiveVersion, BatchGate, waiting_for
+from monitor.stream.score import ActiveVersion, BatchGate, misfit, waiting_for
 from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
@@ -107,6 +107,11 @@ class Champions:
     def has_champion(self, fleet: FleetConfig) -> bool:
         """Return whether the fleet has a champion that could be loaded."""
         return self._scorer.has_champion(fleet.name) and fleet.name not in self._unreadable
+
+    def sensors_of(self, fleet: FleetConfig) -> tuple[str, ...] | None:
+        """Return the sensors that the champion was trained on. None = no champion is loaded."""
+        champion = self._scorer.champion(fleet.name)
+        return None if champion is None else champion.sensors
 
     async def activate(self, fleet: FleetConfig, trained: Trained, lease: tuple[str, int] | None) -> None:
         """Load a new version and check it. Then publish it, and make it the champion for windows not decided yet.
@@ -213,9 +218,5 @@ def _check_fits(fleet: FleetConfig, detector: TrainedModel, sensors: Sequence[st
 
     The training process reads the configuration anew, and it may have changed since the daemon started.
     """
-    card = detector.card
-    if card.length != fleet.length or tuple(card.sensors) != tuple(sensors):
-        raise MonitorError(
-            f"{detector.version} was trained on {card.length} cells of {', '.join(card.sensors)}, but this daemon "
-            f"watches {fleet.length} cells of {', '.join(sensors)}: the configuration changed, restart the daemon"
-        )
+    if reason := misfit(detector, fleet.length, sensors):
+        raise MonitorError(f"{detector.version} {reason}: the configuration changed, restart the daemon")

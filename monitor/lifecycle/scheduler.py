@@ -47,6 +47,8 @@ FencingToken = tuple[str, int] | None
 LEASE = "training"
 REQUESTED_BY_SCHEDULE = "the daemon"
 """`requested_by` of a job that no operator requested."""
+SENSORS_CHANGED = "the daemon: the sensors changed"
+"""`requested_by` of a job for a champion that was trained on other sensors than the fleet has."""
 
 
 class RetrainScheduler:
@@ -79,6 +81,8 @@ class RetrainScheduler:
         """By fleet, failed trainings in a row."""
         self.missing: dict[str, str] = {}
         """By fleet without a model, the data that its first training lacked, in words."""
+        self._up_to_date: set[str] = set()
+        """Fleets trained by this process: their champion has the present sensors."""
 
     async def fail_stale_jobs(self) -> bool:
         """Fail the jobs of daemons that died, if this daemon trains. Return whether it does."""
@@ -128,18 +132,31 @@ class RetrainScheduler:
         for fleet in self._config.fleets:
             due_at = await self._due_at(fleet)
             if due_at is not None and due_at <= self._now():
-                await self._train_fleet(fleet, token)
+                is_changed = await self._has_other_sensors(fleet)
+                await self._train_fleet(fleet, token, SENSORS_CHANGED if is_changed else REQUESTED_BY_SCHEDULE)
 
     async def _due_at(self, fleet: FleetConfig) -> datetime | None:
         """Return the time of the fleet's next training. Another daemon's successes count, its failures do not."""
         if (retry_at := self._retry_at.get(fleet.name)) is not None:
             return retry_at
-        if not self._champions.has_champion(fleet):
+        if not self._champions.has_champion(fleet) or await self._has_other_sensors(fleet):
             return self._now()
         champion = await self._store.read(versions.champion, fleet.name)
         if fleet.retrain.every is None or champion is None:
             return None
         return champion.trained_at + fleet.retrain.every
+
+    async def _has_other_sensors(self, fleet: FleetConfig) -> bool:
+        """Return whether the champion was trained on other sensors than the fleet has now.
+
+        The champion goes on with the sensors that both know, and a retraining learns the others. Once for each start
+        of the daemon: daemons with different lists must not retrain in turn.
+        """
+        learnt_from = self._champions.sensors_of(fleet)
+        if learnt_from is None or fleet.name in self._up_to_date:
+            return False
+        sensors = fleet.sensors or (await self._store.read(assets.fleets)).get(fleet.name)
+        return sensors is not None and set(sensors) != set(learnt_from)
 
     # ------------------------------------------------------------------ several daemons
 
@@ -173,9 +190,11 @@ class RetrainScheduler:
 
     # ------------------------------------------------------------------ one training
 
-    async def _train_fleet(self, fleet: FleetConfig, token: FencingToken) -> None:
+    async def _train_fleet(
+        self, fleet: FleetConfig, token: FencingToken, requested_by: str = REQUESTED_BY_SCHEDULE
+    ) -> None:
         now_us = self._clock.now_us()
-        call = (fleet.name, REQUESTED_BY_SCHEDULE, self._owner, now_us)
+        call = (fleet.name, requested_by, self._owner, now_us)
         job = await self._store.run(jobs.start_for_fleet, *call, lease=token)
         if job is not None:
             await self._run_job(job, token)
@@ -202,6 +221,7 @@ class RetrainScheduler:
             raise
         else:
             await self._end_job(jobs.finish, job.id, version)
+            self._up_to_date.add(fleet.name)
             self._n_failures.pop(fleet.name, None)
             self.missing.pop(fleet.name, None)
             self._retry_at.pop(fleet.name, None)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MAX_WINDOW_VALUES = 4 << 20
 """Values in one window of a checkpoint: its channels times its length. `[fleet] window` allows 4,096 steps."""
 MAX_MEMBERS = 64
+NEW_KEYS = ("inputs", "min_channels")
+"""Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
 SLOW_SCALE = 1
@@ -42,7 +44,7 @@ class WindowScores(NamedTuple):
     """Scores of N windows, in their order."""
 
     score: Float32
-    """[N], 1.0 = threshold. NaN = no value of the window is present."""
+    """[N], 1.0 = threshold. NaN = too few sensors have a value in the window."""
     share: Float32
     """[N, C], each sensor's part, 0..1. Rows sum to 1, 0 for a missing sensor (and in a NaN row)."""
 
@@ -76,6 +78,8 @@ class Card:
     """Metrics that versions are compared by."""
     inputs: dict[str, Any] | None = None
     """By sensor, the way in which the model takes it (`inputs.SensorInput`). None = an older card: each as it is."""
+    min_channels: int | None = None
+    """Channels with a value that a window needs to be scored. None = an older card: one."""
 
 
 class TrainedModel:
@@ -127,6 +131,8 @@ class TrainedModel:
             for start in range(0, n, CHUNK):
                 x, present = self.scaler.standardise(self._to_tensor(values[start : start + CHUNK]))   # (B, K, T)
                 raw, part = ensemble_score(self._members, x, present)                                  # (B,), (B, K)
+                if present is not None and self.card.min_channels is not None:
+                    raw[present.any(-1).sum(-1) < self.card.min_channels] = torch.nan
                 score[start : start + CHUNK] = raw.cpu().numpy()
                 share[start : start + CHUNK] = part.cpu().numpy()
         score /= np.float32(self.card.threshold.raw)
@@ -233,8 +239,9 @@ class TrainedModel:
 
     def _card_json(self) -> dict[str, Any]:
         card = asdict(self.card)                                         # JSON makes lists of tuples
-        if card["inputs"] is None:                                       # an older card stays what it was
-            del card["inputs"]
+        for name in NEW_KEYS:
+            if card[name] is None:                                       # an older card stays what it was
+                del card[name]
         return {**card, "scaler": self.scaler.to_json()}
 
     def standardise(self, values: Float32) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -255,8 +262,7 @@ class TrainedModel:
 
 
 def _card_from_json(raw: dict[str, Any]) -> Card:
-    fields = {name: raw[name] for name in Card.__dataclass_fields__ if name != "inputs"}
-    fields["inputs"] = raw.get("inputs")
+    fields = {name: raw[name] for name in Card.__dataclass_fields__ if name not in NEW_KEYS or name in raw}
     fields["sensors"] = tuple(fields["sensors"])
     fields["members"] = tuple(fields["members"])
     fields["threshold"] = Threshold.from_json(fields["threshold"])
@@ -264,6 +270,8 @@ def _card_from_json(raw: dict[str, Any]) -> Card:
     n_channels = len(ModelInputs.from_json(card.sensors, card.inputs).channels)
     if not (1 <= card.length <= MAX_WINDOW_VALUES // max(1, n_channels)) or not 1 <= len(card.members) <= MAX_MEMBERS:
         raise ValueError(f"{len(card.members)} members, windows of {card.length} steps and {n_channels} channels")
+    if card.min_channels is not None and not 1 <= card.min_channels <= n_channels:
+        raise ValueError(f"min_channels {card.min_channels} of {n_channels}")
     if not 0 < card.threshold.raw < math.inf:
         raise ValueError(f"threshold {card.threshold.raw}")
     return card

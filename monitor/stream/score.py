@@ -100,6 +100,8 @@ class DetectorScorer:
         self._active: dict[str, FleetVersions] = {}
         self._detectors: dict[str, TrainedModel | CheckpointDamaged] = {}
         self._tried_at_s: dict[str, float] = {}
+        self._told: dict[str, tuple[str, ...]] = {}
+        """By fleet, the version and the sensors of the last line about them. By version, itself: few sensors."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_one_torch_thread)
 
     async def load(self, path: Path, version: str) -> TrainedModel:
@@ -137,6 +139,12 @@ class DetectorScorer:
         """Return the `activation_seq` in use. None = none."""
         return self._active.get(fleet, _NONE).seq
 
+    def champion(self, fleet: str) -> TrainedModel | None:
+        """Return the latest activated version, None if there is none or it is not loaded."""
+        activations = self._active.get(fleet, _NONE).activations
+        found = self._detectors.get(activations[-1].version) if activations else None
+        return found if isinstance(found, TrainedModel) else None
+
     def has_champion(self, fleet: str) -> bool:
         """Return whether any version was ever activated."""
         return bool(self._active.get(fleet, _NONE).activations)
@@ -170,8 +178,10 @@ class DetectorScorer:
             except (NoChampion, CheckpointDamaged) as error:
                 reason = str(error)
                 continue
-            whole = len(rows) == n
-            score[rows], found = _score_rows(detector, windows.values if whole else windows.values[rows])
+            values = detector.inputs.select(windows.values if len(rows) == n else windows.values[rows], sensors)
+            score[rows], found = _score_rows(detector, values)
+            if np.isnan(score[rows]).any():
+                self._report_missing(detector, values[np.isnan(score[rows])])
             contributions |= {int(rows[row]): per_sensor for row, per_sensor in found.items()}
             for row in rows.tolist():
                 version[row] = detector.version
@@ -204,14 +214,37 @@ class DetectorScorer:
             self._detectors[activation.version] = detector
         if isinstance(detector, CheckpointDamaged):
             raise detector
-        card = detector.card
-        if tuple(card.sensors) != tuple(sensors) or card.length != windows.values.shape[1]:
-            raise NoChampion(
-                f"{activation.version} of {windows.fleet} was trained on {card.length} cells of "
-                f"{', '.join(card.sensors)}; the configuration now has {windows.values.shape[1]} cells of "
-                f"{', '.join(sensors)}: retrain"
-            )
+        if reason := misfit(detector, windows.values.shape[1], sensors):
+            raise NoChampion(f"{activation.version} of {windows.fleet} {reason}: retrain")
+        if detector.sensors != tuple(sensors):
+            self._report_sensors(windows.fleet, detector, sensors)
         return detector
+
+    def _report_sensors(self, fleet: str, detector: TrainedModel, sensors: Sequence[str]) -> None:
+        """Log once per list of sensors that a version scores with those that it knows."""
+        if self._told.get(fleet) != (detector.version, *sensors):
+            self._told[fleet] = (detector.version, *sensors)
+            log.info(
+                "sensors_differ",
+                fleet=fleet,
+                version=detector.version,
+                missing=[name for name in detector.sensors if name not in sensors],
+                ignored=[name for name in sensors if name not in detector.sensors],
+                doing="missing sensors are masked, and ignored ones wait for the next training",
+            )
+
+    def _report_missing(self, detector: TrainedModel, values: Float32) -> None:
+        """Log once per version that windows have too few sensors for a score. Empty windows are no news."""
+        few = np.isfinite(values).any(axis=(1, 2))
+        if few.any() and self._told.get(detector.version) is None:
+            self._told[detector.version] = (detector.version,)
+            log.warning(
+                "too_few_sensors",
+                version=detector.version,
+                windows=int(few.sum()),
+                needs=f"values of {detector.card.min_channels} of {len(detector.inputs.channels)} channels in a window",
+                doing="such windows stay unscored; said once",
+            )
 
     def _may_retry(self, version: str) -> bool:
         """Return whether it is time to read a damaged or missing checkpoint again: its files may have come back."""
@@ -227,6 +260,24 @@ class DetectorScorer:
             raise CheckpointDamaged(f"{path} holds {detector.version}, not {version}")
         detector.self_test()
         return detector
+
+
+def misfit(detector: TrainedModel, length: int, sensors: Sequence[str]) -> str | None:
+    """Return the reason why a version cannot score windows of this length and these sensors. None = it can.
+
+    It goes on with the sensors that it knows, as long as they are half of those that it takes. With fewer, healthy
+    windows alarm (see `training.fit`).
+    """
+    taken, known = detector.inputs.taken, set(sensors)
+    n_common = sum(name in known for name in taken)
+    if detector.card.length != length:
+        return f"was trained on windows of {detector.card.length} cells; the configuration now has {length}"
+    if n_common * 2 < len(taken) or not n_common:
+        return (
+            f"knows {n_common} of the sensors {', '.join(sensors)}, and needs half of the {len(taken)} that it was "
+            f"trained on, {', '.join(taken)}"
+        )
+    return None
 
 
 def _score_rows(detector: TrainedModel, values: Float32) -> tuple[Float32, dict[int, tuple[Contribution, ...]]]:

@@ -99,6 +99,7 @@ def fit(
         choice=trained.choice,
         metrics=version_metrics(threshold, metrics, pca_metrics, len(data.rows)),
         inputs=data.inputs.to_json(),
+        min_channels=_min_channels(data),
     )
     on_progress(1.0, "done")
     return TrainedModel(card, members, data.scaler, where)
@@ -264,6 +265,18 @@ def _calibrate(data: _Data, trained: _TrainedMembers, fleet: FleetSpec) -> Thres
     if isinstance(threshold.worst_asset, int):
         return replace(threshold, worst_asset=windows.asset_name(threshold.worst_asset))
     return threshold
+
+
+def _min_channels(data: _Data) -> int:
+    """Return the number of channels that a window needs: half of them, or as few as a training window had.
+
+    Missing sensors are filled by the model. With half of them missing at random, the share of healthy windows above the
+    threshold grew from .03 to .10 at most (recording `skab`, `anomaly_free`, 8 sensors), with seven of eight to .85.
+    """
+    n_known = sum(scale.kind != "absent" for scale in data.scaler.sensors)
+    fewest = [int(each.present.any(-1).sum(-1).min()) for each in (data.training, data.held_out)
+              if each.present is not None]  # fmt: skip
+    return max(1, min([-(-n_known // 2), *fewest]))
 
 
 def _raw_scores(members: tuple[Member, ...], windows: WindowTensors) -> Float32:

@@ -1,0 +1,119 @@
+"""Scores by a version whose sensors differ from those of the windows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pytest
+
+from monitor.models.spec import FleetSpec, ModelSpec
+from monitor.stream import score as score_module
+from monitor.stream.score import ActiveVersion, DetectorScorer
+from monitor.training.fit import fit
+from monitor.types import Windows
+from tests.fakes import RecordedLog
+from tests.unit.training.sine_windows import BUDGET, LENGTH, readings, windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from monitor.types import Float32, Scores
+
+SENSORS = ("a", "b", "c", "d")
+END_US = 10**12
+
+
+def plant(n: int, seed: int = 0) -> Float32:
+    return np.concatenate([readings(n, seed), readings(n, seed + 100)], axis=1)
+
+
+class Case(NamedTuple):
+    scorer: DetectorScorer
+    version: str
+    log: RecordedLog
+
+    async def score(self, values: Float32, sensors: Sequence[str]) -> Scores:
+        n = len(values)
+        zero = np.zeros(n, np.int64)
+        all_ = Windows("pumps", np.zeros(n, np.int32), zero, values, np.full(n, LENGTH, np.int32), zero, zero)
+        return await self.scorer.score(all_, np.full(n, END_US), sensors)
+
+
+@pytest.fixture
+def case(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    log = RecordedLog()
+    monkeypatch.setattr(score_module, "log", log)
+    folder: Path = tmp_path_factory.mktemp("checkpoints")
+    model = fit(windows(plant(400)), ModelSpec("pca"), FleetSpec("pumps", SENSORS, 60.0, BUDGET))
+    version = model.save(folder)
+    scorer = DetectorScorer("cpu")
+    scorer.activate("pumps", ActiveVersion(0, version, folder / version))
+    yield Case(scorer, version, log)
+    scorer.close()
+
+
+FRESH = np.ascontiguousarray(windows(plant(100, 7)).values)
+
+
+async def test_other_columns_are_ignored_in_any_order(case: Case) -> None:
+    expected = await case.score(FRESH, SENSORS)
+    wide = np.concatenate([np.full_like(FRESH[..., :1], 9e9), FRESH[..., ::-1]], axis=2)
+    scored = await case.score(wide, ("new", "d", "c", "b", "a"))
+    np.testing.assert_array_equal(scored.score, expected.score)
+    assert set(scored.version) == {case.version}
+
+
+async def test_a_sensor_that_the_windows_lack_is_masked(case: Case) -> None:
+    masked = FRESH.copy()
+    masked[..., 3] = np.nan
+    expected = await case.score(masked, SENSORS)
+    scored = await case.score(FRESH[..., :3], SENSORS[:3])
+    np.testing.assert_array_equal(scored.score, expected.score)
+    assert np.mean(scored.score >= 1) < 0.1
+
+
+async def test_differing_sensors_are_told_once(case: Case) -> None:
+    for _ in range(3):
+        await case.score(FRESH[:5, :, :3], (*SENSORS[:2], "new"))
+    assert [(line["missing"], line["ignored"]) for line in case.log.of("sensors_differ")] == [(["c", "d"], ["new"])]
+    await case.score(FRESH[:5], SENSORS)
+    assert len(case.log.of("sensors_differ")) == 1
+
+
+async def test_with_fewer_than_half_of_the_sensors_nothing_is_scored(case: Case) -> None:
+    assert not np.isnan((await case.score(FRESH[..., :2], SENSORS[:2])).score).any()
+    scored = await case.score(FRESH[..., :1], SENSORS[:1])
+    assert np.isnan(scored.score).all()
+    assert scored.unscored_reason is not None
+    assert "knows 1 of the sensors a, and needs half of the 4 that it was trained on" in scored.unscored_reason
+
+
+async def test_another_length_is_not_scored(case: Case) -> None:
+    scored = await case.score(FRESH[:, :5], SENSORS)
+    assert scored.unscored_reason is not None
+    assert "windows of 12 cells; the configuration now has 5: retrain" in scored.unscored_reason
+
+
+async def test_windows_of_dead_sensors_are_unscored_and_told_once(case: Case) -> None:
+    dead = FRESH.copy()
+    dead[:40, :, :2] = np.nan  # half of the sensors
+    dead[40:60, :, :3] = np.nan
+    dead[60:, :, :] = np.nan
+    for _ in range(2):
+        scored = await case.score(dead, SENSORS)
+        assert np.isnan(scored.score).tolist() == [False] * 40 + [True] * (len(dead) - 40)
+    [line] = case.log.of("too_few_sensors")
+    assert line["windows"] == 20
+    assert line["needs"] == "values of 2 of 4 channels in a window"
+
+
+def test_assets_that_always_lack_sensors_stay_scored() -> None:
+    one, other = plant(400), plant(400, 3)
+    other[:, 1:] = np.nan
+    model = fit(windows(one, other), ModelSpec("pca"), FleetSpec("pumps", SENSORS, 60.0, BUDGET))
+    assert model.card.min_channels == 1
+    alone = FRESH.copy()
+    alone[..., 1:] = np.nan
+    assert not np.isnan(model.score(alone).score).any()
