@@ -233,7 +233,7 @@ def _document(result: ReplayResult) -> dict[str, Any]:
         "digest": result.digest,
         "offsets": result.offsets,
         "missing_offsets": result.missing,
-        "live": None if result.live is None else {"windows": result.live.windows, "is_equal": result.equals_live},
+        "live": _live_json(result),
         "labels": asdict(labels) if labels.events is not None else None,
         "files": [asdict(file) for file in result.files],
         "alert_list": result.alerts,
@@ -302,12 +302,27 @@ def _against_budget(result: ReplayResult) -> str:
     return f" in {time}, {result.allowed:,.{0 if result.allowed >= 10 else 1}f} false ones allowed"
 
 
+def _live_json(result: ReplayResult) -> dict[str, Any] | None:
+    if result.live is None:
+        return None
+    return {
+        "windows": result.live.windows,
+        "is_equal": result.equals_live,
+        "not_comparable": result.live.n_skipped,
+        "unreadable": [{name: each[name] for name in ("fleet", "version", "reason")} for each in result.unreadable],
+    }
+
+
 def _print_live_comparison(result: ReplayResult) -> None:
     """Print whether the live results over the same records are the same, and the possible reasons if not."""
     if result.live is None:
         return
+    for each in result.unreadable:
+        echo_prose(f"{each['version']} of {each['fleet']} cannot be loaded: {each['reason']}", "yellow")
+    if result.live.n_skipped:
+        echo_prose(f"Not comparable: {result.live.n_skipped:,} windows that these versions decided live", "yellow")
     if result.equals_live:
-        n = result.live.windows
+        n = result.live.windows - result.live.n_skipped
         echo_prose(f"The results are as live: all of its {n:,} windows and their alerts are the same", "green")
     elif result.missing:
         echo_prose(

@@ -25,6 +25,7 @@ from monitor.replay.versions import (
     copy_live_registry,
     has_versions,
     train_on_head,
+    unreadable_versions,
 )
 from monitor.store.results import LAST_US
 from monitor.stream.score import DetectorScorer
@@ -287,7 +288,10 @@ async def _replay_with_registry(files: RecordingFiles, config: Config, run: Repl
         open_scorers(config, run.side_by_side, after_us=first_us) as scorer,
     ):
         # The feed assigns its own partitions: an asset in a file has no Kafka partition.
-        registry = RegistryCopy(run.options.deciding_version, has_partitions=False, after_us=first_us)
+        unreadable = await unreadable_versions(config) if run.options.deciding_version is None else []
+        registry = RegistryCopy(
+            run.options.deciding_version, has_partitions=False, after_us=first_us, unreadable=unreadable
+        )
         await copy_live_registry(config, store, scorer, registry)
         for feed in feeds.values():
             batches = feed.batches(block=run.options.block)

@@ -7,7 +7,7 @@ Invariant: equal records, configuration and versions give an equal digest, live 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,17 +15,18 @@ from monitor.kafka.memory import iterate
 from monitor.replay.flow import ReplayInput, needed_cell, scored_from_us, scratch
 from monitor.replay.offsets import find_offset_range, summarize_run
 from monitor.replay.run import ReplayRun, open_scorers
-from monitor.replay.versions import RegistryCopy, copy_live_registry
+from monitor.replay.versions import RegistryCopy, copy_live_registry, unreadable_versions
 from monitor.store.reader import open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator
+    from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
     from monitor.clock import Clock
     from monitor.config import Config
     from monitor.replay.flow import ReplayObserver
     from monitor.replay.offsets import KafkaRange, RunSummary
     from monitor.replay.run import ReplayOptions, ReplayResult
+    from monitor.replay.versions import UnreadableVersion
     from monitor.store.engine import AsyncStore
     from monitor.types import RecordBatch
 
@@ -38,12 +39,17 @@ async def replay_kafka(
     Raises NotFound: see `find_offset_range` and `versions_by_fleet`. Raises NoChampion, CheckpointDamaged.
     """
     observer.on_progress(None, "looking up what live has consumed, and what came of it")
-    offsets = await find_offset_range(config, wanted, summarize_live=options.decides_as_live)
+    unreadable = await unreadable_versions(config) if options.decides_as_live else []
+    offsets = await find_offset_range(
+        config, wanted, summarize_live=options.decides_as_live, unreadable=unreadable
+    )
     batches = skip_old_records(offsets, config, wanted.from_us, options.memory(config))
     replay_input = ReplayInput(
         config, batches, offsets.partitions, wanted.from_us, wanted.to_us, homes=offsets.homes
     )
-    result = await replay_log(replay_input, options=options, observer=observer, clock=clock, live=offsets.live)
+    result = await replay_log(
+        replay_input, options=options, observer=observer, clock=clock, live=offsets.live, unreadable=unreadable
+    )
     result.offsets, result.missing = offsets.kind, offsets.count_missing()
     return result
 
@@ -55,10 +61,11 @@ async def replay_log(
     observer: ReplayObserver,
     clock: Clock,
     live: RunSummary | None = None,
+    unreadable: Sequence[UnreadableVersion] = (),
 ) -> ReplayResult:
     """Replay a log of the configured topics with the versions, sensors and assets of the configured database.
 
-    `live`: summary of the live results to compare with.
+    `live`: summary of the live results to compare with. `unreadable`: versions whose windows are left unscored.
     """
     config, from_us, to_us = replay_input.config, replay_input.from_us, replay_input.to_us
     replay_input = replace(replay_input, memory=options.memory(config))
@@ -68,25 +75,31 @@ async def replay_log(
         scratch(options.into) as (store, _),
         open_scorers(config, run.side_by_side, after_us=after_us, to_us=to_us) as scorer,
     ):
-        registry = RegistryCopy(options.deciding_version, has_partitions=True, after_us=after_us, to_us=to_us)
+        registry = RegistryCopy(
+            options.deciding_version, has_partitions=True, after_us=after_us, to_us=to_us, unreadable=unreadable
+        )
         await copy_live_registry(config, store, scorer, registry)
         await run.process(replay_input, store, scorer)
         await run.read_results(store, {fleet.name: from_us for fleet in config.fleets}, to_us)
         if live is not None:
             run.result.live = live
+            run.result.unreadable = [asdict(each) for each in unreadable] if live.n_skipped else []
             # The digests also differ if the live run has deleted each fleet's oldest windows.
             run.result.equals_live = run.result.digest == live.digest or await asyncio.to_thread(
-                _equals_live, store, replay_input, live
+                _equals_live, store, replay_input, live, unreadable
             )
     return run.result
 
 
-def _equals_live(store: AsyncStore, replay_input: ReplayInput, live: RunSummary) -> bool:
+def _equals_live(
+    store: AsyncStore, replay_input: ReplayInput, live: RunSummary, unreadable: Sequence[UnreadableVersion]
+) -> bool:
     """Compare with the live results from each fleet's first live window on."""
     assets = set(replay_input.homes or ())
     with open_reader(store.address.url) as reader:
         replayed = summarize_run(
-            reader, replay_input.config, replay_input.from_us, replay_input.to_us, assets, live.first_us
+            reader, replay_input.config, replay_input.from_us, replay_input.to_us, assets, live.first_us,
+            unreadable=unreadable, like=live,
         )
     return replayed.digest == live.digest
 

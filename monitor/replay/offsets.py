@@ -18,11 +18,13 @@ from monitor.kafka.memory import iterate
 from monitor.replay import digest
 from monitor.store import results
 from monitor.store.offsets import consumed, default_group, home_partitions, repeatable_read
+from monitor.types import AlertState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from monitor.config import Config
+    from monitor.replay.versions import UnreadableVersion
     from monitor.store.offsets import Consumed, HomePartition
     from monitor.store.queries.backend import RowReader
     from monitor.types import Partition, RecordBatch
@@ -54,6 +56,10 @@ class RunSummary(NamedTuple):
     windows: int
     first_us: Mapping[str, int]
     """By fleet, the start of its first window. Older windows were deleted by retention or never existed."""
+    n_skipped: int = 0
+    """Windows of versions that this release cannot load. They are not in the digest."""
+    skipped_until_us: Mapping[tuple[str, str], int] = {}
+    """By fleet and asset, the end of the last alert that overlaps such windows. Alerts up to there are not compared."""
 
 
 @dataclass(slots=True)
@@ -100,11 +106,13 @@ def _count_outside_gaps(first: int, end: int, gaps: Sequence[tuple[int, int]]) -
     return max(0, end - first) - sum(max(0, min(end, gap_end) - max(first, gap)) for gap, gap_end in gaps)
 
 
-async def find_offset_range(config: Config, wanted: KafkaRange, *, summarize_live: bool) -> OffsetRange:
+async def find_offset_range(
+    config: Config, wanted: KafkaRange, *, summarize_live: bool, unreadable: Sequence[UnreadableVersion] = ()
+) -> OffsetRange:
     """Determine the offsets to read.
 
     With `summarize_live`, the live results in the wanted event times are summarized as of the same moment as the
-    consumed offsets.
+    consumed offsets. Those of `unreadable` versions are left out.
 
     Raises NotFound: LIVE is asked for, and no run of this consumer group has begun with any of these topics.
     """
@@ -121,7 +129,9 @@ async def find_offset_range(config: Config, wanted: KafkaRange, *, summarize_liv
         history = KafkaHistory(config.kafka, wanted.topics, bounds)
         found = OffsetRange(history, list(by_partition), by_partition, known)
         if by_partition and summarize_live:
-            found.live = summarize_run(reader, config, wanted.from_us, wanted.to_us, set(known))
+            found.live = summarize_run(
+                reader, config, wanted.from_us, wanted.to_us, set(known), unreadable=unreadable
+            )
         return found
 
     found = await repeatable_read(config.store.url, read)
@@ -146,27 +156,60 @@ def summarize_run(
     to_us: int,
     assets: set[tuple[str, str]],
     since_us: Mapping[str, int] | None = None,
+    *,
+    unreadable: Sequence[UnreadableVersion] = (),
+    like: RunSummary | None = None,
 ) -> RunSummary:
     """Summarize the results in a database for the configured fleets and these assets (fleet, name).
 
     Counts windows that end, and alerts that opened, in (from_us, to_us]. `since_us`: by fleet, the start of the first
     window that counts. No window of a fleet that is not in it counts. None = all windows count.
+    `unreadable`: versions whose windows do not count, nor alerts that overlap them. `like`: the live summary, which
+    says how long these alerts were. None = this is the live one.
     """
     fleets = {fleet.name for fleet in config.fleets}
-    n_windows, first_us = 0, dict[str, int]()
+    n_windows, n_skipped, first_us = 0, 0, dict[str, int]()
+
+    def is_skipped(fleet: str, after_us: int, until_us: int) -> bool:
+        return any(each.fleet == fleet and after_us <= each.to_us and until_us > each.after_us for each in unreadable)
 
     def counted() -> Iterator[results.WindowRow]:
-        nonlocal n_windows
+        nonlocal n_windows, n_skipped
         for window in results.windows(reader, from_us, to_us):  # in order of start
             is_recent = since_us is None or window.start_us >= since_us.get(window.fleet, results.LAST_US)
             if is_recent and window.fleet in fleets and (window.fleet, window.asset) in assets:
                 n_windows += 1
                 first_us.setdefault(window.fleet, window.start_us)
-                yield window
+                if is_skipped(window.fleet, window.end_us, window.end_us):
+                    n_skipped += 1
+                else:
+                    yield window
 
-    transitions = (
+    found = [
         each
         for each in results.alert_transitions(reader, from_us, to_us)
         if each.fleet in fleets and (each.fleet, each.asset) in assets
+    ]
+    if like is None:
+        until_us = dict[tuple[str, str], int]()
+        for (fleet, asset, opened_us), closed_us in _closing_times(found).items():
+            if is_skipped(fleet, opened_us, closed_us):
+                until_us[fleet, asset] = max(closed_us, until_us.get((fleet, asset), closed_us))
+    else:
+        until_us = dict(like.skipped_until_us)
+    transitions = (
+        each
+        for each in found
+        if each.opened_us > until_us.get((each.fleet, each.asset), results.FIRST_US)
+        and not is_skipped(each.fleet, each.opened_us, each.opened_us)
     )
-    return RunSummary(digest.digest(counted(), transitions), n_windows, first_us)
+    return RunSummary(digest.digest(counted(), transitions), n_windows, first_us, n_skipped, until_us)
+
+
+def _closing_times(transitions: Sequence[results.TransitionRow]) -> dict[tuple[str, str, int], int]:
+    """Return the closing time of each alert by fleet, asset and opening time. Of an open one, after all times."""
+    found: dict[tuple[str, str, int], int] = {}
+    for each in transitions:
+        key = (each.fleet, each.asset, each.opened_us)
+        found[key] = each.at_us if each.state == AlertState.CLOSED else results.LAST_US
+    return found

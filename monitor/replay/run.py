@@ -115,6 +115,8 @@ class ReplayResult:
     """Offsets that the live run consumed and Kafka no longer holds."""
     live: RunSummary | None = None
     """Results of the live run, if this replay is expected to give the same. Else None."""
+    unreadable: list[dict[str, Any]] = field(default_factory=list)
+    """Versions that decided live and cannot be loaded. Their windows are unscored here, and are not compared."""
     equals_live: bool | None = None
     """True if the replay gave the same results as the live run. None = there is nothing to compare."""
     weeks: float = 0.0

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from monitor.errors import NoChampion, NotFound
+from monitor.errors import CheckpointDamaged, NoChampion, NotFound
 from monitor.models.spec import FleetSpec, ModelSpec
 from monitor.recordings import as_records
 from monitor.store import assets
@@ -23,7 +24,7 @@ from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.store.results import FIRST_US, LAST_US
 from monitor.store.versions import FOREVER_AGO_US
-from monitor.stream.score import ActiveVersion
+from monitor.stream.score import ActiveVersion, DetectorScorer
 from monitor.training.dataset import History
 from monitor.training.fit import fit
 from monitor.types import Partition
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from monitor.config import Config, FleetConfig
     from monitor.recordings import Recording
-    from monitor.stream.score import DetectorScorer
 
 CHAMPION = "champion"
 """Stands for today's champion of each fleet."""
@@ -85,10 +85,17 @@ def train_on_head(
 # ---------------------------------------------------------------- activation
 
 
-async def activate_version(store: AsyncStore, scorer: DetectorScorer, version: ReplayVersion, fleet: str) -> None:
-    """Publish and activate a version in the replay's database and scorer. Raises CheckpointDamaged."""
-    detector = await scorer.load(version.path, version.version)
-    card: dict[str, Any] = json.loads((version.path / "card.json").read_text(encoding="utf-8"))
+async def activate_version(
+    store: AsyncStore, scorer: DetectorScorer, version: ReplayVersion, fleet: str, *, is_readable: bool = True
+) -> None:
+    """Publish and activate a version in the replay's database and scorer. Raises CheckpointDamaged.
+
+    `is_readable`: whether it can score. Otherwise its windows stay unscored.
+    """
+    detector, card = None, dict[str, Any]()
+    if is_readable:
+        detector = await scorer.load(version.path, version.version)
+        card = json.loads((version.path / "card.json").read_text(encoding="utf-8"))
     await store.run(
         stored_versions.publish,
         version=version.version,
@@ -160,6 +167,37 @@ def versions_in_range(versions: Sequence[ReplayVersion], after_us: int, to_us: i
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableVersion:
+    """A version that decided live and that this release cannot load. Nothing can be said about its windows."""
+
+    fleet: str
+    version: str
+    after_us: int
+    to_us: int
+    """It decided windows that end in (after_us, to_us]."""
+    reason: str
+
+
+async def unreadable_versions(config: Config) -> list[UnreadableVersion]:
+    """Return the versions of the live registry with a damaged checkpoint, or one of another format.
+
+    Raises CheckpointUnavailable where files are missing: they may come back.
+    """
+    found = []
+    versions_of = await versions_by_fleet(config) if await has_versions(config) else {}
+    with closing(DetectorScorer("cpu")) as scorer:
+        for fleet, versions in versions_of.items():
+            ends = [*(each.decides_after_us for each in versions[1:]), LAST_US]
+            for each, to_us in zip(versions, ends, strict=True):
+                try:
+                    await scorer.load(each.path, each.version)
+                except CheckpointDamaged as error:
+                    reason = error.detail or str(error)
+                    found.append(UnreadableVersion(fleet, each.version, each.decides_after_us, to_us, reason))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryCopy:
     """The part of the live registry that a replay needs."""
 
@@ -170,6 +208,8 @@ class RegistryCopy:
     after_us: int = FIRST_US
     to_us: int = LAST_US
     """Versions that decide windows ending in (after_us, to_us] are copied."""
+    unreadable: Sequence[UnreadableVersion] = ()
+    """Their windows stay unscored. A version that is not among them and cannot be loaded ends the replay."""
 
 
 async def copy_live_registry(config: Config, store: AsyncStore, scorer: DetectorScorer, wanted: RegistryCopy) -> None:
@@ -187,9 +227,12 @@ async def copy_live_registry(config: Config, store: AsyncStore, scorer: Detector
         raise NoChampion(
             f"{config.store.shown_url} has no version yet; start the daemon, or name files and --train-rows"
         )
+    unreadable = {each.version: each.reason for each in wanted.unreadable}
     for fleet_name, versions in found.items():
         for each in versions_in_range(versions, wanted.after_us, wanted.to_us):
-            await activate_version(store, scorer, each, fleet_name)
+            if reason := unreadable.get(each.version):
+                scorer.leave_out(each.version, CheckpointDamaged(reason))
+            await activate_version(store, scorer, each, fleet_name, is_readable=reason is None)
     if wanted.has_partitions:
         by_partition = await asyncio.to_thread(_assets_by_partition, config.store.url)
         for (fleet_name, partition), names in by_partition.items():

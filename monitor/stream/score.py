@@ -12,6 +12,7 @@ and results must not depend on the daemon.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -126,6 +127,11 @@ class DetectorScorer:
     def keep(self, detector: TrainedModel) -> None:
         """Keep a version that is loaded already."""
         self._detectors[detector.version] = detector
+
+    def leave_out(self, version: str, error: CheckpointDamaged) -> None:
+        """Leave the windows of a version unscored, and read its checkpoint no more."""
+        self._detectors[version] = error
+        self._tried_at_s[version] = math.inf
 
     def holds(self, version: str) -> bool:
         """Return whether a version is loaded and can score."""

@@ -28,11 +28,13 @@ from monitor.replay.diff import Side
 from monitor.replay.digest import digest, digest_of
 from monitor.replay.flow import ReplayInput, ReplayObserver, flow, scored_from_us, scratch
 from monitor.replay.from_kafka import replay_log
+from monitor.replay.offsets import summarize_run
 from monitor.replay.run import ReplayOptions
 from monitor.replay.side_by_side import SideBySide
+from monitor.replay.versions import unreadable_versions
 from monitor.store import identity, partitions, results, versions
 from monitor.store.engine import AsyncStore
-from monitor.store.offsets import HomePartition
+from monitor.store.offsets import HomePartition, home_partitions
 from monitor.store.reader import open_reader
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.pipeline import Pipeline
@@ -284,6 +286,52 @@ async def test_a_replay_changes_no_live_table(toml: Path, tmp_path: Path) -> Non
     assert named.scored == named.windows
     assert named.digest != found.digest
     assert (tmp_path / "monitor.db").read_bytes() == before
+
+
+async def test_windows_of_a_version_that_cannot_be_loaded_are_not_compared(toml: Path, tmp_path: Path) -> None:
+    config = load(toml)
+    recording = read_recording(_csv(tmp_path / "R1.csv"))
+    home = Partition("plant", 0)
+    batches = list(as_records(recording, partition=home, block=1))
+    log = [record for batch in batches for record in zip(
+        batch.offsets.tolist(), batch.timestamps_us.tolist(), batch.keys, batch.values, strict=True)]  # fmt: skip
+    folder, boundary_us = tmp_path / "checkpoints", int(recording.ts_us[N_HEAD + 100])
+    models = [_train("turbines", folder), _fit("turbines", SENSORS, _values()[20:N_HEAD], 60.0, folder)]
+    async with AsyncStore(config.store.url, owner=True) as store:
+        scorer = DetectorScorer("cpu")
+        for model, after_us in zip(models, (FOREVER_AGO_US, boundary_us), strict=True):
+            path = folder / model.version
+            facts = {"fleet": "turbines", "path": str(path), "trained_us": 0, "card": {}, "metrics": {}}
+            await store.run(versions.publish, version=model.version, **facts)
+            await store.run(versions.activate, "turbines", model.version, after_us)
+            scorer.activate("turbines", ActiveVersion(after_us, model.version, path), model)
+        await Pipeline(config, LogSource({home: log}, batch=50), store, scorer, owner="live", clock=SystemClock()).run()
+        scorer.close()
+    (folder / models[0].version / "card.json").write_text('{"format": 1}')
+
+    unreadable = await unreadable_versions(config)
+    assert [(each.version, each.to_us) for each in unreadable] == [(models[0].version, boundary_us)]
+    with open_reader(config.store.url) as reader:
+        homes = home_partitions(reader)
+        live = summarize_run(reader, config, results.FIRST_US, results.LAST_US, set(homes), unreadable=unreadable)
+        n_old = sum(window.end_us <= boundary_us for window in results.windows(reader))
+    assert live.n_skipped == n_old > 0
+    replay_input = ReplayInput(config, batches, [home], homes=homes)
+    options, observer, clock = ReplayOptions(), ReplayObserver(), SystemClock()
+    found = await replay_log(
+        replay_input, options=options, observer=observer, clock=clock, live=live, unreadable=unreadable
+    )
+    assert found.equals_live is True
+    assert (found.scored, found.windows) == (live.windows - n_old, live.windows)
+    assert [each["version"] for each in found.unreadable] == [models[0].version]
+    with sqlite3.connect(tmp_path / "monitor.db") as database:
+        database.execute("UPDATE score SET verdict = 1 - verdict WHERE end_us = (SELECT MAX(end_us) FROM score)")
+    with open_reader(config.store.url) as reader:
+        live = summarize_run(reader, config, results.FIRST_US, results.LAST_US, set(homes), unreadable=unreadable)
+    found = await replay_log(
+        replay_input, options=options, observer=observer, clock=clock, live=live, unreadable=unreadable
+    )
+    assert found.equals_live is False
 
 
 def test_contradicting_options_are_refused(toml: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from monitor.config import parse
 from monitor.errors import CheckpointUnavailable, Fenced, NotEnoughData
-from monitor.lifecycle.scheduler import LEASE
+from monitor.lifecycle.scheduler import LEASE, SENSORS_CHANGED
 from monitor.store import assets, jobs, leases, versions
 from monitor.store.lease_renewal import Lease
 from monitor.timing import DEFAULT_TIMING
@@ -26,6 +26,7 @@ from tests.unit.lifecycle.checkpoints import (
     expire_lease,
     take_over_lease,
 )
+from tests.unit.training.sine_windows import SENSORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     NewDaemon = Callable[..., DaemonParts]
 
 FORMAT_1 = Path(__file__).parents[1] / "format1" / "pca-e0ac6e46"
-UNSCHEDULED = parse({"kafka": KAFKA, "fleet": [FLEET | {"retrain": {"every": "never"}}]})
+NEVER = {"every": "never"}
+UNSCHEDULED = parse({"kafka": KAFKA, "fleet": [FLEET | {"retrain": NEVER}]})
 TWO_FLEETS = parse(
     {
         "kafka": {"bootstrap": "b:9092", "topics": ["pumps", "fans"]},
@@ -97,6 +99,48 @@ async def test_a_fleet_with_a_readable_champion_is_not_trained(
     this = daemon(NO_TRAINING)
     await this.champions.load()
     await this.scheduler.train_first_models()
+
+
+async def test_changed_sensors_are_learnt_once_and_scored_until_then(
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
+) -> None:
+    path, new = checkpoint(tmp_path), checkpoint(tmp_path, 1)
+    await activate(store, path)
+    config = parse({"kafka": KAFKA, "fleet": [FLEET | {"sensors": [*SENSORS, "humidity"], "retrain": NEVER}]})
+    training = FakeTraining(new)
+    this = daemon(training, config=config)
+    await this.champions.load()
+    assert await this.version_that_scores() == path.name
+    for _ in range(3):
+        await this.scheduler._run_next(None)
+    assert [order.sensors for order in training.orders] == [(*SENSORS, "humidity")]
+    assert await this.version_that_scores() == new.name
+    assert [line["asked_by"] for line in log.of("training")] == [SENSORS_CHANGED]
+
+
+async def test_a_failed_training_for_changed_sensors_is_repeated_later(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    await activate(store, checkpoint(tmp_path))
+    config = parse({"kafka": KAFKA, "fleet": [FLEET | {"sensors": [SENSORS[1], "humidity"], "retrain": NEVER}]})
+    training = FakeTraining(NotEnoughData("12 usable windows"))
+    this = daemon(training, config=config)
+    await this.champions.load()
+    for _ in range(3):
+        await this.scheduler._run_next(None)
+    assert len(training.orders) == 1
+    assert await this.version_that_scores() is not None
+
+
+async def test_unchanged_sensors_in_another_order_are_not_learnt_again(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    await activate(store, checkpoint(tmp_path))
+    config = parse({"kafka": KAFKA, "fleet": [FLEET | {"sensors": list(SENSORS[::-1]), "retrain": NEVER}]})
+    this = daemon(config=config)
+    await this.champions.load()
+    await this.scheduler._run_next(None)
+    assert await store.read(jobs.active, "pumps") is None
 
 
 async def test_a_lost_champion_is_skipped_once_a_retraining_is_requested(
