@@ -17,6 +17,7 @@
     ├── InvariantBroken                              a defect of monitor: the daemon stops, the data stay, report it
     ├── Fenced                                       another daemon took the partition over: drop its state
     ├── ModelsChanged                                another daemon activated a version: load it, score again
+    ├── SensorsChanged                               a fleet's list of sensors grew: begin its windows again
     ├── NoChampion                                   verdict "unscored"
     ├── CheckpointDamaged                            keep the present champion
     ├── CheckpointUnavailable (transient)            hold the batch and pause the source
@@ -131,6 +132,10 @@ class Fenced(MonitorError):
 
 class ModelsChanged(MonitorError):
     """A model version was activated meanwhile"""
+
+
+class SensorsChanged(MonitorError):
+    """The list of sensors of a fleet has changed"""
 
 
 class NoChampion(MonitorError):

@@ -38,6 +38,7 @@ import numpy as np
 from monitor.clock import SystemClock
 from monitor.config import Config
 from monitor.decode import block_msgpack, reading_json
+from monitor.printable import escape_unprintable
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
 from monitor.types import Counters, Partition, Scores
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 WORDS = frozenset({
     "not_json", "not_msgpack", "wrong_type", "unknown_sensor", "missing_asset", "bad_asset", "no_fleet", "missing_ts",
     "bad_ts", "not_finite", "future", "too_large", "too_deep", "too_many_fields", "too_many_readings",
-    "empty", "block_shape", "late", "wrong_partition", "too_many_assets",
+    "empty", "no_reading", "ambiguous", "block_shape", "late", "wrong_partition", "too_many_assets",
     "not_csv", "not_influx", "not_avro", "not_protobuf", "not_arrow", "not_sparkplug", "bad_schema", "unknown_schema",
     "unknown_alias",
 })  # fmt: skip
@@ -414,7 +415,7 @@ def differences(with_them: Run, without: Run, n_records: int) -> Iterator[str]:
         yield f"unknown words: {unknown}"
     for offset, reason in with_them.quarantine:
         word, _, sentence = reason.partition(": ")
-        if word not in WORDS or not sentence or not reason.isprintable() or len(reason) > 400:
+        if word not in WORDS or not sentence or escape_unprintable(reason) != reason or len(reason) > 400:
             yield f"offset {offset}: {reason!r}"
         if offset % EVERY == 0:
             yield f"a healthy record is in quarantine, offset {offset}: {reason}"

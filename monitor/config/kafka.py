@@ -59,8 +59,8 @@ class KafkaConfig(ConfigTable):
     """A longer record goes to quarantine without being parsed."""
     max_skew: PositiveDuration = timedelta(minutes=10)
     """Longest time by which an event time may be ahead of its record's Kafka timestamp."""
-    max_quarantine_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the last 10,000 records. Above it the daemon stops (exit 3): `format` is probably wrong."""
+    max_quarantine_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the last 10,000 records. Above it the daemon stops (exit 3). 1: it stops if none of them can be read."""
     session_timeout: Annotated[PositiveDuration, Field(ge=timedelta(seconds=6), le=timedelta(minutes=30))] = timedelta(
         seconds=30
     )

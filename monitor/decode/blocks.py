@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings
-from monitor.decode.document import ASSET_FIELDS
+from monitor.decode.names import ASSET_FIELDS
 from monitor.decode.payload import PARSE_ERRORS
 from monitor.decode.readings import first_present, is_of_fleet, parse_each
 from monitor.decode.timestamps import MAX_US, parse_column_us

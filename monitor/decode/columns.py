@@ -6,13 +6,14 @@ Input: parts of a batch. Output: columns which name their records by the positio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from monitor.decode.mapping import Mapping
     from monitor.decode.schema import FleetSchema, Token
     from monitor.types import Bool, Float32, Int64
 
@@ -25,14 +26,16 @@ class RecordGroup:
     fleet_number: int
     position: Int64
     """[M], in the batch, rising."""
-    values: Sequence[bytes]
-    """[M]"""
+    values: Sequence[Any]
+    """[M], bytes, or documents of formats that have no fast parser."""
     keys: Sequence[bytes | None]
     """[M], Kafka's keys."""
     latest_us: Int64
     """[M], the last event time that is not too far in the future."""
     max_readings: int
     """Readings that one record may have."""
+    mapping: Mapping
+    """Of the fleet's fields."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -48,6 +51,7 @@ class RecordGroup:
             [self.keys[i] for i in picked],
             self.latest_us[rows],
             self.max_readings,
+            self.mapping,
         )
 
 
@@ -56,7 +60,7 @@ class DecodedColumns:
     """N accepted readings of one fleet, from M records."""
 
     position: Int64
-    """[M], of the records in the batch, rising."""
+    """[M], of the records in the batch, rising. A record with readings of several assets stands here once for each."""
     tokens: Sequence[Token]
     """[M], the assets as the records spell them."""
     n_readings: Int64 | None

@@ -1,12 +1,12 @@
 """A batch of records → one set of columns per fleet, and the records for the quarantine, each with its reason.
 
 Input: a `RecordBatch`. Output: `Decoded`. Invariant: the result for a record depends on the record alone (and on the
-fleets), never on its neighbours, on the batching, or on the parser. The one exception: the sensors of a fleet without
-configured sensors are learnt from the whole of the first batch that has any.
+fleets), never on its neighbours, on the batching, or on the parser. Where the sensors of a fleet are learnt, each
+record adds those that it is the first to have.
 
-Records of one format and one fleet are decoded together. The fast parsers (`readings.py`, `blocks.py`) are tried in
-turn, beginning with the one that accepted most records last. The others are decoded one by one by `document.py`, which
-is slower, accepts every layout, and gives the reason for a bad record.
+A format parser (`formats/`) turns a record into documents, and `mapping.py` turns these into rows: asset, time, cells.
+That is the definition. Records of one format and one fleet are tried first with the fast parsers (`readings.py`,
+`blocks.py`), beginning with the one that accepted most records last. They give the same result or leave the record.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy as np
 
 from monitor.decode.blocks import BlockParser
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings
-from monitor.decode.document import Document, Layout
 from monitor.decode.formats import (
     FORMATS,
     FormatOptions,
@@ -30,22 +29,27 @@ from monitor.decode.formats import (
     make_parser,
     recognise,
 )
-from monitor.decode.formatting import duration_text, truncate_reason
+from monitor.decode.formatting import describe_value, duration_text, quote, short_list, truncate_reason
+from monitor.decode.mapping import Mapping as FieldMapping
+from monitor.decode.mapping import Row
+from monitor.decode.names import is_identifier
+from monitor.decode.notes import Notes
 from monitor.decode.payload import MAX_FIELDS
-from monitor.decode.readings import ReadingParser, peek_tokens
-from monitor.decode.schema import AssetIndex, FleetSchema, Router, Token
-from monitor.decode.timestamps import MAX_US, iso_text
+from monitor.decode.readings import Plan, ReadingParser, peek_tokens, plan_of
+from monitor.decode.schema import AssetIndex, Fields, FleetSchema, Growth, Router, Token
+from monitor.decode.shapes import flattened, is_measurement, unwrapped
+from monitor.decode.timestamps import MAX_US, format_of, iso_text
 from monitor.errors import ConfigError, DecodeError
 from monitor.printable import is_sensor_name
-from monitor.types import SAMPLE_BYTES, Quarantined, Readings, Unread
+from monitor.types import SAMPLE_BYTES, Notice, Quarantined, Readings, Unread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from monitor.types import Float32, Int8, Int32, Int64, RecordBatch
 
 _FAST_FORMATS = ("json", "msgpack")
-"""The formats that the fast parsers read. Their numbers are 0 and 1."""
+"""The formats of which the fast parsers read the bytes. Their numbers are 0 and 1."""
 _JSON, _MSGPACK = 0, 1
 _FORMAT_OF_FIRST = np.full(256, -1, np.int8)
 """First byte → number of the format. -1 = `recognise` looks at more bytes."""
@@ -55,10 +59,16 @@ _GROUP_SIZE = 2_048
 """Records decoded together: as many as stay in the processor's cache until they are columns."""
 _FEW = 4
 """With at most this many records left, no further parser is tried."""
+_MAX_PARSERS = 6
+"""Fast parsers of one fleet and format: structures of records that are met at the same time."""
 _VALUES_PER_BYTE = 4
 """Limit of the values decoded from a record, missing ones included, per byte of `max_record_bytes`. With 256 KiB that
 is 4 MiB of float32. A raw block of all sensors has a quarter of a value per byte."""
+_LEARNT_ROWS = 10_000
+"""Readings of a block of which only sensors with a value are learnt."""
+_NO_READING = "no_reading: the record has no reading: it is an event, or a row that was deleted"
 _NO_LIMIT = np.iinfo(np.int64).max
+_UNITS = frozenset(("s", "ms", "us", "ns", "compact"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,35 @@ class Decoded:
     """Records whose readings are in `readings`."""
     n_tombstones: int
     """Records without a value."""
+    notices: Sequence[Notice] = ()
+    """Findings about accepted records."""
+
+
+class _Route(NamedTuple):
+    """Fleets of one topic that have the same fields."""
+
+    mapping: FieldMapping
+    router: Router
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Accepted single readings of one fleet, from records that no fast parser accepted."""
+
+    position: list[int] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
+    cell: list[int] = field(default_factory=list)
+    row: list[int] = field(default_factory=list)
+    """Of each value, its row."""
+    column: list[int] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+
+    def columns(self, n_sensors: int) -> DecodedColumns:
+        values = np.full((len(self.position), n_sensors), np.nan, np.float32)
+        values[self.row, self.column] = self.value
+        return DecodedColumns(
+            np.array(self.position, np.int64), self.tokens, None, np.array(self.cell, np.int64), values
+        )
 
 
 @dataclass(slots=True)
@@ -82,13 +121,18 @@ class _Work:
     batch: RecordBatch
     latest_us: Int64
     """[N], the last event time that is not too far in the future."""
-    router: Router
+    routes: list[_Route]
     format: Int8
     """[N], numbers of the wire formats: `Decoder._format_names`."""
     positions: Int64
     """Positions of the records to parse."""
+    notes: Notes
     columns: dict[int, list[DecodedColumns]] = field(default_factory=dict)
     """By number of the fleet."""
+    rows: dict[int, _Rows] = field(default_factory=dict)
+    """By number of the fleet."""
+    documents: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """By position, of records that were parsed already."""
     reasons: dict[int, str] = field(default_factory=dict)
     """Position → reason for the quarantine."""
     n_tombstones: int = 0
@@ -106,7 +150,8 @@ class _Group(NamedTuple):
 
     fleet: int
     """Its number. -1 = not known."""
-    is_msgpack: bool
+    read: str
+    """json, msgpack, or documents."""
     positions: Int64
     """Rising."""
 
@@ -131,6 +176,8 @@ class Decoder:
         """A copy: an entry is replaced when the fleet's sensors are learnt or set."""
         self.learnt: dict[str, tuple[str, ...]] = {}
         """By fleet, sensors that this decoder learnt. The caller empties it after sharing them with other decoders."""
+        self.may_learn = True
+        """False: no sensor is added, although a fleet is learning."""
         given = assets or {}
         self.assets = [given[f.name] if f.name in given else AssetIndex() for f in self.fleets]
         """One per fleet, in their order."""
@@ -141,13 +188,24 @@ class Decoder:
         self._format_parsers: dict[str, FormatParser] = {}
         if format not in ("auto", *_FAST_FORMATS):  # a schema file that cannot be used is an error of the start
             self._format_parsers[format] = make_parser(format, self._options)
+        if format not in ("auto", *_FAST_FORMATS):  # a schema file that cannot be used is an error of the start
+            self._format_parsers[format] = make_parser(format, self._options)
         self._max_record_bytes = max_record_bytes
         self._max_skew_us = max_skew_us
-        self._routers: dict[str, Router] = {}
+        self._mappings = {each.fields: _mapping(each.fields) for each in self.fleets}
+        self._routes: dict[str, list[_Route]] = {}
         self._parsers = [_Parsers() for _ in self.fleets]
         self.newest_stamp_us = -1
         """Newest valid timestamp of a record so far, by which records without one are judged. -1 = none yet. A restart
         in the middle of a log must restore it."""
+        self._columns: list[dict[str, int]] = [_numbered(each.sensors) for each in self.fleets]
+        """By fleet, sensor → column."""
+        self._units: dict[int, str] = {}
+        """By fleet, the unit of its latest times."""
+        self._told: set[tuple[int, str]] = set()
+        """Fleet and field, of fields that were reported once."""
+        self._asset_paths: list[tuple[str, ...]] = []
+        """Places of the asset, to find the fleet of a record."""
         self._key_is_asset = True
         """True until a payload names an asset of another fleet than its key."""
 
@@ -156,17 +214,19 @@ class Decoder:
         with np.errstate(over="ignore", invalid="ignore"):  # numbers out of range, and signalling NaN, are refused
             work = self._prepare(batch)
             self._find_formats(work)
-            if any(self.fleets[number].sensors is None for number in work.router.numbers):
-                self._learn_sensors(work)
             left = [self._decode_group(work, group) for group in self._group_records(work)]
             for position in sorted(itertools.chain.from_iterable(positions.tolist() for positions in left)):
                 self._decode_record(work, position)
             return self._finish(work)
 
-    def set_sensors(self, fleet: str, sensors: tuple[str, ...]) -> None:
-        """Set a fleet's sensors, as another partition learnt them."""
+    def set_sensors(self, fleet: str, sensors: tuple[str, ...], growth: Growth | None = None) -> None:
+        """Set a fleet's sensors, as another partition or the database has them. `growth`: None = as before."""
         number = next(number for number, schema in enumerate(self.fleets) if schema.name == fleet)
-        self.fleets[number] = replace(self.fleets[number], sensors=sensors)
+        before = self.fleets[number]
+        if growth is None:
+            growth = Growth.LEARNING if before.is_learning else before.growth
+        self.fleets[number] = replace(before, sensors=sensors, growth=growth)
+        self._columns[number] = _numbered(sensors)
 
     def format_state(self, since: int) -> dict[str, Any]:
         """Return the state of the wire format that reading again from the offset `since` on needs, as plain JSON."""
@@ -183,15 +243,18 @@ class Decoder:
 
     def _prepare(self, batch: RecordBatch) -> _Work:
         topic = batch.partition.topic
-        if topic not in self._routers:
-            self._routers[topic] = Router(self.fleets, topic)
+        if topic not in self._routes:
+            kinds = dict.fromkeys(f.fields for f in self.fleets if f.topics is None or topic in f.topics)
+            routes = [_Route(self._mappings[kind], Router(self.fleets, topic, kind)) for kind in kinds]
+            self._routes[topic] = routes or [_Route(_mapping(Fields()), Router((), topic))]
         for index in self.assets:
             index.forget_unregistered()
-        self._routers[topic].forget_unregistered(self.assets)
+        for route in self._routes[topic]:
+            route.router.forget_unregistered(self.assets)
         n = len(batch)
         stamps = self._stamps(batch)
         latest = np.where(stamps >= 0, stamps + self._max_skew_us, _NO_LIMIT)
-        return _Work(batch, latest, self._routers[topic], np.zeros(n, np.int8), np.arange(n))
+        return _Work(batch, latest, self._routes[topic], np.zeros(n, np.int8), np.arange(n), Notes(batch))
 
     def _stamps(self, batch: RecordBatch) -> Int64:
         """Return Kafka's timestamps [N]. A record without a valid one has the newest of those before it, -1 = none."""
@@ -236,34 +299,14 @@ class Decoder:
             self._format_names.append(name)
         return self._format_names.index(name)
 
-    def _documents(self, work: _Work, position: int) -> list[Document]:
+    def _documents(self, work: _Work, position: int) -> list[dict[str, Any]]:
         """Parse one record. Raises DecodeError."""
+        if position in work.documents:
+            return work.documents[position]
         name = self._format_names[work.format[position]]
         if name not in self._format_parsers:
             self._format_parsers[name] = make_parser(name, self._options)
-        return [Document(fields) for fields in self._format_parsers[name].parse(work.record(position))]
-
-    def _learn_sensors(self, work: _Work) -> None:
-        """Set the sensors of the fleets that have none: every name in this batch, in order of appearance."""
-        found: dict[int, dict[str, None]] = {}
-        texts: set[str] = set()
-        for position in work.positions.tolist():
-            try:
-                for document in self._documents(work, position):
-                    number = work.router.fleet_of(document.asset_token(work.batch.keys[position]))
-                    document.times()
-                    found.setdefault(number, {}).update(dict.fromkeys(document.sensor_names()))
-                    if document.layout is Layout.FLAT:  # a field that is null here is no sensor if a text elsewhere
-                        texts.update(n for n, v in document.fields.items() if isinstance(v, (str, bytes, dict, list)))
-            except DecodeError:
-                continue
-        for number, names in found.items():
-            fleet = self.fleets[number]
-            usable = (name for name in names if name not in texts and is_sensor_name(name))
-            sensors = tuple(itertools.islice(usable, MAX_FIELDS))
-            if fleet.sensors is None and sensors:
-                self.set_sensors(fleet.name, sensors)
-                self.learnt[fleet.name] = sensors
+        return self._format_parsers[name].parse(work.record(position))
 
     # ------------------------------------------------------------ groups of records
 
@@ -272,92 +315,163 @@ class Decoder:
         groups: list[_Group] = []
         formats = work.format[work.positions]
         for number in np.unique(formats).tolist():
-            positions, is_msgpack = work.positions[formats == number], number == _MSGPACK
-            if number not in (_JSON, _MSGPACK):
-                groups.append(_Group(-1, is_msgpack, positions))
-            elif work.router.has_one_fleet:
-                groups.append(_Group(work.router.numbers[0], is_msgpack, positions))
+            positions = work.positions[formats == number]
+            read = _FAST_FORMATS[number] if number in (_JSON, _MSGPACK) else "documents"
+            if read == "documents":
+                positions = self._parse_documents(work, positions)
+            router = work.routes[0].router
+            if len(work.routes) > 1:  # a record may be another mapping's
+                groups.append(_Group(-1, read, positions))
+            elif router.has_one_fleet:
+                groups.append(_Group(router.numbers[0], read, positions))
             else:
-                guess = np.array(self._guess_fleets(work, positions, is_msgpack=is_msgpack), np.int64)
-                groups += [_Group(fleet, is_msgpack, positions[guess == fleet]) for fleet in np.unique(guess).tolist()]
+                guess = np.array(self._guess_fleets(work, positions, read), np.int64)
+                groups += [_Group(fleet, read, positions[guess == fleet]) for fleet in np.unique(guess).tolist()]
         return [
-            _Group(group.fleet, group.is_msgpack, group.positions[first : first + _GROUP_SIZE])
+            _Group(group.fleet, group.read, group.positions[first : first + _GROUP_SIZE])
             for group in groups
             for first in range(0, len(group.positions), _GROUP_SIZE)
         ]
 
-    def _guess_fleets(self, work: _Work, positions: Int64, *, is_msgpack: bool) -> list[int]:
+    def _parse_documents(self, work: _Work, positions: Int64) -> Int64:
+        """Parse records of a format without a fast parser, in order. Return the positions of those that are read."""
+        read = []
+        for position in positions.tolist():
+            try:
+                work.documents[position] = self._documents(work, position)
+                read.append(position)
+            except DecodeError as problem:
+                work.reasons[position] = problem.detail
+        return np.array(read, np.int64)
+
+    def _guess_fleets(self, work: _Work, positions: Int64, read: str) -> list[int]:
         """Return the number of the fleet per record, -1 = unknown. A wrong guess costs time, never correctness."""
         keys = _pick(work.batch.keys, positions)
         tokens: Sequence[Token | None] = keys
         if not self._key_is_asset or None in set(keys):
-            tokens = peek_tokens(_pick(work.batch.values, positions), keys, is_msgpack=is_msgpack)
+            if read == "documents":
+                return [-1] * len(positions)
+            tokens = peek_tokens(_pick(work.batch.values, positions), keys, self._asset_paths, read)
         fleets: dict[Token | None, int] = {}
         for token in set(tokens):
             try:
-                fleets[token] = work.router.fleet_of(token)
+                fleets[token] = work.routes[0].router.fleet_of(token)
             except DecodeError:
                 fleets[token] = -1
         return [fleets[token] for token in tokens]
 
     def _decode_group(self, work: _Work, group: _Group) -> Int64:
         """Decode a group with the fast parsers. Return the positions that are left."""
-        positions = group.positions
-        if group.fleet < 0:
+        positions, number = group.positions, group.fleet
+        if number < 0 or not len(positions):
             return positions
-        parsers, fleet = self._parsers[group.fleet], self.fleets[group.fleet]
-        values, keys = _pick(work.batch.values, positions), _pick(work.batch.keys, positions)
-        latest_us = work.latest_us[positions]
-        records = RecordGroup(fleet, group.fleet, positions, values, keys, latest_us, self._max_readings(fleet))
-        for parser in parsers.in_order(group.is_msgpack):
-            columns, left = parser.decode(records, work.router)
+        mapping, router = work.routes[0]
+        parsers, fleet = self._parsers[number], self.fleets[number]
+        values = _pick(work.batch.values, positions)
+        if group.read == "documents":
+            several = [len(work.documents[position]) != 1 for position in positions.tolist()]
+            if any(several):
+                return positions
+            values = [work.documents[position][0] for position in positions.tolist()]
+        if not parsers.has_any(group.read):
+            self._probe(work, group)
+        records = RecordGroup(
+            fleet, number, positions, values, _pick(work.batch.keys, positions), work.latest_us[positions],
+            self._max_readings(fleet), mapping,
+        )  # fmt: skip
+        for parser in parsers.in_order(group.read):
+            columns, left = parser.decode(records, router)
             if columns is not None:
-                work.columns.setdefault(group.fleet, []).append(columns)
+                work.columns.setdefault(number, []).append(columns)
+                if isinstance(parser, ReadingParser):
+                    self._note_fast(work, number, parser, columns)
                 if len(left) < len(records) / 2:
-                    parsers.prefer(group.is_msgpack, parser)
+                    parsers.prefer(group.read, parser)
                 records = records.select(left)
             if len(left) <= _FEW:
                 break
         return records.position
 
+    def _probe(self, work: _Work, group: _Group) -> None:
+        """Make a fast parser by the first record of a group, before any was accepted."""
+        if len(group.positions) <= _FEW or self.fleets[group.fleet].is_learning:
+            return
+        position = int(group.positions[0])
+        try:
+            documents = self._documents(work, position)
+            rows = work.routes[0].mapping.rows(documents, work.record(position), work.batch.partition.topic)
+        except DecodeError:
+            return
+        if len(rows) == len(documents) == 1:
+            self._expect(group.fleet, group.read, rows[0], documents[0])
+
+    def _expect(self, number: int, read: str, row: Row, document: dict[str, Any]) -> None:
+        """Let the fast parsers read records like this one."""
+        plan = plan_of(row)
+        if plan is not None:
+            fleet, columns = self.fleets[number], self._columns[number]
+            watched = []
+            if fleet.growth is Growth.LEARNT:
+                others = ((name, cell) for name, cell in row.cells.items() if name not in columns)
+                watched = [name for name, cell in others if self._is_sensor(number, row, name, cell)]
+            self._parsers[number].expect(plan, read, row, document, columns, watched)
+
     # ------------------------------------------------------------ one record
 
     def _decode_record(self, work: _Work, position: int) -> None:
-        """Decode one record that no fast parser accepted: all of its documents, or none of them."""
-        key = work.batch.keys[position]
-        found: list[tuple[int, DecodedColumns]] = []
+        """Decode one record that no fast parser accepted."""
         try:
             documents = self._documents(work, position)
-            for document in documents:
-                token = document.asset_token(key)
-                number = work.router.fleet_of(token)
-                cell, values = self._readings_of(work, position, document, self.fleets[number])
-                if token is not None:  # fleet_of has refused None
-                    columns = DecodedColumns(np.array([position]), [token], np.array([len(cell)]), cell, values)
-                    found.append((number, columns))
-        except DecodeError as problem:
-            work.reasons[position] = problem.detail
+            route, rows, problem = self._rows_of(work, position, documents)
+        except DecodeError as refused:
+            work.reasons[position] = refused.detail
             return
-        for number, columns in found:
-            work.columns.setdefault(number, []).append(columns)
-        if len(found) == 1 and work.format[position] in (_JSON, _MSGPACK):
-            [document], [(number, columns)] = documents, found
-            sensors, is_msgpack = self.fleets[number].sensors or (), work.format[position] == _MSGPACK
-            self._parsers[number].expect_extra_fields(document, sensors, is_msgpack=bool(is_msgpack))
-            token = columns.tokens[0]
-            if self._key_is_asset and not work.router.has_one_fleet and token != key:
-                self._key_is_asset = key is not None and work.router.known.get(key) == number
+        n_accepted = 0
+        for number, row in rows:
+            try:
+                if row.block is not None:
+                    self._accept_block(work, position, number, row, route.mapping)
+                else:
+                    self._accept_row(work, position, number, row, route.mapping)
+                n_accepted += 1
+            except DecodeError as refused:
+                problem = problem or refused.detail
+        if not n_accepted:
+            work.reasons[position] = problem or _NO_READING
+            return
+        if len(rows) == len(documents) == 1 and len(work.routes) == 1:
+            [(number, row)], key = rows, work.batch.keys[position]
+            read = self._format_names[work.format[position]]
+            self._expect(number, read if read in _FAST_FORMATS else "documents", row, documents[0])
+            if not route.router.has_one_fleet and row.token != key:
+                self._key_is_asset = self._key_is_asset and key is not None and route.router.known.get(key) == number
+                if row.asset_path and row.asset_path not in self._asset_paths and len(self._asset_paths) < 4:
+                    self._asset_paths.append(row.asset_path)
 
-    def _readings_of(self, work: _Work, position: int, document: Document, fleet: FleetSchema) -> tuple[Int64, Float32]:
-        """Return the cells [N] and values [N, C] of one record's readings."""
-        ts_us = document.times()
-        if len(ts_us) > (most := self._max_readings(fleet)):
-            raise DecodeError(
-                f"too_many_readings: the block has {len(ts_us)} readings; at most {most} of {len(fleet.sensors or ())} "
-                "sensors are read at once; send smaller blocks, or raise kafka.max_record_bytes"
-            )
-        values = document.values(fleet, len(ts_us))
-        if len(ts_us) and (last_us := int(ts_us.max())) > work.latest_us[position]:
+    def _rows_of(
+        self, work: _Work, position: int, documents: list[dict[str, Any]]
+    ) -> tuple[_Route, list[tuple[int, Row]], str | None]:
+        """Return the rows of a record with their fleets, by the first mapping that finds an asset of its fleets.
+
+        The third result is the reason why another row has none.
+        """
+        problem: str | None = None  # not the error: it would be part of a reference cycle with this frame
+        for route in work.routes:
+            placed: list[tuple[int, Row]] = []
+            try:
+                for row in route.mapping.rows(documents, work.record(position), work.batch.partition.topic):
+                    try:
+                        placed.append((route.router.fleet_of(row.token), row))
+                    except DecodeError as error:
+                        problem = problem or error.detail
+            except DecodeError as error:
+                problem = problem or error.detail
+            if placed:
+                return route, placed, problem
+        raise DecodeError(problem or _NO_READING)
+
+    def _check_time(self, work: _Work, position: int, last_us: int) -> None:
+        if last_us > work.latest_us[position]:
             written_us = int(work.latest_us[position]) - self._max_skew_us
             ahead, written = duration_text(last_us - written_us), iso_text(written_us)
             has_stamp = work.batch.timestamps_us[position] == written_us
@@ -367,14 +481,198 @@ class Decoder:
                 f"producer's clock, time zone and unit of time, or raise kafka.max_skew (now "
                 f"{duration_text(self._max_skew_us)})"
             )
-        cell, values = drop_empty_readings(cells_of(ts_us, fleet.interval_us), values)[:2]
+
+    def _accept_row(self, work: _Work, position: int, number: int, row: Row, mapping: FieldMapping) -> None:
+        """Add one reading to the work. Raises DecodeError where it has no value."""
+        self._check_time(work, position, row.us)
+        fleet, columns, read = self.fleets[number], self._columns[number], mapping.cells.read
+        cells = row.cells
+        if fleet.growth is Growth.LISTED and fleet.sensors is not None and columns.keys().isdisjoint(cells):
+            cells = _nested_cells(row, columns)
+        found: list[tuple[int, float]] = []
+        unreadable: dict[str, object] = {}
+        for name, cell in cells.items():
+            column = columns.get(name)
+            if column is None:
+                if fleet.growth is Growth.LISTED and fleet.sensors is not None:
+                    continue
+                if not self._is_sensor(number, row, name, cell):
+                    self._note_identifier(work, position, number, row, name, cell)
+                    continue
+                column = self._learn(work, position, number, row, name)
+                if column is None:
+                    continue
+                columns = self._columns[number]
+            value = read(cell)
+            if value is None:
+                unreadable[name] = cell
+            elif value == value:
+                found.append((column, value))
+        for name, cell in unreadable.items():
+            detail = f"sensor {quote(name)} is {describe_value(cell)} at times; it is taken as missing"
+            work.notes.add("unreadable", fleet.name, name, detail + _fix_of(cell), position, row.token)
+        if not found:
+            raise DecodeError(self._no_value(number, row, cells, unreadable))
+        self._note_unit(work, number, row.unit, position, row.token)
+        rows = work.rows.setdefault(number, _Rows())
+        at = len(rows.position)
+        rows.position.append(position)
+        rows.tokens.append(row.token)
+        rows.cell.append(int(cells_of(row.us, fleet.interval_us)))  # type: ignore[arg-type]  # works on ints as well
+        for column, value in found:
+            rows.row.append(at)
+            rows.column.append(column)
+            rows.value.append(value)
+
+    def _accept_block(self, work: _Work, position: int, number: int, row: Row, mapping: FieldMapping) -> None:
+        """Add the readings of one block to the work. Raises DecodeError where none has a value."""
+        assert row.block is not None and row.times is not None  # noqa: S101, PT018  # the caller asked
+        n, names = len(row.times), row.block.sensor_names()
+        if self.fleets[number].is_learning and n and len(names) < MAX_FIELDS:
+            given = row.block.values(_numbered(names), n, mapping.cells).values if n <= _LEARNT_ROWS else None
+            for column, name in enumerate(names):
+                if name not in self._columns[number] and (given is None or np.isfinite(given[:, column]).any()):
+                    self._learn(work, position, number, row, name)
+        fleet, columns = self.fleets[number], self._columns[number]
+        if n > (most := self._max_readings(fleet)):
+            raise DecodeError(
+                f"too_many_readings: the block has {n} readings; at most {most} of {len(fleet.sensors or ())} "
+                "sensors are read at once; send smaller blocks, or raise kafka.max_record_bytes"
+            )
+        values, unreadable, unknown = row.block.values(columns, n, mapping.cells)
+        if n:
+            self._check_time(work, position, int(row.times.max()))
+        if fleet.growth is Growth.LEARNT:
+            for name in unknown:
+                self._learn(work, position, number, row, name)
+        for name, cell in unreadable.items():
+            detail = f"sensor {quote(name)} is {describe_value(cell)} at times; it is taken as missing"
+            work.notes.add("unreadable", fleet.name, name, detail + _fix_of(cell), position, row.token)
+        cell, values = drop_empty_readings(cells_of(row.times, fleet.interval_us), values)[:2]
         if not len(cell):
-            raise DecodeError("empty: no sensor has a value")
-        return cell, values
+            raise DecodeError(self._no_value(number, row, dict.fromkeys(names, 0.0), unreadable))
+        part = DecodedColumns(np.array([position]), [row.token], np.array([len(cell)]), cell, values)
+        work.columns.setdefault(number, []).append(part)
 
     def _max_readings(self, fleet: FleetSchema) -> int:
         """Return the limit of readings in a record: one long column of one sensor must not allocate all the others."""
         return max(1, _VALUES_PER_BYTE * self._max_record_bytes // max(1, len(fleet.sensors or ())))
+
+    def _no_value(self, number: int, row: Row, cells: Mapping[str, Any], unreadable: Mapping[str, Any]) -> str:
+        """Return the reason why a reading has no value."""
+        fleet, columns = self.fleets[number], self._columns[number]
+        if unreadable:
+            name, cell = next(iter(unreadable.items()))
+            if type(cell) in (int, float):
+                return (
+                    f"not_finite: sensor {quote(name)} is {describe_value(cell)}, which is no finite 32-bit number; "
+                    "send null where it is missing"
+                )
+            return (
+                f"wrong_type: sensor {quote(name)} is {describe_value(cell)}; send a number, or null where it is "
+                f"missing{_fix_of(cell)}"
+            )
+        if not columns.keys().isdisjoint(cells) or (row.block is not None and fleet.is_learning):
+            return "empty: no sensor has a value"
+        if row.block is not None:
+            others = list(cells)
+        else:
+            others = [name for name, cell in cells.items() if is_measurement(unwrapped(cell))]
+        if not others:
+            return "no_reading: the record has no number; it is counted apart"
+        if fleet.sensors is None or fleet.growth is not Growth.LISTED:
+            names = ", ".join(f'"{name}"' for name in others[:4])
+            return (
+                f"no_reading: {short_list(tuple(others))} count or identify something by their names; if they are "
+                f"measurements: [kafka.fields] values = [{names}]"
+            )
+        return (
+            f"unknown_sensor: none of the sensors of fleet {quote(fleet.name)} ({short_list(fleet.sensors)}) is in the "
+            f"record, which has {short_list(tuple(others))}; list these under sensors, or name their places: "
+            f'[kafka.fields] values = ["{others[0]}"]'
+        )
+
+    # ------------------------------------------------------------ sensors that no record had before
+
+    def _is_sensor(self, number: int, row: Row, name: str, cell: object) -> bool:
+        """Return whether a cell may be a new sensor's, by its name and value."""
+        found = row.found
+        if not is_sensor_name(name) or found is None:
+            return False
+        inner = unwrapped(cell)
+        if found.is_exact:
+            value = self._mappings[self.fleets[number].fields].cells.read(cell)
+            return value is not None and value == value
+        return is_measurement(inner, is_whole_allowed=not found.is_flat) and not is_identifier(name)
+
+    def _learn(self, work: _Work, position: int, number: int, row: Row, name: str) -> int | None:
+        """Add a sensor to a fleet that is learning, else report it. Return its column."""
+        fleet, columns = self.fleets[number], self._columns[number]
+        if not fleet.is_learning or not self.may_learn:
+            if fleet.growth is Growth.LEARNT:
+                self._note_new(work, number, name, [position], [row.token])
+            return None
+        if not is_sensor_name(name) or len(columns) >= MAX_FIELDS:
+            return None
+        sensors = (*(fleet.sensors or ()), name)
+        self.fleets[number] = replace(fleet, sensors=sensors, growth=Growth.LEARNING)
+        self.learnt[fleet.name] = sensors
+        columns[name] = len(columns)
+        return columns[name]
+
+    def _note_new(
+        self, work: _Work, number: int, name: str, positions: Iterable[int], tokens: Iterable[Token]
+    ) -> None:
+        detail = f"new sensor {name}: it is ignored until `monitor retrain` learns it"
+        for position, token in zip(positions, tokens, strict=True):
+            work.notes.add("new_sensor", self.fleets[number].name, name, detail, position, token)
+
+    def _note_identifier(
+        self, work: _Work, position: int, number: int, row: Row, name: str, cell: object
+    ) -> None:
+        """Report once a number that is not learnt because of its name."""
+        if row.found is None or (number, name) in self._told or len(self._told) >= 256:
+            return
+        inner = unwrapped(cell)
+        if type(inner) not in (int, float) or not is_sensor_name(name):
+            return
+        self._told.add((number, name))
+        known = [*(self.fleets[number].sensors or ()), name]
+        values = ", ".join(f'"{each}"' for each in known[:8])
+        detail = (
+            f"{name} is not learnt as a sensor, as its name says that it counts or identifies something; if it is a "
+            f"measurement: [kafka.fields] values = [{values}]"
+        )
+        work.notes.add("not_a_sensor", self.fleets[number].name, name, detail, position, row.token)
+
+    # ------------------------------------------------------------ findings
+
+    def _note_unit(self, work: _Work, number: int, unit: str, position: int, token: Token) -> None:
+        """Report a unit of time that changes."""
+        if unit not in _UNITS or self.fleets[number].fields.time_format != "auto":
+            return
+        before = self._units.setdefault(number, unit)
+        if unit != before:
+            self._units[number] = unit
+            detail = (
+                f"the unit of time changed from {before} to {unit}, by the size of the numbers; if one of the two is "
+                f'wrong, fix the producer, or set [kafka.fields] time_format = "{before}"'
+            )
+            work.notes.add("unit_changed", self.fleets[number].name, "time", detail, position, token)
+
+    def _note_fast(self, work: _Work, number: int, parser: ReadingParser, columns: DecodedColumns) -> None:
+        """Report what a fast parser found besides the readings."""
+        for name, rows in parser.seen:
+            positions = columns.position[rows].tolist()
+            self._note_new(work, number, name, positions, [columns.tokens[row] for row in rows])
+        times = parser.times
+        if times and {int, float}.issuperset(map(type, times)):
+            low, high = format_of(min(times)), format_of(max(times))
+            if low == high == self._units.get(number, low):
+                self._units[number] = low
+                return
+            for row, time in enumerate(times):
+                self._note_unit(work, number, format_of(time), int(columns.position[row]), columns.tokens[row])
 
     # ------------------------------------------------------------ after
 
@@ -390,34 +688,77 @@ class Decoder:
             )
             for position in sorted(reasons)
         ]
+        for number, rows in work.rows.items():
+            part = rows.columns(len(self._columns[number]))
+            work.columns.setdefault(number, []).append(part)
         readings = [self._join(batch, number, work.columns.get(number, [])) for number in range(len(self.fleets))]
         n_accepted = len(batch.values) - len(quarantined) - work.n_tombstones
-        return Decoded(readings, quarantined, n_accepted, work.n_tombstones)
+        return Decoded(readings, quarantined, n_accepted, work.n_tombstones, work.notes.notices())
 
     def _join(self, batch: RecordBatch, number: int, parts: list[DecodedColumns]) -> Readings:
         """Return one fleet's readings in offset order, with the numbers of their assets."""
         fleet, index = self.fleets[number], self.assets[number]
+        n_sensors = len(fleet.sensors or ())
         if not parts:
             none = np.empty(0, np.int64)
-            values = np.empty((0, len(fleet.sensors or ())), np.float32)
-            return Readings(fleet.name, none.astype(np.int32), none, none, values)
+            return Readings(fleet.name, none.astype(np.int32), none, none, np.empty((0, n_sensors), np.float32))
         numbers = _number_assets(index, parts)
         asset = [_per_reading(of_record, part) for of_record, part in zip(numbers, parts, strict=True)]
         position = [_per_reading(part.position, part) for part in parts]
         if len(parts) == 1:
-            return Readings(fleet.name, asset[0], parts[0].cell, batch.offsets[position[0]], parts[0].values)
+            values = _widened(parts[0].values, n_sensors)
+            return Readings(fleet.name, asset[0], parts[0].cell, batch.offsets[position[0]], values)
         offset = batch.offsets[np.concatenate(position)]
         readings = Readings(
             fleet.name,
             np.concatenate(asset),
             np.concatenate([part.cell for part in parts]),
             offset,
-            np.concatenate([part.values for part in parts]),
+            np.concatenate([_widened(part.values, n_sensors) for part in parts]),
         )
         if (np.diff(offset) >= 0).all():
             return readings
         order = np.argsort(offset, kind="stable")
         return Readings(fleet.name, readings.asset[order], readings.cell[order], offset[order], readings.values[order])
+
+
+def _mapping(fields: Fields) -> FieldMapping:
+    try:
+        return FieldMapping(fields)
+    except ValueError as problem:
+        raise ConfigError(f"[kafka.fields]: {problem}") from None
+
+
+def _numbered(sensors: Sequence[str] | None) -> dict[str, int]:
+    return {name: column for column, name in enumerate(sensors or ())}
+
+
+def _nested_cells(row: Row, columns: Mapping[str, int]) -> dict[str, Any]:
+    """Return the listed sensors that lie in other objects of the record: by path, or by a name that occurs once."""
+    if row.found is None or row.others:
+        return row.cells
+    leaves: dict[str, list[Any]] = {}
+    for path, value in flattened(row.found.scopes[0].fields):
+        for name in {".".join(path), path[-1]}:
+            leaves.setdefault(name, []).append(value)
+    found = {name: values[0] for name, values in leaves.items() if name in columns and len(values) == 1}
+    return found or row.cells
+
+
+def _fix_of(cell: object) -> str:
+    """Return the configuration that gives a text a meaning."""
+    if not isinstance(cell, str):
+        return ""
+    shown = quote(cell[:24])
+    return f"; [kafka.fields] missing = [{shown}], or a number for it: enum = {{ {shown} = 1 }}"
+
+
+def _widened(values: Float32, n_sensors: int) -> Float32:
+    """Add columns of sensors that were learnt later in the batch."""
+    if values.shape[1] == n_sensors:
+        return values
+    missing = np.full((len(values), n_sensors - values.shape[1]), np.nan, np.float32)
+    return np.concatenate((values, missing), axis=1)
 
 
 def _number_assets(index: AssetIndex, parts: list[DecodedColumns]) -> list[Int32]:
@@ -447,22 +788,37 @@ _Parser = ReadingParser | BlockParser
 class _Parsers:
     """The fast parsers of one fleet's records, beginning with the one that accepted most records last."""
 
-    __slots__ = ("_json", "_msgpack")
+    __slots__ = ("_parsers",)
 
     def __init__(self) -> None:
-        self._json: list[_Parser] = [ReadingParser(layout, is_msgpack=False) for layout in (Layout.WIDE, Layout.FLAT)]
-        readings = [ReadingParser(layout, is_msgpack=True) for layout in (Layout.WIDE, Layout.FLAT)]
-        self._msgpack: list[_Parser] = [BlockParser(), *readings]
+        self._parsers: dict[str, list[_Parser]] = {"json": [], "msgpack": [BlockParser()], "documents": []}
 
-    def in_order(self, is_msgpack: bool) -> tuple[_Parser, ...]:
-        return tuple(self._msgpack if is_msgpack else self._json)
+    def has_any(self, read: str) -> bool:
+        """Return whether a parser of single readings is known."""
+        return any(isinstance(parser, ReadingParser) for parser in self._parsers[read])
 
-    def prefer(self, is_msgpack: bool, parser: _Parser) -> None:
-        parsers = self._msgpack if is_msgpack else self._json
-        parsers.remove(parser)
-        parsers.insert(0, parser)
+    def in_order(self, read: str) -> tuple[_Parser, ...]:
+        return tuple(self._parsers[read])
 
-    def expect_extra_fields(self, document: Document, sensors: tuple[str, ...], *, is_msgpack: bool) -> None:
-        for parser in self._msgpack if is_msgpack else self._json:
-            if isinstance(parser, ReadingParser) and parser.layout is document.layout:
-                parser.expect_extra_fields(document, sensors)
+    def prefer(self, read: str, parser: _Parser) -> None:
+        self._parsers[read].remove(parser)
+        self._parsers[read].insert(0, parser)
+
+    def expect(
+        self,
+        plan: Plan,
+        read: str,
+        row: Row,
+        document: Mapping[str, Any],
+        sensors: Mapping[str, int],
+        watched: Iterable[str],
+    ) -> None:
+        """Let the parser of this plan accept records like this one."""
+        parsers = self._parsers[read]
+        known = next((each for each in parsers if isinstance(each, ReadingParser) and each.plan == plan), None)
+        if known is None:
+            if len(parsers) >= _MAX_PARSERS:
+                return
+            known = ReadingParser(plan, read)
+            parsers.append(known)
+        known.expect(row, document, sensors, watched)

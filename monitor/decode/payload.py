@@ -1,7 +1,7 @@
-"""Bytes → one object of JSON or MessagePack, within limits. The fields are not interpreted here.
+"""Bytes → objects of JSON or MessagePack, within limits. The fields are not interpreted here.
 
-Input: the value of a record. Output: its fields, or a DecodeError (not_json, not_msgpack, wrong_type, not_finite,
-too_deep, too_many_fields). Invariant: the reason never depends on how deep the caller's stack is.
+Input: the value of a record. Output: its fields, or a DecodeError (not_json, not_msgpack, wrong_type, too_deep,
+too_many_fields). Invariant: the reason never depends on how deep the caller's stack is.
 
 Of a key that stands twice in one object the last value counts, as in every parser. The value that it replaces must be
 well-formed, and counts towards no limit.
@@ -9,9 +9,8 @@ well-formed, and counts towards no limit.
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -29,63 +28,92 @@ PARSE_ERRORS: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowErro
 """Errors of msgspec over malformed bytes. UnicodeDecodeError is a ValueError, a list as a key raises TypeError, and an
 integer of 5,000 digits ValueError."""
 
+MAX_DOCUMENTS: Final = 10_000
+"""Objects of a record that is an array."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSON_TEXT_OR_NUMBER = re.compile(
+    rb'"(?:[^"\\]|\\.)*+"?|(?P<word>[-+]?\b(?i:nan|infinity|inf)\b(?![\w.]))|-?\d++(?:\.\d++)?[eE]\+?\d++', re.DOTALL
+)
 _json = msgspec.json.Decoder()
 _msgpack = msgspec.msgpack.Decoder()
 _CONTAINERS = {dict, list}
+_TEXT_ONLY = {str}
 _TOO_DEEP = f"too_deep: the record is nested deeper than {MAX_DEPTH} levels"
 
 
 def parse_json(value: bytes) -> dict[str, Any]:
     """Return the object that JSON text holds."""
+    return check_limits(_load_json(value))
+
+
+def json_documents(value: bytes) -> list[dict[str, Any]]:
+    """Return the objects of JSON text: one, or an array of them."""
+    return _documents(_load_json(value))
+
+
+def msgpack_documents(value: bytes) -> list[dict[str, Any]]:
+    """Return the maps of MessagePack: one, or an array of them."""
+    return _documents(_load_msgpack(value))
+
+
+def _documents(found: Any) -> list[dict[str, Any]]:
+    """Return the objects that a record holds: each within the limits, as is their number."""
+    if type(found) is not list:
+        return [check_limits(found)]
+    if len(found) == 2 and type(found[1]) is dict and type(found[0]) in (int, float, str):  # Fluent Bit
+        return [check_limits({"timestamp": found[0], **found[1]})]
+    if not found or len(found) > MAX_DOCUMENTS or not all(type(each) is dict for each in found):
+        raise DecodeError(
+            f"wrong_type: the record is {describe_value(found)}; send one object (a map) per record, or an array of up "
+            f"to {MAX_DOCUMENTS} objects"
+        )
+    return [check_limits(each) for each in found]
+
+
+def _load_json(value: bytes) -> Any:
+    value = value.removeprefix(_BYTE_ORDER_MARK)
     if not value:
         raise DecodeError("not_json: the record is empty")
     try:
-        fields = _json.decode(value)
+        return _json.decode(value)
     except RecursionError:
         raise DecodeError(_TOO_DEEP) from None
     except PARSE_ERRORS as problem:
         if _is_deep_json(value):
             raise DecodeError(_TOO_DEEP) from None
-        _explain_bad_json(value, problem)
-    return check_limits(fields)
-
-
-def _explain_bad_json(value: bytes, problem: Exception) -> NoReturn:
-    """Raise the reason why msgspec refused a text.
-
-    Python's parser accepts NaN and 1e999, which come from a broken sensor. The reason then names the field.
-    """
-    try:
-        fields = json.loads(value.decode())
-    except RecursionError:
-        raise DecodeError(_TOO_DEEP) from None
-    except ValueError:
+        repaired = _without_bad_numbers(value)
+        if repaired != value:
+            try:
+                return _json.decode(repaired)
+            except (*PARSE_ERRORS, RecursionError):
+                pass
         begins = quote(value[:24].decode(errors="replace"))
         raise DecodeError(
             f"not_json: {problem}; the record begins with {begins}; check the producer and kafka.format"
         ) from problem
-    name = _find_not_finite(check_limits(fields))
-    if name is not None:
-        raise DecodeError(
-            f"not_finite: {quote(name)} is NaN, infinite or too large; send null where a value is missing"
-        ) from problem
-    raise DecodeError(f"not_json: {problem}") from problem
 
 
-def _find_not_finite(value: object, name: str = "") -> str | None:
-    """Return the name of the first field with a number that is not finite in float32."""
-    if isinstance(value, float):
-        return name if not abs(value) < FLOAT32_LIMIT else None
-    if not isinstance(value, (dict, list)):
-        return None
-    inside = value.items() if isinstance(value, dict) else ((name, item) for item in value)
-    return next((found for n, v in inside if (found := _find_not_finite(v, n)) is not None), None)
+def _without_bad_numbers(value: bytes) -> bytes:
+    """Return JSON text with null for NaN and infinity in any spelling, and for numbers too large for a float.
+
+    Python, JavaScript libraries and firmware write them where a sensor has no value. Texts stay as they are.
+    """
+    return _JSON_TEXT_OR_NUMBER.sub(_repair, value)
 
 
-def parse_msgpack(value: bytes) -> dict[str, Any]:
-    """Return the map that MessagePack holds."""
+def _repair(found: re.Match[bytes]) -> bytes:
+    token = found[0]
+    if token[:1] == b'"':
+        return token
+    if found["word"] is not None:
+        return b"null"
+    return b"null" if abs(float(token)) == float("inf") else token
+
+
+def _load_msgpack(value: bytes) -> Any:
     try:
-        fields = _msgpack.decode(value)
+        return _msgpack.decode(value)
     except RecursionError:
         raise DecodeError(_TOO_DEEP) from None
     except PARSE_ERRORS as problem:
@@ -95,17 +123,19 @@ def parse_msgpack(value: bytes) -> dict[str, Any]:
         raise DecodeError(
             f"not_msgpack: {problem}; the record begins with {begins}; check the producer and kafka.format"
         ) from problem
-    return check_limits(fields)
 
 
 def check_limits(fields: object) -> dict[str, Any]:
     """Return the fields if they are an object within the limits of depth and number, with texts as names."""
     if not isinstance(fields, dict):
         raise DecodeError(f"wrong_type: the record is {describe_value(fields)}; send one object (a map) per record")
-    n_fields = 0
+    n_fields, has_text_names = 0, True
     level: list[Any] = [fields]
     for _ in range(MAX_DEPTH):
-        n_fields += sum(len(part) for part in level if type(part) is dict)
+        for part in level:
+            if type(part) is dict:
+                n_fields += len(part)
+                has_text_names = has_text_names and _TEXT_ONLY.issuperset(map(type, part))
         inside = (part.values() if type(part) is dict else part for part in level)
         # Most lists hold thousands of numbers: the set operation skips them without a line of Python for each.
         level = [
@@ -121,10 +151,16 @@ def check_limits(fields: object) -> dict[str, Any]:
         raise DecodeError(_TOO_DEEP)
     if n_fields > MAX_FIELDS:
         raise DecodeError(f"too_many_fields: the record has {n_fields} fields; at most {MAX_FIELDS} are read")
-    for name in fields:
-        if not isinstance(name, str):
-            raise DecodeError(f"wrong_type: the field name {describe_value(name)} is not a text")
-    return fields
+    return fields if has_text_names else _with_text_names(fields)
+
+
+def _with_text_names(fields: Any) -> Any:
+    """Return the same value with texts for names that are not."""
+    if type(fields) is list:
+        return [_with_text_names(each) for each in fields]
+    if type(fields) is not dict:
+        return fields
+    return {name if type(name) is str else repr(name): _with_text_names(value) for name, value in fields.items()}
 
 
 # ---------------------------------------------------------------- the depth of malformed records

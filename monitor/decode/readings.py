@@ -1,41 +1,57 @@
-"""Fast parser of single readings, wide or flat, in JSON or MessagePack: about a microsecond each.
+"""Fast parser of single readings with fixed places, in JSON, MessagePack or as documents: about a microsecond each.
 
-One msgspec struct is made per list of sensors, so that a record goes from bytes to floats without a dict.
+One msgspec struct is made per list of sensors and set of fields, so that a record goes from bytes to floats without a
+dict. A `Plan` says where asset, time and sensors lie. It comes from a record that `mapping.py` has read.
 
 Input: a group of records. Output: columns of the records that it accepts, and the rows of the others. Invariant: a
-record is accepted only if `document.py` accepts it, with the same values. Everything unusual (another layout, an
-unknown name, a time in the future, a bad value) is left to `document.py`.
+record is accepted only if `mapping.py` gives the same row, with the same values. Everything unusual (another structure,
+an unknown field, a text for a number, a time in the future) is left to `mapping.py`.
 
-A struct does not check the fields that it skips, so it must know all fields by name. Extra fields beside the sensors
-are learnt from accepted records: after the first one with `"site": "north"`, such records are fast.
+The struct refuses fields that it does not know, at every level. Fields beside the sensors are learnt from accepted
+records: after the first one with `"site": "north"`, such records are fast. A field that could change how a record is
+recognised (a higher-ranking name of an asset, a name of an array of readings) is never learnt.
 """
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
+from monitor.decode.cells import is_number_text
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of
-from monitor.decode.document import ASSET_FIELDS, RESERVED, TIME_FIELDS, Document, Layout
+from monitor.decode.mapping import KEY_PATH, is_usable_key
+from monitor.decode.names import (
+    ASSET_FIELDS,
+    ASSET_NAMES,
+    CONTAINER_NAMES,
+    SENSOR_NAMES,
+    TIME_FIELDS,
+    TIME_NAMES,
+    VALUE_NAMES,
+    WEAK_ASSET_NAMES,
+    WEAK_SENSOR_NAMES,
+    is_identifier,
+    plain,
+)
 from monitor.decode.payload import MAX_FIELDS, PARSE_ERRORS
-from monitor.decode.timestamps import parse_column_us
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
+    from monitor.decode.mapping import Row
     from monitor.decode.schema import Router, Token
+    from monitor.decode.shapes import Path
     from monitor.types import Bool, Float32, Int64
 
 GIVE_UP_AFTER: Final = 32
 """Failures in a row, without a success before, after which a parser does not suit the records."""
 _MAX_EXTRA_FIELDS = 64
-"""Extra fields that are learnt. A producer may invent names without end."""
+"""Fields beside the sensors that are learnt. A producer may invent names without end."""
 _MAX_BYTES_WITH_CONTAINERS = 4_000
 """A shorter record cannot hold more than MAX_FIELDS (2,000) fields, since a field takes two bytes at least."""
 _MAX_NAME = 128
@@ -44,41 +60,114 @@ _MAX_NAME = 128
 _Scalar = str | int | float | bool | None
 _Time = int | float | str | None
 _Asset = str | int | None
+_Cell = float | bool | None
 _SCALARS = (str, int, float, bool, type(None))
+_STRUCTURAL: Final = frozenset(
+    (
+        *(*VALUE_NAMES, "schema", "after", "before", "op", "newstate", "entityid", "columns", "rows", "nodeid"),
+        *("start", "interval", "bn", "bt", "bu", "vb", "vs", "displayname"),
+        *("data", "payload", "body", "message", "msg"),
+    )
+)
+"""Names, plain, by which a structure is recognised, or of a text that may be an object of JSON."""
+_TEXT, _ANY, _LIST = "text", "any", "list"
+"""Kinds of fields beside the sensors."""
+
+
+class Plan(NamedTuple):
+    """The places of asset and time in the records of one structure."""
+
+    asset: Path
+    """KEY_PATH = Kafka's key."""
+    time: Path
+    shape: str
+    is_weak: bool
+    """Whether Kafka's key, where there is one, comes before the asset's field."""
+
+
+def plan_of(row: Row) -> Plan | None:
+    """Return the plan of a record with one row. None = its fields have no fixed places."""
+    if row.found is None or row.others or row.found.paths is None or row.asset_path is None or row.time_path is None:
+        return None
+    if "\0" in row.time_path or (row.asset_path != KEY_PATH and "\0" in row.asset_path):
+        return None
+    return Plan(row.asset_path, row.time_path, row.found.shape, row.is_weak)
 
 
 class ReadingParser:
-    """Parser of the single readings of one fleet, in one layout and format, with the extra fields met so far."""
+    """Parser of the readings of one fleet that have one plan, with the fields met so far."""
 
-    __slots__ = ("_compiled", "_extra_fields", "_is_msgpack", "layout")
+    __slots__ = ("_compiled", "_kinds", "_paths", "_read", "_watched", "plan", "seen", "times")
 
-    def __init__(self, layout: Layout, *, is_msgpack: bool) -> None:
-        self.layout = layout
-        self._is_msgpack = is_msgpack
-        self._extra_fields: dict[str, bool] = {}  # name → holds an object or a list
+    def __init__(self, plan: Plan, read: str) -> None:
+        """`read`: json, msgpack, or documents."""
+        self.plan = plan
+        self._read = read
+        self._paths: dict[str, Path] = {}
+        """Sensor → path."""
+        self._kinds: dict[Path, str] = {}
+        """Path → kind, of fields that are neither a sensor nor asset or time."""
+        self._watched: dict[str, Path] = {}
+        """Name → path, of fields whose occurrence is reported."""
         self._compiled: dict[tuple[str, ...], _CompiledParser | None] = {}
+        self.seen: list[tuple[str, list[int]]] = []
+        """Of the last group: watched name → rows of the returned columns that have it."""
+        self.times: Sequence[Any] = ()
+        """Of the last group: the times as they are written."""
 
-    def expect_extra_fields(self, document: Document, sensors: tuple[str, ...]) -> None:
-        """Accept, from now on, the extra fields that this accepted record has."""
-        for name, value in document.extra_fields(sensors).items():
-            is_container = isinstance(value, (dict, list))
-            if is_container:
-                inside = value.values() if isinstance(value, dict) else value
-                if not all(type(item) in _SCALARS for item in inside):
-                    continue
-            elif type(value) not in _SCALARS:
+    # ------------------------------------------------------------ learning
+
+    def expect(self, row: Row, document: Mapping[str, Any], sensors: Container[str], watched: Iterable[str]) -> None:
+        """Accept, from now on, the fields that this accepted record has.
+
+        `watched`: cells that are no sensors yet, whose occurrence is reported.
+        """
+        assert row.found is not None  # noqa: S101  # plan_of
+        cells = {path: name for name, path in (row.found.paths or {}).items()}
+        paths, kinds, seen = self._paths.copy(), self._kinds.copy(), self._watched.copy()
+        for path, value in _leaves(document):
+            if path in (self.plan.asset, self.plan.time) or not all(map(_is_possible_field, path)):
                 continue
-            is_new = (
-                name not in self._extra_fields
-                and len(self._extra_fields) < _MAX_EXTRA_FIELDS
-                and _is_possible_field(name)
-            )
-            if is_new or (is_container and self._extra_fields.get(name) is False):
-                self._extra_fields[name] = is_container
-                self._compiled.clear()
+            name, kind = cells.get(path), _kind_of(value)
+            if name is not None and name in sensors and name in row.cells:
+                if kind == _ANY or value is None:
+                    paths.setdefault(name, path)
+                continue
+            is_possible = path in kinds or (len(kinds) < _MAX_EXTRA_FIELDS and self._is_harmless(path, kind or _ANY))
+            if is_possible and kind is not None and kinds.get(path, _TEXT) == _TEXT:
+                kinds[path] = kind
+        seen |= {name: path for path, name in cells.items() if name in watched and path in kinds}
+        if (paths, kinds, seen) != (self._paths, self._kinds, self._watched):
+            self._paths, self._kinds, self._watched = paths, kinds, seen
+            self._compiled.clear()
+
+    def _is_harmless(self, path: Path, kind: str) -> bool:
+        """Return whether a field can never change how a record with this plan is recognised."""
+        short = plain(path[-1])
+        folders = {plain(each) for each in path[:-1]}
+        own = {plain(each) for each in (*self.plan.time[:-1], *self.plan.asset[:-1])}
+        own |= {plain(each) for cell in self._paths.values() for each in cell[:-1]}
+        if folders & (CONTAINER_NAMES.keys() | _STRUCTURAL) - own:
+            return False
+        if short in _STRUCTURAL or (kind == _LIST and (short in CONTAINER_NAMES or short in TIME_NAMES)):
+            return False
+        has_value = any(plain(name) in VALUE_NAMES for name in self._paths)
+        if has_value and (short in SENSOR_NAMES or short in WEAK_SENSOR_NAMES):
+            return False
+        asset, time = self.plan.asset, self.plan.time
+        if path[-1] in TIME_FIELDS or short in TIME_NAMES:
+            return path[:-1] == time[:-1] and _is_behind(path[-1], time[-1], TIME_FIELDS, TIME_NAMES)
+        if path[-1] in ASSET_FIELDS or short in ASSET_NAMES:
+            return path[:-1] == asset[:-1] and _is_behind(path[-1], asset[-1], ASSET_FIELDS, ASSET_NAMES)
+        if short in WEAK_ASSET_NAMES and asset != KEY_PATH and plain(asset[-1]) in WEAK_ASSET_NAMES:
+            return WEAK_ASSET_NAMES[short] > WEAK_ASSET_NAMES[plain(asset[-1])]
+        return True
+
+    # ------------------------------------------------------------ decoding
 
     def decode(self, group: RecordGroup, router: Router) -> tuple[DecodedColumns | None, Int64]:
         """Return the columns of the accepted records, and the rows [K] of the group that are left, rising."""
+        self.seen, self.times = [], ()
         parser = self._parser_for(group.fleet.sensors or ())
         if parser is None:
             return None, np.arange(len(group))
@@ -90,130 +179,84 @@ class ReadingParser:
             rows = np.delete(rows, failed)
             group = group.select(rows)
 
-        tokens = first_present(parsed, ASSET_FIELDS, group.keys)
-        ts_us, is_good = parse_column_us(first_present(parsed, TIME_FIELDS, None))
+        tokens: list[Any] = list(group.keys) if parser.asset is None else list(map(parser.asset, parsed))
+        times = list(map(parser.time, parsed))
+        ts_us, is_good = group.mapping.times.parse_column_us(times)
         values = parser.matrix(parsed)
+        for code in group.mapping.cells.missing:
+            values[values == np.float32(code)] = np.nan
         is_good &= ts_us <= group.latest_us
-        is_good &= self._has_good_values(values, parsed, parser)
+        is_finite = np.isfinite(values)
+        if not is_finite.all():
+            is_good &= np.any(is_finite, axis=1) & ~np.any(np.isinf(values), axis=1)
+        elif not values.shape[1]:
+            is_good[:] = False
         is_good &= is_of_fleet(tokens, router, group.fleet_number)
-        if any(self._extra_fields.values()):
+        if self.plan.is_weak or (parser.asset is None and parser.has_weak_asset):
+            is_good &= np.array([is_usable_key(key) != self.plan.is_weak for key in group.keys], np.bool_)
+        if parser.has_containers and self._read != "documents":
             is_good &= np.fromiter(map(len, group.values), np.int64, len(group)) <= _MAX_BYTES_WITH_CONTAINERS
+        if group.fleet.is_learning:
+            for text in parser.texts:
+                if numbers := {each for each in set(map(text, parsed)) if each and _is_learnable_text(each)}:
+                    is_good &= np.array([text(each) not in numbers for each in parsed], np.bool_)
 
         position, cell = group.position, cells_of(ts_us, group.fleet.interval_us)
         if not is_good.all():
             keep = np.flatnonzero(is_good)
             failed += rows[~is_good].tolist()
             position, cell, values = position[keep], cell[keep], values[keep]
-            tokens = [tokens[i] for i in keep.tolist()]
+            tokens, times = [tokens[i] for i in keep.tolist()], [times[i] for i in keep.tolist()]
+            parsed = [parsed[i] for i in keep.tolist()] if parser.watched else parsed
         columns = DecodedColumns(position, tokens, None, cell, values) if len(position) else None
+        self.times = times
+        for name, read in parser.watched:
+            if present := [row for row, each in enumerate(parsed) if read(each) is not None]:
+                self.seen.append((name, present))
         return columns, np.array(sorted(failed), np.int64)
 
     def _parser_for(self, sensors: tuple[str, ...]) -> _CompiledParser | None:
         if sensors not in self._compiled:
-            extra = tuple(sorted(item for item in self._extra_fields.items() if item[0] not in sensors))
-            self._compiled[sensors] = _compile(sensors, self.layout is Layout.FLAT, self._is_msgpack, extra)
+            self._compiled = {sensors: self._compile(sensors)}
         return self._compiled[sensors]
 
-    def _has_good_values(self, values: Float32, parsed: Sequence[Any], parser: _CompiledParser) -> Bool:
-        """Return whether each reading [N] has at least one value, and none that is infinite or written as NaN."""
-        is_finite = np.isfinite(values)
-        if is_finite.all():
-            return np.ones(len(values), np.bool_) if values.shape[1] else np.zeros(len(values), np.bool_)
-        is_good: Bool = np.any(is_finite, axis=1) & ~np.any(np.isinf(values), axis=1)
-        if self._is_msgpack:  # a written NaN must be distinguished from null. JSON has no NaN
-            for row in np.flatnonzero(~is_finite.all(axis=1)).tolist():
-                cells = parser.row(parsed[row])
-                is_good[row] &= not any(cell is not None and math.isnan(cell) for cell in cells)
-        return is_good
+    def _compile(self, sensors: tuple[str, ...]) -> _CompiledParser | None:
+        known = tuple((name, self._paths[name]) for name in sensors if name in self._paths)
+        taken = {path for _, path in known}
+        kinds = tuple(sorted((path, kind) for path, kind in self._kinds.items() if path not in taken))
+        if not known or (any(map(is_identifier, dict(known))) and _has_containers(kinds)):
+            return None
+        watched = tuple(sorted((name, path) for name, path in self._watched.items() if path not in taken))
+        return _compile(self.plan, sensors, known, kinds, watched, self._read)
 
 
-# ---------------------------------------------------------------- the struct of one list of sensors
+def _has_containers(kinds: Iterable[tuple[Path, str]]) -> bool:
+    return any(len(path) > 1 or kind == _LIST for path, kind in kinds)
 
 
-class _CompiledParser:
-    """The struct of one list of sensors, and how its values are read."""
-
-    __slots__ = ("_n_sensors", "_rows", "parse", "row")
-
-    def __init__(
-        self,
-        parse: Callable[[bytes], Any],
-        rows: Callable[[Iterable[Any]], Iterable[tuple[float | None, ...]]],
-        n_sensors: int,
-    ) -> None:
-        """`rows`: from structs to the values of their sensors."""
-        self.parse = parse
-        self._rows = rows
-        self._n_sensors = n_sensors
-        self.row: Callable[[Any], tuple[float | None, ...]] = lambda reading: next(iter(rows((reading,))))
-
-    def matrix(self, parsed: Sequence[Any]) -> Float32:
-        """Return the values [N, C]. Missing is NaN, too large for float32 is infinity."""
-        n = len(parsed) * self._n_sensors
-        flat = np.fromiter(chain.from_iterable(self._rows(parsed)), np.float32, n)
-        return flat.reshape(len(parsed), self._n_sensors)
+def _leaves(fields: Mapping[str, Any], path: Path = ()) -> Iterable[tuple[Path, Any]]:
+    for name, value in fields.items():
+        if type(value) is dict and len(path) < 8:
+            yield from _leaves(value, (*path, name))
+            if not value:
+                yield (*path, name), None
+        else:
+            yield (*path, name), value
 
 
-@lru_cache(maxsize=128)
-def _compile(
-    sensors: tuple[str, ...], is_flat: bool, is_msgpack: bool, extra: tuple[tuple[str, bool], ...]
-) -> _CompiledParser | None:
-    """Return the parser for these sensors, or None: with too many of them, or a reserved name, or a quote in a name.
-
-    `extra`: name of a field, and True if it holds an object or a list.
-    """
-    if len(sensors) > MAX_FIELDS - len(RESERVED) - _MAX_EXTRA_FIELDS:
-        return None
-    try:
-        struct = _flat_struct(sensors, extra) if is_flat else _wide_struct(sensors, extra)
-        parse = (msgspec.msgpack.Decoder if is_msgpack else msgspec.json.Decoder)(struct).decode
-    except (ValueError, TypeError):
-        return None
-    as_tuple, first, sensors_of = msgspec.structs.astuple, itemgetter(slice(len(sensors))), attrgetter("sensors")
-
-    def rows_of_flat(parsed: Iterable[Any]) -> Iterable[tuple[float | None, ...]]:
-        return map(first, map(as_tuple, parsed))
-
-    def rows_of_wide(parsed: Iterable[Any]) -> Iterable[tuple[float | None, ...]]:
-        return map(as_tuple, map(sensors_of, parsed))
-
-    return _CompiledParser(parse, rows_of_flat if is_flat else rows_of_wide, len(sensors))
+def _kind_of(value: object) -> str | None:
+    if type(value) is list:
+        return _LIST if all(type(item) in _SCALARS for item in value) else None
+    if value is None or type(value) is str:
+        return _TEXT
+    return _ANY if type(value) in _SCALARS else None
 
 
-# No reading can be part of a cycle, so the garbage collector need not track it.
-_STRUCT: Final[dict[str, Any]] = {"gc": False, "forbid_unknown_fields": True}
-_Field = tuple[str, Any, Any]
-"""Attribute, type, default."""
-
-
-def _flat_struct(sensors: tuple[str, ...], extra: tuple[tuple[str, bool], ...]) -> type[Any]:
-    # A number or a boolean that belongs to no sensor is an error in a flat reading, so an extra field is a text.
-    columns, names = _sensor_fields(sensors)
-    others, other_names = _other_fields(extra, str | None)
-    fields = [*columns, *others, ("sensors", None, None)]
-    return msgspec.defstruct("FlatReading", fields, rename={**names, **other_names}, **_STRUCT)
-
-
-def _wide_struct(sensors: tuple[str, ...], extra: tuple[tuple[str, bool], ...]) -> type[Any]:
-    columns, names = _sensor_fields(sensors)
-    others, other_names = _other_fields(extra, _Scalar)
-    inner = msgspec.defstruct("Sensors", columns, rename=names, **_STRUCT)
-    return msgspec.defstruct("WideReading", [("sensors", inner), *others], rename=other_names, **_STRUCT)
-
-
-def _sensor_fields(sensors: tuple[str, ...]) -> tuple[list[_Field], dict[str, str]]:
-    """Return a field per sensor, and the name of each attribute on the wire."""
-    fields: list[_Field] = [(f"v{i}", float | None, None) for i in range(len(sensors))]
-    return fields, {f"v{i}": name for i, name in enumerate(sensors)}
-
-
-def _other_fields(extra: tuple[tuple[str, bool], ...], scalar: Any) -> tuple[list[_Field], dict[str, str]]:
-    """Return the fields for asset, time and extra fields, and the name of each extra attribute on the wire."""
-    container: Any = scalar | list[_Scalar] | dict[str, _Scalar]
-    fields: list[_Field] = [(name, _Asset, None) for name in ASSET_FIELDS]
-    fields += [(name, _Time, None) for name in TIME_FIELDS]
-    fields += [(f"b{i}", container if holds else scalar, None) for i, (_, holds) in enumerate(extra)]
-    return fields, {f"b{i}": name for i, (name, _) in enumerate(extra)}
+def _is_behind(name: str, chosen: str, exact: Sequence[str], ranks: Mapping[str, int]) -> bool:
+    """Return whether a field is only used where the chosen one is missing."""
+    if chosen in exact:
+        return name not in exact or exact.index(name) > exact.index(chosen)
+    return name not in exact and ranks[plain(name)] > ranks.get(plain(chosen), -1)
 
 
 def _is_possible_field(name: str) -> bool:
@@ -221,10 +264,150 @@ def _is_possible_field(name: str) -> bool:
     return name.isprintable() and '"' not in name and "\\" not in name and len(name) <= _MAX_NAME
 
 
+def _is_learnable_text(text: str) -> bool:
+    return is_number_text(text, is_whole_allowed=False)
+
+
+# ---------------------------------------------------------------- the struct of one list of sensors
+
+
+class _CompiledParser(NamedTuple):
+    """The struct of one list of sensors, and how its fields are read."""
+
+    parse: Callable[[Any], Any]
+    time: Callable[[Any], Any]
+    asset: Callable[[Any], Any] | None
+    """None = Kafka's key."""
+    rows: Callable[[Iterable[Any]], Iterable[tuple[float | None, ...]]]
+    """From structs to the values of their sensors."""
+    columns: tuple[int, ...] | None
+    """Column of each value. None = every sensor, in order."""
+    n_sensors: int
+    texts: tuple[Callable[[Any], Any], ...]
+    watched: tuple[tuple[str, Callable[[Any], Any]], ...]
+    has_containers: bool
+    has_weak_asset: bool
+    """Whether a field beside the sensors names the asset where the key is a UUID."""
+
+    def matrix(self, parsed: Sequence[Any]) -> Float32:
+        """Return the values [N, C]. Missing is NaN, too large for float32 is infinity."""
+        n = self.n_sensors if self.columns is None else len(self.columns)
+        flat = np.fromiter(chain.from_iterable(self.rows(parsed)), np.float32, len(parsed) * n)
+        part = flat.reshape(len(parsed), n)
+        if self.columns is None:
+            return part
+        values = np.full((len(parsed), self.n_sensors), np.nan, np.float32)
+        values[:, self.columns] = part
+        return values
+
+
+# No reading can be part of a cycle, so the garbage collector need not track it.
+_STRUCT: Final[dict[str, Any]] = {"gc": False, "forbid_unknown_fields": True}
+_TYPES: Final[dict[str, Any]] = {_TEXT: str | None, _ANY: _Scalar, _LIST: list[_Scalar] | str | None}
+
+
+@lru_cache(maxsize=128)
+def _compile(
+    plan: Plan,
+    sensors: tuple[str, ...],
+    known: tuple[tuple[str, Path], ...],
+    kinds: tuple[tuple[Path, str], ...],
+    watched: tuple[tuple[str, Path], ...],
+    read: str,
+) -> _CompiledParser | None:
+    """Return the parser of these fields. None = no struct can have them: too many, or an odd name."""
+    if len(known) + len(kinds) > MAX_FIELDS - 2:
+        return None
+    leaves: dict[Path, Any] = {path: _Cell for _, path in known}  # the sensors come first
+    leaves[plan.time] = _Time
+    if plan.asset != KEY_PATH:
+        if plan.asset in leaves:
+            return None
+        leaves[plan.asset] = _Asset
+    for path, kind in kinds:
+        leaves.setdefault(path, _TYPES[kind])
+    needed = {path[:n] for path in (*(p for _, p in known), plan.time, plan.asset) for n in range(1, len(path))}
+    tree: dict[str, Any] = {}
+    for path, kind in leaves.items():
+        node = tree
+        for step in path[:-1]:
+            node = node.setdefault(step, {})
+            if not isinstance(node, dict):
+                return None
+        if path[-1] in node:
+            return None
+        node[path[-1]] = kind
+    try:
+        struct, attributes = _struct(tree, (), needed)
+        if read == "documents":
+            parse: Callable[[Any], Any] = lambda fields: msgspec.convert(fields, struct)  # noqa: E731
+        else:
+            parse = (msgspec.msgpack.Decoder if read == "msgpack" else msgspec.json.Decoder)(struct).decode
+    except (ValueError, TypeError):
+        return None
+    names = [name for name, _ in known]
+    paths = [path for _, path in known]
+    n_before = sum(len(path) == len(paths[0]) and path[:-1] == paths[0][:-1] for path in needed)
+    columns = None if tuple(names) == sensors else tuple(sensors.index(name) for name in names)
+    return _CompiledParser(
+        parse,
+        attrgetter(attributes[plan.time]),
+        None if plan.asset == KEY_PATH else attrgetter(attributes[plan.asset]),
+        _rows(paths, attributes, n_before),
+        columns,
+        len(sensors),
+        tuple(attrgetter(attributes[path]) for path, kind in kinds if kind == _TEXT and path[:-1] in {(), *needed}),
+        tuple((name, attrgetter(attributes[path])) for name, path in watched if path in attributes),
+        _has_containers(kinds),
+        any(plain(path[-1]) in WEAK_ASSET_NAMES for path, _ in kinds),
+    )
+
+
+def _struct(tree: dict[str, Any], path: Path, needed: set[Path]) -> tuple[type[Any], dict[Path, str]]:
+    """Return the struct of an object, and the dotted attribute of each leaf below it."""
+    fields: list[Any] = []
+    rename: dict[str, str] = {}
+    attributes: dict[Path, str] = {}
+    optional: list[Any] = []
+    for i, (name, kind) in enumerate(tree.items()):
+        attribute, here = f"f{i}", (*path, name)
+        rename[attribute] = name
+        if isinstance(kind, dict):
+            inner, below = _struct(kind, here, needed)
+            attributes |= {leaf: f"{attribute}.{dotted}" for leaf, dotted in below.items()}
+            if here in needed:
+                fields.append((attribute, inner))
+            else:
+                optional.append((attribute, inner | None, None))
+        else:
+            optional.append((attribute, kind, None))
+            attributes[here] = attribute
+    return msgspec.defstruct("Reading", [*fields, *optional], rename=rename, **_STRUCT), attributes
+
+
+def _rows(
+    paths: Sequence[Path], attributes: Mapping[Path, str], n_before: int
+) -> Callable[[Iterable[Any]], Iterable[tuple[Any, ...]]]:
+    """Return the function from structs to the values at these paths.
+
+    `n_before`: fields of the struct before its sensors, if all lie in one object (see `_struct`).
+    """
+    folder = paths[0][:-1]
+    dotted = [attributes[path] for path in paths]
+    if all(path[:-1] == folder for path in paths):
+        as_tuple, cells = msgspec.structs.astuple, itemgetter(slice(n_before, n_before + len(paths)))
+        if not folder:
+            return lambda parsed: map(cells, map(as_tuple, parsed))
+        inner = attrgetter(dotted[0].rpartition(".")[0])
+        return lambda parsed: map(cells, map(as_tuple, map(inner, parsed)))
+    several = attrgetter(*dotted)
+    return lambda parsed: map(several, parsed)
+
+
 # ---------------------------------------------------------------- shared by the fast parsers
 
 
-def parse_each(parse: Callable[[bytes], Any], values: Sequence[bytes]) -> tuple[list[Any], list[int]]:
+def parse_each(parse: Callable[[Any], Any], values: Sequence[Any]) -> tuple[list[Any], list[int]]:
     """Parse each value. Return the results and the rows that failed.
 
     Gives up after `GIVE_UP_AFTER` values if every one failed. The loop runs in C: `extend` keeps its results when the
@@ -273,23 +456,34 @@ def is_of_fleet(tokens: Sequence[Token], router: Router, fleet: int) -> Bool:
     return np.fromiter((token not in foreign for token in tokens), np.bool_, len(tokens))
 
 
-def peek_tokens(values: Sequence[bytes], keys: Sequence[bytes | None], *, is_msgpack: bool) -> list[Token | None]:
-    """Return only the asset of each record, to find its fleet. None = the record cannot be read."""
-    parsed, failed = parse_each((_peek_msgpack if is_msgpack else _peek_json).decode, values)
-    if len(failed) == len(values):
-        return [None] * len(values)
-    for row in failed:
-        parsed.insert(row, _AssetOnly())
-    tokens: list[Token | None] = first_present(parsed, ASSET_FIELDS, keys)
-    for row in failed:
-        tokens[row] = None
+def peek_tokens(
+    values: Sequence[bytes], keys: Sequence[bytes | None], paths: Sequence[Path], read: str
+) -> list[Token | None]:
+    """Return only the asset of each record, to find its fleet. None = the record names none at these places."""
+    tokens: list[Token | None] = [None] * len(values)
+    left = list(range(len(values)))
+    for path in [*paths, *((name,) for name in ASSET_FIELDS if (name,) not in paths)]:
+        if not left or path == KEY_PATH:
+            continue
+        parse, asset = _peek(path, read)
+        parsed, failed = parse_each(parse, [values[i] for i in left])
+        if not parsed:
+            continue
+        for row in failed:
+            parsed.insert(row, None)
+        found = [None if each is None else asset(each) for each in parsed]
+        for at, token in zip(left, found, strict=True):
+            tokens[at] = token
+        left = [at for at in left if tokens[at] is None]
+    for at in left:
+        tokens[at] = keys[at]
     return tokens
 
 
-class _AssetOnly(msgspec.Struct, gc=False):
-    asset: str | int | None = None
-    asset_id: str | int | None = None
-
-
-_peek_json = msgspec.json.Decoder(_AssetOnly)
-_peek_msgpack = msgspec.msgpack.Decoder(_AssetOnly)
+@lru_cache(maxsize=64)
+def _peek(path: Path, read: str) -> tuple[Callable[[bytes], Any], Callable[[Any], Any]]:
+    struct: Any = msgspec.defstruct("Peek", [("f", _Asset, None)], rename={"f": path[-1]}, gc=False)
+    for name in reversed(path[:-1]):
+        struct = msgspec.defstruct("Peek", [("f", struct)], rename={"f": name}, gc=False)
+    decoder = (msgspec.msgpack.Decoder if read == "msgpack" else msgspec.json.Decoder)(struct)
+    return decoder.decode, attrgetter(".".join(["f"] * len(path)))

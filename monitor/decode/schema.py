@@ -6,6 +6,7 @@ Invariant: an asset belongs to the first fleet, in the order of the configuratio
 
 from __future__ import annotations
 
+import enum
 import re
 from dataclasses import dataclass
 from fnmatch import translate
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.decode.formatting import describe_value, quote
+from monitor.decode.keys import key_text
 from monitor.errors import DecodeError
 from monitor.printable import name_problem, normal_name
 
@@ -28,6 +30,36 @@ _MAX_UNREGISTERED = 16_384
 """Tokens remembered besides those of registered assets: a producer that invents names must not fill the memory."""
 
 
+class Growth(enum.Enum):
+    """The origin of a fleet's sensors."""
+
+    LISTED = "listed"
+    """In the configuration. Other fields are ignored."""
+    LEARNING = "learning"
+    """Learnt from the records, and no model exists yet: a new sensor is added."""
+    LEARNT = "learnt"
+    """Learnt, and used by a model. A new sensor is reported, and learnt by the next training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """`[kafka.fields]` joined with `[fleet.fields]`: config/fields.py says what each key means."""
+
+    asset: tuple[str, ...] | None = None
+    time: tuple[str, ...] | None = None
+    values: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] | None = None
+    sensor: tuple[str, ...] | None = None
+    value: tuple[str, ...] | None = None
+    items: str | None = None
+    columns: tuple[str, ...] | None = None
+    timezone: str = "UTC"
+    time_format: str = "auto"
+    enum: tuple[tuple[str, float], ...] | None = None
+    missing: tuple[float | str, ...] | None = None
+    circular: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class FleetSchema:
     """The part of a fleet's configuration that decoding needs."""
@@ -40,9 +72,18 @@ class FleetSchema:
     assets: tuple[str, ...] = ("*",)
     """Globs, case-sensitive."""
     sensors: tuple[str, ...] | None = None
-    """Columns of `Readings.values`. None = not known yet: learnt from the first batch that has any."""
+    """Columns of `Readings.values`. None = not known yet: learnt from the records."""
     max_assets: int | None = None
     """Assets of one shard. None = any number. See admission.py."""
+    fields: Fields = Fields()
+    """The places of asset, time and values in a record."""
+    growth: Growth = Growth.LISTED
+    """What becomes of a sensor that `sensors` lacks."""
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether a new sensor is added to `sensors`."""
+        return self.sensors is None or self.growth is Growth.LEARNING
 
 
 class AssetIndex:
@@ -121,8 +162,13 @@ class Router:
 
     __slots__ = ("_fleets", "_topic", "has_one_fleet", "known", "numbers")
 
-    def __init__(self, fleets: Sequence[FleetSchema], topic: str) -> None:
-        self.numbers = [i for i, f in enumerate(fleets) if f.topics is None or topic in f.topics]
+    def __init__(self, fleets: Sequence[FleetSchema], topic: str, fields: Fields | None = None) -> None:
+        """`fields`: only the fleets with these fields. None = all."""
+        self.numbers = [
+            i
+            for i, f in enumerate(fleets)
+            if (f.topics is None or topic in f.topics) and (fields is None or f.fields == fields)
+        ]
         """Numbers of the fleets that read this topic."""
         self.has_one_fleet = len(self.numbers) == 1
         """True = every asset of the topic belongs to the same fleet, or to none."""
@@ -176,12 +222,12 @@ class Router:
 def asset_name(token: Token) -> str:
     """Return the asset's name as it is stored. Raises DecodeError: bad_asset."""
     if isinstance(token, bytes):
-        try:
-            name = token.decode()
-        except UnicodeDecodeError:
+        text = key_text(token)
+        if text is None:
             raise DecodeError(
                 f"bad_asset: the Kafka key {describe_value(token)} is not UTF-8; send the asset's name as key or field"
-            ) from None
+            )
+        name = text
     else:
         name = token if isinstance(token, str) else str(token) if abs(token) < 10**100 else ""
     name = normal_name(name)

@@ -36,6 +36,35 @@ def register_sensors(connection: Connection, fleet: str, sensors: Sequence[str])
     return tuple(json.loads(connection.execute(_SENSORS, {"fleet": fleet}).scalar_one()))
 
 
+_EXTEND = text("UPDATE fleet SET sensors = :new WHERE name = :fleet AND (sensors = :old OR sensors IS NULL)")
+_HAS_CHAMPION = text("SELECT 1 FROM model_version WHERE fleet = :fleet AND state = 'champion'")
+
+
+def extend_sensors(connection: Connection, fleet: str, sensors: Sequence[str]) -> tuple[str, ...]:
+    """Add those of these sensors that a fleet's list lacks at its end, and return the list.
+
+    Sensors that another daemon added meanwhile stay before them.
+    """
+    ensure_fleet(connection, fleet)
+    while True:
+        old = connection.execute(_SENSORS, {"fleet": fleet}).scalar_one()
+        stored = json.loads(old) if old is not None else []
+        merged = [*stored, *(name for name in sensors if name not in stored)]
+        if len(merged) == len(stored):
+            return tuple(stored)
+        changed = connection.execute(_EXTEND, {"fleet": fleet, "old": old, "new": json.dumps(merged)})
+        if changed.rowcount == 1:
+            return tuple(merged)
+
+
+def grow_sensors(connection: Connection, fleet: str, sensors: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """Extend a fleet's list while no model uses it. Return the list, and whether it is still growing."""
+    if connection.execute(_HAS_CHAMPION, {"fleet": fleet}).first() is None:
+        return extend_sensors(connection, fleet, sensors), True
+    stored = connection.execute(_SENSORS, {"fleet": fleet}).scalar_one()
+    return tuple(json.loads(stored)) if stored is not None else (), False
+
+
 def fleets(connection: Connection) -> dict[str, tuple[str, ...] | None]:
     """Return every fleet in the database with its sensors. None = not registered yet."""
     return {name: None if known is None else tuple(json.loads(known)) for name, known in connection.execute(_FLEETS)}

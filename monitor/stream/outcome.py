@@ -40,14 +40,17 @@ LIMIT_MINIMUM = 1_000
 """… and the smallest number of records for a share."""
 REASONS_NOT_COUNTED = (
     "no_fleet:",
+    "no_reading:",
+    "empty:",
     "late:",
     "wrong_partition:",
     "too_many_assets:",
     "too_large_batch:",
     "corrupt_batch:",
 )
-"""Reasons that do not question the format: a shared topic, a gateway that sends its backlog, a key that moved, a
-producer that invents names or sends decompression bombs. They must not stop the monitoring of the other assets."""
+"""Reasons that do not question the format: a shared topic, heartbeats and events, a gateway that sends its backlog, a
+key that moved, a producer that invents names or sends decompression bombs. They must not stop the monitoring of the
+other assets."""
 
 
 @dataclass(slots=True)
@@ -142,11 +145,13 @@ class QuarantineShare:
     """Share of quarantined records among the latest ones. Too high a share stops the daemon."""
 
     def __init__(self, largest: float) -> None:
-        """`largest`: `[kafka] max_quarantine_share`."""
+        """`largest`: `[kafka] max_quarantine_share`. 1 = stop when no record can be read, of any topic."""
         self._largest = largest
         self._recent: deque[tuple[int, int]] = deque()
         """(records, quarantined) of the latest committed batches."""
         self._with_batch = self._recent
+        self._readable: set[str] = set()
+        """Topics of which some record could be read."""
 
     def check(self, outcome: BatchOutcome) -> None:
         """Add a batch. Raises QuarantineLimit where the share is too high.
@@ -164,13 +169,17 @@ class QuarantineShare:
         while sum(n for n, _ in recent) - recent[0][0] >= LIMIT_WINDOW:
             recent.popleft()
         total, n_bad = (sum(column) for column in zip(*recent, strict=True))
-        if is_suspect and total >= LIMIT_MINIMUM and n_bad > self._largest * total:
+        topic = outcome.batch.partition.topic
+        is_over = n_bad > self._largest * total if self._largest < 1 else n_bad == total and self._readable <= {topic}
+        if is_suspect and total >= LIMIT_MINIMUM and is_over:
             last = outcome.quarantined[-1]
             raise QuarantineLimit(
                 f"{n_bad} of the last {total} records, most recently {last.partition} offset {last.offset}: "
                 f"{last.reason}. Nothing of this batch was saved. "
                 "Correct [kafka] format or the fleet's settings, or raise [kafka] max_quarantine_share"
             )
+        if n_bad < total:
+            self._readable.add(topic)
         self._with_batch = recent
 
     def committed(self) -> None:

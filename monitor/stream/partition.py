@@ -16,6 +16,7 @@ import numpy as np
 from monitor import logs
 from monitor.decode import AssetIndex, Decoder, FleetSchema
 from monitor.decode.admission import Admission
+from monitor.decode.schema import Fields, Growth
 from monitor.kafka.record_format import format_options
 from monitor.store.commit import Commit, MissingRange
 from monitor.stream.data_alerts import DataAlerts
@@ -111,7 +112,9 @@ class PartitionState:
         """Rebuild the windows from the records below the next offset. Return the records behind them."""
         n_committed = int(np.searchsorted(batch.offsets, self.next_offset))
         if n_committed:
+            self.decoder.may_learn = False  # a sensor that was not learnt then is not learnt now
             self.rebuild.fill(batch.rows(slice(0, n_committed)), self.decoder, self.shards)
+            self.decoder.may_learn = True
         if n_committed < len(batch):
             self.rebuild.end(self.next_offset, self.shards)
         return batch.rows(slice(n_committed, None))
@@ -139,6 +142,12 @@ class PartitionState:
             channels=channels,
         )
 
+    @property
+    def has_former_sensors(self) -> bool:
+        """Whether a shard was begun with other sensors than the decoder has now."""
+        known = {schema.name: schema.sensors for schema in self.decoder.fleets}
+        return any(shard.sensors != known[fleet] for fleet, shard in self.shards.items())
+
     def advance(self, commit: Commit) -> None:
         """Move on to the offset of a transaction that is in the database."""
         self.next_offset, self.n_claims, self.counters = commit.new_next, 0, commit.counters
@@ -165,9 +174,18 @@ def schemas_of(config: Config, *, is_limited: bool = True) -> list[FleetSchema]:
             fleet.assets,
             fleet.sensors,
             max_assets=fleet.max_assets if is_limited else None,
+            fields=fields_of(config, fleet),
+            growth=Growth.LEARNING if fleet.sensors is None else Growth.LISTED,
         )
         for fleet in config.fleets
     ]
+
+
+def fields_of(config: Config, fleet: FleetConfig) -> Fields:
+    """Return the places of a fleet's fields, for decoding."""
+    given = config.fields_of(fleet).model_dump()
+    enum = given.pop("enum")
+    return Fields(**given, enum=None if enum is None else tuple(sorted(enum.items())))
 
 
 def make_decoder(

@@ -15,11 +15,12 @@ One task handles one event after the other:
 - *gap*: retention deleted records. Continue behind them, with an alert of class `data`.
 - *revoked*: drop the state of the partition.
 
-Three things interrupt a batch, and none of them commits a part of it:
+Four things interrupt a batch, and none of them commits a part of it:
 
 - An *outage* of the database, the broker or a checkpoint: keep the batch, pause the source, retry (`reader.py`).
 - *Fenced*: another daemon claimed the partition, or stored other sensors. Claim it again while the group assigns it.
 - *ModelsChanged*: another daemon activated a model version. Load it, claim again, and so score the batch again.
+- *SensorsChanged*: a record has a new sensor, and no model exists yet. Claim again, with windows of the longer list.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from monitor import logs, metrics
-from monitor.errors import Fenced, ModelsChanged
+from monitor.errors import Fenced, ModelsChanged, SensorsChanged
 from monitor.kafka import Assigned, Gap, Revoked
 from monitor.store import partitions
 from monitor.stream.hooks import PipelineHooks
@@ -155,9 +156,10 @@ class Pipeline:
             return
         if self.schemas is not None:
             batch = await self.reader.call(self.schemas.complete, batch)
+        if state.has_former_sensors:
+            raise SensorsChanged("another partition's records have further sensors")
         if batch.offsets[0] < state.next_offset or not state.rebuild.is_done:
             batch = state.rebuild_windows(batch)
-            self.registrar.learn(state, self.partitions.values())
             if not len(batch):
                 return
         for part in [batch] if state.n_claims <= CRASHES else self._single_records(state, batch):
@@ -176,7 +178,7 @@ class Pipeline:
         state.recovery.remember(int(batch.offsets[0]), state.decoder.newest_stamp_us)
         decoded = state.decoder.decode(batch)
         if state.decoder.learnt or self.registrar.unstored:
-            self._learn_sensors(state)
+            await self._learn_sensors(state)
         outcome = BatchOutcome(batch, decoded.quarantined, decoded.n_tombstones, self.registrar.unstored.copy())
         for of_fleet in decoded.readings:
             readings = self.hooks.select(state, of_fleet)
@@ -240,9 +242,9 @@ class Pipeline:
             if not self._stopping.is_set():
                 yield batch.rows(slice(row, row + 1))
 
-    def _learn_sensors(self, state: PartitionState) -> None:
+    async def _learn_sensors(self, state: PartitionState) -> None:
         """Share sensors that the partition's decoder learnt with the other partitions, and begin their shards."""
-        self.registrar.learn(state, self.partitions.values())
+        await self.registrar.learn(state, self.partitions.values())
         for fleet, sensors in self.registrar.unstored.items():
             if fleet not in state.shards:
                 state.begin_shard(fleet)
@@ -268,7 +270,7 @@ class Pipeline:
             claim = replace(claim, next_offset=first, rewind_offset=first)
         known = await self.registrar.known_assets(partition)
         # Sensors that another daemon has learnt since our start must be known before its records are read again.
-        await self.registrar.load_sensors(self.partitions.values(), only_unknown=True)
+        await self.registrar.load_sensors(self.partitions.values())
         schemas, make_decider = self.registrar.schemas, self.hooks.make_decider
         state = PartitionState(partition, claim, known, self.config, schemas, self.timing, make_decider)
         self.partitions[partition] = state
@@ -316,6 +318,11 @@ class Pipeline:
                 self.partitions.pop(partition, None)
                 if self.reload_models is not None:
                     await self.reader.call(self.reload_models)
+                work = self._claim(partition)
+                continue
+            except SensorsChanged as error:
+                log.info("sensors_changed", partition=str(partition), why=error.detail, doing="new windows from here")
+                self.partitions.pop(partition, None)
                 work = self._claim(partition)
                 continue
             except Fenced as error:

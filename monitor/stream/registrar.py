@@ -1,16 +1,19 @@
 """Registration of sensors and assets in the database, which all daemons share.
 
 Input: sensors that a batch taught, names of assets that a batch brought. Output: the sensors of every fleet; the
-readings of the assets that this partition has registered. Invariant: the first daemon that stores a fleet's sensors
-sets them for good, and an asset belongs to the partition that registered it first. This is the only place where the
-sensors of a fleet change: decoders and shards get copies.
+readings of the assets that this partition has registered. Invariant: a fleet's list of sensors only grows at its end,
+and while a model uses it only a training adds to it. An asset belongs to the partition that registered it first. This
+is the only place where the sensors of a fleet change: decoders and shards get copies.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from monitor.decode.schema import Growth
+from monitor.errors import SensorsChanged
 from monitor.store import assets
 from monitor.stream.partition import schemas_of
 
@@ -43,25 +46,36 @@ class Registrar:
 
     # ------------------------------------------------------------------ sensors
 
-    def learn(self, state: PartitionState, others: Iterable[PartitionState]) -> None:
-        """Take over the sensors that a partition's decoder learnt, and give them to the decoders of the others."""
-        learnt, state.decoder.learnt = state.decoder.learnt, {}
-        self.unstored |= learnt
-        self._set(learnt, others)
+    async def learn(self, state: PartitionState, others: Iterable[PartitionState]) -> None:
+        """Take over the sensors that a partition's decoder learnt, and give them to the decoders of the others.
 
-    async def load_sensors(self, states: Iterable[PartitionState] = (), *, only_unknown: bool = False) -> bool:
-        """Read the stored sensors, and give them to the decoders of `states`. Return whether any sensors changed.
-
-        `only_unknown`: only for fleets without sensors so far.
+        A fleet's first sensors are stored with the results of the batch. Later ones are stored here, and only while the
+        fleet has no champion. Raises SensorsChanged: then every shard of the fleet begins again with the new list.
         """
-        unknown = {schema.name for schema in self.schemas if schema.sensors is None}
-        if only_unknown and not unknown:
+        learnt, state.decoder.learnt = state.decoder.learnt, {}
+        first = {fleet: sensors for fleet, sensors in learnt.items() if fleet not in state.shards}
+        self.unstored |= first
+        self._set(first, others)
+        for fleet, sensors in learnt.items():
+            if fleet not in first:
+                grow = partial(assets.grow_sensors, fleet=fleet, sensors=sensors)
+                known, is_growing = await self._reader.call(self._store.run, grow)
+                growth = Growth.LEARNING if is_growing else Growth.LEARNT
+                self.schemas = [
+                    replace(each, sensors=known, growth=growth) if each.name == fleet else each for each in self.schemas
+                ]
+                self.stored([fleet])
+                for other in others:
+                    other.decoder.set_sensors(fleet, known, growth)
+                raise SensorsChanged(f"fleet {fleet} has {len(known)} sensors: {', '.join(known[:20])}")
+
+    async def load_sensors(self, states: Iterable[PartitionState] = ()) -> bool:
+        """Read the stored sensors, and give them to the decoders of `states`. Return whether any sensors changed."""
+        if all(schema.growth is Growth.LISTED for schema in self.schemas):
             return False
         stored = await self._reader.call(self._store.read, assets.fleets)
         found = {fleet.name: fleet.sensors or stored.get(fleet.name) for fleet in self._config.fleets}
         sensors = {name: known for name, known in found.items() if known is not None}
-        if only_unknown:
-            sensors = {name: known for name, known in sensors.items() if name in unknown}
         self.stored(sensors)
         return self._set(sensors, states)
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=np.generic)
 
-READING_RULES = 2
+READING_RULES = 3
 """Number of the rules by which records become readings. A release that changes them raises it: records that were
 refused before may then be readings, so a rebuild cannot find the former windows."""
 WINDOW_RULES = 2
@@ -389,7 +389,8 @@ def fingerprint(fleet: FleetConfig, kafka: KafkaConfig, sensors: Sequence[str]) 
     grid = (fleet.interval_us, fleet.length, fleet.stride, fleet.lateness_cells, fleet.max_gap_cells)
     windows = (*grid, tuple(sensors), WINDOW_RULES)
     readings = (fleet.assets, fleet.topics, kafka.format, kafka.max_record_bytes, str(kafka.max_skew), READING_RULES)
-    return hashlib.sha256(repr((windows, readings)).encode()).hexdigest()[:8]
+    places = str(fleet.fields.over(kafka.fields))
+    return hashlib.sha256(repr((windows, readings, places)).encode()).hexdigest()[:8]
 
 
 def _without(readings: Readings, assets: Int32) -> Readings:

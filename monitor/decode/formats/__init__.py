@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
-from monitor.decode.payload import parse_json, parse_msgpack
+from monitor.decode.payload import json_documents, msgpack_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,20 +82,20 @@ class StatefulParser(FormatParser, Protocol):
 
 
 class _Plain:
-    """A format whose records are one document each."""
+    """A format that needs the value alone."""
 
-    def __init__(self, parse: Callable[[bytes], dict[str, Any]]) -> None:
+    def __init__(self, parse: Callable[[bytes], Documents]) -> None:
         self._parse = parse
 
     def parse(self, record: RawRecord) -> Documents:
-        """Return the one document."""
-        return [self._parse(record.value)]
+        """Return the documents."""
+        return self._parse(record.value)
 
 
 def make_parser(name: str, options: FormatOptions) -> FormatParser:
     """Return a new parser of a format. Raises ConfigError where a schema file cannot be used."""
     if name in ("json", "msgpack"):
-        return _Plain(parse_json if name == "json" else parse_msgpack)
+        return _Plain(json_documents if name == "json" else msgpack_documents)
     module = import_module(f"monitor.decode.formats.{'csv_lines' if name == 'csv' else name}")
     parser: FormatParser = module.make_parser(options)
     return parser

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from monitor.decode.formats.framing import read_frame
-from monitor.decode.payload import parse_json
+from monitor.decode.payload import json_documents
 
 if TYPE_CHECKING:
     from monitor.decode.formats import Documents, FormatOptions, RawRecord
@@ -20,7 +20,7 @@ class JsonSchemaParser:
     def parse(self, record: RawRecord) -> Documents:
         """Return the one document. Raises DecodeError."""
         frame = read_frame(record.value)
-        return [parse_json(record.value if frame is None else frame.body)]
+        return json_documents(record.value if frame is None else frame.body)
 
 
 def make_parser(options: FormatOptions) -> JsonSchemaParser:  # noqa: ARG001  # every format's signature

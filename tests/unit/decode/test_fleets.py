@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from monitor.decode import AssetIndex, Decoder, FleetSchema, block_msgpack, reading_json
+from monitor.decode.schema import Growth
 from tests.unit.decode.batches import SECOND, SENSORS, batch_of, turbines
 
 ROW = [1.0, 2.0, 3.0]
@@ -93,7 +94,7 @@ class TestAssetIndex:
 
 
 class TestLearntSensors:
-    def test_sensors_are_learnt_from_the_first_batch_only(self):
+    def test_sensors_are_learnt_as_they_appear(self):
         decoder = Decoder([turbines(sensors=None)])
         first = decoder.decode(batch_of([reading("R1", ("pitch",)), reading("R2", ("power", "pitch"))]))
         assert decoder.fleets[0].sensors == ("pitch", "power")
@@ -101,8 +102,37 @@ class TestLearntSensors:
         assert first.readings[0].values[0, 0] == 1.0
         assert np.isnan(first.readings[0].values[0, 1])
         second = decoder.decode(batch_of([reading("R1", ("wind_speed",))]))
-        assert second.quarantined[0].reason.startswith('unknown_sensor: "wind_speed"')
-        assert decoder.fleets[0].sensors == ("pitch", "power")
+        assert second.n_accepted == 1
+        assert decoder.fleets[0].sensors == decoder.learnt["turbines"] == ("pitch", "power", "wind_speed")
+        assert np.isnan(second.readings[0].values).tolist() == [[True, True, False]]
+
+    def test_a_learnt_list_reports_new_sensors(self):
+        decoder = Decoder([turbines(sensors=("pitch",), growth=Growth.LEARNT)])
+        rows = [b'{"ts":%d,"asset":"R%d","pitch":1,"power":2}' % (i, i % 3) for i in range(40)]
+        for _ in range(2):  # the second time by the fast parser
+            decoded = decoder.decode(batch_of([b'{"ts":1,"pitch":1,"seq":4}', *rows]))
+            assert decoded.n_accepted == 41
+            [notice] = [each for each in decoded.notices if each.kind == "new_sensor"]
+            assert (notice.subject, notice.n_records, notice.offset) == ("power", 40, 1)
+            assert notice.assets == {"R0", "R1", "R2"}
+            assert "`monitor retrain` learns it" in notice.detail
+        assert decoder.fleets[0].sensors == ("pitch",)
+
+    def test_listed_sensors_ignore_other_fields_in_silence(self):
+        decoder = Decoder([turbines(sensors=("pitch",))])
+        decoded = decoder.decode(batch_of([b'{"ts":1,"pitch":1,"power":2,"ok":true,"meta":{"pitch":9}}'] * 3))
+        assert (decoded.n_accepted, decoded.notices) == (3, ())
+        assert decoded.readings[0].values.tolist() == [[1.0]] * 3
+
+    def test_identifiers_are_not_learnt_but_told_once(self):
+        decoder = Decoder([turbines(sensors=None)])
+        values = [b'{"ts":%d,"seq":%d,"entry_id":7,"status":1,"temp":20.5,"lat":53.5}' % (i, i) for i in range(20)]
+        decoded = decoder.decode(batch_of(values))
+        assert decoder.fleets[0].sensors == ("temp", "lat")
+        told = {each.subject: each.detail for each in decoded.notices}
+        assert set(told) == {"seq", "entry_id", "status"}
+        assert '[kafka.fields] values = ["temp", "lat", "status"]' in told["status"] or "values = " in told["status"]
+        assert decoder.decode(batch_of(values)).notices == ()
 
     def test_bad_records_teach_no_sensors(self):
         decoder = Decoder([turbines(sensors=None)])
@@ -114,6 +144,8 @@ class TestLearntSensors:
         decoder = Decoder([turbines(sensors=None)])
         values = [b'{"ts":1,"power":1,"operator":null,"pitch":null}', b'{"ts":2,"power":1,"operator":"Ada","tags":[1]}']
         assert decoder.decode(batch_of(values)).n_accepted == 2
+        assert decoder.fleets[0].sensors == ("power",)
+        assert decoder.decode(batch_of([b'{"ts":3,"power":1,"pitch":2}'])).n_accepted == 1
         assert decoder.fleets[0].sensors == ("power", "pitch")
 
     def test_every_layout_teaches_sensors(self):

@@ -188,7 +188,8 @@ async def test_a_million_names_leave_no_trace_in_memory(store: AsyncStore, tmp_p
     for batch in (3000, 1000):  # lateness keeps the windows open: the second run reads all of it again
         pipeline = await Plant(config, store, {P0: log}, batch=batch).run()
         decoder = pipeline.partitions[P0].decoder
-        [router] = decoder._routers.values()
+        [[route]] = decoder._routes.values()
+        router = route.router
         index = decoder.assets[0]
         assert len(index) <= 100 + batch
         assert index.n_tokens <= 2 * (100 + batch)
