@@ -21,8 +21,8 @@ import click
 import monitor
 from monitor.cli.params import config_option
 from monitor.cli.streams import ReaderLeft, prepare_streams
+from monitor.cli.terminal import Styled, echo
 from monitor.errors import MonitorError
-from monitor.printable import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ class Main(click.Group):
         except click.ClickException as error:
             shown = io.StringIO()
             error.show(shown)
-            click.echo(escape_unprintable(shown.getvalue(), keep="\n"), err=True, nl=False)
+            echo(shown.getvalue().removesuffix("\n"), err=True)
             code = error.exit_code
         except ReaderLeft:
             code = 0
@@ -101,11 +101,11 @@ class Main(click.Group):
 
 def print_error(message: str) -> None:
     """Print an error on stderr, with the place that each further line names in bold."""
-    headline, *lines = escape_unprintable(message, keep="\n").split("\n")
-    click.echo(f"{click.style('monitor:', fg='red', bold=True)} {headline}", err=True)
+    headline, *lines = message.split("\n")
+    echo(Styled("monitor:", "bold red"), f" {headline}", err=True)
     for line in lines:
         place, colon, sentence = line.partition(": ")
-        click.echo(f"{click.style(place, bold=True)}{colon}{sentence}" if colon else line, err=True)
+        echo(*([Styled(place, "bold"), colon, sentence] if colon else [line]), err=True)
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

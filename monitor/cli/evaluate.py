@@ -27,7 +27,6 @@ from monitor.cli.params import (
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
 from monitor.config.values import Rate, parse_duration
-from monitor.printable import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -239,9 +238,9 @@ def _plan(asked: EvaluateArguments) -> EvaluationPlan:
 def _print_problems(results: Sequence[MethodResult]) -> None:
     """Print each note, warning and error once, however many methods met it."""
     for note in dict.fromkeys(note for result in results for note in result.notes):
-        click.echo(click.style(note, dim=True), err=True)
+        echo(Styled(note, "dim"), err=True)
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
-        click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {escape_unprintable(warning)}", err=True)
+        echo(Styled("warning:", "bold yellow"), f" {warning}", err=True)
     for error in dict.fromkeys(result.error for result in results if result.error):
         print_error(error)
 

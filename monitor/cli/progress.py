@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from monitor.cli.terminal import echo
 from monitor.printable import escape_unprintable
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ class _Lines:
     def __call__(self, share: float | None, text: str) -> None:
         if text != self._printed and time.monotonic() - self._printed_at >= self._every_s:
             self._printed, self._printed_at = text, time.monotonic()
-            text = escape_unprintable(text)
-            click.echo(text if share is None else f"{share:4.0%}  {text}", err=True)
+            echo(text if share is None else f"{share:4.0%}  {text}", err=True)
 
     def clear(self) -> None:
         pass

@@ -11,7 +11,7 @@ import click
 from monitor.cli.output import print_json
 from monitor.cli.params import config_option, json_option, load_config
 from monitor.cli.progress import progress
-from monitor.cli.terminal import echo
+from monitor.cli.terminal import Styled, echo
 from monitor.errors import MonitorError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def _request(url: str, fleet: str, *, is_waiting: bool) -> Requested:
         job = requested.job
         if requested.n_daemons == 0:
             note = "No daemon is running: the job waits until one starts (monitor run)."
-            click.secho(note, fg="yellow", err=True)
+            echo(Styled(note, "yellow"), err=True)
         if is_waiting:
             with progress(fleet, line_every_s=0.0) as on_progress:
                 n_alone = 0

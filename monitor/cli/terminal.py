@@ -57,13 +57,16 @@ def is_wide() -> bool:
     return columns() >= WIDE
 
 
-def echo(*parts: str | Styled) -> None:
-    """Print one line on stdout, in colour only on a terminal and without $NO_COLOR. No part commands the terminal."""
-    _echo_rendered("".join(str(Styled(part) if isinstance(part, str) else part) for part in parts))
+def echo(*parts: str | Styled, err: bool = False) -> None:
+    """Print one line, in colour only on a terminal and without $NO_COLOR. No part commands the terminal.
+
+    `err`: on stderr, where everything belongs that is not the answer.
+    """
+    _echo_rendered("".join(str(Styled(part) if isinstance(part, str) else part) for part in parts), err=err)
 
 
-def _echo_rendered(line: str) -> None:
-    click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
+def _echo_rendered(line: str, *, err: bool = False) -> None:
+    click.echo(line, err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import unicodedata
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.cli import main, print_error
+from monitor.cli import main, print_error, terminal
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, Table, echo, echo_facts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from click.testing import CliRunner
 
 HOSTILE = "\x1b]0;pwned\x07\x9b31m\u202egro.\u2066\x00q"
@@ -85,3 +85,14 @@ def test_each_way_to_a_terminal_escapes(capsys: pytest.CaptureFixture[str]) -> N
     assert is_safe(out)
     assert is_safe(err)
     assert len(out.splitlines()) == 5  # a line feed in a cell begins no line
+
+
+def test_only_these_files_print() -> None:
+    """All others print through `terminal.echo`, tables and `output.print_json`, which escape."""
+    printing = {"terminal.py", "output.py", "progress.py"}
+    found = {
+        file.name
+        for file in Path(terminal.__file__).parent.glob("*.py")
+        if re.search(r"click\.s?echo\(|(?<![\w.])print\(|sys\.std(out|err)\.write\(", file.read_text())
+    }
+    assert found == printing
