@@ -45,7 +45,7 @@ def find_missing_codes(head: Recording) -> dict[str, tuple[float, ...]]:
     shared = {code for codes in own.values() for code in codes}
     found = {}
     for name, column in columns.items():
-        seen = column[np.isfinite(column) & ~np.isin(column, np.array(own[name], np.float32))]
+        seen = column[np.isfinite(column) & ~np.isin(column, np.array(sorted(shared), np.float32))]
         # Where one sensor of a device writes -200 for "no reading", the others do.
         others = [code for code in shared if len(seen) and is_far_outside(code, float(seen.min()), float(seen.max()))]
         if codes := tuple(sorted({*own[name], *others})):

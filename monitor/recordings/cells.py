@@ -66,9 +66,18 @@ class Parsed:
     units: set[str] = field(default_factory=set)
 
 
-def style_of(cells: Iterable[str], decimal: str) -> NumberStyle:
-    """Return the way in which the cells write numbers. Raises BadRecording if they can be read in two ways."""
-    with_comma = [text for text in cells if "," in text and LOOSE_NUMBER.fullmatch(text)]
+def style_of(columns: Iterable[Sequence[str]], decimal: str, *, is_comma_free: bool) -> NumberStyle:
+    """Return the way in which the cells of some columns write numbers.
+
+    `is_comma_free`: the comma does not separate the columns. Raises BadRecording if they can be read in two ways.
+    """
+    with_comma, is_everywhere = [], True
+    for cells in columns:
+        numbers = [text for text in cells if LOOSE_NUMBER.fullmatch(text) and text.strip(".,")]
+        mine = [text for text in numbers if "," in text]
+        # Groups of thousands are missing in small numbers. A fixed number of decimals is not.
+        is_everywhere &= not mine or len(mine) == len(numbers)
+        with_comma += mine
     groups = any(_DOT_GROUPS.fullmatch(text) and "." in text for text in with_comma)
     if decimal != "auto":
         return NumberStyle(decimal == "comma", groups or decimal == "point")
@@ -76,7 +85,8 @@ def style_of(cells: Iterable[str], decimal: str) -> NumberStyle:
         return NumberStyle(decimal_comma=False, has_groups=True)
     if not with_comma:
         return NumberStyle()
-    if groups or any(not _COMMA_GROUPS.fullmatch(text) or text.lstrip("+-").startswith("0") for text in with_comma):
+    has_other_commas = any(not _COMMA_GROUPS.fullmatch(text) or text.lstrip("+-")[0] == "0" for text in with_comma)
+    if (is_comma_free and is_everywhere) or groups or has_other_commas:
         return NumberStyle(decimal_comma=True, has_groups=groups)
     raise BadRecording(
         f'"{with_comma[0]}" can be {with_comma[0].replace(",", ".")} or {with_comma[0].replace(",", "")}; say which '

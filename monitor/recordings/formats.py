@@ -112,7 +112,7 @@ def _text_chunks(layout: Layout, lines: Iterator[str], notes: list[str]) -> Iter
                         n_headers += 1
                     elif len(cells) == width:
                         kept.append((row, cells))
-                    elif len(cells) == width - 1 and layout.names[-1].startswith("column"):
+                    elif len(cells) == width - 1 and not layout.names[-1]:
                         kept.append((row, [*cells, ""]))
                     else:
                         n_odd += 1

@@ -84,20 +84,24 @@ def find_layout(lines: Sequence[str], columns: Sequence[str] | None, decimal: st
         notes += _notes_about_rows(rows, at, first, width)
     names, renamed = _unique(names, data)
     notes += renamed
-    style = style_of((cell.strip() for row in data for cell in row), decimal) if data else NumberStyle()
+    cells = [[cell.strip() for cell in column] for column in zip(*data, strict=True)]
+    style = style_of(cells, decimal, is_comma_free=delimiter in ";\t")
     if style.decimal_comma:
         notes.append("numbers have a decimal comma")
     elif style.has_groups:
         notes.append("commas within numbers separate thousands")
-    sample = {name: [row[n].strip() for row in data] for n, name in enumerate(names)}
+    sample = dict(zip(names, cells or [[] for _ in names], strict=True))
     return Layout(names, delimiter, style, first, header, sample, tuple(notes))
 
 
 def _split(lines: Sequence[str]) -> tuple[str, int, list[Row]]:
     """Return the delimiter, the usual number of columns, and the rows."""
-    best: tuple[tuple[float, int, int], str, int, list[Row]] | None = None
+    best: tuple[tuple[bool, float, int, int], str, int, list[Row]] | None = None
     for place, delimiter in enumerate(_DELIMITERS):
-        rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter == " "))
+        try:
+            rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter == " "))
+        except csv.Error:  # a field that is too long: another delimiter cuts it
+            continue
         tail = [row for row in rows[len(rows) // 4 :] if any(row) and not row[0].startswith("#")]
         if not tail:
             continue
@@ -105,8 +109,9 @@ def _split(lines: Sequence[str]) -> tuple[str, int, list[Row]]:
         if width < 2 or n < len(tail) / 2:
             continue
         first = next(i for i, row in enumerate(rows) if len(row) == width)
-        # A delimiter that the header has too is better than one that stands within its names or in numbers only.
-        key = (round(n / len(tail), 1), -first, -place)
+        # A delimiter that the header has too is better than one that stands within its names or in numbers only. A
+        # blank is one only where nothing else is.
+        key = (delimiter != " ", round(n / len(tail), 1), -first, -place)
         if best is None or key > best[0]:
             best = key, delimiter, width, rows
     if best is None:
@@ -131,21 +136,23 @@ def _first_data(rows: Sequence[Row], width: int) -> int:
         cells = [kind_of(cell) for cell in (*row, *[""] * (width - len(row)))]
         n_alike = sum(cells[n] == kinds[n] for n in typed)
         n_other = sum(cells[n] == "x" and row[n].strip().casefold() not in STATES for n in typed if n < len(row))
-        if n_alike and n_other * 2 <= len(typed) and all(cells[n] in "tb" for n in times):
+        if times and all(cells[n] == "t" for n in times):
+            return at
+        if n_alike > n_other and all(cells[n] in "tb" for n in times):
             return at
     return len(rows) if typed else min(1, len(rows))
 
 
 def _header_row(rows: Sequence[Row], width: int) -> int | None:
     """Return the index of the header among the rows above the readings. None = there is none."""
-    best: tuple[tuple[bool, bool, int], int] | None = None
+    best: tuple[tuple[bool, int, bool], int] | None = None
     for at, row in enumerate(rows):
         filled = [cell.strip() for cell in row if cell.strip()]
         fits = width - 1 <= len(row) <= width or (len(row) == width + 1 and not row[-1].strip())
         if not fits or len(filled) * 2 < width or (width > 1 and len(filled) < 2 and not is_time_name(filled[0])):
             continue
         is_comment = row[0].startswith("#")
-        key = (not is_comment, any(is_time_name(cell.lstrip("# ")) for cell in filled), len(set(filled)))
+        key = (not is_comment, len(filled), any(is_time_name(cell.lstrip("# ")) for cell in filled))
         if best is None or key > best[0]:
             best = key, at
     return None if best is None else best[1]
@@ -182,7 +189,8 @@ def _unique(names: Row, data: Sequence[Row]) -> tuple[Row, list[str]]:
     seen: Counter[str] = Counter()
     unique, renamed = [], []
     for n, name in enumerate(names):
-        if not name and (n > 0 or any(kind_of(row[0]) == "t" for row in data[:5])):
+        holds = {kind_of(row[n]) for row in data} - {"b"}
+        if not name and holds and (n > 0 or "t" in holds):
             name = f"column{n + 1}"
         seen[name] += 1
         if name and seen[name] > 1:

@@ -97,6 +97,9 @@ def _time_columns(
     time = first_of(TIME_COLUMNS, names) or declared
     if time is not None and time in file.sample and not _may_be_times(file.sample[time]):
         time = None
+    if time is not None and _are_clocks(file.sample.get(time, ())):  # the dates stand in another column
+        dates = [name for name in names if name != time and _clock_beside(file, name) == time]
+        time = first_of(TIME_COLUMNS, dates) or (dates[0] if len(dates) == 1 else time)
     if time is not None:
         clock = _clock_beside(file, time)
         if clock is not None:

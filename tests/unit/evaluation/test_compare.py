@@ -95,3 +95,24 @@ def test_an_open_alert_overlaps_all_later_ones() -> None:
     old, new, other = _alert(10, None), _alert(500, 510), _alert(1, 2, "valve")
     assert list(group_episodes([new], [old, other])) == [([new], [old]), ([], [other])]
     assert list(group_episodes([], [])) == []
+
+
+def test_an_alert_that_is_always_open_finds_nothing() -> None:
+    events = [Event("pump", first * S, (first + 10) * S) for first in range(100, 1000, 200)]
+    period = {"pump": (0, 1000 * S)}
+    always = _alert(50, None)
+    found = compare_with_labels(events, [always], period)
+    assert (found.events, found.found, found.outside, found.always_open) == (5, 0, 1, 1)
+    assert found.alarmed_share == (950 - 50) / (1000 - 50)
+    assert compare_with_labels(events, [always]).found == 5  # without a period nobody knows
+
+
+def test_an_alert_that_outlasts_its_event_still_finds_it() -> None:
+    found = compare_with_labels([FAULT], [_alert(110, 400)], {"pump": (0, 1000 * S)})
+    assert (found.found, found.outside, found.always_open) == (1, 0, 0)
+    assert found.alarmed_share == 200 / 900
+
+
+def test_the_alarmed_share_needs_no_labels() -> None:
+    found = compare_with_labels(None, [_alert(100, 350)], {"pump": (0, 1000 * S)})
+    assert (found.events, found.alarmed_share) == (None, 0.25)

@@ -178,3 +178,10 @@ def test_alarms_are_pooled_within_a_set() -> None:
     assert found["event_recall"] == 0.75
     assert (found["events"], found["events_found"], found["false_alarms"], found["weeks"]) == (4, 3, 7, 3.0)
     assert (found["n_series"], found["n_failed"]) == (3, 1)
+
+
+def test_time_without_labels_is_not_free_of_false_alarms() -> None:
+    labelled = row("a", false_alarms=2, weeks=1.0, alerts=3)
+    found = means([labelled, row("a", false_alarms=None, weeks=9.0, alerts=40)])["m"]
+    assert (found["false_alarms"], found["weeks"], found["false_alarms_per_week"]) == (2, 1.0, 2.0)
+    assert (found["unlabelled_weeks"], found["unlabelled_alerts"]) == (9.0, 40)
