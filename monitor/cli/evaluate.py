@@ -237,8 +237,13 @@ def _plan(asked: EvaluateArguments) -> EvaluationPlan:
 
 def _print_problems(results: Sequence[MethodResult]) -> None:
     """Print each note, warning and error once, however many methods met it."""
-    for note in dict.fromkeys(note for result in results for note in result.notes):
-        echo(Styled(note, "dim"), err=True)
+    series_of: dict[str, dict[str, None]] = {}
+    for result in results:
+        for note in result.notes:
+            series_of.setdefault(note, {})[result.name] = None
+    for note, names in series_of.items():
+        place = next(iter(names)) if len(names) == 1 else f"{len(names)} series"
+        echo(Styled(f"{place}: {note}", "dim"), err=True)
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
         echo(Styled("warning:", "bold yellow"), f" {warning}", err=True)
     for error in dict.fromkeys(result.error for result in results if result.error):

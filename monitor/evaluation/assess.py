@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.budget import WEEK_S
-from monitor.evaluation.compare import AlertSpan, Event, compare_with_labels, overlapping_pairs
+from monitor.evaluation.compare import AlertSpan, Event, compare_with_labels, find_always_open, overlapping_pairs
 from monitor.evaluation.metrics import RangeF1, auc_pr, auc_roc, period, range_f1, ranges, vus_pr
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import AlertState, Scores, Windows
@@ -116,11 +116,13 @@ def assess_alerts(series: Series, score: Float32, policy: AlertPolicy) -> tuple[
     events = None if label is None else [
         Event(series.name, first * step_us, end * step_us) for first, end in ranges(label).tolist()
     ]
-    compared = compare_with_labels(events, spans, {series.name: (0, len(score) * step_us)})
+    period = {series.name: (0, len(score) * step_us)}
+    compared = compare_with_labels(events, spans, period)
     normal: Bool = ~np.isnan(score) if label is None else ~np.isnan(score) & (label == 0)
     n_normal = int(normal.sum())
     weeks = n_normal * series.data.interval_s / WEEK_S
-    timeline = _timeline(spans, events or [], step_us, len(score))
+    always = find_always_open(events or [], spans, period)
+    timeline = _timeline(spans, always, events or [], step_us, len(score))
     alarmed = np.zeros(len(score), dtype=bool)
     for alert in timeline.alerts:
         alarmed[alert.first : alert.end] = True
@@ -179,11 +181,13 @@ class AlertTracker:
         ]
 
 
-def _timeline(spans: list[AlertSpan], events: list[Event], step_us: int, n_rows: int) -> Timeline:
+def _timeline(
+    spans: list[AlertSpan], always: set[AlertSpan], events: list[Event], step_us: int, n_rows: int
+) -> Timeline:
     def row(us: int | None) -> int:
         return n_rows if us is None else us // step_us
 
-    pairs = list(overlapping_pairs(events, spans))
+    pairs = list(overlapping_pairs(events, [span for span in spans if span not in always]))
     found, inside = {event for event, _ in pairs}, {span for _, span in pairs}
     return Timeline(
         tuple(RowSpan(row(span.opened_us) - 1, row(span.closed_us), span in inside) for span in spans),

@@ -92,12 +92,10 @@ def compare_with_labels(
     share = sum(alarmed_us.values()) / total_us if total_us else None
     if events is None:
         return LabelComparison(len(alerts), alarmed_share=share)
-    always = {alert for alert in alerts if alarmed_us.get(alert, 0) > ALWAYS_OPEN * normal_us.get(alert.asset, 0)}
+    always = find_always_open(events, alerts, periods or {})
     fired_us: dict[Event, int] = {}
     inside = set()
-    for event, alert in overlapping_pairs(events, alerts):
-        if alert in always:
-            continue
+    for event, alert in overlapping_pairs(events, [alert for alert in alerts if alert not in always]):
         fired_us[event] = min(alert.fired_us, fired_us.get(event, alert.fired_us))
         inside.add(alert)
     return LabelComparison(
@@ -109,6 +107,12 @@ def compare_with_labels(
         alarmed_share=share,
         always_open=len(always) if total_us else None,
     )
+
+
+def find_always_open(events: Sequence[Event], alerts: Sequence[AlertSpan], periods: Periods) -> set[AlertSpan]:
+    """Return the alerts that were open for most of the time without an event."""
+    normal_us, alarmed_us = _normal_time(events, alerts, periods)
+    return {alert for alert, us in alarmed_us.items() if us > ALWAYS_OPEN * normal_us[alert.asset]}
 
 
 def _normal_time(

@@ -71,7 +71,7 @@ class Series:
     warnings: tuple[str, ...] = ()
     """Doubts about the file that affect the figures. Each names the file."""
     notes: tuple[str, ...] = ()
-    """What was recognised, changed or left out while the file was read. Each names the file."""
+    """What was recognised, changed or left out while the file was read."""
 
     @property
     def test_labels(self) -> NDArray[np.int8] | None:
@@ -115,7 +115,7 @@ def read_series(path: Path, options: ReadOptions) -> list[Series | RejectedSerie
             continue
         place = str(path) if name == part.name else f"{path}, {part.assets[0]}"
         doubts = (*warnings, *_asset_warnings(place, part, data.train_rows))
-        notes = tuple(f"{place}: {note}" for note in (*part.notes, *account.sensor_notes(_head(part, data))))
+        notes = (*part.notes, *account.sensor_notes(_head(part, data)))
         found.append(Series(meta.set, name, data, part.label, str(path), doubts, notes))
     return found
 
