@@ -241,11 +241,12 @@ class AlertChange:
 class DataAlertChange:
     """One change of an alert of class `data`: about the records, not about the state of an asset.
 
-    (kind, partition, from_offset) identifies the alert. Its first change is `FIRING`. It closes without recovering.
+    (kind, partition, from_offset, subject) identifies the alert. Its first change is `FIRING`. It closes without
+    recovering.
     """
 
     kind: str
-    """A stable word: `asset_limit`, `records_lost`."""
+    """A stable word: `asset_limit`, `records_lost`, …"""
     partition: Partition
     fleet: str | None
     """None = all fleets in the partition."""
@@ -262,6 +263,8 @@ class DataAlertChange:
     """The event and its fix, for operators."""
     is_transition: bool
     """False: only the number of records changed."""
+    subject: str = ""
+    """The asset, sensor or field that it is about. Empty = the fleet or the partition."""
 
 
 SAMPLE_BYTES = 1024
@@ -317,7 +320,7 @@ class Counters:
     """Records of which every reading was used."""
     quarantined: int = 0
     late: int = 0
-    """Records with a reading older than the watermark allows."""
+    """Records with a reading older than its asset's watermark allows."""
     duplicate: int = 0
     """Records of which every reading fell into a filled cell."""
     tombstones: int = 0

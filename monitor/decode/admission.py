@@ -18,13 +18,19 @@ from monitor.decode.formatting import quote
 from monitor.types import Readings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from monitor.decode.schema import AssetIndex, FleetSchema
-    from monitor.types import Int32
+    from monitor.types import Int32, Int64
 
 MAX_ELSEWHERE: Final = 10_000
 """Names remembered as another partition's, so that the database is not asked at each of their records."""
+
+
+def first_of_record(readings: Readings, rows: Int64) -> Iterator[tuple[int, int]]:
+    """Yield (offset, asset) of each record that has one of these rows: the asset of the first. `rows`: rising."""
+    offsets, first = np.unique(readings.offset[rows], return_index=True)
+    yield from zip(offsets.tolist(), readings.asset[rows[first]].tolist(), strict=True)
 
 
 class Admission:
@@ -75,30 +81,36 @@ class Admission:
         return np.array(list(found), np.int32)
 
     def admit(self, readings: Readings) -> tuple[Readings, dict[str, int], dict[int, str]]:
-        """Admit or reject every record of an asset that is not admitted, in the order of the log.
+        """Admit or reject every asset that is not admitted, in the order of the log.
+
+        A record may have readings of several assets: only those of rejected ones are left out.
 
         Returns (readings of admitted assets, under their final indexes) · (name → offset of its first record, for
-        assets admitted just now) · (offset → reason, for rejected records).
+        assets admitted just now) · (offset → reason, for records with a reading of a rejected asset).
         """
         is_outside = readings.asset >= self._index.n_registered
         if self.waiting:
             is_outside |= np.isin(readings.asset, list(self.waiting))
         rows = np.flatnonzero(is_outside)
-        offsets, first = np.unique(readings.offset[rows], return_index=True)
+        first = np.sort(np.unique(readings.asset[rows], return_index=True)[1])
         admitted: dict[int, int] = {}
         rejected: dict[int, str] = {}
-        for offset, number in zip(offsets.tolist(), readings.asset[rows[first]].tolist(), strict=True):
-            if number in admitted:
-                continue
+        """By asset, the reason."""
+        for row in rows[first].tolist():
+            number = int(readings.asset[row])
             reason = self._reject_reason(self._index.names[number])
             if reason is None:
-                admitted[number] = offset
+                admitted[number] = int(readings.offset[row])
                 self.waiting.discard(number)
             else:
-                rejected[offset] = reason
+                rejected[number] = reason
         since = {self._index.names[number]: offset for number, offset in admitted.items()}
         final = self._index.commit([number for number in admitted if number >= self._index.n_registered])
-        keep = ~np.isin(readings.offset, list(rejected)) if rejected else np.ones(len(readings), np.bool_)
+        is_rejected = np.isin(readings.asset, list(rejected))
+        reasons = {
+            offset: rejected[number] for offset, number in first_of_record(readings, np.flatnonzero(is_rejected))
+        }
+        keep = ~is_rejected
         return (
             Readings(
                 readings.fleet,
@@ -108,7 +120,7 @@ class Admission:
                 readings.values[keep],
             ),
             since,
-            rejected,
+            reasons,
         )
 
     def _reject_reason(self, name: str) -> str | None:

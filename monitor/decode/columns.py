@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from monitor.decode.mapping import Mapping
     from monitor.decode.schema import FleetSchema, Token
-    from monitor.types import Bool, Float32, Int64
+    from monitor.types import Bool, Float32, Int32, Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +83,10 @@ def drop_empty_readings(cell: Int64, values: Float32) -> tuple[Int64, Float32, B
     """
     kept: Bool = np.any(~np.isnan(values), axis=1)
     return (cell, values, kept) if kept.all() else (cell[kept], values[kept], kept)
+
+
+def first_of_asset_and_record(asset: Int32, offset: Int64) -> Int64:
+    """Return the rows that begin the readings of an asset in a record."""
+    begins = np.ones(len(asset), np.bool_)
+    begins[1:] = (asset[1:] != asset[:-1]) | (offset[1:] != offset[:-1])
+    return np.flatnonzero(begins)

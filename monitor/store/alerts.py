@@ -1,6 +1,6 @@
 """Alerts and their transitions: each change updates the alert's row, and each transition is kept.
 
-(asset, opened_us) identifies an alert of class `process`, (kind, partition, from_offset) one of class `data`.
+(asset, opened_us) identifies an alert of class `process`, (kind, partition, from_offset, subject) one of class `data`.
 Invariant: an alert begins with FIRING, and a closed alert never changes again.
 """
 
@@ -38,13 +38,13 @@ _UPDATE_DATA = text("""
     UPDATE alert SET state = :state, updated_us = :at_us, closed_us = :closed_us, n_anomalous = :n_anomalous,
         message = :message
     WHERE topic = :topic AND partition = :partition AND kind = :kind AND from_offset = :from_offset
-        AND state <> 'closed'
+        AND subject = :subject AND state <> 'closed'
     RETURNING id
 """)
 _INSERT_DATA = text("""
-    INSERT INTO alert (class, kind, topic, partition, fleet, from_offset, message, opened_us, state, severity,
-        updated_us, n_anomalous, sensors)
-    VALUES ('data', :kind, :topic, :partition, :fleet, :from_offset, :message, :opened_us, :state, :severity,
+    INSERT INTO alert (class, kind, topic, partition, fleet, from_offset, subject, message, opened_us, state,
+        severity, updated_us, n_anomalous, sensors)
+    VALUES ('data', :kind, :topic, :partition, :fleet, :from_offset, :subject, :message, :opened_us, :state, :severity,
         :at_us, :n_anomalous, '[]')
     RETURNING id
 """)
@@ -76,6 +76,7 @@ def write_data_change(connection: Connection, change: DataAlertChange) -> int:
         "partition": change.partition.number,
         "fleet": change.fleet,
         "from_offset": change.from_offset,
+        "subject": change.subject,
         "peak_score": None,
         "n_anomalous": change.n_records,
         "message": change.message,

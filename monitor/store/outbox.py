@@ -134,7 +134,8 @@ def write_data_change(
     names = _recipients(channels, change, at_us)
     if names and change.is_transition:
         step = "closed" if change.state is AlertState.CLOSED else "firing"
-        event = f"data:{change.kind}/{change.partition}:{change.from_offset}:{step}"
+        subject = f":{change.subject}" if change.subject else ""
+        event = f"data:{change.kind}/{change.partition}:{change.from_offset}{subject}:{step}"
         _put(connection, names, event, _data_body(alert_id, step, change), at_us)
 
 
@@ -210,6 +211,7 @@ def _data_body(alert_id: int, step: str, change: DataAlertChange) -> dict[str, A
         "topic": change.partition.topic,
         "partition": change.partition.number,
         "from_offset": change.from_offset,
+        "subject": change.subject or None,
         "n_records": change.n_records,
         "message": change.message,
         "state": change.state,

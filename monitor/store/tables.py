@@ -126,9 +126,9 @@ model_activation = Table(
 
 _OPEN = text("state <> 'closed'")
 
-# Of two classes. `process`: an asset is anomalous. `data`: records are missing or were rejected. An alert of class
-# `data` has no asset, score, sensors or version. Queries about assets (budget, training, digests) join `asset` and so
-# exclude it. stream/data_alerts.py defines its times.
+# Of two classes. `process`: an asset is anomalous. `data`: records are missing, rejected, late or misleading. An alert
+# of class `data` has no asset, score, sensors or version. Queries about assets (budget, training, digests) join `asset`
+# and so exclude it. stream/data_alerts.py defines its times.
 alert = Table(
     "alert",
     metadata,
@@ -152,9 +152,10 @@ alert = Table(
     Column("partition", Integer),
     Column("fleet", Text),  # NULL = all fleets in the partition
     Column("from_offset", BigInteger),  # of the first record concerned
+    Column("subject", Text, nullable=False, server_default=text("''")),  # asset, sensor or field; '' = none
     Column("message", Text),  # event and remedy
     UniqueConstraint("asset_id", "opened_us"),
-    UniqueConstraint("topic", "partition", "kind", "from_offset"),
+    UniqueConstraint("topic", "partition", "kind", "from_offset", "subject"),
     Index(None, "opened_us"),
     Index("uq_alert_open", "asset_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
 )

@@ -1,7 +1,8 @@
 """Outcome of a batch of records, collected until one transaction stores it.
 
 Input: the results of each stage for the batch. Output: a `Commit`. Invariant: every record of the batch is counted
-under exactly one of accepted, quarantined, late, duplicate, tombstones.
+under exactly one of accepted, quarantined, late, duplicate, tombstones. A record with readings of several assets is
+late if one of them is, else quarantined if a part of it was refused, and a duplicate only if all its readings are.
 """
 
 from __future__ import annotations
@@ -69,13 +70,27 @@ class BatchOutcome:
     """Of this batch alone. Complete once `commit` has counted."""
 
     def quarantine(self, reasons: Mapping[int, str]) -> None:
-        """Quarantine records. `reasons`: by offset."""
+        """Quarantine records, each under one reason: the first, or that it is late. `reasons`: by offset."""
         batch = self.batch
+        place_of = {record.offset: place for place, record in enumerate(self.quarantined)} if self.quarantined else {}
         for offset, reason in reasons.items():
+            place = place_of.get(offset)
+            if place is not None:
+                if reason.startswith("late:"):
+                    self.quarantined[place] = replace(self.quarantined[place], reason=reason)
+                continue
             row = int(np.searchsorted(batch.offsets, offset))
             sample = (batch.values[row] or b"")[:SAMPLE_BYTES]
             at_us = max(int(batch.timestamps_us[row]), 0)
             self.quarantined.append(Quarantined(batch.partition, offset, reason, sample, at_us))
+
+    def _duplicates(self) -> set[int]:
+        """Return the offsets of the records of which every reading of every fleet is a duplicate."""
+        found = {offset for result in self.results for offset in result.duplicate}
+        for result in self.results if found and len(self.results) > 1 else ():
+            here = np.isin(list(found), result.readings.offset)
+            found -= {offset for offset, is_here in zip(list(found), here, strict=True) if is_here} - result.duplicate
+        return found
 
     def commit(
         self,
@@ -91,7 +106,7 @@ class BatchOutcome:
         snapshots = state.recovery.update(new_next, state.shards, clock)
         late = {offset for result in self.results for offset in result.late}
         bad = {record.offset for record in self.quarantined} - late
-        duplicate = {offset for result in self.results for offset in result.duplicate} - bad
+        duplicate = self._duplicates() - bad - late
         n_records = len(self.batch.offsets)
         self.counters = Counters(
             records=n_records,

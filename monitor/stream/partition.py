@@ -10,7 +10,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from monitor import logs
@@ -65,7 +64,7 @@ class PartitionState:
         self.counters = claim.counters
         self.decoder = make_decoder(config, schemas, indexes)
         self.decoder.restore_format(stored.get("format", {}))
-        self.data_alerts = DataAlerts(partition, stored.get("data_alerts", []), fleets)
+        self.data_alerts = DataAlerts(partition, stored, fleets)
         self.decoder.newest_stamp_us = stored.get("newest_stamp_us", -1)
         begin = Mark(claim.rewind_offset or 0, self.decoder.newest_stamp_us)
         self.recovery = RecoveryPoint(begin, timing.rewind_look_every_s)
@@ -160,8 +159,7 @@ class PartitionState:
             "newest_stamp_us": self.recovery.oldest.newest_stamp_us,
             "snapshots": {f: s.snapshot_offset for f, s in self.shards.items() if s.snapshot_offset is not None},
             "made_by": {fleet: shard.fingerprint for fleet, shard in self.shards.items()},
-            "data_alerts": [msgspec.to_builtins(each) for each in self.data_alerts.open.values()],
-        }
+        } | self.data_alerts.stored_state
 
 
 def schemas_of(config: Config, *, is_limited: bool = True) -> list[FleetSchema]:

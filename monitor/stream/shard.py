@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from monitor.decode.admission import first_of_record
+from monitor.decode.columns import first_of_asset_and_record
 from monitor.store.commit import FleetRows, Snapshot
 from monitor.stream.alerting import AlertPolicy, Decider, PastVerdict
 from monitor.stream.window import NEVER, OFFSET_CEILING, Windower, WindowerState, in_slices
@@ -71,8 +73,6 @@ class ShardResult:
     readings: Readings
     """The admitted ones."""
     interval_us: int
-    max_cell_before: int
-    """The shard's newest cell before this chunk."""
     over_limit: Mapping[int, str]
     """Offset → reason, for records of assets beyond `max_assets`."""
     quarantined: Mapping[int, str]
@@ -81,6 +81,10 @@ class ShardResult:
     """Offsets of records with a reading behind the watermark."""
     duplicate: AbstractSet[int]
     """Offsets of records whose readings all were duplicates."""
+    late_assets: Int32
+    """Asset of each late record. One of several assets counts for each of them."""
+    duplicate_assets: Int32
+    """Asset of each record with a reading without a new value."""
     unscored_reasons: Sequence[str | None]
     """For each slice with windows, the reason why some have no score. None = all have one."""
 
@@ -193,29 +197,32 @@ class Shard:
 
     def _refused(self, readings: Readings, assets: Int32) -> dict[int, str]:
         rows = np.flatnonzero(np.isin(readings.asset, assets))
-        owners = dict(zip(readings.offset[rows].tolist(), readings.asset[rows].tolist(), strict=True))
         return {
             offset: f'wrong_partition: asset "{self.assets.names[asset]}" is read from another partition; key its '
             "records by the asset, so that all of them go to one partition"
-            for offset, asset in owners.items()
+            for offset, asset in first_of_record(readings, rows)
         }
 
     # ------------------------------------------------------------------ window → score → decide
 
     async def process(self, admitted: AdmittedReadings, score: ScoreFn) -> ShardResult:
         """Add readings to the windows, score the finished ones and decide on alerts."""
-        all_readings, max_cell_before = admitted.readings, self.windower.newest_cell
+        all_readings = admitted.readings
         since = self._store_since(admitted.since) if admitted.since else {}
         late: dict[int, str] = {}
         duplicates: list[Int64] = []
+        late_assets: list[Int32] = []
+        duplicate_assets: list[Int32] = []
         scores: list[Scores] = []
         alerts: list[AlertChange] = []
         for readings in in_slices(all_readings):
             output = self._push(readings)
             if len(output.late):
                 late = self._late_reasons(readings, output) | late
+                late_assets.append(_asset_by_record(readings, output.late))
             if len(output.duplicate):
                 duplicates.append(readings.offset[output.duplicate])
+                duplicate_assets.append(_asset_by_record(readings, output.duplicate))
             ends_us = (output.windows.start + self.config.window) * self.interval_us
             scored = await score(output.windows, ends_us, self.sensors)
             alerts += self.decider.decide(scored, ends_us)
@@ -224,11 +231,12 @@ class Shard:
             rows=self.rows(scores, alerts, since),
             readings=all_readings,
             interval_us=self.interval_us,
-            max_cell_before=max_cell_before,
             over_limit=admitted.over_limit,
             quarantined={**admitted.foreign, **admitted.over_limit, **late},
             late=late.keys(),
             duplicate=_all_duplicate(all_readings.offset, duplicates) - late.keys() if duplicates else set(),
+            late_assets=_joined(late_assets, np.int32),
+            duplicate_assets=_joined(duplicate_assets, np.int32),
             unscored_reasons=[each.unscored_reason for each in scores if len(each.score)],
         )
 
@@ -395,6 +403,12 @@ def fingerprint(fleet: FleetConfig, kafka: KafkaConfig, sensors: Sequence[str]) 
 
 def _without(readings: Readings, assets: Int32) -> Readings:
     return readings.rows(~np.isin(readings.asset, assets))
+
+
+def _asset_by_record(readings: Readings, rows: Int64) -> Int32:
+    """Return the assets of these rows, one of the same asset and record once."""
+    asset = readings.asset[rows]
+    return asset[first_of_asset_and_record(asset, readings.offset[rows])]
 
 
 def _joined(parts: Iterable[NDArray[T]], dtype: type[T]) -> NDArray[T]:

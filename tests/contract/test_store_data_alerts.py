@@ -82,6 +82,7 @@ async def test_an_alert_is_one_row_that_follows_its_changes(store: AsyncStore, u
         "topic": HOME.topic,
         "partition": HOME.number,
         "from_offset": 103,
+        "subject": None,
         "n_records": 9,
         "message": "9 records were kept out",
         "transitions": [
@@ -148,6 +149,7 @@ async def test_an_alert_of_a_whole_partition_reaches_all_channels(store: AsyncSt
         "topic": "plant.readings",
         "partition": 0,
         "from_offset": 103,
+        "subject": None,
         "n_records": 5,
         "message": "5 records are lost",
         "state": "firing",

@@ -182,34 +182,40 @@ def expect(
 ) -> Expectation:
     """Apply the rules to a log, record by record. `foreign`: assets that are registered in another partition.
 
-    A record with a late reading counts as late, although its other readings are used. Else a record with a used reading
-    counts as accepted. Else it is a duplicate.
+    A record may have readings of several assets and fleets. With a late reading it counts as late, although its other
+    readings are used. Else it is quarantined if an asset was refused, by the word of the first fleet. Else a record
+    with a used reading counts as accepted. Else it is a duplicate.
     """
     expected = Expectation()
     admitted: dict[str, AdmittedAssets] = {}
     counts = dict.fromkeys(("records", "accepted", "quarantined", "late", "duplicate", "tombstones", "readings"), 0)
     for offset, found in read_log(log, rules, topic):
         counts["records"] += 1
-        if isinstance(found, list) and found[0].asset not in foreign:
-            of_fleet = admitted.setdefault(found[0].fleet, AdmittedAssets(rules.fleet(found[0].fleet)))
-            found = of_fleet.reject_word(found[0].asset) or found
         if found is None:
             counts["tombstones"] += 1
-        elif not isinstance(found, str) and found[0].asset in foreign:
-            counts["quarantined"] += 1
-            expected.quarantine[offset] = "wrong_partition"
         elif isinstance(found, str):
             counts["quarantined"] += 1
             expected.quarantine[offset] = found
         else:
-            fates = []
+            fates: list[Fate] = []
+            refused: dict[str, set[str]] = {}
             for reading in found:
+                of_fleet = admitted.setdefault(reading.fleet, AdmittedAssets(rules.fleet(reading.fleet)))
+                is_foreign = reading.asset in foreign
+                word = "wrong_partition" if is_foreign else of_fleet.reject_word(reading.asset)
+                if word is not None:
+                    refused.setdefault(reading.fleet, set()).add(word)
+                    continue
                 shard = expected.shards.setdefault(reading.fleet, ExpectedShard(rules.fleet(reading.fleet)))
                 fates.append(shard.add(reading))
             counts["readings"] += fates.count("accepted")
             if "late" in fates:
                 counts["late"] += 1
                 expected.quarantine[offset] = "late"
+            elif refused:
+                counts["quarantined"] += 1
+                words = next(refused[fleet.name] for fleet in rules.fleets if fleet.name in refused)
+                expected.quarantine[offset] = min(words)  # too_many_assets before wrong_partition
             elif "accepted" in fates:
                 counts["accepted"] += 1
             else:

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 SESSION_S = 6.0
 """The group removes a member after so long without a heartbeat."""
+SHORT_QUIET_US = {data_alerts.ASSET_LIMIT: 120_000_000, data_alerts.RECORDS_LOST: 1_000_000}
+"""By kind of data alert, the quiet time of a run."""
 RECOVERY_S = 400.0
 """Limit from the last fault to the last record."""
 
@@ -490,7 +492,10 @@ class Simulation:
             (recovery, "ROUNDS"): rng.choice([1, 4]),
             (outcome, "ROWS_KEPT"): self.thinning[0] if self.thinning else outcome.ROWS_KEPT,
             # The same in all runs, so that a run without faults is comparable.
-            (data_alerts, "QUIET_US"): {data_alerts.ASSET_LIMIT: 120_000_000, data_alerts.RECORDS_LOST: 1_000_000},
+            (data_alerts, "KINDS"): {
+                name: kind._replace(quiet_us=SHORT_QUIET_US.get(name, kind.quiet_us))
+                for name, kind in data_alerts.KINDS.items()
+            },
             (outcome, "ROWS_SAMPLED"): self.thinning[1] if self.thinning else outcome.ROWS_SAMPLED,
         }
         with contextlib.ExitStack() as stack:

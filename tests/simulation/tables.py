@@ -81,7 +81,7 @@ class Tables:
         self.data_alert = dict(_data_alerts(database))
 
 
-def _data_alerts(database: Database) -> list[tuple[tuple[str, Partition, int], DataAlertRow]]:
+def _data_alerts(database: Database) -> list[tuple[tuple[str, Partition, int, str], DataAlertRow]]:
     steps: dict[int, list[tuple[str, int]]] = {}
     for alert_id, state, at_us in database.rows(
         "SELECT alert_id, state, at_us FROM alert_transition ORDER BY alert_id, seq"
@@ -102,6 +102,7 @@ def _data_alerts(database: Database) -> list[tuple[tuple[str, Partition, int], D
             n_records=row.n_anomalous,
             message=row.message,
             is_transition=False,
+            subject=row.subject,
         )
-        found.append(((row.kind, where, row.from_offset), DataAlertRow(change, tuple(steps[row.id]))))
+        found.append(((row.kind, where, row.from_offset, row.subject), DataAlertRow(change, tuple(steps[row.id]))))
     return found

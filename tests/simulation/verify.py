@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 CRITICAL_SCORE = 3.0
+FROM_THE_LOG = ("asset_limit", "records_lost")
+"""Kinds of data alerts that are functions of the log. Those of single assets begin anew with each process."""
 ALWAYS_CHECKED = ("doubled", "alert")
 """Kinds of problems that are reported for incomplete partitions, too."""
 
@@ -115,8 +117,9 @@ def _facts(db: Tables) -> dict[tuple[Partition, object], object]:
     for name, asset in db.asset.items():
         if asset.since_offset != assets.NOT_ADMITTED:  # else it is not admitted
             facts[asset.partition, name] = asset.since_offset
-    for (kind, partition, offset), alert in db.data_alert.items():
-        facts[partition, (kind, offset)] = alert
+    for (kind, partition, offset, _), alert in db.data_alert.items():
+        if kind in FROM_THE_LOG:
+            facts[partition, (kind, offset)] = alert
     for partition, row in db.partition.items():
         facts[partition, "counters"] = {fate: n for fate, n in row.counters.items() if fate != "scored"}
     return facts
@@ -194,10 +197,11 @@ def _compare_data_alerts(simulation: Simulation, db: Tables, report: Report) -> 
         reasons = row.counters.get("reasons", {})
         right["asset_limit", partition] += reasons.get("too_many_assets", 0)
     found: Counter[tuple[str, Partition]] = Counter()
-    n_open: Counter[tuple[str, Partition, str | None]] = Counter()
-    for (kind, partition, _), alert in db.data_alert.items():
-        found[kind, partition] += alert.change.n_records
-        n_open[kind, partition, alert.change.fleet] += alert.change.state != "closed"
+    n_open: Counter[tuple[str, Partition, str | None, str]] = Counter()
+    for (kind, partition, _, subject), alert in db.data_alert.items():
+        if kind in FROM_THE_LOG:
+            found[kind, partition] += alert.change.n_records
+        n_open[kind, partition, alert.change.fleet, subject] += alert.change.state != "closed"
         report.compared[f"{kind} alerts"] += 1
         simulation.counts["closed data alerts"] += alert.change.state == "closed"
     for key in right.keys() | found.keys():
@@ -226,9 +230,9 @@ def _compare_notifications(simulation: Simulation, db: Tables, report: Report) -
                 for channel in simulation.channels
                 if critical or channel.min_severity is Severity.WARNING
             }
-    for (kind, where, offset), row in db.data_alert.items():
+    for (kind, where, offset, subject), row in db.data_alert.items():
         right |= {
-            f"{channel.name}:data:{kind}/{where}:{offset}:{step}"
+            f"{channel.name}:data:{kind}/{where}:{offset}{f':{subject}' if subject else ''}:{step}"
             for step, _ in row.transitions
             for channel in simulation.channels
             if channel.wants(row.change)

