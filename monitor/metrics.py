@@ -108,7 +108,7 @@ batch_in_hand_seconds = _gauge("batch_in_hand_seconds", "Seconds since the batch
 lag_records = _gauge("lag_records", "Records between the last saved one and the end of the log", "topic", "partition")
 watermark_timestamp_seconds = _gauge(
     "watermark_timestamp_seconds",
-    "Event time of the fleet's newest reading; its age is `time() -` this",
+    "Event time of the fleet's newest reading that is not in the future; its age is `time() -` this",
     "fleet",
 )
 assets = _gauge("assets", "Assets known in the partitions that this daemon owns", "fleet")

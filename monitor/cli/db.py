@@ -44,8 +44,8 @@ def prune(before: datetime | None) -> None:
     """Delete old scores and records in quarantine.
 
     Alerts are kept. Without --before the command deletes the same rows as the daemon would now. The age of a score
-    counts from the newest window of its fleet, so a fleet that stopped keeps its last scores. The daemon may keep
-    running.
+    counts from the newest window of its fleet that is not in the future, so a fleet that stopped keeps its last scores.
+    The daemon may keep running.
     """
     import asyncio
 

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
+from monitor.clock import SystemClock
 from monitor.config import Config, FleetConfig, load
 from monitor.errors import MonitorError, NotEnoughData
 from monitor.kafka.log_reader import KafkaHistory
 from monitor.lifecycle.training_process import TrainingMessage, TrainingOrder
 from monitor.models.spec import FleetSpec, ModelSpec
+from monitor.store.scores import AHEAD_US
 from monitor.training.dataset import History
 from monitor.training.fit import fit
 
@@ -72,7 +74,8 @@ def _train(order: TrainingOrder) -> TrainingMessage:
 
 
 async def _read_history(config: Config, fleet: FleetConfig, order: TrainingOrder) -> History:
-    history = History(config, fleet, order.sensors, order.known)
+    until_us = SystemClock().now_us() + AHEAD_US
+    history = History(config, fleet, order.sensors, order.known, until_us=until_us)
     n_reported = 0
     async for batch in KafkaHistory(config.kafka, config.topics_of(fleet)):
         history.add(batch)

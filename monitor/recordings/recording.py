@@ -184,9 +184,9 @@ def _finite(fields: dict[str, Any], name: str) -> float | None:
 def as_records(recording: Recording, *, block: int = 256, partition: Partition | None = None) -> Iterator[RecordBatch]:
     """Yield the recording as MessagePack blocks, ordered by time, in batches like those of a Kafka partition.
 
-    One asset: up to `block` readings in a record. Several assets: one reading in a record, because they share the
-    partition's watermark, and a block of one asset would make all others late. (`per_asset` and a partition for each is
-    faster.) Readings without a single value are gaps, and are left out.
+    One asset: up to `block` readings in a record. Several assets: one reading in a record, in the order of time, as
+    they would send. (`per_asset` and a partition for each is faster.) Readings without a single value are gaps, and are
+    left out.
     """
     partition = partition or Partition(recording.name, 0)
     order = np.argsort(recording.ts_us, kind="stable")

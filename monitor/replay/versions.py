@@ -64,7 +64,7 @@ def train_on_head(
     Raises NotEnoughData, TrainingDiverged.
     """
     history = History(config, fleet, fleet.sensors)
-    # One partition per asset, as in the replay. A shared watermark would drop the readings of assets that lag.
+    # One partition per asset, as in the replay.
     for number, one in enumerate(head.per_asset()):
         for batch in as_records(one, partition=Partition(head.name, number)):
             history.add(batch)

@@ -21,13 +21,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from monitor import metrics
 from monitor.errors import CheckpointUnavailable
+from monitor.printable import escape_unprintable
 from monitor.service.watchdog import LoopWatch, Systemd
+from monitor.store.scores import AHEAD_US
 from monitor.stream.window import NEVER
 from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from monitor.errors import MonitorError
     from monitor.kafka.consumer_group import KafkaSource
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from monitor.timing import Timing
     from monitor.types import Partition
 
+MAX_SUBJECTS = 5
+"""Assets named in one sentence."""
+QUIET_S = 900.0
+"""A partition without a record for so long is told of: as long as the shortest silence of an asset."""
 MAX_NAMES = 20
 """Partitions named in one sentence."""
 
@@ -73,7 +79,11 @@ class StatusSnapshot:
     n_assets: Mapping[str, int] = field(default_factory=dict)
     """By fleet."""
     newest_us: Mapping[str, int] = field(default_factory=dict)
-    """By fleet, the event time of its newest reading, µs."""
+    """By fleet, the event time of its newest reading that is not in the future, µs."""
+    data_alerts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By kind of the open data alerts, the assets, sensors or fleets that they are about."""
+    quiet: Mapping[Partition, float] = field(default_factory=dict)
+    """Seconds since the last record, of partitions that were read to their end."""
 
 
 class Health:
@@ -209,6 +219,12 @@ class Health:
         for fleet in sorted({*status.unscored, *status.untrained}):
             why = status.untrained.get(fleet)
             found.append(f"fleet {fleet}: no model scores its windows yet" + (f"; {why}" if why else ""))
+        for kind, subjects in sorted(status.data_alerts.items()):
+            more = f" and {len(subjects) - MAX_SUBJECTS} more" if len(subjects) > MAX_SUBJECTS else ""
+            names = ", ".join(map(escape_unprintable, subjects[:MAX_SUBJECTS]))
+            found.append(f"data alert {kind}, {len(subjects)}: {names}{more}; see `monitor alerts list`")
+        if quiet := [partition for partition, for_s in status.quiet.items() if for_s > QUIET_S]:
+            found.append(f"no record for {min(map(status.quiet.__getitem__, quiet)) / 60:.0f} minutes: {_names(quiet)}")
         return found
 
     def summary(self) -> str:
@@ -263,17 +279,27 @@ def snapshot_of(
 ) -> StatusSnapshot:
     """Take a snapshot. Call it in the event loop, where nothing changes meanwhile. `untrained`: see its field."""
     membership = source.membership
+    now_us = pipeline.clock.now_us()
     n_assets: dict[str, int] = dict.fromkeys((fleet.name for fleet in pipeline.config.fleets), 0)
     newest_us: dict[str, int] = {}
     owned = []
+    data_alerts: dict[str, list[str]] = {}
+    quiet = {}
     for partition, state in pipeline.partitions.items():
         end = source.end_offset(partition)
         lag = None if end is None else max(0, end - state.next_offset)
         owned.append(OwnedPartition(partition, state.rebuild.is_done, lag))
+        for kind, subjects in state.data_alerts.subjects.items():
+            data_alerts.setdefault(kind, []).extend(subjects)
+        if not lag:
+            quiet[partition] = pipeline.clock.monotonic_s() - state.last_read_s
         for fleet, shard in state.shards.items():
             n_assets[fleet] += len(shard.assets.names)
-            if shard.windower.newest_cell != NEVER:
-                reached_us = shard.windower.newest_cell * shard.interval_us
+            # A clock that is ahead must not make a fleet look alive that has stopped.
+            cells = shard.windower.newest[shard.windower.newest > NEVER]
+            in_time = cells[cells * shard.interval_us <= now_us + AHEAD_US]
+            if len(cells):
+                reached_us = int((in_time if len(in_time) else cells).max()) * shard.interval_us
                 newest_us[fleet] = max(reached_us, newest_us.get(fleet, reached_us))
     return StatusSnapshot(
         is_member=membership.is_member,
@@ -287,6 +313,8 @@ def snapshot_of(
         untrained=dict(untrained or {}),
         n_assets=n_assets,
         newest_us=newest_us,
+        data_alerts=data_alerts,
+        quiet=quiet,
     )
 
 

@@ -90,8 +90,8 @@ class Maintenance:
 async def expiry_by_fleet(store: AsyncStore, keep: timedelta) -> dict[str, int]:
     """Return, by fleet, the event time before which its scores expire, µs: `keep` before the end of its newest window.
 
-    Each fleet goes by its own event time. A fleet that stopped keeps its last scores and delays no other. A fleet that
-    reads a backlog does not lose its scores as they are written.
+    Each fleet goes by its own event time, without windows in the future. A fleet that stopped keeps its last scores and
+    delays no other. A fleet that reads a backlog does not lose its scores as they are written.
     """
     newest = await store.read(scores.newest_us)
     return {fleet: newest_us - keep // MICROSECOND for fleet, newest_us in newest.items()}

@@ -97,7 +97,9 @@ _NEWEST = """
     SELECT MAX(score.end_us) AS newest_us, MAX(score.end_us - score.start_us) AS span_us, COUNT(*) AS n_assets
     FROM asset JOIN last_window ON last_window.asset_id = asset.id
     JOIN score ON score.start_us = last_window.start_us AND score.asset_id = asset.id
-    WHERE fleet = :fleet
+    WHERE fleet = :fleet AND score.end_us <= (
+        SELECT COALESCE(MAX(saved_us), score.end_us) + 3600000000 FROM source_partition  -- the rest is in the future
+    )
 """
 _OLDEST = "SELECT MIN(start_us) AS oldest_us FROM score"
 # A stripe is one step wide: it holds one window of each watched asset, for any stride.

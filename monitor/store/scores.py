@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from sqlalchemy import bindparam, text
@@ -93,15 +93,44 @@ def _update_last_windows(connection: Connection, rows: FleetRows, columns: dict[
 
 # ---------------------------------------------------------------- retention
 
-_NEWEST = text("""
-    SELECT fleet, MAX(COALESCE(end_us, start_us)) AS newest_us
-    FROM asset JOIN last_window ON last_window.asset_id = asset.id GROUP BY fleet
+_LAST_WINDOWS = text("""
+    SELECT fleet, COALESCE(end_us, start_us) AS end_us FROM asset JOIN last_window ON last_window.asset_id = asset.id
+    ORDER BY fleet, 2
 """)
+_SAVED = text("SELECT MAX(saved_us) FROM source_partition")
+AHEAD_US = 3_600_000_000
+"""A window that ends more than an hour after the latest commit, and after the latest windows of half of the assets, is
+in the future: its asset's clock is wrong."""
+
+
+class NewestWindows(NamedTuple):
+    """The ends of a fleet's latest windows."""
+
+    newest_us: int
+    """Of all that are not in the future."""
+    horizon_us: int
+    """The future begins after this."""
+
+
+def newest_windows(connection: Connection) -> dict[str, NewestWindows]:
+    """Return the end of each fleet's latest window, pruned or not. One asset with a wrong clock does not set it.
+
+    The latest commit tells the time. Where the clock of that commit was behind, half of the assets tell it.
+    """
+    saved_us = connection.execute(_SAVED).scalar_one() or 0
+    ends: dict[str, list[int]] = {}
+    for row in connection.execute(_LAST_WINDOWS):
+        ends.setdefault(row.fleet, []).append(row.end_us)
+    found = {}
+    for fleet, of_fleet in ends.items():
+        horizon_us = max(saved_us, of_fleet[(len(of_fleet) - 1) // 2]) + AHEAD_US
+        found[fleet] = NewestWindows(max(end_us for end_us in of_fleet if end_us <= horizon_us), horizon_us)
+    return found
 
 
 def newest_us(connection: Connection) -> dict[str, int]:
-    """Return the end of each fleet's latest window, pruned or not. A new champion decides only windows after it."""
-    return {row.fleet: row.newest_us for row in connection.execute(_NEWEST)}
+    """Return the end of each fleet's latest window that is not in the future."""
+    return {fleet: found.newest_us for fleet, found in newest_windows(connection).items()}
 
 
 _THROUGH = text("""

@@ -107,7 +107,8 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
 
     Returns the activation with its actual boundary: `from_window_end_us`, or later. It lies after every window that any
     daemon has decided, and not before the last boundary. On the last boundary it replaces a version that has decided
-    nothing.
+    nothing. Windows and boundaries in the future do not count (`scores.newest_windows`): an asset whose clock is years
+    ahead must not keep a new champion from deciding.
 
     Daemons need no message to agree on the boundary. Each commit asserts, under a lock shared with other commits, the
     sequence number of the activations that chose its versions (`check_activation_seq`). So every window committed
@@ -123,8 +124,11 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     if version_id is None:
         raise NotFound(f"version {version} of {fleet}")
     last_from = connection.execute(_LAST_FROM, {"fleet": fleet}).scalar_one()
-    decided = scores.newest_us(connection).get(fleet)
-    from_us = max(us for us in (from_window_end_us, last_from, decided) if us is not None)
+    decided = scores.newest_windows(connection).get(fleet)
+    if decided is not None and last_from is not None and last_from > decided.horizon_us:
+        last_from = None
+    newest_us = None if decided is None else decided.newest_us
+    from_us = max(us for us in (from_window_end_us, last_from, newest_us) if us is not None)
     connection.execute(_ACTIVATE, {"fleet": fleet, "from_us": from_us, "version_id": version_id})
     return Activation(from_us, version)
 

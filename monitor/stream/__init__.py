@@ -6,7 +6,9 @@
     window       readings → windows, kept in the rings of `rings`
     score        windows → anomaly scores
     alerting     scores → alert transitions
-    data_alerts  alerts about lost and rejected records
+    data_alerts  alerts about records: lost, rejected, late, missing
+    asset_health what the alerts about single assets go by
+    log_clock    the time of these alerts
     outcome      the outcome of a batch → a commit
     readability  topics of which no record can be read
     recovery     where a restart reads again, the rebuild, the check of its result

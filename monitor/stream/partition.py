@@ -71,6 +71,8 @@ class PartitionState:
         self.rebuild = Rebuild(partition, claim.next_offset, self.recovery, claim.digest)
         self.shards: dict[str, Shard] = {}
         """By fleet, those whose sensors are known."""
+        self.last_read_s = 0.0
+        """Monotonic seconds at the last batch, or at the claim."""
         self.is_over = False
         """Whether the rest of the partition does not matter to this run."""
         self._config = config

@@ -154,6 +154,7 @@ class Pipeline:
         state = self.partitions.get(batch.partition)
         if state is None:
             return
+        state.last_read_s = self.clock.monotonic_s()
         if self.schemas is not None:
             batch = await self.reader.call(self.schemas.complete, batch)
         if state.has_former_sensors:
@@ -275,6 +276,7 @@ class Pipeline:
         await self.registrar.load_sensors(self.partitions.values())
         schemas, make_decider = self.registrar.schemas, self.hooks.make_decider
         state = PartitionState(partition, claim, known, self.config, schemas, self.timing, make_decider)
+        state.last_read_s = self.clock.monotonic_s()
         self.partitions[partition] = state
         self.reader.discard_batches(partition)
         self.source.seek(partition, state.recovery.oldest.offset)

@@ -211,11 +211,6 @@ class Windower:
             self._reserve(asset + 1)
             self.next_start[asset] = start
 
-    @property
-    def newest_cell(self) -> int:
-        """Newest cell of all assets. NEVER = no reading yet."""
-        return int(self.newest.max(initial=NEVER))
-
     def needed_from(self, newest: Int64) -> Int64:
         """Return the first cell that an open window or the detection of duplicates needs, by the asset's newest one."""
         watermark = newest - self.lateness

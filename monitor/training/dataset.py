@@ -67,8 +67,14 @@ class History:
         fleet: FleetConfig,
         sensors: Sequence[str] | None,
         known: Mapping[str, Sequence[str]] | None = None,
+        *,
+        until_us: int | None = None,
     ) -> None:
-        """`sensors`: None = as configured, else learnt. `known`: assets by partition, as "topic/number"."""
+        """`sensors`: None = as configured, else learnt. `known`: assets by partition, as "topic/number".
+
+        `until_us`: readings after it are left out, since one clock that is ahead would end the history of all others.
+        """
+        self._until_cell = None if until_us is None else until_us // fleet.interval_us
         self.fleet = fleet
         self._known = known or {}
         self.n_readings = 0
@@ -103,6 +109,8 @@ class History:
             if readings.fleet != self.fleet.name or not len(readings):
                 continue
             admitted = part.admission.admit(readings)[0] if part.admission.is_pending else readings
+            if self._until_cell is not None:
+                admitted = admitted.rows(admitted.cell <= self._until_cell)
             if not len(admitted):
                 continue
             self._newest_cell = max(self._newest_cell, int(admitted.cell.max()))

@@ -23,6 +23,8 @@ VERSION = "v1"
 INTERVAL_US = 600_000_000
 LENGTH = 4
 NAN = float("nan")
+SAVED_US = 1 << 50
+"""Processing time of the commits: after all windows."""
 THRESHOLD = {"alarms_per_week": 1.0, "step_s": 600.0, "n_episodes": 0, "weeks": 1.0}
 CONTRIBUTIONS = (Contribution("power", 0.75, 1800.0, 0.0), Contribution("pitch", 0.25, 2.0, None))
 
@@ -72,7 +74,7 @@ class Owner:
             "rewind_offset": self.next_offset,
             "rewind_state": {"max_cell": {FLEET: self.next_offset}},
             "counters": Counters(records=self.next_offset + 10),
-            "at_us": 1,
+            "at_us": SAVED_US,
             "fleets": fleets,
         }
         return Commit(**(facts | changes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from sqlalchemy import text
 
 from monitor.config import parse
 from monitor.replay.offsets import RunSummary, summarize_run
-from monitor.service.maintenance import Maintenance, prune_scores
+from monitor.service.maintenance import Maintenance, expiry_by_fleet, prune_scores
 from monitor.store import burn, results, schema, scores, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
@@ -106,6 +107,27 @@ async def test_fleets_at_any_distance_keep_their_own_scores(store: AsyncStore) -
         assert await store.read(stored) == {
             fleet: [cell for cell in cells if cell >= cells[-1] - LEFT] for fleet, cells in written.items() if cells
         }
+
+
+@pytest.mark.parametrize("saved_us", [100 * INTERVAL_US, 1], ids=["now", "a clock of 1970"])
+async def test_a_window_of_the_future_is_nobodys_clock(store: AsyncStore, saved_us: int) -> None:
+    """One asset of the year 2099: `db prune` deleted the scores of all others, and no new model decided anything."""
+    owner = await own(store)
+    far = 4_000_000_000_000_000 // INTERVAL_US
+    for cell in (60, 90):
+        rows = await owner.rows({"s1": 0.5, "s2": 0.5, "s3": 0.5}, cell, fleet="slow")
+        await owner.save(owner.step(rows, at_us=saved_us))
+    await owner.save(owner.step(await owner.rows({"s9": 0.5}, far, fleet="slow"), at_us=saved_us))
+    newest_us = (90 + LENGTH) * INTERVAL_US
+    assert await store.read(scores.newest_us) == {"slow": newest_us}
+    before = await expiry_by_fleet(store, timedelta(minutes=200))
+    assert before == {"slow": newest_us - 20 * INTERVAL_US}
+    await prune_scores(store, before)
+    assert await store.read(stored) == {"slow": [90, 90, 90, far]}
+    for version in ("s1", "s2"):
+        await publish(store, version, "slow")
+        activated = await store.run(versions.activate, "slow", version, versions.FOREVER_AGO_US)
+        assert activated.from_window_end_us == newest_us
 
 
 async def test_pruning_in_steps_passes_over_other_fleets(store: AsyncStore) -> None:
