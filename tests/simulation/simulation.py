@@ -97,7 +97,7 @@ class SimulatedScorer:
         self._held: set[str] = set()
         self._champions: dict[str, tuple[int, Sequence[ActiveVersion]]] = {}
 
-    async def load(self, path: Path) -> Any:
+    async def load(self, path: Path, version: str) -> Any:
         await self._process.pause(self._simulation.rng.random() * 0.05)
         return self._simulation.checkpoints[path.name]
 
