@@ -381,6 +381,7 @@ async def test_a_snapshot_shows_the_state_of_the_pipeline(store: AsyncStore, tmp
         unscored=("pumps",),
         n_assets={"pumps": 1},
         newest_us={"pumps": 1_600_000_029_000_000},
+        quiet={P0: 0.0},
     )
 
 
