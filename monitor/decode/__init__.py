@@ -6,6 +6,7 @@
     payload.py     bytes → one object of JSON or MessagePack, within limits
     readings.py    fast parser: single readings, wide or flat
     blocks.py      fast parser: raw float32 blocks
+    column_readings.py  fast parser: single readings of one flat Avro schema
     columns.py     the data that decoder.py and the fast parsers exchange
     schema.py      fleets, assets, and the fleet of an asset
     admission.py   admission of new assets to a shard

@@ -19,11 +19,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from monitor.decode.blocks import BlockParser
+from monitor.decode.column_readings import ColumnParser
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings
 from monitor.decode.formats import (
     FORMATS,
+    FRAME_BYTES,
+    ColumnarParser,
     FormatOptions,
     FormatParser,
+    Layout,
     RawRecord,
     StatefulParser,
     make_parser,
@@ -59,6 +63,8 @@ _GROUP_SIZE = 2_048
 """Records decoded together: as many as stay in the processor's cache until they are columns."""
 _FEW = 4
 """With at most this many records left, no further parser is tried."""
+_MAX_FORMATS = 100
+"""Formats and flat schemas that have a number. The records of further schemas are read alone."""
 _MAX_PARSERS = 6
 """Fast parsers of one fleet and format: structures of records that are met at the same time."""
 _VALUES_PER_BYTE = 4
@@ -186,8 +192,8 @@ class Decoder:
         self._format_names = list(_FAST_FORMATS)
         """Names of the wire formats met so far, by number."""
         self._format_parsers: dict[str, FormatParser] = {}
-        if format not in ("auto", *_FAST_FORMATS):  # a schema file that cannot be used is an error of the start
-            self._format_parsers[format] = make_parser(format, self._options)
+        self._layouts: dict[str, Layout] = {}
+        """Flat schemas met so far, by the name of their format."""
         if format not in ("auto", *_FAST_FORMATS):  # a schema file that cannot be used is an error of the start
             self._format_parsers[format] = make_parser(format, self._options)
         self._max_record_bytes = max_record_bytes
@@ -284,15 +290,40 @@ class Decoder:
             value, wanted = values[position], "json" if self._format == "auto" else self._format
             work.reasons[position] = value.reason if isinstance(value, Unread) else f"not_{wanted}: the record is empty"
         work.positions = np.flatnonzero((sizes > 0) & (sizes <= self._max_record_bytes))
+        present = _pick(values, work.positions)
         if self._format != "auto":
             work.format[:] = self._format_number(self._format)
+            self._find_layouts(work, [self._format])
             return
-        present = _pick(values, work.positions)
         first = np.fromiter(map(itemgetter(0), present), np.uint8, len(present))
         formats = _FORMAT_OF_FIRST[first]
+        is_framed = (first == 0) & (sizes[work.positions] >= FRAME_BYTES)
+        if is_framed.any():
+            formats[is_framed] = self._format_number("framed")
         for row in np.flatnonzero(formats < 0).tolist():
             formats[row] = self._format_number(recognise(present[row]))
         work.format[work.positions] = formats
+        self._find_layouts(work, [self._format_names[number] for number in np.unique(formats).tolist()])
+
+    def _find_layouts(self, work: _Work, names: Sequence[str]) -> None:
+        """Give the records of each flat schema a format of their own, so that they are read together."""
+        for name in names:
+            if name in _FAST_FORMATS or not isinstance(parser := self._format_parser(name), ColumnarParser):
+                continue
+            positions = work.positions[work.format[work.positions] == self._format_number(name)]
+            layouts, of_record = parser.layouts(_pick(work.batch.values, positions), work.batch.schemas)
+            numbers = []
+            for layout in layouts:
+                if layout is not None and layout.name not in self._layouts and self._has_room:
+                    self._layouts[layout.name], self._format_parsers[layout.name] = layout, parser
+                is_known = layout is not None and layout.name in self._layouts
+                numbers.append(self._format_number(layout.name if layout and is_known else name))
+            work.format[positions] = np.array(numbers, np.int8)[of_record]
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether another schema can have a number."""
+        return len(self._format_names) < _MAX_FORMATS
 
     def _format_number(self, name: str) -> int:
         if name not in self._format_names:
@@ -303,10 +334,12 @@ class Decoder:
         """Parse one record. Raises DecodeError."""
         if position in work.documents:
             return work.documents[position]
-        name = self._format_names[work.format[position]]
+        return self._format_parser(self._format_names[work.format[position]]).parse(work.record(position))
+
+    def _format_parser(self, name: str) -> FormatParser:
         if name not in self._format_parsers:
             self._format_parsers[name] = make_parser(name, self._options)
-        return self._format_parsers[name].parse(work.record(position))
+        return self._format_parsers[name]
 
     # ------------------------------------------------------------ groups of records
 
@@ -316,7 +349,7 @@ class Decoder:
         formats = work.format[work.positions]
         for number in np.unique(formats).tolist():
             positions = work.positions[formats == number]
-            read = _FAST_FORMATS[number] if number in (_JSON, _MSGPACK) else "documents"
+            read = self._read_of(number)
             if read == "documents":
                 positions = self._parse_documents(work, positions)
             router = work.routes[0].router
@@ -332,6 +365,11 @@ class Decoder:
             for group in groups
             for first in range(0, len(group.positions), _GROUP_SIZE)
         ]
+
+    def _read_of(self, number: int) -> str:
+        """Return how the fast parsers read a format: by its name, or as documents."""
+        name = self._format_names[number]
+        return name if number in (_JSON, _MSGPACK) or name in self._layouts else "documents"
 
     def _parse_documents(self, work: _Work, positions: Int64) -> Int64:
         """Parse records of a format without a fast parser, in order. Return the positions of those that are read."""
@@ -349,7 +387,7 @@ class Decoder:
         keys = _pick(work.batch.keys, positions)
         tokens: Sequence[Token | None] = keys
         if not self._key_is_asset or None in set(keys):
-            if read == "documents":
+            if read not in _FAST_FORMATS:
                 return [-1] * len(positions)
             tokens = peek_tokens(_pick(work.batch.values, positions), keys, self._asset_paths, read)
         fleets: dict[Token | None, int] = {}
@@ -414,7 +452,7 @@ class Decoder:
             if fleet.growth is Growth.LEARNT:
                 others = ((name, cell) for name, cell in row.cells.items() if name not in columns)
                 watched = [name for name, cell in others if self._is_sensor(number, row, name, cell)]
-            self._parsers[number].expect(plan, read, row, document, columns, watched)
+            self._parsers[number].expect(plan, read, row, document, columns, watched, self._layouts.get(read))
 
     # ------------------------------------------------------------ one record
 
@@ -441,8 +479,7 @@ class Decoder:
             return
         if len(rows) == len(documents) == 1 and len(work.routes) == 1:
             [(number, row)], key = rows, work.batch.keys[position]
-            read = self._format_names[work.format[position]]
-            self._expect(number, read if read in _FAST_FORMATS else "documents", row, documents[0])
+            self._expect(number, self._read_of(int(work.format[position])), row, documents[0])
             if not route.router.has_one_fleet and row.token != key:
                 self._key_is_asset = self._key_is_asset and key is not None and route.router.known.get(key) == number
                 if row.asset_path and row.asset_path not in self._asset_paths and len(self._asset_paths) < 4:
@@ -795,10 +832,10 @@ class _Parsers:
 
     def has_any(self, read: str) -> bool:
         """Return whether a parser of single readings is known."""
-        return any(isinstance(parser, ReadingParser) for parser in self._parsers[read])
+        return any(isinstance(parser, ReadingParser) for parser in self._parsers.get(read, ()))
 
     def in_order(self, read: str) -> tuple[_Parser, ...]:
-        return tuple(self._parsers[read])
+        return tuple(self._parsers.get(read, ()))
 
     def prefer(self, read: str, parser: _Parser) -> None:
         self._parsers[read].remove(parser)
@@ -812,13 +849,14 @@ class _Parsers:
         document: Mapping[str, Any],
         sensors: Mapping[str, int],
         watched: Iterable[str],
+        layout: Layout | None,
     ) -> None:
-        """Let the parser of this plan accept records like this one."""
-        parsers = self._parsers[read]
+        """Let the parser of this plan accept records like this one. `layout`: of their schema."""
+        parsers = self._parsers.setdefault(read, [])
         known = next((each for each in parsers if isinstance(each, ReadingParser) and each.plan == plan), None)
         if known is None:
             if len(parsers) >= _MAX_PARSERS:
                 return
-            known = ReadingParser(plan, read)
+            known = ReadingParser(plan, read) if layout is None else ColumnParser(plan, layout)
             parsers.append(known)
         known.expect(row, document, sensors, watched)

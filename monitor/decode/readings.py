@@ -70,7 +70,7 @@ _STRUCTURAL: Final = frozenset(
     )
 )
 """Names, plain, by which a structure is recognised, or of a text that may be an object of JSON."""
-_TEXT, _ANY, _LIST = "text", "any", "list"
+TEXT, ANY, _LIST = "text", "any", "list"
 """Kinds of fields beside the sensors."""
 
 
@@ -91,7 +91,32 @@ def plan_of(row: Row) -> Plan | None:
         return None
     if "\0" in row.time_path or (row.asset_path != KEY_PATH and "\0" in row.asset_path):
         return None
+    if row.found.shape == "nested objects" and any(
+        len(path) == 1 and row.cells.get(name) is None for name, path in row.found.paths.items()
+    ):
+        return None  # with a number there, the record is flat
     return Plan(row.asset_path, row.time_path, row.found.shape, row.is_weak)
+
+
+class ParsedFields(NamedTuple):
+    """The fields of N records of one plan."""
+
+    tokens: list[Any]
+    """[N], as they are written, None = missing."""
+    times: Sequence[Any]
+    """[N], as they are written. Empty = by a schema, without a doubt about their unit."""
+    ts_us: Int64
+    """[N]"""
+    is_good: Bool
+    """[N], False = left to `mapping.py`."""
+    values: Float32
+    """[N, C]. Missing is NaN, too large for float32 is infinity."""
+    texts: list[list[str | None]]
+    """Fields that must not hold numbers: they could be sensors that are to be learnt."""
+    watched: list[tuple[str, list[bool]]]
+    """Name → whether each record has it [N]."""
+    has_weak_asset: bool
+    """Whether a field beside the sensors names the asset where the key is a UUID."""
 
 
 class ReadingParser:
@@ -130,16 +155,20 @@ class ReadingParser:
                 continue
             name, kind = cells.get(path), _kind_of(value)
             if name is not None and name in sensors and name in row.cells:
-                if kind == _ANY or value is None:
+                if kind == ANY or value is None:
                     paths.setdefault(name, path)
                 continue
-            is_possible = path in kinds or (len(kinds) < _MAX_EXTRA_FIELDS and self._is_harmless(path, kind or _ANY))
-            if is_possible and kind is not None and kinds.get(path, _TEXT) == _TEXT:
+            is_possible = path in kinds or (len(kinds) < _MAX_EXTRA_FIELDS and self._is_harmless(path, kind or ANY))
+            if is_possible and kind is not None and kinds.get(path, TEXT) == TEXT:
                 kinds[path] = kind
         seen |= {name: path for path, name in cells.items() if name in watched and path in kinds}
         if (paths, kinds, seen) != (self._paths, self._kinds, self._watched):
             self._paths, self._kinds, self._watched = paths, kinds, seen
-            self._compiled.clear()
+            self.forget()
+
+    def forget(self) -> None:
+        """Compile again: the known fields have changed."""
+        self._compiled.clear()
 
     def _is_harmless(self, path: Path, kind: str) -> bool:
         """Return whether a field can never change how a record with this plan is recognised."""
@@ -158,7 +187,8 @@ class ReadingParser:
         if path[-1] in TIME_FIELDS or short in TIME_NAMES:
             return path[:-1] == time[:-1] and _is_behind(path[-1], time[-1], TIME_FIELDS, TIME_NAMES)
         if path[-1] in ASSET_FIELDS or short in ASSET_NAMES:
-            return path[:-1] == asset[:-1] and _is_behind(path[-1], asset[-1], ASSET_FIELDS, ASSET_NAMES)
+            is_beside = asset != KEY_PATH and path[:-1] == asset[:-1]
+            return is_beside and _is_behind(path[-1], asset[-1], ASSET_FIELDS, ASSET_NAMES)
         if short in WEAK_ASSET_NAMES and asset != KEY_PATH and plain(asset[-1]) in WEAK_ASSET_NAMES:
             return WEAK_ASSET_NAMES[short] > WEAK_ASSET_NAMES[plain(asset[-1])]
         return True
@@ -179,10 +209,28 @@ class ReadingParser:
             rows = np.delete(rows, failed)
             group = group.select(rows)
 
-        tokens: list[Any] = list(group.keys) if parser.asset is None else list(map(parser.asset, parsed))
         times = list(map(parser.time, parsed))
         ts_us, is_good = group.mapping.times.parse_column_us(times)
-        values = parser.matrix(parsed)
+        if parser.has_containers and self._read != "documents":
+            is_good &= np.fromiter(map(len, group.values), np.int64, len(group)) <= _MAX_BYTES_WITH_CONTAINERS
+        fields = ParsedFields(
+            list(group.keys) if parser.asset is None else list(map(parser.asset, parsed)),
+            times,
+            ts_us,
+            is_good,
+            parser.matrix(parsed),
+            [list(map(text, parsed)) for text in parser.texts] if group.fleet.is_learning else [],
+            [(name, [read(each) is not None for each in parsed]) for name, read in parser.watched],
+            parser.asset is None and parser.has_weak_asset,
+        )
+        columns, left = self.accept(group, router, fields)
+        return columns, np.array(sorted([*failed, *rows[left].tolist()]), np.int64)
+
+    def accept(
+        self, group: RecordGroup, router: Router, fields: ParsedFields
+    ) -> tuple[DecodedColumns | None, Int64]:
+        """Return the columns of the records whose fields can be used, and the rows [K] of the others, rising."""
+        tokens, times, ts_us, is_good, values = fields[:5]
         for code in group.mapping.cells.missing:
             values[values == np.float32(code)] = np.nan
         is_good &= ts_us <= group.latest_us
@@ -192,28 +240,24 @@ class ReadingParser:
         elif not values.shape[1]:
             is_good[:] = False
         is_good &= is_of_fleet(tokens, router, group.fleet_number)
-        if self.plan.is_weak or (parser.asset is None and parser.has_weak_asset):
+        if self.plan.is_weak or fields.has_weak_asset:
             is_good &= np.array([is_usable_key(key) != self.plan.is_weak for key in group.keys], np.bool_)
-        if parser.has_containers and self._read != "documents":
-            is_good &= np.fromiter(map(len, group.values), np.int64, len(group)) <= _MAX_BYTES_WITH_CONTAINERS
-        if group.fleet.is_learning:
-            for text in parser.texts:
-                if numbers := {each for each in set(map(text, parsed)) if each and _is_learnable_text(each)}:
-                    is_good &= np.array([text(each) not in numbers for each in parsed], np.bool_)
+        for texts in fields.texts:
+            if numbers := {text for text in set(texts) if text and _is_learnable_text(text)}:
+                is_good &= np.array([text not in numbers for text in texts], np.bool_)
 
         position, cell = group.position, cells_of(ts_us, group.fleet.interval_us)
+        watched = fields.watched
         if not is_good.all():
             keep = np.flatnonzero(is_good)
-            failed += rows[~is_good].tolist()
             position, cell, values = position[keep], cell[keep], values[keep]
-            tokens, times = [tokens[i] for i in keep.tolist()], [times[i] for i in keep.tolist()]
-            parsed = [parsed[i] for i in keep.tolist()] if parser.watched else parsed
-        columns = DecodedColumns(position, tokens, None, cell, values) if len(position) else None
+            tokens = [tokens[i] for i in keep.tolist()]
+            times = [times[i] for i in keep.tolist()] if times else times
+            watched = [(name, [present[i] for i in keep.tolist()]) for name, present in watched]
         self.times = times
-        for name, read in parser.watched:
-            if present := [row for row, each in enumerate(parsed) if read(each) is not None]:
-                self.seen.append((name, present))
-        return columns, np.array(sorted(failed), np.int64)
+        self.seen = [(name, np.flatnonzero(present).tolist()) for name, present in watched if any(present)]
+        columns = DecodedColumns(position, tokens, None, cell, values) if len(position) else None
+        return columns, np.flatnonzero(~is_good)
 
     def _parser_for(self, sensors: tuple[str, ...]) -> _CompiledParser | None:
         if sensors not in self._compiled:
@@ -248,8 +292,8 @@ def _kind_of(value: object) -> str | None:
     if type(value) is list:
         return _LIST if all(type(item) in _SCALARS for item in value) else None
     if value is None or type(value) is str:
-        return _TEXT
-    return _ANY if type(value) in _SCALARS else None
+        return TEXT
+    return ANY if type(value) in _SCALARS else None
 
 
 def _is_behind(name: str, chosen: str, exact: Sequence[str], ranks: Mapping[str, int]) -> bool:
@@ -303,7 +347,7 @@ class _CompiledParser(NamedTuple):
 
 # No reading can be part of a cycle, so the garbage collector need not track it.
 _STRUCT: Final[dict[str, Any]] = {"gc": False, "forbid_unknown_fields": True}
-_TYPES: Final[dict[str, Any]] = {_TEXT: str | None, _ANY: _Scalar, _LIST: list[_Scalar] | str | None}
+_TYPES: Final[dict[str, Any]] = {TEXT: str | None, ANY: _Scalar, _LIST: list[_Scalar] | str | None}
 
 
 @lru_cache(maxsize=128)
@@ -356,7 +400,7 @@ def _compile(
         _rows(paths, attributes, n_before),
         columns,
         len(sensors),
-        tuple(attrgetter(attributes[path]) for path, kind in kinds if kind == _TEXT and path[:-1] in {(), *needed}),
+        tuple(attrgetter(attributes[path]) for path, kind in kinds if kind == TEXT and path[:-1] in {(), *needed}),
         tuple((name, attrgetter(attributes[path])) for name, path in watched if path in attributes),
         _has_containers(kinds),
         any(plain(path[-1]) in WEAK_ASSET_NAMES for path, _ in kinds),

@@ -305,7 +305,10 @@ def _with_siblings(scopes: Scopes, found: list[Found]) -> list[Found]:
     """Add the numbers beside an object of values to its cells. Everything but a plain object gives way to them."""
     if len(found) != 1 or found[0].is_exact or found[0].scopes[1:] != scopes:
         return []
-    [inner], [outer] = found, _cells(scopes, "flat")
+    [inner], beside = found, _cells(scopes, "flat")
+    if len(beside) != 1:  # cells with times of their own
+        return []
+    [outer] = beside
     if inner.cells.keys() & outer.cells.keys():
         return []
     inner.cells |= outer.cells

@@ -25,11 +25,6 @@ VALUES = np.round(np.random.default_rng(7).normal(50, 20, (N, 3)), 3).astype(np.
 VALUES[3, 1] = VALUES[4, 0] = VALUES[4, 1] = np.nan
 
 wires = pytest.mark.parametrize("name", WIRES)
-recognised = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.xfail(reason="needs the shape of Telegraf")) if name == "influx" else name
-     for name in WIRES],
-)  # fmt: skip
 
 
 def batch_of(records) -> RecordBatch:
@@ -50,7 +45,7 @@ def test_every_format_is_in_the_suite():
     assert {wire.format for wire in WIRES.values()} | {"json", "msgpack"} == set(FORMATS)
 
 
-@recognised
+@wires
 @pytest.mark.parametrize("is_auto", [True, False], ids=["auto", "declared"])
 def test_all_formats_give_the_same_readings(name, is_auto):
     wire = WIRES[name]
@@ -110,7 +105,7 @@ def _damaged(rng: random.Random, value: bytes) -> bytes:
 finite = st.one_of(st.none(), st.floats(-1e30, 1e30, allow_subnormal=False))
 
 
-@recognised
+@wires
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     row=st.tuples(finite, finite, finite).filter(lambda row: any(value is not None for value in row)),

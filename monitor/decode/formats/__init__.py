@@ -5,6 +5,7 @@
     csv_lines.py     lines of CSV
     influx.py        InfluxDB's line protocol
     avro.py          Avro: framed, single objects, container files, or plain with a schema file
+    avro_columns.py  many records of one flat Avro schema at once
     json_schema.py   JSON behind a registry's frame
     protobuf.py      Protobuf: framed, or with a descriptor file (proto_source.py: .proto text → descriptor)
     arrow.py         Arrow IPC streams
@@ -28,6 +29,7 @@ from monitor.decode.payload import json_documents, msgpack_documents
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from monitor.decode.formats.avro_columns import Leaf
     from monitor.types import Headers
 
 Documents = list[dict[str, Any]]
@@ -79,6 +81,24 @@ class StatefulParser(FormatParser, Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with a stored state."""
+
+
+class Layout(NamedTuple):
+    """A flat schema, whose records can be read in columns."""
+
+    name: str
+    """Unique within one decoder."""
+    leaves: tuple[Leaf, ...]
+    n_skipped: int
+    """Bytes before each record."""
+
+
+@runtime_checkable
+class ColumnarParser(FormatParser, Protocol):
+    """The parser of a format whose records of one schema can be read in columns."""
+
+    def layouts(self, values: Sequence[bytes], schemas: Mapping[int, str]) -> tuple[list[Layout | None], list[int]]:
+        """Return layouts, and the number [N] of each record's among them. None = it must be read alone."""
 
 
 class _Plain:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 import struct
 import uuid
 import zlib
@@ -24,12 +25,16 @@ import msgspec
 from fastavro import parse_schema, schemaless_reader
 from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_parsing_canonical_form
 
+from monitor.decode.formats import FRAME_BYTES, Layout
+from monitor.decode.formats.avro_columns import flat_leaves
 from monitor.decode.formats.framing import CompiledSchemas, RegisteredSchema, needs_registry, read_frame
 from monitor.decode.formatting import describe_value, quote
 from monitor.decode.payload import MAX_DEPTH, MAX_FIELDS, check_limits
 from monitor.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from monitor.decode.formats import Documents, FormatOptions, RawRecord
 
 MAX_OBJECTS: Final = 20_000
@@ -46,6 +51,8 @@ _MAX_FILE_SCHEMAS: Final = 64
 """Schemas of container files that are kept."""
 _CONTAINER: Final = b"Obj\x01"
 _SINGLE_OBJECT: Final = b"\xc3\x01"
+_ADDRESS = re.compile(r" from <[^>]*>")
+"""Part of fastavro's texts that differs from run to run."""
 _SYNC_BYTES: Final = 16
 _DAMAGED: Final = "not_avro: the container file is cut off or damaged"
 _PRIMITIVES = frozenset(("null", "boolean", "int", "long", "float", "double", "bytes", "string"))
@@ -55,7 +62,7 @@ _CONVERTED = (decimal.Decimal, datetime.date, datetime.time, uuid.UUID, tuple)
 class AvroSchema:
     """A checked schema of one writer."""
 
-    __slots__ = ("parsed", "source")
+    __slots__ = ("_layout", "parsed", "source")
 
     def __init__(self, text: str, references: dict[str, str] | None = None, *, is_repeated: bool = False) -> None:
         """`is_repeated`: the schema is of a container file. Raises DecodeError: bad_schema."""
@@ -63,19 +70,26 @@ class AvroSchema:
             named: dict[str, Any] = {}
             sources = [msgspec.json.decode(each) for each in (references or {}).values()]
             self.source = msgspec.json.decode(text)
-            _SchemaCheck(sources).check(self.source, is_repeated=is_repeated)
+            check = _SchemaCheck(sources)
+            check.check(self.source, is_repeated=is_repeated)
+            leaves = flat_leaves(self.source, check.find)
+            self._layout = None if leaves is None else Layout("", leaves, 0)
             for each in sources:
                 parse_schema(each, named_schemas=named)
             self.parsed = parse_schema(self.source, named_schemas=named)
         except (msgspec.MsgspecError, *_SCHEMA_ERRORS) as problem:
             raise DecodeError(f"bad_schema: the Avro schema cannot be used: {problem}") from None
 
+    def layout(self, name: str, n_skipped: int) -> Layout | None:
+        """Return the layout of the records. None = the schema is not flat."""
+        return self._layout and self._layout._replace(name=name, n_skipped=n_skipped)
+
     def read(self, source: BytesIO) -> Any:
         """Read one record. Raises DecodeError: not_avro."""
         try:
             return _plain(schemaless_reader(source, self.parsed, None))
         except READER_ERRORS as problem:
-            detail = str(problem) or type(problem).__name__
+            detail = _ADDRESS.sub("", str(problem)) or type(problem).__name__
             raise DecodeError(
                 f"not_avro: the bytes do not fit the writer's schema ({detail}); check kafka.format and the producer"
             ) from None
@@ -130,11 +144,23 @@ class AvroParser:
             )
         if not self._has_registry:
             raise needs_registry(frame.schema_id)
-        return [self.schema(record, frame.schema_id).read_whole(frame.body)]
+        return [self._registered.find(record.schemas, frame.schema_id).read_whole(frame.body)]
 
-    def schema(self, record: RawRecord, schema_id: int) -> AvroSchema:
-        """Return the writer's schema of an id. Raises DecodeError."""
-        return self._registered.find(record.schemas, schema_id)
+    def layouts(self, values: Sequence[bytes], schemas: Mapping[int, str]) -> tuple[list[Layout | None], list[int]]:
+        """Return layouts, and the number [N] of each record's among them. None = it must be read alone."""
+        if self._own is not None or not self._has_registry:
+            return [None if self._own is None else self._own.layout("avro", 0)], [0] * len(values)
+        heads = [value[:FRAME_BYTES] for value in values]
+        numbers = {head: number for number, head in enumerate(dict.fromkeys(heads))}
+        return [self._layout_of(head, schemas) for head in numbers], [numbers[head] for head in heads]
+
+    def _layout_of(self, head: bytes, schemas: Mapping[int, str]) -> Layout | None:
+        frame = read_frame(head)
+        try:
+            schema = None if frame is None else self._registered.find(schemas, frame.schema_id)
+        except DecodeError:
+            return None
+        return None if frame is None or schema is None else schema.layout(f"avro {frame.schema_id}", FRAME_BYTES)
 
     # ------------------------------------------------------------ container files
 
@@ -266,6 +292,10 @@ class _SchemaCheck:
         self._register(schema, "", 0)
         self._walk(schema, "", 0, is_repeated=is_repeated)
 
+    def find(self, name: str, space: str) -> tuple[Any, str] | None:
+        """Return the definition of a named type and its namespace."""
+        return self._named.get(f"{space}.{name}") or self._named.get(name)
+
     def _register(self, schema: Any, space: str, depth: int) -> None:
         """Remember the named types, by their names with and without namespace."""
         if depth > 2 * MAX_DEPTH:
@@ -317,7 +347,7 @@ class _SchemaCheck:
             if is_repeated and name == "null":
                 raise ValueError("a list has entries without bytes")
             return
-        found = self._named.get(f"{space}.{name}") or self._named.get(name)
+        found = self.find(name, space)
         if found is None:
             raise ValueError(f"there is no type {describe_value(name)}")
         inner, inner_space = found

@@ -121,13 +121,14 @@ class _Reader:
         sizes = np.fromiter(map(len, values), np.int64, n)
         self._end = np.cumsum(sizes)
         self._begin = self._end - sizes
-        self._last = len(self._data) - len(_PADDING)
+        self._last = len(self._data) - len(_PADDING) + 1  # behind the end, so that a cut record does not fit
         self._is_good = self._begin + n_skipped <= self._end
         self._at = np.minimum(self._begin + n_skipped, self._last)
 
     def finish(self) -> Bool:
         """Return whether each record [N] was read to its very end."""
-        return self._is_good & (self._at == self._end)
+        is_whole: Bool = self._is_good & (self._at == self._end)
+        return is_whole
 
     def tag(self, null: int, value: int) -> Bool:
         """Read the bytes before values that may be null. Return whether each [N] is null."""
@@ -178,14 +179,15 @@ class _Reader:
         parts = (raw[:, :longest] & 0x7F).astype(np.uint64) << _SHIFTS[:longest]
         parts[np.arange(longest) >= width[:, None]] = 0
         zigzag = parts.sum(axis=1, dtype=np.uint64)
-        number = (zigzag >> np.uint64(1)).astype(np.int64) ^ -(zigzag & np.uint64(1)).astype(np.int64)
+        number: Int64 = (zigzag >> np.uint64(1)).astype(np.int64) ^ -(zigzag & np.uint64(1)).astype(np.int64)
         if absent is None:
             self._is_good &= is_read
             self._move(width)
             return number
         self._is_good &= is_read | absent
         self._move(np.where(absent, 0, width))
-        return np.where(absent, 0, number)
+        number[absent] = 0
+        return number
 
     def _texts(self, absent: Bool | None) -> list[str | None]:
         size = self._long(absent)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from monitor.decode.formats import ColumnarParser
 from monitor.decode.formats.framing import needs_registry, read_frame, registered
 from monitor.errors import DecodeError
 
 if TYPE_CHECKING:
-    from monitor.decode.formats import Documents, FormatOptions, FormatParser, RawRecord
+    from collections.abc import Mapping, Sequence
+
+    from monitor.decode.formats import Documents, FormatOptions, FormatParser, Layout, RawRecord
 
 _PARSER_OF: Final = {"AVRO": "avro", "JSON": "json_schema", "PROTOBUF": "protobuf"}
 
@@ -33,6 +36,11 @@ class FramedParser:
         if not self._options.has_registry:
             raise needs_registry(frame.schema_id)
         return self.parser_of(registered(record.schemas, frame.schema_id).type).parse(record)
+
+    def layouts(self, values: Sequence[bytes], schemas: Mapping[int, str]) -> tuple[list[Layout | None], list[int]]:
+        """Return layouts, and the number [N] of each record's among them. None = it must be read alone."""
+        avro = self.parser_of("AVRO") if schemas else None
+        return avro.layouts(values, schemas) if isinstance(avro, ColumnarParser) else ([None], [0] * len(values))
 
     def parser_of(self, kind: str) -> FormatParser:
         """Return the parser of a kind of schema."""

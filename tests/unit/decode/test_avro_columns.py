@@ -153,6 +153,17 @@ def test_a_named_type_is_resolved():
     assert [leaf.path for leaf in leaves] == [("a", "x"), ("b", "x")]
 
 
+@pytest.mark.parametrize("kind", ["double", "string", "long", ["null", "float"]])
+def test_a_record_that_is_cut_off_is_not_read_wherever_it_stands(kind):
+    source = {"type": "record", "name": "R", "fields": [{"name": "a", "type": "int"}, {"name": "b", "type": kind}]}
+    value = {"double": 1.5, "string": "text", "long": 2**40}.get(str(kind), 1.5)
+    leaves = flat_leaves(source, lambda name, space: None)
+    whole = written(fastavro.parse_schema(source), {"a": 1, "b": value})
+    for size in range(len(whole)):
+        assert read_columns(leaves, [whole, whole[:size]], 0).is_good.tolist() == [True, False]
+        assert read_columns(leaves, [whole[:size], whole], 0).is_good.tolist() == [False, True]
+
+
 def test_a_number_out_of_the_years_is_left_to_fastavro():
     source = {"type": "record", "name": "R", "fields": [{"name": "t", "type": MICROS}]}
     schema = AvroSchema(json.dumps(source))
