@@ -185,3 +185,11 @@ def test_hostile_bytes_get_a_printable_reason(value, key):
         [bad] = decoder(fleets).decode(batch_of([value], [key])).quarantined
         assert bad.reason.isprintable()
         assert bad.reason.split(":")[0].replace("_", "").isalpha()
+
+
+def test_a_name_that_commands_a_terminal_is_not_learnt():
+    decoder = Decoder([turbines(sensors=None)])
+    names = ["flow", "\x1b]0;pwned\x07q", "\u202eflow", "\x9b31m", "a\nb", "", "Öl (°C)"]
+    value = json.dumps({"ts": 1, "asset": "R1", "sensors": dict.fromkeys(names, 1.5)})
+    decoder.decode(batch_of([value.encode()]))
+    assert decoder.fleets[0].sensors == ("flow", "Öl (°C)")
