@@ -66,6 +66,7 @@ class EvaluateArguments:
     report: Path | None
     processes: int | None
     reading: FileOptions
+    join: bool
     as_json: bool
 
 
@@ -128,6 +129,7 @@ def parse_names(text: str) -> tuple[str, ...]:
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html",
               help="Write a page with plots of sensors, scores, events and alerts.")  # fmt: skip
 @click.option("--processes", type=click.IntRange(1), metavar="N", help="Worker processes [default: one per core].")
+@click.option("--join", is_flag=True, help="Read all FILES as one recording, in order of time.")
 @file_options
 @json_option
 def evaluate(**arguments: Any) -> None:
@@ -224,11 +226,16 @@ def _plan(asked: EvaluateArguments) -> EvaluationPlan:
     from monitor.evaluation.series import ReadOptions
 
     settings = ScoreSettings(asked.window, asked.seed, asked.max_train)
+    files = asked.files[:1] if asked.join else asked.files
     return make_plan(
-        asked.files,
+        files,
         asked.methods,
         settings if asked.budget is None else replace(settings, budget=asked.budget),
-        reading=ReadOptions(**asdict(asked.reading), train_rows=asked.train_rows),
+        reading=ReadOptions(
+            **asdict(asked.reading),
+            train_rows=asked.train_rows,
+            continued_in=asked.files[1:] if asked.join else (),
+        ),
         policies=asked.policies,
         into=asked.into,
         with_plots=asked.report is not None,

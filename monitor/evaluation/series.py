@@ -17,7 +17,7 @@ import numpy as np
 
 from monitor.decode.formatting import quote, short_list
 from monitor.errors import BadRecording
-from monitor.recordings import FileOptions, account, read_meta, read_recording
+from monitor.recordings import FileOptions, account, read_files, read_meta, read_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,11 +94,16 @@ class ReadOptions(FileOptions):
     """Options for reading a file. None = taken from the file, or from `meta.json` beside it."""
 
     train_rows: int | None = None
+    continued_in: tuple[Path, ...] = ()
+    """Files that continue the file: all of them are one recording."""
 
 
 def read_series(path: Path, options: ReadOptions) -> list[Series | RejectedSeries]:
     """Read a file into one series for each asset in it. Raises BadRecording, NotFound, naming the file and the fix."""
-    recording = read_recording(path, options)
+    if options.continued_in:
+        [(path, recording)] = read_files((path, *options.continued_in), options, join=True)
+    else:
+        recording = read_recording(path, options)
     if options.label != LABEL and LABEL in recording.sensors:
         recording = _without_label(path, recording)
     meta = read_meta(path)

@@ -28,21 +28,20 @@ _EXCEL_FROM, _EXCEL_TO = 36_526, 62_091
 """2000 to 2069."""
 _HAS_ZONE: Final = re.compile(r"(Z|UTC|GMT|[+-]\d\d(:?\d\d)?)$", re.IGNORECASE)
 _NAMES_A_DAY: Final = re.compile(r"dat|day|tag|jour|fecha", re.IGNORECASE)
+LOCAL_TIMES: Final = "its times are local times of"
 _EXAMPLE: Final = "write 2015-07-27T10:30:00Z or seconds, or name its format: --time-format"
 
 
 def choose_parser(texts: Sequence[str], column: str, options: FileOptions) -> tuple[TimeParser, list[str]]:
     """Return the parser of a column of times. `texts`: its first cells. Raises BadRecording."""
-    if options.time_format != "auto":
-        return _parser(options.time_format, options.timezone), []
     filled = [text for text in texts if text]
-    form, notes = _format(filled, column)
+    form, notes = (options.time_format, []) if options.time_format != "auto" else _format(filled, column)
     parser = _parser(form, options.timezone)
     if filled and _is_local(filled[0], form):
         if options.timezone == "UTC":
             notes.append("its times name no zone and are read as UTC (--timezone Europe/Berlin reads local times)")
         else:
-            notes.append(f"its times are local times of {options.timezone}")
+            notes.append(f"{LOCAL_TIMES} {options.timezone}")
     return parser, notes
 
 

@@ -64,7 +64,9 @@ def open_file(path: Path, options: FileOptions) -> OpenFile:
         return _open_text(path, options)
     if kind in ("parquet", "pq"):
         return _open_parquet(path)
-    raise BadRecording(f"recordings end in .csv, .csv.gz or .parquet (or {', '.join(TEXT_ENDINGS[1:])})")
+    raise BadRecording(
+        f"recordings end in .csv, .csv.gz or .parquet (or {', '.join(TEXT_ENDINGS[1:])}); save a spreadsheet as CSV"
+    )
 
 
 # ---------------------------------------------------------------- text

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from monitor.decode.formatting import quote, short_list
 from monitor.errors import BadRecording
+from monitor.printable import normal_name
 from monitor.recordings.cells import LOOSE_NUMBER, MISSING_WORDS, STATES, NumberStyle, style_of
 from monitor.recordings.names import is_time_name
 
@@ -82,7 +83,7 @@ def find_layout(lines: Sequence[str], columns: Sequence[str] | None, decimal: st
         names = [cell.lstrip("#").strip() if n == 0 else cell for n, cell in enumerate(header)]
         names = _fitting(names, data, width)
         notes += _notes_about_rows(rows, at, first, width)
-    names, renamed = _unique(names, data)
+    names, renamed = _unique([_printable(name) for name in names], data)
     notes += renamed
     cells = [[cell.strip() for cell in column] for column in zip(*data, strict=True)]
     style = style_of(cells, decimal, is_comma_free=delimiter in ";\t")
@@ -182,6 +183,11 @@ def _fitting(names: Row, data: Sequence[Row], width: int) -> Row:
             )
         return [*names, ""]
     return names
+
+
+def _printable(name: str) -> str:
+    """Return a name that is safe to show: without control characters."""
+    return "".join(sign if sign.isprintable() else "_" for sign in normal_name(name))
 
 
 def _unique(names: Row, data: Sequence[Row]) -> tuple[Row, list[str]]:

@@ -6,6 +6,7 @@ of several series become several sensors or several assets, or the file is refus
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -132,7 +133,7 @@ def _explains(recording: Recording, codes: Int32, n_series: int, n_disorder: int
 
 
 def _proposal(column: str, distinct: tuple[str, ...], n_disorder: int) -> str:
-    option = column if column.isidentifier() else f'"{column}"'
+    option = shlex.quote(column)
     return (
         f"its rows are {len(distinct)} series, one below or beside the other: time runs back or stands still "
         f"{n_disorder:,} times, and goes on for each value of column {quote(column)} ({short_list(distinct, 4)}); use "

@@ -9,7 +9,7 @@ Rows of several series never become one sensor.
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +20,7 @@ from monitor.decode.formatting import quote, short_list
 from monitor.errors import BadRecording, NotFound
 from monitor.printable import name_problem, normal_name
 from monitor.recordings.cells import BAD, BLANK, NUMBER, STATE, NumberStyle, parse_cells
-from monitor.recordings.clock import bad_time, choose_parser
+from monitor.recordings.clock import LOCAL_TIMES, bad_time, choose_parser
 from monitor.recordings.formats import open_file
 from monitor.recordings.long_format import pivot, refuse_mixed_series
 from monitor.recordings.options import FileOptions
@@ -247,7 +247,7 @@ class _Builder:
                 row, text = candidate.bad
                 raise BadRecording(
                     f"column {quote(name)}, row {row}: {quote(text)} is not a finite number; "
-                    f"leave the cell blank where the value is missing, or use {_missing_option(text)}"
+                    f"leave the cell blank where the value is missing, or use --missing {shlex.quote(text)}"
                 )
             if len(candidate.units) > 1 and candidate.bad is None:
                 raise BadRecording(
@@ -293,19 +293,13 @@ class _Builder:
             return NO_CLOCK_START_US + row * max(1, round(self._interval_s * 1e6))
         ts_us = np.concatenate(self._times)
         zone = self._parser.zone if self._parser is not None else None
-        if zone is not None and self._are_local:
+        if zone is not None and any(note.startswith(LOCAL_TIMES) for note in self._time_notes):
             ts_us, n_moved = zone.repeated_in_order(ts_us, asset)
             if n_moved:
                 self._time_notes.append(
                     f"{n_moved:,} times are of the second pass of an hour that the clock change repeats"
                 )
         return ts_us
-
-    @property
-    def _are_local(self) -> bool:
-        return any("local times of" in note for note in self._time_notes) or self._options.time_format in (
-            "excel", "compact", "day-first", "month-first"
-        )  # fmt: skip
 
     def _read_times(self, columns: list[Cells]) -> Int64:
         [cells, *clocks] = columns
@@ -319,11 +313,15 @@ class _Builder:
             if self._parser is None:
                 self._parser, self._time_notes = choose_parser(texts, "+".join(self._roles.time), self._options)
             us, is_valid = self._parser.parse_column_us(self._as_written(texts))
-        if not is_valid.all() and self._bad_time is None:
-            at = int(np.argmin(is_valid))
+        for at in np.flatnonzero(~is_valid)[:100].tolist():
             text = texts[at] if len(texts) > at else str(cells[at])
             reason = bad_time(text, self._parser, self._options) if self._parser is not None else "is no time"
-            self._bad_time = self._bad_cell("+".join(self._roles.time), at, text, reason)
+            problem = self._bad_cell("+".join(self._roles.time), at, text, reason)
+            self._bad_time = self._bad_time or problem
+            if text in self._roles.time:
+                raise BadRecording(f"in row {self._rows[at]} another header begins; split the file there")
+            if "is skipped by a clock change" in reason:  # the clock of all rows is another one
+                raise problem
         self._has_time.append(is_valid)
         return us
 
@@ -407,10 +405,6 @@ class _Builder:
 
     def _bad_cell(self, column: str, at: int, text: str, problem: str) -> BadRecording:
         return BadRecording(f"column {quote(column)}, row {self._rows[at]}: {quote(text)} {problem}")
-
-
-def _missing_option(text: str) -> str:
-    return f"--missing {text}" if re.fullmatch(r"[\w.#/-]+", text) else f'--missing "{text}"'
 
 
 def _texts(cells: Cells) -> list[str]:

@@ -275,7 +275,8 @@ async def _replay_with_registry(files: RecordingFiles, config: Config, run: Repl
         if fleet is None:
             globs = ", ".join(name for each in config.fleets for name in each.assets)
             raise BadRecording(f"{recording.name}: no fleet takes asset {recording.assets[0]} (assets = {globs})")
-        grid = account.grid_notes(recording, fleet.interval_us, f"fleet {fleet.name}")
+        unused = "; --interval is not used" if files.options.interval_s is not None else ""
+        grid = account.grid_notes(recording, fleet.interval_us, f"fleet {fleet.name}{unused}")
         if files.options.hold_s is not None:
             recording = account.hold_values(recording, fleet.interval_us, round(files.options.hold_s * 1e6))
         run.observer.on_notes(recording.name, (*recording.notes, *recording.losses, *grid))

@@ -51,6 +51,8 @@ class Shape:
     told: tuple[str, ...] = ()
     refused: str = ""
     """What the refusal says without the options. Empty = the file needs none."""
+    refused_with: dict[str, Any] = field(default_factory=dict)
+    """Options that are wrong for it."""
     options: dict[str, Any] = field(default_factory=dict)
     file: str = "export.csv"
     meta: dict[str, Any] | None = None
@@ -117,6 +119,10 @@ SHAPES = [
         "the header again and again",
         PLAIN.replace("2025-03-01T02:00:00Z", "timestamp,temp,level\n2025-03-01T02:00:00Z"),
         ("temp", "level"), (20, 0), told=("the header is repeated in 1 rows",),
+    ),
+    Shape(
+        "another header in the middle", PLAIN + "timestamp,temp,flow\n2025-03-02T00:00:00Z,1,2\n", ("temp", "level"),
+        (20, 0), refused="in row 42 another header begins; split the file there", n=-1,
     ),
     Shape(
         "no header at all",
@@ -207,9 +213,18 @@ SHAPES = [
         told=("local times of Europe/Berlin", "2 times are of the second pass"),
     ),
     Shape(
+        "local time of a pattern",
+        "time,temp\n" + "".join(f"26-10-2025/{at},{value(i)}\n" for i, at in enumerate(
+            ("02:00", "02:30", "02:00", "02:30", "03:00"))),
+        ("temp",), (20,), n=5, second="2025-10-26T00:30:00Z",
+        options={"timezone": "Europe/Berlin", "time_format": "%d-%m-%Y/%H:%M"}, refused="is no time",
+        told=("2 times are of the second pass",),
+    ),
+    Shape(
         "a clock that does not follow the change",
         table("time,temp", lambda i, at: f"{at},{value(i)}", LOCAL, step=timedelta(hours=1), n=900), ("temp",), (20,),
-        n=900, second="2025-03-01T00:00:00Z", options={"timezone": "+01:00"},
+        n=900, second="2025-03-01T00:00:00Z", refused_with={"timezone": "Europe/Berlin"}, refused="--timezone +01:00",
+        options={"timezone": "+01:00"},
     ),
     Shape(
         "no times, interval given", "temp\n" + "".join(f"{value(i)}\n" for i in range(N)), ("temp",), (20,),
@@ -373,7 +388,7 @@ def test_a_file_is_read_right_or_names_the_option(shape: Shape, tmp_path: Path) 
         (tmp_path / "meta.json").write_text(json.dumps(shape.meta))
     if shape.refused:
         with pytest.raises(BadRecording) as refusal:
-            read_recording(path)
+            read_recording(path, FileOptions(**shape.refused_with))
         assert shape.refused in refusal.value.detail
         assert refusal.value.detail.startswith(f"{path}: ")
     if shape.n < 0:

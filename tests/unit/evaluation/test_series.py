@@ -145,3 +145,15 @@ def test_labelled_training_rows_are_warned_of(tmp_path: Path) -> None:
         "3 of the 10 training rows are labelled faults",
         "time runs backwards once; rows are taken in the file's order",
     ]
+
+
+def test_files_that_continue_each_other_are_one_series(tmp_path: Path) -> None:
+    whole = sample.write_csv(tmp_path / "plant" / "pump.csv")
+    header, *rows = whole.read_text().splitlines()
+    first, second = tmp_path / "plant" / "a.csv", tmp_path / "plant" / "b.csv"
+    first.write_text("\n".join([header, *rows[:700]]))
+    second.write_text("\n".join([header, *rows[700:]]))
+    [one] = read(second, train_rows=sample.N_TRAIN, continued_in=(first,))
+    assert one.name == "a"
+    assert (one.data.values == read(whole)[0].data.values).all()
+    assert "a.csv and b.csv follow each other" in " ".join(one.notes)

@@ -142,8 +142,16 @@ class TestErrors:
         with pytest.raises(NotFound, match="no such file"):
             read_recording(tmp_path / "a.csv")
         (tmp_path / "a.xlsx").write_bytes(b"PK")
-        with pytest.raises(BadRecording, match=r"recordings end in \.csv, \.csv\.gz or \.parquet"):
+        with pytest.raises(BadRecording, match=r"recordings end in \.csv, .* \.parquet .*; save a spreadsheet as CSV"):
             read_recording(tmp_path / "a.xlsx")
+
+
+    def test_a_proposed_option_is_quoted_for_the_shell(self, write):
+        with pytest.raises(BadRecording, match="--missing 'a \\$b'"):
+            read_recording(write("ts,a\n1,2\n2,a $b\n3,4\n"))
+
+    def test_names_of_columns_are_printable(self, write):
+        assert read_recording(write("ts,a\x1b[2J,b\n1,2,3\n")).sensors == ("a_[2J", "b")
 
 
 class TestParquet:
