@@ -95,7 +95,9 @@ def _time_columns(
         return (named,) if named in names else tuple(named.split("+"))
     declared = file.time_columns[0] if len(file.time_columns) == 1 else None
     time = first_of(TIME_COLUMNS, names) or declared
-    if time is not None and time in file.sample and not _may_be_times(file.sample[time]):
+    found = [name for name, cells in file.sample.items() if _share(cells, "t") > 0.9 and not _are_clocks(cells)]
+    is_in_doubt = time is not None and options.time_format == "auto" and not _may_be_times(file.sample.get(time, ()))
+    if is_in_doubt and (found or interval_s is not None):
         time = None
     if time is not None and _are_clocks(file.sample.get(time, ())):  # the dates stand in another column
         dates = [name for name in names if name != time and _clock_beside(file, name) == time]
@@ -106,7 +108,6 @@ def _time_columns(
             notes.append(f"its times are the columns {quote(time)} and {quote(clock)} together")
             return time, clock
         return (time,)
-    found = [name for name, cells in file.sample.items() if _share(cells, "t") > 0.9 and not _are_clocks(cells)]
     if len(found) == 1:
         clock = _clock_beside(file, found[0])
         notes.append(f"its times are in column {quote(found[0])}" + (f" and {quote(clock)}" if clock else ""))
