@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2154  # SC2154: root, python and uv are the caller's
-# Shared by deploy/demo and tests/run (sourced, not run): find Python 3.11+ and uv without touching the system.
+# Shared by deploy/demo and tests/run (sourced, not run): find Python 3.11+ and uv, and make the environment, without
+# touching the system.
 # The caller sets `root`, the project's folder, and stores the results in `python` and `uv`. An error is printed on stderr and
 # ends the caller.
 
@@ -59,4 +60,28 @@ sync_environment() { # uv's options…: bring .venv up to date, its byte code to
     "$uv" sync --compile-bytecode "$@"
     printf '%s' "$installed" >"$stamp"
   fi
+}
+
+has_nvidia_driver() {
+  [[ -e /proc/driver/nvidia/version ]] || nvidia-smi -L >/dev/null 2>&1
+}
+
+has_cpu_build() { # of PyTorch, in .venv
+  compgen -G "$root/.venv/lib/python*/site-packages/torch-*+cpu.dist-info" >/dev/null
+}
+
+sync_cpu_environment() { # [--quiet] uv's options…: like sync_environment, with PyTorch's CPU build. Fails without its index
+  local quiet=() work=${MONITOR_CACHE:-$root/.cache}
+  if [[ $1 == --quiet ]]; then quiet=(--quiet) && shift; fi
+  local install=("$uv" pip install ${quiet[@]+"${quiet[@]}"} --python "$root/.venv")
+  local export=("$uv" export --quiet --frozen --no-emit-project --no-annotate --no-header)
+  mkdir -p "$work"
+  "$root/.venv/bin/python" -c '' 2>/dev/null || "$uv" venv --quiet --python "$python" "$root/.venv" || return
+  # As in the Dockerfile: torch's version and those of its dependencies are the lock file's. Only its own wheels are not
+  # checked against it, and CUDA's packages are left out.
+  (cd "$root" && "${export[@]}" --no-hashes "$@") | grep -vE '^(nvidia-|cuda-|triton)' >"$work/versions.txt" || return
+  "${install[@]}" --torch-backend=cpu --constraint "$work/versions.txt" torch || return
+  (cd "$root" && "${export[@]}" --prune torch "$@") >"$work/locked.txt" || return
+  "${install[@]}" --require-hashes --compile-bytecode -r "$work/locked.txt" || return
+  "${install[@]}" --no-deps --editable "$root"
 }

@@ -57,6 +57,12 @@ def store_url(path: str | os.PathLike[str] | None = None, environ: Mapping[str, 
         raise ConfigError(f"{name}_FILE names a file that cannot be read: {error}") from error
 
 
+def reference_file() -> Path:
+    """Return the path of the file that explains every setting: in the installed package, or in deploy/ of a clone."""
+    packaged = Path(__file__).with_name("reference.toml")
+    return packaged if packaged.is_file() else Path(__file__).parents[2] / "deploy" / "monitor.toml"
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as opened:

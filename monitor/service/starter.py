@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitor.config import parse
+from monitor.config.loading import reference_file
 from monitor.config.spacing import interval_for, spoken
 from monitor.config.values import format_duration
 from monitor.errors import NotFound, QuarantineLimit
@@ -136,7 +137,8 @@ def render(found: FleetSurvey, kafka: Mapping[str, Any], name: str, source: str)
     shown_interval = format_duration(interval) if interval else "1m"
     lines = [
         f"# Made by `monitor init` from {found.n_readings} readings of {source}.",
-        "# `monitor check` reads a sample with it and says what fits. Every setting: deploy/monitor.toml.",
+        "# `monitor check` reads a sample with it and says what fits. Every setting:",
+        f"# {reference_file()}",
         "",
         "[kafka]",
         *(f"{key} = {_toml(value)}" for key, value in kafka.items()),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 
 import click
 import pytest
 
 from monitor import errors, metrics
 from monitor.cli import COMMANDS, main
-from monitor.config import HttpConfig, parse
+from monitor.config import HttpConfig, loading, parse
+from monitor.config.loading import reference_file
 from monitor.service.pages import PATHS
 from tests.servers import ROOT
 
@@ -35,6 +37,18 @@ def test_the_annotated_file_shows_defaults() -> None:
     assert set(file) == {"device", "kafka", "store", "log", "http", "fleet"}
     assert set(file["fleet"][0]) >= {"window", "lateness", "max_gap", "model", "alerts", "retrain"}
     assert parse(file) == parse(tomllib.loads(text)) == parse(MINIMAL)
+
+
+def test_the_wheel_has_types_and_the_annotated_file() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["monitor"]
+    assert (ROOT / "monitor" / "py.typed").is_file()
+    [(source, target)] = wheel["force-include"].items()
+    assert reference_file() == ROOT / source
+    assert ROOT / target == Path(loading.__file__).with_name("reference.toml")
+    # The image is built from a wheel, too.
+    assert f"COPY {source} ./{source}\n" in (DEPLOY / "Dockerfile").read_text()
+    assert f"!{source}\n" in (DEPLOY / "Dockerfile.dockerignore").read_text()
 
 
 def test_every_exit_code_is_explained() -> None:
