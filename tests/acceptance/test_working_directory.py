@@ -74,7 +74,7 @@ def test_every_start_of_python_has_the_option() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.List | ast.Call)
         for words in [node.elts if isinstance(node, ast.List) else node.args]
-        if words and ast.unparse(words[0]) == "sys.executable"
+        if len(words) > 1 and ast.unparse(words[0]) == "sys.executable"
     ]
     assert len(commands) >= 4
     assert [f"{path}: {text}" for path, text in commands if "sys.executable, '-P'," not in text] == []

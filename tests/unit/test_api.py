@@ -197,3 +197,15 @@ def test_the_package_offers_the_library() -> None:
     assert monitor.Detector is Detector
     with pytest.raises(AttributeError, match="no attribute 'Detectr'"):
         _ = monitor.Detectr  # type: ignore[attr-defined]
+
+
+def test_missing_values_and_angles_are_those_of_the_arguments() -> None:
+    head = frame()[:N_TRAIN].assign(course=lambda each: np.arange(len(each)) * 7.0 % 360)
+    arguments = ARGUMENTS | {"missing": [-999.0], "circular": ["course"], "max_gap": "5m"}
+    detector = Detector(**arguments).fit(head)
+    coded, blank = head.copy(), head.copy()
+    coded.iloc[300:303, 0], blank.iloc[300:303, 0] = -999.0, np.nan
+    np.testing.assert_allclose(detector.score(coded), detector.score(blank), rtol=1e-5)
+    assert not detector.predict(coded)[290:320].any()
+    turned = head.assign(course=(head.course + 359.999) % 360)  # 0° becomes 359.999°
+    np.testing.assert_allclose(detector.score(turned), detector.score(head), rtol=1e-2)
