@@ -186,7 +186,8 @@ class Rebuild:
         if expected is None:
             return
         fleets = differing_fleets(expected.value, digest_of(shards))
-        if fleets := [each for each in fleets if each in shards and not shards[each].is_reconfigured]:
+        same = {name for name, shard in shards.items() if not (shard.is_reconfigured or shard.is_widened)}
+        if fleets := [each for each in fleets if each in same]:
             self._report(fleets, expected.offset)
 
     def _report(self, fleets: Sequence[str], at_offset: int) -> None:

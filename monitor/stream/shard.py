@@ -108,6 +108,8 @@ class Shard:
         self.sensors = tuple(sensors)
         self.assets = assets
         self.fingerprint = fingerprint(config, kafka, sensors)
+        self._narrower = frozenset(fingerprint(config, kafka, sensors[:n]) for n in range(1, len(sensors)))
+        """Fingerprints of a former run with the first of these sensors."""
         self.ids = np.empty(0, dtype=np.int32)
         """[A], database id of each asset. -1 = foreign: another partition registered it."""
         self.since = np.empty(0, dtype=np.int64)
@@ -116,6 +118,9 @@ class Shard:
         """Position of the latest snapshot: it holds the records below. None = there is none."""
         self.is_reconfigured = False
         """Whether the settings of the windows differ from those of the former run."""
+        self.is_widened = False
+        """Whether the former run had the same settings and fewer sensors. The windows go on: the records that they need
+        are read again, with the new sensors."""
         self.windower = Windower(
             length=config.length,
             stride=config.stride,
@@ -133,8 +138,9 @@ class Shard:
 
     def resume(self, known: Sequence[KnownAsset], former_fingerprints: Mapping[str, str] | None) -> None:
         """Load the assets as the database has them. `former_fingerprints`: by fleet, those of the former run."""
-        former = former_fingerprints
-        self.is_reconfigured = former is not None and former.get(self.config.name) != self.fingerprint
+        former = self.fingerprint if former_fingerprints is None else former_fingerprints.get(self.config.name)
+        self.is_widened = former in self._narrower
+        self.is_reconfigured = former != self.fingerprint and not self.is_widened
         stride, interval_us = self.config.stride, self.interval_us
         next_starts = {}
         for index, asset in enumerate(known):
@@ -372,9 +378,12 @@ class Shard:
         if self.is_reconfigured:
             return
         with np.load(io.BytesIO(snapshot.state), allow_pickle=False) as columns:
-            if str(columns["fingerprint"]) != self.fingerprint:
+            if str(columns["fingerprint"]) not in (self.fingerprint, *self._narrower):
                 return
             state = WindowerState(**{field.name: columns[field.name] for field in fields(WindowerState)})
+        # Sensors that were added later have no values in the snapshot.
+        new = np.full((len(state.values), len(self.sensors) - state.values.shape[1]), np.nan, dtype=np.float32)
+        state = replace(state, values=np.concatenate((state.values, new), axis=1))
         by_id = np.argsort(self.ids, kind="stable")
         asset, cell_asset = (
             by_id[np.searchsorted(self.ids, ids, sorter=by_id)] for ids in (state.asset, state.cell_asset)

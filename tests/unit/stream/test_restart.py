@@ -405,3 +405,66 @@ async def test_a_batch_waits_for_an_unreadable_checkpoint(tmp_path: Path) -> Non
     outage = str(CheckpointUnavailable("v1: no such file yet", "mount the folder"))
     assert seen[3:9] == ["None", "None", outage, outage, outage, "None"], "during the wait, and no longer"
     assert windows(tmp_path / "late") == windows(tmp_path / "normal") != []
+
+
+# ---------------------------------------------------------------- further sensors
+
+
+class OfFlow:
+    """A scorer that knows one sensor, and ignores the others."""
+
+    async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
+        flow = windows.values[..., list(sensors).index("flow")]
+        return Scores(windows, np.nansum(flow, axis=1).astype(np.float32) % 7 / 10, [None] * len(windows), {})
+
+
+class OfAll:
+    """A scorer of all sensors."""
+
+    async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
+        return Scores(windows, np.nansum(windows.values, axis=(1, 2)) % 7 / 10, [None] * len(windows), {})
+
+
+def two_sensors(n: int) -> list[Record]:
+    return [
+        (ts * 2 + number, -1, asset.encode(), json.dumps({"ts": ts, "sensors": {"flow": ts, "heat": 3 * ts}}).encode())
+        for ts in range(n)
+        for number, asset in enumerate(("P1", "P2"))
+    ]
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["rebuilt", "from a snapshot"])
+async def test_further_sensors_cost_no_window(
+    store: AsyncStore, tmp_path: Path, silent_after: int, is_silent: bool
+) -> None:
+    log, wide = two_sensors(60), config_of(PUMPS | {"sensors": ["flow", "heat"]})
+    if is_silent:
+        log = [record for record in log if record[2] == b"P1" or not 10 < record[0] < 80]
+    n = next(row for row, record in enumerate(log) if record[0] >= 61)
+    await pipeline(config_of(PUMPS), store, log[:n], scorer=OfFlow()).run()
+    with capture_logs() as lines:
+        await pipeline(wide, store, log, scorer=OfFlow()).run()
+    assert [line["event"] for line in lines if line["event"] in ("rebuild_differs", "reconfigured")] == []
+    async with AsyncStore(f"sqlite:///{tmp_path}/whole.db", owner=True) as other:
+        await pipeline(wide, other, log, scorer=OfFlow()).run()
+        assert await store.read(scores_of) == await other.read(scores_of)
+
+
+async def test_windows_after_the_change_have_the_further_sensors(store: AsyncStore, tmp_path: Path) -> None:
+    log, wide = two_sensors(60), config_of(PUMPS | {"sensors": ["flow", "heat"]})
+    await pipeline(config_of(PUMPS), store, log[:61], scorer=OfAll()).run()
+    await pipeline(wide, store, log, scorer=OfAll()).run()
+    async with AsyncStore(f"sqlite:///{tmp_path}/whole.db", owner=True) as other:
+        await pipeline(wide, other, log, scorer=OfAll()).run()
+        mixed_, whole = await store.read(scores_of), await other.read(scores_of)
+    n_before = sum(one != two for one, two in zip(mixed_, whole, strict=True))
+    assert mixed_[n_before:] == whole[n_before:]
+    assert 0 < n_before < 61
+
+
+async def test_fewer_or_other_sensors_begin_new_windows(store: AsyncStore) -> None:
+    log = two_sensors(60)
+    await pipeline(config_of(PUMPS | {"sensors": ["flow", "heat"]}), store, log[:61], scorer=OfAll()).run()
+    with capture_logs() as lines:
+        await pipeline(config_of(PUMPS | {"sensors": ["heat"]}), store, log, scorer=OfAll()).run()
+    assert [line["event"] for line in lines if line["event"] in ("rebuild_differs", "reconfigured")] == ["reconfigured"]
