@@ -122,7 +122,7 @@ class Champions:
         """
         path = Path(trained.path)
         detector = await self._scorer.load(path, trained.version)
-        register = partial(self._store.run, assets.register_sensors, fleet.name, trained.sensors)
+        register = partial(self._store.run, assets.extend_sensors, fleet.name, trained.sensors)
         known = await until_answered(register, self._clock, self._timing)
         _check_fits(fleet, detector, fleet.sensors or known)
         publish = partial(
@@ -170,6 +170,7 @@ class Champions:
         if (champion := await self._store.read(versions.champion, fleet.name)) is not None:
             metrics.champion_trained_timestamp_seconds.labels(fleet.name).set(champion.trained_at.timestamp())
         self._scorer.follow(fleet.name, found.seq, activations)
+        self._gate.may_have_new_sensors = True
 
     async def _load_champion(self, fleet: FleetConfig, champion: ActiveVersion, *, at_start: bool, skip: bool) -> None:
         """Load the champion. An unreadable one (damaged, or of another program version's format) counts as none."""

@@ -20,7 +20,8 @@ Four things interrupt a batch, and none of them commits a part of it:
 - An *outage* of the database, the broker or a checkpoint: keep the batch, pause the source, retry (`reader.py`).
 - *Fenced*: another daemon claimed the partition, or stored other sensors. Claim it again while the group assigns it.
 - *ModelsChanged*: another daemon activated a model version. Load it, claim again, and so score the batch again.
-- *SensorsChanged*: a record has a new sensor, and no model exists yet. Claim again, with windows of the longer list.
+- *SensorsChanged*: a record has a new sensor, and no model exists yet, or a new model knows further sensors. Claim
+  again, with windows of the longer list: the records that they need are read again.
 """
 
 from __future__ import annotations
@@ -133,6 +134,9 @@ class Pipeline:
 
     async def _handle_event(self, event: Assigned | Revoked | Gap | RecordBatch) -> None:
         async with self.gate.exclusive():
+            if self.gate.may_have_new_sensors:
+                self.gate.may_have_new_sensors = False
+                await self.registrar.load_sensors(self.partitions.values())
             match event:
                 case Assigned(partitions=assigned):
                     for partition in assigned:
@@ -158,7 +162,7 @@ class Pipeline:
         if self.schemas is not None:
             batch = await self.reader.call(self.schemas.complete, batch)
         if state.has_former_sensors:
-            raise SensorsChanged("another partition's records have further sensors")
+            raise SensorsChanged("another partition, or a new model, has further sensors")
         if batch.offsets[0] < state.next_offset or not state.rebuild.is_done:
             batch = state.rebuild_windows(batch)
             if not len(batch):
@@ -325,7 +329,7 @@ class Pipeline:
                 work = self._claim(partition)
                 continue
             except SensorsChanged as error:
-                log.info("sensors_changed", partition=str(partition), why=error.detail, doing="new windows from here")
+                log.info("sensors_changed", partition=str(partition), why=error.detail, doing="claiming it again")
                 self.partitions.pop(partition, None)
                 work = self._claim(partition)
                 continue

@@ -58,6 +58,9 @@ class BatchGate:
         self._lock = asyncio.Lock()
         self.is_running = False
         """Whether the pipeline has started: from then on windows are scored."""
+        self.may_have_new_sensors = False
+        """Whether a version was activated that may have been trained on further sensors: the pipeline reads the fleets'
+        lists again before the next event."""
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:

@@ -72,6 +72,7 @@ class History:
     ) -> None:
         """`sensors`: None = as configured, else learnt. `known`: assets by partition, as "topic/number".
 
+        Where the configuration lists no sensors, those that the records have besides these are added at the end.
         `until_us`: readings after it are left out, since one clock that is ahead would end the history of all others.
         """
         self._until_cell = None if until_us is None else until_us // fleet.interval_us
@@ -90,7 +91,7 @@ class History:
 
     @property
     def sensors(self) -> tuple[str, ...]:
-        """Sensors of the fleet. Empty before the first reading if the configuration does not list them."""
+        """Sensors of the fleet. Where the configuration does not list them, those of the records so far."""
         return self._sensors or ()
 
     @property
@@ -228,7 +229,7 @@ class History:
             n_sensors=len(self.sensors),
         )
         parts: list[Windows] = []
-        for readings in part.readings:
+        for readings in (_widened(each, len(self.sensors)) for each in part.readings):
             for piece in in_slices(readings):
                 windows = windower.push(piece).windows
                 if len(windows):
@@ -260,6 +261,15 @@ class History:
 
     def _names(self, part: _PartitionHistory) -> list[str]:
         return part.decoder.assets[self._number].names
+
+
+def _widened(readings: Readings, n_sensors: int) -> Readings:
+    """Return readings with columns for the sensors that appeared later."""
+    n, n_known = readings.values.shape
+    if n_known == n_sensors:
+        return readings
+    new = np.full((n, n_sensors - n_known), np.nan, dtype=np.float32)
+    return replace(readings, values=np.concatenate((readings.values, new), axis=1))
 
 
 def _duration(seconds: float) -> str:

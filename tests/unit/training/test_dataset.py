@@ -109,3 +109,18 @@ def test_a_history_admits_like_the_pipeline() -> None:
     assert [len(index) <= 3 + 7 for index in part.decoder.assets] == [True, True]
     assert found.n_assets == 2
     assert found.windows().assets == ("R1", "R9")
+
+
+def test_a_history_learns_sensors_that_appear_later() -> None:
+    config = parse({"kafka": {"bootstrap": "b:9092", "topics": ["t"]},
+                    "fleet": [{"name": "pumps", "interval": "1m", "window": LENGTH}]})  # fmt: skip
+    found = History(config, config.fleets[0], ("heat", "speed"))
+    for number, fields in enumerate(({"speed": 1.0}, {"speed": 2.0, "humidity": 40.0}, {"heat": 7.0})):
+        values = [(b"R%d" % number, json.dumps({"ts": f"2026-01-01T00:{at:02}:00Z", **fields}).encode())
+                  for at in range(N)]  # fmt: skip
+        found.add(batch_of(Partition("t", number), records_of(*values)))
+    assert found.sensors == ("heat", "speed", "humidity")
+    train = found.windows()
+    rows = zip(train.asset.tolist(), train.values[:, -1].tolist(), strict=True)
+    latest = {train.asset_name(asset): row for asset, row in rows}
+    assert str(latest) == str({"R0": [np.nan, 1.0, np.nan], "R1": [np.nan, 2.0, 40.0], "R2": [7.0, np.nan, np.nan]})
