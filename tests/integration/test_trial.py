@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,8 @@ from tests.oracle.log import FleetRule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from monitor.kafka.embedded_broker import EmbeddedBroker
 
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
 PARTITIONS = 2
@@ -86,6 +90,43 @@ def test_a_trial_in_the_same_group_is_refused(bootstrap: str, deploy: Callable[[
     production.start()  # its former self is no foreign member
     production.wait_event("watching", times=2)
     assert not production.events("foreign_member")
+
+
+def test_history_before_the_first_start_is_notified_to_nobody(
+    embedded_broker: EmbeddedBroker, deploy: Callable[[str], Deployment]
+) -> None:
+    topic, now_min, made = "told", int(time.time()) // 60, Random(5)
+    asyncio.run(create_topic(embedded_broker.bootstrap, topic, 1))
+
+    def send(first_min: int, n: int) -> None:
+        values = [{name: made.uniform(-100, 100) for name in SENSORS} | {"ts": 60 * (first_min + i)} for i in range(n)]
+        messages = [(0, b"R1", json.dumps(each).encode(), each["ts"] * 1000) for each in values]
+        publish(embedded_broker.bootstrap, topic, messages)
+
+    def alerts(condition: str) -> int:
+        return int(daemon.fetch(f"SELECT COUNT(*) FROM alert, identity WHERE {condition}")[0][0])
+
+    daemon = deploy("daemon")
+    daemon.configure(embedded_broker.bootstrap, topic)
+    with daemon.path.open("a") as file:
+        file.write("[[notify]]\nname = 'duty'\nurl = 'http://127.0.0.1:9/'\n")
+    daemon.install_model()
+    send(now_min - 300, 300)
+    daemon.start()
+    daemon.wait_records(300)
+    assert alerts("opened_us < first_started_us") > 0
+    assert daemon.fetch("SELECT COUNT(*) FROM outbox")[0][0] == 0
+    daemon.terminate()
+    daemon.start()  # the first start is not forgotten
+    send(now_min, 5)
+    send(now_min + 5, 295)
+    daemon.wait_records(600)
+    assert alerts("opened_us >= first_started_us") > 0
+    told = {row[0] for row in daemon.fetch("SELECT dedup_key FROM outbox")}
+    first_us = daemon.fetch("SELECT first_started_us FROM identity")[0][0]
+    assert told
+    assert all(int(key.split(":")[2]) >= first_us for key in told)
+    daemon.terminate()
 
 
 def test_a_topic_made_later_is_read_within_30_s(bootstrap: str, deploy: Callable[[str], Deployment]) -> None:
