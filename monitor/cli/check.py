@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
 MAX_NAMES = 8
 """Assets or sensors named in one line."""
+MAX_PLACES = 3
+"""Places of an asset or a time that are shown."""
 MAX_REASONS = 3
 """Reasons of refused records that are shown."""
 OFTEN = 0.98
@@ -90,6 +92,7 @@ def _sample(found: FleetSurvey) -> dict[str, Any]:
         "sensors": [asdict(sensor) for sensor in found.sensors],
         "from": None if first is None else timestamp(first),
         "to": None if last is None else timestamp(last),
+        "places": found.places and found.places._asdict(),
         "spacing": found.spacing and found.spacing._asdict(),
         "late_s": found.late_s,
         "ahead_s": found.ahead,
@@ -175,6 +178,7 @@ def show_survey(fleet: FleetConfig, found: FleetSurvey) -> None:
         {
             "sample": _size(found),
             "assets": _names(found.assets) if found.assets else None,
+            "places": _places(found),
             "time": f"{span} UTC" if span else None,
             "sensors": _names(sensor.name for sensor in found.sensors) if found.sensors else None,
             "incomplete": _incomplete(found),
@@ -187,6 +191,20 @@ def show_survey(fleet: FleetConfig, found: FleetSurvey) -> None:
     )
     for refusal in found.refused[:MAX_REASONS]:
         echo_prose(f"{refusal.n} × {refusal.example} ({refusal.position})", indent=" " * 15)
+
+
+def _places(found: FleetSurvey) -> str | None:
+    """Name the places of asset and time, and the structure of the records."""
+    places = found.places
+    if places is None or not (places.asset or places.time):
+        return None
+    parts = []
+    if places.asset:
+        parts.append(f"asset in {' or '.join(places.asset[:MAX_PLACES])}")
+    if places.time:
+        unit = f" ({' or '.join(places.unit[:MAX_PLACES])})" if places.unit else ""
+        parts.append(f"time in {' or '.join(places.time[:MAX_PLACES])}{unit}")
+    return f"{', '.join(parts)}; {' or '.join(places.shape[:MAX_PLACES])}"
 
 
 def _size(found: FleetSurvey) -> str:

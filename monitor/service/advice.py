@@ -6,6 +6,7 @@ does not show, and nothing where the present setting fits.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from monitor.config.spacing import interval_for, round_up, spoken
@@ -70,6 +71,11 @@ def proposals(survey: FleetSurvey, fleet: FleetConfig) -> list[Proposal]:
 def lateness_for(survey: FleetSurvey, interval: timedelta) -> timedelta:
     """Return the lateness that covers the sample: at least one interval."""
     return max(interval, round_up(survey.late_s)) if 0 < survey.late_s <= MAX_LATENESS_S else interval
+
+
+def as_toml(value: object) -> str:
+    """Return a text, number, boolean or list as TOML."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 class Window(NamedTuple):

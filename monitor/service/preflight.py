@@ -21,7 +21,8 @@ from monitor.kafka.group_members import foreign_members, members_of
 from monitor.kafka.log_reader import LogBounds, log_bounds, partitions_of
 from monitor.kafka.record_format import check_format
 from monitor.kafka.sample import sample_ends
-from monitor.service.advice import AHEAD_S, Proposal, proposals
+from monitor.service.advice import AHEAD_S, Proposal, as_toml, proposals
+from monitor.service.places import places_of, suggest_fields
 from monitor.service.source_watch import foreign_sentence
 from monitor.service.survey import FleetSurvey, survey
 from monitor.store import assets, daemons, identity, partitions, versions
@@ -109,7 +110,12 @@ async def _check(config: Config, n_records: int) -> Preflight:
     for fleet in config.fleets:
         found_here = done.surveys[fleet.name]
         scale_readings(found_here, config.topics_of(fleet), bounds)
-        done.proposals[fleet.name] = proposals(found_here, fleet)
+        found_here.places = places_of(config, sampled, fleet)
+        done.proposals[fleet.name] = [
+            *(Proposal("kafka.fields", key, as_toml(value), "reads the records of the sample")
+              for key, value in suggest_fields(config, sampled, fleet.name).items()),
+            *proposals(found_here, fleet),
+        ]  # fmt: skip
         done.findings += _fleet(config, fleet, stored, found_here)
     return done
 

@@ -8,7 +8,6 @@ are used and not written.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import tomllib
@@ -24,13 +23,14 @@ from monitor.config.values import format_duration
 from monitor.errors import NotFound, QuarantineLimit
 from monitor.kafka.log_reader import log_bounds, partitions_of
 from monitor.kafka.sample import sample_ends
-from monitor.service.advice import lateness_for, window_for
+from monitor.service.advice import as_toml, lateness_for, window_for
+from monitor.service.places import places_of, suggest_fields
 from monitor.service.preflight import scale_readings
 from monitor.service.survey import survey
 from monitor.types import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from monitor.config import Config
@@ -70,12 +70,10 @@ def starter_for_topics(
     first = _config(settings, {"name": name, **PROVISIONAL})
     bounds, sampled = asyncio.run(_sample(first, n_records))
 
-    def look(config: Config) -> FleetSurvey:
-        found = survey(config, sampled)[name]
+    def scale(found: FleetSurvey) -> None:
         scale_readings(found, topics, bounds)
-        return found
 
-    return _starter(settings, name, look, f"{', '.join(topics)} on {bootstrap}")
+    return _starter(settings, name, sampled, scale, f"{', '.join(topics)} on {bootstrap}")
 
 
 async def _sample(config: Config, n_records: int) -> tuple[Any, list[RecordBatch]]:
@@ -100,16 +98,32 @@ def starter_for_file(path: Path, *, asset: str | None = None, timestamp: str | N
     settings = {"bootstrap": DEFAULT_BOOTSTRAP, "topics": [name]}
     batches = list(as_records(ends, partition=Partition(name, 0)))
 
-    def look(config: Config) -> FleetSurvey:
-        found = survey(config, batches)[name]
+    def scale(found: FleetSurvey) -> None:
         found.readings_per_asset = n // max(1, len(recording.assets))
+
+    return _starter(settings, name, batches, scale, str(path))
+
+
+def _starter(
+    settings: dict[str, Any],
+    name: str,
+    sampled: Sequence[RecordBatch],
+    scale: Callable[[FleetSurvey], None],
+    source: str,
+) -> Starter:
+    """Return the configuration that the sample suggests, and the sample as it is read with it."""
+
+    def look(config: Config) -> FleetSurvey:
+        found = survey(config, sampled)[name]
+        found.places = places_of(config, sampled, config.fleets[0])
+        scale(found)
         return found
 
-    return _starter(settings, name, look, str(path))
-
-
-def _starter(settings: dict[str, Any], name: str, look: Any, source: str) -> Starter:
-    first = look(_config(settings, {"name": name, **PROVISIONAL}))
+    provisional = {"name": name, **PROVISIONAL}
+    fields = suggest_fields(_config(settings, provisional), sampled, name)
+    if fields:
+        settings = settings | {"fields": {key: _plain(value) for key, value in fields.items()}}
+    first = look(_config(settings, provisional))
     if not first.n_used:
         reasons = "".join(f"\n  {each.n} records: {each.example}" for each in first.refused[:MAX_REASONS])
         raise QuarantineLimit(f"none of {first.n_records} sampled records of {source}{reasons}")
@@ -117,6 +131,11 @@ def _starter(settings: dict[str, Any], name: str, look: Any, source: str) -> Sta
     tree = tomllib.loads(text)
     config = _config(tree["kafka"], tree["fleet"][0])
     return Starter(text, config, look(config))
+
+
+def _plain(value: str | tuple[str, ...]) -> str | list[str]:
+    """Return a setting without a list around a single place."""
+    return value if isinstance(value, str) else value[0] if len(value) == 1 else list(value)
 
 
 def _config(kafka: Mapping[str, Any], fleet: Mapping[str, Any]) -> Config:
@@ -141,12 +160,13 @@ def render(found: FleetSurvey, kafka: Mapping[str, Any], name: str, source: str)
         f"# {reference_file()}",
         "",
         "[kafka]",
-        *(f"{key} = {_toml(value)}" for key, value in kafka.items()),
+        *(f"{key} = {as_toml(value)}" for key, value in kafka.items() if key != "fields"),
         "# A login comes from the environment: MONITOR_KAFKA__SECURITY_PROTOCOL, …__SASL_MECHANISM, …__USERNAME,",
         "# …__PASSWORD_FILE. Without `group` the consumer group is this database's own, so a trial disturbs nobody.",
+        *_field_lines(found, kafka.get("fields", {})),
         "",
         "[[fleet]]",
-        f"name = {_toml(name)}",
+        f"name = {as_toml(name)}",
     ]
     why = found.spacing.words if found.spacing else "too few readings to tell: correct it"
     lines.append(f'interval = "{shown_interval}"'.ljust(28) + f"# the grid: {why}")
@@ -160,25 +180,33 @@ def render(found: FleetSurvey, kafka: Mapping[str, Any], name: str, source: str)
     return "\n".join(lines) + "\n"
 
 
+def _field_lines(found: FleetSurvey, fields: Mapping[str, Any]) -> list[str]:
+    """Describe the places of asset and time, and set those that are not found without it."""
+    places = found.places
+    if fields:
+        return ["", "[kafka.fields]              # without it the records cannot be read"] + [
+            f"{key} = {as_toml(value)}" for key, value in fields.items()
+        ]
+    if places is None or not places.time:
+        return []
+    asset = places.asset[0] if places.asset else "the record's structure"
+    unit = f" ({places.unit[0]})" if places.unit else ""
+    return ["", f"# Found without [kafka.fields]: the asset in {asset}, the time in {places.time[0]}{unit}."]
+
+
 def _sensor_lines(found: FleetSurvey) -> list[str]:
     """List the sensors that measure something, and the others as a comment."""
     kept = [sensor for sensor in found.sensors if not _is_left_out(sensor.remark)]
     left_out = [sensor for sensor in found.sensors if _is_left_out(sensor.remark)]
     if not kept:
         kept, left_out = list(found.sensors), []
-    one_line = f"sensors = {_toml([sensor.name for sensor in kept])}"
-    lines = [one_line] if len(one_line) <= 100 else ["sensors = [", *(f"    {_toml(s.name)}," for s in kept), "]"]
-    lines += [f"# left out: {_toml(sensor.name)} {sensor.remark}" for sensor in left_out]
-    lines += [f"# note: {_toml(sensor.name)} {sensor.remark}" for sensor in kept if sensor.remark]
+    one_line = f"sensors = {as_toml([sensor.name for sensor in kept])}"
+    lines = [one_line] if len(one_line) <= 100 else ["sensors = [", *(f"    {as_toml(s.name)}," for s in kept), "]"]
+    lines += [f"# left out: {as_toml(sensor.name)} {sensor.remark}" for sensor in left_out]
+    lines += [f"# note: {as_toml(sensor.name)} {sensor.remark}" for sensor in kept if sensor.remark]
     return lines
 
 
 def _is_left_out(remark: str) -> bool:
     """Return whether a sensor with this remark measures nothing."""
     return remark.startswith("counts")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return json.dumps(value, ensure_ascii=False)

@@ -54,6 +54,17 @@ class SensorFacts:
     """A reason to doubt that it is a measurement; "" = none."""
 
 
+class Places(NamedTuple):
+    """Where the records of a fleet have asset and time, the most frequent first."""
+
+    asset: tuple[str, ...]
+    time: tuple[str, ...]
+    unit: tuple[str, ...]
+    """Notations of the times: s, ms, iso, …"""
+    shape: tuple[str, ...]
+    """Structures of the records."""
+
+
 @dataclass(slots=True)
 class FleetSurvey:
     """Records of one fleet in the sample."""
@@ -82,6 +93,8 @@ class FleetSurvey:
     readings_per_asset: int = 0
     """Readings that the topics hold of a usual asset, by the share of the sample."""
     notices: list[Notice] = field(default_factory=list)
+    places: Places | None = None
+    """Set by `places.py`."""
 
     @property
     def n_refused(self) -> int:
@@ -136,7 +149,7 @@ def survey(
         for fleet in config.fleets:
             if topic in config.topics_of(fleet):
                 found[fleet.name].n_records += len(batch)
-        for notice in getattr(decoded, "notices", ()):
+        for notice in decoded.notices:
             found[notice.fleet].notices.append(notice)
     for fleet, sensors, index in zip(config.fleets, decoder.fleets, decoder.assets, strict=True):
         of_fleet = found[fleet.name]
