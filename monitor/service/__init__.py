@@ -10,6 +10,7 @@
     maintenance   retention, and reports on the false-alarm budgets
     preflight     the checks of `monitor check`
     survey        sampled records: how they are read, their times and values
+    places        places of asset and time in sampled records, suggestions for them
     advice        settings that fit a survey
     starter       the first configuration, for `monitor init`
 

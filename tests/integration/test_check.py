@@ -7,6 +7,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from tests.daemon_process import Message
     from tests.servers import KafkaServer
 
-START_S = 1_790_000_000
+START_S = int(time.time()) // 10 * 10 - 3600
+"""Recent: Kafka deletes records of more than a week ago."""
 RUN = """
 import sys
 from monitor.cli import main
@@ -97,7 +99,7 @@ def test_init_check_and_run_agree(bootstrap: str, tmp_path: Path) -> None:
 
 
 def test_check_is_not_ready_where_nothing_can_be_read(bootstrap: str, tmp_path: Path) -> None:
-    topic = topic_with(bootstrap, "unreadable", ((0, b"a", b"oops", 1000 * n) for n in range(50)), 1)
+    topic = topic_with(bootstrap, "unreadable", ((0, b"a", b"oops", 1000 * (START_S + n)) for n in range(50)), 1)
     toml = tmp_path / "monitor.toml"
     toml.write_text(f"[kafka]\nbootstrap='{bootstrap}'\ntopics=['{topic}']\n[[fleet]]\nname='x'\ninterval='1m'\n")
     checked = monitor("check", cwd=tmp_path)
