@@ -120,6 +120,8 @@ class KafkaConfig(ConfigTable):
         given = {key for key in LOGIN_KEYS + TLS_KEYS if getattr(self, key) is not None}
         problems = self._login_problems(given) | self._tls_problems(given) | self._encryption_problems()
         problems |= self._registry_problems() | self._schema_file_problems()
+        if self.fields.columns is not None and self.format != "csv":
+            problems["fields.columns"] = f'is never used with format = "{self.format}"; set kafka.format = "csv"'
         raise_problems(problems)
         if self.schema_file is not None:
             self._schema = self.schema_file.read_bytes()

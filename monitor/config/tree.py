@@ -326,6 +326,13 @@ class Config(ConfigTable):
     _path: Path | None = PrivateAttr(None)
 
     @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        why = "is never used: lines are read before their fleet is known; set it in [kafka.fields]"
+        own = [i for i, fleet in enumerate(self.fleet) if fleet.fields.columns is not None]
+        raise_problems({f"fleet.{i}.fields.columns": why for i in own})
+        return self
+
+    @model_validator(mode="after")
     def _check_channels(self) -> Self:
         problems = {}
         names = [channel.name for channel in self.notify]

@@ -363,7 +363,7 @@ def _compile(
     if len(known) + len(kinds) > MAX_FIELDS - 2:
         return None
     leaves: dict[Path, Any] = {path: _Cell for _, path in known}  # the sensors come first
-    leaves[plan.time] = _Time
+    leaves[plan.time] = Any if read == "documents" else _Time  # a document may have a datetime
     if plan.asset != KEY_PATH:
         if plan.asset in leaves:
             return None

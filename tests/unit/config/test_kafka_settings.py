@@ -206,6 +206,7 @@ REGISTRY = {"registry_url": "https://registry:8081/"}
         ({"format": "protobuf"}, "kafka.schema_file: missing"),
         ({"format": "protobuf", "schema_file": __file__}, "kafka.message: missing"),
         ({"message": "a"}, "kafka.message: is never used without schema_file"),
+        ({"fields": {"columns": ["time", "a"]}}, 'fields.columns: is never used with format = "auto"'),
     ],
 )
 def test_registry_and_schema_file_contradict_nothing(settings, expected):
@@ -227,3 +228,10 @@ def test_the_registry_needs_https_except_on_this_machine(tmp_path):
 def test_the_schema_file_is_read_with_the_configuration():
     assert kafka(schema_file=__file__, format="avro").schema_bytes.startswith(b'"""The login')
     assert kafka().schema_bytes is None
+
+
+def test_columns_belong_to_the_topic_and_not_to_a_fleet():
+    fleet = {"name": "x", "interval": "1m", "fields": {"columns": ["time", "a"]}}
+    with pytest.raises(ConfigError, match=r"fleet\[0\]\.fields\.columns: is never used: lines are read before"):
+        parse({"kafka": {"bootstrap": "b:1", "topics": ["t"]}, "fleet": [fleet]})
+    assert kafka(format="csv", fields={"columns": ["time", "a"]}).fields.columns == ("time", "a")
