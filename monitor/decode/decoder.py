@@ -787,7 +787,7 @@ def _fix_of(cell: object) -> str:
     if not isinstance(cell, str):
         return ""
     shown = quote(cell[:24])
-    return f"; [kafka.fields] missing = [{shown}], or a number for it: enum = {{ {shown} = 1 }}"
+    return f"; give it a number: [kafka.fields] enum = {{ {shown} = 1 }}, or missing = [{shown}]"
 
 
 def _widened(values: Float32, n_sensors: int) -> Float32:

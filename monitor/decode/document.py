@@ -183,7 +183,13 @@ def _time(name: str, written: object, parser: TimeParser) -> int:
     try:
         return parser.parse_us(written)
     except ValueError as problem:
-        raise DecodeError(f'bad_ts: "{name}" is {describe_value(written)}, which {problem}') from None
+        raise DecodeError(bad_time(name, written, problem)) from None
+
+
+def bad_time(name: str, written: object, problem: ValueError) -> str:
+    """Return the reason of a time that cannot be read."""
+    why = str(problem).replace("set time_format", "set [kafka.fields] time_format")
+    return f"bad_ts: {quote(name)} is {describe_value(written)}, which {why}"
 
 
 def _times_of_list(name: str, written: list[object], parser: TimeParser) -> Int64:

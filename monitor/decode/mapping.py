@@ -15,7 +15,7 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from monitor.decode.cells import CellReader
-from monitor.decode.document import Document, block_of
+from monitor.decode.document import Document, bad_time, block_of
 from monitor.decode.formatting import describe_value, quote, short_list
 from monitor.decode.keys import key_object
 from monitor.decode.names import (
@@ -326,8 +326,7 @@ class Mapping:
         try:
             return self.times.parse_us(time), format_of(time)
         except ValueError as problem:
-            name = quote(".".join(path)) if path else "the time"
-            raise DecodeError(f"bad_ts: {name} is {describe_value(time)}, which {problem}") from None
+            raise DecodeError(bad_time(".".join(path) if path else "the time", time, problem)) from None
 
 
 class _Us(int):

@@ -92,5 +92,5 @@ def is_identifier(name: str) -> bool:
         short in _IDENTIFIERS
         or _IDENTIFIER.search(last) is not None
         or (short in TIME_NAMES and short != "t")
-        or short in ("msgid", "messageid", "entryid", "packetid")
+        or short.endswith(("version", "msgid", "messageid", "entryid", "packetid"))
     )

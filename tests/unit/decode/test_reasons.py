@@ -37,7 +37,7 @@ BAD = {
     "a word for a number": (
         b'{"ts":1,"sensors":{"power":"high"}}',
         'wrong_type: sensor "power" is the text "high"; send a number, or null where it is missing',
-        '[kafka.fields] missing = ["high"], or a number for it: enum = { "high" = 1 }',
+        'give it a number: [kafka.fields] enum = { "high" = 1 }, or missing = ["high"]',
     ),
     "a word for a number, flat": (b'{"ts":1,"power":"high"}', 'wrong_type: sensor "power" is the text "high"', "enum"),
     "a list for a number": (b'{"ts":1,"power":[1,2]}', 'wrong_type: sensor "power" is a list of 2', ""),
