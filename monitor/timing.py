@@ -68,6 +68,8 @@ class Timing:
     """Two heartbeats to Kafka: time for the group to say which daemon has the partition."""
     lag_commit_every_s: float = 1.0
     """Between two commits of offsets to Kafka, which are only markers of the lag."""
+    sensors_read_every_s: float = 30.0
+    """Between two looks into the database for sensors that a training has added."""
     rewind_look_every_s: float = 2.0
     """Between two searches for the rewind offset. Each goes through all unfinished windows."""
     checkpoint_retry_s: float = 5.0

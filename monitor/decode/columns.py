@@ -90,3 +90,11 @@ def first_of_asset_and_record(asset: Int32, offset: Int64) -> Int64:
     begins = np.ones(len(asset), np.bool_)
     begins[1:] = (asset[1:] != asset[:-1]) | (offset[1:] != offset[:-1])
     return np.flatnonzero(begins)
+
+
+def widened(values: Float32, n_sensors: int) -> Float32:
+    """Add columns without values for sensors that were learnt later."""
+    if values.shape[1] == n_sensors:
+        return values
+    missing = np.full((len(values), n_sensors - values.shape[1]), np.nan, np.float32)
+    return np.concatenate((values, missing), axis=1)

@@ -20,7 +20,7 @@ import numpy as np
 
 from monitor.decode.blocks import BlockParser
 from monitor.decode.column_readings import ColumnParser
-from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings
+from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings, widened
 from monitor.decode.formats import (
     FORMATS,
     FRAME_BYTES,
@@ -50,7 +50,7 @@ from monitor.types import SAMPLE_BYTES, Notice, Quarantined, Readings, Unread
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from monitor.types import Float32, Int8, Int32, Int64, RecordBatch
+    from monitor.types import Int8, Int32, Int64, RecordBatch
 
 _FAST_FORMATS = ("json", "msgpack")
 """The formats of which the fast parsers read the bytes. Their numbers are 0 and 1."""
@@ -618,6 +618,10 @@ class Decoder:
         if not others:
             return "no_reading: the record has no number; it is counted apart"
         if fleet.sensors is None or fleet.growth is not Growth.LISTED:
+            new = [name for name in others if self._is_sensor(number, row, name, cells[name])]
+            if new:
+                names = short_list(tuple(new))
+                return f"no_reading: {names} came after the model was trained; `monitor retrain` learns it"
             names = ", ".join(f'"{name}"' for name in others[:4])
             return (
                 f"no_reading: {short_list(tuple(others))} count or identify something by their names; if they are "
@@ -702,14 +706,10 @@ class Decoder:
         for name, rows in parser.seen:
             positions = columns.position[rows].tolist()
             self._note_new(work, number, name, positions, [columns.tokens[row] for row in rows])
-        times = parser.times
-        if times and {int, float}.issuperset(map(type, times)):
-            low, high = format_of(min(times)), format_of(max(times))
-            if low == high == self._units.get(number, low):
-                self._units[number] = low
-                return
-            for row, time in enumerate(times):
-                self._note_unit(work, number, format_of(time), int(columns.position[row]), columns.tokens[row])
+        for row in (0, -1) if len(parser.times) else ():  # a change of the unit lasts: two of two thousand records show it soon enough
+            if type(parser.times[row]) in (int, float):
+                unit = format_of(parser.times[row])
+                self._note_unit(work, number, unit, int(columns.position[row]), columns.tokens[row])
 
     # ------------------------------------------------------------ after
 
@@ -743,7 +743,7 @@ class Decoder:
         asset = [_per_reading(of_record, part) for of_record, part in zip(numbers, parts, strict=True)]
         position = [_per_reading(part.position, part) for part in parts]
         if len(parts) == 1:
-            values = _widened(parts[0].values, n_sensors)
+            values = widened(parts[0].values, n_sensors)
             return Readings(fleet.name, asset[0], parts[0].cell, batch.offsets[position[0]], values)
         offset = batch.offsets[np.concatenate(position)]
         readings = Readings(
@@ -751,7 +751,7 @@ class Decoder:
             np.concatenate(asset),
             np.concatenate([part.cell for part in parts]),
             offset,
-            np.concatenate([_widened(part.values, n_sensors) for part in parts]),
+            np.concatenate([widened(part.values, n_sensors) for part in parts]),
         )
         if (np.diff(offset) >= 0).all():
             return readings
@@ -788,14 +788,6 @@ def _fix_of(cell: object) -> str:
         return ""
     shown = quote(cell[:24])
     return f"; give it a number: [kafka.fields] enum = {{ {shown} = 1 }}, or missing = [{shown}]"
-
-
-def _widened(values: Float32, n_sensors: int) -> Float32:
-    """Add columns of sensors that were learnt later in the batch."""
-    if values.shape[1] == n_sensors:
-        return values
-    missing = np.full((len(values), n_sensors - values.shape[1]), np.nan, np.float32)
-    return np.concatenate((values, missing), axis=1)
 
 
 def _number_assets(index: AssetIndex, parts: list[DecodedColumns]) -> list[Int32]:

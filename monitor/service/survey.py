@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from monitor.config.spacing import Spacing
+from monitor.decode.columns import widened
 from monitor.signals import find_counter, find_sentinels
 from monitor.stream.partition import make_decoder, schemas_of
 
@@ -156,7 +157,9 @@ def survey(
         of_fleet.assets = list(index.names)
         of_fleet.refused = _refusals(refused, config.topics_of(fleet))
         of_fleet.n_other = of_fleet.n_records - of_fleet.n_used - of_fleet.n_refused
-        _measure(of_fleet, fleet, columns[fleet.name], sensors.sensors or ())
+        n_sensors = len(sensors.sensors or ())  # of all stretches: later ones may have further sensors
+        parts = [part._replace(values=widened(part.values, n_sensors)) for part in columns[fleet.name]]
+        _measure(of_fleet, fleet, parts, sensors.sensors or ())
     return found
 
 

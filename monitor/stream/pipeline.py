@@ -111,6 +111,7 @@ class Pipeline:
         self._unscored: dict[str, str | None] = {}
         """By fleet, the reason why its latest windows have no score. None = they are scored."""
         self._lag_committed_s = 0.0
+        self._sensors_read_s = -1e18
 
     # ------------------------------------------------------------------ events
 
@@ -184,6 +185,8 @@ class Pipeline:
         decoded = state.decoder.decode(batch)
         if state.decoder.learnt or self.registrar.unstored:
             await self._learn_sensors(state)
+        if any(notice.kind == "new_sensor" for notice in decoded.notices):
+            await self._look_for_sensors(state)
         outcome = BatchOutcome(batch, decoded.quarantined, decoded.n_tombstones, self.registrar.unstored.copy())
         for of_fleet in decoded.readings:
             readings = self.hooks.select(state, of_fleet)
@@ -256,6 +259,14 @@ class Pipeline:
             if fleet not in state.shards:
                 state.begin_shard(fleet)
             log.info("sensors_learnt", fleet=fleet, sensors=list(sensors))
+
+    async def _look_for_sensors(self, state: PartitionState) -> None:
+        """Begin the shards again if a training has added the new sensors to the list."""
+        if (now_s := self.clock.monotonic_s()) - self._sensors_read_s >= self.timing.sensors_read_every_s:
+            self._sensors_read_s = now_s
+            await self.registrar.load_sensors(self.partitions.values())
+            if state.has_former_sensors:
+                raise SensorsChanged("a training has learnt further sensors")
 
     def _report_unscored(self, fleet: str, reasons: Sequence[str | None]) -> None:
         """Log a reason once, when it changes: windows without a score are many."""

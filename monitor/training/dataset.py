@@ -17,6 +17,7 @@ import numpy as np
 from monitor.config.spacing import Spacing, interval_for
 from monitor.config.values import format_duration
 from monitor.decode.admission import Admission
+from monitor.decode.columns import widened
 from monitor.errors import NotEnoughData
 from monitor.models.spec import MAX_VALUES, TrainingSet
 from monitor.stream.partition import make_decoder, schemas_of
@@ -229,8 +230,9 @@ class History:
             n_sensors=len(self.sensors),
         )
         parts: list[Windows] = []
-        for readings in (_widened(each, len(self.sensors)) for each in part.readings):
-            for piece in in_slices(readings):
+        for readings in part.readings:
+            wide = replace(readings, values=widened(readings.values, len(self.sensors)))
+            for piece in in_slices(wide):
                 windows = windower.push(piece).windows
                 if len(windows):
                     parts.append(windows)
@@ -262,14 +264,6 @@ class History:
     def _names(self, part: _PartitionHistory) -> list[str]:
         return part.decoder.assets[self._number].names
 
-
-def _widened(readings: Readings, n_sensors: int) -> Readings:
-    """Return readings with columns for the sensors that appeared later."""
-    n, n_known = readings.values.shape
-    if n_known == n_sensors:
-        return readings
-    new = np.full((n, n_sensors - n_known), np.nan, dtype=np.float32)
-    return replace(readings, values=np.concatenate((readings.values, new), axis=1))
 
 
 def _duration(seconds: float) -> str:

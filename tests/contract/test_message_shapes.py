@@ -295,7 +295,8 @@ TAKEN: dict[str, Case] = {
         {("m1", T): {"AM2301.Temperature": 21.5, "AM2301.Humidity": 50}},
     ),
     "Tasmota without a value": Case(
-        '{"Time": "%s", "AM2301": {"Temperature": nan, "Humidity": 50.5}}' % ISO, {("m1", T): {"AM2301.Humidity": 50.5}}
+        f'{{"Time": "{ISO}", "AM2301": {{"Temperature": nan, "Humidity": 50.5}}}}',
+        {("m1", T): {"AM2301.Humidity": 50.5}},
     ),
     "Home Assistant state": Case(
         {
@@ -387,17 +388,19 @@ TAKEN: dict[str, Case] = {
     "numbers in texts": Case({"ts": T, "temp": "50.1", "press": "3.0"}, one("m1", **BOTH)),
     "one number in a text": Case({"ts": T, "temp": "50.1", "press": 3.0}, one("m1", **BOTH), sensors=LISTED),
     "decimal comma": Case({"ts": T, "temp": "50,1", "press": "3"}, one("m1", **BOTH), sensors=LISTED),
-    "Python's NaN": Case('{"ts": %d, "temp": NaN, "press": 3.0}' % T, one("m1", press=3.0), sensors=LISTED),
-    "infinity": Case('{"ts": %d, "temp": -Infinity, "press": 3.0}' % T, one("m1", press=3.0), sensors=LISTED),
-    "lower nan": Case('{"ts": %d, "temp": nan, "press": 3.0}' % T, one("m1", press=3.0), sensors=LISTED),
-    "a number out of range": Case('{"ts": %d, "temp": 1e999, "press": 3.0}' % T, one("m1", press=3.0), sensors=LISTED),
+    "Python's NaN": Case(f'{{"ts": {T}, "temp": NaN, "press": 3.0}}', one("m1", press=3.0), sensors=LISTED),
+    "infinity": Case(f'{{"ts": {T}, "temp": -Infinity, "press": 3.0}}', one("m1", press=3.0), sensors=LISTED),
+    "lower nan": Case(f'{{"ts": {T}, "temp": nan, "press": 3.0}}', one("m1", press=3.0), sensors=LISTED),
+    "a number out of range": Case(f'{{"ts": {T}, "temp": 1e999, "press": 3.0}}', one("m1", press=3.0), sensors=LISTED),
     "a state in a sensor": Case({"ts": T, "temp": "unavailable", "press": 3.0}, one("m1", press=3.0), sensors=LISTED),
     "a word in a sensor": Case({"ts": T, "temp": "hot", "press": 3.0}, one("m1", press=3.0), sensors=LISTED),
     "an object in a sensor": Case({"ts": T, "temp": {"a": 1}, "press": 3.0}, one("m1", press=3.0), sensors=LISTED),
     "a value with its unit": Case(
         {"ts": T, "temp": {"value": 50.1, "unit": "C"}, "press": {"value": 3.0, "unit": "bar"}}, one("m1", **BOTH)
     ),
-    "a new field": Case({"ts": T, **BOTH, "rssi": -67, "fw": "2.1.0", "meta": {"fw": 2}}, one("m1", **BOTH), sensors=LISTED),
+    "a new field": Case(
+        {"ts": T, **BOTH, "rssi": -67, "fw": "2.1.0", "meta": {"fw": 2}}, one("m1", **BOTH), sensors=LISTED
+    ),
     "a missing sensor": Case({"ts": T, "temp": 50.1}, one("m1", temp=50.1), sensors=LISTED),
     "a sentinel": Case(
         {"ts": T, "temp": -9999, "press": 3.0}, one("m1", press=3.0), sensors=LISTED, fields={"missing": [-9999]}
