@@ -706,7 +706,8 @@ class Decoder:
         for name, rows in parser.seen:
             positions = columns.position[rows].tolist()
             self._note_new(work, number, name, positions, [columns.tokens[row] for row in rows])
-        for row in (0, -1) if len(parser.times) else ():  # a change of the unit lasts: two of two thousand records show it soon enough
+        # A change of the unit lasts: two of two thousand records show it soon enough.
+        for row in (0, -1) if len(parser.times) else ():
             if type(parser.times[row]) in (int, float):
                 unit = format_of(parser.times[row])
                 self._note_unit(work, number, unit, int(columns.position[row]), columns.tokens[row])
