@@ -57,6 +57,24 @@ def test_the_library_costs_nothing_before_its_use() -> None:
     assert after == "False"
 
 
+def test_a_topic_of_json_loads_no_library_of_another_format() -> None:
+    code = """
+import sys
+import numpy as np
+import monitor.kafka.log_reader, monitor.stream.pipeline
+from monitor.decode import Decoder, FleetSchema, reading_json
+from monitor.types import Partition, RecordBatch
+
+value = reading_json("R1", 10**15, [1.0], ("a",))
+batch = RecordBatch(Partition("t", 0), np.arange(1), np.array([10**15]), [b"R1"], [value])
+assert Decoder([FleetSchema("f", 10**6, sensors=("a",))]).decode(batch).n_accepted == 1
+others = ("fastavro", "google.protobuf", "pyarrow", "line_protocol_parser", "httpx")
+print([name for name in others if name in sys.modules])
+"""
+    done = python(code)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_help_of_evaluate_imports_nothing_heavy() -> None:
     assert python(RUN, "evaluate", "--help").stderr.strip() == "[]"
 

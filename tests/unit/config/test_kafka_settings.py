@@ -226,7 +226,9 @@ def test_the_registry_needs_https_except_on_this_machine(tmp_path):
 
 
 def test_the_schema_file_is_read_with_the_configuration():
-    assert kafka(schema_file=__file__, format="avro").schema_bytes.startswith(b'"""The login')
+    found = kafka(schema_file=__file__, format="avro")
+    assert found.schema_bytes.startswith(b'"""The login')
+    assert found.model_copy(update={"group": "another"}).schema_bytes == found.schema_bytes
     assert kafka().schema_bytes is None
 
 
