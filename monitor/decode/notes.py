@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from monitor.decode.schema import Token, asset_name
+from monitor.printable import MAX_NAME, escape_unprintable
 from monitor.types import Notice
 
 if TYPE_CHECKING:
@@ -50,13 +51,18 @@ class Notes:
             note.assets.add(asset_name(token))
 
     def notices(self) -> tuple[Notice, ...]:
-        """Return the notices in the order of their first records."""
+        """Return the notices in the order of their first records. A subject is text that a database can store."""
         return tuple(
             Notice(
-                kind, fleet, subject, note.detail, int(self._batch.offsets[note.position]), note.n_records,
+                kind,
+                fleet,
+                escape_unprintable(subject[:MAX_NAME]),
+                note.detail,
+                int(self._batch.offsets[note.position]),
+                note.n_records,
                 frozenset(note.assets),
             )
             for (kind, fleet, subject), note in sorted(
                 self._notes.items(), key=lambda each: (each[1].position, each[0])
             )
-        )  # fmt: skip
+        )

@@ -134,7 +134,7 @@ def write_data_change(
     names = _recipients(channels, change, at_us)
     if names and change.is_transition:
         step = "closed" if change.state is AlertState.CLOSED else "firing"
-        subject = f":{change.subject}" if change.subject else ""
+        subject = f":{quote(change.subject, safe='/:')}" if change.subject else ""
         event = f"data:{change.kind}/{change.partition}:{change.from_offset}{subject}:{step}"
         _put(connection, names, event, _data_body(alert_id, step, change), at_us)
 
@@ -202,7 +202,7 @@ def _data_body(alert_id: int, step: str, change: DataAlertChange) -> dict[str, A
     return {
         "step": step,
         "text": f"{change.partition}: {change.kind}, alert {alert_id} {'is over' if is_over else 'opened'}. "
-        f"{change.message}",
+        f"{escape_unprintable(change.message)}",
         "id": alert_id,
         "class": "data",
         "kind": change.kind,

@@ -263,3 +263,16 @@ def test_migrations_keep_older_alerts_in_both_directions(url: str) -> None:
 
     with pytest.raises((InvariantBroken, IntegrityError)):  # the partial index was migrated, too
         asyncio.run(second_open())
+
+
+async def test_any_subject_becomes_an_ascii_key_and_a_harmless_text(store: AsyncStore) -> None:
+    """The key is an HTTP header."""
+    changes = [data(12, subject=each, message=f"about {each}") for each in ("Kühler 3", "a:b", "\x1b]0;x\u202e")]
+    await save(store, *changes, channels=(Channel("duty"),))
+    rows = await store.read(rows_of, "outbox")
+    assert len({row["dedup_key"] for row in rows}) == 3
+    for row in rows:
+        assert row["dedup_key"].isascii()
+        assert row["dedup_key"].isprintable()
+        assert row["body"].isprintable()
+        assert json.loads(row["body"])["text"].isprintable()

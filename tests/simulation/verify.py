@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from monitor.store import assets
 from monitor.types import Severity
@@ -234,8 +235,9 @@ def _compare_notifications(simulation: Simulation, db: Tables, report: Report) -
                 if critical or channel.min_severity is Severity.WARNING
             }
     for (kind, where, offset, subject), row in db.data_alert.items():
+        about = f":{quote(subject, safe='/:')}" if subject else ""
         right |= {
-            f"{channel.name}:data:{kind}/{where}:{offset}{f':{subject}' if subject else ''}:{step}"
+            f"{channel.name}:data:{kind}/{where}:{offset}{about}:{step}"
             for step, _ in row.transitions
             for channel in simulation.channels
             if channel.wants(row.change)

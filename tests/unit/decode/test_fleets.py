@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from monitor.decode import AssetIndex, Decoder, FleetSchema, block_msgpack, reading_json
+from monitor.decode.notes import Notes
 from monitor.decode.schema import Growth
 from tests.unit.decode.batches import SECOND, SENSORS, batch_of, turbines
 
@@ -158,6 +159,13 @@ class TestLearntSensors:
         decoder = Decoder([turbines(sensors=None)])
         assert decoder.decode(batch_of(values)).n_accepted == 4
         assert decoder.fleets[0].sensors == ("a", "b", "c", "d")
+
+    def test_a_notice_about_a_hostile_name_can_be_stored_and_shown(self):
+        notes = Notes(batch_of([reading("R1", ("power",))]))
+        for name in ("a\0b\x1b]0;x\u202e", "ü" * 500):
+            notes.add("new_sensor", "turbines", name, "detail", 0, "R1")
+        assert all(each.subject.isprintable() and len(each.subject) <= 256 for each in notes.notices())
+        assert len({each.subject for each in notes.notices()}) == 2
 
     def test_sensors_that_another_partition_learnt_are_used(self):
         fleet = turbines(sensors=None)
