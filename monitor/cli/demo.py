@@ -16,6 +16,7 @@ from monitor.cli import output
 from monitor.cli.alerts import duration, sensor_table
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, Table, columns, echo
+from monitor.printable import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ class _StatusLine:
 
     def __call__(self, text: str) -> None:
         if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{text[: columns() - 1]}", nl=False, err=True)
+            click.echo(f"\r\x1b[K{escape_unprintable(text)[: columns() - 1]}", nl=False, err=True)
 
     def above(self, show: Callable[[T], None]) -> Callable[[T], None]:
         """Return a function that prints above the line."""
