@@ -298,8 +298,9 @@ def _against_budget(result: ReplayResult) -> str:
     """Return the replayed time and the false alarms that it may have. Empty for Kafka's records."""
     if not result.weeks:
         return ""
-    time = f"{result.weeks:.1f} weeks" if result.weeks >= 1 else f"{result.weeks * 7:.1f} days"
-    return f" in {time}, {result.allowed:,.{0 if result.allowed >= 10 else 1}f} false ones allowed"
+    units = (("weeks", 1.0), ("days", 7.0), ("hours", 7 * 24.0))
+    time = next((f"{result.weeks * n:,.1f} {unit}" for unit, n in units if result.weeks * n >= 1), "less than an hour")
+    return f" in {time}, {result.allowed:{',.0f' if result.allowed >= 10 else '.2g'}} false ones allowed"
 
 
 def _live_json(result: ReplayResult) -> dict[str, Any] | None:

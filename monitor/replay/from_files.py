@@ -220,11 +220,11 @@ def _split(
     cut = split_recording(recording, rows=rows, until_us=head.until_us, interval_us=fleet.interval_us)
     if not len(cut.rest):
         raise BadRecording(f"{path}: all of its {len(recording)} rows are to be learnt from; nothing is left to replay")
-    grid = account.grid_notes(recording, fleet.interval_us, source)
     if options.finds_missing:
         recording = account.without_codes(recording, account.find_missing_codes(cut.head))
     if options.hold_s is not None:
         recording = account.hold_values(recording, fleet.interval_us, round(options.hold_s * 1e6))
+    grid = account.grid_notes(recording, fleet.interval_us, source)
     split = split_recording(recording, rows=None, until_us=cut.from_us, interval_us=fleet.interval_us)
     return split, (*recording.notes, *recording.losses, *account.sensor_notes(split.head), *grid)
 
@@ -276,9 +276,9 @@ async def _replay_with_registry(files: RecordingFiles, config: Config, run: Repl
             globs = ", ".join(name for each in config.fleets for name in each.assets)
             raise BadRecording(f"{recording.name}: no fleet takes asset {recording.assets[0]} (assets = {globs})")
         unused = "; --interval is not used" if files.options.interval_s is not None else ""
-        grid = account.grid_notes(recording, fleet.interval_us, f"fleet {fleet.name}{unused}")
         if files.options.hold_s is not None:
             recording = account.hold_values(recording, fleet.interval_us, round(files.options.hold_s * 1e6))
+        grid = account.grid_notes(recording, fleet.interval_us, f"fleet {fleet.name}{unused}")
         run.observer.on_notes(recording.name, (*recording.notes, *recording.losses, *grid))
         _add_budget(run, recording, fleet)
         topic = config.topics_of(fleet)[0]

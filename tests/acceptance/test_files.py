@@ -177,3 +177,20 @@ def test_the_printed_command_works_as_printed(tmp_path: Path, rng: random.Random
     [setting] = shlex.split(printed)
     assert setting == f"MONITOR_STORE__URL=sqlite:///{folder}/a.db"
 
+
+
+def test_data_sent_on_change_is_held(tmp_path: Path, rng: random.Random) -> None:
+    at, rows = START, ["entity_id,state,last_changed"]
+    for i in range(1500):
+        at += timedelta(seconds=rng.randint(20, 900))
+        name = ("sensor.room", "sensor.flow")[i % 2]
+        level = 20 + 5 * (i % 2) + rng.gauss(0, 0.2) + (9 if 1300 <= i < 1330 else 0)
+        rows.append(f"{name},{level:.2f},{at.isoformat()}Z")
+    _, bare = replay(tmp_path, iter(rows), "--train-rows", "900", interval="10m")
+    assert "if they are sent on change, use --interval 10m --hold 30m" in " ".join(bare.split())
+    document, said = replay(
+        tmp_path, iter(rows), "--train-rows", "900", "--interval", "10m", "--hold", "30m", interval="10m"
+    )
+    assert document["alerts"] >= 1
+    assert "the last value of a sensor counts for 30m (--hold)" in " ".join(said.split())
+    assert "sent on change" not in said
