@@ -101,7 +101,7 @@ def _add_results(connection: Connection) -> None:
         Quarantined(PARTITION, 8, "late: 3 h behind the watermark", b'{"ts": 1}', to_us(START + STEP)),
     ]
     counters = Counters(records=200)
-    commit = Commit("monitor", PARTITION, epoch, 0, 200, 180, {}, counters, to_us(START), 200, (rows,), quarantined)
+    commit = Commit("monitor", PARTITION, epoch, 0, 200, 180, {}, counters, to_us(ends[-1]), 200, (rows,), quarantined)
     partitions.commit(connection, commit)
 
 
