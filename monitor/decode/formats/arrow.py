@@ -9,6 +9,7 @@ that their headers state, so that no record fills the memory.
 from __future__ import annotations
 
 import decimal
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,10 +31,19 @@ MAX_ROWS: Final = 20_000
 """Rows of one record."""
 MAX_CELLS: Final = 500_000
 """Values of one record."""
+MAX_TEXT: Final = 4 * 1024 * 1024
+"""Characters of all texts of a record."""
 MAX_INFLATED: Final = 4 * 1024 * 1024
 """Bytes of a record's compressed buffers after decompression."""
 _FILE_MAGIC: Final = b"ARROW1"
 _MARKER: Final = b"\xff\xff\xff\xff"
+
+
+@dataclass(slots=True)
+class _Budget:
+    """What the texts of one record may still take."""
+
+    n_characters: int
 
 
 class ArrowParser:
@@ -50,13 +60,14 @@ class ArrowParser:
         if value.startswith(_FILE_MAGIC):
             value = value[8:]  # a file holds a stream between its magic and its footer
         documents: Documents = []
+        budget = _Budget(MAX_TEXT)
         try:
             _check_compression(value)
             with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
                 for batch in reader:
                     _check_size(batch, MAX_ROWS - len(documents))
                     batch.validate(full=True)
-                    documents += _rows(batch)
+                    documents += _rows(batch, budget)
         except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, KeyError, TypeError) as problem:
             raise DecodeError(f"not_arrow: {' '.join(str(problem).split())[:200]}; check the producer") from None
         return documents
@@ -85,9 +96,9 @@ def _check_size(batch: Any, n_left: int) -> None:
         raise DecodeError("not_arrow: two columns have the same name")
 
 
-def _rows(batch: Any) -> Documents:
+def _rows(batch: Any, budget: _Budget) -> Documents:
     columns = {
-        field.name: _values(batch.column(i), 1) for i, field in enumerate(batch.schema) if _is_read(field.type, 1)
+        field.name: _values(batch.column(i), budget) for i, field in enumerate(batch.schema) if _is_read(field.type, 1)
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -100,16 +111,16 @@ def _is_read(kind: Any, depth: int) -> bool:
         return kind.num_fields <= MAX_FIELDS and all(_is_read(field.type, depth + 1) for field in kind)
     if types.is_dictionary(kind):
         return _is_read(kind.value_type, depth + 1) and not types.is_nested(kind.value_type)
-    return any(
+    return _is_text(kind) or any(
         check(kind)
         for check in (
-            types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string,
-            types.is_string_view, types.is_timestamp, types.is_date, types.is_decimal, types.is_null, types.is_time,
+            types.is_integer, types.is_floating, types.is_boolean, types.is_timestamp, types.is_date, types.is_decimal,
+            types.is_null, types.is_time,
         )
     )  # fmt: skip
 
 
-def _values(column: Any, depth: int) -> list[Any]:
+def _values(column: Any, budget: _Budget) -> list[Any]:
     """Return the values of a column. Times are `datetime`, their nanoseconds are cut off."""
     kind = column.type
     if pa.types.is_timestamp(kind):
@@ -118,10 +129,31 @@ def _values(column: Any, depth: int) -> list[Any]:
         epoch = datetime(1970, 1, 1, tzinfo=zone)
         return [None if us is None else epoch + timedelta(microseconds=us) for us in micros.to_pylist()]
     if pa.types.is_struct(kind):
-        fields = [(kind.field(i).name, _values(column.field(i), depth + 1)) for i in range(kind.num_fields)]
+        fields = [(kind.field(i).name, _values(column.field(i), budget)) for i in range(kind.num_fields)]
         valid = column.is_valid().to_pylist()
         return [{name: cells[row] for name, cells in fields} if valid[row] else None for row in range(len(column))]
+    if pa.types.is_dictionary(kind):  # rows share the texts of the dictionary
+        known = _values(column.dictionary, budget)
+        return [None if number is None else known[number] for number in column.indices.to_pylist()]
+    if _is_text(kind):
+        return _texts(column, budget)
     return [_plain(value) for value in column.to_pylist()]
+
+
+def _is_text(kind: Any) -> bool:
+    return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def _texts(column: Any, budget: _Budget) -> list[str | None]:
+    """Return texts, within a limit: the rows of a view may share one long text, and would each have a copy of it."""
+    texts = []
+    for item in column:
+        text: str | None = item.as_py()
+        budget.n_characters -= len(text or "")
+        if budget.n_characters < 0:
+            raise DecodeError(f"too_large: the texts of the record have more than {MAX_TEXT >> 20} Mi characters")
+        texts.append(text)
+    return texts
 
 
 def _plain(value: Any) -> Any:

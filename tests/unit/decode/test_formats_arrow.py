@@ -78,6 +78,25 @@ def test_the_size_of_a_record_is_bounded(table, word):
     assert reason_of(arrow_stream(table)).startswith(f"{word}: ")
 
 
+@pytest.mark.parametrize("kind", ["dictionary", "string_view"])
+def test_a_long_text_that_rows_share_does_not_fill_the_memory(kind):
+    if kind == "dictionary":
+        column = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int8()), pa.array(["x" * 100_000]))
+        found = parse(arrow_stream(pa.table({"a": column})))
+        assert len({id(row["a"]) for row in found}) == 1
+        return
+    text = b"x" * 100_000
+    view = len(text).to_bytes(4, "little") + text[:4] + bytes(8)
+    buffers = [None, pa.py_buffer(view * 15_000), pa.py_buffer(text)]
+    column = pa.Array.from_buffers(pa.string_view(), 15_000, buffers)
+    value = arrow_stream(pa.table({"a": column}))
+    assert len(value) < 400_000
+    few = pa.Array.from_buffers(pa.string_view(), 30, buffers)
+    assert len(parse(arrow_stream(pa.table({"a": few})))) == 30
+    assert reason_of(arrow_stream(pa.table({"a": few, "b": few}))).startswith("too_large: the texts of the record")
+    assert reason_of(value).startswith("too_large: the texts of the record")
+
+
 def test_other_bytes_are_refused():
     assert reason_of(b"{}").startswith("not_arrow: the record begins with")
     assert reason_of(arrow_stream(TABLE)[:200]).startswith("not_arrow: ")
