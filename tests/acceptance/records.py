@@ -141,19 +141,18 @@ def _not_msgpack(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
 
 
 def _value(rng: Random, rule: FleetRule, ts_us: int, value: str) -> bytes:
-    """A good reading with one sensor's JSON text replaced."""
-    body = _good(rule, ts_us)
-    body["sensors"][rule.sensors[0]] = "@"
+    """A good reading with the JSON text of every sensor replaced: one bad value alone would only be missing."""
+    body = _good(rule, ts_us) | {"sensors": dict.fromkeys(rule.sensors, "@")}
     return json.dumps(body).replace('"@"', value).encode()
 
 
 def _wrong_type(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
-    return _value(rng, rule, ts_us, rng.choice(['"12"', "true", "{}"]))
+    return _value(rng, rule, ts_us, rng.choice(['"hot"', "{}", '"12 C"']))
 
 
 def _not_finite(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
     raw = {"ts": [ts_us], "sensors": [rule.sensors[0]], "values": struct.pack("<f", float("-inf"))}
-    texts = [_value(rng, rule, ts_us, text) for text in ("NaN", "1e999", "-1e999", "1e39", "Infinity")]
+    texts = [_value(rng, rule, ts_us, text) for text in ("1e39", "-1e39", "9" * 60)]
     return rng.choice([*texts, msgspec.msgpack.encode(raw)])
 
 
@@ -162,8 +161,11 @@ def _bad_ts(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
 
 
 def _empty(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
-    nothing: dict[str, Any] = {"ts": ts_us, "sensors": dict.fromkeys(rule.sensors)}
-    return rng.choice([json.dumps(nothing), json.dumps(nothing | {"sensors": {}})]).encode()
+    return _value(rng, rule, ts_us, rng.choice(["null", "NaN", "-Infinity", "1e999", '"unavailable"']))
+
+
+def _no_reading(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
+    return json.dumps({"ts": ts_us, **rng.choice([{"sensors": {}}, {"event": "started"}])}).encode()
 
 
 def _block_shape(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
@@ -199,6 +201,7 @@ BAD_RECORDS: dict[str, Callable[[Random, FleetRule, int], bytes]] = {
         _good(rule, ts_us) | {"meta": {str(i): i for i in range(2000)}}
     ).encode(),
     "empty": _empty,
+    "no_reading": _no_reading,
     "block_shape": _block_shape,
 }
 

@@ -187,13 +187,19 @@ def _reading(ts_us: int, **beside: Any) -> bytes:
 def _bad_records(ts_us: int) -> dict[str, list[tuple[bytes | None, bytes]]]:
     """Return by stable word records (key, value) with one defect, of an asset that also sends good records."""
     key = b"R00001"
-    good = _reading(ts_us).decode()
+
+    def all_are(value: str) -> bytes:
+        cells = ", ".join(f'"{name}": {value}' for name in SENSORS)
+        return f'{{"ts": {ts_us}, "sensors": {{{cells}}}}}'.encode()
+
     return {
         "not_json": [(key, b"hello"), (key, _reading(ts_us)[:-3])],
-        "wrong_type": [(key, good.replace("1.0", '"12"', 1).encode()), (key, good.replace("1.0", "true", 1).encode())],
+        "wrong_type": [(key, all_are('"hot"')), (key, all_are("{}"))],
         "unknown_sensor": [(key, json.dumps({"ts": ts_us / 1e6, "sensors": {"nobody": 1.0}}).encode())],
         "missing_asset": [(None, _reading(ts_us))],
-        "not_finite": [(key, good.replace("1.0", "NaN", 1).encode()), (key, good.replace("1.0", "1e999", 1).encode())],
+        "not_finite": [(key, all_are("1e39"))],
+        "empty": [(key, all_are("NaN")), (key, all_are("1e999")), (key, all_are("null"))],
+        "no_reading": [(key, b'{"ts": 1, "event": "started"}')],
         "future": [(key, _reading(ts_us + 2 * 86_400_000_000))],
         "too_large": [(key, _reading(ts_us, note="x" * 1_048_576))],
     }

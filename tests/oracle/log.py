@@ -1,8 +1,9 @@
 """The rules of records. Input: raw bytes. Output: readings, or the stable word of a rejection.
 
 A log is a list of `(offset, kafka_timestamp_us, key, value)` of one partition, in offset order. The parsers are the
-standard library's JSON and msgspec's MessagePack, not monitor's. Invariant: a record is accepted or rejected as a
-whole. If a key occurs twice in one object, the last value counts.
+standard library's JSON and msgspec's MessagePack, not monitor's. Only the wide, flat and block layouts are known here.
+Invariant: an unreadable value is missing, and a field that is no sensor is ignored. If a key occurs twice in one
+object, the last value counts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import fnmatch
 import functools
 import json
 import math
+import re
 import struct
 import unicodedata
 from dataclasses import dataclass
@@ -164,7 +166,7 @@ def readings_of(record: RawRecord, rules: Rules, topic: str = "") -> list[Readin
         if any(number is not None for number in row)  # a row of a block without any value is a gap, not a reading
     ]
     if not readings:
-        raise Refused("empty")
+        raise Refused(_no_value(body, fleet))
     return readings
 
 
@@ -180,8 +182,8 @@ def _parse(value: bytes) -> dict[str, Any]:
             raise Refused("not_msgpack") from None
     else:
         try:
-            text = value.decode("utf-8")
-            body = json.loads(text)
+            text = value.decode("utf-8").removeprefix("\ufeff")
+            body = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)  # NaN, Infinity, 1e999: missing
         except RecursionError:
             raise Refused("too_deep") from None
         except ValueError:
@@ -192,13 +194,16 @@ def _parse(value: bytes) -> dict[str, Any]:
         raise Refused("too_deep")
     if sum(len(part) for part in _inside(body) if isinstance(part, dict)) > MAX_FIELDS:
         raise Refused("too_many_fields")
-    if first < 0x80:  # Python's parser accepts values that JSON excludes: NaN, 1e999, half a surrogate pair
-        if any(isinstance(part, float) and not math.isfinite(part) for part in _inside(body)):
-            raise Refused("not_finite")
+    if first < 0x80:  # Python's parser accepts half a surrogate pair, which JSON excludes
         with_replaced = json.loads(text, object_pairs_hook=list)  # also the values that a later one replaced
         if not all(map(_is_json, _inside(with_replaced))):
             raise Refused("not_json")
     return body
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _inside(part: Any) -> Iterable[Any]:
@@ -214,9 +219,7 @@ def _inside(part: Any) -> Iterable[Any]:
 
 
 def _is_json(part: Any) -> bool:
-    if isinstance(part, str):
-        return not any("\ud800" <= letter <= "\udfff" for letter in part)
-    return not isinstance(part, float) or math.isfinite(part)
+    return not isinstance(part, str) or not any("\ud800" <= letter <= "\udfff" for letter in part)
 
 
 def _depth(body: Any) -> int:
@@ -261,16 +264,15 @@ def _times_and_rows(body: dict[str, Any], fleet: FleetRule) -> tuple[list[int], 
             raise Refused("block_shape")
         n_rows = len(raw) // (4 * len(sensors))
         times = _times(body, ts, n_rows)
-        where = [_sensor_index(name, fleet) for name in sensors]
+        if not all(isinstance(name, str) for name in sensors) or len(set(sensors)) < len(sensors):
+            raise Refused("block_shape")
         flat = struct.unpack(f"<{n_rows * len(sensors)}f", raw)
         rows = []
         for number in range(n_rows):
             row: list[float | None] = [None] * len(fleet.sensors)
-            for place, value in zip(where, flat[number * len(sensors) : (number + 1) * len(sensors)], strict=True):
-                if math.isinf(value):
-                    raise Refused("not_finite")
-                if not math.isnan(value):  # in this form, NaN means missing
-                    row[place] = value
+            for name, value in zip(sensors, flat[number * len(sensors) : (number + 1) * len(sensors)], strict=True):
+                if name in fleet.sensors:
+                    row[fleet.sensors.index(name)] = _number(value)
             rows.append(row)
         return times, rows
 
@@ -281,14 +283,14 @@ def _times_and_rows(body: dict[str, Any], fleet: FleetRule) -> tuple[list[int], 
         for name, column in sensors.items():
             if not isinstance(column, list):
                 raise Refused("block_shape")
-            columns[_sensor_index(name, fleet)] = [_number(value) for value in column]
+            columns[name] = [_number(value) for value in column]
         lengths = {len(column) for column in columns.values()}
         if len(lengths) != 1:
             raise Refused("block_shape")
         (n_rows,) = lengths
         times = _times(body, ts, n_rows)
         return times, [
-            [columns[place][number] if place in columns else None for place in range(len(fleet.sensors))]
+            [columns[name][number] if name in columns else None for name in fleet.sensors]
             for number in range(n_rows)
         ]
 
@@ -302,12 +304,9 @@ def _times_and_rows(body: dict[str, Any], fleet: FleetRule) -> tuple[list[int], 
         fields = {
             name: value
             for name, value in body.items()
-            if name not in reserved and not isinstance(value, str | list | dict | bytes)  # other fields are metadata
+            if name not in reserved  # other fields are metadata
         }
-    row = [None] * len(fleet.sensors)
-    for name, value in fields.items():
-        row[_sensor_index(name, fleet)] = _number(value)
-    return [_time_us(ts)], [row]
+    return [_time_us(ts)], [[_number(fields.get(name)) for name in fleet.sensors]]
 
 
 def _times(body: dict[str, Any], ts: Any, n_rows: int) -> list[int]:
@@ -322,27 +321,44 @@ def _times(body: dict[str, Any], ts: Any, n_rows: int) -> list[int]:
     return [start_us + round(Fraction(interval) * 1_000_000 * number) for number in range(n_rows)]
 
 
-def _sensor_index(name: Any, fleet: FleetRule) -> int:
-    if not isinstance(name, str):
-        raise Refused("wrong_type")
-    if name not in fleet.sensors:
-        raise Refused("unknown_sensor")
-    return fleet.sensors.index(name)
+def _no_value(body: dict[str, Any], fleet: FleetRule) -> str:
+    """Return the word for a record of which no sensor has a value."""
+    sensors = body.get("sensors")
+    if isinstance(sensors, list):
+        if not set(sensors) & set(fleet.sensors):
+            return "unknown_sensor"
+        values = struct.unpack(f"<{len(body['values']) // 4}f", body["values"])
+        return "not_finite" if any(map(math.isinf, values)) else "empty"
+    fields = sensors if isinstance(sensors, dict) else body
+    named = [fields[name] for name in fleet.sensors if name in fields]
+    cells = [cell for value in named for cell in (value if isinstance(value, list) else [value])]
+    unreadable = [cell for cell in cells if not _is_missing(cell)]
+    if unreadable:
+        is_number = isinstance(unreadable[0], int | float)
+        return "not_finite" if is_number else "wrong_type"
+    if named:
+        return "empty"
+    others = (value for name, value in fields.items() if name not in (*TIME_KEYS, *ASSET_KEYS))
+    return "unknown_sensor" if any(isinstance(value, int | float | list) for value in others) else "no_reading"
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().casefold() in ("", "nan", "null", "none", "unavailable", "unknown")
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _number(value: Any) -> float | None:
-    """Return the value rounded to float32. None = missing."""
-    if value is None:
+    """Return the value rounded to float32. None = missing, or unreadable."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+([.,]\d+)?", value.strip()):
+        value = float(value.replace(",", "."))
+    if not isinstance(value, int | float):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused("wrong_type")
     try:
         (number,) = struct.unpack("<f", struct.pack("<f", value))
     except (OverflowError, struct.error):  # an integer too large for any float
-        raise Refused("not_finite") from None
-    if not math.isfinite(number):
-        raise Refused("not_finite")
-    return float(number)
+        return None
+    return float(number) if math.isfinite(number) else None
 
 
 def _time_us(value: Any) -> int:
