@@ -1,10 +1,18 @@
-"""Decoding: bytes → columns of readings. Read decoder.py first, then document.py, which defines the wire formats.
+"""Decoding: bytes → columns of readings. Read decoder.py first, then mapping.py and shapes.py.
+
+    record → (formats/) documents → (shapes.py, mapping.py) rows of asset, time and cells → (cells.py) columns
 
     decoder.py     a batch → `Decoded`: groups the records, tries the fast parsers, decodes the rest one by one, joins
-    document.py    the definition: any record → asset, times, values, or the reason for the quarantine
     formats/       wire formats: bytes → documents
-    payload.py     bytes → one object of JSON or MessagePack, within limits
-    readings.py    fast parser: single readings, wide or flat
+    payload.py     bytes → objects of JSON or MessagePack, within limits
+    shapes.py      the structures of documents that are recognised: nested values, long format, envelopes, …
+    mapping.py     documents → rows, by `[kafka.fields]` or by their structure: the definition
+    document.py    documents that are blocks: many readings of one asset as columns
+    names.py       usual names of asset, time, values and identifiers
+    keys.py        Kafka's key → text
+    cells.py       one value as it is written → a number, missing, or unreadable
+    notes.py       findings about accepted records
+    readings.py    fast parser: single readings with fixed places
     blocks.py      fast parser: raw float32 blocks
     column_readings.py  fast parser: single readings of one flat Avro schema
     columns.py     the data that decoder.py and the fast parsers exchange
@@ -16,8 +24,8 @@
     formatting.py  bad values as text
     encode.py      the other direction: readings → records
 
-Input: a `RecordBatch`. Output: `Readings` per fleet, and `Quarantined` records. Invariant: no bytes raise an exception,
-and the result for a record never depends on its neighbours.
+Input: a `RecordBatch`. Output: `Readings` per fleet, `Quarantined` records, and `Notice`s about accepted ones.
+Invariant: no bytes raise an exception, and the result for a record never depends on its neighbours.
 """
 
 from monitor.decode.decoder import Decoded, Decoder
