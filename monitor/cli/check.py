@@ -27,6 +27,8 @@ MAX_NAMES = 8
 """Assets or sensors named in one line."""
 MAX_PLACES = 3
 """Places of an asset or a time that are shown."""
+MAX_NOTICES = 5
+"""Findings of the decoder that are shown."""
 MAX_REASONS = 3
 """Reasons of refused records that are shown."""
 OFTEN = 0.98
@@ -150,12 +152,14 @@ def _show(config: Config, done: Preflight | None) -> None:
     for channel in config.notify:
         echo("\n", Styled(channel.name, "bold"), f": {describe_channel(channel)}")
         echo(f"  test it with: monitor notify test {channel.name}")
-    if done is not None and not done.exit_code:
+    if done is not None:
         _show_next(done)
 
 
 def _show_next(done: Preflight) -> None:
-    if done.can_read:
+    if done.exit_code:
+        echo("\nNot ready: correct what is marked with ", Styled(*SIGNS["error"]), ".")
+    elif done.can_read:
         echo("\nReady: start it with ", Styled("monitor run", "bold"), ".")
     else:
         echo("\nNothing to read yet: ", Styled("monitor run", "bold"), " waits for the first record.")
@@ -177,7 +181,7 @@ def show_survey(fleet: FleetConfig, found: FleetSurvey) -> None:
     echo_facts(
         {
             "sample": _size(found),
-            "assets": _names(found.assets) if found.assets else None,
+            "assets": _names(sorted(found.assets)) if found.assets else None,
             "places": _places(found),
             "time": f"{span} UTC" if span else None,
             "sensors": _names(sensor.name for sensor in found.sensors) if found.sensors else None,
@@ -185,7 +189,7 @@ def show_survey(fleet: FleetConfig, found: FleetSurvey) -> None:
             "doubtful": "; ".join(f"{s.name} {s.remark}" for s in found.sensors if s.remark) or None,
             "interval": _interval(fleet, found),
             "order": _order(fleet, found),
-            "noticed": "; ".join(dict.fromkeys(notice.detail for notice in found.notices)) or None,
+            "noticed": _noticed(found),
             "refused": f"{percent(found.share_refused)} of the records" if found.refused else None,
         }
     )
@@ -205,6 +209,12 @@ def _places(found: FleetSurvey) -> str | None:
         unit = f" ({' or '.join(places.unit[:MAX_PLACES])})" if places.unit else ""
         parts.append(f"time in {' or '.join(places.time[:MAX_PLACES])}{unit}")
     return f"{', '.join(parts)}; {' or '.join(places.shape[:MAX_PLACES])}"
+
+
+def _noticed(found: FleetSurvey) -> str | None:
+    details = list(dict.fromkeys(notice.detail for notice in found.notices))
+    more = f"; and {len(details) - MAX_NOTICES} more" if len(details) > MAX_NOTICES else ""
+    return "; ".join(details[:MAX_NOTICES]) + more if details else None
 
 
 def _size(found: FleetSurvey) -> str:
@@ -249,7 +259,7 @@ def _show_proposals(fleet: FleetConfig, better: list[Proposal]) -> None:
         for each in better:
             if each.table == table:
                 echo("    ", Styled(each.line, "bold"))
-                echo_prose(f"# {each.reason}", "dim", indent="    ")
+                echo_prose(each.reason, "dim", indent="    # ")
 
 
 def _names(names: Iterable[str]) -> str:

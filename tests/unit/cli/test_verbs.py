@@ -71,6 +71,7 @@ def test_check_shows_findings_and_fixes(runner: CliRunner, findings: list[Findin
     assert "✗ database did not answer" in result.stdout
     assert "→ is it running?" in result.stdout
     assert "monitor run" not in result.stdout
+    assert result.stdout.endswith("Not ready: correct what is marked with ✗.\n")
     document = json.loads(run(runner, "check", "--json").stdout)
     assert [finding["level"] for finding in document["findings"]] == ["ok", "error"]
     assert document["samples"]["turbines"]["used"] == 3
@@ -104,7 +105,7 @@ def test_check_shows_how_the_sample_was_read(runner: CliRunner, monkeypatch: pyt
         n_used=190,
         n_readings=190,
         refused=[Refusal(f"word{n}", 9 - n, f"word{n}: why", f"plant/0 offset {n}") for n in range(5)],
-        assets=[f"R{n}" for n in range(30)],
+        assets=[f"R{n:02}" for n in range(30)],
         sensors=[SensorFacts("power", 1.0, 0, 9), SensorFacts("seq", 0.5, 0, 9, "counts up by 1")],
         spacing=Spacing(600, 600, 600),
         late_s=1200,
@@ -116,7 +117,7 @@ def test_check_shows_how_the_sample_was_read(runner: CliRunner, monkeypatch: pyt
     result = run(runner, "check")
     shown = " ".join(result.stdout.split())
     for fact in (
-        "R0, R1, R2, R3, R4, R5, R6, R7 and 22 more",
+        "R00, R01, R02, R03, R04, R05, R06, R07 and 22 more",
         "1970-01-01 00:00 to 1970-01-01 00:01 UTC",
         "have a value in a part of the readings: seq 50",
         "doubtful seq counts up by 1",
