@@ -111,6 +111,20 @@ def test_an_angle_is_suggested_and_not_assumed() -> None:
     assert 'fields.circular = ["w1nd"] names no sensor of line' in unknown
 
 
+def test_a_moved_set_point_is_blamed_and_nothing_else() -> None:
+    setpoint = np.where(N + 300 > STEPS, 21.0, 21.5)
+    temp = 21 + 0.5 * np.sin(STEPS / 30) + DRAW.normal(0, 0.1, N + N_LATER)
+    model, later = trained({"temp": temp, "setpoint": setpoint})
+    scored = model.score(later.values)
+    assert np.mean(scored.score[:280] >= 1) < 0.1
+    assert (scored.score[315:] >= 1).all()
+    for row in (302, 320, 500):
+        worst = model.explain(later.values[row : row + 1], scored.share[row : row + 1])[0][0]
+        assert worst.name == "setpoint"
+        assert worst.share > 0.8
+        assert worst.expected == pytest.approx(21.0)
+
+
 def test_windows_full_of_codes_are_unusable() -> None:
     values = np.stack([TEMP, HUM], axis=1)
     for row in range(0, N, 100):
