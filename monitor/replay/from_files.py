@@ -123,6 +123,7 @@ async def _replay_with_own_models(files: RecordingFiles, config: Config | None, 
             started_s = run.clock.monotonic_s()
             on_progress = run.observer.on_progress
             version = await asyncio.to_thread(train_on_head, own, fleet, split.head, checkpoints, on_progress)
+            run.observer.on_notes(recording.name, version.notes)
             fit_s = run.clock.monotonic_s() - started_s
             trained[fleet.name] = _TrainedFile(path, own, fleet, split, version, fit_s, notes)
             await _replay_rest(trained[fleet.name], run, store)

@@ -47,6 +47,8 @@ class ReplayVersion:
     path: Path
     decides_after_us: int
     """It decides windows that end after this event time."""
+    notes: tuple[str, ...] = ()
+    """Sensors that it does not take as they are, if it was trained for this replay."""
 
 
 # ---------------------------------------------------------------- trained for this replay
@@ -79,7 +81,7 @@ def train_on_head(
     name = detector.save(checkpoints)
     newest_us = int(head.ts_us.max())
     decides_after_us = ((newest_us + fleet.interval_us // 2) // fleet.interval_us + 1) * fleet.interval_us
-    return ReplayVersion(name, checkpoints / name, decides_after_us)
+    return ReplayVersion(name, checkpoints / name, decides_after_us, tuple(detector.card.training["inputs"]))
 
 
 # ---------------------------------------------------------------- activation
