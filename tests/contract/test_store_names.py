@@ -79,6 +79,7 @@ def test_notifications_carry_any_name_and_no_command(filled: str) -> None:
         assert row["dedup_key"].isascii()
         assert row["body"].isprintable()
         assert body["text"].isprintable()
-        assert body["sensors"][0] == {"name": HOSTILE, "share": 0.9, "expected": 0.3333333, "actual": 0.6666667}
+        told = {"name": HOSTILE, "share": 0.9, "expected": 0.3333333, "actual": 0.6666667}
+        assert body["sensors"][0].items() >= told.items()
         assert body["peak_score"] == 3.333333
 
