@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from monitor.config.kafka import FORMATS as CONFIGURED
 from monitor.decode import Decoder, FleetSchema
 from monitor.decode.formats import FORMATS, make_parser
 from monitor.errors import DecodeError
@@ -43,6 +44,7 @@ def batch_of(records) -> RecordBatch:
 
 def test_every_format_is_in_the_suite():
     assert {wire.format for wire in WIRES.values()} | {"json", "msgpack"} == set(FORMATS)
+    assert ("auto", *FORMATS) == CONFIGURED
 
 
 @wires
