@@ -385,7 +385,9 @@ class Detector:
             for readings in self._decoded(recording.rows(rows, (name,))):
                 windows = windower.push(readings).windows
                 if len(windows):
-                    yield _ScoredWindows(number, rows, cells, windows, model.score(windows.values))
+                    with _one_torch_thread():
+                        scores = model.score(windows.values)
+                    yield _ScoredWindows(number, rows, cells, windows, scores)
 
     def _decoded(self, recording: Recording) -> Iterator[Readings]:
         """Yield the readings of one asset as the daemon would decode them. Raises BadArgument."""
@@ -411,7 +413,10 @@ class Detector:
 
     def _contributions(self, part: _ScoredWindows, at: Int64) -> list[tuple[Contribution, ...]]:
         """Return the contributions to the scores of these windows."""
-        return self._trained()[0].explain(part.windows.values[at], part.scores.share[at]) if len(at) else []
+        if not len(at):
+            return []
+        with _one_torch_thread():
+            return self._trained()[0].explain(part.windows.values[at], part.scores.share[at])
 
 
 _MODEL = ("architecture", "objective", "seed", "max_train", "max_trim")
@@ -438,7 +443,7 @@ def _alert(asset: str, part: _ScoredWindows, change: AlertChange, fleet: FleetCo
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Train with one thread, as the daemon does: small networks are slower with more, and the result would differ."""
+    """Compute with one thread, as the daemon does: small networks are slower with more, and results would differ."""
     import torch
 
     before = torch.get_num_threads()
