@@ -92,6 +92,7 @@ def test_alerts_are_listed_newest_first(reader: Reader) -> None:
         "topic": None,
         "partition": None,
         "from_offset": None,
+        "subject": None,
         "n_records": None,
         "message": None,
     }
