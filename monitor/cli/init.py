@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from monitor.cli.output import count
+from monitor.cli.params import file_options, take_file_options, written_file_options
 from monitor.cli.terminal import Styled, echo, echo_prose
 from monitor.errors import MonitorError, SourceRefused, SourceUnavailable
 
 if TYPE_CHECKING:
+    from monitor.recordings import FileOptions
     from monitor.service.starter import Starter
 
 LOGIN = (
@@ -30,8 +33,7 @@ LOGIN = (
     help="File to write.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--time-column", help="FILE: column of the times [default: by its name].")
-@click.option("--asset-column", help="FILE: column of the asset names [default: by its name].")
+@file_options
 def init(
     file: Path | None,
     bootstrap: str,
@@ -39,8 +41,7 @@ def init(
     registry: str | None,
     output: Path,
     force: bool,
-    time_column: str | None,
-    asset_column: str | None,
+    **reading: Any,
 ) -> None:
     """Write a monitor.toml for a topic, or for a FILE of readings.
 
@@ -56,9 +57,10 @@ def init(
 
     from monitor.service import starter
 
+    options = take_file_options(reading)
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     if file is not None:
-        made = starter.starter_for_file(file, asset=asset_column, timestamp=time_column)
+        made = starter.starter_for_file(file, options)
     else:
         settings: dict[str, Any] = {"registry_url": registry} if registry else {}
         try:
@@ -66,14 +68,14 @@ def init(
         except (SourceRefused, SourceUnavailable) as error:
             raise _with_login(error) from error
     output.write_text(made.text, "utf-8")
-    _show(made, output, file)
+    _show(made, output, file, options)
 
 
 def _with_login(error: MonitorError) -> MonitorError:
     return type(error)(f"{error.detail}\n  {LOGIN}")
 
 
-def _show(made: Starter, output: Path, file: Path | None) -> None:
+def _show(made: Starter, output: Path, file: Path | None, options: FileOptions) -> None:
     from monitor.cli.check import show_survey
 
     fleet = made.config.fleets[0]
@@ -81,9 +83,15 @@ def _show(made: Starter, output: Path, file: Path | None) -> None:
     echo(Styled("✓", "green"), " ", Styled(str(output), "bold"), f" is written, from a sample of {sampled}")
     echo()
     show_survey(fleet, made.found)
-    config = "" if output == Path("monitor.toml") else f" -c {output}"
+    for note in made.notes:
+        echo_prose(note, "dim", "  ")
+    config = "" if output == Path("monitor.toml") else f" -c {shlex.quote(str(output))}"
+    reading = "".join(f" {shlex.quote(part)}" for part in written_file_options(options))
     first = (
-        (f"monitor replay {file}{config}", "finds anomalies in the file")
+        (
+            f"monitor replay {shlex.quote(str(file))}{reading} --train-rows {max(1, made.n_rows // 2)}{config}",
+            "learns its first half and finds anomalies in the rest",
+        )
         if file is not None
         else (f"monitor check{config}", "reads a sample with these settings")
     )

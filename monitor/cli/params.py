@@ -194,6 +194,26 @@ def take_file_options(arguments: dict[str, Any]) -> FileOptions:
     )
 
 
+def written_file_options(options: FileOptions) -> list[str]:
+    """Return the arguments of the command line that mean these options."""
+    codes = [f"{code:g}" if isinstance(code, float) else code for code in options.missing]
+    texts = {
+        "--asset-column": options.asset,
+        "--time-column": options.timestamp,
+        "--label-column": None if options.label == "label" else options.label,
+        "--sensor-column": options.sensor,
+        "--value-column": options.value,
+        "--time-format": None if options.time_format == "auto" else options.time_format,
+        "--timezone": None if options.timezone == "UTC" else options.timezone,
+        "--interval": None if options.interval_s is None else f"{options.interval_s:g}s",
+        "--hold": None if options.hold_s is None else f"{options.hold_s:g}s",
+        "--missing": ",".join([*codes, *([] if options.finds_missing else ["none"])]) or None,
+        "--columns": None if options.columns is None else ",".join(options.columns),
+        "--decimal": None if options.decimal == "auto" else options.decimal,
+    }
+    return [part for option, text in texts.items() if text is not None for part in (option, text)]
+
+
 def config_path() -> Path | None:
     """Return the file named by `-c`. None = the default."""
     path: Path | None = click.get_current_context().meta.get(_CONFIG)

@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from monitor.config import Config
+    from monitor.recordings import FileOptions
     from monitor.service.survey import FleetSurvey
     from monitor.types import RecordBatch
 
@@ -55,6 +56,10 @@ class Starter:
     config: Config
     found: FleetSurvey
     """The sample, read with this configuration."""
+    notes: tuple[str, ...] = ()
+    """What was recognised or left out while a file was read."""
+    n_rows: int = 0
+    """Rows of the file."""
 
 
 def starter_for_topics(
@@ -87,11 +92,11 @@ async def _sample(config: Config, n_records: int) -> tuple[Any, list[RecordBatch
     return bounds, await sample_ends(config.kafka, bounds, n_records)
 
 
-def starter_for_file(path: Path, *, asset: str | None = None, timestamp: str | None = None) -> Starter:
+def starter_for_file(path: Path, options: FileOptions | None = None) -> Starter:
     """Read a file and return a configuration for its readings. Raises BadRecording, NotFound."""
     from monitor.recordings import as_records, read_recording
 
-    recording = read_recording(path, asset=asset, timestamp=timestamp)
+    recording = read_recording(path, options)
     n = len(recording)
     ends = recording.rows(np.flatnonzero((np.arange(n) < FILE_ROWS) | (np.arange(n) >= n - FILE_ROWS)))
     name = fleet_name(recording.name)
@@ -101,7 +106,8 @@ def starter_for_file(path: Path, *, asset: str | None = None, timestamp: str | N
     def scale(found: FleetSurvey) -> None:
         found.readings_per_asset = n // max(1, len(recording.assets))
 
-    return _starter(settings, name, batches, scale, str(path))
+    made = _starter(settings, name, batches, scale, str(path))
+    return replace(made, notes=(*recording.notes, *recording.losses), n_rows=n)
 
 
 def _starter(

@@ -194,3 +194,22 @@ def test_data_sent_on_change_is_held(tmp_path: Path, rng: random.Random) -> None
     assert document["alerts"] >= 1
     assert "the last value of a sensor counts for 30m (--hold)" in " ".join(said.split())
     assert "sent on change" not in said
+
+
+def test_the_next_step_after_init_works_as_printed(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "my export.csv"
+    file.write_text("\n".join(without_times(rng)) + "\n")
+    made = CliRunner().invoke(main, ["init", str(file), "--interval", "1s", "--missing", "-200,n/v"])
+    assert made.exit_code == 0, made.output
+    assert "rows are 1 s apart" in " ".join(made.output.split())
+    printed = " ".join(made.output.split()).partition("Next: ")[2].partition(" learns its first half")[0]
+    program, *arguments = shlex.split(printed)
+    assert (program, arguments[:2]) == ("monitor", ["replay", str(file)])
+    assert arguments[2:] == ["--interval", "1s", "--missing", "-200,n/v", "--train-rows", "600"]
+    config = tmp_path / "monitor.toml"
+    config.write_text(config.read_text() + "\n[fleet.model]\narchitecture = 'pca'\n")
+    said = CliRunner().invoke(main, arguments)
+    assert said.exit_code == 0, said.output
