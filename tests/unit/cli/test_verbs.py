@@ -150,7 +150,7 @@ def test_init_of_a_file_names_the_next_commands(runner: CliRunner, tmp_path: Pat
     file.write_text("time,temp\n" + "\n".join(f"{1_790_000_000 + 60 * n},{n % 7}" for n in range(99)))
     result = run(runner, "init", str(file), "--output", str(output))
     assert result.exit_code == 0, result.stderr
-    assert f"monitor replay {file} -c {output}" in result.stdout
+    assert f"monitor replay {file} --train-rows 49 -c {output}" in result.stdout
     assert load(output).fleets[0].sensors == ("temp",)
     assert run(runner, "check", "--offline", "-c", str(output)).exit_code == 0
 
