@@ -48,11 +48,28 @@ def _time(rng: Random, ts_us: int) -> Any:
     )
 
 
+def _loose(rng: Random, values: dict[str, float | None]) -> dict[str, Any]:
+    """Write numbers as texts, and break some fields: each costs itself alone."""
+    broken = rng.sample(list(values), rng.randrange(len(values)))
+    return {
+        name: rng.choice(["unavailable", "broken", True, float("nan"), 1e39]) if name in broken
+        else str(value) if value is not None and rng.random() < 0.5
+        else value
+        for name, value in values.items()
+    }  # fmt: skip
+
+
+def _array(run: list[Sample]) -> bytes:
+    """Return one record with readings of several assets."""
+    return json.dumps([{"ts": one.ts_us, "asset": one.asset, "sensors": one.values} for one in run]).encode()
+
+
 def _single(rng: Random, one: Sample) -> dict[str, Any]:
     body: dict[str, Any] = {rng.choice(["ts", "timestamp", "time"]): _time(rng, one.ts_us)}
+    values = _loose(rng, one.values) if one.values and rng.random() < 0.05 else one.values
     if rng.random() < 0.5:
-        return body | {"sensors": one.values, "site": "north"}
-    return body | one.values | {"unit": "SI", "tags": {"line": 4}}
+        return body | {"sensors": values, "site": "north"}
+    return body | values | {"unit": "SI", "tags": {"line": 4}}
 
 
 def _block(rng: Random, run: list[Sample], rule: FleetRule) -> tuple[dict[str, Any], bool]:
@@ -80,16 +97,28 @@ def encode(
     bad_share: float = 0.0,
     hole_share: float = 0.0,
     stampless_share: float = 0.0,
+    array_share: float = 0.0,
     blocks: bool = True,
 ) -> list[RawRecord]:
     """Encode samples in their order: every form, JSON and MessagePack, asset in payload or key.
 
     Neighbours of one asset may share a block. `bad_share`: share of bad records and tombstones added.
     `hole_share`: share of holes in the offsets. `stampless_share`: share of records without a timestamp of Kafka.
+    `array_share`: share of records that hold readings of several assets.
     """
     log: list[RawRecord] = []
     offset, clock_us, place = rng.randrange(1000), 0, 0
     while place < len(samples):
+        if rng.random() < array_share:
+            run = samples[place : place + rng.randint(1, 6)]
+            moments = [(one.asset, one.ts_us) for one in run]
+            if len(set(moments)) < len(run):  # two readings of a moment in one record would be ambiguous
+                run = run[:1]
+            place += len(run)
+            clock_us = max(clock_us, *(one.ts_us // 1000 * 1000 for one in run), 0)
+            log.append((offset, clock_us, rng.choice([None, b"a-region"]), _array(run)))
+            offset += 1
+            continue
         run = [samples[place]]
         rule = rules.fleet_of(run[0].asset, "")
         assert rule is not None

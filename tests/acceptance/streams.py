@@ -240,6 +240,15 @@ def _stampless(disorder: Callable[[Random, list[Sample], FleetRule], list[Sample
     return recipe
 
 
+def _arrays(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
+    """Put readings of several assets, of two fleets, into one record. Some of them are late or repeated."""
+    options["array_share"] = 0.5
+    pumps = _rule(rng, name="pumps", sensors=("flow", "heat"), assets=("P*",))
+    both = regular(rng, rule, _assets(rng), 60) + regular(rng, pumps, ["P1", "P2"], 60)
+    samples = sorted(both, key=lambda one: one.ts_us)
+    return Rules((rule, pumps)), repeated(rng, delayed(rng, samples, rule))
+
+
 def _permuted_singles(rng: Random, rule: FleetRule, options: dict[str, Any]) -> tuple[Rules, list[Sample]]:
     samples = partial(rng, gapped(rng, regular(rng, rule, _assets(rng), 80), rule))
     return Rules((rule,)), permuted(rng, samples, rule)
@@ -276,6 +285,7 @@ KINDS: dict[str, Any] = {
     "bundled": _plain(lambda rng, s, rule: bundled(s, rng.randint(2, 9))),
     "ahead": _stampless(ahead),
     "long": _stampless(lambda rng, s, rule: long_format(rng, gapped(rng, s, rule))),
+    "arrays": _arrays,
     "bad": _with_bad,
     "fleets": _fleets,
     "wild": _wild_with_bad,

@@ -1,7 +1,8 @@
 """The rules of records. Input: raw bytes. Output: readings, or the stable word of a rejection.
 
 A log is a list of `(offset, kafka_timestamp_us, key, value)` of one partition, in offset order. The parsers are the
-standard library's JSON and msgspec's MessagePack, not monitor's. Only the wide, flat and block layouts are known here.
+standard library's JSON and msgspec's MessagePack, not monitor's. Known here are the wide, flat and block layouts, and
+lists of those.
 Invariant: an unreadable value is missing, and a field that is no sensor is ignored. If a key occurs twice in one
 object, the last value counts.
 """
@@ -150,7 +151,21 @@ def readings_of(record: RawRecord, rules: Rules, topic: str = "") -> list[Readin
         return None
     if len(value) > rules.max_record_bytes:
         raise Refused("too_large")
-    body = _parse(value)
+    found: list[Reading] = []
+    nothing = ""
+    for body in _parse(value):
+        readings, word = _readings_in(body, offset, kafka_us, key, rules, topic)
+        found += readings
+        nothing = nothing or word
+    if not found:
+        raise Refused(nothing)
+    return found
+
+
+def _readings_in(
+    body: dict[str, Any], offset: int, kafka_us: int, key: bytes | None, rules: Rules, topic: str
+) -> tuple[list[Reading], str]:
+    """Return the readings of one object, and the reason if there are none."""
     asset = _asset_of(body, key)
     fleet = rules.fleet_of(asset, topic)
     if fleet is None:
@@ -165,13 +180,11 @@ def readings_of(record: RawRecord, rules: Rules, topic: str = "") -> list[Readin
         for ts_us, row in zip(times, rows, strict=True)
         if any(number is not None for number in row)  # a row of a block without any value is a gap, not a reading
     ]
-    if not readings:
-        raise Refused(_no_value(body, fleet))
-    return readings
+    return readings, "" if readings else _no_value(body, fleet)
 
 
-def _parse(value: bytes) -> dict[str, Any]:
-    """Parse by the first byte: a MessagePack map, or JSON."""
+def _parse(value: bytes) -> list[dict[str, Any]]:
+    """Parse by the first byte: a MessagePack map, or JSON, which may be a list of objects."""
     first = value[0] if value else 0
     if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF):
         try:
@@ -188,7 +201,8 @@ def _parse(value: bytes) -> dict[str, Any]:
             raise Refused("too_deep") from None
         except ValueError:
             raise Refused("not_json") from None
-    if not isinstance(body, dict):
+    bodies = body if isinstance(body, list) and body and first < 0x80 else [body]
+    if not all(isinstance(each, dict) for each in bodies):
         raise Refused("wrong_type")
     if _depth(body) > MAX_DEPTH:
         raise Refused("too_deep")
@@ -198,7 +212,7 @@ def _parse(value: bytes) -> dict[str, Any]:
         with_replaced = json.loads(text, object_pairs_hook=list)  # also the values that a later one replaced
         if not all(map(_is_json, _inside(with_replaced))):
             raise Refused("not_json")
-    return body
+    return bodies
 
 
 def _finite(text: str) -> float | None:

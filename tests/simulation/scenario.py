@@ -52,6 +52,7 @@ def draw(rng: Random) -> Scenario:
             rules,
             bad_share=0.0 if learns else rng.choice([0.0, 0.05]),
             hole_share=rng.choice([0.0, 0.05]),
+            array_share=0.0 if learns else rng.choice([0.0, 0.0, 0.3]),
             stampless_share=rng.choice([0.0, 0.0, 0.1, 1.0]),
             blocks=not learns and rng.random() < 0.3,
         )
