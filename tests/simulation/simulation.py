@@ -459,7 +459,8 @@ class Simulation:
         learnt = tuple(json.loads(stored[0].sensors)) if stored else None
         sensors = fleet.sensors or learnt or self.scenario.rules.fleet(fleet.name).sensors
         card = SimpleNamespace(length=fleet.length, sensors=sensors)
-        self.checkpoints[version] = SimpleNamespace(version=version, card=card)
+        inputs = SimpleNamespace(taken=sensors)
+        self.checkpoints[version] = SimpleNamespace(version=version, card=card, inputs=inputs, sensors=sensors)
         return Trained(version, version, sensors, {"metrics": {}})
 
     def _activate_at_once(self, fleet: FleetConfig) -> None:
