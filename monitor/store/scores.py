@@ -97,6 +97,10 @@ _LAST_WINDOWS = text("""
     SELECT fleet, COALESCE(end_us, start_us) AS end_us FROM asset JOIN last_window ON last_window.asset_id = asset.id
     ORDER BY fleet, 2
 """)
+_BEFORE = text("""
+    SELECT end_us FROM score JOIN asset ON asset.id = asset_id
+    WHERE fleet = :fleet AND start_us <= :horizon_us AND end_us <= :horizon_us ORDER BY start_us DESC LIMIT 1
+""")
 _SAVED = text("SELECT MAX(saved_us) FROM source_partition")
 AHEAD_US = 3_600_000_000
 """A window that ends more than an hour after the latest commit, and after the latest windows of half of the assets, is
@@ -124,7 +128,11 @@ def newest_windows(connection: Connection) -> dict[str, NewestWindows]:
     found = {}
     for fleet, of_fleet in ends.items():
         horizon_us = max(saved_us, of_fleet[(len(of_fleet) - 1) // 2]) + AHEAD_US
-        found[fleet] = NewestWindows(max(end_us for end_us in of_fleet if end_us <= horizon_us), horizon_us)
+        latest_us = max(end_us for end_us in of_fleet if end_us <= horizon_us)
+        if of_fleet[-1] > horizon_us:  # an asset that leapt into the future may have later windows before its leap
+            values = {"fleet": fleet, "horizon_us": horizon_us}
+            latest_us = max(latest_us, connection.execute(_BEFORE, values).scalar() or latest_us)
+        found[fleet] = NewestWindows(latest_us, horizon_us)
     return found
 
 

@@ -267,7 +267,8 @@ def _compare_scores(simulation: Simulation, db: Tables, report: Report, incomple
         )
         # A window in the future does not hold up the next champion, so it may be the former one's.
         is_in_future = row.end_us > START_US + FAR_US
-        if row.version != active and not (is_in_future and row.version in {name for _, name in activations[fleet]}):
+        known = {None, *(name for _, name in activations.get(fleet, []))}
+        if row.version != active and not (is_in_future and row.version in known):
             report.add("version", f"{name} at {start_us} ends {row.end_us}: by {row.version}, active was {active}")
         if (row.score is None) != (row.version is None):
             report.add("score", f"{name} at {start_us}: {row.score} by {row.version}")

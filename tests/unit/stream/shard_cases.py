@@ -27,8 +27,8 @@ def shards_of(kind: str, seed: int) -> Iterator[tuple[FleetRule, list[Reading]]]
     stream = make(kind, seed)
     by_fleet: dict[str, list[Reading]] = {}
     for _, found in read_log(stream.log, stream.rules, stream.topic):
-        if isinstance(found, list):
-            by_fleet.setdefault(found[0].fleet, []).extend(found)
+        for reading in found if isinstance(found, list) else ():
+            by_fleet.setdefault(reading.fleet, []).append(reading)
     for fleet, readings in by_fleet.items():
         yield stream.rules.fleet(fleet), readings
 
