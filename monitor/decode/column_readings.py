@@ -108,6 +108,8 @@ class ColumnParser(ReadingParser):
                 if not is_number:
                     return None
                 found.append((column_of[path], leaf))
+            elif self._cells.get(path) in sensors:
+                return None
             else:
                 others.append(path)
                 kind = self._kinds.get(path)

@@ -46,7 +46,7 @@ _OWN_NAMES: Final = frozenset(
     ("device", "deviceinfo", "enddeviceids", "asset", "machine", "thing", "equipment", "vehicle")
 )
 """Objects that describe the asset: "id" and "name" in them are the asset's."""
-_NUMBERED: Final = ("id", "number", "serial", "imei", "no")
+NUMBERED: Final = ("id", "number", "serial", "imei", "no")
 """Ends of the names of which a whole number is an asset's name."""
 _UUID = re.compile(rb"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _SMALLEST_T = 1e8
@@ -405,7 +405,7 @@ def _is_asset(short: str, value: object) -> bool:
     """Return whether a value can be an asset's name. A number is one only where the field's name says so."""
     if type(value) is str:
         return 0 < len(value.strip()) <= 128
-    return type(value) is int and short.endswith(_NUMBERED)
+    return type(value) is int and short.endswith(NUMBERED)
 
 
 def _usual_time(scopes: Sequence[Scope]) -> tuple[Any, Path | None] | None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from monitor.decode.cells import is_number_text
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of
-from monitor.decode.mapping import KEY_PATH, is_usable_key
+from monitor.decode.mapping import KEY_PATH, NUMBERED, is_usable_key
 from monitor.decode.names import (
     ASSET_FIELDS,
     ASSET_NAMES,
@@ -122,7 +122,7 @@ class ParsedFields(NamedTuple):
 class ReadingParser:
     """Parser of the readings of one fleet that have one plan, with the fields met so far."""
 
-    __slots__ = ("_compiled", "_kinds", "_paths", "_read", "_watched", "plan", "seen", "times")
+    __slots__ = ("_cells", "_compiled", "_kinds", "_paths", "_read", "_watched", "plan", "seen", "times")
 
     def __init__(self, plan: Plan, read: str) -> None:
         """`read`: json, msgpack, or documents."""
@@ -132,6 +132,8 @@ class ReadingParser:
         """Sensor → path."""
         self._kinds: dict[Path, str] = {}
         """Path → kind, of fields that are neither a sensor nor asset or time."""
+        self._cells: dict[Path, str] = {}
+        """Path → name, of those fields that are cells."""
         self._watched: dict[str, Path] = {}
         """Name → path, of fields whose occurrence is reported."""
         self._compiled: dict[tuple[str, ...], _CompiledParser | None] = {}
@@ -162,6 +164,7 @@ class ReadingParser:
             if is_possible and kind is not None and kinds.get(path, TEXT) == TEXT:
                 kinds[path] = kind
         seen |= {name: path for path, name in cells.items() if name in watched and path in kinds}
+        self._cells |= {path: name for path, name in cells.items() if path in kinds}
         if (paths, kinds, seen) != (self._paths, self._kinds, self._watched):
             self._paths, self._kinds, self._watched = paths, kinds, seen
             self.forget()
@@ -267,6 +270,8 @@ class ReadingParser:
     def _compile(self, sensors: tuple[str, ...]) -> _CompiledParser | None:
         known = tuple((name, self._paths[name]) for name in sensors if name in self._paths)
         taken = {path for _, path in known}
+        # A text that was met before its field became a sensor's is no harmless field any more.
+        taken |= {path for path, name in self._cells.items() if name in sensors}
         kinds = tuple(sorted((path, kind) for path, kind in self._kinds.items() if path not in taken))
         if not known or (any(map(is_identifier, dict(known))) and _has_containers(kinds)):
             return None
@@ -276,6 +281,20 @@ class ReadingParser:
 
 def _has_containers(kinds: Iterable[tuple[Path, str]]) -> bool:
     return any(len(path) > 1 or kind == _LIST for path, kind in kinds)
+
+
+def _may_be_number(name: str) -> bool:
+    """Return whether a whole number in a field is an asset's name."""
+    return name in ASSET_FIELDS or plain(name).endswith(NUMBERED)
+
+
+def _present(attribute: str) -> Callable[[Any], Any]:
+    """Return the reader of a field in an object that may be missing."""
+    folder, _, name = attribute.rpartition(".")
+    if not folder:
+        return attrgetter(name)
+    outer = _present(folder)
+    return lambda reading: None if (inner := outer(reading)) is None else getattr(inner, name)
 
 
 def _leaves(fields: Mapping[str, Any], path: Path = ()) -> Iterable[tuple[Path, Any]]:
@@ -367,7 +386,7 @@ def _compile(
     if plan.asset != KEY_PATH:
         if plan.asset in leaves:
             return None
-        leaves[plan.asset] = _Asset
+        leaves[plan.asset] = _Asset if _may_be_number(plan.asset[-1]) else str | None
     for path, kind in kinds:
         leaves.setdefault(path, _TYPES[kind])
     needed = {path[:n] for path in (*(p for _, p in known), plan.time, plan.asset) for n in range(1, len(path))}
@@ -401,7 +420,7 @@ def _compile(
         columns,
         len(sensors),
         tuple(attrgetter(attributes[path]) for path, kind in kinds if kind == TEXT and path[:-1] in {(), *needed}),
-        tuple((name, attrgetter(attributes[path])) for name, path in watched if path in attributes),
+        tuple((name, _present(attributes[path])) for name, path in watched if path in attributes),
         _has_containers(kinds),
         any(plain(path[-1]) in WEAK_ASSET_NAMES for path, _ in kinds),
     )
