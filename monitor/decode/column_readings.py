@@ -108,7 +108,7 @@ class ColumnParser(ReadingParser):
                 if not is_number:
                     return None
                 found.append((column_of[path], leaf))
-            elif self._cells.get(path) in sensors:
+            elif leaf.kind == "string" and self._cells.get(path) in sensors:
                 return None
             else:
                 others.append(path)
