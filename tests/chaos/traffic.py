@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 BLOCK = 5
 """Cells of a block."""
+LONG, LISTS, AHEAD, AHEAD_WITH_STAMP = 12, 14, 16, 18
+"""Assets with other messages than most."""
+AHEAD_S = 8 * 3600
 BAD = (
     b"hello",
     b'{"ts": 1437955200, "sensors": {"power": NaN}}',
@@ -39,7 +42,9 @@ def traffic(seed: int, n_records: int, n_partitions: int, *, n_assets: int = 40)
 
     Asset i sends to partition i % n_partitions. Some records are missing, repeated, late (within the lateness or beyond
     it) or bad. Some cells have one sensor only. In every partition one asset is silent for hours. Every fourth asset is
-    anomalous for a quarter of each hour, so that there are alerts, critical ones too.
+    anomalous for a quarter of each hour, so that there are alerts, critical ones too. One asset sends each sensor in a
+    record of its own, one sends lists that hold a reading of its neighbour, too, one has a clock that is for a while
+    eight hours ahead, and one such a clock together with Kafka's timestamps.
     """
     rng, noise = random.Random(f"traffic/{seed}"), np.random.default_rng(seed)
     first_us = NOW_US + rng.randrange(60) * MINUTE_US
@@ -68,6 +73,23 @@ def traffic(seed: int, n_records: int, n_partitions: int, *, n_assets: int = 40)
                     out.append((place, names[asset], packed, ts_us // 1000))
                     continue
                 power, wind = values[cell, asset].tolist()
+                if asset == LONG:
+                    for sensor, value in zip(SENSORS, (power, wind), strict=True):
+                        one = msgspec.json.encode({"ts": ts_us // 1_000_000, "sensors": {sensor: value}})
+                        out.append((place, names[asset], one, ts_us // 1000))
+                    continue
+                if asset in (AHEAD, AHEAD_WITH_STAMP) and step % 1000 > 900:
+                    one = msgspec.json.encode({"ts": ts_us // 1_000_000 + AHEAD_S, "power": power, "wind": wind})
+                    stamp_ms = ts_us // 1000 + (AHEAD_S * 1000 if asset == AHEAD_WITH_STAMP else 0)
+                    out.append((place, names[asset], one, stamp_ms))
+                    continue
+                if asset == LISTS:
+                    both = [
+                        {"ts": ts_us // 1_000_000, "asset": name, "sensors": {"power": power, "wind": wind}}
+                        for name in (names[asset].decode(), f"{names[asset].decode()}b")
+                    ]
+                    out.append((place, None, msgspec.json.encode(both), ts_us // 1000))
+                    continue
                 text = (
                     b'{"ts":%d,"sensors":{"power":%s}}' % (ts_us // 1_000_000, b"%r" % power)
                     if (asset + step) % 97 == 0
