@@ -35,7 +35,7 @@ ALERTS = """
     JOIN alert_transition t ON t.alert_id = alert.id AND t.seq = 1
 """
 DATA_ALERTS = """
-    SELECT kind, topic, partition, from_offset, closed_us FROM alert WHERE class = 'data'
+    SELECT kind, topic, partition, from_offset, subject, closed_us FROM alert WHERE class = 'data'
 """
 OUTBOX = "SELECT dedup_key, attempts, delivered_us FROM outbox"
 HOLDERS = "SELECT at, epoch, holder FROM chaos_lease ORDER BY id"
@@ -70,8 +70,8 @@ def expected_notifications(alerts: Iterable[Sequence[Any]]) -> set[str]:
 def expected_data_notifications(alerts: Iterable[Sequence[Any]]) -> set[str]:
     """The same for rows of DATA_ALERTS."""
     return {
-        f"{CHANNEL}:data:{kind}/{topic}/{number}:{offset}:{step}"
-        for kind, topic, number, offset, closed_us in alerts
+        f"{CHANNEL}:data:{kind}/{topic}/{number}:{offset}{f':{subject}' if subject else ''}:{step}"
+        for kind, topic, number, offset, subject, closed_us in alerts
         for step in (("firing",) if closed_us is None else ("firing", "closed"))
     }
 

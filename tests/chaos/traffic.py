@@ -88,7 +88,7 @@ def traffic(seed: int, n_records: int, n_partitions: int, *, n_assets: int = 40)
                         {"ts": ts_us // 1_000_000, "asset": name, "sensors": {"power": power, "wind": wind}}
                         for name in (names[asset].decode(), f"{names[asset].decode()}b")
                     ]
-                    out.append((place, None, msgspec.json.encode(both), ts_us // 1000))
+                    out.append((place, names[asset], msgspec.json.encode(both), ts_us // 1000))
                     continue
                 text = (
                     b'{"ts":%d,"sensors":{"power":%s}}' % (ts_us // 1_000_000, b"%r" % power)
