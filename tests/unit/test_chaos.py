@@ -277,11 +277,11 @@ def test_complete_notifications_have_no_problem() -> None:
 
 def test_an_alert_critical_from_the_start_has_one_step() -> None:
     assert notifications.expected_data_notifications(
-        [("records_lost", "t", 0, 7, 9), ("asset_limit", "t", 1, 5, None)]
+        [("records_lost", "t", 0, 7, "", 9), ("asset_silent", "t", 1, 5, "R1", None)]
     ) == {
         "duty:data:records_lost/t/0:7:firing",
         "duty:data:records_lost/t/0:7:closed",
-        "duty:data:asset_limit/t/1:5:firing",
+        "duty:data:asset_silent/t/1:5:R1:firing",
     }
     keys = notifications.expected_notifications(
         [("turbines", "R1", 60, None, 4.0, 4.0), ("turbines", "R2", 60, None, 2.0, 2.0)]
