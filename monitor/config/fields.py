@@ -31,7 +31,7 @@ class FieldsConfig(ConfigTable):
     """
 
     asset: Names | None = None
-    """Places of the asset. Default: the usual names, then the key."""
+    """Places of the asset. Default: `asset`, `asset_id`, the key, then the usual names."""
     time: Names | None = None
     """Places of the event time. Default: the usual names."""
     values: Names | None = None

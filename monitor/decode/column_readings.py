@@ -14,8 +14,8 @@ import numpy as np
 
 from monitor.decode.formats.avro_columns import Columns, Leaf, read_columns
 from monitor.decode.mapping import KEY_PATH
-from monitor.decode.names import WEAK_ASSET_NAMES, is_identifier, plain
-from monitor.decode.readings import ANY, TEXT, ParsedFields, Plan, ReadingParser
+from monitor.decode.names import is_identifier
+from monitor.decode.readings import ANY, TEXT, ParsedFields, Plan, ReadingParser, may_name_asset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ class _Roles(NamedTuple):
     null_only: tuple[Leaf, ...]
     """Numbers of which only nulls are known to be harmless."""
     texts: tuple[Leaf, ...]
-    has_weak_asset: bool
+    has_usual_asset: bool
 
 
 class ColumnParser(ReadingParser):
@@ -80,7 +80,7 @@ class ColumnParser(ReadingParser):
             _matrix(roles, columns, len(group), len(sensors)),
             [columns.of[leaf.path] for leaf in roles.texts] if group.fleet.is_learning else [],
             [(name, _is_present(path, columns).tolist()) for name, path in self._watched.items() if path in columns.of],
-            roles.has_weak_asset,
+            roles.has_usual_asset,
         )
         return self.accept(group, router, fields)
 
@@ -125,8 +125,8 @@ class ColumnParser(ReadingParser):
         # As in readings.py: a nested field beside a sensor with an identifier's name may be the reading instead.
         if any(is_identifier(name) for name in sensors if name in self._paths) and any(len(p) > 1 for p in others):
             return None
-        has_weak = self.plan.asset == KEY_PATH and any(plain(path[-1]) in WEAK_ASSET_NAMES for path in others)
-        return _Roles(asset, time, tuple(found), tuple(null_only), tuple(texts), has_weak)
+        has_usual = self.plan.asset == KEY_PATH and any(may_name_asset(leaf.path) for leaf in self._layout.leaves)
+        return _Roles(asset, time, tuple(found), tuple(null_only), tuple(texts), has_usual)
 
 
 def _written(leaf: Leaf, columns: Columns) -> list[Any]:

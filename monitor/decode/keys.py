@@ -29,6 +29,13 @@ def key_text(key: bytes) -> str | None:
         return None
 
 
+def names_an_asset(key: bytes) -> bool:
+    """Return whether a key is text, or holds one. An object without a usable name holds none."""
+    if key[:1] == b"{" and isinstance(value := key_object(key), dict):
+        return _name_in(value) is not None
+    return key_text(key) is not None
+
+
 def key_object(key: bytes) -> Any:
     """Return the JSON value that a key is, without the envelope of Kafka Connect. None = it is no JSON."""
     if len(key) > 4096:

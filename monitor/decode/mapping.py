@@ -3,8 +3,9 @@
 Input: the documents of one record, its key, headers, topic and timestamp. Output: `Row`s, or a DecodeError with the
 configuration that would read the record. Invariant: pure. The result depends on the record and the settings alone.
 
-Without a setting the asset is, in this order: a field of an exact name ("asset", "asset_id"), a usual name of an asset
-(names.py), Kafka's key, a usual name of a host or source. In an element of an array the latter come before the key.
+Without a setting the asset is, in this order: a field of an exact name ("asset", "asset_id"), Kafka's key, a usual name
+of an asset (names.py), a usual name of a host or source. In an element of an array its own names come before the key,
+which is that of all elements.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from monitor.decode.cells import CellReader
 from monitor.decode.document import Document, bad_time, block_of
 from monitor.decode.formatting import describe_value, quote, short_list
-from monitor.decode.keys import key_object
+from monitor.decode.keys import key_object, names_an_asset
 from monitor.decode.names import (
     ASSET_FIELDS,
     ASSET_NAMES,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 KEY_PATH: Final[Path] = ("\0key",)
 """Path of an asset that Kafka's key names."""
-_OWN_NAMES: Final = frozenset(
+OWN_NAMES: Final = frozenset(
     ("device", "deviceinfo", "enddeviceids", "asset", "machine", "thing", "equipment", "vehicle")
 )
 """Objects that describe the asset: "id" and "name" in them are the asset's."""
@@ -348,28 +349,35 @@ def _usual_asset(found: Found, record: RawRecord) -> tuple[Token, Path | None, b
             if type(value) is str or type(value) is int:
                 return value, _join(scope, name), False
             raise DecodeError(f'bad_asset: "{name}" is {describe_value(value)}; send the asset\'s name as a text')
-    for at, scope in enumerate(scopes):
-        used = found.used if at == 0 else frozenset()
-        hit = _named(scope, ASSET_NAMES, used)
-        if hit is None and scope.is_item and at == 0:
-            hit = _named(scope, WEAK_ASSET_NAMES, used)
-        if hit is not None:
-            return *hit, False
+    items = [scope for scope in scopes if scope.is_item]
+    hit = _usually_named(items, found, ASSET_NAMES) or _usually_named(items[:1], found, WEAK_ASSET_NAMES)
+    if hit is not None:
+        return *hit, False
     key = record.key or None
     if key is not None and is_usable_key(key):
         return key, KEY_PATH, False
-    for at, scope in enumerate(scopes):
-        hit = _named(scope, WEAK_ASSET_NAMES, found.used if at == 0 else frozenset())
-        if hit is not None:
-            return *hit, True
+    hit = _usually_named(scopes, found, ASSET_NAMES) or _usually_named(scopes, found, WEAK_ASSET_NAMES)
+    if hit is not None:
+        return *hit, True
     if key is not None:
         return key, KEY_PATH, False
     raise DecodeError(_missing_asset(scopes, record))
 
 
+def _usually_named(
+    scopes: Sequence[Scope], found: Found, ranks: dict[str, int]
+) -> tuple[Token, Path | None] | None:
+    """Return the asset that one of these names gives in the first of the scopes that has one."""
+    for scope in scopes:
+        hit = _named(scope, ranks, found.used if scope is found.scopes[0] else frozenset())
+        if hit is not None:
+            return hit
+    return None
+
+
 def is_usable_key(key: bytes | None) -> bool:
-    """Return whether a key names an asset: a random UUID only spreads the records over the partitions."""
-    return bool(key) and _UUID.fullmatch(key) is None  # type: ignore[arg-type]
+    """Return whether a key names an asset. A random UUID only spreads the records over the partitions."""
+    return bool(key) and _UUID.fullmatch(key) is None and names_an_asset(key)  # type: ignore[arg-type]
 
 
 def _named(scope: Scope, ranks: dict[str, int], used: frozenset[str]) -> tuple[Token, Path | None] | None:
@@ -383,8 +391,8 @@ def _named(scope: Scope, ranks: dict[str, int], used: frozenset[str]) -> tuple[T
             if short in SIDE_NAMES:
                 inner = Scope(value, _join(scope, name), scope.is_item)
                 hit = _best(inner, ranks)
-                if hit is None and short in _OWN_NAMES and ranks is ASSET_NAMES:
-                    hit = _best(inner, WEAK_ASSET_NAMES)
+                if hit is None and short in OWN_NAMES and ranks is ASSET_NAMES:
+                    hit = _best(inner, WEAK_ASSET_NAMES, len(ASSET_NAMES))
                 if hit is not None and (best is None or hit[0] < best[0]):
                     best = hit
         elif short in ranks and (best is None or ranks[short] < best[0]) and _is_asset(short, value):
@@ -392,9 +400,9 @@ def _named(scope: Scope, ranks: dict[str, int], used: frozenset[str]) -> tuple[T
     return None if best is None else best[1:]
 
 
-def _best(scope: Scope, ranks: dict[str, int]) -> tuple[int, Token, Path | None] | None:
+def _best(scope: Scope, ranks: dict[str, int], first: int = 0) -> tuple[int, Token, Path | None] | None:
     found = [
-        (ranks[plain(name)], value, _join(scope, name))
+        (first + ranks[plain(name)], value, _join(scope, name))
         for name, value in scope.fields.items()
         if plain(name) in ranks and _is_asset(plain(name), value)
     ]

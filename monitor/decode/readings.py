@@ -24,12 +24,13 @@ import numpy as np
 
 from monitor.decode.cells import is_number_text
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of
-from monitor.decode.mapping import KEY_PATH, NUMBERED, is_usable_key
+from monitor.decode.mapping import KEY_PATH, NUMBERED, OWN_NAMES, is_usable_key
 from monitor.decode.names import (
     ASSET_FIELDS,
     ASSET_NAMES,
     CONTAINER_NAMES,
     SENSOR_NAMES,
+    SIDE_NAMES,
     TIME_FIELDS,
     TIME_NAMES,
     VALUE_NAMES,
@@ -70,6 +71,8 @@ _STRUCTURAL: Final = frozenset(
     )
 )
 """Names, plain, by which a structure is recognised, or of a text that may be an object of JSON."""
+_EXACT, _USUAL, _WEAK = range(3)
+"""Tiers of the places of an asset in a record."""
 TEXT, ANY, _LIST = "text", "any", "list"
 """Kinds of fields beside the sensors."""
 
@@ -115,8 +118,8 @@ class ParsedFields(NamedTuple):
     """Fields that must not hold numbers: they could be sensors that are to be learnt."""
     watched: list[tuple[str, list[bool]]]
     """Name → whether each record has it [N]."""
-    has_weak_asset: bool
-    """Whether a field beside the sensors names the asset where the key is a UUID."""
+    has_usual_asset: bool
+    """Whether a field names the asset where the key is none."""
 
 
 class ReadingParser:
@@ -186,15 +189,18 @@ class ReadingParser:
         has_value = any(plain(name) in VALUE_NAMES for name in self._paths)
         if has_value and (short in SENSOR_NAMES or short in WEAK_SENSOR_NAMES):
             return False
-        asset, time = self.plan.asset, self.plan.time
+        time = self.plan.time
         if path[-1] in TIME_FIELDS or short in TIME_NAMES:
-            return path[:-1] == time[:-1] and _is_behind(path[-1], time[-1], TIME_FIELDS, TIME_NAMES)
-        if path[-1] in ASSET_FIELDS or short in ASSET_NAMES:
-            is_beside = asset != KEY_PATH and path[:-1] == asset[:-1]
-            return is_beside and _is_behind(path[-1], asset[-1], ASSET_FIELDS, ASSET_NAMES)
-        if short in WEAK_ASSET_NAMES and asset != KEY_PATH and plain(asset[-1]) in WEAK_ASSET_NAMES:
-            return WEAK_ASSET_NAMES[short] > WEAK_ASSET_NAMES[plain(asset[-1])]
-        return True
+            return path[:-1] == time[:-1] and _is_behind(path[-1], time[-1])
+        return not may_name_asset(path) or self._is_behind_asset(path)
+
+    def _is_behind_asset(self, path: Path) -> bool:
+        """Return whether a usual name of an asset is only used where the plan's asset is missing."""
+        tier, rank = _asset_rank(path)
+        if self.plan.asset == KEY_PATH:
+            return tier > _EXACT  # where the key is no name, the record is left: `has_usual_asset`
+        own_tier, own_rank = _asset_rank(self.plan.asset)
+        return tier > own_tier or (tier == own_tier and _scope(path) == _scope(self.plan.asset) and rank > own_rank)
 
     # ------------------------------------------------------------ decoding
 
@@ -224,7 +230,7 @@ class ReadingParser:
             parser.matrix(parsed),
             [list(map(text, parsed)) for text in parser.texts] if group.fleet.is_learning else [],
             [(name, [read(each) is not None for each in parsed]) for name, read in parser.watched],
-            parser.asset is None and parser.has_weak_asset,
+            parser.asset is None and parser.has_usual_asset,
         )
         columns, left = self.accept(group, router, fields)
         return columns, np.array(sorted([*failed, *rows[left].tolist()]), np.int64)
@@ -243,8 +249,9 @@ class ReadingParser:
         elif not values.shape[1]:
             is_good[:] = False
         is_good &= is_of_fleet(tokens, router, group.fleet_number)
-        if self.plan.is_weak or fields.has_weak_asset:
-            is_good &= np.array([is_usable_key(key) != self.plan.is_weak for key in group.keys], np.bool_)
+        if self.plan.is_weak or (fields.has_usual_asset and group.mapping.fields.asset is None):
+            is_usable = {key: is_usable_key(key) for key in set(group.keys)}
+            is_good &= np.array([is_usable[key] != self.plan.is_weak for key in group.keys], np.bool_)
         for texts in fields.texts:
             if numbers := {text for text in set(texts) if text and _is_learnable_text(text)}:
                 is_good &= np.array([text not in numbers for text in texts], np.bool_)
@@ -315,11 +322,33 @@ def _kind_of(value: object) -> str | None:
     return ANY if type(value) in _SCALARS else None
 
 
-def _is_behind(name: str, chosen: str, exact: Sequence[str], ranks: Mapping[str, int]) -> bool:
-    """Return whether a field is only used where the chosen one is missing."""
-    if chosen in exact:
-        return name not in exact or exact.index(name) > exact.index(chosen)
-    return name not in exact and ranks[plain(name)] > ranks.get(plain(chosen), -1)
+def _is_behind(name: str, chosen: str) -> bool:
+    """Return whether a time is only used where the chosen one is missing."""
+    if chosen in TIME_FIELDS:
+        return name not in TIME_FIELDS or TIME_FIELDS.index(name) > TIME_FIELDS.index(chosen)
+    return name not in TIME_FIELDS and TIME_NAMES[plain(name)] > TIME_NAMES.get(plain(chosen), -1)
+
+
+def may_name_asset(path: Path) -> bool:
+    """Return whether a field has a usual name of an asset."""
+    return plain(path[-1]) in ASSET_NAMES or plain(path[-1]) in WEAK_ASSET_NAMES
+
+
+def _asset_rank(path: Path) -> tuple[int, int]:
+    """Return the tier of an asset's place, and its rank there: the order of `mapping.py`, the first is the lowest."""
+    name, side = plain(path[-1]), plain(path[-2]) if len(path) > 1 else ""
+    if path[-1] in ASSET_FIELDS and side not in SIDE_NAMES:
+        return _EXACT, ASSET_FIELDS.index(path[-1])
+    if name in ASSET_NAMES:
+        return _USUAL, ASSET_NAMES[name]
+    if side in OWN_NAMES:
+        return _USUAL, len(ASSET_NAMES) + WEAK_ASSET_NAMES.get(name, -1)
+    return _WEAK, WEAK_ASSET_NAMES.get(name, -1)
+
+
+def _scope(path: Path) -> Path:
+    """Return the object in which `mapping.py` finds this asset, directly or in an object beside its values."""
+    return path[:-2] if len(path) > 1 and plain(path[-2]) in SIDE_NAMES else path[:-1]
 
 
 def _is_possible_field(name: str) -> bool:
@@ -349,8 +378,8 @@ class _CompiledParser(NamedTuple):
     texts: tuple[Callable[[Any], Any], ...]
     watched: tuple[tuple[str, Callable[[Any], Any]], ...]
     has_containers: bool
-    has_weak_asset: bool
-    """Whether a field beside the sensors names the asset where the key is a UUID."""
+    has_usual_asset: bool
+    """Whether a field names the asset where the key is none."""
 
     def matrix(self, parsed: Sequence[Any]) -> Float32:
         """Return the values [N, C]. Missing is NaN, too large for float32 is infinity."""
@@ -422,7 +451,7 @@ def _compile(
         tuple(attrgetter(attributes[path]) for path, kind in kinds if kind == TEXT and path[:-1] in {(), *needed}),
         tuple((name, _present(attributes[path])) for name, path in watched if path in attributes),
         _has_containers(kinds),
-        any(plain(path[-1]) in WEAK_ASSET_NAMES for path, _ in kinds),
+        any(map(may_name_asset, leaves.keys() - {plan.asset})),
     )
 
 

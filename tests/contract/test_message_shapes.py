@@ -111,7 +111,7 @@ TAKEN: dict[str, Case] = {
             "op": "c",
             "ts_ms": T * 1000 + 99,
         },
-        one("m7", temp=50.1),
+        one("7", temp=50.1),
         key=b'{"schema":{"type":"struct"},"payload":{"id":7}}',
     ),
     "Debezium with its schema": Case(
@@ -429,6 +429,37 @@ TAKEN: dict[str, Case] = {
     "key in quotes": Case({"ts": T, **BOTH}, one("m1", **BOTH), key=b'"m1"'),
     "key of JSON": Case({"ts": T, **BOTH}, one("m1", **BOTH), key=b'{"id":"m1"}'),
     "key of Avro": Case({"ts": T, **BOTH}, one("m1", **BOTH), key=b"\0\0\0\0\x07\x04m1"),
+    # ------------------------------------------------------------ the key beside other names
+    "key before a device": Case({"ts": T, "device_id": "d1", "machine": "x", **BOTH}, one("m1", **BOTH)),
+    "key before a host": Case({"ts": T, "host": "h1", **BOTH}, one("m1", **BOTH)),
+    "key before an object of the device": Case({"ts": T, "device": {"id": "d1"}, **BOTH}, one("m1", **BOTH)),
+    "key before tags": Case({"fields": BOTH, "tags": {"device": "d1"}, "timestamp": T}, one("m1", **BOTH)),
+    "key of JSON before a device": Case({"ts": T, "machine": "x", **BOTH}, one("m1", **BOTH), key=b'{"id":"m1"}'),
+    "key of Avro before a device": Case(
+        {"ts": T, "machine": "x", **BOTH}, one("m1", **BOTH), key=b"\0\0\0\0\x07\x04m1"
+    ),
+    "asset before the key": Case({"ts": T, "asset": "a1", "device_id": "d1", **BOTH}, one("a1", **BOTH)),
+    "asset_id before the key": Case({"ts": T, "asset_id": "a1", "device_id": "d1", **BOTH}, one("a1", **BOTH)),
+    "device in place of a random key": Case(
+        {"ts": T, "device_id": "d1", "host": "h1", **BOTH},
+        one("d1", **BOTH),
+        key=b"0f8fad5b-d9cb-469f-a165-70867728950e",
+    ),
+    "device in place of a key without a name": Case(
+        {"ts": T, "device_id": "d1", **BOTH}, one("d1", **BOTH), key=b'{"a":1,"b":2}'
+    ),
+    "device in place of a key of bytes": Case({"ts": T, "device_id": "d1", **BOTH}, one("d1", **BOTH), key=b"\xff\0"),
+    "device before a host without a key": Case(
+        {"ts": T, "host": "h1", "tags": {"machine": "d1"}, **BOTH}, one("d1", **BOTH), key=None
+    ),
+    "elements name themselves beside a key": Case(
+        {"ts": T, "machine": "x", "parts": [{"name": "p1", "temp": 50.1}, {"name": "p2", "temp": 51.5}]},
+        {("p1", T): {"temp": 50.1}, ("p2", T): {"temp": 51.5}},
+    ),
+    "elements without a name have the key": Case(
+        {"machine": "x", "parts": [{"ts": T, "temp": 50.1}, {"ts": T + 10, "temp": 51.5}]},
+        {("m1", T): {"temp": 50.1}, ("m1", T + 10): {"temp": 51.5}},
+    ),
     "several fleets' settings": Case(
         {"when": T, "unit_name": "u1", "v": {"temp": 50.1}},
         one("u1", temp=50.1),
@@ -547,6 +578,44 @@ def test_a_refused_message_names_the_settings_that_read_it(name):
     found, reasons = decode(again, fields={} if sensors else settings)
     assert reasons == []
     assert close(found, case.expected), (reason, found)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "asset"),
+    [
+        ({"host": "h1", "device_id": None}, {"host": "h1", "device_id": "d1"}, "d1"),
+        ({"tags": {"host": "h1"}, "device": {"name": None}}, {"tags": {"host": "h1"}, "device": {"name": "d1"}}, "d1"),
+        ({"host": "h1", "data": {"src": None}}, {"host": "h1", "data": {"src": "s1"}}, "s1"),
+        ({"device": {"name": "d1"}, "machine": None}, {"device": {"name": "d1"}, "machine": "m1"}, "m1"),
+        ({"device_id": "d1", "asset": None}, {"device_id": "d1", "asset": "a1"}, "a1"),
+    ],
+    ids=["usual before weak", "own object before tags", "inner before outer", "field before object", "exact"],
+)
+def test_a_better_name_of_the_asset_counts_after_records_without_it(first, then, asset):
+    values = [json.dumps({"ts": T, "temp": 50.1, "data": {"press": 3.0}} | each).encode() for each in (first, then)]
+    values = [json.dumps(json.loads(value) | {"data": {"press": 3.0, **json.loads(value)["data"]}}) for value in values]
+    decoder = Decoder([FleetSchema("line", 1_000_000, sensors=LISTED)])
+    for value in [values[0], values[0], values[1]]:
+        batch = RecordBatch(
+            Partition("plant", 0), np.arange(8), np.full(8, (T + 5) * 1_000_000), [None] * 8, [value.encode()] * 8
+        )
+        [readings] = decoder.decode(batch).readings
+    assert [decoder.assets[0].names[each] for each in readings.asset] == [asset] * 8
+
+
+@pytest.mark.parametrize("keys", [[None], [b"k1"], [None, b"k1", b"0f8fad5b-d9cb-469f-a165-70867728950e"]], ids=str)
+def test_each_record_decides_between_its_key_and_its_names(keys):
+    value = json.dumps({"ts": T, "temp": 50.1, "device_id": "d1"}).encode()
+    decoder = Decoder([FleetSchema("line", 1_000_000, sensors=LISTED)])
+    for _ in range(3):
+        given = keys * 8
+        batch = RecordBatch(
+            Partition("plant", 0), np.arange(len(given)), np.full(len(given), T * 1_000_000), given,
+            [value] * len(given),
+        )  # fmt: skip
+        [readings] = decoder.decode(batch).readings
+        found = [decoder.assets[0].names[each] for each in readings.asset]
+        assert found == ["k1" if key == b"k1" else "d1" for key in given]
 
 
 def test_the_table_is_long_enough():

@@ -124,4 +124,4 @@ def test_columns_give_the_outcome_of_documents(monkeypatch, sensors, name):
         assert [each for each in by_documents if each not in in_columns] == [], source
         n_accepted += sum(each.n_accepted for each in found)
     assert n_accepted > 1000
-    assert n_fast > 200
+    assert n_fast > 100  # a learning fleet leaves every record with a text of a sensor's name

@@ -32,7 +32,7 @@ def mqtt(i: int) -> dict[str, Any]:
 
 
 def test_the_places_of_recognised_records_are_named() -> None:
-    places = places_of(CONFIG, sample(mqtt), FLEET)
+    places = places_of(CONFIG, sample(mqtt, key=None), FLEET)
     assert (places.asset, places.time, places.unit) == (('"device_id"',), ('"TimeStamp"',), ("iso",))
     keyed = places_of(CONFIG, sample(lambda i: {"ts": START_S + i, "temp": i / 2}), FLEET)
     assert (keyed.asset, keyed.time, keyed.unit) == (("Kafka's key",), ('"ts"',), ("s",))
@@ -84,6 +84,6 @@ def test_a_first_configuration_has_the_suggestion() -> None:
 
 
 def test_a_first_configuration_names_what_was_recognised() -> None:
-    made = _starter({"bootstrap": "b:1", "topics": ["plant"]}, "plant", sample(mqtt), lambda _: None, "plant")
+    made = _starter({"bootstrap": "b:1", "topics": ["plant"]}, "plant", sample(mqtt, key=None), lambda _: None, "plant")
     assert '# Found without [kafka.fields]: the asset in "device_id", the time in "TimeStamp" (iso).' in made.text
     assert made.config.kafka.fields.model_fields_set == set()
