@@ -41,7 +41,7 @@ from monitor.decode.notes import Notes
 from monitor.decode.payload import MAX_FIELDS
 from monitor.decode.readings import Plan, ReadingParser, peek_tokens, plan_of
 from monitor.decode.schema import AssetIndex, Fields, FleetSchema, Growth, Router, Token
-from monitor.decode.shapes import flattened, is_measurement, unwrapped
+from monitor.decode.shapes import SERIES, flattened, is_measurement, unwrapped
 from monitor.decode.timestamps import MAX_US, format_of, iso_text
 from monitor.errors import ConfigError, DecodeError
 from monitor.printable import is_sensor_name
@@ -524,6 +524,10 @@ class Decoder:
         self._check_time(work, position, row.us)
         fleet, columns, read = self.fleets[number], self._columns[number], mapping.cells.read
         cells = row.cells
+        if row.found is not None and (doubt := row.found.doubt) is not None:
+            is_listed = fleet.growth is Growth.LISTED and fleet.sensors is not None
+            if not (is_listed and doubt.value in columns):
+                raise DecodeError(doubt.reason)
         if fleet.growth is Growth.LISTED and fleet.sensors is not None and columns.keys().isdisjoint(cells):
             cells = _nested_cells(row, columns)
         found: list[tuple[int, float]] = []
@@ -773,7 +777,7 @@ def _numbered(sensors: Sequence[str] | None) -> dict[str, int]:
 
 def _nested_cells(row: Row, columns: Mapping[str, int]) -> dict[str, Any]:
     """Return the listed sensors that lie in other objects of the record: by path, or by a name that occurs once."""
-    if row.found is None or row.others:
+    if row.found is None or row.others or row.found.shape == SERIES:
         return row.cells
     leaves: dict[str, list[Any]] = {}
     for path, value in flattened(row.found.scopes[0].fields):

@@ -21,6 +21,12 @@ def quote(text: str) -> str:
     return f'"{shown[:_MAX_SHOWN]}{"…" if len(text) > _MAX_SHOWN else ""}"'
 
 
+def toml(text: str) -> str:
+    """Return the text as TOML writes it, in whole where it is no longer than a name."""
+    inner = text[:128].replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escape_unprintable(inner)}"'
+
+
 def describe_value(value: object) -> str:
     """Return a noun phrase for a value: its type in the words of JSON, and the value itself where it is short."""
     if value is None:

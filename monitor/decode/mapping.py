@@ -28,7 +28,7 @@ from monitor.decode.names import (
     WEAK_ASSET_NAMES,
     plain,
 )
-from monitor.decode.schema import Fields
+from monitor.decode.schema import Fields, asset_name
 from monitor.decode.shapes import Found, Path, Scope, by_rank, flattened, items_of, recognise
 from monitor.decode.shapes import inside as recognise_inside
 from monitor.decode.timestamps import TimeParser, format_of
@@ -199,6 +199,10 @@ class Mapping:
         time, time_path = self._time_of(found.scopes, found.time, record)
         us, unit = self._us(time, time_path)
         token, asset_path, is_weak = self._asset_of(found, record, topic)
+        if found.value and len(cells) == 1 and asset_name(token) in cells:
+            cells = {found.value: next(iter(cells.values()))}  # the asset's name is no sensor's
+        if found.doubt is not None and found.doubt.names == {asset_name(token)}:
+            found.doubt = None
         if found.is_flat and not found.is_exact:
             for path in (time_path, asset_path):
                 name = self._own_name(found, path)

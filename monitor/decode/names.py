@@ -67,13 +67,35 @@ SIDE_NAMES: Final = _ranks(
 SENSOR_NAMES: Final = _ranks(
     "metric metricname sensor sensorname tag tagname tagpath signal signalname parameter parametername",
     "param variable variablename channel channelname measurand quantity point pointname field measurement",
-    "attribute property datapoint displayname series",
+    "attribute property datapoint displayname series resourcename measurename propertyalias",
 )
 """Long format: names of the field that names the sensor."""
 WEAK_SENSOR_NAMES: Final = _ranks("name n key topic sensorid id item type label code")
 """Long format, where the record has no other number."""
-VALUE_NAMES: Final = _ranks("value val v reading rawvalue numericvalue payload")
+VALUE_NAMES: Final = _ranks("value val v reading rawvalue numericvalue measurevalue payload")
 """Long format: names of the field with the value."""
+NEUTRAL_NAMES: Final = _ranks(
+    "unit units uom unitofmeasure unitofmeasurement engineeringunit datatype valuetype dtype quality status",
+    "statustext state mode alarm level severity description desc comment note site plant location version model",
+    "manufacturer vendor",
+)
+"""Fields beside a single value that do not tell two sensors apart."""
+_SELECTORS = _ranks("register registeraddress address addr slot pin ch measure kind")
+_SELECTOR = re.compile(r"(?:type|kind|name|tag|topic|alias|label|code|address|register|channel|point)$")
+SERIES_CONSTANTS: Final = frozenset(
+    (
+        *("dc", "datacenter", "region", "rack", "env", "environment", "site", "plant", "country", "city", "os"),
+        *("arch", "platform", "version", "job", "unit", "units"),
+    )
+)
+"""Tags of a measurement that are the same for all that an asset sends."""
+_GENERIC = frozenset(
+    (
+        *("used", "free", "total", "available", "active", "inactive", "cached", "usedpercent", "availablepercent"),
+        *("in", "out", "read", "write", "reads", "writes", "min", "max", "mean", "sum", "rate", "size", "running"),
+        *("gauge", "counter", "count"),
+    )
+)
 
 _IDENTIFIERS = _ranks(
     "seq seqno seqnum sequence sequencenumber fcnt fport framecounter frame framecount counter count row",
@@ -82,6 +104,18 @@ _IDENTIFIERS = _ranks(
     "port n",
 )
 _IDENTIFIER = re.compile(r"(?:^|[a-z0-9 _.-])(?:id|ID|Id|uuid|_ts|Timestamp|timestamp|_at|_seq|_version)$")
+
+
+def is_selector(name: str) -> bool:
+    """Return whether a field of this name tells the sensors apart of which "value" is the value."""
+    short = plain(name)
+    return short in SENSOR_NAMES or short in _SELECTORS or _SELECTOR.search(short) is not None
+
+
+def is_generic(name: str) -> bool:
+    """Return whether a field of this name says little without the name of its measurement."""
+    short = plain(name)
+    return short in VALUE_NAMES or short in _GENERIC or short.startswith(("usage", "inodes"))
 
 
 def is_identifier(name: str) -> bool:

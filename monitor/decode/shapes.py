@@ -7,18 +7,26 @@ result depends on the document alone.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from monitor.decode.cells import is_bad, is_number_text, unwrap, value_name
+from monitor.decode.formatting import quote, toml
 from monitor.decode.names import (
+    ASSET_NAMES,
     CONTAINER_NAMES,
+    NEUTRAL_NAMES,
     RESERVED,
     SENSOR_NAMES,
+    SERIES_CONSTANTS,
     TIME_NAMES,
     VALUE_NAMES,
+    WEAK_ASSET_NAMES,
     WEAK_SENSOR_NAMES,
+    is_generic,
     is_identifier,
+    is_selector,
     plain,
 )
 from monitor.decode.payload import parse_json
@@ -31,6 +39,7 @@ _MAX_DEPTH: Final = 10
 """Levels of objects around the cells."""
 _TEXT_NAMES: Final = frozenset(("data", "payload", "body", "message", "msg"))
 """Fields of which a text may be an object of JSON."""
+SERIES: Final = "series of a measurement"
 MAX_FOUND: Final = 20_000
 """Readings of one record."""
 
@@ -45,6 +54,16 @@ class Scope(NamedTuple):
     """From the document to the object. None = an array or a text of JSON lies between."""
     is_item: bool = False
     """Whether it is an element of an array."""
+
+
+class Doubt(NamedTuple):
+    """A value whose sensor the record does not tell for certain."""
+
+    value: str
+    """Name of the field."""
+    names: frozenset[object]
+    """What may be the sensor's name. The asset's name is none."""
+    reason: str
 
 
 @dataclass(slots=True)
@@ -69,6 +88,9 @@ class Found:
     """Whether every cell is meant as a sensor's: no name is taken for an identifier's."""
     is_flat: bool = False
     """Whether the cells stand beside asset and time, so that not every field is a measurement."""
+    value: str = ""
+    """Long format: the name of the field with the value."""
+    doubt: Doubt | None = None
 
 
 Scopes = tuple[Scope, ...]
@@ -224,8 +246,28 @@ def gateway_values(scopes: Scopes) -> list[Found] | None:
     return found
 
 
+def labelled(scopes: Scopes) -> list[Found] | None:
+    """Prometheus: {"labels": {"__name__": N}, "samples": [{"value": V}]}. Adafruit: {"feed": {"key": N}, "data": …}."""
+    fields = scopes[0].fields
+    labels, feed = fields.get("labels"), fields.get("feed")
+    if isinstance(labels, dict) and _is_name(labels.get("__name__")):
+        name = ".".join((labels["__name__"], *_series_tags({n: v for n, v in labels.items() if n != "__name__"})))
+        inner = fields.get("samples", [fields])
+    elif isinstance(feed, dict) and _is_name(feed.get("key", feed.get("name"))) and "data" in fields:
+        name, inner = str(feed.get("key", feed.get("name"))), fields["data"]
+    else:
+        return None
+    found = []
+    for item in inner if isinstance(inner, list) else [inner]:
+        if isinstance(item, dict) and (value := by_rank(item, VALUE_NAMES)) is not None:
+            within = scopes if item is fields else (Scope(item, None, scopes[0].is_item), *scopes)
+            used = frozenset(("name", value))
+            found.append(Found("labelled", within, {name: item[value]}, used=used, is_exact=True, value=value))
+    return found or None
+
+
 def long_format(scopes: Scopes) -> list[Found] | None:
-    """One sensor in a document: {"metric": "temp", "value": 21.5, …}."""
+    """One sensor in a document: {"metric": "temp", "value": 21.5, …}. The name may stand in an object around it."""
     fields = scopes[0].fields
     value = by_rank(fields, VALUE_NAMES)
     if value is None:
@@ -234,15 +276,73 @@ def long_format(scopes: Scopes) -> list[Found] | None:
     if isinstance(cell, list) or (isinstance(cell, dict) and value_name(cell) is None):
         return None
     name = by_rank({n: v for n, v in fields.items() if _is_name(v)}, SENSOR_NAMES)
-    if name is None:
-        others = (n for n, v in fields.items() if n != value and type(v) in (int, float) and not is_identifier(n))
-        if next((n for n in others if plain(n) not in TIME_NAMES), None) is not None:
-            return None
+    others = [n for n, v in fields.items() if n != value and type(v) in (int, float) and _is_candidate(n, float(v))]
+    sensor: str | None = None if name is None else fields[name]
+    if name is None and not [n for n in others if not is_selector(n)]:
         name = by_rank({n: v for n, v in fields.items() if n != value and _is_name(v)}, WEAK_SENSOR_NAMES)
-    if name is None or name == value:
+        sensor = None if name is None else fields[name]
+        if name is None and (name := _number_of_sensor(fields)) is not None:
+            sensor = f"{name}.{fields[name]}"
+        if name is None:
+            around = [(n, v) for scope in scopes[1:] for n, v in scope.fields.items() if _is_name(v)]
+            sensor = next((v for n, v in around if plain(n) in SENSOR_NAMES or plain(n) == "topic"), None)
+    if sensor is None or name == value:
         return None
-    used = frozenset((name, value))
-    return [Found("long format", scopes, {fields[name]: None if is_bad(fields) else cell}, used=used, is_exact=True)]
+    used = frozenset((value,) if name is None else (name, value))
+    cells = {sensor: None if is_bad(fields) else cell}
+    return [Found("long format", scopes, cells, used=used, is_exact=True, value=value)]
+
+
+def _number_of_sensor(fields: dict[str, Any]) -> str | None:
+    """Return the field with the number of a sensor: {"channel": 1}."""
+    usual = {n: v for n, v in fields.items() if plain(n) in SENSOR_NAMES or is_selector(n)}
+    numbers = [n for n, v in usual.items() if type(v) is int or (type(v) is str and v.isdecimal() and len(v) <= 20)]
+    return numbers[0] if len(numbers) == 1 else None
+
+
+def _doubt(scopes: Scopes, value: str) -> Doubt | None:
+    """Return the doubt about a record in which another field may say of which sensor "value" is the value."""
+    fields = scopes[0].fields
+    others = [n for n, v in fields.items() if n != value and _is_candidate(n, v)]
+    folder = scopes[0].path or ()
+    names = {".".join((*folder, n)): v for n, v in fields.items() if n != value and _may_select(n, v, not others)}
+    for scope in scopes[1:]:
+        names |= {n: v for n, v in scope.fields.items() if plain(n) in _WEAK_AROUND and _is_name(v)}
+    if not names:
+        return None
+    name = next(iter(names))
+    return Doubt(
+        value,
+        frozenset(names.values()),
+        f"unknown_sensor: {quote(value)} may be the value of the sensor that {quote(name)} names; if so, set "
+        f"[kafka.fields] sensor = {toml(name)}, value = {toml('.'.join((*folder, value)))}; if it is a sensor itself: "
+        f"values = [{', '.join(toml('.'.join((*folder, n))) for n in (value, *others[:6]))}]",
+    )
+
+
+_WEAK_AROUND: Final = frozenset(("name", "key", "item", "type", "label", "code"))
+"""Names of fields around an object with a single value that may name its sensor."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d[./]\d\d[./]\d\d", re.ASCII)
+
+
+def _may_select(name: str, value: object, is_alone: bool) -> bool:
+    """Return whether a field beside "value" may name its sensor."""
+    if type(value) is int:
+        return is_selector(name)
+    if not isinstance(value, str) or not _is_name(value) or len(value) > 64 or _DATE.match(value):
+        return False
+    if _is_neutral(name):
+        return False
+    return is_alone or is_selector(name) or plain(name) in _WEAK_AROUND
+
+
+def _is_neutral(name: str) -> bool:
+    """Return whether a field of this name, a text, never says which sensor a value is of."""
+    short = plain(name)
+    if short in SENSOR_NAMES or short in WEAK_SENSOR_NAMES:
+        return False
+    known = (NEUTRAL_NAMES, TIME_NAMES, ASSET_NAMES, WEAK_ASSET_NAMES)
+    return name in RESERVED or any(short in names for names in known) or is_identifier(name)
 
 
 def _is_name(value: object) -> bool:
@@ -269,7 +369,11 @@ def container(scopes: Scopes) -> list[Found] | None:
     """Values, or readings, in an object or array of a usual name: values, fields, data, payload, metrics, …"""
     fields = scopes[0].fields
     names = sorted((CONTAINER_NAMES[plain(n)], n) for n in fields if plain(n) in CONTAINER_NAMES)
-    has_numbers = bool(names) and any(_is_candidate(name, value) for name, value in fields.items())
+    has_numbers = bool(names) and any(
+        _is_candidate(name, value)
+        for name, value in fields.items()
+        if not (type(value) is dict and plain(name) in CONTAINER_NAMES)
+    )
     for _, name in names:
         inner = (object_in_text(fields[name]) if plain(name) in _TEXT_NAMES else None) or fields[name]
         if isinstance(inner, dict) and inner:
@@ -283,7 +387,7 @@ def container(scopes: Scopes) -> list[Found] | None:
                 return found
             found = _contained(within, name)
             if has_numbers:
-                found = _with_siblings(scopes, found)
+                found = _with_siblings(scopes, found, name)
             if found:
                 return found
         elif isinstance(inner, list) and not has_numbers:
@@ -296,12 +400,14 @@ def container(scopes: Scopes) -> list[Found] | None:
 def _contained(scopes: Scopes, name: str) -> list[Found]:
     found = [each for each in inside(scopes) if each.cells]
     for each in found:
-        if each.shape == "flat" and each.scopes[0] is scopes[0]:
+        if each.shape in ("flat", _ONE_VALUE) and each.scopes[0] is scopes[0]:
+            if each.shape == _ONE_VALUE:
+                each.paths = None  # fields around it may name the sensor
             each.is_flat, each.shape = False, f'values in "{name}"'
     return found
 
 
-def _with_siblings(scopes: Scopes, found: list[Found]) -> list[Found]:
+def _with_siblings(scopes: Scopes, found: list[Found], name: str) -> list[Found]:
     """Add the numbers beside an object of values to its cells. Everything but a plain object gives way to them."""
     if len(found) != 1 or found[0].is_exact or found[0].scopes[1:] != scopes:
         return []
@@ -309,12 +415,59 @@ def _with_siblings(scopes: Scopes, found: list[Found]) -> list[Found]:
     if len(beside) != 1:  # cells with times of their own
         return []
     [outer] = beside
+    outer.cells.pop(name, None)
+    if outer.paths is not None:
+        outer.paths.pop(name, None)
     if inner.cells.keys() & outer.cells.keys():
         return []
     inner.cells |= outer.cells
     inner.paths = None if inner.paths is None or outer.paths is None else inner.paths | outer.paths
     inner.is_flat = True
     return found
+
+
+def measurement(scopes: Scopes) -> list[Found] | None:
+    """Telegraf, line protocol, InfluxDB: {"name": M, "tags": {…}, "fields": {"temp": 21.5}, "timestamp": T}.
+
+    A sensor has the name of its field. A field of a general name has its measurement's before it ("disk.used"), and
+    "value" has the name of the measurement, or of the tag that names a sensor or a topic. Values of tags that tell
+    series of one asset apart stand behind it ("cpu.usage_idle.cpu0").
+    """
+    fields = scopes[0].fields
+    name, tags, inner = fields.get("name") or fields.get("measurement"), fields.get("tags") or {}, fields.get("fields")
+    if not isinstance(inner, dict) or not isinstance(name, str) or not isinstance(tags, dict) or not inner:
+        return None
+    if any(_is_candidate(n, v) for n, v in fields.items() if type(v) is not dict):
+        return None
+    within, series = step_into(scopes, "fields", inner), _series_tags(tags)
+    if not series and not any(map(is_generic, inner)):
+        found = _cells(within, "flat")
+        for each in found:
+            each.is_flat, each.shape = False, "measurement"
+        return found
+    topic = next((n for n in tags if (plain(n) in SENSOR_NAMES or plain(n) == "topic") and _is_name(tags[n])), None)
+    cells = {}
+    for field, cell in inner.items():
+        if plain(field) in VALUE_NAMES:
+            base = [name] if topic is None else [tags[topic]]
+            rest = _series_tags({n: v for n, v in tags.items() if n != topic})
+        elif is_identifier(field) and not is_generic(field):
+            continue
+        else:
+            base, rest = [name, field] if is_generic(field) else [field], series
+        cells[".".join((*base, *rest))] = cell
+    return [Found(SERIES, within, cells, is_exact=True)]
+
+
+def _series_tags(tags: dict[str, Any]) -> list[str]:
+    """Return the values of the tags that tell series of one asset apart, in the order of the tags' names."""
+    return [
+        str(value)
+        for name, value in sorted(tags.items())
+        if isinstance(value, (str, int))
+        and not any(plain(name) in names for names in (ASSET_NAMES, WEAK_ASSET_NAMES, SERIES_CONSTANTS))
+        and value != ""
+    ]
 
 
 def only_array(scopes: Scopes) -> list[Found] | None:
@@ -329,6 +482,9 @@ def only_array(scopes: Scopes) -> list[Found] | None:
 
 # ---------------------------------------------------------------- a document is a reading
 
+_ONE_VALUE: Final = "one value"
+"""A document with nothing but "value" beside its asset and time, and fields that never name a sensor."""
+
 
 def flat(scopes: Scopes) -> list[Found]:
     """Fields beside asset and time. Where none is a number, the fields of the objects inside, with dotted names."""
@@ -340,7 +496,20 @@ def flat(scopes: Scopes) -> list[Found]:
             paths = None if root is None else {".".join(path): (*root, *path) for path in nested}
             if len(cells) == len(nested) - sum(path[-1] in RESERVED for path in nested):
                 return [Found("nested objects", scopes, cells, paths, is_flat=True)]
-    return _cells(scopes, "flat")
+    found = _cells(scopes, "flat")
+    value = next((name for name in fields if plain(name) in VALUE_NAMES), None)
+    if value is None:
+        return found
+    # Whether "value" is a sensor depends on all fields beside it, so that no fast parser may join those of two records.
+    doubt = _doubt(scopes, value) if is_measurement(unwrapped(fields[value])) else None
+    is_alone = all(n == value or (_is_neutral(n) and type(v) not in (dict, list)) for n, v in fields.items())
+    for each in found:
+        each.doubt = doubt
+        if is_alone:
+            each.shape = _ONE_VALUE
+        else:
+            each.paths = None
+    return found
 
 
 def _is_candidate(name: str, value: object) -> bool:
@@ -437,6 +606,8 @@ SHAPES: Final[tuple[Callable[[Scopes], list[Found] | None], ...]] = (
     opc_value,
     gateway_values,
     table,
+    labelled,
+    measurement,
     long_format,
     container,
     only_array,

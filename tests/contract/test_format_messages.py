@@ -69,8 +69,12 @@ PROTO_BODY = (
 )
 CASES: dict[str, Case] = {
     "Telegraf, line protocol": Case(
-        f"pump,host=edge1,line=3 temp=50.5,press=3i {T}000000000\n".encode(),
+        f"pump,host=edge1,site=north temp=50.5,press=3i {T}000000000\n".encode(),
         {("edge1", T): {"temp": 50.5, "press": 3.0}},
+    ),
+    "line protocol, series by a tag": Case(
+        f"pump,host=edge1,line=3 temp=50.5 {T}000000000\npump,host=edge1,line=4 temp=40.5 {T}000000000".encode(),
+        {("edge1", T): {"temp.3": 50.5, "temp.4": 40.5}},
     ),
     "line protocol, seconds and a key": Case(f"pump temp=50.5 {T}".encode(), {("R1", T): {"temp": 50.5}}, key=b"R1"),
     "line protocol, two assets": Case(

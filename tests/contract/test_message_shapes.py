@@ -366,7 +366,92 @@ TAKEN: dict[str, Case] = {
         {"ts": T, "plant": "north", "pumps": [{"id": "p1", "temp": 50.1}, {"id": "p2", "temp": 51.5}]},
         {("p1", T): {"temp": 50.1}, ("p2", T): {"temp": 51.5}},
     ),
+    # ------------------------------------------------------------ measurements of several series
+    "Telegraf mem": Case(
+        {"fields": {"used_percent": 50.5}, "name": "mem", "tags": {"host": "h"}, "timestamp": T},
+        {("h", T): {"mem.used_percent": 50.5}},
+        key=None,
+    ),
+    "Telegraf disk": Case(
+        {"fields": {"used_percent": 80.5}, "name": "disk", "tags": {"host": "h", "path": "/"}, "timestamp": T},
+        {("h", T): {"disk.used_percent./": 80.5}},
+        key=None,
+    ),
+    "Telegraf, cores": Case(
+        {
+            "metrics": [
+                {"fields": {"usage_idle": 90.5}, "name": "cpu", "tags": {"host": "h", "cpu": "cpu0"}, "timestamp": T},
+                {"fields": {"usage_idle": 80.5}, "name": "cpu", "tags": {"host": "h", "cpu": "cpu1"}, "timestamp": T},
+            ]
+        },
+        {("h", T): {"cpu.usage_idle.cpu0": 90.5, "cpu.usage_idle.cpu1": 80.5}},
+        key=None,
+    ),
+    "Telegraf, topic of MQTT": Case(
+        {"fields": {"value": 3.5}, "name": "mqtt_consumer", "tags": {"host": "h", "topic": "p/temp"}, "timestamp": T},
+        {("h", T): {"p/temp": 3.5}},
+        key=None,
+    ),
+    "Telegraf, value": Case(
+        {"fields": {"value": 3.5}, "name": "temp", "tags": {"host": "h", "dc": "north"}, "timestamp": T},
+        {("h", T): {"temp": 3.5}},
+        key=None,
+    ),
+    "line protocol, mem and disk": Case(
+        f"mem,host=h used_percent=50.5 {T}000000000\ndisk,host=h,path=/ used_percent=80.5 {T}000000000",
+        {("h", T): {"mem.used_percent": 50.5, "disk.used_percent./": 80.5}},
+        key=None,
+    ),
+    "Prometheus samples": Case(
+        {
+            "labels": {"__name__": "temp", "instance": "i1", "zone": "a"},
+            "samples": [{"value": 21.5, "timestamp": T * 1000}, {"value": 22.5, "timestamp": (T + 10) * 1000}],
+        },
+        {("i1", T): {"temp.a": 21.5}, ("i1", T + 10): {"temp.a": 22.5}},
+        key=None,
+    ),
+    "Adafruit": Case(
+        {"feed": {"id": 3, "key": "temp"}, "data": {"value": "21.5", "created_at": f"{ISO}Z"}}, one("m1", temp=21.5)
+    ),
+    "EdgeX": Case(
+        {
+            "deviceName": "dev",
+            "readings": [
+                {"origin": T * 10**9, "resourceName": "temp", "valueType": "Float32", "value": "50.1"},
+                {"origin": T * 10**9, "resourceName": "press", "valueType": "Float32", "value": "3.0"},
+            ],
+        },
+        one("dev", **BOTH),
+        key=None,
+        fields={"time": ["origin"]},
+    ),
+    "SiteWise": Case(
+        {
+            "propertyAlias": "/a/temp",
+            "propertyValues": [{"value": {"doubleValue": 21.5}, "timestamp": {"timeInSeconds": T}, "quality": "GOOD"}],
+        },
+        {("m1", T): {"/a/temp": 21.5}},
+        fields={"time": ["timestamp.timeInSeconds"]},
+    ),
+    "Timestream": Case({"MeasureName": "cpu", "MeasureValue": "21.5", "Time": str(T * 1000)}, one("m1", cpu=21.5)),
     # ------------------------------------------------------------ long format
+    "long by a number": Case({"ts": T, "channel": 1, "value": 21.5}, {("m1", T): {"channel.1": 21.5}}),
+    "long by a number in a text": Case({"ts": T, "channel": "2", "value": 3.5}, {("m1", T): {"channel.2": 3.5}}),
+    "long by a register": Case({"ts": T, "register": 40001, "value": 21.5}, {("m1", T): {"register.40001": 21.5}}),
+    "the key's own name": Case({"ts": T, "id": "p1", "value": 21.5}, one("p1", value=21.5), key=b"p1"),
+    "the sensor is the key": Case({"ts": T, "sensor": "s1", "value": 3.5}, one("s1", value=3.5), key=b"s1"),
+    "the asset's own name": Case(
+        {"ts": T, "id": "p1", "value": 21.5}, one("p1", value=21.5), key=None, fields={"asset": ["id"]}
+    ),
+    "a name of the key and another value": Case(
+        {"ts": T, "name": "p1", "value": 21.5, "temp": 3.5}, one("p1", value=21.5, temp=3.5), key=b"p1"
+    ),
+    "one value of an asset": Case({"ts": T, "value": 21.5, "unit": "C", "seq": 4}, one("m1", value=21.5)),
+    "a value among others": Case({"ts": T, "value": 21.5, "temp": 3.5}, one("m1", value=21.5, temp=3.5)),
+    "one value in an object": Case({"ts": T, "data": {"value": 21.5}}, one("m1", value=21.5)),
+    "a value of a listed sensor": Case(
+        {"ts": T, "value": 21.5, "mode": "auto"}, one("m1", value=21.5), sensors=("value",)
+    ),
     "long": Case({"ts": T, "metric": "temp", "value": 50.1}, one("m1", temp=50.1)),
     "long with a unit": Case({"ts": T, "sensor": "temp", "unit": "C", "value": 50}, one("m1", temp=50)),
     "long with texts": Case(
@@ -468,6 +553,18 @@ TAKEN: dict[str, Case] = {
     ),
 }
 REFUSED: dict[str, Case] = {
+    "a kind beside the value": Case(
+        {"ts": T, "value": 21.5, "sensorType": "temp"}, one("m1", temp=21.5), refused="unknown_sensor"
+    ),
+    "a kind in an object": Case(
+        {"ts": T, "data": {"value": 21.5, "kind": "temp"}}, one("m1", temp=21.5), refused="unknown_sensor"
+    ),
+    "a name and a limit": Case(
+        {"ts": T, "name": "temp", "value": 21.5, "limit": 80.0}, one("m1", temp=21.5), refused="unknown_sensor"
+    ),
+    "a name around the value": Case(
+        {"ts": T, "name": "temp", "data": {"value": 21.5}}, one("m1", temp=21.5), refused="unknown_sensor"
+    ),
     "asset in a header": Case(
         {"ts": T, **BOTH}, one("h1", **BOTH), key=None, headers=(("device", b"h1"),), refused="missing_asset"
     ),
@@ -556,9 +653,10 @@ def test_a_message_is_read_right(name, is_many):
 def proposal(reason: str) -> tuple[dict[str, Any], list[str]]:
     """Return the settings of [kafka.fields] that a reason proposes, and the sensors that it says to list."""
     found = re.search(r"\[kafka\.fields\] (\w+ = .*?)(?:$|;|, or | where | takes|, which | \()", reason)
-    settings = tomllib.loads(found[1]) if found else {}
+    settings = tomllib.loads(found[1].replace(", value = ", "\nvalue = ")) if found else {}
     has = re.search(r"the record, which has (.*?); list these under sensors", reason)
-    settings = {n: [v] if n in ("asset", "time") and isinstance(v, str) else v for n, v in settings.items()}
+    lists = ("asset", "time", "sensor", "value")
+    settings = {n: [v] if n in lists and isinstance(v, str) else v for n, v in settings.items()}
     return settings, has[1].split(", ") if has else []
 
 
