@@ -217,10 +217,13 @@ class _StretchHooks(PipelineHooks):
         return len(shards) < len(self._replay.config.fleets) or any(self._is_open(state, each) for each in shards)
 
     def _is_open(self, state: PartitionState, shard: Shard) -> bool:
-        """Return whether an asset may still finish a window of the stretch."""
+        """Return whether an asset may still finish a window of the stretch. A stretch without an end takes all."""
+        if self._replay.to_us == LAST_US:
+            return True  # the records in quarantine count, too, before the first asset and without any
         newest = shard.windower.newest[shard.windower.newest > NEVER_CELL]
         is_behind = (newest - shard.config.lateness_cells) * shard.interval_us < self._replay.to_us
-        return bool(is_behind.any()) or len(newest) < self._n_homes[state.partition, shard.config.name]
+        n_awaited = 1 if self._replay.homes is None else self._n_homes[state.partition, shard.config.name]
+        return bool(is_behind.any()) or len(newest) < n_awaited
 
 
 class _StretchScorer:
