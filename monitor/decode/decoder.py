@@ -12,6 +12,7 @@ That is the definition. Records of one format and one fleet are tried first with
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -415,7 +416,7 @@ class Decoder:
             self._probe(work, group)
         records = RecordGroup(
             fleet, number, positions, values, _pick(work.batch.keys, positions), work.latest_us[positions],
-            self._max_readings(fleet), mapping,
+            self._max_readings(len(fleet.sensors or ())), mapping,
         )  # fmt: skip
         for parser in parsers.in_order(group.read):
             columns, left = parser.decode(records, router)
@@ -448,6 +449,10 @@ class Decoder:
         plan = plan_of(row)
         if plan is not None:
             fleet, columns = self.fleets[number], self._columns[number]
+            if fleet.is_learning and not self.may_learn:
+                new = (pair for pair in row.cells.items() if pair[0] not in columns)
+                if any(self._is_sensor(number, row, name, cell) for name, cell in new):
+                    return  # such records must reach `_learn` later
             watched = []
             if fleet.growth is Growth.LEARNT:
                 others = ((name, cell) for name, cell in row.cells.items() if name not in columns)
@@ -465,6 +470,12 @@ class Decoder:
             work.reasons[position] = refused.detail
             return
         n_accepted = 0
+        n_rows = Counter(number for number, row in rows if row.block is None)
+        for number, n in n_rows.items():
+            n_sensors = len(self._columns[number])
+            if n > (most := self._max_readings(n_sensors)):
+                work.reasons[position] = _too_many(n_sensors, n, most)
+                return
         for number, row in rows:
             try:
                 if row.block is not None:
@@ -540,6 +551,11 @@ class Decoder:
                 if not self._is_sensor(number, row, name, cell):
                     self._note_identifier(work, position, number, row, name, cell)
                     continue
+                value = read(cell)
+                if fleet.is_learning and (value is None or value != value):  # no value teaches no sensor
+                    if value is None:
+                        unreadable[name] = cell
+                    continue
                 column = self._learn(work, position, number, row, name)
                 if column is None:
                     continue
@@ -569,20 +585,20 @@ class Decoder:
         """Add the readings of one block to the work. Raises DecodeError where none has a value."""
         assert row.block is not None and row.times is not None  # noqa: S101, PT018  # the caller asked
         n, names = len(row.times), row.block.sensor_names()
-        if self.fleets[number].is_learning and n and len(names) < MAX_FIELDS:
-            given = row.block.values(_numbered(names), n, mapping.cells).values if n <= _LEARNT_ROWS else None
-            for column, name in enumerate(names):
-                if name not in self._columns[number] and (given is None or np.isfinite(given[:, column]).any()):
-                    self._learn(work, position, number, row, name)
-        fleet, columns = self.fleets[number], self._columns[number]
-        if n > (most := self._max_readings(fleet)):
-            raise DecodeError(
-                f"too_many_readings: the block has {n} readings; at most {most} of {len(fleet.sensors or ())} "
-                "sensors are read at once; send smaller blocks, or raise kafka.max_record_bytes"
-            )
-        values, unreadable, unknown = row.block.values(columns, n, mapping.cells)
         if n:
             self._check_time(work, position, int(row.times.max()))
+        fleet, new = self.fleets[number], []
+        if fleet.is_learning and self.may_learn and n and len(names) < MAX_FIELDS:
+            given = row.block.values(_numbered(names), n, mapping.cells).values if n <= _LEARNT_ROWS else None
+            has_value = [given is None or np.isfinite(given[:, column]).any() for column in range(len(names))]
+            new = [name for name, has in zip(names, has_value, strict=True) if has and name not in self._columns[number]]
+        n_sensors = len(self._columns[number]) + len(new)
+        if n > (most := self._max_readings(n_sensors)):
+            raise DecodeError(_too_many(n_sensors, n, most))
+        for name in new:
+            self._learn(work, position, number, row, name)
+        fleet, columns = self.fleets[number], self._columns[number]
+        values, unreadable, unknown = row.block.values(columns, n, mapping.cells)
         if fleet.growth is Growth.LEARNT:
             for name in unknown:
                 self._learn(work, position, number, row, name)
@@ -595,9 +611,9 @@ class Decoder:
         part = DecodedColumns(np.array([position]), [row.token], np.array([len(cell)]), cell, values)
         work.columns.setdefault(number, []).append(part)
 
-    def _max_readings(self, fleet: FleetSchema) -> int:
+    def _max_readings(self, n_sensors: int) -> int:
         """Return the limit of readings in a record: one long column of one sensor must not allocate all the others."""
-        return max(1, _VALUES_PER_BYTE * self._max_record_bytes // max(1, len(fleet.sensors or ())))
+        return max(1, _VALUES_PER_BYTE * self._max_record_bytes // max(1, n_sensors))
 
     def _no_value(self, number: int, row: Row, cells: Mapping[str, Any], unreadable: Mapping[str, Any]) -> str:
         """Return the reason why a reading has no value."""
@@ -785,6 +801,13 @@ def _nested_cells(row: Row, columns: Mapping[str, int]) -> dict[str, Any]:
             leaves.setdefault(name, []).append(value)
     found = {name: values[0] for name, values in leaves.items() if name in columns and len(values) == 1}
     return found or row.cells
+
+
+def _too_many(n_sensors: int, n: int, most: int) -> str:
+    return (
+        f"too_many_readings: the record has {n} readings; at most {most} of {n_sensors} sensors are read at "
+        "once; send smaller records, or raise kafka.max_record_bytes"
+    )
 
 
 def _fix_of(cell: object) -> str:

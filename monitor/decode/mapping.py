@@ -426,14 +426,14 @@ def _usual_time(scopes: Sequence[Scope]) -> tuple[Any, Path | None] | None:
             value = scope.fields.get(name)
             if value is not None and type(value) is not dict:
                 return value, _join(scope, name)
-        usable = {n: v for n, v in scope.fields.items() if plain(n) in TIME_NAMES and _is_time(n, v)}
+        usable = {n: v for n, v in scope.fields.items() if plain(n) in TIME_NAMES and is_time(n, v)}
         name = by_rank(usable, TIME_NAMES)  # type: ignore[assignment]
         if name is not None:
             return usable[name], _join(scope, name)
     for scope in scopes:
         for side, inner in scope.fields.items():
             if type(inner) is dict and plain(side) in SIDE_NAMES:
-                usable = {n: v for n, v in inner.items() if plain(n) in TIME_NAMES and _is_time(n, v)}
+                usable = {n: v for n, v in inner.items() if plain(n) in TIME_NAMES and is_time(n, v)}
                 name = by_rank(usable, TIME_NAMES)  # type: ignore[assignment]
                 if name is not None:
                     path = _join(scope, side)
@@ -441,7 +441,8 @@ def _usual_time(scopes: Sequence[Scope]) -> tuple[Any, Path | None] | None:
     return None
 
 
-def _is_time(name: str, value: object) -> bool:
+def is_time(name: str, value: object) -> bool:
+    """Return whether a value can be the time in a field of this name."""
     if value is None or type(value) in (dict, bool):
         return False
     if plain(name) == "t":

@@ -33,8 +33,10 @@ MAX_DOCUMENTS: Final = 10_000
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_TEXT_OR_NUMBER = re.compile(
-    rb'"(?:[^"\\]|\\.)*+"?|(?P<word>[-+]?\b(?i:nan|infinity|inf)\b(?![\w.]))|-?\d++(?:\.\d++)?[eE]\+?\d++', re.DOTALL
+    rb'"(?:[^"\\]|\\.)*+"?|(?P<word>[-+]?\b(?i:nan|infinity|inf)\b(?![\w.]))|(?<![\d.])-?\d++(?:\.\d++)?[eE]\+?\d++',
+    re.DOTALL,
 )
+"""A number begins where no digit stands before: 250,000 digits that were tried at each of them took 105 s."""
 _json = msgspec.json.Decoder()
 _msgpack = msgspec.msgpack.Decoder()
 _CONTAINERS = {dict, list}

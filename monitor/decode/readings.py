@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from monitor.decode.cells import is_number_text
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of
-from monitor.decode.mapping import KEY_PATH, NUMBERED, OWN_NAMES, is_usable_key
+from monitor.decode.mapping import KEY_PATH, NUMBERED, OWN_NAMES, is_time, is_usable_key
 from monitor.decode.names import (
     ASSET_FIELDS,
     ASSET_NAMES,
@@ -155,14 +154,21 @@ class ReadingParser:
         assert row.found is not None  # noqa: S101  # plan_of
         cells = {path: name for name, path in (row.found.paths or {}).items()}
         paths, kinds, seen = self._paths.copy(), self._kinds.copy(), self._watched.copy()
+        others: list[tuple[Path, Any]] = []
         for path, value in _leaves(document):
             if path in (self.plan.asset, self.plan.time) or not all(map(_is_possible_field, path)):
                 continue
-            name, kind = cells.get(path), _kind_of(value)
-            if name is not None and name in sensors and name in row.cells:
-                if kind == ANY or value is None:
-                    paths.setdefault(name, path)
-                continue
+            name = cells.get(path)
+            if name is None or name not in sensors or name not in row.cells:
+                others.append((path, value))
+            elif value is None or _kind_of(value) == ANY:
+                paths.setdefault(name, path)
+        if self._may_be_long(paths):
+            kinds, others = {}, []
+            if self.plan.asset != KEY_PATH and _may_name_sensor(self.plan.asset[-1]):
+                return  # without another number, the asset's field would name the sensor
+        for path, value in others:
+            kind = _kind_of(value)
             is_possible = path in kinds or (len(kinds) < _MAX_EXTRA_FIELDS and self._is_harmless(path, kind or ANY))
             if is_possible and kind is not None and kinds.get(path, TEXT) == TEXT:
                 kinds[path] = kind
@@ -171,6 +177,10 @@ class ReadingParser:
         if (paths, kinds, seen) != (self._paths, self._kinds, self._watched):
             self._paths, self._kinds, self._watched = paths, kinds, seen
             self.forget()
+
+    def _may_be_long(self, paths: Iterable[str]) -> bool:
+        """Return whether a field beside these sensors may make a record long format: one of them is called "value"."""
+        return self.plan.shape != "wide" and any(plain(name) in VALUE_NAMES for name in paths)
 
     def forget(self) -> None:
         """Compile again: the known fields have changed."""
@@ -185,9 +195,6 @@ class ReadingParser:
         if folders & (CONTAINER_NAMES.keys() | _STRUCTURAL) - own:
             return False
         if short in _STRUCTURAL or (kind == _LIST and (short in CONTAINER_NAMES or short in TIME_NAMES)):
-            return False
-        has_value = any(plain(name) in VALUE_NAMES for name in self._paths)
-        if has_value and (short in SENSOR_NAMES or short in WEAK_SENSOR_NAMES):
             return False
         time = self.plan.time
         if path[-1] in TIME_FIELDS or short in TIME_NAMES:
@@ -243,6 +250,8 @@ class ReadingParser:
         for code in group.mapping.cells.missing:
             values[values == np.float32(code)] = np.nan
         is_good &= ts_us <= group.latest_us
+        if plain(self.plan.time[-1]) == "t" and group.mapping.fields.time is None:
+            is_good &= [is_time("t", written) for written in times] if len(times) else False
         is_finite = np.isfinite(values)
         if not is_finite.all():
             is_good &= np.any(is_finite, axis=1) & ~np.any(np.isinf(values), axis=1)
@@ -252,8 +261,10 @@ class ReadingParser:
         if self.plan.is_weak or (fields.has_usual_asset and group.mapping.fields.asset is None):
             is_usable = {key: is_usable_key(key) for key in set(group.keys)}
             is_good &= np.array([is_usable[key] != self.plan.is_weak for key in group.keys], np.bool_)
+        read = group.mapping.cells.read
         for texts in fields.texts:
-            if numbers := {text for text in set(texts) if text and _is_learnable_text(text)}:
+            # By an earlier record of this batch, such a field may be a sensor's that the text is a value of.
+            if numbers := {text for text in set(texts) if text and _is_number(read(text))}:
                 is_good &= np.array([text not in numbers for text in texts], np.bool_)
 
         position, cell = group.position, cells_of(ts_us, group.fleet.interval_us)
@@ -284,6 +295,14 @@ class ReadingParser:
             return None
         watched = tuple(sorted((name, path) for name, path in self._watched.items() if path not in taken))
         return _compile(self.plan, sensors, known, kinds, watched, self._read)
+
+
+def _is_number(read: float | None) -> bool:
+    return read is not None and read == read
+
+
+def _may_name_sensor(name: str) -> bool:
+    return plain(name) in SENSOR_NAMES or plain(name) in WEAK_SENSOR_NAMES
 
 
 def _has_containers(kinds: Iterable[tuple[Path, str]]) -> bool:
@@ -354,10 +373,6 @@ def _scope(path: Path) -> Path:
 def _is_possible_field(name: str) -> bool:
     """Return True if a struct can have such a field. Without this check one odd name would make all records slow."""
     return name.isprintable() and '"' not in name and "\\" not in name and len(name) <= _MAX_NAME
-
-
-def _is_learnable_text(text: str) -> bool:
-    return is_number_text(text, is_whole_allowed=False)
 
 
 # ---------------------------------------------------------------- the struct of one list of sensors

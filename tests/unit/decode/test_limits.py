@@ -92,7 +92,7 @@ def test_one_long_column_makes_no_huge_table():
     finally:
         tracemalloc.stop()
     assert [q.reason.split(";")[0] for q in decoded.quarantined] == [
-        f"too_many_readings: the block has {n} readings; at most 524 of 2000 sensors are read at once".split(";")[0]
+        f"too_many_readings: the record has {n} readings; at most 524 of 2000 sensors are read at once".split(";")[0]
         for n in (120_000, 60_000)
     ]
     assert peak < 32 << 20
