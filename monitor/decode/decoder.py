@@ -591,7 +591,8 @@ class Decoder:
         if fleet.is_learning and self.may_learn and n and len(names) < MAX_FIELDS:
             given = row.block.values(_numbered(names), n, mapping.cells).values if n <= _LEARNT_ROWS else None
             has_value = [given is None or np.isfinite(given[:, column]).any() for column in range(len(names))]
-            new = [name for name, has in zip(names, has_value, strict=True) if has and name not in self._columns[number]]
+            found = itertools.compress(names, has_value)
+            new = [name for name in found if name not in self._columns[number]]
         n_sensors = len(self._columns[number]) + len(new)
         if n > (most := self._max_readings(n_sensors)):
             raise DecodeError(_too_many(n_sensors, n, most))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
+from monitor.decode.cells import is_number_text
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of
 from monitor.decode.mapping import KEY_PATH, NUMBERED, OWN_NAMES, is_time, is_usable_key
 from monitor.decode.names import (
@@ -236,11 +237,17 @@ class ReadingParser:
             is_good,
             parser.matrix(parsed),
             [list(map(text, parsed)) for text in parser.texts] if group.fleet.is_learning else [],
-            [(name, [read(each) is not None for each in parsed]) for name, read in parser.watched],
+            [(name, [self._is_told(read(each)) for each in parsed]) for name, read in parser.watched],
             parser.asset is None and parser.has_usual_asset,
         )
         columns, left = self.accept(group, router, fields)
         return columns, np.array(sorted([*failed, *rows[left].tolist()]), np.int64)
+
+    def _is_told(self, value: Any) -> bool:
+        """Return whether a watched field has a value that could be a sensor's."""
+        if type(value) is str:
+            return is_number_text(value, is_whole_allowed=self.plan.shape not in ("flat", "nested objects"))
+        return value is not None and value == value
 
     def accept(
         self, group: RecordGroup, router: Router, fields: ParsedFields

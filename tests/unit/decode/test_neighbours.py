@@ -50,6 +50,7 @@ CASES = {
     "tag beside a value": ([{**VALUE, "temp": 2.5, "tag": None}], {**VALUE, "temp": 2.5, "tag": "x"}, b"K"),
     "id beside a value": ([{**VALUE, "temp": 2.5, "id": "x"}], {**VALUE, "id": "x"}, None),
     "id of a node": ([{**VALUE, "temp": 2.5, "id": "x"}], {**VALUE, "temp": 3, "id": "ns=1;s=temp"}, b"K"),
+    "a text in a new field": ([{**FLAT, "new": 1.5}], {**FLAT, "new": "low"}, b"K"),
     "device_id beside a random key": ([{**FLAT, "device_id": "d"}], {**FLAT, "device_id": "d"}, UUID),
 }  # fmt: skip
 
