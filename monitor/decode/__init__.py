@@ -12,10 +12,12 @@
     keys.py        Kafka's key → text
     cells.py       one value as it is written → a number, missing, or unreadable
     notes.py       findings about accepted records
+    fast_parsers.py  the fast parsers of a fleet, and their order
     readings.py    fast parser: single readings with fixed places
     blocks.py      fast parser: raw float32 blocks
     column_readings.py  fast parser: single readings of one flat Avro schema
     columns.py     the data that decoder.py and the fast parsers exchange
+    joining.py     columns of all parsers → readings in offset order
     schema.py      fleets, assets, and the fleet of an asset
     admission.py   admission of new assets to a shard
     timestamps.py  event times → microseconds

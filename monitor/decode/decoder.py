@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from monitor.decode.blocks import BlockParser
-from monitor.decode.column_readings import ColumnParser
-from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings, widened
+from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of, drop_empty_readings
+from monitor.decode.fast_parsers import FastParsers
 from monitor.decode.formats import (
     FORMATS,
     FRAME_BYTES,
@@ -35,12 +34,13 @@ from monitor.decode.formats import (
     recognise,
 )
 from monitor.decode.formatting import describe_value, duration_text, quote, short_list, truncate_reason
+from monitor.decode.joining import join
 from monitor.decode.mapping import Mapping as FieldMapping
 from monitor.decode.mapping import Row
 from monitor.decode.names import is_identifier
 from monitor.decode.notes import Notes
 from monitor.decode.payload import MAX_FIELDS
-from monitor.decode.readings import Plan, ReadingParser, peek_tokens, plan_of
+from monitor.decode.readings import ReadingParser, peek_tokens, plan_of
 from monitor.decode.schema import AssetIndex, Fields, FleetSchema, Growth, Router, Token
 from monitor.decode.shapes import SERIES, flattened, is_measurement, unwrapped
 from monitor.decode.timestamps import MAX_US, format_of, iso_text
@@ -51,7 +51,7 @@ from monitor.types import SAMPLE_BYTES, Notice, Quarantined, Readings, Unread
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from monitor.types import Int8, Int32, Int64, RecordBatch
+    from monitor.types import Int8, Int64, RecordBatch
 
 _FAST_FORMATS = ("json", "msgpack")
 """The formats of which the fast parsers read the bytes. Their numbers are 0 and 1."""
@@ -66,8 +66,6 @@ _FEW = 4
 """With at most this many records left, no further parser is tried."""
 _MAX_FORMATS = 100
 """Formats and flat schemas that have a number. The records of further schemas are read alone."""
-_MAX_PARSERS = 6
-"""Fast parsers of one fleet and format: structures of records that are met at the same time."""
 _VALUES_PER_BYTE = 4
 """Limit of the values decoded from a record, missing ones included, per byte of `max_record_bytes`. With 256 KiB that
 is 4 MiB of float32. A raw block of all sensors has a quarter of a value per byte."""
@@ -201,7 +199,7 @@ class Decoder:
         self._max_skew_us = max_skew_us
         self._mappings = {each.fields: _mapping(each.fields) for each in self.fleets}
         self._routes: dict[str, list[_Route]] = {}
-        self._parsers = [_Parsers() for _ in self.fleets]
+        self._parsers = [FastParsers() for _ in self.fleets]
         self.newest_stamp_us = -1
         """Newest valid timestamp of a record so far, by which records without one are judged. -1 = none yet. A restart
         in the middle of a log must restore it."""
@@ -750,35 +748,12 @@ class Decoder:
         for number, rows in work.rows.items():
             part = rows.columns(len(self._columns[number]))
             work.columns.setdefault(number, []).append(part)
-        readings = [self._join(batch, number, work.columns.get(number, [])) for number in range(len(self.fleets))]
+        readings = [
+            join(batch, fleet, self.assets[number], work.columns.get(number, []))
+            for number, fleet in enumerate(self.fleets)
+        ]
         n_accepted = len(batch.values) - len(quarantined) - work.n_tombstones
         return Decoded(readings, quarantined, n_accepted, work.n_tombstones, work.notes.notices())
-
-    def _join(self, batch: RecordBatch, number: int, parts: list[DecodedColumns]) -> Readings:
-        """Return one fleet's readings in offset order, with the numbers of their assets."""
-        fleet, index = self.fleets[number], self.assets[number]
-        n_sensors = len(fleet.sensors or ())
-        if not parts:
-            none = np.empty(0, np.int64)
-            return Readings(fleet.name, none.astype(np.int32), none, none, np.empty((0, n_sensors), np.float32))
-        numbers = _number_assets(index, parts)
-        asset = [_per_reading(of_record, part) for of_record, part in zip(numbers, parts, strict=True)]
-        position = [_per_reading(part.position, part) for part in parts]
-        if len(parts) == 1:
-            values = widened(parts[0].values, n_sensors)
-            return Readings(fleet.name, asset[0], parts[0].cell, batch.offsets[position[0]], values)
-        offset = batch.offsets[np.concatenate(position)]
-        readings = Readings(
-            fleet.name,
-            np.concatenate(asset),
-            np.concatenate([part.cell for part in parts]),
-            offset,
-            np.concatenate([widened(part.values, n_sensors) for part in parts]),
-        )
-        if (np.diff(offset) >= 0).all():
-            return readings
-        order = np.argsort(offset, kind="stable")
-        return Readings(fleet.name, readings.asset[order], readings.cell[order], offset[order], readings.values[order])
 
 
 def _mapping(fields: Fields) -> FieldMapping:
@@ -819,65 +794,6 @@ def _fix_of(cell: object) -> str:
     return f"; give it a number: [kafka.fields] enum = {{ {shown} = 1 }}, or missing = [{shown}]"
 
 
-def _number_assets(index: AssetIndex, parts: list[DecodedColumns]) -> list[Int32]:
-    """Return, per part, the asset of each record [M]. New assets are numbered in offset order, across the parts."""
-    try:
-        return [index.numbers(part.tokens) for part in parts]
-    except KeyError:
-        tokens = ((at, t) for part in parts for at, t in zip(part.position.tolist(), part.tokens, strict=True))
-        for _, token in sorted((pair for pair in tokens if pair[1] not in index), key=itemgetter(0)):
-            index.add(token)
-        return [index.numbers(part.tokens) for part in parts]
-
-
-def _per_reading(of_record: Any, part: DecodedColumns) -> Any:
-    """Turn a column with an entry per record into one with an entry per reading."""
-    return of_record if part.n_readings is None else np.repeat(of_record, part.n_readings)
-
-
 def _pick(items: Sequence[Any], positions: Int64) -> Sequence[Any]:
     """Return the items at these rising positions."""
     return items if len(positions) == len(items) else [items[i] for i in positions.tolist()]
-
-
-_Parser = ReadingParser | BlockParser
-
-
-class _Parsers:
-    """The fast parsers of one fleet's records, beginning with the one that accepted most records last."""
-
-    __slots__ = ("_parsers",)
-
-    def __init__(self) -> None:
-        self._parsers: dict[str, list[_Parser]] = {"json": [], "msgpack": [BlockParser()], "documents": []}
-
-    def has_any(self, read: str) -> bool:
-        """Return whether a parser of single readings is known."""
-        return any(isinstance(parser, ReadingParser) for parser in self._parsers.get(read, ()))
-
-    def in_order(self, read: str) -> tuple[_Parser, ...]:
-        return tuple(self._parsers.get(read, ()))
-
-    def prefer(self, read: str, parser: _Parser) -> None:
-        self._parsers[read].remove(parser)
-        self._parsers[read].insert(0, parser)
-
-    def expect(
-        self,
-        plan: Plan,
-        read: str,
-        row: Row,
-        document: Mapping[str, Any],
-        sensors: Mapping[str, int],
-        watched: Iterable[str],
-        layout: Layout | None,
-    ) -> None:
-        """Let the parser of this plan accept records like this one. `layout`: of their schema."""
-        parsers = self._parsers.setdefault(read, [])
-        known = next((each for each in parsers if isinstance(each, ReadingParser) and each.plan == plan), None)
-        if known is None:
-            if len(parsers) >= _MAX_PARSERS:
-                return
-            known = ReadingParser(plan, read) if layout is None else ColumnParser(plan, layout)
-            parsers.append(known)
-        known.expect(row, document, sensors, watched)
