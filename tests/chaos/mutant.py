@@ -31,8 +31,8 @@ def offset_apart() -> None:
     from tests import mutations
 
     async def save(self: AsyncStore, commit: Any) -> Any:
-        # A busy database needs as long, and the kill must have its chance.
-        return await mutations.save_in_two_transactions(self.run, commit, lambda: asyncio.sleep(0.05))
+        # A hanging database needs as long, and a kill at a random moment must have its chance.
+        return await mutations.save_in_two_transactions(self.run, commit, lambda: asyncio.sleep(0.25))
 
     AsyncStore.save = save  # type: ignore[method-assign]
 

@@ -26,6 +26,9 @@ def sqlite(
     figures = Figures("sqlite", seed, commit=tree_commit())
     with Environment.set_up(servers, figures, n_partitions=4, database="sqlite", hooks=hooks) as env:
         daemon = env.daemon("daemon")
+        daemon.start()
+        # On a slow machine all records would be sent before the daemon is there, and a kill would find no open window.
+        env.wait_for("a first claim", lambda: daemon.events("partition_claimed"), 60)
         env.start_traffic(n_records, seconds=n_kills * 3)
         n_without_progress = 0
         for _ in range(n_kills):
