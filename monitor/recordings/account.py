@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from monitor.clock import from_us
 from monitor.decode.formatting import quote, short_list
 from monitor.errors import BadRecording
 from monitor.recordings.long_format import disorder_note
@@ -139,6 +140,12 @@ def span_text(us: int) -> str:
         if us >= size and (us % size == 0 or us >= 10 * size or unit == "s"):
             return f"{us / size:.3g}{unit}"
     return f"{us / 1000:g}ms"
+
+
+def span_note(recording: Recording) -> str:
+    """Return the time that the readings of a recording span."""
+    first, last = (f"{from_us(int(us)):%Y-%m-%d %H:%M}" for us in (recording.ts_us.min(), recording.ts_us.max()))
+    return f"{len(recording):,} readings from {first} to {last} (UTC)"
 
 
 # ---------------------------------------------------------------- last value hold

@@ -1,7 +1,8 @@
 """Several files → recordings: files that follow each other in time are one.
 
-Input: paths, and options. Output: recordings with the path of their first file. Invariant: files are joined only where
+Input: paths, and options. Output: recordings with the path of their first file. Invariants: files are joined only where
 they have the same columns, and the next begins within a few cells of the last one's end, or where the operator says so.
+Files of one name whose times overlap are different machines, and get different names.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from monitor.decode.formatting import duration_text
+from monitor.decode.formatting import duration_text, quote
 from monitor.errors import BadRecording
 from monitor.recordings.reading import read_recording
 from monitor.recordings.recording import read_meta
@@ -32,11 +33,12 @@ def read_files(
 ) -> list[tuple[Path, Recording]]:
     """Read files, and join those that follow each other. `join`: True = all, False = none, None = where they touch.
 
-    Raises BadRecording, NotFound.
+    A file that is named twice is read once. Raises BadRecording, NotFound.
     """
+    paths = list({path.parent.resolve() / path.name: path for path in reversed(paths)}.values())[::-1]
     read = [(path, read_recording(path, options)) for path in paths]
     if join is False or len(read) < 2:
-        return read
+        return _named_apart(read)
     has_own_head = [read_meta(path).train_rows is not None for path in paths]
     order = sorted(range(len(read)), key=lambda number: int(read[number][1].ts_us.min()))
     groups: list[list[int]] = []
@@ -49,7 +51,30 @@ def read_files(
     if join and len(groups) > 1:
         first, second = read[groups[0][-1]], read[groups[1][0]]
         raise BadRecording(f"{second[0]} cannot be joined with {first[0]} (--join): {_difference(first[1], second[1])}")
-    return [_joined([read[number] for number in group]) for group in sorted(groups, key=min)]
+    return _named_apart([_joined([read[number] for number in group]) for group in sorted(groups, key=min)])
+
+
+def _named_apart(read: list[tuple[Path, Recording]]) -> list[tuple[Path, Recording]]:
+    """Add the folder to the names of recordings that have one name and overlap in time, as one file a machine has."""
+    taken = {recording.name for _, recording in read}
+    found = []
+    for path, recording in read:
+        same = [other for _, other in read if other is not recording and other.name == recording.name]
+        if any(_overlap(recording, other) for other in same):
+            folder = path.parent.resolve().name
+            names = (f"{recording.name}-{folder}{f'-{n}' if n > 1 else ''}" for n in range(1, len(read) + 2))
+            name = next(name for name in names if name not in taken)
+            taken.add(name)
+            own = recording.assets == (recording.asset_of_file,)
+            note = f"{path} is called {quote(name)} here: another file is called {path.name}, too"
+            recording = replace(recording, name=name).with_notes([note])
+            recording = replace(recording, assets=(recording.asset_of_file,)) if own else recording
+        found.append((path, recording))
+    return found
+
+
+def _overlap(one: Recording, other: Recording) -> bool:
+    return bool(one.ts_us.min() <= other.ts_us.max() and other.ts_us.min() <= one.ts_us.max())
 
 
 def _follows(before: Recording, after: Recording, *, join: bool | None, is_apart: bool) -> bool:

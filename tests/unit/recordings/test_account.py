@@ -164,3 +164,29 @@ class TestJoining:
         [(_, joined)] = self.read(tmp_path / "a.csv", tmp_path / "b.csv")
         assert joined.assets == ("P", "Q", "R")
         assert [len(part) for part in joined.per_asset()] == [3, 6, 3]
+
+    def test_one_name_in_two_folders_is_two_machines(self, tmp_path: Path) -> None:
+        paths = []
+        for folder, first in (("m1", 0), ("m2", 50)):
+            (tmp_path / folder).mkdir()
+            paths.append(self.write(tmp_path / folder / "data.csv", first))
+        (_, one), (_, two) = self.read(*paths)
+        assert (one.name, one.assets, two.name, two.assets) == ("data-m1", ("data-m1",), "data-m2", ("data-m2",))
+        assert f'{paths[1]} is called "data-m2" here' in two.notes[-1]
+
+    def test_one_name_at_other_times_is_one_machine(self, tmp_path: Path) -> None:
+        paths = []
+        for folder, first in (("day1", 0), ("day3", 900)):
+            (tmp_path / folder).mkdir()
+            paths.append(self.write(tmp_path / folder / "data.csv", first))
+        assert [each.assets for _, each in self.read(*paths)] == [("data",), ("data",)]
+
+    def test_a_file_that_is_named_twice_is_read_once(self, tmp_path: Path) -> None:
+        a = self.write(tmp_path / "a.csv", 0)
+        assert [path for path, _ in self.read(a, a)] == [a]
+
+
+def test_the_span_is_told() -> None:
+    assert account.span_note(recording([0, 3600, 60], [1, 2, 3])) == (
+        "3 readings from 1970-01-01 00:00 to 1970-01-01 01:00 (UTC)"
+    )
