@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from monitor.decode.formatting import short_list
 from monitor.errors import BadRecording, NotFound
 from monitor.evaluation.compare import compare_with_labels
 from monitor.recordings import FileOptions, account, read_meta
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from monitor.replay.run import ReplayOptions, ReplayResult
     from monitor.replay.versions import ReplayVersion
     from monitor.store.engine import AsyncStore
+    from monitor.types import Int64, Scores, Windows
 
 ALL_TIME = timedelta(days=36_500)
 """Training history of a recording: its whole head."""
@@ -117,8 +119,11 @@ async def _replay_with_own_models(files: RecordingFiles, config: Config | None, 
     trained: dict[str, _TrainedFile] = {}
     async with scratch(run.options.into) as (store, checkpoints):
         for path, recording in files.recordings:
-            own, fleet, source = config_for_recording(recording, path, config, taken=trained, options=files.options)
+            own, fleet, source, used = config_for_recording(
+                recording, path, config, taken=trained, options=files.options
+            )
             split, notes = _split(path, recording, files, fleet, source)
+            notes = (*notes, *used)
             run.observer.on_notes(recording.name, notes)
             started_s = run.clock.monotonic_s()
             on_progress = run.observer.on_progress
@@ -146,13 +151,25 @@ def _refuse_versions(run: ReplayRun) -> None:
 
 async def _replay_rest(trained: _TrainedFile, run: ReplayRun, store: AsyncStore) -> None:
     split = trained.split
-    feed = RecordingFeed(split.rest.name)
+    feed = RecordingFeed(trained.fleet.name)  # not the recording's name, which two files can have
     feed.add(concatenated(last_readings(split.head, trained.fleet.length), split.rest))
     batches = feed.batches(block=run.options.block)
     replay_input = ReplayInput(trained.config, batches, feed.partitions, n_readings=feed.n_readings)
     with closing(DetectorScorer(trained.config.device)) as scorer:
         await activate_version(store, scorer, trained.version, trained.fleet.name)
-        await run.process(replay_input, store, scorer)
+        await run.process(replay_input, store, _QuietRunUp(scorer, trained.version.decides_after_us))
+
+
+class _QuietRunUp:
+    """A scorer that names no reason for windows before its model decides: they complete the first one that counts."""
+
+    def __init__(self, scorer: DetectorScorer, decides_after_us: int) -> None:
+        self._scorer = scorer
+        self._decides_after_us = decides_after_us
+
+    async def score(self, windows: Windows, end_us: Int64, sensors: Sequence[str]) -> Scores:
+        scored = await self._scorer.score(windows, end_us, sensors)
+        return replace(scored, unscored_reason=None) if (end_us <= self._decides_after_us).any() else scored
 
 
 def config_for_recording(
@@ -162,16 +179,20 @@ def config_for_recording(
     *,
     taken: Container[str] = (),
     options: FileOptions | None = None,
-) -> tuple[Config, FleetConfig, str]:
-    """Return a configuration with this recording as its only fleet, the fleet, and the origin of its interval.
+) -> tuple[Config, FleetConfig, str, list[str]]:
+    """Return a configuration with this recording as its only fleet, the fleet, the origin of its interval, and notes.
 
-    Its settings come from the operator's fleet that takes the recording's first asset, or are the defaults. Without
-    such a fleet, interval and sensors come from the file. `taken`: fleet names that are already in use.
+    Its settings come from the operator's fleet that takes the recording's first asset and has one of its sensors, or
+    are the defaults. Without such a fleet, interval and sensors come from the file. `taken`: fleet names in use.
     """
     from monitor.config import parse
 
     meta = read_meta(path)
-    base = next((fleet for fleet in config.fleets if fleet.matches(recording.assets[0])), None) if config else None
+    fleets = [each for each in config.fleets if each.matches(recording.assets[0])] if config else []
+    base = next((each for each in fleets if not each.sensors or set(each.sensors) & set(recording.sensors)), None)
+    notes = []
+    if fleets and base is None:
+        notes.append(f"fleet {fleets[0].name} of the configuration is not used: {_lacking(fleets[0], recording)}")
     given_s = options.interval_s if options is not None else None
     sources = (
         (round((given_s or 0) * 1e6), "--interval"),
@@ -192,17 +213,27 @@ def config_for_recording(
         "retrain": {"every": "never", "history": ALL_TIME, "min_windows": MIN_WINDOWS},
     }
     if base is not None:
-        inherited = ("window", "stride", "lateness", "max_gap", "model", "alerts")
-        fleet |= {key: getattr(base, key) for key in inherited} | {"sensors": base.sensors or recording.sensors}
+        inherited = ("window", "stride", "lateness", "model", "alerts")
+        listed = base.sensors or ()
+        known = tuple(name for name in listed if name in recording.sensors)
+        fleet |= {key: getattr(base, key) for key in inherited} | {"sensors": known or recording.sensors}
+        fleet["max_gap"] = base.max_gap if interval_us == base.interval_us else base.max_gap_cells * fleet["interval"]
+        lacking = f", but {_lacking(base, recording)}" if len(known) < len(listed) else ""
+        notes.append(f"window, model and alerts are those of fleet {base.name} of the configuration{lacking}")
     made = parse(
         {
             # The keys are required, but no broker is contacted: the records come from memory.
-            "kafka": {"bootstrap": "localhost:9092", "topics": [recording.name], "group": "replay"},
+            "kafka": {"bootstrap": "localhost:9092", "topics": [name], "group": "replay"},
             "device": config.device if config else "auto",
             "fleet": [fleet],
         }
     )
-    return made, made.fleets[0], source
+    return made, made.fleets[0], source, notes
+
+
+def _lacking(fleet: FleetConfig, recording: Recording) -> str:
+    missing = tuple(name for name in fleet.sensors or () if name not in recording.sensors)
+    return f"the file lacks {short_list(missing)}, which it lists"
 
 
 def _split(
@@ -225,7 +256,7 @@ def _split(
         recording = account.without_codes(recording, account.find_missing_codes(cut.head))
     if options.hold_s is not None:
         recording = account.hold_values(recording, fleet.interval_us, round(options.hold_s * 1e6))
-    grid = account.grid_notes(recording, fleet.interval_us, source)
+    grid = (account.span_note(recording), *account.grid_notes(recording, fleet.interval_us, source))
     split = split_recording(recording, rows=None, until_us=cut.from_us, interval_us=fleet.interval_us)
     return split, (*recording.notes, *recording.losses, *account.sensor_notes(split.head), *grid)
 
@@ -280,7 +311,8 @@ async def _replay_with_registry(files: RecordingFiles, config: Config, run: Repl
         if files.options.hold_s is not None:
             recording = account.hold_values(recording, fleet.interval_us, round(files.options.hold_s * 1e6))
         grid = account.grid_notes(recording, fleet.interval_us, f"fleet {fleet.name}{unused}")
-        run.observer.on_notes(recording.name, (*recording.notes, *recording.losses, *grid))
+        span = account.span_note(recording)
+        run.observer.on_notes(recording.name, (*recording.notes, *recording.losses, span, *grid))
         _add_budget(run, recording, fleet)
         topic = config.topics_of(fleet)[0]
         feeds.setdefault(topic, RecordingFeed(topic)).add(replace(recording, label=None))

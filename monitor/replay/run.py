@@ -22,7 +22,7 @@ from monitor.replay.versions import load_for_side, versions_by_fleet, versions_i
 from monitor.store import results
 from monitor.store.reader import open_reader
 from monitor.store.results import FIRST_US, LAST_US
-from monitor.stream.score import DetectorScorer
+from monitor.stream.score import DetectorScorer, Scorer
 from monitor.types import AlertState, Verdict
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class ReplayRun:
     side_by_side: SideBySide | None
     result: ReplayResult = field(default_factory=ReplayResult)
 
-    async def process(self, replay_input: ReplayInput, store: AsyncStore, scorer: DetectorScorer) -> None:
+    async def process(self, replay_input: ReplayInput, store: AsyncStore, scorer: Scorer) -> None:
         """Run the pipeline over one log and add its counters to the result."""
         started_s = self.clock.monotonic_s()
         counters = await flow(
