@@ -38,11 +38,19 @@ def choose_parser(texts: Sequence[str], column: str, options: FileOptions) -> tu
     form, notes = (options.time_format, []) if options.time_format != "auto" else _format(filled, column)
     parser = _parser(form, options.timezone)
     if filled and _is_local(filled[0], form):
-        if options.timezone == "UTC":
-            notes.append("its times name no zone and are read as UTC (--timezone Europe/Berlin reads local times)")
-        else:
-            notes.append(f"{LOCAL_TIMES} {options.timezone}")
+        notes.append(_zone_note(options))
     return parser, notes
+
+
+def parser_of_local_times(options: FileOptions) -> tuple[TimeParser, list[str]]:
+    """Return the parser of a column that is declared to hold times without a zone. Raises BadRecording."""
+    return _parser("auto", options.timezone), [_zone_note(options)]
+
+
+def _zone_note(options: FileOptions) -> str:
+    if options.timezone == "UTC":
+        return "its times name no zone and are read as UTC (--timezone Europe/Berlin reads local times)"
+    return f"{LOCAL_TIMES} {options.timezone}"
 
 
 def _parser(time_format: str, timezone: str) -> TimeParser:
@@ -75,6 +83,7 @@ def _format(texts: Sequence[str], column: str) -> tuple[str, list[str]]:
         return "auto", []
     if any(len(match[4]) == 2 and read_text(texts[0], CLEAR) for match in ordered[:1]):
         return "auto", []
+    _check_short_years(ordered, texts[0], column)
     firsts, seconds = {int(match[1]) for match in ordered}, {int(match[3]) for match in ordered}
     if max(firsts) > 12 and max(seconds) <= 12:
         return "day-first", [f"its dates have the day first ({texts[0]})"]
@@ -87,6 +96,28 @@ def _format(texts: Sequence[str], column: str) -> tuple[str, list[str]]:
     raise BadRecording(
         f"column {quote(column)}: {quote(texts[0])} can have the day or the month first; say which with "
         "--time-format day-first or --time-format month-first"
+    )
+
+
+def _check_short_years(dates: Sequence[re.Match[str]], text: str, column: str) -> None:
+    """Raise BadRecording for dates of three pairs of digits that can begin with the year: 25/03/01."""
+    firsts, seconds, lasts = ({int(match[group]) for match in dates} for group in (1, 3, 4))
+    if any(len(match[1]) != 2 or len(match[4]) != 2 for match in dates):
+        return
+    if max(seconds) > 12 or max(lasts) > 31 or not 15 <= min(firsts) <= max(firsts) <= 40:
+        return
+    is_one_day = len(firsts) == len(lasts) == 1
+    if len(lasts) < len(firsts) or (is_one_day and (dates[0][2] == "." or min(lasts) < 15)):
+        return  # the days change, the years do not
+    sign = dates[0][2]
+    clock = re.search(r"\d{1,2}:\d\d(:\d\d)?(\.\d+)?( ?[ap]m)?$", text, re.IGNORECASE)
+    form = f"%y{sign}%m{sign}%d"
+    if clock is not None:
+        form += f" %{'I' if clock[3] else 'H'}:%M" + (":%S" if clock[1] else "") + (".%f" if clock[2] else "")
+        form += "" if not clock[3] else " %p" if clock[3][0] == " " else "%p"
+    raise BadRecording(
+        f"column {quote(column)}: {quote(text)} can begin with the year or with the day; say which with "
+        f"--time-format '{form}' or --time-format day-first"
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from monitor.errors import BadRecording
 from monitor.recordings.cells import NumberStyle
 from monitor.recordings.layout import MAX_COLUMNS, SAMPLE_LINES, find_layout
-from monitor.recordings.lines import encoding_of, lines_of
+from monitor.recordings.lines import encoding_of, foreign_kind, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _ROWS_PER_CHUNK: Final = 50_000
 _MAX_ODD_SHARE: Final = 0.02
 """Rows of another width that are left out. With more the file is not understood."""
+_MAX_CELL_LINES: Final = 20
+"""Line ends within a quoted cell. With more a quote is not closed, and the cell has swallowed rows."""
 TEXT_ENDINGS: Final = ("csv", "txt", "tsv", "tab", "dat", "log", "asc", "lvm", "prn")
 
 
@@ -55,6 +57,8 @@ class OpenFile(NamedTuple):
     """Some cells of each column of a text file."""
     notes: list[str]
     """What to tell of the file. Notes are added while the chunks are read."""
+    local_times: frozenset[str] = frozenset()
+    """Columns that the file declares to be times without a zone."""
 
 
 def open_file(path: Path, options: FileOptions) -> OpenFile:
@@ -73,6 +77,8 @@ def open_file(path: Path, options: FileOptions) -> OpenFile:
 
 
 def _open_text(path: Path, options: FileOptions) -> OpenFile:
+    if (kind := foreign_kind(path)) is not None:
+        raise BadRecording(f"its name is that of a text table, but it is {kind}")
     encoding, note = encoding_of(path)
     lines = lines_of(path, encoding)
     head = list(itertools.islice(lines, SAMPLE_LINES))
@@ -98,10 +104,14 @@ def _text_chunks(layout: Layout, lines: Iterator[str], notes: list[str]) -> Iter
     odd: tuple[int, int] | None = None
     try:
         readings = itertools.islice(reader, layout.first_row, None)
+        n_lines = 0
         for first in itertools.count(layout.first_row + 1, _ROWS_PER_CHUNK):
             chunk = list(itertools.islice(readings, _ROWS_PER_CHUNK))
             if not chunk:
                 break
+            if reader.line_num - n_lines > len(chunk):
+                _check_quotes(chunk, first)
+            n_lines = reader.line_num
             rows: Sequence[int] = range(first, first + len(chunk))
             if set(map(len, chunk)) != {width} or _has_other_lines(chunk, layout.header):
                 kept = []
@@ -134,6 +144,18 @@ def _text_chunks(layout: Layout, lines: Iterator[str], notes: list[str]) -> Iter
         notes.append(f"{rows_are} another number of cells than {width} and are left out: the first is row {odd[0]}")
     if n_headers:
         notes.append(f"the header is repeated in {n_headers:,} rows, which are skipped")
+
+
+def _check_quotes(chunk: Sequence[Sequence[str]], first: int) -> None:
+    """Raise BadRecording for a quote that is not closed, or only in a far row. `first`: number of the first row."""
+    for row, cells in enumerate(chunk, first):
+        n_lines = max((cell.count("\n") or cell.count("\r") for cell in cells), default=0)
+        is_open = row == first + len(chunk) - 1 and bool(cells) and cells[-1].endswith(("\n", "\r"))
+        if n_lines > _MAX_CELL_LINES or is_open:
+            raise BadRecording(
+                f"a quote in row {row} is not closed in its row, and takes {n_lines:,} further lines into one cell; "
+                "close or remove it"
+            )
 
 
 def _has_other_lines(chunk: Sequence[Sequence[str]], header: Sequence[str]) -> bool:
@@ -171,7 +193,8 @@ def _open_parquet(path: Path) -> OpenFile:
         raise BadRecording(f"it has {len(schema.names):,} columns; at most {MAX_COLUMNS:,} can be read")
     is_time = pa.types.is_timestamp, pa.types.is_date
     times = [column.name for column in schema if any(test(column.type) for test in is_time)]
-    return OpenFile(list(schema.names), times, _parquet_chunks(pa, file, schema.names), NumberStyle(), {}, [])
+    local = frozenset(name for name in times if getattr(schema.field(name).type, "tz", None) is None)
+    return OpenFile(list(schema.names), times, _parquet_chunks(pa, file, schema.names), NumberStyle(), {}, [], local)
 
 
 def _parquet_chunks(pa: Any, file: Any, names: Sequence[str]) -> Iterator[Chunk]:

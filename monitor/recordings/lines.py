@@ -55,6 +55,27 @@ def encoding_of(path: Path) -> tuple[str, str | None]:
     return "utf-8-sig", None
 
 
+def foreign_kind(path: Path) -> str | None:
+    """Return what a file is that is no delimited text, by its first bytes, with the fix. None = it may be text."""
+    try:
+        with _opened(path) as file:
+            begin = file.read(256).removeprefix(codecs.BOM_UTF8)
+    except (OSError, EOFError, zlib.error):  # told by `encoding_of`
+        return None
+    text = begin.lstrip().lower()
+    return next((kind for starts, kind in _FOREIGN if begin.startswith(starts) or text.startswith(starts)), None)
+
+
+_FOREIGN: Final = (
+    ((b"PK\x03\x04",), "a ZIP archive, as .xlsx is one; save the spreadsheet as CSV, or unpack the archive"),
+    ((b"\xd0\xcf\x11\xe0",), "an Excel workbook (.xls); save it as CSV"),
+    ((b"PAR1",), "Parquet; rename it to .parquet"),
+    ((b'{"', b"[{", b'["', b"{\n", b"{\r\n"), "JSON; write its records as rows of a CSV file, a column for each field"),
+    ((b"<!doctype", b"<html"), "a web page (HTML), perhaps of a login; download the file again"),
+    ((b"<?xml",), "XML; save it as CSV"),
+)
+
+
 def lines_of(path: Path, encoding: str) -> Iterator[str]:
     """Yield the lines with their ends. Raises BadRecording for a damaged file, and for a line without an end."""
     try:

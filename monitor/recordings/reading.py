@@ -20,7 +20,7 @@ from monitor.decode.formatting import quote, short_list
 from monitor.errors import BadRecording, NotFound
 from monitor.printable import name_problem, normal_name
 from monitor.recordings.cells import BAD, BLANK, NUMBER, STATE, NumberStyle, parse_cells
-from monitor.recordings.clock import LOCAL_TIMES, bad_time, choose_parser
+from monitor.recordings.clock import LOCAL_TIMES, bad_time, choose_parser, parser_of_local_times
 from monitor.recordings.formats import open_file
 from monitor.recordings.long_format import pivot, refuse_mixed_series
 from monitor.recordings.options import FileOptions
@@ -94,6 +94,8 @@ class _Candidate:
     n_states: int = 0
     words: Counter[str] = field(default_factory=Counter)
     units: set[str] = field(default_factory=set)
+    points: dict[str, str] = field(default_factory=dict)
+    """As in `Parsed`."""
     bad: tuple[int, str] | None = None
     """Row and text of the first cell that is not a number."""
     codes: dict[str, int] = field(default_factory=dict)
@@ -104,6 +106,15 @@ class _Candidate:
     def is_text(self) -> bool:
         """True if no cell so far is a number."""
         return self.bad is not None and not self.n_numbers
+
+    def check_points(self, name: str) -> None:
+        """Raise BadRecording for a column with points in two meanings."""
+        if len(self.points) > 1 and not self.is_text:
+            raise BadRecording(
+                f"column {quote(name)}: {quote(self.points['group'])} has a point between thousands, and "
+                f"{quote(self.points['decimals'])} one before decimals, beside numbers with a decimal comma; write all "
+                "of them alike, and say which with --decimal comma or --decimal point"
+            )
 
 
 MAX_CODES: Final = 1000
@@ -122,6 +133,7 @@ class _Builder:
     ) -> None:
         self._name = name
         self._style: NumberStyle = file.style
+        self._local_times = file.local_times
         self._roles = roles
         self._options = options
         self._interval_s = interval_s
@@ -185,6 +197,8 @@ class _Builder:
             if candidate.n_states and not candidate.is_text:
                 notes.append(f"{where}on/off, true/false and the like are read as 1 and 0")
             notes += [f"{where}{n:,} × {quote(word)} means missing" for word, n in candidate.words.most_common(3)]
+            if "group" in candidate.points and not candidate.is_text:
+                notes.append(f"{where}points separate thousands: {quote(candidate.points['group'])}")
             if candidate.units and not candidate.is_text:
                 notes.append(f"{where}the unit {min(candidate.units)} behind the numbers is cut off")
         recording = recording.with_missing([code for code in options.missing if not isinstance(code, str)])
@@ -209,6 +223,7 @@ class _Builder:
 
     def _long(self, ts_us: Int64, assets: tuple[str, ...], asset: Int32, label: NDArray[np.int8] | None) -> Recording:
         [value] = self._candidates.values()
+        value.check_points(self._roles.sensors[0])
         kinds, sensor = np.concatenate(value.kinds), np.concatenate(self._sensor)
         names = tuple(self._series)
         kept, left_out = [], []
@@ -249,6 +264,7 @@ class _Builder:
                     f"column {quote(name)}, row {row}: {quote(text)} is not a finite number; "
                     f"leave the cell blank where the value is missing, or use --missing {shlex.quote(text)}"
                 )
+            candidate.check_points(name)
             if len(candidate.units) > 1 and candidate.bad is None:
                 raise BadRecording(
                     f"column {quote(name)} mixes the units {short_list(tuple(sorted(candidate.units)))}; give all of "
@@ -306,6 +322,11 @@ class _Builder:
         if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
             us, is_valid = cells.astype("datetime64[us]").astype(np.int64), ~np.isnat(cells)
             texts: Sequence[str] = [str(cell) for cell in cells[:1]]
+            if self._parser is None and self._roles.time[0] in self._local_times:
+                self._parser, self._time_notes = parser_of_local_times(self._options)
+            if self._parser is not None and self._parser.zone is not None:
+                us, exists = self._parser.zone.utc_column_us(us)
+                is_valid &= exists
         else:
             texts = _texts(cells)
             for clock in clocks:
@@ -372,6 +393,7 @@ class _Builder:
             numbers, kinds = parsed.values, parsed.kinds
             candidate.words += parsed.words
             candidate.units |= parsed.units
+            candidate.points = parsed.points | candidate.points
             bad = np.flatnonzero(np.isinf(numbers) if kinds is None else (kinds == BAD) | np.isinf(numbers))
             candidate.n_states += 0 if kinds is None else int((kinds == STATE).sum())
         with np.errstate(over="ignore"):

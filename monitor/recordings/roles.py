@@ -35,7 +35,8 @@ class Roles:
     """Names of columns."""
 
     time: tuple[str, ...]
-    """One column, or a column of dates and one of clock times. Empty = rows are a fixed step apart."""
+    """One column, or a column of dates, one of clock times, and perhaps one of AM and PM, whose texts are joined.
+    Empty = rows are a fixed step apart."""
     asset: str | None
     label: str | None
     sensor: str | None
@@ -52,6 +53,9 @@ def find_roles(file: OpenFile, options: FileOptions, interval_s: float | None) -
     _check_names(file.names, options)
     notes: list[str] = []
     time = _time_columns(file, options, interval_s, notes)
+    if (half := _half_beside(file, time)) is not None:
+        time = (*time, half)
+        notes.append(f"column {quote(half)} holds the half of the day (AM, PM) of its times")
     rest = [name for name in file.names if name not in time]
     label = options.label if options.label in rest else None
     rest = [name for name in rest if name != label]
@@ -77,7 +81,7 @@ def _check_names(names: Sequence[str], options: FileOptions) -> None:
     if options.timestamp is not None and options.timestamp not in names:
         wanted |= {"--time-column": options.timestamp}
         parts = options.timestamp.split("+")
-        if len(parts) == 2 and all(part in names for part in parts):
+        if len(parts) > 1 and all(part in names for part in parts):
             del wanted["--time-column"]
     for option, name in wanted.items():
         if name is not None and name not in names:
@@ -132,6 +136,17 @@ def _clock_beside(file: OpenFile, dates: str) -> str | None:
     usual = [name for name in clocks if plain_name(name) in CLOCK_COLUMNS]
     found = usual or clocks
     return found[0] if len(found) == 1 else None
+
+
+def _half_beside(file: OpenFile, time: Sequence[str]) -> str | None:
+    """Return the column of AM and PM that belongs to columns of times without them."""
+    if not time or not any(re.search(r":\d\d\s*$", text) for text in file.sample.get(time[-1], ())):
+        return None
+    for name, cells in file.sample.items():
+        filled = [text for text in cells if text]
+        if name not in time and filled and all(re.fullmatch(r"[ap]\.?m\.?", text, re.IGNORECASE) for text in filled):
+            return name
+    return None
 
 
 def _are_clocks(cells: Sequence[str]) -> bool:

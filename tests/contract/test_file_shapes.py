@@ -377,6 +377,37 @@ SHAPES = [
         table(",temp,level", lambda i, at: f"{at},{value(i)},{i}", LOCAL), ("temp", "level"), (20, 0),
         told=("its times are in column",),
     ),
+    Shape("points between thousands beside decimal commas", table(
+        "Zeit;Leistung;Temp", lambda i, at: f"{at};{12 + i // 2}.{373 + i};{comma(value(i))[:-1]}"),
+        ("Leistung", "Temp"), (12373, 20), told=('"Leistung": points separate thousands: "12.373"',)),
+    Shape("points between thousands, and decimal points", table(
+        "Zeit;Leistung;Temp", lambda i, at: f"{at};{'12.373' if i % 2 else '12.5'};{comma(value(i))[:-1]}"),
+        ("Leistung", "Temp"), (12373, 20), n=-1,
+        refused='"Leistung": "12.373" has a point between thousands, and "12.5" one before decimals'),
+    Shape("points between thousands alone", table(
+        "Zeit;Leistung", lambda i, at: f"{at};{980 + i if i < 20 else f'1.{i - 20:03}'}"),
+        ("Leistung",), (980,), refused="--decimal comma (1000) or --decimal point", options={"decimal": "comma"}),
+    Shape("millions with points", table("Zeit;Zahl", lambda i, at: f"{at};1.234.{500 + i}"),
+        ("Zahl",), (1234500,), refused="--decimal comma (1234500)", options={"decimal": "comma"}),
+    Shape("a quote that is not closed", table("ts,a,note", lambda i, at: f"{at},{i},{chr(34) * (i == 5)}ok"),
+        ("a",), (0,), n=-1, refused="a quote in row 7 is not closed in its row, and takes 35 further lines"),
+    Shape("a quote that is closed in a far row", table(
+        "ts,a,note", lambda i, at: f"{at},{i},{chr(34) * (i in (5, 35))}ok"),
+        ("a",), (0,), n=-1, refused="a quote in row 7 is not closed in its row"),
+    Shape("two-digit years first", table(
+        "Zeit;a", lambda i, at: f"{at};{i}", "%y/%m/%d %H:%M", step=timedelta(hours=6)),
+        ("a",), (0,), second="2025-03-01T06:00:00Z",
+        refused="--time-format '%y/%m/%d %H:%M' or --time-format day-first",
+        options={"time_format": "%y/%m/%d %H:%M"}),
+    Shape("two-digit years last", table("Zeit;a", lambda i, at: f"{at};{i}", "%d/%m/%y %H:%M", step=timedelta(days=1)),
+        ("a",), (0,), second="2025-03-02T00:00:00Z", told=("day first",)),
+    Shape("AM and PM in a column of their own", table(
+        "Date,Time,AM/PM,Temp", lambda i, at: f"{at},{i}", "%Y-%m-%d,%I:%M:%S,%p", step=timedelta(hours=1)),
+        ("Temp",), (0,), second="2025-03-01T01:00:00Z", told=('"AM/PM" holds the half of the day',)),
+    Shape("JSON called CSV", '{"ts": 1, "a": 2}\n' * 3, ("a",), (2,), n=-1, refused="it is JSON"),
+    Shape("a spreadsheet called CSV", b"PK\x03\x04" + bytes(60), ("a",), (2,), n=-1,
+        refused="a ZIP archive, as .xlsx is"),
+    Shape("a web page called CSV", "<!DOCTYPE html><html></html>", ("a",), (2,), n=-1, refused="a web page (HTML)"),
 ]  # fmt: skip
 
 

@@ -155,6 +155,20 @@ class TestErrors:
 
 
 class TestParquet:
+    def test_times_without_a_zone_are_local_times(self, tmp_path):
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        times = np.array([START, START + SECOND]).astype("datetime64[us]")
+        path, zoned = tmp_path / "a.parquet", tmp_path / "b.parquet"
+        pq.write_table(pa.table({"time": pa.array(times), "v": [1.0, 2.0]}), path)
+        pq.write_table(pa.table({"time": pa.array(times, pa.timestamp("us", "UTC")), "v": [1.0, 2.0]}), zoned)
+        local = read_recording(path, timezone="Europe/Berlin")
+        assert local.ts_us.tolist() == [START - 7200 * SECOND, START - 7199 * SECOND]
+        assert local.notes == ("its times are local times of Europe/Berlin",)
+        assert read_recording(path).ts_us.tolist() == [START, START + SECOND]
+        assert read_recording(path).notes[0].startswith("its times name no zone and are read as UTC")
+        assert read_recording(zoned, timezone="Europe/Berlin").ts_us.tolist() == [START, START + SECOND]
+        assert read_recording(zoned).notes == ()
+
     def test_parquet_and_csv_give_the_same(self, tmp_path, write):
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         times = np.array([START, START + 600 * SECOND, START + 1200 * SECOND], "datetime64[us]")
