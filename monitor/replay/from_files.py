@@ -157,7 +157,8 @@ async def _replay_rest(trained: _TrainedFile, run: ReplayRun, store: AsyncStore)
     replay_input = ReplayInput(trained.config, batches, feed.partitions, n_readings=feed.n_readings)
     with closing(DetectorScorer(trained.config.device)) as scorer:
         await activate_version(store, scorer, trained.version, trained.fleet.name)
-        await run.process(replay_input, store, _QuietRunUp(scorer, trained.version.decides_after_us))
+        quiet = _QuietRunUp(scorer, trained.version.decides_after_us)
+        await run.process(replay_input, store, scorer if run.side_by_side is not None else quiet)
 
 
 class _QuietRunUp:
