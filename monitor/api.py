@@ -8,6 +8,7 @@ same readings give the same scores and alerts as `monitor run` and `monitor repl
 from __future__ import annotations
 
 import re
+import warnings
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields
 from datetime import timedelta
@@ -19,9 +20,11 @@ import numpy as np
 from monitor.clock import from_us
 from monitor.config import parse
 from monitor.decode.columns import cells_of
-from monitor.errors import BadArgument, ConfigError, NotFound
+from monitor.decode.formatting import quote, short_list
+from monitor.errors import BadArgument, ConfigError, NotEnoughData, NotFound
 from monitor.models.spec import MIN_WINDOWS, FleetSpec, ModelSpec
 from monitor.recordings import as_records
+from monitor.recordings.account import count_cells, span_text
 from monitor.recordings.frames import NAME, FrameColumns, read_frame
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.stream.partition import make_decoder, schemas_of
@@ -29,7 +32,7 @@ from monitor.stream.window import Windower, in_slices
 from monitor.types import AlertState, Contribution, Partition, Scores, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from monitor.config import Config, FleetConfig
@@ -165,6 +168,8 @@ class Detector:
         self._config: Config | None = None
         self._fitted: Recording | None = None
         self._fitted_scores: Float32 | None = None
+        self._notes: tuple[str, ...] = ()
+        self._check_lists()
         if self.interval is not None or self.max_gap is None:
             self._configured(self.interval or "1ms", self.sensors or ("any",))
 
@@ -178,9 +183,16 @@ class Detector:
         from monitor.training.dataset import History
         from monitor.training.fit import fit
 
+        self._check_lists()
         interval_us = self._configured(self.interval, ("any",)).fleets[0].interval_us if self.interval else None
         wanted = tuple(self.sensors) if self.sensors else None
         recording = read_frame(frame, FrameColumns(self.time, self.asset, wanted), interval_us)
+        if not np.isfinite(recording.values).any():
+            raise BadArgument(f"the frame has no reading: all of {short_list(recording.sensors, 20)} is missing")
+        if unknown := [name for name in self.circular if name not in recording.sensors]:
+            raise BadArgument(
+                f"circular: {quote(unknown[0])} is no sensor; there are {short_list(recording.sensors, 20)}"
+            )
         interval = self.interval or timedelta(microseconds=recording.interval_us)
         if not interval:
             raise BadArgument('time: no two rows of an asset have different times; give interval="10m"')
@@ -192,7 +204,17 @@ class Detector:
         fleet = config.fleets[0]
         spec, target = ModelSpec.of(fleet), FleetSpec.of(fleet, recording.sensors, config.fields_of(fleet))
         with _one_torch_thread():
-            self._model = fit(history.windows(), spec, target, device=config.device)
+            try:
+                self._model = fit(history.windows(), spec, target, device=config.device)
+            except NotEnoughData as problem:
+                if "usable windows" not in str(problem.detail):
+                    raise
+                raise NotEnoughData(
+                    f"{problem.detail}; give more rows, a shorter window (it is {self.window}) or fewer min_windows"
+                ) from problem
+        of_frame = _frame_notes(recording, fleet)
+        _warn(of_frame)
+        self._notes = tuple(dict.fromkeys((*of_frame, *map(str, self._model.card.training["inputs"]))))
         self._config, self._fitted, self._fitted_scores = config, recording, None
         return self
 
@@ -220,7 +242,7 @@ class Detector:
     def explain(self, frame: object, rows: Sequence[int] | None = None) -> list[Explanation]:
         """Return the sensors behind the scores of some rows. `rows`: None = all anomalous ones, in order."""
         recording = self._read(frame)
-        wanted = None if rows is None else [range(len(recording))[row] for row in rows]
+        wanted = None if rows is None else _row_numbers(rows, len(recording))
         found: list[Explanation] = []
         for part in self._scored(recording):
             row_of, score = part.rows_at(part.last_cell), part.scores.score
@@ -230,6 +252,8 @@ class Detector:
                 row = int(row_of[n])
                 when = from_us(int(recording.ts_us[row]))
                 found.append(Explanation(row, recording.assets[part.asset], when, float(score[n]), sensors))
+        if unscored := sorted(set(wanted or ()) - {each.row for each in found}):
+            _warn([f"rows: {unscored[0]} has no score of its own, so there is nothing to explain"])
         return sorted(found, key=lambda each: each.row)
 
     def alerts(self, frame: object) -> list[DetectedAlert]:
@@ -266,6 +290,11 @@ class Detector:
     def threshold_(self) -> float:
         """The score from which a row is anomalous. Always 1.0."""
         return 1.0
+
+    @property
+    def notes_(self) -> tuple[str, ...]:
+        """What was noticed while learning: columns without readings, counters, constants, rows that share a cell."""
+        return self._notes
 
     @property
     def card_(self) -> Card:
@@ -358,6 +387,18 @@ class Detector:
             lines = _SETTING.sub("", problem.detail.partition("\n")[2])
             raise BadArgument("; ".join(lines.splitlines())) from problem
 
+    def _check_lists(self) -> None:
+        """Raise BadArgument for an argument that is no list, or holds something else than it should."""
+        for name in ("sensors", "circular", "missing"):
+            value, example = getattr(self, name), "[-999]" if name == "missing" else '["flow"]'
+            if value is None and name == "sensors":
+                continue
+            if isinstance(value, str | bytes) or not hasattr(value, "__len__") or not hasattr(value, "__iter__"):
+                raise BadArgument(f"{name}: {value!r} is no list; write {name}={example}")
+            kind: type | tuple[type, ...] = (int, float, np.number) if name == "missing" else str
+            if odd := next((each for each in value if not isinstance(each, kind)), None):
+                raise BadArgument(f"{name}: {odd!r} is no {'number' if name == 'missing' else 'name'}; write {example}")
+
     def _trained(self) -> tuple[TrainedModel, FleetConfig]:
         if self._model is None or self._config is None:
             raise NotFound("a trained model: call fit first, or Detector.load")
@@ -366,7 +407,9 @@ class Detector:
     def _read(self, frame: object) -> Recording:
         """Return a frame's readings of the sensors that the model knows."""
         fleet = self._trained()[1]
-        return read_frame(frame, FrameColumns(self.time, self.asset, fleet.sensors), fleet.interval_us)
+        recording = read_frame(frame, FrameColumns(self.time, self.asset, fleet.sensors), fleet.interval_us)
+        _warn(_frame_notes(recording, fleet))
+        return recording
 
     def _scored(self, recording: Recording) -> Iterator[_ScoredWindows]:
         """Yield the windows of one asset after the other, by the decoder and the windower of the pipeline."""
@@ -439,6 +482,35 @@ def _alert(asset: str, part: _ScoredWindows, change: AlertChange, fleet: FleetCo
         first_row=first_row,
         last_row=last_row,
     )
+
+
+def _frame_notes(recording: Recording, fleet: FleetConfig) -> list[str]:
+    """Return what to tell of a frame: values that are missing, and times of another step than the model's."""
+    notes, step_us = list(recording.notes), recording.interval_us
+    n_shared = len(recording) - count_cells(recording, fleet.interval_us)
+    interval = span_text(fleet.interval_us)
+    if n_shared > len(recording) // 10:
+        notes.append(f"{n_shared:,} of {len(recording):,} rows share an interval of {interval} with an earlier row")
+    if step_us >= 2 * fleet.interval_us:
+        notes.append(f"rows are {span_text(step_us)} apart, and the interval is {interval}: windows have holes")
+    return notes
+
+
+def _warn(notes: Iterable[str]) -> None:
+    """Warn the caller of a method of Detector."""
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+
+
+def _row_numbers(rows: object, n: int) -> list[int]:
+    """Return numbers of rows from 0. Negative ones count from the end. Raises BadArgument."""
+    numbers = np.asarray(rows)
+    if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
+        raise BadArgument(f"rows: {rows!r} is no list of row numbers; write rows=[5]")
+    for row in numbers.tolist():
+        if not -n <= row < n:
+            raise BadArgument(f"rows: {row} is no row of the frame; it has {n:,} rows, 0 to {n - 1}")
+    return [int(row) % n for row in numbers.tolist()]
 
 
 @contextmanager

@@ -55,6 +55,8 @@ def read_frame(frame: object, columns: FrameColumns, interval_us: int | None) ->
     for role, name in (("time", time), ("asset", asset), *(("sensors", each) for each in columns.sensors or ())):
         if name is not None and name not in named:
             raise BadArgument(f"{role}={quote(name)} is no column of the frame; it has {short_list(tuple(named), 20)}")
+    if odd := next((name for name, column in named.items() if len(column) != n), None):
+        raise BadArgument(f"column {quote(odd)} has {len(named[odd]):,} rows, and {quote(next(iter(named)))} has {n:,}")
     sensors = columns.sensors or tuple(name for name in named if name not in (time, asset))
     if not sensors:
         raise BadArgument(f"the frame has no column of numbers beside {short_list(tuple(named), 20)}")
@@ -65,8 +67,9 @@ def read_frame(frame: object, columns: FrameColumns, interval_us: int | None) ->
     else:
         raise BadArgument('the frame has no times: name their column (time="…"), or give interval="10m" between rows')
     assets, number = _assets(named[asset]) if asset else ((NAME,), np.zeros(n, np.int32))
-    values = np.stack([_numbers(name, named[name]) for name in sensors], axis=1)
-    return Recording(NAME, sensors, ts_us, values, assets, number, label=None)
+    notes: list[str] = []
+    values = np.stack([_numbers(name, named[name], notes) for name in sensors], axis=1)
+    return Recording(NAME, sensors, ts_us, values, assets, number, label=None, notes=tuple(notes))
 
 
 # ---------------------------------------------------------------- a table → columns by name
@@ -161,8 +164,8 @@ def _assets(column: Column) -> tuple[tuple[str, ...], Int32]:
     return tuple(names.tolist()), number.astype(np.int32)
 
 
-def _numbers(name: str, column: Column) -> Float32:
-    """Return a column as float32, NaN where it is missing or too large for float32."""
+def _numbers(name: str, column: Column, notes: list[str]) -> Float32:
+    """Return a column as float32, NaN where it is missing or too large for float32. `notes`: told of such values."""
     cells = column
     if column.dtype.kind == "O":
         written = [np.nan if type(cell).__name__ in _MISSING else cell for cell in column.tolist()]
@@ -171,11 +174,27 @@ def _numbers(name: str, column: Column) -> Float32:
                 cells = np.array(written, np.float64)
     if cells.dtype.kind not in "biuf":
         example = next((str(cell) for cell in column.tolist()), "")
+        if _is_number(example):
+            raise BadArgument(
+                f"column {quote(name)} holds numbers as texts ({quote(example)}): convert them (pandas: pd.to_numeric)"
+            )
         raise BadArgument(
             f"column {quote(name)} holds no numbers ({quote(example)}): list the columns to use (sensors=[…]), or say "
             f"that it names the machine (asset={quote(name)}) or the time (time={quote(name)})"
         )
     with np.errstate(over="ignore"):
         numbers = cells.astype(np.float32)
-    numbers[~np.isfinite(numbers)] = np.nan
+    is_infinite = np.isinf(numbers)
+    numbers[is_infinite] = np.nan
+    if n_infinite := int(is_infinite.sum()):
+        notes.append(f"column {quote(name)}: {n_infinite:,} × infinite or too large for float32 is taken as missing")
+    if np.isnan(numbers).all():
+        notes.append(f"column {quote(name)} has no reading")
     return numbers
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False

@@ -168,6 +168,10 @@ def test_arguments_are_read_and_set_as_in_scikit_learn() -> None:
         ({"confirm": "6 of 5"}, 'confirm: "6 of 5" can never be met'),
         ({"architecture": "cnn"}, 'architecture: "cnn" is not offered; '),
         ({"device": "gpu"}, "device: "),
+        ({"sensors": "ab"}, 'sensors: \'ab\' is no list; write sensors=["flow"]'),
+        ({"circular": 5}, 'circular: 5 is no list; write circular=["flow"]'),
+        ({"missing": -999}, "missing: -999 is no list; write missing=[-999]"),
+        ({"missing": ["x"]}, "missing: 'x' is no number; write [-999]"),
         ({"window": 2, "recover": 0}, "window: 2 is out of range; use at least 4; recover: 0"),
     ],
 )
@@ -178,7 +182,7 @@ def test_a_wrong_argument_is_named_with_its_fix(arguments: dict[str, Any], words
 
 
 def test_too_few_rows_are_told() -> None:
-    with pytest.raises(NotEnoughData, match="100 are needed"):
+    with pytest.raises(NotEnoughData, match=r"100 are needed: .* a shorter window \(it is 16\)"):
         Detector(**ARGUMENTS).fit(frame()[:50])
 
 
@@ -209,3 +213,55 @@ def test_missing_values_and_angles_are_those_of_the_arguments() -> None:
     assert not detector.predict(coded)[290:320].any()
     turned = head.assign(course=(head.course + 359.999) % 360)  # 0° becomes 359.999°
     np.testing.assert_allclose(detector.score(turned), detector.score(head), rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "words"),
+    [
+        ({"a": VALUES[:200, 0]}, {"circular": ["dir"]}, 'circular: "dir" is no sensor; there are a'),
+        ({"a": np.full(200, np.nan)}, {}, "the frame has no reading: all of a is missing"),
+        ({"a": np.arange(5.0), "b": np.arange(3.0)}, {}, 'column "b" has 3 rows, and "a" has 5'),
+        ({"a": np.array(["1.5", "2"])}, {}, 'column "a" holds numbers as texts ("1.5"): convert them'),
+    ],
+)
+def test_a_wrong_frame_is_named_with_its_fix(data: dict[str, Any], arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadArgument) as refused:
+        Detector(**ARGUMENTS, interval="1m", **arguments).fit(data)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (5, "rows: 5 is no list of row numbers"),
+        ([99_999], "rows: 99999 is no row of the frame; it has"),
+        (["a"], "rows: "),
+    ],
+)
+def test_wrong_rows_are_told(fitted: Detector, rows: Any, words: str) -> None:
+    with pytest.raises(BadArgument, match=words):
+        fitted.explain(frame(), rows)
+
+
+def test_values_that_are_not_learnt_are_warned_of() -> None:
+    data = frame()[:N_TRAIN]
+    data["dead"], data["hot"] = np.nan, data["flow"]
+    data.loc[data.index[3], "hot"] = np.inf
+    with pytest.warns(UserWarning, match="no reading|infinite") as said:
+        detector = Detector(**ARGUMENTS).fit(data)
+    assert 'column "dead" has no reading' in detector.notes_
+    assert 'column "hot": 1 × infinite or too large for float32 is taken as missing' in detector.notes_
+    assert {str(each.message) for each in said} <= set(detector.notes_)
+
+
+def test_rows_of_another_step_are_warned_of(fitted: Detector) -> None:
+    data = frame()
+    for step, words in (("7s", "share an interval of 1m with an earlier row"), ("1h", "rows are 1h apart")):
+        other = data.set_axis(pd.date_range(START, periods=len(data), freq=step, name="at"))
+        with pytest.warns(UserWarning, match=words):
+            fitted.score(other)
+
+
+def test_a_row_without_a_score_has_no_explanation(fitted: Detector) -> None:
+    with pytest.warns(UserWarning, match="rows: 0 has no score of its own"):
+        assert fitted.explain(frame(), [0]) == []
