@@ -7,9 +7,12 @@ of a schema registry, and the object that the key may be. Invariant: pure. A key
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from monitor.decode.names import ASSET_NAMES, WEAK_ASSET_NAMES, plain
+from monitor.decode.names import TIME_NAMES, plain
+
+_UUID = re.compile("[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 
 def key_text(key: bytes) -> str | None:
@@ -29,11 +32,15 @@ def key_text(key: bytes) -> str | None:
         return None
 
 
-def names_an_asset(key: bytes) -> bool:
-    """Return whether a key is text, or holds one. An object without a usable name holds none."""
-    if key[:1] == b"{" and isinstance(value := key_object(key), dict):
-        return _name_in(value) is not None
-    return key_text(key) is not None
+def is_usable_key(key: bytes | None) -> bool:
+    """Return whether a key names an asset. An object without a single name does not, nor does a random UUID.
+
+    A UUID only spreads the records over the partitions.
+    """
+    if not key or (key[:1] == b"{" and isinstance(value := key_object(key), dict) and _name_in(value) is None):
+        return False
+    text = key_text(key)
+    return text is not None and _UUID.fullmatch(text) is None
 
 
 def key_object(key: bytes) -> Any:
@@ -50,12 +57,12 @@ def key_object(key: bytes) -> Any:
 
 
 def _name_in(fields: dict[str, Any]) -> str | None:
-    """Return the asset's name in an object: the field of a usual name, or the only one."""
-    texts = {plain(n): v for n, v in fields.items() if isinstance(v, str) or type(v) is int}
-    for ranks in (ASSET_NAMES, WEAK_ASSET_NAMES):
-        if named := sorted((ranks[name], value) for name, value in texts.items() if name in ranks):
-            return str(named[0][1])
-    return str(next(iter(texts.values()))) if len(fields) == len(texts) == 1 else None
+    """Return the asset's name in an object: its only text or whole number besides times.
+
+    Of several, each could tell two assets of one name apart: a site, a line.
+    """
+    names = [v for n, v in fields.items() if (isinstance(v, str) or type(v) is int) and plain(n) not in TIME_NAMES]
+    return str(names[0]) if len(names) == 1 else None
 
 
 def _framed_text(key: bytes) -> str | None:

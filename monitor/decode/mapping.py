@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from monitor.decode.cells import CellReader
 from monitor.decode.document import Document, bad_time, block_of
 from monitor.decode.formatting import describe_value, quote, short_list
-from monitor.decode.keys import key_object, names_an_asset
+from monitor.decode.keys import is_usable_key, key_object
 from monitor.decode.names import (
     ASSET_FIELDS,
     ASSET_NAMES,
@@ -49,7 +49,6 @@ OWN_NAMES: Final = frozenset(
 """Objects that describe the asset: "id" and "name" in them are the asset's."""
 NUMBERED: Final = ("id", "number", "serial", "imei", "no")
 """Ends of the names of which a whole number is an asset's name."""
-_UUID = re.compile(rb"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _SMALLEST_T = 1e8
 """A number in the field "t" is a time from here on. A smaller one is a temperature."""
 
@@ -377,11 +376,6 @@ def _usually_named(
         if hit is not None:
             return hit
     return None
-
-
-def is_usable_key(key: bytes | None) -> bool:
-    """Return whether a key names an asset. A random UUID only spreads the records over the partitions."""
-    return bool(key) and _UUID.fullmatch(key) is None and names_an_asset(key)  # type: ignore[arg-type]
 
 
 def _named(scope: Scope, ranks: dict[str, int], used: frozenset[str]) -> tuple[Token, Path | None] | None:

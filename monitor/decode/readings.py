@@ -24,7 +24,8 @@ import numpy as np
 
 from monitor.decode.cells import is_number_text
 from monitor.decode.columns import DecodedColumns, RecordGroup, cells_of
-from monitor.decode.mapping import KEY_PATH, NUMBERED, OWN_NAMES, is_time, is_usable_key
+from monitor.decode.keys import is_usable_key
+from monitor.decode.mapping import KEY_PATH, NUMBERED, OWN_NAMES, is_time
 from monitor.decode.names import (
     ASSET_FIELDS,
     ASSET_NAMES,

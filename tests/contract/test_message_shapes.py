@@ -533,6 +533,13 @@ TAKEN: dict[str, Case] = {
     "device in place of a key without a name": Case(
         {"ts": T, "device_id": "d1", **BOTH}, one("d1", **BOTH), key=b'{"a":1,"b":2}'
     ),
+    "device in place of a random key in quotes": Case(
+        {"ts": T, "device_id": "d1", **BOTH}, one("d1", **BOTH), key=b'"0f8fad5bd9cb469fa16570867728950e"'
+    ),
+    "a key of several names is one name": Case(
+        {"ts": T, **BOTH}, one('{"site":"A","machine":"1"}', **BOTH), key=b'{"site":"A","machine":"1"}'
+    ),
+    "a key of a name and a time": Case({"ts": T, **BOTH}, one("m1", **BOTH), key=b'{"machine":"m1","ts":17}'),
     "device in place of a key of bytes": Case({"ts": T, "device_id": "d1", **BOTH}, one("d1", **BOTH), key=b"\xff\0"),
     "device before a host without a key": Case(
         {"ts": T, "host": "h1", "tags": {"machine": "d1"}, **BOTH}, one("d1", **BOTH), key=None
