@@ -279,7 +279,8 @@ def _print(result: ReplayResult, into: str | None) -> None:
     labels, events = _compared_with_labels(result), ""
     if labels.events is not None:
         events = f"; {labels.found} of {labels.events} labelled events found, {labels.outside} alerts outside them"
-    alerts = f"{len(result.alerts):,} alerts{_against_budget(result)}"
+    n_alerts = len(result.alerts)
+    alerts = f"{n_alerts:,} {'alert' if n_alerts == 1 else 'alerts'}{_against_budget(result)}"
     echo(f"{alerts}, {result.quarantined:,} records in quarantine{events}")
     n_always = sum(file.compared.always_open or 0 for file in result.files)
     if n_always:
