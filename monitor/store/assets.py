@@ -38,6 +38,7 @@ def register_sensors(connection: Connection, fleet: str, sensors: Sequence[str])
 
 _EXTEND = text("UPDATE fleet SET sensors = :new WHERE name = :fleet AND (sensors = :old OR sensors IS NULL)")
 _HAS_CHAMPION = text("SELECT 1 FROM model_version WHERE fleet = :fleet AND state = 'champion'")
+_CHAMPIONS = text("SELECT fleet FROM model_version WHERE state = 'champion'")
 
 
 def extend_sensors(connection: Connection, fleet: str, sensors: Sequence[str]) -> tuple[str, ...]:
@@ -63,6 +64,11 @@ def grow_sensors(connection: Connection, fleet: str, sensors: Sequence[str]) -> 
         return extend_sensors(connection, fleet, sensors), True
     stored = connection.execute(_SENSORS, {"fleet": fleet}).scalar_one()
     return tuple(json.loads(stored)) if stored is not None else (), False
+
+
+def with_champion(connection: Connection) -> frozenset[str]:
+    """Return the fleets of which a model is the champion: their lists grow by trainings alone."""
+    return frozenset(connection.execute(_CHAMPIONS).scalars())
 
 
 def fleets(connection: Connection) -> dict[str, tuple[str, ...] | None]:

@@ -78,6 +78,7 @@ class PartitionState:
         self._config = config
         self._make_decider = make_decider
         self._former_fingerprints: Mapping[str, str] | None = stored.get("made_by")
+        self._former_widenings: Mapping[str, Sequence[tuple[int, int]]] = stored.get("widenings", {})
         self._admissions: dict[str, Admission] = {}
         for schema, index in zip(schemas, self.decoder.assets, strict=True):
             # Assets whose first record is not committed were admitted by a batch that was lost: it comes again.
@@ -104,7 +105,8 @@ class PartitionState:
             admission=self._admissions[fleet],
             decider=self._make_decider(config, index),
         )
-        shard.resume(known, self._former_fingerprints)
+        shard.widenings = list(self._former_widenings.get(fleet, ()))
+        shard.resume(known, self._former_fingerprints, self.next_offset)
         if shard.is_reconfigured and known:  # without assets there are no former windows
             log.info("reconfigured", fleet=fleet, partition=str(self.partition), doing="new windows from here")
         return shard
@@ -156,8 +158,11 @@ class PartitionState:
     @property
     def stored_state(self) -> dict[str, Any]:
         """The part of the state that a restart cannot read from records: the column `rewind_state`. Plain JSON."""
-        of_format = self.decoder.format_state(self.recovery.oldest.offset)
-        return ({"format": of_format} if of_format else {}) | {
+        oldest = self.recovery.oldest.offset
+        of_format = self.decoder.format_state(oldest)
+        later = {fleet: [each for each in s.widenings if each[0] > oldest] for fleet, s in self.shards.items()}
+        widenings = {fleet: each for fleet, each in later.items() if each}
+        return ({"format": of_format} if of_format else {}) | ({"widenings": widenings} if widenings else {}) | {
             "newest_stamp_us": self.recovery.oldest.newest_stamp_us,
             "snapshots": {f: s.snapshot_offset for f, s in self.shards.items() if s.snapshot_offset is not None},
             "made_by": {fleet: shard.fingerprint for fleet, shard in self.shards.items()},

@@ -38,7 +38,6 @@ class Registrar:
     def __init__(self, config: Config, store: AsyncStore, reader: SourceReader, *, is_limited: bool) -> None:
         """`is_limited`: whether `max_assets` counts."""
         self.schemas: list[FleetSchema] = schemas_of(config, is_limited=is_limited)
-        self._config = config
         self._store = store
         self._reader = reader
         self.unstored: dict[str, Sensors] = {}
@@ -55,43 +54,49 @@ class Registrar:
         learnt, state.decoder.learnt = state.decoder.learnt, {}
         first = {fleet: sensors for fleet, sensors in learnt.items() if fleet not in state.shards}
         self.unstored |= first
-        self._set(first, others)
+        self._set({fleet: (sensors, Growth.LEARNING) for fleet, sensors in first.items()}, others)
         for fleet, sensors in learnt.items():
             if fleet not in first:
                 grow = partial(assets.grow_sensors, fleet=fleet, sensors=sensors)
                 known, is_growing = await self._reader.call(self._store.run, grow)
                 growth = Growth.LEARNING if is_growing else Growth.LEARNT
-                self.schemas = [
-                    replace(each, sensors=known, growth=growth) if each.name == fleet else each for each in self.schemas
-                ]
                 self.stored([fleet])
-                for other in others:
-                    other.decoder.set_sensors(fleet, known, growth)
+                self._set({fleet: (known, growth)}, others)
                 raise SensorsChanged(f"fleet {fleet} has {len(known)} sensors: {', '.join(known[:20])}")
 
     async def load_sensors(self, states: Iterable[PartitionState] = ()) -> bool:
-        """Read the stored sensors, and give them to the decoders of `states`. Return whether any sensors changed."""
+        """Read the stored sensors, and which fleets have a champion, and give both to the decoders of `states`.
+
+        Return whether any sensors changed.
+        """
         if all(schema.growth is Growth.LISTED for schema in self.schemas):
             return False
         stored = await self._reader.call(self._store.read, assets.fleets)
-        found = {fleet.name: fleet.sensors or stored.get(fleet.name) for fleet in self._config.fleets}
-        sensors = {name: known for name, known in found.items() if known is not None}
-        self.stored(sensors)
-        return self._set(sensors, states)
+        in_use = await self._reader.call(self._store.read, assets.with_champion)
+        found = {
+            each.name: (sensors, Growth.LEARNT if each.name in in_use else Growth.LEARNING)
+            for each in self.schemas
+            if each.growth is not Growth.LISTED and (sensors := stored.get(each.name)) is not None
+        }
+        self.stored(found)
+        return self._set(found, states)
 
     def stored(self, fleets: Iterable[str]) -> None:
         """Note that the sensors of these fleets are in the database."""
         for fleet in list(fleets):
             self.unstored.pop(fleet, None)
 
-    def _set(self, sensors: Mapping[str, Sensors], states: Iterable[PartitionState]) -> bool:
-        former = {each.name: each.sensors for each in self.schemas}
-        changed = {fleet: new for fleet, new in sensors.items() if new != former[fleet]}
-        self.schemas = [replace(each, sensors=changed.get(each.name, each.sensors)) for each in self.schemas]
+    def _set(self, found: Mapping[str, tuple[Sensors, Growth]], states: Iterable[PartitionState]) -> bool:
+        former = {each.name: (each.sensors, each.growth) for each in self.schemas}
+        changed = {fleet: new for fleet, new in found.items() if new != former[fleet]}
+        for fleet, (sensors, growth) in changed.items():
+            self.schemas = [
+                replace(each, sensors=sensors, growth=growth) if each.name == fleet else each for each in self.schemas
+            ]
         for state in states:
-            for fleet, new in changed.items():
-                state.decoder.set_sensors(fleet, new)
-        return bool(changed)
+            for fleet, (sensors, growth) in found.items():
+                state.decoder.set_sensors(fleet, sensors, growth)
+        return any(sensors != former[fleet][0] for fleet, (sensors, _) in changed.items())
 
     # ------------------------------------------------------------------ assets
 

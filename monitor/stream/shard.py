@@ -108,8 +108,8 @@ class Shard:
         self.sensors = tuple(sensors)
         self.assets = assets
         self.fingerprint = fingerprint(config, kafka, sensors)
-        self._narrower = frozenset(fingerprint(config, kafka, sensors[:n]) for n in range(1, len(sensors)))
-        """Fingerprints of a former run with the first of these sensors."""
+        self._narrower = {fingerprint(config, kafka, sensors[:n]): n for n in range(1, len(sensors))}
+        """Fingerprint of a former run with the first n of these sensors → n."""
         self.ids = np.empty(0, dtype=np.int32)
         """[A], database id of each asset. -1 = foreign: another partition registered it."""
         self.since = np.empty(0, dtype=np.int64)
@@ -121,6 +121,9 @@ class Shard:
         self.is_widened = False
         """Whether the former run had the same settings and fewer sensors. The windows go on: the records that they need
         are read again, with the new sensors."""
+        self.widenings: list[tuple[int, int]] = []
+        """(offset, n): below this offset, the list had n sensors. A reading of the later ones alone was refused then,
+        and moved no clock."""
         self.windower = Windower(
             length=config.length,
             stride=config.stride,
@@ -136,10 +139,17 @@ class Shard:
         self._in_snapshot = np.empty(0, dtype=np.bool_)
         self._returned_at = np.empty(0, dtype=np.int64)
 
-    def resume(self, known: Sequence[KnownAsset], former_fingerprints: Mapping[str, str] | None) -> None:
-        """Load the assets as the database has them. `former_fingerprints`: by fleet, those of the former run."""
+    def resume(
+        self, known: Sequence[KnownAsset], former_fingerprints: Mapping[str, str] | None, next_offset: int = 0
+    ) -> None:
+        """Load the assets as the database has them. `former_fingerprints`: by fleet, those of the former run.
+
+        `next_offset`: where that run ended.
+        """
         former = self.fingerprint if former_fingerprints is None else former_fingerprints.get(self.config.name)
         self.is_widened = former in self._narrower
+        if self.is_widened and former is not None:
+            self.widenings.append((next_offset, self._narrower[former]))
         self.is_reconfigured = former != self.fingerprint and not self.is_widened
         stride, interval_us = self.config.stride, self.interval_us
         next_starts = {}
@@ -323,12 +333,16 @@ class Shard:
         """Add readings that are committed already, and drop the windows that they emit.
 
         Every asset of this shard was registered before its first reading was committed. An unknown one belongs to
-        another partition, or was refused. Readings in the snapshot are not added again. A window may be emitted again
-        where older readings than the asset needs are read by chance.
+        another partition, or was refused. So was a reading of sensors that the list lacked then. Readings in the
+        snapshot are not added again. A window may be emitted again where older readings than the asset needs are read
+        by chance.
         """
         is_ours = np.isin(readings.asset, np.flatnonzero(self.ids >= 0))
         readings = readings.rows(is_ours)
         readings = readings.rows(readings.offset >= self.since[readings.asset])
+        for offset, n_sensors in self.widenings:
+            had_value = np.isfinite(readings.values[:, :n_sensors]).any(axis=1)
+            readings = readings.rows((readings.offset >= offset) | had_value)
         if self.snapshot_offset is not None and len(readings) and readings.offset[0] < self.snapshot_offset:
             in_snapshot = np.flatnonzero(self._in_snapshot)
             is_new = (readings.offset >= self.snapshot_offset) | ~np.isin(readings.asset, in_snapshot)

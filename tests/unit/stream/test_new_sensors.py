@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from monitor.config import Config
 from monitor.decode.schema import Growth
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from monitor.store.engine import AsyncStore
+    from monitor.timing import Timing
     from monitor.types import Int64, Windows
     from tests.fakes import Record
 
@@ -95,6 +97,50 @@ async def test_a_champion_ends_the_learning(store: AsyncStore, tmp_path: Path) -
     pipeline = await Plant(config, store, {P0: log}, batch=4).run()
     assert pipeline.partitions[P0].shards["line"].sensors == ("temp", "press")
     assert pipeline.partitions[P0].counters.accepted == 13
+
+
+async def activate(store: AsyncStore, version: str, *sensors: str) -> None:
+    facts: Any = {"version": version, "fleet": "line", "path": "", "trained_us": 0, "card": {}, "metrics": {}}
+    await store.run(lambda connection: assets.extend_sensors(connection, "line", sensors))
+    await store.run(lambda connection: versions.publish(connection, **facts))
+    await store.run(lambda connection: versions.activate(connection, "line", version, 0))
+
+
+async def test_a_restart_goes_on_telling_a_new_sensor(store: AsyncStore, tmp_path: Path, eager: Timing) -> None:
+    log = [
+        (t, (BEGIN + t) * S, b"m1", json.dumps({"ts": BEGIN + t, "temp": t + 0.5} | ({"hum": 40.5} if t >= 8 else {})))
+        for t in range(80)
+    ]
+    records = [(offset, stamp, key, text.encode()) for offset, stamp, key, text in log]
+    await Plant(config_of(tmp_path), store, {P0: records[:8]}, timing=eager).run()
+    await activate(store, "v1", "temp")
+    for end in (20, 50, 80):
+        await Plant(config_of(tmp_path), store, {P0: records[:end]}, batch=10, timing=eager).run()
+    query = "SELECT subject, n_anomalous FROM alert WHERE kind = 'new_sensor'"
+    told = await store.read(lambda connection: connection.exec_driver_sql(query).all())
+    assert [tuple(row) for row in told] == [("hum", 72)]
+
+
+@pytest.mark.parametrize("is_promoted", [False, True])
+async def test_a_promotion_loses_no_window(
+    store: AsyncStore, tmp_path: Path, eager: Timing, is_promoted: bool
+) -> None:
+    config = config_of(tmp_path, max_gap="1s")
+    log = [tag(n, t, "temp", t) for n, t in enumerate((0, 1, 2, 3, 5, 6))]
+    await Plant(config, store, {P0: log[:3]}, timing=eager).run()
+    await activate(store, "v1", "temp")
+    log.append(tag(6, 7, "hum", 1))  # ahead of temp, and refused: the window of the seconds 2 to 5 is still open
+    await Plant(config, store, {P0: log}, timing=eager).run()
+    if is_promoted:
+        await activate(store, "v2", "temp", "hum")
+    log += [tag(t, t, "temp", t) for t in range(7, 14)]
+    for end in (8, 9, 14):  # a restart in each of the next windows
+        with capture_logs() as lines:
+            await Plant(config, store, {P0: log[:end]}, timing=eager).run()
+        assert "rebuild_differs" not in [each["event"] for each in lines]
+    query = "SELECT start_us FROM score"
+    starts = await store.read(lambda connection: connection.exec_driver_sql(query).scalars().all())
+    assert sorted(start // S - BEGIN for start in starts) == list(range(-1, 9 if is_promoted else 11))
 
 
 @pytest.mark.parametrize("stored", [None, ("a",), ("a", "b")])
