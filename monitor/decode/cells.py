@@ -25,6 +25,23 @@ MISSING_WORDS: Final = frozenset(
 )
 STATE_WORDS: Final = {"on": 1.0, "off": 0.0, "true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d{1,3})?", re.ASCII)
+_THOUSANDS = re.compile(r"([-+]?\d{1,3})(?:((?:,\d{3})+)(?:\.(\d+))?|((?:\.\d{3})+)(?:,(\d+))?)", re.ASCII)
+_UNIT = re.compile(r"([-+]?[\d.,]+)(?:[  ](\S{1,6})|(%|°[CF]?))")
+_BEGIN = re.compile(r"[-+]?[.,]?\d", re.ASCII)
+_UNITS: Final = frozenset(
+    (
+        *("%", "°c", "°f", "°", "℃", "℉", "degc", "degf", "c", "f", "k", "bar", "mbar", "pa", "hpa", "kpa", "mpa"),
+        *("psi", "v", "mv", "kv", "a", "ma", "w", "kw", "mw", "wh", "kwh", "mwh", "va", "kva", "hz", "khz", "mhz"),
+        *("rpm", "mm", "cm", "m", "km", "µm", "um", "l", "ml", "l/h", "l/s", "m3", "m³", "m/s", "m/s2", "m/s²", "mm/s"),
+        *("km/h", "g", "kg", "t", "nm", "n", "kn", "ppm", "ppb", "lx", "lux", "db", "dbm", "dba", "ohm", "ω", "kω"),
+        *("µs/cm", "ph", "l/min", "m3/h", "m³/h", "kg/h", "1/min", "µg/m3", "µg/m³", "%rh"),
+    )
+)
+"""Units behind a number and a blank, without case."""
+_TAGGED: Final = frozenset(
+    ("N", "S", "BOOL", "$numberDouble", "$numberInt", "$numberLong", "$numberDecimal")
+)
+"""Names of a value that is alone in its object: DynamoDB, MongoDB."""
 _WRAPPED: Final = (
     *("value", "Value", "v", "val", "doubleValue", "floatValue", "intValue", "longValue", "int64Value", "boolValue"),
     *("booleanValue", "stringValue", "double", "float", "int", "long", "boolean", "string", "decimal", "number"),
@@ -74,9 +91,7 @@ class CellReader:
             return math.nan
         if (state := self._enum.get(word)) is not None:
             return state
-        if len(text) <= 64 and _NUMBER.fullmatch(text):
-            return float(text.replace(",", "."))
-        return None
+        return number_of_text(text)
 
 
 def _float32(number: float) -> float:
@@ -89,7 +104,33 @@ def is_number_text(text: str, *, is_whole_allowed: bool) -> bool:
     A whole number in a text is as often an identifier.
     """
     text = text.strip()
-    return len(text) <= 64 and _NUMBER.fullmatch(text) is not None and (is_whole_allowed or "." in text or "," in text)
+    if number_of_text(text) is None:
+        return False
+    return is_whole_allowed or "." in text or "," in text or not text.lstrip("+-").isdigit()
+
+
+def number_of_text(text: str) -> float | None:
+    """Return the number that a text is, perhaps with signs of thousands or a usual unit behind it.
+
+    A single comma is a decimal comma: "1,234" is 1.234. With a point behind it ("1,234.5") it is not.
+    """
+    if len(text) > 64 or _BEGIN.match(text) is None:
+        return None
+    if _NUMBER.fullmatch(text):
+        return float(text.replace(",", "."))
+    if (unit := _UNIT.fullmatch(text)) is not None:
+        return number_of_text(unit[1]) if unit[3] or unit[2].casefold() in _UNITS else None
+    if (parts := _THOUSANDS.fullmatch(text)) is None:
+        return None
+    first, commas, after_point, points, after_comma = parts.groups(default="")
+    if not after_point and not after_comma and len(commas + points) == 4:
+        return None
+    return float(f"{first}{(commas + points).replace(',', '').replace('.', '')}.{after_point + after_comma or 0}")
+
+
+def begins_with_number(text: str) -> bool:
+    """Return whether a text begins like a number."""
+    return _BEGIN.match(text.strip()) is not None
 
 
 def unwrap(cell: dict[str, Any]) -> object:
@@ -107,6 +148,8 @@ def value_name(cell: dict[str, Any]) -> str | None:
     """Return the name of the value in an object that describes one value."""
     if len(cell) > 12:
         return None
+    if len(cell) == 1 and (only := next(iter(cell))) in _TAGGED:
+        return None if isinstance(cell[only], (dict, list)) else only
     for name in _WRAPPED:
         if name in cell and not isinstance(cell[name], (dict, list)):
             return name

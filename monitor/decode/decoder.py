@@ -33,7 +33,7 @@ from monitor.decode.formats import (
     make_parser,
     recognise,
 )
-from monitor.decode.formatting import describe_value, duration_text, quote, short_list, truncate_reason
+from monitor.decode.formatting import describe_value, duration_text, quote, short_list, toml, truncate_reason
 from monitor.decode.joining import join
 from monitor.decode.mapping import Mapping as FieldMapping
 from monitor.decode.mapping import Row
@@ -41,6 +41,7 @@ from monitor.decode.names import is_identifier
 from monitor.decode.notes import Notes
 from monitor.decode.payload import MAX_FIELDS
 from monitor.decode.readings import ReadingParser, peek_tokens, plan_of
+from monitor.decode.reasons import fix_of_text, unread_number
 from monitor.decode.schema import AssetIndex, Fields, FleetSchema, Growth, Router, Token
 from monitor.decode.shapes import SERIES, flattened, is_measurement, unwrapped
 from monitor.decode.timestamps import MAX_US, format_of, iso_text
@@ -72,6 +73,8 @@ is 4 MiB of float32. A raw block of all sensors has a quarter of a value per byt
 _LEARNT_ROWS = 10_000
 """Readings of a block of which only sensors with a value are learnt."""
 _NO_READING = "no_reading: the record has no reading: it is an event, or a row that was deleted"
+_HARMLESS = ("no_reading:", "empty:", "unknown_sensor:")
+"""Reasons for which a reading beside others may be left out without a word."""
 _NO_LIMIT = np.iinfo(np.int64).max
 _UNITS = frozenset(("s", "ms", "us", "ns", "compact"))
 
@@ -486,6 +489,12 @@ class Decoder:
         if not n_accepted:
             work.reasons[position] = problem or _NO_READING
             return
+        if problem is not None and not problem.startswith(_HARMLESS):
+            number, row = rows[0]
+            detail = f"records are read in part only, as some of their readings are refused: {problem}"
+            work.notes.add(
+                "part_refused", self.fleets[number].name, problem.partition(":")[0], detail, position, row.token
+            )
         if len(rows) == len(documents) == 1 and len(work.routes) == 1:
             [(number, row)], key = rows, work.batch.keys[position]
             self._expect(number, self._read_of(int(work.format[position])), row, documents[0])
@@ -501,20 +510,24 @@ class Decoder:
 
         The third result is the reason why another row has none.
         """
-        problem: str | None = None  # not the error: it would be part of a reference cycle with this frame
+        reason: str | None = None  # not the error: it would be part of a reference cycle with this frame
         for route in work.routes:
             placed: list[tuple[int, Row]] = []
+            problem: str | None = None
             try:
-                for row in route.mapping.rows(documents, work.record(position), work.batch.partition.topic):
+                found = route.mapping.rows(documents, work.record(position), work.batch.partition.topic)
+                problem = found.problem
+                for row in found:
                     try:
                         placed.append((route.router.fleet_of(row.token), row))
                     except DecodeError as error:
                         problem = problem or error.detail
             except DecodeError as error:
-                problem = problem or error.detail
+                problem = error.detail
             if placed:
                 return route, placed, problem
-        raise DecodeError(problem or _NO_READING)
+            reason = reason or problem
+        raise DecodeError(reason or _NO_READING)
 
     def _check_time(self, work: _Work, position: int, last_us: int) -> None:
         if last_us > work.latest_us[position]:
@@ -565,7 +578,7 @@ class Decoder:
                 found.append((column, value))
         for name, cell in unreadable.items():
             detail = f"sensor {quote(name)} is {describe_value(cell)} at times; it is taken as missing"
-            work.notes.add("unreadable", fleet.name, name, detail + _fix_of(cell), position, row.token)
+            work.notes.add("unreadable", fleet.name, name, detail + fix_of_text(cell), position, row.token)
         if not found:
             raise DecodeError(self._no_value(number, row, cells, unreadable))
         self._note_unit(work, number, row.unit, position, row.token)
@@ -603,7 +616,7 @@ class Decoder:
                 self._learn(work, position, number, row, name)
         for name, cell in unreadable.items():
             detail = f"sensor {quote(name)} is {describe_value(cell)} at times; it is taken as missing"
-            work.notes.add("unreadable", fleet.name, name, detail + _fix_of(cell), position, row.token)
+            work.notes.add("unreadable", fleet.name, name, detail + fix_of_text(cell), position, row.token)
         cell, values = drop_empty_readings(cells_of(row.times, fleet.interval_us), values)[:2]
         if not len(cell):
             raise DecodeError(self._no_value(number, row, dict.fromkeys(names, 0.0), unreadable))
@@ -626,7 +639,7 @@ class Decoder:
                 )
             return (
                 f"wrong_type: sensor {quote(name)} is {describe_value(cell)}; send a number, or null where it is "
-                f"missing{_fix_of(cell)}"
+                f"missing{fix_of_text(cell)}"
             )
         if not columns.keys().isdisjoint(cells) or (row.block is not None and fleet.is_learning):
             return "empty: no sensor has a value"
@@ -635,21 +648,26 @@ class Decoder:
         else:
             others = [name for name, cell in cells.items() if is_measurement(unwrapped(cell))]
         if not others:
+            unread = None if row.found is None else unread_number(row.found.scopes[-1].fields)
+            if unread is not None:
+                return f"unknown_shape: no number of the record is read: {unread}"
             return "no_reading: the record has no number; it is counted apart"
         if fleet.sensors is None or fleet.growth is not Growth.LISTED:
             new = [name for name in others if self._is_sensor(number, row, name, cells[name])]
             if new:
                 names = short_list(tuple(new))
                 return f"no_reading: {names} came after the model was trained; `monitor retrain` learns it"
-            names = ", ".join(f'"{name}"' for name in others[:4])
+            names = ", ".join(map(toml, others[:8]))
             return (
                 f"no_reading: {short_list(tuple(others))} count or identify something by their names; if they are "
                 f"measurements: [kafka.fields] values = [{names}]"
             )
+        others = [name for name in others if self._is_sensor(number, row, name, cells[name])] or others
+        is_fixed = row.found is not None and row.found.paths is not None
+        places = f", or name their places: [kafka.fields] values = [{', '.join(map(toml, others[:8]))}]"
         return (
             f"unknown_sensor: none of the sensors of fleet {quote(fleet.name)} ({short_list(fleet.sensors)}) is in the "
-            f"record, which has {short_list(tuple(others))}; list these under sensors, or name their places: "
-            f'[kafka.fields] values = ["{others[0]}"]'
+            f"record, which has {short_list(tuple(others))}; list these under sensors{places if is_fixed else ''}"
         )
 
     # ------------------------------------------------------------ sensors that no record had before
@@ -784,14 +802,6 @@ def _too_many(n_sensors: int, n: int, most: int) -> str:
         f"too_many_readings: the record has {n} readings; at most {most} of {n_sensors} sensors are read at "
         "once; send smaller records, or raise kafka.max_record_bytes"
     )
-
-
-def _fix_of(cell: object) -> str:
-    """Return the configuration that gives a text a meaning."""
-    if not isinstance(cell, str):
-        return ""
-    shown = quote(cell[:24])
-    return f"; give it a number: [kafka.fields] enum = {{ {shown} = 1 }}, or missing = [{shown}]"
 
 
 def _pick(items: Sequence[Any], positions: Int64) -> Sequence[Any]:

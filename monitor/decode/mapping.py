@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from monitor.decode.cells import CellReader
 from monitor.decode.document import Document, bad_time, block_of
-from monitor.decode.formatting import describe_value, quote, short_list
+from monitor.decode.formatting import describe_value, quote, short_list, toml
 from monitor.decode.keys import is_usable_key, key_object
 from monitor.decode.names import (
     ASSET_FIELDS,
@@ -28,6 +28,7 @@ from monitor.decode.names import (
     WEAK_ASSET_NAMES,
     plain,
 )
+from monitor.decode.reasons import asset_place, place_apart, time_place
 from monitor.decode.schema import Fields, asset_name
 from monitor.decode.shapes import Found, Path, Scope, by_rank, flattened, items_of, recognise
 from monitor.decode.shapes import inside as recognise_inside
@@ -76,6 +77,13 @@ class Row:
     """Further cells of the same asset and time."""
 
 
+class Rows(list[Row]):
+    """The rows of a record."""
+
+    problem: str | None = None
+    """The reason why another reading of the record is left out."""
+
+
 class _Place(NamedTuple):
     """A configured place."""
 
@@ -114,7 +122,7 @@ class Mapping:
 
     # ------------------------------------------------------------ the rows of a record
 
-    def rows(self, documents: Sequence[dict[str, Any]], record: RawRecord, topic: str) -> list[Row]:
+    def rows(self, documents: Sequence[dict[str, Any]], record: RawRecord, topic: str) -> Rows:
         """Return the rows of a record. Raises DecodeError where it has none.
 
         A reading of many that has no asset or time is left out, unless all are alike.
@@ -132,7 +140,8 @@ class Mapping:
                 if error.detail.startswith("ambiguous"):
                     raise
                 problem = problem or error.detail
-        found = [*blocks, *rows.values()]
+        found = Rows((*blocks, *rows.values()))
+        found.problem = problem
         if not found and problem is not None:
             raise DecodeError(problem)
         return found
@@ -207,6 +216,9 @@ class Mapping:
                 name = self._own_name(found, path)
                 if name is not None:
                     cells = {n: v for n, v in cells.items() if n != name}
+            if asset_path is None and type(token) is int:  # in an array: without a fixed place
+                own = {place.steps[-1] for place in self._asset if place.kind == "path"}
+                cells = {n: v for n, v in cells.items() if n not in own or v != token}
         key = (token, us)
         if key not in rows:
             rows[key] = Row(token, us, dict(cells), found, asset_path, time_path, is_weak, unit)
@@ -214,7 +226,7 @@ class Mapping:
         row = rows[key]
         for name, cell in cells.items():
             if name in row.cells and row.cells[name] != cell and cell is not None and row.cells[name] is not None:
-                raise DecodeError(_ambiguous(name, found))
+                raise DecodeError(_ambiguous(name, row.found or found, found))
             row.cells[name] = cell
         row.others.append(found)
 
@@ -271,7 +283,7 @@ class Mapping:
     def _asset_of(self, found: Found, record: RawRecord, topic: str) -> tuple[Token, Path | None, bool]:
         """Return the asset's token, its path in the document, and whether a key would come before it."""
         if not self._asset:
-            return _usual_asset(found, record)
+            return _usual_asset(found, record, self.times)
         for at, place in enumerate(self._asset):
             if place.kind == "path":
                 value, path = self._find((place,), found.scopes)
@@ -340,7 +352,7 @@ class _Us(int):
 # ---------------------------------------------------------------- usual places
 
 
-def _usual_asset(found: Found, record: RawRecord) -> tuple[Token, Path | None, bool]:
+def _usual_asset(found: Found, record: RawRecord, times: TimeParser) -> tuple[Token, Path | None, bool]:
     if found.asset is not None:
         return found.asset, None, False
     scopes = found.scopes
@@ -364,7 +376,7 @@ def _usual_asset(found: Found, record: RawRecord) -> tuple[Token, Path | None, b
         return *hit, True
     if key is not None:
         return key, KEY_PATH, False
-    raise DecodeError(_missing_asset(scopes, record))
+    raise DecodeError(_missing_asset(scopes, record, times))
 
 
 def _usually_named(
@@ -528,44 +540,30 @@ def _names(fields: dict[str, Any]) -> str:
     return short_list(tuple(fields), 10) or "no field"
 
 
-def _missing_asset(scopes: Sequence[Scope], record: RawRecord) -> str:
-    given = {name: value for name, value in scopes[0].fields.items() if plain(name) not in TIME_NAMES}
-    texts = [name for name, value in given.items() if isinstance(value, str) and 0 < len(value) <= 64]
-    if record.headers:
-        place = f"header:{record.headers[0][0]}"
-    else:
-        place = texts[0] if texts and scopes[0].path == () else "topic"
+def _missing_asset(scopes: Sequence[Scope], record: RawRecord, times: TimeParser) -> str:
+    place = f"header:{record.headers[0][0]}" if record.headers else asset_place(scopes, times) or "topic"
     more = "" if place == "topic" else ', or asset = "topic" where the whole topic is one asset'
     return (
         'missing_asset: neither an "asset" field nor a Kafka key says which asset this is; the record has '
-        f'{_names(scopes[-1].fields)}; name the field: [kafka.fields] asset = "{place}"{more}'
+        f'{_names(scopes[-1].fields)}; name the field: [kafka.fields] asset = {toml(place)}{more}'
     )
 
 
 def _missing_time(scopes: Sequence[Scope], times: TimeParser) -> str:
-    names = [n for n, v in scopes[0].fields.items() if _looks_like_time(v, times)]
-    fix = f'time = "{names[0]}"' if names else 'time = "kafka"'
+    place = time_place(scopes, times)
+    fix = 'time = "kafka"' if place is None else f"time = {toml(place)}"
     return (
         f'missing_ts: there is no "ts", and the record has {_names(scopes[-1].fields)}; send the event time as ISO '
         f"8601 text or in seconds since 1970, or set [kafka.fields] {fix}"
-        + ("" if names else ", which takes Kafka's timestamp")
+        + (", which takes Kafka's timestamp" if place is None else "")
     )
 
 
-def _looks_like_time(value: object, times: TimeParser) -> bool:
-    if isinstance(value, (bool, list, dict)) or (isinstance(value, str) and len(value) < 8):
-        return False
-    try:
-        us = times.parse_us(value)
-    except ValueError:
-        return False
-    return 946_684_800_000_000 < us < 4_102_444_800_000_000
-
-
-def _ambiguous(name: str, found: Found) -> str:
-    inner = found.scopes[0].fields
-    field_ = next((n for n, v in inner.items() if isinstance(v, str) and n not in found.used), "id")
-    return (
-        f"ambiguous: the record gives {quote(name)} twice at one time of one asset; name the field that tells the "
-        f'assets apart: [kafka.fields] asset = "{field_}"'
+def _ambiguous(name: str, first: Found, second: Found) -> str:
+    place = place_apart(first, second)
+    fix = (
+        "give each reading its own time, or a field with the name of its asset"
+        if place is None
+        else f"name the field that tells the assets apart: [kafka.fields] asset = {toml(place)}"
     )
+    return f"ambiguous: the record gives {quote(name)} twice at one time of one asset; {fix}"

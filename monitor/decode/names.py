@@ -51,7 +51,7 @@ TIME_NAMES: Final = _ranks(
     "ts timestamp time datetime eventtime eventtimestamp timestamputc datetimeutc utctime timestampms",
     "timestampus timestampns tsms unixtime epoch epochms sourcetimestamp measuredat measurementtime",
     "observedat recordedat sampledat sampletime collectedat lastupdated lastchanged createdat timefired",
-    "lastseen updatedat servertimestamp receivedat enqueuedtime iothubenqueuedtime date t",
+    "lastseen updatedat servertimestamp receivedat enqueuedtime iothubenqueuedtime date t timestamps",
 )
 CONTAINER_NAMES: Final = _ranks(
     "sensors values fields measurements readings metrics telemetry decodedpayload object data payload",
@@ -101,7 +101,7 @@ _IDENTIFIERS = _ranks(
     "seq seqno seqnum sequence sequencenumber fcnt fport framecounter frame framecount counter count row",
     "rownumber index idx uid entry version fw firmware schema status statuscode quality qos offset",
     "partition uptime retain dup dr adr q confirmed error errorcode code good valid online year month day",
-    "port n",
+    "port n origin",
 )
 _IDENTIFIER = re.compile(r"(?:^|[a-z0-9 _.-])(?:id|ID|Id|uuid|_ts|Timestamp|timestamp|_at|_seq|_version)$")
 

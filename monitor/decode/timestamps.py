@@ -162,11 +162,17 @@ def _local_us(text: str, layouts: Sequence[re.Pattern[str]], zone: Zone | None) 
     """Read a text by the layouts. Raises ValueError."""
     found = read_text(text, layouts)
     if found is None:
-        if layouts is CLEAR and (read_text(text, DAY_FIRST) or read_text(text, MONTH_FIRST)):
+        if layouts is CLEAR and text[2:3] == "-" and not text[6:10].isdigit():
+            raise ValueError("has a year of two digits at an unknown place; write it like 2015-07-27T10:30:00Z")
+        is_day, is_month = (layouts is CLEAR and read_text(text, each) is not None for each in (DAY_FIRST, MONTH_FIRST))
+        if is_day and is_month:
             raise ValueError(
                 'has day and month in an unknown order; set time_format = "day-first" (27.07.2015) or '
                 '"month-first" (07/27/2015)'
             )
+        if is_day or is_month:
+            name, like = ("day-first", "27.07.2015") if is_day else ("month-first", "07/27/2015")
+            raise ValueError(f'is written like {like}; set time_format = "{name}"')
         raise ValueError(_NO_TIME)
     return found.us if found.has_zone or zone is None else zone.utc_us(found.us)
 

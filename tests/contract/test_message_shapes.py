@@ -473,6 +473,12 @@ TAKEN: dict[str, Case] = {
     "numbers in texts": Case({"ts": T, "temp": "50.1", "press": "3.0"}, one("m1", **BOTH)),
     "one number in a text": Case({"ts": T, "temp": "50.1", "press": 3.0}, one("m1", **BOTH), sensors=LISTED),
     "decimal comma": Case({"ts": T, "temp": "50,1", "press": "3"}, one("m1", **BOTH), sensors=LISTED),
+    "numbers with units": Case({"ts": T, "temp": "50.1 °C", "press": "3%"}, one("m1", **BOTH)),
+    "signs of thousands": Case({"ts": T, "temp": "1,234.5", "press": "1.234,5"}, one("m1", temp=1234.5, press=1234.5)),
+    "numbers with their type": Case(
+        {"ts": T, "temp": {"N": "50.1"}, "press": {"$numberDouble": "3.0"}}, one("m1", **BOTH)
+    ),
+    "a list of timestamps": Case({"timestamps": [T], "temp": [50.1]}, one("m1", temp=50.1)),
     "Python's NaN": Case(f'{{"ts": {T}, "temp": NaN, "press": 3.0}}', one("m1", press=3.0), sensors=LISTED),
     "infinity": Case(f'{{"ts": {T}, "temp": -Infinity, "press": 3.0}}', one("m1", press=3.0), sensors=LISTED),
     "lower nan": Case(f'{{"ts": {T}, "temp": nan, "press": 3.0}}', one("m1", press=3.0), sensors=LISTED),
@@ -560,6 +566,29 @@ TAKEN: dict[str, Case] = {
     ),
 }
 REFUSED: dict[str, Case] = {
+    "time in an object": Case({"ts": {"$date": f"{ISO}Z"}, **BOTH}, one("m1", **BOTH), refused="missing_ts"),
+    "time in a further object": Case({"meta": {"when": T}, **BOTH}, one("m1", **BOTH), refused="missing_ts"),
+    "time beside a text of JSON": Case(
+        {"data": json.dumps(BOTH), "published_at": f"{ISO}Z"}, one("m1", **BOTH), refused="missing_ts"
+    ),
+    "month first, certainly": Case({"ts": "9/21/2026 2:13:20 PM", **BOTH}, one("m1", **BOTH), refused="bad_ts"),
+    "items with numbers": Case(
+        {"ts": T, "motors": [{"no": 1, "temp": 21.5}, {"no": 2, "temp": 22.5}]},
+        {("1", T): {"temp": 21.5}, ("2", T): {"temp": 22.5}},
+        refused="ambiguous",
+    ),
+    "series without an asset": Case(
+        [{"metric": "cpu", "ts": T, "value": v, "tags": {"host": "w", "cpu": c}} for v, c in ((1.5, "a"), (2.5, "b"))],
+        {("a", T): {"cpu": 1.5}, ("b", T): {"cpu": 2.5}},
+        refused="ambiguous",
+    ),
+    "a sensor of long format that is not listed": Case(
+        {"ts": T, "type": "temperature", "value": 3.5},
+        one("m1", temperature=3.5),
+        sensors=LISTED,
+        refused="unknown_sensor",
+    ),
+    "quotes": Case({"ts": T, "temp": 'say "hi"'}, one("m1", temp=1.0), sensors=LISTED, refused="wrong_type"),
     "a kind beside the value": Case(
         {"ts": T, "value": 21.5, "sensorType": "temp"}, one("m1", temp=21.5), refused="unknown_sensor"
     ),
@@ -721,6 +750,50 @@ def test_each_record_decides_between_its_key_and_its_names(keys):
         [readings] = decoder.decode(batch).readings
         found = [decoder.assets[0].names[each] for each in readings.asset]
         assert found == ["k1" if key == b"k1" else "d1" for key in given]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"phenomenonTime": f"{ISO}Z", "result": 21.5},
+        {"ts": T, "temp": "21.5", "on": "true"},
+        {"ts": T, "cmd": "rx", "temp": 21.5, "hum": "40%"},
+        {"ts": T, "published_at": f"{ISO}Z", "temp": 21.5},
+    ],
+)
+def test_a_time_a_number_or_a_state_is_never_proposed_as_the_asset(fields):
+    _, [reason] = decode(Case(fields, {}, key=None, fields={"time": ["ts", "phenomenonTime"]}))
+    assert '[kafka.fields] asset = "topic"' in reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"ts": T, "ch": [1.0, 2.0]}, '"ch" is a list of 2 numbers'),
+        ({"ts": T, "target": "a", "datapoints": [[21.5, T]]}, '"datapoints" is a list of 1 numbers'),
+        ({"ts": T, "temp": "21.5 parsec"}, '"temp" is the text "21.5 parsec"'),
+    ],
+)
+def test_numbers_that_are_not_read_are_no_heartbeat(fields, shown):
+    _, [reason] = decode(Case(fields, {}))
+    assert reason.startswith(f"unknown_shape: no number of the record is read: {shown}")
+
+
+def test_a_text_that_begins_with_a_number_gets_no_other_number():
+    _, [reason] = decode(Case({"ts": T, "temp": "21.5 parsec"}, {}, sensors=LISTED))
+    assert 'send the number alone, or where it means no reading: [kafka.fields] missing = ["21.5 parsec"]' in reason
+
+
+def test_readings_that_are_left_out_of_a_record_are_told():
+    decoder = Decoder([FleetSchema("line", 1_000_000, sensors=("temp",))])
+    items = [{"ts": T + at, "device": "p1", "temp": 1.5} for at in (0, 4000)] + [{"device": "p1", "temp": 1.5}]
+    value = json.dumps(items).encode()
+    batch = RecordBatch(Partition("plant", 0), np.arange(1), np.full(1, T * 10**6), [None], [value])
+    decoded = decoder.decode(batch)
+    [notice] = decoded.notices
+    assert (decoded.n_accepted, len(decoded.readings[0].cell)) == (1, 1)
+    assert (notice.kind, notice.subject, notice.n_records) == ("part_refused", "missing_ts", 1)
+    assert 'missing_ts: there is no "ts"' in notice.detail
 
 
 def test_the_table_is_long_enough():

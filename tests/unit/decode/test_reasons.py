@@ -87,7 +87,7 @@ BAD = {
     "the same sensor twice": (
         b'[{"ts":1,"sensor":"power","value":1},{"ts":1,"sensor":"power","value":2}]',
         'ambiguous: the record gives "power" twice at one time of one asset',
-        "[kafka.fields] asset",
+        "give each reading its own time",
     ),
     "a heartbeat": (b'{"ts":1,"type":"heartbeat","state":"alive"}', "no_reading: the record has no number", ""),
     "a deleted row": (b'{"before":{"power":1},"after":null,"op":"d","ts_ms":1}', "no_reading: ", ""),
