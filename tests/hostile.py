@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 WORDS = frozenset({
     "not_json", "not_msgpack", "wrong_type", "unknown_sensor", "missing_asset", "bad_asset", "no_fleet", "missing_ts",
     "bad_ts", "not_finite", "future", "too_large", "too_deep", "too_many_fields", "too_many_readings",
-    "empty", "no_reading", "ambiguous", "block_shape", "late", "wrong_partition", "too_many_assets",
+    "empty", "unknown_shape", "no_reading", "ambiguous", "block_shape", "late", "wrong_partition", "too_many_assets",
 })  # fmt: skip
 """The words that a reason may begin with, whatever the format."""
 FORMAT_WORDS = frozenset({
