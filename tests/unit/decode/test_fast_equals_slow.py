@@ -87,8 +87,8 @@ def test_each_record_has_exactly_one_outcome(seed, fleets):
 
 REASONS = {
     "not_json", "not_msgpack", "wrong_type", "unknown_sensor", "missing_asset", "bad_asset", "no_fleet", "missing_ts",
-    "bad_ts", "unknown_shape", "not_finite", "future", "too_large", "empty", "block_shape", "too_deep", "too_many_fields",
-    "too_many_readings", "no_reading", "ambiguous", "unknown_schema", "not_influx",
+    "bad_ts", "unknown_shape", "not_finite", "future", "too_large", "empty", "block_shape", "too_deep",
+    "too_many_fields", "too_many_readings", "no_reading", "ambiguous", "unknown_schema", "not_influx",
 }  # fmt: skip
 
 
