@@ -647,10 +647,12 @@ class Decoder:
             others = list(cells)
         else:
             others = [name for name, cell in cells.items() if is_measurement(unwrapped(cell))]
+        unread = None
+        if row.found is not None and all(map(is_identifier, others)):
+            unread = unread_number({n: v for n, v in row.found.scopes[-1].fields.items() if not is_identifier(n)})
+        if unread is not None:
+            return f"unknown_shape: no number of the record is read: {unread}"
         if not others:
-            unread = None if row.found is None else unread_number(row.found.scopes[-1].fields)
-            if unread is not None:
-                return f"unknown_shape: no number of the record is read: {unread}"
             return "no_reading: the record has no number; it is counted apart"
         if fleet.sensors is None or fleet.growth is not Growth.LISTED:
             new = [name for name in others if self._is_sensor(number, row, name, cells[name])]

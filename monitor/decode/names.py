@@ -101,7 +101,7 @@ _IDENTIFIERS = _ranks(
     "seq seqno seqnum sequence sequencenumber fcnt fport framecounter frame framecount counter count row",
     "rownumber index idx uid entry version fw firmware schema status statuscode quality qos offset",
     "partition uptime retain dup dr adr q confirmed error errorcode code good valid online year month day",
-    "port n origin",
+    "port n origin interval samplinginterval severity pid gwts fwver",
 )
 _IDENTIFIER = re.compile(r"(?:^|[a-z0-9 _.-])(?:id|ID|Id|uuid|_ts|Timestamp|timestamp|_at|_seq|_version)$")
 

@@ -770,6 +770,7 @@ def test_a_time_a_number_or_a_state_is_never_proposed_as_the_asset(fields):
     ("fields", "shown"),
     [
         ({"ts": T, "ch": [1.0, 2.0]}, '"ch" is a list of 2 numbers'),
+        ({"ts": T, "interval": 0.1, "samples": [1, 2, 3]}, '"samples" is a list of 3 numbers'),
         ({"ts": T, "target": "a", "datapoints": [[21.5, T]]}, '"datapoints" is a list of 1 numbers'),
         ({"ts": T, "temp": "21.5 parsec"}, '"temp" is the text "21.5 parsec"'),
     ],
