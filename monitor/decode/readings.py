@@ -263,6 +263,7 @@ class ReadingParser:
         is_finite = np.isfinite(values)
         if not is_finite.all():
             is_good &= np.any(is_finite, axis=1) & ~np.any(np.isinf(values), axis=1)
+            values[np.isnan(values)] = np.nan  # MessagePack can hold any of NaN's bit patterns
         elif not values.shape[1]:
             is_good[:] = False
         is_good &= is_of_fleet(tokens, router, group.fleet_number)

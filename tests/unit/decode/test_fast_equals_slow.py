@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import struct
 
 import msgspec
 import numpy as np
@@ -133,3 +134,14 @@ def test_decoding_leaves_no_garbage_cycles():
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_every_bit_pattern_of_nan_is_the_same_missing_value():
+    value = msgspec.msgpack.encode({"ts": 1, "asset": "R1", "sensors": {"power": 1.5, "pitch": -7.25}})
+    other = value.replace(struct.pack(">d", -7.25), struct.pack(">Q", 0xFFF8_0000_0000_0001))
+    assert other != value
+    batch = batch_of([other] * 8)
+    fast, slow = Decoder(one_fleet()), SlowDecoder(one_fleet())
+    for _ in range(2):
+        expected = slow.decode(batch).readings[0].values
+        assert fast.decode(batch).readings[0].values.tobytes() == expected.tobytes()
