@@ -176,7 +176,7 @@ def _value(rng: Random, rule: FleetRule, ts_us: int, value: str) -> bytes:
 
 
 def _wrong_type(rng: Random, rule: FleetRule, ts_us: int) -> bytes:
-    return _value(rng, rule, ts_us, rng.choice(['"hot"', '"12 C"']))
+    return _value(rng, rule, ts_us, rng.choice(['"hot"', '"12 of 20"']))
 
 
 def _not_finite(rng: Random, rule: FleetRule, ts_us: int) -> bytes:

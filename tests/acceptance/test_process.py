@@ -194,7 +194,7 @@ def _bad_records(ts_us: int) -> dict[str, list[tuple[bytes | None, bytes]]]:
 
     return {
         "not_json": [(key, b"hello"), (key, _reading(ts_us)[:-3])],
-        "wrong_type": [(key, all_are('"hot"')), (key, all_are('"12 C"'))],
+        "wrong_type": [(key, all_are('"hot"')), (key, all_are('"12 of 20"'))],
         "unknown_sensor": [(key, json.dumps({"ts": ts_us / 1e6, "sensors": {"nobody": 1.0}}).encode())],
         "missing_asset": [(None, _reading(ts_us))],
         "not_finite": [(key, all_are("1e39"))],
