@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ from monitor.cli.params import (
     json_option,
     load_config,
     open_store,
+    parse_seconds,
     range_options,
     take_file_options,
 )
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
-from monitor.config.values import Rate, parse_duration
+from monitor.config.values import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,15 +72,7 @@ class EvaluateArguments:
     as_json: bool
 
 
-def parse_seconds(text: str) -> float:
-    """Parse a duration above zero, like "60s" or "10m". Raises ValueError."""
-    try:
-        seconds = parse_duration(text).total_seconds()
-    except ValueError as problem:
-        raise ValueError(f'"{text}" {problem}') from None
-    if seconds <= 0:
-        raise ValueError(f'"{text}" leaves no time to train; write 60s')
-    return seconds
+_NO_TRAINING = "leaves no time to train; write 60s"
 
 
 def parse_rate(text: str) -> Rate:
@@ -118,7 +112,7 @@ def parse_names(text: str) -> tuple[str, ...]:
               help="Allowed false alarms, to which thresholds are calibrated [default: 1/week].")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
               help="Random seed; the same seed gives the same figures.")  # fmt: skip
-@click.option("--max-train", type=Parsed("duration", parse_seconds), metavar="60s",
+@click.option("--max-train", type=Parsed("duration", partial(parse_seconds, if_none=_NO_TRAINING)), metavar="60s",
               help="Training time limit of each method, shared by the candidates of auto.")  # fmt: skip
 @click.option("--policy", "policies", type=Parsed("policy", parse_policy), multiple=True,
               metavar='"confirm=5 of 8, recover=12"',

@@ -120,13 +120,14 @@ def file_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _seconds(text: str) -> float:
+def parse_seconds(text: str, if_none: str = "is no time; write 10s or 15m") -> float:
+    """Parse a duration above zero, like "60s" or "10m". `if_none`: what is said of zero. Raises ValueError."""
     try:
         seconds = parse_duration(text).total_seconds()
     except ValueError as problem:
         raise ValueError(f'"{text}" {problem}') from None
     if seconds <= 0:
-        raise ValueError(f'"{text}" is no time; write 10s or 15m')
+        raise ValueError(f'"{text}" {if_none}')
     return seconds
 
 
@@ -153,9 +154,9 @@ _FILE_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
       "iso, s, ms, us, ns, day-first, month-first, excel, compact, or a pattern like %d.%m.%Y."}),
     (("--timezone",), {"default": "UTC", "show_default": True, "metavar": "ZONE", "help":
       "Zone of times without one, like Europe/Berlin or +01:00."}),
-    (("--interval",), {"type": Parsed("duration", _seconds), "metavar": "10s", "help":
+    (("--interval",), {"type": Parsed("duration", parse_seconds), "metavar": "10s", "help":
       "Step of the grid, and the clock of a file without times [default: the median step]."}),
-    (("--hold",), {"type": Parsed("duration", _seconds), "metavar": "15m", "help":
+    (("--hold",), {"type": Parsed("duration", parse_seconds), "metavar": "15m", "help":
       "Let a value count until the next one, for this long: for data sent on change."}),
     (("--asset-column",), {"help": "Column of the asset names [default: by its name]."}),
     (("--sensor-column",), {"metavar": "NAME", "help": "Long format: column that names each row's sensor."}),
