@@ -292,11 +292,11 @@ class Decoder:
             value, wanted = values[position], "json" if self._format == "auto" else self._format
             work.reasons[position] = value.reason if isinstance(value, Unread) else f"not_{wanted}: the record is empty"
         work.positions = np.flatnonzero((sizes > 0) & (sizes <= self._max_record_bytes))
-        present = _pick(values, work.positions)
         if self._format != "auto":
             work.format[:] = self._format_number(self._format)
             self._find_layouts(work, [self._format])
             return
+        present = _pick(values, work.positions)
         first = np.fromiter(map(itemgetter(0), present), np.uint8, len(present))
         formats = _FORMAT_OF_FIRST[first]
         is_framed = (first == 0) & (sizes[work.positions] >= FRAME_BYTES)
@@ -576,9 +576,7 @@ class Decoder:
                 unreadable[name] = cell
             elif value == value:
                 found.append((column, value))
-        for name, cell in unreadable.items():
-            detail = f"sensor {quote(name)} is {describe_value(cell)} at times; it is taken as missing"
-            work.notes.add("unreadable", fleet.name, name, detail + fix_of_text(cell), position, row.token)
+        self._note_unreadable(work, number, unreadable, position, row.token)
         if not found:
             raise DecodeError(self._no_value(number, row, cells, unreadable))
         self._note_unit(work, number, row.unit, position, row.token)
@@ -614,9 +612,7 @@ class Decoder:
         if fleet.growth is Growth.LEARNT:
             for name in unknown:
                 self._learn(work, position, number, row, name)
-        for name, cell in unreadable.items():
-            detail = f"sensor {quote(name)} is {describe_value(cell)} at times; it is taken as missing"
-            work.notes.add("unreadable", fleet.name, name, detail + fix_of_text(cell), position, row.token)
+        self._note_unreadable(work, number, unreadable, position, row.token)
         cell, values = drop_empty_readings(cells_of(row.times, fleet.interval_us), values)[:2]
         if not len(cell):
             raise DecodeError(self._no_value(number, row, dict.fromkeys(names, 0.0), unreadable))
@@ -718,7 +714,7 @@ class Decoder:
             return
         self._told.add((number, name))
         known = [*(self.fleets[number].sensors or ()), name]
-        values = ", ".join(f'"{each}"' for each in known[:8])
+        values = ", ".join(map(toml, known[:8]))
         detail = (
             f"{name} is not learnt as a sensor, as its name says that it counts or identifies something; if it is a "
             f"measurement: [kafka.fields] values = [{values}]"
@@ -726,6 +722,14 @@ class Decoder:
         work.notes.add("not_a_sensor", self.fleets[number].name, name, detail, position, row.token)
 
     # ------------------------------------------------------------ findings
+
+    def _note_unreadable(
+        self, work: _Work, number: int, cells: Mapping[str, object], position: int, token: Token
+    ) -> None:
+        """Report values that are neither a number nor missing."""
+        for name, cell in cells.items():
+            detail = f"sensor {quote(name)} is {describe_value(cell)} at times; it is taken as missing"
+            work.notes.add("unreadable", self.fleets[number].name, name, detail + fix_of_text(cell), position, token)
 
     def _note_unit(self, work: _Work, number: int, unit: str, position: int, token: Token) -> None:
         """Report a unit of time that changes."""

@@ -1,7 +1,7 @@
 """Usual names of a record's fields: asset, time, values, identifiers.
 
 Input: the name of a field or column. Output: its role, if the name tells it. Invariant: names are compared without
-case, blanks, hyphens and underscores (`plain`). This is the only list of usual names: records and files share it.
+case, blanks, hyphens and underscores (`plain`). Columns of files have a list of their own, `recordings/names.py`.
 """
 
 from __future__ import annotations

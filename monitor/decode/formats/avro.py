@@ -27,7 +27,7 @@ from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_p
 
 from monitor.decode.formats import FRAME_BYTES, Layout
 from monitor.decode.formats.avro_columns import flat_leaves
-from monitor.decode.formats.framing import CompiledSchemas, RegisteredSchema, needs_registry, read_frame
+from monitor.decode.formats.framing import CompiledSchemas, RegisteredSchema, read_frame, require_frame
 from monitor.decode.formatting import describe_value, quote
 from monitor.decode.payload import MAX_DEPTH, MAX_FIELDS, check_limits
 from monitor.errors import ConfigError, DecodeError
@@ -136,14 +136,8 @@ class AvroParser:
         if own is not None:
             head = self._single_object
             return [own.read_whole(value.removeprefix(head))]
-        frame = read_frame(value)
-        if frame is None:
-            raise DecodeError(
-                f"not_avro: the record begins with {describe_value(value[:8])}, which is no frame of a schema "
-                'registry; for plain Avro set kafka.schema_file = "reading.avsc"'
-            )
-        if not self._has_registry:
-            raise needs_registry(frame.schema_id)
+        advice = 'for plain Avro set kafka.schema_file = "reading.avsc"'
+        frame = require_frame(value, word="not_avro", advice=advice, has_registry=self._has_registry)
         return [self._registered.find(record.schemas, frame.schema_id).read_whole(frame.body)]
 
     def layouts(self, values: Sequence[bytes], schemas: Mapping[int, str]) -> tuple[list[Layout | None], list[int]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
+from monitor.decode.formatting import describe_value
 from monitor.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -93,6 +94,23 @@ class CompiledSchemas(Generic[T]):
         if isinstance(found, DecodeError):
             raise DecodeError(found.detail)
         return found
+
+
+def require_frame(value: bytes, *, word: str, advice: str, has_registry: bool) -> Frame:
+    """Return the frame of a record that must have one, and the rest.
+
+    `word`: reason of a record without a frame. `advice`: the setting that reads it. Raises DecodeError: `word`,
+    unknown_schema.
+    """
+    frame = read_frame(value)
+    if frame is None:
+        raise DecodeError(
+            f"{word}: the record begins with {describe_value(value[:8])}, which is no frame of a schema registry; "
+            f"{advice}"
+        )
+    if not has_registry:
+        raise needs_registry(frame.schema_id)
+    return frame
 
 
 def needs_registry(schema_id: int) -> DecodeError:

@@ -27,9 +27,9 @@ from google.protobuf import (
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError as BadMessage
 
-from monitor.decode.formats.framing import CompiledSchemas, RegisteredSchema, needs_registry, read_frame
+from monitor.decode.formats.framing import CompiledSchemas, RegisteredSchema, require_frame
 from monitor.decode.formats.proto_source import parse_proto
-from monitor.decode.formatting import describe_value, quote, short_list
+from monitor.decode.formatting import quote, short_list
 from monitor.decode.payload import MAX_DEPTH, MAX_FIELDS
 from monitor.errors import ConfigError, DecodeError
 
@@ -92,14 +92,8 @@ class ProtobufParser:
         """Return the one document. Raises DecodeError."""
         if self._own is not None:
             return [self._own.read(record.value)]
-        frame = read_frame(record.value)
-        if frame is None:
-            raise DecodeError(
-                f"not_protobuf: the record begins with {describe_value(record.value[:8])}, which is no frame of a "
-                'schema registry; for plain Protobuf set kafka.schema_file = "reading.desc" and kafka.message'
-            )
-        if not self._has_registry:
-            raise needs_registry(frame.schema_id)
+        advice = 'for plain Protobuf set kafka.schema_file = "reading.desc" and kafka.message'
+        frame = require_frame(record.value, word="not_protobuf", advice=advice, has_registry=self._has_registry)
         path, body = _read_path(frame.body)
         return [self._registered.find(record.schemas, frame.schema_id).message(path).read(body)]
 
