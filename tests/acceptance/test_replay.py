@@ -249,13 +249,18 @@ def _fit(fleet: str, sensors: tuple[str, ...], values: np.ndarray, step_s: float
     return detector
 
 
+def _log_of(batches: list[RecordBatch]) -> list[tuple[int, int, bytes | None, bytes | None]]:
+    """Offset, time, key and value of each record."""
+    return [record for batch in batches for record in zip(
+        batch.offsets.tolist(), batch.timestamps_us.tolist(), batch.keys, batch.values, strict=True)]  # fmt: skip
+
+
 async def test_a_replay_changes_no_live_table(toml: Path, tmp_path: Path) -> None:
     config = load(toml)
     recording = read_recording(_csv(tmp_path / "R1.csv"))
     home = Partition("plant", 0)
     batches = list(as_records(recording, partition=home, block=1))
-    log = [record for batch in batches for record in zip(
-        batch.offsets.tolist(), batch.timestamps_us.tolist(), batch.keys, batch.values, strict=True)]  # fmt: skip
+    log = _log_of(batches)
     boundary_us = 200 * 60_000_000
     folder = tmp_path / "checkpoints"
     detector = _train("turbines", folder)
@@ -293,8 +298,7 @@ async def test_windows_of_a_version_that_cannot_be_loaded_are_not_compared(toml:
     recording = read_recording(_csv(tmp_path / "R1.csv"))
     home = Partition("plant", 0)
     batches = list(as_records(recording, partition=home, block=1))
-    log = [record for batch in batches for record in zip(
-        batch.offsets.tolist(), batch.timestamps_us.tolist(), batch.keys, batch.values, strict=True)]  # fmt: skip
+    log = _log_of(batches)
     folder, boundary_us = tmp_path / "checkpoints", int(recording.ts_us[N_HEAD + 100])
     models = [_train("turbines", folder), _fit("turbines", SENSORS, _values()[20:N_HEAD], 60.0, folder)]
     async with AsyncStore(config.store.url, owner=True) as store:
