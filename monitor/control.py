@@ -1,4 +1,4 @@
-"""Operators' actions, for the command line and later for the API and the console.
+"""Operators' actions, for the command line, the console and its API alike.
 
 Input: an open database, the arguments of the action, and the clock of processing time. Output: the result. Invariant:
 each action is one transaction, and each refusal is an error that states the remedy.
@@ -7,7 +7,7 @@ each action is one transaction, and each refusal is an error that states the rem
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from monitor.errors import NotFound
 from monitor.store import assets, daemons, jobs
@@ -15,7 +15,27 @@ from monitor.store import assets, daemons, jobs
 if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.store.engine import AsyncStore
-    from monitor.types import JobView
+    from monitor.types import JobView, Label
+
+
+class Actor(NamedTuple):
+    """The person who acts, and the way in which."""
+
+    name: str
+    via: str
+    """cli, console, api, link."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfTarget:
+    """Alerts to shelve: one, or all that match."""
+
+    alert_id: int | None = None
+    fleet: str | None = None
+    asset: str | None = None
+    """Name or glob."""
+    sensor: str | None = None
+    """Only alerts blamed on this sensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +65,96 @@ async def count_daemons(store: AsyncStore, clock: Clock) -> int:
 async def job(store: AsyncStore, job_id: int) -> JobView:
     """Return a job with its state and progress. Raises NotFound."""
     return await store.read(jobs.get, job_id)
+
+
+# ---------------------------------------------------------------- answers to alerts
+
+
+async def acknowledge(store: AsyncStore, clock: Clock, alert_id: int, *, actor: Actor, note: str = "") -> None:
+    """Acknowledge an open alert. It ends with the alert, and when the alert becomes much worse or fires again.
+
+    Raises NotFound, or Conflict for an alert that is closed or acknowledged.
+    """
+    raise NotImplementedError
+
+
+async def unacknowledge(store: AsyncStore, clock: Clock, alert_id: int, *, actor: Actor, note: str = "") -> None:
+    """Take an acknowledgement back. Raises NotFound, or Conflict where there is none."""
+    raise NotImplementedError
+
+
+async def shelve(
+    store: AsyncStore, clock: Clock, target: ShelfTarget, *, until: str, reason: str, actor: Actor
+) -> int:
+    """Notify nobody about alerts until something ends that. Return the shelf's id.
+
+    `until`: a duration or time ("7d", "2026-01-31T08:00Z"), "recovered", "worse:2x", or "5x/1d" (so many alerts in so
+    long). Raises NotFound, ConfigError for an `until` that cannot be read or an empty reason, Conflict.
+    """
+    raise NotImplementedError
+
+
+async def unshelve(store: AsyncStore, clock: Clock, shelf_id: int, *, actor: Actor, note: str = "") -> None:
+    """End a shelf. Raises NotFound, Conflict for one that has ended."""
+    raise NotImplementedError
+
+
+async def label_alert(
+    store: AsyncStore, clock: Clock, alert_id: int, label: Label | None, *, actor: Actor, note: str = ""
+) -> None:
+    """Label an alert, or remove its label. Raises NotFound, Conflict for an alert that is not of class `process`."""
+    raise NotImplementedError
+
+
+async def label_interval(
+    store: AsyncStore,
+    clock: Clock,
+    fleet: str | None,
+    asset: str,
+    from_us: int,
+    to_us: int,
+    label: Label,
+    *,
+    actor: Actor,
+    note: str = "",
+) -> int:
+    """Label a time of an asset (from_us, to_us] in event time. Return the label's id. Raises NotFound, ConfigError."""
+    raise NotImplementedError
+
+
+async def remove_interval_label(store: AsyncStore, clock: Clock, label_id: int, *, actor: Actor) -> None:
+    """Take a label back. Raises NotFound, Conflict."""
+    raise NotImplementedError
+
+
+async def close_alert(store: AsyncStore, clock: Clock, alert_id: int, *, reason: str, actor: Actor) -> None:
+    """Close an alert by hand. It opens again if it fires again or becomes much worse. Raises NotFound, Conflict."""
+    raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """A time in which assets are scored and nobody is notified: once, or recurring."""
+
+    fleet: str
+    """Name or glob."""
+    asset: str
+    """Name or glob."""
+    from_us: int
+    to_us: int | None
+    """None = recurs without an end."""
+    reason: str
+    cron: str | None = None
+    """Start of each occurrence."""
+    duration_us: int | None = None
+    timezone: str = "UTC"
+
+
+async def plan_maintenance(store: AsyncStore, clock: Clock, plan: Maintenance, *, actor: Actor) -> int:
+    """Plan a maintenance window and return its id. Raises ConfigError, NotFound for a fleet that does not exist."""
+    raise NotImplementedError
+
+
+async def end_maintenance(store: AsyncStore, clock: Clock, maintenance_id: int, *, actor: Actor) -> None:
+    """Cancel a maintenance window, or end it now. Raises NotFound, Conflict."""
+    raise NotImplementedError

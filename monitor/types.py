@@ -209,6 +209,42 @@ class Severity(enum.StrEnum):
     CRITICAL = "critical"
 
 
+class AlertClass(enum.StrEnum):
+    """The thing in trouble, so the people who must act."""
+
+    PROCESS = "process"
+    """The machine: its readings are anomalous."""
+    SENSOR = "sensor"
+    """A sensor: stuck, dead, noisy, out of range."""
+    DATA = "data"
+    """The records: lost, late, missing, refused."""
+
+
+class Label(enum.StrEnum):
+    """An operator's word on an alert or on a time of an asset."""
+
+    FAULT = "fault"
+    """It was real. Training leaves it out, and it is no false alarm."""
+    NORMAL = "normal"
+    """It was nothing. Training may learn it, and it is a false alarm."""
+    IGNORE = "ignore"
+    """Neither counts: training leaves it out, and so does the budget."""
+
+
+class Act(enum.StrEnum):
+    """Something that an operator, or monitor itself, did about alerts. The history keeps each."""
+
+    ACKNOWLEDGE = "acknowledge"
+    UNACKNOWLEDGE = "unacknowledge"
+    SHELVE = "shelve"
+    UNSHELVE = "unshelve"
+    LABEL = "label"
+    CLOSE = "close"
+    REOPEN = "reopen"
+    PLAN_MAINTENANCE = "plan_maintenance"
+    END_MAINTENANCE = "end_maintenance"
+
+
 @dataclass(frozen=True, slots=True)
 class AlertChange:
     """One change of an alert about an asset. (asset, opened_us) identifies the alert. Its first change is `FIRING`."""
@@ -232,14 +268,38 @@ class AlertChange:
     version: str
     is_transition: bool = True
     """False: only the peak changed."""
+    clearing: tuple[str, ...] | None = None
+    """The fewest sensors whose replacement by their expected values clears the alarm. None = not computed."""
     onset: tuple[Contribution, ...] = ()
     """Contributions to the window that fired the alert. Later windows are full of the fault, and a model then finds
     nothing right: the sensors that it blames first are nearest to the cause."""
 
 
 @dataclass(frozen=True, slots=True)
+class EvidencePart:
+    """N cells and M scores that are added to the evidence of an alert, in order of time."""
+
+    asset: int
+    """Index into the shard's list of assets."""
+    opened_us: int
+    """With the asset it identifies the alert."""
+    sensors: tuple[str, ...]
+    """[C]"""
+    cell_us: Int64
+    """[N], event time of each cell."""
+    values: Float32
+    """[N, C], NaN = missing."""
+    expected: Float32
+    """[N, C], the model's reconstruction in the sensors' own units, NaN = unknown."""
+    end_us: Int64
+    """[M], ends of the scored windows."""
+    score: Float32
+    """[M], 1.0 = threshold."""
+
+
+@dataclass(frozen=True, slots=True)
 class DataAlertChange:
-    """One change of an alert of class `data`: about the records, not about the state of an asset.
+    """One change of an alert of class `data` or `sensor`: about the records, or about a sensor.
 
     (kind, partition, from_offset, subject) identifies the alert. Its first change is `FIRING`. It closes without
     recovering.
@@ -265,6 +325,11 @@ class DataAlertChange:
     """False: only the number of records changed."""
     subject: str = ""
     """The asset, sensor or field that it is about. Empty = the fleet or the partition."""
+    alert_class: AlertClass = AlertClass.DATA
+    asset: str | None = None
+    """Asset that it is about, if it is about one."""
+    sensor: str | None = None
+    """Sensor that it is about, in class `sensor`."""
 
 
 SAMPLE_BYTES = 1024

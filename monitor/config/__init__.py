@@ -6,6 +6,9 @@ and an unknown key is an error.
 
     tree.py                the settings with their defaults and limits: read this first
     kafka.py               the table `[kafka]`
+    notify.py              the tables `[[notify]]`
+    console.py             the table `[console]`
+    sensors.py             the tables `[fleet.sensor.NAME]`
     base.py                types and checks that the tables share
     spacing.py             time between readings → an interval
     values.py              notations of a value: "10m", "3 of 5", "1/week"
@@ -24,13 +27,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from monitor.config.console import ConsoleConfig
     from monitor.config.kafka import KafkaConfig
     from monitor.config.loading import load, parse, store_url
-    from monitor.config.tree import Config, FleetConfig, HttpConfig, NotifyConfig
+    from monitor.config.notify import NotifyConfig
+    from monitor.config.sensors import SensorConfig
+    from monitor.config.tree import Config, FleetConfig, HttpConfig
 
-__all__ = ["Config", "FleetConfig", "HttpConfig", "KafkaConfig", "NotifyConfig", "load", "parse", "store_url"]
+__all__ = [
+    "Config",
+    "ConsoleConfig",
+    "FleetConfig",
+    "HttpConfig",
+    "KafkaConfig",
+    "NotifyConfig",
+    "SensorConfig",
+    "load",
+    "parse",
+    "store_url",
+]
 
-_MODULES = {"KafkaConfig": "kafka", "load": "loading", "parse": "loading", "store_url": "loading"}
+_MODULES = {
+    "ConsoleConfig": "console",
+    "KafkaConfig": "kafka",
+    "NotifyConfig": "notify",
+    "SensorConfig": "sensors",
+    "load": "loading",
+    "parse": "loading",
+    "store_url": "loading",
+}
 """Public name → its module. The rest are in `tree`."""
 
 

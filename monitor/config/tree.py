@@ -5,19 +5,16 @@ Input: plain values. Output: frozen objects. Invariant: each table checks the co
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     BeforeValidator,
     Field,
     PrivateAttr,
-    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -26,6 +23,7 @@ from pydantic import (
 from monitor.config.base import (
     ConfigTable,
     Duration,
+    Name,
     Names,
     PositiveDuration,
     config_folder,
@@ -33,15 +31,17 @@ from monitor.config.base import (
     one_of,
     raise_problems,
 )
+from monitor.config.console import ConsoleConfig
 from monitor.config.database_url import mask_url, resolve_url
 from monitor.config.fields import FieldsConfig
 from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads annotations when the class is made)
+from monitor.config.notify import NotifyConfig  # noqa: TC001
+from monitor.config.sensors import SensorConfig  # noqa: TC001
 from monitor.config.values import (
     Confirm,
+    Multiple,
     Rate,
-    check_web_address,
     format_duration,
-    is_loopback,
 )
 
 # The valid values. `monitor check` and the error messages read these lists.
@@ -59,7 +59,6 @@ INCOMPATIBLE_OPTIONS = {
 """Architecture → the options it excludes, and the reason."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
-SEVERITIES = ("warning", "critical")
 
 
 class StoreConfig(ConfigTable):
@@ -127,6 +126,8 @@ class AlertConfig(ConfigTable):
     """An alert fires once m of an asset's last n windows are anomalous."""
     recover: Annotated[int, Field(ge=1, le=1000)] = 6
     """Consecutive normal windows that close an alert."""
+    worse: Annotated[Multiple, BeforeValidator(Multiple.parse)] = Multiple(2.0)
+    """Peak score, as a multiple of that at the acknowledgement, at which an alert is unacknowledged again."""
 
 
 class RetrainConfig(ConfigTable):
@@ -164,6 +165,8 @@ class FleetConfig(ConfigTable):
     """Assets of this fleet in one partition. Others go to quarantine. Each needs memory for a window and a half."""
     fields: FieldsConfig = FieldsConfig()
     """Over those of [kafka.fields]: `Config.fields_of` joins them."""
+    sensor: dict[Name, SensorConfig] = Field(default_factory=dict)
+    """By name: what an operator knows about a sensor. It counts at once, without training."""
     model: ModelConfig = ModelConfig()
     alerts: AlertConfig = AlertConfig()
     retrain: RetrainConfig = RetrainConfig()
@@ -221,52 +224,6 @@ class FleetConfig(ConfigTable):
         return max(0, (self.retrain.history // self.interval - self.window) // self.stride + 1)
 
 
-class NotifyConfig(ConfigTable):
-    """`[[notify]]`: a channel for alerts, a POST of JSON to one URL."""
-
-    url: Annotated[str, Field(repr=False)]
-    """https, or http to this machine or with `allow_http`. Hidden, because many services put a secret into it."""
-    name: Annotated[
-        str, Field(default_factory=lambda data: urlsplit(data["url"]).hostname, pattern=r"^[a-z0-9._-]{1,64}$")
-    ]
-    """Name in logs and in the key of each notification. Default: the URL's host."""
-    min_severity: Annotated[str, one_of(SEVERITIES)] = "warning"
-    """critical: an alert is sent once its peak is critical."""
-    fleets: Names = ("*",)
-    """Names or globs."""
-    max_age: Annotated[timedelta | None, duration_or("forever")] = timedelta(days=7)
-    """Age up to which an alert event is sent. A topic that is read from its beginning gives older ones."""
-    token: SecretStr | None = None
-    """Sent as `Authorization: Bearer …`. Preferably in MONITOR_NOTIFY__0__TOKEN_FILE."""
-    allow_http: bool = False
-    """Send notifications and the token unencrypted over a network."""
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, value: str) -> str:
-        return check_web_address(value)
-
-    @field_validator("token")
-    @classmethod
-    def _one_line(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
-            raise ValueError("must be one word of printable ASCII: it is sent in a header")
-        return value
-
-    @model_validator(mode="after")
-    def _check_combinations(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
-            raise_problems({"url": "is http, which is not encrypted; use https, or set allow_http = true"})
-        return self
-
-    @property
-    def shown_url(self) -> str:
-        """Scheme, host and port of the URL, for terminals and logs."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}"
-
-
 class LogConfig(ConfigTable):
     """`[log]`."""
 
@@ -320,6 +277,7 @@ class Config(ConfigTable):
     notify: tuple[NotifyConfig, ...] = ()
     log: LogConfig = LogConfig()
     http: HttpConfig = HttpConfig()
+    console: ConsoleConfig = ConsoleConfig()
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """Device of training and scoring: auto, cpu, cuda, cuda:0, mps."""
 

@@ -60,6 +60,26 @@ def format_duration(value: timedelta) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Multiple:
+    """A factor above one: "2x"."""
+
+    factor: float
+
+    @classmethod
+    def parse(cls, value: object) -> Multiple:
+        """Read "2x", "1.5x"."""
+        if isinstance(value, Multiple):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*[x×]\s*", value) if isinstance(value, str) else None
+        if found is None or float(found[1]) <= 1:
+            raise ValueError('is no multiple above one; write "2x"')
+        return cls(float(found[1]))
+
+    def __str__(self) -> str:
+        return f"{self.factor:g}x"
+
+
+@dataclass(frozen=True, slots=True)
 class Rate:
     """A number of events per duration: "1/week"."""
 

@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 _UPDATE = text("""
     UPDATE alert SET state = :state, severity = :severity, updated_us = :at_us, closed_us = :closed_us,
-        peak_score = :peak_score, peak_us = :peak_us, n_anomalous = :n_anomalous, sensors = :sensors, version = :version
+        peak_score = :peak_score, peak_us = :peak_us, n_anomalous = :n_anomalous, sensors = :sensors,
+        clearing = :clearing, version = :version
     WHERE asset_id = :asset_id AND opened_us = :opened_us AND state <> 'closed'
     RETURNING id
 """)
 _INSERT = text("""
     INSERT INTO alert (asset_id, opened_us, state, severity, updated_us, closed_us, peak_score, peak_us, n_anomalous,
-        sensors, version)
+        sensors, clearing, version)
     VALUES (:asset_id, :opened_us, :state, :severity, :at_us, :closed_us, :peak_score, :peak_us, :n_anomalous,
-        :sensors, :version)
+        :sensors, :clearing, :version)
     RETURNING id
 """)
 _UPDATE_DATA = text("""
@@ -42,10 +43,10 @@ _UPDATE_DATA = text("""
     RETURNING id
 """)
 _INSERT_DATA = text("""
-    INSERT INTO alert (class, kind, topic, partition, fleet, from_offset, subject, message, opened_us, state,
-        severity, updated_us, n_anomalous, sensors)
-    VALUES ('data', :kind, :topic, :partition, :fleet, :from_offset, :subject, :message, :opened_us, :state, :severity,
-        :at_us, :n_anomalous, '[]')
+    INSERT INTO alert (class, kind, topic, partition, fleet, from_offset, subject, message, asset_name, sensor,
+        opened_us, state, severity, updated_us, n_anomalous, sensors)
+    VALUES (:class, :kind, :topic, :partition, :fleet, :from_offset, :subject, :message, :asset_name, :sensor,
+        :opened_us, :state, :severity, :at_us, :n_anomalous, '[]')
     RETURNING id
 """)
 _TRANSITION = text("""
@@ -63,14 +64,18 @@ def write_change(connection: Connection, asset_id: int, change: AlertChange) -> 
         "n_anomalous": change.n_anomalous,
         "peak_us": change.peak_us,
         "sensors": _sensors_json(change),
+        "clearing": None if change.clearing is None else json.dumps(change.clearing),
         "version": change.version,
     }
     return _write(connection, change, _UPDATE, _INSERT, values, f"asset {asset_id}, {change.opened_us}")
 
 
 def write_data_change(connection: Connection, change: DataAlertChange) -> int:
-    """Write one change of an alert of class `data` and return the alert's id. Raises InvariantBroken."""
+    """Write one change of an alert of class `data` or `sensor` and return the alert's id. Raises InvariantBroken."""
     values = {
+        "class": str(change.alert_class),
+        "asset_name": change.asset,
+        "sensor": change.sensor,
         "kind": change.kind,
         "topic": change.partition.topic,
         "partition": change.partition.number,

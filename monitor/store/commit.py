@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         AlertChange,
         Counters,
         DataAlertChange,
+        EvidencePart,
         Float32,
         Int8,
         Int32,
@@ -54,6 +55,8 @@ class FleetRows:
     """[N], greatest offset of a record in the window."""
     alerts: Sequence[AlertChange] = ()
     """In order."""
+    evidence: Sequence[EvidencePart] = ()
+    """In order. Of alerts that are open, or changed in this step."""
     sensors: Sequence[str] | None = None
     """The fleet's sensors, if this step is the first to see them. None = stored already."""
     recent: Mapping[int, Sequence[int]] = field(default_factory=dict)

@@ -26,7 +26,7 @@ from sqlalchemy import bindparam, text
 
 from monitor.clock import from_us
 from monitor.printable import escape_json, escape_unprintable
-from monitor.store import alerts, leases
+from monitor.store import alerts, leases, life
 from monitor.store.queries.backend import number
 from monitor.types import AlertState, Severity
 
@@ -115,11 +115,13 @@ def write_change(
     connection: Connection, channels: Sequence[Channel], asset_id: int, change: AlertChange, at_us: int
 ) -> None:
     """Write one change of an alert of class `process`, and its notifications. `at_us`: processing time."""
-    if not channels:
-        alerts.write_change(connection, asset_id, change)
-        return
-    before = connection.execute(_BEFORE, {"asset_id": asset_id, "opened_us": change.opened_us}).one()
+    before = None
+    if channels:
+        before = connection.execute(_BEFORE, {"asset_id": asset_id, "opened_us": change.opened_us}).one()
     alert_id = alerts.write_change(connection, asset_id, change)
+    effect = life.apply(connection, alert_id, change, at_us)
+    if before is None or effect.suppressed_by is not None:
+        return
     names = _recipients(channels, change, at_us)
     if names and (step := _step(change, before.severity)) is not None:
         event = f"{change.fleet}/{quote(before.asset, safe='/:')}:{change.opened_us}:{step}"
@@ -131,6 +133,9 @@ def write_data_change(
 ) -> None:
     """Write one change of an alert of class `data`, and its notifications: that it opened, and that it closed."""
     alert_id = alerts.write_data_change(connection, change)
+    effect = life.apply(connection, alert_id, change, at_us)
+    if effect.suppressed_by is not None:
+        return
     names = _recipients(channels, change, at_us)
     if names and change.is_transition:
         step = "closed" if change.state is AlertState.CLOSED else "firing"

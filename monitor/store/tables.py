@@ -12,6 +12,7 @@ from __future__ import annotations
 from sqlalchemy import (
     REAL,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -43,6 +45,7 @@ identity = Table(
     Column("name", Text, primary_key=True),  # random
     Column("consumer_group", Text, nullable=False),  # the default of [kafka] group
     Column("first_started_us", BigInteger),  # processing time of the first daemon; NULL = none has started
+    Column("link_key", Text),  # base64, signs the links in notifications; NULL = none was made yet
 )
 
 fleet = Table(
@@ -95,6 +98,20 @@ score = Table(
     sqlite_with_rowid=False,
 )
 
+# Scores by hour of their windows' ends: long times stay quick to show.
+score_hour = Table(
+    "score_hour",
+    metadata,
+    Column("hour_us", BigInteger, nullable=False),  # start of the hour
+    Column("asset_id", Integer, nullable=False),
+    Column("max_score", REAL),  # NULL = all unscored
+    Column("n_windows", Integer, nullable=False),
+    Column("n_anomalous", Integer, nullable=False),
+    Column("n_unscored", Integer, nullable=False),
+    PrimaryKeyConstraint("hour_us", "asset_id"),
+    sqlite_with_rowid=False,
+)
+
 model_version = Table(
     "model_version",
     metadata,
@@ -126,15 +143,19 @@ model_activation = Table(
 
 _OPEN = text("state <> 'closed'")
 
-# Of two classes. `process`: an asset is anomalous. `data`: records are missing, rejected, late or misleading. An alert
-# of class `data` has no asset, score, sensors or version. Queries about assets (budget, training, digests) join `asset`
-# and so exclude it. stream/data_alerts.py defines its times.
+# Of three classes. `process`: an asset is anomalous. `sensor`: a sensor of an asset is stuck, dead, noisy or out of
+# range. `data`: records are missing, rejected, late or misleading. Only an alert of class `process` has an `asset_id`,
+# scores, sensors and a version. Queries about assets (budget, training, digests) join `asset`, which excludes others.
+# stream/data_alerts.py defines the times of the others.
+#
+# `state` and what belongs to it are the pipeline's: a function of the records. Answers of operators stand beside them
+# and never change them, so a replay gives the same alerts.
 alert = Table(
     "alert",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("class", Text, nullable=False, server_default="process"),  # process, data
-    Column("asset_id", Integer, ForeignKey("asset.id")),  # NULL in class data, like the nullable columns below
+    Column("class", Text, nullable=False, server_default="process"),  # types.AlertClass
+    Column("asset_id", Integer, ForeignKey("asset.id")),  # NULL in other classes, like the nullable columns below
     Column("opened_us", BigInteger, nullable=False),
     Column("state", Text, nullable=False),  # types.AlertState
     Column("severity", Text, nullable=False),
@@ -146,18 +167,126 @@ alert = Table(
     Column("sensors", Text, nullable=False),  # JSON list of {name, share, …} at the peak, and `onset`
     Column("version", Text),
     Column("acknowledged_by", Text),
-    Column("label", Text),
-    Column("kind", Text),  # only in class data, like all below: asset_limit, records_lost
+    Column("label", Text),  # types.Label
+    Column("kind", Text),  # not in class process, like all up to `message`: asset_limit, stuck
     Column("topic", Text),
     Column("partition", Integer),
     Column("fleet", Text),  # NULL = all fleets in the partition
     Column("from_offset", BigInteger),  # of the first record concerned
     Column("subject", Text, nullable=False, server_default=text("''")),  # asset, sensor or field; '' = none
     Column("message", Text),  # event and remedy
+    Column("asset_name", Text),  # of class sensor, and of class data where it is about one asset
+    Column("sensor", Text),  # of class sensor
+    Column("clearing", Text),  # JSON list, the fewest sensors whose expected values clear the alarm; NULL = unknown
+    Column("incident_id", Integer, ForeignKey("incident.id")),  # NULL = of an alert from before schema 0005
+    # Answers of operators, up to `suppressed_by`.
+    Column("acknowledged_us", BigInteger),  # processing time
+    Column("acknowledged_peak", Float),  # `peak_score` then: the alert has become worse at a multiple of it
+    Column("label_note", Text),
+    Column("closed_by_hand_us", BigInteger),  # event time; NULL = not closed by hand
+    Column("suppressed_by", Text),  # shelf, maintenance: nobody is notified; NULL = not suppressed
+    Column("is_flapping", Boolean, nullable=False, server_default=false()),  # the asset's alerts come and go
     UniqueConstraint("asset_id", "opened_us"),
     UniqueConstraint("topic", "partition", "kind", "from_offset", "subject"),
     Index(None, "opened_us"),
     Index("uq_alert_open", "asset_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+    Index(None, "incident_id"),
+)
+
+# Alerts of a fleet that overlap in time.
+incident = Table(
+    "incident",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("fleet", Text),  # NULL = of alerts about a whole partition
+    Column("opened_us", BigInteger, nullable=False),
+    Column("closed_us", BigInteger),  # NULL = an alert of it is open
+    Column("severity", Text, nullable=False),  # the highest of its alerts so far
+    Column("n_alerts", Integer, nullable=False),
+    Index(None, "fleet", "opened_us"),
+)
+
+# What happened around an alert: readings, expected values and scores. Chunks in order of time; joined, they are the
+# evidence. `store/evidence.py` defines their form.
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("alert_id", Integer, ForeignKey("alert.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("n_cells", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("alert_id", "seq"),
+)
+
+# Who did what, when and from where. Rows are only added.
+act = Table(
+    "act",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),  # processing time
+    Column("actor", Text, nullable=False),  # a person, or "monitor"
+    Column("via", Text, nullable=False),  # cli, console, api, link, daemon
+    Column("act", Text, nullable=False),  # types.Act
+    Column("alert_id", Integer, ForeignKey("alert.id", ondelete="CASCADE")),  # NULL = not about one alert
+    Column("fleet", Text),
+    Column("asset", Text),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("detail", Text),  # JSON object; NULL = none
+    Index(None, "alert_id"),
+)
+
+# Alerts that are not notified until something ends it.
+shelf = Table(
+    "shelf",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("alert_id", Integer, ForeignKey("alert.id", ondelete="CASCADE")),  # NULL = of all alerts that match
+    Column("fleet", Text),
+    Column("asset", Text),  # name or glob
+    Column("sensor", Text),  # only alerts blamed on it
+    Column("made_us", BigInteger, nullable=False),  # processing time, like the two below
+    Column("until_us", BigInteger),  # NULL = ended by a condition alone
+    Column("ended_us", BigInteger),  # NULL = in force
+    Column("until", Text, nullable=False),  # as it was given: 7d, recovered, worse:2x, 5x/1d
+    Column("peak_score", Float),  # of the alert when it was shelved, for `worse`
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("ended_why", Text),
+    Index("ix_shelf_active", "ended_us"),
+)
+
+# Times in which assets are scored, and nobody is notified.
+maintenance = Table(
+    "maintenance",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("fleet", Text, nullable=False),  # name or glob
+    Column("asset", Text, nullable=False),  # name or glob
+    Column("from_us", BigInteger, nullable=False),  # event time; of a recurring one: it begins to recur
+    Column("to_us", BigInteger),  # event time; NULL = recurs without an end
+    Column("cron", Text),  # start of each occurrence; NULL = once
+    Column("duration_us", BigInteger),  # of each occurrence
+    Column("timezone", Text, nullable=False, server_default="UTC"),  # of `cron`
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("made_us", BigInteger, nullable=False),  # processing time, like the one below
+    Column("ended_us", BigInteger),  # cancelled, or over; NULL = in force
+)
+
+# An operator's word on a time of an asset, for training and budget.
+interval_label = Table(
+    "interval_label",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("asset_id", Integer, ForeignKey("asset.id"), nullable=False),
+    Column("from_us", BigInteger, nullable=False),
+    Column("to_us", BigInteger, nullable=False),
+    Column("label", Text, nullable=False),  # types.Label
+    Column("note", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("made_us", BigInteger, nullable=False),  # processing time, like the one below
+    Column("removed_us", BigInteger),  # NULL = in force
+    Index(None, "asset_id", "from_us"),
 )
 
 alert_transition = Table(
@@ -289,4 +418,25 @@ outbox = Table(
         sqlite_where=text("delivered_us IS NULL"),
         postgresql_where=text("delivered_us IS NULL"),
     ),
+)
+
+# Access to the console from other machines.
+console_token = Table(
+    "console_token",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),  # of its holder, for the history
+    Column("hash", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # read, act, admin
+    Column("made_us", BigInteger, nullable=False),  # processing time, like all below
+    Column("expires_us", BigInteger),  # NULL = never
+    Column("revoked_us", BigInteger),  # NULL = valid
+)
+
+# Links of notifications that were used: each serves once.
+used_link = Table(
+    "used_link",
+    metadata,
+    Column("nonce", Text, primary_key=True),
+    Column("used_us", BigInteger, nullable=False),  # processing time
 )

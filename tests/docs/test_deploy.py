@@ -34,7 +34,7 @@ def test_the_annotated_file_shows_defaults() -> None:
     text = (DEPLOY / "monitor.toml").read_text()
     everything = re.sub(r"^# (?=[a-z_]+ = (?!.*e\.g\.))", "", text, flags=re.MULTILINE)
     file = tomllib.loads(everything)
-    assert set(file) == {"device", "kafka", "store", "log", "http", "fleet"}
+    assert set(file) == {"device", "kafka", "store", "log", "http", "console", "fleet"}
     assert set(file["fleet"][0]) >= {"window", "lateness", "max_gap", "model", "alerts", "retrain"}
     assert parse(file) == parse(tomllib.loads(text)) == parse(MINIMAL)
 

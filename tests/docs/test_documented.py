@@ -42,6 +42,8 @@ def explained() -> set[tuple[str, ...]]:
         if isinstance(value, dict) and path[-2:] != ("fields", "enum"):  # whose keys are the user's words
             for key, each in value.items():
                 walk(each, (*path, key))
+        elif path[:2] == ("fleet", "sensor"):  # [fleet.sensor.NAME]: the name is the user's
+            found.add((*path[:2], *path[3:]))
         else:
             found.add(path)
 

@@ -85,7 +85,7 @@ def test_the_tree_is_frozen_and_pickles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"fleet__sensorz": ["a"]}, 'fleet[0].sensorz: unknown key; did you mean "sensors"?'),
+        ({"fleet__sensrs": ["a"]}, 'fleet[0].sensrs: unknown key; did you mean "sensors"?'),
         ({"devise": "cpu"}, 'devise: unknown key; did you mean "device"?'),
         ({"kafka": {"topics": ["t"]}}, "kafka.bootstrap: missing; set it in the file or as MONITOR_KAFKA__BOOTSTRAP"),
         ({"kafka__bootstrap": "broker"}, 'kafka.bootstrap: "broker" is not a broker address; write "host:9092"'),
