@@ -34,6 +34,7 @@ The packages and modules, which import only from the lines below their own:
     budget       arithmetic of the false-alarm budget: bounds, and its status
     config       monitor.toml as one typed tree; all problems are reported at once
     retry        repeats a call during an outage
+    links        signed links in notifications
     metrics      the declarations of all Prometheus metrics
     logs         structured logging
     clock        processing time as an argument

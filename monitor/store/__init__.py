@@ -8,6 +8,7 @@
     partitions.py       claim and commit: exactly-once processing of a partition. Read this first
     commit.py           the data of one commit
     scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py outbox.py    one noun each
+    links.py            the key of the links in notifications, and the used ones
     lease_renewal.py    a lease that is acquired and renewed in a loop
     bulk.py             inserts of many rows
     burn.py             the burn of a fleet's false-alarm budget
