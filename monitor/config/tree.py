@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -42,6 +42,7 @@ from monitor.config.values import (
     Multiple,
     Rate,
     format_duration,
+    listen_address,
 )
 
 # The valid values. `monitor check` and the error messages read these lists.
@@ -256,16 +257,7 @@ class HttpConfig(ConfigTable):
     @property
     def address(self) -> tuple[str, int] | None:
         """Host and port to listen on, or None."""
-        host, _, port = self.listen.rpartition(":")
-        host = "127.0.0.1" if host == "localhost" else host
-        if not port.isdecimal() or not 0 < int(port) < 65536:
-            return None
-        try:
-            if host.startswith("[") and host.endswith("]"):
-                return str(IPv6Address(host[1:-1])), int(port)
-            return str(IPv4Address(host)), int(port)
-        except ValueError:
-            return None
+        return listen_address(self.listen)
 
 
 class Config(ConfigTable):

@@ -10,7 +10,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 _UNIT = {
@@ -186,3 +186,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def listen_address(text: str) -> tuple[str, int] | None:
+    """Return host and port of "127.0.0.1:8420" or "[::1]:8420". None = it is no such address."""
+    host, _, port = text.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        return None
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            return str(IPv6Address(host[1:-1])), int(port)
+        return str(IPv4Address(host)), int(port)
+    except ValueError:
+        return None

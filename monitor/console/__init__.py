@@ -1,5 +1,18 @@
 """The console: pages and an API for operators, in a process of its own.
 
+    app.py          `create_app`: the application. Read this first
+    gate.py         what every request must pass: host, login, CSRF, size, time
+    security.py     who sends a request, and what that person may do
+    signing.py      signed cookies and tokens of forms
+    login.py        login, logout
+    state.py        `Console`: what routes use: `read` and `act`
+    reading.py      readers of the database in worker threads
+    events.py       the stream of changes, for live pages
+    pages/          the pages
+    rendering.py templates/ static/    templates, style sheet and script
+    static.py       addresses of the files in static/
+    problems.py     errors as answers
+
 Input: the database. Output: HTTP answers. Invariant: it reads through `store.reader` and writes through `control`
 alone, so it does what the command line does.
 """

@@ -9,6 +9,7 @@
     commit.py           the data of one commit
     scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py outbox.py    one noun each
     links.py            the key of the links in notifications, and the used ones
+    tokens.py           tokens of the console
     lease_renewal.py    a lease that is acquired and renewed in a loop
     bulk.py             inserts of many rows
     burn.py             the burn of a fleet's false-alarm budget

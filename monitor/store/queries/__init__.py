@@ -5,6 +5,7 @@
     scores.py     windows and their scores
     models.py     model versions and training jobs
     ingestion.py  fleets, assets, partitions, quarantine and daemons
+    console.py    tokens of the console, and what has changed
 
 Times are returned as ISO 8601 text in UTC. Invariant: the keys are contracts of the command line. They may be added,
 never renamed. Nothing slow is imported here, because every read command imports this package.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from monitor.store.queries.alerts import AlertQueries
 from monitor.store.queries.backend import iso, number
+from monitor.store.queries.console import ConsoleQueries
 from monitor.store.queries.ingestion import IngestionQueries
 from monitor.store.queries.models import ModelQueries
 from monitor.store.queries.scores import ScoreQueries
@@ -21,5 +23,5 @@ from monitor.store.queries.scores import ScoreQueries
 __all__ = ["Reader", "iso", "number"]
 
 
-class Reader(AlertQueries, ScoreQueries, ModelQueries, IngestionQueries):
+class Reader(AlertQueries, ScoreQueries, ModelQueries, IngestionQueries, ConsoleQueries):
     """A database, open for reading, with all queries."""
