@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from monitor import logs
 from monitor.budget import BudgetReport, Status, UnreadableThreshold
 from monitor.errors import MonitorError
-from monitor.store import burn, daemons, quarantine, scores
+from monitor.store import burn, daemons, quarantine, score_hours, scores
 from monitor.store.results import FIRST_US
 from monitor.timing import DEFAULT_TIMING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.store.engine import AsyncStore
     from monitor.store.lease_renewal import Lease
+    from monitor.store.scores import PruneStep
     from monitor.timing import Timing
 
 log = logs.get("upkeep")
@@ -81,6 +82,9 @@ class Maintenance:
         if deleted := await prune_scores(self._store, before):
             log.info("scores_pruned", rows=deleted.total(), older_than=str(keep), fleets=dict(deleted))
         if sweeps:
+            hours = await expiry_by_fleet(self._store, max(keep, score_hours.KEEP))
+            if deleted := await prune_scores(self._store, hours, score_hours.prune):
+                log.info("score_hours_pruned", rows=deleted.total(), fleets=dict(deleted))
             self._swept_s = now_s
 
 
@@ -97,18 +101,20 @@ async def expiry_by_fleet(store: AsyncStore, keep: timedelta) -> dict[str, int]:
     return {fleet: newest_us - keep // MICROSECOND for fleet, newest_us in newest.items()}
 
 
-async def prune_scores(store: AsyncStore, before: Mapping[str, int]) -> Counter[str]:
+async def prune_scores(
+    store: AsyncStore, before: Mapping[str, int], prune: PruneStep = scores.prune
+) -> Counter[str]:
     """Delete each fleet's scores that start before its time, µs. Return the number of rows by fleet.
 
-    One scan of all fleets from the oldest score on. It skips the rows of a fleet after its time. Raises
-    StoreUnavailable.
+    `prune` deletes one step of them, or of their hours. One scan of all fleets from the oldest row on. It skips the
+    rows of a fleet after its time. Raises StoreUnavailable.
     """
     deleted: Counter[str] = Counter()
     at_us = FIRST_US
     slowest_first = sorted(before, key=before.__getitem__)
     for place, fleet in enumerate(slowest_first):
         while at_us < before[fleet]:
-            some, at_us = await store.run(scores.prune, slowest_first[place:], at_us, before[fleet])
+            some, at_us = await store.run(prune, slowest_first[place:], at_us, before[fleet])
             deleted += some
     return deleted
 

@@ -30,9 +30,9 @@ _UPDATE = text("""
 """)
 _INSERT = text("""
     INSERT INTO alert (asset_id, opened_us, state, severity, updated_us, closed_us, peak_score, peak_us, n_anomalous,
-        sensors, clearing, version)
+        sensors, clearing, version, stored_us)
     VALUES (:asset_id, :opened_us, :state, :severity, :at_us, :closed_us, :peak_score, :peak_us, :n_anomalous,
-        :sensors, :clearing, :version)
+        :sensors, :clearing, :version, :stored_us)
     RETURNING id
 """)
 _UPDATE_DATA = text("""
@@ -44,9 +44,10 @@ _UPDATE_DATA = text("""
 """)
 _INSERT_DATA = text("""
     INSERT INTO alert (class, kind, topic, partition, fleet, from_offset, subject, message, asset_name, sensor,
-        opened_us, state, severity, updated_us, n_anomalous, sensors)
+        opened_us, state, severity, updated_us, n_anomalous, sensors, stored_us)
     VALUES (:class, :kind, :topic, :partition, :fleet, :from_offset, :subject, :message, :asset_name, :sensor,
-        :opened_us, :state, :severity, :at_us, :n_anomalous, '[]')
+        :opened_us, :state, :severity, :at_us, :n_anomalous, '[]',
+        :stored_us)
     RETURNING id
 """)
 _TRANSITION = text("""
@@ -56,9 +57,13 @@ _TRANSITION = text("""
 """)
 
 
-def write_change(connection: Connection, asset_id: int, change: AlertChange) -> int:
-    """Write one change of an alert of class `process` and return the alert's id. Raises InvariantBroken."""
+def write_change(connection: Connection, asset_id: int, change: AlertChange, stored_us: int | None = None) -> int:
+    """Write one change of an alert of class `process` and return the alert's id. Raises InvariantBroken.
+
+    `stored_us`: processing time.
+    """
     values = {
+        "stored_us": stored_us,
         "asset_id": asset_id,
         "peak_score": change.peak_score,
         "n_anomalous": change.n_anomalous,
@@ -70,9 +75,10 @@ def write_change(connection: Connection, asset_id: int, change: AlertChange) -> 
     return _write(connection, change, _UPDATE, _INSERT, values, f"asset {asset_id}, {change.opened_us}")
 
 
-def write_data_change(connection: Connection, change: DataAlertChange) -> int:
+def write_data_change(connection: Connection, change: DataAlertChange, stored_us: int | None = None) -> int:
     """Write one change of an alert of class `data` or `sensor` and return the alert's id. Raises InvariantBroken."""
     values = {
+        "stored_us": stored_us,
         "class": str(change.alert_class),
         "asset_name": change.asset,
         "sensor": change.sensor,

@@ -1,4 +1,4 @@
-"""Inserts of many rows, in columns for as long as the driver allows.
+"""Inserts of many rows, in columns for as long as the driver allows, and deletions of many rows in steps.
 
 PostgreSQL receives them through COPY in its binary format, which NumPy builds without a Python object per value. SQLite
 receives statements of many rows: with about ten or more, a row costs half as much as in its own statement (measured).
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sqlalchemy import bindparam, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,3 +90,35 @@ def _tuples(columns: Mapping[str, Array], types: Mapping[str, str], chosen: Bool
         if name not in nulls:
             tuples[name] = column[chosen]
     return tuples.tobytes()
+
+
+# ---------------------------------------------------------------- deletions
+
+_THROUGH = """
+    SELECT MAX({time}) FROM (
+        SELECT {time} FROM {table} WHERE {time} >= :from_us AND {time} < :before_us ORDER BY {time} LIMIT :limit
+    ) AS next
+"""
+_DELETE = """
+    DELETE FROM {table} WHERE {time} >= :from_us AND {time} <= :through_us
+        AND asset_id IN (SELECT id FROM asset WHERE fleet IN :fleets)
+    RETURNING (SELECT fleet FROM asset WHERE id = asset_id)
+"""
+
+
+def delete_step(
+    connection: Connection, table: str, time: str, fleets: Sequence[str], from_us: int, before_us: int, limit: int
+) -> tuple[Counter[str], int]:
+    """Delete the fleets' rows with a `time` in [from_us, before_us), in the range of the next `limit` rows.
+
+    Returns the number of deleted rows by fleet, and the start of the next step; `before_us` = done. Each step is a
+    transaction of its own, so that the pipeline never waits long for the lock. `table`, which has an `asset_id`, and
+    its column `time` become SQL text: constants only, never input.
+    """
+    step = {"from_us": from_us, "before_us": before_us, "limit": limit}
+    through_us: int | None = connection.execute(text(_THROUGH.format(table=table, time=time)), step).scalar_one()
+    if through_us is None:
+        return Counter(), before_us
+    delete = text(_DELETE.format(table=table, time=time)).bindparams(bindparam("fleets", expanding=True))
+    values = {"fleets": list(fleets), "from_us": from_us, "through_us": through_us}
+    return Counter(connection.execute(delete, values).scalars()), through_us + 1

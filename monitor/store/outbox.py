@@ -118,7 +118,7 @@ def write_change(
     before = None
     if channels:
         before = connection.execute(_BEFORE, {"asset_id": asset_id, "opened_us": change.opened_us}).one()
-    alert_id = alerts.write_change(connection, asset_id, change)
+    alert_id = alerts.write_change(connection, asset_id, change, at_us)
     effect = life.apply(connection, alert_id, change, at_us)
     if before is None or effect.suppressed_by is not None:
         return
@@ -132,7 +132,7 @@ def write_data_change(
     connection: Connection, channels: Sequence[Channel], change: DataAlertChange, at_us: int
 ) -> None:
     """Write one change of an alert of class `data`, and its notifications: that it opened, and that it closed."""
-    alert_id = alerts.write_data_change(connection, change)
+    alert_id = alerts.write_data_change(connection, change, at_us)
     effect = life.apply(connection, alert_id, change, at_us)
     if effect.suppressed_by is not None:
         return

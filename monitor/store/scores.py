@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from sqlalchemy import bindparam, text
+from sqlalchemy import text
 
-from monitor.store import bulk
+from monitor.store import bulk, score_hours
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import Counter
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
     from monitor.store.bulk import Array
     from monitor.store.commit import FleetRows
+
+    PruneStep = Callable[[Connection, Sequence[str], int, int], tuple[Counter[str], int]]
 
 _TYPES = {
     "start_us": ">i8",
@@ -34,7 +36,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def insert(connection: Connection, rows: FleetRows, version_id: Sequence[int | None]) -> None:
-    """Insert the windows of one shard, and update the last window of each asset.
+    """Insert the windows of one shard, and update the last window of each asset and its hours.
 
     `version_id`: [N], as in the database. A key that exists already raises: two writers, or one that lost its state.
     NaN is stored as NULL. An infinite score is stored as the largest float32, which JSON can represent.
@@ -61,6 +63,7 @@ def insert(connection: Connection, rows: FleetRows, version_id: Sequence[int | N
         nulls = {"score": np.isnan(columns["score"]), "version_id": columns["version_id"] == 0}
         bulk.copy(connection, "score", columns, _TYPES, nulls)
     _update_last_windows(connection, rows, columns)
+    score_hours.add(connection, columns)
 
 
 _ON_CONFLICT = """
@@ -140,19 +143,6 @@ def newest_us(connection: Connection) -> dict[str, int]:
     """Return the end of each fleet's latest window that is not in the future."""
     return {fleet: found.newest_us for fleet, found in newest_windows(connection).items()}
 
-
-_THROUGH = text("""
-    SELECT MAX(start_us) FROM (
-        SELECT start_us FROM score WHERE start_us >= :from_us AND start_us < :before_us ORDER BY start_us LIMIT :limit
-    ) AS next
-""")
-_PRUNE = text("""
-    DELETE FROM score WHERE start_us >= :from_us AND start_us <= :through_us
-        AND asset_id IN (SELECT id FROM asset WHERE fleet IN :fleets)
-    RETURNING (SELECT fleet FROM asset WHERE id = asset_id)
-""").bindparams(bindparam("fleets", expanding=True))
-
-
 def prune(
     connection: Connection, fleets: Sequence[str], from_us: int, before_us: int, limit: int = 10_000
 ) -> tuple[Counter[str], int]:
@@ -161,9 +151,4 @@ def prune(
     Returns the number of deleted rows by fleet, and the start of the next step. `before_us` = done. Each step is a
     transaction of its own, so that the pipeline never waits long for the lock.
     """
-    step = {"from_us": from_us, "before_us": before_us, "limit": limit}
-    through_us: int | None = connection.execute(_THROUGH, step).scalar_one()
-    if through_us is None:
-        return Counter(), before_us
-    deleted = connection.execute(_PRUNE, {"fleets": list(fleets), "from_us": from_us, "through_us": through_us})
-    return Counter(deleted.scalars()), through_us + 1
+    return bulk.delete_step(connection, "score", "start_us", fleets, from_us, before_us, limit)

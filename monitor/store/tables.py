@@ -179,6 +179,7 @@ alert = Table(
     Column("sensor", Text),  # of class sensor
     Column("clearing", Text),  # JSON list, the fewest sensors whose expected values clear the alarm; NULL = unknown
     Column("incident_id", Integer, ForeignKey("incident.id")),  # NULL = of an alert from before schema 0005
+    Column("stored_us", BigInteger),  # processing time of its opening; NULL = of an alert from before schema 0005
     # Answers of operators, up to `suppressed_by`.
     Column("acknowledged_us", BigInteger),  # processing time
     Column("acknowledged_peak", Float),  # `peak_score` then: the alert has become worse at a multiple of it
@@ -189,6 +190,7 @@ alert = Table(
     UniqueConstraint("asset_id", "opened_us"),
     UniqueConstraint("topic", "partition", "kind", "from_offset", "subject"),
     Index(None, "opened_us"),
+    Index(None, "closed_us"),
     Index("uq_alert_open", "asset_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index(None, "incident_id"),
 )

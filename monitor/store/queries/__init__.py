@@ -3,6 +3,7 @@
     backend.py    a SELECT on either database, and the format of times and numbers
     alerts.py     alerts
     scores.py     windows and their scores
+    hours.py      hourly roll-ups of scores
     models.py     model versions and training jobs
     ingestion.py  fleets, assets, partitions, quarantine and daemons
     console.py    tokens of the console, and what has changed
@@ -16,6 +17,7 @@ from __future__ import annotations
 from monitor.store.queries.alerts import AlertQueries
 from monitor.store.queries.backend import iso, number
 from monitor.store.queries.console import ConsoleQueries
+from monitor.store.queries.hours import HourQueries
 from monitor.store.queries.ingestion import IngestionQueries
 from monitor.store.queries.models import ModelQueries
 from monitor.store.queries.scores import ScoreQueries
@@ -23,5 +25,5 @@ from monitor.store.queries.scores import ScoreQueries
 __all__ = ["Reader", "iso", "number"]
 
 
-class Reader(AlertQueries, ScoreQueries, ModelQueries, IngestionQueries, ConsoleQueries):
+class Reader(AlertQueries, ScoreQueries, HourQueries, ModelQueries, IngestionQueries, ConsoleQueries):
     """A database, open for reading, with all queries."""

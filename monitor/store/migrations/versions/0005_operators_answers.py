@@ -15,6 +15,7 @@ _NEW_OF_ALERT = (
     "sensor",
     "clearing",
     "incident_id",
+    "stored_us",
     "acknowledged_us",
     "acknowledged_peak",
     "label_note",
@@ -22,6 +23,14 @@ _NEW_OF_ALERT = (
     "suppressed_by",
     "is_flapping",
 )
+# An hour contains the windows that end in it. % has the sign of its left side, in both databases.
+_HOUR = "end_us - (end_us % 3600000000 + 3600000000) % 3600000000"
+_HOURS_OF_STORED_SCORES = f"""
+    INSERT INTO score_hour (hour_us, asset_id, max_score, n_windows, n_anomalous, n_unscored)
+    SELECT {_HOUR}, asset_id, MAX(score), COUNT(*), SUM(CASE WHEN verdict = 1 THEN 1 ELSE 0 END),
+        SUM(CASE WHEN verdict = 2 THEN 1 ELSE 0 END)
+    FROM score GROUP BY 1, 2 ORDER BY 1, 2
+"""  # noqa: S608 - constants
 
 
 def upgrade() -> None:
@@ -73,8 +82,9 @@ def upgrade() -> None:
         sa.Column("n_anomalous", sa.Integer(), nullable=False),
         sa.Column("n_unscored", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("hour_us", "asset_id", name=op.f("pk_score_hour")),
-    sqlite_with_rowid=False
+        sqlite_with_rowid=False,
     )
+    op.execute(_HOURS_OF_STORED_SCORES)
     op.create_table(
         "used_link",
         sa.Column("nonce", sa.Text(), nullable=False),
@@ -145,6 +155,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("sensor", sa.Text(), nullable=True))
         table.add_column(sa.Column("clearing", sa.Text(), nullable=True))
         table.add_column(sa.Column("incident_id", sa.Integer(), nullable=True))
+        table.add_column(sa.Column("stored_us", sa.BigInteger(), nullable=True))
         table.add_column(sa.Column("acknowledged_us", sa.BigInteger(), nullable=True))
         table.add_column(sa.Column("acknowledged_peak", sa.Float(), nullable=True))
         table.add_column(sa.Column("label_note", sa.Text(), nullable=True))
@@ -152,6 +163,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("suppressed_by", sa.Text(), nullable=True))
         table.add_column(sa.Column("is_flapping", sa.Boolean(), server_default=sa.false(), nullable=False))
         table.create_index("ix_alert_incident_id", ["incident_id"])
+        table.create_index("ix_alert_closed_us", ["closed_us"])
         table.create_foreign_key(op.f("fk_alert_incident_id"), "incident", ["incident_id"], ["id"])
     with op.batch_alter_table("identity") as table:
         table.add_column(sa.Column("link_key", sa.Text(), nullable=True))
@@ -167,6 +179,7 @@ def downgrade() -> None:
     with op.batch_alter_table("alert") as table:
         table.drop_constraint("fk_alert_incident_id", type_="foreignkey")
         table.drop_index("ix_alert_incident_id")
+        table.drop_index("ix_alert_closed_us")
         for name in _NEW_OF_ALERT:
             table.drop_column(name)
     for name in ("incident", "maintenance", "interval_label", "score_hour", "console_token", "used_link"):
