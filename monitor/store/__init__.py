@@ -7,7 +7,8 @@
     error_mapping.py    a driver's error → one of monitor's errors
     partitions.py       claim and commit: exactly-once processing of a partition. Read this first
     commit.py           the data of one commit
-    scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py outbox.py    one noun each
+    scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py    one noun each
+    outbox/             notifications: written in a commit, sent under a lease
     links.py            the key of the links in notifications, and the used ones
     tokens.py           tokens of the console
     lease_renewal.py    a lease that is acquired and renewed in a loop

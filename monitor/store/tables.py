@@ -414,12 +414,27 @@ outbox = Table(
     Column("next_try_us", BigInteger, nullable=False),
     Column("delivered_us", BigInteger),  # NULL = not yet
     Column("error", Text),  # outcome of the last attempt
+    Column("severity", Text, nullable=False, server_default="warning"),  # quiet hours hold a warning back
+    Column("digest_key", Text),  # dedup_key of the digest that is sent instead of it; NULL = none
     Index(
         "ix_outbox_due",
         "next_try_us",
         sqlite_where=text("delivered_us IS NULL"),
         postgresql_where=text("delivered_us IS NULL"),
     ),
+)
+
+# The alerts and incidents whose beginning a channel was notified of: their end goes there too.
+notified = Table(
+    "notified",
+    metadata,
+    Column("channel", Text, nullable=False),
+    Column("subject", Text, nullable=False),  # "alert ID" or "incident ID"
+    Column("key", Text, nullable=False),  # of the alert that the notification was about
+    Column("suffix", Text, nullable=False),  # of the keys of further steps; '' = the alert began once
+    Column("severity", Text, nullable=False),  # the highest that was notified
+    Column("at_us", BigInteger, nullable=False),  # processing time
+    PrimaryKeyConstraint("channel", "subject"),
 )
 
 # Access to the console from other machines.

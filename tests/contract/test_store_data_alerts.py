@@ -137,6 +137,7 @@ async def test_an_alert_of_a_whole_partition_reaches_all_channels(store: AsyncSt
     await save(store, data(12, **LOST), channels=(Channel("x", fleets=["pumps"]), Channel("y", Severity.CRITICAL)))
     first, _ = (json.loads(row["body"]) for row in await store.read(rows_of, "outbox"))
     [row] = await store.read(rows_of, "alert")
+    assert first.pop("incident") == row["incident_id"]
     assert first == {
         "key": "x:data:records_lost/plant.readings/0:103:firing",
         "step": "firing",
@@ -162,6 +163,8 @@ async def test_an_alert_of_a_whole_partition_reaches_all_channels(store: AsyncSt
         "n_anomalous": None,
         "sensors": [],
         "version": None,
+        "clearing": None,
+        "sensor": None,
     }
 
 

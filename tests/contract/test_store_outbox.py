@@ -137,16 +137,17 @@ def test_history_before_the_first_start_is_told_to_nobody(max_age_us: int | None
     assert [channel.is_recent(each, 14 * INTERVAL_US) for each in changes] == expected
 
 
-async def test_an_old_change_writes_no_notification(store: AsyncStore) -> None:
+async def test_an_old_opening_is_not_notified_nor_is_its_end(store: AsyncStore) -> None:
     recent = Channel("pager", max_age_us=NOW_US - 13 * INTERVAL_US)
     await alert(await own(store), change(12, 12, FIRING), change(12, 13, CLOSED), to=(DUTY, recent))
-    assert (await steps(store), await steps(store, "pager")) == (["firing", "closed"], ["closed"])
+    assert (await steps(store), await steps(store, "pager")) == (["firing", "closed"], [])
 
 
 async def test_the_payload_describes_the_alert(store: AsyncStore) -> None:
     await alert(await own(store), change(12, 14, FIRING, peak=2.5), change(12, 15, CLOSED, peak=2.5))
     opened, closed = (json.loads(row["body"]) for row in await outbox_rows(store))
     [row] = await store.read(rows_of, "alert")
+    assert opened.pop("incident") == row["incident_id"]
     assert opened == {
         "key": key("firing"),
         "step": "firing",
@@ -169,6 +170,7 @@ async def test_the_payload_describes_the_alert(store: AsyncStore) -> None:
             {"name": "pitch", "share": 0.25, "expected": 2.0, "actual": None, "quantity": "value"},
         ],
         "version": "v1",
+        "clearing": None,
     }
     assert (closed["step"], closed["id"], closed["closed_at"]) == ("closed", row["id"], "1970-01-01T02:30:00Z")
 

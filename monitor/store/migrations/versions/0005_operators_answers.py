@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -167,6 +169,48 @@ def upgrade() -> None:
         table.create_foreign_key(op.f("fk_alert_incident_id"), "incident", ["incident_id"], ["id"])
     with op.batch_alter_table("identity") as table:
         table.add_column(sa.Column("link_key", sa.Text(), nullable=True))
+    op.create_table(
+        "notified",
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("suffix", sa.Text(), nullable=False),
+        sa.Column("severity", sa.Text(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("channel", "subject", name=op.f("pk_notified")),
+    )
+    with op.batch_alter_table("outbox") as table:
+        table.add_column(sa.Column("severity", sa.Text(), server_default="warning", nullable=False))
+        table.add_column(sa.Column("digest_key", sa.Text(), nullable=True))
+    _remember_notified()
+
+
+def _remember_notified() -> None:
+    """Open alerts whose opening was notified: their end will be too. Their id is in the payload."""
+    connection = op.get_bind()
+    opened = connection.execute(
+        sa.text("""
+            SELECT channel, dedup_key, body, created_us FROM outbox
+            WHERE dedup_key LIKE :firing OR dedup_key LIKE :critical ORDER BY id
+        """),
+        {"firing": "%:firing", "critical": "%:critical"},
+    ).all()
+    alerts = connection.execute(sa.text("SELECT id, severity FROM alert WHERE state <> 'closed'")).all()
+    is_open = {row.id: row.severity for row in alerts}
+    rows: dict[tuple[str, int], tuple[str, str, int]] = {}
+    for channel, dedup_key, body, created_us in opened:
+        alert_id = json.loads(body)["id"]
+        if alert_id in is_open:
+            key = dedup_key.removeprefix(f"{channel}:").rpartition(":")[0]
+            rows[channel, alert_id] = (key, is_open[alert_id], created_us)
+    for (channel, alert_id), (key, severity, at_us) in rows.items():
+        connection.execute(
+            sa.text("""
+                INSERT INTO notified (channel, subject, key, suffix, severity, at_us)
+                VALUES (:channel, :subject, :key, '', :severity, :at_us)
+            """),
+            {"channel": channel, "subject": f"alert {alert_id}", "key": key, "severity": severity, "at_us": at_us},
+        )
 
 
 def downgrade() -> None:
@@ -174,6 +218,9 @@ def downgrade() -> None:
     for name in ("evidence", "act", "shelf"):  # they refer to alerts
         op.drop_table(name)
     op.execute("DELETE FROM alert WHERE class = 'sensor'")
+    with op.batch_alter_table("outbox") as table:
+        table.drop_column("digest_key")
+        table.drop_column("severity")
     with op.batch_alter_table("identity") as table:
         table.drop_column("link_key")
     with op.batch_alter_table("alert") as table:
@@ -182,5 +229,5 @@ def downgrade() -> None:
         table.drop_index("ix_alert_closed_us")
         for name in _NEW_OF_ALERT:
             table.drop_column(name)
-    for name in ("incident", "maintenance", "interval_label", "score_hour", "console_token", "used_link"):
+    for name in ("incident", "maintenance", "interval_label", "score_hour", "console_token", "used_link", "notified"):
         op.drop_table(name)

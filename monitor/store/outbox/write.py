@@ -1,0 +1,244 @@
+"""The notifications of an alert's change, written in the transaction of the change.
+
+Input: a change that the pipeline found, or a step that follows from an operator's act. Output: rows of `outbox`, one
+for each channel that is notified. These steps are notified:
+
+    firing     the alert opened, critical or not
+    critical   its severity rose from warning to critical
+    closed     it closed, or was closed by hand
+    worse      it has become much worse since it was acknowledged
+    reopened   it fired again after it was closed by hand
+    again      it is still firing, and its shelf or the maintenance ended
+    flapping   alerts of its asset come and go: further ones are not notified to people
+
+Recovering, and firing again after it, are not sent: an alert that flaps for an hour would notify for an hour.
+
+A channel for machines gets each alert by itself. A channel for people gets an incident: one notification for its first
+alert, one when it becomes critical, and one when none of its alerts is open. Nobody is notified of an alert that is
+shelved, in maintenance or closed by hand. The end of an alert goes only where its beginning went (table `notified`).
+Machines get that end even while the alert is shelved: their own alert would stay open for ever.
+
+Invariant: the key of a notification consists of channel, alert and step. An alert of class `process` is its fleet,
+asset and opening time, any other its kind, partition, first offset and subject. Notifications of an incident have the
+alert that it was first notified of. A step that may happen twice has its time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from sqlalchemy import text
+
+from monitor.printable import escape_json
+from monitor.store import alerts, life
+from monitor.store.outbox import bodies
+from monitor.store.outbox.send import DUE_NOW_US
+from monitor.types import AlertState, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from monitor.store.outbox.channel import Channel
+    from monitor.types import AlertChange, DataAlertChange
+
+ONCE = ("firing", "critical", "closed")
+"""Steps that an alert has at most once, unless an operator's act begins it anew."""
+FLAPPING = "flapping"
+"""Cause of suppression, and step. It keeps people from a flood. Machines count, so they get every alert."""
+
+_SEVERITY_BEFORE = text("SELECT severity FROM alert WHERE asset_id = :asset_id AND opened_us = :opened_us")
+_NOTIFIED = text("""
+    SELECT channel, subject, key, suffix, severity FROM notified WHERE subject IN (:alert, :incident)
+""")
+_PUT_NOTIFIED = text("""
+    INSERT INTO notified (channel, subject, key, suffix, severity, at_us)
+    VALUES (:channel, :subject, :key, :suffix, :severity, :at_us)
+    ON CONFLICT (channel, subject) DO UPDATE
+    SET key = excluded.key, suffix = excluded.suffix, severity = excluded.severity
+""")
+_FORGET = text("DELETE FROM notified WHERE channel = :channel AND subject = :subject")
+_OTHERS_OPEN = text("""
+    SELECT class, COUNT(*) FROM alert
+    WHERE incident_id = :incident_id AND id <> :id AND state <> 'closed' AND suppressed_by IS NULL
+        AND closed_by_hand_us IS NULL
+    GROUP BY class
+""")
+_PUT = text("""
+    INSERT INTO outbox (dedup_key, channel, body, severity, created_us, next_try_us)
+    VALUES (:dedup_key, :channel, :body, :severity, :created_us, :next_try_us)
+""")
+
+
+def write_change(
+    connection: Connection, channels: Sequence[Channel], asset_id: int, change: AlertChange, at_us: int
+) -> None:
+    """Write one change of an alert of class `process`, and its notifications. `at_us`: processing time."""
+    before = None
+    if channels:
+        key = {"asset_id": asset_id, "opened_us": change.opened_us}
+        before = connection.execute(_SEVERITY_BEFORE, key).scalar_one_or_none()
+    alert_id = alerts.write_change(connection, asset_id, change, at_us)
+    effect = life.apply(connection, alert_id, change, at_us)
+    _notify_change(connection, channels, alert_id, change, _step(change, before), effect, at_us)
+
+
+def write_data_change(
+    connection: Connection, channels: Sequence[Channel], change: DataAlertChange, at_us: int
+) -> None:
+    """Write one change of an alert of class `data` or `sensor`, and its notifications: that it opened, and closed."""
+    alert_id = alerts.write_data_change(connection, change, at_us)
+    effect = life.apply(connection, alert_id, change, at_us)
+    step = None
+    if change.is_transition:
+        step = "closed" if change.state is AlertState.CLOSED else "firing"
+    _notify_change(connection, channels, alert_id, change, step, effect, at_us)
+
+
+def write_step(connection: Connection, channels: Sequence[Channel], alert_id: int, step: str, at_us: int) -> None:
+    """Write the notifications of a step that follows from an operator's act: `again`, `closed`, … `at_us`: now.
+
+    `again` and the others go to every channel that wants the alert. `closed` goes where its beginning went.
+    """
+    row = bodies.alert_row(connection, alert_id)
+    subject = _Subject(connection, row, at_us)
+    for channel in channels:
+        facts = (row["class"], row["fleet"], row["severity"], (row["opened_us"], at_us))
+        is_history = channel.max_age_us is not None and row["opened_us"] < channel.first_started_us
+        if step == "closed" or (channel.covers(*facts) and not is_history):
+            subject.notify(channel, step, at_us)
+
+
+def _step(change: AlertChange, severity_before: str | None) -> str | None:
+    """Return the step that a change makes by itself."""
+    if severity_before is None:
+        return "firing"
+    if change.state is AlertState.CLOSED:
+        return "closed"
+    return "critical" if change.severity is Severity.CRITICAL and severity_before != Severity.CRITICAL else None
+
+
+def _notify_change(
+    connection: Connection,
+    channels: Sequence[Channel],
+    alert_id: int,
+    change: AlertChange | DataAlertChange,
+    step: str | None,
+    effect: life.Effect,
+    at_us: int,
+) -> None:
+    steps = [*([step] if step else []), *effect.steps]
+    if not channels or not steps:
+        return
+    subject = _Subject(connection, bodies.alert_row(connection, alert_id), at_us)
+    for channel in channels:
+        is_suppressed = effect.suppressed_by is not None and (
+            channel.by_incident or effect.suppressed_by != FLAPPING
+        )
+        is_wanted = channel.wants(change) and channel.is_recent(change, at_us)
+        for each in steps:
+            if each == "closed" and is_suppressed and channel.by_incident:
+                subject.forget(channel)
+            elif each == "closed" or (is_wanted and not is_suppressed) or (is_wanted and each == FLAPPING):
+                subject.notify(channel, each, change.at_us)
+
+
+class _Notified(NamedTuple):
+    """The notification that an alert or incident began with, in one channel."""
+
+    key: str
+    """Of the alert that it was about."""
+    suffix: str
+    """Of the steps that follow: the alert had begun before, and its own steps may be used up."""
+    severity: str
+    """The highest that was notified."""
+
+
+@dataclass(slots=True)
+class _Subject:
+    """An alert and its incident, and the channels that were notified of them."""
+
+    connection: Connection
+    row: dict[str, Any]
+    at_us: int
+    """Processing time."""
+    _begun: dict[tuple[str, str], _Notified] = field(init=False)
+    _n_open: dict[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        subjects = {"alert": self._name(by_incident=False), "incident": self._name(by_incident=True)}
+        rows = self.connection.execute(_NOTIFIED, subjects)
+        self._begun = {(channel, subject): _Notified(*rest) for channel, subject, *rest in rows}
+
+    def notify(self, channel: Channel, step: str, step_us: int) -> None:
+        """Write the notification of a step, if the channel gets it. `step_us`: time of the step."""
+        name = self._name(by_incident=channel.by_incident)
+        begun = self._begun.get((channel.name, name))
+        if step == "closed":
+            if begun is not None and not self._others_open(channel):
+                self._put(channel, begun, "closed", step_us)
+                self.forget(channel)
+            return
+        if step == FLAPPING and not channel.by_incident:
+            return
+        if begun is not None and channel.by_incident and step in ("firing", "critical"):
+            if step == "firing" and not self._others_open(channel):
+                begun = None  # all that was notified is over or shelved: this alert is news
+            elif self.row["severity"] != Severity.CRITICAL or begun.severity == Severity.CRITICAL:
+                return  # the incident was notified, and has not become worse
+            else:
+                step = "critical"
+        repeated = "" if step in ONCE else f".{step_us}"
+        if begun is None:
+            begun = _Notified(bodies.alert_key(self.row), repeated, self.row["severity"])
+        worst = max(begun.severity, self.row["severity"], key=lambda each: each == Severity.CRITICAL)
+        self._put(channel, begun._replace(severity=worst), step, step_us, repeated)
+        self._remember(channel, begun._replace(severity=worst))
+
+    def forget(self, channel: Channel) -> None:
+        """Forget that a channel was notified: the alert or the incident is over there."""
+        name = self._name(by_incident=channel.by_incident)
+        if (channel.name, name) in self._begun and not self._others_open(channel):
+            self.connection.execute(_FORGET, {"channel": channel.name, "subject": name})
+            del self._begun[channel.name, name]
+
+    def _name(self, *, by_incident: bool) -> str:
+        incident = self.row["incident_id"]
+        return f"incident {incident}" if by_incident and incident is not None else f"alert {self.row['id']}"
+
+    def _others_open(self, channel: Channel) -> int:
+        """Return the number of other open alerts of the incident that the channel cares about."""
+        if not channel.by_incident or self.row["incident_id"] is None:
+            return 0
+        if self._n_open is None:
+            values = {"incident_id": self.row["incident_id"], "id": self.row["id"]}
+            self._n_open = {row[0]: row[1] for row in self.connection.execute(_OTHERS_OPEN, values)}
+        return sum(n for each, n in self._n_open.items() if each in channel.classes)
+
+    def _remember(self, channel: Channel, begun: _Notified) -> None:
+        name = self._name(by_incident=channel.by_incident)
+        values = {"channel": channel.name, "subject": name, "at_us": self.at_us}
+        self.connection.execute(_PUT_NOTIFIED, values | begun._asdict())
+        self._begun[channel.name, name] = begun
+
+    def _put(self, channel: Channel, begun: _Notified, step: str, step_us: int, repeated: str | None = None) -> None:
+        suffix = repeated or begun.suffix
+        key = f"{channel.name}:{begun.key}:{step}{suffix}"
+        body = {"key": key} | bodies.body(self.row, step, step_us)
+        row = {
+            "dedup_key": key,
+            "channel": channel.name,
+            "body": encode(body),
+            "severity": begun.severity,
+            "created_us": self.at_us,
+            "next_try_us": DUE_NOW_US,
+        }
+        self.connection.execute(_PUT, row)
+
+
+def encode(body: dict[str, Any]) -> str:
+    """Return a payload as JSON, without characters that terminals obey."""
+    return escape_json(msgspec.json.encode(body).decode())
