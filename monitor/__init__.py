@@ -32,6 +32,7 @@ The packages and modules, which import only from the lines below their own:
     recordings   CSV and Parquet files as readings
     decode       wire formats, mapping to sensors, timestamps, admission of assets
     budget       arithmetic of the false-alarm budget: bounds, and its status
+    alert_health arithmetic of alarm health: rates, floods, chattering, precision
     config       monitor.toml as one typed tree; all problems are reported at once
     retry        repeats a call during an outage
     links        signed links in notifications

@@ -4,6 +4,7 @@
     alerts.py     alerts
     scores.py     windows and their scores
     hours.py      hourly roll-ups of scores
+    health.py     figures of alarm health
     models.py     model versions and training jobs
     ingestion.py  fleets, assets, partitions, quarantine and daemons
     console.py    tokens of the console, and what has changed
@@ -17,6 +18,7 @@ from __future__ import annotations
 from monitor.store.queries.alerts import AlertQueries
 from monitor.store.queries.backend import iso, number
 from monitor.store.queries.console import ConsoleQueries
+from monitor.store.queries.health import HealthQueries
 from monitor.store.queries.hours import HourQueries
 from monitor.store.queries.ingestion import IngestionQueries
 from monitor.store.queries.models import ModelQueries
@@ -25,5 +27,5 @@ from monitor.store.queries.scores import ScoreQueries
 __all__ = ["Reader", "iso", "number"]
 
 
-class Reader(AlertQueries, ScoreQueries, HourQueries, ModelQueries, IngestionQueries, ConsoleQueries):
+class Reader(AlertQueries, ScoreQueries, HourQueries, HealthQueries, ModelQueries, IngestionQueries, ConsoleQueries):
     """A database, open for reading, with all queries."""

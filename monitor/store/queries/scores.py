@@ -68,8 +68,7 @@ class ScoreQueries(Backend):
         if limit is None:
             rows = self.fetch(f"{_FORWARD} {where} ORDER BY instant.start_us", values)
         else:
-            newest = self.fetch(f"{_BACKWARD} {where} ORDER BY instant.start_us DESC{limited(limit)}", values)
-            rows = reversed(list(newest))
+            rows = reversed(self._newest(where, values, limit))
         for row in rows:
             yield {
                 "asset": asset["name"],
@@ -81,6 +80,17 @@ class ScoreQueries(Backend):
                 "fleet": asset["fleet"],
                 "n_present": row["n_present"],
             }
+
+    def _newest(self, where: Where, values: Row, limit: int) -> list[Mapping[str, Any]]:
+        """Return the newest windows, the newest first. Both databases sort all instants of a query before its limit."""
+        sql = f"{_BACKWARD} {where} ORDER BY instant.start_us DESC{limited(limit)}"
+        span_us, lowest = DAY_US, values["lowest"]
+        while True:
+            low = max(lowest, values["highest"] - span_us)
+            found = list(self.fetch(sql, values | {"lowest": low}))
+            if len(found) >= limit or low == lowest:
+                return found
+            span_us *= 8
 
     def scored_windows(
         self, fleet: str, *, since: datetime | None = None, until: datetime | None = None
