@@ -72,6 +72,50 @@ def show_model(version: str | None, fleet: str | None, local: bool, as_json: boo
         card.print_card(row, report, local=local)
 
 
+@models.command("preview")
+@config_option
+@click.argument("fleet")
+@click.option("--budget", "budgets", metavar="1/week,2/week", help="Budgets, separated by commas.")
+@click.option("--confirm", "confirms", metavar="3 of 5,5 of 8", help="Confirmations, separated by commas.")
+@click.option("--recover", type=click.IntRange(1, 1000), help="Normal windows that close an alert "
+              "[default: the champion's].")  # fmt: skip
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
+              help="Days of event time, up to the newest window.")  # fmt: skip
+@json_option
+def preview_models(
+    fleet: str, budgets: str | None, confirms: str | None, recover: int | None, days: float, as_json: bool
+) -> None:
+    """Show the alerts that FLEET would have had under other budgets and confirmations.
+
+    They are counted from stored scores. Nothing is trained or changed. Set the wanted [fleet.alerts] in monitor.toml
+    and restart the daemon: it derives the threshold without a training.
+    """
+    from monitor.store.queries.preview import DEFAULT_BUDGETS, DEFAULT_CONFIRMS
+
+    rates = budgets.split(",") if budgets else DEFAULT_BUDGETS
+    policies = confirms.split(",") if confirms else DEFAULT_CONFIRMS
+    with open_store() as store:
+        try:
+            rows = store.budget_preview(fleet, rates, policies, recover, days)
+        except ValueError as problem:
+            raise click.UsageError(f"--budget, --confirm: {problem}") from problem
+    if as_json:
+        output.print_json_list(rows)
+        return
+    if reason := rows[0]["reason"]:
+        echo_prose(reason, "yellow")
+        return
+    table = Table("", "budget", "confirm", "threshold:right", "alerts:right", "per asset and week:right")
+    for row in rows:
+        sign = Styled("★" if row["is_present"] else "", "bold")
+        threshold = f"{'≈ ' if row['is_estimate'] else ''}{output.number(row['threshold'])}"
+        rate = output.number(row["alerts_per_asset_week"], 2) if row["weeks"] else "–"
+        table.add(sign, row["budget"], row["confirm"], threshold, f"{row['alerts']:,}", rate)
+    table.print()
+    weeks = output.number(rows[0]["weeks"], 2)
+    echo_prose(f"Of {weeks} scored asset-weeks. Thresholds are multiples of the present one (★).", "dim")
+
+
 def _main_metrics(metrics: Mapping[str, float]) -> str:
     """Format the metrics by which versions are compared first. `models show` has all."""
     own, pca = metrics.get("explained_variance"), metrics.get("pca_explained_variance")

@@ -69,6 +69,7 @@ def _train(order: TrainingOrder) -> TrainingMessage:
             "trained_at": detector.card.trained_at,
             "threshold": asdict(detector.card.threshold),
             "inputs": detector.card.training["inputs"],
+            "thresholds": detector.thresholds(),
         },
     )
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import torch
 
+from monitor.budget import Budget
 from monitor.errors import CheckpointDamaged, ConfigError
 from monitor.models import checkpoint
 from monitor.models.calibrate import Threshold
 from monitor.models.device import pick_device
+from monitor.models.held_out import HeldOut
 from monitor.models.inputs import ModelInputs
 from monitor.models.member import Member, ensemble_score
 from monitor.models.network import Network
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 MAX_WINDOW_VALUES = 4 << 20
 """Values in one window of a checkpoint: its channels times its length. `[fleet] window` allows 4,096 steps."""
 MAX_MEMBERS = 64
-NEW_KEYS = ("inputs", "min_channels")
+NEW_KEYS = ("inputs", "min_channels", "held_out", "derived")
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
@@ -80,6 +82,10 @@ class Card:
     """By sensor, the way in which the model takes it (`inputs.SensorInput`). None = an older card: each as it is."""
     min_channels: int | None = None
     """Channels with a value that a window needs to be scored. None = an older card: one."""
+    held_out: dict[str, Any] | None = None
+    """Facts of the scores kept in the checkpoint (`held_out.HeldOut`). None = an older card: they were not kept."""
+    derived: dict[str, Any] | None = None
+    """Version of the same weights that this one was derived from (`from`), and the reason (`why`). None = trained."""
 
 
 class TrainedModel:
@@ -92,8 +98,11 @@ class TrainedModel:
         scaler: Scaler,
         device: torch.device,
         version: str | None = None,
+        held_out: HeldOut | None = None,
     ) -> None:
         self.card = card
+        self.held_out = held_out
+        """None = an older checkpoint."""
         self.device = device
         self._version = version
         self.inputs = ModelInputs.from_json(card.sensors, card.inputs)
@@ -111,6 +120,11 @@ class TrainedModel:
     def sensors(self) -> tuple[str, ...]:
         """Names of the sensors, in the order of the columns."""
         return self.card.sensors
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The ensemble, or one network alone. The network that was trained for the architecture is the last."""
+        return self._members
 
     @property
     def network(self) -> Network:
@@ -137,6 +151,16 @@ class TrainedModel:
                 share[start : start + CHUNK] = part.cpu().numpy()
         score /= np.float32(self.card.threshold.raw)
         return WindowScores(score, self.inputs.fold_shares(share))
+
+    def thresholds(self) -> dict[str, Any] | None:
+        """Return the raw thresholds for other budgets and alert policies, as JSON. None = no held-out scores."""
+        return None if self.held_out is None else self.held_out.table(self.budget)
+
+    @property
+    def budget(self) -> Budget:
+        """Budget and alert policy that the threshold is calibrated to."""
+        own = self.card.threshold
+        return Budget(own.alarms_per_week, own.confirm, own.among, own.recover, own.step_s)
 
     def self_test(self) -> None:
         """Score noise. Raises CheckpointDamaged if that is no number."""
@@ -225,13 +249,15 @@ class TrainedModel:
                 for number, entry in enumerate(card.members)
             )
             scaler = Scaler.from_json(raw["scaler"], n_channels)
+            held_out = HeldOut.load(card.held_out, tensors) if card.held_out is not None else None
         # Whatever JSON may hold in place of what belongs there.
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, ConfigError) as cause:
             raise CheckpointDamaged(f"{path}: whole, but not a model this version can build: {cause!r}") from cause
-        return cls(card, members, scaler, where, raw["version"])
+        return cls(card, members, scaler, where, raw["version"], held_out)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        return {
+        kept = {} if self.held_out is None else self.held_out.tensors()
+        return kept | {
             name: tensor
             for number, member in enumerate(self._members)
             for name, tensor in member.tensors(f"{number}.").items()

@@ -18,6 +18,8 @@ from monitor.models.build import build
 from monitor.models.residual import N_SCALES, Residual, squared_error
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from monitor.models.network import Network
 
 
@@ -42,10 +44,20 @@ class Member:
     def score(self, x: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B, S) at each time scale, and shares (B, S, C), of standardised windows (B, C, T)."""
         squared = squared_error(self.network, x, present)
-        z, share = self.residual.z_scores(squared, _scored(self.network, squared, present))
+        error, share = self.residual.errors(squared, _scored(self.network, squared, present))
+        return self.score_of(error), share
+
+    def score_of(self, error: torch.Tensor) -> torch.Tensor:
+        """Return scores (B, S) of errors (B, S) over all sensors."""
         # A smooth maximum with zero: errors below the healthy median are no evidence against a fault that another
         # scale or member detects.
-        return F.softplus(z).square(), share
+        return F.softplus(self.residual.in_spreads(error)).square()
+
+    def error_parts(self, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+        """Return each channel's part (B, S, C) of the error of standardised windows (B, C, T)."""
+        squared = squared_error(self.network, x, present)
+        error, share = self.residual.errors(squared, _scored(self.network, squared, present))
+        return error[..., None] * share
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """Return everything that is not in the card, by its name in the checkpoint."""
@@ -106,6 +118,23 @@ def ensemble_score(
         score, part = member.score(x, present)                            # (B, S), (B, S, C)
         total = total + score.sum(1)                                      # (B,)
         share = share + (score[..., None] * part).sum(1)                  # (B, C)
-    per_spread = sum(member.residual.spread.pow(-2).sum() for member in members)
     known = total.clamp(min=torch.finfo(total.dtype).tiny).nan_to_num(1.0)
-    return (total / per_spread).sqrt().expm1(), share.nan_to_num(0.0) / known[:, None]
+    return _amplitude(members, total), share.nan_to_num(0.0) / known[:, None]
+
+
+def error_parts(members: Sequence[Member], x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Return each channel's part (B, M, S, C) of the error of each member. Their sum over the channels is the error."""
+    return torch.stack([member.error_parts(x, present) for member in members], 1)
+
+
+def raw_score(members: Sequence[Member], error: torch.Tensor) -> torch.Tensor:
+    """Return raw scores (B,) of the errors (B, M, S) of the members."""
+    total = torch.zeros(len(error), device=error.device)
+    for number, member in enumerate(members):
+        total = total + member.score_of(error[:, number]).sum(1)
+    return _amplitude(members, total)
+
+
+def _amplitude(members: Sequence[Member], total: torch.Tensor) -> torch.Tensor:
+    per_spread = sum(member.residual.spread.pow(-2).sum() for member in members)
+    return (total / per_spread).sqrt().expm1()

@@ -117,7 +117,7 @@ class Residual:
         sensor_error = torch.where(seen, own ** (1 - SHRINKAGE) * pooled**SHRINKAGE, pooled)   # (C,)
         unit = torch.zeros(N_SCALES, device=squared.device)
         residual = cls(sensor_error, unit, unit + 1, half_life)
-        log = residual._log_error(squared, present)[0]                                  # (N, S)
+        log = _log(residual.errors(squared, present)[0])                                # (N, S)
         log = log[log.isfinite().all(1)]
         if len(log):
             median, p95 = log.quantile(torch.tensor([0.5, 0.95], device=log.device), dim=0)
@@ -134,12 +134,16 @@ class Residual:
 
         The unit is the healthy spread above the healthy median. NaN where nothing is present.
         """
-        log, share = self._log_error(squared, present)
-        return (log - self.centre) / self.spread, share
+        error, share = self.errors(squared, present)
+        return self.in_spreads(error), share
 
-    def _log_error(self, squared: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        error, share = self.combine(self.sensor_errors(squared, present), present)
-        return error.clamp(min=MIN_ERROR).log(), share
+    def in_spreads(self, error: torch.Tensor) -> torch.Tensor:
+        """Return z-scores (B, S) of errors (B, S) over all sensors."""
+        return (_log(error) - self.centre) / self.spread
+
+    def errors(self, squared: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the errors (B, S) of squared errors (B, C, T) over all sensors, and each sensor's share (B, S, C)."""
+        return self.combine(self.sensor_errors(squared, present), present)
 
     def sensor_errors(self, squared: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         """Turn squared errors (B, C, T) into units of the healthy error: (B, S, C), 0 for a missing sensor."""
@@ -168,6 +172,10 @@ class Residual:
         even = (here / n.clamp(min=1)[..., None]).expand_as(part)
         share = torch.where(total[..., None] > 0, part / total[..., None], even)
         return total / n, share   # 0/0 = NaN: nothing present
+
+
+def _log(error: torch.Tensor) -> torch.Tensor:
+    return error.clamp(min=MIN_ERROR).log()
 
 
 def recency_weights(like: torch.Tensor, half_life: float) -> torch.Tensor:

@@ -9,7 +9,7 @@ both.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,14 @@ import numpy as np
 import torch
 
 from monitor.errors import NotEnoughData
-from monitor.models.calibrate import Threshold, calibrate, find_outliers
+from monitor.models.calibrate import find_outliers
 from monitor.models.detector import Card, TrainedModel
 from monitor.models.device import pick_device
+from monitor.models.held_out import HeldOut, parts_every
 from monitor.models.inputs import ModelInputs
-from monitor.models.member import Member, ensemble_score
+from monitor.models.member import Member, ensemble_score, error_parts
 from monitor.models.pca import N_SOLVE, Pca
+from monitor.models.residual import N_SCALES
 from monitor.models.scaler import Scaler
 from monitor.models.spec import MAX_VALUES
 from monitor.training.auto import calibrated_member, choose, refit_pca
@@ -42,11 +44,14 @@ from monitor.training.tensors import WindowTensors, chunks, window_errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from monitor.models.network import Network
     from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
     from monitor.types import Bool, Float32, Int64
 
 MIN_HELD_OUT = 10
+MAX_FLOAT16 = 65504.0  # the largest of the type
 MAX_TRAIN, MAX_HELD_OUT = 40_000, 40_000
 """Training windows are thinned evenly, held-out windows are kept in whole stretches."""
 
@@ -74,7 +79,8 @@ def fit(
         on_progress(0.03, note)
     trained = _train(data, spec, where, lambda share, text: on_progress(0.05 + 0.9 * share, text), now)
     on_progress(0.96, "calibrating on held-out windows")
-    threshold = _calibrate(data, trained, fleet)
+    held_out = _held_out(data, trained)
+    threshold = held_out.threshold(fleet.budget)
 
     members, pca, result = trained.members, trained.pca, trained.result
     metrics, pca_metrics = (
@@ -100,9 +106,10 @@ def fit(
         metrics=version_metrics(threshold, metrics, pca_metrics, len(data.rows)),
         inputs=data.inputs.to_json(),
         min_channels=_min_channels(data),
+        held_out=held_out.to_json(),
     )
     on_progress(1.0, "done")
-    return TrainedModel(card, members, data.scaler, where)
+    return TrainedModel(card, members, data.scaler, where, held_out=held_out)
 
 
 # ---------------------------------------------------------------- the data
@@ -248,23 +255,30 @@ def _solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
 # ---------------------------------------------------------------- the threshold and the receipt
 
 
-def _calibrate(data: _Data, trained: _TrainedMembers, fleet: FleetSpec) -> Threshold:
-    """Return the threshold, its worst asset by name. Raises NotEnoughData.
+def _held_out(data: _Data, trained: _TrainedMembers) -> HeldOut:
+    """Return the scores of the held-out windows, which the threshold is from. Raises NotEnoughData.
 
-    It is from the windows that the scales were measured on. The scales are a few numbers from thousands of windows,
-    while a threshold from half of the time would be known half as well.
+    They are the windows that the scales were measured on. The scales are a few numbers from thousands of windows, while
+    a threshold from half of the time would be known half as well.
     """
-    windows = data.windows
+    windows, rows = data.windows, data.held_rows
     raw = _raw_scores(trained.members, data.held_out)
     if np.isnan(raw[~trained.outlier]).all():
         raise NotEnoughData("no held-out window has a sensor that was seen before it")
-    threshold = calibrate(
-        raw, windows.asset[data.held_rows], windows.end_us[data.held_rows], fleet.budget,
-        outlier=trained.outlier, stride_factor=windows.stride_factor, n_overlapping=data.split.n_overlapping,
+    every = parts_every(len(rows), len(trained.members) * N_SCALES * len(data.inputs.channels))
+    numbers, asset = np.unique(windows.asset[rows], return_inverse=True)
+    order = np.lexsort((windows.end_us[rows], asset))
+    return HeldOut(
+        raw=raw[order],
+        asset=asset[order].astype(np.int32),
+        end_us=windows.end_us[rows][order],
+        outlier=trained.outlier[order],
+        names=tuple(windows.asset_name(number) for number in numbers.tolist()),
+        stride_factor=windows.stride_factor,
+        n_overlapping=data.split.n_overlapping,
+        parts=_error_parts(trained.members, data.held_out.select(torch.from_numpy(order[::every]))),
+        every=every,
     )
-    if isinstance(threshold.worst_asset, int):
-        return replace(threshold, worst_asset=windows.asset_name(threshold.worst_asset))
-    return threshold
 
 
 def _min_channels(data: _Data) -> int:
@@ -284,6 +298,14 @@ def _raw_scores(members: tuple[Member, ...], windows: WindowTensors) -> Float32:
     with torch.inference_mode():
         raw: Float32 = torch.cat([ensemble_score(members, p.x, p.present)[0] for p in chunks(windows)]).cpu().numpy()
     return raw
+
+
+def _error_parts(members: tuple[Member, ...], windows: WindowTensors) -> NDArray[np.float16]:
+    """Return each channel's part [N, M, S, C] of the errors of each member. 0 where nothing is present."""
+    with torch.inference_mode():
+        parts = torch.cat([error_parts(members, p.x, p.present) for p in chunks(windows)])
+    rounded: NDArray[np.float16] = parts.nan_to_num(0.0).clamp(max=MAX_FLOAT16).to(torch.float16).cpu().numpy()
+    return rounded
 
 
 def _receipt(data: _Data, trained: _TrainedMembers, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@
     hours.py      hourly roll-ups of scores
     health.py     figures of alarm health
     models.py     model versions and training jobs
+    preview.py    the alerts that other budgets would have raised
     ingestion.py  fleets, assets, partitions, quarantine and daemons
     console.py    tokens of the console, and what has changed
 
@@ -22,10 +23,20 @@ from monitor.store.queries.health import HealthQueries
 from monitor.store.queries.hours import HourQueries
 from monitor.store.queries.ingestion import IngestionQueries
 from monitor.store.queries.models import ModelQueries
+from monitor.store.queries.preview import PreviewQueries
 from monitor.store.queries.scores import ScoreQueries
 
 __all__ = ["Reader", "iso", "number"]
 
 
-class Reader(AlertQueries, ScoreQueries, HourQueries, HealthQueries, ModelQueries, IngestionQueries, ConsoleQueries):
+class Reader(
+    AlertQueries,
+    ScoreQueries,
+    HourQueries,
+    HealthQueries,
+    ModelQueries,
+    PreviewQueries,
+    IngestionQueries,
+    ConsoleQueries,
+):
     """A database, open for reading, with all queries."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,3 +183,35 @@ def test_an_unknown_version_is_not_found(runner: CliRunner, command: str, messag
 @pytest.mark.usefixtures("with_card")
 def test_the_list_has_the_budget_status(ask: Ask) -> None:
     assert [row["budget"] for row in ask("models list")] == ["provisional", None]
+
+
+# ---------------------------------------------------------------- the preview of budgets
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_preview_without_held_out_scores_names_the_way(ask: Ask, show: Show) -> None:
+    with closing(sqlite3.connect("monitor.db")) as database, database:
+        database.execute("UPDATE model_version SET card = ?", [json.dumps({"threshold": THRESHOLD})])
+    assert "monitor retrain turbines" in show("models preview turbines")
+    [row] = ask("models preview turbines --budget 1/day --confirm 3of5")
+    assert (row["budget"], row["confirm"], row["alerts"]) == ("1/day", "3 of 5", None)
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_preview_counts_alerts_of_stored_scores(show: Show) -> None:
+    policies = [{"confirm": 3, "among": 5, "raw": [2 * THRESHOLD["raw"], THRESHOLD["raw"]]},
+                {"confirm": 1, "among": 1, "raw": [2 * THRESHOLD["raw"], THRESHOLD["raw"]]}]  # fmt: skip
+    card = {"threshold": THRESHOLD, "thresholds": {"per_week": [1.0, 2.0], "recover": 6, "policies": policies}}
+    with closing(sqlite3.connect("monitor.db")) as database, database:
+        database.execute("UPDATE model_version SET card = ?", [json.dumps(card)])
+    shown = show("models preview turbines --budget 1/week,2/week --confirm 3of5")
+    assert "★  1/week  3 of 5" in shown
+    assert "scored asset-weeks" in shown
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("option", ["--budget often", "--confirm never"])
+def test_a_malformed_budget_of_a_preview_is_a_usage_error(runner: CliRunner, option: str) -> None:
+    result = runner.invoke(main, ["models", "preview", "turbines", *option.split()])
+    assert result.exit_code == 2
+    assert "write" in result.stderr

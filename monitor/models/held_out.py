@@ -1,0 +1,156 @@
+"""Scores of the held-out windows, kept in the checkpoint: a new threshold without a training.
+
+Input: raw scores of held-out windows, and each sensor's part of them. Output: a threshold for another budget, alert
+policy or weight of a sensor, and the table of thresholds behind a preview.
+Invariant: for the terms of the training, the threshold is the one that the training found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from monitor.budget import WEEK_S
+from monitor.models.calibrate import Threshold, calibrate
+from monitor.models.member import raw_score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from monitor.budget import Budget
+    from monitor.models.member import Member
+    from monitor.types import Bool, Float32, Int32, Int64
+
+PREFIX = "held_out."
+"""Of its tensors' names in a checkpoint."""
+MAX_PARTS_BYTES = 2 << 20
+"""Size of the parts. With more windows, members or sensors only one in so many windows has them."""
+
+RATES = (1 / 26, 1 / 13, 7 / 30, 0.5, 1.0, 2.0, 4.0, 7.0, 14.0, 28.0)
+"""Alarms per asset and week in the table: from one in half a year to four a day."""
+POLICIES = ((1, 1), (2, 3), (3, 5), (5, 8), (8, 12))
+"""Numbers (m, n) of windows that confirm an alert, in the table. That of the fleet is added."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Raw scores of N held-out windows, by asset and time."""
+
+    raw: Float32
+    """[N], NaN = unscored."""
+    asset: Int32
+    """[N], number of the asset, from 0."""
+    end_us: Int64
+    """[N], event time of the window's end."""
+    outlier: Bool
+    """[N], windows suspected of a fault."""
+    names: tuple[str | int, ...]
+    """Of the assets, by number. A number where names are not known."""
+    stride_factor: int
+    """See `spec.TrainingSet`."""
+    n_overlapping: int
+    """See `calibrate.Threshold`."""
+    parts: NDArray[np.float16]
+    """[P, M, S, C], of every `every`-th window: each channel's part of the error of each member at each time scale.
+    Their sum over the channels is the error."""
+    every: int
+
+    def threshold(
+        self, budget: Budget, members: Sequence[Member] = (), weight: Sequence[float] | None = None
+    ) -> Threshold:
+        """Return the threshold for a budget with its alert policy.
+
+        `weight`: [C], factor of each channel's error, with the `members` that the parts are of. It makes the threshold
+        depend on the windows with parts alone.
+        """
+        raw, rows, stride_factor = self.raw, slice(None), self.stride_factor
+        if weight is not None:
+            raw, rows, stride_factor = self.weighted(members, weight), slice(None, None, self.every), (
+                self.stride_factor * self.every
+            )
+        threshold = calibrate(
+            raw, self.asset[rows], self.end_us[rows], budget,
+            outlier=self.outlier[rows], stride_factor=stride_factor, n_overlapping=self.n_overlapping,
+        )  # fmt: skip
+        if threshold.worst_asset is None:
+            return threshold
+        return replace(threshold, worst_asset=self.names[int(threshold.worst_asset)])
+
+    def weighted(self, members: Sequence[Member], weight: Sequence[float]) -> Float32:
+        """Return the raw scores [P] of the windows with parts, each channel's error times its weight."""
+        factor = torch.tensor(weight, dtype=torch.float32)
+        error = (torch.from_numpy(self.parts).to(torch.float32) * factor).sum(-1)          # (P, M, S)
+        raw: Float32 = raw_score(members, error).numpy()
+        raw[np.isnan(self.raw[:: self.every])] = np.nan
+        return raw
+
+    def table(
+        self, budget: Budget, members: Sequence[Member] = (), weight: Sequence[float] | None = None
+    ) -> dict[str, Any]:
+        """Return the raw thresholds for other budgets and policies, for `store.queries.preview`. JSON."""
+        rates = sorted({*RATES, budget.alarms_per_week})
+        rates = [rate for rate in rates if rate * budget.step_s < WEEK_S]
+        policies = sorted({*POLICIES, (budget.confirm, budget.among)})
+        return {
+            "per_week": rates,
+            "recover": budget.recover,
+            "policies": [
+                {
+                    "confirm": m,
+                    "among": n,
+                    "raw": [
+                        self.threshold(
+                            replace(budget, alarms_per_week=rate, confirm=m, among=n), members, weight
+                        ).raw
+                        for rate in rates
+                    ],
+                }
+                for m, n in policies
+            ],
+        }
+
+    # ------------------------------------------------------------------ the checkpoint
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the arrays by their names in the checkpoint."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return {f"{PREFIX}{name}": torch.from_numpy(np.ascontiguousarray(each)) for name, each in arrays.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card's entry."""
+        return {
+            "assets": list(self.names),
+            "stride_factor": self.stride_factor,
+            "n_overlapping": self.n_overlapping,
+            "every": self.every,
+        }
+
+    @classmethod
+    def load(cls, entry: dict[str, Any], tensors: dict[str, torch.Tensor]) -> HeldOut:
+        """Read it back. Raises KeyError, TypeError or ValueError where entry and tensors do not fit."""
+        arrays = {name: tensors[f"{PREFIX}{name}"].numpy() for name in _ARRAYS}
+        names, every = tuple(entry["assets"]), int(entry["every"])
+        stride_factor, n_overlapping = int(entry["stride_factor"]), int(entry["n_overlapping"])
+        n = len(arrays["raw"])
+        shapes = [arrays[name].shape for name in ("raw", "asset", "end_us", "outlier")]
+        dtypes = {name: each.dtype.name for name, each in arrays.items()}
+        if dtypes != _ARRAYS or shapes != [(n,)] * 4 or not n or every < 1 or stride_factor < 1:
+            raise ValueError(f"held_out: {dtypes}, {shapes}, every {every}, stride_factor {stride_factor}")
+        if arrays["parts"].ndim != 4 or len(arrays["parts"]) != -(-n // every):
+            raise ValueError(f"held_out: parts {arrays['parts'].shape} of {n} windows, every {every}")
+        if not 0 <= arrays["asset"].min() <= arrays["asset"].max() < len(names):
+            raise ValueError(f"held_out: assets beyond the {len(names)} names")
+        return cls(**arrays, names=names, stride_factor=stride_factor, n_overlapping=n_overlapping, every=every)
+
+
+_ARRAYS = {"raw": "float32", "asset": "int32", "end_us": "int64", "outlier": "bool", "parts": "float16"}
+
+
+def parts_every(n: int, values: int) -> int:
+    """Return the distance of windows with parts. `values`: members × scales × channels of one."""
+    return max(1, -(-n * values * 2 // MAX_PARTS_BYTES))
