@@ -174,14 +174,16 @@ class KnownAsset:
     """Closing time of its last closed alert."""
     since_offset: int = 0
     """Offset of its first accepted record."""
+    last_end_us: int | None = None
+    """End of its last stored window. None = none yet, or of a database from before schema 0002."""
 
 
 _RESTORE = text("""
     SELECT asset.id, asset.fleet, asset.name, asset.since_offset,
-        last_window.start_us AS last_start_us, last_window.recent,
+        last_window.start_us AS last_start_us, last_window.end_us AS last_end_us, last_window.recent,
         (SELECT MAX(closed_us) FROM alert WHERE asset_id = asset.id AND state = 'closed') AS closed_us,
         alert.opened_us, alert.updated_us, alert.state, alert.severity, alert.peak_score, alert.peak_us,
-        alert.n_anomalous, alert.sensors, alert.version
+        alert.n_anomalous, alert.sensors, alert.clearing, alert.version
     FROM asset
     LEFT JOIN last_window ON last_window.asset_id = asset.id
     LEFT JOIN alert ON alert.asset_id = asset.id AND alert.state <> 'closed'
@@ -209,6 +211,7 @@ def restore(connection: Connection, partition: Partition) -> dict[str, list[Know
                 open_alert=None if row.opened_us is None else _alert(row, len(assets)),
                 closed_us=row.closed_us,
                 since_offset=row.since_offset,
+                last_end_us=row.last_end_us,
             )
         )
     return known
@@ -229,5 +232,6 @@ def _alert(row: Row[tuple[object, ...]], index: int) -> AlertChange:
         contributions=peak,
         version=row.version,
         is_transition=False,
+        clearing=None if row.clearing is None else tuple(json.loads(row.clearing)),
         onset=onset,
     )
