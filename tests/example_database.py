@@ -150,7 +150,7 @@ def _changes(asset: int, opened: datetime, states: dict[int, AlertState], peak: 
             n_anomalous=3,
             contributions=CONTRIBUTIONS,
             version="turbines-new",
-            clearing=("power",),
+            clearing=("power",) if peak > 10 else None,
         )
         for minutes, state in states.items()
     ]
