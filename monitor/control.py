@@ -7,23 +7,20 @@ each action is one transaction, and each refusal is an error that states the rem
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from monitor.errors import NotFound
-from monitor.store import assets, daemons, jobs
+from monitor.printable import normal_name
+from monitor.store import assets, daemons, jobs, labels, life, maintenance_windows, shelves
+from monitor.store.acts import Actor
+from monitor.store.matching import Target, Window
 
 if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.store.engine import AsyncStore
     from monitor.types import JobView, Label
 
-
-class Actor(NamedTuple):
-    """The person who acts, and the way in which."""
-
-    name: str
-    via: str
-    """cli, console, api, link."""
+__all__ = ["Actor", "Maintenance", "Requested", "ShelfTarget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +72,12 @@ async def acknowledge(store: AsyncStore, clock: Clock, alert_id: int, *, actor: 
 
     Raises NotFound, or Conflict for an alert that is closed or acknowledged.
     """
-    raise NotImplementedError
+    await store.run(life.acknowledge, alert_id, note, actor, clock.now_us())
 
 
 async def unacknowledge(store: AsyncStore, clock: Clock, alert_id: int, *, actor: Actor, note: str = "") -> None:
     """Take an acknowledgement back. Raises NotFound, or Conflict where there is none."""
-    raise NotImplementedError
+    await store.run(life.unacknowledge, alert_id, note, actor, clock.now_us())
 
 
 async def shelve(
@@ -88,22 +85,24 @@ async def shelve(
 ) -> int:
     """Notify nobody about alerts until something ends that. Return the shelf's id.
 
-    `until`: a duration or time ("7d", "2026-01-31T08:00Z"), "recovered", "worse:2x", or "5x/1d" (so many alerts in so
-    long). Raises NotFound, ConfigError for an `until` that cannot be read or an empty reason, Conflict.
+    `until`: a duration or time ("7d", "2026-01-31T08:00Z"), "recovered", "worse:2x", or "5x/1d" (more than so many
+    alerts in so long), or several joined by " or ". Raises NotFound, ConfigError for an `until` that cannot be read or
+    an empty reason, Conflict.
     """
-    raise NotImplementedError
+    wanted = Target(target.alert_id, target.fleet, target.asset, target.sensor)
+    return await store.run(shelves.shelve, wanted, until, reason, actor, clock.now_us())
 
 
 async def unshelve(store: AsyncStore, clock: Clock, shelf_id: int, *, actor: Actor, note: str = "") -> None:
     """End a shelf. Raises NotFound, Conflict for one that has ended."""
-    raise NotImplementedError
+    await store.run(shelves.end_by_hand, shelf_id, note, actor, clock.now_us())
 
 
 async def label_alert(
     store: AsyncStore, clock: Clock, alert_id: int, label: Label | None, *, actor: Actor, note: str = ""
 ) -> None:
     """Label an alert, or remove its label. Raises NotFound, Conflict for an alert that is not of class `process`."""
-    raise NotImplementedError
+    await store.run(labels.label_alert, alert_id, label, note, actor, clock.now_us())
 
 
 async def label_interval(
@@ -119,17 +118,19 @@ async def label_interval(
     note: str = "",
 ) -> int:
     """Label a time of an asset (from_us, to_us] in event time. Return the label's id. Raises NotFound, ConfigError."""
-    raise NotImplementedError
+    return await store.run(
+        labels.label_interval, fleet, asset, from_us, to_us, label, note, actor, clock.now_us()
+    )
 
 
 async def remove_interval_label(store: AsyncStore, clock: Clock, label_id: int, *, actor: Actor) -> None:
     """Take a label back. Raises NotFound, Conflict."""
-    raise NotImplementedError
+    await store.run(labels.remove_interval_label, label_id, actor, clock.now_us())
 
 
 async def close_alert(store: AsyncStore, clock: Clock, alert_id: int, *, reason: str, actor: Actor) -> None:
     """Close an alert by hand. It opens again if it fires again or becomes much worse. Raises NotFound, Conflict."""
-    raise NotImplementedError
+    await store.run(life.close, alert_id, reason, actor, clock.now_us())
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +153,12 @@ class Maintenance:
 
 async def plan_maintenance(store: AsyncStore, clock: Clock, plan: Maintenance, *, actor: Actor) -> int:
     """Plan a maintenance window and return its id. Raises ConfigError, NotFound for a fleet that does not exist."""
-    raise NotImplementedError
+    window = Window(
+        plan.fleet, normal_name(plan.asset), plan.from_us, plan.to_us, plan.cron, plan.duration_us, plan.timezone
+    )
+    return await store.run(maintenance_windows.plan, window, plan.reason, actor, clock.now_us())
 
 
 async def end_maintenance(store: AsyncStore, clock: Clock, maintenance_id: int, *, actor: Actor) -> None:
     """Cancel a maintenance window, or end it now. Raises NotFound, Conflict."""
-    raise NotImplementedError
+    await store.run(maintenance_windows.end, maintenance_id, actor, clock.now_us())

@@ -25,6 +25,7 @@
     ├── TrainingDiverged                             keep the present champion
     ├── NotFound                            exit 1
     └── Conflict                            exit 1
+        └── WrongState                      exit 1   an operator's act that the alert's state does not allow
 
 Input: a detail, passed to the constructor. Output: a message for operators: the class's docstring, a colon and the
 detail. Invariant: an error of a library is translated in the package that uses the library, `from` its cause.
@@ -171,6 +172,10 @@ class NotFound(MonitorError):
 
 class Conflict(MonitorError):
     """This is already under way"""
+
+
+class WrongState(Conflict):
+    """The present state does not allow this"""
 
 
 TRANSIENT_ERRORS = (StoreUnavailable, SourceUnavailable, CheckpointUnavailable)

@@ -8,19 +8,49 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import text
 
 from monitor.errors import InvariantBroken
 from monitor.store.results import LAST_US
-from monitor.types import AlertState, Contribution
+from monitor.types import AlertChange, AlertState, Contribution, Severity
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, TextClause
+    from sqlalchemy import Connection, Row, TextClause
 
-    from monitor.types import AlertChange, DataAlertChange
+    from monitor.types import DataAlertChange
 
+
+class Written(NamedTuple):
+    """An alert as it was before the change that was written just now, and the answers that operators gave to it."""
+
+    id: int
+    asset: str | None
+    """Name. None = it is about no single asset."""
+    severity_before: str | None
+    """None = the change opened the alert."""
+    acknowledged_by: str | None = None
+    acknowledged_peak: float | None = None
+    """Peak at the acknowledgement, or at the closing by hand."""
+    closed_by_hand_us: int | None = None
+    suppressed_by: str | None = None
+    incident_id: int | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the change opened the alert."""
+        return self.severity_before is None
+
+
+_ANSWERS = """
+    alert.severity AS severity_before, acknowledged_by, acknowledged_peak, closed_by_hand_us, suppressed_by, incident_id
+"""
+_BEFORE = text(f"""
+    SELECT alert.id, asset.name AS asset, {_ANSWERS}
+    FROM asset LEFT JOIN alert ON alert.asset_id = asset.id AND alert.opened_us = :opened_us
+    WHERE asset.id = :asset_id
+""")  # noqa: S608 - a constant
 _UPDATE = text("""
     UPDATE alert SET state = :state, severity = :severity, updated_us = :at_us, closed_us = :closed_us,
         peak_score = :peak_score, peak_us = :peak_us, n_anomalous = :n_anomalous, sensors = :sensors,
@@ -35,6 +65,11 @@ _INSERT = text("""
         :sensors, :clearing, :version, :stored_us)
     RETURNING id
 """)
+_BEFORE_DATA = text(f"""
+    SELECT alert.id, alert.asset_name AS asset, {_ANSWERS} FROM alert
+    WHERE topic = :topic AND partition = :partition AND kind = :kind AND from_offset = :from_offset
+        AND subject = :subject
+""")  # noqa: S608 - a constant
 _UPDATE_DATA = text("""
     UPDATE alert SET state = :state, updated_us = :at_us, closed_us = :closed_us, n_anomalous = :n_anomalous,
         message = :message
@@ -57,8 +92,8 @@ _TRANSITION = text("""
 """)
 
 
-def write_change(connection: Connection, asset_id: int, change: AlertChange, stored_us: int | None = None) -> int:
-    """Write one change of an alert of class `process` and return the alert's id. Raises InvariantBroken.
+def write_change(connection: Connection, asset_id: int, change: AlertChange, stored_us: int | None = None) -> Written:
+    """Write one change of an alert of class `process` and return the alert before it. Raises InvariantBroken.
 
     `stored_us`: processing time.
     """
@@ -72,11 +107,13 @@ def write_change(connection: Connection, asset_id: int, change: AlertChange, sto
         "clearing": None if change.clearing is None else json.dumps(change.clearing),
         "version": change.version,
     }
-    return _write(connection, change, _UPDATE, _INSERT, values, f"asset {asset_id}, {change.opened_us}")
+    before = connection.execute(_BEFORE, {"asset_id": asset_id, "opened_us": change.opened_us}).one()
+    alert_id = _write(connection, change, _UPDATE, _INSERT, values, f"asset {asset_id}, {change.opened_us}")
+    return Written(alert_id, *before[1:])
 
 
-def write_data_change(connection: Connection, change: DataAlertChange, stored_us: int | None = None) -> int:
-    """Write one change of an alert of class `data` or `sensor` and return the alert's id. Raises InvariantBroken."""
+def write_data_change(connection: Connection, change: DataAlertChange, stored_us: int | None = None) -> Written:
+    """Write one change of an alert of class `data` or `sensor`, like `write_change`."""
     values = {
         "stored_us": stored_us,
         "class": str(change.alert_class),
@@ -92,7 +129,9 @@ def write_data_change(connection: Connection, change: DataAlertChange, stored_us
         "n_anomalous": change.n_records,
         "message": change.message,
     }
-    return _write(connection, change, _UPDATE_DATA, _INSERT_DATA, values, f"{change.kind}, {change.from_offset}")
+    before = connection.execute(_BEFORE_DATA, values).one_or_none()
+    alert_id = _write(connection, change, _UPDATE_DATA, _INSERT_DATA, values, f"{change.kind}, {change.from_offset}")
+    return Written(alert_id, change.asset, None) if before is None else Written(alert_id, *before[1:])
 
 
 def _sensors_json(change: AlertChange) -> str:
@@ -121,6 +160,26 @@ def contributions_of(sensors: str) -> tuple[tuple[Contribution, ...], tuple[Cont
         if values is not None:
             onset.append(replace(peak[-1], **values))
     return tuple(peak), tuple(sorted(onset, key=lambda each: -each.share))
+
+
+def stored_change(row: Row[tuple[object, ...]], *, fleet: str, asset: int = 0) -> AlertChange:
+    """Return the last change of an alert of class `process` as its row tells it. `asset`: index in a shard."""
+    peak, onset = contributions_of(row.sensors)
+    return AlertChange(
+        fleet=fleet,
+        asset=asset,
+        opened_us=row.opened_us,
+        at_us=row.updated_us,
+        state=AlertState(row.state),
+        severity=Severity(row.severity),
+        peak_score=row.peak_score,
+        peak_us=row.peak_us,
+        n_anomalous=row.n_anomalous,
+        contributions=peak,
+        version=row.version,
+        is_transition=False,
+        onset=onset,
+    )
 
 
 def _write(

@@ -55,6 +55,8 @@ class FleetRows:
     """[N], greatest offset of a record in the window."""
     alerts: Sequence[AlertChange] = ()
     """In order."""
+    worse: float = 2.0
+    """`[fleet.alerts] worse`: multiple of the peak at an operator's answer, at which an alert is much worse."""
     evidence: Sequence[EvidencePart] = ()
     """In order. Of alerts that are open, or changed in this step."""
     sensors: Sequence[str] | None = None

@@ -1,31 +1,275 @@
 """Consequences of an alert's change for the answers that operators gave: acknowledgement, shelf, maintenance, incident.
 
-Input: a change that was written in this transaction. Output: what notifications must know of it. Invariant: the
-pipeline's own columns of the alert are never changed here, so an operator's act changes neither scores nor digests.
+Input: a change that was written in this transaction, or the act of an operator. Output: what notifications must know of
+it. Invariant: the pipeline's own columns of the alert are never changed here, so an operator's act changes neither
+scores nor digests.
+
+- An *acknowledgement* ends with its alert, and when the alert becomes much worse (`[fleet.alerts] worse`). An alert
+  that recovers and fires again is the same episode: it stays acknowledged.
+- An alert *closed by hand* opens again when it fires again, or becomes much worse.
+- An alert that fires inside a *maintenance* window, by event time, is suppressed until it closes or the window ends.
+  One that fired before goes on, but what happens to it in the window is not notified.
+- A *shelf* suppresses the alerts that it covers.
+- An asset *flaps* from its fifth alert within `FLAP_US` (or two window lengths, if that is more) until no alert opened
+  for that long. The fifth is notified as flapping, and the others are suppressed.
+
+Closing is notified to channels that were told of the alert, suppressed or not.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from sqlalchemy import text
+
+from monitor.clock import from_us
+from monitor.errors import WrongState
+from monitor.printable import escape_unprintable
+from monitor.store import acts, incidents, maintenance_windows, shelves
+from monitor.store.matching import Subject, blamed
+from monitor.types import Act, AlertChange, AlertState, Severity
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from monitor.types import AlertChange, DataAlertChange
+    from monitor.store.acts import Actor
+    from monitor.store.alerts import Written
+    from monitor.types import DataAlertChange
+
+WORSE = 2.0
+"""Default of `[fleet.alerts] worse`."""
+FLAP_US = 3_600_000_000
+"""Time, in event time, within which an asset flaps by its alerts …"""
+N_FLAPS = 5
+"""… if so many opened."""
+SHELF, MAINTENANCE, FLAPPING = "shelf", "maintenance", "flapping"
 
 
 class Effect(NamedTuple):
     """Consequences of one change of an alert."""
 
     suppressed_by: str | None = None
-    """shelf, maintenance, closed, flapping: nobody is notified. None = not suppressed."""
+    """shelf, maintenance, closed, flapping: nobody is notified of the change. None = not suppressed."""
     incident_id: int | None = None
     is_first_of_incident: bool = True
-    """Whether the incident was opened by this alert."""
+    """Whether nobody was notified of another alert of its class in the incident."""
     steps: tuple[str, ...] = ()
-    """Further steps to notify: `worse` (much worse than at its acknowledgement), `reopened`, `flapping`."""
+    """Further steps to notify, also if the change itself is suppressed: `worse` (much worse than at its
+    acknowledgement), `reopened`, `flapping`."""
 
 
-def apply(connection: Connection, alert_id: int, change: AlertChange | DataAlertChange, at_us: int) -> Effect:  # noqa: ARG001
-    """Apply a change that was written just now. `at_us`: processing time."""
-    return Effect()
+# ---------------------------------------------------------------- the pipeline's changes
+
+
+def apply(
+    connection: Connection,
+    written: Written,
+    change: AlertChange | DataAlertChange,
+    at_us: int,
+    worse: float = WORSE,
+) -> Effect:
+    """Apply a change that was written just now. `at_us`: processing time. `worse`: `[fleet.alerts] worse`.
+
+    A change of an alert without answers, incident or transition costs no statement.
+    """
+    if written.is_new:
+        return _open(connection, written, change, at_us)
+    steps = _answer(connection, written, change, at_us, worse)
+    suppressed_by = written.suppressed_by
+    rises = change.severity is Severity.CRITICAL and written.severity_before != Severity.CRITICAL
+    if suppressed_by == SHELF:
+        is_closed = change.state is AlertState.CLOSED
+        shelves.end_by_alert(connection, _subject(written, change), is_new=False, is_closed=is_closed, now_us=at_us)
+    elif suppressed_by is None and (rises or steps) and _is_in_maintenance(connection, written, change):
+        suppressed_by = MAINTENANCE
+    if rises and written.incident_id is not None:
+        incidents.raise_severity(connection, written.incident_id)
+    is_first = True
+    if written.incident_id is not None and (rises or steps):
+        is_first = incidents.is_first_told(connection, written.incident_id, written.id, _class_of(change))
+    if suppressed_by is not None:
+        steps = ()
+    elif written.closed_by_hand_us is not None and "reopened" not in steps:
+        suppressed_by = "closed"
+    return Effect(suppressed_by, written.incident_id, is_first, steps)
+
+
+def _open(connection: Connection, written: Written, change: AlertChange | DataAlertChange, at_us: int) -> Effect:
+    """Apply the change that opened an alert."""
+    steps: tuple[str, ...] = ()
+    is_flapping, suppressed_by = False, None
+    if isinstance(change, AlertChange):
+        is_flapping, has_begun = _flaps(connection, written.id, change.opened_us)
+        if is_flapping:
+            suppressed_by, steps = FLAPPING, ("flapping",) if has_begun else ()
+    subject = _subject(written, change)
+    if shelves.end_by_alert(connection, subject, is_new=True, is_closed=False, now_us=at_us):
+        suppressed_by, steps = SHELF, ()
+    if _is_in_maintenance(connection, written, change):
+        suppressed_by, steps = MAINTENANCE, ()
+    if suppressed_by is not None or is_flapping:
+        values = {"id": written.id, "suppressed_by": suppressed_by, "is_flapping": is_flapping}
+        connection.execute(_SUPPRESS, values)
+    incident_id = incidents.join(
+        connection, written.id, change.fleet, change.opened_us, change.at_us, change.severity
+    )
+    is_first = incidents.is_first_told(connection, incident_id, written.id, _class_of(change))
+    return Effect(suppressed_by, incident_id, is_first, steps)
+
+
+_SUPPRESS = text("UPDATE alert SET suppressed_by = :suppressed_by, is_flapping = :is_flapping WHERE id = :id")
+_UNACKNOWLEDGE = text("""
+    UPDATE alert SET acknowledged_by = NULL, acknowledged_us = NULL, acknowledged_peak = NULL WHERE id = :id
+""")
+_REOPEN = text("""
+    UPDATE alert SET closed_by_hand_us = NULL, acknowledged_peak = NULL
+    WHERE id = :id AND closed_by_hand_us IS NOT NULL
+""")
+
+
+def _answer(
+    connection: Connection, written: Written, change: AlertChange | DataAlertChange, at_us: int, worse: float
+) -> tuple[str, ...]:
+    """End an acknowledgement, or a closing by hand, that the change refutes. Return the steps to notify."""
+    steps: tuple[str, ...] = ()
+    if change.state is AlertState.CLOSED:
+        if written.acknowledged_by is not None:
+            _unacknowledge(connection, written, at_us, "the alert closed")
+    elif written.acknowledged_by is not None:
+        if (why := _worse(written, change, worse)) is not None:
+            _unacknowledge(connection, written, at_us, why)
+            steps = ("worse",)
+    elif written.closed_by_hand_us is not None:
+        fires = change.state is AlertState.FIRING and change.is_transition
+        why = "it fires again" if fires else _worse(written, change, worse)
+        if why is not None:
+            connection.execute(_REOPEN, {"id": written.id})
+            if written.incident_id is not None:
+                incidents.reopen(connection, written.incident_id)
+            acts.record(connection, Act.REOPEN, acts.MONITOR, at_us, alert_id=written.id, note=why)
+            steps = ("reopened",)
+    if change.state is AlertState.CLOSED and written.incident_id is not None:
+        incidents.close_if_over(connection, written.incident_id)
+    return steps
+
+
+def _worse(written: Written, change: AlertChange | DataAlertChange, worse: float) -> str | None:
+    """Return why an alert is much worse than at the answer to it, or None."""
+    before = written.acknowledged_peak
+    if not isinstance(change, AlertChange) or before is None or change.peak_score < worse * before:
+        return None
+    return f"worse: peak {change.peak_score:.2f} after {before:.2f}"
+
+
+def _unacknowledge(connection: Connection, written: Written, at_us: int, why: str) -> None:
+    connection.execute(_UNACKNOWLEDGE, {"id": written.id})
+    acts.record(connection, Act.UNACKNOWLEDGE, acts.MONITOR, at_us, alert_id=written.id, note=why)
+
+
+_FLAPS = text("""
+    SELECT opened_us, is_flapping FROM alert
+    WHERE asset_id = (SELECT asset_id FROM alert WHERE id = :id) AND opened_us < :opened_us AND opened_us > :since_us
+    ORDER BY opened_us DESC LIMIT :n
+""")
+_SPAN = text("""
+    SELECT last_window.end_us - last_window.start_us FROM last_window
+    WHERE asset_id = (SELECT asset_id FROM alert WHERE id = :id)
+""")
+
+
+def flap_us(span_us: int | None) -> int:
+    """Return the time within which alerts make an asset flap. `span_us`: length of its windows."""
+    return max(FLAP_US, 2 * (span_us or 0))
+
+
+def _flaps(connection: Connection, alert_id: int, opened_us: int) -> tuple[bool, bool]:
+    """Return whether the asset flaps, and whether that begins with this alert."""
+    since_us = opened_us - flap_us(connection.execute(_SPAN, {"id": alert_id}).scalar_one_or_none())
+    values = {"id": alert_id, "opened_us": opened_us, "since_us": since_us, "n": N_FLAPS - 1}
+    before = connection.execute(_FLAPS, values).all()
+    if before and before[0].is_flapping:
+        return True, False
+    return len(before) == N_FLAPS - 1, True
+
+
+def _is_in_maintenance(
+    connection: Connection, written: Written, change: AlertChange | DataAlertChange
+) -> bool:
+    windows = maintenance_windows.at(connection, change.at_us)
+    return maintenance_windows.covering(windows, change.fleet, written.asset, change.at_us) is not None
+
+
+def _subject(written: Written, change: AlertChange | DataAlertChange) -> Subject:
+    if isinstance(change, AlertChange):
+        sensors = blamed(change.onset, change.contributions)
+        return Subject(written.id, change.fleet, written.asset, sensors, change.peak_score, change.opened_us)
+    sensors = () if change.sensor is None else (change.sensor,)
+    return Subject(written.id, change.fleet, written.asset, sensors, None, change.opened_us)
+
+
+def _class_of(change: AlertChange | DataAlertChange) -> str:
+    return "process" if isinstance(change, AlertChange) else str(change.alert_class)
+
+
+# ---------------------------------------------------------------- operators' acts
+
+
+_ACKNOWLEDGE = text("""
+    UPDATE alert SET acknowledged_by = :by, acknowledged_us = :now_us, acknowledged_peak = peak_score
+    WHERE id = :id AND state <> 'closed' AND closed_by_hand_us IS NULL AND acknowledged_by IS NULL
+""")
+_TAKE_BACK = text("""
+    UPDATE alert SET acknowledged_by = NULL, acknowledged_us = NULL, acknowledged_peak = NULL
+    WHERE id = :id AND state <> 'closed' AND acknowledged_by IS NOT NULL
+""")
+_CLOSE = text("""
+    UPDATE alert SET acknowledged_by = NULL, acknowledged_us = NULL, acknowledged_peak = peak_score,
+        closed_by_hand_us = (
+            SELECT COALESCE(MAX(CASE WHEN last_window.end_us > alert.updated_us THEN last_window.end_us END),
+                alert.updated_us)
+            FROM last_window WHERE last_window.asset_id = alert.asset_id
+        )
+    WHERE id = :id AND state <> 'closed' AND closed_by_hand_us IS NULL
+""")
+_SHELVES_OF = text("SELECT id FROM shelf WHERE alert_id = :id AND ended_us IS NULL")
+
+
+def acknowledge(connection: Connection, alert_id: int, note: str, actor: Actor, now_us: int) -> None:
+    """Acknowledge an open alert. Raises NotFound, WrongState."""
+    note = acts.clean_note(note)
+    alert = acts.alert_row(connection, alert_id)
+    by = escape_unprintable(actor.name)[: acts.MAX_ACTOR] or "unknown"
+    if connection.execute(_ACKNOWLEDGE, {"id": alert_id, "by": by, "now_us": now_us}).rowcount != 1:
+        alert = acts.alert_row(connection, alert_id)
+        alert.check_open(alert_id)
+        at = from_us(alert.acknowledged_us or 0)
+        raise WrongState(f"alert {alert_id} was acknowledged by {alert.acknowledged_by} at {at:%Y-%m-%d %H:%M} UTC")
+    acts.record(connection, Act.ACKNOWLEDGE, actor, now_us, alert_id=alert_id, fleet=alert.fleet, asset=alert.asset,
+                note=note)  # fmt: skip
+
+
+def unacknowledge(connection: Connection, alert_id: int, note: str, actor: Actor, now_us: int) -> None:
+    """Take an acknowledgement back. Raises NotFound, WrongState."""
+    note = acts.clean_note(note)
+    alert = acts.alert_row(connection, alert_id)
+    if connection.execute(_TAKE_BACK, {"id": alert_id}).rowcount != 1:
+        acts.alert_row(connection, alert_id).check_open(alert_id)
+        raise WrongState(f"alert {alert_id} is not acknowledged")
+    acts.record(connection, Act.UNACKNOWLEDGE, actor, now_us, alert_id=alert_id, fleet=alert.fleet, asset=alert.asset,
+                note=note)  # fmt: skip
+
+
+def close(connection: Connection, alert_id: int, reason: str, actor: Actor, now_us: int) -> None:
+    """Close an alert by hand. Its acknowledgement and its shelves end. Raises NotFound, WrongState, ConfigError."""
+    reason = acts.clean_reason(reason)
+    alert = acts.alert_row(connection, alert_id)
+    incidents.lock(connection, [alert.fleet])
+    if connection.execute(_CLOSE, {"id": alert_id}).rowcount != 1:
+        acts.alert_row(connection, alert_id).check_open(alert_id)
+        raise WrongState(f"alert {alert_id} cannot be closed now; ask again")
+    acts.record(connection, Act.CLOSE, actor, now_us, alert_id=alert_id, fleet=alert.fleet, asset=alert.asset,
+                note=reason)  # fmt: skip
+    for shelf_id in connection.execute(_SHELVES_OF, {"id": alert_id}).scalars().all():
+        shelves.end(connection, shelf_id, "the alert was closed by hand", acts.MONITOR, now_us)
+    if alert.incident_id is not None:
+        incidents.close_if_over(connection, alert.incident_id)

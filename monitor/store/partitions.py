@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import text
 
 from monitor.errors import ConfigError, Fenced
-from monitor.store import assets, evidence, outbox, quarantine, scores, versions
+from monitor.store import assets, incidents, outbox, quarantine, scores, versions
 from monitor.store.commit import Commit, Digest, Saved, Snapshot
 from monitor.types import Counters, Partition
 
@@ -142,7 +142,7 @@ def commit(connection: Connection, step: Commit) -> Saved:
 
     1. Move the offset. The compare-and-set fails if this owner was fenced or the step is committed already.
     2. For each fleet: register its sensors, check that the models are still those that scored, admit new assets, and
-       insert scores, alerts and their evidence.
+       insert scores and alerts.
     3. Insert alerts of class `data`, quarantined records, snapshots and missing ranges.
 
     Raises Fenced if another owner claimed the partition: roll back, drop its state, claim again. Raises ModelsChanged
@@ -151,6 +151,9 @@ def commit(connection: Connection, step: Commit) -> Saved:
     key = {"pipeline": step.pipeline, "topic": step.partition.topic, "partition": step.partition.number}
     if not _move_offset(connection, key, step):
         return Saved(was_done=True)
+    changed = {rows.fleet for rows in step.fleets if rows.alerts} | {change.fleet for change in step.data_alerts}
+    if changed:
+        incidents.lock(connection, changed)
     for rows in step.fleets:
         ids = rows.asset_ids
         if rows.sensors is not None:
@@ -164,9 +167,7 @@ def commit(connection: Connection, step: Commit) -> Saved:
         if len(rows.asset):
             scores.insert(connection, rows, versions.ids(connection, rows.version))
         for change in rows.alerts:
-            outbox.write_change(connection, step.channels, int(ids[change.asset]), change, step.at_us)
-        if rows.evidence:
-            evidence.write(connection, rows)
+            outbox.write_change(connection, step.channels, int(ids[change.asset]), change, step.at_us, rows.worse)
     for data_change in step.data_alerts:
         outbox.write_data_change(connection, step.channels, data_change, step.at_us)
     if step.quarantined:

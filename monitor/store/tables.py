@@ -182,10 +182,10 @@ alert = Table(
     Column("stored_us", BigInteger),  # processing time of its opening; NULL = of an alert from before schema 0005
     # Answers of operators, up to `suppressed_by`.
     Column("acknowledged_us", BigInteger),  # processing time
-    Column("acknowledged_peak", Float),  # `peak_score` then: the alert has become worse at a multiple of it
+    Column("acknowledged_peak", Float),  # `peak_score` then, or when it was closed by hand: worse at a multiple of it
     Column("label_note", Text),
     Column("closed_by_hand_us", BigInteger),  # event time; NULL = not closed by hand
-    Column("suppressed_by", Text),  # shelf, maintenance: nobody is notified; NULL = not suppressed
+    Column("suppressed_by", Text),  # shelf, maintenance, flapping: nobody is notified; NULL = not suppressed
     Column("is_flapping", Boolean, nullable=False, server_default=false()),  # the asset's alerts come and go
     UniqueConstraint("asset_id", "opened_us"),
     UniqueConstraint("topic", "partition", "kind", "from_offset", "subject"),
@@ -247,10 +247,11 @@ shelf = Table(
     Column("asset", Text),  # name or glob
     Column("sensor", Text),  # only alerts blamed on it
     Column("made_us", BigInteger, nullable=False),  # processing time, like the two below
-    Column("until_us", BigInteger),  # NULL = ended by a condition alone
+    Column("until_us", BigInteger, nullable=False),  # at the latest
     Column("ended_us", BigInteger),  # NULL = in force
     Column("until", Text, nullable=False),  # as it was given: 7d, recovered, worse:2x, 5x/1d
-    Column("peak_score", Float),  # of the alert when it was shelved, for `worse`
+    Column("peak_score", Float),  # highest of its open alerts when it was made, for `worse`
+    Column("since_alert_id", Integer, nullable=False, server_default="0"),  # later alerts count for 5x/1d
     Column("reason", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("ended_why", Text),

@@ -15,6 +15,7 @@ from monitor.types import AlertState, Severity
 from tests.contract.steps import FLEET, INTERVAL_US, Owner, change, own, rows_of
 
 if TYPE_CHECKING:
+    from monitor.store.alerts import Written
     from monitor.store.engine import AsyncStore
     from monitor.types import AlertChange
 
@@ -34,7 +35,10 @@ class Life:
         """Alert's id → cause."""
         self.steps: dict[int, tuple[str, ...]] = defaultdict(tuple)
 
-    def apply(self, connection: Connection, alert_id: int, _change: Any, _at_us: int) -> life.Effect:
+    def apply(
+        self, connection: Connection, written: Written, _change: Any, _at_us: int, _worse: float = 2.0
+    ) -> life.Effect:
+        alert_id = written.id
         incident = "INSERT INTO incident (id, fleet, opened_us, severity, n_alerts) VALUES (1, 'x', 0, 'warning', 1)"
         connection.execute(text(f"{incident} ON CONFLICT DO NOTHING"))
         cause = self.suppressed.get(alert_id)

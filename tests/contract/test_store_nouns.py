@@ -36,7 +36,7 @@ async def test_an_alert_follows_its_changes_and_keeps_transitions(store: AsyncSt
         change(12, 14, AlertState.RECOVERING, n_anomalous=4, peak=9.0, severity=Severity.CRITICAL),
         change(12, 15, AlertState.CLOSED, n_anomalous=4, peak=9.0, severity=Severity.CRITICAL),
     ]
-    ids = [await store.run(alerts.write_change, owner.ids["a"], step) for step in life]
+    ids = [(await store.run(alerts.write_change, owner.ids["a"], step)).id for step in life]
     assert len(set(ids)) == 1
     [row] = await store.read(rows_of, "alert")
     assert (row["state"], row["severity"], row["n_anomalous"], row["peak_score"]) == ("closed", "critical", 4, 9.0)

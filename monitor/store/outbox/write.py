@@ -50,7 +50,6 @@ ONCE = ("firing", "critical", "closed")
 FLAPPING = "flapping"
 """Cause of suppression, and step. It keeps people from a flood. Machines count, so they get every alert."""
 
-_SEVERITY_BEFORE = text("SELECT severity FROM alert WHERE asset_id = :asset_id AND opened_us = :opened_us")
 _NOTIFIED = text("""
     SELECT channel, subject, key, suffix, severity FROM notified WHERE subject IN (:alert, :incident)
 """)
@@ -74,28 +73,32 @@ _PUT = text("""
 
 
 def write_change(
-    connection: Connection, channels: Sequence[Channel], asset_id: int, change: AlertChange, at_us: int
+    connection: Connection,
+    channels: Sequence[Channel],
+    asset_id: int,
+    change: AlertChange,
+    at_us: int,
+    worse: float = life.WORSE,
 ) -> None:
-    """Write one change of an alert of class `process`, and its notifications. `at_us`: processing time."""
-    before = None
-    if channels:
-        key = {"asset_id": asset_id, "opened_us": change.opened_us}
-        before = connection.execute(_SEVERITY_BEFORE, key).scalar_one_or_none()
-    alert_id = alerts.write_change(connection, asset_id, change, at_us)
-    effect = life.apply(connection, alert_id, change, at_us)
-    _notify_change(connection, channels, alert_id, change, _step(change, before), effect, at_us)
+    """Write one change of an alert of class `process`, and its notifications.
+
+    `at_us`: processing time. `worse`: `[fleet.alerts] worse`.
+    """
+    written = alerts.write_change(connection, asset_id, change, at_us)
+    effect = life.apply(connection, written, change, at_us, worse)
+    _notify_change(connection, channels, written.id, change, _step(change, written.severity_before), effect, at_us)
 
 
 def write_data_change(
     connection: Connection, channels: Sequence[Channel], change: DataAlertChange, at_us: int
 ) -> None:
     """Write one change of an alert of class `data` or `sensor`, and its notifications: that it opened, and closed."""
-    alert_id = alerts.write_data_change(connection, change, at_us)
-    effect = life.apply(connection, alert_id, change, at_us)
+    written = alerts.write_data_change(connection, change, at_us)
+    effect = life.apply(connection, written, change, at_us)
     step = None
     if change.is_transition:
         step = "closed" if change.state is AlertState.CLOSED else "firing"
-    _notify_change(connection, channels, alert_id, change, step, effect, at_us)
+    _notify_change(connection, channels, written.id, change, step, effect, at_us)
 
 
 def write_step(connection: Connection, channels: Sequence[Channel], alert_id: int, step: str, at_us: int) -> None:

@@ -2,10 +2,10 @@
 
     backend.py    a SELECT on either database, and the format of times and numbers
     alerts.py     alerts
+    answers.py    operators' answers: history, incidents, shelves, maintenance windows, labels of times
     scores.py     windows and their scores
     hours.py      hourly roll-ups of scores
     health.py     figures of alarm health
-    evidence.py   the evidence of alerts
     models.py     model versions and training jobs
     preview.py    the alerts that other budgets would have raised
     ingestion.py  fleets, assets, partitions, quarantine and daemons
@@ -20,7 +20,6 @@ from __future__ import annotations
 from monitor.store.queries.alerts import AlertQueries
 from monitor.store.queries.backend import iso, number
 from monitor.store.queries.console import ConsoleQueries
-from monitor.store.queries.evidence import EvidenceQueries
 from monitor.store.queries.health import HealthQueries
 from monitor.store.queries.hours import HourQueries
 from monitor.store.queries.ingestion import IngestionQueries
@@ -33,7 +32,6 @@ __all__ = ["Reader", "iso", "number"]
 
 class Reader(
     AlertQueries,
-    EvidenceQueries,
     ScoreQueries,
     HourQueries,
     HealthQueries,

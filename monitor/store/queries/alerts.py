@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.errors import NotFound
 from monitor.printable import normal_name
-from monitor.store.queries.backend import MAX_ID, Backend, Row, Where, limited, number, us, with_times
+from monitor.store.queries.answers import AnswerQueries
+from monitor.store.queries.backend import MAX_ID, Row, Where, limited, number, us, with_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,10 +21,13 @@ _TIMES = {
     "peak_us": "peak_at",
     "updated_us": "updated_at",
     "at_us": "at",
+    "acknowledged_us": "acknowledged_at",
+    "closed_by_hand_us": "closed_by_hand_at",
 }
+CLOSED_BY_HAND = "closed_by_hand_us IS NOT NULL"
 
 
-class AlertQueries(Backend):
+class AlertQueries(AnswerQueries):
     """Queries of alerts."""
 
     def alerts(
@@ -37,30 +41,50 @@ class AlertQueries(Backend):
         until: datetime | None = None,
         limit: int | None = None,
         sort: str = "opened",
+        show_suppressed: bool = False,
+        incident: int | None = None,
+        label: str | None = None,
+        acknowledged: bool | None = None,
     ) -> list[Row]:
         """Return alerts opened in [since, until), newest first, or in an order of `ALERT_ORDERS`.
 
-        `asset` may be a pattern. State "open" = not closed.
+        `asset` may be a pattern. State "open" = not closed. An alert closed by hand counts as closed. `label`: "none" =
+        not labelled. `show_suppressed`: also alerts in maintenance, which are left out.
         """
         where = Where()
         where.add("alert.class = :class", **{"class": alert_class})
         where.add("COALESCE(asset.fleet, alert.fleet) = :fleet", fleet=fleet)
         if asset is not None:
-            where.add(self.glob("asset.name", "asset"), asset=self.pattern(normal_name(asset)))
+            name = "COALESCE(asset.name, alert.asset_name)"
+            where.add(self.glob(name, "asset"), asset=self.pattern(normal_name(asset)))
         if state == "open":
-            where.add("alert.state <> :closed", closed="closed")
-        else:
-            where.add("alert.state = :state", state=state)
+            where.add(f"alert.state <> 'closed' AND NOT {CLOSED_BY_HAND}")
+        elif state == "closed":
+            where.add(f"(alert.state = 'closed' OR {CLOSED_BY_HAND})")
+        elif state is not None:
+            where.add(f"alert.state = :state AND NOT {CLOSED_BY_HAND}", state=state)
+        if not show_suppressed:
+            where.add("(suppressed_by IS NULL OR suppressed_by <> 'maintenance')")
+        where.add("incident_id = :incident", incident=incident)
+        where.add("label IS NULL" if label == "none" else "label = :label", label=label)
+        if acknowledged is not None:
+            where.add(f"acknowledged_by IS {'NOT ' if acknowledged else ''}NULL")
         where.add("opened_us >= :since", since=us(since))
         where.add("opened_us < :until", until=us(until))
         sql = f"{_ALERTS} {where} ORDER BY {ALERT_ORDERS[sort]}{limited(limit)}"
         return [_alert(row) for row in self.fetch(sql, where.values)]
 
     def alert(self, alert_id: int) -> Row:
-        """Return one alert with its transitions. Raises NotFound."""
+        """Return one alert with its transitions, its history, its incident and its shelves. Raises NotFound."""
         for row in self.fetch(f"{_ALERTS} WHERE alert.id = :id", {"id": alert_id}) if abs(alert_id) <= MAX_ID else ():
             steps = self.fetch(_TRANSITIONS, {"id": alert_id})
-            return _alert(row) | {"transitions": [_with_counts(step, row["class"]) for step in steps]}
+            found = _alert(row)
+            return found | {
+                "transitions": [_with_counts(step, row["class"]) for step in steps],
+                "acts": self.history(alert=alert_id, limit=None),
+                "incident": None if row["incident_id"] is None else self.incident(row["incident_id"]),
+                "shelves": self.shelves_of(found),
+            }
         raise NotFound(f"alert {alert_id}")
 
 
@@ -74,9 +98,11 @@ ALERT_ORDERS = {
 }
 """Name of an order → ORDER BY. Alerts about the data have no peak, and are last by it."""
 _ALERTS = """
-    SELECT alert.id, alert.class, asset.name AS asset, COALESCE(asset.fleet, alert.fleet) AS fleet, alert.state,
-        severity, opened_us, closed_us, peak_score, sensors, version, acknowledged_by, label, peak_us, updated_us,
-        n_anomalous, kind, alert.topic, alert.partition, from_offset, subject, message
+    SELECT alert.id, alert.class, COALESCE(asset.name, alert.asset_name) AS asset,
+        COALESCE(asset.fleet, alert.fleet) AS fleet, alert.state, severity, opened_us, alert.closed_us, peak_score,
+        sensors, version, acknowledged_by, label, peak_us, updated_us, n_anomalous, kind, alert.topic,
+        alert.partition, from_offset, subject, message, sensor, clearing, incident_id, acknowledged_us, label_note,
+        closed_by_hand_us, suppressed_by, is_flapping
     FROM alert LEFT JOIN asset ON asset.id = alert.asset_id
 """
 _TRANSITIONS = """
@@ -85,8 +111,19 @@ _TRANSITIONS = """
 
 
 def _alert(row: Mapping[str, Any]) -> Row:
-    """Return one dictionary for both classes: facts of the other class are None or empty."""
-    return _with_counts(row, row["class"]) | {"sensors": json.loads(row["sensors"]), "subject": row["subject"] or None}
+    """Return one dictionary for all classes: facts of other classes are None or empty.
+
+    An alert closed by hand is shown as closed. `pipeline_state` is the state that follows from the scores alone.
+    """
+    by_hand_us = row["closed_by_hand_us"]
+    state = {} if by_hand_us is None else {"state": "closed", "closed_us": by_hand_us}
+    return _with_counts({**row, **state}, row["class"]) | {
+        "sensors": json.loads(row["sensors"]),
+        "subject": row["subject"] or None,
+        "clearing": None if row["clearing"] is None else json.loads(row["clearing"]),
+        "is_flapping": bool(row["is_flapping"]),
+        "pipeline_state": row["state"],
+    }
 
 
 def _with_counts(row: Mapping[str, Any], alert_class: str) -> Row:
