@@ -1,6 +1,6 @@
 """Structured logging on stderr, in one format for monitor and its libraries.
 
-Input: structlog calls of monitor, and stdlib records of aiokafka, SQLAlchemy and Alembic. Output: coloured lines on a
+Input: structlog calls of monitor, and stdlib records of aiokafka, SQLAlchemy, Alembic and uvicorn. Output: coloured lines on a
 terminal, one JSON object a line elsewhere. Invariant: no line per reading (13 µs each).
 
     log = logs.get("daemon")
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
     from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-CHATTY = ("aiokafka", "alembic", "asyncio", "sqlalchemy")
+CHATTY = ("aiokafka", "alembic", "asyncio", "sqlalchemy", "uvicorn")
 """Libraries of which records below `warning` are dropped, unless the level is debug."""
 
 REPEAT_AFTER_S = 30.0

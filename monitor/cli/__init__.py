@@ -36,6 +36,7 @@ COMMANDS = (
     "run",
     "check",
     "alerts",
+    "console",
     "notify",
     "scores",
     "models",

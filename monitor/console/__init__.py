@@ -1,6 +1,7 @@
 """The console: pages and an API for operators, in a process of its own.
 
     app.py          `create_app`: the application. Read this first
+    server.py       uvicorn with limits
     gate.py         what every request must pass: host, login, CSRF, size, time
     security.py     who sends a request, and what that person may do
     signing.py      signed cookies and tokens of forms

@@ -262,7 +262,7 @@ class Access:
 
     def _is_valid(self, row: dict[str, Any]) -> bool:
         is_over = row["expires_us"] is not None and row["expires_us"] <= self._clock.now_us()
-        return not is_over and row["revoked_at"] is None
+        return not is_over and row["revoked_us"] is None
 
     async def _current_tokens(self) -> Tokens:
         """Return all tokens, also those that are over. An unreachable database leaves the last known ones."""

@@ -45,7 +45,7 @@ class Console:
         self._stack = AsyncExitStack()
 
         async def read_tokens() -> list[dict[str, Any]]:
-            return await self.read(lambda reader: reader.console_tokens())
+            return await self.read(lambda reader: reader.console_hashes())
 
         async def read_changes() -> dict[str, Any]:
             return await self.read(lambda reader: reader.changes())

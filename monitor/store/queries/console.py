@@ -9,9 +9,13 @@ class ConsoleQueries(Backend):
     """Queries of tokens and of changes."""
 
     def console_tokens(self) -> list[Row]:
-        """Return the tokens by name: scope, times, and `hash`, which is not for output."""
+        """Return the tokens by name, without their hashes."""
         times = {"made_us": "made_at", "expires_us": "expires_at", "revoked_us": "revoked_at"}
-        return [with_times(row, times) | {"expires_us": row["expires_us"]} for row in self.fetch(_TOKENS)]
+        return [with_times(row, times) for row in self.fetch(_TOKENS)]
+
+    def console_hashes(self) -> list[Row]:
+        """Return id, name, scope, hash, expires_us and revoked_us of each token, for the check of a login."""
+        return [dict(row) for row in self.fetch(_HASHES)]
 
     def changes(self) -> dict[str, tuple[object, ...]]:
         """Return for each topic figures that differ after a change: quick in a large database.
@@ -21,7 +25,8 @@ class ConsoleQueries(Backend):
         return {topic: tuple(value for row in self.fetch(sql) for value in row.values()) for topic, sql in _CHANGES}
 
 
-_TOKENS = "SELECT id, name, hash, scope, made_us, expires_us, revoked_us FROM console_token ORDER BY name"
+_TOKENS = "SELECT id, name, scope, made_us, expires_us, revoked_us FROM console_token ORDER BY name"
+_HASHES = "SELECT id, name, scope, hash, expires_us, revoked_us FROM console_token ORDER BY id"
 # Alerts that are not closed are few, and have an index. A closed one changes by an act alone.
 _CHANGES = (
     (
