@@ -1,7 +1,7 @@
 """Structured logging on stderr, in one format for monitor and its libraries.
 
-Input: structlog calls of monitor, and stdlib records of aiokafka, SQLAlchemy, Alembic and uvicorn. Output: coloured lines on a
-terminal, one JSON object a line elsewhere. Invariant: no line per reading (13 µs each).
+Input: structlog calls of monitor, and stdlib records of aiokafka, SQLAlchemy, Alembic and uvicorn. Output: coloured
+lines on a terminal, one JSON object a line elsewhere. Invariant: no line per reading (13 µs each).
 
     log = logs.get("daemon")
     log.info("partition_claimed", partition="plant.readings/3", next_offset=4711)

@@ -165,7 +165,8 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def _set_deadline(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
             self._clear_deadline()  # the request is here: `gate.py` limits its body and its answer
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_LIMIT_S, self.transport.abort)
