@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
     import numpy as np
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
     Float32 = NDArray[np.float32]
     Bool = NDArray[np.bool_]
+
+    Reconstruct = Callable[["Scores", Int64, Int64, Sequence[str]], Awaitable["Reconstruction"]]
+    """Scores, rows [N] to reconstruct, those of them whose clearing sensors are wanted, names of the sensors."""
 
 
 class Partition(NamedTuple):
@@ -177,6 +180,17 @@ class Contribution:
     """Of expected and actual: `value`, or `change` since the window began, of a sensor that counts up or down."""
 
 
+class Reconstruction(NamedTuple):
+    """The model's view of N windows that belong to alerts."""
+
+    expected: Float32
+    """[N, T, C], in the sensors' own units, NaN = unknown. An angle's is the one nearest to the measured value, a
+    counter's is its level."""
+    clearing: dict[int, tuple[str, ...]]
+    """Row → the fewest sensors whose replacement by expected values brings the window below the threshold. Empty = no
+    small set does. Only of the rows that were asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of N windows, in their order."""
@@ -192,6 +206,8 @@ class Scores:
     """Reason of the NaN rows."""
     activation_seq: int | None = None
     """Number of the fleet's activations when the versions were chosen; None = no version can be activated meanwhile."""
+    reconstruct: Reconstruct | None = None
+    """Reconstructs some of these windows, for the evidence of alerts. None = the scorer has no model that could."""
 
 
 # ---------------------------------------------------------------- rare: objects
@@ -295,6 +311,11 @@ class EvidencePart:
     """[M], ends of the scored windows."""
     score: Float32
     """[M], 1.0 = threshold."""
+    limit: int
+    """Cells, and scores, that are kept at most: those of four windows."""
+    earlier_start_us: tuple[int, ...] = ()
+    """Of the part that begins the evidence: starts of the windows that may have ended up to one window earlier. Their
+    stored scores come first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A small database for tests, written by the store's own functions.
 
 It holds a retired version and a champion, 60 windows of each of two turbines, one closed and one firing alert, and two
-records in quarantine.
+records in quarantine. Both alerts have evidence.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from monitor.types import (
     Contribution,
     Counters,
     DataAlertChange,
+    EvidencePart,
     Partition,
     Quarantined,
     Severity,
@@ -39,6 +40,9 @@ STEP = timedelta(minutes=10)
 STEP_US = 600_000_000
 N = 60
 """Windows of each asset. Those of R80711 from 20 to 39 are anomalous, and the last of R80736 is unscored."""
+LENGTH = 36
+"""Cells of a window."""
+SENSORS = ("power", "pitch", "rotor_speed")
 PARTITION = Partition("plant", 3)
 CONTRIBUTIONS = (
     Contribution("power", 0.61, 1873.2, -3.1),
@@ -82,19 +86,20 @@ def _add_results(connection: Connection) -> None:
         fleet="turbines",
         asset_ids=np.array([ids["R80711"].id, ids["R80736"].id], np.int32),
         asset=np.repeat(np.array([0, 1], np.int32), N),
-        start_us=end_us - 36 * STEP_US,
+        start_us=end_us - LENGTH * STEP_US,
         end_us=end_us,
         score=np.array(score, np.float32),
         verdict=np.array(verdict, np.int8),
         version=[None if math.isnan(s) else "turbines-new" for s in score],
-        n_present=np.full(2 * N, 36, np.int32),
+        n_present=np.full(2 * N, LENGTH, np.int32),
         first_offset=np.arange(2 * N),
         last_offset=np.arange(2 * N),
-        sensors=("power", "pitch", "rotor_speed"),
+        sensors=SENSORS,
         alerts=(
             *_changes(0, ends[20], {0: AlertState.FIRING, 180: AlertState.RECOVERING, 440: AlertState.CLOSED}, 18.42),
             *_changes(1, ends[50], {0: AlertState.FIRING}, 1.3),
         ),
+        evidence=(_evidence(0, 20, 64, score[:N]), _evidence(1, 50, 59, score[N:])),
     )
     quarantined = [
         Quarantined(PARTITION, 7, 'not_json: begins with "{oops"', b"{oops\xff\n", to_us(START)),
@@ -103,6 +108,30 @@ def _add_results(connection: Connection) -> None:
     counters = Counters(records=200)
     commit = Commit("monitor", PARTITION, epoch, 0, 200, 180, {}, counters, to_us(ends[-1]), 200, (rows,), quarantined)
     partitions.commit(connection, commit)
+
+
+def _evidence(asset: int, first: int, last: int, score: list[float]) -> EvidencePart:
+    """Return the evidence of an alert from the window with this number to the last. Power falls when it begins."""
+    cells = np.arange(first + 1 - LENGTH, last + 1)
+    rising = np.sin(cells / 9)
+    expected = np.stack([1500 + 300 * rising, 0.5 + 0.1 * rising, 14 + rising], axis=1)
+    values = expected + np.sin(cells[:, None] * [2.1, 3.3, 4.7]) * [40, 0.05, 0.3]
+    fault = (cells >= first - 4) & (cells < first + 16)
+    values[fault, :2] = [-3.1, 89.99]
+    values[cells == first + 10, 2] = np.nan
+    ends = np.array([k for k in range(first, min(last, N - 1) + 1) if not math.isnan(score[k])])
+    return EvidencePart(
+        asset=asset,
+        opened_us=to_us(START + STEP * (first + 1)),
+        sensors=SENSORS,
+        cell_us=to_us(START) + cells * STEP_US,
+        values=values.astype(np.float32),
+        expected=expected.astype(np.float32),
+        end_us=to_us(START) + (ends + 1) * STEP_US,
+        score=np.array(score, np.float32)[ends],
+        limit=4 * LENGTH,
+        earlier_start_us=tuple(to_us(START) + (first + 1 - LENGTH - k) * STEP_US for k in range(LENGTH, 0, -1)),
+    )
 
 
 def _changes(asset: int, opened: datetime, states: dict[int, AlertState], peak: float) -> list[AlertChange]:
@@ -121,6 +150,7 @@ def _changes(asset: int, opened: datetime, states: dict[int, AlertState], peak: 
             n_anomalous=3,
             contributions=CONTRIBUTIONS,
             version="turbines-new",
+            clearing=("power",) if peak > 10 else None,
         )
         for minutes, state in states.items()
     ]

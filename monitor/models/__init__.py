@@ -15,6 +15,7 @@ Read in this order:
     member       a network and its residual: one member of an ensemble, and the score of all members
     calibrate    healthy scores → the threshold, called 1.0, and suspected outliers
     held_out     the healthy scores in a checkpoint, from which another threshold is derived
+    clearing     the fewest sensors without which a window is not anomalous
     detector     a trained model that scores and explains
     apply        latents, reconstructions, samples
     checkpoint   a detector on disk: safetensors and a card, content-addressed

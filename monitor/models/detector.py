@@ -19,6 +19,7 @@ from monitor.budget import Budget
 from monitor.errors import CheckpointDamaged, ConfigError
 from monitor.models import checkpoint
 from monitor.models.calibrate import Threshold
+from monitor.models.clearing import clearing_sets
 from monitor.models.device import pick_device
 from monitor.models.held_out import HeldOut
 from monitor.models.inputs import ModelInputs
@@ -134,10 +135,10 @@ class TrainedModel:
     def score(self, values: Float32) -> WindowScores:
         """Score windows [N, T, C] in the sensors' own units. N may be 0."""
         self.check_shape(values)
-        return self._score_channels(self.inputs.to_channels(values))
+        return self._score_channels(self.inputs.to_channels(values), self.card.min_channels)
 
-    def _score_channels(self, values: Float32) -> WindowScores:
-        """Score windows [N, T, K] of channels."""
+    def _score_channels(self, values: Float32, min_channels: int | None = None) -> WindowScores:
+        """Score windows [N, T, K] of channels. `min_channels`: with a value, for a score. None = one."""
         n, _, n_channels = values.shape
         score = np.empty(n, dtype=np.float32)
         share = np.empty((n, n_channels), dtype=np.float32)
@@ -145,8 +146,8 @@ class TrainedModel:
             for start in range(0, n, CHUNK):
                 x, present = self.scaler.standardise(self._to_tensor(values[start : start + CHUNK]))   # (B, K, T)
                 raw, part = ensemble_score(self._members, x, present)                                  # (B,), (B, K)
-                if present is not None and self.card.min_channels is not None:
-                    raw[present.any(-1).sum(-1) < self.card.min_channels] = torch.nan
+                if present is not None and min_channels is not None:
+                    raw[present.any(-1).sum(-1) < min_channels] = torch.nan
                 score[start : start + CHUNK] = raw.cpu().numpy()
                 share[start : start + CHUNK] = part.cpu().numpy()
         score /= np.float32(self.card.threshold.raw)
@@ -196,6 +197,29 @@ class TrainedModel:
                 rows = zip(share[start : start + CHUNK], *shown, strict=True)
                 out += [self._contributions(*row) for row in rows]
         return out
+
+    def reconstruct(self, values: Float32) -> Float32:
+        """Return the reconstruction of windows [N, T, C] in the sensors' own units, as `explain` shows it.
+
+        A counter's is its level, an angle's the one nearest to the measured one: it may be below 0° or above 360°.
+        NaN for a sensor that the model does not take.
+        """
+        self.check_shape(values)
+        out = np.empty_like(values)
+        channels = self.inputs.to_channels(values)
+        with torch.inference_mode():
+            for start in range(0, len(values), CHUNK):
+                x, present = self.scaler.standardise(self._to_tensor(channels[start : start + CHUNK]))    # (B, K, T)
+                expected = self.scaler.restore(self._expected(x, present)).transpose(1, 2).cpu().numpy()
+                out[start : start + CHUNK] = self.inputs.to_levels(values[start : start + CHUNK], expected)
+        return out
+
+    def clearing(self, values: Float32, share: Float32) -> list[tuple[str, ...]]:
+        """Return the fewest sensors of each window [N, T, C] without which it is not anomalous. Empty = no few are."""
+        def score(windows: Float32) -> Float32:
+            return self._score_channels(self.inputs.to_channels(windows)).score
+
+        return [tuple(self.sensors[c] for c in found) for found in clearing_sets(score, values, share)]
 
     def _expected(self, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         """Return the reconstruction (B, C, T) of each window by the member with the highest score."""

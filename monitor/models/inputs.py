@@ -150,6 +150,24 @@ class ModelInputs:
         n, length, _ = channels.shape
         return self.fold_values(channels.reshape(n * length, -1)).reshape(n, length, -1)
 
+    def to_levels(self, values: Float32, expected: Float32) -> Float32:
+        """Turn reconstructed channels [N, T, K] of windows [N, T, C] into values [N, T, C] beside the measured ones.
+
+        A counter's reconstructed change begins at its level before. An angle is the one nearest to the measured one.
+        """
+        shape = values.shape
+        folded = self.bound(self.fold_values(expected.reshape(-1, expected.shape[2]))).reshape(shape)
+        if self.is_plain:
+            return folded
+        changes = self.fold_values(self.to_channels(values).reshape(-1, expected.shape[2])).reshape(shape)
+        for number, each in enumerate(self.inputs):
+            if each.kind == "change":
+                folded[..., number] += _filled(values[..., number] - changes[..., number])
+            elif each.kind == "angle":
+                turns = np.round((values[..., number] - folded[..., number]) / 360)
+                folded[..., number] += 360 * np.nan_to_num(turns)
+        return folded
+
     def bound(self, expected: Float32) -> Float32:
         """Limit expected values [N, C] to what the sensors ever were in training, and a margin."""
         known = [(-np.inf, np.inf) if each.low is None or each.high is None else (each.low, each.high)
@@ -198,6 +216,15 @@ def _change(column: Float32, direction: int) -> Float32:
     sizes = np.abs(before), np.abs(column)
     step[(step * direction < 0) & (np.minimum(*sizes) <= RESET_SHARE * np.maximum(*sizes))] = 0.0
     return np.where(present, np.cumsum(step, axis=1), np.nan).astype(np.float32)
+
+
+def _filled(column: Float32) -> Float32:
+    """Return [N, T] with the last known value in each gap, the first one before it. NaN = none is known."""
+    present = np.isfinite(column)
+    latest = np.maximum.accumulate(np.where(present, np.arange(column.shape[1]), -1), axis=1)
+    latest = np.where(latest < 0, present.argmax(axis=1)[:, None], latest)
+    filled: Float32 = np.take_along_axis(column, latest, axis=1)
+    return filled
 
 
 def _degrees(sine: Float32, cosine: Float32) -> Float32:

@@ -14,12 +14,12 @@ from sqlalchemy import text
 
 from monitor.errors import InvariantBroken
 from monitor.store.results import LAST_US
-from monitor.types import AlertChange, AlertState, Contribution, Severity
+from monitor.types import AlertState, Contribution
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row, TextClause
+    from sqlalchemy import Connection, TextClause
 
-    from monitor.types import DataAlertChange
+    from monitor.types import AlertChange, DataAlertChange
 
 
 class Written(NamedTuple):
@@ -160,26 +160,6 @@ def contributions_of(sensors: str) -> tuple[tuple[Contribution, ...], tuple[Cont
         if values is not None:
             onset.append(replace(peak[-1], **values))
     return tuple(peak), tuple(sorted(onset, key=lambda each: -each.share))
-
-
-def stored_change(row: Row[tuple[object, ...]], *, fleet: str, asset: int = 0) -> AlertChange:
-    """Return the last change of an alert of class `process` as its row tells it. `asset`: index in a shard."""
-    peak, onset = contributions_of(row.sensors)
-    return AlertChange(
-        fleet=fleet,
-        asset=asset,
-        opened_us=row.opened_us,
-        at_us=row.updated_us,
-        state=AlertState(row.state),
-        severity=Severity(row.severity),
-        peak_score=row.peak_score,
-        peak_us=row.peak_us,
-        n_anomalous=row.n_anomalous,
-        contributions=peak,
-        version=row.version,
-        is_transition=False,
-        onset=onset,
-    )
 
 
 def _write(

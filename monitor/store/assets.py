@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import bindparam, text
 
-from monitor.store.alerts import stored_change
-from monitor.types import Partition
+from monitor.store.alerts import contributions_of
+from monitor.types import AlertChange, AlertState, Partition, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from sqlalchemy import Connection
-
-    from monitor.types import AlertChange
+    from sqlalchemy import Connection, Row
 
 _CHUNK = 5_000  # bound parameters in one statement; SQLite and PostgreSQL both stop at 32,767
 
@@ -184,14 +182,16 @@ class KnownAsset:
     """Closing time of its last closed alert."""
     since_offset: int = 0
     """Offset of its first accepted record."""
+    last_end_us: int | None = None
+    """End of its last stored window. None = none yet, or of a database from before schema 0002."""
 
 
 _RESTORE = text("""
     SELECT asset.id, asset.fleet, asset.name, asset.since_offset,
-        last_window.start_us AS last_start_us, last_window.recent,
+        last_window.start_us AS last_start_us, last_window.end_us AS last_end_us, last_window.recent,
         (SELECT MAX(closed_us) FROM alert WHERE asset_id = asset.id AND state = 'closed') AS closed_us,
         alert.opened_us, alert.updated_us, alert.state, alert.severity, alert.peak_score, alert.peak_us,
-        alert.n_anomalous, alert.sensors, alert.version
+        alert.n_anomalous, alert.sensors, alert.clearing, alert.version
     FROM asset
     LEFT JOIN last_window ON last_window.asset_id = asset.id
     LEFT JOIN alert ON alert.asset_id = asset.id AND alert.state <> 'closed'
@@ -216,9 +216,30 @@ def restore(connection: Connection, partition: Partition) -> dict[str, list[Know
                 name=row.name,
                 last_start_us=row.last_start_us,
                 recent=tuple((packed // 2, packed % 2 == 1) for packed in recent),
-                open_alert=None if row.opened_us is None else stored_change(row, fleet=row.fleet, asset=len(assets)),
+                open_alert=None if row.opened_us is None else _alert(row, len(assets)),
                 closed_us=row.closed_us,
                 since_offset=row.since_offset,
+                last_end_us=row.last_end_us,
             )
         )
     return known
+
+
+def _alert(row: Row[tuple[object, ...]], index: int) -> AlertChange:
+    peak, onset = contributions_of(row.sensors)
+    return AlertChange(
+        fleet=row.fleet,
+        asset=index,
+        opened_us=row.opened_us,
+        at_us=row.updated_us,
+        state=AlertState(row.state),
+        severity=Severity(row.severity),
+        peak_score=row.peak_score,
+        peak_us=row.peak_us,
+        n_anomalous=row.n_anomalous,
+        contributions=peak,
+        version=row.version,
+        is_transition=False,
+        clearing=None if row.clearing is None else tuple(json.loads(row.clearing)),
+        onset=onset,
+    )

@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import text
 
 from monitor.errors import ConfigError, Fenced
-from monitor.store import assets, incidents, outbox, quarantine, scores, versions
+from monitor.store import assets, evidence, incidents, outbox, quarantine, scores, versions
 from monitor.store.commit import Commit, Digest, Saved, Snapshot
 from monitor.types import Counters, Partition
 
@@ -142,7 +142,7 @@ def commit(connection: Connection, step: Commit) -> Saved:
 
     1. Move the offset. The compare-and-set fails if this owner was fenced or the step is committed already.
     2. For each fleet: register its sensors, check that the models are still those that scored, admit new assets, and
-       insert scores and alerts.
+       insert scores, alerts and their evidence.
     3. Insert alerts of class `data`, quarantined records, snapshots and missing ranges.
 
     Raises Fenced if another owner claimed the partition: roll back, drop its state, claim again. Raises ModelsChanged
@@ -168,6 +168,8 @@ def commit(connection: Connection, step: Commit) -> Saved:
             scores.insert(connection, rows, versions.ids(connection, rows.version))
         for change in rows.alerts:
             outbox.write_change(connection, step.channels, int(ids[change.asset]), change, step.at_us, rows.worse)
+        if rows.evidence:
+            evidence.write(connection, rows)
     for data_change in step.data_alerts:
         outbox.write_data_change(connection, step.channels, data_change, step.at_us)
     if step.quarantined:

@@ -100,6 +100,12 @@ class Decider:
                 changes.append(change)
         return changes
 
+    def set_clearing(self, asset: int, opened_us: int, clearing: tuple[str, ...]) -> None:
+        """Store the clearing sensors of an alert, if it is still open. Its later changes have them, too."""
+        episode = self._episodes.get(asset)
+        if episode is not None and episode.alert is not None and episode.alert.opened_us == opened_us:
+            episode.alert = replace(episode.alert, clearing=clearing)
+
     def recent(self, assets: Int32) -> dict[int, list[int]]:
         """Return the last verdicts of those of these assets with a recent anomaly: end_us * 2 + is_anomalous."""
         return {

@@ -26,7 +26,7 @@ from monitor.errors import CheckpointDamaged, CheckpointUnavailable, NoChampion
 from monitor.models.checkpoint import CARD
 from monitor.models.detector import TrainedModel
 from monitor.timing import DEFAULT_TIMING
-from monitor.types import Scores
+from monitor.types import Reconstruction, Scores
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -194,7 +194,36 @@ class DetectorScorer:
             contributions |= {int(rows[row]): per_sensor for row, per_sensor in found.items()}
             for row in rows.tolist():
                 version[row] = detector.version
-        return Scores(windows, score, version, contributions, reason, seq)
+        return Scores(windows, score, version, contributions, reason, seq, self._reconstruct)
+
+    async def _reconstruct(
+        self, scores: Scores, rows: Int64, fired: Int64, sensors: Sequence[str]
+    ) -> Reconstruction:
+        """Reconstruct rows of scores, on the scoring thread. See `types.Reconstruct`."""
+        with metrics.score_seconds.time():
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._reconstruct_rows, scores, rows, fired, sensors)
+
+    def _reconstruct_rows(
+        self, scores: Scores, rows: Int64, fired: Int64, sensors: Sequence[str]
+    ) -> Reconstruction:
+        expected = np.full((len(rows), *scores.windows.values.shape[1:]), np.nan, dtype=np.float32)
+        clearing: dict[int, tuple[str, ...]] = {}
+        for version in {scores.version[row] for row in rows.tolist()}:
+            detector = self._detectors.get(version) if version is not None else None
+            if not isinstance(detector, TrainedModel):
+                continue
+            places = np.flatnonzero([scores.version[row] == version for row in rows.tolist()])
+            values = detector.inputs.select(scores.windows.values[rows[places]], sensors)
+            known = [(own, sensors.index(name)) for own, name in enumerate(detector.sensors) if name in sensors]
+            own, column = (list(each) for each in zip(*known, strict=True))
+            expected[np.ix_(places, np.arange(expected.shape[1]), column)] = detector.reconstruct(values)[..., own]
+            first = np.flatnonzero(np.isin(rows[places], fired))
+            if len(first):
+                share = detector.score(values[first]).share
+                found = detector.clearing(values[first], share)
+                clearing |= dict(zip(rows[places][first].tolist(), found, strict=True))
+        return Reconstruction(expected, clearing)
 
     def _skip_missing(self, activations: Sequence[ActiveVersion]) -> list[str]:
         missing = []

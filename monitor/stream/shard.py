@@ -20,6 +20,7 @@ from monitor.decode.admission import first_of_record
 from monitor.decode.columns import first_of_asset_and_record
 from monitor.store.commit import FleetRows, Snapshot
 from monitor.stream.alerting import AlertPolicy, Decider, PastVerdict
+from monitor.stream.evidence import EvidenceRecorder
 from monitor.stream.window import NEVER, OFFSET_CEILING, Windower, WindowerState, in_slices
 from monitor.types import Readings, Verdict
 
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from monitor.decode import AssetIndex
     from monitor.decode.admission import Admission
     from monitor.store.assets import KnownAsset, Registration
+    from monitor.stream.evidence import AlertRow
     from monitor.stream.window import WindowerOutput
-    from monitor.types import AlertChange, Int32, Int64, Partition, Scores, Windows
+    from monitor.types import AlertChange, EvidencePart, Float32, Int32, Int64, Partition, Scores, Windows
 
     ScoreFn = Callable[[Windows, Int64, Sequence[str]], Awaitable[Scores]]
     """`Scorer.score`: windows, event time of their ends [N], names of the sensors."""
@@ -132,6 +134,7 @@ class Shard:
             n_sensors=len(self.sensors),
         )
         self.decider = decider or Decider(config.name, AlertPolicy.of(config.alerts))
+        self._evidence = EvidenceRecorder(length=config.length, stride=config.stride, interval_us=self.interval_us)
         self._admission = admission
         self._n_foreign = 0
         # [A]: offset of the last reading · whether the asset is in the snapshot · offset of the first reading after it
@@ -157,6 +160,9 @@ class Shard:
             self.decider.restore(
                 index, (PastVerdict(*verdict) for verdict in asset.recent), asset.open_alert, asset.closed_us
             )
+            if asset.open_alert is not None and asset.last_start_us is not None:
+                last_end_us = asset.last_end_us or asset.last_start_us + self.config.length * interval_us
+                self._evidence.restore(index, asset.open_alert.opened_us, last_end_us)
             if asset.last_start_us is not None:
                 next_starts[index] = (asset.last_start_us // interval_us // stride + 1) * stride
         self.ids = np.array([asset.id for asset in known], dtype=np.int32)
@@ -231,6 +237,7 @@ class Shard:
         duplicate_assets: list[Int32] = []
         scores: list[Scores] = []
         alerts: list[AlertChange] = []
+        evidence: list[tuple[Sequence[AlertRow], Windows, Float32, Float32]] = []
         for readings in in_slices(all_readings):
             output = self._push(readings)
             if len(output.late):
@@ -241,10 +248,14 @@ class Shard:
                 duplicate_assets.append(_asset_by_record(readings, output.duplicate))
             ends_us = (output.windows.start + self.config.window) * self.interval_us
             scored = await score(output.windows, ends_us, self.sensors)
-            alerts += self.decider.decide(scored, ends_us)
+            changes = self.decider.decide(scored, ends_us)
+            if in_alert := self._evidence.select(scored.windows.asset, ends_us, changes):
+                changes, expected = await self._reconstruct(scored, in_alert, changes)
+                evidence.append((in_alert, output.windows, scored.score, expected))
+            alerts += changes
             scores.append(scored)
         return ShardResult(
-            rows=self.rows(scores, alerts, since),
+            rows=self.rows(scores, alerts, since, self._evidence.parts(self.sensors, evidence)),
             readings=all_readings,
             interval_us=self.interval_us,
             over_limit=admitted.over_limit,
@@ -256,11 +267,36 @@ class Shard:
             unscored_reasons=[each.unscored_reason for each in scores if len(each.score)],
         )
 
+    async def _reconstruct(
+        self, scored: Scores, in_alert: Sequence[AlertRow], changes: list[AlertChange]
+    ) -> tuple[list[AlertChange], Float32]:
+        """Return the changes with their clearing sensors, and the expected values [n, T, C] of windows in alerts.
+
+        The clearing sensors are those of the window that fired: later ones are full of the fault, on all sensors.
+        """
+        rows = np.array([each.row for each in in_alert], dtype=np.int64)
+        if scored.reconstruct is None:
+            return changes, np.full((len(rows), *scored.windows.values.shape[1:]), np.nan, dtype=np.float32)
+        fired = {each.row: each.opened_us for each in in_alert if each.is_first}
+        found = await scored.reconstruct(scored, rows, np.array(list(fired), dtype=np.int64), self.sensors)
+        clearing = {}
+        for row, sensors in found.clearing.items():
+            asset = int(scored.windows.asset[row])
+            clearing[asset, fired[row]] = sensors
+            self.decider.set_clearing(asset, fired[row], sensors)
+        changes = [
+            replace(each, clearing=clearing[each.asset, each.opened_us])
+            if (each.asset, each.opened_us) in clearing else each
+            for each in changes
+        ]  # fmt: skip
+        return changes, found.expected
+
     def rows(
         self,
         scores: Sequence[Scores] = (),
         alerts: Sequence[AlertChange] = (),
         since: Mapping[int, int] | None = None,
+        evidence: Sequence[EvidencePart] = (),
     ) -> FleetRows:
         """Put results into the columns of the database. `since`: asset index → offset of its first reading."""
         windows = [each.windows for each in scores]
@@ -284,6 +320,7 @@ class Shard:
             last_offset=_joined([each.last_offset for each in windows], np.int64),
             alerts=alerts,
             worse=self.config.alerts.worse.factor,
+            evidence=evidence,
             recent=self.decider.recent(asset),
             admitted=since or {},
             activation_seq=min(seqs, default=None),

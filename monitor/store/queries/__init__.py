@@ -6,6 +6,7 @@
     scores.py     windows and their scores
     hours.py      hourly roll-ups of scores
     health.py     figures of alarm health
+    evidence.py   the evidence of alerts
     models.py     model versions and training jobs
     preview.py    the alerts that other budgets would have raised
     ingestion.py  fleets, assets, partitions, quarantine and daemons
@@ -20,6 +21,7 @@ from __future__ import annotations
 from monitor.store.queries.alerts import AlertQueries
 from monitor.store.queries.backend import iso, number
 from monitor.store.queries.console import ConsoleQueries
+from monitor.store.queries.evidence import EvidenceQueries
 from monitor.store.queries.health import HealthQueries
 from monitor.store.queries.hours import HourQueries
 from monitor.store.queries.ingestion import IngestionQueries
@@ -32,6 +34,7 @@ __all__ = ["Reader", "iso", "number"]
 
 class Reader(
     AlertQueries,
+    EvidenceQueries,
     ScoreQueries,
     HourQueries,
     HealthQueries,
