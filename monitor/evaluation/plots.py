@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from monitor.drawing import envelope, score_position
 from monitor.evaluation.metrics import forward_filled
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ HEIGHT = 60
 THRESHOLD_Y = 28
 """Distance of the score 1.0 from the top. It is the same in every plot of scores, so that they can be compared."""
 BOTTOM, TOP = 58, 2
-DECADES = 2
-"""Decades above the threshold, where the axis is logarithmic. It ends at a hundred times the threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +74,13 @@ def plot_series(series: Series, score: Float32) -> SeriesPlot:
             _plot_sensor(data.sensors[c], data.values[:, c], n_columns)
             for c in _most_changed(data.values, data.train_rows)
         ),
-        score=_path(score_y(whole.astype(np.float64)), n_columns),
+        score=envelope(score_y(whole.astype(np.float64)), n_columns),
     )
 
 
 def score_y(score: Float64) -> Float64:
     """Return the distance of scores from the top of the plot: linear up to 1.0, logarithmic above."""
-    above = np.clip(np.log10(np.maximum(score, 1.0)) / DECADES, 0, 1)
-    below = np.clip(score, 0, 1)
-    y: Float64 = BOTTOM - (BOTTOM - THRESHOLD_Y) * below - (THRESHOLD_Y - TOP) * above
+    y: Float64 = BOTTOM - (BOTTOM - TOP) * score_position(score, (BOTTOM - THRESHOLD_Y) / (BOTTOM - TOP))
     return y
 
 
@@ -101,23 +98,4 @@ def _plot_sensor(name: str, values: Float32, n_columns: int) -> SensorPlot:
     low, high = np.quantile(known, [0.0005, 0.9995]).tolist() if len(known) else (0.0, 0.0)
     span = (high - low) or 1.0
     inside = np.clip((values.astype(np.float64) - low) / span, -0.05, 1.05)
-    return SensorPlot(name, _path(BOTTOM - 2 - (BOTTOM - TOP - 4) * inside, n_columns), low, high)
-
-
-def _path(y: Float64, n_columns: int) -> str:
-    """Return a line through the smallest and the largest y of each column. Columns without values interrupt it."""
-    starts = np.arange(n_columns) * len(y) // n_columns
-    lows = np.fmin.reduceat(y, starts).round(1)
-    highs = np.fmax.reduceat(y, starts).round(1)
-    parts: list[str] = []
-    last: float | None = None
-    for x, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
-        if low != low:
-            last = None
-            continue
-        first, then = (low, high) if last is None or abs(last - low) <= abs(last - high) else (high, low)
-        parts.append(f"{'M' if last is None else 'L'}{x} {first:g}" + (f"V{then:g}" if then != first else ""))
-        if last is None and then == first:
-            parts.append("h.5")  # a single column is a dot, and SVG draws no line of length 0
-        last = then
-    return "".join(parts)
+    return SensorPlot(name, envelope(BOTTOM - 2 - (BOTTOM - TOP - 4) * inside, n_columns), low, high)

@@ -10,8 +10,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from monitor.budget import WEEK_S
+from monitor.drawing import text as escape
 from monitor.evaluation.plots import HEIGHT, THRESHOLD_Y
-from monitor.evaluation.report.escaping import escape
 from monitor.evaluation.report.section import duration_text, section
 from monitor.evaluation.results import results_by_policy, titles
 

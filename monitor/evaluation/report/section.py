@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from monitor.drawing import text as escape
 from monitor.evaluation.plots import HEIGHT, THRESHOLD_Y
-from monitor.evaluation.report.escaping import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

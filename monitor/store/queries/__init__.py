@@ -11,6 +11,7 @@
     preview.py    the alerts that other budgets would have raised
     ingestion.py  fleets, assets, partitions, quarantine and daemons
     console.py    tokens of the console, and what has changed
+    screens.py    counts and glances of the console
 
 Times are returned as ISO 8601 text in UTC. Invariant: the keys are contracts of the command line. They may be added,
 never renamed. Nothing slow is imported here, because every read command imports this package.
@@ -28,6 +29,7 @@ from monitor.store.queries.ingestion import IngestionQueries
 from monitor.store.queries.models import ModelQueries
 from monitor.store.queries.preview import PreviewQueries
 from monitor.store.queries.scores import ScoreQueries
+from monitor.store.queries.screens import ScreenQueries
 
 __all__ = ["Reader", "iso", "number"]
 
@@ -42,5 +44,6 @@ class Reader(
     PreviewQueries,
     IngestionQueries,
     ConsoleQueries,
+    ScreenQueries,
 ):
     """A database, open for reading, with all queries."""

@@ -1,0 +1,351 @@
+"""A rich database for the console's tests: a large fleet, a small one, and one that has no model yet.
+
+    python -m tests.console_database FILE [ASSETS]
+
+Input: a path and a moment. Output: a SQLite file as a daemon leaves it: scores of two days, hours of eight, alerts of
+all classes with evidence, answers, shelves, incidents, quarantine, trainings. Invariant: a function of its arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monitor.store.evidence_chunks import chunk_of, encode
+
+from monitor.store.engine import AsyncStore
+from monitor.types import EvidencePart
+
+HOUR_US = 3_600_000_000
+STEP_US = 1_800_000_000
+"""Time between two windows of an asset."""
+SPAN_US = 6 * HOUR_US
+"""Length of a window."""
+HOURS = 8 * 24
+STEPS = 96
+SENSORS = ("power", "wind_speed", "pitch", "rotor_speed", "gearbox_temperature", "vane")
+CONFIG = """
+[kafka]
+bootstrap = "127.0.0.1:9092"
+topics = ["plant"]
+[store]
+url = "sqlite:///{path}"
+[[fleet]]
+name = "turbines"
+assets = "T*"
+interval = "10m"
+window = 36
+stride = 3
+lateness = "20m"
+[fleet.sensor.power]
+unit = "kW"
+[fleet.sensor.wind_speed]
+unit = "m/s"
+[[fleet]]
+name = "pumps"
+assets = "P*"
+interval = "10m"
+window = 36
+stride = 3
+[[fleet]]
+name = "compressors"
+interval = "10m"
+window = 36
+"""
+THRESHOLD = {
+    "raw": 0.0213, "alarms_per_week": 1.0, "bound_per_week": 0.4, "weeks": 7.4, "n_assets": 40, "n_episodes": 1,
+    "state": "certified", "weeks_missing": 0.0, "worst_asset": "T0007", "worst_per_week": 0.6, "confirm": 3, "among": 5,
+    "recover": 6, "step_s": 1800.0, "method": "order statistic of held-out scores",
+    "reason": "1 alarm in 7.4 held-out asset-weeks: at most 0.64 a week (95 %), within the budget of 1",
+}  # fmt: skip
+CARD = {
+    "architecture": "auto", "length": 36, "interval_s": 600, "sensors": list(SENSORS), "seed": 0,
+    "members": [{"name": "pca", "hyper": {}}, {"name": "conv", "hyper": {"width": 32}}],
+    "choice": {"objective": "plain", "n_faults": 240, "chosen": "conv", "false_share": 0.01, "renewed": "conv",
+               "failed": {}, "rows": [{"members": ["pca", "conv"], "found": 0.83, "by_kind": {"drift": 0.61}}]},
+    "training": {"n_train": 4120, "n_held_out": 980, "n_assets": 40, "took_s": 41.0, "stopped": "no better",
+                 "left_out": {"alerted": 36, "too_many_gaps": 12}, "suspected_faults": [], "troubles": [], "inputs": [],
+                 "explained_variance": {"all": 0.94, "power": 0.97, "wind_speed": 0.95, "pitch": 0.91,
+                                        "rotor_speed": 0.98, "gearbox_temperature": 0.88, "vane": 0.07}},
+    "threshold": THRESHOLD,
+}  # fmt: skip
+
+
+def fill(path: Path, *, n_assets: int = 1000, now_us: int | None = None) -> int:
+    """Create the file. Return the end of the newest window in µs."""
+    asyncio.run(_create(path))
+    now = time.time_ns() // 1000 if now_us is None else now_us
+    end_us = now // STEP_US * STEP_US
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        _fleets(connection, n_assets, end_us, now)
+        scores = _scores(connection, n_assets, end_us)
+        _alerts(connection, scores, end_us, now)
+        _ingestion(connection, now)
+        connection.commit()
+    return end_us
+
+
+async def _create(path: Path) -> None:
+    async with AsyncStore(f"sqlite:///{path}", owner=True):
+        pass
+
+
+def _put(connection: sqlite3.Connection, table: str, *rows: dict[str, Any]) -> list[int]:
+    ids = []
+    for row in rows:
+        names = ", ".join(f'"{name}"' for name in row)
+        marks = ", ".join("?" * len(row))
+        cursor = connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
+        ids.append(cursor.lastrowid or 0)
+    return ids
+
+
+def _fleets(connection: sqlite3.Connection, n_assets: int, end_us: int, now: int) -> None:
+    for fleet, sensors in (("turbines", SENSORS), ("pumps", ("pressure", "flow")), ("compressors", ("current",))):
+        _put(connection, "fleet", {"name": fleet, "sensors": json.dumps(sensors), "activation_seq": 1})
+    names = [("turbines", f"T{n + 1:04}") for n in range(n_assets)]
+    names += [("pumps", f"P{n + 1:02}") for n in range(8)] + [("compressors", "C1")]
+    connection.executemany(
+        "INSERT INTO asset (id, fleet, name, topic, partition, since_offset) VALUES (?, ?, ?, 'plant', ?, 0)",
+        [(n + 1, fleet, name, n % 4) for n, (fleet, name) in enumerate(names)],
+    )
+    week = 7 * 24 * HOUR_US
+    for n, fleet in enumerate(("turbines", "pumps")):
+        for k, state in enumerate(("retired", "champion")):
+            [number] = _put(
+                connection,
+                "model_version",
+                {
+                    "version": f"{fleet}-{k + 1}", "fleet": fleet, "state": state, "path": f"checkpoints/{k + 1}",
+                    "trained_us": now - (2 - k) * week, "card": json.dumps(CARD), "metrics": '{"loss": 0.012}',
+                },
+            )  # fmt: skip
+            from_us = -(2**62) if k == 0 else end_us - week
+            activation = {"fleet": fleet, "from_window_end_us": from_us, "version_id": number}
+            _put(connection, "model_activation", activation)
+        job = {
+            "kind": "retrain", "fleet": fleet, "state": "done", "progress": 1.0, "message": f"{fleet}-2 decides now",
+            "requested_by": "schedule", "version": f"{fleet}-2", "requested_us": now - week - n,
+            "started_us": now - week, "finished_us": now - week + 41_000_000,
+        }  # fmt: skip
+        _put(connection, "job", job)
+    running = {
+        "kind": "retrain", "fleet": "turbines", "state": "running", "progress": 0.42, "message": "conv, step 1,200",
+        "requested_by": "maria", "requested_us": now - 60_000_000, "started_us": now - 55_000_000,
+    }  # fmt: skip
+    _put(connection, "job", running)
+
+
+def _scores(connection: sqlite3.Connection, n_assets: int, end_us: int) -> np.ndarray:
+    """Write windows and hours. Return the scores [assets, STEPS]."""
+    random = np.random.default_rng(7)
+    n = n_assets + 8
+    hourly = random.gamma(6.0, 0.07, (n, HOURS)).astype(np.float32)
+    for k in range(0, n, 17):  # each 17th had a fault once
+        begin = int(random.integers(0, HOURS - 8))
+        hourly[k, begin : begin + int(random.integers(2, 8))] = random.uniform(1.1, 9.0)
+    scores = np.repeat(hourly[:, -STEPS // 2 :], 2, axis=1) * random.uniform(0.7, 1.0, (n, STEPS)).astype(np.float32)
+    scores[0, -40:] = 18.4 * np.linspace(0.6, 1.0, 40)
+    scores[1, -12:] = 1.4
+    hourly[:, -STEPS // 2 :] = np.maximum(scores[:, ::2], scores[:, 1::2])
+    last = np.full(n, STEPS - 1)
+    last[3::200] = STEPS - 30  # silent assets
+    champions = connection.execute("SELECT fleet, id FROM model_version WHERE state = 'champion'")
+    versions = dict(champions.fetchall())
+    rows = []
+    for k in range(STEPS):
+        stop = end_us - (STEPS - 1 - k) * STEP_US
+        for a in range(n):
+            if k <= last[a]:
+                score = float(scores[a, k])
+                version = versions["turbines" if a < n_assets else "pumps"]
+                rows.append((a + 1, stop - SPAN_US, stop, score, int(score >= 1), version, 36, k * n + a, k * n + a))
+    connection.executemany("INSERT INTO score VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    top = end_us // HOUR_US * HOUR_US
+    hours = [
+        (top - (HOURS - 1 - h) * HOUR_US, a + 1, float(hourly[a, h]), 2, int(hourly[a, h] >= 1), 0)
+        for h in range(HOURS)
+        for a in range(n)
+        if h <= HOURS - 1 - (STEPS - 1 - last[a]) // 2
+    ]
+    hours += [(top - h * HOUR_US, n + 1, None, 2, 0, 2) for h in range(30)]  # compressors are not scored yet
+    connection.executemany("INSERT INTO score_hour VALUES (?, ?, ?, ?, ?, ?)", hours)
+    ends = [end_us - (STEPS - 1 - int(k)) * STEP_US for k in last] + [end_us]
+    connection.executemany(
+        "INSERT INTO last_window (asset_id, start_us, end_us) VALUES (?, ?, ?)",
+        [(a + 1, stop - SPAN_US, stop) for a, stop in enumerate(ends)],
+    )
+    return scores
+
+
+def _alerts(connection: sqlite3.Connection, scores: np.ndarray, end_us: int, now: int) -> None:
+    opened = end_us - 39 * STEP_US
+    [incident] = _put(
+        connection,
+        "incident",
+        {"fleet": "turbines", "opened_us": opened, "closed_us": None, "severity": "critical", "n_alerts": 2},
+    )
+    first = _process(connection, 1, opened, None, 18.4, end_us, incident_id=incident)
+    _evidence(connection, first, opened, end_us, scores[0])
+    _process(connection, 2, end_us - 10 * STEP_US, None, 1.42, end_us, severity="warning", incident_id=incident)
+    words = (("fault", "pitch bearing"), ("normal", "cleaning"), (None, None), ("fault", ""))
+    for n, (label, note) in enumerate(words):
+        asset, begin = 18 + n, end_us - (60 + 24 * n) * HOUR_US
+        old = {"fleet": "turbines", "opened_us": begin, "closed_us": begin + 5 * HOUR_US, "severity": "warning"}
+        [number] = _put(connection, "incident", old | {"n_alerts": 1})
+        answers = {"label": label, "label_note": note, "incident_id": number}
+        closed = _process(connection, asset, begin, begin + 5 * HOUR_US, 3.1 + n, end_us, severity="warning", **answers)
+        _evidence(connection, closed, begin, begin + 5 * HOUR_US, np.full(STEPS, 3.0 + n, np.float32))
+    acknowledged = _process(
+        connection, 9, end_us - 30 * STEP_US, None, 2.2, end_us, severity="warning",
+        acknowledged_by="maria", acknowledged_us=now - HOUR_US, acknowledged_peak=2.0,
+    )  # fmt: skip
+    shelved = _process(
+        connection, 12, end_us - 50 * STEP_US, None, 1.7, end_us, severity="warning", suppressed_by="shelf"
+    )
+    data = {"n_anomalous": 1, "sensors": "[]", "severity": "warning", "topic": "plant", "partition": 1}
+    data["updated_us"] = end_us
+    sensor = data | {
+        "class": "sensor", "kind": "stuck", "subject": "T0005/vane", "asset_name": "T0005", "sensor": "vane",
+        "opened_us": end_us - 3 * HOUR_US, "state": "firing", "fleet": "turbines", "from_offset": 4711,
+        "message": "vane of T0005 has not moved since 09:10: check the sensor and its wiring",
+    }  # fmt: skip
+    late = data | {
+        "class": "data", "kind": "records_lost", "subject": "", "opened_us": end_us - 26 * HOUR_US, "state": "firing",
+        "from_offset": 90_000, "n_anomalous": 1200,
+        "message": "up to 1,200 records are lost: give the topic a longer retention.ms",
+    }  # fmt: skip
+    ids = _put(connection, "alert", sensor, late)
+    for number in ids:
+        _put(connection, "alert_transition", _step(number, 1, "firing", "warning", end_us - 3 * HOUR_US, None, 1))
+    told = {"at_us": now - HOUR_US, "actor": "maria", "via": "link", "act": "acknowledge", "alert_id": acknowledged}
+    put_off = {"at_us": now - 2 * HOUR_US, "actor": "jo", "via": "cli", "act": "shelve", "alert_id": shelved}
+    _put(connection, "act", told, put_off | {"note": "part is ordered", "detail": json.dumps({"until": "7d"})})
+    shelf = {
+        "alert_id": shelved, "made_us": now - 2 * HOUR_US, "until_us": now + 160 * HOUR_US, "until": "7d",
+        "reason": "part is ordered", "actor": "jo", "peak_score": 1.7,
+    }  # fmt: skip
+    _put(connection, "shelf", shelf)
+    plan = {
+        "fleet": "turbines", "asset": "T00*", "from_us": now + 20 * HOUR_US, "to_us": now + 24 * HOUR_US,
+        "reason": "yearly inspection", "actor": "maria", "made_us": now,
+    }  # fmt: skip
+    _put(connection, "maintenance", plan)
+    label = {
+        "asset_id": 1, "from_us": end_us - 90 * HOUR_US, "to_us": end_us - 88 * HOUR_US, "label": "ignore",
+        "note": "cleaning", "actor": "jo", "made_us": now,
+    }  # fmt: skip
+    _put(connection, "interval_label", label)
+
+
+def _step(number: int, seq: int, state: str, severity: str, at: int, peak: float | None, n: int) -> dict[str, Any]:
+    return {
+        "alert_id": number, "seq": seq, "state": state, "severity": severity, "at_us": at, "peak_score": peak,
+        "n_anomalous": n,
+    }  # fmt: skip
+
+
+def _process(
+    connection: sqlite3.Connection,
+    asset_id: int,
+    opened: int,
+    closed: int | None,
+    peak: float,
+    end_us: int,
+    severity: str = "critical",
+    **answers: Any,
+) -> int:
+    sensors = [
+        {"name": "power", "share": 0.61, "expected": 560.0, "actual": -3.1, "quantity": "value",
+         "onset": {"share": 0.44, "expected": 610.0, "actual": 120.0}},
+        {"name": "pitch", "share": 0.22, "expected": 0.5, "actual": 89.9, "quantity": "value",
+         "onset": {"share": 0.41, "expected": 0.4, "actual": 45.0}},
+        {"name": "rotor_speed", "share": 0.12, "expected": 14.2, "actual": 0.3, "quantity": "value",
+         "onset": {"share": 0.1, "expected": 14.0, "actual": 9.0}},
+        {"name": "gearbox_temperature", "share": 0.05, "expected": 61.0, "actual": 48.0, "quantity": "value",
+         "onset": {"share": 0.05, "expected": 61.0, "actual": 60.0}},
+    ]  # fmt: skip
+    row = {
+        "class": "process", "asset_id": asset_id, "opened_us": opened, "state": "closed" if closed else "firing",
+        "severity": severity, "updated_us": closed or end_us, "closed_us": closed, "peak_score": peak,
+        "peak_us": min(opened + 4 * STEP_US, closed or end_us), "n_anomalous": 12, "sensors": json.dumps(sensors),
+        "version": "turbines-2", "clearing": json.dumps(["power", "pitch"]), "fleet": None,
+    } | answers  # fmt: skip
+    [number] = _put(connection, "alert", row)
+    steps = [("firing", opened + STEP_US)]
+    if closed:
+        steps += [("recovering", closed - 2 * STEP_US), ("closed", closed)]
+    for seq, (state, at) in enumerate(steps, 1):
+        _put(connection, "alert_transition", _step(number, seq, state, severity, at, peak, 12))
+    return number
+
+
+def _evidence(connection: sqlite3.Connection, alert_id: int, opened: int, end: int, scores: np.ndarray) -> None:
+    """Write the evidence of a turbine that stops in wind: no power, feathered blades."""
+    random = np.random.default_rng(alert_id)
+    cell = np.arange(opened - SPAN_US, end + 1, 600_000_000, dtype=np.int64)
+    wind = 9 + 2 * np.sin(np.arange(len(cell)) / 11) + random.normal(0, 0.3, len(cell))
+    expected = np.column_stack(
+        (62 * wind, wind, np.full(len(cell), 0.5), 1.4 * wind + 2, 48 + wind, 4 * np.sin(np.arange(len(cell)) / 7))
+    )
+    values = expected + random.normal(0, 1, expected.shape) * (22, 0.15, 0.3, 0.25, 0.5, 1.5)
+    stopped = cell > opened - 2 * STEP_US
+    values[stopped, 0] = -3
+    values[stopped, 2] = 89.9
+    values[stopped, 3] = 0.2
+    values[stopped, 4] -= np.minimum(14, 0.25 * np.arange(stopped.sum()))
+    ends = np.arange(opened, end + 1, STEP_US, dtype=np.int64)
+    part = EvidencePart(
+        asset=0,
+        opened_us=opened,
+        sensors=SENSORS,
+        cell_us=cell,
+        values=values.astype(np.float32),
+        expected=expected.astype(np.float32),
+        end_us=ends,
+        score=scores[-len(ends) :].astype(np.float32),
+        limit=4 * 36,
+    )
+    body = encode(chunk_of(part))
+    _put(connection, "evidence", {"alert_id": alert_id, "seq": 1, "n_cells": len(cell), "body": body})
+
+
+def _ingestion(connection: sqlite3.Connection, now: int) -> None:
+    counters = {
+        "records": 1_204_331, "accepted": 1_203_000, "quarantined": 412, "late": 733, "duplicate": 186, "tombstones": 0,
+        "readings": 1_203_000, "windows": 96_768, "scored": 96_000, "reasons": {"not_json": 300, "late": 733},
+    }  # fmt: skip
+    for number in range(4):
+        partition = {
+            "pipeline": "monitor", "topic": "plant", "partition": number, "epoch": 3, "owner": "plant-host:4121",
+            "start_offset": 0, "next_offset": 1_204_331, "rewind_offset": 1_200_000, "rewind_state": "{}",
+            "counters": json.dumps(counters), "log_end": 1_204_331 + 3 * number, "saved_us": now - 2_000_000,
+        }  # fmt: skip
+        _put(connection, "source_partition", partition)
+    samples = [('not_json: begins with "{oops"', b'{oops\xff <b>"'), ("wrong_type: power is text", b'{"power": "on"}')]
+    for n, (reason, sample) in enumerate(samples * 3):
+        row = {
+            "topic": "plant", "partition": n % 4, "record_offset": 900 + n, "reason": reason, "sample": sample,
+            "at_us": now - n * HOUR_US, "saved_us": now - n * HOUR_US,
+        }  # fmt: skip
+        _put(connection, "quarantine", row)
+    gap = {"pipeline": "monitor", "topic": "plant", "partition": 1, "from_offset": 90_000, "to_offset": 91_200}
+    _put(connection, "gap", gap | {"at_us": now - 26 * HOUR_US})
+    daemon = {"owner": "plant-host:4121", "pipeline": "monitor", "started_us": now - 90 * HOUR_US}
+    _put(connection, "daemon", daemon | {"heartbeat_us": now - 2_000_000, "status": "4 partitions, all caught up"})
+    body = {"dedup_key": "x", "channel": "chat", "body": "{}", "created_us": now - HOUR_US, "next_try_us": now}
+    _put(connection, "outbox", body | {"attempts": 9, "error": "connection refused"})
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    fill(Path(sys.argv[1]), n_assets=int(sys.argv[2]) if sys.argv[2:] else 1000)
+    print(f"{time.perf_counter() - started:.1f} s")
