@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 import monitor
-from monitor.types import DataAlertChange
+from monitor.types import AlertClass, DataAlertChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -86,8 +86,8 @@ readings = _counter("readings", "Readings decoded from records")
 windows = _counter("windows", "Windows saved; unscored: without a score", state=("scored", "unscored"))
 alerts = _counter(
     "alerts",
-    "Steps of alerts, by their new state; class `data`: alerts about records instead of assets",
-    **{"class": ("process", "data"), "state": ("firing", "recovering", "closed")},
+    "Steps of alerts, by their new state; class `sensor`: about sensors of assets; class `data`: about records",
+    **{"class": ("process", "sensor", "data"), "state": ("firing", "recovering", "closed")},
 )
 latency_seconds = _histogram(
     "latency_seconds",
@@ -199,7 +199,8 @@ def count_alerts(changes: Iterable[AlertChange | DataAlertChange]) -> None:
     """Count committed steps of alerts."""
     for change in changes:
         if change.is_transition:
-            alerts.labels("data" if isinstance(change, DataAlertChange) else "process", change.state.value).inc()
+            of_class = change.alert_class if isinstance(change, DataAlertChange) else AlertClass.PROCESS
+            alerts.labels(of_class.value, change.state.value).inc()
 
 
 def _bounded(word: str) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Int8 = NDArray[np.int8]
+    UInt8 = NDArray[np.uint8]
     Int32 = NDArray[np.int32]
     Int64 = NDArray[np.int64]
     Float32 = NDArray[np.float32]
@@ -208,6 +209,8 @@ class Scores:
     """Number of the fleet's activations when the versions were chosen; None = no version can be activated meanwhile."""
     reconstruct: Reconstruct | None = None
     """Reconstructs some of these windows, for the evidence of alerts. None = the scorer has no model that could."""
+    findings: UInt8 | None = None
+    """[N, C], result of the tests of the sensors, as in `stream/sensor_health.py`. None = not tested."""
 
 
 # ---------------------------------------------------------------- rare: objects
@@ -322,8 +325,8 @@ class EvidencePart:
 class DataAlertChange:
     """One change of an alert of class `data` or `sensor`: about the records, or about a sensor.
 
-    (kind, partition, from_offset, subject) identifies the alert. Its first change is `FIRING`. It closes without
-    recovering.
+    (kind, partition, from_offset, subject) identifies an alert of class `data`, (kind, partition, opened_us, subject)
+    one of class `sensor`. Its first change is `FIRING`. It closes without recovering.
     """
 
     kind: str
@@ -339,7 +342,7 @@ class DataAlertChange:
     state: AlertState
     severity: Severity
     n_records: int
-    """Affected records so far."""
+    """Affected records so far. In class `sensor`: windows."""
     message: str
     """The event and its fix, for operators."""
     is_transition: bool

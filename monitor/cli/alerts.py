@@ -37,8 +37,8 @@ def alerts() -> None:
 
 @alerts.command("list")
 @config_option
-@click.option("--class", "alert_class", type=click.Choice(["process", "data"]),
-              help="Only alerts of assets (process), or about lost and refused records (data).")  # fmt: skip
+@click.option("--class", "alert_class", type=click.Choice(["process", "sensor", "data"]),
+              help="Only alerts of assets (process), their sensors, or lost and refused records (data).")  # fmt: skip
 @click.option("--asset", help="Only alerts of this asset.")
 @click.option("--fleet", help="Only alerts of this fleet.")
 @click.option("--state", type=click.Choice(["open", "firing", "recovering", "closed"]),
@@ -77,6 +77,8 @@ def show_alert(alert_id: int, local: bool, as_json: bool) -> None:
             output.print_json(alert)
         elif alert["class"] == "data":
             _show_data_alert(alert, local=local)
+        elif alert["class"] == "sensor":
+            _show_sensor_alert(alert, local=local)
         else:
             opened, last = output.as_datetime(alert["opened_at"]), output.as_datetime(alert["updated_at"])
             around = max((last - opened) / 2, timedelta(hours=1))
@@ -97,19 +99,20 @@ def _table(found: Sequence[Alert], *, local: bool) -> Table:
     headings = ("id:right", "severity", "state", f"{subject}{width}", *fleet, "opened", *lasted, "peak:right")
     table = Table(*headings, f"{details}:rest")
     for alert in found:
-        is_data = alert["class"] == "data"
-        peak = "–" if is_data else f"{alert['peak_score']:.2f}"
+        is_data, is_sensor = alert["class"] == "data", alert["class"] == "sensor"
+        peak = "–" if is_data or is_sensor else f"{alert['peak_score']:.2f}"
         sensors = output.contributions(alert["sensors"], limit=4 if is_wide() else 2)
         table.add(
             str(alert["id"]),
             output.severity(alert["severity"]),
             output.state(alert["state"]),
-            _partition(alert) if is_data else alert["asset"],
+            _partition(alert) if is_data else alert["asset"] or "further assets",
             *[alert["fleet"] or "–"] * has_fleets,
             output.timestamp(alert["opened_at"], local=local),
             *[duration(alert)] * is_wide(),
             Styled(peak, "bold red" if alert["severity"] == "critical" else ""),
-            f"{alert['kind']}, {output.count(alert['n_records'], 'record')}" if is_data else sensors,
+            f"{alert['kind']}, {output.count(alert['n_records'], 'record')}" if is_data
+            else f"{alert['sensor'] or 'further sensors'} {alert['kind'].replace('_', ' ')}" if is_sensor else sensors,
         )
     return table
 
@@ -123,6 +126,15 @@ def _show_data_alert(alert: Alert, *, local: bool) -> None:
     _show_history(alert, [output.count(step["n_records"], "record") for step in alert["transitions"]], local=local)
     hint = "" if alert["kind"] != "asset_limit" else f" More: monitor quarantine list --topic {alert['topic']}"
     echo(Styled(f"\n{output.time_zone(local=local)}{hint}", "dim"))
+
+
+def _show_sensor_alert(alert: Alert, *, local: bool) -> None:
+    _show_title(alert, f"{_sensor(alert)} {alert['kind'].replace('_', ' ')}")
+    _show_facts(alert, {"windows": output.count(alert["n_records"], "window")}, local=local)
+    echo()
+    echo_prose(f"{alert['message']}.")
+    _show_history(alert, [output.count(step["n_records"], "window") for step in alert["transitions"]], local=local)
+    echo(Styled(f"\n{output.time_zone(local=local)}", "dim"))
 
 
 def _show_process_alert(alert: Alert, windows: Sequence[Mapping[str, Any]], *, local: bool) -> None:
@@ -169,6 +181,10 @@ def _show_history(alert: Alert, remarks: Sequence[str], *, local: bool) -> None:
 
 def _partition(alert: Alert) -> str:
     return f"{alert['topic']}/{alert['partition']}"
+
+
+def _sensor(alert: Alert) -> str:
+    return f"{alert['asset']} {alert['sensor']}" if alert["sensor"] else "Further sensors"
 
 
 def _echo_sensors(alert: Alert) -> None:

@@ -5,13 +5,16 @@ Input: plain values. Output: frozen objects.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from monitor.config.base import ConfigTable, one_of
+from monitor.config.base import ConfigTable, one_of, raise_problems
 
 DIRECTIONS = ("both", "up", "down")
+SENSOR_TESTS = ("dead", "out_of_range", "stuck", "noisy")
+"""Tests of a sensor itself."""
+SensorTest = Annotated[str, one_of(SENSOR_TESTS)]
 
 
 class SensorConfig(ConfigTable):
@@ -19,6 +22,8 @@ class SensorConfig(ConfigTable):
 
     range: tuple[float | None, float | None] | None = None
     """Smallest and greatest possible value. A reading outside is the sensor's fault. None = without a limit."""
+    tests: tuple[SensorTest, ...] | None = None
+    """Tests of this sensor. Default: `[fleet.alerts] sensor_tests`."""
     direction: Annotated[str, one_of(DIRECTIONS)] = "both"
     """Deviations that count: above the expected value, below it, or both."""
     min_deviation: str = ""
@@ -29,3 +34,10 @@ class SensorConfig(ConfigTable):
     """Shown beside its values."""
     description: str = ""
     """Shown beside its name."""
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if self.range is not None and None not in self.range and not self.range[0] < self.range[1]:  # type: ignore[operator]
+            low, high = self.range
+            raise_problems({"range": f"[{low:g}, {high:g}] holds no value; write the smaller one first"})
+        return self

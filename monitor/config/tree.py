@@ -36,7 +36,7 @@ from monitor.config.database_url import mask_url, resolve_url
 from monitor.config.fields import FieldsConfig
 from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads annotations when the class is made)
 from monitor.config.notify import NotifyConfig  # noqa: TC001
-from monitor.config.sensors import SensorConfig  # noqa: TC001
+from monitor.config.sensors import SENSOR_TESTS, SensorConfig, SensorTest
 from monitor.config.values import (
     Confirm,
     Multiple,
@@ -129,6 +129,8 @@ class AlertConfig(ConfigTable):
     """Consecutive normal windows that close an alert."""
     worse: Annotated[Multiple, BeforeValidator(Multiple.parse)] = Multiple(2.0)
     """Peak score, as a multiple of that at the acknowledgement, at which an alert is unacknowledged again."""
+    sensor_tests: tuple[SensorTest, ...] = SENSOR_TESTS
+    """Tests of the sensors themselves. A sensor that fails one is not scored, and has an alert of class `sensor`."""
 
 
 class RetrainConfig(ConfigTable):

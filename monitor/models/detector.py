@@ -27,6 +27,7 @@ from monitor.models.member import Member, ensemble_score
 from monitor.models.network import Network
 from monitor.models.residual import recency_weights, reconstruction
 from monitor.models.scaler import Scaler
+from monitor.models.sensor_profile import profiles_from_json
 from monitor.types import Contribution
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 MAX_WINDOW_VALUES = 4 << 20
 """Values in one window of a checkpoint: its channels times its length. `[fleet] window` allows 4,096 steps."""
 MAX_MEMBERS = 64
-NEW_KEYS = ("inputs", "min_channels", "held_out", "derived")
+NEW_KEYS = ("inputs", "min_channels", "held_out", "derived", "sensor_profile")
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
@@ -87,6 +88,8 @@ class Card:
     """Facts of the scores kept in the checkpoint (`held_out.HeldOut`). None = an older card: they were not kept."""
     derived: dict[str, Any] | None = None
     """Version of the same weights that this one was derived from (`from`), and the reason (`why`). None = trained."""
+    sensor_profile: dict[str, Any] | None = None
+    """By sensor, its healthy behaviour (`sensor_profile.SensorProfile`). None = an older card: not known."""
 
 
 class TrainedModel:
@@ -107,6 +110,8 @@ class TrainedModel:
         self.device = device
         self._version = version
         self.inputs = ModelInputs.from_json(card.sensors, card.inputs)
+        self.profiles = None if card.sensor_profile is None else profiles_from_json(card.sensors, card.sensor_profile)
+        """Healthy behaviour of each sensor, in the order of the columns. None = not known."""
         self.scaler = scaler.to(device)
         self._members = tuple(member.to(device) for member in members)
 

@@ -37,6 +37,7 @@ from monitor.stream.alerting import AlertPolicy
 from monitor.stream.hooks import PipelineHooks
 from monitor.stream.partition import make_decoder, schemas_of
 from monitor.stream.pipeline import Pipeline
+from monitor.stream.sensor_health import NOT_TESTED
 from monitor.stream.window import NEVER as NEVER_CELL
 from monitor.types import Counters
 
@@ -256,8 +257,13 @@ class _StretchScorer:
         version: list[str | None] = [None] * len(windows)
         for row, name in zip(rows.tolist(), scored.version, strict=True):
             version[row] = name
+        findings = np.full((len(windows), windows.values.shape[2]), NOT_TESTED, dtype=np.uint8)
+        if scored.findings is not None:
+            findings[rows] = scored.findings
         contributions = {int(rows[row]): of_row for row, of_row in scored.contributions.items()}
-        return replace(scored, windows=windows, score=score, version=version, contributions=contributions)
+        return replace(
+            scored, windows=windows, score=score, version=version, contributions=contributions, findings=findings
+        )
 
 
 # ---------------------------------------------------------------- at the pace of event time

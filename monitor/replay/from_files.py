@@ -155,7 +155,7 @@ async def _replay_rest(trained: _TrainedFile, run: ReplayRun, store: AsyncStore)
     feed.add(concatenated(last_readings(split.head, trained.fleet.length), split.rest))
     batches = feed.batches(block=run.options.block)
     replay_input = ReplayInput(trained.config, batches, feed.partitions, n_readings=feed.n_readings)
-    with closing(DetectorScorer(trained.config.device)) as scorer:
+    with closing(DetectorScorer(trained.config.device, fleets=trained.config.fleets)) as scorer:
         await activate_version(store, scorer, trained.version, trained.fleet.name)
         quiet = _QuietRunUp(scorer, trained.version.decides_after_us)
         await run.process(replay_input, store, scorer if run.side_by_side is not None else quiet)

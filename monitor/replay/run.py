@@ -170,7 +170,10 @@ async def open_scorers(
 
     Only versions that decide windows ending in (after_us, to_us] are loaded into the second one.
     """
-    with closing(DetectorScorer(config.device)) as scorer, closing(DetectorScorer(config.device)) as second:
+    with (
+        closing(DetectorScorer(config.device, fleets=config.fleets)) as scorer,
+        closing(DetectorScorer(config.device, fleets=config.fleets)) as second,
+    ):
         if side_by_side is not None and side_by_side.needs_versions:
             before, after = [await versions_by_fleet(config, side.version) for side in side_by_side.sides]
             rescored = set()

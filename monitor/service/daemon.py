@@ -93,7 +93,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
 
         own = await started(partial(store.run, identity.start, clock.now_us()))
         config = config.with_default_group(own.default_group)
-        scorer = DetectorScorer(config.device, timing=timing)
+        scorer = DetectorScorer(config.device, fleets=config.fleets, timing=timing)
         stack.callback(scorer.close)
         gate = BatchGate()
         champions = Champions(config, store, scorer, clock, gate=gate, timing=timing)

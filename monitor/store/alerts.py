@@ -1,6 +1,7 @@
 """Alerts and their transitions: each change updates the alert's row, and each transition is kept.
 
-(asset, opened_us) identifies an alert of class `process`, (kind, partition, from_offset, subject) one of class `data`.
+(asset, opened_us) identifies an alert of class `process`, (kind, partition, from_offset, subject) one of class `data`,
+(kind, partition, opened_us, subject) one of class `sensor`.
 Invariant: an alert begins with FIRING, and a closed alert never changes again.
 """
 
@@ -14,7 +15,7 @@ from sqlalchemy import text
 
 from monitor.errors import InvariantBroken
 from monitor.store.results import LAST_US
-from monitor.types import AlertState, Contribution
+from monitor.types import AlertClass, AlertState, Contribution
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
@@ -70,11 +71,23 @@ _BEFORE_DATA = text(f"""
     WHERE topic = :topic AND partition = :partition AND kind = :kind AND from_offset = :from_offset
         AND subject = :subject
 """)  # noqa: S608 - a constant
+_BEFORE_SENSOR = text(f"""
+    SELECT alert.id, alert.asset_name AS asset, {_ANSWERS} FROM alert
+    WHERE topic = :topic AND partition = :partition AND kind = :kind AND opened_us = :opened_us
+        AND subject = :subject AND class = 'sensor' AND state <> 'closed'
+""")  # noqa: S608 - a constant
 _UPDATE_DATA = text("""
     UPDATE alert SET state = :state, updated_us = :at_us, closed_us = :closed_us, n_anomalous = :n_anomalous,
         message = :message
     WHERE topic = :topic AND partition = :partition AND kind = :kind AND from_offset = :from_offset
         AND subject = :subject AND state <> 'closed'
+    RETURNING id
+""")
+_UPDATE_SENSOR = text("""
+    UPDATE alert SET state = :state, updated_us = :at_us, closed_us = :closed_us, n_anomalous = :n_anomalous,
+        message = :message
+    WHERE topic = :topic AND partition = :partition AND kind = :kind AND opened_us = :opened_us
+        AND subject = :subject AND class = 'sensor' AND state <> 'closed'
     RETURNING id
 """)
 _INSERT_DATA = text("""
@@ -114,8 +127,10 @@ def write_change(connection: Connection, asset_id: int, change: AlertChange, sto
 
 def write_data_change(connection: Connection, change: DataAlertChange, stored_us: int | None = None) -> Written:
     """Write one change of an alert of class `data` or `sensor`, like `write_change`."""
+    is_sensor = change.alert_class is AlertClass.SENSOR
     values = {
         "stored_us": stored_us,
+        "opened_us": change.opened_us,
         "class": str(change.alert_class),
         "asset_name": change.asset,
         "sensor": change.sensor,
@@ -123,14 +138,16 @@ def write_data_change(connection: Connection, change: DataAlertChange, stored_us
         "topic": change.partition.topic,
         "partition": change.partition.number,
         "fleet": change.fleet,
-        "from_offset": change.from_offset,
+        # One record may hold two faults of one sensor, so an offset identifies neither.
+        "from_offset": None if is_sensor else change.from_offset,
         "subject": change.subject,
         "peak_score": None,
         "n_anomalous": change.n_records,
         "message": change.message,
     }
-    before = connection.execute(_BEFORE_DATA, values).one_or_none()
-    alert_id = _write(connection, change, _UPDATE_DATA, _INSERT_DATA, values, f"{change.kind}, {change.from_offset}")
+    before = connection.execute(_BEFORE_SENSOR if is_sensor else _BEFORE_DATA, values).one_or_none()
+    name = f"{change.kind}, {change.from_offset}, {change.opened_us}, {change.subject}"
+    alert_id = _write(connection, change, _UPDATE_SENSOR if is_sensor else _UPDATE_DATA, _INSERT_DATA, values, name)
     return Written(alert_id, change.asset, None) if before is None else Written(alert_id, *before[1:])
 
 

@@ -18,8 +18,10 @@ from monitor.decode.admission import Admission
 from monitor.decode.schema import Fields, Growth
 from monitor.kafka.record_format import format_options
 from monitor.store.commit import Commit, MissingRange
+from monitor.stream.alerting import AlertPolicy
 from monitor.stream.data_alerts import DataAlerts
 from monitor.stream.recovery import Mark, Rebuild, RecoveryPoint
+from monitor.stream.sensor_alerts import SensorAlerts
 from monitor.stream.shard import Shard
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from monitor.store.outbox import Channel
     from monitor.store.partitions import Claim
     from monitor.stream.alerting import Decider
+    from monitor.stream.shard import ShardResult
     from monitor.timing import Timing
-    from monitor.types import Partition, RecordBatch
+    from monitor.types import DataAlertChange, Partition, RecordBatch
 
 log = logs.get("pipeline")
 
@@ -76,8 +79,16 @@ class PartitionState:
         self.is_over = False
         """Whether the rest of the partition does not matter to this run."""
         self._config = config
+        self._fleets = frozenset(fleets)
         self._make_decider = make_decider
         self._former_fingerprints: Mapping[str, str] | None = stored.get("made_by")
+        self._former_sensor_alerts: Mapping[str, Mapping[str, Any]] = stored.get("sensor_alerts", {})
+        self.ended_alerts = [
+            change
+            for fleet in self._former_sensor_alerts.keys() - set(fleets)
+            for change in self._sensor_alerts(fleet, AlertPolicy(1, 1, 1)).end()
+        ]
+        """Changes of alerts about fleets that were deleted. Taken by the next batch."""
         self._former_widenings: Mapping[str, Sequence[tuple[int, int]]] = stored.get("widenings", {})
         self._admissions: dict[str, Admission] = {}
         for schema, index in zip(schemas, self.decoder.assets, strict=True):
@@ -104,12 +115,23 @@ class PartitionState:
             index,
             admission=self._admissions[fleet],
             decider=self._make_decider(config, index),
+            sensor_alerts=self._sensor_alerts(fleet, AlertPolicy.of(config.alerts)),
         )
         shard.widenings = list(self._former_widenings.get(fleet, ()))
         shard.resume(known, self._former_fingerprints, self.next_offset)
         if shard.is_reconfigured and known:  # without assets there are no former windows
             log.info("reconfigured", fleet=fleet, partition=str(self.partition), doing="new windows from here")
         return shard
+
+    def _sensor_alerts(self, fleet: str, policy: AlertPolicy) -> SensorAlerts:
+        found = SensorAlerts(self.partition, fleet, policy)
+        found.restore(self._former_sensor_alerts.get(fleet, {}))
+        return found
+
+    def take_sensor_alerts(self, results: Sequence[ShardResult]) -> list[DataAlertChange]:
+        """Return the changes of alerts about sensors that belong to this batch."""
+        ended, self.ended_alerts = self.ended_alerts, []
+        return [*ended, *(change for result in results for change in result.sensor_alerts)]
 
     def rebuild_windows(self, batch: RecordBatch) -> RecordBatch:
         """Rebuild the windows from the records below the next offset. Return the records behind them."""
@@ -162,7 +184,14 @@ class PartitionState:
         of_format = self.decoder.format_state(oldest)
         later = {fleet: [each for each in s.widenings if each[0] > oldest] for fleet, s in self.shards.items()}
         widenings = {fleet: each for fleet, each in later.items() if each}
-        return ({"format": of_format} if of_format else {}) | ({"widenings": widenings} if widenings else {}) | {
+        former = self._former_sensor_alerts  # of fleets whose shard has not begun yet
+        sensors = {fleet: each for fleet, each in former.items() if fleet in self._fleets - self.shards.keys()}
+        for fleet, shard in self.shards.items():
+            if shard.sensor_alerts is not None and (of_shard := shard.sensor_alerts.stored_state):
+                sensors[fleet] = of_shard
+        return ({"format": of_format} if of_format else {}) | ({"widenings": widenings} if widenings else {}) | (
+            {"sensor_alerts": sensors} if sensors else {}
+        ) | {
             "newest_stamp_us": self.recovery.oldest.newest_stamp_us,
             "snapshots": {f: s.snapshot_offset for f, s in self.shards.items() if s.snapshot_offset is not None},
             "made_by": {fleet: shard.fingerprint for fleet, shard in self.shards.items()},

@@ -202,7 +202,7 @@ class Pipeline:
                 outcome.quarantine(result.quarantined)
             if any(reason != self._unscored.get(readings.fleet) for reason in result.unscored_reasons):
                 self._report_unscored(readings.fleet, result.unscored_reasons)
-        outcome.data_alerts = state.data_alerts.update(
+        outcome.data_alerts = state.take_sensor_alerts(outcome.results) + state.data_alerts.update(
             outcome.results, batch, state.shards, quarantined=outcome.quarantined, notices=decoded.notices
         )
         if self.hooks.enforces_limits:

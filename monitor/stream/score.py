@@ -1,6 +1,7 @@
 """Anomaly scores of windows, by the model versions that are active.
 
-Input: windows. Output: scores, with contributions per sensor for anomalous ones. Invariant: one thread owns the device,
+Input: windows. Output: scores, with contributions per sensor for anomalous ones, and findings about the sensors
+themselves: one that fails a test is missing for the model (`sensor_health.py`). Invariant: one thread owns the device,
 and torch never runs on the event loop. The version of a window is a function of the window alone: the newest one
 activated before its end. A replay, or a partition with a lag, uses the same version as the live run.
 
@@ -25,6 +26,7 @@ from monitor import logs, metrics
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, NoChampion
 from monitor.models.checkpoint import CARD
 from monitor.models.detector import TrainedModel
+from monitor.stream.sensor_health import NOT_TESTED, SensorTests
 from monitor.timing import DEFAULT_TIMING
 from monitor.types import Reconstruction, Scores
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from monitor.config import FleetConfig
     from monitor.timing import Timing
     from monitor.types import Bool, Contribution, Float32, Int64, Windows
 
@@ -98,8 +101,14 @@ _NONE = FleetVersions(None, ())
 class DetectorScorer:
     """Scorer with the champions of all fleets, former ones too. Checkpoints are loaded when first needed."""
 
-    def __init__(self, device: str = "auto", *, timing: Timing = DEFAULT_TIMING) -> None:
+    def __init__(
+        self, device: str = "auto", *, fleets: Sequence[FleetConfig] = (), timing: Timing = DEFAULT_TIMING
+    ) -> None:
+        """`fleets`: their settings of single sensors. A fleet that is missing here has none."""
         self._device = device
+        self._fleets = {fleet.name: fleet for fleet in fleets}
+        self._tests: dict[tuple[str, str | None], tuple[Sequence[str], SensorTests]] = {}
+        """By fleet and version: names of the sensors, and the tests of their windows."""
         self._timing = timing
         self._active: dict[str, FleetVersions] = {}
         self._detectors: dict[str, TrainedModel | CheckpointDamaged] = {}
@@ -176,25 +185,30 @@ class DetectorScorer:
         score = np.full(n, np.nan, dtype=np.float32)
         version: list[str | None] = [None] * n
         contributions: dict[int, tuple[Contribution, ...]] = {}
+        findings = np.full((n, windows.values.shape[2]), NOT_TESTED, dtype=np.uint8)
         reason = None
         seq, activations = self._active.get(windows.fleet, _NONE)
         active_from = np.array([activation.from_window_end_us for activation in activations], dtype=np.int64)
         active = np.searchsorted(active_from, end_us, side="left") - 1  # -1 = no version yet
         for number in np.unique(active).tolist():
             rows = np.flatnonzero(active == number)
+            detector = None
             try:
                 detector = self._usable(activations[number] if number >= 0 else None, windows, sensors)
             except (NoChampion, CheckpointDamaged) as error:
                 reason = str(error)
+            tests = self._tests_of(windows.fleet, sensors, detector)
+            tested, findings[rows] = tests.inspect(windows.values if len(rows) == n else windows.values[rows])
+            if detector is None:
                 continue
-            values = detector.inputs.select(windows.values if len(rows) == n else windows.values[rows], sensors)
+            values = detector.inputs.select(tested, sensors)
             score[rows], found = _score_rows(detector, values)
             if np.isnan(score[rows]).any():
                 self._report_missing(detector, values[np.isnan(score[rows])])
             contributions |= {int(rows[row]): per_sensor for row, per_sensor in found.items()}
             for row in rows.tolist():
                 version[row] = detector.version
-        return Scores(windows, score, version, contributions, reason, seq, self._reconstruct)
+        return Scores(windows, score, version, contributions, reason, seq, self._reconstruct, findings)
 
     async def _reconstruct(
         self, scores: Scores, rows: Int64, fired: Int64, sensors: Sequence[str]
@@ -214,7 +228,8 @@ class DetectorScorer:
             if not isinstance(detector, TrainedModel):
                 continue
             places = np.flatnonzero([scores.version[row] == version for row in rows.tolist()])
-            values = detector.inputs.select(scores.windows.values[rows[places]], sensors)
+            tests = self._tests_of(scores.windows.fleet, sensors, detector)
+            values = detector.inputs.select(tests.inspect(scores.windows.values[rows[places]]).values, sensors)
             known = [(own, sensors.index(name)) for own, name in enumerate(detector.sensors) if name in sensors]
             own, column = (list(each) for each in zip(*known, strict=True))
             expected[np.ix_(places, np.arange(expected.shape[1]), column)] = detector.reconstruct(values)[..., own]
@@ -224,6 +239,14 @@ class DetectorScorer:
                 found = detector.clearing(values[first], share)
                 clearing |= dict(zip(rows[places][first].tolist(), found, strict=True))
         return Reconstruction(expected, clearing)
+
+    def _tests_of(self, fleet: str, sensors: Sequence[str], detector: TrainedModel | None) -> SensorTests:
+        """Return the tests of a fleet's sensors by a version. None = by the settings alone."""
+        key = (fleet, detector.version if detector is not None else None)
+        known = self._tests.get(key)
+        if known is None or known[0] != sensors:
+            self._tests[key] = known = (sensors, SensorTests(sensors, self._fleets.get(fleet), detector))
+        return known[1]
 
     def _skip_missing(self, activations: Sequence[ActiveVersion]) -> list[str]:
         missing = []

@@ -36,8 +36,19 @@ if TYPE_CHECKING:
     from monitor.decode.admission import Admission
     from monitor.store.assets import KnownAsset, Registration
     from monitor.stream.evidence import AlertRow
+    from monitor.stream.sensor_alerts import SensorAlerts
     from monitor.stream.window import WindowerOutput
-    from monitor.types import AlertChange, EvidencePart, Float32, Int32, Int64, Partition, Scores, Windows
+    from monitor.types import (
+        AlertChange,
+        DataAlertChange,
+        EvidencePart,
+        Float32,
+        Int32,
+        Int64,
+        Partition,
+        Scores,
+        Windows,
+    )
 
     ScoreFn = Callable[[Windows, Int64, Sequence[str]], Awaitable[Scores]]
     """`Scorer.score`: windows, event time of their ends [N], names of the sensors."""
@@ -87,6 +98,8 @@ class ShardResult:
     """Asset of each late record. One of several assets counts for each of them."""
     duplicate_assets: Int32
     """Asset of each record with a reading without a new value."""
+    sensor_alerts: Sequence[DataAlertChange]
+    """Changes of alerts about sensors."""
     unscored_reasons: Sequence[str | None]
     """For each slice with windows, the reason why some have no score. None = all have one."""
 
@@ -103,8 +116,12 @@ class Shard:
         *,
         admission: Admission,
         decider: Decider | None = None,
+        sensor_alerts: SensorAlerts | None = None,
     ) -> None:
-        """`admission`: of the same asset index. `decider`: None = by the fleet's alert rules."""
+        """`admission`: of the same asset index. `decider`: None = by the fleet's alert rules.
+
+        `sensor_alerts`: None = nothing is alerted about sensors.
+        """
         self.config = config
         self.interval_us = config.interval_us
         self.sensors = tuple(sensors)
@@ -135,6 +152,7 @@ class Shard:
         )
         self.decider = decider or Decider(config.name, AlertPolicy.of(config.alerts))
         self._evidence = EvidenceRecorder(length=config.length, stride=config.stride, interval_us=self.interval_us)
+        self.sensor_alerts = sensor_alerts
         self._admission = admission
         self._n_foreign = 0
         # [A]: offset of the last reading · whether the asset is in the snapshot · offset of the first reading after it
@@ -238,6 +256,7 @@ class Shard:
         scores: list[Scores] = []
         alerts: list[AlertChange] = []
         evidence: list[tuple[Sequence[AlertRow], Windows, Float32, Float32]] = []
+        sensor_alerts: list[DataAlertChange] = []
         for readings in in_slices(all_readings):
             output = self._push(readings)
             if len(output.late):
@@ -253,6 +272,8 @@ class Shard:
                 changes, expected = await self._reconstruct(scored, in_alert, changes)
                 evidence.append((in_alert, output.windows, scored.score, expected))
             alerts += changes
+            if self.sensor_alerts is not None:
+                sensor_alerts += self.sensor_alerts.decide(scored, ends_us, self.assets.names, self.sensors)
             scores.append(scored)
         return ShardResult(
             rows=self.rows(scores, alerts, since, self._evidence.parts(self.sensors, evidence)),
@@ -264,6 +285,7 @@ class Shard:
             duplicate=_all_duplicate(all_readings.offset, duplicates) - late.keys() if duplicates else set(),
             late_assets=_joined(late_assets, np.int32),
             duplicate_assets=_joined(duplicate_assets, np.int32),
+            sensor_alerts=sensor_alerts,
             unscored_reasons=[each.unscored_reason for each in scores if len(each.score)],
         )
 

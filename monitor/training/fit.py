@@ -26,6 +26,7 @@ from monitor.models.member import Member, ensemble_score, error_parts
 from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.residual import N_SCALES
 from monitor.models.scaler import Scaler
+from monitor.models.sensor_profile import learn
 from monitor.models.spec import MAX_VALUES
 from monitor.training.auto import calibrated_member, choose, refit_pca
 from monitor.training.diagnose import diagnose
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 MIN_HELD_OUT = 10
 MAX_FLOAT16 = 65504.0  # the largest of the type
+MAX_PROFILE = 10_000
+"""Windows that the healthy behaviour of the sensors is measured on, evenly chosen."""
 MAX_TRAIN, MAX_HELD_OUT = 40_000, 40_000
 """Training windows are thinned evenly, held-out windows are kept in whole stretches."""
 
@@ -107,6 +110,7 @@ def fit(
         inputs=data.inputs.to_json(),
         min_channels=_min_channels(data),
         held_out=held_out.to_json(),
+        sensor_profile=_sensor_profile(data, trained),
     )
     on_progress(1.0, "done")
     return TrainedModel(card, members, data.scaler, where, held_out=held_out)
@@ -291,6 +295,12 @@ def _min_channels(data: _Data) -> int:
     fewest = [int(each.present.any(-1).sum(-1).min()) for each in (data.training, data.held_out)
               if each.present is not None]  # fmt: skip
     return max(1, min([-(-n_known // 2), *fewest]))
+
+
+def _sensor_profile(data: _Data, trained: _TrainedMembers) -> dict[str, Any]:
+    """Return the healthy behaviour of the sensors. Windows that are suspected of a fault do not count."""
+    rows = np.concatenate([data.rows[~trained.trimmed], data.held_rows[~trained.outlier]])
+    return learn(data.windows.values, thin(rows, MAX_PROFILE), data.inputs)
 
 
 def _raw_scores(members: tuple[Member, ...], windows: WindowTensors) -> Float32:

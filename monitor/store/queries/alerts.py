@@ -1,4 +1,4 @@
-"""Queries of alerts of both classes."""
+"""Queries of alerts of all classes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,229 @@
+"""Tests of the sensors themselves: dead, out of range, stuck, noisy.
+
+Input: windows, and the profile that the version in charge has learnt (`models/sensor_profile.py`). Output: a finding
+for each window and sensor, and the windows for the model, in which bad values are missing. Invariant: a finding is a
+function of the window, the profile and the settings, so a restart and a replay find the same. A sensor has at most one
+finding in a window, the first of `FINDINGS` that applies.
+
+    dead          no value in the window, in which other sensors have some. In training it always had one
+    out_of_range  several readings outside of `[fleet.sensor.NAME] range`, or at an impossible value, far outside of all
+                  that training has seen: the same code again and again, or a number a thousand times too large
+    stuck         many equal readings in a row, four times as many as ever in training, strictly within the values that
+                  training has seen
+    noisy         short-time noise twenty times the largest in training, white (no oscillation of a machine), round a
+                  value that training has seen
+
+If more than a third of the sensors are stuck at once, the machine stands still. If another sensor is louder than ever,
+the machine shakes. Then there is no finding, and the model judges it. So it does where a sensor stands at a value that
+it never had, or at the end of its scale, like the flow of a pump that was switched off.
+
+A sensor with a finding is missing (NaN) for the model in this window. Readings outside of the configured range are
+missing in each window, also where they are too few for a finding.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from monitor.config.sensors import SENSOR_TESTS, SensorConfig
+from monitor.models.sensor_profile import BLOCK, WINDOWS_AT_ONCE, block_noise, longest_runs, second_differences
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from monitor.config import FleetConfig
+    from monitor.models.detector import TrainedModel
+    from monitor.types import Bool, Float32, UInt8
+
+FINDINGS = ("dead", "out_of_range", "stuck", "noisy")
+"""By number in `Inspection.findings`, less one, and by precedence."""
+HEALTHY = 0
+NOT_TESTED = 255
+"""In `Inspection.findings`: the window was not tested. It neither opens an alert nor closes one."""
+MIN_RUN = 8
+"""Fewest equal readings of a stuck sensor. Two equal float values are chance, eight are not."""
+RUN_FACTOR = 4
+"""… and least multiple of the longest healthy run. A sensor with longer runs than a quarter of a window is not tested:
+it is on or off, coarse, or seldom moves."""
+NOISE_FACTOR = 20.0
+OTHERS_FACTOR = 1.5
+"""Noise of another sensor, as a multiple of its own largest in training, with which it is the machine that shakes."""
+WHITENESS = 2.0
+"""Least ratio of squared second to squared first differences. White noise has 3, an oscillation of four steps 2, a slow
+one less."""
+FAR, ABSURD = 10.0, 1000.0
+"""Distance from the middle of the values in training, in units of their span or their greatest size, if that is larger.
+From the first on, the same value twice is a code. From the second on, a reading is impossible."""
+MIN_OUTSIDE = 2
+"""Readings outside that make a finding, or an eighth of those in the window: one glitch is no broken sensor."""
+MAX_SHARE = 3
+"""One in so many sensors may be stuck at once, and one always."""
+MAX_ABSENT = 0.001
+"""Share of the training windows without a value up to which a sensor can be dead."""
+
+
+class Inspection(NamedTuple):
+    """The result of the tests of N windows."""
+
+    values: Float32
+    """[N, T, C], for the model: bad values are NaN. The given array where there are none."""
+    findings: UInt8
+    """[N, C], 0 = healthy, else a number of `FINDINGS` and 1."""
+
+
+class SensorTests:
+    """The tests of a fleet's windows by one version."""
+
+    def __init__(self, sensors: Sequence[str], fleet: FleetConfig | None, model: TrainedModel | None) -> None:
+        """`sensors`: of the windows. `fleet`: None = no setting. `model`: None = only the configured ranges."""
+        own = {} if fleet is None else fleet.sensor
+        usual = SENSOR_TESTS if fleet is None else fleet.alerts.sensor_tests
+        settings = [own.get(name, SensorConfig()) for name in sensors]
+        tests = [usual if each.tests is None else each.tests for each in settings]
+        known = {} if model is None else dict(zip(model.sensors, model.profiles or (), strict=False))
+        profiles = [known.get(name) for name in sensors]
+        coded = {} if model is None else dict(zip(model.sensors, model.inputs.inputs, strict=True))
+
+        def of(test: str) -> Bool:
+            return np.array([test in each for each in tests], dtype=np.bool_)
+
+        has_profile = np.array([each is not None and each.low is not None for each in profiles], dtype=np.bool_)
+        low = np.array([np.nan if each is None or each.low is None else each.low for each in profiles])
+        high = np.array([np.nan if each is None or each.high is None else each.high for each in profiles])
+        run = np.array([0 if each is None else each.longest_run for each in profiles])
+        noise = np.array([0.0 if each is None else each.noise for each in profiles])
+        absent = np.array([1.0 if each is None else each.absent_share for each in profiles])
+        is_plain = np.array([name in coded and coded[name].kind in ("plain", "angle") for name in sensors], np.bool_)
+
+        self.codes = [(n, each.missing) for n, name in enumerate(sensors)
+                      if (each := coded.get(name)) is not None and each.missing]  # fmt: skip
+        self.range = _ranges(settings, of("out_of_range"))
+        """[2, C], configured. Infinite = no limit."""
+        self.has_range = bool(np.isfinite(self.range).any())
+        unit = np.fmax(high - low, np.fmax(np.abs(low), np.abs(high)))
+        # A counter leaves all that it ever was, and a sensor that was always 0 has no size.
+        self.unit = np.where(has_profile & is_plain & of("out_of_range") & (unit > 0), unit, np.inf)
+        self.middle = np.where(np.isfinite(self.unit), (low + high) / 2, 0.0)
+        self.is_dead_tested = has_profile & of("dead") & (absent <= MAX_ABSENT)
+        self.low, self.high = low, high
+        self.run_limit = np.where(has_profile & is_plain & of("stuck"), np.maximum(MIN_RUN, RUN_FACTOR * run), 1 << 30)
+        # A lone sensor cannot be told from its machine.
+        has_others = np.count_nonzero(noise > 0) > 1
+        noise_limit = np.where(is_plain & of("noisy") & (noise > 0) & has_others, NOISE_FACTOR * noise, np.inf)
+        self.noise_limit = noise_limit.astype(np.float32)
+        self.noise = np.where(noise > 0, noise, np.inf)
+        self.is_idle = not self.has_range and not has_profile.any()
+        """Whether there is nothing to test."""
+        # A version that tests a sensor no more takes it for healthy, and its alert closes. Without a profile nothing is
+        # known.
+        is_known = np.isfinite(self.range).any(axis=0) | (model is not None and model.profiles is not None)
+        self.untested = np.where(is_known, HEALTHY, NOT_TESTED).astype(np.uint8)
+        """[C], the finding of a window that passes all tests."""
+
+    def inspect(self, values: Float32) -> Inspection:
+        """Test windows [N, T, C]."""
+        findings = np.tile(self.untested, (len(values), 1))
+        if self.is_idle or not len(values):
+            return Inspection(values, findings)
+        masked: Float32 | None = None
+        for start in range(0, len(values), WINDOWS_AT_ONCE):
+            part = slice(start, start + WINDOWS_AT_ONCE)
+            bad = self._inspect(values[part], findings[part])
+            if bad is not None:
+                masked = values.copy() if masked is None else masked
+                masked[part][bad] = np.nan
+        return Inspection(values if masked is None else masked, findings)
+
+    def _inspect(self, values: Float32, findings: UInt8) -> Bool | None:
+        """Fill in the findings of some windows. Return the bad values [N, T, C]. None = there are none."""
+        values = self._without_codes(values)
+        length = values.shape[1]
+        greatest, least = values.max(axis=1), values.min(axis=1)                    # [N, C], NaN: a value is missing
+        has_gap = ~(greatest >= least)
+        bad: Bool | None = None
+        # Each test looks at the windows that a cheap bound cannot rule out.
+        reach = np.fmax(greatest - self.middle, self.middle - least)
+        suspects = has_gap | (greatest > self.range[1]) | (least < self.range[0]) | (reach > FAR * self.unit)
+        if (rows := np.flatnonzero(suspects.any(axis=1))).size:
+            found, outside = self._out_of_range(values[rows])
+            if outside.any():
+                bad = np.zeros(values.shape, dtype=np.bool_)
+                bad[rows] = outside
+                findings[rows] = np.where(found, 2, findings[rows])
+            is_dead = np.isnan(values[rows]).all(axis=1) & self.is_dead_tested
+            findings[rows] = np.where(is_dead, 1, findings[rows])
+        equal = np.count_nonzero(values[:, 1:] == values[:, :-1], axis=1)           # [N, C]
+        suspects = (equal + 1 >= self.run_limit) | (has_gap & (self.run_limit <= length))
+        if (rows := np.flatnonzero(suspects.any(axis=1))).size:
+            self._mark(findings, rows, self._is_stuck(values[rows]), 3)
+        if length >= BLOCK + 2:
+            total = second_differences(values).sum(axis=1)                          # [N, C], NaN: a value is missing
+            suspects = ~(total < self.noise_limit * (BLOCK // 2)) & np.isfinite(self.noise_limit)
+            if (rows := np.flatnonzero(suspects.any(axis=1))).size:
+                self._mark(findings, rows, self._is_noisy(values[rows]), 4)
+        is_bad = findings != self.untested
+        if not is_bad.any():
+            return bad
+        of_sensor = np.broadcast_to(is_bad[:, None], values.shape)
+        return of_sensor if bad is None else bad | of_sensor
+
+    def _without_codes(self, values: Float32) -> Float32:
+        if not self.codes:
+            return values
+        values = values.copy()
+        for number, codes in self.codes:
+            column = values[..., number]
+            for code in codes:
+                column[column == np.float32(code)] = np.nan
+        return values
+
+    def _out_of_range(self, values: Float32) -> tuple[Bool, Bool]:
+        """Return the findings [N, C], and the bad values [N, T, C]."""
+        outside = (values < self.range[0]) | (values > self.range[1])
+        distance = np.abs(values - self.middle) / self.unit
+        far = distance > FAR
+        if far.any():
+            low = np.where(far, values, np.inf).min(axis=1)
+            high = np.where(far, values, -np.inf).max(axis=1)
+            is_code = (np.count_nonzero(far, axis=1) >= MIN_OUTSIDE) & (low == high)
+            outside |= (far & is_code[:, None]) | (distance > ABSURD)
+        n_outside, n_present = np.count_nonzero(outside, axis=1), np.count_nonzero(np.isfinite(values), axis=1)
+        return n_outside >= np.maximum(MIN_OUTSIDE, -(-n_present // 8)), outside
+
+    def _is_stuck(self, values: Float32) -> Bool:
+        runs = longest_runs(values)
+        stuck = (runs.length >= self.run_limit) & (runs.value > self.low) & (runs.value < self.high)
+        most = max(1, int(np.count_nonzero(self.run_limit <= values.shape[1])) // MAX_SHARE)
+        few: Bool = stuck & (np.count_nonzero(stuck, axis=1) <= most)[:, None]
+        return few
+
+    def _is_noisy(self, values: Float32) -> Bool:
+        noise = block_noise(values)                                                 # [N, blocks, C]
+        is_loud = noise > self.noise_limit
+        is_louder = (noise > OTHERS_FACTOR * self.noise).any(axis=1)
+        noisy: Bool = is_loud.any(axis=1) & (np.count_nonzero(is_louder, axis=1) == 1)[:, None]
+        for row, sensor in np.argwhere(noisy).tolist():
+            of_blocks = values[row, -noise.shape[1] * BLOCK - 2 :, sensor].astype(np.float64)
+            blocks = [of_blocks[at * BLOCK : at * BLOCK + BLOCK + 2] for at in np.flatnonzero(is_loud[row, :, sensor])]
+            low, high = self.low[sensor], self.high[sensor]
+            noisy[row, sensor] = any(low <= np.median(each) <= high and _is_white(each) for each in blocks)
+        return noisy
+
+    def _mark(self, findings: UInt8, rows: NDArray[np.intp], found: Bool, number: int) -> None:
+        findings[rows] = np.where(found & (findings[rows] == self.untested), number, findings[rows])
+
+
+def _is_white(values: NDArray[np.float64]) -> bool:
+    steps = np.diff(values)
+    return float((np.diff(steps) ** 2).mean()) >= WHITENESS * float((steps * steps).mean()) > 0
+
+
+def _ranges(settings: Sequence[SensorConfig], tested: Bool) -> NDArray[np.float64]:
+    given = [each.range or (None, None) for each in settings]
+    low = [-np.inf if each[0] is None else each[0] for each in given]
+    high = [np.inf if each[1] is None else each[1] for each in given]
+    return np.where(tested, np.array([low, high], dtype=np.float64).reshape(2, -1), np.array([[-np.inf], [np.inf]]))
