@@ -7,7 +7,8 @@ The stages of the pipeline, with one committed transaction per batch. Read `stre
     source     a partition's records from a given offset (`kafka/`)
     decode     bytes → readings. An unreadable record goes to quarantine with a reason (`decode/`)
     window     readings → windows of event time, in any order of arrival (`stream/window.py`)
-    score      windows → anomaly scores, 1.0 = the threshold, with each sensor's contribution (`stream/score.py`)
+    score      windows → anomaly scores, 1.0 = the threshold, with each sensor's contribution (`stream/score.py`);
+               a sensor that fails a test of its own is left out (`stream/sensor_health.py`)
     decide     scores → alerts: pending, firing, recovering, closed (`stream/alerting.py`)
     commit     scores, alerts, notifications, quarantine and the next offset, in one transaction (`store/`)
     notify     the outbox → webhooks, at least once (`notify/`)

@@ -10,6 +10,7 @@ Read in this order:
     build        the table of architectures
     objectives   the loss that a network is trained on
     inputs       sensors → channels of the network: angles, counters, missing-value codes; and back
+    sensor_profile    the healthy behaviour of each sensor, for the tests of the sensors themselves
     scaler       own units → standardised (B, C, T), gaps filled and masked
     residual     errors → z-scores at two time scales, and each sensor's share
     member       a network and its residual: one member of an ensemble, and the score of all members

@@ -16,7 +16,7 @@ from monitor.store import alerts, assets, burn, results, schema, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.reader import open_reader
-from monitor.types import AlertState, DataAlertChange, Severity
+from monitor.types import AlertClass, AlertState, DataAlertChange, Severity
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, THRESHOLD, VERSION, change, own, rows_of
 
 if TYPE_CHECKING:
@@ -50,6 +50,30 @@ async def save(store: AsyncStore, *changes: DataAlertChange, channels: tuple[Cha
     await owner.save(owner.step(data_alerts=changes, channels=channels))
 
 
+async def test_two_faults_of_a_sensor_in_one_record_are_two_alerts(store: AsyncStore, url: str) -> None:
+    sensor = {"kind": "stuck", "alert_class": AlertClass.SENSOR, "asset": "R1", "sensor": "wind", "subject": "R1/wind"}
+    first, second = sensor | {"opened_us": 12 * INTERVAL_US}, sensor | {"opened_us": 30 * INTERVAL_US}
+    changes = data(12, **first), data(14, CLOSED, **first), data(30, **second), data(31, is_transition=False, **second)
+    await save(store, *changes, channels=(Channel("duty"),))
+    rows = await store.read(rows_of, "alert")
+    assert [(row["class"], row["state"], row["from_offset"]) for row in rows] == [
+        ("sensor", "closed", None), ("sensor", "firing", None)
+    ]  # fmt: skip
+    sent = [json.loads(row["body"]) for row in await store.read(rows_of, "outbox")]
+    assert [(body["class"], body["asset"], body["sensor"], body["kind"], body["step"]) for body in sent] == [
+        ("sensor", "R1", "wind", "stuck", step) for step in ("firing", "closed", "firing")
+    ]
+    assert len({body["key"] for body in sent}) == 3
+    assert sent[0]["text"].startswith(f"R1 ({FLEET}): stuck, alert")
+
+    def found(**filters: Any) -> list[tuple[str, str | None, str | None]]:
+        with open_reader(url) as reader:
+            return [(row["class"], row["asset"], row["sensor"]) for row in reader.alerts(**filters)]
+
+    assert await asyncio.to_thread(found, alert_class="sensor", asset="R*") == [("sensor", "R1", "wind")] * 2
+    assert await asyncio.to_thread(found, alert_class="data") == []
+
+
 async def test_an_alert_is_one_row_that_follows_its_changes(store: AsyncStore, url: str) -> None:
     later = {"n_records": 9, "message": "9 records were kept out"}
     await save(store, data(12), data(13, is_transition=False, **later), data(20, CLOSED, **later))
@@ -65,6 +89,7 @@ async def test_an_alert_is_one_row_that_follows_its_changes(store: AsyncStore, u
         "id": row["id"],
         "class": "data",
         "asset": None,
+        "sensor": None,
         "fleet": FLEET,
         "state": "closed",
         "severity": "warning",

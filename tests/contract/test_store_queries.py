@@ -71,6 +71,7 @@ def test_alerts_are_listed_newest_first(reader: Reader) -> None:
     assert first == {
         "id": first["id"],
         "asset": "R80711",
+        "sensor": None,
         "fleet": FLEET,
         "state": "firing",
         "severity": "critical",

@@ -64,7 +64,9 @@ def alert_key(row: Mapping[str, Any]) -> str:
     if row["class"] == AlertClass.PROCESS:
         return f"{row['fleet']}/{quote(row['asset'], safe='/:')}:{row['opened_us']}"
     subject = f":{quote(row['subject'], safe='/:')}" if row["subject"] else ""
-    return f"data:{row['kind']}/{row['topic']}/{row['partition']}:{row['from_offset']}{subject}"
+    place = f"{row['class']}:{row['kind']}/{row['topic']}/{row['partition']}"
+    # One record may hold two faults of one sensor: their times tell them apart.
+    return f"{place}:{row['opened_us'] if row['class'] == AlertClass.SENSOR else row['from_offset']}{subject}"
 
 
 def body(row: Mapping[str, Any], step: str, at_us: int) -> dict[str, Any]:
@@ -123,8 +125,11 @@ def _process_text(row: Mapping[str, Any], step: str) -> str:
 
 
 def _other_text(row: Mapping[str, Any], step: str) -> str:
+    place = f"{row['topic']}/{row['partition']}"
+    if row["class"] == AlertClass.SENSOR:
+        place = row["fleet"] if row["asset"] is None else f"{escape_unprintable(row['asset'])} ({row['fleet']})"
     return (
-        f"{row['topic']}/{row['partition']}: {row['kind']}, alert {row['id']} {_verb(_OTHER_VERBS, row, step)}. "
+        f"{place}: {row['kind']}, alert {row['id']} {_verb(_OTHER_VERBS, row, step)}. "
         f"{escape_unprintable(row['message'])}"
     )
 
