@@ -71,7 +71,6 @@ def test_alerts_are_listed_newest_first(reader: Reader) -> None:
     assert first == {
         "id": first["id"],
         "asset": "R80711",
-        "sensor": None,
         "fleet": FLEET,
         "state": "firing",
         "severity": "critical",
