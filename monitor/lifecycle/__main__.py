@@ -70,6 +70,7 @@ def _train(order: TrainingOrder) -> TrainingMessage:
             "threshold": asdict(detector.card.threshold),
             "inputs": detector.card.training["inputs"],
             "thresholds": detector.thresholds(),
+            "spread": detector.spread(),
         },
     )
 

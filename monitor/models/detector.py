@@ -219,6 +219,17 @@ class TrainedModel:
                 out[start : start + CHUNK] = self.inputs.to_levels(values[start : start + CHUNK], expected)
         return out
 
+    def spread(self) -> dict[str, float]:
+        """Return the usual size of the error of each sensor in its own unit, by the healthy errors of the members.
+
+        Angles have none: their error is not one of a channel.
+        """
+        errors = torch.stack([member.residual.sensor_error for member in self._members]).median(0).values    # (K,)
+        size = (errors.sqrt() / self.scaler.per_unit[:, 0]).cpu().tolist()
+        kinds = [self.inputs.inputs[number].kind for number in self.inputs.owner.tolist()]
+        owners = [self.sensors[number] for number in self.inputs.owner.tolist()]
+        return {name: each for name, each, kind in zip(owners, size, kinds, strict=True) if kind != "angle"}
+
     def clearing(self, values: Float32, share: Float32) -> list[tuple[str, ...]]:
         """Return the fewest sensors of each window [N, T, C] without which it is not anomalous. Empty = no few are."""
         def score(windows: Float32) -> Float32:

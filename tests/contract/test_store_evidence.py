@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,43 @@ async def test_evidence_is_deleted_with_its_alert(store: AsyncStore) -> None:
     await fire(owner)
     await store.run(lambda c: c.execute(text("DELETE FROM alert WHERE id = 1")) and None)
     assert await store.read(count, ["evidence"]) == {"evidence": 0}
+
+
+async def test_similar_alerts_come_with_their_labels(store: AsyncStore, url: str) -> None:
+    owner = await own(store)
+    names = ("T1", "T2", "T3", "T4")
+    rows = await owner.rows(dict.fromkeys(names, 2.0), OPENED - LENGTH)
+    errors = np.zeros((4, LENGTH, 2), np.float32)
+    errors[[0, 1], :, 0], errors[2, :, 1], errors[3, :, 0] = 5, 5, -5
+    changes = [change(OPENED, OPENED, AlertState.FIRING, asset=number) for number in range(4)]
+    parts = []
+    for number in range(3):  # the fourth has no evidence
+        each = part(OPENED - LENGTH, OPENED, asset=number)
+        parts.append(replace(each, expected=each.values - errors[number]))
+    await owner.save(owner.step(replace(rows, alerts=changes, evidence=parts)))
+    await store.run(lambda c: c.execute(text("UPDATE alert SET label = 'fault' WHERE id = 2")) and None)
+
+    def similar() -> list[dict[str, Any]]:
+        with open_reader(url) as reader:
+            assert reader.similar(4) == []
+            return reader.similar(1)
+
+    found = await asyncio.to_thread(similar)
+    assert [(row["id"], row["asset"], row["label"]) for row in found] == [(2, "T2", "fault"), (3, "T3", None)]
+    assert found[0]["similarity"] == pytest.approx(1.0)
+    assert found[1]["similarity"] < 0.2
+    assert set(found[0]) == {"id", "asset", "opened_at", "label", "label_note", "similarity"}
+
+
+async def test_the_models_spread_comes_with_the_evidence(store: AsyncStore, url: str) -> None:
+    owner = await own(store)
+    await fire(owner)
+    card = json.dumps({"spread": {"power": 0.5}})
+    await store.run(lambda c: c.execute(text("UPDATE model_version SET card = :card"), {"card": card}) and None)
+    found = await asyncio.to_thread(read, url)
+    assert found.spread is not None
+    assert found.spread[0] == 0.5
+    assert np.isnan(found.spread[1])
 
 
 async def test_an_alert_about_the_data_has_no_evidence(store: AsyncStore, url: str) -> None:
