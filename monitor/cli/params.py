@@ -5,14 +5,13 @@ Input: text from the command line. Output: typed values. Invariant: a time witho
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from monitor.config.values import parse_duration
+from monitor.config.values import parse_duration, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_RELATIVE = re.compile(r"(?:now)?\s*(?:([+-])\s*(.+))?")
 _CONFIG = "monitor.config_path"
 DEFAULT_LIMIT = 50
 """Rows of a table without `--limit`."""
@@ -45,24 +43,6 @@ class Parsed(click.ParamType[T]):
             return self._parse(value.strip())
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-def parse_time(text: str, now: datetime) -> datetime:
-    """Read "2015-07-27", "2015-07-27T10:00+02:00", "now", "now-30d" or "-2h" as an aware UTC time."""
-    if text and (match := _RELATIVE.fullmatch(text)):
-        try:
-            distance = parse_duration(match[2]) if match[2] else timedelta()
-        except ValueError as error:
-            raise ValueError(f'"{text}": {match[2]} {error}') from None
-        try:
-            return now - distance if match[1] == "-" else now + distance
-        except OverflowError:
-            raise ValueError(f'"{text}" is outside the calendar') from None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f'"{text}" is not a time; write 2015-07-27, 2015-07-27T10:00Z, now-30d or -2h') from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 TIME = Parsed("time", lambda text: parse_time(text, datetime.now(UTC)))

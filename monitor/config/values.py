@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -57,6 +57,27 @@ def format_duration(value: timedelta) -> str:
         if n:
             parts.append(f"{n}{unit}")
     return "".join(parts) or "0s"
+
+
+_RELATIVE = re.compile(r"(?:now)?\s*(?:([+-])\s*(.+))?")
+
+
+def parse_time(text: str, now: datetime) -> datetime:
+    """Read "2015-07-27", "2015-07-27T10:00+02:00", "now", "now-30d" or "-2h" as an aware UTC time."""
+    if text and (match := _RELATIVE.fullmatch(text)):
+        try:
+            distance = parse_duration(match[2]) if match[2] else timedelta()
+        except ValueError as error:
+            raise ValueError(f'"{text}": {match[2]} {error}') from None
+        try:
+            return now - distance if match[1] == "-" else now + distance
+        except OverflowError:
+            raise ValueError(f'"{text}" is outside the calendar') from None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is not a time; write 2015-07-27, 2015-07-27T10:00Z, now-30d or -2h') from None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)

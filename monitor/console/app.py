@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 import monitor
 from monitor.clock import SystemClock
-from monitor.console import events, login, pages, problems, static
+from monitor.console import events, forms, links, login, pages, problems, static
 from monitor.console.gate import Gate
 from monitor.console.state import Console
 
@@ -52,7 +52,7 @@ def create_app(config: Config, *, clock: Clock | None = None, owner: str | None 
         lifespan=lifespan,
     )
     app.state.console = console
-    for part in (static, events, login, pages):
+    for part in (static, events, login, forms, links, pages):
         app.include_router(part.router)
     problems.add_handlers(app)
     app.add_middleware(Gate, console=console)
