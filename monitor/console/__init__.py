@@ -9,7 +9,10 @@
     state.py        `Console`: what routes use: `read` and `act`
     reading.py      readers of the database in worker threads
     events.py       the stream of changes, for live pages
+    api/            the REST API
     pages/          the pages
+    forms.py        operators' acts from the pages
+    links.py        operators' acts from notifications
     rendering.py templates/ static/    templates, style sheet and script
     static.py       addresses of the files in static/
     problems.py     errors as answers

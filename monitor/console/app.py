@@ -14,7 +14,8 @@ from fastapi import FastAPI
 
 import monitor
 from monitor.clock import SystemClock
-from monitor.console import events, forms, links, login, pages, problems, static
+from monitor.console import api, events, forms, links, login, pages, problems, static
+from monitor.console.api import schema
 from monitor.console.gate import Gate
 from monitor.console.state import Console
 
@@ -52,8 +53,9 @@ def create_app(config: Config, *, clock: Clock | None = None, owner: str | None 
         lifespan=lifespan,
     )
     app.state.console = console
-    for part in (static, events, login, forms, links, pages):
+    for part in (static, events, login, forms, links, api, pages):
         app.include_router(part.router)
     problems.add_handlers(app)
+    app.openapi = lambda: schema.document(app)  # type: ignore[method-assign]
     app.add_middleware(Gate, console=console)
     return app
