@@ -104,9 +104,11 @@ def answer_to(request: Request, error: MonitorError) -> Response:
     if isinstance(error, Refused):
         headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
         headers |= {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-        return problem(request, error.status, str(error), headers)
+        return problem(request, error.status, error.detail, headers)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == 500:
         log.error("request_failed", path=request.url.path, error=str(error))
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-    return problem(request, status, str(error), headers)
+    # What a person sent needs no headline that blames the configuration or another job.
+    is_of_request = status in (409, 422) and error.detail
+    return problem(request, status, error.detail if is_of_request else str(error), headers)
