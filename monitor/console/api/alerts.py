@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Query, Request
 
@@ -118,7 +118,8 @@ async def similar_alerts(request: Request, alert_id: Id, limit: Annotated[int, Q
 
     def read(reader: Reader) -> list[Row]:
         reader.alert(alert_id)
-        return reader.similar(alert_id, limit)
+        found: list[Row] = cast("Any", reader).similar(alert_id, limit)
+        return found
 
     return await console_of(request).read(read)
 
