@@ -98,6 +98,8 @@ class Timing:
 
     # ---------------------------------------------------------------- notifications
 
+    releases_every_s: float = 0.5
+    """Between two looks for shelves and maintenance windows that are over. An operator's act counts at once."""
     outbox_every_s: float = 1.0
     """Between two queries of the outbox, and between two attempts to store an outcome."""
     notification_retry_first_s: float = 1.0

@@ -6,6 +6,7 @@
     health       /live, /ready and /metrics (`health.py`, `pages.py`, `watchdog.py`)
     heartbeat    reports progress to the database and the log (`heartbeat.py`)
     delivery     sends notifications out of the outbox (`notify/deliver.py`)
+    releases     ends shelves and maintenance windows, and notifies what still fires (`releases.py`)
     maintenance  prunes old rows and reports violated false-alarm budgets (`maintenance.py`)
 
 Input: a configuration. Output: the error that ended the daemon, with its exit code, or none after a signal. Invariant:
@@ -41,6 +42,7 @@ from monitor.service.health import Health, snapshot_of
 from monitor.service.heartbeat import Heartbeat
 from monitor.service.maintenance import Maintenance
 from monitor.service.pages import pages
+from monitor.service.releases import Releases
 from monitor.service.shutdown import StopRequested, force_exit, stop_on_signals, unless_stopped
 from monitor.service.source_watch import SourceWatch
 from monitor.store import identity, outbox, sqlite
@@ -124,6 +126,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         if registry is not None:
             stack.push_async_callback(registry.close)
         webhooks = [Webhook(each, timing) for each in config.notify]
+        channels = [replace(each.channel, first_started_us=own.first_started_us or 0) for each in webhooks]
         pipeline = Pipeline(
             config,
             source,
@@ -131,7 +134,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
             scorer,
             owner=owner,
             clock=clock,
-            channels=[replace(each.channel, first_started_us=own.first_started_us or 0) for each in webhooks],
+            channels=channels,
             reload_models=champions.refresh,
             schemas=registry,
             gate=gate,
@@ -139,11 +142,13 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         )
         outbox_lease = Lease(store, outbox.LEASE, owner, clock, timing)
         delivery = Delivery(store, outbox_lease, webhooks, clock, timing=timing)
+        releases = Releases(store, channels, clock, outbox_lease if webhooks else None, timing)
         heartbeat = Heartbeat(pipeline, store, owner, clock, health, timing)
         stack.push_async_exit(heartbeat.deregister)
 
         notifying = [delivery.loop()] if webhooks else []
-        async with _BackgroundTasks(heartbeat.loop(), maintenance.loop(), *notifying) as background:
+        always = (heartbeat.loop(), maintenance.loop(), releases.loop())
+        async with _BackgroundTasks(*always, *notifying) as background:
             health.starting("reading the models")
             await started(partial(champions.load, scheduler.is_retraining_requested))
             if training_lease is not None:
