@@ -10,6 +10,7 @@ inserts: a key that exists already is a broken invariant and is never overwritte
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -166,7 +167,8 @@ def commit(connection: Connection, step: Commit) -> Saved:
             assets.admit(connection, {int(ids[index]): offset for index, offset in rows.admitted.items()})
         if len(rows.asset):
             scores.insert(connection, rows, versions.ids(connection, rows.version))
-        for change in rows.alerts:
+        # By time instead of by asset: which alerts make an incident must not depend on how the records were batched.
+        for change in sorted(rows.alerts, key=attrgetter("at_us")):
             outbox.write_change(connection, step.channels, int(ids[change.asset]), change, step.at_us, rows.worse)
         if rows.evidence:
             evidence.write(connection, rows)

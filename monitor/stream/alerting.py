@@ -11,6 +11,9 @@ States of an asset's alert: `pending → firing → recovering → closed`.
 - *recovering*: a normal window. An anomalous one makes the alert fire again.
 - *closed*: `recover` normal windows in a row.
 
+An alert is critical if its peak is, or if it lasts: `LONG_US` after it opened, with `LONG_WINDOWS` anomalous windows. A
+severity never falls. Both rules use only the alert itself, so a restart continues with them.
+
 Unscored windows are no evidence: they neither confirm nor recover. Peak score and sensors count from the window that
 fired. The state is a function of an asset's last `n` or `recover` scored verdicts and its open alert, so a restart
 restores it from the database (`Decider.restore`).
@@ -34,6 +37,11 @@ if TYPE_CHECKING:
 
 CRITICAL_SCORE = 3.0
 """Peak score from which an alert is critical: three times the threshold is more than a misplaced threshold explains."""
+
+LONG_US = 86_400_000_000
+"""Time after its opening from which an alert is critical, however small: a day gives every shift a chance to end it."""
+LONG_WINDOWS = 10
+"""Anomalous windows that it needs besides: of long windows with large strides a day has only a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +159,14 @@ class Decider:
         evidence = [past for past in episode.last(self.policy.among) if past.is_anomalous]
         evidence = [past for past in evidence if past.end_us > episode.closed_us]
         peak, found = float(scores.score[row]), scores.contributions.get(row, ())
+        opened_us, lasted_us = evidence[0].end_us, verdict.end_us - evidence[0].end_us
         return AlertChange(
             fleet=self.fleet,
             asset=asset,
-            opened_us=evidence[0].end_us,
+            opened_us=opened_us,
             at_us=verdict.end_us,
             state=AlertState.FIRING,
-            severity=_severity(peak),
+            severity=severity_of(peak, lasted_us, len(evidence)),
             peak_score=peak,
             peak_us=verdict.end_us,
             n_anomalous=len(evidence),
@@ -175,18 +184,21 @@ class Decider:
             if closes:
                 episode.closed_us = verdict.end_us
             return replace(alert, at_us=verdict.end_us, state=state, is_transition=state is not alert.state)
+        peak, n_anomalous = float(scores.score[row]), alert.n_anomalous + 1
+        severity = severity_of(max(peak, alert.peak_score), verdict.end_us - alert.opened_us, n_anomalous)
         alert = replace(
             alert,
             at_us=verdict.end_us,
             state=AlertState.FIRING,
-            n_anomalous=alert.n_anomalous + 1,
+            # An alert that an earlier release or a longer rule made critical stays so.
+            severity=max(severity, alert.severity, key=list(Severity).index),
+            n_anomalous=n_anomalous,
             is_transition=alert.state is not AlertState.FIRING,
         )
-        peak = float(scores.score[row])
         if peak <= alert.peak_score:
             return alert
         found: tuple[Contribution, ...] = scores.contributions.get(row, ())
-        return replace(alert, peak_score=peak, peak_us=verdict.end_us, contributions=found, severity=_severity(peak))
+        return replace(alert, peak_score=peak, peak_us=verdict.end_us, contributions=found)
 
 
 @dataclass(slots=True)
@@ -217,5 +229,7 @@ class _Episode:
         return count
 
 
-def _severity(peak: float) -> Severity:
-    return Severity.CRITICAL if peak >= CRITICAL_SCORE else Severity.WARNING
+def severity_of(peak_score: float, lasted_us: int, n_anomalous: int) -> Severity:
+    """Return the severity of an alert. `lasted_us`: event time from its opening to its last anomalous window."""
+    is_long = lasted_us >= LONG_US and n_anomalous >= LONG_WINDOWS
+    return Severity.CRITICAL if is_long or peak_score >= CRITICAL_SCORE else Severity.WARNING

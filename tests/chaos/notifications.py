@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tests.chaos.receiver import Arrival
 
 CHANNEL = "duty"
-CRITICAL = 3.0
-"""Peak score of a critical alert."""
 ATTEMPT_S = 6.0
 """An attempt takes at most five seconds, and its outcome is stored a moment later."""
 SUSPENDED_S = 30.0
@@ -30,7 +28,7 @@ ORDER = ("firing", "critical", "closed")
 """Steps with a notification, in the order within an alert."""
 
 ALERTS = """
-    SELECT asset.fleet, asset.name, alert.opened_us, alert.closed_us, alert.peak_score, t.peak_score AS fired_with
+    SELECT asset.fleet, asset.name, alert.opened_us, alert.closed_us, alert.severity, t.severity AS fired_as
     FROM alert JOIN asset ON asset.id = alert.asset_id
     JOIN alert_transition t ON t.alert_id = alert.id AND t.seq = 1
 """
@@ -57,10 +55,10 @@ class NotificationReport:
 def expected_notifications(alerts: Iterable[Sequence[Any]]) -> set[str]:
     """Return the key of every notification that these alerts (rows of ALERTS) require."""
     keys = set()
-    for fleet, asset, opened_us, closed_us, peak, peak_at_first in alerts:
+    for fleet, asset, opened_us, closed_us, severity, fired_as in alerts:
         alert = f"{CHANNEL}:{fleet}/{asset}:{opened_us}"
         keys.add(f"{alert}:firing")
-        if peak_at_first < CRITICAL <= peak:
+        if (fired_as, severity) == ("warning", "critical"):
             keys.add(f"{alert}:critical")
         if closed_us is not None:
             keys.add(f"{alert}:closed")

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+CRITICAL_SCORE = 3.0
+DAY_US = 24 * 3600 * 1_000_000
+
 
 @dataclass
 class ExpectedAlert:
@@ -26,6 +29,12 @@ class ExpectedAlert:
     """Anomalous windows from opened_us on."""
     peak_score: float = 0.0
     """From the confirming window on."""
+    severities: list[str] = field(default_factory=list)
+    """Of each transition."""
+    severity: str = "warning"
+    """After the last window."""
+    critical_us: int | None = None
+    """End of the window that made it critical."""
 
 
 def expected_alerts(
@@ -68,4 +77,20 @@ def expected_alerts(
     for alert, (first, last), fired in zip(alerts, episodes, fired_at, strict=True):
         alert.n_anomalous = sum(score >= 1 for _, score in scored[first : last + 1])
         alert.peak_score = max(score for _, score in scored[fired : last + 1])
+        # Critical by size: a score of 3 from the confirming window on. By duration: the tenth or a later anomalous
+        # window, a day or more after the opening.
+        n_anomalous = 0
+        for place in range(first, last + 1):
+            end_us, score = scored[place]
+            n_anomalous += score >= 1
+            is_large = place >= fired and score >= CRITICAL_SCORE
+            is_long = score >= 1 and n_anomalous >= 10 and end_us - alert.opened_us >= DAY_US
+            if alert.critical_us is None and (is_large or is_long):
+                alert.critical_us = max(end_us, scored[fired][0])
+        if alert.critical_us is not None:
+            alert.severity = "critical"
+        alert.severities = [
+            "critical" if alert.critical_us is not None and at_us >= alert.critical_us else "warning"
+            for _, at_us in alert.transitions
+        ]
     return alerts

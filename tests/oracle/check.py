@@ -46,10 +46,12 @@ QUERIES = {
     ),
     "quarantine": "SELECT topic, partition, record_offset, reason FROM quarantine",
     "alerts": (
-        "SELECT id, asset_id, opened_us, closed_us, state, n_anomalous, peak_score FROM alert WHERE class = 'process'"
+        "SELECT id, asset_id, opened_us, closed_us, state, n_anomalous, peak_score, severity FROM alert"
+        " WHERE class = 'process'"
     ),
     "transitions": (
-        "SELECT alert_id, seq, alert_transition.state, at_us FROM alert_transition JOIN alert ON alert.id = alert_id"
+        "SELECT alert_id, seq, alert_transition.state, at_us, alert_transition.severity"
+        " FROM alert_transition JOIN alert ON alert.id = alert_id"
         " WHERE class = 'process' ORDER BY alert_id, seq"
     ),
 }
@@ -231,8 +233,10 @@ def _compare_alerts(report: Report, rows: StoredRows, rules: Rules) -> None:
     for asset_id, _, end_us, _, _, _, score, *_ in sorted(rows.scores, key=lambda row: (row[0], row[2])):
         series[asset_id].append((end_us, score))
     steps: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for alert_id, seq, state, at_us in sorted(rows.transitions, key=lambda row: (row[0], row[1])):
+    severities: dict[int, list[str]] = defaultdict(list)
+    for alert_id, seq, state, at_us, severity in sorted(rows.transitions, key=lambda row: (row[0], row[1])):
         steps[alert_id].append((state, at_us))
+        severities[alert_id].append(severity)
         if seq != len(steps[alert_id]):
             report.add("alert", f"alert {alert_id}: step {len(steps[alert_id])} is numbered {seq}")
 
@@ -253,9 +257,10 @@ def _compare_alerts(report: Report, rows: StoredRows, rules: Rules) -> None:
                 report.add("alert", f"missing: {alert}")
                 continue
             row = stored.pop((asset_id, alert.opened_us))
-            alert_id, _, _, closed_us, state, n_anomalous, peak_score = row
-            found = (closed_us, state, n_anomalous, steps.pop(alert_id, []))
-            right = (alert.closed_us, alert.transitions[-1][0], alert.n_anomalous, alert.transitions)
+            alert_id, _, _, closed_us, state, n_anomalous, peak_score, severity = row
+            found = (closed_us, state, n_anomalous, steps.pop(alert_id, []), severity, severities[alert_id])
+            last = alert.transitions[-1][0]
+            right = (alert.closed_us, last, alert.n_anomalous, alert.transitions, alert.severity, alert.severities)
             if found != right or not math.isclose(peak_score, alert.peak_score, rel_tol=1e-6):
                 report.add("alert", f"{name} opened {alert.opened_us}: {found} peak {peak_score}, must be {alert}")
     for (asset_id, opened_us), row in stored.items():

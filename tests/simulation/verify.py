@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tests.oracle.check import Report, StoredRows
     from tests.simulation.simulation import Simulation
 
-CRITICAL_SCORE = 3.0
 FAR_US = 3 * 86_400_000_000
 """Longer than a run and the jumps of its clocks."""
 FROM_THE_LOG = ("asset_limit", "records_lost")
@@ -220,14 +219,13 @@ def _compare_notifications(simulation: Simulation, db: Tables, report: Report) -
     for (fleet, name), asset in db.asset.items():
         rule = simulation.scenario.rules.fleet(fleet)
         windows = sorted((row.end_us, row.score) for (asset_id, _), row in db.score.items() if asset_id == asset.id)
-        score_at = dict(windows)
         for alert in expected_alerts(name, windows, rule.confirm, rule.recover):
-            is_critical = (score_at[alert.transitions[0][1]] or 0.0) >= CRITICAL_SCORE
+            is_critical = alert.severities[0] == Severity.CRITICAL
             steps = [("firing", is_critical)]
-            if alert.peak_score >= CRITICAL_SCORE and not is_critical:
+            if alert.severity == Severity.CRITICAL and not is_critical:
                 steps.append(("critical", True))
             if alert.closed_us is not None:
-                steps.append(("closed", alert.peak_score >= CRITICAL_SCORE))
+                steps.append(("closed", alert.severity == Severity.CRITICAL))
             right |= {
                 f"{channel.name}:{fleet}/{name}:{alert.opened_us}:{step}"
                 for step, critical in steps

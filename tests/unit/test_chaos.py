@@ -244,8 +244,8 @@ def test_one_flipped_bit_of_a_version_is_reported(scored: tuple[Deployment, sqli
 OPENED = "duty:turbines/R1:60:firing"
 CLOSED = "duty:turbines/R1:60:closed"
 CRITICAL = "duty:turbines/R1:60:critical"
-ALERT = ("turbines", "R1", 60, 120, 4.0, 2.0)
-"""It fired with 2.0, rose to 4.0 and closed."""
+ALERT = ("turbines", "R1", 60, 120, "critical", "warning")
+"""It fired as a warning, became critical and closed."""
 
 
 def arrival(at: float, key: str, answer: Answer = "accepted", body: dict[str, str] | None = None) -> Arrival:
@@ -284,7 +284,7 @@ def test_an_alert_critical_from_the_start_has_one_step() -> None:
         "duty:data:asset_silent/t/1:5:R1:firing",
     }
     keys = notifications.expected_notifications(
-        [("turbines", "R1", 60, None, 4.0, 4.0), ("turbines", "R2", 60, None, 2.0, 2.0)]
+        [("turbines", "R1", 60, None, "critical", "critical"), ("turbines", "R2", 60, None, "warning", "warning")]
     )
     assert keys == {OPENED, "duty:turbines/R2:60:firing"}
 
@@ -298,7 +298,7 @@ def test_an_alert_critical_from_the_start_has_one_step() -> None:
             {"arrivals": ALL[:3], "outbox": [(OPENED, 9, 1), (CRITICAL, 9, 1)]},
         ),
         ("R9:60:firing arrived, of no alert", {"arrivals": [*ALL, arrival(15, OPENED.replace("R1", "R9"), "refused")]}),
-        ("R1:60:closed arrived, of no alert", {"alerts": [("turbines", "R1", 60, None, 4.0, 2.0)]}),
+        ("R1:60:closed arrived, of no alert", {"alerts": [("turbines", "R1", 60, None, "critical", "warning")]}),
         ("R9:60:firing waits, of no alert", {"outbox": [("duty:turbines/R9:60:firing", 0, None)]}),
         ("came 2 times and 1 attempts were counted", {"outbox": [(OPENED, 1, 1), (CRITICAL, 1, 1), (CLOSED, 1, 1)]}),
         ("R1:60:closed arrived at 14.00 and again at 16.00, for no reason", {"arrivals": [*ALL, arrival(16, CLOSED)]}),

@@ -298,3 +298,13 @@ def test_verdicts_before_a_close_confirm_the_next_alert() -> None:
 def test_the_peak_is_the_highest_score_since_the_alert_opened() -> None:
     (alert,) = expected_alerts("x", [(0, 9.0), (1, 0.5), (2, 0.5), (3, 2.0), (4, 5.0), (5, 3.0)], (2, 2), 6)
     assert (alert.opened_us, alert.peak_score) == (3, 5.0)
+
+
+def test_a_long_alert_is_critical_in_the_oracle() -> None:
+    hour = 3_600_000_000
+    (alert,) = expected_alerts("x", [(k * hour, 2.0) for k in range(25)] + [(25 * hour, 0.5)], (2, 2), 1)
+    assert (alert.critical_us, alert.severity, alert.severities) == (24 * hour, "critical", ["warning", "critical"])
+    (short,) = expected_alerts("x", [(k * hour, 2.0) for k in range(24)], (2, 2), 1)
+    assert (short.critical_us, short.severities) == (None, ["warning"])
+    (large,) = expected_alerts("x", [(0, 2.0), (1, 2.0), (2, 3.0)], (2, 2), 1)
+    assert (large.critical_us, large.severity, large.severities) == (2, "critical", ["warning"])

@@ -69,6 +69,37 @@ def test_the_peak_carries_its_sensors_and_severity() -> None:
     assert last.onset[0].actual == 1.5
 
 
+def lasting(n: int, every_us: int, peak: float = 2.0) -> list[AlertChange]:
+    """Return the changes of n anomalous windows, decided one by one."""
+    decider, found = Decider("f", POLICY), []
+    for k in range(n):
+        scores, _ = scores_of(peak)
+        found += decider.decide(scores, np.array([k * every_us]))
+    return found
+
+
+def test_an_alert_becomes_critical_by_its_duration() -> None:
+    hour = 3_600_000_000
+    severities = {change.at_us // hour: change.severity for change in lasting(30, hour)}
+    assert severities[23] is Severity.WARNING
+    assert severities[24] is severities[29] is Severity.CRITICAL
+
+
+def test_a_long_time_needs_enough_windows_to_be_critical() -> None:
+    severities = [change.severity for change in lasting(12, 86_400_000_000)]
+    assert severities == [Severity.WARNING] * 7 + [Severity.CRITICAL] * 3  # the first two confirm nothing
+
+
+def test_a_restored_long_alert_continues_its_duration() -> None:
+    hour = 3_600_000_000
+    last = lasting(20, hour)[-1]
+    decider = Decider("f", POLICY)
+    decider.restore(0, [PastVerdict(19 * hour, True)], last, None)
+    scores, _ = scores_of(2.0)
+    [change] = decider.decide(scores, np.array([24 * hour]))
+    assert (last.severity, change.severity) == (Severity.WARNING, Severity.CRITICAL)
+
+
 def test_an_ongoing_alert_is_updated_once_a_batch() -> None:
     changes = Decider("f", POLICY).decide(*scores_of(2, 2, 2, 2, 2, 2))
     assert [(c.is_transition, c.n_anomalous) for c in changes] == [(True, 3), (False, 6)]
