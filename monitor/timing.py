@@ -152,6 +152,8 @@ class Timing:
     """Without records although some are waiting: the consumer is replaced."""
     source_watch_every_s: float = 10.0
     """Between two looks at missing topics and foreign members; also the age of the metadata that finds a new topic."""
+    stream_watch_every_s: float = 30.0
+    """Between two looks at the ends of all logs, for alerts about silent and slow streams."""
     consumer_stop_limit_s: float = 3.0
     """For `AIOKafkaConsumer.stop`, which can hang. Then the object is dropped."""
 

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 
 from monitor.errors import SourceUnavailable
@@ -105,8 +106,24 @@ async def partitions_of(config: KafkaConfig, topics: Iterable[str]) -> list[Part
     return [Partition(t, n) for t in topics for n in sorted(each["partition"] for each in found.get(t, ()))]
 
 
-async def log_bounds(config: KafkaConfig, partitions: Sequence[Partition]) -> dict[Partition, LogBounds]:
+async def log_ends(
+    config: KafkaConfig, topics: Iterable[str], near: Mapping[Partition, int]
+) -> dict[Partition, int]:
+    """Return the end of each partition's log: the offset of its next record. Raises SourceUnavailable.
+
+    `near`: offsets from which it is looked for. A fetch there reads little, one at the beginning a cold log.
+    """
+    with map_kafka_errors(config.bootstrap):
+        bounds = await log_bounds(config, await partitions_of(config, topics), near)
+    return {partition: each.end for partition, each in bounds.items()}
+
+
+async def log_bounds(
+    config: KafkaConfig, partitions: Sequence[Partition], near: Mapping[Partition, int] | None = None
+) -> dict[Partition, LogBounds]:
     """Return the bounds of each partition's log. Raises SourceUnavailable where one is not reported in time.
+
+    `near`: offsets from which the end is looked for, where the log has them. Default: its beginning.
 
     The end is the high watermark of a fetch, because the embedded broker answers a request for the end wrongly.
     """
@@ -119,10 +136,14 @@ async def log_bounds(config: KafkaConfig, partitions: Sequence[Partition]) -> di
         consumer.assign(keys)
         firsts = await consumer.beginning_offsets(keys)
         for key in keys:
-            consumer.seek(key, firsts[key])
+            consumer.seek(key, max(firsts[key], (near or {}).get(Partition(*key), 0)))
         deadline = time.monotonic() + BOUNDS_LIMIT_S
         while any(consumer.highwater(key) is None for key in keys):
-            await consumer.getmany(timeout_ms=100, max_records=1)
+            try:
+                await consumer.getmany(timeout_ms=100, max_records=1)
+            except kafka.OffsetOutOfRangeError:  # the topic was made anew
+                for key in keys:
+                    consumer.seek(key, firsts[key])
             if time.monotonic() > deadline:
                 raise SourceUnavailable(f"no end of {', '.join(map(str, partitions))} within {BOUNDS_LIMIT_S:.0f} s")
         return {Partition(*key): LogBounds(firsts[key], consumer.highwater(key)) for key in keys}

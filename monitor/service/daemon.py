@@ -7,6 +7,7 @@
     heartbeat    reports progress to the database and the log (`heartbeat.py`)
     delivery     sends notifications out of the outbox (`notify/deliver.py`)
     releases     ends shelves and maintenance windows, and notifies what still fires (`releases.py`)
+    streams      alerts about silent, slow and refused streams (`stream_watch.py`)
     maintenance  prunes old rows and reports violated false-alarm budgets (`maintenance.py`)
 
 Input: a configuration. Output: the error that ended the daemon, with its exit code, or none after a signal. Invariant:
@@ -45,6 +46,8 @@ from monitor.service.pages import pages
 from monitor.service.releases import Releases
 from monitor.service.shutdown import StopRequested, force_exit, stop_on_signals, unless_stopped
 from monitor.service.source_watch import SourceWatch
+from monitor.service.stream_watch import LEASE as STREAMS_LEASE
+from monitor.service.stream_watch import StreamWatch
 from monitor.store import identity, outbox, sqlite
 from monitor.store.engine import AsyncStore
 from monitor.store.lease_renewal import Lease
@@ -127,6 +130,8 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
             stack.push_async_callback(registry.close)
         webhooks = [Webhook(each, timing) for each in config.notify]
         channels = [replace(each.channel, first_started_us=own.first_started_us or 0) for each in webhooks]
+        streams_lease = None if is_alone else Lease(store, STREAMS_LEASE, owner, clock, timing)
+        streams = StreamWatch(config, store, clock, streams_lease, channels=channels, timing=timing)
         pipeline = Pipeline(
             config,
             source,
@@ -151,8 +156,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         async with _BackgroundTasks(*always, *notifying) as background:
             health.starting("reading the models")
             await started(partial(champions.load, scheduler.is_retraining_requested))
-            if training_lease is not None:
-                background.start(training_lease.loop())
+            background.start(*(lease.loop() for lease in (training_lease, streams_lease) if lease is not None))
             await started(scheduler.fail_stale_jobs)
             await started(partial(_before_the_first_record, source, watch, scheduler, health))
             gc.freeze()  # the objects built so far stay: later collections skip them
@@ -162,7 +166,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
                 group=config.kafka.group,
                 fleets=[fleet.name for fleet in config.fleets],
             )
-            async with _BackgroundTasks(champions.loop(), scheduler.loop(), watch.loop()):
+            async with _BackgroundTasks(champions.loop(), scheduler.loop(), watch.loop(), streams.loop()):
                 snapshot = partial(snapshot_of, pipeline, source, scheduler.missing)
                 await _run_pipeline(pipeline, snapshot, stopping, health, timing)
         log.info("drained", **heartbeat.progress())
