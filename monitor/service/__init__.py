@@ -7,8 +7,9 @@
     pages         /live, /ready and /metrics over HTTP
     watchdog      the lag of the event loop; systemd
     source_watch  missing topics, foreign members of the consumer group
-    stream_health    the rules by which a whole stream is silent, read too slowly, or refused
+    stream_health  the rules by which a whole stream is silent, read too slowly, or refused
     stream_watch  alerts about such streams
+    releases      ends shelves and maintenance windows, notifies what still fires
     maintenance   retention, and reports on the false-alarm budgets
     preflight     the checks of `monitor check`
     survey        sampled records: how they are read, their times and values
