@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monitor.cli import output
+from monitor.cli.alert_health import health
+from monitor.cli.export import export_alerts
 from monitor.cli.params import (
     config_option,
     json_option,
@@ -33,6 +35,10 @@ SORTS = ("opened", "peak", "lasted", "severity", "asset")
 @config_option
 def alerts() -> None:
     """List and show alerts."""
+
+
+alerts.add_command(export_alerts)
+alerts.add_command(health)
 
 
 @alerts.command("list")

@@ -1,4 +1,4 @@
-"""`monitor scores`: anomaly scores of the windows of an asset."""
+"""`monitor scores`: anomaly scores of the windows of an asset, and of its hours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monitor.cli import output
+from monitor.cli.export import export_scores
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
 from monitor.cli.plot import echo_plot
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STYLES = {"normal": "green", "anomalous": "bold red", "unscored": "dim"}
+MAX_PLOTTED = 5_000
+"""Windows that a plot is drawn from, some at each dot. Reading them takes 0.1 s."""
 MAX_NAMES = 8
 """Assets that the error for an unknown name lists."""
 
@@ -28,38 +31,64 @@ def scores() -> None:
     """Show anomaly scores."""
 
 
+scores.add_command(export_scores)
+
+
 @scores.command("show")
 @config_option
 @click.argument("asset")
 @click.option("--fleet", help="Only scores of this fleet, where several have an asset of this name.")
 @range_options("windows ending")
 @click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="Rows below the plot, 0 for all.")
+@click.option("--hourly", is_flag=True,
+              help=f"Hours and their highest scores, as in the plot of over {MAX_PLOTTED:,} windows.")  # fmt: skip
 @click.option("--plot/--no-plot", "has_plot", default=True, help="Plot the scores over time.")
 @local_option
 @json_option
-def show_scores(asset: str, limit: int, has_plot: bool, local: bool, as_json: bool, **filters: Any) -> None:
+def show_scores(
+    asset: str, limit: int, hourly: bool, has_plot: bool, local: bool, as_json: bool, **filters: Any
+) -> None:
     """Show the scores of ASSET: a plot and the newest windows."""
     asset = normal_name(asset)
     with open_store() as store:
         if asset not in (names := [row["asset"] for row in store.assets(fleet=filters["fleet"])]):
             raise NotFound(_unknown_asset(asset, names, filters["fleet"]))
-        found = store.scores(asset, **filters)
         if as_json:
-            output.print_json_list(found)
+            output.print_json_list(store.score_hours(asset, **filters) if hourly else store.scores(asset, **filters))
             return
-        windows = list(found)
-        if not windows:
+        hours = list(store.score_hours(asset, **filters))
+        n_windows = sum(hour["n_windows"] for hour in hours)
+        is_hourly = hourly or n_windows > MAX_PLOTTED
+        n_rows = limit or None if is_hourly else None
+        windows = [] if hourly else list(store.scores(asset, **filters, limit=n_rows))
+        if not windows and not hours:
             echo_prose(output.nothing_found("scores", store, asset=asset, **filters))
             return
-    verdicts = Counter(window["verdict"] for window in windows).most_common()
-    counts = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts)
-    echo(Styled(asset, "bold"), f"  {output.count(len(windows), 'window')}: {counts}")
-    if has_plot and any(window["score"] is not None for window in windows):
+    points = hours if is_hourly or not windows else windows  # retention deletes scores, and keeps their hours
+    _echo_counts(asset, points)
+    if has_plot and any(point["score"] is not None for point in points):
         echo()
-        echo_plot(windows, local=local)
+        echo_plot(points, local=local)
     echo()
-    _table(windows[-limit:], local=local).print()
-    echo(Styled(f"\n{output.time_zone(local=local)} The threshold is 1.0.", "dim"))
+    if windows:
+        _table(windows[-limit:], local=local).print()
+    else:
+        _hour_table(hours[-limit:], local=local).print()
+    peaks = " The plot has the highest of each hour." if points is hours and has_plot else ""
+    echo(Styled(f"\n{output.time_zone(local=local)} The threshold is 1.0.{peaks}", "dim"))
+
+
+def _echo_counts(asset: str, points: Sequence[dict[str, Any]]) -> None:
+    """Print the number of windows by verdict. `points`: windows, or hours of windows."""
+    verdicts: Counter[str] = Counter()
+    for point in points:
+        if "verdict" in point:
+            verdicts[point["verdict"]] += 1
+        else:
+            odd = {name: point[f"n_{name}"] for name in ("anomalous", "unscored")}
+            verdicts.update({"normal": point["n_windows"] - sum(odd.values())} | odd)
+    counts = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.most_common() if n)
+    echo(Styled(asset, "bold"), f"  {output.count(verdicts.total(), 'window')}: {counts}")
 
 
 def _unknown_asset(asset: str, names: Sequence[str], fleet: str | None) -> str:
@@ -82,5 +111,17 @@ def _table(windows: Sequence[dict[str, Any]], *, local: bool) -> Table:
             Styled(output.number(window["score"]), style),
             Styled(window["verdict"], style),
             window["version"] or "–",
+        )
+    return table
+
+
+def _hour_table(hours: Sequence[dict[str, Any]], *, local: bool) -> Table:
+    table = Table("hour", "highest score:right", "windows:right", "anomalous:right", "unscored:right")
+    for hour in reversed(hours):
+        style = STYLES["anomalous" if hour["n_anomalous"] else "normal" if hour["score"] is not None else "unscored"]
+        table.add(
+            output.timestamp(hour["start"], local=local),
+            Styled(output.number(hour["score"]), style),
+            *(f"{hour[name]:,}" for name in ("n_windows", "n_anomalous", "n_unscored")),
         )
     return table

@@ -10,6 +10,7 @@
     formats.py      text files (.gz) and Parquet → chunks of columns; layout.py finds the header, lines.py the encoding
     frames.py       arrays and frames in memory → a recording
     joining.py      files that follow each other → one recording
+    tables.py       rows of a query → a CSV or Parquet file
     account.py      what to tell of a recording before it is replayed: missing-value codes, counters, the grid
 
 Input: the path of a file with a column of times, one column per sensor, perhaps one with assets and one with labels

@@ -94,6 +94,13 @@ score = Table(
     # Time first: a commit then appends to the end of one B-tree instead of touching a page per asset (measured: 3
     # against 7-15 µs a row), and retention deletes from its beginning. One asset's rows are found through the distinct
     # starts: see `queries/scores.py`.
+    #
+    # PostgreSQL: not partitioned by week. It gives little: with 100 million rows of 1,000 assets (two busy cores, 32 MB
+    # of shared buffers) a day of an asset is read in 12 to 72 ms, in 99 partitions in 19 to 62 ms, at first reads in up
+    # to 0.2 s either way, and commits of 1,000 rows are equally fast. Deleting a week, a million rows, takes 5 s in
+    # steps of 0.12 s or less, against 0.03 s. And it costs: a commit that meets a new week would wait for an exclusive
+    # lock on the table, event times may lie anywhere between 1970 and 2100, and as each fleet is pruned by its own
+    # event time, old partitions would remain, with rows to be deleted one by one.
     PrimaryKeyConstraint("start_us", "asset_id"),
     sqlite_with_rowid=False,
 )
@@ -189,7 +196,27 @@ alert = Table(
     Column("is_flapping", Boolean, nullable=False, server_default=false()),  # the asset's alerts come and go
     UniqueConstraint("asset_id", "opened_us"),
     UniqueConstraint("topic", "partition", "kind", "from_offset", "subject"),
-    Index(None, "opened_us"),
+    # All that a list filters and sorts by: of a million alerts, any list is found in this index alone, in 0.3 s. The
+    # rows with their sensors and messages are four times as large.
+    Index(
+        "ix_alert_listed",
+        "opened_us",
+        "class",
+        "state",
+        "severity",
+        "asset_id",
+        "fleet",
+        "asset_name",
+        "topic",
+        "label",
+        "acknowledged_us",
+        "suppressed_by",
+        "closed_by_hand_us",
+        "peak_score",
+        "closed_us",
+        "updated_us",
+        "id",
+    ),
     Index(None, "closed_us"),
     Index("uq_alert_open", "asset_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index(None, "incident_id"),

@@ -138,7 +138,7 @@ def test_each_target_stands_beside_its_value() -> None:
         "meaning": "share of the ten most frequent",
         "value": 1.0,
         "target": "≤ 5 %",
-        "source": "ISA-18.2",
+        "source": "ISA",
         "is_met": False,
     }
 

@@ -7,6 +7,7 @@
     hours.py      hourly roll-ups of scores
     health.py     figures of alarm health
     evidence.py   the evidence of alerts
+    export.py     all rows of a range, for files
     models.py     model versions and training jobs
     preview.py    the alerts that other budgets would have raised
     ingestion.py  fleets, assets, partitions, quarantine and daemons
@@ -23,6 +24,7 @@ from monitor.store.queries.alerts import AlertQueries
 from monitor.store.queries.backend import iso, number
 from monitor.store.queries.console import ConsoleQueries
 from monitor.store.queries.evidence import EvidenceQueries
+from monitor.store.queries.export import ExportQueries
 from monitor.store.queries.health import HealthQueries
 from monitor.store.queries.hours import HourQueries
 from monitor.store.queries.ingestion import IngestionQueries
@@ -35,6 +37,7 @@ __all__ = ["Reader", "iso", "number"]
 
 
 class Reader(
+    ExportQueries,
     AlertQueries,
     EvidenceQueries,
     ScoreQueries,

@@ -53,10 +53,10 @@ class AlertQueries(AnswerQueries):
         """
         where = Where()
         where.add("alert.class = :class", **{"class": alert_class})
-        where.add("COALESCE(asset.fleet, alert.fleet) = :fleet", fleet=fleet)
+        where.add(_IS_OF_FLEET, fleet=fleet)
         if asset is not None:
-            name = "COALESCE(asset.name, alert.asset_name)"
-            where.add(self.glob(name, "asset"), asset=self.pattern(normal_name(asset)))
+            names = [self.glob(name, "asset") for name in ("name", "alert.asset_name")]
+            where.add(_IS_OF_ASSET.format(*names), asset=self.pattern(normal_name(asset)))
         if state == "open":
             where.add(f"alert.state <> 'closed' AND NOT {CLOSED_BY_HAND}")
         elif state == "closed":
@@ -68,10 +68,15 @@ class AlertQueries(AnswerQueries):
         where.add("incident_id = :incident", incident=incident)
         where.add("label IS NULL" if label == "none" else "label = :label", label=label)
         if acknowledged is not None:
-            where.add(f"acknowledged_by IS {'NOT ' if acknowledged else ''}NULL")
+            where.add(f"acknowledged_us IS {'NOT ' if acknowledged else ''}NULL")
         where.add("opened_us >= :since", since=us(since))
         where.add("opened_us < :until", until=us(until))
-        sql = f"{_ALERTS} {where} ORDER BY {ALERT_ORDERS[sort]}{limited(limit)}"
+        chosen = str(where)
+        if limit is not None:
+            # The rows of a list are chosen in an index that holds all that is filtered and sorted by.
+            source = _BY_ASSET if sort == "asset" else "FROM alert"
+            chosen = f"WHERE alert.id IN (SELECT alert.id {source} {where} ORDER BY {_CHOICE[sort]}{limited(limit)})"
+        sql = f"{_ALERTS} {chosen} ORDER BY {ALERT_ORDERS[sort]}"
         return [_alert(row) for row in self.fetch(sql, where.values)]
 
     def alert(self, alert_id: int) -> Row:
@@ -88,14 +93,23 @@ class AlertQueries(AnswerQueries):
         raise NotFound(f"alert {alert_id}")
 
 
-_NEWEST = "opened_us DESC, asset.name, alert.id DESC"  # alerts of one moment by name, not by their partition
-ALERT_ORDERS = {
-    "opened": _NEWEST,
-    "peak": f"COALESCE(peak_score, -1) DESC, {_NEWEST}",
-    "lasted": f"COALESCE(closed_us, updated_us) - opened_us DESC, {_NEWEST}",
-    "severity": f"CASE severity WHEN 'critical' THEN 0 ELSE 1 END, {_NEWEST}",
-    "asset": f"COALESCE(asset.name, alert.topic), {_NEWEST}",
+# The + keeps both databases from looking each asset up in another index, which lacks the rest of the conditions.
+_IS_OF_FLEET = """
+    (+alert.asset_id IN (SELECT id FROM asset WHERE fleet = :fleet)
+        OR (alert.asset_id IS NULL AND alert.fleet = :fleet))
+"""
+_IS_OF_ASSET = "(+alert.asset_id IN (SELECT id FROM asset WHERE {}) OR {})"
+_BY_ASSET = "FROM alert LEFT JOIN asset ON asset.id = alert.asset_id"
+_FIRST = {
+    "opened": "",
+    "peak": "COALESCE(peak_score, -1) DESC, ",
+    "lasted": "COALESCE(alert.closed_us, updated_us) - opened_us DESC, ",
+    "severity": "CASE severity WHEN 'critical' THEN 0 ELSE 1 END, ",
+    "asset": "COALESCE(asset.name, alert.topic), ",
 }
+_CHOICE = {name: f"{first}opened_us DESC, alert.id DESC" for name, first in _FIRST.items()}
+# Alerts of one moment by name, not by their partition.
+ALERT_ORDERS = {name: f"{first}opened_us DESC, asset.name, alert.id DESC" for name, first in _FIRST.items()}
 """Name of an order → ORDER BY. Alerts about the data have no peak, and are last by it."""
 _ALERTS = """
     SELECT alert.id, alert.class, COALESCE(asset.name, alert.asset_name) AS asset,

@@ -25,6 +25,25 @@ _NEW_OF_ALERT = (
     "suppressed_by",
     "is_flapping",
 )
+_LISTED = (
+    "opened_us",
+    "class",
+    "state",
+    "severity",
+    "asset_id",
+    "fleet",
+    "asset_name",
+    "topic",
+    "label",
+    "acknowledged_us",
+    "suppressed_by",
+    "closed_by_hand_us",
+    "peak_score",
+    "closed_us",
+    "updated_us",
+    "id",
+)
+
 # An hour contains the windows that end in it. % has the sign of its left side, in both databases.
 _HOUR = "end_us - (end_us % 3600000000 + 3600000000) % 3600000000"
 _HOURS_OF_STORED_SCORES = f"""
@@ -167,6 +186,8 @@ def upgrade() -> None:
         table.add_column(sa.Column("is_flapping", sa.Boolean(), server_default=sa.false(), nullable=False))
         table.create_index("ix_alert_incident_id", ["incident_id"])
         table.create_index("ix_alert_closed_us", ["closed_us"])
+        table.drop_index("ix_alert_opened_us")
+        table.create_index("ix_alert_listed", list(_LISTED))
         table.create_foreign_key(op.f("fk_alert_incident_id"), "incident", ["incident_id"], ["id"])
     with op.batch_alter_table("identity") as table:
         table.add_column(sa.Column("link_key", sa.Text(), nullable=True))
@@ -228,6 +249,8 @@ def downgrade() -> None:
         table.drop_constraint("fk_alert_incident_id", type_="foreignkey")
         table.drop_index("ix_alert_incident_id")
         table.drop_index("ix_alert_closed_us")
+        table.drop_index("ix_alert_listed")
+        table.create_index("ix_alert_opened_us", ["opened_us"])
         for name in _NEW_OF_ALERT:
             table.drop_column(name)
     for name in ("incident", "maintenance", "interval_label", "score_hour", "console_token", "used_link", "notified"):
