@@ -3,6 +3,7 @@
     log.py      bytes → readings, or the reason of a rejection
     windows.py  readings → windows, fates of records, counts
     alerts.py   scores of one asset → alerts with their transitions
+    evidence.py windows of an alert → its evidence
     check.py    a database → a report of all differences
 
 Invariant: nothing here imports `monitor.stream` or `monitor.decode`. The code is plain dictionaries and loops, with one

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monitor.store.evidence_chunks import decode
 from tests.oracle.alerts import expected_alerts
+from tests.oracle.evidence import expected_evidence, read
 from tests.oracle.windows import Window, expect
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ QUERIES = {
         " FROM alert_transition JOIN alert ON alert.id = alert_id"
         " WHERE class = 'process' ORDER BY alert_id, seq"
     ),
+    "evidence": "SELECT alert_id, n_cells, body FROM evidence ORDER BY alert_id, seq",
 }
 
 
@@ -67,6 +70,7 @@ class StoredRows:
     quarantine: list[Row] = field(default_factory=list)
     alerts: list[Row] = field(default_factory=list)
     transitions: list[Row] = field(default_factory=list)
+    evidence: list[Row] = field(default_factory=list)
 
 
 def stored_rows(fetch: Callable[[str], Sequence[Row]]) -> StoredRows:
@@ -79,7 +83,7 @@ class Report:
     """All differences by kind, and the numbers of comparisons, which show a vacuous check."""
 
     problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Kinds: missing, doubled, extra and wrong (windows), quarantine, counters, alert, partition."""
+    """Kinds: missing, doubled, extra and wrong (windows), quarantine, counters, alert, evidence, partition."""
     compared: Counter[str] = field(default_factory=Counter)
     """By name: records, windows, late, quarantined, duplicate, alerts, …"""
     expectations: Mapping[PartitionId, Expectation] = field(default_factory=dict, repr=False)
@@ -115,6 +119,7 @@ def check(rows: StoredRows, logs: Mapping[PartitionId, Sequence[RawRecord]], rul
     _compare_windows(report, rows, expectations, rules)
     _compare_quarantine(report, rows, expectations)
     _compare_alerts(report, rows, rules)
+    _compare_evidence(report, rows, expectations)
     return report
 
 
@@ -268,6 +273,57 @@ def _compare_alerts(report: Report, rows: StoredRows, rules: Rules) -> None:
         steps.pop(row[0], None)
     for alert_id in steps:
         report.add("alert", f"steps of alert {alert_id}, which does not exist")
+
+
+def _compare_evidence(report: Report, rows: StoredRows, expectations: Mapping[PartitionId, Expectation]) -> None:
+    """Compare the evidence of each alert with the readings of the log and the stored scores."""
+    names = {asset_id: (fleet, name, (topic, number)) for asset_id, fleet, name, topic, number in rows.assets}
+    windows: dict[int, list[tuple[int, int, float | None]]] = defaultdict(list)
+    for asset_id, start_us, end_us, _, _, _, score, *_ in sorted(rows.scores, key=lambda row: (row[0], row[1])):
+        windows[asset_id].append((start_us, end_us, score))
+    fired = {alert_id: at_us for alert_id, seq, _, at_us, *_ in rows.transitions if seq == 1}
+    bodies: dict[int, list[bytes]] = defaultdict(list)
+    for alert_id, n_cells, body in rows.evidence:
+        bodies[alert_id].append(body)
+        if n_cells != (n_found := len(decode(bytes(body)).evidence.cell_us)):
+            report.add("evidence", f"alert {alert_id}: {n_cells} cells by its row, {n_found} by its body")
+    for alert_id, asset_id, opened_us, closed_us, *_ in rows.alerts:
+        fleet, name, where = names.get(asset_id, ("", "", ("", -1)))
+        chunks = bodies.pop(alert_id, None)
+        shard = expectations[where].shards.get(fleet) if where in expectations else None
+        if shard is None or name not in shard.cells or alert_id not in fired:
+            continue  # reported with the windows, or with the alerts
+        if chunks is None:
+            report.add("evidence", f"{name} opened {opened_us}: none")
+            continue
+        right = expected_evidence(shard, name, windows[asset_id], fired[alert_id], closed_us)
+        found = read(chunks)
+        report.compared["evidence"] += 1
+        report.compared["evidence cells"] += right.n_cells
+        report.compared["thinned evidence"] += right.n_cells > len(right.cells)
+        order = [found.sensors.index(sensor) if sensor in found.sensors else None for sensor in shard.rule.sensors]
+        cells = [(at_us, [None if c is None else values[c] for c in order]) for at_us, values in found.cells]
+        if [at_us for at_us, _ in cells] != [at_us for at_us, _ in right.cells]:
+            times = [at_us for at_us, _ in cells], [at_us for at_us, _ in right.cells]
+            report.add("evidence", f"{name} opened {opened_us}: cells {times[0]}, must be {times[1]}")
+        elif not all(_is_same(a, b) for (_, a), (_, b) in zip(cells, right.cells, strict=True)):
+            report.add("evidence", f"{name} opened {opened_us}: {cells}, must be {right.cells}")
+        ends = [end_us for end_us, _ in found.scores], [end_us for end_us, _ in right.scores]
+        scores = [score for _, score in found.scores], [score for _, score in right.scores]
+        if ends[0] != ends[1] or not all(map(_is_near, *scores)):
+            report.add("evidence", f"{name} opened {opened_us}: scores {found.scores}, must be {right.scores}")
+        if len(cells) >= 4 * shard.rule.length:
+            report.add("evidence", f"{name} opened {opened_us}: {len(cells)} cells are more than four windows")
+    for alert_id in bodies:
+        report.add("evidence", f"of alert {alert_id}, which does not exist")
+
+
+def _is_same(found: Sequence[float | None], right: Sequence[float | None]) -> bool:
+    return all((a is None) == (b is None) and (a is None or _is_near(a, b)) for a, b in zip(found, right, strict=True))
+
+
+def _is_near(found: float, right: float | None) -> bool:
+    return right is not None and math.isclose(found, right, rel_tol=1e-6, abs_tol=1e-30)
 
 
 # ---------------------------------------------------------------- the scores themselves

@@ -34,6 +34,8 @@ MUST_HAPPEN = (
     "compared quarantined",
     "compared duplicate",
     "compared alerts",
+    "compared evidence",
+    "compared thinned evidence",
     "compared notifications",
     "compared records_lost alerts",
     "compared asset_limit alerts",

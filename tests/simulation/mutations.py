@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from monitor.store import versions
+from monitor.stream.evidence import EvidenceRecorder
 from monitor.stream.reader import SourceReader
 from tests import mutations
 from tests.simulation.broker import MemberSource
@@ -90,6 +91,12 @@ def _no_activation_check() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _no_former_evidence() -> Iterator[None]:
+    with mock.patch.object(EvidenceRecorder, "restore"):
+        yield
+
+
 MUTATIONS = {
     each.name: each
     for each in (
@@ -103,6 +110,7 @@ MUTATIONS = {
         Mutation("pause-first", "no record of a partition is returned before `seek`", _no_pause_first),
         Mutation("drop-stale", "a claim drops batches that were polled before", patched=_no_discard),
         Mutation("snapshots", "a claim restores the snapshots", patched=_no_snapshots),
+        Mutation("evidence", "a claim continues the evidence of open alerts", patched=_no_former_evidence),
         Mutation("models", "a commit is refused if the models changed", patched=_no_activation_check),
     )
 }

@@ -30,13 +30,13 @@ from monitor.stream import partition as partition_module
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import BatchGate
 from monitor.timing import DEFAULT_TIMING
-from monitor.types import Contribution, Scores, Severity
+from monitor.types import Contribution, Reconstruction, Scores, Severity
 from tests.simulation import fault_plan, scenario
 from tests.simulation.broker import Broker, MemberSource
 from tests.simulation.clockwork import Process, SimulatedClock, SimulatedLoop, Stuck
 from tests.simulation.scenario import GROUP
 from tests.simulation.store import Database, SimulatedStore
-from tests.simulation.verify import score_of, verify
+from tests.simulation.verify import expected_of, score_of, verify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -136,7 +136,13 @@ class SimulatedScorer:
             int(row): (Contribution(sensors[0], 1.0, 0.0, None),) for row in np.flatnonzero(score >= 1)
         }
         reason = None if all(version) else "no version"
-        return Scores(windows, score, version, contributions, reason, activation_seq=seq)
+        return Scores(windows, score, version, contributions, reason, seq, self._reconstruct)
+
+    async def _reconstruct(self, scores: Scores, rows: Int64, fired: Int64, sensors: Sequence[str]) -> Reconstruction:
+        await self._process.pause(0.005)
+        expected = expected_of(scores.windows.values[rows])
+        expected[[scores.version[row] is None for row in rows.tolist()]] = np.nan
+        return Reconstruction(expected, dict.fromkeys(fired.tolist(), (sensors[0],)))
 
 
 class Replica:

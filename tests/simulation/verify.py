@@ -1,8 +1,8 @@
 """The stored rows of a finished simulation, compared with the oracle. Each difference is one sentence.
 
-Compared are windows with their offsets, fates and counts of records, quarantine, gaps, alerts, notifications, scores
-and the version of each score. If retention removed records that a rebuild needed, the windows of that partition are
-incomplete. Then the check is weaker: no window twice, alerts that follow from the scores, one fate for each record.
+Compared are windows with their offsets, fates and counts of records, quarantine, gaps, alerts, evidence, notifications,
+scores and the version of each score. If retention removed records that a rebuild needed, the windows of that partition
+are incomplete. Then the check is weaker: no window twice, alerts that follow from the scores, one fate for each record.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from monitor.store import assets
 from monitor.types import Severity
 from tests.oracle.alerts import expected_alerts
 from tests.oracle.check import check, stored_rows
+from tests.oracle.evidence import read
 from tests.simulation.clockwork import START_US
 from tests.simulation.tables import Tables
 
@@ -37,6 +38,11 @@ def score_of(total: float, start: int, version: str) -> float:
     """Score a window by the sum of its values, its first cell and the version. One in five is anomalous."""
     argument = total + start + sum(version.encode())
     return abs(math.sin(argument)) * (4 if math.sin(3 * argument) > 0.95 else 1.25)
+
+
+def expected_of(value: float) -> float:
+    """Return the value that the scorer expects in place of this one."""
+    return value * 1.5 + 1
 
 
 def verify(simulation: Simulation) -> list[str]:
@@ -65,6 +71,7 @@ def verify(simulation: Simulation) -> list[str]:
     _compare_scores(simulation, db, report, incomplete)
     _compare_data_alerts(simulation, db, report)
     _compare_notifications(simulation, db, report)
+    _compare_expected(rows, report)
     if simulation.thinning:
         _compare_thinned(simulation, db, report)
     if incomplete:
@@ -167,6 +174,7 @@ def _without(rows: StoredRows, incomplete: set[Partition]) -> StoredRows:
         quarantine=[row for row in rows.quarantine if (row[0], row[1]) not in incomplete],
         alerts=[row for row in rows.alerts if row[0] not in incomplete_alerts],
         transitions=[row for row in rows.transitions if row[0] not in incomplete_alerts],
+        evidence=[row for row in rows.evidence if row[0] not in incomplete_alerts],
     )
 
 
@@ -243,6 +251,18 @@ def _compare_notifications(simulation: Simulation, db: Tables, report: Report) -
     report.compared["notifications"] += len(right)
     for key in right ^ db.notifications:
         report.add("notification", f"{key} is {'missing' if key in right else 'there'}")
+
+
+def _compare_expected(rows: StoredRows, report: Report) -> None:
+    """Check that the expected values of each chunk are those of its cells. A window without a version has none."""
+    for alert_id, _, body in rows.evidence:
+        found = read([body])
+        for (at_us, values), expected in zip(found.cells, found.expected, strict=True):
+            for value, other in zip(values, expected, strict=True):
+                if value is not None and other is not None:
+                    report.compared["expected values"] += 1
+                    if not math.isclose(other, expected_of(value), rel_tol=1e-4, abs_tol=1e-4):
+                        report.add("evidence", f"alert {alert_id} at {at_us}: {other} expected for {value}")
 
 
 def _compare_scores(simulation: Simulation, db: Tables, report: Report, incomplete: set[Partition]) -> None:

@@ -6,23 +6,30 @@ import contextlib
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import sqlalchemy
 
+from monitor.explain import Evidence
+from monitor.store import evidence_chunks
+from monitor.store.evidence_chunks import Chunk, decode
 from monitor.store.tables import metadata
 from tests.acceptance.records import encode
 from tests.acceptance.streams import delayed, gapped, regular, repeated
 from tests.oracle.alerts import expected_alerts
 from tests.oracle.check import QUERIES, check, check_database, stored_rows
+from tests.oracle.evidence import expected_evidence
 from tests.oracle.log import FleetRule, Rules
 from tests.oracle.windows import expect
 
 if TYPE_CHECKING:
     from tests.oracle.log import RawRecord
+    from tests.oracle.windows import ExpectedShard
 
 S = 1_000_000
 PARTITIONS = [("plant", 0), ("plant", 1)]
@@ -77,7 +84,7 @@ def write_sound_database(path: Path) -> tuple[Logs, Rules]:
                        verdict=2 if score is None else int(score >= 1), n_present=n_present, first_offset=first,
                        last_offset=last)  # fmt: skip
             for asset, windows in series.items():
-                store_alerts(db, ids[asset], asset, windows, rule)
+                store_alerts(db, ids[asset], asset, windows, expected.shards["turbines"])
     return logs, rules
 
 
@@ -87,8 +94,9 @@ def troubled_log(rng: Random, rule: FleetRule, assets: list[str]) -> list[RawRec
 
 
 def store_alerts(
-    db: sqlite3.Connection, asset_id: int, asset: str, windows: list[tuple[int, float | None]], rule: FleetRule
+    db: sqlite3.Connection, asset_id: int, asset: str, windows: list[tuple[int, float | None]], shard: ExpectedShard
 ) -> None:
+    rule = shard.rule
     for alert in expected_alerts(asset, windows, rule.confirm, rule.recover):
         alert_id = insert(
             db, "alert", asset_id=asset_id, opened_us=alert.opened_us, closed_us=alert.closed_us,
@@ -98,6 +106,31 @@ def store_alerts(
         for seq, (state, at_us) in enumerate(alert.transitions, 1):
             insert(db, "alert_transition", alert_id=alert_id, seq=seq, state=state, severity="warning", at_us=at_us,
                    peak_score=0, n_anomalous=0)  # fmt: skip
+        scored = [(end_us - 240 * S, end_us, score) for end_us, score in windows]
+        kept = expected_evidence(shard, asset, scored, alert.transitions[0][1], alert.closed_us)
+        cells = np.array([at_us for at_us, _ in kept.cells])
+        values = np.array([row for _, row in kept.cells], np.float32)  # None becomes NaN
+        ends, scores = (np.array(column) for column in zip(*kept.scores, strict=True))
+        chunk = Chunk(Evidence(rule.sensors, cells, values, values, ends, scores.astype(np.float32)), 4 * rule.length)
+        insert(db, "evidence", alert_id=alert_id, seq=1, n_cells=len(cells), body=evidence_chunks.encode(chunk))
+
+
+def damaged_evidence(body: bytes, what: str) -> bytes:
+    """Return a chunk with one defect."""
+    chunk = decode(body)
+    part = chunk.evidence
+    match what:
+        case "cell":
+            part = replace(part, cell_us=part.cell_us[1:], values=part.values[1:], expected=part.expected[1:])
+        case "value":
+            values = part.values.copy()
+            values[2, 1] = 0.125
+            part = replace(part, values=values)
+        case "score":
+            part = replace(part, score=part.score + np.float32(0.25))
+        case "window":
+            part = replace(part, score=part.score[:-1], end_us=part.end_us[:-1])
+    return evidence_chunks.encode(chunk._replace(evidence=part))
 
 
 def insert(db: sqlite3.Connection, table: str, **row: Any) -> int | None:
@@ -109,7 +142,7 @@ def test_a_correct_database_has_no_difference(sound: tuple[Path, Logs, Rules]) -
     path, logs, rules = sound
     report = check_database(path, logs, rules)
     assert report.is_clean, str(report)
-    for name in ("records", "windows", "late", "quarantined", "duplicate", "tombstones", "alerts"):
+    for name in ("records", "windows", "late", "quarantined", "duplicate", "tombstones", "alerts", "evidence"):
         assert report.compared[name] > 0, name
 
 
@@ -149,6 +182,12 @@ MUTATIONS = {
     "an alert's peak": ("alert", "UPDATE alert SET peak_score = peak_score + 1 WHERE id = 1"),
     "a lost step": ("alert", "DELETE FROM alert_transition WHERE alert_id = 1 AND seq = 1"),
     "a step at another time": ("alert", "UPDATE alert_transition SET at_us = at_us + 1 WHERE alert_id = 1 AND seq = 1"),
+    "lost evidence": ("evidence", "DELETE FROM evidence WHERE alert_id = 1"),
+    "evidence of another alert": (
+        "evidence",
+        "UPDATE evidence SET body = (SELECT body FROM evidence WHERE alert_id = 2) WHERE alert_id = 1",
+    ),
+    "a chunk twice": ("evidence", "INSERT INTO evidence SELECT alert_id, 2, n_cells, body FROM evidence"),
     "a changed score": ("alert", "UPDATE score SET score = 0.1, verdict = 0 WHERE verdict = 1 AND asset_id = 1"),
 }
 
@@ -161,6 +200,15 @@ def test_the_check_finds(sound: tuple[Path, Logs, Rules], name: str) -> None:
         assert db.execute(sql).rowcount > 0
     report = check_database(path, logs, rules)
     assert report.problems[kind], str(report)
+
+
+@pytest.mark.parametrize("what", ["cell", "value", "score", "window"])
+def test_the_check_finds_damaged_evidence(sound: tuple[Path, Logs, Rules], what: str) -> None:
+    path, logs, rules = sound
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        (body,) = db.execute("SELECT body FROM evidence WHERE alert_id = 2").fetchone()
+        db.execute("UPDATE evidence SET body = ? WHERE alert_id = 2", (damaged_evidence(body, what),))
+    assert check_database(path, logs, rules).problems["evidence"]
 
 
 @pytest.mark.parametrize("table", ["scores", "partitions", "assets", "alerts", "quarantine"])
