@@ -36,6 +36,7 @@ COMMANDS = (
     "run",
     "check",
     "alerts",
+    "maintenance",
     "console",
     "notify",
     "scores",

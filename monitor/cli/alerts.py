@@ -1,4 +1,7 @@
-"""`monitor alerts`: alerts of assets, and alerts about lost or refused records."""
+"""`monitor alerts list` and `show`: alerts of assets, of their sensors, and about lost or refused records.
+
+The answers of operators are commands of `answers.py` and `answer_lists.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli import output
+from monitor.cli import answer_lists, answers, output
 from monitor.cli.alert_health import health
 from monitor.cli.export import export_alerts
 from monitor.cli.params import (
@@ -28,17 +31,21 @@ if TYPE_CHECKING:
     Alert = dict[str, Any]
 
 
+SUPPRESSED = {"shelf": "shelved", "maintenance": "maint.", "flapping": "flaps"}
+"""Cause of suppression → word in a table."""
+STRIP_WIDTH = 60
+STRIP = {"firing": "█", "recovering": "▒", "closed": "·"}
 SORTS = ("opened", "peak", "lasted", "severity", "asset")
 
 
 @click.group()
 @config_option
 def alerts() -> None:
-    """List and show alerts."""
+    """List and show alerts, and answer them."""
 
 
-alerts.add_command(export_alerts)
-alerts.add_command(health)
+for _command in (*answers.COMMANDS, *answer_lists.COMMANDS, export_alerts, health):
+    alerts.add_command(_command)
 
 
 @alerts.command("list")
@@ -49,6 +56,11 @@ alerts.add_command(health)
 @click.option("--fleet", help="Only alerts of this fleet.")
 @click.option("--state", type=click.Choice(["open", "firing", "recovering", "closed"]),
               help="Only alerts in this state; open: not closed yet.")  # fmt: skip
+@click.option("--incident", type=int, metavar="ID", help="Only alerts of this incident.")
+@click.option("--label", type=click.Choice([*answers.LABELS, answers.UNLABEL]),
+              help="Only alerts with this label; none: not labelled yet.")  # fmt: skip
+@click.option("--acknowledged/--unacknowledged", default=None, help="Only alerts that are, or are not.")
+@click.option("--all", "show_suppressed", is_flag=True, help="Also alerts in maintenance.")
 @click.option("--sort", type=click.Choice(SORTS), default="opened", show_default=True,
               help="First the newest, the highest peak, the longest, the critical ones, or by name.")  # fmt: skip
 @range_options("alerts opened")
@@ -67,7 +79,8 @@ def list_alerts(limit: int | None, sort: str, local: bool, as_json: bool, **filt
             order = "newest" if sort == "opened" else "first"
             echo(output.list_footer(len(found), n, local=local, order=order))
         else:
-            echo_prose(output.nothing_found("alerts", store, **filters))
+            given = {name: value for name, value in filters.items() if value is not False}
+            echo_prose(output.nothing_found("alerts", store, **given))
 
 
 @alerts.command("show")
@@ -107,20 +120,38 @@ def _table(found: Sequence[Alert], *, local: bool) -> Table:
     for alert in found:
         is_data, is_sensor = alert["class"] == "data", alert["class"] == "sensor"
         peak = "–" if is_data or is_sensor else f"{alert['peak_score']:.2f}"
-        sensors = output.contributions(alert["sensors"], limit=4 if is_wide() else 2)
         table.add(
             str(alert["id"]),
             output.severity(alert["severity"]),
-            output.state(alert["state"]),
+            _state(alert),
             _partition(alert) if is_data else alert["asset"] or "further assets",
             *[alert["fleet"] or "–"] * has_fleets,
             output.timestamp(alert["opened_at"], local=local),
             *[duration(alert)] * is_wide(),
             Styled(peak, "bold red" if alert["severity"] == "critical" else ""),
-            f"{alert['kind']}, {output.count(alert['n_records'], 'record')}" if is_data
-            else f"{alert['sensor'] or 'further sensors'} {alert['kind'].replace('_', ' ')}" if is_sensor else sensors,
+            _details(alert),
         )
     return table
+
+
+def _details(alert: Alert) -> str:
+    if alert["class"] == "data":
+        return f"{alert['kind']}, {output.count(alert['n_records'], 'record')}"
+    if alert["class"] == "sensor":
+        return f"{alert['sensor'] or 'further sensors'} {alert['kind'].replace('_', ' ')}"
+    sensors = output.contributions(alert["sensors"], limit=4 if is_wide() else 2)
+    return f"{alert['label']}: {sensors}" if alert["label"] else sensors
+
+
+def _state(alert: Alert) -> Styled:
+    """Format the state of an alert, and the answer that counts most."""
+    state = output.state(alert["state"])
+    mark = ""
+    if alert["suppressed_by"] is not None:
+        mark = f" {SUPPRESSED[alert['suppressed_by']]}"
+    elif alert["acknowledged_by"] is not None:
+        mark = " ack"
+    return Styled(state.text.rstrip() + mark, "dim" if mark else state.style)
 
 
 def _show_data_alert(alert: Alert, *, local: bool) -> None:
@@ -174,15 +205,65 @@ def _show_facts(alert: Alert, own: Mapping[str, str], *, local: bool) -> None:
         "closed": alert["closed_at"] and output.timestamp(alert["closed_at"], local=local),
         "lasted": duration(alert) + ("" if alert["closed_at"] else " so far"),
     }
-    answer = {"acknowledged": alert["acknowledged_by"], "label": alert["label"]}
+    at = alert["acknowledged_at"] and output.timestamp(alert["acknowledged_at"], local=local)
+    note = f": {alert['label_note']}" if alert["label_note"] else ""
+    answer = {
+        "acknowledged": alert["acknowledged_by"] and f"by {alert['acknowledged_by']} at {at}",
+        "label": alert["label"] and f"{alert['label']}{note}",
+        "incident": _incident(alert),
+        "flapping": "alerts of this asset come and go" if alert["is_flapping"] else None,
+        "suppressed": alert["suppressed_by"] and f"nobody is notified: {WHY[alert['suppressed_by']]}",
+        "shelved": "; ".join(map(_shelf, (each for each in alert["shelves"] if not each["ended_at"]))) or None,
+    }
     echo_facts({**times, "severity": alert["severity"], **own, **answer})
+
+
+WHY = {
+    "shelf": "it is shelved",
+    "maintenance": "it fired in maintenance",
+    "flapping": "it is one of many in a short time",
+}
+"""Cause of suppression → sentence."""
+
+
+def _incident(alert: Alert) -> str | None:
+    incident = alert["incident"]
+    if incident is None or incident["n_alerts"] == 1:
+        return None
+    return f"{incident['id']}, with {output.count(incident['n_alerts'] - 1, 'other alert')}"
+
+
+def _shelf(shelf: Mapping[str, Any]) -> str:
+    until = f"until {shelf['until']}, by {shelf['actor']}: {shelf['reason']}"
+    return f"{until} (shelf {shelf['id']}: {answer_lists.subject_of_shelf(shelf)})"
 
 
 def _show_history(alert: Alert, remarks: Sequence[str], *, local: bool) -> None:
     echo(Styled("\nHistory", "dim"))
+    if len(alert["transitions"]) > 1:
+        echo(f"  {_strip(alert)}")
     for step, remark in zip(alert["transitions"], remarks, strict=True):
         at = output.timestamp(step["at"], local=local)
         echo(f"  {at}  ", output.state(step["state"]), Styled(f"  {remark}", "dim"))
+    if alert["acts"]:
+        echo(Styled("\nAnswers", "dim"))
+    for row in alert["acts"]:
+        at = output.timestamp(row["at"], local=local)
+        head = f"  {at}  {answer_lists.who(row)}: {answer_lists.act(row)}"
+        echo(head, Styled(f"  {row['note']}" if row["note"] else "", "dim"))
+
+
+def _strip(alert: Alert) -> Styled:
+    """Draw the states of an alert over event time, each as long as its share."""
+    steps = [(output.as_datetime(step["at"]), step["state"]) for step in alert["transitions"]]
+    opened, end = output.as_datetime(alert["opened_at"]), output.as_datetime(alert["updated_at"])
+    whole = max((max(end, steps[-1][0]) - opened).total_seconds(), 1.0)
+    signs = ""
+    for place in range(STRIP_WIDTH):
+        at = opened + timedelta(seconds=whole * (place + 0.5) / STRIP_WIDTH)
+        state = next((name for begin, name in reversed(steps) if begin <= at), "firing")
+        signs += STRIP.get(state, "·")
+    return Styled(signs, "red" if alert["state"] != "closed" else "dim")
 
 
 def _partition(alert: Alert) -> str:

@@ -30,6 +30,7 @@ SIGNS = {
     "firing": ("●", "bold red"),
     "recovering": ("◐", "yellow"),
     "closed": ("○", "dim"),
+    "open": ("●", "bold red"),  # of an incident, beside closed
     # of a model version
     "champion": ("★", "bold green"),
     "candidate": ("◌", "cyan"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from monitor.cli.acting import user_name
 from monitor.cli.output import print_json
 from monitor.cli.params import config_option, json_option, load_config
 from monitor.cli.progress import progress
@@ -81,7 +81,7 @@ async def _request(url: str, fleet: str, *, is_waiting: bool) -> Requested:
 
     clock = SystemClock()
     async with AsyncStore(url) as store:
-        requested = await control.request_retraining(store, clock, fleet, by=_user_name())
+        requested = await control.request_retraining(store, clock, fleet, by=user_name())
         job = requested.job
         if requested.n_daemons == 0:
             note = "No daemon is running: the job waits until one starts (monitor run)."
@@ -95,13 +95,3 @@ async def _request(url: str, fleet: str, *, is_waiting: bool) -> Requested:
                     n_alone = 0 if await control.count_daemons(store, clock) else n_alone + 1
                     on_progress(job.progress, f"{job.state}: {job.message}" if job.message else job.state)
         return replace(requested, job=job)
-
-
-def _user_name() -> str:
-    """Return the operator's name, which is stored with the job."""
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # in a container the user may have only a number
-        return f"uid {os.getuid()}"
