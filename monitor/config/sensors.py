@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from monitor.config.base import ConfigTable, one_of, raise_problems
+from monitor.config.values import Deviation
 
 DIRECTIONS = ("both", "up", "down")
 SENSOR_TESTS = ("dead", "out_of_range", "stuck", "noisy")
@@ -26,8 +27,9 @@ class SensorConfig(ConfigTable):
     """Tests of this sensor. Default: `[fleet.alerts] sensor_tests`."""
     direction: Annotated[str, one_of(DIRECTIONS)] = "both"
     """Deviations that count: above the expected value, below it, or both."""
-    min_deviation: str = ""
-    """Deviations below it do not count: a number in the sensor's unit, or "5%" of the expected value."""
+    min_deviation: Annotated[Deviation, BeforeValidator(Deviation.parse)] = Deviation()
+    """Deviations below it do not count: a number in the sensor's unit, or "5%" of the expected value. Of a counter: of
+    its change in a window. Of an angle: in degrees."""
     weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Factor of its errors in the score. 0 = the sensor raises no alert."""
     unit: str = ""

@@ -186,6 +186,9 @@ class FleetConfig(ConfigTable):
             problems["max_gap"] = f'"{gap}" is as long as the window itself ({span}) or longer; use less'
         if self.alerts.budget.within(self.stride * self.interval) >= 1:
             problems["alerts.budget"] = f'"{self.alerts.budget}" allows a false alarm in every window; use fewer'
+        if self.sensors:
+            unknown = [name for name in self.sensor if name not in self.sensors]
+            problems |= {f"sensor.{name}": _not_listed(name, self.sensors) for name in unknown}
         n_assets = len(self.assets) if not any(is_glob(name) for name in self.assets) else None
         needed = 1 if n_assets is None else -(-self.retrain.min_windows // n_assets)
         if self.windows_in_history < needed:
@@ -225,6 +228,14 @@ class FleetConfig(ConfigTable):
     def windows_in_history(self) -> int:
         """Windows of one asset without gaps within `retrain.history`."""
         return max(0, (self.retrain.history // self.interval - self.window) // self.stride + 1)
+
+
+def _not_listed(name: str, listed: tuple[str, ...]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, listed, n=1, cutoff=0.6)
+    meant = f'did you mean "{near[0]}"?' if near else f"it has {', '.join(listed)}"
+    return f"is no sensor of the fleet; {meant}"
 
 
 class LogConfig(ConfigTable):
@@ -282,6 +293,26 @@ class Config(ConfigTable):
         why = "is never used: lines are read before their fleet is known; set it in [kafka.fields]"
         own = [i for i, fleet in enumerate(self.fleet) if fleet.fields.columns is not None]
         raise_problems({f"fleet.{i}.fields.columns": why for i in own})
+        return self
+
+    @model_validator(mode="after")
+    def _check_angles(self) -> Self:
+        """Refuse settings of sensors that have no meaning for an angle."""
+        problems = {}
+        for i, fleet in enumerate(self.fleet):
+            circular = self.fields_of(fleet).circular or ()
+            for name, sensor in fleet.sensor.items():
+                if not any(fnmatchcase(name, glob) for glob in circular):
+                    continue
+                if sensor.direction != "both":
+                    problems[f"fleet.{i}.sensor.{name}.direction"] = (
+                        f'"{sensor.direction}" has no meaning for an angle (fields.circular); use "both"'
+                    )
+                if sensor.min_deviation.relative:
+                    problems[f"fleet.{i}.sensor.{name}.min_deviation"] = (
+                        f'"{sensor.min_deviation}" of an angle (fields.circular) has no meaning; write degrees, "10"'
+                    )
+        raise_problems(problems)
         return self
 
     @model_validator(mode="after")

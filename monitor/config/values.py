@@ -27,6 +27,7 @@ _DURATION_HELP = 'write a number and a unit: "500ms", "10s", "10m", "1h30m", "1d
 
 _PERIOD = {"minute": "1m", "hour": "1h", "day": "1d", "week": "1w", "month": "30d", "year": "365d"}
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/|per)\s*(\S.*)")
+_DEVIATION = re.compile(r"\s*(?:(\d+(?:\.\d+)?(?:e[+-]?\d{1,2})?)\s*(%)?\s*)?")
 _CONFIRM = re.compile(r"(\d+)\s*(?:of|/)\s*(\d+)")
 
 
@@ -98,6 +99,31 @@ class Multiple:
 
     def __str__(self) -> str:
         return f"{self.factor:g}x"
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A least difference of a reading from the expected value: absolute, or relative to the expected value."""
+
+    absolute: float = 0.0
+    """In the sensor's unit."""
+    relative: float = 0.0
+    """Share of the expected value."""
+
+    @classmethod
+    def parse(cls, value: object) -> Deviation:
+        """Read "5%", "2.5" or 2.5."""
+        if isinstance(value, Deviation):
+            return value
+        text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        found = _DEVIATION.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise ValueError('is no deviation; write "5%" of the expected value, or a number in the sensor\'s unit')
+        size = float(found[1] or 0)
+        return cls(relative=size / 100) if found[2] else cls(absolute=size)
+
+    def __str__(self) -> str:
+        return f"{self.relative * 100:g}%" if self.relative else f"{self.absolute:g}" if self.absolute else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import asyncio
 import os
 import sys
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,14 +63,7 @@ def _train(order: TrainingOrder) -> TrainingMessage:
         version=version,
         path=str(Path(config.store.checkpoints) / version),
         sensors=history.sensors,
-        card={
-            "metrics": detector.card.metrics,
-            "trained_at": detector.card.trained_at,
-            "threshold": asdict(detector.card.threshold),
-            "inputs": detector.card.training["inputs"],
-            "thresholds": detector.thresholds(),
-            "spread": detector.spread(),
-        },
+        card=detector.registry_card(),
     )
 
 

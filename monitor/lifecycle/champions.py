@@ -113,6 +113,10 @@ class Champions:
         champion = self._scorer.champion(fleet.name)
         return None if champion is None else champion.sensors
 
+    def detector_of(self, fleet: FleetConfig) -> TrainedModel | None:
+        """Return the champion. None = there is none, or it could not be loaded."""
+        return None if fleet.name in self._unreadable else self._scorer.champion(fleet.name)
+
     async def activate(self, fleet: FleetConfig, trained: Trained, lease: tuple[str, int] | None) -> None:
         """Load a new version and check it. Then publish it, and make it the champion for windows not decided yet.
 
@@ -131,7 +135,7 @@ class Champions:
             version=trained.version,
             fleet=fleet.name,
             path=str(path),
-            trained_us=self._clock.now_us(),
+            trained_us=self._clock.now_us() if trained.trained_us is None else trained.trained_us,
             card=trained.card,
             metrics=trained.card["metrics"],
             lease=lease,

@@ -19,6 +19,7 @@ from monitor import logs, metrics
 from monitor.clock import from_us
 from monitor.errors import Fenced, MonitorError, NotEnoughData, StoreUnavailable
 from monitor.lifecycle.champions import until_answered
+from monitor.lifecycle.recalibration import Recalibration
 from monitor.lifecycle.training_process import TrainingOrder, run_training_process
 from monitor.retry import backoff_s
 from monitor.store import alerts, assets, jobs, versions
@@ -81,6 +82,7 @@ class RetrainScheduler:
         """By fleet, failed trainings in a row."""
         self.missing: dict[str, str] = {}
         """By fleet without a model, the data that its first training lacked, in words."""
+        self._recalibration = Recalibration(config, champions)
         self._up_to_date: set[str] = set()
         """Fleets trained by this process: their champion has the present sensors."""
 
@@ -100,6 +102,15 @@ class RetrainScheduler:
             return False
         return await self._store.read(jobs.active, fleet.name) is not None
 
+    async def derive_thresholds(self) -> None:
+        """Derive versions where budget, alert policy or sensor settings were changed, if this daemon trains.
+
+        Called before the first record is scored. Without the lease the loop does it, once this daemon has it.
+        """
+        if await self._acquire_lease():
+            with suppress(Fenced):
+                await self._recalibration.run(self._fencing_token())
+
     async def train_first_models(self) -> None:
         """Train the fleets without a model, if the topics hold enough. Called before the first record is scored."""
         for fleet in self._config.fleets:
@@ -115,6 +126,7 @@ class RetrainScheduler:
                 continue
             token = self._fencing_token()
             try:
+                await self._recalibration.run(token)
                 await self._run_next(token)
             except Fenced as error:  # the daemon, or the database, was suspended; a renewal finds the new holder
                 log.debug("lease_lost", detail=error.detail)

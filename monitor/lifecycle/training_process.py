@@ -63,6 +63,8 @@ class Trained(msgspec.Struct, frozen=True):
     path: str
     sensors: tuple[str, ...]
     card: dict[str, Any]
+    trained_us: int | None = None
+    """Processing time. None = now."""
 
 
 async def run_training_process(order: TrainingOrder, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:

@@ -8,7 +8,7 @@ Invariant: causal (a window's score belongs to its last step), and a window scor
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -16,18 +16,20 @@ import numpy as np
 import torch
 
 from monitor.budget import Budget
-from monitor.errors import CheckpointDamaged, ConfigError
+from monitor.errors import CheckpointDamaged, ConfigError, NotFound
 from monitor.models import checkpoint
 from monitor.models.calibrate import Threshold
 from monitor.models.clearing import clearing_sets
 from monitor.models.device import pick_device
 from monitor.models.held_out import HeldOut
 from monitor.models.inputs import ModelInputs
+from monitor.models.knobs import BoundKnobs, Knobs
 from monitor.models.member import Member, ensemble_score
 from monitor.models.network import Network
 from monitor.models.residual import recency_weights, reconstruction
 from monitor.models.scaler import Scaler
 from monitor.models.sensor_profile import profiles_from_json
+from monitor.models.terms import Terms, knobs_from_json, knobs_to_json
 from monitor.types import Contribution
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 MAX_WINDOW_VALUES = 4 << 20
 """Values in one window of a checkpoint: its channels times its length. `[fleet] window` allows 4,096 steps."""
 MAX_MEMBERS = 64
-NEW_KEYS = ("inputs", "min_channels", "held_out", "derived", "sensor_profile")
+NEW_KEYS = ("inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile")
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
@@ -90,6 +92,8 @@ class Card:
     """Version of the same weights that this one was derived from (`from`), and the reason (`why`). None = trained."""
     sensor_profile: dict[str, Any] | None = None
     """By sensor, its healthy behaviour (`sensor_profile.SensorProfile`). None = an older card: not known."""
+    knobs: dict[str, Any] | None = None
+    """By sensor, the deviations that count and their weight (`terms.SensorKnob`). None = all count alike."""
 
 
 class TrainedModel:
@@ -114,6 +118,8 @@ class TrainedModel:
         """Healthy behaviour of each sensor, in the order of the columns. None = not known."""
         self.scaler = scaler.to(device)
         self._members = tuple(member.to(device) for member in members)
+        by_sensor = knobs_from_json(card.knobs)
+        self._knobs = Knobs(self.inputs, self.scaler, by_sensor) if by_sensor else None
 
     @property
     def version(self) -> str:
@@ -149,8 +155,9 @@ class TrainedModel:
         share = np.empty((n, n_channels), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, n, CHUNK):
-                x, present = self.scaler.standardise(self._to_tensor(values[start : start + CHUNK]))   # (B, K, T)
-                raw, part = ensemble_score(self._members, x, present)                                  # (B,), (B, K)
+                chunk = self._to_tensor(values[start : start + CHUNK])
+                x, present = self.scaler.standardise(chunk)                                            # (B, K, T)
+                raw, part = self._raw_scores(x, present, self._bound(chunk))                           # (B,), (B, K)
                 if present is not None and min_channels is not None:
                     raw[present.any(-1).sum(-1) < min_channels] = torch.nan
                 score[start : start + CHUNK] = raw.cpu().numpy()
@@ -158,9 +165,69 @@ class TrainedModel:
         score /= np.float32(self.card.threshold.raw)
         return WindowScores(score, self.inputs.fold_shares(share))
 
+    def _raw_scores(
+        self, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return raw scores (B,) and shares (B, K) of standardised windows (B, K, T)."""
+        raw, part = ensemble_score(self._members, x, present, knobs)
+        if knobs is None:
+            return raw, part
+        # An alarm must not come from a deviation that does not count, by way of the sensors whose expected values it
+        # distorts. Only windows that would be anomalous pay for this.
+        rows = (raw >= self.card.threshold.raw).nonzero()[:, 0]
+        if len(rows):
+            here = None if present is None else present[rows]
+            again, shares = ensemble_score(self._members, x[rows], here, knobs.replacing(rows))
+            raw[rows], part[rows] = again, shares
+        return raw, part
+
     def thresholds(self) -> dict[str, Any] | None:
         """Return the raw thresholds for other budgets and alert policies, as JSON. None = no held-out scores."""
-        return None if self.held_out is None else self.held_out.table(self.budget)
+        weight = None if self._knobs is None else self._knobs.heavier
+        return None if self.held_out is None else self.held_out.table(self.budget, self._members, weight)
+
+    @property
+    def terms(self) -> Terms:
+        """Budget, alert policy and knobs of this version."""
+        own = self.card.threshold
+        knobs = knobs_from_json(self.card.knobs)
+        return Terms(own.alarms_per_week, own.confirm, own.among, own.recover, knobs)
+
+    def registry_card(self) -> dict[str, Any]:
+        """Return the part of the card that the database keeps: readable without the checkpoint. JSON."""
+        card = self.card
+        return {
+            "metrics": card.metrics,
+            "trained_at": card.trained_at,
+            "threshold": asdict(card.threshold),
+            "inputs": card.training["inputs"],
+            "thresholds": self.thresholds(),
+            "knobs": card.knobs,
+            "derived": card.derived,
+            "spread": self.spread(),
+        }
+
+    def derive(self, terms: Terms) -> Self:
+        """Return a version of the same weights for other terms. Raises NotFound where there are no held-out scores."""
+        own, terms = self.terms, terms.of_sensors(self.sensors)
+        by_sensor = dict(terms.knobs)
+        threshold = self.card.threshold
+        if own.needs_threshold(terms):
+            if self.held_out is None:
+                raise NotFound(f"held-out scores of {self.version}: it was trained by an older release")
+            budget = Budget(terms.alarms_per_week, terms.confirm, terms.among, terms.recover, threshold.step_s)
+            weight = Knobs(self.inputs, self.scaler, by_sensor).heavier
+            threshold = self.held_out.threshold(budget, self._members, weight)
+        card = replace(
+            self.card,
+            threshold=threshold,
+            knobs=knobs_to_json(by_sensor),
+            derived={
+                "from": self.card.derived["from"] if self.card.derived else self.version,
+                "why": "; ".join(own.differences(terms)),
+            },
+        )
+        return type(self)(card, self._members, self.scaler, self.device, held_out=self.held_out)
 
     @property
     def budget(self) -> Budget:
@@ -190,8 +257,11 @@ class TrainedModel:
             for start in range(0, len(values), CHUNK):
                 chunk = self._to_tensor(channels[start : start + CHUNK])
                 x, present = self.scaler.standardise(chunk)                # (B, K, T)
-                expected_x = self._expected(x, present)                    # (B, K, T)
+                knobs = self._bound(chunk)
+                expected_x = self._expected(x, present, knobs)             # (B, K, T)
                 error = (expected_x - x).square_() * recency_weights(x, Network.half_life)[:, SLOW_SCALE]
+                if knobs is not None:
+                    error *= knobs.factor(expected_x)
                 if present is not None:
                     error = torch.where(present, error, -1.0)
                 of_sensor = error.new_zeros(len(x), len(inputs.sensors), x.shape[-1]).index_add_(1, owner, error)
@@ -214,8 +284,10 @@ class TrainedModel:
         channels = self.inputs.to_channels(values)
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
-                x, present = self.scaler.standardise(self._to_tensor(channels[start : start + CHUNK]))    # (B, K, T)
-                expected = self.scaler.restore(self._expected(x, present)).transpose(1, 2).cpu().numpy()
+                chunk = self._to_tensor(channels[start : start + CHUNK])
+                x, present = self.scaler.standardise(chunk)                                               # (B, K, T)
+                expected_x = self._expected(x, present, self._bound(chunk))                               # (B, K, T)
+                expected = self.scaler.restore(expected_x).transpose(1, 2).cpu().numpy()
                 out[start : start + CHUNK] = self.inputs.to_levels(values[start : start + CHUNK], expected)
         return out
 
@@ -237,11 +309,15 @@ class TrainedModel:
 
         return [tuple(self.sensors[c] for c in found) for found in clearing_sets(score, values, share)]
 
-    def _expected(self, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    def _bound(self, chunk: torch.Tensor) -> BoundKnobs | None:
+        """Return the knobs for windows (B, T, K) of channels. None = all deviations count alike."""
+        return None if self._knobs is None else self._knobs.bind(chunk)
+
+    def _expected(self, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None) -> torch.Tensor:
         """Return the reconstruction (B, C, T) of each window by the member with the highest score."""
         if len(self._members) == 1:
             return reconstruction(self._members[0].network, x, present)
-        scores = torch.stack([member.score(x, present)[0].sum(1) for member in self._members])    # (M, B)
+        scores = torch.stack([member.score(x, present, knobs)[0].sum(1) for member in self._members])    # (M, B)
         highest = scores.argmax(0)                                                                # (B,)
         expected = torch.empty_like(x)
         for number, member in enumerate(self._members):

@@ -20,6 +20,7 @@ from monitor.models.residual import N_SCALES, Residual, squared_error
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from monitor.models.knobs import BoundKnobs
     from monitor.models.network import Network
 
 
@@ -41,9 +42,11 @@ class Member:
         """Return the same on another device, ready to score."""
         return Member(self.name, self.network.to(device).eval(), self.residual.to(device))
 
-    def score(self, x: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def score(
+        self, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B, S) at each time scale, and shares (B, S, C), of standardised windows (B, C, T)."""
-        squared = squared_error(self.network, x, present)
+        squared = squared_error(self.network, x, present, knobs)
         error, share = self.residual.errors(squared, _scored(self.network, squared, present))
         return self.score_of(error), share
 
@@ -103,7 +106,7 @@ def _scored(network: Network, squared: torch.Tensor, present: torch.Tensor | Non
 
 
 def ensemble_score(
-    members: tuple[Member, ...], x: torch.Tensor, present: torch.Tensor | None
+    members: tuple[Member, ...], x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return raw scores (B,), NaN where nothing is present, and shares (B, C), of standardised windows (B, C, T).
 
@@ -115,7 +118,7 @@ def ensemble_score(
     total = torch.zeros(len(x), device=x.device)
     share = torch.zeros(x.shape[:2], device=x.device)
     for member in members:
-        score, part = member.score(x, present)                            # (B, S), (B, S, C)
+        score, part = member.score(x, present, knobs)                     # (B, S), (B, S, C)
         total = total + score.sum(1)                                      # (B,)
         share = share + (score[..., None] * part).sum(1)                  # (B, C)
     known = total.clamp(min=torch.finfo(total.dtype).tiny).nan_to_num(1.0)

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from monitor.models.knobs import BoundKnobs
     from monitor.models.network import Network
 
 BATCH_MULTIPLE = 16
@@ -57,9 +58,24 @@ def reconstruction(network: Network, x: torch.Tensor, present: torch.Tensor | No
     return _forward(network, impute(network, x, present))                               # (B, C, T)
 
 
-def squared_error(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Return the squared error (B, C, T) of the reconstruction, as the network defines it."""
-    return network.squared_error(_padded(impute(network, x, present)), _padded(x))[: len(x)]
+def squared_error(
+    network: Network, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None = None
+) -> torch.Tensor:
+    """Return the squared error (B, C, T) of the reconstruction, as the network defines it.
+
+    With knobs, it is 0 where the deviation does not count, and times the square of the sensor's weight. `replaces`: the
+    values that do not count are replaced by expected ones where that lowers the error of others.
+    """
+    filled = impute(network, x, present)
+    squared = network.squared_error(_padded(filled), _padded(x))[: len(x)]
+    if knobs is None:
+        return squared
+    factor = knobs.factor(_forward(network, filled) if knobs.needs_expected else None)
+    if knobs.replaces:
+        counts = (factor > 0).expand_as(x)
+        replaced = impute(network, x, counts if present is None else counts & present)
+        squared = torch.minimum(squared, network.squared_error(_padded(replaced), _padded(x))[: len(x)])
+    return squared * factor
 
 
 def impute(network: Network, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:

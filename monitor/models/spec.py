@@ -7,14 +7,17 @@ Invariant: a name that this version cannot train is refused here, with the valid
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from monitor.budget import Budget, weekly
 from monitor.config.tree import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES
 from monitor.errors import ConfigError
+from monitor.models.terms import SensorKnob, knobs_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from monitor.config import FleetConfig
     from monitor.config.fields import FieldsConfig
     from monitor.types import Bool, Float32, Int32, Int64
@@ -100,6 +103,8 @@ class FleetSpec:
     """Names or globs of the sensors that are angles in degrees."""
     missing: tuple[float, ...] = ()
     """Values that mean "no reading" in any sensor."""
+    knobs: Mapping[str, SensorKnob] = field(default_factory=dict)
+    """By sensor, the deviations that count."""
 
     @classmethod
     def of(cls, fleet: FleetConfig, sensors: tuple[str, ...], fields: FieldsConfig) -> FleetSpec:
@@ -113,7 +118,7 @@ class FleetSpec:
             step_s=fleet.stride * interval_s,
         )
         missing = tuple(float(code) for code in fields.missing or () if not isinstance(code, str))
-        return cls(fleet.name, sensors, interval_s, budget, fields.circular or (), missing)
+        return cls(fleet.name, sensors, interval_s, budget, fields.circular or (), missing, knobs_of(fleet))
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,6 +218,7 @@ def config_for_recording(
         listed = base.sensors or ()
         known = tuple(name for name in listed if name in recording.sensors)
         fleet |= {key: getattr(base, key) for key in inherited} | {"sensors": known or recording.sensors}
+        fleet["sensor"] = {name: each for name, each in base.sensor.items() if name in fleet["sensors"]}
         fleet["max_gap"] = base.max_gap if interval_us == base.interval_us else base.max_gap_cells * fleet["interval"]
         lacking = f", but {_lacking(base, recording)}" if len(known) < len(listed) else ""
         notes.append(f"window, model and alerts are those of fleet {base.name} of the configuration{lacking}")

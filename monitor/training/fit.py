@@ -22,12 +22,14 @@ from monitor.models.detector import Card, TrainedModel
 from monitor.models.device import pick_device
 from monitor.models.held_out import HeldOut, parts_every
 from monitor.models.inputs import ModelInputs
+from monitor.models.knobs import Knobs
 from monitor.models.member import Member, ensemble_score, error_parts
 from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.residual import N_SCALES
 from monitor.models.scaler import Scaler
 from monitor.models.sensor_profile import learn
 from monitor.models.spec import MAX_VALUES
+from monitor.models.terms import knobs_to_json
 from monitor.training.auto import calibrated_member, choose, refit_pca
 from monitor.training.diagnose import diagnose
 from monitor.training.loop import TrainingResult, train
@@ -83,7 +85,9 @@ def fit(
     trained = _train(data, spec, where, lambda share, text: on_progress(0.05 + 0.9 * share, text), now)
     on_progress(0.96, "calibrating on held-out windows")
     held_out = _held_out(data, trained)
-    threshold = held_out.threshold(fleet.budget)
+    knobs = {name: knob for name, knob in fleet.knobs.items() if name in fleet.sensors}
+    heavier = Knobs(data.inputs, data.scaler, knobs).heavier
+    threshold = held_out.threshold(fleet.budget, trained.members, heavier)
 
     members, pca, result = trained.members, trained.pca, trained.result
     metrics, pca_metrics = (
@@ -111,6 +115,7 @@ def fit(
         min_channels=_min_channels(data),
         held_out=held_out.to_json(),
         sensor_profile=_sensor_profile(data, trained),
+        knobs=knobs_to_json(knobs),
     )
     on_progress(1.0, "done")
     return TrainedModel(card, members, data.scaler, where, held_out=held_out)
