@@ -76,8 +76,21 @@ def _version(row: Mapping[str, Any], *, local: bool) -> None:
             "detects": _detection_delay(card) if "half_life" in (card.get("members") or [{}])[-1] else None,
             "trained": output.timestamp(row["trained_at"], local=local) + took,
             "decides": decides,
+            "derived": _derivation(card.get("derived")),
+            "sensors set": "; ".join(_knob_words(card.get("knobs") or {})) or None,
         }
     )
+
+
+def _derivation(derived: Card | None) -> str | None:
+    """Describe the origin of a version with another one's weights."""
+    return f"from {derived['from']}, without a training: {derived['why']}" if derived else None
+
+
+def _knob_words(knobs: Mapping[str, Any]) -> list[str]:
+    from monitor.models.terms import knobs_from_json, words
+
+    return [f"{name} {words(knob)}" for name, knob in knobs_from_json(knobs).items()]
 
 
 def _architecture(card: Card) -> str:

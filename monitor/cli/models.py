@@ -49,7 +49,8 @@ def list_models(fleet: str | None, local: bool, as_json: bool) -> None:
         trained = output.timestamp(row["trained_at"], local=local)
         budget = output.state(row["budget"]) if row["budget"] else "–"
         metrics = Styled(_main_metrics(row["metrics"]), "dim")
-        table.add(output.state(row["state"]), row["fleet"], row["version"], trained, budget, metrics)
+        version = f"{row['version']} (from {row['derived_from']})" if row["derived_from"] else row["version"]
+        table.add(output.state(row["state"]), row["fleet"], version, trained, budget, metrics)
     table.print()
     echo(Styled(f"\n{output.time_zone(local=local)} More: monitor models show VERSION", "dim"))
 

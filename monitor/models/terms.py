@@ -98,7 +98,7 @@ class Terms:
             found.append(f"recover {self.recover} → {other.recover}")
         names = sorted(self.knobs.keys() | other.knobs.keys())
         changed = [name for name in names if self.knobs.get(name) != other.knobs.get(name)]
-        return found + [f"sensor {name}: {_words(other.knobs.get(name, SensorKnob()))}" for name in changed]
+        return found + [f"sensor {name}: {words(other.knobs.get(name, SensorKnob()))}" for name in changed]
 
 
 def knobs_of(fleet: FleetConfig) -> dict[str, SensorKnob]:
@@ -120,7 +120,8 @@ def knobs_from_json(entry: Mapping[str, Any] | None) -> dict[str, SensorKnob]:
     return {name: SensorKnob.from_json(knob) for name, knob in (entry or {}).items()}
 
 
-def _words(knob: SensorKnob) -> str:
+def words(knob: SensorKnob) -> str:
+    """Describe a knob."""
     parts = [f"only {knob.direction}"] if knob.direction != "both" else []
     parts += [f"from {knob.least:g} on"] if knob.least else []
     parts += [f"from {knob.least_share:.3g} of the expected value on"] if knob.least_share else []

@@ -12,7 +12,7 @@ import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from monitor.clock import SystemClock
 from monitor.config.spacing import spoken
@@ -25,6 +25,7 @@ from monitor.service.advice import AHEAD_S, Proposal, as_toml, proposals
 from monitor.service.places import places_of, suggest_fields
 from monitor.service.source_watch import foreign_sentence
 from monitor.service.survey import FleetSurvey, survey
+from monitor.service.terms import terms_findings
 from monitor.store import assets, daemons, identity, partitions, versions
 from monitor.store.engine import AsyncStore
 from monitor.stream.outcome import REASONS_NOT_COUNTED
@@ -76,6 +77,8 @@ class _Stored:
     """By fleet."""
     champions: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     """By fleet, the version and its sensors."""
+    cards: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """By fleet, the version and the part of its card in the database."""
     positions: Mapping[tuple[str, Partition], int] = field(default_factory=dict)
     """By group and partition, the next offset."""
     n_daemons: int = 0
@@ -170,10 +173,12 @@ async def _database(config: Config) -> tuple[_Stored, Finding]:
         async with AsyncStore(config.store.url) as store:
             sensors = await store.read(assets.fleets)
             champions = await store.read(versions.champion_sensors, fleets)
+            cards = await store.read(versions.champion_cards, fleets)
             stored = _Stored(
                 await store.read(identity.read),
                 sensors,
                 champions,
+                cards,
                 await store.read(partitions.positions),
                 await store.read(daemons.count_alive, SystemClock().now_us()),
             )
@@ -265,6 +270,11 @@ def _fleet(config: Config, fleet: FleetConfig, stored: _Stored, found: FleetSurv
         *_clocks(fleet, found),
         *_sparse(fleet, found),
         *_model(config, fleet, stored, found),
+        *terms_findings(
+            fleet,
+            stored.cards.get(fleet.name),
+            fleet.sensors or stored.sensors.get(fleet.name) or tuple(each.name for each in found.sensors),
+        ),
     ]
 
 

@@ -213,6 +213,12 @@ def champion_sensors(connection: Connection, fleets: Sequence[str]) -> dict[str,
     }
 
 
+def champion_cards(connection: Connection, fleets: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the champion of each fleet that has one, with the part of its card that the database keeps."""
+    rows = connection.execute(text("SELECT fleet, version, card FROM model_version WHERE state = 'champion'"))
+    return {fleet: (version, json.loads(card)) for fleet, version, card in rows if fleet in fleets}
+
+
 def list_all(connection: Connection, fleet: str | None = None) -> list[VersionInfo]:
     """Return all versions, newest first."""
     where = "" if fleet is None else "WHERE fleet = :fleet"

@@ -12,12 +12,18 @@ class ModelQueries(Backend):
     """Queries of model versions and training jobs."""
 
     def models(self, *, fleet: str | None = None) -> list[Row]:
-        """Return model versions, newest first. `asset` is None: a version belongs to a whole fleet."""
+        """Return model versions, newest first. `asset` is None: a version belongs to a whole fleet.
+
+        `derived_from`: the trained version with the same weights. None = it was trained itself.
+        """
         where = Where()
         where.add("fleet = :fleet", fleet=fleet)
         return [
-            with_times(row, {"trained_us": "trained_at", "from_us": "decides_after"})
-            | {"metrics": json.loads(row["metrics"])}
+            with_times(
+                {name: value for name, value in row.items() if name != "card"},
+                {"trained_us": "trained_at", "from_us": "decides_after"},
+            )
+            | {"metrics": json.loads(row["metrics"]), "derived_from": _derived_from(row["card"])}
             for row in self.fetch(f"{_MODELS} {where} ORDER BY trained_us DESC, id DESC", where.values)
         ]
 
@@ -51,9 +57,17 @@ class ModelQueries(Backend):
         ]
 
 
+def _derived_from(card: str) -> str | None:
+    """Return the version of the same weights that this one was derived from. None = it was trained."""
+    found = json.loads(card)
+    derived = found.get("derived") if isinstance(found, dict) else None
+    return str(derived["from"]) if isinstance(derived, dict) and "from" in derived else None
+
+
 _MODELS = """
     SELECT fleet, NULL AS asset, version, state, trained_us, metrics,
-        (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id) AS from_us, path
+        (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id) AS from_us, path,
+        card
     FROM model_version
 """
 _CARD = "SELECT card FROM model_version WHERE version = :version"
