@@ -67,9 +67,9 @@ def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
     return Gauge(f"monitor_{name}", meaning, labels, registry=registry)
 
 
-def _histogram(name: str, meaning: str, buckets: Sequence[float]) -> Histogram:
-    declared.append(Declared(f"monitor_{name}", "histogram", meaning, ()))
-    return Histogram(f"monitor_{name}", meaning, buckets=buckets, registry=registry)
+def _histogram(name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
+    declared.append(Declared(f"monitor_{name}", "histogram", meaning, labels))
+    return Histogram(f"monitor_{name}", meaning, labels, buckets=buckets, registry=registry)
 
 
 # ---------------------------------------------------------------- the pipeline
@@ -142,6 +142,19 @@ notifications = _counter(
     "notifications",
     "Attempts to deliver a notification; failed: to be repeated, given_up: not to be",
     outcome=("delivered", "failed", "given_up"),
+)
+channel_notifications = _counter(
+    "channel_notifications",
+    "The same by channel: attempts to deliver a notification, by their outcome",
+    channel=FREE,
+    outcome=("delivered", "failed", "given_up"),
+)
+notifications_waiting = _gauge("notifications_waiting", "Notifications that wait to be sent", "channel")
+notification_seconds = _histogram(
+    "notification_seconds",
+    "Seconds from the commit that wrote a notification to its delivery",
+    (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600, 14400, 86400),
+    "channel",
 )
 
 # ---------------------------------------------------------------- the process

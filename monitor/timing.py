@@ -116,6 +116,16 @@ class Timing:
     """Between two deletions of old notifications."""
     outbox_keep_s: float = 7 * DAY_S
     """For which notifications are kept once they are delivered or given up."""
+    outbox_count_every_s: float = 15.0
+    """Between two counts of waiting notifications, for the metrics."""
+    digest_after_s: float = 600.0
+    """Age of a waiting notification that shows an outage of its channel. People then get one digest of all."""
+    alerts_repeat_s: float = 60.0
+    """Between two posts of the firing alerts to Alertmanager, which takes an alert for resolved after five minutes."""
+    kafka_notification_limit_s: float = 10.0
+    """For one notification to a topic, including the connection."""
+    apprise_limit_s: float = 20.0
+    """For one message through Apprise: a mail server may be slow."""
     webhook_limit_s: float = 5.0
     """For everything in one attempt: name, connection, TLS, request and answer."""
     notification_grace_s: float = 1.0

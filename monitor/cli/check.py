@@ -62,6 +62,11 @@ def check(offline: bool, n_records: int, as_json: bool) -> None:
         # The findings report the errors. A level would also hide them from the search for the cause.
         logging.getLogger("aiokafka").addHandler(logging.NullHandler())
         done = preflight(config, n_records)
+    for channel in config.notify:
+        if channel.kind == "apprise":
+            from monitor.notify.apprise_service import check_address
+
+            check_address(channel)
     if as_json:
         print_json(_document(config, done))
     else:
@@ -120,8 +125,15 @@ def describe(fleet: FleetConfig) -> str:
 def describe_channel(channel: NotifyConfig) -> str:
     """Describe a notification channel in one sentence."""
     alerts = "critical alerts" if channel.min_severity == "critical" else "alerts"
+    from monitor.config.notify import CLASSES
+
+    classes = "" if channel.classes == CLASSES else f" of class {', '.join(channel.classes)}"
     fleets = "" if channel.fleets == ("*",) else f" of {', '.join(channel.fleets)}"
-    return f"sends {alerts}{fleets} to {channel.shown_url}"
+    times = f", which open in {', '.join(channel.schedule)}" if channel.schedule else ""
+    group = ", one notification per incident" if channel.by_incident else ""
+    quiet = f", quiet {', '.join(channel.quiet_hours)}" if channel.quiet_hours else ""
+    kind = "" if channel.kind == "webhook" else f"{channel.kind} "
+    return f"sends {alerts}{classes}{fleets}{times} to {kind}{channel.shown_url}{group}{quiet}"
 
 
 # ---------------------------------------------------------------- output

@@ -7,6 +7,8 @@ and an unknown key is an error.
     tree.py                the settings with their defaults and limits: read this first
     kafka.py               the table `[kafka]`
     notify.py              the tables `[[notify]]`
+    template.py            templates of notifications: variables and check
+    hours.py               times of a week: "22:00-06:00"
     console.py             the table `[console]`
     sensors.py             the tables `[fleet.sensor.NAME]`
     base.py                types and checks that the tables share

@@ -14,7 +14,8 @@ from pydantic import AfterValidator
 from monitor.config.base import ConfigTable, Name, Names
 
 
-def _known_zone(value: str) -> str:
+def known_zone(value: str) -> str:
+    """Check the name of a time zone."""
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError):
@@ -46,7 +47,7 @@ class FieldsConfig(ConfigTable):
     """Path of an array of readings, sensors or assets in one record. Default: recognised."""
     columns: Names | None = None
     """Names of the columns of CSV lines, in order. Default: the records' own header."""
-    timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    timezone: Annotated[str, AfterValidator(known_zone)] = "UTC"
     """Zone of times without one."""
     time_format: Name = "auto"
     """auto, iso, s, ms, us, ns, day-first, month-first, excel, compact, or a pattern of strptime."""

@@ -227,8 +227,12 @@ def _readable_secrets(tree: dict[str, Any], insecure: str) -> Iterator[Problem]:
             yield ("kafka", key), f"{problem} MONITOR_KAFKA__{key.upper()}_FILE"
     channels = tree.get("notify")
     for i, channel in enumerate(channels if isinstance(channels, list) else []):
-        if isinstance(channel, dict) and channel.get("token"):
-            yield ("notify", i, "token"), f"{problem} MONITOR_NOTIFY__{i}__TOKEN_FILE"
+        if not isinstance(channel, dict):
+            continue
+        # The address of Apprise holds the password; that of a webhook may, and the operator knows it.
+        for key in ("token", "secret", *(("url",) if channel.get("kind") == "apprise" else ())):
+            if channel.get(key):
+                yield ("notify", i, key), f"{problem} MONITOR_NOTIFY__{i}__{key.upper()}_FILE"
     url = store.get("url") if isinstance(store, dict) else None
     if isinstance(url, str) and has_password(url):
         yield ("store", "url"), f"holds a password and {problem} MONITOR_STORE__URL_FILE"

@@ -25,7 +25,7 @@ SettingPath = tuple[str | int, ...]
 Problem = tuple[SettingPath, str]
 
 SECRET_KEYS = frozenset((
-    "key_password", "password", "registry_password", "registry_url", "token", "token_command", "url",
+    "key_password", "password", "registry_password", "registry_url", "secret", "token", "token_command", "url",
 ))  # fmt: skip
 """Keys whose values are never shown."""
 TABLE_ARRAYS = {"fleet": "fleet", "notify": "channel"}

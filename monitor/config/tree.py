@@ -326,6 +326,8 @@ class Config(ConfigTable):
                     f'"{channel.name}" is notify[{first}] already; give each a name of its own'
                 )
             idle = [glob for glob in channel.fleets if not any(fnmatchcase(fleet, glob) for fleet in fleets)]
+            if channel.topic in self.topics:
+                problems[f"notify.{i}.topic"] = f'"{channel.topic}" is read for readings; notifications need their own'
             if idle:
                 problems[f"notify.{i}.fleets"] = f'"{idle[0]}" is none of the fleets {", ".join(fleets)}'
         raise_problems(problems)

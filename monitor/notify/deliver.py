@@ -12,6 +12,9 @@ longer each time. Meanwhile the channel sends notifications of other alerts, but
 
 A notification is sent twice only if the outcome of an attempt was not stored: the process was killed, or the answer of
 the receiver was lost.
+
+A channel for people gets one digest instead of many old notifications: after an outage, in a flood, and at the end of
+its quiet hours. After an outage one notification is sent first, and the digest only once that has arrived.
 """
 
 from __future__ import annotations
@@ -21,20 +24,24 @@ import random
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from monitor import logs, metrics
 from monitor.errors import Fenced, StoreUnavailable
+from monitor.notify.channels import Options, Repeater
+from monitor.notify.enrich import Enricher
 from monitor.retry import OutageObserver, backoff_s, retry_transient
 from monitor.store import outbox
 from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from monitor.clock import Clock
     from monitor.errors import MonitorError
-    from monitor.notify.webhook import Failure
+    from monitor.notify.channels import Sender
+    from monitor.notify.failure import Failure
     from monitor.store.engine import AsyncStore
     from monitor.store.lease_renewal import Lease
     from monitor.store.outbox import Notification
@@ -44,16 +51,10 @@ log = logs.get("notify")
 
 REFUSED = "refused: "
 """Beginning of a stored error after which the same request is not expected to succeed."""
-
-
-class Sender(Protocol):
-    """The receiver of a channel."""
-
-    name: str
-
-    async def send(self, key: str, body: bytes) -> Failure | None:
-        """Send once, within a bounded time; None = it arrived."""
-        ...
+MIN_DIGEST = 2
+"""Old notifications that make a digest."""
+FLOOD = 10
+"""Waiting notifications of any age that make one."""
 
 
 @dataclass(slots=True)
@@ -61,8 +62,11 @@ class _ChannelState:
     """A receiver and its recent failures."""
 
     sender: Sender
+    options: Options
     is_new: bool = True
     """No attempt was made since the start of the daemon."""
+    is_proven: bool = False
+    """The last attempt arrived."""
     n_failed: int = 0
     """Failed attempts in a row, of any notification."""
     failing_since_s: float = 0.0
@@ -71,7 +75,10 @@ class _ChannelState:
 
 
 class Delivery:
-    """The notifications of all channels, sent while `loop` runs. `lease`: the one named `outbox.LEASE`."""
+    """The notifications of all channels, sent while `loop` runs. `lease`: the one named `outbox.LEASE`.
+
+    `options`: name of a channel → the way in which it is served.
+    """
 
     def __init__(
         self,
@@ -81,10 +88,13 @@ class Delivery:
         clock: Clock,
         rng: random.Random | None = None,
         timing: Timing = DEFAULT_TIMING,
+        options: Mapping[str, Options] = MappingProxyType({}),
+        enricher: Enricher = Enricher(),  # noqa: B008 (frozen)
     ) -> None:
         self._store = store
         self._lease = lease
-        self._channels = [_ChannelState(sender) for sender in senders]
+        self._channels = [_ChannelState(sender, options.get(sender.name, Options())) for sender in senders]
+        self._enricher = enricher
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
         self._timing = timing
@@ -101,6 +111,8 @@ class Delivery:
                     group.create_task(self._clean_up_loop())
                     for channel in self._channels:
                         group.create_task(self._send_loop(channel))
+                        if isinstance(channel.sender, Repeater):
+                            group.create_task(self._repeat_loop(channel.sender))
             finally:
                 renewal.cancel()
 
@@ -127,7 +139,7 @@ class Delivery:
             channel.is_new = False
         if self._clock.monotonic_s() < channel.paused_until_s:
             return False
-        notification = await self._store.read(outbox.next_due, channel.sender.name, self._clock.now_us())
+        notification = await self._next_due(channel, epoch)
         if notification is None:
             return False
         attempt = asyncio.create_task(self._attempt(channel, notification, epoch))
@@ -141,18 +153,57 @@ class Delivery:
             raise
         return True
 
+    async def _next_due(self, channel: _ChannelState, epoch: int) -> Notification | None:
+        """Return the notification to send now. In quiet hours warnings wait, and after them one digest is due."""
+        name, now_us, quiet = channel.sender.name, self._clock.now_us(), channel.options.quiet
+        if quiet is not None and quiet.contains(now_us):
+            if channel.options.quiet_holds_all:
+                return None
+            return await self._store.read(outbox.next_due, name, now_us, True)
+        found = await self._store.read(outbox.next_due, name, now_us)
+        if found is not None and (reason := self._digest_reason(channel, found, now_us)) is not None:
+            why, at_least, until_us = reason
+            n = await self._store.run(outbox.digest_waiting, epoch, name, why, at_least, until_us, now_us)
+            if n:
+                log.info("notify_digest", channel=name, notifications=n, why=why)
+                found = await self._store.read(outbox.next_due, name, now_us)
+        return found
+
+    def _digest_reason(
+        self, channel: _ChannelState, oldest: Notification, now_us: int
+    ) -> tuple[str, int, int] | None:
+        """Return the reason for a digest, how many notifications it needs, and until when they were written."""
+        if channel.options.quiet is not None and channel.options.quiet.contains(oldest.created_us):
+            return "were held back in quiet hours", MIN_DIGEST, now_us
+        if not (channel.options.is_for_people and channel.is_proven):
+            return None
+        old_us = now_us - round(self._timing.digest_after_s * 1e6)
+        if oldest.created_us <= old_us:
+            return "waited while this channel could not be reached", MIN_DIGEST, old_us
+        return "came at once", FLOOD, now_us
+
     async def _attempt(self, channel: _ChannelState, notification: Notification, epoch: int) -> None:
-        body = await self._store.run(outbox.start_attempt, epoch, notification.key)
+        body = await self._start_attempt(channel, notification, epoch)
         if body is None:  # delivered by a former holder of the lease, which stored that late
             return
         if notification.error == outbox.OUTCOME_UNKNOWN:
             attempts = notification.attempts
             log.warning("notify_again", key=notification.key, attempts=attempts, meaning=outbox.OUTCOME_UNKNOWN)
-        failure = await channel.sender.send(notification.key, body.encode())
+        failure = await channel.sender.send(notification.key, body)
         if failure is None:
             await self._delivered(channel, notification)
         else:
             await self._failed(channel, notification, failure, epoch)
+
+    async def _start_attempt(
+        self, channel: _ChannelState, notification: Notification, epoch: int
+    ) -> bytes | None:
+        """Count an attempt and return what is sent."""
+        if not channel.options.has_context:
+            stored = await self._store.run(outbox.start_attempt, epoch, notification.key)
+            return None if stored is None else stored.encode()
+        found = await self._store.run(outbox.start_attempt_in_context, epoch, notification.key)
+        return None if found is None else self._enricher.body(*found, self._clock.now_us())
 
     async def _delivered(self, channel: _ChannelState, notification: Notification) -> None:
         now_us = self._clock.now_us()
@@ -161,6 +212,10 @@ class Delivery:
         self._failing_since_s.pop(notification.key, None)
         log.info("notified", key=notification.key, attempts=notification.attempts + 1, after_s=after_s)
         metrics.notifications.labels("delivered").inc()
+        name = channel.sender.name
+        metrics.channel_notifications.labels(name, "delivered").inc()
+        metrics.notification_seconds.labels(name).observe(max(0.0, (now_us - notification.created_us) / 1e6))
+        channel.is_proven = True
         n_failed, channel.n_failed = channel.n_failed, 0
         if not n_failed:
             return
@@ -181,11 +236,13 @@ class Delivery:
         if self._is_too_old(notification, limit_s):
             del self._failing_since_s[key]
             await self._store_outcome(outbox.mark_failed, epoch, key, error, outbox.ABANDONED_US)
-            _report_given_up(key, attempts, error)
+            _report_given_up(channel.sender.name, key, attempts, error)
         else:
             next_try_us = now_us + self._retry_after_us(attempts, failure.retry_after_s)
             await self._store_outcome(outbox.mark_failed, epoch, key, error, next_try_us)
             metrics.notifications.labels("failed").inc()
+            metrics.channel_notifications.labels(channel.sender.name, "failed").inc()
+        channel.is_proven = False
         self._pause(channel, error, failure.retry_after_s)
 
     def _is_too_old(self, notification: Notification, limit_s: float) -> bool:
@@ -234,20 +291,54 @@ class Delivery:
         wait_s = max(doubled_s * self._rng.uniform(0.5, 1.0), retry_after_s or 0.0)
         return min(round(wait_s * 1e6), outbox.MAX_WAIT_US)
 
+    # ------------------------------------------------------------------ alerts that go on
+
+    async def _repeat_loop(self, sender: Repeater) -> None:
+        """Post the firing alerts of an Alertmanager again and again: there an alert ends when nobody repeats it."""
+        error: str | None = None
+        while True:
+            await self._clock.sleep(self._timing.alerts_repeat_s)
+            if self._lease.epoch is None:
+                continue
+            try:
+                firing = await self._store.run(outbox.still_firing, sender.name)
+            except StoreUnavailable as unavailable:
+                log.debug("outbox_away", error=unavailable.detail)
+                continue
+            now_us = self._clock.now_us()
+            bodies = [self._enricher.body(*each, now_us) for each in firing]
+            failure = await sender.repeat(bodies) if bodies else None
+            if failure is not None and error is None:
+                meaning = "it takes firing alerts for resolved unless a later post succeeds"
+                log.warning("alerts_not_repeated", channel=sender.name, error=failure.reason, meaning=meaning)
+            elif failure is None and error is not None:
+                log.info("alerts_repeated", channel=sender.name, alerts=len(bodies))
+            error = None if failure is None else failure.reason
+
     # ------------------------------------------------------------------ cleaning up
 
     async def _clean_up_loop(self) -> None:
-        done_at_s = -inf
+        done_at_s = counted_at_s = -inf
         while True:
-            is_due = self._clock.monotonic_s() - done_at_s >= self._timing.outbox_prune_every_s
-            if self._lease.epoch is not None and is_due:
+            now_s = self._clock.monotonic_s()
+            is_due = now_s - done_at_s >= self._timing.outbox_prune_every_s
+            is_count_due = now_s - counted_at_s >= self._timing.outbox_count_every_s
+            if self._lease.epoch is not None and (is_due or is_count_due):
                 try:
-                    await self._clean_up()
+                    await self._count_waiting()
+                    counted_at_s = now_s
+                    if is_due:
+                        await self._clean_up()
                 except StoreUnavailable as error:
                     log.debug("outbox_away", error=error.detail)
                 else:
-                    done_at_s = self._clock.monotonic_s()
+                    done_at_s = self._clock.monotonic_s() if is_due else done_at_s
             await self._clock.sleep(self._timing.outbox_every_s)
+
+    async def _count_waiting(self) -> None:
+        for channel in self._channels:
+            name = channel.sender.name
+            metrics.notifications_waiting.labels(name).set(await self._store.read(outbox.count_waiting, name))
 
     async def _clean_up(self) -> None:
         """Delete old notifications, and give up those of channels that the configuration no longer names."""
@@ -256,7 +347,7 @@ class Delivery:
         names = [channel.sender.name for channel in self._channels]
         failed_before_us = now_us - round(self._timing.notification_failed_after_s * 1e6)
         for key in await self._store.run(outbox.abandon_unknown, names, failed_before_us):
-            _report_given_up(key, 0, "no [[notify]] has the name of its channel")
+            _report_given_up("", key, 0, "no [[notify]] has the name of its channel")
 
 
 class _OutboxOutage(OutageObserver):
@@ -264,6 +355,8 @@ class _OutboxOutage(OutageObserver):
         log.debug("outbox_away", error=error.detail)
 
 
-def _report_given_up(key: str, attempts: int, error: str) -> None:
+def _report_given_up(channel: str, key: str, attempts: int, error: str) -> None:
     log.error("notify_given_up", key=key, attempts=attempts, error=error)
     metrics.notifications.labels("given_up").inc()
+    if channel:  # the name of one that is not configured is no label
+        metrics.channel_notifications.labels(channel, "given_up").inc()

@@ -22,7 +22,6 @@ import gc
 import os
 import socket
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -36,8 +35,9 @@ from monitor.kafka.record_format import registry_of
 from monitor.lifecycle.champions import Champions
 from monitor.lifecycle.scheduler import LEASE as TRAINING_LEASE
 from monitor.lifecycle.scheduler import RetrainScheduler
+from monitor.notify.channels import channel_of, options_of, sender_of
 from monitor.notify.deliver import Delivery
-from monitor.notify.webhook import Webhook
+from monitor.notify.enrich import Enricher
 from monitor.retry import OutageObserver, retry_transient
 from monitor.service.health import Health, snapshot_of
 from monitor.service.heartbeat import Heartbeat
@@ -128,8 +128,10 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         registry = registry_of(config.kafka)
         if registry is not None:
             stack.push_async_callback(registry.close)
-        webhooks = [Webhook(each, timing) for each in config.notify]
-        channels = [replace(each.channel, first_started_us=own.first_started_us or 0) for each in webhooks]
+        senders = [sender_of(each, config, timing) for each in config.notify]
+        for sender in senders:
+            stack.push_async_callback(sender.close)
+        channels = [channel_of(each, own.first_started_us or 0) for each in config.notify]
         streams_lease = None if is_alone else Lease(store, STREAMS_LEASE, owner, clock, timing)
         streams = StreamWatch(config, store, clock, streams_lease, channels=channels, timing=timing)
         pipeline = Pipeline(
@@ -146,12 +148,20 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
             timing=timing,
         )
         outbox_lease = Lease(store, outbox.LEASE, owner, clock, timing)
-        delivery = Delivery(store, outbox_lease, webhooks, clock, timing=timing)
-        releases = Releases(store, channels, clock, outbox_lease if webhooks else None, timing)
+        delivery = Delivery(
+            store,
+            outbox_lease,
+            senders,
+            clock,
+            timing=timing,
+            options={each.name: options_of(each) for each in config.notify},
+            enricher=Enricher(config.console.public_url, config.fleets),
+        )
+        releases = Releases(store, channels, clock, outbox_lease if senders else None, timing)
         heartbeat = Heartbeat(pipeline, store, owner, clock, health, timing)
         stack.push_async_exit(heartbeat.deregister)
 
-        notifying = [delivery.loop()] if webhooks else []
+        notifying = [delivery.loop()] if senders else []
         always = (heartbeat.loop(), maintenance.loop(), releases.loop())
         async with _BackgroundTasks(*always, *notifying) as background:
             health.starting("reading the models")

@@ -25,8 +25,9 @@ from sqlalchemy import text
 
 from monitor.cli import main
 from monitor.config import NotifyConfig
-from monitor.notify import webhook
-from monitor.notify.webhook import Failure, Webhook
+from monitor.notify import http_post
+from monitor.notify.failure import Failure
+from monitor.notify.webhook import Webhook
 from monitor.store import schema
 from monitor.store.engine import AsyncStore
 from monitor.timing import DEFAULT_TIMING
@@ -274,7 +275,7 @@ async def test_no_log_line_contains_a_secret(hook: WebhookServer, caplog: pytest
 async def test_a_long_answer_is_cut_short(hook: WebhookServer) -> None:
     hook.answers.append(answer_with(500, b"x" * 50_000_000))
     failure = await sent(hook)
-    assert failure == Failure("HTTP 500: " + "x" * webhook.QUOTED_CHARACTERS)
+    assert failure == Failure("HTTP 500: " + "x" * http_post.QUOTED_CHARACTERS)
 
 
 # ---------------------------------------------------------------- no valid answer

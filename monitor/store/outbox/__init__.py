@@ -5,6 +5,7 @@
     bodies.py     an alert → the payload of its notifications
     send.py       the queries of the sender, which works under a lease: what is due, attempts, outcomes
     digest.py     many notifications of one channel → one
+    context.py    facts for people, read when a notification is sent
 
 Input: an alert's change, of any class, inside its commit. Output: notifications, which `monitor.notify` sends.
 Invariant: a notification is written once under its key, in the transaction of the change. No part of a key is generated
@@ -14,6 +15,7 @@ by the database, so the same records lead to the same key in any retry, rebuild 
 from __future__ import annotations
 
 from monitor.store.outbox.channel import Channel
+from monitor.store.outbox.context import Context, context_of, start_attempt_in_context, still_firing
 from monitor.store.outbox.digest import digest_waiting
 from monitor.store.outbox.send import (
     ABANDONED_US,
@@ -42,8 +44,10 @@ __all__ = [
     "MAX_WAIT_US",
     "OUTCOME_UNKNOWN",
     "Channel",
+    "Context",
     "Notification",
     "abandon_unknown",
+    "context_of",
     "count_waiting",
     "digest_waiting",
     "make_due",
@@ -52,6 +56,8 @@ __all__ = [
     "next_due",
     "prune",
     "start_attempt",
+    "start_attempt_in_context",
+    "still_firing",
     "write_change",
     "write_data_change",
     "write_step",

@@ -11,10 +11,11 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
 from sqlalchemy import text
 
 from monitor.clock import from_us
-from monitor.printable import escape_unprintable
+from monitor.printable import escape_json, escape_unprintable
 from monitor.store.queries.backend import number
 from monitor.types import AlertClass, AlertState
 
@@ -145,3 +146,8 @@ def _sensors(stored: str) -> list[dict[str, Any]]:
         }
         for each in json.loads(stored)
     ]
+
+
+def encode(payload: dict[str, Any]) -> str:
+    """Return a payload as JSON, without characters that terminals obey."""
+    return escape_json(msgspec.json.encode(payload).decode())

@@ -19,7 +19,6 @@ from monitor.printable import escape_unprintable
 from monitor.store import leases
 from monitor.store.outbox import bodies
 from monitor.store.outbox.send import ABANDONED_US, DUE_NOW_US, LEASE
-from monitor.store.outbox.write import encode
 from monitor.store.queries.backend import number
 from monitor.types import AlertState, Severity
 
@@ -37,13 +36,13 @@ STEP = "digest"
 _WAITING = text("""
     SELECT dedup_key, body, severity FROM outbox
     WHERE channel = :channel AND delivered_us IS NULL AND digest_key IS NULL AND next_try_us < :abandoned_us
-        AND created_us <= :until_us AND dedup_key NOT LIKE :digests
+        AND dedup_key NOT LIKE :digests
     ORDER BY id LIMIT :n
 """)
 _TAKE = text("""
     UPDATE outbox SET digest_key = :digest_key
     WHERE channel = :channel AND delivered_us IS NULL AND digest_key IS NULL AND next_try_us < :abandoned_us
-        AND created_us <= :until_us AND dedup_key <> :digest_key AND dedup_key NOT LIKE :digests
+        AND dedup_key NOT LIKE :digests
 """)
 _COUNT_OLD = text("""
     SELECT COUNT(*) FROM outbox
@@ -59,12 +58,12 @@ _PUT = text("""
 def digest_waiting(
     connection: Connection, epoch: int, channel: str, why: str, at_least: int, until_us: int, now_us: int
 ) -> int:
-    """Replace the notifications written until `until_us` by one, if there are `at_least` so many. Return their number.
+    """Replace all waiting notifications by one, if `at_least` so many were written until `until_us`.
 
-    `why`: reason for people. Raises Fenced.
+    Return their number, or 0. `why`: reason for people. Raises Fenced.
     """
-    values = {"channel": channel, "abandoned_us": ABANDONED_US, "until_us": until_us, "digests": f"%:{STEP}"}
-    if connection.execute(_COUNT_OLD, values).scalar_one() < at_least:
+    values = {"channel": channel, "abandoned_us": ABANDONED_US, "digests": f"%:{STEP}"}
+    if connection.execute(_COUNT_OLD, values | {"until_us": until_us}).scalar_one() < at_least:
         return 0
     leases.check(connection, LEASE, epoch)
     rows = connection.execute(_WAITING, values | {"n": MAX_TAKEN}).all()
@@ -77,7 +76,7 @@ def digest_waiting(
         {
             "dedup_key": key,
             "channel": channel,
-            "body": encode(body),
+            "body": bodies.encode(body),
             "severity": severity,
             "created_us": now_us,
             "next_try_us": DUE_NOW_US,
@@ -92,7 +91,7 @@ def _body(
 ) -> dict[str, Any]:
     ids = dict.fromkeys(body["id"] for body in taken)  # in the order of their first notification
     rows = [bodies.alert_row(connection, alert_id) for alert_id in ids]
-    alerts = [_alert(row) for row in rows]
+    alerts = [alert_facts(row) for row in rows]
     still_open = [each for each in alerts if each["state"] != AlertState.CLOSED]
     still_open.sort(key=lambda each: (each["severity"] != Severity.CRITICAL, -(each["peak_score"] or 0.0)))
     closed = [each for each in alerts if each["state"] == AlertState.CLOSED]
@@ -111,7 +110,8 @@ def _body(
     }
 
 
-def _alert(row: Any) -> dict[str, Any]:
+def alert_facts(row: dict[str, Any]) -> dict[str, Any]:
+    """Return an alert in one line of a list."""
     closed_us = row["closed_us"] if row["closed_us"] is not None else row["closed_by_hand_us"]
     about = row["asset"] or row["fleet"] or f"{row['topic']}/{row['partition']}"
     return {

@@ -29,10 +29,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 from sqlalchemy import text
 
-from monitor.printable import escape_json
 from monitor.store import alerts, life
 from monitor.store.outbox import bodies
 from monitor.store.outbox.send import DUE_NOW_US
@@ -235,14 +233,9 @@ class _Subject:
         row = {
             "dedup_key": key,
             "channel": channel.name,
-            "body": encode(body),
+            "body": bodies.encode(body),
             "severity": begun.severity,
             "created_us": self.at_us,
             "next_try_us": DUE_NOW_US,
         }
         self.connection.execute(_PUT, row)
-
-
-def encode(body: dict[str, Any]) -> str:
-    """Return a payload as JSON, without characters that terminals obey."""
-    return escape_json(msgspec.json.encode(body).decode())

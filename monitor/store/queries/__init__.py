@@ -9,6 +9,7 @@
     evidence.py   the evidence of alerts
     export.py     all rows of a range, for files
     models.py     model versions and training jobs
+    notifications.py  the channels of notifications
     preview.py    the alerts that other budgets would have raised
     ingestion.py  fleets, assets, partitions, quarantine and daemons
     console.py    tokens of the console, and what has changed
@@ -29,6 +30,7 @@ from monitor.store.queries.health import HealthQueries
 from monitor.store.queries.hours import HourQueries
 from monitor.store.queries.ingestion import IngestionQueries
 from monitor.store.queries.models import ModelQueries
+from monitor.store.queries.notifications import NotificationQueries
 from monitor.store.queries.preview import PreviewQueries
 from monitor.store.queries.scores import ScoreQueries
 from monitor.store.queries.screens import ScreenQueries
@@ -48,5 +50,6 @@ class Reader(
     IngestionQueries,
     ConsoleQueries,
     ScreenQueries,
+    NotificationQueries,
 ):
     """A database, open for reading, with all queries."""

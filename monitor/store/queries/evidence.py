@@ -24,9 +24,9 @@ class EvidenceQueries(Backend):
         """Return the evidence of an alert. None = there is none: another class, or from before schema 0005."""
         if abs(alert_id) > MAX_ID:
             return None
-        chunks = [row["body"] for row in self.fetch(_BODIES, {"id": alert_id})]
-        cards = [row["card"] for row in self.fetch(_CARD, {"id": alert_id})] if chunks else []
-        return _read(chunks, _spread(cards[0]) if cards else {})
+        chunks = [row["body"] for row in self.fetch(CHUNKS, {"id": alert_id})]
+        cards = [row["card"] for row in self.fetch(CARD, {"id": alert_id})] if chunks else []
+        return evidence_of(chunks, cards[0] if cards else None)
 
     def similar(self, alert_id: int, n: int = 5) -> list[Row]:
         """Return the alerts whose evidence is most alike, of the newest of the same fleet, with their labels.
@@ -65,6 +65,11 @@ class EvidenceQueries(Backend):
         ]
 
 
+def evidence_of(chunks: list[Any], card: str | None) -> Evidence | None:
+    """Decode the evidence of an alert. `chunks`, `card`: the results of `CHUNKS` and `CARD`. None = there is none."""
+    return _read(chunks, _spread(card))
+
+
 def _read(chunks: list[Any], spread: Mapping[str, float]) -> Evidence | None:
     import numpy as np
 
@@ -83,8 +88,8 @@ def _spread(card: str | None) -> dict[str, float]:
     return found
 
 
-_BODIES = "SELECT body FROM evidence WHERE alert_id = :id ORDER BY seq"
-_CARD = """
+CHUNKS = "SELECT body FROM evidence WHERE alert_id = :id ORDER BY seq"
+CARD = """
     SELECT card FROM alert JOIN model_version ON model_version.version = alert.version WHERE alert.id = :id
 """
 _NEWEST = """

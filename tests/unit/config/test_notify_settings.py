@@ -71,6 +71,26 @@ def test_a_url_is_enough() -> None:
         ({"url": URL, "token": "two words"}, "notify[0].token: (hidden) must be one word"),
         ({"url": URL, "token": "a\r\nX-Other: b"}, "notify[0].token: (hidden) must be one word"),
         ({"url": URL, "tokn": "x"}, 'notify[0].tokn: unknown key; did you mean "token"?'),
+        ({"url": URL, "kind": "slak"}, 'notify[0].kind: "slak" is not offered; did you mean "slack"'),
+        ({"url": URL, "classes": "proces"}, 'notify[0].classes[0]: "proces" is not offered; did you mean "process"'),
+        ({"url": URL, "group": "fleet"}, 'notify[0].group: "fleet" is not offered'),
+        ({"url": URL, "quiet_hours": "22-6"}, 'notify[0].quiet_hours: "22-6" is not a time of the day; write "22:00'),
+        ({"url": URL, "schedule": "Moo 1:00-2:00"}, 'notify[0].schedule: "Moo" is no day of the week'),
+        ({"url": URL, "timezone": "Berlin"}, 'notify[0].timezone: "Berlin" is not a time zone'),
+        ({"url": URL, "secret": "hunter2"}, "notify[0].secret: (hidden) is too short to sign with; use 16 bytes"),
+        ({"url": URL, "secret": "whsec_hunter2!"}, "notify[0].secret: (hidden) has no base64 after whsec_"),
+        ({"url": URL, "template": "a\n{{ asst }}"}, 'line 2: there is no variable asst; did you mean "asset"?'),
+        ({"url": URL, "template": "a\n\n{% if %}"}, "line 3: Expected an expression"),
+        ({"url": URL, "template": "{{ asset | nope }}"}, "line 1: No filter named 'nope'"),
+        ({"url": URL, "topic": "x"}, "notify[0].topic: does not go with webhook; topic is for kafka"),
+        ({"url": URL, "kind": "slack", "token": "x"}, "notify[0].token: does not go with slack"),
+        ({"url": URL, "kind": "kafka", "topic": "x"}, "notify[0].url: (hidden) is not used: the broker is [kafka]"),
+        ({"kind": "kafka"}, 'notify[0].topic: missing; name the topic: topic = "plant.alerts"'),
+        ({"kind": "kafka", "topic": "a b"}, 'notify[0].topic: "a b" is not a topic\'s name'),
+        ({"kind": "kafka", "topic": "plant.readings"}, 'notify[0].topic: "plant.readings" is read for readings'),
+        ({"kind": "apprise", "url": "hunter2"}, "notify[0].url: (hidden) is not an address of Apprise"),
+        ({"kind": "alertmanager", "url": URL, "group": "incident"}, "does not go with alertmanager"),
+        ({"kind": "alertmanager", "url": URL, "quiet_hours": "22:00-06:00"}, "quiet_hours is for apprise, kafka"),
     ],
 )
 def test_a_mistake_is_reported_with_its_path_and_fix(channel: dict[str, Any], expected: str) -> None:
@@ -136,6 +156,47 @@ def test_a_channel_may_come_from_the_environment_alone(tmp_path: Path) -> None:
     environ = {"MONITOR_NOTIFY__1__URL": "https://other.example/x", "MONITOR_NOTIFY__1__MIN_SEVERITY": "critical"}
     names = [channel.name for channel in load(file, environ=environ).notify]
     assert names == ["hooks.example", "other.example"]
+
+
+@pytest.mark.parametrize(
+    ("channel", "name", "shown", "by_incident"),
+    [
+        ({"kind": "slack", "url": URL}, "hooks.example", "https://Hooks.example", True),
+        ({"kind": "teams", "url": URL, "group": "alert"}, "hooks.example", "https://Hooks.example", False),
+        ({"kind": "alertmanager", "url": URL}, "hooks.example", "https://Hooks.example", False),
+        ({"kind": "kafka", "topic": "plant.alerts"}, "kafka", "topic plant.alerts", False),
+        ({"kind": "apprise", "url": "mailto://me:hunter2@host"}, "mailto", "mailto://…", True),
+        ({"kind": "apprise", "url": "discord://hunter2/hunter2"}, "discord", "discord://…", True),
+        ({"url": URL, "group": "incident"}, "hooks.example", "https://Hooks.example", True),
+    ],
+)
+def test_each_kind_has_its_defaults_and_hides_its_secrets(
+    channel: dict[str, Any], name: str, shown: str, by_incident: bool
+) -> None:
+    config = made(channel)
+    [found] = config.notify
+    assert (found.name, found.shown_url, found.by_incident) == (name, shown, by_incident)
+    assert "hunter2" not in repr(config) + found.shown_url
+
+
+@pytest.mark.parametrize("secret", ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a" * 16])
+def test_a_secret_is_base64_with_a_prefix_or_any_text(secret: str) -> None:
+    [channel] = made({"url": URL, "secret": secret}).notify
+    assert len(channel.secret_bytes or b"") in (16, 24)
+    assert secret not in repr(channel)
+
+
+@pytest.mark.parametrize("key", ["secret", "url"])
+def test_further_secrets_in_a_readable_file_are_refused(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "monitor.toml"
+    apprise, signed = 'kind = "apprise"\nurl = "mailto://me:hunter2@host"', f'url = "{URL}"\nsecret = "{"s" * 20}"'
+    file.write_text(FILE.partition("[[notify]]")[0] + f"[[notify]]\n{apprise if key == 'url' else signed}\n")
+    file.chmod(0o644)
+    variable = f"MONITOR_NOTIFY__0__{key.upper()}_FILE"
+    with pytest.raises(ConfigError, match=rf"notify\[0\].{key}: stands in a file .* {variable}"):
+        load(file, environ={})
+    file.chmod(0o600)
+    assert load(file, environ={}).notify
 
 
 def test_the_path_of_a_url_and_the_token_are_never_shown(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from monitor import metrics
 from monitor.errors import StoreUnavailable
 from monitor.notify.deliver import Delivery
-from monitor.notify.webhook import Failure
+from monitor.notify.failure import Failure
 from monitor.store import leases, outbox
 from monitor.store.engine import AsyncStore
 from monitor.store.lease_renewal import Lease
