@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monitor.store.evidence_chunks import chunk_of, encode
 
 from monitor.store.engine import AsyncStore
+from monitor.store.evidence_chunks import chunk_of, encode
 from monitor.types import EvidencePart
 
 HOUR_US = 3_600_000_000

@@ -1,8 +1,7 @@
 """Facts around a notification that its stored payload lacks, read when it is sent.
 
-Input: a payload. Output: the key of links, the alerts of an incident that is over, and the
-evidence. Invariant: read in the
-transaction that counts the attempt, so that a message is never half as old as its alert.
+Input: a payload. Output: the key of links, the alerts of an incident that is over, and the evidence. Invariant: read in
+the transaction that counts the attempt, so a message tells the state of one moment.
 """
 
 from __future__ import annotations

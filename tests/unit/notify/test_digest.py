@@ -187,10 +187,10 @@ async def test_after_an_hour_without_a_sink_all_is_delivered(harness: Harness, o
         await harness.alert()
         await harness.until(lambda: len(receiver.received) == 1)
         await outage(harness, receiver)
-        assert receiver.n_attempts > 60
+        assert receiver.n_attempts > 30, "it was tried all the time"
         harness.clock.advance(MINUTE_S)
         async with asyncio.timeout(20):
-            while await harness.undelivered():
+            while await harness.undelivered():  # noqa: ASYNC110 (the loop under test sets no event)
                 await asyncio.sleep(0)
     keys = Counter(key for key, _ in receiver.received)
     assert max(keys.values()) == 1
@@ -214,7 +214,7 @@ async def test_a_digest_lists_open_alerts_first_and_is_bounded(harness: Harness)
         await harness.until(lambda: "digest" in receiver.steps)
     _, digest = receiver.received[-1]
     assert (digest["n_open"], digest["n_closed"], len(digest["alerts"])) == (10, 39, 20)
-    assert [alert["id"] for alert in digest["alerts"]][0] == 8
+    assert digest["alerts"][0]["id"] == 8
     assert [alert["state"] for alert in digest["alerts"]] == ["firing"] * 10 + ["closed"] * 10
 
 
