@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli import answer_lists, answers, output
+from monitor.cli import answer_lists, answers, explanation, output
 from monitor.cli.alert_health import health
 from monitor.cli.export import export_alerts
 from monitor.cli.params import (
@@ -27,6 +27,8 @@ from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose, is
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from monitor.store.reader import Reader
 
     Alert = dict[str, Any]
 
@@ -86,14 +88,16 @@ def list_alerts(limit: int | None, sort: str, local: bool, as_json: bool, **filt
 @alerts.command("show")
 @config_option
 @click.argument("alert_id", metavar="ID", type=int)
+@click.option("--evidence", "with_evidence", is_flag=True,
+              help="With --json: its readings and expected values, too.")  # fmt: skip
 @local_option
 @json_option
-def show_alert(alert_id: int, local: bool, as_json: bool) -> None:
-    """Show an alert: its history, its sensors and its scores."""
+def show_alert(alert_id: int, with_evidence: bool, local: bool, as_json: bool) -> None:
+    """Show an alert: its explanation, its history, its sensors and its scores."""
     with open_store() as store:
         alert = store.alert(alert_id)
         if as_json:
-            output.print_json(alert)
+            output.print_json(alert | explanation.document(store, alert, with_arrays=with_evidence))
         elif alert["class"] == "data":
             _show_data_alert(alert, local=local)
         elif alert["class"] == "sensor":
@@ -102,7 +106,7 @@ def show_alert(alert_id: int, local: bool, as_json: bool) -> None:
             opened, last = output.as_datetime(alert["opened_at"]), output.as_datetime(alert["updated_at"])
             around = max((last - opened) / 2, timedelta(hours=1))
             windows = store.scores(alert["asset"], alert["fleet"], since=opened - around, until=last + around)
-            _show_process_alert(alert, list(windows), local=local)
+            _show_process_alert(alert, list(windows), store, local=local)
 
 
 def _table(found: Sequence[Alert], *, local: bool) -> Table:
@@ -174,7 +178,9 @@ def _show_sensor_alert(alert: Alert, *, local: bool) -> None:
     echo(Styled(f"\n{output.time_zone(local=local)}", "dim"))
 
 
-def _show_process_alert(alert: Alert, windows: Sequence[Mapping[str, Any]], *, local: bool) -> None:
+def _show_process_alert(
+    alert: Alert, windows: Sequence[Mapping[str, Any]], store: Reader, *, local: bool
+) -> None:
     _show_title(alert, alert["asset"])
     peak_at = output.timestamp(alert["peak_at"], local=local)
     facts = {
@@ -183,6 +189,7 @@ def _show_process_alert(alert: Alert, windows: Sequence[Mapping[str, Any]], *, l
         "version": alert["version"],
     }
     _show_facts(alert, facts, local=local)
+    explanation.echo_explanation(store, alert, local=local)
     if windows:
         echo()
         echo_plot(windows, local=local, rows=8)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monitor.config.console import ConsoleConfig
     from monitor.config.kafka import KafkaConfig
-    from monitor.config.loading import load, parse, store_url
+    from monitor.config.loading import load, parse, sensor_texts, store_url
     from monitor.config.notify import NotifyConfig
     from monitor.config.sensors import SensorConfig
     from monitor.config.tree import Config, FleetConfig, HttpConfig
@@ -46,6 +46,7 @@ __all__ = [
     "SensorConfig",
     "load",
     "parse",
+    "sensor_texts",
     "store_url",
 ]
 
@@ -56,6 +57,7 @@ _MODULES = {
     "SensorConfig": "sensors",
     "load": "loading",
     "parse": "loading",
+    "sensor_texts": "loading",
     "store_url": "loading",
 }
 """Public name → its module. The rest are in `tree`."""

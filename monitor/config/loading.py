@@ -57,6 +57,21 @@ def store_url(path: str | os.PathLike[str] | None = None, environ: Mapping[str, 
         raise ConfigError(f"{name}_FILE names a file that cannot be read: {error}") from error
 
 
+def sensor_texts(path: str | os.PathLike[str] | None, fleet: str) -> dict[str, dict[str, str]]:
+    """Read only unit and description of a fleet's sensors, by name: `{"unit": …, "description": …}`, or empty texts.
+
+    It is quick, and an error in the file is not its business. Raises ConfigError for a file that cannot be read.
+    """
+    tables = _read(Path(path or os.environ.get(ENV_FILE) or DEFAULT_FILE)).get("fleet", [])
+    found: dict[str, dict[str, str]] = {}
+    for table in tables if isinstance(tables, list) else ():
+        sensors = table.get("sensor") if isinstance(table, dict) and table.get("name") == fleet else None
+        for name, each in sensors.items() if isinstance(sensors, dict) else ():
+            texts = {key: each.get(key) if isinstance(each, dict) else None for key in ("unit", "description")}
+            found[name] = {key: text if isinstance(text, str) else "" for key, text in texts.items()}
+    return found
+
+
 def reference_file() -> Path:
     """Return the path of the file that explains every setting: in the installed package, or in deploy/ of a clone."""
     packaged = Path(__file__).with_name("reference.toml")
