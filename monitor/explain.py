@@ -288,28 +288,40 @@ def duration(us: int) -> str:
 
 
 def signature(evidence: Evidence) -> dict[str, Float32]:
-    """Return each sensor's course: the error in spreads, on a log scale, at `SHAPE` parts of the evidence's time.
+    """Return each sensor's course: the error in spreads, on a log scale, at `SHAPE` parts of the time that deviates.
 
-    A missing value counts as no error, and its share is one number more.
+    So an alert that is still open is like a closed one. A missing value counts as no error. Two numbers more are the
+    roughness of the course and the share of missing values.
     """
     size = (evidence.values - evidence.expected) / bands(evidence).spread
-    known = np.isfinite(size)
-    level = np.where(known, np.sign(size) * np.log1p(np.abs(np.nan_to_num(size))), 0.0)
-    missing = ~np.isfinite(evidence.values)
-    rough = np.zeros_like(level)
-    rough[1:] = np.abs(np.diff(level, axis=0))
-    span = max(1, int(evidence.cell_us[-1] - evidence.cell_us[0]))
-    part = np.minimum((evidence.cell_us - evidence.cell_us[0]) * SHAPE // span, SHAPE - 1)
-    n = np.maximum(np.bincount(part, minlength=SHAPE), 1)[:, None]
+    level = np.where(np.isfinite(size), np.sign(size) * np.log1p(np.abs(np.nan_to_num(size))), 0.0)
+    missing = ~np.isfinite(evidence.values) & np.isfinite(evidence.expected)
+    rows = _deviating(level, missing)
+    level, missing, at_us = level[rows], missing[rows], evidence.cell_us[rows]
+    rough = np.abs(np.diff(level, axis=0)).mean(axis=0) if len(level) > 1 else np.zeros(level.shape[1])
+    part = np.minimum((at_us - at_us[0]) * SHAPE // max(1, int(at_us[-1] - at_us[0])), SHAPE - 1)
     courses = np.zeros((SHAPE, level.shape[1]))
     np.add.at(courses, part, level)
-    courses /= n
+    n = np.bincount(part, minlength=SHAPE)
+    courses /= np.maximum(n, 1)[:, None]
+    filled = np.maximum.accumulate(np.where(n > 0, np.arange(SHAPE), 0))   # few cells: a part without any
+    courses = courses[filled]
+    extra = SHAPE**0.5 * np.stack([rough, 3 * missing.mean(axis=0)])
     return {
-        name: np.concatenate(
-            (courses[:, c], [SHAPE**0.5 * rough[:, c].mean(), SHAPE**0.5 * 3 * missing[:, c].mean()])
-        ).astype(np.float32)
+        name: np.concatenate((courses[:, c], extra[:, c])).astype(np.float32)
         for c, name in enumerate(evidence.sensors)
     }
+
+
+def _deviating(level: NDArray[np.float64], missing: Bool) -> slice:
+    """Return the cells from the first to the last that deviates, single outliers at either end left out."""
+    worst = np.abs(level).max(axis=1)
+    least = max(float(np.log1p(DEVIATES)), 0.5 * float(np.quantile(worst, 0.95)))
+    rows = np.flatnonzero((worst > least) | missing.any(axis=1))
+    if not len(rows):
+        return slice(None)
+    outliers = len(rows) // 50
+    return slice(int(rows[outliers]), int(rows[-1 - outliers]) + 1)
 
 
 def similarity(first: Evidence, second: Evidence) -> float:

@@ -248,7 +248,7 @@ def _shelf(shelf: Mapping[str, Any]) -> str:
 def _show_history(alert: Alert, remarks: Sequence[str], *, local: bool) -> None:
     echo(Styled("\nHistory", "dim"))
     if len(alert["transitions"]) > 1:
-        echo(f"  {_strip(alert)}")
+        echo("  ", _strip(alert))
     for step, remark in zip(alert["transitions"], remarks, strict=True):
         at = output.timestamp(step["at"], local=local)
         echo(f"  {at}  ", output.state(step["state"]), Styled(f"  {remark}", "dim"))

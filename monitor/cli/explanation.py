@@ -99,7 +99,7 @@ def _echo_courses(alert: Alert, evidence: Evidence, *, local: bool) -> None:
     names = [name for name in dict.fromkeys(ranked) if name in evidence.sensors][:SHOWN_SENSORS]
     width = max(16, min(WIDTH, terminal.columns() - max(map(len, names), default=0) - 34))
     echo()
-    table = Table("evidence", "", "course", "from:right", "to:right")
+    table = Table("evidence:rest", "", "course", "least:right", "most:right")
     for name in names:
         c = evidence.sensors.index(name)
         both = evidence.values[:, c], evidence.expected[:, c]
@@ -111,7 +111,7 @@ def _echo_courses(alert: Alert, evidence: Evidence, *, local: bool) -> None:
             table.add(title, word, Styled(drawn, style), *ends)
     table.print()
     first, last = (output.timestamp(int(evidence.cell_us[at]), local=local) for at in (0, -1))
-    echo(Styled(f"{first} to {last}. From, to: the least and the greatest value.", "dim"))
+    echo(Styled(f"{first} to {last}", "dim"))
 
 
 def _limits(*columns: Any) -> tuple[float, float]:
@@ -144,7 +144,7 @@ def _echo_similar(found: Sequence[Mapping[str, Any]], *, local: bool) -> None:
     if not alike:
         return
     echo()
-    table = Table("similar", "asset", "opened", "alike:right", "label:rest")
+    table = Table("similar", "asset:rest", "opened", "alike:right", "label:rest")
     for row in alike:
         label = row["label"] or "–"
         note = f": {row['label_note']}" if row["label_note"] else ""
