@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import text
 
 from monitor.errors import InvariantBroken
+from monitor.store import burn, left_out
 from monitor.store.results import LAST_US
 from monitor.types import AlertClass, AlertState, Contribution
 
@@ -208,15 +209,38 @@ _INTERVALS = text("""
     SELECT asset.name, opened_us, closed_us, label FROM alert JOIN asset ON asset.id = asset_id
     WHERE asset.fleet = :fleet ORDER BY opened_us
 """)
+_NEWEST = text("""
+    SELECT MAX(COALESCE(last_window.end_us, last_window.start_us)) FROM last_window
+    JOIN asset ON asset.id = asset_id WHERE asset.fleet = :fleet
+""")
+LONGEST_HISTORY_US = 400 * 86_400_000_000
+"""Time before the newest window in which recurring maintenance is looked up."""
+LONGEST_AHEAD_US = 32 * 86_400_000_000
 
 
 def intervals(connection: Connection, fleet: str) -> dict[str, list[tuple[int, int, str | None]]]:
-    """Return the event time (from_us, to_us] and the label of each alert, by asset. Training leaves these times out.
+    """Return the event time (from_us, to_us] and the label of each alert, by asset, and of each time that is judged.
 
-    `opened_us` is the end of a window, and that window belongs to the alert. An open alert ends after any event.
+    Training leaves out what is labelled fault or ignore, learns what is labelled normal, and does not learn from the
+    rest. A label on a time counts for the part of an unlabelled alert in it. Maintenance counts as ignore. `opened_us`
+    is the end of a window, and that window belongs to the alert. An open alert ends after any event.
     """
+    newest_us = connection.execute(_NEWEST, {"fleet": fleet}).scalar_one_or_none() or 0
+    judged = left_out.read(
+        burn.fetch_through(connection), fleet, newest_us - LONGEST_HISTORY_US, newest_us + LONGEST_AHEAD_US
+    )
     found: dict[str, list[tuple[int, int, str | None]]] = {}
     for name, opened_us, closed_us, label in connection.execute(_INTERVALS, {"fleet": fleet}):
         to_us = LAST_US if closed_us is None else closed_us
-        found.setdefault(name, []).append((opened_us - 1, to_us, label))
+        rest = [left_out.Judged(opened_us - 1, to_us, label)]
+        if label is None and judged:
+            for each in judged.of(name):
+                rest = left_out.without(rest, each.from_us, each.to_us)
+        found.setdefault(name, []).extend((each.from_us, each.to_us, each.label) for each in rest)
+    for name in connection.execute(_FLEETS_ASSETS, {"fleet": fleet}).scalars() if judged else ():
+        if times := judged.of(name):
+            found.setdefault(name, []).extend((each.from_us, each.to_us, each.label) for each in times)
     return found
+
+
+_FLEETS_ASSETS = text("SELECT name FROM asset WHERE fleet = :fleet ORDER BY id")

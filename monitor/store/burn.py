@@ -4,6 +4,9 @@ Input: a function that runs a SELECT (`Reader.fetch`, or `fetch_through` the dae
 `BudgetReport`, for the command line and the daemon alike. Invariant: the cost is bounded. The time watched is estimated
 from at most `N_STRIPES` moments, each a seek in the scores' key. It is exact while a version has scored fewer windows
 of an asset. This module imports nothing slow, because every read command imports it.
+
+Times in maintenance, and those labelled fault or ignore, are neither watched nor do their alerts count
+(`left_out.py`). An alert counts unless it is labelled fault or ignore, and until it was closed by hand.
 """
 
 from __future__ import annotations
@@ -12,11 +15,14 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monitor.budget import DAY_US, Alarm, BudgetReport, BudgetTerms, Burn, UnreadableThreshold, burn
+from monitor.store import left_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import Connection
+
+    from monitor.store.left_out import LeftOut
 
     Fetch = Callable[[str, Mapping[str, object]], Iterable[Mapping[str, Any]]]
     """Run one SELECT with `:name` for a value, and return rows by column name."""
@@ -44,11 +50,13 @@ def budget_report(fetch: Fetch, fleet: str, version: str, threshold: object) -> 
     extent = _extent(fetch, fleet, version, step_us)
     if extent is None:
         return None
-    scope, watched = _retained(fetch, _Scope(fleet, version, extent.from_us, extent.to_us), extent, step_us)
-    own = _burn(scope, watched, _alarms(fetch, scope), budget, (terms.n_episodes, terms.weeks))
+    scope = _Scope(fleet, version, extent.from_us, extent.to_us)
     recent = _Scope(fleet, None, max(extent.oldest_us, extent.newest_us - RECENT_US), extent.newest_us)
-    recent, watched = _retained(fetch, recent, extent, step_us)
-    alarms = _alarms(fetch, recent)
+    judged = left_out.read(fetch, fleet, min(scope.from_us, recent.from_us), extent.newest_us + 1)
+    scope, watched = _retained(fetch, scope, extent, step_us, judged)
+    own = _burn(scope, watched, _alarms(fetch, scope, judged), budget, (terms.n_episodes, terms.weeks))
+    recent, watched = _retained(fetch, recent, extent, step_us, judged)
+    alarms = _alarms(fetch, recent, judged)
     worst = []
     for name, found in alarms.items():
         from_us, weeks = watched.assets.get(name, (recent.from_us, 0.0))
@@ -117,9 +125,11 @@ _STRIPES = """
 """
 _BY_VERSION = "version_id = (SELECT id FROM model_version WHERE version = :version)"
 _ALARMS = """
-    SELECT asset.name AS asset, opened_us, closed_us FROM alert JOIN asset ON asset.id = asset_id
-    WHERE asset.fleet = :fleet AND (label IS NULL OR label <> 'fault') AND opened_us <= :to_us
-        AND (closed_us IS NULL OR closed_us > :from_us) {only}
+    SELECT asset.name AS asset, opened_us, COALESCE(closed_by_hand_us, closed_us) AS closed_us, label
+    FROM alert JOIN asset ON asset.id = asset_id
+    WHERE asset.fleet = :fleet AND (label IS NULL OR label NOT IN ('fault', 'ignore')) AND opened_us <= :to_us
+        AND (COALESCE(closed_by_hand_us, closed_us) IS NULL OR COALESCE(closed_by_hand_us, closed_us) > :from_us)
+        AND (suppressed_by IS NULL OR suppressed_by <> 'maintenance') {only}
     ORDER BY opened_us
 """
 
@@ -166,20 +176,22 @@ def _extent(fetch: Fetch, fleet: str, version: str, step_us: int) -> _Extent | N
     return None if to_us <= from_us else _Extent(oldest_us, from_us, to_us, newest_us, span_us, newest["n_assets"])
 
 
-def _retained(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> tuple[_Scope, _Watched]:
+def _retained(
+    fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int, judged: LeftOut
+) -> tuple[_Scope, _Watched]:
     """Cut the scope to the range with stored scores. Return it with the time watched in it.
 
     Retention deletes scores earlier than alerts, and alerts without the time watched are no evidence.
     """
-    watched = _watched(fetch, scope, extent, step_us)
+    watched = _watched(fetch, scope, extent, step_us, judged)
     since_us = min((since_us for since_us, _ in watched.assets.values()), default=scope.from_us)
     if since_us == scope.from_us:
         return scope, watched
     scope = scope._replace(from_us=since_us)
-    return scope, _watched(fetch, scope, extent, step_us)
+    return scope, _watched(fetch, scope, extent, step_us, judged)
 
 
-def _watched(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> _Watched:
+def _watched(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int, judged: LeftOut) -> _Watched:
     first_us, beyond_us = (us - extent.span_us + 1 for us in (scope.from_us, scope.to_us))   # of the windows' starts
     n_steps = -(-(beyond_us - first_us) // step_us)
     n_stripes = max(LEAST_STRIPES, min(N_STRIPES, MOST_ROWS // extent.n_assets))
@@ -187,24 +199,39 @@ def _watched(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> _Wat
     values = {"fleet": scope.fleet, "first_us": first_us, "beyond_us": beyond_us, "apart_us": apart_us}
     values |= {"step_us": step_us} | _only(scope)
     sql = _STRIPES.replace("{only}", "AND " + _BY_VERSION if scope.version else "")
-    assets = {}
-    for row in fetch(sql.format(key="asset.name"), values):
-        # The last stripe may stand for less than the others.
-        weeks = min((scope.to_us - scope.from_us) / WEEK_US, row["n"] * apart_us / WEEK_US)
-        assets[row["name"]] = (scope.from_us + row["at_us"] - first_us, weeks)
+    names: dict[str, tuple[int, int]] = {}
+    moments: dict[int, int] = {}
+    if judged:  # an asset's windows count one by one: some of its stripes are left out
+        for row in fetch(sql.format(key="asset.name, at_us"), values):
+            name, at_us, n = row["name"], row["at_us"], row["n"]
+            if not judged.leaves_out(name, at_us + step_us - 1 + extent.span_us):  # by the end of its window
+                first, n_before = names.get(name, (at_us, 0))
+                names[name] = min(first, at_us), n_before + n
+                moments[at_us] = moments.get(at_us, 0) + n
+    else:
+        names = {row["name"]: (row["at_us"], row["n"]) for row in fetch(sql.format(key="asset.name"), values)}
+        moments = {row["at_us"]: row["n"] for row in fetch(sql.format(key="at_us"), values)}
+    # The last stripe may stand for less than the others.
+    longest = (scope.to_us - scope.from_us) / WEEK_US
+    assets = {
+        name: (scope.from_us + at_us - first_us, min(longest, n * apart_us / WEEK_US))
+        for name, (at_us, n) in names.items()
+    }
     by_day = [0.0] * max(1, -(-(scope.to_us - scope.from_us) // DAY_US))
-    for row in fetch(sql.format(key="at_us"), values):
-        by_day[(row["at_us"] - first_us) // DAY_US] += row["n"]
+    for at_us, n in moments.items():
+        by_day[(at_us - first_us) // DAY_US] += n
     total = sum(by_day)
     return _Watched(assets, [n / total for n in by_day] if total else by_day)
 
 
-def _alarms(fetch: Fetch, scope: _Scope) -> dict[str, list[Alarm]]:
-    """Return each asset's alerts that were open in the scope's time and are not labelled as faults."""
+def _alarms(fetch: Fetch, scope: _Scope, judged: LeftOut) -> dict[str, list[Alarm]]:
+    """Return each asset's alerts that were open in the scope's time and count as false until somebody says more."""
     values = {"fleet": scope.fleet, "from_us": scope.from_us, "to_us": scope.to_us} | _only(scope)
     found: dict[str, list[Alarm]] = {}
     for row in fetch(_ALARMS.format(only="AND version = :version" if scope.version else ""), values):
-        found.setdefault(row["asset"], []).append(Alarm(row["opened_us"], row["closed_us"]))
+        # A word on the alert itself is stronger than one on a time.
+        if row["label"] is not None or not judged.leaves_out(row["asset"], row["opened_us"]):
+            found.setdefault(row["asset"], []).append(Alarm(row["opened_us"], row["closed_us"]))
     return found
 
 

@@ -93,6 +93,74 @@ def test_an_alert_labelled_as_a_fault_is_no_false_alarm(url: str) -> None:
     assert found.own.n_alarms == 1
 
 
+LABELLED = """
+    INSERT INTO interval_label (asset_id, from_us, to_us, label, note, actor, made_us)
+    SELECT id, 7199999999, 7800000000, '{}', '', 'ann', 0 FROM asset
+"""
+"""Cells 12 and 13: the first alert, and two windows of each asset."""
+IN_MAINTENANCE = """
+    INSERT INTO maintenance (fleet, asset, from_us, to_us, reason, actor, made_us)
+    VALUES ('turbines', '{}', 7200000000, 7800000001, 'oil', 'ann', 0)
+"""
+EACH_NIGHT = """
+    INSERT INTO maintenance (fleet, asset, from_us, cron, duration_us, reason, actor, made_us)
+    VALUES ('turbines', '*', 0, '0 2 * * *', 600000001, 'oil', 'ann', 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "n_alarms", "n_windows"),
+    [
+        ("SELECT 1", 2, 31),
+        ("UPDATE alert SET label = 'ignore'", 0, 31),
+        ("UPDATE alert SET suppressed_by = 'maintenance' WHERE state = 'closed'", 1, 31),
+        ("UPDATE alert SET suppressed_by = 'shelf'", 2, 31),
+        (LABELLED.format("fault"), 1, 27),
+        (LABELLED.format("normal"), 2, 31),
+        (IN_MAINTENANCE.format("wh*"), 1, 29),
+        (IN_MAINTENANCE.format("other"), 2, 31),
+        (EACH_NIGHT, 1, 27),
+    ],
+)
+def test_judged_times_neither_count_nor_are_watched(
+    url: str, answer: str, n_alarms: int, n_windows: int
+) -> None:
+    def judge(connection: Connection) -> None:
+        connection.execute(text(answer))
+
+    asyncio.run(fill(url, 20, judge))
+    found = report(url)
+    assert found is not None
+    assert (found.own.n_alarms, found.recent.n_alarms) == (n_alarms, n_alarms)
+    assert found.own.weeks == pytest.approx(n_windows / WEEK)
+
+
+def test_an_alert_closed_by_hand_counts_until_then(url: str) -> None:
+    day = 144
+
+    def leave_open(connection: Connection) -> None:
+        connection.execute(text("DELETE FROM alert_transition"))
+        connection.execute(text("DELETE FROM alert WHERE state = 'closed'"))
+
+    def close(connection: Connection) -> None:
+        leave_open(connection)
+        connection.execute(text("UPDATE alert SET closed_by_hand_us = opened_us + 1"))
+
+    asyncio.run(fill(url, 3 * day, leave_open))
+    found = report(url)
+    assert found is not None
+    assert found.own.n_alarms > 1  # it counts again for each day
+
+    async def by_hand() -> None:
+        async with AsyncStore(url) as store:
+            await store.run(close)
+
+    asyncio.run(by_hand())
+    found = report(url)
+    assert found is not None
+    assert found.own.n_alarms == 1
+
+
 def test_a_version_reports_its_windows_and_the_fleet_all(url: str) -> None:
     boundary = (FIRST + LENGTH + 10) * INTERVAL_US
 
