@@ -256,6 +256,7 @@ class RetrainScheduler:
             fleet=fleet.name,
             sensors=fleet.sensors or stored,
             alerts=await self._store.read(alerts.intervals, fleet.name),
+            faulty_sensors=await self._store.read(alerts.sensor_intervals, fleet.name),
             known=await self._store.read(assets.names_by_partition, fleet.name),
         )
 

@@ -38,6 +38,8 @@ class TrainingOrder(msgspec.Struct, frozen=True):
     """None: learn them from the records."""
     alerts: Intervals
     """Alerts. Their windows are not trained on, unless an operator labelled them as normal."""
+    faulty_sensors: dict[str, list[tuple[int, int, str]]] = {}
+    """By asset, stretches of event time (from_us, to_us] in which a sensor of it is not trained on."""
     known: dict[str, list[str]] = {}
     """Names of the fleet's assets by their partition, as "topic/number"."""
 

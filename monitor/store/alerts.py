@@ -243,4 +243,22 @@ def intervals(connection: Connection, fleet: str) -> dict[str, list[tuple[int, i
     return found
 
 
+_SENSOR_INTERVALS = text("""
+    SELECT asset_name, opened_us, closed_us, sensor FROM alert
+    WHERE class = 'sensor' AND fleet = :fleet AND asset_name IS NOT NULL AND COALESCE(label, '') <> 'normal'
+    ORDER BY opened_us
+""")
+
+
+def sensor_intervals(connection: Connection, fleet: str) -> dict[str, list[tuple[int, int, str]]]:
+    """Return the event time (from_us, to_us] and the sensor of each alert of class `sensor`, by asset.
+
+    Training does not learn from this sensor then. An alert that was labelled normal counts as none.
+    """
+    found: dict[str, list[tuple[int, int, str]]] = {}
+    for name, opened_us, closed_us, sensor in connection.execute(_SENSOR_INTERVALS, {"fleet": fleet}):
+        found.setdefault(name, []).append((opened_us - 1, LAST_US if closed_us is None else closed_us, sensor))
+    return found
+
+
 _FLEETS_ASSETS = text("SELECT name FROM asset WHERE fleet = :fleet ORDER BY id")

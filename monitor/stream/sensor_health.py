@@ -208,10 +208,17 @@ class SensorTests:
         noisy: Bool = is_loud.any(axis=1) & (np.count_nonzero(is_louder, axis=1) == 1)[:, None]
         for row, sensor in np.argwhere(noisy).tolist():
             of_blocks = values[row, -noise.shape[1] * BLOCK - 2 :, sensor].astype(np.float64)
-            blocks = [of_blocks[at * BLOCK : at * BLOCK + BLOCK + 2] for at in np.flatnonzero(is_loud[row, :, sensor])]
-            low, high = self.low[sensor], self.high[sensor]
-            noisy[row, sensor] = any(low <= np.median(each) <= high and _is_white(each) for each in blocks)
+            noisy[row, sensor] = any(
+                self._is_in_reach(sensor, block, noise[row, at, sensor]) and _is_white(block)
+                for at in np.flatnonzero(is_loud[row, :, sensor])
+                if len(block := of_blocks[at * BLOCK : at * BLOCK + BLOCK + 2])
+            )
         return noisy
+
+    def _is_in_reach(self, sensor: int, values: NDArray[np.float64], noise: float) -> bool:
+        """Return whether a sensor's values [n] are noise round a value that it had in training."""
+        low, high = self.low[sensor] - noise, self.high[sensor] + noise
+        return bool(low <= np.median(values) <= high)
 
     def _mark(self, findings: UInt8, rows: NDArray[np.intp], found: Bool, number: int) -> None:
         findings[rows] = np.where(found & (findings[rows] == self.untested), number, findings[rows])

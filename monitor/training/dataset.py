@@ -4,6 +4,7 @@ Input: record batches of any partitions. Output: a `TrainingSet` of at most `MAX
 Invariant: windows that the pipeline would not score are not trained on. Assets that the database does not know are
 admitted as in a pipeline that starts with this history. Windows that overlap an unlabelled alert are marked, because
 they are not trained on. Windows of an alert labelled fault or ignore are left out, those labelled normal are kept.
+A sensor with an alert of its own is missing for that time, and so are readings outside of its configured range.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from monitor.decode.columns import widened
 from monitor.errors import NotEnoughData
 from monitor.models.spec import MAX_VALUES, TrainingSet
 from monitor.stream.partition import make_decoder, schemas_of
+from monitor.stream.sensor_health import SensorTests
 from monitor.stream.window import NEVER, Windower, in_slices
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     Alerts = Mapping[str, Sequence[tuple[int, int, str | None]]]
     """Asset → event time (from_us, to_us) of its alerts, and their labels."""
+    FaultySensors = Mapping[str, Sequence[tuple[int, int, str]]]
+    """Asset → event time (from_us, to_us] of its alerts about sensors, and the sensors."""
 
 MAX_MEASURED = 200_000
 """Readings of which the spacing is measured. With more of them there are windows enough."""
@@ -123,7 +127,7 @@ class History:
             if self._n_batches >= EVICT_EVERY:
                 self._evict()
 
-    def windows(self, alerts: Alerts | None = None) -> TrainingSet:
+    def windows(self, alerts: Alerts | None = None, faulty_sensors: FaultySensors | None = None) -> TrainingSet:
         """Make windows of the last `retrain.history`. Raises NotEnoughData if there is no reading at all."""
         if not self.n_readings:
             raise NotEnoughData(
@@ -134,7 +138,10 @@ class History:
         self._spacing = self._measure_spacing()
         numbers: dict[str, int] = defaultdict(lambda: len(numbers))
         stride = self._stride()
-        sets = [self._windows_of(part, stride, alerts or {}, numbers) for _, part in sorted(self._partitions.items())]
+        sets = [
+            self._windows_of(part, stride, alerts or {}, faulty_sensors or {}, numbers)
+            for _, part in sorted(self._partitions.items())
+        ]
         return TrainingSet(
             values=np.concatenate([one.values for one in sets]),
             asset=np.concatenate([one.asset for one in sets]),
@@ -219,6 +226,7 @@ class History:
         part: _PartitionHistory,
         stride: int,
         alerts: Alerts,
+        faulty_sensors: FaultySensors,
         numbers: dict[str, int],
     ) -> _PartitionWindows:
         fleet = self.fleet
@@ -244,11 +252,29 @@ class History:
         values = np.concatenate([windows.values for windows in parts])
         asset = np.concatenate([windows.asset for windows in parts])
         end_us = (np.concatenate([windows.start for windows in parts]) + fleet.length) * fleet.interval_us
+        self._leave_out_sensors(values, names, asset, end_us, faulty_sensors)
+        values = SensorTests(self.sensors, fleet, None).inspect(values).values  # without impossible readings
         labelled = self._overlaps(names, asset, end_us, alerts, EXCLUDED_LABELS)
         alerted = self._overlaps(names, asset, end_us, alerts, (None,))[~labelled]
         number_of = np.array([numbers[name] for name in names], dtype=np.int32)
         kept = ~labelled
         return _PartitionWindows(values[kept], number_of[asset[kept]], end_us[kept], alerted, int(labelled.sum()))
+
+    def _leave_out_sensors(
+        self, values: Float32, names: Sequence[str], asset: Int32, end_us: Int64, faulty: FaultySensors
+    ) -> None:
+        """Set the readings of sensors to NaN that had an alert then. Else a stuck sensor would be learnt as healthy."""
+        length, interval_us = self.fleet.length, self.fleet.interval_us
+        cells = np.arange(-length, 0) * interval_us
+        for index, name in enumerate(names):
+            for from_us, to_us, sensor in faulty.get(name, ()):
+                # The first window with the finding may be full of the fault.
+                begin_us = from_us - length * interval_us
+                rows = np.flatnonzero((asset == index) & (end_us > begin_us) & (end_us + cells[0] <= to_us))
+                if sensor in self.sensors and len(rows):
+                    at_us, column = end_us[rows, None] + cells, self.sensors.index(sensor)
+                    is_faulty = (at_us > begin_us) & (at_us <= to_us)
+                    values[rows, :, column] = np.where(is_faulty, np.nan, values[rows, :, column])
 
     def _overlaps(
         self, names: Sequence[str], asset: Int32, end_us: Int64, alerts: Alerts, labels: tuple[str | None, ...]

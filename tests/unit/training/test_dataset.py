@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from monitor.config import parse
+from monitor.config.sensors import SensorConfig
 from monitor.training.dataset import History
 from monitor.types import Partition
 from tests.fakes import batch_of, records_of
@@ -59,6 +60,26 @@ def test_labels_decide_on_windows_of_alerts() -> None:
     assert train.n_labelled == len(gone) == len(plain) - len(train)
     assert train.stride_factor == 1
     assert np.count_nonzero(train.asset == 1) == np.count_nonzero(plain.asset == 1)
+
+
+def test_a_sensor_is_missing_while_it_had_an_alert_of_its_own() -> None:
+    plain = history().windows()
+    opened_us = int(plain.end_us.min()) + 20 * MINUTE_US
+    train = history().windows({}, {"R1": [(opened_us - 1, opened_us + 5 * MINUTE_US, "speed"), (0, 9, "gone")]})
+    gone = plain.values[np.isnan(train.values)]
+    assert set((gone - 1).astype(int).tolist()) == set(range(20, 30))  # from a window before it opened
+    assert not np.isnan(train.values[train.asset == 0]).any()
+    assert len(train) == len(plain)
+
+
+def test_readings_outside_of_the_range_are_not_learnt() -> None:
+    config = CONFIG.model_copy(
+        update={"fleet": (CONFIG.fleets[0].model_copy(update={"sensor": {"speed": SensorConfig(range=(5, 50))}}),)}
+    )
+    found = History(config, config.fleets[0], ("speed",))
+    found.add(batch_of(Partition("t", 0), records_of(*(reading(b"R1", at) for at in range(N)))))
+    values = found.windows().values
+    assert (np.nanmin(values), np.nanmax(values)) == (5, 50)
 
 
 @pytest.mark.parametrize(
