@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitor.models.detector import TrainedModel
+from monitor.stream.sensor_health import SensorTests
 from tests.chaos import journal, notifications
 from tests.oracle.check import check, compare_scores, stored_rows
 from tests.oracle.log import rules_from
@@ -142,10 +143,16 @@ class _Scorer:
             version_id: TrainedModel.load(_folder(deployment, path))
             for version_id, path in deployment.fetch("SELECT id, path FROM model_version")
         }
+        fleets = {fleet.name: fleet for fleet in deployment.config.fleets}
+        self._tests = {
+            version_id: SensorTests(detector.sensors, fleets[detector.card.fleet], detector)
+            for version_id, detector in self._detectors.items()
+        }
 
     def __call__(self, version_id: int, values: Sequence[Any]) -> list[float]:
         windows = np.array(values, dtype=np.float32)  # None becomes NaN
         scores: list[float] = []
         for first in range(0, len(windows), BATCH):
-            scores += self._detectors[version_id].score(windows[first : first + BATCH]).score.tolist()
+            tested = self._tests[version_id].inspect(windows[first : first + BATCH]).values
+            scores += self._detectors[version_id].score(tested).score.tolist()
         return scores

@@ -16,6 +16,7 @@ from monitor.store import alerts, assets, burn, results, schema, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.reader import open_reader
+from monitor.store.results import LAST_US
 from monitor.types import AlertClass, AlertState, DataAlertChange, Severity
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, THRESHOLD, VERSION, change, own, rows_of
 
@@ -72,6 +73,9 @@ async def test_two_faults_of_a_sensor_in_one_record_are_two_alerts(store: AsyncS
 
     assert await asyncio.to_thread(found, alert_class="sensor", asset="R*") == [("sensor", "R1", "wind")] * 2
     assert await asyncio.to_thread(found, alert_class="data") == []
+    first_us, second_us = (12 * INTERVAL_US - 1, 14 * INTERVAL_US, "wind"), (30 * INTERVAL_US - 1, LAST_US, "wind")
+    assert await store.read(alerts.sensor_intervals, FLEET) == {"R1": [first_us, second_us]}
+    assert await store.read(alerts.intervals, FLEET) == {}
 
 
 async def test_an_alert_is_one_row_that_follows_its_changes(store: AsyncStore, url: str) -> None:

@@ -13,6 +13,7 @@ from unittest import mock
 from monitor.store import versions
 from monitor.stream.evidence import EvidenceRecorder
 from monitor.stream.reader import SourceReader
+from monitor.stream.sensor_alerts import SensorAlerts
 from tests import mutations
 from tests.simulation.broker import MemberSource
 from tests.simulation.store import SimulatedStore
@@ -97,6 +98,12 @@ def _no_former_evidence() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _no_former_sensor_state() -> Iterator[None]:
+    with mock.patch.object(SensorAlerts, "restore"):
+        yield
+
+
 MUTATIONS = {
     each.name: each
     for each in (
@@ -104,6 +111,9 @@ MUTATIONS = {
             "compare-and-set",
             "a commit moves the offset only in its epoch and from its present place",
             patched=mutations.no_compare_and_set,
+        ),
+        Mutation(
+            "sensor-state", "windows of a sensor count for its alert across a restart", patched=_no_former_sensor_state
         ),
         Mutation("one-transaction", "the offset moves in the transaction of the rows", _two_transactions),
         Mutation("rewind", "a claim reads again from the rewind offset", patched=mutations.no_rewind),

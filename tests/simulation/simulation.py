@@ -36,7 +36,7 @@ from tests.simulation.broker import Broker, MemberSource
 from tests.simulation.clockwork import Process, SimulatedClock, SimulatedLoop, Stuck
 from tests.simulation.scenario import GROUP
 from tests.simulation.store import Database, SimulatedStore
-from tests.simulation.verify import expected_of, score_of, verify
+from tests.simulation.verify import expected_of, finding_of, score_of, verify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -136,7 +136,9 @@ class SimulatedScorer:
             int(row): (Contribution(sensors[0], 1.0, 0.0, None),) for row in np.flatnonzero(score >= 1)
         }
         reason = None if all(version) else "no version"
-        return Scores(windows, score, version, contributions, reason, seq, self._reconstruct)
+        found = [[finding_of(start, sensor) for sensor in sensors] for start in windows.start.tolist()]
+        findings = np.array(found, dtype=np.uint8)
+        return Scores(windows, score, version, contributions, reason, seq, self._reconstruct, findings)
 
     async def _reconstruct(self, scores: Scores, rows: Int64, fired: Int64, sensors: Sequence[str]) -> Reconstruction:
         await self._process.pause(0.005)

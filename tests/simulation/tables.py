@@ -38,6 +38,13 @@ class DataAlertRow(NamedTuple):
     transitions: tuple[tuple[str, int], ...]
 
 
+class SensorAlertRow(NamedTuple):
+    asset: str
+    sensor: str
+    transitions: tuple[tuple[str, int], ...]
+    n_windows: int
+
+
 class Tables:
     """All rows of one database, read once."""
 
@@ -79,6 +86,22 @@ class Tables:
         }
         self.notifications = {key for (key,) in rows("SELECT dedup_key FROM outbox")}
         self.data_alert = dict(_data_alerts(database))
+        self.sensor_alert = dict(_sensor_alerts(database))
+
+
+def _sensor_alerts(database: Database) -> list[tuple[tuple[str, Partition, int, str], SensorAlertRow]]:
+    steps: dict[int, list[tuple[str, int]]] = {}
+    for alert_id, state, at_us in database.rows(
+        "SELECT alert_id, state, at_us FROM alert_transition ORDER BY alert_id, seq"
+    ):
+        steps.setdefault(alert_id, []).append((state, at_us))
+    return [
+        (
+            (row.kind, Partition(row.topic, row.partition), row.opened_us, row.subject),
+            SensorAlertRow(row.asset_name, row.sensor, tuple(steps[row.id]), row.n_anomalous),
+        )
+        for row in database.rows("SELECT * FROM alert WHERE class = 'sensor'")
+    ]
 
 
 def _data_alerts(database: Database) -> list[tuple[tuple[str, Partition, int, str], DataAlertRow]]:

@@ -18,6 +18,7 @@ from monitor.types import Severity
 from tests.oracle.alerts import expected_alerts
 from tests.oracle.check import check, stored_rows
 from tests.oracle.evidence import read
+from tests.oracle.sensors import expected_sensor_alerts
 from tests.simulation.clockwork import START_US
 from tests.simulation.tables import Tables
 
@@ -45,6 +46,19 @@ def expected_of(value: float) -> float:
     return value * 1.5 + 1
 
 
+def finding_of(start: int, sensor: str) -> int:
+    """Return the finding about a sensor in a window, by its first cell: for some windows in a row, now and then.
+
+    The numbers are those of `Scores.findings`: 0 = healthy, 255 = not tested.
+    """
+    draw = math.sin(17.0 * (start // 6) + sum(sensor.encode()))
+    if draw > 0.8:
+        return 3 if start % 7 else 0
+    if draw > 0.7:
+        return 1
+    return 255 if draw < -0.95 else 0
+
+
 def verify(simulation: Simulation) -> list[str]:
     """Return the problems of a simulation, and count the comparisons."""
     db, rules = Tables(simulation.database), simulation.scenario.rules
@@ -70,6 +84,7 @@ def verify(simulation: Simulation) -> list[str]:
     )
     _compare_scores(simulation, db, report, incomplete)
     _compare_data_alerts(simulation, db, report)
+    _compare_sensor_alerts(simulation, db, report, incomplete)
     _compare_notifications(simulation, db, report)
     _compare_expected(rows, report)
     if simulation.thinning:
@@ -221,6 +236,45 @@ def _compare_data_alerts(simulation: Simulation, db: Tables, report: Report) -> 
     report.problems["data_alert"] += [f"{n} open of {key}" for key, n in n_open.items() if n > 1]
 
 
+def _compare_sensor_alerts(simulation: Simulation, db: Tables, report: Report, incomplete: set[Partition]) -> None:
+    """Check that the alerts about sensors follow from the windows, and that restarts neither lost nor doubled one."""
+    right = {}
+    for (fleet, name), asset in db.asset.items():
+        if asset.partition in incomplete:
+            continue
+        rule = simulation.scenario.rules.fleet(fleet)
+        windows = sorted(
+            (start_us, row.end_us) for (asset_id, start_us), row in db.score.items() if asset_id == asset.id
+        )
+        for sensor in rule.sensors:
+            tested = [
+                (end_us, finding)
+                for start_us, end_us in windows
+                if (finding := finding_of(start_us // rule.interval_us, sensor)) != 255
+            ]
+            for code, kind in ((1, "dead"), (3, "stuck")):
+                found = [(end_us, finding == code) for end_us, finding in tested]
+                for alert in expected_sensor_alerts(found, rule.confirm, rule.recover):
+                    steps = [("firing", alert.fired_us)]
+                    if alert.closed_us is not None:
+                        steps.append(("closed", alert.closed_us))
+                    key = (kind, asset.partition, alert.opened_us, f"{name}/{sensor}")
+                    right[key] = (name, sensor, tuple(steps), alert.n_windows)
+    stored = {
+        key: (row.asset, row.sensor, row.transitions, row.n_windows)
+        for key, row in db.sensor_alert.items()
+        if key[1] not in incomplete
+    }
+    report.compared["sensor alerts"] += len(right)
+    for key in right.keys() | stored.keys():
+        found_row, right_row = stored.get(key), right.get(key)
+        # The number of windows of an open alert is written now and then.
+        if found_row != right_row and not (
+            found_row and right_row and found_row[:3] == right_row[:3] and len(right_row[2]) == 1
+        ):
+            report.add("sensor_alert", f"{key} is {found_row}, must be {right_row}")
+
+
 def _compare_notifications(simulation: Simulation, db: Tables, report: Report) -> None:
     """Check that each channel gets the steps firing, critical and closed of each alert that it wants."""
     right = set()
@@ -247,6 +301,13 @@ def _compare_notifications(simulation: Simulation, db: Tables, report: Report) -
             for step, _ in row.transitions
             for channel in simulation.channels
             if channel.wants(row.change)
+        }
+    for (kind, where, opened_us, subject), alert in db.sensor_alert.items():
+        right |= {
+            f"{channel.name}:sensor:{kind}/{where}:{opened_us}:{quote(subject, safe='/:')}:{step}"
+            for step, _ in alert.transitions
+            for channel in simulation.channels
+            if channel.min_severity is Severity.WARNING
         }
     report.compared["notifications"] += len(right)
     for key in right ^ db.notifications:
