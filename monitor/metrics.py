@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 import monitor
-from monitor.types import AlertClass, DataAlertChange
+from monitor.types import Act, AlertClass, DataAlertChange, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -156,6 +156,34 @@ notification_seconds = _histogram(
     (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600, 14400, 86400),
     "channel",
 )
+
+champion_present = _gauge("champion_present", "1 = the fleet has a champion", "fleet")
+
+# ---------------------------------------------------------------- alerts, budgets and disks, from the database
+
+CLASSES = tuple(AlertClass)
+SEVERITIES = tuple(Severity)
+ANSWERS = ("unanswered", "acknowledged", "suppressed")
+ACTS = tuple(Act)
+alerts_open = _gauge(
+    "alerts_open",
+    "Alerts that are open, by their answer; suppressed: by a shelf or by maintenance",
+    "class",
+    "severity",
+    "answer",
+)
+acts = _gauge("acts", "Acts in the history of alerts, by kind: acknowledgements, labels, shelves and others", "act")
+window_timestamp_seconds = _gauge(
+    "window_timestamp_seconds",
+    "Event time of the end of the fleet's newest saved window; `monitor_watermark_timestamp_seconds -` this is its lag",
+    "fleet",
+)
+budget_burn_ratio = _gauge(
+    "budget_burn_ratio", "False alarms of the last four weeks over those that the budget allows; 1 = all of it", "fleet"
+)
+budget_violated = _gauge("budget_violated", "1 = alarms came faster than the budget allows, not by chance", "fleet")
+disk_free_bytes = _gauge("disk_free_bytes", "Free bytes of the disk of the database or the checkpoints", "place")
+disk_size_bytes = _gauge("disk_size_bytes", "Size of that disk, bytes", "place")
 
 # ---------------------------------------------------------------- the process
 

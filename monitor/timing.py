@@ -51,6 +51,8 @@ class Timing:
     """Age of the batch in hand after which /ready fails. A batch takes this long only when something is stuck."""
     http_request_limit_s: float = 5.0
     """For a whole HTTP request, also one that arrives byte by byte."""
+    gauges_every_s: float = 30.0
+    """Between two readings of the database for gauges."""
     maintenance_every_s: float = 600.0
     """Between two rounds of pruning and budget reports."""
     budget_reminder_every_s: float = DAY_S

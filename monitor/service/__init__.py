@@ -4,6 +4,7 @@
     shutdown      signals to stop, and the limits of a stop
     heartbeat     the daemon's row in the database, its progress in the log
     health        liveness, readiness and gauges
+    gauges        metrics that are read from the database and the disks
     pages         /live, /ready and /metrics over HTTP
     watchdog      the lag of the event loop; systemd
     source_watch  missing topics, foreign members of the consumer group

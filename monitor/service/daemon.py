@@ -8,6 +8,7 @@
     delivery     sends notifications out of the outbox (`notify/deliver.py`)
     releases     ends shelves and maintenance windows, and notifies what still fires (`releases.py`)
     streams      alerts about silent, slow and refused streams (`stream_watch.py`)
+    gauges       metrics that are read from the database and the disks (`gauges.py`)
     maintenance  prunes old rows and reports violated false-alarm budgets (`maintenance.py`)
 
 Input: a configuration. Output: the error that ended the daemon, with its exit code, or none after a signal. Invariant:
@@ -39,6 +40,7 @@ from monitor.notify.channels import channel_of, options_of, sender_of
 from monitor.notify.deliver import Delivery
 from monitor.notify.enrich import Enricher
 from monitor.retry import OutageObserver, retry_transient
+from monitor.service.gauges import Gauges
 from monitor.service.health import Health, snapshot_of
 from monitor.service.heartbeat import Heartbeat
 from monitor.service.maintenance import Maintenance
@@ -162,7 +164,8 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         stack.push_async_exit(heartbeat.deregister)
 
         notifying = [delivery.loop()] if senders else []
-        always = (heartbeat.loop(), maintenance.loop(), releases.loop())
+        exporting = [Gauges(config, store, clock, timing).loop()] if config.http.listen else []
+        always = (heartbeat.loop(), maintenance.loop(), releases.loop(), *exporting)
         async with _BackgroundTasks(*always, *notifying) as background:
             health.starting("reading the models")
             await started(partial(champions.load, scheduler.is_retraining_requested))

@@ -11,7 +11,7 @@ from datetime import timedelta
 from math import inf
 from typing import TYPE_CHECKING
 
-from monitor import logs
+from monitor import logs, metrics
 from monitor.budget import BudgetReport, Status, UnreadableThreshold
 from monitor.errors import MonitorError
 from monitor.store import burn, daemons, quarantine, score_hours, scores
@@ -151,7 +151,12 @@ class BudgetReports:
                     self._unknown.add(found)
                     why = "its stored threshold is not one this version can read; a retraining writes a new one"
                     log.warning("budget_unknown", fleet=found.fleet, version=found.version, why=why)
-            elif found is not None and self._is_due(found):
+                continue
+            if found is None:
+                continue
+            metrics.budget_burn_ratio.labels(fleet.name).set(found.recent.ratio)
+            metrics.budget_violated.labels(fleet.name).set(found.status is Status.VIOLATED)
+            if self._is_due(found):
                 self._logged[fleet.name] = (found.status, self._clock.monotonic_s())
                 self._log(found)
 

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.config import parse
 from monitor.service.maintenance import Maintenance
-from monitor.store import scores
+from monitor.store import score_hours, scores
 from monitor.store.results import FIRST_US
 from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
@@ -29,11 +29,16 @@ class ScoreStore:
         self._newest = newest
         self.walked: list[tuple[list[str], float, float]] = []
         """(fleets, from, to), in days."""
+        self.hours: list[tuple[list[str], float]] = []
+        """(fleets, to) of the walks through the hours."""
 
     async def read(self, fn: Callable[..., Any], *_fleet: str) -> Any:
         return self._newest if fn is scores.newest_us else None
 
     async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
+        if fn is score_hours.prune:
+            self.hours.append((list(args[0]), args[2] / DAY_US))
+            return Counter(), args[2]
         if fn is not scores.prune:
             return 0
         return self._prune(*args)
@@ -55,6 +60,13 @@ async def test_each_fleet_goes_by_its_own_event_time_in_one_walk() -> None:
     assert store.walked == [
         (["dead", "fans", "pumps"], FIRST_US / DAY_US, -7.0), (["fans", "pumps"], -7.0, 85.0), (["pumps"], 85.0, 90.0)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keep", "hours"), [("10d", 730), ("800d", 800)])
+async def test_hours_are_kept_for_two_years_or_as_scores(keep: str, hours: int) -> None:
+    store = ScoreStore({"pumps": 1000 * DAY_US})
+    await maintenance_of(store, FakeClock(), keep).run_once()
+    assert store.hours == [(["pumps"], 1000 - hours)]
 
 
 @pytest.mark.parametrize(("keep", "every_s"), [("90d", 86_400), ("10h", 3_600), ("1h", EVERY_S)])
