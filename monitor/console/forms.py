@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(include_in_schema=False)
 
-MAX_TEXT = 2000
+MAX_TEXT = 1000
 """Characters of a note or reason."""
 MAX_WORD = 300
 """Characters of a name, a time, a schedule."""

@@ -6,6 +6,7 @@ traceback and none of the request's own text beyond the sentence, which is escap
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,11 @@ def add_handlers(app: FastAPI) -> None:
         is_plain = error.detail == HTTPStatus(error.status_code).phrase
         is_missing = error.status_code == 404 and is_plain
         detail = f"there is nothing at {request.url.path}" if is_missing else str(error.detail)
-        return problem(request, error.status_code, detail, error.headers)
+        headers = error.headers
+        if error.status_code == 405 and (methods := _methods(request)):
+            headers = {"Allow": ", ".join(methods)}
+            detail = f"{request.url.path} takes {' or '.join(methods)}"
+        return problem(request, error.status_code, detail, headers)
 
     @app.exception_handler(Exception)
     async def on_defect(request: Request, _error: Exception) -> Response:
@@ -112,3 +117,12 @@ def answer_to(request: Request, error: MonitorError) -> Response:
     # What a person sent needs no headline that blames the configuration or another job.
     is_of_request = status in (409, 422) and error.detail
     return problem(request, status, error.detail if is_of_request else str(error), headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of a path of the API. The router's own answer names those of one route alone."""
+    found: set[str] = set()
+    for path, operations in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.url.path):
+            found |= {method.upper() for method in operations}
+    return sorted(found)

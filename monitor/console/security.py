@@ -168,6 +168,8 @@ class Access:
         self._proxies = [ip_network(proxy) for proxy in config.trusted_proxies]
         self._tokens: Tokens | None = None
         self._tokens_at_s = 0.0
+        self._accepted: set[str] = set()
+        """Hashes of tokens that were right: of them there are no more than tokens."""
         self._failures: dict[str, list[float]] = {}
         """Times of the last wrong tokens by address, the address that failed last at the end."""
 
@@ -191,13 +193,16 @@ class Access:
         return None
 
     async def check_token(self, token: str, client: str) -> Who:
-        """Return the holder of a token. Raises Refused, also after too many wrong ones from one address."""
+        """Return the holder of a token. Raises Refused, also after too many wrong ones from one address.
+
+        A token that was right before is not locked out: many people may share the address of a proxy.
+        """
         now_s = self._clock.monotonic_s()
         failures = [at_s for at_s in self._failures.get(client, []) if now_s - at_s < FAILURES_WITHIN_S]
-        if len(failures) >= MAX_FAILURES:
+        given, found = hash_token(token), None
+        if len(failures) >= MAX_FAILURES and given not in self._accepted:
             wait_s = int(failures[0] + FAILURES_WITHIN_S - now_s) + 1
             raise Refused(429, f"too many wrong tokens; wait {wait_s} s", wait_s)
-        given, found = hash_token(token), None
         for row in await self._current_tokens():
             if _is_equal(given, row["hash"]):  # all are compared, so the time does not tell which one is near
                 found = row
@@ -207,6 +212,7 @@ class Access:
             while len(self._failures) > MAX_ADDRESSES:
                 del self._failures[next(iter(self._failures))]
             raise Refused(401, "this token is unknown, has expired or was revoked")
+        self._accepted.add(given)
         return Who(found["name"], found["scope"], "token", token_id=found["id"])
 
     async def is_current(self, found: Who) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from monitor.console.api.documents import Page
 from monitor.console.state import Console  # noqa: TC001 (FastAPI reads annotations of dependencies)
-from monitor.errors import BadArgument
+from monitor.printable import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,6 @@ _TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})
 
 
 def _moment(value: object) -> datetime:
-    import re
-
     if isinstance(value, datetime):
         return value
     if not isinstance(value, str) or not re.match(_TIME, value):
@@ -38,12 +37,9 @@ def _moment(value: object) -> datetime:
         raise ValueError("is no time of the calendar") from None
 
 
-def _printable(value: str) -> str:
-    from monitor.printable import escape_unprintable
-
-    if escape_unprintable(value, keep="\n") != value:
-        raise ValueError("has control or invisible characters")
-    return value
+def _printable(text: str) -> str:
+    """Replace what is invisible or commands a terminal, sign by sign, so that the length stays."""
+    return "".join(sign if sign == "\n" or escape_unprintable(sign) == sign else "\ufffd" for sign in text)
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
@@ -53,8 +49,8 @@ Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items.")]
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="Items to skip.")]
 Id = Annotated[int, Path(ge=1, lt=2**31)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
-Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_printable)]
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"\S"), AfterValidator(_printable)]
+Text = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_printable)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"\S"), AfterValidator(_printable)]
 LabelWord = Literal["fault", "normal", "ignore"]
 Sort = Literal["opened", "peak", "lasted", "severity", "asset"]
 
@@ -140,9 +136,3 @@ async def page(
     found = await console_of(request).read(lambda reader: rows(reader, offset + limit + 1))
     is_more = len(found) > offset + limit and offset + limit <= MAX_OFFSET
     return Page(items=found[offset : offset + limit], next_offset=offset + limit if is_more else None)
-
-
-def check_range(since: datetime | None, until: datetime | None) -> None:
-    """Refuse a time that ends before it begins."""
-    if since is not None and until is not None and since >= until:
-        raise BadArgument("`from` must be before `to`")

@@ -30,7 +30,6 @@ from monitor.console.api.inputs import (
     To,
     TrainingBody,
     Word,
-    check_range,
     console_of,
     page,
 )
@@ -95,8 +94,6 @@ async def scores(
     limit: Annotated[int, Query(ge=1, le=MAX_WINDOWS)] = 1000,
 ) -> Any:
     """Return the newest scores of an asset in [from, to), in order of time."""
-    check_range(since, until)
-
     def read(reader: Reader) -> Row:
         if reader.asset_named(asset, fleet) is None:
             raise NotFound(f"asset {asset}")
