@@ -31,6 +31,8 @@ MIN_SIMILARITY = 0.3
 
 def document(store: Reader, alert: Alert, *, with_arrays: bool = False) -> dict[str, Any]:
     """Return the keys that `--json` adds to an alert. `with_arrays`: the evidence itself, too."""
+    from monitor.store.queries.evidence import arrays_of
+
     if alert["class"] != "process":
         return {"explanation": None} | ({"evidence": None} if with_arrays else {})
     evidence = store.evidence(alert["id"])
@@ -39,7 +41,7 @@ def document(store: Reader, alert: Alert, *, with_arrays: bool = False) -> dict[
         "clearing": alert["clearing"],
         "similar": store.similar(alert["id"]),
     }
-    return {"explanation": found} | ({"evidence": evidence and _arrays(evidence)} if with_arrays else {})
+    return {"explanation": found} | ({"evidence": evidence and arrays_of(evidence)} if with_arrays else {})
 
 
 def echo_explanation(store: Reader, alert: Alert, *, local: bool) -> None:
@@ -68,25 +70,6 @@ def _sentence(alert: Alert, evidence: Evidence | None) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _arrays(evidence: Evidence) -> dict[str, Any]:
-    """Return the evidence with ISO times. NaN is null."""
-    from monitor.explain import bands
-    from monitor.store.queries import iso, number
-
-    def rows(values: Any) -> list[list[float | None]]:
-        return [[number(each) for each in row] for row in values.tolist()]
-
-    return {
-        "sensors": list(evidence.sensors),
-        "at": [iso(at_us) for at_us in evidence.cell_us.tolist()],
-        "actual": rows(evidence.values),
-        "expected": rows(evidence.expected),
-        "spread": [number(each) for each in bands(evidence).spread.tolist()],
-        "end": [iso(end_us) for end_us in evidence.end_us.tolist()],
-        "score": [number(each) for each in evidence.score.tolist()],
-    }
 
 
 # ---------------------------------------------------------------- drawings

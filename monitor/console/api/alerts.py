@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 
@@ -28,7 +28,8 @@ from monitor.console.api.inputs import (
 from monitor.console.security import actor, scope
 from monitor.control import ShelfTarget
 from monitor.errors import NotFound
-from monitor.store.queries import iso, number
+from monitor.explain import sentence
+from monitor.store.queries.evidence import arrays_of
 from monitor.types import Label
 
 if TYPE_CHECKING:
@@ -87,8 +88,21 @@ async def alert_health(request: Request, fleet: Word | None = None, since: From 
 
 @router.get("/{alert_id}", response_model=AlertDetail)
 async def show_alert(request: Request, alert_id: Id) -> Any:
-    """Return an alert with its history."""
-    return await console_of(request).read(lambda reader: reader.alert(alert_id))
+    """Return an alert with its history and its explanation."""
+    console = console_of(request)
+
+    def read(reader: Reader) -> Row:
+        alert = reader.alert(alert_id)
+        if alert["class"] != "process":
+            return alert | {"explanation": None}
+        sensors = next((each.sensor for each in console.config.fleets if each.name == alert["fleet"]), {})
+        units = {name: each.unit for name, each in sensors.items()}
+        descriptions = {name: each.description for name, each in sensors.items()}
+        told = sentence(alert, reader.evidence(alert_id), units, descriptions)
+        similar = reader.similar(alert_id)
+        return alert | {"explanation": {"sentence": told, "clearing": alert["clearing"], "similar": similar}}
+
+    return await console.read(read)
 
 
 @router.get("/{alert_id}/evidence", response_model=Evidence)
@@ -100,14 +114,7 @@ async def show_evidence(request: Request, alert_id: Id) -> Any:
         found = reader.evidence(alert_id)
         if found is None:
             raise NotFound(f"evidence of alert {alert_id}: only alerts of class process have it, since schema 0005")
-        return {
-            "sensors": list(found.sensors),
-            "times": [iso(us) for us in found.cell_us.tolist()],
-            "values": [[number(value) for value in row] for row in found.values.tolist()],
-            "expected": [[number(value) for value in row] for row in found.expected.tolist()],
-            "ends": [iso(us) for us in found.end_us.tolist()],
-            "scores": [number(value) for value in found.score.tolist()],
-        }
+        return arrays_of(found)
 
     return await console_of(request).read(read)
 
@@ -118,8 +125,7 @@ async def similar_alerts(request: Request, alert_id: Id, limit: Annotated[int, Q
 
     def read(reader: Reader) -> list[Row]:
         reader.alert(alert_id)
-        found: list[Row] = cast("Any", reader).similar(alert_id, limit)
-        return found
+        return reader.similar(alert_id, limit)
 
     return await console_of(request).read(read)
 

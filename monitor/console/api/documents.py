@@ -153,24 +153,16 @@ class Shelf(BaseModel):
     actor: str
 
 
-class AlertDetail(Alert):
-    """An alert with its history."""
-
-    transitions: list[Transition]
-    acts: list[Act]
-    incident: Incident | None
-    shelves: list[Shelf]
-
-
 class Evidence(BaseModel):
     """The readings, expected values and scores around an alert."""
 
     sensors: list[str]
-    times: list[Time] = Field(description="[N] of the readings.")
-    values: list[list[float | None]] = Field(description="[N][sensors], in the sensors' own units.")
+    at: list[Time] = Field(description="[N] of the readings.")
+    actual: list[list[float | None]] = Field(description="[N][sensors], in the sensors' own units.")
     expected: list[list[float | None]] = Field(description="[N][sensors], what the model expected.")
-    ends: list[Time] = Field(description="[M] of the scored windows.")
-    scores: list[float | None] = Field(description="[M], 1 = the threshold.")
+    spread: list[float | None] = Field(description="[sensors], usual size of the model's error.")
+    end: list[Time] = Field(description="[M] of the scored windows.")
+    score: list[float | None] = Field(description="[M], 1 = the threshold.")
 
 
 class SimilarAlert(BaseModel):
@@ -182,6 +174,24 @@ class SimilarAlert(BaseModel):
     label: str | None
     label_note: str | None
     similarity: float = Field(description="0 to 1.")
+
+
+class Explanation(BaseModel):
+    """What happened, on which sensors, and when it was alike before."""
+
+    sentence: str
+    clearing: list[str] | None
+    similar: list[SimilarAlert]
+
+
+class AlertDetail(Alert):
+    """An alert with its history and its explanation."""
+
+    transitions: list[Transition]
+    acts: list[Act]
+    incident: Incident | None
+    shelves: list[Shelf]
+    explanation: Explanation | None = Field(description="null = of another class than process.")
 
 
 class Health(BaseModel):
@@ -296,6 +306,7 @@ class Model(BaseModel):
     trained_at: Time
     metrics: Object
     decides_after: Time | None
+    derived_from: str | None = Field(description="The trained version with the same weights; null = it was trained.")
     path: str
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from monitor.store.queries.backend import MAX_ID, Backend, Row, iso
+from monitor.store.queries.backend import MAX_ID, Backend, Row, iso, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +68,24 @@ class EvidenceQueries(Backend):
 def evidence_of(chunks: list[Any], card: str | None) -> Evidence | None:
     """Decode the evidence of an alert. `chunks`, `card`: the results of `CHUNKS` and `CARD`. None = there is none."""
     return _read(chunks, _spread(card))
+
+
+def arrays_of(evidence: Evidence) -> Row:
+    """Return evidence as lists with ISO times, for JSON. NaN is None."""
+    from monitor.explain import bands
+
+    def rows(values: Any) -> list[list[float | None]]:
+        return [[number(each) for each in row] for row in values.tolist()]
+
+    return {
+        "sensors": list(evidence.sensors),
+        "at": [iso(at_us) for at_us in evidence.cell_us.tolist()],
+        "actual": rows(evidence.values),
+        "expected": rows(evidence.expected),
+        "spread": [number(each) for each in bands(evidence).spread.tolist()],
+        "end": [iso(end_us) for end_us in evidence.end_us.tolist()],
+        "score": [number(each) for each in evidence.score.tolist()],
+    }
 
 
 def _read(chunks: list[Any], spread: Mapping[str, float]) -> Evidence | None:

@@ -12,6 +12,7 @@ from monitor.clock import SystemClock
 from monitor.console.api import documents
 from monitor.control import Actor, Maintenance, ShelfTarget
 from monitor.store.engine import AsyncStore
+from monitor.store.queries.evidence import arrays_of
 from monitor.store.reader import open_reader
 from monitor.types import Label
 
@@ -44,12 +45,16 @@ async def test_the_documents_have_the_keys_of_the_rows(database: Path) -> None:
         await control.request_retraining(store, clock, "turbines", by="me")
     with open_reader(f"sqlite:///{database}") as reader:
         alert = reader.alert(2)
+        evidence, [similar] = reader.evidence(2), reader.similar(2)
+        assert evidence is not None
         [shelf], [label], [planned], [job] = (
             reader.shelves(), reader.interval_labels(), reader.maintenance(), reader.jobs()
         )  # fmt: skip
         pairs: list[tuple[type[BaseModel], dict[str, Any]]] = [
             (documents.Alert, reader.alerts()[0]),
-            (documents.AlertDetail, alert),
+            (documents.AlertDetail, alert | {"explanation": None}),
+            (documents.Evidence, arrays_of(evidence)),
+            (documents.SimilarAlert, similar),
             (documents.Transition, alert["transitions"][0]),
             (documents.Act, alert["acts"][0]),
             (documents.Incident, reader.incidents()[0]),
