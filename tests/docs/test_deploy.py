@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -14,6 +16,11 @@ from monitor import errors, metrics
 from monitor.cli import COMMANDS, main
 from monitor.config import HttpConfig, loading, parse
 from monitor.config.loading import reference_file
+from monitor.config.notify import KINDS
+from monitor.config.template import VARIABLES
+from monitor.notify.channels import sender_of
+from monitor.notify.example import example_alert, sent_body
+from monitor.notify.webhook import signed_headers
 from monitor.service.pages import PATHS
 from tests.servers import ROOT
 
@@ -148,3 +155,43 @@ def test_a_mistyped_option_of_kafka_start_is_a_usage_error(mistake: list[str]) -
     )
     assert done.returncode == 2
     assert mistake[0] in done.stderr
+
+
+# ---------------------------------------------------------------- notifications
+
+
+def block(heading: str, language: str) -> str:
+    """Return the first code block of a language after a text in deploy/README.md."""
+    found = re.search(rf"{re.escape(heading)}.*?```{language}\n(.*?)```", readme(), re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_the_examples_of_channels_are_a_valid_configuration() -> None:
+    config = parse(MINIMAL | tomllib.loads(block("## Notifications", "toml")))
+    assert {channel.kind for channel in config.notify} == set(KINDS)
+    for channel in config.notify:
+        payload = example_alert(channel, "turbines", 1_700_000_000_000_000)
+        assert sender_of(channel, config).content(sent_body(channel, payload, config.console.public_url, 0))
+
+
+def test_every_kind_of_channel_and_variable_is_explained() -> None:
+    section = readme().partition("## Notifications")[2].partition("\n## ")[0]
+    assert set(KINDS) <= set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert all(f"| `{name}` | {meaning} |" in section for name, meaning in VARIABLES.items())
+
+
+@pytest.mark.parametrize("secret", ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "any text of sixteen bytes"])
+def test_the_example_verifies_a_signed_request(secret: str) -> None:
+    names: dict[str, Any] = {}
+    exec(block("**Signature.**", "python"), names)
+    config = parse(MINIMAL | {"notify": [{"url": "https://h/x", "name": "x", "secret": secret}]})
+    [channel] = config.notify
+    assert channel.secret_bytes
+    key, body, now_s = "x:turbines/R1:1:firing", b'{"step": "firing"}', int(time.time())
+    headers = signed_headers(channel.secret_bytes, key, body, now_s)
+    assert names["is_genuine"](secret, headers, body)
+    assert not names["is_genuine"](secret, headers, body + b" ")
+    assert not names["is_genuine"](secret, headers | {"webhook-id": "y"}, body)
+    assert not names["is_genuine"](secret + "x" * 4, headers, body)
+    assert not names["is_genuine"](secret, signed_headers(channel.secret_bytes, key, body, now_s - 400), body)
