@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -70,6 +71,8 @@ STALL_S = 60.0
 """Longest time without progress of the daemon."""
 POLL_S = 0.5
 """Time between two looks at the daemon's database."""
+CONSOLE_PORT = 8420
+"""The default of [console] listen."""
 
 TURBINES = """\
 # Made by `monitor demo`. Four wind turbines, one reading every ten minutes.
@@ -193,10 +196,12 @@ def ended_at(alert: dict[str, Any]) -> datetime:
 # ---------------------------------------------------------------- wind turbines
 
 
-def run_turbines(demo: DemoRun, on_result: Callable[[DemoResult], None], *, keep: bool = False) -> None:
+def run_turbines(
+    demo: DemoRun, on_result: Callable[[DemoResult], None], *, keep: bool = False, console: bool = False
+) -> None:
     """Stream the turbines through the daemon, and hand over the result. Raises MonitorError.
 
-    `keep`: afterwards broker and daemon run on, until Ctrl-C.
+    `keep`: afterwards broker and daemon run on, until Ctrl-C. `console`: the same, with the console.
     """
     started_s = time.monotonic()
     past, rest = _split(_load(fetch(demo.report)))
@@ -226,12 +231,22 @@ def run_turbines(demo: DemoRun, on_result: Callable[[DemoResult], None], *, keep
             _wait_for_readings(show_readings, len(rest))
         flow_s = time.monotonic() - flow_s
         on_result(_result(demo, len(rest), flow_s, time.monotonic() - started_s))
-        if keep:
+        programs: list[_Program] = [daemon]
+        if console:
+            programs.append(_start_console(demo, stack))
+        if keep or console:
             with suppress(KeyboardInterrupt):
                 while True:
-                    daemon.check()
+                    for program in programs:
+                        program.check()
                     time.sleep(POLL_S)
         daemon.stop()
+
+
+def _start_console(demo: DemoRun, stack: ExitStack) -> DemoConsole:
+    console = stack.enter_context(DemoConsole(demo))
+    demo.report(f"✓ console on http://{console.address}/")
+    return console
 
 
 def _result(demo: DemoRun, n_readings: int, flow_s: float, took_s: float) -> DemoResult:
@@ -318,14 +333,16 @@ async def publish(
 # ---------------------------------------------------------------- this machine
 
 
-def watch_machine(demo: DemoRun) -> None:
-    """Watch this machine until Ctrl-C."""
+def watch_machine(demo: DemoRun, *, console: bool = False) -> None:
+    """Watch this machine until Ctrl-C. `console`: with the console."""
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker(log=_emptied_folder(demo) / "broker.log"))
         demo.config.write_text(MACHINE.format(bootstrap=broker.bootstrap))
         asyncio.run(create_topic(broker.bootstrap, "machine", 1))
         daemon = stack.enter_context(Daemon(demo))
         demo.report(f"✓ broker on {broker.bootstrap}, daemon running, log in {demo.folder / 'daemon.log'}")
+        if console:
+            _start_console(demo, stack)
         demo.report("  One reading a second. The first model needs two and a half minutes. Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
             asyncio.run(_sample_forever(demo, broker.bootstrap, daemon))
@@ -385,16 +402,20 @@ def _io_totals(psutil: Any) -> dict[str, float]:
 # ---------------------------------------------------------------- the daemon and its database
 
 
-class Daemon:
-    """`monitor run` in a process of its own, with its log in a file."""
+class _Program:
+    """A command of monitor in a process of its own, with its log in a file."""
 
-    def __init__(self, demo: DemoRun) -> None:
-        self._log = demo.folder / "daemon.log"
+    name: str
+    """In messages, and of the log."""
+    command: str
+
+    def __init__(self, demo: DemoRun, *options: str) -> None:
+        self._log = demo.folder / f"{self.name}.log"
         with self._log.open("wb") as log:
-            command = [sys.executable, "-P", "-m", "monitor", "run", "--config", str(demo.config)]
+            command = [sys.executable, "-P", "-m", "monitor", self.command, "--config", str(demo.config), *options]
             self._process = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -404,7 +425,8 @@ class Daemon:
         """Raise MonitorError if the process has ended."""
         if self._process.poll() is not None:
             lines = self._log.read_text(errors="replace").strip().splitlines()[-8:]
-            raise MonitorError("\n".join([f"the daemon ended with exit code {self._process.returncode}:", *lines]))
+            ended = f"the {self.name} ended with exit code {self._process.returncode}:"
+            raise MonitorError("\n".join([ended, *lines]))
 
     def stop(self) -> float:
         """Send SIGTERM, wait, and return the duration of the shutdown in seconds."""
@@ -419,10 +441,42 @@ class Daemon:
         return time.monotonic() - started_s
 
 
+class Daemon(_Program):
+    """`monitor run`."""
+
+    name, command = "daemon", "run"
+
+
+class DemoConsole(_Program):
+    """`monitor console`, on its usual port or a free one. The constructor returns once it answers."""
+
+    name, command = "console", "console"
+
+    def __init__(self, demo: DemoRun) -> None:
+        self.address = f"127.0.0.1:{_free_port(CONSOLE_PORT)}"
+        super().__init__(demo, "--listen", self.address)
+        until_s = time.monotonic() + STALL_S
+        while "console_listens" not in self._log.read_text(errors="replace"):
+            self.check()
+            if time.monotonic() > until_s:
+                self.stop()
+                raise MonitorError(f"the console did not start within {STALL_S:.0f} s; see {self._log}")
+            time.sleep(0.1)
+
+
+def _free_port(wanted: int) -> int:
+    """Return the wanted port, or a free one if another program listens there."""
+    for port in (wanted, 0):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as listener:
+            return int(listener.getsockname()[1])
+    raise MonitorError("no port is free on 127.0.0.1")
+
+
 def _emptied_folder(demo: DemoRun) -> Path:
     """Create the folder, and delete the files of an earlier demo but no others."""
     demo.folder.mkdir(parents=True, exist_ok=True)
-    for name in ("monitor.db", "monitor.db-wal", "monitor.db-shm", "monitor.db.lock", "daemon.log", "broker.log"):
+    database = ("monitor.db", "monitor.db-wal", "monitor.db-shm", "monitor.db.lock")
+    for name in (*database, "daemon.log", "broker.log", "console.log"):
         (demo.folder / name).unlink(missing_ok=True)
     return demo.folder
 

@@ -38,11 +38,12 @@ SENSORS_WIDTH = 28
 @click.command()
 @click.option("--live", is_flag=True, help="Watch the metrics of this machine instead, until Ctrl-C.")
 @click.option("--keep", is_flag=True, help="Let broker and daemon run on afterwards, until Ctrl-C.")
+@click.option("--console", is_flag=True, help="Open the console at the end. All of it runs on, until Ctrl-C.")
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), default=Path("monitor-demo"), show_default=True,
     help="Folder for the configuration, the database and the logs.",
 )  # fmt: skip
-def demo(live: bool, keep: bool, folder: Path) -> None:
+def demo(live: bool, keep: bool, console: bool, folder: Path) -> None:
     """Run the whole system on real wind turbine data.
 
     The demo fetches two years of four turbines from the package index (54 MB, once), trains on the first four months,
@@ -55,15 +56,16 @@ def demo(live: bool, keep: bool, folder: Path) -> None:
         signal.signal(number, _interrupt)
     if live:
         with _StatusLine() as status:
-            watch_machine(DemoRun(folder, status.above(_report), progress, status.above(_show_alert), status))
+            run = DemoRun(folder, status.above(_report), progress, status.above(_show_alert), status)
+            watch_machine(run, console=console)
         _print_commands(folder, LIVE_STEPS)
         return
 
     def show_result(result: DemoResult) -> None:
         _print_result(result)
-        _print_next_steps(folder, result, keep=keep)
+        _print_next_steps(folder, result, keep=keep, console=console)
 
-    run_turbines(DemoRun(folder, _report, progress), show_result, keep=keep)
+    run_turbines(DemoRun(folder, _report, progress), show_result, keep=keep, console=console)
 
 
 def _report(line: str) -> None:
@@ -202,8 +204,8 @@ LIVE_STEPS = (
 )
 
 
-def _print_next_steps(folder: Path, result: DemoResult, *, keep: bool) -> None:
-    from monitor.demo import STOPPED
+def _print_next_steps(folder: Path, result: DemoResult, *, keep: bool, console: bool = False) -> None:
+    from monitor.demo import CONSOLE_PORT, STOPPED
 
     worst = max(result.stop_alerts or result.alerts, key=lambda alert: alert["peak_score"], default=None)
     steps = [("alerts list --limit 20", "the newest alerts")]
@@ -211,11 +213,15 @@ def _print_next_steps(folder: Path, result: DemoResult, *, keep: bool) -> None:
         steps.append((f"alerts show {worst['id']}", "one of them"))
     steps.append((f"scores show {STOPPED} --from 2015-07-25 --to 2015-07-30", "around the stop"))
     steps.append(("models show", "the model"))
-    if keep:
+    if not console:
+        steps.append(("console", f"the pages, on http://127.0.0.1:{CONSOLE_PORT}/"))
+    if keep or console:
         steps.append(('replay --diff "confirm=5 of 8"', "other rules, same records"))
         steps.append(("retrain turbines --wait", "a new model"))
     _print_commands(folder, steps)
-    if keep:
+    if console:
+        echo(Styled("Broker, daemon and console run on. Ctrl-C here ends them.", "bold"))
+    elif keep:
         echo(Styled("Broker and daemon run on. Ctrl-C here ends both.", "bold"))
     else:
         echo(Styled("`--keep` lets broker and daemon run on, for `replay --diff` and `retrain`.", "dim"))

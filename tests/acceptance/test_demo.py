@@ -1,4 +1,4 @@
-"""`monitor demo --keep`: the result fits twenty lines, its hints work as printed, and Ctrl-C ends everything."""
+"""`monitor demo --console`: twenty lines of result, hints that work as printed, the console, and a Ctrl-C for all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from tests.needs import need
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LAST = "Broker and daemon run on."
+LAST = "console on http"
 CACHE = Path(os.environ.get("MONITOR_CACHE") or Path.home() / ".cache" / "sensor-anomaly-monitor")
 
 
@@ -45,7 +46,7 @@ def test_the_demo_tells_twenty_lines_and_its_hints_work(tmp_path: Path) -> None:
         need(False, f"the demo's recording: {problem}")
     environment = process_environment() | {"COLUMNS": "80", "MONITOR_CACHE": str(CACHE)}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "monitor", "demo", "--keep", "--folder", "demo"],
+        [sys.executable, "-P", "-m", "monitor", "demo", "--console", "--folder", "demo"],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
@@ -71,6 +72,9 @@ def test_the_demo_tells_twenty_lines_and_its_hints_work(tmp_path: Path) -> None:
             )  # fmt: skip
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
             assert done.stdout.strip(), command
+        address = lines[-1].split()[-1]
+        with urllib.request.urlopen(urllib.request.Request(address, headers={"accept": "text/html"})) as page:
+            assert "R80711" in page.read().decode()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     finally:

@@ -80,6 +80,16 @@ def test_the_hints_name_an_alert_of_this_run(keep: bool, capsys: pytest.CaptureF
     assert "alerts show 60 " in said
     assert ("retrain turbines --wait" in said) is keep
     assert ("Ctrl-C here ends both" in said) is keep
+    assert "console " in said
+    assert "http://127.0.0.1:8420/" in said
+
+
+def test_with_the_console_the_hints_say_what_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._print_next_steps(Path("monitor-demo"), result(*MANY), keep=False, console=True)
+    said = capsys.readouterr().out
+    assert "Broker, daemon and console run on." in said
+    assert "retrain turbines --wait" in said
+    assert "8420" not in said, "the address follows, as the port may be another"
 
 
 @pytest.mark.parametrize(("n", "words"), [(1, "high"), (2, "2nd high"), (12, "12th high"), (23, "23rd high")])
