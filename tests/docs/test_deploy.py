@@ -71,7 +71,10 @@ def test_every_exit_code_is_explained() -> None:
     assert set(map(int, never_restarted[1].split())) == codes(errors.MonitorError) - {1}
 
 
-@pytest.mark.parametrize("name", ["README.md", "kafka/README.md", "monitor.toml", "monitor.service", "compose.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "kafka/README.md", "monitor.toml", "monitor.service", "monitor-console.service", "compose.yaml"],
+)
 def test_every_mentioned_command_exists(name: str) -> None:
     context = click.Context(main)
     for words in re.findall(r"(?:`|exec monitor |bin/)monitor ([a-z][a-z ]*)", (DEPLOY / name).read_text()):
@@ -79,8 +82,8 @@ def test_every_mentioned_command_exists(name: str) -> None:
         assert first in COMMANDS, f"monitor {words}"
         command = main.get_command(context, first)
         if isinstance(command, click.Group):
-            assert rest, f"monitor {first} alone does nothing"
-            assert rest[0] in command.list_commands(context), f"monitor {words}"
+            assert rest or command.invoke_without_command, f"monitor {first} alone does nothing"
+            assert not rest or rest[0] in command.list_commands(context), f"monitor {words}"
 
 
 def test_every_log_event_and_name_that_is_mentioned_exists() -> None:
@@ -121,10 +124,14 @@ def test_probes_ask_for_pages_that_are_there() -> None:
     listen = re.search(r"MONITOR_HTTP__LISTEN=(\S+)", dockerfile)
     assert listen is not None
     assert HttpConfig(listen=listen[1]).address is not None
+    probe = r"HTTPConnection\('(\S+)', timeout=\d\); c\.request\('GET', '(/\w+)'\)"
     for text, page in ((dockerfile, "/live"), (compose, "/ready")):
-        (asked,) = re.findall(r"HTTPConnection\('(\S+)', timeout=\d\); c\.request\('GET', '(/\w+)'\)", text)
+        asked = re.findall(probe, text)[0]
         assert asked == (listen[1], page)
         assert page in PATHS
+    console = re.findall(probe, compose)[1:]
+    assert console == [("127.0.0.1:8420", "/live")]
+    assert "MONITOR_CONSOLE__LISTEN: 0.0.0.0:8420" in compose
 
 
 def test_developers_and_compose_run_the_same_kafka() -> None:
