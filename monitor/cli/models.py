@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monitor.cli import card, output
+from monitor.cli.network_uses import encode_windows, reconstruct_files, sample_windows
 from monitor.cli.params import config_option, json_option, local_option, open_store
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
 from monitor.store.burn import budget_report
@@ -115,6 +116,11 @@ def preview_models(
     table.print()
     weeks = output.number(rows[0]["weeks"], 2)
     echo_prose(f"Of {weeks} scored asset-weeks. Thresholds are multiples of the present one (★).", "dim")
+
+
+models.add_command(encode_windows)
+models.add_command(reconstruct_files)
+models.add_command(sample_windows)
 
 
 def _main_metrics(metrics: Mapping[str, float]) -> str:

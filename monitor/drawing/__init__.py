@@ -3,6 +3,7 @@
     scales.py   positions of values and times, and the ticks of their axes
     svg.py      elements, paths of bounded length, the frame with title and description
     charts.py   a sensor with its expected band, scores against the threshold, a curve of choices
+    scatter.py  a map of points
     marks.py    swim lanes, bars of hours, contributions, states, sparklines
     drawing.css the colours: light and dark, and for readers who see few colours
 

@@ -33,7 +33,7 @@ def encode(detector: TrainedModel, windows: Float32) -> Float32:
     try:
         return _by_chunk(detector, windows, encode_chunk)
     except NotImplementedError as cause:
-        raise NotFound(f"the code of {detector.version}: {detector.card.architecture} has none") from cause
+        raise NotFound(f"the code of {detector.version}: {_no_latent(detector, 'none')}") from cause
 
 
 def reconstruct(detector: TrainedModel, windows: Float32) -> Float32:
@@ -41,12 +41,39 @@ def reconstruct(detector: TrainedModel, windows: Float32) -> Float32:
 
     A sensor that was absent in training, or that the model leaves out, stays NaN. A counter is counted from 0.
     """
+    return detector.inputs.to_sensors(_reconstructed(detector, windows))
+
+
+def denoise(detector: TrainedModel, windows: Float32) -> Float32:
+    """Return `reconstruct` beside the measured values: a counter at its level, an angle nearest to the measured one."""
+    out = detector.inputs.to_levels(windows, _reconstructed(detector, windows))
+    taken = np.isin(np.arange(windows.shape[2]), detector.inputs.owner)
+    out[..., ~taken] = np.nan
+    return out
+
+
+def observation_noise(detector: TrainedModel) -> Float32:
+    """Return the standard deviation [C] of each sensor about its reconstruction, in its own unit.
+
+    0 for an angle, a counter, and a sensor that the model does not take.
+    """
+    residual, scaler, inputs = detector.members[-1].residual, detector.scaler, detector.inputs
+    size = (residual.sensor_error.sqrt() / scaler.per_unit[:, 0]).cpu().numpy()
+    out = np.zeros(len(inputs.sensors), dtype=np.float32)
+    for channel, number in enumerate(inputs.owner.tolist()):
+        if inputs.inputs[number].kind == "plain" and scaler.sensors[channel].kind not in ("constant", "absent"):
+            out[number] = size[channel]
+    return out
+
+
+def _reconstructed(detector: TrainedModel, windows: Float32) -> Float32:
+    """Return the reconstruction [N, T, K] of the channels, in their own units. NaN for those absent in training."""
     network, scaler = detector.network, detector.scaler
 
     def reconstruct_chunk(x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         return scaler.restore(reconstruction(network, x, present)).transpose(1, 2)
 
-    return detector.inputs.to_sensors(_without_absent(detector, _by_chunk(detector, windows, reconstruct_chunk)))
+    return _without_absent(detector, _by_chunk(detector, windows, reconstruct_chunk))
 
 
 def sample(detector: TrainedModel, n: int, seed: int) -> Float32:
@@ -65,10 +92,16 @@ def sample(detector: TrainedModel, n: int, seed: int) -> Float32:
                 for at in range(0, n, CHUNK)
             ]
     except NotImplementedError as cause:
-        why = f"{detector.card.architecture} has no code to draw; train an autoencoder"
-        raise NotFound(f"samples of {detector.version}: {why}") from cause
+        raise NotFound(f"samples of {detector.version}: {_no_latent(detector, 'no code to draw')}") from cause
     whole = np.concatenate(parts) if parts else np.empty((0, length, len(detector.inputs.channels)), np.float32)
     return detector.inputs.to_sensors(_without_absent(detector, whole))
+
+
+def _no_latent(detector: TrainedModel, lacks: str) -> str:
+    return (
+        f"{detector.card.architecture} has {lacks}; train auto, conv, dense, lstm or pca, and to draw samples best "
+        'conv, dense or lstm with objective = "variational" or "adversarial"'
+    )
 
 
 def _by_chunk(
