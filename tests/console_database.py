@@ -75,12 +75,16 @@ CARD = {
                  "explained_variance": {"all": 0.94, "power": 0.97, "wind_speed": 0.95, "pitch": 0.91,
                                         "rotor_speed": 0.98, "gearbox_temperature": 0.88, "vane": 0.07}},
     "threshold": THRESHOLD,
+    "thresholds": {"per_week": [0.04, 0.25, 1.0, 7.0, 28.0], "recover": 6, "policies": [
+        {"confirm": m, "among": n, "raw": [0.0213 * factor * (0.75 + 0.75 / m) for factor in (6, 2, 1, 0.8, 0.6)]}
+        for m, n in ((1, 1), (2, 3), (3, 5), (5, 8))
+    ]},
 }  # fmt: skip
 
 
 def fill(path: Path, *, n_assets: int = 1000, now_us: int | None = None) -> int:
     """Create the file. Return the end of the newest window in µs."""
-    asyncio.run(_create(path))
+    create(path)
     now = time.time_ns() // 1000 if now_us is None else now_us
     end_us = now // STEP_US * STEP_US
     with closing(sqlite3.connect(path)) as connection:
@@ -91,6 +95,11 @@ def fill(path: Path, *, n_assets: int = 1000, now_us: int | None = None) -> int:
         _ingestion(connection, now)
         connection.commit()
     return end_us
+
+
+def create(path: Path) -> None:
+    """Create the tables without any rows."""
+    asyncio.run(_create(path))
 
 
 async def _create(path: Path) -> None:

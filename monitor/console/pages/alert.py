@@ -6,7 +6,6 @@ and its page shows its message and its remedy in their place.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -102,21 +101,8 @@ def causes(reader: Reader, ask: Ask) -> dict[str, Any]:
         "contributions": [_contribution(sensor, units) for sensor in row["sensors"][:8] if sensor["share"] >= 0.005],
         "has_onset": any(sensor.get("onset") for sensor in row["sensors"]),
         "clearing": row["clearing"],
-        "similar": _similar(reader, row["id"]) if row["class"] == "process" else [],
+        "similar": reader.similar(row["id"], n=5) if row["class"] == "process" else [],
     }
-
-
-def _similar(reader: Reader, alert_id: int) -> list[dict[str, Any]]:
-    find = getattr(reader, "similar", None)
-    return find(alert_id, n=5) if find else []
-
-
-def _no_bands(evidence: Any) -> Any:
-    return SimpleNamespace(low=evidence.expected, high=evidence.expected)
-
-
-SENTENCE: Any = getattr(explain, "sentence", lambda *_: "")
-BANDS: Any = getattr(explain, "bands", _no_bands)
 
 
 def _alert(reader: Reader, ask: Ask) -> dict[str, Any]:
@@ -147,7 +133,7 @@ def _sentence(ask: Ask, row: Mapping[str, Any], evidence: Evidence | None) -> st
     if row["class"] != "process":
         message = str(row["message"] or row["kind"])
         return message[:1].upper() + message[1:] + ("" if message.endswith(".") else ".")
-    if told := SENTENCE(row, evidence, _units(ask, row["fleet"])):
+    if told := explain.sentence(row, evidence, _units(ask, row["fleet"])):
         return f"{told}."
     peak = f"Its score reached {number(row['peak_score'])} times the threshold"
     sensors = blamed(row["sensors"])
@@ -233,7 +219,7 @@ def _sensors(
     """Return a drawing of each sensor, those blamed most first."""
     share = {sensor["name"]: sensor["share"] for sensor in row["sensors"]}
     order = sorted(range(len(evidence.sensors)), key=lambda c: (-share.get(evidence.sensors[c], 0.0), c))
-    bands = BANDS(evidence)
+    bands = explain.bands(evidence)
     found = []
     for place, c in enumerate(order):
         name = evidence.sensors[c]

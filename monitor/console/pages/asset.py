@@ -28,7 +28,7 @@ MAX_ASSETS = 8
 MAX_ALERTS = 30
 
 
-@router.get("/assets/{fleet}/{asset}")
+@router.get("/assets/{fleet}/{asset:path}")
 async def asset_page(request: Request, fleet: str, asset: str, fragment: str | None = None) -> Response:
     """Answer with the asset. Raises NotFound."""
     return await show(request, "asset", "/", PARTS, fragment=fragment, fleet=fleet, asset=asset)

@@ -72,7 +72,8 @@ def fleets(reader: Reader, ask: Ask) -> dict[str, Any]:
         champion = champions.get(name)
         report = None
         if champion is not None:
-            report = ask.once(("burn", name), 60, partial(_present_report, reader, champion))
+            key = ("burn", champion["version"])
+            report = ask.once(key, 60, partial(_report, reader, champion | {"card": _card(reader, champion)}))
         config = fleet_config(ask, name)
         rows.append(
             {
@@ -88,10 +89,6 @@ def fleets(reader: Reader, ask: Ask) -> dict[str, Any]:
             }
         )
     return {"rows": rows}
-
-
-def _present_report(reader: Reader, champion: dict[str, Any]) -> BudgetReport | None:
-    return _report(reader, champion | {"card": _card(reader, champion)})
 
 
 def versions(reader: Reader, ask: Ask) -> dict[str, Any]:
@@ -119,7 +116,7 @@ def card(reader: Reader, ask: Ask) -> dict[str, Any]:
             raise NotFound(f"version {chosen} of fleet {name}")
         return {"fleet": name, "row": None}
     found = _card(reader, row)
-    report = _report(reader, row | {"card": found})
+    report = ask.once(("burn", row["version"]), 60, partial(_report, reader, row | {"card": found}))
     threshold = found.get("threshold") if isinstance(found.get("threshold"), dict) else None
     return {
         "fleet": name,

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from monitor import drawing
 from monitor.clock import from_us, to_us
 from monitor.console.rendering import environment, render
-from monitor.errors import NotFound, StoreUnavailable
+from monitor.errors import NotFound
 from monitor.store.queries import iso
 
 if TYPE_CHECKING:
@@ -128,21 +128,14 @@ async def show(
             found["n_open"] = ask.once("open", 1.0, lambda: sum(row["n"] for row in reader.open_counts()))
         return found
 
-    try:
-        found = await console.read(read)
-    except StoreUnavailable as error:
-        if fragment is not None or section != "/":
-            raise
-        return _page(request, "starting.html", ask, section, {"reason": str(error)}, status=503)
+    found = await console.read(read)
     if fragment is not None:
         return _page(request, f"{screen}/{fragment}.html", ask, section, found)
     topics = {name: part.topics for name, part in parts.items()}
     return _page(request, f"{screen}.html", ask, section, found | {"topics": topics})
 
 
-def _page(
-    request: Request, template: str, ask: Ask, section: str, found: Mapping[str, Any], status: int = 200
-) -> HTMLResponse:
+def _page(request: Request, template: str, ask: Ask, section: str, found: Mapping[str, Any]) -> HTMLResponse:
     theme = request.cookies.get(THEME_COOKIE, "")
     common = {
         "ask": ask,
@@ -151,7 +144,7 @@ def _page(
         "zone_name": ask.zone_name,
         "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
     }
-    return render(request, template, {**common, **found}, status=status, headers={"Vary": "Cookie"})
+    return render(request, template, {**common, **found}, headers={"Vary": "Cookie"})
 
 
 def _zone(name: str) -> tuple[tzinfo, str]:

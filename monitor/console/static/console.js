@@ -207,7 +207,7 @@ function press(event) {
 // ---- what this browser keeps: theme and time zone
 
 function keep(name, value) {
-  document.cookie = `${name}=${encodeURIComponent(value)}; path=/; max-age=31536000; samesite=strict`;
+  document.cookie = `${name}=${value}; path=/; max-age=31536000; samesite=strict`;
 }
 
 function click(event) {
