@@ -1,0 +1,146 @@
+"""Tests of the sensors on simulated machines: no alarm on healthy ones, and faults are found within the stated time.
+
+Faults are injected into copies of healthy time that no training has seen. `-s` shows the table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from monitor.budget import Budget
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
+from monitor.stream.alerting import AlertPolicy, Decider
+from monitor.stream.sensor_alerts import SensorAlerts
+from monitor.stream.sensor_health import FINDINGS, SensorTests
+from monitor.training.fit import fit
+from monitor.types import AlertState, DataAlertChange, Partition, Scores, Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from monitor.models.detector import TrainedModel
+    from monitor.types import AlertChange, Float32
+
+LENGTH, DAY, WEEK = 64, 144, 1008
+N_MACHINES, HISTORY, CLEAN = 4, 30 * DAY, 6 * WEEK
+SENSORS = tuple(f"s{number}" for number in range(6))
+POLICY = AlertPolicy(confirm=3, among=5, recover=6)
+BEFORE, DURING, N_INJECTED = 150, 150, 8
+LIMITS = {"dead": LENGTH + 3, "out_of_range": LENGTH // 8 + 3, "stuck": 8 + 3, "noisy": 2 * 8 + 5}
+"""Stated time to detection, in windows at stride 1."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def machine(seed: int) -> Float32:
+    """Return healthy readings [n, 6]: a common load with a day, own shocks, a coarse sensor and a switch."""
+    draw, n = np.random.default_rng(seed), HISTORY + CLEAN
+    shocks = draw.standard_normal((n, 6)) * draw.uniform(0.05, 0.3, 6)
+    load = np.sin(2 * np.pi * np.arange(n) / DAY + draw.uniform(0, 6)) + np.cumsum(draw.standard_normal(n)) * 0.002
+    for row in range(1, n):
+        shocks[row] += 0.8 * shocks[row - 1]
+    readings = (load[:, None] * draw.uniform(0.5, 2, 6) + shocks) * 10 ** draw.uniform(-2, 3, 6)
+    readings[:, 4] = np.round(readings[:, 4] / readings[:, 4].std())  # coarse: long runs of equal readings
+    readings[:, 5] = np.arange(n) // 37 % 2
+    return readings.astype(np.float32)
+
+
+def windows_of(readings: Float32) -> Float32:
+    return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(readings, LENGTH, axis=0).transpose(0, 2, 1))
+
+
+def train(history: Float32) -> TrainedModel:
+    values = windows_of(history)
+    budget = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=600)
+    end_us = (np.arange(len(values), dtype=np.int64) + LENGTH) * 600_000_000
+    data = TrainingSet(values, np.zeros(len(values), np.int32), end_us)
+    return fit(data, ModelSpec("pca"), FleetSpec("f", SENSORS, 600.0, budget))
+
+
+@dataclass(frozen=True)
+class Found:
+    sensor: list[DataAlertChange]
+    """Alerts of class `sensor`, as they opened."""
+    process: list[AlertChange]
+
+
+def run(model: TrainedModel, readings: Float32) -> Found:
+    """Decide on the windows of one asset as the pipeline does. The end of a window is its number."""
+    values, n = windows_of(readings), len(readings) - LENGTH + 1
+    tested = SensorTests(SENSORS, None, model).inspect(values)
+    nothing, ends = np.zeros(n, np.int64), np.arange(n)
+    windows = Windows("f", np.zeros(n, np.int32), ends, values, np.full(n, LENGTH, np.int32), nothing, ends)
+    scores = Scores(windows, model.score(tested.values).score, ["v"] * n, {}, findings=tested.findings)
+    sensor = SensorAlerts(Partition("t", 0), "f", POLICY).decide(scores, ends, ("a",), SENSORS)
+    process = Decider("f", POLICY).decide(scores, ends)
+    return Found(
+        [each for each in sensor if each.is_transition and each.state is AlertState.FIRING],
+        [each for each in process if each.is_transition and each.at_us == each.peak_us],
+    )
+
+
+def inject(kind: str, readings: Float32, sensor: int, span: float, draw: np.random.Generator) -> None:
+    bad = readings[BEFORE:, sensor]
+    if kind == "dead":
+        bad[:] = np.nan
+    elif kind == "out_of_range":
+        bad[:] = -1e4 * span
+    elif kind == "stuck":
+        bad[:] = bad[0]
+    else:
+        bad += draw.normal(0, 8 * span, len(bad)).astype(np.float32)
+
+
+@dataclass
+class Tally:
+    n: int = 0
+    in_time: int = 0
+    others: int = 0
+    """Further alerts about sensors."""
+    early_process: int = 0
+    """Alerts about the machine in the first twenty windows."""
+    delays: list[int] = field(default_factory=list)
+
+
+def test_faults_of_sensors_are_found_and_healthy_ones_are_not() -> None:
+    draw, tallies, n_false = np.random.default_rng(1), {kind: Tally() for kind in FINDINGS}, 0
+    for seed in range(N_MACHINES):
+        readings = machine(seed)
+        history, clean = readings[:HISTORY], readings[HISTORY:]
+        model, span = train(history), np.ptp(history, axis=0)
+        n_false += len(run(model, clean).sensor)
+        for kind in FINDINGS:
+            for _ in range(N_INJECTED):
+                begin, sensor = int(draw.integers(len(clean) - BEFORE - DURING)), int(draw.integers(4))
+                part = clean[begin : begin + BEFORE + DURING].copy()
+                inject(kind, part, sensor, float(span[sensor]), draw)
+                found, first = run(model, part), BEFORE - LENGTH + 1
+                right = [each for each in found.sensor if (each.kind, each.sensor) == (kind, SENSORS[sensor])]
+                tally = tallies[kind]
+                tally.n += 1
+                tally.others += len(found.sensor) - len(right[:1])
+                tally.early_process += any(first <= each.at_us < first + 20 for each in found.process)
+                if right:
+                    tally.delays.append(right[0].at_us - first + 1)
+                    tally.in_time += tally.delays[-1] <= LIMITS[kind]
+    weeks = N_MACHINES * CLEAN / WEEK
+    print(f"\n{n_false} sensor alarms in {weeks:.0f} asset-weeks without a fault")
+    for kind, tally in tallies.items():
+        print(f"{kind}: {tally}")
+    assert n_false == 0
+    for kind, tally in tallies.items():
+        assert tally.in_time >= 0.95 * tally.n, kind
+        assert tally.others <= 0.05 * tally.n, kind
+    # A noisy sensor shakes the score before half a block of readings is noisy.
+    assert sum(tallies[kind].early_process for kind in ("dead", "out_of_range", "stuck")) <= 3
