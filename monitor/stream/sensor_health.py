@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 FINDINGS = ("dead", "out_of_range", "stuck", "noisy")
 """By number in `Inspection.findings`, less one, and by precedence."""
+DEAD, OUT_OF_RANGE, STUCK, NOISY = range(1, 5)
 HEALTHY = 0
 NOT_TESTED = 255
 """In `Inspection.findings`: the window was not tested. It neither opens an alert nor closes one."""
@@ -116,6 +117,7 @@ class SensorTests:
         noise_limit = np.where(is_plain & of("noisy") & (noise > 0) & has_others, NOISE_FACTOR * noise, np.inf)
         self.noise_limit = noise_limit.astype(np.float32)
         self.noise = np.where(noise > 0, noise, np.inf)
+        self.has_profile = bool(has_profile.any())
         self.is_idle = not self.has_range and not has_profile.any()
         """Whether there is nothing to test."""
         # A version that tests a sensor no more takes it for healthy, and its alert closes. Without a profile nothing is
@@ -139,32 +141,27 @@ class SensorTests:
         return Inspection(values if masked is None else masked, findings)
 
     def _inspect(self, values: Float32, findings: UInt8) -> Bool | None:
-        """Fill in the findings of some windows. Return the bad values [N, T, C]. None = there are none."""
+        """Fill in the findings of some windows. Return the bad values [N, T, C]. None = there are none.
+
+        Each test looks at the few windows that a cheap bound cannot rule out.
+        """
         values = self._without_codes(values)
-        length = values.shape[1]
-        greatest, least = values.max(axis=1), values.min(axis=1)                    # [N, C], NaN: a value is missing
-        has_gap = ~(greatest >= least)
         bad: Bool | None = None
-        # Each test looks at the windows that a cheap bound cannot rule out.
-        reach = np.fmax(greatest - self.middle, self.middle - least)
-        suspects = has_gap | (greatest > self.range[1]) | (least < self.range[0]) | (reach > FAR * self.unit)
+        has_gaps = not np.isfinite(values.sum())
+        largest, smallest = (np.fmax, np.fmin) if has_gaps else (np.maximum, np.minimum)  # these are faster
+        greatest, least = _fold(largest, values), _fold(smallest, values)           # [N, C], NaN: no value at all
+        reach = np.maximum(greatest - self.middle, self.middle - least)
+        suspects = (greatest > self.range[1]) | (least < self.range[0]) | (reach > FAR * self.unit)
         if (rows := np.flatnonzero(suspects.any(axis=1))).size:
             found, outside = self._out_of_range(values[rows])
             if outside.any():
                 bad = np.zeros(values.shape, dtype=np.bool_)
                 bad[rows] = outside
-                findings[rows] = np.where(found, 2, findings[rows])
-            is_dead = np.isnan(values[rows]).all(axis=1) & self.is_dead_tested
-            findings[rows] = np.where(is_dead, 1, findings[rows])
-        equal = np.count_nonzero(values[:, 1:] == values[:, :-1], axis=1)           # [N, C]
-        suspects = (equal + 1 >= self.run_limit) | (has_gap & (self.run_limit <= length))
-        if (rows := np.flatnonzero(suspects.any(axis=1))).size:
-            self._mark(findings, rows, self._is_stuck(values[rows]), 3)
-        if length >= BLOCK + 2:
-            total = second_differences(values).sum(axis=1)                          # [N, C], NaN: a value is missing
-            suspects = ~(total < self.noise_limit * (BLOCK // 2)) & np.isfinite(self.noise_limit)
-            if (rows := np.flatnonzero(suspects.any(axis=1))).size:
-                self._mark(findings, rows, self._is_noisy(values[rows]), 4)
+                findings[rows] = np.where(found, OUT_OF_RANGE, findings[rows])
+        if self.has_profile:
+            findings[np.isnan(greatest) & self.is_dead_tested] = DEAD
+            self._find_stuck(values, findings, has_gaps=has_gaps)
+            self._find_noisy(values, findings)
         is_bad = findings != self.untested
         if not is_bad.any():
             return bad
@@ -194,12 +191,32 @@ class SensorTests:
         n_outside, n_present = np.count_nonzero(outside, axis=1), np.count_nonzero(np.isfinite(values), axis=1)
         return n_outside >= np.maximum(MIN_OUTSIDE, -(-n_present // 8)), outside
 
-    def _is_stuck(self, values: Float32) -> Bool:
-        runs = longest_runs(values)
-        stuck = (runs.length >= self.run_limit) & (runs.value > self.low) & (runs.value < self.high)
+    def _find_stuck(self, values: Float32, findings: UInt8, *, has_gaps: bool) -> None:
+        equal = _count(values[:, 1:] == values[:, :-1])                             # [N, C]
+        if has_gaps:
+            equal += _count(np.isnan(values))  # a missing reading may hide a pair of equal ones
+        rows, sensors = np.nonzero(equal + 1 >= self.run_limit)
+        if not len(rows):
+            return
+        runs = longest_runs(values[rows, :, sensors][..., None])
+        length, value = runs.length[:, 0], runs.value[:, 0]
+        is_stuck = (length >= self.run_limit[sensors]) & (value > self.low[sensors]) & (value < self.high[sensors])
+        rows, sensors = rows[is_stuck], sensors[is_stuck]
         most = max(1, int(np.count_nonzero(self.run_limit <= values.shape[1])) // MAX_SHARE)
-        few: Bool = stuck & (np.count_nonzero(stuck, axis=1) <= most)[:, None]
-        return few
+        few = np.bincount(rows, minlength=len(values))[rows] <= most
+        self._mark(findings, rows[few], sensors[few], STUCK)
+
+    def _find_noisy(self, values: Float32, findings: UInt8) -> None:
+        if values.shape[1] < BLOCK + 2 or not np.isfinite(self.noise_limit).any():
+            return
+        second = second_differences(values)
+        total = _sum(second)                                                        # [N, C]
+        if not np.isfinite(total).all():
+            total = _sum(np.nan_to_num(second, nan=0.0, posinf=np.inf))
+        # More than half of the values in a loud block are above the limit.
+        if (rows := np.flatnonzero((total >= self.noise_limit * (BLOCK // 2)).any(axis=1))).size:
+            found, sensors = np.nonzero(self._is_noisy(values[rows]))
+            self._mark(findings, rows[found], sensors, NOISY)
 
     def _is_noisy(self, values: Float32) -> Bool:
         noise = block_noise(values)                                                 # [N, blocks, C]
@@ -220,8 +237,31 @@ class SensorTests:
         low, high = self.low[sensor] - noise, self.high[sensor] + noise
         return bool(low <= np.median(values) <= high)
 
-    def _mark(self, findings: UInt8, rows: NDArray[np.intp], found: Bool, number: int) -> None:
-        findings[rows] = np.where(found & (findings[rows] == self.untested), number, findings[rows])
+    def _mark(self, findings: UInt8, rows: NDArray[np.intp], sensors: NDArray[np.intp], found: int) -> None:
+        first = findings[rows, sensors] == self.untested[sensors]  # of several findings
+        findings[rows[first], sensors[first]] = found
+
+
+def _fold(ufunc: np.ufunc, values: Float32) -> Float32:
+    """Reduce windows [N, T, C] to [N, C]. `ufunc.reduce` over the middle axis takes ten times as long."""
+    while (length := values.shape[1]) > 1:
+        half = length // 2
+        folded = ufunc(values[:, :half], values[:, half : 2 * half])
+        if length % 2:
+            folded[:, 0] = ufunc(folded[:, 0], values[:, -1])
+        values = folded
+    return values[:, 0]
+
+
+def _sum(values: Float32) -> Float32:
+    """Add up windows [N, T, C] over their steps: [N, C]."""
+    total: Float32 = (np.ones((1, values.shape[1]), dtype=np.float32) @ values)[:, 0]
+    return total
+
+
+def _count(is_true: Bool) -> Float32:
+    """Count the true values of windows [N, T, C]: [N, C]."""
+    return _sum(is_true.astype(np.float32))
 
 
 def _is_white(values: NDArray[np.float64]) -> bool:

@@ -11,14 +11,23 @@ import pytest
 from monitor.config.sensors import SensorConfig
 from monitor.models.inputs import ModelInputs, SensorInput
 from monitor.models.sensor_profile import block_noise, learn, longest_runs, profiles_from_json
-from monitor.stream.sensor_health import FINDINGS, HEALTHY, NOT_TESTED, SensorTests
+from monitor.stream.sensor_health import (
+    DEAD,
+    FINDINGS,
+    HEALTHY,
+    NOISY,
+    NOT_TESTED,
+    OUT_OF_RANGE,
+    STUCK,
+    SensorTests,
+)
 
 if TYPE_CHECKING:
     from monitor.types import Float32
 
 SENSORS = ("power", "wind", "pitch", "heat", "valve")
 LENGTH, N = 64, 400
-DEAD, OUT_OF_RANGE, STUCK, NOISY = (FINDINGS.index(name) + 1 for name in ("dead", "out_of_range", "stuck", "noisy"))
+
 
 
 def machine(seed: int = 0, n: int = N + LENGTH) -> Float32:
