@@ -144,6 +144,13 @@ async def test_an_alert_that_is_still_firing_is_notified_again(store: AsyncStore
     assert [body["step"] for body in bodies if body["key"].startswith("people")] == ["again", "closed"]
 
 
+async def test_machines_that_know_an_alert_need_no_reminder(store: AsyncStore, lived: Life) -> None:
+    await commit(await own(store), "a", change(12, 12, FIRING))
+    await act(store, 1, "again")
+    assert await keys(store, "machine") == ["a12 firing"]
+    assert await keys(store, "people") == ["a12 firing", f"a12 again.{NOW_US}"]
+
+
 async def test_an_alert_closed_by_hand_ends_and_begins_anew(store: AsyncStore, lived: Life) -> None:
     owner = await own(store)
     await commit(owner, "a", change(12, 12, FIRING))
@@ -181,7 +188,7 @@ async def test_flapping_is_told_to_people_and_counted_by_machines(store: AsyncSt
 
 
 @pytest.mark.parametrize(
-    ("step", "expected"), [("worse", "is much"), ("again", "no longer shelved"), ("reopened", "closed by hand")]
+    ("step", "expected"), [("worse", "is much"), ("again", "after it was shelved"), ("reopened", "closed by hand")]
 )
 async def test_each_step_says_what_happened(store: AsyncStore, lived: Life, step: str, expected: str) -> None:
     await commit(await own(store), "a", change(12, 12, FIRING))

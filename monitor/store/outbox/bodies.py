@@ -38,7 +38,7 @@ _PROCESS_VERBS = {
     "closed": "is normal again",
     "worse": "has become much worse since it was acknowledged",
     "reopened": "is anomalous again after its alert was closed by hand",
-    "again": "is still anomalous, and no longer shelved or in maintenance",
+    "again": "is still anomalous, after it was shelved, in maintenance or flapping",
     "flapping": "goes in and out of alarm",
 }
 """Step → the state of the asset."""
@@ -48,7 +48,7 @@ _OTHER_VERBS = {
     "closed": "is over",
     "worse": "has become much worse",
     "reopened": "is open again",
-    "again": "is still open, and no longer shelved or in maintenance",
+    "again": "is still open, after it was shelved, in maintenance or flapping",
     "flapping": "comes and goes",
 }
 """Step → the state of the alert, in classes `data` and `sensor`."""

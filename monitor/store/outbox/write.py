@@ -8,7 +8,7 @@ for each channel that is notified. These steps are notified:
     closed     it closed, or was closed by hand
     worse      it has become much worse since it was acknowledged
     reopened   it fired again after it was closed by hand
-    again      it is still firing, and its shelf or the maintenance ended
+    again      it is still firing, and its shelf, the maintenance or the flapping ended. Machines that know it get nothing
     flapping   alerts of its asset come and go: further ones are not notified to people
 
 Recovering, and firing again after it, are not sent: an alert that flaps for an hour would notify for an hour.
@@ -184,8 +184,8 @@ class _Subject:
                 self._put(channel, begun, "closed", step_us)
                 self.forget(channel)
             return
-        if step == FLAPPING and not channel.by_incident:
-            return
+        if not channel.by_incident and (step == FLAPPING or (step == "again" and begun is not None)):
+            return  # machines get each alert, and one that they know to be firing is no news
         if begun is not None and channel.by_incident and step in ("firing", "critical"):
             if step == "firing" and not self._others_open(channel):
                 begun = None  # all that was notified is over or shelved: this alert is news
