@@ -129,7 +129,7 @@ def describe_channel(channel: NotifyConfig) -> str:
 
     classes = "" if channel.classes == CLASSES else f" of class {', '.join(channel.classes)}"
     fleets = "" if channel.fleets == ("*",) else f" of {', '.join(channel.fleets)}"
-    times = f", which open in {', '.join(channel.schedule)}" if channel.schedule else ""
+    times = f" of {', '.join(channel.schedule)}" if channel.schedule else ""
     group = ", one notification per incident" if channel.by_incident else ""
     quiet = f", quiet {', '.join(channel.quiet_hours)}" if channel.quiet_hours else ""
     kind = "" if channel.kind == "webhook" else f"{channel.kind} "

@@ -462,7 +462,7 @@ notified = Table(
     Column("suffix", Text, nullable=False),  # of the keys of further steps; '' = the alert began once
     Column("severity", Text, nullable=False),  # the highest that was notified
     Column("at_us", BigInteger, nullable=False),  # processing time
-    PrimaryKeyConstraint("channel", "subject"),
+    PrimaryKeyConstraint("subject", "channel"),
 )
 
 # Access to the console from other machines.

@@ -1,4 +1,4 @@
-"""A message for people is completed from the database when it is sent: sentence, links, and the alerts of an incident."""
+"""A message for people is completed from the database when it is sent: sentence, links, alerts of an incident."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def upgrade() -> None:
         sa.Column("suffix", sa.Text(), nullable=False),
         sa.Column("severity", sa.Text(), nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("channel", "subject", name=op.f("pk_notified")),
+        sa.PrimaryKeyConstraint("subject", "channel", name=op.f("pk_notified")),
     )
     with op.batch_alter_table("outbox") as table:
         table.add_column(sa.Column("severity", sa.Text(), server_default="warning", nullable=False))
