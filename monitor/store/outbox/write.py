@@ -8,7 +8,7 @@ for each channel that is notified. These steps are notified:
     closed     it closed, or was closed by hand
     worse      it has become much worse since it was acknowledged
     reopened   it fired again after it was closed by hand
-    again      it is still firing, and its shelf, the maintenance or the flapping ended. Machines that know it get nothing
+    again      it is still firing, and its shelf, the maintenance or the flapping ended. Not to machines that know it
     flapping   alerts of its asset come and go: further ones are not notified to people
 
 Recovering, and firing again after it, are not sent: an alert that flaps for an hour would notify for an hour.
