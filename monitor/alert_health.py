@@ -18,6 +18,7 @@ Sources of the targets: ANSI/ISA-18.2-2016, table of performance metrics, and EE
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -151,8 +152,8 @@ def figures(
             "precision": _precision(opened),
             "targets": [_beside(found, target) for target in TARGETS],
             "weeks": [
-                figures(alarms, week, n_assets, shortest_life_us, by_week=False) | {"week": _week(week.from_us)}
-                for week in weeks(within)
+                figures(present, week, n_assets, shortest_life_us, by_week=False) | {"week": _week(week.from_us)}
+                for week, present in _by_week(alarms, within)
             ],
         }
     return found
@@ -180,6 +181,20 @@ def weeks(within: Range) -> list[Range]:
         parts.append(Range(from_us, to_us))
         from_us = to_us
     return parts
+
+
+def _by_week(alarms: Iterable[Alarm], within: Range) -> Iterable[tuple[Range, list[Alarm]]]:
+    """Return each week with the alarms that opened in it or were open in it."""
+    parts = weeks(within)
+    found: list[list[Alarm]] = [[] for _ in parts]
+    ends = [part.to_us for part in parts]
+    for alarm in alarms:
+        last_us = within.to_us if alarm.closed_us is None else max(alarm.closed_us, alarm.opened_us)
+        place = bisect_right(ends, alarm.opened_us)
+        while place < len(parts) and parts[place].from_us <= last_us:
+            found[place].append(alarm)
+            place += 1
+    return zip(parts, found, strict=True)
 
 
 _FIRST_MONDAY_US = 4 * 24 * HOUR_US  # 1970-01-05

@@ -117,7 +117,7 @@ _ALARMS = """
         EXISTS (SELECT 1 FROM act WHERE act.alert_id = alert.id AND act = 'shelve') AS is_shelved
     FROM alert LEFT JOIN asset ON asset.id = alert.asset_id
 """
-# Three disjoint parts, each found through an index.
+# Three disjoint parts, each found through an index of its own: the + keeps that of the openings out of the others.
 _OPENED = "opened_us >= :since AND opened_us < :until"
-_STILL_OPEN = "alert.state <> 'closed' AND opened_us < :since AND opened_us < :until"
-_CLOSED_SINCE = "alert.state = 'closed' AND closed_us >= :since AND opened_us < :since AND opened_us < :until"
+_STILL_OPEN = "alert.state <> 'closed' AND +opened_us < :since AND +opened_us < :until"
+_CLOSED_SINCE = "alert.state = 'closed' AND closed_us >= :since AND +opened_us < :since AND +opened_us < :until"

@@ -197,11 +197,13 @@ _BY_WINDOW = f"""
     GROUP BY 1, 2
 """  # noqa: S608
 _TOP = """
-    SELECT asset.name AS asset, asset.fleet, MAX(max_score) AS score, SUM(n_anomalous) AS n_anomalous,
-        SUM(n_windows) AS n_windows, SUM(n_unscored) AS n_unscored
-    FROM score_hour JOIN asset ON asset.id = asset_id
-    WHERE hour_us >= :low AND hour_us < :high AND asset.fleet = :fleet
-    GROUP BY asset.id, asset.name, asset.fleet
-    ORDER BY SUM(n_anomalous) DESC, COALESCE(MAX(max_score), -1) DESC, asset.name
+    SELECT asset.name AS asset, asset.fleet, score, n_anomalous, n_windows, n_unscored
+    FROM (
+        SELECT asset_id, MAX(max_score) AS score, SUM(n_anomalous) AS n_anomalous, SUM(n_windows) AS n_windows,
+            SUM(n_unscored) AS n_unscored
+        FROM score_hour WHERE hour_us >= :low AND hour_us < :high GROUP BY asset_id
+    ) AS hours JOIN asset ON asset.id = asset_id
+    WHERE asset.fleet = :fleet
+    ORDER BY n_anomalous DESC, COALESCE(score, -1) DESC, asset.name
 """
 _BLAMED = "SELECT sensors, n_anomalous FROM alert JOIN asset ON asset.id = asset_id"
