@@ -103,7 +103,7 @@ def score_chart(
     since, until = _range(times, since_us, until_us)
     known = np.isfinite(score)
     peak = float(score[known].max()) if known.any() else 1.0
-    decades = max(1.0, np.ceil(np.log10(max(peak, 1.0)) * 2) / 2)
+    decades = max(0.5, np.ceil(np.log10(max(peak, 1.0)) * 2) / 2)
     y = height - PAD - (height - 2 * PAD) * score_position(np.where(known, score, 0.0), decades=decades)
     threshold_y = height - PAD - (height - 2 * PAD) * THRESHOLD_SHARE
     x, y, known = _thinned(_x(times, since, until), y, known)
@@ -210,11 +210,12 @@ def _edges(edges_us: Sequence[int], since: int, until: int, height: float) -> st
 
 
 def _score_grid(threshold_y: float, decades: float) -> str:
-    parts = []
+    parts, free = [], threshold_y - 12  # the label of the threshold is there
     for value in (2, 5, 10, 20, 50, 100, 1000, 10_000):
         share = np.log10(value) / decades
         y = threshold_y - (threshold_y - PAD) * share
-        if share <= 1 and (value in (10, 100, 1000, 10_000) or decades <= 1) and y > 4:
+        if share <= 1 and y <= free:
+            free = y - 14
             parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text class="value" x="2" y="{max(9.0, y - 3):.1f}">{value:,}×</text>')
     return "".join(parts)

@@ -38,7 +38,7 @@ router = APIRouter(include_in_schema=False)
 
 MAX_SENSORS = 6
 """Sensors that are drawn, those blamed most first. The others are in a list below them."""
-MAX_ROWS = 40
+MAX_ROWS = 24
 """Rows of the table behind a drawing."""
 
 

@@ -240,6 +240,13 @@ def _time(context: Context, value: str | int | None, form: str = "when") -> Mark
 
 
 @pass_context
+def _plain_time(context: Context, value: int) -> str:
+    """Return a time as text alone, for long tables."""
+    ask: Ask = context["ask"]
+    return ask.when(value)
+
+
+@pass_context
 def _field(context: Context, value: int) -> str:
     """Return a time as the value of a datetime-local field, in the reader's zone."""
     ask: Ask = context["ask"]
@@ -260,6 +267,7 @@ def svg(text: str) -> Markup:
 environment.filters.update(
     {
         "time": _time,
+        "when": _plain_time,
         "field": _field,
         "iso": iso,
         "duration": duration,
