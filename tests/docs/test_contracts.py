@@ -312,6 +312,9 @@ def json_documents(made: Example) -> Iterable[str]:
     # No broker listens at this address, and the findings name that.
     yield from keys("check", made.ask("check", code=1))
     yield from keys("notify test", made.ask("notify", "test"))
+    dry = [{**row, "content": None} for row in made.ask("notify", "test", "--dry-run")]  # the receiver's own form
+    yield from keys("notify test --dry-run", dry)
+    yield from keys("notify status", made.ask("notify", "status"))
     quick = ("--methods", "pca", "--window", "16", "--processes", "1")
     yield from keys("evaluate FILES", made.ask("evaluate", file, *quick, "--policy", "confirm=1 of 1"))
     yield from keys("evaluate", made.ask("evaluate", "--policy", "confirm=1 of 1"))
