@@ -42,6 +42,7 @@ def console(ctx: click.Context, listen: str | None) -> None:
 
     # Until the console handles it, a stop during the imports ends nothing.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # pages have nothing to multiply, and each thread costs memory
     from monitor.config import load
 
     replaced = {} if listen is None else {"MONITOR_CONSOLE__LISTEN": listen}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-N_READERS = 4
+N_READERS = 3
 """Connections, which PostgreSQL grants to few."""
 MAX_WAITING = 64
 """Calls that wait for a connection. Further ones are refused: an answer after a minute serves nobody."""
