@@ -28,7 +28,7 @@ from monitor.decode.timestamps import MAX_US
 from monitor.printable import escape_unprintable
 from monitor.stream.asset_health import AssetHealth, Finding
 from monitor.stream.log_clock import LogClock
-from monitor.types import AlertState, DataAlertChange, Severity
+from monitor.types import AlertClass, AlertState, DataAlertChange, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -278,15 +278,17 @@ class DataAlerts:
 
 
 def log_changes(changes: Iterable[DataAlertChange]) -> None:
-    """Log the transitions of committed data alerts."""
+    """Log the transitions of committed alerts of the classes `data` and `sensor`."""
     for change in changes:
-        facts = {"partition": str(change.partition), "records": change.n_records}
+        is_sensor = change.alert_class is AlertClass.SENSOR
+        name = f"sensor_{change.kind}" if is_sensor else change.kind
+        facts = {"partition": str(change.partition), "windows" if is_sensor else "records": change.n_records}
         if change.subject:
             facts["subject"] = escape_unprintable(change.subject)
         if change.is_transition and change.state is AlertState.CLOSED:
-            log.info(f"{change.kind}_over", fleet=change.fleet, **facts)
+            log.info(f"{name}_over", fleet=change.fleet, **facts)
         elif change.is_transition:
-            log.warning(change.kind, fleet=change.fleet, **facts, meaning=change.message)
+            log.warning(name, fleet=change.fleet, **facts, meaning=change.message)
 
 
 def _first_at(log_us: Int64, time_us: Int64, at_us: int) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from monitor.stream.alerting import AlertPolicy
-    from monitor.types import Float32, Int64, Partition, Scores
+    from monitor.types import Float32, Int64, Partition, Scores, UInt8
 
 MAX_OPEN = 50
 """Open alerts of one kind in a partition and fleet that name their sensor."""
@@ -117,25 +117,28 @@ class SensorAlerts:
         tracked = np.array([assets[each] in self._tracks for each in windows.asset.tolist()], dtype=np.bool_)
         known = set(windows.asset[has_finding].tolist())
         rows = np.flatnonzero(tracked | np.isin(windows.asset, list(known)))
+        numbers = {name: number for number, name in enumerate(sensors)}
         for row in rows.tolist():
             asset, at_us, offset = assets[windows.asset[row]], int(end_us[row]), int(windows.last_offset[row])
-            changes += self._advance(asset, sensors, findings[row].tolist(), at_us, offset, windows.values[row])
+            changes += self._advance(asset, numbers, findings[row], at_us, offset, windows.values[row])
         return changes + list(self._close_counted(int(end_us[-1])))
 
     def _advance(
-        self, asset: str, sensors: Sequence[str], found: Sequence[int], at_us: int, offset: int, values: Float32
+        self, asset: str, numbers: Mapping[str, int], found: UInt8, at_us: int, offset: int, values: Float32
     ) -> Iterator[DataAlertChange]:
-        """Add one window of an asset. `found`: finding of each sensor. `values`: [T, C]."""
+        """Add one window of an asset. `numbers`: of the sensors, by name. `found`: [C]. `values`: [T, C]."""
         tracks = self._tracks.setdefault(asset, {})
-        number_of = {name: number for number, name in enumerate(sensors)}
-        for number, finding in enumerate(found):
-            if finding not in (HEALTHY, NOT_TESTED):
-                key = (sensors[number], FINDINGS[finding - 1])
+        if ((found != HEALTHY) & (found != NOT_TESTED)).any():
+            for name, number in numbers.items():
+                finding = int(found[number])
+                if finding in (HEALTHY, NOT_TESTED):
+                    continue
+                key = (name, FINDINGS[finding - 1])
                 if key not in tracks:
                     tracks[key] = Track(asset, *key, at_us, offset)
         for (sensor, kind), track in list(tracks.items()):
-            place = number_of.get(sensor)
-            finding = HEALTHY if place is None else found[place]
+            place = numbers.get(sensor)
+            finding = HEALTHY if place is None else int(found[place])
             if finding == NOT_TESTED:
                 continue
             is_found = finding != HEALTHY and FINDINGS[finding - 1] == kind
@@ -144,7 +147,7 @@ class SensorAlerts:
                 recent = track.bits & ((1 << self._policy.among) - 1)
                 if is_found and recent.bit_count() >= self._policy.confirm:
                     track.is_confirmed = True
-                    yield from self._count(track, at_us, values[:, number_of[sensor]])
+                    yield from self._count(track, at_us, values[:, numbers[sensor]])
             elif is_found:
                 yield from self._count(track, at_us, None)
             elif not track.bits & ((1 << self._policy.recover) - 1):
