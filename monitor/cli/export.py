@@ -122,10 +122,14 @@ def export_scores(
 @click.option("--fleet", help="Only alerts of this fleet.")
 @click.option("--state", type=click.Choice(["open", "firing", "recovering", "closed"]),
               help="Only alerts in this state; open: not closed yet.")  # fmt: skip
+@click.option("--incident", type=int, metavar="ID", help="Only alerts of this incident.")
+@click.option("--label", type=click.Choice(["fault", "normal", "ignore", "none"]),
+              help="Only alerts with this label; none: not labelled yet.")  # fmt: skip
+@click.option("--acknowledged/--unacknowledged", default=None, help="Only alerts that are, or are not.")
 @range_options("alerts opened")
 @file_options
 def export_alerts(target: Path, force: bool, **filters: Any) -> None:
-    """Write alerts as CSV or Parquet, the newest first."""
+    """Write alerts as CSV or Parquet, the newest first. Those in maintenance are among them."""
     with open_store() as store:
         blank: dict[str, Any] = dict.fromkeys(ALERTS)
         rows = (blank | alert for alert in store.export_alerts(**filters, show_suppressed=True))

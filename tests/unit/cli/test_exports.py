@@ -55,6 +55,13 @@ def test_a_file_is_written_once_unless_forced(runner: CliRunner, tmp_path: Path)
     assert len(table((tmp_path / "alerts.csv").read_text())) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "n"), [("--state open", 1), ("--label none", 2), ("--label fault", 0), ("--unacknowledged", 2)]
+)
+def test_alerts_are_exported_with_filters(options: str, n: int, show: Show) -> None:
+    assert len(table(show(f"alerts export {options}"))) == n
+
+
 def test_parquet_is_written(runner: CliRunner, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     assert runner.invoke(main, shlex.split("scores export R80711 -o s.parquet")).exit_code == 0
