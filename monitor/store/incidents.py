@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import text
 
 from monitor.types import Severity
 
@@ -42,27 +42,18 @@ _JOIN = text("""
     WHERE id = :id
 """)
 _ASSIGN = text("UPDATE alert SET incident_id = :incident_id WHERE id = :alert_id")
-_TOLD = text("""
-    SELECT EXISTS (
-        SELECT 1 FROM alert
-        WHERE incident_id = :incident_id AND id <> :alert_id AND suppressed_by IS NULL AND class = :class
-    )
-""")
 _RAISE = text("UPDATE incident SET severity = :severity WHERE id = :id AND severity <> :severity")
 _REOPEN = text("UPDATE incident SET closed_us = NULL WHERE id = :id")
+# `closed_us` is NULL as long as the state is another: the index then holds all that is asked.
 _CLOSE = text("""
     UPDATE incident SET closed_us = (
-        SELECT MAX(COALESCE(closed_by_hand_us, alert.closed_us)) FROM alert WHERE incident_id = incident.id
+        SELECT CASE WHEN MAX(closed_us) > :at_us THEN MAX(closed_us) ELSE :at_us END
+        FROM alert WHERE incident_id = :id
     )
     WHERE id = :id AND NOT EXISTS (
-        SELECT 1 FROM alert WHERE incident_id = :id AND state <> 'closed' AND closed_by_hand_us IS NULL
+        SELECT 1 FROM alert WHERE incident_id = :id AND closed_us IS NULL AND closed_by_hand_us IS NULL
     )
 """)
-_FLEETS_OF = text("""
-    SELECT DISTINCT COALESCE(asset.fleet, alert.fleet) FROM alert LEFT JOIN asset ON asset.id = asset_id
-    WHERE alert.id IN :ids
-""").bindparams(bindparam("ids", expanding=True))
-
 
 def lock(connection: Connection, fleets: Iterable[str | None]) -> None:
     """Keep other transactions from changing the incidents of these fleets, until this one ends.
@@ -73,13 +64,6 @@ def lock(connection: Connection, fleets: Iterable[str | None]) -> None:
         keys = sorted({_key(fleet) for fleet in fleets if fleet is not None})
         if keys:
             connection.execute(_LOCK, {"keys": keys})
-
-
-def lock_of(connection: Connection, alert_ids: Iterable[int]) -> None:
-    """Lock the incidents of the fleets of these alerts."""
-    ids = list(alert_ids)
-    if ids and connection.dialect.name == "postgresql":
-        lock(connection, connection.execute(_FLEETS_OF, {"ids": ids}).scalars().all())
 
 
 def _key(fleet: str) -> int:
@@ -101,12 +85,6 @@ def join(
     return found
 
 
-def is_first_told(connection: Connection, incident_id: int, alert_id: int, alert_class: str) -> bool:
-    """Return True if nobody was notified of another alert of this class in the incident."""
-    values = {"incident_id": incident_id, "alert_id": alert_id, "class": alert_class}
-    return not connection.execute(_TOLD, values).scalar_one()
-
-
 def raise_severity(connection: Connection, incident_id: int) -> None:
     """Make an incident critical: one of its alerts has become so."""
     connection.execute(_RAISE, {"id": incident_id, "severity": str(Severity.CRITICAL)})
@@ -117,6 +95,6 @@ def reopen(connection: Connection, incident_id: int) -> None:
     connection.execute(_REOPEN, {"id": incident_id})
 
 
-def close_if_over(connection: Connection, incident_id: int) -> None:
-    """Close an incident unless one of its alerts is open."""
-    connection.execute(_CLOSE, {"id": incident_id})
+def close_if_over(connection: Connection, incident_id: int, at_us: int) -> None:
+    """Close an incident unless one of its alerts is open. `at_us`: event time at which an alert of it closed."""
+    connection.execute(_CLOSE, {"id": incident_id, "at_us": at_us})

@@ -51,8 +51,6 @@ class Effect(NamedTuple):
     suppressed_by: str | None = None
     """shelf, maintenance, closed, flapping: nobody is notified of the change. None = not suppressed."""
     incident_id: int | None = None
-    is_first_of_incident: bool = True
-    """Whether nobody was notified of another alert of its class in the incident."""
     steps: tuple[str, ...] = ()
     """Further steps to notify, also if the change itself is suppressed: `worse` (much worse than at its
     acknowledgement), `reopened`, `flapping`."""
@@ -84,14 +82,11 @@ def apply(
         suppressed_by = MAINTENANCE
     if rises and written.incident_id is not None:
         incidents.raise_severity(connection, written.incident_id)
-    is_first = True
-    if written.incident_id is not None and (rises or steps):
-        is_first = incidents.is_first_told(connection, written.incident_id, written.id, _class_of(change))
     if suppressed_by is not None:
         steps = ()
     elif written.closed_by_hand_us is not None and "reopened" not in steps:
         suppressed_by = "closed"
-    return Effect(suppressed_by, written.incident_id, is_first, steps)
+    return Effect(suppressed_by, written.incident_id, steps)
 
 
 def _open(connection: Connection, written: Written, change: AlertChange | DataAlertChange, at_us: int) -> Effect:
@@ -113,8 +108,7 @@ def _open(connection: Connection, written: Written, change: AlertChange | DataAl
     incident_id = incidents.join(
         connection, written.id, change.fleet, change.opened_us, change.at_us, change.severity
     )
-    is_first = incidents.is_first_told(connection, incident_id, written.id, _class_of(change))
-    return Effect(suppressed_by, incident_id, is_first, steps)
+    return Effect(suppressed_by, incident_id, steps)
 
 
 _SUPPRESS = text("UPDATE alert SET suppressed_by = :suppressed_by, is_flapping = :is_flapping WHERE id = :id")
@@ -149,7 +143,7 @@ def _answer(
             acts.record(connection, Act.REOPEN, acts.MONITOR, at_us, alert_id=written.id, note=why)
             steps = ("reopened",)
     if change.state is AlertState.CLOSED and written.incident_id is not None:
-        incidents.close_if_over(connection, written.incident_id)
+        incidents.close_if_over(connection, written.incident_id, change.at_us)
     return steps
 
 
@@ -207,10 +201,6 @@ def _subject(written: Written, change: AlertChange | DataAlertChange) -> Subject
     return Subject(written.id, change.fleet, written.asset, sensors, None, change.opened_us)
 
 
-def _class_of(change: AlertChange | DataAlertChange) -> str:
-    return "process" if isinstance(change, AlertChange) else str(change.alert_class)
-
-
 # ---------------------------------------------------------------- operators' acts
 
 
@@ -230,6 +220,7 @@ _CLOSE = text("""
             FROM last_window WHERE last_window.asset_id = alert.asset_id
         )
     WHERE id = :id AND state <> 'closed' AND closed_by_hand_us IS NULL
+    RETURNING closed_by_hand_us
 """)
 _SHELVES_OF = text("SELECT id FROM shelf WHERE alert_id = :id AND ended_us IS NULL")
 
@@ -264,7 +255,8 @@ def close(connection: Connection, alert_id: int, reason: str, actor: Actor, now_
     reason = acts.clean_reason(reason)
     alert = acts.alert_row(connection, alert_id)
     incidents.lock(connection, [alert.fleet])
-    if connection.execute(_CLOSE, {"id": alert_id}).rowcount != 1:
+    at_us = connection.execute(_CLOSE, {"id": alert_id}).scalar_one_or_none()
+    if at_us is None:
         acts.alert_row(connection, alert_id).check_open(alert_id)
         raise WrongState(f"alert {alert_id} cannot be closed now; ask again")
     acts.record(connection, Act.CLOSE, actor, now_us, alert_id=alert_id, fleet=alert.fleet, asset=alert.asset,
@@ -272,4 +264,4 @@ def close(connection: Connection, alert_id: int, reason: str, actor: Actor, now_
     for shelf_id in connection.execute(_SHELVES_OF, {"id": alert_id}).scalars().all():
         shelves.end(connection, shelf_id, "the alert was closed by hand", acts.MONITOR, now_us)
     if alert.incident_id is not None:
-        incidents.close_if_over(connection, alert.incident_id)
+        incidents.close_if_over(connection, alert.incident_id, at_us)

@@ -219,7 +219,7 @@ alert = Table(
     ),
     Index(None, "closed_us"),
     Index("uq_alert_open", "asset_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
-    Index(None, "incident_id"),
+    Index(None, "incident_id", "closed_us"),
 )
 
 # Alerts of a fleet that overlap in time.

@@ -346,6 +346,20 @@ async def test_concurrent_commits_make_one_incident(plant: Plant, url: str) -> N
     assert [row["n_alerts"] for row in await plant.store.read(rows_of, "incident")] == [2]
 
 
+async def test_alerts_of_an_incident_may_take_a_step_at_one_moment(plant: Plant) -> None:
+    """Their notifications once had one key: the commit, and the tick, would have failed for ever."""
+    plant.channels = PEOPLE
+    alerts = [await plant.fire(110), await plant.fire(111, asset=1)]
+    for alert_id in alerts:
+        await control.acknowledge(plant.store, plant.clock, alert_id, actor=ANN)
+    worse = [change(110 + asset, 112, FIRING, asset=asset, peak=5.0, is_transition=False) for asset in (0, 1)]
+    await plant.commit(*worse)
+    await control.shelve(plant.store, plant.clock, ShelfTarget(fleet=FLEET), until="1h", reason="r", actor=ANN)
+    plant.clock.advance(3601)
+    assert await plant.tick() == alerts
+    assert sorted(await plant.sent()) == ["a:again", "a:firing", "a:worse", "b:again", "b:worse"]
+
+
 # ---------------------------------------------------------------- labels
 
 

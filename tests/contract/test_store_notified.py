@@ -44,7 +44,7 @@ class Life:
         cause = self.suppressed.get(alert_id)
         values = {"id": alert_id, "cause": cause}
         connection.execute(text("UPDATE alert SET incident_id = 1, suppressed_by = :cause WHERE id = :id"), values)
-        return life.Effect(cause, 1, alert_id == 1, self.steps[alert_id])
+        return life.Effect(cause, 1, self.steps[alert_id])
 
 
 @pytest.fixture

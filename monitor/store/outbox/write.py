@@ -227,8 +227,9 @@ class _Subject:
         self._begun[channel.name, name] = begun
 
     def _put(self, channel: Channel, begun: _Notified, step: str, step_us: int, repeated: str | None = None) -> None:
-        suffix = repeated or begun.suffix
-        key = f"{channel.name}:{begun.key}:{step}{suffix}"
+        # Two alerts of an incident may take the same step at the same moment: a repeated step has its own alert's key.
+        alert_key, suffix = (bodies.alert_key(self.row), repeated) if repeated else (begun.key, begun.suffix)
+        key = f"{channel.name}:{alert_key}:{step}{suffix}"
         body = {"key": key} | bodies.body(self.row, step, step_us)
         row = {
             "dedup_key": key,

@@ -184,7 +184,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("closed_by_hand_us", sa.BigInteger(), nullable=True))
         table.add_column(sa.Column("suppressed_by", sa.Text(), nullable=True))
         table.add_column(sa.Column("is_flapping", sa.Boolean(), server_default=sa.false(), nullable=False))
-        table.create_index("ix_alert_incident_id", ["incident_id"])
+        table.create_index("ix_alert_incident_id_closed_us", ["incident_id", "closed_us"])
         table.create_index("ix_alert_closed_us", ["closed_us"])
         table.drop_index("ix_alert_opened_us")
         table.create_index("ix_alert_listed", list(_LISTED))
@@ -247,7 +247,7 @@ def downgrade() -> None:
         table.drop_column("link_key")
     with op.batch_alter_table("alert") as table:
         table.drop_constraint("fk_alert_incident_id", type_="foreignkey")
-        table.drop_index("ix_alert_incident_id")
+        table.drop_index("ix_alert_incident_id_closed_us")
         table.drop_index("ix_alert_closed_us")
         table.drop_index("ix_alert_listed")
         table.create_index("ix_alert_opened_us", ["opened_us"])
