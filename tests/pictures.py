@@ -31,6 +31,8 @@ from monitor.console.app import create_app
 from monitor.store.reader import open_reader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from monitor.config import Config
     from monitor.recordings import Recording
 
@@ -48,15 +50,15 @@ def addresses(config: Config) -> dict[str, str]:
 
 
 class Afternoon(SystemClock):
-    """The clock of the console: one minute after the last reading."""
+    """The clock of the console: ten minutes after the last reading, when its window has ended."""
 
     def now_us(self) -> int:
         """Return the moment."""
-        return to_us(MOMENT) + 60_000_000
+        return to_us(MOMENT) + 600_000_000
 
 
-def run_demo(folder: Path) -> None:
-    """Run the demo in a folder, with a recording that ends at `MOMENT`."""
+def run_demo(folder: Path, then: Callable[[], None]) -> None:
+    """Run the demo in a folder, with a recording that ends at `MOMENT`. `then` is called while its daemon runs."""
     split = demo._split
 
     def cut(readings: Recording) -> tuple[Recording, Recording]:
@@ -65,15 +67,16 @@ def run_demo(folder: Path) -> None:
         return past, rest.rows(slice(end))
 
     demo._split = cut
-    demo.run_turbines(demo.DemoRun(folder, print, lambda _title: nullcontext(lambda _share, _text: None)), print)
+    run = demo.DemoRun(folder, print, lambda _title: nullcontext(lambda _share, _text: None))
+    demo.run_turbines(run, lambda _result: then())
 
 
 def main() -> None:
     """Write the pictures."""
     target = Path(sys.argv[1] if sys.argv[1:] else "deploy").resolve()
     with tempfile.TemporaryDirectory() as folder:
-        run_demo(Path(folder) / "demo")
-        photograph(load(Path(folder) / "demo" / "monitor.toml"), target)
+        made = Path(folder) / "demo"
+        run_demo(made, lambda: photograph(load(made / "monitor.toml"), target))
 
 
 def photograph(config: Config, target: Path) -> None:

@@ -49,11 +49,16 @@ def score_position(score: Float64, threshold: float = THRESHOLD_SHARE, decades: 
 
 
 def value_ticks(low: float, high: float, n: int = 3) -> list[float]:
-    """Return about `n` round values in [low, high]."""
+    """Return about `n` round values in [low, high], two at least."""
     span = high - low
-    if not (math.isfinite(span) and span > 0):
+    if not (math.isfinite(span) and span > 1e-9 * max(abs(low), abs(high))):
         return [low] if math.isfinite(low) else []
-    raw = span / max(1, n)
+    return next((found for k in range(n, n + 8) if len(found := _multiples(low, high, k)) > 1), [low, high])
+
+
+def _multiples(low: float, high: float, n: int) -> list[float]:
+    """Return the multiples in [low, high] of a round step, of which about `n` fit."""
+    raw = (high - low) / n
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * size for factor in (1, 2, 2.5, 5, 10) if factor * size >= raw)
     first = math.ceil(low / step - 1e-9)

@@ -320,3 +320,19 @@ def test_quarantine_is_counted_by_reason(reader: Reader) -> None:
     assert reader.quarantine_counts() == [late, broken | {"newest_at": "1970-01-01T00:00:01Z"}]
     assert reader.quarantine_counts(reason="late") == [late]
     assert reader.quarantine_counts(topic="nowhere") == []
+
+
+def test_screens_count_alerts_windows_and_assets(reader: Reader) -> None:
+    assert reader.open_counts() == [{"class": "process", "severity": "critical", "is_acknowledged": False, "n": 1}]
+    assert list(reader.open_by_asset(FLEET)) == ["R80711"]
+    ends = reader.asset_ends(FLEET)
+    assert list(ends) == ["R80711", "R80712", "r80_13"]
+    assert reader.newest_windows() == {FLEET: max(end for end in ends.values() if end is not None)}
+    assert reader.asset_ends("pumps") == {"P1": None, "R80711": None}
+    hours = reader.windows_by_hour(0, 10 * 3_600_000_000)
+    total = {name: sum(row[name] for row in hours.values()) for name in ("n", "n_anomalous", "n_unscored")}
+    counted = reader.window_counts()[FLEET]
+    assert total["n"] == counted["n"] == len([w for a in ends for w in reader.scores(a, FLEET)])
+    assert counted["n_scored"] == total["n"] - total["n_unscored"]
+    assert all(type(value) is int for row in hours.values() for value in row.values())
+    assert reader.gaps(5) == []

@@ -102,7 +102,7 @@ def processes(reader: Reader, ask: Ask) -> dict[str, Any]:
     return {
         "daemons": daemons,
         "jobs": reader.jobs(limit=8),
-        "deliveries": reader.deliveries(),
+        "channels": [row for row in reader.channels() if row["waiting"] or row["given_up"]],
         "n_alive": count(sum(row["is_alive"] for row in daemons), "daemon"),
     }
 

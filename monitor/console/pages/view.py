@@ -37,7 +37,7 @@ router = APIRouter(include_in_schema=False)
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 ZONE_COOKIE, THEME_COOKIE = "monitor_zone", "monitor_theme"
-MAX_KEPT = 256
+MAX_KEPT = 64
 """Parts that are kept for other viewers."""
 SCREENS = (
     ("/", "Now"),
@@ -84,6 +84,8 @@ class Ask:
         if found is not None and found[0] > self.now_us:
             return found[1]
         result = compute()
+        for old in [each for each, (until, _) in list(self.kept.items()) if until <= self.now_us]:
+            self.kept.pop(old, None)  # several threads read, each with a connection of its own
         if len(self.kept) >= MAX_KEPT:
             self.kept.clear()
         self.kept[key] = (self.now_us + int(keep_s * 1e6), result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from monitor.store.queries.backend import Backend, Row, with_times
 
@@ -35,19 +35,20 @@ class ScreenQueries(Backend):
         Hours in µs, without those that have no window.
         """
         values = {"since": since_us, "until": until_us}
-        return {row["hour_us"]: row for row in self.fetch(_BY_HOUR, values)}
+        return {row["hour_us"]: _whole(row) for row in self.fetch(_BY_HOUR, values)}
 
     def window_counts(self) -> dict[str, Mapping[str, int]]:
         """Return the windows of each fleet so far, and those of them that have a score."""
-        return {row["fleet"]: row for row in self.fetch(_WINDOWS)}
+        return {row["fleet"]: _whole(row) for row in self.fetch(_WINDOWS)}
 
     def gaps(self, limit: int) -> list[Row]:
         """Return the newest gaps in Kafka's log: offsets that no longer existed when they were due."""
         return [with_times(row, {"at_us": "at"}) for row in self.fetch(_GAPS, {"limit": limit})]
 
-    def deliveries(self) -> list[Row]:
-        """Return for each channel: notifications not delivered yet, the oldest of them, and the last error."""
-        return [with_times(row, {"oldest_us": "oldest_at"}) for row in self.fetch(_DELIVERIES)]
+
+def _whole(row: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sums of a row, which PostgreSQL gives as decimals."""
+    return {name: int(value) for name, value in row.items() if name.startswith("n")}
 
 
 _OPEN_COUNTS = """
@@ -77,8 +78,4 @@ _WINDOWS = """
 _GAPS = """
     SELECT topic, partition, from_offset, to_offset, to_offset - from_offset AS n, at_us
     FROM gap ORDER BY at_us DESC LIMIT :limit
-"""
-_DELIVERIES = """
-    SELECT channel, COUNT(*) AS waiting, MIN(created_us) AS oldest_us, MAX(error) AS error
-    FROM outbox WHERE delivered_us IS NULL GROUP BY channel ORDER BY channel
 """

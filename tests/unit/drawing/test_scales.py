@@ -67,3 +67,12 @@ def test_scores_are_linear_below_one_and_logarithmic_above() -> None:
 def test_numbers_on_axes_are_short() -> None:
     shown = [short_number(value) for value in (0.012345, 560.4, 1240.0, 43_000.0, 2.5e6, -3.0)]
     assert shown == ["0.0123", "560", "1,240", "43k", "2.5M", "−3"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats(-1e9, 1e9), st.floats(1e-3, 1e9))
+def test_any_range_has_two_to_six_ticks(low: float, span: float) -> None:
+    found = value_ticks(low, low + span, 2)
+    assert 1 <= len(found) <= 6
+    assert len(found) > 1 or span <= 1e-8 * abs(low)
+    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in found)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from monitor.clock import to_us
+from monitor.console.pages import view
+from monitor.console.pages.view import Ask, address, as_us, blamed, duration, number
+
+NOW = 1_764_410_400_000_000  # 2025-11-29T10:00Z
+
+
+def ask(kept: dict[Any, Any] | None = None, *, now_us: int = NOW, zone=UTC, **query: str) -> Ask:
+    return Ask(None, now_us, zone, str(zone), query, {} if kept is None else kept)  # type: ignore[arg-type]
+
+
+def test_results_serve_other_viewers_until_they_are_old() -> None:
+    kept: dict[Any, Any] = {}
+    made: list[int] = []
+
+    def compute() -> int:
+        made.append(1)
+        return len(made)
+
+    assert ask(kept).once("a", 10, compute) == 1
+    assert ask(kept, now_us=NOW + 9_000_000).once("a", 10, compute) == 1
+    assert ask(kept, now_us=NOW + 11_000_000).once("a", 10, compute) == 2
+
+
+def test_old_results_are_not_kept() -> None:
+    kept: dict[Any, Any] = {}
+    for k in range(1000):
+        ask(kept, now_us=NOW + k * 1_000_000).once(("lanes", k), 10, lambda: [0] * 100)
+    assert len(kept) <= 11
+    for k in range(1000):
+        ask(kept).once(("other", k), 10, lambda: 0)
+    assert len(kept) <= view.MAX_KEPT
+
+
+def test_times_of_an_address_are_in_the_readers_zone() -> None:
+    tokyo = ask(zone=ZoneInfo("Asia/Tokyo"), at="2025-11-29T19:00", exact="2025-11-29T10:00:00Z", bad="yesterday")
+    assert tokyo.time("at") == tokyo.time("exact") == NOW
+    assert tokyo.time("bad") is None
+    assert tokyo.time("missing") is None
+
+
+@pytest.mark.parametrize(("text", "found"), [("3", 3), ("0", 1), ("-4", 1), ("x", 1), ("9" * 30, 1), ("٣", 1)])
+def test_a_page_number_is_never_nonsense(text: str, found: int) -> None:
+    assert ask(page=text).number("page") == found
+
+
+def test_an_unknown_zone_is_utc() -> None:
+    assert [view._zone(name)[1] for name in ("Europe/Berlin", "../etc/passwd", "Nowhere", "", "x" * 999)] == [
+        "Europe/Berlin", "UTC", "UTC", "UTC", "UTC"
+    ]  # fmt: skip
+
+
+def test_addresses_quote_every_part() -> None:
+    assert address("assets", "f", "a/b c?") == "/assets/f/a%2Fb%20c%3F"
+    assert address(q="a&b", page=None, fleet="") == "/?q=a%26b"
+    assert address() == "/"
+
+
+def test_values_are_short_words() -> None:
+    assert [duration(s) for s in (5, 90, 3700, 90_000, 1e7)] == ["5 s", "1 min", "1 h 1 min", "1 d 1 h", "115 d"]
+    assert [number(v) for v in (None, -3.14159, 0.725, 12345.0)] == ["–", "−3.14", "0.725", "12,345"]
+    assert blamed([{"name": "power", "share": 0.61}, {"name": "x", "share": 0.01}]) == "power\xa061\xa0%"
+    assert as_us("2025-11-29T10:00:00Z") == as_us(NOW) == NOW == to_us(view.from_us(NOW))
