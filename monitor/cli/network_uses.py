@@ -116,7 +116,7 @@ def reconstruct_files(files: tuple[Path, ...], stride: int | None, as_json: bool
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @version_options
 @click.option("--n", "n", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Windows.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same windows.")
 @click.option("--noise/--no-noise", default=True, help="Add each sensor's healthy error [default: --noise].")
 @file_options
 @json_option

@@ -10,6 +10,7 @@
     compare       alerts against labelled events, and alerts of two deciders against each other
     policy        other alert parameters over stored scores
     result_cache  finished scores in a folder
+    closeness     distances of synthetic windows to real ones
     plots         a series and its scores → SVG paths
     report/       all results as one HTML page
 

@@ -10,6 +10,8 @@
     side_by_side    two sides decide over records that are read once
     diff            differences between the alerts of the two sides
     digest          stored results → one hash that is equal for equal results
+    grids           recordings → windows on a model's sampling grid
+    network_uses    latents, the denoised signal and synthetic recordings by a trained network
     publish         recordings and benchmark records → a topic
 
 Invariant: a replay changes no live table.

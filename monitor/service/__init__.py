@@ -13,6 +13,7 @@
     releases      ends shelves and maintenance windows, notifies what still fires
     maintenance   retention, and reports on the false-alarm budgets
     preflight     the checks of `monitor check`
+    terms         its findings on a changed budget or sensor setting
     survey        sampled records: how they are read, their times and values
     places        places of asset and time in sampled records, suggestions for them
     advice        settings that fit a survey

@@ -1,16 +1,32 @@
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from monitor.config import parse
 from monitor.errors import NotFound
-from monitor.replay.versions import CHAMPION, ReplayVersion, versions_by_fleet, versions_in_range
+from monitor.models.spec import ModelSpec
+from monitor.models.terms import SensorKnob
+from monitor.replay.versions import (
+    CHAMPION,
+    RegistryCopy,
+    ReplayVersion,
+    copy_live_registry,
+    versions_by_fleet,
+    versions_in_range,
+)
 from monitor.store import versions
 from monitor.store.engine import AsyncStore
 from monitor.store.versions import FOREVER_AGO_US
+from monitor.stream.score import DetectorScorer
+from monitor.training.fit import fit
+from monitor.types import Windows
+from tests.unit.training.sine_windows import FLEET_SPEC, LENGTH, MINUTE_US, SENSORS, readings, windows
 
 if TYPE_CHECKING:
     from monitor.config import Config
@@ -72,3 +88,37 @@ def test_only_versions_in_range_are_kept(
     versions = [ReplayVersion(name, Path(name), from_us) for name, from_us in (("a", -5), ("b", 100), ("c", 200))]
     found = versions_in_range(versions, after_us, to_us)
     assert [(each.version, each.decides_after_us) for each in found] == expected
+
+
+async def test_a_replay_over_a_derived_version_scores_as_live(tmp_path: Path) -> None:
+    """Before the boundary with the trained version, after it with the derived one and its knobs."""
+    model = fit(windows(readings(400)), ModelSpec("pca"), FLEET_SPEC)
+    wanted = replace(model.terms, alarms_per_week=2.0, knobs={"power": SensorKnob("up")})
+    derived = model.derive(wanted)
+    fleet = {"name": "pumps", "interval": "1m", "window": LENGTH, "sensors": list(SENSORS)}
+    config = parse(
+        {
+            "kafka": {"bootstrap": "b:9092", "topics": ["t"]},
+            "store": {"url": f"sqlite:///{tmp_path}/live.db"},
+            "fleet": [fleet],
+        }
+    )
+    boundary_us = 50 * MINUTE_US
+    async with AsyncStore(config.store.url, owner=True) as live:
+        for each, after_us in ((model, FOREVER_AGO_US), (derived, boundary_us)):
+            path = tmp_path / each.save(tmp_path)
+            facts = {"fleet": "pumps", "path": str(path), "trained_us": 1, "card": {}, "metrics": {}}
+            await live.run(versions.publish, version=path.name, **facts)
+            await live.run(versions.activate, "pumps", path.name, after_us)
+    fresh = windows(readings(120, 3) * 2)
+    end_us = fresh.end_us
+    zero = np.zeros(len(end_us), np.int64)
+    cut = Windows("pumps", zero.astype(np.int32), zero, np.ascontiguousarray(fresh.values),
+                  zero.astype(np.int32), zero, zero)  # fmt: skip
+    expected = np.where(end_us > boundary_us, derived.score(cut.values).score, model.score(cut.values).score)
+    async with AsyncStore(f"sqlite:///{tmp_path}/replay.db", owner=True) as store:
+        with closing(DetectorScorer("cpu")) as scorer:
+            await copy_live_registry(config, store, scorer, RegistryCopy(None, has_partitions=False))
+            found = await scorer.score(cut, end_us, SENSORS)
+    assert np.array_equal(found.score, expected)
+    assert set(found.version) == {model.version, derived.version}
