@@ -21,7 +21,7 @@ Machines get that end even while the alert is shelved: their own alert would sta
 Invariant: the key of a notification consists of channel, alert and step. An alert of class `process` is its fleet,
 asset and opening time, one of class `sensor` its kind, partition, opening time and subject, any other its kind,
 partition, first offset and subject. Notifications of an incident have the alert that it was first notified of. A step
-that may happen twice has its time.
+that may happen twice has its time, and its own alert.
 """
 
 from __future__ import annotations
