@@ -326,6 +326,19 @@ def _print_results(
         f"Delay: median time until the first alert of an event fired.{cached}",
         "dim",
     )
+    measured = {method: row for method, row in mean.items() if row["top2_n"]}
+    if measured:
+        echo_prose(
+            "Explanations, of faults injected into one or two sensors of quiet windows, in windows that alarm: a "
+            "faulty sensor is among the first two blamed ones in "
+            + "; ".join(
+                f"{output.percent(row['top2_hit_rate'])} by {method} ({row['top2_low']:.0%} to {row['top2_high']:.0%}, "
+                f"{row['top2_n']:,} sensors)"
+                for method, row in measured.items()
+            )
+            + ".",
+            "dim",
+        )
     if any(row["unlabelled_alerts"] is not None for row in mean.values()):
         echo_prose(
             "Recordings without labels are no part of found, false and false/week: "

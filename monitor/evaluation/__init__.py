@@ -6,6 +6,7 @@
     series        a file → rows on a grid: the healthy head, the rest, and the labels as a separate field
     methods       a method's name → an anomaly score for every row behind the head
     assess        scores and labels → ranking and alert metrics
+    explained     sensors blamed for faults injected into quiet windows
     metrics       VUS-PR and the other ranking metrics
     compare       alerts against labelled events, and alerts of two deciders against each other
     policy        other alert parameters over stored scores

@@ -236,6 +236,7 @@ def _assess(
         alerts=alerts,
         by_policy=tuple(assess_alerts(series, scores.score, change.apply_to(base))[0] for change in plan.policies),
         timeline=timeline,
+        explained=scores.explained,
         fit_s=scores.fit_s,
         score_s=scores.score_s,
         model=scores.model,

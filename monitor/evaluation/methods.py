@@ -23,6 +23,7 @@ import torch
 from monitor.budget import Budget, weekly
 from monitor.config.tree import ARCHITECTURES, OBJECTIVES, AlertConfig, ModelConfig
 from monitor.errors import ConfigError, NotEnoughData
+from monitor.evaluation.explained import ExplainedFaults, explained_faults, quiet_rows
 from monitor.evaluation.metrics import forward_filled
 from monitor.models.calibrate import calibrate
 from monitor.models.scaler import CLIP
@@ -80,6 +81,8 @@ class MethodScores:
     score_s: float
     model: dict[str, Any]
     """The trained model: version, architecture, objective, seed and state of the threshold."""
+    explained: ExplainedFaults | None = None
+    """Sensors blamed for injected faults. None = a baseline, or too few sensors or quiet windows."""
 
 
 def parse_methods(names: Sequence[str], settings: ScoreSettings) -> list[Method]:
@@ -133,7 +136,10 @@ def score(
         parts.append(detector.score(windows[start : start + WINDOWS_AT_ONCE]).score)
         on_progress(0.9 + 0.1 * start / len(windows), "scoring")
     took_s = time.perf_counter() - fitted
-    return MethodScores(np.concatenate(parts), round(fitted - began, 3), round(took_s, 3), _card(detector))
+    scores = np.concatenate(parts)
+    quiet = windows[quiet_rows(scores) + n_train - length + 1]
+    explained = explained_faults(detector, quiet, settings.seed)
+    return MethodScores(scores, round(fitted - began, 3), round(took_s, 3), _card(detector), explained)
 
 
 def _fit(

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import monitor
+from monitor.evaluation.explained import ExplainedFaults
 from monitor.evaluation.methods import STACKED, MethodScores, budget_of
 
 if TYPE_CHECKING:
     from monitor.evaluation.methods import Method, ScoreSettings
     from monitor.evaluation.series import Series
 
-CODE = ("models", "training", "evaluation/methods.py", "evaluation/metrics.py", "budget.py")
+CODE = ("models", "training", "evaluation/methods.py", "evaluation/metrics.py", "evaluation/explained.py", "budget.py")
 """Modules and folders of this program that a score depends on."""
 
 
@@ -45,7 +46,11 @@ class ResultCache:
             with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 score = stored["score"]
             is_complete = len(score) == len(series.data.values) - series.data.train_rows
-            return MethodScores(score, facts["fit_s"], facts["score_s"], facts["model"]) if is_complete else None
+            explained = facts.get("explained")
+            return MethodScores(
+                score, facts["fit_s"], facts["score_s"], facts["model"],
+                None if explained is None else ExplainedFaults(**explained),
+            ) if is_complete else None  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None  # scored again, and overwritten
 
@@ -68,6 +73,7 @@ class ResultCache:
             "fit_s": scores.fit_s,
             "score_s": scores.score_s,
             "model": scores.model,
+            "explained": None if scores.explained is None else asdict(scores.explained),
         }
         temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
         temporary.replace(path)

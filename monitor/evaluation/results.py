@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monitor.evaluation.assess import AlertMetrics, RankingMetrics
+from monitor.evaluation.explained import ExplainedFaults
 from monitor.recordings.recording import stem
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class MethodResult:
     by_policy: tuple[AlertMetrics, ...] = ()
     """By the policies of the plan, in their order."""
     timeline: Timeline | None = None
+    explained: ExplainedFaults | None = None
+    """Sensors blamed for injected faults."""
     fit_s: float | None = None
     score_s: float | None = None
     model: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +83,7 @@ class MethodResult:
             "name": self.name,
             "method": self.method,
             **{name: _rounded(value) for name, value in {**empty, **known}.items()},
+            **(ExplainedFaults() if self.explained is None else self.explained).row(),
             "fit_s": self.fit_s,
             "score_s": self.score_s,
             "train_rows": self.train_rows,
@@ -129,6 +133,7 @@ def means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "event_recall": _rounded(_mean([_ratio(rows, "events_found", "events") for rows in sets])),
             "false_alarms_per_week": _rounded(_mean([_ratio(rows, "false_alarms", "weeks") for rows in sets])),
             **{name: _sum(good, name) for name in ("events", "events_found", "false_alarms", "alerts", "always_open")},
+            **ExplainedFaults.of_rows(good).row(),
             "weeks": _sum([row for row in good if row["false_alarms"] is not None], "weeks"),
             "unlabelled_weeks": _sum([row for row in good if row["false_alarms"] is None], "weeks"),
             "unlabelled_alerts": _sum([row for row in good if row["false_alarms"] is None], "alerts"),

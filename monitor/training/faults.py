@@ -46,13 +46,13 @@ def inject(
         size = float(rng.choice(SIZES))
         other = others[rng.integers(len(others))]
         for sensor in rng.choice(n_sensors, n_faulty, replace=False):
-            _apply(window[sensor], KINDS[kind], age, size * rng.choice((-1.0, 1.0)), other[sensor], rng)
+            apply_fault(window[sensor], KINDS[kind], age, size * rng.choice((-1.0, 1.0)), other[sensor], rng)
     np.clip(values, -CLIP, CLIP, out=values)
     faulty = torch.from_numpy(values).to(x.device)
     return faulty if present is None else torch.where(present, faulty, x), kinds
 
 
-def _apply(
+def apply_fault(
     series: NDArray[np.float32], kind: str, age: int, size: float, other: NDArray[np.float32], rng: np.random.Generator
 ) -> None:
     """Apply a fault to the last `age` steps of one sensor, in place."""

@@ -195,6 +195,32 @@ def test_shares_sum_to_one(architecture: str, trained: dict[str, TrainedModel]) 
 
 
 @of_each_model
+def test_a_reconstruction_is_what_contributions_expect(architecture: str, trained: dict[str, TrainedModel]) -> None:
+    readings = waves(60, seed=11)
+    readings[40:, 1] += 6000.0
+    faulty, detector = windows(readings)[30:33].copy(), trained[architecture]
+    expected = detector.reconstruct(faulty)
+    assert expected.shape == faulty.shape
+    for row, contributions in enumerate(detector.explain(faulty, detector.score(faulty).share)):
+        for each in contributions:
+            c = SENSORS.index(each.name)
+            assert each.expected is not None
+            cell = int(np.argmin(np.abs(faulty[row, :, c] - np.float32(each.actual or 0.0))))
+            scale = float(np.ptp(faulty[row, :, c]))
+            assert expected[row, cell, c] == pytest.approx(each.expected, abs=1e-3 * scale)
+
+
+@of_each_model
+def test_one_faulty_sensor_clears_its_alarm(architecture: str, trained: dict[str, TrainedModel]) -> None:
+    readings = waves(60, seed=12)
+    readings[-2:, 0] += 80.0
+    faulty, detector = windows(readings)[-1:].copy(), trained[architecture]
+    scored = detector.score(faulty)
+    assert scored.score[0] > 1.0
+    assert detector.clearing(faulty, scored.share) == [("speed",)]
+
+
+@of_each_model
 def test_a_missing_sensor_changes_no_verdict(architecture: str, trained: dict[str, TrainedModel]) -> None:
     """Missing values are masked: the score is the same for NaN and for infinity in their place."""
     fresh = windows(waves(200, seed=5)).copy()

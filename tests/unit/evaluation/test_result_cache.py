@@ -9,6 +9,7 @@ import pytest
 import monitor
 from monitor.budget import Budget
 from monitor.evaluation import result_cache
+from monitor.evaluation.explained import ExplainedFaults
 from monitor.evaluation.methods import MethodScores, ScoreSettings, parse_method
 from monitor.evaluation.result_cache import ResultCache
 from tests import labelled_recording as sample
@@ -16,7 +17,7 @@ from tests import labelled_recording as sample
 SETTINGS = ScoreSettings()
 PCA = parse_method("pca", SETTINGS)
 SCORE = np.linspace(0, 2, sample.N_ROWS - sample.N_TRAIN, dtype=np.float32)
-SCORES = MethodScores(SCORE, 1.5, 0.2, {"version": "pca-1"})
+SCORES = MethodScores(SCORE, 1.5, 0.2, {"version": "pca-1"}, ExplainedFaults(5, 4, 6, 3))
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def test_labels_are_no_part_of_the_key(folder: Path) -> None:
         assert found is not None
         assert (found.score == SCORE).all()
         assert (found.fit_s, found.score_s, found.model) == (1.5, 0.2, {"version": "pca-1"})
+        assert found.explained == ExplainedFaults(5, 4, 6, 3)
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".npz"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -63,6 +64,30 @@ async def test_other_columns_are_ignored_in_any_order(case: Case) -> None:
     scored = await case.score(wide, ("new", "d", "c", "b", "a"))
     np.testing.assert_array_equal(scored.score, expected.score)
     assert set(scored.version) == {case.version}
+
+
+async def test_expected_values_are_those_of_the_windows_columns(case: Case) -> None:
+    wide = np.concatenate([np.full_like(FRESH[..., :1], 9e9), FRESH[..., ::-1]], axis=2)
+    wide[5, -6:, 2] += 1e4  # sensor c
+    names = ("new", "d", "c", "b", "a")
+    scored = await case.score(wide, names)
+    assert scored.score[5] > 1
+    assert scored.reconstruct is not None
+    found = await scored.reconstruct(scored, np.array([3, 5]), np.array([5]), names)
+    assert found.expected.shape == (2, LENGTH, 5)
+    assert np.isnan(found.expected[..., 0]).all()
+    np.testing.assert_allclose(found.expected[0, :, 1:], wide[3, :, 1:], atol=5 * np.ptp(wide[3, :, 1:], axis=0).max())
+    assert abs(found.expected[1, -1, 2]) < 5e3
+    assert found.clearing == {5: ("c",)}
+
+
+async def test_windows_without_a_version_have_no_expected_values(case: Case) -> None:
+    scored = await case.score(np.full_like(FRESH[:2], np.nan), SENSORS)
+    assert scored.reconstruct is not None
+    unknown = replace(scored, version=[None, None])
+    found = await unknown.reconstruct(unknown, np.array([0, 1]), np.array([1]), SENSORS)
+    assert np.isnan(found.expected).all()
+    assert found.clearing == {}
 
 
 async def test_a_sensor_that_the_windows_lack_is_masked(case: Case) -> None:
