@@ -28,6 +28,8 @@ N_READERS = 3
 MAX_WAITING = 64
 """Calls that wait for a connection. Further ones are refused: an answer after a minute serves nobody."""
 
+CLOSE_LIMIT_S = 1.0
+
 FileId = tuple[int, int] | None
 """Device and inode of a SQLite file."""
 
@@ -80,8 +82,9 @@ class ReaderPool:
 
     async def close(self) -> None:
         """Close every connection. One that hangs is left to the end of the process."""
+        closing = [asyncio.wrap_future(worker.thread.submit(worker.close)) for worker in self._all]
+        await asyncio.wait(closing, timeout=CLOSE_LIMIT_S)
         for worker in self._all:
-            worker.thread.submit(worker.close)
             worker.thread.shutdown(wait=False)
 
 
