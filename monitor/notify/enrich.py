@@ -1,4 +1,4 @@
-"""Additions to a notification for people: the alert's page, links that act, and what happened in one sentence.
+"""Additions to a notification for people: the alert's page, links that act, and the explanation in one sentence.
 
 Input: the stored payload and its context. Output: the payload with `url`, `links`, `alerts` and `sentence`. Invariant:
 pure. Links are added only where `[console] public_url` says how people reach the console. An alert that cannot be
@@ -30,7 +30,7 @@ LINKS = {"acknowledge": "acknowledge", "fault": "label-fault", "normal": "label-
 
 @dataclass(frozen=True, slots=True)
 class Enricher:
-    """Adds what people need."""
+    """Adds facts and links for people."""
 
     public_url: str = ""
     """Of the console; "" = no links."""
@@ -67,7 +67,7 @@ class Enricher:
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # no alert may be lost for a sentence
             log.warning("explanation_failed", alert=body.get("id"), error=f"{type(error).__name__}: {error}")
             return ""
-        return f"{told[0].upper()}{told[1:]}." if told else ""
+        return f"{told}." if told else ""  # it begins with a sensor's name, which keeps its case
 
 
 def _goes(name: str, body: dict[str, Any], *, is_over: bool) -> bool:

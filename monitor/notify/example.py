@@ -61,11 +61,11 @@ def test_body(channel: NotifyConfig, now_us: int) -> dict[str, Any]:
 
 
 def sent_body(channel: NotifyConfig, payload: dict[str, Any], public_url: str, now_us: int) -> bytes:
-    """Return what the sender of the channel gets for a payload."""
+    """Return the body that the channel's sender gets for a payload."""
     stored = msgspec.json.encode(payload)
     if not options_of(channel).has_context:
         return stored
-    context = Context(secrets.token_bytes(KEY_BYTES))
+    context = Context(secrets.token_bytes(KEY_BYTES), alert=payload if payload["step"] == "firing" else None)
     return Enricher(public_url).body(stored.decode(), context, now_us)
 
 

@@ -131,7 +131,7 @@ def _from_template(template: str, facts: dict[str, Any], title: str, text: str, 
 
 
 def about(facts: dict[str, Any]) -> str:
-    """Return what a notification is about, on one line."""
+    """Return the subject of a notification, on one line."""
     name = facts.get("asset") or facts.get("fleet")
     if name is None and facts.get("topic") is not None:
         name = f"{facts['topic']}/{facts['partition']}"
@@ -157,7 +157,7 @@ def _title(facts: dict[str, Any]) -> str:
 
 
 def _lead(facts: dict[str, Any], zone: ZoneInfo) -> Iterator[str]:
-    """Yield what happened, and the alerts of a digest or of an incident that is over."""
+    """Yield the explanation, and the alerts of a digest or of an incident that is over."""
     step = facts["step"]
     if step in ("test", "digest"):
         yield facts["text"]
@@ -234,9 +234,12 @@ def _duration(facts: dict[str, Any]) -> str:
 
 def duration_text(duration: timedelta) -> str:
     """Return a duration in two units: 19 h 20 min."""
-    minutes = max(0, round(duration.total_seconds() / 60))
+    seconds = max(0, round(duration.total_seconds()))
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes = round(seconds / 60)
     days, minutes = divmod(minutes, 1440)
     hours, minutes = divmod(minutes, 60)
     parts = [(days, "d"), (hours, "h"), (minutes, "min")]
     shown = [f"{n} {unit}" for n, unit in parts if n][:2]
-    return " ".join(shown) or "0 min"
+    return " ".join(shown)

@@ -78,8 +78,8 @@ def test_a_message_says_what_where_since_when_and_how_bad() -> None:
 
 
 def test_the_sentence_of_the_evidence_replaces_the_figures() -> None:
-    made = message(alert(sentence="Power fell to −3 kW where 560 ± 90 were expected."))
-    assert made.lead == "Power fell to −3 kW where 560 ± 90 were expected."
+    made = message(alert(sentence="power fell to −3 kW where 560 ± 90 were expected."))
+    assert made.lead == "power fell to −3 kW where 560 ± 90 were expected."
 
 
 def test_times_are_those_of_the_zone_of_the_channel() -> None:
@@ -257,7 +257,7 @@ def test_teams_gets_an_adaptive_card() -> None:
     }
 
 
-def test_text_of_the_plant_makes_no_link_in_teams() -> None:
+def test_plant_text_makes_no_link_in_teams() -> None:
     facts = alert(asset="[x](https://evil.example) **loud**", sensors=[])
     document = json.loads(Teams(channel("teams")).content(json.dumps(facts).encode()))
     title = document["attachments"][0]["content"]["body"][0]["text"]
