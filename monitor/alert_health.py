@@ -40,7 +40,7 @@ CHATTER = 3
 CHATTER_LIVES = 6
 STALE_US = 24 * HOUR_US
 TOP = 10
-"""The most frequent alarms, whose share both guidelines limit."""
+"""The most frequent alarms. Both guidelines limit their share."""
 
 
 class Alarm(NamedTuple):

@@ -83,7 +83,7 @@ async def unacknowledge(store: AsyncStore, clock: Clock, alert_id: int, *, actor
 async def shelve(
     store: AsyncStore, clock: Clock, target: ShelfTarget, *, until: str, reason: str, actor: Actor
 ) -> int:
-    """Notify nobody about alerts until something ends that. Return the shelf's id.
+    """Shelve alerts: no notifications until an end. Return the shelf's id.
 
     `until`: a duration or time ("7d", "2026-01-31T08:00Z"), "recovered", "worse:2x", or "5x/1d" (more than so many
     alerts in so long), or several joined by " or ". Raises NotFound, ConfigError for an `until` that cannot be read or

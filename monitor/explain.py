@@ -1,4 +1,4 @@
-"""Explanations of alerts from their evidence: what happened, on which sensor, against what was expected.
+"""Explanations of alerts from their evidence: the deviating sensors beside their expected values.
 
 Input: evidence as arrays, and the alert as the queries return it. Output: sentences, bands and similarities.
 Invariant: pure NumPy, no I/O.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BAND = 2.0
 """Half the width of a band, in spreads: it holds about 95 % of the healthy values."""
 DEVIATES = 3.0
-"""Spreads beyond which a value is part of what happened."""
+"""Spreads beyond which a value counts as a deviation."""
 NAMED = 2
 """Sensors in a sentence."""
 QUARTER_OF_NORMAL = 0.3186
@@ -36,7 +36,7 @@ SHAPE = 16
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was kept of an alert: N cells of C sensors, and M scores. Older cells may be thinned out, newest are not.
+    """The stored evidence of an alert: N cells of C sensors, and M scores. Older cells may be thinned out.
 
     It begins with the window that fired the alert and ends with the one that closed it.
     """
@@ -112,7 +112,7 @@ def _estimated_spread(evidence: Evidence) -> Float32:
 
 
 class Finding(NamedTuple):
-    """What happened to one sensor."""
+    """The deviation of one sensor."""
 
     sensor: str
     what: str
@@ -133,7 +133,7 @@ def sentence(
     units: Mapping[str, str] | None = None,
     descriptions: Mapping[str, str] | None = None,
 ) -> str:
-    """Return what happened, in one sentence without a full stop.
+    """Describe an alert in one sentence without a full stop.
 
     `alert`: as `Reader.alert` returns it. `units`, `descriptions`: of the sensors that have one. Without evidence it is
     told from the sensors' values at the onset. Empty = nothing is known, as of alerts of other classes.
@@ -160,7 +160,7 @@ def blamed_sensors(alert: Mapping[str, Any]) -> list[str]:
 
 
 def finding(evidence: Evidence, sensor: str, alert: Mapping[str, Any]) -> Finding | None:
-    """Return what happened to a sensor while the alert was open, and before it opened. None = nothing is known."""
+    """Return the deviation of a sensor while the alert was open, and before it opened. None = nothing is known."""
     c = evidence.sensors.index(sensor)
     value, expected = evidence.values[:, c].astype(np.float64), evidence.expected[:, c].astype(np.float64)
     spread = float(bands(evidence).spread[c])
@@ -325,7 +325,7 @@ def _deviating(level: NDArray[np.float64], missing: Bool) -> slice:
 
 
 def similarity(first: Evidence, second: Evidence) -> float:
-    """Return how alike two alerts are, 0..1: which sensors deviated, in which direction, and in what course.
+    """Return how alike two alerts are, 0..1: by the deviating sensors, their directions and their course.
 
     Durations, sampling and lists of sensors may differ. A sensor that one of them lacks counts as without an error.
     """

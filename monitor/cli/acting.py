@@ -1,7 +1,7 @@
-"""The common part of commands with which operators act: who acts, and one transaction for each thing.
+"""The common part of commands with which operators act: the operator's name, and one transaction for each thing.
 
-Input: a coroutine function per thing. Output: what was done, as lines or JSON. Invariant: what can be done is done. The
-errors of the rest are reported together, and decide the exit code.
+Input: a coroutine function per thing. Output: lines or JSON. Invariant: an error of one thing does not stop the
+others. All errors are reported together, and decide the exit code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ reason_option = click.option("--reason", required=True, metavar="TEXT", help="Th
 
 
 def user_name() -> str:
-    """Return the operator's name, which is stored with what he does."""
+    """Return the operator's name, which is stored with the act."""
     import getpass
 
     try:
@@ -44,7 +44,7 @@ def user_name() -> str:
 
 
 def perform(things: Sequence[T], act: Act, by: str | None) -> tuple[list[tuple[T, Any]], list[MonitorError]]:
-    """Do something with each thing, and return what was done with its result, and the errors of the rest."""
+    """Do something with each thing, and return the finished ones with their results, and the errors of the rest."""
     import asyncio
 
     return asyncio.run(_perform(things, act, by))
@@ -70,7 +70,7 @@ async def _perform(things: Sequence[T], act: Act, by: str | None) -> tuple[list[
 def report(
     rows: Sequence[dict[str, Any]], lines: Sequence[str], errors: Sequence[MonitorError], *, as_json: bool
 ) -> None:
-    """Print what was done. Raises the errors as one."""
+    """Print the acts that succeeded. Raises the errors as one."""
     if as_json:
         print_json(list(rows))
     else:
@@ -81,7 +81,7 @@ def report(
 
 
 def _joined(errors: Sequence[MonitorError]) -> Exception:
-    """Return the errors as one. What an operator wrote wrongly is no fault of the configuration."""
+    """Return the errors as one. A wrong argument is no fault of the configuration."""
     detail = "; ".join(error.detail for error in errors)
     return click.UsageError(f"{detail}.") if isinstance(errors[0], ConfigError) else type(errors[0])(detail)
 

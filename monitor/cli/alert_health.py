@@ -110,7 +110,7 @@ def _week_table(weeks: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _share(share: float | None) -> str:
-    """Format a share whose target is a percent: small ones keep a digit."""
+    """Format a share with a target in percent: small ones keep a digit."""
     if share is None or share == 0 or share >= 0.1:
         return output.percent(share)
     return f"{share * 100:.1g}\xa0%"

@@ -31,7 +31,7 @@ MAX_NAMES = 3
 @local_option
 @json_option
 def shelves(is_all: bool, local: bool, as_json: bool) -> None:
-    """List what is shelved, by whom, why and until when."""
+    """List the shelves, each with its operator, reason and end."""
     with open_store() as store:
         found = store.shelves(is_active=None if is_all else True)
     if as_json:
@@ -56,7 +56,7 @@ def shelves(is_all: bool, local: bool, as_json: bool) -> None:
 
 
 def subject_of_shelf(row: Mapping[str, Any]) -> str:
-    """Say what a shelf is about."""
+    """Name the alert, or the assets, of a shelf."""
     if row["alert_id"] is not None:
         return f"alert {row['alert_id']}"
     return ", ".join(f"{name} {row[name]}" for name in ("asset", "fleet", "sensor") if row[name] is not None)
@@ -130,12 +130,12 @@ def labels(local: bool, as_json: bool, **filters: Any) -> None:
 @click.option("--asset", help="Only what was done about this asset.")
 @click.option("--fleet", help="Only what was done about this fleet.")
 @click.option("--by", help="Only what this person did; monitor: what ended by itself.")
-@range_options("acts")
+@range_options("answers given")
 @limit_option
 @local_option
 @json_option
 def history(limit: int | None, local: bool, as_json: bool, **filters: Any) -> None:
-    """List who did what about alerts, when and from where, the newest first."""
+    """List the acts of operators on alerts, with name, time and origin, the newest first."""
     n = row_limit(limit, as_json=as_json)
     with open_store() as store:
         found = store.history(**filters, limit=n)
@@ -143,7 +143,7 @@ def history(limit: int | None, local: bool, as_json: bool, **filters: Any) -> No
             output.print_json_list(found)
             return
         if not found:
-            echo_prose(output.nothing_found("acts", store, **filters))
+            echo_prose(output.nothing_found("answers", store, **filters))
             return
     table = Table("at", "by", "act", "about:rest", "note:rest")
     for row in found:
@@ -155,12 +155,12 @@ def history(limit: int | None, local: bool, as_json: bool, **filters: Any) -> No
 
 
 def who(row: Mapping[str, Any]) -> str:
-    """Say who acted, and from where, if it was a person."""
+    """Name the operator and the origin of an act."""
     return row["by"] if row["via"] == "daemon" else f"{row['by']} ({row['via']})"
 
 
 def act(row: Mapping[str, Any]) -> str:
-    """Say what was done."""
+    """Name an act in words."""
     label = (row["detail"] or {}).get("label") if row["act"] == "label" else None
     words: str = row["act"].replace("_", " ")
     return f"{words} {label or 'none'}" if row["act"] == "label" else words

@@ -100,11 +100,11 @@ def shelve(
     by: str | None,
     as_json: bool,
 ) -> None:
-    """Notify nobody about alerts until something ends that.
+    """Shelve alerts: send no notifications until an end that you give.
 
-    Name alerts, or what they are about. --until is a duration, a time, "recovered" (closed), "worse:2x" (twice the
-    present peak) or "5x/1d" (more than five alerts within a day). The first end that comes true counts, and the
-    conditions end after 30 days in any case. What fires then is notified.
+    Name alerts, or all alerts of assets, fleets or sensors. --until is a duration, a time, "recovered" (closed),
+    "worse:2x" (twice the present peak) or "5x/1d" (more than five alerts within a day). The first end that comes true
+    counts, and the conditions end after 30 days in any case. Alerts that fire then are notified.
     """
     from monitor.control import ShelfTarget
 
@@ -135,7 +135,7 @@ def shelve(
 @by_option
 @json_option
 def unshelve(ids: tuple[int, ...], note: str, by: str | None, as_json: bool) -> None:
-    """End shelves. What still fires is notified. `monitor alerts shelves` lists their numbers."""
+    """End shelves. Alerts that still fire are notified. `monitor alerts shelves` lists their numbers."""
 
     async def act(store: AsyncStore, clock: Clock, actor: Actor, shelf_id: int) -> None:
         from monitor import control
@@ -154,7 +154,7 @@ def unshelve(ids: tuple[int, ...], note: str, by: str | None, as_json: bool) -> 
 @by_option
 @json_option
 def label(what: tuple[str, ...], label: str, fleet: str | None, note: str, by: str | None, as_json: bool) -> None:
-    """Say of alerts, or of a time of ASSET, what it was: fault, normal or ignore; none takes an alert's label back.
+    """Label alerts, or a time of ASSET, as fault, normal or ignore; none takes an alert's label back.
 
     Training leaves faults and ignored times out, and learns normal ones. The false-alarm budget counts neither faults
     nor ignored times.

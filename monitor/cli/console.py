@@ -1,4 +1,4 @@
-"""`monitor console`: the pages and the API for operators, and the tokens of those who use it from elsewhere."""
+"""`monitor console`: the pages and the API for operators, and tokens for other machines."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from monitor.cli.params import (
     store_url,
 )
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
+from monitor.errors import ConfigError
 
 if TYPE_CHECKING:
     from monitor.store.tokens import NewToken
@@ -78,11 +79,14 @@ def token() -> None:
 def add_token(name: str, scope: str, expires_s: float | None, as_json: bool) -> None:
     """Make a token for NAME and print it, once.
 
-    NAME stands in the history of what its holder does. The database keeps only a hash of the token.
+    NAME stands in the history of its holder's acts. The database keeps only a hash of the token.
     """
     import asyncio
 
-    made = asyncio.run(_add(name, scope, expires_s))
+    try:
+        made = asyncio.run(_add(name, scope, expires_s))
+    except ConfigError as problem:  # the name, which is no fault of the configuration
+        raise click.UsageError(f"{problem.detail}.") from None
     expires_at = None if made.expires_us is None else output.as_datetime(made.expires_us)
     if as_json:
         output.print_json({"name": name, "scope": scope, "expires_at": expires_at, "token": made.token})
@@ -97,7 +101,7 @@ def add_token(name: str, scope: str, expires_s: float | None, as_json: bool) -> 
 @local_option
 @json_option
 def list_tokens(local: bool, as_json: bool) -> None:
-    """List the tokens, also those that have ended."""
+    """List the tokens, the ended ones too."""
     with open_store() as store:
         found = store.console_tokens()
     if as_json:

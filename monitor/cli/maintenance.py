@@ -1,4 +1,4 @@
-"""`monitor maintenance`: times in which assets are scored, and nobody is notified."""
+"""`monitor maintenance`: times in which assets are scored without notifications."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLES = {"active": "yellow", "planned": "cyan", "over": "dim"}
 @click.group()
 @config_option
 def maintenance() -> None:
-    """Plan maintenance: assets are scored, and nobody is notified."""
+    """Plan maintenance: assets are scored without notifications."""
 
 
 @maintenance.command("plan")
@@ -135,7 +135,7 @@ def _what(row: dict[str, Any]) -> str:
 @by_option
 @json_option
 def end_maintenance(ids: tuple[int, ...], by: str | None, as_json: bool) -> None:
-    """Cancel maintenance windows, or end them now. What still fires is notified."""
+    """Cancel maintenance windows, or end them now. Alerts that still fire are notified."""
 
     async def act(store: AsyncStore, clock: Clock, actor: Actor, number: int) -> None:
         from monitor import control

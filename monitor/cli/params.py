@@ -100,7 +100,7 @@ def file_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def parse_seconds(text: str, if_none: str = "is no time; write 10s or 15m") -> float:
+def parse_seconds(text: str, if_none: str = "is zero; write a time such as 10s or 15m") -> float:
     """Parse a duration above zero, like "60s" or "10m". `if_none`: what is said of zero. Raises ValueError."""
     try:
         seconds = parse_duration(text).total_seconds()

@@ -34,9 +34,9 @@ class ConsoleConfig(ConfigTable):
     user_header: Annotated[str, Field(pattern=r"^([A-Za-z0-9-]{1,64})?$")] = ""
     """Header in which a reverse proxy sends the name of the logged-in user: "X-Forwarded-User". Default: none."""
     user_scope: Annotated[str, one_of(SCOPES)] = "act"
-    """Rights of users whom the proxy names."""
+    """Rights of users that the proxy names."""
     trusted_proxies: Names = ("127.0.0.1", "::1")
-    """Addresses or networks of the proxies whose `user_header` counts."""
+    """Addresses or networks of proxies with a trusted `user_header`."""
     session: PositiveDuration = timedelta(hours=12)
     """Time after which a browser must log in again."""
 

@@ -2,11 +2,11 @@
 
     app.py          `create_app`: the application. Read this first
     server.py       uvicorn with limits
-    gate.py         what every request must pass: host, login, CSRF, size, time
-    security.py     who sends a request, and what that person may do
+    gate.py         the checks of every request: host, login, CSRF, size, time
+    security.py     the sender of a request, and his rights
     signing.py      signed cookies and tokens of forms
     login.py        login, logout
-    state.py        `Console`: what routes use: `read` and `act`
+    state.py        `Console`, with `read` and `act` for the routes
     reading.py      readers of the database in worker threads
     events.py       the stream of changes, for live pages
     api/            the REST API
@@ -18,5 +18,5 @@
     problems.py     errors as answers
 
 Input: the database. Output: HTTP answers. Invariant: it reads through `store.reader` and writes through `control`
-alone, so it does what the command line does.
+alone, so it acts like the command line.
 """

@@ -103,7 +103,7 @@ FormData = Annotated[Form, Depends(_form)]
 
 
 async def answered(request: Request, work: Awaitable[Any], said: str, back: str) -> Response:
-    """Do the work, and lead back with a message: what was done, or why not.
+    """Do the work, and lead back with a message: the result, or the reason of a failure.
 
     `back`: page without a field `next`.
     """

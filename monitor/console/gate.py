@@ -79,7 +79,7 @@ class Gate:
                 await late(scope, receive, answer.send)
 
     async def _admit(self, request: Request) -> Receive:
-        """Check a request, and return what the route receives. Raises Refused, StoreUnavailable."""
+        """Check a request, and return the `receive` of the route. Raises Refused, StoreUnavailable."""
         self._check_host(request.headers)
         path = request.url.path
         is_open = path.startswith(OPEN_PATHS)
@@ -154,7 +154,7 @@ def _refusal(request: Request, error: MonitorError) -> Response:
 
 
 def _check_origin(headers: Headers) -> None:
-    """Refuse what another site makes a browser send."""
+    """Refuse requests that another site makes a browser send."""
     site, origins = headers.get("sec-fetch-site"), headers.getlist("origin")
     is_foreign = site not in (None, "same-origin", "none") or len(origins) > 1
     if origins and urlsplit(origins[0]).netloc.lower() != headers.get("host", "").lower():

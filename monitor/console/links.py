@@ -38,7 +38,7 @@ _ASKED = {
 
 @router.get("/links/{token}")
 async def ask(request: Request, token: str) -> Response:
-    """Show what the link would do, with a button."""
+    """Show the act of the link, with a button."""
     console: Console = request.app.state.console
     link = await console.act(_verified, token)
     alert = await console.read(lambda reader: reader.alert(link.alert_id))

@@ -72,7 +72,7 @@ async def logout() -> Response:
 
 
 def local_path(text: str) -> str:
-    """Return a path of the console: what could lead to another site becomes "/"."""
+    """Return a path of the console. A path that could lead to another site becomes "/"."""
     is_local = text.startswith("/") and text[1:2] not in ("/", "\\") and text.isprintable() and len(text) < 2048
     return text if is_local else "/"
 

@@ -1,4 +1,4 @@
-"""Who may do what in the console.
+"""Rights in the console.
 
 Input: a request. Output: `Who`, with one of three scopes. Invariant: rights come from a token in the database, from the
 name that a trusted proxy sends, or, on a console that only this machine reaches and that has no tokens, from being
@@ -78,7 +78,7 @@ class Who:
     """The sender of a request."""
 
     name: str
-    """Stands in the history of what this person does."""
+    """Stands in the history of this person's acts."""
     scope: str
     by: str
     """token, session, proxy, local."""
@@ -97,7 +97,7 @@ class Who:
 
 
 class Flash(NamedTuple):
-    """A message about what was done just now, shown once."""
+    """A message about the last act, shown once."""
 
     kind: str
     """done, error."""
@@ -114,7 +114,7 @@ def who(request: Request) -> Who:
 
 
 def scope(needed: str) -> Any:
-    """Return a dependency that gives `Who`, or refuses (403) one whose scope is smaller."""
+    """Return a dependency that gives the sender, or refuses (403) a smaller scope."""
 
     def check(request: Request) -> Who:
         found = who(request)
@@ -126,7 +126,7 @@ def scope(needed: str) -> Any:
 
 
 def actor(request: Request, via: str) -> Actor:
-    """Return the person who acts, for the history. `via`: console, api, link."""
+    """Return the acting person, for the history. `via`: console, api, link."""
     return Actor(who(request).name, via)
 
 
@@ -149,7 +149,7 @@ def flash(request: Request) -> Flash | None:
 
 
 class Access:
-    """Finds out who sends a request."""
+    """Finds the sender of a request."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class Access:
         return any(row["id"] == found.token_id and self._is_valid(row) for row in await self._current_tokens())
 
     def new_session(self, found: Who, nonce: str) -> str:
-        """Return the session cookie of a person who entered a token."""
+        """Return the session cookie for a token that was entered."""
         expires_us = self._clock.now_us() + int(self._config.session.total_seconds() * 1e6)
         return self._signer.seal("session", {"token": found.token_id, "nonce": nonce, "expires_us": expires_us})
 
@@ -231,7 +231,7 @@ class Access:
         return _is_equal(code, _csrf(self._signer, found))
 
     def client_address(self, headers: Headers, peer: str) -> str:
-        """Return the address of the browser: the peer's, or what a trusted proxy says."""
+        """Return the address of the browser: the peer's, or the one from a trusted proxy."""
         forwarded = headers.getlist("x-forwarded-for")
         if forwarded and self._is_proxy(peer):
             return forwarded[-1].rpartition(",")[2].strip()[:64] or peer
@@ -252,7 +252,7 @@ class Access:
         return address is not None and any(address in network for network in self._proxies)
 
     def _is_here(self, headers: Headers, peer: str) -> bool:
-        """Return whether nobody forwarded the request."""
+        """Return whether the request came without a proxy."""
         is_forwarded = any(name in headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
         address = _address(peer)
         return not is_forwarded and address is not None and address.is_loopback
@@ -271,7 +271,7 @@ class Access:
         return not is_over and row["revoked_us"] is None
 
     async def _current_tokens(self) -> Tokens:
-        """Return all tokens, also those that are over. An unreachable database leaves the last known ones."""
+        """Return all tokens, the ended ones too. An unreachable database leaves the last known ones."""
         now_s = self._clock.monotonic_s()
         if self._tokens is None or now_s - self._tokens_at_s >= TOKENS_KEPT_S:
             try:

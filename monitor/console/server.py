@@ -51,7 +51,7 @@ async def serve(
 ) -> None:
     """Serve until a signal. `on_ready` gets the console's address.
 
-    Raises ConfigError if the address cannot be used, or if other machines reach it and nobody has a token.
+    Raises ConfigError if the address cannot be used, or if other machines reach it and there is no token.
     """
     _share_heap()
     listener = _listen(config)
@@ -113,7 +113,7 @@ def _listen(config: Config) -> socket.socket:
 
 
 async def _check_access(console: Console) -> None:
-    """Refuse to listen for other machines if nobody could log in."""
+    """Refuse to listen for other machines while no login is possible."""
     settings = console.config.console
     if not settings.allow_remote or settings.is_private or settings.user_header:
         return

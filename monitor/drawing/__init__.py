@@ -5,7 +5,7 @@
     charts.py   a sensor with its expected band, scores against the threshold, a curve of choices
     scatter.py  a map of points
     marks.py    swim lanes, bars of hours, contributions, states, sparklines
-    drawing.css the colours: light and dark, and for readers who see few colours
+    drawing.css the colours: light and dark, and for colour-blind readers
 
 Input: plain numbers and times in µs since 1970. Output: SVG text. Invariants: each drawing has a title and a
 description, and callers put a table of its numbers beside it. Colour is never the only difference between two marks.

@@ -155,7 +155,7 @@ def state_strip(
     zone: tzinfo = UTC,
     marks: Sequence[tuple[int, str]] = (),
 ) -> str:
-    """Draw the states of an alert over time. `states`: (state, from, to). `marks`: what operators did, and when."""
+    """Draw the states of an alert over time. `states`: (state, from, to). `marks`: acts with their times."""
     span, height = max(1, until_us - since_us), 22
     parts = []
     for state, begin, end in states:

@@ -30,7 +30,7 @@ log = logs.get("champions")
 
 
 class Recalibration:
-    """Derives versions for the fleets whose configuration differs from their champion's terms."""
+    """Derives versions for fleets with a configuration that differs from their champion's terms."""
 
     def __init__(self, config: Config, champions: Champions) -> None:
         self._config = config

@@ -1,4 +1,4 @@
-"""The fewest sensors whose replacement by expected values brings an anomalous window below the threshold.
+"""The fewest sensors that, replaced by expected values, bring an anomalous window below the threshold.
 
 Input: anomalous windows [N, T, C]. Output: for each, the columns of such sensors. Invariant: at most `MAX_SENSORS` of
 the `MAX_CANDIDATES` with the largest shares, so the work for a window has a bound.

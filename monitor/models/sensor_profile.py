@@ -26,7 +26,7 @@ WINDOWS_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class SensorProfile:
-    """What one sensor did in the healthy windows of a training."""
+    """The behaviour of one sensor in the healthy windows of a training."""
 
     low: float | None
     """Least value. None = the sensor never had one."""
@@ -66,7 +66,7 @@ def longest_runs(values: Float32) -> Runs:
 
 
 def second_differences(values: Float32) -> Float32:
-    """Return the absolute second differences [N, T - 2, C]: large for noise, small for whatever a machine does."""
+    """Return the absolute second differences [N, T - 2, C]: large for noise, small for movements of a machine."""
     difference = values[:, 1:] - values[:, :-1]
     return np.abs(difference[:, 1:] - difference[:, :-1])
 

@@ -88,7 +88,7 @@ class Terms:
         return not same_budget or policy != others or self.heavier != other.heavier
 
     def differences(self, other: Terms) -> list[str]:
-        """Return what the other terms change, each in words. Empty = nothing."""
+        """Return the changes by the other terms, in words. Empty = nothing."""
         found = []
         if not math.isclose(self.alarms_per_week, other.alarms_per_week, rel_tol=1e-5):
             found.append(f"budget {self.alarms_per_week:.3g} → {other.alarms_per_week:.3g} per asset and week")

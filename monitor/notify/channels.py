@@ -36,11 +36,11 @@ class Sender(Protocol):
         ...
 
     def content(self, body: bytes) -> bytes:
-        """Return what `send` puts into its request, for people who test a channel."""
+        """Return the body that `send` would send, for tests of a channel."""
         ...
 
     async def close(self) -> None:
-        """Close what is open. Nothing is sent afterwards."""
+        """Close all connections. Nothing is sent afterwards."""
         ...
 
 
@@ -68,7 +68,7 @@ class Options:
     """The way in which the delivery loop serves a channel."""
 
     is_for_people: bool = False
-    """After an outage or in a flood, one digest replaces what waits."""
+    """After an outage or in a flood, one digest replaces the waiting notifications."""
     has_context: bool = False
     """The receiver gets the alert's page, links and the sentence, beside the stored payload."""
     quiet: Hours | None = None

@@ -198,7 +198,7 @@ class Delivery:
     async def _start_attempt(
         self, channel: _ChannelState, notification: Notification, epoch: int
     ) -> bytes | None:
-        """Count an attempt and return what is sent."""
+        """Count an attempt and return the body to send."""
         if not channel.options.has_context:
             stored = await self._store.run(outbox.start_attempt, epoch, notification.key)
             return None if stored is None else stored.encode()
@@ -294,7 +294,7 @@ class Delivery:
     # ------------------------------------------------------------------ alerts that go on
 
     async def _repeat_loop(self, sender: Repeater) -> None:
-        """Post the firing alerts of an Alertmanager again and again: there an alert ends when nobody repeats it."""
+        """Post the firing alerts of an Alertmanager again and again: there an alert ends unless it is repeated."""
         error: str | None = None
         while True:
             await self._clock.sleep(self._timing.alerts_repeat_s)

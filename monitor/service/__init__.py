@@ -10,7 +10,7 @@
     source_watch  missing topics, foreign members of the consumer group
     stream_health  the rules by which a whole stream is silent, read too slowly, or refused
     stream_watch  alerts about such streams
-    releases      ends shelves and maintenance windows, notifies what still fires
+    releases      ends shelves and maintenance windows, notifies alerts that still fire
     maintenance   retention, and reports on the false-alarm budgets
     preflight     the checks of `monitor check`
     terms         its findings on a changed budget or sensor setting

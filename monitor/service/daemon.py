@@ -6,7 +6,7 @@
     health       /live, /ready and /metrics (`health.py`, `pages.py`, `watchdog.py`)
     heartbeat    reports progress to the database and the log (`heartbeat.py`)
     delivery     sends notifications out of the outbox (`notify/deliver.py`)
-    releases     ends shelves and maintenance windows, and notifies what still fires (`releases.py`)
+    releases     ends shelves and maintenance windows, and notifies alerts that still fire (`releases.py`)
     streams      alerts about silent, slow and refused streams (`stream_watch.py`)
     gauges       metrics that are read from the database and the disks (`gauges.py`)
     maintenance  prunes old rows and reports violated false-alarm budgets (`maintenance.py`)

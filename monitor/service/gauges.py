@@ -1,4 +1,4 @@
-"""Gauges that are read from the database and the disks: what an operator's dashboard shows beside the pipeline.
+"""Gauges that are read from the database and the disks, for dashboards.
 
 Input: the database, every half minute, if pages are served at all. Output: metrics. Invariant: a label takes its values
 from the configuration or from fixed words. Several daemons of one database export the same figures.

@@ -1,4 +1,4 @@
-"""The loop that ends shelves and maintenance windows, and notifies what still fires.
+"""The loop that ends shelves and maintenance windows, and notifies alerts that still fire.
 
 Input: the answers of operators in the database, which any process may write. Output: ended rows and notifications
 (`store/releases.py`). Invariant: an operator's act takes effect within `releases_every_s` and a transaction.
@@ -28,7 +28,7 @@ log = logs.get("releases")
 
 
 class Releases:
-    """Ends what is over, while `loop` runs."""
+    """Ends shelves and windows in time, while `loop` runs."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Releases:
         lease: Lease | None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        """`lease`: the one named `outbox.LEASE`, which another loop renews. None = nobody is notified."""
+        """`lease`: the one named `outbox.LEASE`, which another loop renews. None = no notifications."""
         self._store = store
         self._channels = channels
         self._clock = clock
@@ -55,7 +55,7 @@ class Releases:
             await self._clock.sleep(self._timing.releases_every_s)
 
     async def run_once(self) -> list[int]:
-        """End what is over and return the alerts that are notified again. Raises StoreUnavailable."""
+        """End shelves and windows in time, and return the alerts that are notified again. Raises StoreUnavailable."""
         if self._lease is not None and self._lease.epoch is None:
             return []
         now_us = self._clock.now_us()

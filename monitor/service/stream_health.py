@@ -2,7 +2,7 @@
 
 Input: every half minute, the end of each partition's log and the progress in the database. Output: the conditions that
 hold now, at most one of each kind and topic. Invariant: pure. It goes by processing time, because a stream that is
-silent has no event time. Times in which nobody looked are no evidence.
+silent has no event time. Times without a look are no evidence.
 
     stream_silent     a partition that sent regularly has sent nothing for four times its longest pause, and for 15
                       minutes at least. Its pauses are not known after a restart: then for six hours
@@ -66,7 +66,7 @@ class Condition(NamedTuple):
 
 @dataclass(slots=True)
 class _Log:
-    """What is known of one partition's log."""
+    """Facts of one partition's log."""
 
     end: int
     moved_us: int

@@ -1,4 +1,4 @@
-"""The watch over whole streams: it writes alerts of class `data` about what the pipeline cannot see.
+"""The watch over whole streams: it writes alerts of class `data` about streams that the pipeline cannot see.
 
 Input: the ends of the logs from the broker, the progress from the database. Output: the alerts `stream_silent`,
 `lag_high` and `quarantine_share`, by the rules of `stream_health.py`. Invariant: of several daemons, the one that holds

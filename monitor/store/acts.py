@@ -1,4 +1,4 @@
-"""The history: who did what about alerts, when and from where.
+"""The history: acts on alerts, with name, time and origin.
 
 Input: an act inside its transaction. Output: a row of `act`. Invariant: rows are only added, by the transaction that
 acts, so the history is complete. `at_us` is processing time.
@@ -116,9 +116,10 @@ class AlertRow(NamedTuple):
     def check_open(self, alert_id: int) -> None:
         """Raise WrongState for an alert that is closed."""
         if self.closed_by_hand_us is not None:
-            raise WrongState(f"alert {alert_id} was closed by hand; it opens again by itself if it fires again")
+            raise WrongState(f"alert {alert_id} was closed by hand; it opens by itself if it fires again")
         if self.closed_us is not None:
-            raise WrongState(f"alert {alert_id} closed by itself at {from_us(self.closed_us):%Y-%m-%d %H:%M} UTC")
+            at = f"{from_us(self.closed_us):%Y-%m-%d %H:%M} UTC"
+            raise WrongState(f"alert {alert_id} closed by itself at {at}; a closed alert can only be labelled")
 
 
 def alert_row(connection: Connection, alert_id: int) -> AlertRow:

@@ -225,7 +225,7 @@ def _watched(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int, judged:
 
 
 def _alarms(fetch: Fetch, scope: _Scope, judged: LeftOut) -> dict[str, list[Alarm]]:
-    """Return each asset's alerts that were open in the scope's time and count as false until somebody says more."""
+    """Return each asset's alerts that were open in the scope's time and count as false until a label says more."""
     values = {"fleet": scope.fleet, "from_us": scope.from_us, "to_us": scope.to_us} | _only(scope)
     found: dict[str, list[Alarm]] = {}
     for row in fetch(_ALARMS.format(only="AND version = :version" if scope.version else ""), values):

@@ -66,7 +66,7 @@ def _rounded(values: Float32) -> Float32:
 
 
 def join(chunks: Sequence[Chunk]) -> Chunk:
-    """Join all chunks of an alert, from its first on, and thin out what is beyond the limit of the first."""
+    """Join all chunks of an alert, from its first on, and thin out the cells beyond the limit of the first."""
     return thinned(concatenated(chunks))
 
 

@@ -74,7 +74,7 @@ def label_interval(
     """Label a time of an asset, (from_us, to_us] in event time. Return the label's id. Raises NotFound, ConfigError."""
     note = acts.clean_note(note)
     if to_us <= from_us:
-        raise ConfigError("the labelled time must end after it begins")
+        raise ConfigError("the labelled time must end after it begins; swap the two times")
     if to_us - from_us > MAX_INTERVAL_US:
         raise ConfigError("the labelled time is longer than ten years; label less")
     found = _asset(connection, fleet, asset)
@@ -91,7 +91,7 @@ def remove_interval_label(connection: Connection, label_id: int, actor: Actor, n
     row = connection.execute(_REMOVE, {"id": label_id, "now_us": now_us}).one_or_none()
     if row is None:
         if connection.execute(_IS_KNOWN, {"id": label_id}).first() is None:
-            raise NotFound(f"label {label_id}")
+            raise NotFound(f"label {label_id}; monitor alerts labels shows their numbers")
         raise WrongState(f"label {label_id} was taken back already")
     fleet, asset = connection.execute(_NAME, {"id": row.asset_id}).one()
     detail = _detail(label_id, None, row.from_us, row.to_us) | {"before": row.label}

@@ -35,7 +35,7 @@ class Judged(NamedTuple):
     from_us: int
     to_us: int
     label: str | None
-    """None = nobody judged it: an alert without a label."""
+    """None = an alert without a label."""
 
 
 class LeftOut:

@@ -49,7 +49,7 @@ class Effect(NamedTuple):
     """Consequences of one change of an alert."""
 
     suppressed_by: str | None = None
-    """shelf, maintenance, closed, flapping: nobody is notified of the change. None = not suppressed."""
+    """shelf, maintenance, closed, flapping: the change is not notified. None = not suppressed."""
     incident_id: int | None = None
     steps: tuple[str, ...] = ()
     """Further steps to notify, also if the change itself is suppressed: `worse` (much worse than at its

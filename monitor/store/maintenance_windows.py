@@ -1,4 +1,4 @@
-"""Maintenance windows: times in which assets are scored, and nobody is notified.
+"""Maintenance windows: times in which assets are scored without notifications.
 
 Input: a plan, once or recurring by a cron expression. Output: rows of `maintenance`, and whether an asset is in
 maintenance at an event time. Invariant: event time decides, so a replay and a late reading see the same windows. Rows
@@ -93,7 +93,7 @@ def end(connection: Connection, maintenance_id: int, actor: Actor, now_us: int) 
 
 
 def end_expired(connection: Connection, now_us: int) -> list[int]:
-    """Note the windows whose time is over, by processing time, and return their ids."""
+    """Note the end of windows, by processing time, and return their ids."""
     over = connection.execute(_OVER, {"now_us": now_us}).all()
     for row in over:
         acts.record(connection, Act.END_MAINTENANCE, acts.MONITOR, now_us, fleet=row.fleet, asset=row.asset,

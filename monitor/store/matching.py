@@ -23,7 +23,7 @@ FAR_US = 1 << 62
 
 
 class Subject(NamedTuple):
-    """What an alert is about."""
+    """The subject of an alert."""
 
     alert_id: int
     fleet: str | None

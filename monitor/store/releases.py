@@ -1,7 +1,8 @@
-"""Releases: alerts that are no longer suppressed, and shelves and maintenance windows whose time is over.
+"""Releases: alerts that are no longer suppressed, and shelves and maintenance windows that end.
 
-Input: the time now. Output: ended rows, and notifications of what still fires. Invariant: an alert is released by one
-transaction only, which notifies in the same step. A suppressed alert is released as soon as nothing suppresses it:
+Input: the time now. Output: ended rows, and notifications of alerts that still fire. Invariant: an alert is released
+by one transaction only, which notifies in the same step. A suppressed alert is released as soon as nothing suppresses
+it:
 
     shelf        no shelf in force covers it
     maintenance  the last window of its asset ends outside of every maintenance window. Event time decides. For an alert
@@ -114,7 +115,7 @@ def find(connection: Connection, now_us: int) -> list[Release]:
 
 
 def release(connection: Connection, channels: Sequence[Channel], now_us: int) -> list[int]:
-    """End what is over, and notify what still fires. Return the ids of the alerts that are notified again."""
+    """End shelves and windows in time, and notify alerts that still fire. Return the ids of these alerts."""
     shelves.end_expired(connection, now_us)
     maintenance_windows.end_expired(connection, now_us)
     released = []

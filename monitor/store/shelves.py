@@ -1,8 +1,8 @@
-"""Shelves: alerts of which nobody is notified until something ends that.
+"""Shelves: alerts without notifications until an end that the operator gave.
 
 Input: a target, and the ends in words: `7d`, `2026-01-31T08:00Z`, `recovered`, `worse:2x`, `5x/1d`, joined by "or".
 Output: rows of `shelf`. Invariant: every shelf ends, at the latest at `until_us`, by processing time. The first end
-that comes true ends it. What still fires then is notified (`store/releases.py`).
+that comes true ends it. Alerts that still fire then are notified (`store/releases.py`).
 
     7d, a time   this long, or until then
     recovered    the alert closed; of a pattern, the last alert that matches closed
@@ -206,7 +206,7 @@ def end_by_hand(connection: Connection, shelf_id: int, note: str, actor: Actor, 
 
 
 def end_expired(connection: Connection, now_us: int) -> list[int]:
-    """End the shelves whose time is over, and return their ids."""
+    """End shelves by their time, and return their ids."""
     due = list(connection.execute(_EXPIRED, {"now_us": now_us}).scalars())
     return [shelf_id for shelf_id in due if end(connection, shelf_id, "its time is over", acts.MONITOR, now_us)]
 

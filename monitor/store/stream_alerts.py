@@ -38,7 +38,7 @@ _EXISTS = text("""
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """What the database knows of all streams."""
+    """Facts of all streams, from the database."""
 
     progress: dict[Partition, tuple[int | None, int | None, Counters]]
     """By partition: next offset, processing time of the last commit, counters."""

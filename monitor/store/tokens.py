@@ -1,4 +1,4 @@
-"""Tokens of the console: who may use it from another machine, and for what. Times are processing time.
+"""Tokens of the console: access from other machines, each with a scope. Times are processing time.
 
 Invariant: the database has only their hashes. A token has 256 random bits, so one round of SHA-256 is enough: there is
 nothing to guess.

@@ -310,7 +310,7 @@ def test_a_click_on_a_lane_opens_its_stretch(page: Page) -> None:
     page.wait_for_url("**/assets/turbines/T0001?from=**")
 
 
-def test_a_search_finds_one_asset_of_a_thousand(page: Page) -> None:
+def test_search_finds_one_of_1000_assets(page: Page) -> None:
     page.goto("/")
     page.keyboard.press("/")
     page.keyboard.type("T0777")

@@ -99,7 +99,7 @@ async def plant(url: str) -> AsyncIterator[Plant]:
 # ---------------------------------------------------------------- acknowledge
 
 
-async def test_an_acknowledgement_ends_with_its_alert(plant: Plant) -> None:
+async def test_acknowledgement_ends_with_its_alert(plant: Plant) -> None:
     alert_id = await plant.fire(110)
     await control.acknowledge(plant.store, plant.clock, alert_id, actor=ANN, note="on my way")
     alert = await plant.alert(alert_id)
@@ -146,7 +146,7 @@ async def test_one_of_two_operators_acknowledges(plant: Plant, url: str) -> None
     assert len((await plant.alert(alert_id))["acts"]) == 1
 
 
-async def test_a_much_worse_alert_is_unacknowledged(plant: Plant) -> None:
+async def test_a_worse_alert_is_unacknowledged(plant: Plant) -> None:
     alert_id = await plant.fire(110, peak=2.0)
     await control.acknowledge(plant.store, plant.clock, alert_id, actor=ANN)
     await plant.commit(change(110, 111, FIRING, peak=3.9, is_transition=False))
@@ -210,7 +210,7 @@ async def test_a_shelved_alert_is_not_notified_until_its_time_is_over(plant: Pla
     assert ended["ended_why"] == "its time is over"
 
 
-async def test_unshelving_notifies_what_still_fires(plant: Plant) -> None:
+async def test_unshelving_notifies_firing_alerts(plant: Plant) -> None:
     alert_id = await plant.fire(110)
     shelf = await control.shelve(
         plant.store, plant.clock, ShelfTarget(alert_id), until="recovered", reason="later", actor=ANN
@@ -240,7 +240,7 @@ async def test_unshelving_notifies_what_still_fires(plant: Plant) -> None:
         (ShelfTarget(1), "1d", NotFound, "alert 1"),
     ],
 )
-async def test_a_shelf_that_makes_no_sense_is_refused(
+async def test_a_meaningless_shelf_is_refused(
     plant: Plant, target: ShelfTarget, until: str, error: type[Exception], match: str
 ) -> None:
     with pytest.raises(error, match=match):
@@ -268,7 +268,7 @@ async def test_a_shelf_ends_with_too_many_alerts_within_a_time(plant: Plant) -> 
     assert await plant.sent() == ["a:firing"]
 
 
-async def test_a_shelf_of_an_alert_ends_as_it_closes(plant: Plant) -> None:
+async def test_a_shelf_ends_as_its_alert_closes(plant: Plant) -> None:
     alert_id = await plant.fire(110)
     await control.shelve(plant.store, plant.clock, ShelfTarget(alert_id), until="7d", reason="r", actor=ANN)
     await plant.commit(change(110, 115, CLOSED))
@@ -279,7 +279,7 @@ async def test_a_shelf_of_an_alert_ends_as_it_closes(plant: Plant) -> None:
 # ---------------------------------------------------------------- maintenance
 
 
-async def test_maintenance_suppresses_what_fires_in_it(plant: Plant) -> None:
+async def test_maintenance_suppresses_its_alerts(plant: Plant) -> None:
     plan = Maintenance(FLEET, "a", 108 * INTERVAL_US, 120 * INTERVAL_US, "overhaul")
     await control.plan_maintenance(plant.store, plant.clock, plan, actor=ANN)
     alert_id = await plant.fire(110)
@@ -322,7 +322,7 @@ async def test_the_fifth_alert_of_an_hour_flaps(plant: Plant) -> None:
 # ---------------------------------------------------------------- incidents
 
 
-async def test_alerts_that_overlap_are_one_incident(plant: Plant) -> None:
+async def test_overlapping_alerts_are_one_incident(plant: Plant) -> None:
     one, two = await plant.fire(110), await plant.fire(112, asset=1)
     incident = (await plant.alert(one))["incident"]
     assert (incident["alerts"], incident["assets"], incident["n_alerts"]) == ([one, two], ["a", "b"], 2)

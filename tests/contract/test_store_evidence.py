@@ -103,7 +103,7 @@ async def test_many_chunks_become_one(store: AsyncStore, url: str, monkeypatch: 
     assert found.cell_us.tolist() == [cell * INTERVAL_US for cell in range(OPENED - LENGTH, OPENED + 9)]
 
 
-async def test_the_chunks_of_a_closed_alert_become_one(store: AsyncStore, url: str) -> None:
+async def test_chunks_of_a_closed_alert_become_one(store: AsyncStore, url: str) -> None:
     owner = await own(store)
     await fire(owner)
     for cell in range(OPENED, OPENED + 3):
@@ -137,7 +137,7 @@ async def test_a_commit_done_twice_adds_its_evidence_once(store: AsyncStore) -> 
     assert await store.read(count, ["evidence"]) == {"evidence": 2}
 
 
-async def test_evidence_without_an_alert_is_refused(store: AsyncStore) -> None:
+async def test_evidence_needs_an_alert(store: AsyncStore) -> None:
     owner = await own(store)
     rows = await owner.rows({"T1": 2.0}, 0)
     with pytest.raises(InvariantBroken, match="evidence of an alert that does not exist"):
@@ -151,7 +151,7 @@ async def test_evidence_is_deleted_with_its_alert(store: AsyncStore) -> None:
     assert await store.read(count, ["evidence"]) == {"evidence": 0}
 
 
-async def test_similar_alerts_come_with_their_labels(store: AsyncStore, url: str) -> None:
+async def test_similar_alerts_have_their_labels(store: AsyncStore, url: str) -> None:
     owner = await own(store)
     names = ("T1", "T2", "T3", "T4")
     rows = await owner.rows(dict.fromkeys(names, 2.0), OPENED - LENGTH)

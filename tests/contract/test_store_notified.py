@@ -105,7 +105,7 @@ async def test_an_incident_turns_critical_once(store: AsyncStore, lived: Life) -
     assert critical["severity"] == "critical"
 
 
-async def test_nobody_is_notified_of_a_shelved_alert(store: AsyncStore, lived: Life) -> None:
+async def test_a_shelved_alert_is_not_notified(store: AsyncStore, lived: Life) -> None:
     owner = await own(store)
     lived.suppressed[1] = "shelf"
     await commit(owner, "a", change(12, 12, FIRING), change(12, 13, FIRING, **GRAVE), change(12, 14, CLOSED, **GRAVE))
@@ -122,7 +122,7 @@ async def test_machines_get_the_end_of_an_alert_that_was_shelved(store: AsyncSto
     assert await store.read(rows_of, "notified") == []
 
 
-async def test_a_new_alert_beside_a_shelved_one_is_news(store: AsyncStore, lived: Life) -> None:
+async def test_one_beside_a_shelved_alert_is_news(store: AsyncStore, lived: Life) -> None:
     owner = await own(store)
     await commit(owner, "a", change(12, 12, FIRING))
     lived.suppressed[1] = "shelf"

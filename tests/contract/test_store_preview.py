@@ -140,6 +140,6 @@ async def test_a_version_without_a_table_says_what_to_do(store: AsyncStore, url:
 
 
 @pytest.mark.usefixtures("store")
-async def test_a_fleet_without_a_champion_is_not_found(url: str) -> None:
+async def test_a_fleet_needs_a_champion(url: str) -> None:
     with pytest.raises(NotFound, match="a champion of pumps"):
         await asyncio.to_thread(preview, url)

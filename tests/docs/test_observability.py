@@ -128,7 +128,7 @@ def test_dashboards_use_declared_metrics() -> None:
         check_metrics(expression)
 
 
-def test_sources_and_dashboards_are_provisioned() -> None:
+def test_grafana_is_provisioned() -> None:
     sources = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "monitor.yaml").read_text())["datasources"]
     assert {source["uid"]: source["type"] for source in sources} == SOURCES
     [provider] = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "monitor.yaml").read_text())["providers"]

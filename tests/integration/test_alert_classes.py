@@ -88,7 +88,8 @@ async def watch_a_stream_die(bootstrap: str, deployment: Deployment, n_records: 
     async with AsyncStore(config.store.url) as store:
         watch = StreamWatch(config, store, clock, None)
         for minute in range(22):
-            await asyncio.to_thread(publish, bootstrap, "plant", [reading(b"R1", END + minute, power=7.0 * (minute % 5))])
+            record = reading(b"R1", END + minute, power=7.0 * (minute % 5))
+            await asyncio.to_thread(publish, bootstrap, "plant", [record])
             clock.advance(10)
             await watch.run_once()
         await asyncio.to_thread(deployment.wait_records, n_records + 22)

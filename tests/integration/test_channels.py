@@ -155,7 +155,7 @@ async def test_alertmanager_shows_firing_alerts_until_they_end(alertmanager: str
 
 
 @pytest.mark.timeout(120)
-async def test_a_topic_gets_the_alerts_under_their_keys(embedded_broker: EmbeddedBroker) -> None:
+async def test_a_topic_gets_alerts_with_their_keys(embedded_broker: EmbeddedBroker) -> None:
     await create_topic(embedded_broker.bootstrap, "plant.alerts", 1)
     config = config_of(embedded_broker.bootstrap, kind="kafka", topic="plant.alerts")
     channel, sender = config.notify[0], sender_of(config.notify[0], config)

@@ -138,7 +138,7 @@ async def test_a_viewer_that_was_away_learns_what_it_missed(console: ConsoleProc
     writer.close()
 
 
-async def test_viewers_that_come_and_go_cost_no_memory(console: ConsoleProcess) -> None:
+async def test_passing_viewers_cost_no_memory(console: ConsoleProcess) -> None:
     async def round_of_viewers() -> None:
         streams = [await follow(console) for _ in range(50)]
         console.change()

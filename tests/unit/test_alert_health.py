@@ -32,7 +32,7 @@ def test_rates_are_per_hour_and_per_asset_and_week() -> None:
     assert (found["from"], found["to"]) == ("2024-11-25T00:00:00Z", "2024-12-02T00:00:00Z")
 
 
-def test_a_range_counts_its_start_and_not_its_end() -> None:
+def test_a_range_is_without_its_end() -> None:
     edges = [alarm(-1), alarm(0), alarm(7 * 24 * 60 - 1), alarm(7 * 24 * 60)]
     assert figures(edges, WEEK, 1)["alarms"] == 2
 
@@ -109,7 +109,7 @@ def test_time_to_acknowledge_is_the_median_of_the_answered() -> None:
     assert unknown == {"alarms": 1, "share": 1.0, "median_s": None}
 
 
-def test_precision_counts_judged_alerts_alone() -> None:
+def test_precision_counts_judged_alerts() -> None:
     labels = ["fault"] * 9 + ["normal"] + ["ignore"] * 5 + [None] * 7
     found = figures([alarm(each, label=label) for each, label in enumerate(labels)], WEEK, 1)["precision"]
     assert (found["judged"], found["real"]) == (10, 9)

@@ -109,7 +109,7 @@ def test_without_evidence_the_onset_is_told() -> None:
     assert sentence({"sensors": [], "opened_at": "2020-01-01T00:00:00Z"}, None) == ""
 
 
-def test_bands_hold_healthy_values_and_no_others() -> None:
+def test_bands_hold_healthy_values_alone() -> None:
     for own_spread in (True, False):
         evidence = evidence_of(fell, own_spread=own_spread)
         found = bands(evidence)

@@ -43,7 +43,7 @@ def test_an_unknown_act_is_not_signed() -> None:
 
 
 @given(st.integers(0, 120), st.characters(codec="utf-8"))
-def test_a_changed_letter_makes_a_link_invalid(place: int, letter: str) -> None:
+def test_a_changed_letter_breaks_a_link(place: int, letter: str) -> None:
     token = sign(KEY, 17, "acknowledge", EXPIRES_US, "n" * 16)
     place %= len(token)
     changed = token[:place] + letter + token[place + 1 :]

@@ -121,7 +121,7 @@ async def show_evidence(request: Request, alert_id: Id) -> Any:
 
 @router.get("/{alert_id}/similar", response_model=list[SimilarAlert])
 async def similar_alerts(request: Request, alert_id: Id, limit: Annotated[int, Query(ge=1, le=20)] = 5) -> Any:
-    """Return past alerts whose evidence looks alike, the most similar first."""
+    """Return past alerts with similar evidence, the most similar first."""
 
     def read(reader: Reader) -> list[Row]:
         reader.alert(alert_id)
@@ -148,7 +148,7 @@ async def unacknowledge(request: Request, alert_id: Id, body: NoteBody) -> Any:
 
 @router.post("/{alert_id}/shelve", response_model=Created, status_code=201, dependencies=[scope("act")])
 async def shelve(request: Request, alert_id: Id, body: ShelveBody) -> Any:
-    """Notify nobody about an alert until something ends that."""
+    """Shelve an alert: send no notifications until the end that is given."""
     target, who = ShelfTarget(alert_id=alert_id), actor(request, "api")
     act = console_of(request).act
     return {"id": await act(control.shelve, target, until=body.until, reason=body.reason, actor=who)}
@@ -156,7 +156,7 @@ async def shelve(request: Request, alert_id: Id, body: ShelveBody) -> Any:
 
 @router.post("/{alert_id}/label", response_model=AlertDetail, dependencies=[scope("act")])
 async def label(request: Request, alert_id: Id, body: LabelBody) -> Any:
-    """Say what an alert was."""
+    """Label an alert."""
     word = None if body.label is None else Label(body.label)
     console = console_of(request)
     await console.act(control.label_alert, alert_id, word, actor=actor(request, "api"), note=body.note)

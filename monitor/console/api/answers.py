@@ -71,7 +71,7 @@ async def history(
     limit: Limit = DEFAULT_LIMIT,
     offset: Offset = 0,
 ) -> Any:
-    """List who did what in [from, to) of processing time, the newest first."""
+    """List the acts in [from, to) of processing time, the newest first."""
     return await page(
         request,
         lambda reader, n: reader.history(
@@ -92,7 +92,7 @@ async def list_shelves(
 
 @router.post("/shelves", response_model=Created, status_code=201, dependencies=[scope("act")])
 async def shelve(request: Request, body: ShelfBody) -> Any:
-    """Notify nobody about the alerts of a fleet, an asset or a sensor until something ends that."""
+    """Shelve the alerts of a fleet, an asset or a sensor: send no notifications until the end that is given."""
     target, who = ShelfTarget(None, body.fleet, body.asset, body.sensor), actor(request, "api")
     act = console_of(request).act
     return {"id": await act(control.shelve, target, until=body.until, reason=body.reason, actor=who)}
@@ -158,7 +158,7 @@ async def list_labels(
 
 @router.post("/labels", response_model=Created, status_code=201, dependencies=[scope("act")])
 async def label_interval(request: Request, body: IntervalLabelBody) -> Any:
-    """Say what a time of an asset was."""
+    """Label a time of an asset."""
     made = await console_of(request).act(
         control.label_interval,
         body.fleet,

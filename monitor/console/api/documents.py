@@ -109,7 +109,7 @@ class Transition(BaseModel):
 
 
 class Act(BaseModel):
-    """Somebody did something."""
+    """An act of an operator."""
 
     id: int
     at: Time
@@ -137,7 +137,7 @@ class Incident(BaseModel):
 
 
 class Shelf(BaseModel):
-    """Alerts of which nobody is notified."""
+    """Alerts without notifications."""
 
     id: int
     alert_id: int | None
@@ -166,7 +166,7 @@ class Evidence(BaseModel):
 
 
 class SimilarAlert(BaseModel):
-    """A past alert whose evidence looks alike."""
+    """A past alert with similar evidence."""
 
     id: int
     asset: str | None
@@ -177,7 +177,7 @@ class SimilarAlert(BaseModel):
 
 
 class Explanation(BaseModel):
-    """What happened, on which sensors, and when it was alike before."""
+    """The course of an alert, its sensors, and similar alerts."""
 
     sentence: str
     clearing: list[str] | None

@@ -38,7 +38,7 @@ def _moment(value: object) -> datetime:
 
 
 def _printable(text: str) -> str:
-    """Replace what is invisible or commands a terminal, sign by sign, so that the length stays."""
+    """Replace invisible characters and terminal commands, sign by sign, so that the length stays."""
     return "".join(sign if sign == "\n" or escape_unprintable(sign) == sign else "\ufffd" for sign in text)
 
 
@@ -73,7 +73,7 @@ class ShelveBody(_Body):
 
 
 class ShelfBody(ShelveBody):
-    """What to shelve: all alerts that match."""
+    """Alerts to shelve: all that match."""
 
     fleet: Word | None = None
     asset: Word | None = Field(None, description="Name or pattern.")
@@ -118,7 +118,7 @@ class MaintenanceBody(_Body):
 
 
 class TrainingBody(_Body):
-    """What to train."""
+    """The fleet to train."""
 
     fleet: Word
 

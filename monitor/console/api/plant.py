@@ -49,7 +49,7 @@ MAX_DAYS = 92
 
 @router.get("/me", response_model=Me)
 async def me(request: Request) -> Any:
-    """Return who sends this request, and the CSRF token of a browser's scripts."""
+    """Return the sender of this request, and the CSRF token of a browser's scripts."""
     found = who(request)
     return {"name": found.name, "scope": found.scope, "by": found.by, "csrf": csrf_token(request)}
 

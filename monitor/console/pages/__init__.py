@@ -1,6 +1,6 @@
 """The pages that operators read: one file for each screen.
 
-    view.py       what all screens share: fragments, times in the reader's zone, formats
+    view.py       the common parts of all screens: fragments, times in the reader's zone, formats
     now.py        open alerts, swim lanes, tiles        alert.py    one alert, its evidence and the answers to it
     alerts.py     all alerts, incidents                 asset.py    one asset: scores, sensors, a stretch of time
     models.py     versions, cards, the slider           ingestion.py  lag, quarantine, daemons, trainings

@@ -1,4 +1,4 @@
-"""One alert: what happened, on which sensors, against what was expected, what looked like it, and the answers to it.
+"""One alert: its course, its sensors beside the expected values, similar alerts, and the answers to it.
 
 Input: the alert with its evidence. Output: the page. Invariant: an alert about a sensor or the records has no scores,
 and its page shows its message and its remedy in their place.

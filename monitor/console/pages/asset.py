@@ -143,7 +143,7 @@ def _ranked(reader: Reader, asset: str, fleet: str, since: int, until: int) -> l
 
 
 def stretch(reader: Reader, ask: Ask) -> dict[str, Any]:
-    """Return what stood out in the chosen stretch: sensors of the asset, and assets of the fleet."""
+    """Return the outstanding parts of the chosen stretch: sensors of the asset, and assets of the fleet."""
     fleet, asset = ask.query["fleet"], ask.query["asset"]
     chosen = _stretch(ask)
     end = reader.asset_ends(fleet).get(asset) or ask.now_us

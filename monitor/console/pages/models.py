@@ -285,7 +285,7 @@ def _rule(threshold: Mapping[str, Any] | None) -> str:
 
 
 def _explain(report: BudgetReport | None, threshold: Mapping[str, Any] | None) -> str:
-    """Return the state of the budget in sentences, with what to do."""
+    """Return the state of the budget in sentences, with advice."""
     if report is None or threshold is None:
         return "This version has decided nothing yet." if threshold else ""
     budget = f"the budget of {number(threshold['alarms_per_week'], 2)}"

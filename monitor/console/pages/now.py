@@ -273,7 +273,7 @@ def _iso(us: int) -> str:
 
 
 def _silent(reader: Reader, ask: Ask, fleet: str, end_us: int) -> list[dict[str, Any]]:
-    """Return the assets whose last window is long before the newest of their fleet, the longest silence first."""
+    """Return the assets with a last window long before the newest of their fleet, the longest silence first."""
     limit_us = 2 * HOUR_US
     if (config := fleet_config(ask, fleet)) is not None:
         step_us = max(config.stride * config.interval_us, config.interval_us)
@@ -295,7 +295,7 @@ def fleet_config(ask: Ask, fleet: str) -> FleetConfig | None:
 
 
 def getting_started(reader: Reader, ask: Ask) -> list[dict[str, Any]] | None:
-    """Return the steps to the first scores, with what is missing and when it will be there. None = all have scores."""
+    """Return the steps to the first scores: the missing parts, and their time. None = all have scores."""
     state = _lag(reader, ask)
     fleets = reader.fleets()
     champions = {row["fleet"] for row in reader.models() if row["state"] == "champion"}

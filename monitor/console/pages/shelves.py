@@ -1,7 +1,7 @@
-"""Shelves and maintenance: alerts that nobody is notified of, until when and why.
+"""Shelves and maintenance: alerts without notifications, with end and reason.
 
-Input: the database. Output: the page, with the form to plan maintenance. Invariant: each row says who and why, and each
-has an end or a button that ends it.
+Input: the database. Output: the page, with the form to plan maintenance. Invariant: each row has an operator, a
+reason, and an end or a button that ends it.
 """
 
 from __future__ import annotations

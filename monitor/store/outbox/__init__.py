@@ -3,7 +3,7 @@
     channel.py    a recipient and the changes it wants
     write.py      a change of an alert → a notification for each channel that wants it. Read this first
     bodies.py     an alert → the payload of its notifications
-    send.py       the queries of the sender, which works under a lease: what is due, attempts, outcomes
+    send.py       the queries of the sender, which works under a lease: due rows, attempts, outcomes
     digest.py     many notifications of one channel → one
     context.py    facts for people, read when a notification is sent
 

@@ -35,7 +35,7 @@ _BEGUN = text("""
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Facts for the people who read a notification."""
+    """Facts for readers of a notification."""
 
     link_key: bytes
     alerts: list[dict[str, Any]] = field(default_factory=list)

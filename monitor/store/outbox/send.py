@@ -1,4 +1,4 @@
-"""The sender's queries of the outbox: what is due, attempts and their outcomes, under a lease.
+"""The sender's queries of the outbox: due rows, attempts and their outcomes, under a lease.
 
 Input: the name of a channel, the epoch of the lease. Output: notifications to send. Invariant: an attempt is counted
 before it is made, and only by the holder of the lease. The notifications of one alert are sent in order. One that a

@@ -12,7 +12,7 @@
     notifications.py  the channels of notifications
     preview.py    the alerts that other budgets would have raised
     ingestion.py  fleets, assets, partitions, quarantine and daemons
-    console.py    tokens of the console, and what has changed
+    console.py    tokens of the console, and changes
     screens.py    counts and glances of the console
 
 Times are returned as ISO 8601 text in UTC. Invariant: the keys are contracts of the command line. They may be added,

@@ -90,7 +90,7 @@ class AlertQueries(AnswerQueries):
                 "incident": None if row["incident_id"] is None else self.incident(row["incident_id"]),
                 "shelves": self.shelves_of(found),
             }
-        raise NotFound(f"alert {alert_id}")
+        raise NotFound(f"alert {alert_id}; monitor alerts list shows their numbers")
 
 
 # The + keeps both databases from looking each asset up in another index, which lacks the rest of the conditions.

@@ -36,7 +36,7 @@ class AnswerQueries(Backend):
         until: datetime | None = None,
         limit: int | None = None,
     ) -> list[Row]:
-        """Return who did what, in order for one alert, else the newest first. Times are processing time."""
+        """Return the acts, in order for one alert, else the newest first. Times are processing time."""
         where = Where()
         where.add("alert_id = :alert", alert=alert)
         where.add("act.fleet = :fleet", fleet=fleet)

@@ -1,4 +1,4 @@
-"""Queries of the console: its tokens, and what has changed in the database."""
+"""Queries of the console: its tokens, and changes in the database."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class EvidenceQueries(Backend):
         return evidence_of(chunks, cards[0] if cards else None)
 
     def similar(self, alert_id: int, n: int = 5) -> list[Row]:
-        """Return the alerts whose evidence is most alike, of the newest of the same fleet, with their labels.
+        """Return the alerts with the most similar evidence, of the newest of the same fleet, with their labels.
 
         `similarity`: 0..1. Empty = the alert has no evidence, or there is no other.
         """

@@ -27,7 +27,7 @@ DEFAULT_CONFIRMS = ("1 of 1", "2 of 3", "3 of 5", "5 of 8")
 
 
 class PreviewQueries(Backend):
-    """Queries of what other settings would have done."""
+    """Queries of the alerts that other settings would have given."""
 
     def budget_preview(
         self,

@@ -113,7 +113,7 @@ def test_alerts_that_overlap_are_listed_as_incidents(ask: Ask, show: Show) -> No
     assert "with 1 other alert" in show(f"alerts show {OPEN}")
 
 
-def test_maintenance_is_planned_listed_and_ended(ask: Ask, show: Show) -> None:
+def test_maintenance_is_planned_and_ended(ask: Ask, show: Show) -> None:
     assert "Maintenance 1 is planned." in show("maintenance plan --asset R80711 --for 2h --reason oil --by ann")
     plan = ["maintenance", "plan", "--fleet", "turbines", "--cron", "0 6 * * mon", "--for", "1h", "--reason", "wash"]
     from click.testing import CliRunner

@@ -39,7 +39,7 @@ def test_scores_are_printed_as_csv(ask: Ask, show: Show) -> None:
     assert sum(int(row["n_windows"]) for row in hours) == len(rows)
 
 
-def test_a_file_is_written_once_unless_forced(runner: CliRunner, tmp_path: Path) -> None:
+def test_a_file_is_not_overwritten_unforced(runner: CliRunner, tmp_path: Path) -> None:
     def export(options: str) -> Any:
         return runner.invoke(main, shlex.split(f"alerts export -o alerts.csv {options}"))
 

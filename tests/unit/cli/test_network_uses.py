@@ -53,7 +53,7 @@ def run(runner: CliRunner, *words: object) -> dict[str, Any]:
     return found
 
 
-def test_encode_writes_a_latent_for_each_window(
+def test_encode_writes_latents_of_windows(
     runner: CliRunner, checkpoints: dict[str, Path], file: Path, tmp_path: Path
 ) -> None:
     out, drawing = tmp_path / "latents.parquet", tmp_path / "map.svg"

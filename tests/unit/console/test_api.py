@@ -132,7 +132,7 @@ async def test_errors_are_problem_documents(
     assert sentence in answer.json()["detail"]
 
 
-async def test_an_act_over_the_api_is_in_the_history(make_app: Make, client: Client) -> None:
+async def test_an_act_of_the_api_is_in_the_history(make_app: Make, client: Client) -> None:
     async with client(make_app()) as program:
         program.headers["x-csrf-token"] = (await program.get(f"{API}/me")).json()["csrf"]
         alert = (await program.post(f"{API}/alerts/2/acknowledge", json={"note": "ok"})).json()

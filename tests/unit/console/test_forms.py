@@ -87,7 +87,7 @@ async def test_the_history_names_the_person_and_the_way(make_app: Make, client: 
     assert act["note"] == r"ok\x1b[31m\u202e"
 
 
-async def test_an_unknown_alert_is_a_page_of_its_own(make_app: Make, client: Client) -> None:
+async def test_an_unknown_alert_has_its_own_page(make_app: Make, client: Client) -> None:
     async with client(make_app()) as browser:
         answer = await post(browser, "/alerts/99/acknowledge", {})
     assert answer.status_code == 404

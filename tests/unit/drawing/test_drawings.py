@@ -50,7 +50,7 @@ def test_every_drawing_is_named_escaped_and_without_styles(kind: str) -> None:
     assert not re.search(r"\s(style|id|on\w+)=", text)
 
 
-def test_values_outside_the_band_are_drawn_thick() -> None:
+def test_values_outside_the_band_are_thick() -> None:
     y = 560 + 90 * np.sin(np.arange(240) / 9)
     assert "line hot" not in sensor(y)
     y[100:110] = -3

@@ -57,7 +57,7 @@ def test_blamed_sensors_are_those_with_the_fault() -> None:
     assert found == explained_faults(detector, np.ascontiguousarray(plant(300, 1)), seed=0)
 
 
-def test_few_sensors_or_windows_are_not_measured() -> None:
+def test_too_few_sensors_are_not_measured() -> None:
     narrow = plant(400, 0)[..., :3]
     assert explained_faults(model(narrow), narrow) is None
     assert explained_faults(model(plant(400, 0)), plant(10, 1)) is None

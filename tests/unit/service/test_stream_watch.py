@@ -79,7 +79,7 @@ def test_a_stream_that_sent_regularly_is_silent_after_a_quarter_hour() -> None:
     assert streams.open == set()
 
 
-def test_one_silent_partition_of_two_is_named() -> None:
+def test_a_silent_partition_is_named() -> None:
     streams = Streams(A, B)
     streams.run(20, p0=5, p1=5)
     streams.run(16, p0=5)

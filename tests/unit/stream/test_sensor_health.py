@@ -58,7 +58,7 @@ def fleet(usual: tuple[str, ...] = FINDINGS, **sensor: SensorConfig) -> Any:
     return SimpleNamespace(sensor=sensor, alerts=SimpleNamespace(sensor_tests=usual))
 
 
-def test_healthy_windows_pass_and_are_not_copied() -> None:
+def test_healthy_windows_are_not_copied() -> None:
     values = windows(machine(seed=1))
     inspection = sensor_tests().inspect(values)
     assert not inspection.findings.any()

@@ -208,7 +208,7 @@ def upgrade() -> None:
 
 
 def _remember_notified() -> None:
-    """Open alerts whose opening was notified: their end will be too. Their id is in the payload."""
+    """Open alerts that were notified at their opening: their end will be too. Their id is in the payload."""
     connection = op.get_bind()
     opened = connection.execute(
         sa.text("""
