@@ -26,6 +26,8 @@ BAND = 2.0
 """Half the width of a band, in spreads: it holds about 95 % of the healthy values."""
 DEVIATES = 3.0
 """Spreads beyond which a value counts as a deviation."""
+NARROW = 1e-4
+"""Share of the values below which the width of a band is not told."""
 NAMED = 2
 """Sensors in a sentence."""
 QUARTER_OF_NORMAL = 0.3186
@@ -103,7 +105,9 @@ def _estimated_spread(evidence: Evidence) -> Float32:
             expected = evidence.expected[np.isfinite(evidence.expected[:, c]), c]
             least = 1e-3 * float(np.ptp(expected)) + 1e-6 * float(np.abs(expected).max())
             size = float(np.quantile(np.abs(known), 0.25))
-            step = float(np.quantile(np.abs(np.diff(known)), 0.25)) / 2**0.5 if len(known) > 2 else size
+            steps = np.abs(np.diff(known))
+            steps = steps[steps > 0]  # a sensor that stands still tells nothing of its noise
+            step = float(np.quantile(steps, 0.25)) / 2**0.5 if len(steps) > 1 else size
             found[c] = max(min(size, step) / QUARTER_OF_NORMAL, least, 1e-9)
     return found
 
@@ -238,7 +242,9 @@ def _moves(expected: NDArray[np.float64], spread: float) -> bool:
 def _told(found: Finding, units: Mapping[str, str], names: Mapping[str, str]) -> str:
     name = names.get(found.sensor) or found.sensor
     unit = f" {units[found.sensor]}" if units.get(found.sensor) else ""
-    usual = f"{shown(found.expected)} ± {shown(found.half_width, 2)}{unit} was expected"
+    least = NARROW * max(abs(found.expected), abs(found.value - found.expected) if found.value == found.value else 0.0)
+    width = f" ± {shown(found.half_width, 2)}" if found.half_width >= least else ""
+    usual = f"{shown(found.expected)}{width}{unit} was expected"
     lasted = duration(found.duration_us)
     match found.what:
         case "missing":

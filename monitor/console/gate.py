@@ -66,7 +66,7 @@ class Gate:
         request = Request(scope, receive)
         answer = _Answer(request, send)
         try:
-            async with asyncio.timeout(None if request.url.path == EVENTS else ANSWER_LIMIT_S):
+            async with asyncio.timeout(None if scope["path"] == EVENTS else ANSWER_LIMIT_S):
                 try:
                     receive = await self._admit(request)
                 except MonitorError as error:
@@ -81,7 +81,7 @@ class Gate:
     async def _admit(self, request: Request) -> Receive:
         """Check a request, and return the `receive` of the route. Raises Refused, StoreUnavailable."""
         self._check_host(request.headers)
-        path = request.url.path
+        path: str = request.scope["path"]  # as the router sees it: `request.url` drops some signs
         is_open = path.startswith(OPEN_PATHS)
         if path.startswith(UNWATCHED):
             return request.receive

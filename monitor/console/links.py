@@ -18,7 +18,6 @@ from monitor.console.rendering import render
 from monitor.control import Actor
 from monitor.links import verify
 from monitor.store import links
-from monitor.types import Label
 
 if TYPE_CHECKING:
     from monitor.clock import Clock
@@ -61,7 +60,7 @@ async def act(request: Request, token: str) -> Response:
     sender = request.state.who
     name = form.text("name", 64) if sender is None else sender.name
     actor = Actor(name or "link in a notification", "link")
-    await console.act(_use, link, actor, form.note())
+    await console.act(control.use_link, link, actor=actor, note=form.note())
     button, _, outcome = _ASKED[link.act]
     if sender is not None:
         return RedirectResponse(f"/alerts/{link.alert_id}", 303)
@@ -75,13 +74,3 @@ def _subject(alert: dict[str, object]) -> str:
 
 async def _verified(store: AsyncStore, clock: Clock, token: str) -> Link:
     return verify(await store.run(links.key), token, clock.now_us())
-
-
-async def _use(store: AsyncStore, clock: Clock, link: Link, actor: Actor, note: str) -> None:
-    """Act, then mark the link as used. Raises Conflict for a used one before anything is done."""
-    await store.run(links.use_nonce, link.nonce, clock.now_us())
-    if link.act == "acknowledge":
-        await control.acknowledge(store, clock, link.alert_id, actor=actor, note=note)
-    else:
-        label = Label(link.act.removeprefix("label-"))
-        await control.label_alert(store, clock, link.alert_id, label, actor=actor, note=note)

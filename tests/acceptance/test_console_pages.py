@@ -84,6 +84,10 @@ class Served:
         self._server.should_exit = True
         self._thread.join(15)
 
+    @property
+    def n_streams(self) -> int:
+        return self._events.n_streams
+
     def execute(self, sql: str, *values: object) -> list[tuple]:
         with closing(sqlite3.connect(self.path, timeout=10)) as connection, connection:
             return connection.execute(sql, values).fetchall()
@@ -224,6 +228,30 @@ def test_the_page_follows_the_database_without_a_reload(page: Page, console: Ser
     assert page.evaluate("() => window.stays") is True
     assert page.evaluate("() => document.activeElement.textContent") == "T0001"
     assert "open alert" in page.locator("#announce").inner_text()
+
+
+def test_a_page_is_live_again_after_the_error_of_a_proxy(page: Page) -> None:
+    page.route("**/events?*", lambda route: route.fulfill(status=204, body=""))
+    page.goto("/shelves")
+    page.locator("#live.off").wait_for()
+    page.unroute("**/events?*")
+    page.locator("#live.on").wait_for(timeout=8000)
+
+
+def test_a_page_that_nobody_sees_holds_no_connection(page: Page, console: Served) -> None:
+    page.goto("/shelves")
+    page.locator("#live.on").wait_for()
+    hide = "is => { Object.defineProperty(document, 'hidden', {value: is, configurable: true});" \
+        "document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(hide, True)
+    deadline = time.monotonic() + 5
+    while console.n_streams and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert console.n_streams == 0
+    page.evaluate(hide, False)
+    while not console.n_streams and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert console.n_streams == 1
 
 
 def test_an_alert_is_answered_by_the_forms_of_its_page(page: Page, console: Served) -> None:

@@ -231,9 +231,19 @@ def test_a_lane_has_the_highest_score_of_each_part(read: Callable[..., Any], col
             place = int(end / width + 1e-9)
             if score is not None:
                 expected[place] = max(score, expected[place] or 0.0)
+            if score is not None and width < 1 and place > 0:
+                expected[place - 1] = score  # it fills the columns since the window before
         if is_exact:
             assert lanes[name] == expected
         assert max(score or 0 for score in lanes[name]) == max(score or 0 for score in expected)
+
+
+def test_a_window_fills_the_columns_since_the_one_before() -> None:
+    hourly = {2: 0.5, 5: 7.0, 8: None, 11: 3.0}
+    assert queries._filled(hourly, 0, 13, 3) == [0.5, 0.5, 0.5, 7.0, 7.0, 7.0, None, None, None, 3.0, 3.0, 3.0, None]
+    missed = {0: 0.5, 1: 0.5, 2: 0.5, 6: 7.0}
+    assert queries._filled(missed, 0, 8, 3) == [0.5, 0.5, 0.5, None, None, None, 7.0, None], "a gap stays one"
+    assert queries._filled({1: 0.5, 9: 7.0}, 1, 11, 3) == [0.5, *[None] * 5, 7.0, 7.0, 7.0, None], "an hour at most"
 
 
 def test_lanes_of_many_windows_show_hours(read: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def alerts(reader: Reader, ask: Ask) -> dict[str, Any]:
         "asset": ask.query.get("asset", ""),
         "sort": _one_of(ask, "sort", ORDERS, "opened"),
         "suppressed": "1" if ask.query.get("suppressed") else "",
-        "incident": ask.query.get("incident", "") if ask.query.get("incident", "").isdecimal() else "",
+        "incident": str(ask.number("incident", 0, least=0) or ""),
     }
     if chosen["incident"] and "state" not in ask.query:
         chosen["state"] = "all"

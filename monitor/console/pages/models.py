@@ -157,9 +157,7 @@ def slider(reader: Reader, ask: Ask) -> dict[str, Any]:
     rows = [row | {"step": step[row["budget"]]} for row in found]
     chosen = ask.query.get("confirm", now_confirm)
     chosen = chosen if chosen in confirms else now_confirm
-    at = min(ask.number("budget_step", step[now_budget] + 1) - 1, len(budgets) - 1)
-    if ask.query.get("budget_step", "").isdecimal():
-        at = min(int(ask.query["budget_step"]), len(budgets) - 1)
+    at = min(ask.number("budget_step", step[now_budget], least=0), len(budgets) - 1)
     curves = {
         confirm: svg(
             drawing.curve(

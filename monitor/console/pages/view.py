@@ -37,6 +37,8 @@ router = APIRouter(include_in_schema=False)
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 ZONE_COOKIE, THEME_COOKIE = "monitor_zone", "monitor_theme"
+FIRST_YEAR, LAST_YEAR = 1900, 2999
+"""Of a time in an address."""
 MAX_KEPT = 64
 """Parts that are kept for other viewers."""
 SCREENS = (
@@ -62,21 +64,23 @@ class Ask:
     """Results for other viewers, by key: the time until which they serve, and the result."""
 
     def time(self, name: str) -> int | None:
-        """Return a time of the query in µs. None = missing or unreadable. Without an offset it is in the zone."""
+        """Return a time of the query in µs. None = missing, unreadable or far off. Without an offset it is in the zone.
+
+        Pages reckon with it, so the ends of the calendar are left out.
+        """
         text = self.query.get(name, "")
         try:
             found = datetime.fromisoformat(text)
         except ValueError:
             return None
-        try:
-            return to_us(found if found.tzinfo else found.replace(tzinfo=self.zone))
-        except OverflowError:
+        if not FIRST_YEAR <= found.year <= LAST_YEAR:
             return None
+        return to_us(found if found.tzinfo else found.replace(tzinfo=self.zone))
 
-    def number(self, name: str, default: int = 1) -> int:
-        """Return a whole number of the query, at least 1."""
+    def number(self, name: str, default: int = 1, least: int = 1) -> int:
+        """Return a whole number of the query, at least `least`."""
         text = self.query.get(name, "")
-        return max(1, int(text)) if text.isascii() and text.isdecimal() and len(text) < 10 else default
+        return max(least, int(text)) if text.isascii() and text.isdecimal() and len(text) < 10 else default
 
     def once(self, key: Any, keep_s: float, compute: Callable[[], Any]) -> Any:
         """Return a result that other viewers may have caused already, at most `keep_s` old."""

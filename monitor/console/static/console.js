@@ -8,13 +8,13 @@ const one = (query, from = document) => from.querySelector(query);
 // ---- live: the server names the topics that changed, and the page fetches its parts again
 
 const waiting = new Set();
-let timer = null;
-let beat = null;
+let timer = null, beat = null, stream = null;
 
 function listen() {
   const sign = one("#live");
-  if (!sign || !window.EventSource) return;
-  const source = new EventSource("/events?since=" + encodeURIComponent(root.dataset.events || ""));
+  stream?.close();
+  if (!sign || document.hidden) return; // a browser has six connections to a host: pages that nobody sees need none
+  const source = stream = new EventSource("/events?since=" + encodeURIComponent(root.dataset.events || ""));
   const show = (is_on) => {
     sign.classList.toggle("on", is_on);
     sign.classList.toggle("off", !is_on);
@@ -22,8 +22,12 @@ function listen() {
     one("span", sign).textContent = is_on ? "live" : "not live";
   };
   source.onopen = () => show(true);
-  source.onerror = () => show(false);
+  source.onerror = () => {
+    show(false);
+    if (source.readyState === EventSource.CLOSED) setTimeout(revive, 3000); // no stream came: a proxy's error, a logout
+  };
   source.addEventListener("changed", (event) => {
+    root.dataset.events = event.lastEventId;
     sign.classList.add("beat");
     clearTimeout(beat);
     beat = setTimeout(() => sign.classList.remove("beat"), 1000);
@@ -33,6 +37,11 @@ function listen() {
     }
     schedule();
   });
+}
+
+async function revive() {
+  const answer = await fetch("/api/v1/me").catch(() => null);
+  return answer?.status === 401 ? location.reload() : listen();
 }
 
 function schedule() {
@@ -56,6 +65,7 @@ async function refresh() {
       if (answer.status === 401) return location.reload();
       if (answer.ok && !is_busy(part)) replace(part, await answer.text());
       part.classList.toggle("stale", !answer.ok);
+      if (answer.status >= 500) waiting.add(id);
     } catch {
       part.classList.add("stale");
       waiting.add(id);
@@ -129,16 +139,15 @@ function start_drag(event) {
   const cancel = () => stop(false);
   const escape = (key) => key.key === "Escape" && stop(false);
   const finish = () => {
-    const since = Number(chart.dataset.since);
-    const span = Number(chart.dataset.until) - since;
+    const [since, until] = [Number(chart.dataset.since), Number(chart.dataset.until)];
     let [from, to] = [Math.min(begin, end), Math.max(begin, end)];
     const is_click = (to - from) * area.width < 4;
     if (is_click && !chart.dataset.click) return stop(false);
     if (is_click) [from, to] = [Math.max(0, from - 0.02), Math.min(1, to + 0.02)];
     stop(true);
     const url = new URL(chart.dataset.drag, location.href);
-    url.searchParams.set("from", iso(since + from * span));
-    url.searchParams.set("to", iso(since + to * span));
+    url.searchParams.set("from", iso(since + from * (until - since)));
+    url.searchParams.set("to", iso(since + to * (until - since)));
     url.hash = "stretch";
     location.assign(url);
   };
@@ -216,9 +225,8 @@ function click(event) {
   if (button.dataset.do === "theme") {
     const is_dark = root.classList.contains("dark") ||
       (!root.classList.contains("light") && matchMedia("(prefers-color-scheme: dark)").matches);
-    root.classList.remove("dark", "light");
-    root.classList.add(is_dark ? "light" : "dark");
-    keep("monitor_theme", is_dark ? "light" : "dark");
+    root.className = is_dark ? "light" : "dark";
+    keep("monitor_theme", root.className);
   } else if (button.dataset.do === "zone") {
     const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
     keep("monitor_zone", root.dataset.zone === "UTC" ? here : "UTC");
@@ -238,8 +246,6 @@ function prepare(from) {
 prepare(document);
 listen();
 slide();
-addEventListener("pointerdown", start_drag);
-addEventListener("keydown", press);
-addEventListener("click", click);
-addEventListener("input", slide);
-document.addEventListener("visibilitychange", schedule);
+const listeners = { pointerdown: start_drag, keydown: press, input: slide, click };
+for (const [name, act] of Object.entries(listeners)) addEventListener(name, act);
+document.addEventListener("visibilitychange", () => { listen(); schedule(); });

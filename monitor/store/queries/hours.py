@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from monitor.clock import to_us
@@ -75,7 +76,8 @@ class HourQueries(Backend):
 
         By name of the asset, in order. None = no scored window ends in that part. Columns narrower than an hour come
         from `score`, unless there are more than `MAX_WINDOWS` windows or retention has deleted them: an hour then fills
-        all its columns. Raises ValueError if `since` is not before `until`.
+        all its columns. Where windows are further apart than columns are wide, each fills those since the one before.
+        Raises ValueError if `since` is not before `until`.
         """
         low_us, high_us = to_us(since), to_us(until)
         if low_us >= high_us or columns < 1:
@@ -113,7 +115,7 @@ class HourQueries(Backend):
         for asset_id, highest in found.items():
             # Retention deletes the oldest windows: from the first that is left, all of the asset are there.
             lane, first = lanes[asset_id], min(highest)
-            lane[first:] = [highest.get(place) for place in range(first, len(lane))]
+            lane[first:] = _filled(highest, first, len(lane), most=max(1, HOUR_US // values["width"]))
 
     def top_assets(self, fleet: str, since: datetime, until: datetime, limit: int | None = None) -> list[Row]:
         """Return the assets of a fleet by the windows of [since, until): first those with most anomalous windows.
@@ -151,6 +153,23 @@ class HourQueries(Backend):
         total = sum(share.values()) or 1.0
         ranked = sorted(share, key=lambda name: (-share[name], name))[:limit]
         return [{"name": name, "share": share[name] / total, "alerts": n_alerts[name]} for name in ranked]
+
+
+def _filled(highest: Mapping[int, float | None], first: int, end: int, most: int) -> list[float | None]:
+    """Return the columns [first, end). One without a window has the score of the next, if that one is not late.
+
+    Late is more than the usual step between windows, or `most` columns.
+    """
+    places = sorted(highest)
+    steps = sorted(after - before for before, after in pairwise(places))
+    reach = min(steps[len(steps) // 2], most) if steps else 1
+    lane = [highest.get(place) for place in range(first, end)]
+    for place in places:
+        for before in range(place - 1, max(first - 1, place - reach), -1):
+            if before in highest:
+                break
+            lane[before - first] = highest[place]
+    return lane
 
 
 def _floor(time_us: int) -> int:

@@ -132,6 +132,16 @@ async def test_a_link_acts_once(
     assert alert["acknowledged_by"] or alert["label"]
 
 
+async def test_a_link_whose_act_was_refused_is_not_used_up(make_app: Make, client: Client, make_link: Any) -> None:
+    path = await make_link("acknowledge")
+    async with client(make_app()) as browser:
+        await post(browser, "/alerts/2/acknowledge", {})
+        assert (await browser.post(path)).status_code == 409
+        await post(browser, "/alerts/2/unacknowledge", {})
+        assert (await browser.post(path)).status_code == 303
+        assert (await browser.post(path)).status_code == 409
+
+
 async def test_a_changed_or_old_link_is_refused(make_app: Make, client: Client, make_link: Any) -> None:
     path, old = await make_link("acknowledge"), await make_link("acknowledge", valid_us=-1)
     async with client(make_app(), peer="10.0.0.7") as phone:

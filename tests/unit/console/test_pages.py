@@ -47,9 +47,15 @@ def test_times_of_an_address_are_in_the_readers_zone() -> None:
     assert tokyo.time("missing") is None
 
 
+def test_times_at_the_ends_of_the_calendar_are_left_out() -> None:
+    for text in ("0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "9" * 5000):
+        assert ask(zone=ZoneInfo("Asia/Tokyo"), at=text).time("at") is None
+
+
 @pytest.mark.parametrize(("text", "found"), [("3", 3), ("0", 1), ("-4", 1), ("x", 1), ("9" * 30, 1), ("٣", 1)])
 def test_a_page_number_is_never_nonsense(text: str, found: int) -> None:
     assert ask(page=text).number("page") == found
+    assert ask(page=text).number("page", least=0) == (0 if text == "0" else found)
 
 
 def test_an_unknown_zone_is_utc() -> None:
