@@ -14,15 +14,12 @@ from monitor.printable import normal_name
 from monitor.store import assets, daemons, jobs, labels, life, links, maintenance_windows, shelves
 from monitor.store.acts import Actor
 from monitor.store.matching import Target, Window
-from monitor.types import Label
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from monitor.clock import Clock
     from monitor.links import Link
     from monitor.store.engine import AsyncStore
-    from monitor.types import JobView
+    from monitor.types import JobView, Label
 
 __all__ = ["Actor", "Maintenance", "Requested", "ShelfTarget"]
 
@@ -76,15 +73,7 @@ async def use_link(store: AsyncStore, clock: Clock, link: Link, *, actor: Actor,
 
     Raises NotFound, or Conflict for a link that was used and for what the act itself refuses.
     """
-    await store.run(_use_link, link, actor, note, clock.now_us())
-
-
-def _use_link(connection: Connection, link: Link, actor: Actor, note: str, now_us: int) -> None:
-    links.use_nonce(connection, link.nonce, now_us)
-    if link.act == "acknowledge":
-        life.acknowledge(connection, link.alert_id, note, actor, now_us)
-    else:
-        labels.label_alert(connection, link.alert_id, Label(link.act.removeprefix("label-")), note, actor, now_us)
+    await store.run(links.use, link, note, actor, clock.now_us())
 
 
 async def acknowledge(store: AsyncStore, clock: Clock, alert_id: int, *, actor: Actor, note: str = "") -> None:

@@ -34,6 +34,15 @@ FileId = tuple[int, int] | None
 """Device and inode of a SQLite file."""
 
 
+def file_id(path: Path | None) -> FileId:
+    """Return the identity of a SQLite file, to notice one that was replaced. None = there is none, or no file."""
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
 class ReaderPool:
     """Connections for reading, opened when they are needed."""
 
@@ -112,7 +121,7 @@ class _Worker:
         return result
 
     def _open(self) -> Reader:
-        file = self._file_id()
+        file = file_id(self._path)
         if self._reader is not None and file != self._file:  # the file was replaced, as by a restored backup
             self.close()
         if self._reader is None:
@@ -122,15 +131,6 @@ class _Worker:
                 raise StoreUnavailable(error.detail) from error
             self._file = file
         return self._reader
-
-    def _file_id(self) -> FileId:
-        if self._path is None:
-            return None
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
     def close(self) -> None:
         reader, self._reader = self._reader, None

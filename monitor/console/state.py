@@ -6,19 +6,20 @@ through `read` and writing through `act`, so no route blocks the event loop or h
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import secrets
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from monitor.console.events import Events
-from monitor.console.reading import ReaderPool
+from monitor.console.reading import FileId, ReaderPool, file_id
 from monitor.console.security import Access
 from monitor.console.signing import Signer
 from monitor.console.static import StaticFiles
 from monitor.errors import NotFound, StoreUnavailable
 from monitor.store.engine import AsyncStore
+from monitor.store.url import parse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,7 +43,9 @@ class Console:
         self.static = StaticFiles()
         self._readers = ReaderPool(config.store.url)
         self._store: AsyncStore | None = None
-        self._stack = AsyncExitStack()
+        self._path = parse(config.store.url).path
+        self._file: FileId = None
+        self._opening = asyncio.Lock()
 
         async def read_tokens() -> list[dict[str, Any]]:
             return await self.read(lambda reader: reader.console_hashes())
@@ -67,19 +70,29 @@ class Console:
         return await fn(await self._open_store(), self.clock, *args, **kwargs)
 
     async def _open_store(self) -> AsyncStore:
-        if self._store is None:
-            store = AsyncStore(self.config.store.url)
-            try:
-                await self._stack.enter_async_context(store)
-            except NotFound as error:
-                raise StoreUnavailable(error.detail) from error
-            self._store = store
-        return self._store
+        """Return the database. A file that was replaced, as by a restored backup, is opened anew."""
+        async with self._opening:
+            file = file_id(self._path)
+            if self._store is not None and file != self._file:
+                await self._close_store()
+            if self._store is None:
+                store = AsyncStore(self.config.store.url)
+                try:
+                    await store.__aenter__()
+                except NotFound as error:
+                    raise StoreUnavailable(error.detail) from error
+                self._store, self._file = store, file
+            return self._store
+
+    async def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            await store.__aexit__(None, None, None)
 
     async def close(self) -> None:
         """Close every connection."""
         self.events.close()
-        await self._stack.aclose()
+        await self._close_store()
         await self._readers.close()
 
 

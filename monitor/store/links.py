@@ -14,9 +14,14 @@ from sqlalchemy import text
 
 from monitor.errors import Conflict
 from monitor.links import KEY_BYTES, VALID_FOR_US
+from monitor.store import labels, life
+from monitor.types import Label
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from monitor.links import Link
+    from monitor.store.acts import Actor
 
 _MAKE_KEY = text("UPDATE identity SET link_key = :key WHERE link_key IS NULL")
 _READ_KEY = text("SELECT link_key FROM identity")
@@ -37,8 +42,18 @@ def key(connection: Connection) -> bytes:
 def use_nonce(connection: Connection, nonce: str, now_us: int) -> None:
     """Mark a link as used. Raises Conflict the second time, also for two requests at once.
 
-    Call it in the transaction of the act, or before it. Links that have expired since are forgotten.
+    Call it in the transaction of the act. Links that have expired since are forgotten.
     """
     if not connection.execute(_USE, {"nonce": nonce, "now_us": now_us}).rowcount:
         raise Conflict("the link was used already; open the alert's page")
     connection.execute(_FORGET, {"before_us": now_us - 2 * VALID_FOR_US})
+
+
+def use(connection: Connection, link: Link, note: str, actor: Actor, now_us: int) -> None:
+    """Do what a link is for, once. Raises Conflict for a used one, and what the act raises."""
+    use_nonce(connection, link.nonce, now_us)
+    if link.act == "acknowledge":
+        life.acknowledge(connection, link.alert_id, note, actor, now_us)
+    else:
+        label = Label(link.act.removeprefix("label-"))
+        labels.label_alert(connection, link.alert_id, label, note, actor, now_us)

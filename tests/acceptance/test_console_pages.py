@@ -58,6 +58,12 @@ TOO_WIDE = """() => document.documentElement.scrollWidth > innerWidth
     : []"""
 
 
+HIDE = """is => {
+    Object.defineProperty(document, 'hidden', {value: is, configurable: true});
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
 class Served:
     """A console that serves in a thread."""
 
@@ -164,6 +170,8 @@ def test_a_first_view_is_small_and_quick(browser: Browser, console: Served, name
         took.append(max(end for _, _, end in entries))
         size = sum(n for _, n, _ in entries)
         context.close()
+        if min(took) <= 1000:
+            break
     print(f"{name}: {size / 1000:.0f} kB, {min(took):.0f} ms")
     assert size <= 150_000
     assert min(took) <= 1000
@@ -241,14 +249,12 @@ def test_a_page_is_live_again_after_the_error_of_a_proxy(page: Page) -> None:
 def test_a_page_that_nobody_sees_holds_no_connection(page: Page, console: Served) -> None:
     page.goto("/shelves")
     page.locator("#live.on").wait_for()
-    hide = "is => { Object.defineProperty(document, 'hidden', {value: is, configurable: true});" \
-        "document.dispatchEvent(new Event('visibilitychange')); }"
-    page.evaluate(hide, True)
+    page.evaluate(HIDE, True)
     deadline = time.monotonic() + 5
     while console.n_streams and time.monotonic() < deadline:
         time.sleep(0.02)
     assert console.n_streams == 0
-    page.evaluate(hide, False)
+    page.evaluate(HIDE, False)
     while not console.n_streams and time.monotonic() < deadline:
         time.sleep(0.02)
     assert console.n_streams == 1

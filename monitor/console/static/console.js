@@ -167,8 +167,7 @@ function slide() {
   if (!form) return;
   const budget = Number(form.elements.budget_step.value);
   const confirm = form.elements.confirm.value;
-  const rows = all("#preview tbody tr").filter((row) => row.dataset.confirm === confirm);
-  const row = rows.find((each) => Number(each.dataset.step) === budget);
+  const row = all("#preview tbody tr").find((each) => each.dataset.confirm === confirm && +each.dataset.step === budget);
   if (!row) return;
   for (const place of all("[data-show]")) place.textContent = row.dataset[place.dataset.show];
   form.elements.budget_step.setAttribute("aria-valuetext", `${row.dataset.budget}: ${row.dataset.alerts} alerts`);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,6 +86,25 @@ async def test_the_history_names_the_person_and_the_way(make_app: Make, client: 
         [act] = reader.alert(2)["acts"]
     assert (act["by"], act["via"], act["act"]) == ("op", "console", "acknowledge")
     assert act["note"] == r"ok\x1b[31m\u202e"
+
+
+def take_away(database: Path) -> None:
+    for name in (database.name, f"{database.name}-wal", f"{database.name}-shm"):
+        database.with_name(name).unlink(missing_ok=True)
+
+
+async def test_an_answer_reaches_a_database_that_was_restored(
+    make_app: Make, client: Client, database: Path, tmp_path: Path
+) -> None:
+    backup = shutil.copy(database, tmp_path / "backup.db")
+    async with client(make_app()) as browser:
+        await post(browser, "/alerts/2/acknowledge", {})
+        take_away(database)
+        assert (await post(browser, "/alerts/2/acknowledge", {})).status_code == 503
+        shutil.copy(backup, database)
+        await post(browser, "/alerts/2/acknowledge", {"note": "again"})
+    with open_reader(f"sqlite:///{database}") as reader:
+        assert [act["note"] for act in reader.alert(2)["acts"]] == ["again"]
 
 
 async def test_an_unknown_alert_has_its_own_page(make_app: Make, client: Client) -> None:
