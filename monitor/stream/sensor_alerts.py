@@ -7,6 +7,9 @@ the windows so far, and is stored with the partition, so a restart decides alike
 An alert opens once the finding is in m of the asset's last n tested windows (`confirm`), dated back to the first of
 them, and closes after `recover` windows without it. Beyond `MAX_OPEN` of one kind, one alert counts all further
 sensors: a gateway that fails must not open ten thousand.
+
+The alerts of an asset that sends nothing any more stay open: no window says that the sensor is well. No other asset's
+event time may close them, because its clock may be wrong by years. An operator closes them by hand.
 """
 
 from __future__ import annotations
