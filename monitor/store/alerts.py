@@ -38,6 +38,10 @@ class Written(NamedTuple):
     closed_by_hand_us: int | None = None
     suppressed_by: str | None = None
     incident_id: int | None = None
+    span_us: int | None = None
+    """Length of the asset's windows. None = unknown."""
+    former_us: int | None = None
+    """When the asset's former alert opened. None = there is none, or the alert is about no single asset."""
 
     @property
     def is_new(self) -> bool:
@@ -49,8 +53,11 @@ _ANSWERS = """
     alert.severity AS severity_before, acknowledged_by, acknowledged_peak, closed_by_hand_us, suppressed_by, incident_id
 """
 _BEFORE = text(f"""
-    SELECT alert.id, asset.name AS asset, {_ANSWERS}
+    SELECT alert.id, asset.name AS asset, {_ANSWERS}, last_window.end_us - last_window.start_us AS span_us,
+        (SELECT MAX(former.opened_us) FROM alert AS former
+         WHERE former.asset_id = asset.id AND former.opened_us < :opened_us) AS former_us
     FROM asset LEFT JOIN alert ON alert.asset_id = asset.id AND alert.opened_us = :opened_us
+        LEFT JOIN last_window ON last_window.asset_id = asset.id
     WHERE asset.id = :asset_id
 """)  # noqa: S608 - a constant
 _UPDATE = text("""
@@ -99,6 +106,10 @@ _INSERT_DATA = text("""
         :stored_us)
     RETURNING id
 """)
+_SPAN = text("""
+    SELECT last_window.end_us - last_window.start_us FROM last_window JOIN asset ON asset.id = asset_id
+    WHERE fleet = :fleet AND name = :name
+""")
 _TRANSITION = text("""
     INSERT INTO alert_transition (alert_id, seq, state, severity, at_us, peak_score, n_anomalous)
     SELECT :alert_id, COALESCE(MAX(seq), 0) + 1, :state, :severity, :at_us, :peak_score, :n_anomalous
@@ -122,7 +133,8 @@ def write_change(connection: Connection, asset_id: int, change: AlertChange, sto
         "version": change.version,
     }
     before = connection.execute(_BEFORE, {"asset_id": asset_id, "opened_us": change.opened_us}).one()
-    alert_id = _write(connection, change, _UPDATE, _INSERT, values, f"asset {asset_id}, {change.opened_us}")
+    name = f"asset {asset_id}, {change.opened_us}"
+    alert_id = _write(connection, change, None if before.id is None else _UPDATE, _INSERT, values, name)
     return Written(alert_id, *before[1:])
 
 
@@ -148,8 +160,13 @@ def write_data_change(connection: Connection, change: DataAlertChange, stored_us
     }
     before = connection.execute(_BEFORE_SENSOR if is_sensor else _BEFORE_DATA, values).one_or_none()
     name = f"{change.kind}, {change.from_offset}, {change.opened_us}, {change.subject}"
-    alert_id = _write(connection, change, _UPDATE_SENSOR if is_sensor else _UPDATE_DATA, _INSERT_DATA, values, name)
-    return Written(alert_id, change.asset, None) if before is None else Written(alert_id, *before[1:])
+    update = None if before is None else _UPDATE_SENSOR if is_sensor else _UPDATE_DATA
+    alert_id = _write(connection, change, update, _INSERT_DATA, values, name)
+    if before is not None:
+        return Written(alert_id, *before[1:])
+    place = {"fleet": change.fleet, "name": change.asset}
+    span_us = connection.execute(_SPAN, place).scalar_one_or_none() if is_sensor else None
+    return Written(alert_id, change.asset, None, span_us=span_us)
 
 
 def _sensors_json(change: AlertChange) -> str:
@@ -183,7 +200,7 @@ def contributions_of(sensors: str) -> tuple[tuple[Contribution, ...], tuple[Cont
 def _write(
     connection: Connection,
     change: AlertChange | DataAlertChange,
-    update: TextClause,
+    update: TextClause | None,
     insert: TextClause,
     values: dict[str, Any],
     name: str,
@@ -195,7 +212,9 @@ def _write(
         "opened_us": change.opened_us,
         "closed_us": change.at_us if change.state is AlertState.CLOSED else None,
     }
-    alert_id: int | None = connection.execute(update, row).scalar_one_or_none()
+    alert_id: int | None = None
+    if update is not None:
+        alert_id = connection.execute(update, row).scalar_one_or_none()
     if alert_id is None:
         if change.state is not AlertState.FIRING:
             raise InvariantBroken(f"{change.state} for an alert that is not open: {name}")

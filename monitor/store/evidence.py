@@ -45,9 +45,10 @@ _BODIES = text("SELECT alert_id, body FROM evidence WHERE alert_id IN :ids ORDER
 _DELETE = text("DELETE FROM evidence WHERE alert_id IN :ids").bindparams(bindparam("ids", expanding=True))
 _PUT = text("INSERT INTO evidence (alert_id, seq, n_cells, body) VALUES (:alert_id, :seq, :n_cells, :body)")
 _EARLIER = text("""
-    SELECT end_us, score FROM score WHERE asset_id = :asset_id AND start_us IN :starts AND score IS NOT NULL
+    SELECT asset_id, end_us, score FROM score
+    WHERE start_us IN :starts AND asset_id IN :asset_ids AND score IS NOT NULL
     ORDER BY start_us
-""").bindparams(bindparam("starts", expanding=True))
+""").bindparams(bindparam("starts", expanding=True), bindparam("asset_ids", expanding=True))
 
 
 def write(connection: Connection, rows: FleetRows) -> None:
@@ -59,11 +60,12 @@ def write(connection: Connection, rows: FleetRows) -> None:
         for change in rows.alerts
         if change.state is AlertState.CLOSED
     }
+    earlier = _earlier(connection, zip(keys, rows.evidence, strict=True))
     new: dict[int, list[Chunk]] = defaultdict(list)
     for key, part in zip(keys, rows.evidence, strict=True):
         if key not in alert_ids:
             raise InvariantBroken(f"evidence of an alert that does not exist: asset {key[0]}, {key[1]}")
-        new[alert_ids[key]].append(chunk_of(part, _earlier(connection, key[0], part.earlier_start_us)))
+        new[alert_ids[key]].append(chunk_of(part, earlier.get((key[0], part.earlier_start_us), ())))
     is_closed = {alert_ids[key] for key in closed & alert_ids.keys()}
     ids = list(new)
     counts = {alert_id: (n, seq) for alert_id, n, seq in _selected(connection, _COUNTS, ids)}
@@ -109,12 +111,24 @@ def _alert_ids(connection: Connection, keys: Sequence[Key]) -> dict[Key, int]:
     }
 
 
-def _earlier(connection: Connection, asset_id: int, starts: Sequence[int]) -> list[tuple[int, float]]:
-    """Return (end, score) of the asset's windows with these starts, oldest first, if they are stored and scored."""
-    if not starts:
-        return []
-    found = connection.execute(_EARLIER, {"asset_id": asset_id, "starts": list(starts)})
-    return [(end_us, score) for end_us, score in found]
+def _earlier(
+    connection: Connection, parts: Iterable[tuple[Key, EvidencePart]]
+) -> dict[tuple[int, tuple[int, ...]], list[tuple[int, float]]]:
+    """Return (end, score) of the windows before those that fired, oldest first, by asset id and starts.
+
+    Windows that are not stored, or have no score, are missing. Alerts that fire together have the same starts: one
+    statement reads the scores of all of them.
+    """
+    assets: dict[tuple[int, ...], set[int]] = defaultdict(set)
+    for (asset_id, _), part in parts:
+        if part.earlier_start_us:
+            assets[part.earlier_start_us].add(asset_id)
+    found: dict[tuple[int, tuple[int, ...]], list[tuple[int, float]]] = defaultdict(list)
+    for starts, asset_ids in assets.items():
+        for some in _in_parts(sorted(asset_ids)):
+            for asset_id, end_us, score in connection.execute(_EARLIER, {"starts": list(starts), "asset_ids": some}):
+                found[asset_id, starts].append((end_us, score))
+    return found
 
 
 def _selected(connection: Connection, statement: Any, ids: Sequence[int]) -> Iterator[Any]:

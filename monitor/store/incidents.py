@@ -41,7 +41,6 @@ _JOIN = text("""
         severity = CASE WHEN CAST(:severity AS TEXT) = 'critical' THEN 'critical' ELSE severity END
     WHERE id = :id
 """)
-_ASSIGN = text("UPDATE alert SET incident_id = :incident_id WHERE id = :alert_id")
 _RAISE = text("UPDATE incident SET severity = :severity WHERE id = :id AND severity <> :severity")
 _REOPEN = text("UPDATE incident SET closed_us = NULL WHERE id = :id")
 # `closed_us` is NULL as long as the state is another: the index then holds all that is asked.
@@ -70,18 +69,14 @@ def _key(fleet: str) -> int:
     return int.from_bytes(hashlib.sha256(f"incidents of {fleet}".encode()).digest()[:8], signed=True)
 
 
-def join(
-    connection: Connection, alert_id: int, fleet: str | None, opened_us: int, at_us: int, severity: Severity
-) -> int:
-    """Put an alert that opened into its incident, and return the incident's id. `at_us`: event time of its firing."""
+def join(connection: Connection, fleet: str | None, opened_us: int, at_us: int, severity: Severity) -> int:
+    """Count an alert that opened in its incident, and return the incident's id. `at_us`: event time of its firing."""
     values = {"fleet": fleet, "opened_us": opened_us, "at_us": at_us, "severity": str(severity)}
     values["since_us"] = opened_us - TAKES_US
     found: int | None = None if fleet is None else connection.execute(_FIND, values).scalar_one_or_none()
     if found is None:
-        found = connection.execute(_OPEN, values).scalar_one()
-    else:
-        connection.execute(_JOIN, values | {"id": found})
-    connection.execute(_ASSIGN, {"incident_id": found, "alert_id": alert_id})
+        return int(connection.execute(_OPEN, values).scalar_one())
+    connection.execute(_JOIN, values | {"id": found})
     return found
 
 

@@ -11,7 +11,8 @@ scores nor digests.
   One that fired before goes on, but what happens to it in the window is not notified.
 - A *shelf* suppresses the alerts that it covers.
 - An asset *flaps* from its fifth alert within `FLAP_US` (or two window lengths, if that is more) until no alert opened
-  for that long. The fifth is notified as flapping, and the others are suppressed.
+  for that long. So does a sensor from its fifth alert of one kind. The fifth is notified as flapping, and the others
+  are suppressed.
 
 Closing is notified to channels that were told of the alert, suppressed or not.
 """
@@ -27,13 +28,14 @@ from monitor.errors import WrongState
 from monitor.printable import escape_unprintable
 from monitor.store import acts, incidents, maintenance_windows, shelves
 from monitor.store.matching import Subject, blamed
-from monitor.types import Act, AlertChange, AlertState, Severity
+from monitor.types import Act, AlertChange, AlertClass, AlertState, Severity
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from monitor.store.acts import Actor
     from monitor.store.alerts import Written
+    from monitor.store.matching import Window
     from monitor.types import DataAlertChange
 
 WORSE = 2.0
@@ -59,26 +61,58 @@ class Effect(NamedTuple):
 # ---------------------------------------------------------------- the pipeline's changes
 
 
+class InForce:
+    """Shelves and maintenance windows in force, read when first needed, once in a transaction.
+
+    A flood of alerts would else read them for each of its alerts.
+    """
+
+    def __init__(self, connection: Connection, now_us: int) -> None:
+        self._connection = connection
+        self._now_us = now_us
+        self._shelves: list[shelves.Shelf] | None = None
+        self._windows: dict[int, list[Window]] = {}
+
+    def end_shelves(self, subject: Subject, *, is_new: bool, is_closed: bool) -> bool:
+        """End the shelves that an alert's change ends. Return whether the alert is covered by one that goes on."""
+        if self._shelves is None:
+            self._shelves = shelves.active(self._connection, self._now_us)
+        if not self._shelves:
+            return False
+        self._shelves, is_covered = shelves.end_by_alert(
+            self._connection, self._shelves, subject, is_new=is_new, is_closed=is_closed, now_us=self._now_us
+        )
+        return is_covered
+
+    def has_maintenance(self, fleet: str | None, asset: str | None, at_us: int) -> bool:
+        """Return whether an asset is in maintenance at an event time."""
+        if at_us not in self._windows:
+            self._windows[at_us] = maintenance_windows.at(self._connection, at_us)
+        return maintenance_windows.covering(self._windows[at_us], fleet, asset, at_us) is not None
+
+
 def apply(
     connection: Connection,
     written: Written,
     change: AlertChange | DataAlertChange,
     at_us: int,
     worse: float = WORSE,
+    in_force: InForce | None = None,
 ) -> Effect:
     """Apply a change that was written just now. `at_us`: processing time. `worse`: `[fleet.alerts] worse`.
 
-    A change of an alert without answers, incident or transition costs no statement.
+    `in_force`: of this transaction. A change of an alert without answers, incident or transition costs no statement.
     """
+    in_force = in_force or InForce(connection, at_us)
     if written.is_new:
-        return _open(connection, written, change, at_us)
+        return _open(connection, written, change, in_force)
     steps = _answer(connection, written, change, at_us, worse)
     suppressed_by = written.suppressed_by
     rises = change.severity is Severity.CRITICAL and written.severity_before != Severity.CRITICAL
     if suppressed_by == SHELF:
         is_closed = change.state is AlertState.CLOSED
-        shelves.end_by_alert(connection, _subject(written, change), is_new=False, is_closed=is_closed, now_us=at_us)
-    elif suppressed_by is None and (rises or steps) and _is_in_maintenance(connection, written, change):
+        in_force.end_shelves(_subject(written, change), is_new=False, is_closed=is_closed)
+    elif suppressed_by is None and (rises or steps) and _is_in_maintenance(in_force, written, change):
         suppressed_by = MAINTENANCE
     if rises and written.incident_id is not None:
         incidents.raise_severity(connection, written.incident_id)
@@ -89,29 +123,30 @@ def apply(
     return Effect(suppressed_by, written.incident_id, steps)
 
 
-def _open(connection: Connection, written: Written, change: AlertChange | DataAlertChange, at_us: int) -> Effect:
+def _open(
+    connection: Connection, written: Written, change: AlertChange | DataAlertChange, in_force: InForce
+) -> Effect:
     """Apply the change that opened an alert."""
     steps: tuple[str, ...] = ()
     is_flapping, suppressed_by = False, None
-    if isinstance(change, AlertChange):
-        is_flapping, has_begun = _flaps(connection, written.id, change.opened_us)
-        if is_flapping:
-            suppressed_by, steps = FLAPPING, ("flapping",) if has_begun else ()
+    is_flapping, has_begun = _flaps(connection, written, change)
+    if is_flapping:
+        suppressed_by, steps = FLAPPING, ("flapping",) if has_begun else ()
     subject = _subject(written, change)
-    if shelves.end_by_alert(connection, subject, is_new=True, is_closed=False, now_us=at_us):
+    if in_force.end_shelves(subject, is_new=True, is_closed=False):
         suppressed_by, steps = SHELF, ()
-    if _is_in_maintenance(connection, written, change):
+    if _is_in_maintenance(in_force, written, change):
         suppressed_by, steps = MAINTENANCE, ()
-    if suppressed_by is not None or is_flapping:
-        values = {"id": written.id, "suppressed_by": suppressed_by, "is_flapping": is_flapping}
-        connection.execute(_SUPPRESS, values)
-    incident_id = incidents.join(
-        connection, written.id, change.fleet, change.opened_us, change.at_us, change.severity
-    )
+    incident_id = incidents.join(connection, change.fleet, change.opened_us, change.at_us, change.severity)
+    values = {"id": written.id, "suppressed_by": suppressed_by, "is_flapping": is_flapping}
+    connection.execute(_OPENED, values | {"incident_id": incident_id})
     return Effect(suppressed_by, incident_id, steps)
 
 
-_SUPPRESS = text("UPDATE alert SET suppressed_by = :suppressed_by, is_flapping = :is_flapping WHERE id = :id")
+_OPENED = text("""
+    UPDATE alert SET suppressed_by = :suppressed_by, is_flapping = :is_flapping, incident_id = :incident_id
+    WHERE id = :id
+""")
 _UNACKNOWLEDGE = text("""
     UPDATE alert SET acknowledged_by = NULL, acknowledged_us = NULL, acknowledged_peak = NULL WHERE id = :id
 """)
@@ -165,10 +200,6 @@ _FLAPS = text("""
     WHERE asset_id = (SELECT asset_id FROM alert WHERE id = :id) AND opened_us < :opened_us AND opened_us > :since_us
     ORDER BY opened_us DESC LIMIT :n
 """)
-_SPAN = text("""
-    SELECT last_window.end_us - last_window.start_us FROM last_window
-    WHERE asset_id = (SELECT asset_id FROM alert WHERE id = :id)
-""")
 
 
 def flap_us(span_us: int | None) -> int:
@@ -176,21 +207,36 @@ def flap_us(span_us: int | None) -> int:
     return max(FLAP_US, 2 * (span_us or 0))
 
 
-def _flaps(connection: Connection, alert_id: int, opened_us: int) -> tuple[bool, bool]:
-    """Return whether the asset flaps, and whether that begins with this alert."""
-    since_us = opened_us - flap_us(connection.execute(_SPAN, {"id": alert_id}).scalar_one_or_none())
-    values = {"id": alert_id, "opened_us": opened_us, "since_us": since_us, "n": N_FLAPS - 1}
-    before = connection.execute(_FLAPS, values).all()
+_SENSOR_FLAPS = text("""
+    SELECT opened_us, is_flapping FROM alert
+    WHERE class = 'sensor' AND topic = :topic AND partition = :partition AND kind = :kind AND subject = :subject
+        AND opened_us < :opened_us AND opened_us > :since_us
+    ORDER BY opened_us DESC LIMIT :n
+""")
+
+
+def _flaps(connection: Connection, written: Written, change: AlertChange | DataAlertChange) -> tuple[bool, bool]:
+    """Return whether the asset, or the sensor of an asset, flaps, and whether that begins with this alert."""
+    since_us = change.opened_us - flap_us(written.span_us)
+    values = {"opened_us": change.opened_us, "since_us": since_us, "n": N_FLAPS - 1}
+    if isinstance(change, AlertChange):
+        if written.former_us is None or written.former_us <= since_us:
+            return False, False
+        before = connection.execute(_FLAPS, values | {"id": written.id}).all()
+    elif change.alert_class is AlertClass.SENSOR:
+        place = {"topic": change.partition.topic, "partition": change.partition.number}
+        before = connection.execute(
+            _SENSOR_FLAPS, values | place | {"kind": change.kind, "subject": change.subject}
+        ).all()
+    else:
+        return False, False
     if before and before[0].is_flapping:
         return True, False
     return len(before) == N_FLAPS - 1, True
 
 
-def _is_in_maintenance(
-    connection: Connection, written: Written, change: AlertChange | DataAlertChange
-) -> bool:
-    windows = maintenance_windows.at(connection, change.at_us)
-    return maintenance_windows.covering(windows, change.fleet, written.asset, change.at_us) is not None
+def _is_in_maintenance(in_force: InForce, written: Written, change: AlertChange | DataAlertChange) -> bool:
+    return in_force.has_maintenance(change.fleet, written.asset, change.at_us)
 
 
 def _subject(written: Written, change: AlertChange | DataAlertChange) -> Subject:

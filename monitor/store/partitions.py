@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import text
 
 from monitor.errors import ConfigError, Fenced
-from monitor.store import assets, evidence, incidents, outbox, quarantine, scores, versions
+from monitor.store import assets, evidence, incidents, life, outbox, quarantine, scores, versions
 from monitor.store.commit import Commit, Digest, Saved, Snapshot
 from monitor.types import Counters, Partition
 
@@ -155,6 +155,7 @@ def commit(connection: Connection, step: Commit) -> Saved:
     changed = {rows.fleet for rows in step.fleets if rows.alerts} | {change.fleet for change in step.data_alerts}
     if changed:
         incidents.lock(connection, changed)
+    in_force = life.InForce(connection, step.at_us)
     for rows in step.fleets:
         ids = rows.asset_ids
         if rows.sensors is not None:
@@ -169,11 +170,12 @@ def commit(connection: Connection, step: Commit) -> Saved:
             scores.insert(connection, rows, versions.ids(connection, rows.version))
         # By time instead of by asset: which alerts make an incident must not depend on how the records were batched.
         for change in sorted(rows.alerts, key=attrgetter("at_us")):
-            outbox.write_change(connection, step.channels, int(ids[change.asset]), change, step.at_us, rows.worse)
+            asset_id = int(ids[change.asset])
+            outbox.write_change(connection, step.channels, asset_id, change, step.at_us, rows.worse, in_force)
         if rows.evidence:
             evidence.write(connection, rows)
     for data_change in step.data_alerts:
-        outbox.write_data_change(connection, step.channels, data_change, step.at_us)
+        outbox.write_data_change(connection, step.channels, data_change, step.at_us, in_force)
     if step.quarantined:
         quarantine.insert(connection, step.quarantined, step.at_us)
     for snapshot in step.snapshots:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _SUPPRESSED = text("""
     SELECT alert.id, suppressed_by, is_flapping, opened_us, last_window.end_us,
         last_window.end_us - last_window.start_us AS span_us
-    FROM alert LEFT JOIN last_window ON last_window.asset_id = alert.asset_id
+    FROM alert LEFT JOIN asset ON alert.class = 'sensor' AND asset.fleet = alert.fleet AND asset.name = alert.asset_name
+        LEFT JOIN last_window ON last_window.asset_id = COALESCE(alert.asset_id, asset.id)
     WHERE state <> 'closed' AND suppressed_by IS NOT NULL AND closed_by_hand_us IS NULL
     ORDER BY alert.id
 """)

@@ -240,18 +240,26 @@ def covering(shelves: Iterable[Shelf], subject: Subject) -> Shelf | None:
     return next((shelf for shelf in shelves if shelf.target.covers(subject)), None)
 
 
-def end_by_alert(connection: Connection, subject: Subject, *, is_new: bool, is_closed: bool, now_us: int) -> bool:
-    """End the shelves that an alert's change ends. Return whether the alert is covered by one that goes on."""
-    is_covered = False
-    for shelf in active(connection, now_us):
-        if not shelf.target.covers(subject):
-            continue
-        why = _why_over(connection, shelf, subject, is_new=is_new, is_closed=is_closed)
+def end_by_alert(
+    connection: Connection,
+    in_force: Iterable[Shelf],
+    subject: Subject,
+    *,
+    is_new: bool,
+    is_closed: bool,
+    now_us: int,
+) -> tuple[list[Shelf], bool]:
+    """End those shelves that an alert's change ends. Return the others, and whether one of them covers the alert."""
+    kept, is_covered = list[Shelf](), False
+    for shelf in in_force:
+        covers = shelf.target.covers(subject)
+        why = _why_over(connection, shelf, subject, is_new=is_new, is_closed=is_closed) if covers else None
         if why is None:
-            is_covered = True
+            kept.append(shelf)
+            is_covered |= covers
         else:
             end(connection, shelf.id, why, acts.MONITOR, now_us)
-    return is_covered
+    return kept, is_covered
 
 
 def _why_over(

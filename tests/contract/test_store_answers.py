@@ -15,7 +15,7 @@ from monitor.store import releases
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.reader import open_reader
-from monitor.types import AlertState, DataAlertChange, Label, Partition, Severity
+from monitor.types import AlertClass, AlertState, DataAlertChange, Label, Partition, Severity
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, change, own, rows_of
 from tests.fakes import FakeClock
 
@@ -317,6 +317,29 @@ async def test_the_fifth_alert_of_an_hour_flaps(plant: Plant) -> None:
     assert (await plant.alert(alert_id))["is_flapping"]
     await plant.commit(change(116, 130, FIRING, is_transition=False))
     assert await plant.tick() == [alert_id]
+
+
+async def test_the_fifth_alert_of_a_sensor_flaps(plant: Plant) -> None:
+    plant.channels = PEOPLE
+
+    async def step(opened: int, state: AlertState, at: int) -> None:
+        opened_us, at_us = opened * INTERVAL_US, at * INTERVAL_US
+        found = DataAlertChange(
+            "stuck", HOME, FLEET, 100, opened_us, at_us, state, Severity.WARNING, 3, "stuck", True, "a/wind",
+            AlertClass.SENSOR, "a", "wind",
+        )  # fmt: skip
+        await plant.commit(found)
+
+    for at in (110, 111, 112, 113, 114, 115):
+        await step(at, FIRING, at)
+        await step(at, CLOSED, at)
+    assert (await plant.sent()).count("plant.readings:flapping") == 1
+    assert (await plant.sent()).count("plant.readings:firing") == 4
+    await step(116, FIRING, 116)
+    assert not await plant.due()
+    plant.cell = 140
+    await plant.commit()
+    assert len(await plant.tick()) == 1
 
 
 # ---------------------------------------------------------------- incidents

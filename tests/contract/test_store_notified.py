@@ -36,8 +36,15 @@ class Life:
         self.steps: dict[int, tuple[str, ...]] = defaultdict(tuple)
 
     def apply(
-        self, connection: Connection, written: Written, _change: Any, _at_us: int, _worse: float = 2.0
+        self,
+        connection: Connection,
+        written: Written,
+        _change: Any,
+        _at_us: int,
+        _worse: float = 2.0,
+        in_force: life.InForce | None = None,
     ) -> life.Effect:
+        assert in_force is not None
         alert_id = written.id
         incident = "INSERT INTO incident (id, fleet, opened_us, severity, n_alerts) VALUES (1, 'x', 0, 'warning', 1)"
         connection.execute(text(f"{incident} ON CONFLICT DO NOTHING"))

@@ -29,7 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
 
 from monitor.store import alerts, life
 from monitor.store.outbox import bodies
@@ -59,12 +59,12 @@ _PUT_NOTIFIED = text("""
     SET key = excluded.key, suffix = excluded.suffix, severity = excluded.severity
 """)
 _FORGET = text("DELETE FROM notified WHERE channel = :channel AND subject = :subject")
-_OTHERS_OPEN = text("""
-    SELECT class, COUNT(*) FROM alert
-    WHERE incident_id = :incident_id AND id <> :id AND state <> 'closed' AND suppressed_by IS NULL
-        AND closed_by_hand_us IS NULL
-    GROUP BY class
-""")
+_OTHER_OPEN = text("""
+    SELECT 1 FROM alert
+    WHERE incident_id = :incident_id AND closed_us IS NULL AND id <> :id AND state <> 'closed'
+        AND suppressed_by IS NULL AND closed_by_hand_us IS NULL AND class IN :classes
+    LIMIT 1
+""").bindparams(bindparam("classes", expanding=True))
 _PUT = text("""
     INSERT INTO outbox (dedup_key, channel, body, severity, created_us, next_try_us)
     VALUES (:dedup_key, :channel, :body, :severity, :created_us, :next_try_us)
@@ -78,22 +78,27 @@ def write_change(
     change: AlertChange,
     at_us: int,
     worse: float = life.WORSE,
+    in_force: life.InForce | None = None,
 ) -> None:
     """Write one change of an alert of class `process`, and its notifications.
 
-    `at_us`: processing time. `worse`: `[fleet.alerts] worse`.
+    `at_us`: processing time. `worse`: `[fleet.alerts] worse`. `in_force`: of this transaction, if it writes more.
     """
     written = alerts.write_change(connection, asset_id, change, at_us)
-    effect = life.apply(connection, written, change, at_us, worse)
+    effect = life.apply(connection, written, change, at_us, worse, in_force)
     _notify_change(connection, channels, written.id, change, _step(change, written.severity_before), effect, at_us)
 
 
 def write_data_change(
-    connection: Connection, channels: Sequence[Channel], change: DataAlertChange, at_us: int
+    connection: Connection,
+    channels: Sequence[Channel],
+    change: DataAlertChange,
+    at_us: int,
+    in_force: life.InForce | None = None,
 ) -> None:
     """Write one change of an alert of class `data` or `sensor`, and its notifications: that it opened, and closed."""
     written = alerts.write_data_change(connection, change, at_us)
-    effect = life.apply(connection, written, change, at_us)
+    effect = life.apply(connection, written, change, at_us, in_force=in_force)
     step = None
     if change.is_transition:
         step = "closed" if change.state is AlertState.CLOSED else "firing"
@@ -168,7 +173,8 @@ class _Subject:
     at_us: int
     """Processing time."""
     _begun: dict[tuple[str, str], _Notified] = field(init=False)
-    _n_open: dict[str, int] | None = None
+    _is_open: dict[tuple[str, ...], bool] = field(default_factory=dict)
+    """By classes: whether another alert of the incident is open."""
 
     def __post_init__(self) -> None:
         subjects = {"alert": self._name(by_incident=False), "incident": self._name(by_incident=True)}
@@ -211,14 +217,15 @@ class _Subject:
         incident = self.row["incident_id"]
         return f"incident {incident}" if by_incident and incident is not None else f"alert {self.row['id']}"
 
-    def _others_open(self, channel: Channel) -> int:
-        """Return the number of other open alerts of the incident that the channel cares about."""
+    def _others_open(self, channel: Channel) -> bool:
+        """Return whether another alert of the incident is open that the channel cares about."""
         if not channel.by_incident or self.row["incident_id"] is None:
-            return 0
-        if self._n_open is None:
-            values = {"incident_id": self.row["incident_id"], "id": self.row["id"]}
-            self._n_open = {row[0]: row[1] for row in self.connection.execute(_OTHERS_OPEN, values)}
-        return sum(n for each, n in self._n_open.items() if each in channel.classes)
+            return False
+        classes = tuple(str(each) for each in channel.classes)
+        if classes not in self._is_open:
+            values = {"incident_id": self.row["incident_id"], "id": self.row["id"], "classes": list(classes)}
+            self._is_open[classes] = self.connection.execute(_OTHER_OPEN, values).first() is not None
+        return self._is_open[classes]
 
     def _remember(self, channel: Channel, begun: _Notified) -> None:
         name = self._name(by_incident=channel.by_incident)
