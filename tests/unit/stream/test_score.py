@@ -68,7 +68,7 @@ async def test_other_columns_are_ignored_in_any_order(case: Case) -> None:
 
 async def test_expected_values_are_those_of_the_windows_columns(case: Case) -> None:
     wide = np.concatenate([np.full_like(FRESH[..., :1], 9e9), FRESH[..., ::-1]], axis=2)
-    wide[5, -6:, 2] += 1e4  # sensor c
+    wide[5, -6:, 2] += 300  # sensor c, not so far that it counts as broken
     names = ("new", "d", "c", "b", "a")
     scored = await case.score(wide, names)
     assert scored.score[5] > 1
@@ -77,7 +77,7 @@ async def test_expected_values_are_those_of_the_windows_columns(case: Case) -> N
     assert found.expected.shape == (2, LENGTH, 5)
     assert np.isnan(found.expected[..., 0]).all()
     np.testing.assert_allclose(found.expected[0, :, 1:], wide[3, :, 1:], atol=5 * np.ptp(wide[3, :, 1:], axis=0).max())
-    assert abs(found.expected[1, -1, 2]) < 5e3
+    assert abs(found.expected[1, -1, 2]) < 150
     assert found.clearing == {5: ("c",)}
 
 
