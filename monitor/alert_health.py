@@ -135,7 +135,8 @@ def figures(
         "chattering": len(chattering),
         "stale": len(stale),
         "standing": len(standing),
-        "top_share": sum(n for _, n in top) / len(told) if told else None,
+        # Ten subjects or fewer have all alarms, which is no finding about a small fleet.
+        "top_share": sum(n for _, n in top) / len(told) if len(subjects) > TOP else None,
         "critical_share": critical / len(told) if told else None,
     }
     if by_week:

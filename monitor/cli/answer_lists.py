@@ -96,8 +96,8 @@ def incidents(limit: int | None, local: bool, as_json: bool, **filters: Any) -> 
             ", ".join(names) + (f" and {more} more" if more > 0 else "") or "–",
         )
     table.print()
-    more_of = Styled(" More: monitor alerts list --incident ID", "dim")
-    echo(output.list_footer(len(found), n, local=local), more_of)
+    echo(output.list_footer(len(found), n, local=local))
+    echo(Styled("More: monitor alerts list --incident ID", "dim"))
 
 
 @click.command("labels")
@@ -145,7 +145,7 @@ def history(limit: int | None, local: bool, as_json: bool, **filters: Any) -> No
         if not found:
             echo_prose(output.nothing_found("answers", store, **filters))
             return
-    table = Table("at", "by", "act", "about:rest", "note:rest")
+    table = Table("at", "by:rest", "act:rest", "about:rest", "note:rest")
     for row in found:
         alert = f"alert {row['alert_id']}" if row["alert_id"] is not None else ""
         about = ", ".join(filter(None, (alert, row["asset"] or row["fleet"] or "")))
@@ -161,9 +161,11 @@ def who(row: Mapping[str, Any]) -> str:
 
 def act(row: Mapping[str, Any]) -> str:
     """Name an act in words."""
-    label = (row["detail"] or {}).get("label") if row["act"] == "label" else None
+    detail = row["detail"] or {}
     words: str = row["act"].replace("_", " ")
-    return f"{words} {label or 'none'}" if row["act"] == "label" else words
+    if row["act"] == "label":
+        return f"{words} {detail.get('label') or 'none'}"
+    return f"{words} until {detail['until']}" if row["act"] == "shelve" and "until" in detail else words
 
 
 COMMANDS = (shelves, incidents, labels, history)

@@ -11,7 +11,7 @@ import click
 from monitor.cli import output
 from monitor.cli.params import config_option, open_store, range_options
 from monitor.cli.terminal import Styled, echo
-from monitor.errors import MonitorError
+from monitor.errors import MonitorError, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -106,7 +106,7 @@ def export_scores(
         raise click.UsageError("--hourly needs an ASSET, and goes without --verdict")
     with open_store() as store:
         if asset is not None and store.asset_named(asset, filters["fleet"]) is None:
-            raise click.ClickException(f"not found: asset {asset}; `monitor scores show {asset}` suggests a name")
+            raise NotFound(f"asset {asset}; `monitor scores show {asset}` suggests a name")
         if asset is not None and hourly:
             _write(store.score_hours(asset, **filters), HOURS, target, force=force, noun="hour")
         else:

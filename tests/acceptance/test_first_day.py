@@ -106,7 +106,7 @@ def test_an_alert_is_answered_everywhere(
         deployment.kill()
     shown = deployment.command("alerts", "show", str(number))
     assert shown.returncode == 0, shown.stderr
-    words = ("acknowledge", "(link)", "label fault", "(console)", "shelve", "bob (cli)", "part is ordered")
+    words = ("acknowledge", "(link)", "label fault", "(console)", "shelve until 7d", "bob (cli)", "part is ordered")
     assert [word for word in words if word not in shown.stdout] == []
 
 

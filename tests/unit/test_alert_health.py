@@ -91,6 +91,12 @@ def test_the_ten_most_frequent_have_their_share() -> None:
     assert len(found["top"]) == 10
 
 
+def test_ten_subjects_or_fewer_have_no_share() -> None:
+    found = figures([alarm(each, f"s{each}") for each in range(10)], WEEK, 10)
+    assert found["top_share"] is None
+    assert {each["figure"]: each["is_met"] for each in found["targets"]}["top_share"] is None
+
+
 def test_priorities_and_classes_are_counted() -> None:
     alarms = [alarm(0, severity="critical"), alarm(1, alert_class="sensor"), alarm(2), alarm(3)]
     found = figures(alarms, WEEK, 1)
@@ -130,13 +136,13 @@ def test_weeks_are_iso_weeks_with_their_own_figures() -> None:
 
 
 def test_each_target_stands_beside_its_value() -> None:
-    found = figures([alarm(0, lasts=None)], WEEK, 1)
+    found = figures([alarm(0, f"s{each}", lasts=None) for each in range(20)], WEEK, 1)
     targets = {each["figure"]: each for each in found["targets"]}
     assert targets["alarms_per_hour"]["is_met"] is True
     assert targets["top_share"] == {
         "figure": "top_share",
         "meaning": "share of the ten most frequent",
-        "value": 1.0,
+        "value": 0.5,
         "target": "≤ 5 %",
         "source": "ISA",
         "is_met": False,

@@ -73,7 +73,7 @@ def test_parquet_is_written(runner: CliRunner, tmp_path: Path) -> None:
     [
         ("scores export", 2, "name an ASSET, or a fleet"),
         ("scores export --fleet turbines --hourly", 2, "--hourly needs an ASSET"),
-        ("scores export R8071", 1, "not found: asset R8071"),
+        ("scores export R8071", 1, "Not found: asset R8071"),
         ("scores export R80711 -o s.xlsx", 1, "names no format"),
         ("alerts export -o nowhere/a.csv", 1, "nowhere/a.csv: No such file"),
     ],
