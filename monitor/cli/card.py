@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from monitor.budget import Status
 from monitor.cli import output
 from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose
+from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,20 +20,8 @@ if TYPE_CHECKING:
 
     Card = dict[str, Any]
 
-LEFT_OUT = {
-    "too_many_gaps": "with too many gaps",
-    "labelled": "with an alert labelled fault or ignore",
-    "alerted": "with an alert",
-    "reaches_into_held_out": "that reach into held-out time",
-    "thinned": "thinned out",
-    "suspected_fault_train": "suspected of a fault",
-    "suspected_fault_held_out": "suspected of a fault in held-out time",
-}
-"""Reasons for leaving windows out. Other reasons are shown by their key."""
 THRESHOLD = {"raw", "confirm", "among", "recover", "alarms_per_week", "weeks", "method", "state", "reason"}
 """Keys of a threshold that was calibrated to a budget."""
-NOT_RECONSTRUCTED = 0.1
-"""Explained variance below which a sensor is marked as not reconstructed: most of its faults are missed."""
 MAX_SENSORS, MAX_SPELLS, MAX_ASSETS = 20, 5, 5
 
 

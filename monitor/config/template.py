@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
 VARIABLES = {
-    "title": "one line: what and where",
+    "title": "one line: subject and event",
     "body": "the text that is sent without a template",
     "text": "the sentence of the webhook's body",
-    "sentence": "what happened, from the evidence; empty if there is none",
-    "about": "the asset, or what else the alert is about",
+    "sentence": "the explanation from the evidence; empty if there is none",
+    "about": "the asset, or another subject of the alert",
     "duration": "how long the alert has been open, or was: 3 h 20 min",
     "url": "the alert's page; empty without [console] public_url",
     "links": "links of acts: links.acknowledge, links.fault, links.normal; empty without public_url",

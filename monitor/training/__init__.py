@@ -11,6 +11,7 @@
     stacked     layer-by-layer pretraining
     diagnose    named troubles: overfitting, hard training, lost features, copying, collapse
     receipt     the training's entries in the card
+    words       words and limits with which a receipt is shown
 
 Nothing is imported here: the daemon starts the training as a process and needs none of its torch.
 """

@@ -19,6 +19,7 @@ from monitor.console.pages.now import fleet_config
 from monitor.console.pages.view import Ask, Part, count, duration, number, percent, show, svg
 from monitor.errors import NotFound
 from monitor.store.burn import budget_report
+from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,17 +35,6 @@ BUDGETS = ("1/90d", "1/month", "2/month", "1/week", "2/week", "1/day", "3/day")
 CONFIRMS = ("1 of 1", "2 of 3", "3 of 5", "5 of 8")
 DAYS = 30
 MAX_ASSETS, MAX_SENSORS, MAX_NOTES = 6, 24, 6
-NOT_RECONSTRUCTED = 0.1
-"""Explained variance below which most faults of a sensor are missed."""
-LEFT_OUT = {
-    "too_many_gaps": "with too many gaps",
-    "labelled": "with an alert labelled fault or ignore",
-    "alerted": "with an alert",
-    "reaches_into_held_out": "that reach into held-out time",
-    "thinned": "thinned out",
-    "suspected_fault_train": "suspected of a fault",
-    "suspected_fault_held_out": "suspected of a fault in held-out time",
-}
 
 
 @router.get("/models")
