@@ -32,7 +32,7 @@ VARIABLES = {
     "asset": "name",
     "sensor": "name, of class sensor",
     "sensors": "list of sensors by their contribution, each with name, share, expected, actual",
-    "clearing": "list of the fewest sensors whose expected values clear the alarm",
+    "clearing": "list of the fewest sensors that clear the alarm when expected values replace theirs",
     "severity": "warning, critical",
     "state": "firing, recovering, closed",
     "opened_at": "time, ISO 8601 in UTC",
