@@ -20,6 +20,7 @@ from monitor.clock import to_us
 from monitor.errors import NotFound
 from monitor.lifecycle.training_process import Trained
 from monitor.models.terms import Terms
+from monitor.stream.score import misfit
 
 if TYPE_CHECKING:
     from monitor.config import Config, FleetConfig
@@ -54,7 +55,7 @@ class Recalibration:
 
     async def _compare(self, fleet: FleetConfig, token: tuple[str, int] | None) -> None:
         champion = self._champions.detector_of(fleet)
-        if champion is None or champion.card.length != fleet.length:
+        if champion is None or misfit(champion, fleet.length, fleet.sensors or champion.sensors):
             return  # a training follows, with the terms of the configuration
         wanted = Terms.of(fleet)
         if unknown := sorted(wanted.knobs.keys() - set(champion.sensors)):

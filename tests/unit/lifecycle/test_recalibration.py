@@ -230,6 +230,18 @@ async def test_a_reverted_champion_is_derived_from_at_the_next_start(
     assert await this.version_that_scores() == derived.version
 
 
+async def test_a_champion_of_other_sensors_is_left_to_the_training(
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """A version derived from it would fit as little: the start would fail for ever."""
+    await activate(store, checkpoint(tmp_path))
+    made = config(budget="2/week")
+    fleet = made.fleets[0].model_copy(update={"sensors": ("torque", "heat")})
+    await started(daemon, made.model_copy(update={"fleet": (fleet,)}))
+    assert log.of("threshold_derived") == []
+    assert len(await store.read(versions.list_all)) == 1
+
+
 async def test_a_fleet_without_a_champion_is_left_to_the_training(
     store: AsyncStore, daemon: NewDaemon, log: RecordedLog, config: Callable[..., Config]
 ) -> None:
