@@ -159,7 +159,10 @@ class Delivery:
         if quiet is not None and quiet.contains(now_us):
             if channel.options.quiet_holds_all:
                 return None
-            return await self._store.read(outbox.next_due, name, now_us, True)
+            urgent = await self._store.read(outbox.next_due, name, now_us, True)
+            if urgent is not None:
+                await self._store.run(outbox.take_earlier, epoch, name, urgent)
+            return urgent
         found = await self._store.read(outbox.next_due, name, now_us)
         if found is not None and (reason := self._digest_reason(channel, found, now_us)) is not None:
             why, at_least, until_us = reason

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from monitor.store import leases, life, outbox
-from monitor.store.outbox import Channel
+from monitor.store.outbox import Channel, digest
 from monitor.types import AlertState, Severity
 from tests.contract.steps import FLEET, INTERVAL_US, Owner, change, own, rows_of
 
@@ -249,3 +249,34 @@ async def test_only_critical_ones_are_due_while_warnings_are_held(store: AsyncSt
     first = await store.read(outbox.next_due, "machine", NOW_US, False)
     assert first is not None
     assert "/a:" in first.key
+
+
+async def test_a_critical_one_replaces_the_held_warning(store: AsyncStore, lived: Life) -> None:
+    owner = await own(store)
+    await commit(owner, "a", change(12, 12, FIRING), to=(MACHINE,))
+    await commit(owner, "b", change(12, 12, FIRING), to=(MACHINE,))
+    await commit(owner, "a", change(12, 14, FIRING, **GRAVE), to=(MACHINE,))
+    epoch = await store.run(leases.acquire, outbox.LEASE, "me", 600.0)
+    assert epoch is not None
+    urgent = await store.read(outbox.next_due, "machine", NOW_US, True)
+    assert urgent is not None
+    assert urgent.key.endswith(":critical")
+    await store.run(outbox.take_earlier, epoch, "machine", urgent)
+    await store.run(outbox.mark_delivered, urgent.key, NOW_US)
+    left = [row["dedup_key"] for row in await store.read(rows_of, "outbox") if row["delivered_us"] is None]
+    assert len(left) == 1
+    assert "/b:" in left[0]
+
+
+async def test_a_digest_takes_only_what_it_counts(
+    store: AsyncStore, lived: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notifications that another daemon commits meanwhile, or that are too many, wait for the next one."""
+    owner = await own(store)
+    for n, asset in enumerate("abc"):
+        await commit(owner, asset, change(12 + n, 12 + n, FIRING), to=(MACHINE,))
+    epoch = await store.run(leases.acquire, outbox.LEASE, "me", 600.0)
+    assert epoch is not None
+    monkeypatch.setattr(digest, "MAX_TAKEN", 2)
+    assert await store.run(outbox.digest_waiting, epoch, "machine", "waited", 2, NOW_US, NOW_US) == 2
+    assert await store.read(outbox.count_waiting, "machine") == 2, "the digest and the third"

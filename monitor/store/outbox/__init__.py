@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from monitor.store.outbox.channel import Channel
 from monitor.store.outbox.context import Context, context_of, start_attempt_in_context, still_firing
-from monitor.store.outbox.digest import digest_waiting
+from monitor.store.outbox.digest import digest_waiting, take_earlier
 from monitor.store.outbox.send import (
     ABANDONED_US,
     DUE_NOW_US,
@@ -58,6 +58,7 @@ __all__ = [
     "start_attempt",
     "start_attempt_in_context",
     "still_firing",
+    "take_earlier",
     "write_change",
     "write_data_change",
     "write_step",

@@ -12,13 +12,13 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
 
 from monitor.clock import from_us
 from monitor.printable import escape_unprintable
 from monitor.store import leases
 from monitor.store.outbox import bodies
-from monitor.store.outbox.send import ABANDONED_US, DUE_NOW_US, LEASE
+from monitor.store.outbox.send import ABANDONED_US, DUE_NOW_US, LEASE, Notification
 from monitor.store.queries.backend import number
 from monitor.types import AlertState, Severity
 
@@ -39,11 +39,11 @@ _WAITING = text("""
         AND dedup_key NOT LIKE :digests
     ORDER BY id LIMIT :n
 """)
+# By their keys: another daemon may have committed further ones since they were read.
 _TAKE = text("""
     UPDATE outbox SET digest_key = :digest_key
-    WHERE channel = :channel AND delivered_us IS NULL AND digest_key IS NULL AND next_try_us < :abandoned_us
-        AND dedup_key NOT LIKE :digests
-""")
+    WHERE dedup_key IN :keys AND delivered_us IS NULL AND digest_key IS NULL
+""").bindparams(bindparam("keys", expanding=True))
 _COUNT_OLD = text("""
     SELECT COUNT(*) FROM outbox
     WHERE channel = :channel AND delivered_us IS NULL AND digest_key IS NULL AND next_try_us < :abandoned_us
@@ -58,7 +58,7 @@ _PUT = text("""
 def digest_waiting(
     connection: Connection, epoch: int, channel: str, why: str, at_least: int, until_us: int, now_us: int
 ) -> int:
-    """Replace all waiting notifications by one, if `at_least` so many were written until `until_us`.
+    """Replace the waiting notifications, at most `MAX_TAKEN`, by one, if `at_least` so many were written until `until_us`.
 
     Return their number, or 0. `why`: reason for people. Raises Fenced.
     """
@@ -82,8 +82,27 @@ def digest_waiting(
             "next_try_us": DUE_NOW_US,
         },
     )
-    connection.execute(_TAKE, values | {"digest_key": key})
+    connection.execute(_TAKE, {"digest_key": key, "keys": [row.dedup_key for row in rows]})
     return len(rows)
+
+
+_EARLIER = text("""
+    SELECT dedup_key FROM outbox
+    WHERE channel = :channel AND delivered_us IS NULL AND digest_key IS NULL AND next_try_us < :abandoned_us
+        AND id < (SELECT id FROM outbox WHERE dedup_key = :key)
+""")
+
+
+def take_earlier(connection: Connection, epoch: int, channel: str, later: Notification) -> None:
+    """Let a notification that overtakes earlier ones of its alert replace them. Raises Fenced.
+
+    They would say at the end of quiet hours that an alert fires which has closed.
+    """
+    values = {"channel": channel, "abandoned_us": ABANDONED_US, "key": later.key}
+    waiting = [Notification(key, 0, 0, 0, None) for key in connection.execute(_EARLIER, values).scalars()]
+    if keys := [each.key for each in waiting if each.alert_key == later.alert_key]:
+        leases.check(connection, LEASE, epoch)
+        connection.execute(_TAKE, {"digest_key": later.key, "keys": keys})
 
 
 def _body(

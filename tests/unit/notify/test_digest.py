@@ -130,6 +130,17 @@ class Harness:
         await self.store.run(insert)
         return key
 
+    async def follow(self, step: str) -> None:
+        """Store a critical notification of the last alert's next step."""
+        key = f"people:data:late_flood/t/0:{self.n_alerts}:{step}"
+        body = json.dumps({"key": key, "step": step, "id": self.n_alerts, "severity": "critical"})
+        insert = text("""
+            INSERT INTO outbox (dedup_key, channel, body, severity, created_us, next_try_us)
+            VALUES (:key, 'people', :body, 'critical', :now, 0)
+        """)
+        values = {"key": key, "body": body, "now": self.clock.now_us()}
+        await self.store.run(lambda connection: connection.execute(insert, values))
+
     @asynccontextmanager
     async def delivering(self, receiver: Receiver, options: Options = PEOPLE) -> AsyncIterator[None]:
         lease = Lease(self.store, outbox.LEASE, "me", self.clock)
@@ -298,6 +309,23 @@ async def test_a_single_warning_of_the_night_needs_no_digest(harness: Harness) -
         await harness.until(lambda: len(receiver.received) == 1)
         await harness.idle()
     assert receiver.steps == ["firing"]
+
+
+async def test_a_warning_that_turned_critical_is_not_told_later(harness: Harness) -> None:
+    """It would say in the morning that an alert fires which has closed in the night."""
+    receiver = Receiver()
+    harness.clock.advance(TEN_PM_US / 1e6 - harness.clock.now_us() / 1e6 + 1)
+    async with harness.delivering(receiver, NIGHT):
+        await harness.alert()
+        await harness.idle()
+        await harness.follow("critical")
+        await harness.until(lambda: len(receiver.received) == 1)
+        await harness.follow("closed")
+        await harness.until(lambda: len(receiver.received) == 2)
+        harness.clock.advance(8 * HOUR_S)
+        await harness.idle()
+    assert receiver.steps == ["critical", "closed"]
+    assert await harness.undelivered() == 0
 
 
 async def test_quiet_hours_can_hold_critical_alerts_too(harness: Harness) -> None:
