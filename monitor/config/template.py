@@ -2,15 +2,21 @@
 
 Input: the text of a template. Output: a compiled template, or ValueError with the line of the mistake. Invariant: a
 template reads the variables below and nothing else: no file, no attribute of Python's own, no other template.
+A rendering is bounded, because the daemon scores nothing meanwhile: loops by `MAX_ROUNDS` in total, products and numbers
+by `MAX_SIZE`.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from jinja2 import Template
+    from jinja2.runtime import Context
     from jinja2.sandbox import SandboxedEnvironment
 
 VARIABLES = {
@@ -57,25 +63,62 @@ VARIABLES = {
 """Name → meaning, of everything that a template can use."""
 
 
+MAX_ROUNDS = 10_000
+"""Of all loops in one rendering."""
+MAX_SIZE = 65_536
+"""Characters or items of a product, and the largest number in an expression, which may be a width."""
+_WIDE = re.compile(r"[%:][^%:]{0,4}?\d{6}")
+"""A format with a width of six digits."""
+_ROUNDS = "rounds "
+"""Name of the counter among the variables. No template can spell it."""
+
+
 @lru_cache(maxsize=1)
 def _environment() -> SandboxedEnvironment:
-    from jinja2 import StrictUndefined  # 60 ms, which a configuration without a template saves
+    from jinja2 import StrictUndefined, pass_context  # 60 ms, which a configuration without a template saves
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    class Bounded(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset(("*", "**"))
+
+        def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+            sizes = [len(each) if hasattr(each, "__len__") else abs(each) for each in (left, right)]
+            size = sizes[0] * sizes[1] if operator == "*" else sizes[0] ** min(sizes[1], 64)
+            if size > MAX_SIZE**2 or (size > MAX_SIZE and any(hasattr(each, "__len__") for each in (left, right))):
+                raise ValueError(f"{operator} makes more than {MAX_SIZE} items, or too large a number")
+            return super().call_binop(context, operator, left, right)
+
     # Text, not HTML: each channel escapes the result as its receiver needs it.
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
+    environment = Bounded(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
+    del environment.globals["lipsum"]
+    environment.filters[_ROUNDS] = pass_context(_count_rounds)
+    return environment
+
+
+def _count_rounds(context: Context, items: Iterable[Any]) -> Iterator[Any]:
+    """Yield the items of a loop, and count them. Raises ValueError beyond `MAX_ROUNDS`."""
+    counter: list[int] = context[_ROUNDS]
+    for each in items:
+        counter[0] += 1
+        if counter[0] > MAX_ROUNDS:
+            raise ValueError(f"the loops take more than {MAX_ROUNDS} rounds")
+        yield each
+
+
+def generate(template: str, values: dict[str, Any]) -> Iterator[str]:
+    """Yield the parts of a rendering. Raises ValueError and the errors of Jinja2."""
+    return compiled(template).generate(values | {_ROUNDS: [0]})
 
 
 @lru_cache(maxsize=64)
 def compiled(template: str) -> Template:
     """Compile a template. Raises ValueError with the line and the mistake."""
     from jinja2 import TemplateSyntaxError
-    from jinja2.nodes import Name
+    from jinja2.nodes import Const, Filter, For, Name
 
     environment = _environment()
     try:
         tree = environment.parse(template)
-        made = environment.from_string(template)
     except TemplateSyntaxError as error:
         raise ValueError(f"line {error.lineno}: {error.message}") from None
     known = VARIABLES.keys() | environment.globals.keys() | {"loop"}
@@ -83,7 +126,18 @@ def compiled(template: str) -> Template:
     for each in tree.find_all(Name):
         if each.ctx == "load" and each.name not in known | own:
             raise ValueError(f"line {each.lineno}: there is no variable {each.name}{_meant(each.name)}")
-    return made
+    for const in tree.find_all(Const):
+        is_number = isinstance(const.value, int | float) and abs(const.value) > MAX_SIZE
+        if is_number or (isinstance(const.value, str) and _WIDE.search(const.value)):
+            raise ValueError(f"line {const.lineno}: {const.value!r} is too large; {MAX_SIZE} is the largest number")
+    for loop in tree.find_all(For):
+        if loop.recursive:
+            raise ValueError(f"line {loop.lineno}: a loop must not be recursive")
+        loop.iter = Filter(loop.iter, _ROUNDS, [], [], None, None, lineno=loop.lineno)
+    try:
+        return environment.from_string(tree)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"line {error.lineno}: {error.message}") from None
 
 
 def _meant(name: str) -> str:

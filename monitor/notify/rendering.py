@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from monitor import logs
-from monitor.config.template import VARIABLES, compiled
+from monitor.config.template import VARIABLES, generate
 from monitor.printable import escape_unprintable
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _from_template(template: str, facts: dict[str, Any], title: str, text: str, 
     }
     made, n = [], 0
     try:
-        for part in compiled(template).generate(values):
+        for part in generate(template, values):
             made.append(part)
             n += len(part)
             if n > MAX_RENDERED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from monitor.config import NotifyConfig
+from monitor.config.template import compiled
 from monitor.notify import rendering
 from monitor.notify.alertmanager import Alertmanager
 from monitor.notify.enrich import Enricher
@@ -187,8 +189,33 @@ def test_a_template_stays_in_its_sandbox(template: str) -> None:
     assert len(logged) == (made.text != "")
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(3000) %}{% for j in range(3000) %}{% endfor %}{% endfor %}",
+        "{{ title * 65000 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{% for i in [[1] * 999] * 99 %}{% for j in i %}{% endfor %}{% endfor %}",
+    ],
+)
+def test_a_template_cannot_hold_up_the_daemon(template: str) -> None:
+    started_s = time.process_time()
+    with capture_logs() as logged:
+        message(alert(), template)
+    assert [event["event"] for event in logged] == ["template_failed"]
+    assert time.process_time() - started_s < 1
+
+
+@pytest.mark.parametrize(
+    "expression", ["'%0300000d' % 1", "title.ljust(300000)", "'{:300000}'.format(1)", "title | center(10000000)"]
+)
+def test_a_template_with_a_huge_width_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match="line 2: .* is too large"):
+        compiled(f"\n{{{{ {expression} }}}}")
+
+
 def test_the_output_of_a_template_is_bounded() -> None:
-    text = rendered("{% for i in range(99999) %}{{ title }}{% endfor %}", json.dumps(alert()).encode(), "UTC")
+    text = rendered("{% for i in range(9999) %}{{ title }}{% endfor %}", json.dumps(alert()).encode(), "UTC")
     assert len(text) == rendering.MAX_RENDERED
 
 
