@@ -12,7 +12,7 @@ scores nor digests.
 - A *shelf* suppresses the alerts that it covers.
 - An asset *flaps* from its fifth alert within `FLAP_US` (or two window lengths, if that is more) until no alert opened
   for that long. So does a sensor from its fifth alert of one kind. The fifth is notified as flapping, and the others
-  are suppressed.
+  are suppressed, except an asset's first critical one.
 
 Closing is notified to channels that were told of the alert, suppressed or not.
 """
@@ -112,6 +112,11 @@ def apply(
     if suppressed_by == SHELF:
         is_closed = change.state is AlertState.CLOSED
         in_force.end_shelves(_subject(written, change), is_new=False, is_closed=is_closed)
+    elif suppressed_by == FLAPPING and rises and not _is_in_maintenance(in_force, written, change) and (
+        _is_first_critical(connection, written.id, change)
+    ):
+        connection.execute(_LIFT, {"id": written.id})
+        suppressed_by = None
     elif suppressed_by is None and (rises or steps) and _is_in_maintenance(in_force, written, change):
         suppressed_by = MAINTENANCE
     if rises and written.incident_id is not None:
@@ -132,6 +137,9 @@ def _open(
     is_flapping, has_begun = _flaps(connection, written, change)
     if is_flapping:
         suppressed_by, steps = FLAPPING, ("flapping",) if has_begun else ()
+        is_critical = change.severity is Severity.CRITICAL
+        if is_critical and not has_begun and _is_first_critical(connection, written.id, change):
+            suppressed_by = None
     subject = _subject(written, change)
     if in_force.end_shelves(subject, is_new=True, is_closed=False):
         suppressed_by, steps = SHELF, ()
@@ -233,6 +241,24 @@ def _flaps(connection: Connection, written: Written, change: AlertChange | DataA
     if before and before[0].is_flapping:
         return True, False
     return len(before) == N_FLAPS - 1, True
+
+
+_CRITICAL = text("""
+    SELECT COUNT(*) FROM alert
+    WHERE asset_id = :asset_id AND id <> :id AND is_flapping AND severity = 'critical' AND opened_us > (
+        SELECT COALESCE(MAX(opened_us), 0) FROM alert WHERE asset_id = :asset_id AND NOT is_flapping
+    )
+""")
+_ASSET = text("SELECT asset_id FROM alert WHERE id = :id")
+_LIFT = text("UPDATE alert SET suppressed_by = NULL WHERE id = :id")
+
+
+def _is_first_critical(connection: Connection, alert_id: int, change: AlertChange | DataAlertChange) -> bool:
+    """Return whether an alert of an asset is the first critical one since the asset flaps."""
+    if not isinstance(change, AlertChange):
+        return False
+    asset_id = connection.execute(_ASSET, {"id": alert_id}).scalar_one()
+    return not connection.execute(_CRITICAL, {"id": alert_id, "asset_id": asset_id}).scalar_one()
 
 
 def _is_in_maintenance(in_force: InForce, written: Written, change: AlertChange | DataAlertChange) -> bool:

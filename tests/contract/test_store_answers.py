@@ -342,6 +342,22 @@ async def test_the_fifth_alert_of_a_sensor_flaps(plant: Plant) -> None:
     assert len(await plant.tick()) == 1
 
 
+async def test_the_first_critical_alert_of_a_flapping_asset_is_told(plant: Plant) -> None:
+    """With warnings alone nobody who gets only critical alerts knows that the asset flaps."""
+    plant.channels = (*PEOPLE, Channel("pager", Severity.CRITICAL, by_incident=True))
+    for at in (110, 111, 112, 113, 114):
+        await plant.commit(change(at, at, FIRING))
+        await plant.commit(change(at, at, CLOSED))
+    grave = {"severity": Severity.CRITICAL, "peak": 4.0}
+    for at in (115, 117):
+        await plant.commit(change(at, at, FIRING))
+        await plant.commit(change(at, at + 1, FIRING, **grave))
+        await plant.commit(change(at, at + 1, CLOSED, **grave))
+    pages = [row["dedup_key"] for row in await plant.store.read(rows_of, "outbox") if row["channel"] == "pager"]
+    assert sorted(key.rpartition(":")[2] for key in pages) == ["closed", "critical"]
+    assert (await plant.sent()).count("a:critical") == 2, "people and the pager, once"
+
+
 # ---------------------------------------------------------------- incidents
 
 
