@@ -208,7 +208,10 @@ class TrainedModel:
         }
 
     def derive(self, terms: Terms) -> Self:
-        """Return a version of the same weights for other terms. Raises NotFound where there are no held-out scores."""
+        """Return the version of the same weights for other terms: the trained one, if it had them.
+
+        Raises NotFound where there are no held-out scores.
+        """
         own, terms = self.terms, terms.of_sensors(self.sensors)
         by_sensor = dict(terms.knobs)
         threshold = self.card.threshold
@@ -218,16 +221,14 @@ class TrainedModel:
             budget = Budget(terms.alarms_per_week, terms.confirm, terms.among, terms.recover, threshold.step_s)
             weight = Knobs(self.inputs, self.scaler, by_sensor).heavier
             threshold = self.held_out.threshold(budget, self._members, weight)
-        card = replace(
-            self.card,
-            threshold=threshold,
-            knobs=knobs_to_json(by_sensor),
-            derived={
-                "from": self.card.derived["from"] if self.card.derived else self.version,
-                "why": "; ".join(own.differences(terms)),
-            },
-        )
-        return type(self)(card, self._members, self.scaler, self.device, held_out=self.held_out)
+        card = replace(self.card, threshold=threshold, knobs=knobs_to_json(by_sensor), derived=None)
+        made = type(self)(card, self._members, self.scaler, self.device, held_out=self.held_out)
+        origin = self.card.derived["from"] if self.card.derived else self.version
+        if made.version == origin:  # the terms that it was trained with, again
+            return made
+        derived = {"from": origin, "why": "; ".join(own.differences(terms))}
+        return type(self)(replace(card, derived=derived), self._members, self.scaler, self.device,
+                          held_out=self.held_out)  # fmt: skip
 
     @property
     def budget(self) -> Budget:

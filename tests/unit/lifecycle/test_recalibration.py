@@ -102,6 +102,18 @@ async def test_a_restart_derives_nothing_again(
     assert len(await store.read(versions.list_all)) == 2
 
 
+async def test_the_former_budget_brings_the_trained_version_back(
+    store: AsyncStore, daemon: NewDaemon, config: Callable[..., Config], tmp_path: Path
+) -> None:
+    path = checkpoint(tmp_path)
+    await activate(store, path, DECIDED_US)
+    await started(daemon, config(budget="2/week"))
+    for _ in range(2):
+        this = await started(daemon, config())
+        assert await this.version_that_scores(DECIDED_US + 1) == path.name
+    assert len(saved(tmp_path)) == len(await store.read(versions.list_all)) == 2
+
+
 async def test_knobs_make_a_version_that_scores_by_them(
     store: AsyncStore, daemon: NewDaemon, log: RecordedLog, config: Callable[..., Config], tmp_path: Path
 ) -> None:
