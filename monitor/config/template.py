@@ -2,8 +2,8 @@
 
 Input: the text of a template. Output: a compiled template, or ValueError with the line of the mistake. Invariant: a
 template reads the variables below and nothing else: no file, no attribute of Python's own, no other template.
-A rendering is bounded, because the daemon scores nothing meanwhile: loops by `MAX_ROUNDS` in total, products and numbers
-by `MAX_SIZE`.
+A rendering is bounded, because the daemon scores nothing meanwhile: its loops by `MAX_ROUNDS` in total, products and
+numbers by `MAX_SIZE`.
 """
 
 from __future__ import annotations

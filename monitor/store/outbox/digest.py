@@ -58,7 +58,7 @@ _PUT = text("""
 def digest_waiting(
     connection: Connection, epoch: int, channel: str, why: str, at_least: int, until_us: int, now_us: int
 ) -> int:
-    """Replace the waiting notifications, at most `MAX_TAKEN`, by one, if `at_least` so many were written until `until_us`.
+    """Replace the waiting notifications by one, if `at_least` so many were written until `until_us`.
 
     Return their number, or 0. `why`: reason for people. Raises Fenced.
     """

@@ -210,7 +210,7 @@ def test_a_template_cannot_hold_up_the_daemon(template: str) -> None:
     "expression", ["'%0300000d' % 1", "title.ljust(300000)", "'{:300000}'.format(1)", "title | center(10000000)"]
 )
 def test_a_template_with_a_huge_width_is_refused(expression: str) -> None:
-    with pytest.raises(ValueError, match="line 2: .* is too large"):
+    with pytest.raises(ValueError, match=r"line 2: .* is too large"):
         compiled(f"\n{{{{ {expression} }}}}")
 
 
