@@ -132,7 +132,9 @@ def _units(ask: Ask, fleet: str | None) -> dict[str, str]:
 def _sentence(ask: Ask, row: Mapping[str, Any], evidence: Evidence | None) -> str:
     if row["class"] != "process":
         message = str(row["message"] or row["kind"])
-        return message[:1].upper() + message[1:] + ("" if message.endswith(".") else ".")
+        is_name = message.startswith(row["sensor"] or "\n")  # names keep their case
+        first = message[:1] if is_name else message[:1].upper()
+        return first + message[1:] + ("" if message.endswith(".") else ".")
     if told := explain.sentence(row, evidence, _units(ask, row["fleet"])):
         return f"{told}."
     peak = f"Its score reached {number(row['peak_score'])} times the threshold"

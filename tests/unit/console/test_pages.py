@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from monitor.clock import to_us
-from monitor.console.pages import view
+from monitor.console.pages import alert, view
 from monitor.console.pages.view import Ask, address, as_us, blamed, duration, number
 
 NOW = 1_764_410_400_000_000  # 2025-11-29T10:00Z
@@ -75,3 +75,9 @@ def test_values_are_short_words() -> None:
     assert [number(v) for v in (None, -3.14159, 0.725, 12345.0)] == ["–", "−3.14", "0.725", "12,345"]
     assert blamed([{"name": "power", "share": 0.61}, {"name": "x", "share": 0.01}]) == "power\xa061\xa0%"
     assert as_us("2025-11-29T10:00:00Z") == as_us(NOW) == NOW == to_us(view.from_us(NOW))
+
+
+def test_an_alert_about_a_sensor_keeps_the_case_of_its_name() -> None:
+    row = {"class": "sensor", "sensor": "vane", "message": "vane stays at 3", "kind": "stuck"}
+    assert alert._sentence(ask(), row, None) == "vane stays at 3."
+    assert alert._sentence(ask(), row | {"sensor": None, "message": "up to 5 records are lost"}, None).startswith("Up")
