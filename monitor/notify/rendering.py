@@ -41,7 +41,7 @@ _VERBS = {
     "flapping": "goes in and out of alarm",
 }
 _VERBS_OF_OTHERS = {
-    "firing": "opened",
+    "firing": "",
     "critical": "is critical",
     "closed": "is over",
     "worse": "has become much worse",
@@ -141,7 +141,9 @@ def about(facts: dict[str, Any]) -> str:
 def _title(facts: dict[str, Any]) -> str:
     step, severity = facts["step"], facts.get("severity") or "warning"
     if step == "digest":
-        return f"{severity.capitalize()}: {facts['n_notifications']} notifications, {facts['n_open']} alerts still open"
+        n_open = facts["n_open"]
+        alerts = "1 alert" if n_open == 1 else f"{n_open} alerts"
+        return f"{severity.capitalize()}: {facts['n_notifications']} notifications, {alerts} still open"
     if step == "test":
         return "Test: notifications of alerts arrive here"
     mark = "Closed" if step == "closed" else severity.capitalize()
@@ -153,7 +155,8 @@ def _title(facts: dict[str, Any]) -> str:
         return f"{mark}: {about(facts)}{more}{fleet} {verb}"
     what = facts.get("kind") or ""
     sensor = f" {escape_unprintable(facts['sensor'])}" if facts.get("sensor") else ""
-    return f"{mark}: {about(facts)}{sensor}{fleet}: {what.replace('_', ' ')} {_VERBS_OF_OTHERS[step]}{more}"
+    verb = f" {_VERBS_OF_OTHERS[step]}".rstrip()
+    return f"{mark}: {about(facts)}{sensor}{fleet}: {what.replace('_', ' ')}{verb}{more}"
 
 
 def _lead(facts: dict[str, Any], zone: ZoneInfo) -> Iterator[str]:

@@ -95,10 +95,10 @@ def test_times_are_those_of_the_zone_of_the_channel() -> None:
         (alert(step="critical", severity="critical"), "Critical: R1 (turbines) is critically anomalous"),
         (alert(step="closed", closed_at="2026-03-01T12:00:00Z"), "Closed: R1 (turbines) is normal again"),
         (alert(step="worse"), "Warning: R1 (turbines) has become much worse"),
-        (data(), "Warning: R1 (turbines): asset silent opened"),
+        (data(), "Warning: R1 (turbines): asset silent"),
         (data(step="closed"), "Closed: R1 (turbines): asset silent is over"),
-        (data(asset=None, fleet=None), "Warning: plant/0: asset silent opened"),
-        (data(sensor="power", kind="stuck"), "Warning: R1 power (turbines): stuck opened"),
+        (data(asset=None, fleet=None), "Warning: plant/0: asset silent"),
+        (data(sensor="power", kind="stuck"), "Warning: R1 power (turbines): stuck"),
         ({"step": "test", "text": "x"}, "Test: notifications of alerts arrive here"),
     ],
 )
@@ -120,7 +120,7 @@ def test_a_digest_lists_what_is_still_open() -> None:
     counts = {"n_notifications": 40, "n_open": 1, "n_closed": 12}
     facts = {"step": "digest", "text": "40 notifications waited", "severity": "critical", "alerts": [listed]}
     made = message(facts | counts)
-    assert made.title == "Critical: 40 notifications, 1 alerts still open"
+    assert made.title == "Critical: 40 notifications, 1 alert still open"
     assert "• R2: open, critical" in made.text
 
 
