@@ -68,8 +68,7 @@ async def fill(url: str) -> None:
 
 def test_alerts_are_listed_newest_first(reader: Reader) -> None:
     second, first = reader.alerts()
-    assert first == {
-        "id": first["id"],
+    expected = {
         "asset": "R80711",
         "fleet": FLEET,
         "state": "firing",
@@ -95,7 +94,17 @@ def test_alerts_are_listed_newest_first(reader: Reader) -> None:
         "subject": None,
         "n_records": None,
         "message": None,
+        "acknowledged_at": None,
+        "label_note": None,
+        "suppressed_by": None,
+        "is_flapping": False,
+        "sensor": None,
+        "clearing": None,
+        "closed_by_hand_at": None,
+        "pipeline_state": "firing",
     }
+    assert {name: first[name] for name in expected} == expected
+    assert first.keys() - expected.keys() == {"id", "incident_id"}
     assert (second["asset"], second["state"], second["closed_at"]) == ("R80712", "closed", iso(15))
 
 
@@ -259,6 +268,7 @@ def test_models_have_state_and_boundary(reader: Reader) -> None:
             "metrics": {"loss": 0.5},
             "decides_after": None,  # from before all times
             "path": "/checkpoints/v1",
+                "derived_from": None,
         }
     ]
     assert reader.models(fleet="pumps") == []
