@@ -268,7 +268,7 @@ def test_models_have_state_and_boundary(reader: Reader) -> None:
             "metrics": {"loss": 0.5},
             "decides_after": None,  # from before all times
             "path": "/checkpoints/v1",
-                "derived_from": None,
+            "derived_from": None,
         }
     ]
     assert reader.models(fleet="pumps") == []
