@@ -71,7 +71,7 @@ async def sent(store: AsyncStore, channel: str = "people", enricher: Enricher | 
 async def test_a_message_has_the_sentence_of_the_evidence(store: AsyncStore) -> None:
     await commit(await own(store), "R1", change(OPENED, OPENED, FIRING), evidence())
     [body] = await sent(store)
-    assert body["sentence"].startswith("Power ")
+    assert body["sentence"].startswith("power ")
     assert body["sentence"].endswith(".")
     assert "1800" in body["sentence"] or "1,800" in body["sentence"]
 
@@ -79,7 +79,7 @@ async def test_a_message_has_the_sentence_of_the_evidence(store: AsyncStore) -> 
 async def test_a_message_without_evidence_tells_the_figures(store: AsyncStore) -> None:
     await commit(await own(store), "R1", change(OPENED, OPENED, FIRING))
     [body] = await sent(store)
-    assert body["sentence"].startswith("Power ")
+    assert body["sentence"].startswith("power ")
 
 
 async def test_damaged_evidence_loses_the_sentence_and_no_message(store: AsyncStore) -> None:
