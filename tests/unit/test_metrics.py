@@ -20,7 +20,10 @@ from tests.servers import ROOT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LABELS = {"class", "fate", "fleet", "outcome", "partition", "reason", "state", "topic", "version"}
+LABELS = {
+    "act", "answer", "channel", "class", "fate", "fleet", "outcome", "partition", "place", "reason", "severity",
+    "state", "topic", "version",
+}  # fmt: skip
 """Each has few values: fixed words, or names from the configuration."""
 
 

@@ -128,7 +128,7 @@ def test_an_alert_is_shown(ask: Ask, show: Show) -> None:
 def test_an_unknown_alert_is_not_found(runner: CliRunner) -> None:
     result = runner.invoke(main, ["alerts", "show", "99"])
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "monitor: Not found: alert 99\n"
+    assert result.stderr == "monitor: Not found: alert 99; monitor alerts list shows their numbers\n"
 
 
 # ---------------------------------------------------------------- alerts about the data
