@@ -193,7 +193,7 @@ async def test_apprise_passes_title_and_text_on(hook: WebhookServer) -> None:
     assert await sender.send(*alert_for(channel)) is None
     document = json.loads(hook.requests[0].body)
     assert document["title"] == "Warning: R80711 (turbines) is anomalous"
-    assert "power: -3 where 560 was expected" in document["message"]
+    assert "power fell to −3 where 560 was expected" in document["message"]
     assert f"Acknowledge: {PUBLIC_URL}/links/" in document["message"]
 
 
@@ -250,7 +250,7 @@ def test_a_dry_run_shows_the_content_and_sends_nothing(hook: WebhookServer, tmp_
     duty, chat, mail = json.loads(done.stdout)
     assert (duty["kind"], duty["content"]["step"], duty["content"]["fleet"]) == ("webhook", "firing", "turbines")
     assert chat["content"]["blocks"][0]["text"]["text"] == "Warning: R80711 (turbines) is anomalous"
-    assert mail["content"].startswith("Warning: R80711 (turbines) is anomalous\n\npower: -3")
+    assert mail["content"].startswith("Warning: R80711 (turbines) is anomalous\n\npower fell to −3")
     shown = CliRunner().invoke(main, ["notify", "test", "--show", "chat", "-c", str(file)])
     assert "chat (slack) → http://127.0.0.1" in shown.stdout
     assert "hunter2" not in done.stdout + shown.stdout
