@@ -103,7 +103,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_reading_commands_import_nothing_heavy(command: str, folder: Path) -> None:
     done = python(RUN, *command.split(), cwd=folder)
     assert done.stdout
-    assert done.stderr.strip() == "[]"
+    # The evidence of an alert is arrays: NumPy costs 0.1 s of the half second.
+    assert done.stderr.strip() == ("['numpy']" if command == "alerts show 1" else "[]")
 
 
 def test_the_reader_of_sqlite_imports_nothing_heavy(tmp_path: Path) -> None:
