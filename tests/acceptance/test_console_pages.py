@@ -179,7 +179,7 @@ def test_pages_work_without_script(browser: Browser, console: Served) -> None:
     page.goto("/assets/turbines/T0001")
     page.get_by_role("button", name="Look").click()
     assert "from=" in page.url
-    assert page.get_by_text("Assets in it").is_visible()
+    playwright.expect(page.get_by_text("Assets in it")).to_be_visible()
     page.goto("/models/turbines")
     page.locator("#confirm").select_option("2 of 3")
     page.get_by_role("button", name="Show").click()
@@ -323,7 +323,7 @@ def test_dragging_over_scores_ranks_the_stretch_and_labels_it(page: Page, consol
     page.mouse.move(box["x"] + box["width"] * 0.9, y, steps=3)
     page.mouse.up()
     page.wait_for_url("**from=**")
-    assert page.get_by_text("Sensors in it").is_visible()
+    playwright.expect(page.get_by_text("Sensors in it")).to_be_visible()
     page.get_by_text("do not count it").click()
     page.locator("#s-note").fill("cleaning")
     page.get_by_role("button", name="Label", exact=True).click()
@@ -366,10 +366,10 @@ def test_without_a_database_the_page_says_what_is_missing(browser: Browser, tmp_
     served = Served(tmp_path, database=False)
     page = browser.new_page(base_url=served.url)
     page.goto("/")
-    assert page.get_by_text("Start the daemon: monitor run").is_visible()
+    playwright.expect(page.get_by_text("Start the daemon: monitor run")).to_be_visible()
     in_thread(console_database.create, served.path)
     page.goto("/")
-    assert page.get_by_text("No daemon has started yet").is_visible()
+    playwright.expect(page.get_by_text("No daemon has started yet")).to_be_visible()
     assert faults(page) == []
     for address in ("/alerts", "/incidents", "/models", "/models/turbines", "/ingestion", "/shelves"):
         answer = page.goto(address)

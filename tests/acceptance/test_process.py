@@ -337,9 +337,9 @@ def test_a_database_of_another_schema_ends_with_exit_code_4(deployment: Deployme
 
 
 def test_all_bad_settings_are_reported_at_once_with_exit_code_2(deployment: Deployment) -> None:
-    deployment.configure("127.0.0.1:1", "nowhere", sensorz=["power"], windw=3, interval="soon")
+    deployment.configure("127.0.0.1:1", "nowhere", sensrs=["power"], windw=3, interval="soon")
     refused = deployment.command("run")
     assert refused.returncode == 2, refused.stderr
-    for place in ("fleet[0].sensorz", "fleet[0].windw", "fleet[0].interval"):
+    for place in ("fleet[0].sensrs", "fleet[0].windw", "fleet[0].interval"):
         assert place in refused.stderr
     assert 'did you mean "sensors"' in refused.stderr
