@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from monitor.budget import WEEK_S, Budget
 from monitor.config import load
 from monitor.errors import MonitorError
 from monitor.kafka.embedded_broker import producer_settings
@@ -225,18 +224,14 @@ class Deployment:
         config = self.config
         fleet = config.fleets[0]
         n, n_sensors = 400, len(fleet.sensors or ())
-        step_s = fleet.interval.total_seconds()
         # The values of tests.acceptance.streams: anything in ±100.
         values = np.random.default_rng(7).uniform(-100, 100, (n, fleet.length, n_sensors)).astype(np.float32)
         end_us = (np.arange(n, dtype=np.int64) + fleet.length) * fleet.interval_us
         detector = fit(
             TrainingSet(values, np.zeros(n, np.int32), end_us),
             ModelSpec(architecture=architecture),
-            # About every tenth window is anomalous, so that there are alerts.
-            FleetSpec(
-                fleet.name, fleet.sensors or (), fleet.interval.total_seconds(),
-                Budget(0.165 * WEEK_S / step_s, confirm=1, among=1, recover=1, step_s=step_s),
-            ),
+            # The terms of the configuration: with others the daemon would derive a version at its start.
+            FleetSpec.of(fleet, fleet.sensors or (), config.fields_of(fleet)),
         )
         version = detector.save(config.store.checkpoints)
 
