@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor import wording
 from monitor.cli import output
 from monitor.cli.params import TIME, config_option, json_option, local_option, open_store
 from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose
@@ -48,10 +49,10 @@ def health(fleet: str | None, local: bool, as_json: bool, **span: Any) -> None:
 
 def _show(entry: Mapping[str, Any], *, local: bool) -> None:
     name = entry["fleet"] or "whole partitions"
-    size = f"{output.count(entry['assets'], 'asset')}, " if entry["assets"] else ""
+    size = f"{wording.count(entry['assets'], 'asset')}, " if entry["assets"] else ""
     span = output.period(entry, local=local)
     echo(Styled(name, "bold"), Styled(f"  {size}{span}", "dim"))
-    told = [f"{output.count(entry['alarms'], 'alarm')}"]
+    told = [f"{wording.count(entry['alarms'], 'alarm')}"]
     told += [f"{n:,} {kind}" for kind, n in entry["by_class"].items()] if len(entry["by_class"]) > 1 else []
     if entry["suppressed"]:
         told.append(f"{entry['suppressed']:,} suppressed")
@@ -80,7 +81,7 @@ def _target_table(targets: Sequence[Mapping[str, Any]]) -> Table:
     for target in targets:
         sign, style = MET[target["is_met"]]
         figure, value = target["figure"], target["value"]
-        shown = _share(value) if figure in SHARES else output.number(value, 2)
+        shown = _share(value) if figure in SHARES else wording.number(value, 2)
         table.add(Styled(sign, style), shown, target["target"], target["meaning"], Styled(target["source"], "dim"))
     return table
 
@@ -89,7 +90,7 @@ def _top_table(top: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("most frequent:rest", "alarms:right", "share:right", "")
     for each in top:
         bar = Styled("█" * max(1, round(each["share"] * 20)), "yellow")
-        table.add(each["subject"], f"{each['alarms']:,}", output.percent(each["share"]), bar)
+        table.add(each["subject"], f"{each['alarms']:,}", wording.percent(each["share"]), bar)
     return table
 
 
@@ -100,7 +101,7 @@ def _week_table(weeks: Sequence[Mapping[str, Any]]) -> Table:
         table.add(
             week["week"],
             f"{week['alarms']:,}",
-            output.number(week["alarms_per_hour"], 2),
+            wording.number(week["alarms_per_hour"], 2),
             f"{week['peak']:,}",
             _share(week["flood_share"]),
             f"{week['stale']:,}",
@@ -112,13 +113,13 @@ def _week_table(weeks: Sequence[Mapping[str, Any]]) -> Table:
 def _share(share: float | None) -> str:
     """Format a share with a target in percent: small ones keep a digit."""
     if share is None or share == 0 or share >= 0.1:
-        return output.percent(share)
+        return wording.percent(share)
     return f"{share * 100:.1g}\xa0%"
 
 
 def _per_asset(entry: Mapping[str, Any]) -> str | None:
     rate = entry["alarms_per_asset_week"]
-    return None if rate is None else f"{output.number(rate)} a week"
+    return None if rate is None else f"{wording.number(rate)} a week"
 
 
 def _precision(precision: Mapping[str, Any]) -> str:
@@ -126,12 +127,12 @@ def _precision(precision: Mapping[str, Any]) -> str:
         return "none yet; label alerts as fault or normal"
     return (
         f"of the {precision['judged']:,} that were judged, {precision['real']:,} were real: at least "
-        f"{output.percent(precision['at_least'])} (95\xa0%)"
+        f"{wording.percent(precision['at_least'])} (95\xa0%)"
     )
 
 
 def _acknowledged(answers: Mapping[str, Any]) -> str | None:
     if answers["share"] is None:
         return None
-    took = "" if answers["median_s"] is None else f", in {output.duration(answers['median_s'])} by the median"
-    return f"{output.percent(answers['share'])}{took}"
+    took = "" if answers["median_s"] is None else f", in {wording.duration(answers['median_s'])} by the median"
+    return f"{wording.percent(answers['share'])}{took}"

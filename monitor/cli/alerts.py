@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor import wording
 from monitor.cli import answer_lists, answers, explanation, output
 from monitor.cli.alert_health import health
 from monitor.cli.export import export_alerts
@@ -140,7 +141,7 @@ def _table(found: Sequence[Alert], *, local: bool) -> Table:
 
 def _details(alert: Alert) -> str:
     if alert["class"] == "data":
-        return f"{alert['kind']}, {output.count(alert['n_records'], 'record')}"
+        return f"{alert['kind']}, {wording.count(alert['n_records'], 'record')}"
     if alert["class"] == "sensor":
         return f"{alert['sensor'] or 'further sensors'} {alert['kind'].replace('_', ' ')}"
     sensors = output.contributions(alert["sensors"], limit=4 if is_wide() else 2)
@@ -160,21 +161,21 @@ def _state(alert: Alert) -> Styled:
 
 def _show_data_alert(alert: Alert, *, local: bool) -> None:
     _show_title(alert, f"{alert['kind']} in {_partition(alert)}")
-    records = f"{output.count(alert['n_records'], 'record')}, the first at offset {alert['from_offset']}"
+    records = f"{wording.count(alert['n_records'], 'record')}, the first at offset {alert['from_offset']}"
     _show_facts(alert, {"records": records}, local=local)
     echo()
     echo_prose(f"{alert['message']}.")
-    _show_history(alert, [output.count(step["n_records"], "record") for step in alert["transitions"]], local=local)
+    _show_history(alert, [wording.count(step["n_records"], "record") for step in alert["transitions"]], local=local)
     hint = "" if alert["kind"] != "asset_limit" else f" More: monitor quarantine list --topic {alert['topic']}"
     echo(Styled(f"\n{output.time_zone(local=local)}{hint}", "dim"))
 
 
 def _show_sensor_alert(alert: Alert, *, local: bool) -> None:
     _show_title(alert, f"{_sensor(alert)} {alert['kind'].replace('_', ' ')}")
-    _show_facts(alert, {"windows": output.count(alert["n_records"], "window")}, local=local)
+    _show_facts(alert, {"windows": wording.count(alert["n_records"], "window")}, local=local)
     echo()
     echo_prose(f"{alert['message']}.")
-    _show_history(alert, [output.count(step["n_records"], "window") for step in alert["transitions"]], local=local)
+    _show_history(alert, [wording.count(step["n_records"], "window") for step in alert["transitions"]], local=local)
     echo(Styled(f"\n{output.time_zone(local=local)}", "dim"))
 
 
@@ -184,7 +185,7 @@ def _show_process_alert(
     _show_title(alert, alert["asset"])
     peak_at = output.timestamp(alert["peak_at"], local=local)
     facts = {
-        "peak": f"{output.number(alert['peak_score'])} × the threshold at {peak_at}",
+        "peak": f"{wording.number(alert['peak_score'])} × the threshold at {peak_at}",
         "windows": f"{alert['n_anomalous']} anomalous",
         "version": alert["version"],
     }
@@ -195,7 +196,7 @@ def _show_process_alert(
         echo_plot(windows, local=local, rows=8)
     echo()
     _echo_sensors(alert)
-    _show_history(alert, [f"peak {output.number(step['peak_score'])}" for step in alert["transitions"]], local=local)
+    _show_history(alert, [f"peak {wording.number(step['peak_score'])}" for step in alert["transitions"]], local=local)
     more = f"More: monitor scores show {output.argument(alert['asset'])}"
     echo(Styled(f"\n{output.time_zone(local=local)} {more}", "dim"))
 
@@ -237,7 +238,7 @@ def _incident(alert: Alert) -> str | None:
     incident = alert["incident"]
     if incident is None or incident["n_alerts"] == 1:
         return None
-    return f"{incident['id']}, with {output.count(incident['n_alerts'] - 1, 'other alert')}"
+    return f"{incident['id']}, with {wording.count(incident['n_alerts'] - 1, 'other alert')}"
 
 
 def _shelf(shelf: Mapping[str, Any]) -> str:
@@ -298,13 +299,13 @@ def sensor_table(sensors: Iterable[Mapping[str, Any]], title: str = "sensor") ->
     table = Table(title, "share:right", "", "expected:right", "actual:right")
     for sensor in sensors:
         bar = Styled("█" * round(sensor["share"] * 20), "red")
-        values = (output.number(sensor["expected"]), output.number(sensor["actual"]))
+        values = (wording.number(sensor["expected"]), wording.number(sensor["actual"]))
         name = sensor["name"] if sensor.get("quantity", "value") == "value" else f"{sensor['name']} (change)"
-        table.add(name, output.percent(sensor["share"]), bar, *values)
+        table.add(name, wording.percent(sensor["share"]), bar, *values)
     return table
 
 
 def duration(alert: Alert) -> str:
     """Format the event time that an alert was open. An open alert counts until its last update."""
     opened, closed = (output.as_datetime(alert[name] or alert["updated_at"]) for name in ("opened_at", "closed_at"))
-    return output.duration((closed - opened).total_seconds())
+    return wording.duration((closed - opened).total_seconds())

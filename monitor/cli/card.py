@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from monitor import wording
 from monitor.budget import Status
 from monitor.cli import output
 from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose
@@ -55,7 +56,7 @@ def _title(name: str, remark: str = "") -> None:
 def _version(row: Mapping[str, Any], *, local: bool) -> None:
     card = row["card"]
     took_s = card.get("training", {}).get("took_s", 0.0)
-    took = f", in {output.duration(took_s)}, seed {card['seed']}" if took_s >= 1 else ""
+    took = f", in {wording.duration(took_s)}, seed {card['seed']}" if took_s >= 1 else ""
     decides = None if row["state"] == "candidate" else "all windows"
     if row["decides_after"] is not None:
         decides = f"windows that end after {output.timestamp(row['decides_after'], local=local)}"
@@ -88,19 +89,19 @@ def _architecture(card: Card) -> str:
     hyper = "".join(f", {name} {value}" for name, value in members[-1]["hyper"].items())
     return (
         f"{card['architecture']}{names}, objective {(card.get('choice') or card)['objective']}{hyper}; windows of "
-        f"{card['length']} cells ({output.duration(card['length'] * card['interval_s'])}), "
-        f"{output.count(len(card['sensors']), 'sensor')}"
+        f"{card['length']} cells ({wording.duration(card['length'] * card['interval_s'])}), "
+        f"{wording.count(len(card['sensors']), 'sensor')}"
     )
 
 
 def _detection_delay(card: Card) -> str:
     """Describe the delay: a spike is seen at once, a drift when it has filled about one half-life."""
     half_life_s = card["members"][-1]["half_life"] * card["length"] * card["interval_s"]
-    return f"a spike at its first reading, a drift after about {output.duration(half_life_s)}"
+    return f"a spike at its first reading, a drift after about {wording.duration(half_life_s)}"
 
 
 def _training_data(receipt: Card, *, local: bool) -> None:
-    _title("Training data", f"{output.count(receipt['n_assets'], 'asset')}, {output.period(receipt, local=local)}")
+    _title("Training data", f"{wording.count(receipt['n_assets'], 'asset')}, {output.period(receipt, local=local)}")
     n_overlapping = receipt.get("n_overlapping", 0)
     left_out = {LEFT_OUT.get(name, name.replace("_", " ")): n for name, n in receipt["left_out"].items() if n}
     echo_facts(
@@ -116,7 +117,7 @@ def _training_data(receipt: Card, *, local: bool) -> None:
             echo_prose(f"– {note}", "yellow", indent="    ")
     spells = receipt["suspected_faults"]
     for spell in spells[:MAX_SPELLS]:
-        times, windows = output.period(spell, local=local), output.count(spell["n_windows"], "window")
+        times, windows = output.period(spell, local=local), wording.count(spell["n_windows"], "window")
         echo_facts({"suspected": f"a fault of asset {spell['asset']}, {times}, {windows}"})
     if len(spells) > MAX_SPELLS:
         echo_facts({"": f"… and {len(spells) - MAX_SPELLS} more: --json"})
@@ -131,16 +132,16 @@ def _reconstruction(card: Card) -> None:
     table = Table("  sensor", f"{card['architecture']}:right", *([] if is_pca else ["pca:right"]), "", ":rest")
     for name in ["all", *names[:MAX_SENSORS]]:
         value = explained[name]
-        shares = [output.percent(value), *([] if is_pca else [output.percent(pca.get(name))])]
+        shares = [wording.percent(value), *([] if is_pca else [wording.percent(pca.get(name))])]
         style = "green" if _or(value, 0.0) >= NOT_RECONSTRUCTED else "red"
         bar = Styled("█" * round(20 * max(0.0, value or 0.0)), style)
         table.add(f"  {name}", *shares, bar, Styled("") if name == "all" else _remark(value))
     table.print()
     if len(names) > MAX_SENSORS:
         echo(Styled(f"  … and {len(names) - MAX_SENSORS} sensors that it reconstructs better: --json", "dim"))
-    error = f"{output.number(own['held_out_error']['mean'])} on held-out windows"
+    error = f"{wording.number(own['held_out_error']['mean'])} on held-out windows"
     if not is_pca and "held_out_error" in baseline:
-        error += f", {output.number(baseline['held_out_error']['mean'])} by the PCA (mean square, in scaled units)"
+        error += f", {wording.number(baseline['held_out_error']['mean'])} by the PCA (mean square, in scaled units)"
     echo_facts({"error": error})
 
 
@@ -160,7 +161,7 @@ def _training(receipt: Card) -> None:
     _title("Training")
     steps = f", after {receipt['n_steps']:,} steps (best {receipt['best_step']:,})" if "n_steps" in receipt else ""
     curve = [point[2] for point in receipt.get("diagnosis", {}).get("curve", [])]
-    errors = f"{_sparkline(curve)}  {output.number(curve[0])} → {output.number(min(curve))}" if curve else None
+    errors = f"{_sparkline(curve)}  {wording.number(curve[0])} → {wording.number(min(curve))}" if curve else None
     echo_facts(
         {
             "stopped": f"{receipt['stopped']}{steps}",
@@ -181,7 +182,7 @@ def _sparkline(values: list[float]) -> str:
 
 def _choice(choice: Card) -> None:
     _title("Choice of the ensemble", "without labels")
-    false_share = output.percent(choice["false_share"])
+    false_share = wording.percent(choice["false_share"])
     echo_prose(
         f"Share of {choice['n_faults']} faults, injected into held-out windows, that each ensemble detects with "
         f"{false_share} false alarms:",
@@ -193,8 +194,8 @@ def _choice(choice: Card) -> None:
         kind, share = min(row["by_kind"].items(), key=lambda pair: pair[1])
         is_chosen = len(row["members"]) > 1 and row["members"][-1] == choice["chosen"]
         name = f"{'★' if is_chosen else ' '} {' + '.join(row['members'])}"
-        worst = f"{kind} {output.percent(share)}"
-        table.add(Styled(name, "bold" if is_chosen else ""), output.percent(row["found"]), worst)
+        worst = f"{kind} {wording.percent(share)}"
+        table.add(Styled(name, "bold" if is_chosen else ""), wording.percent(row["found"]), worst)
     table.print()
     echo_prose(f"After that, {choice['renewed']} was fitted again with the held-out windows included.", "dim", "  ")
     for name, reason in choice["failed"].items():
@@ -209,7 +210,7 @@ def _threshold(threshold: Card) -> None:
     rule = f"{threshold['confirm']} of {threshold['among']} windows, {threshold['recover']} to recover"
     echo_facts(
         {
-            "raw score": f"{output.number(threshold['raw'])}, shown as 1.0",
+            "raw score": f"{wording.number(threshold['raw'])}, shown as 1.0",
             "budget": f"{_rate(threshold['alarms_per_week'])} per asset and week; an alarm: {rule}",
             "method": threshold["method"],
         }
@@ -268,9 +269,9 @@ def _explain(report: BudgetReport, threshold: Mapping[str, Any]) -> str:
 
 
 def _used(burn: Burn) -> str:
-    ratio = f" ({output.percent(burn.ratio)})" if burn.allowed else ""
-    return f"{output.count(burn.n_alarms, 'alarm')} of {_rate(burn.allowed)} allowed{ratio}"
+    ratio = f" ({wording.percent(burn.ratio)})" if burn.allowed else ""
+    return f"{wording.count(burn.n_alarms, 'alarm')} of {_rate(burn.allowed)} allowed{ratio}"
 
 
 def _rate(value: float) -> str:
-    return output.number(value, 2)
+    return wording.number(value, 2)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli.output import count, percent, print_json, timestamp
+from monitor.cli.output import print_json, timestamp
 from monitor.cli.params import config_option, json_option, load_config
 from monitor.cli.terminal import Styled, echo, echo_facts, echo_prose, wrapped
 from monitor.config.spacing import spoken
 from monitor.config.values import format_duration
+from monitor.wording import count, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

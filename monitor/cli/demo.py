@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
+from monitor import wording
 from monitor.cli import output
 from monitor.cli.alerts import duration, sensor_table
 from monitor.cli.progress import progress
@@ -129,7 +130,7 @@ def _print_result(result: DemoResult) -> None:
     echo()
     echo(
         Styled(f"{len(result.alerts)} alerts of {result.n_allowed:.0f} that the budget allows", "bold"),
-        f" (1/week each), at {output.count(len(incidents), 'moment')}.",
+        f" (1/week each), at {wording.count(len(incidents), 'moment')}.",
     )
     echo(f"{result.n_readings:,} readings, 20 months, in {result.flow_s:.0f} s: {speed:,.0f} a second.")
     if result.quarantined:
@@ -162,7 +163,7 @@ def _print_incidents(incidents: list[list[dict[str, Any]]]) -> None:
         table.add(
             output.timestamp(alerts[0]["opened_at"]),
             worst["asset"] if len(names) == 1 else f"{len(names)} of 4",
-            output.duration(lasted_s(alerts)),
+            wording.duration(lasted_s(alerts)),
             Styled(f"{worst['peak_score']:.2f}", "bold red" if worst["severity"] == "critical" else ""),
             _sensors(worst),
         )
@@ -184,7 +185,7 @@ def _print_stop(result: DemoResult) -> None:
     by_peak = sorted(result.alerts, key=lambda alert: -alert["peak_score"]).index(worst) + 1
     by_time = sorted(result.alerts, key=lambda alert: opened_at(alert) - ended_at(alert)).index(worst) + 1
     _echo_narrow(
-        f"{where}{output.count(len(alerts), 'alert')}. Number {worst['id']} is the {_rank(by_time, 'longest')} "
+        f"{where}{wording.count(len(alerts), 'alert')}. Number {worst['id']} is the {_rank(by_time, 'longest')} "
         f"({duration(worst)}) and the {_rank(by_peak, 'highest')} ({worst['peak_score']:.2f}) of {len(result.alerts)}."
     )
     sensor_table(worst["sensors"][:N_SENSORS]).print()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from monitor import wording
 from monitor.cli import output
 from monitor.cli.terminal import Styled, Table, echo, echo_prose, is_wide, wrapped
 
@@ -98,11 +99,11 @@ def _details(episode: EpisodeDiff) -> str:
         several = f"{len(alerts)} alerts: " if len(alerts) > 1 else ""
         return several + output.contributions(alerts[0].row()["sensors"])
     n, m = len(episode.before), len(episode.after)
-    changes = [f"{output.count(n, 'alert')} → {m}"] if n != m else []
+    changes = [f"{wording.count(n, 'alert')} → {m}"] if n != m else []
     was, now = (_severity(side) for side in (episode.before, episode.after))
     changes += [f"{was} → {now}"] if was != now else []
     delays = (("fires", episode.fired_by_s), ("closes", episode.closed_by_s), ("opens", episode.opened_by_s))
-    changes += [f"{verb} {'+' if by_s > 0 else '−'}{output.duration(abs(by_s))}" for verb, by_s in delays if by_s]
+    changes += [f"{verb} {'+' if by_s > 0 else '−'}{wording.duration(abs(by_s))}" for verb, by_s in delays if by_s]
     was_open, is_open = (side[-1].closed_us is None for side in (episode.before, episode.after))
     if was_open != is_open:
         changes.append("stays open" if is_open else "closes")
@@ -115,7 +116,7 @@ def _severity(alerts: Sequence[SideAlert]) -> str:
 
 def _open_for(alerts: Sequence[SideAlert]) -> str:
     closed_us = alerts[-1].closed_us
-    return "still open" if closed_us is None else output.duration((closed_us - alerts[0].opened_us) / 1e6)
+    return "still open" if closed_us is None else wording.duration((closed_us - alerts[0].opened_us) / 1e6)
 
 
 # ---------------------------------------------------------------- rates
@@ -139,7 +140,7 @@ def _print_rates(found: Difference, live_name: str) -> None:
                 str(figures.recover),
                 Styled(f"{figures.alerts:,}", style),
                 f"{figures.critical:,}",
-                Styled(output.number(figures.per_asset_week, 2), style),
+                Styled(wording.number(figures.per_asset_week, 2), style),
                 *[f"{figures.windows:,}"] * len(windows),
             )
             groups.append((Styled(fleet.fleet, "bold"),))
@@ -186,7 +187,7 @@ def _median_shift(found: Difference) -> str:
     moved = [episode for episode in found.episodes if episode.what == "moved"]
     shifts = {"fire": [each.fired_by_s for each in moved], "close": [each.closed_by_s for each in moved]}
     medians = {verb: median([by_s for by_s in delays if by_s is not None] or [0.0]) for verb, delays in shifts.items()}
-    words = [f"{verb} {output.duration(abs(s))} {'later' if s > 0 else 'earlier'}" for verb, s in medians.items() if s]
+    words = [f"{verb} {wording.duration(abs(s))} {'later' if s > 0 else 'earlier'}" for verb, s in medians.items() if s]
     return f"In the median, moved alerts {' and '.join(words)}." if words else ""
 
 

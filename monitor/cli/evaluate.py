@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from monitor import wording
 from monitor.cli import output, print_error, terminal
 from monitor.cli.params import (
     Parsed,
@@ -332,8 +333,8 @@ def _print_results(
             "Explanations, of faults injected into one or two sensors of quiet windows, in windows that alarm: a "
             "faulty sensor is among the first two blamed ones in "
             + "; ".join(
-                f"{output.percent(row['top2_hit_rate'])} by {method} ({row['top2_low']:.0%} to {row['top2_high']:.0%}, "
-                f"{row['top2_n']:,} sensors)"
+                f"{wording.percent(row['top2_hit_rate'])} by {method} ({row['top2_low']:.0%} to "
+                f"{row['top2_high']:.0%}, {row['top2_n']:,} sensors)"
                 for method, row in measured.items()
             )
             + ".",
@@ -389,9 +390,9 @@ def _cells(row: dict[str, Any], columns: Sequence[str]) -> list[str | Styled]:
     cells |= {
         "found": f"{row['events_found']} of {row['events']}" if row["events"] else "–",
         "false": "–" if row["false_alarms"] is None else str(row["false_alarms"]),
-        "false/week": output.number(row["false_alarms_per_week"], 2),
-        "alarmed": output.percent(row["alarmed_share"]),
-        "delay": "–" if row["delay_s"] is None else output.duration(row["delay_s"]),
+        "false/week": wording.number(row["false_alarms_per_week"], 2),
+        "alarmed": wording.percent(row["alarmed_share"]),
+        "delay": "–" if row["delay_s"] is None else wording.duration(row["delay_s"]),
         "fit": "–" if row["fit_s"] is None else f"{row['fit_s']:.1f} s",
     }
     return [cells[name] for name in columns]
@@ -427,7 +428,7 @@ def _print_trials(trials: Sequence[PolicyTrial]) -> None:
             Styled(f"{trial.confirm} (configured)", "dim") if is_configured else trial.confirm,
             str(trial.recover),
             f"{trial.alerts:,}",
-            output.number(trial.per_week, 2),
+            wording.number(trial.per_week, 2),
             "" if is_configured else f"{trial.gained:,}",
             "" if is_configured else f"{trial.lost:,}",
             f"{trial.assets:,}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from monitor import wording
 from monitor.cli import output, terminal
 from monitor.cli.params import config_path
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
@@ -132,5 +133,5 @@ def _echo_similar(found: Sequence[Mapping[str, Any]], *, local: bool) -> None:
         label = row["label"] or "–"
         note = f": {row['label_note']}" if row["label_note"] else ""
         opened = output.timestamp(row["opened_at"], local=local)
-        table.add(str(row["id"]), row["asset"], opened, output.percent(row["similarity"]), f"{label}{note}")
+        table.add(str(row["id"]), row["asset"], opened, wording.percent(row["similarity"]), f"{label}{note}")
     table.print()

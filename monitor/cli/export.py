@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli import output
+from monitor import wording
 from monitor.cli.params import config_option, open_store, range_options
 from monitor.cli.terminal import Styled, echo
 from monitor.errors import MonitorError, NotFound
@@ -150,4 +150,4 @@ def _write(
         n = write_table(rows, columns, target)
     except OSError as error:
         raise MonitorError(f"{target}: {error.strerror}") from error
-    echo(Styled("✓", "green"), " ", Styled(str(target), "bold"), f"  {output.count(n, noun)}", err=True)
+    echo(Styled("✓", "green"), " ", Styled(str(target), "bold"), f"  {wording.count(n, noun)}", err=True)

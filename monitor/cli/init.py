@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli.output import count
 from monitor.cli.params import file_options, take_file_options, written_file_options
 from monitor.cli.terminal import Styled, echo, echo_prose
 from monitor.errors import MonitorError, SourceRefused, SourceUnavailable
+from monitor.wording import count
 
 if TYPE_CHECKING:
     from monitor.recordings import FileOptions

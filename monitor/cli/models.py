@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor import wording
 from monitor.cli import card, output
 from monitor.cli.network_uses import encode_windows, reconstruct_files, sample_windows
 from monitor.cli.params import config_option, json_option, local_option, open_store
@@ -110,11 +111,11 @@ def preview_models(
     table = Table("", "budget", "confirm", "threshold:right", "alerts:right", "per asset and week:right")
     for row in rows:
         sign = Styled("★" if row["is_present"] else "", "bold")
-        threshold = f"{'≈ ' if row['is_estimate'] else ''}{output.number(row['threshold'])}"
-        rate = output.number(row["alerts_per_asset_week"], 2) if row["weeks"] else "–"
+        threshold = f"{'≈ ' if row['is_estimate'] else ''}{wording.number(row['threshold'])}"
+        rate = wording.number(row["alerts_per_asset_week"], 2) if row["weeks"] else "–"
         table.add(sign, row["budget"], row["confirm"], threshold, f"{row['alerts']:,}", rate)
     table.print()
-    weeks = output.number(rows[0]["weeks"], 2)
+    weeks = wording.number(rows[0]["weeks"], 2)
     echo_prose(f"Of {weeks} scored asset-weeks. Thresholds are multiples of the present one (★).", "dim")
 
 
@@ -127,8 +128,8 @@ def _main_metrics(metrics: Mapping[str, float]) -> str:
     """Format the metrics by which versions are compared first. `models show` has all."""
     own, pca = metrics.get("explained_variance"), metrics.get("pca_explained_variance")
     if own is None or pca is None:
-        return ", ".join(f"{name}\xa0{output.number(value)}" for name, value in metrics.items())
-    return f"reconstructs {output.percent(own)}, PCA {output.percent(pca)}"
+        return ", ".join(f"{name}\xa0{wording.number(value)}" for name, value in metrics.items())
+    return f"reconstructs {wording.percent(own)}, PCA {wording.percent(pca)}"
 
 
 def _read_card(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor import wording
 from monitor.cli import output
 from monitor.cli.params import config_option, file_options, json_option, open_store, take_file_options
 from monitor.cli.progress import progress
@@ -250,4 +251,4 @@ def _closeness_table(compared: list[Closeness], model: TrainedModel) -> None:
 def _pair(synthetic: float, real: float) -> str:
     if isnan(synthetic):
         return "–"
-    return f"{output.number(float(synthetic), SIGNIFICANT)} ({output.number(float(real), SIGNIFICANT)})"
+    return f"{wording.number(float(synthetic), SIGNIFICANT)} ({wording.number(float(real), SIGNIFICANT)})"

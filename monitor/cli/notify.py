@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli.output import number, print_json, print_json_list, timestamp
+from monitor.cli.output import print_json, print_json_list, timestamp
 from monitor.cli.params import config_option, json_option, load_config, local_option, open_store
 from monitor.cli.terminal import Styled, Table, echo, echo_prose
+from monitor.wording import number
 
 if TYPE_CHECKING:
     from monitor.config import Config, NotifyConfig

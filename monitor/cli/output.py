@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor import wording
 from monitor.cli.streams import has_unicode
 from monitor.cli.terminal import Styled
 from monitor.clock import from_us
@@ -117,17 +118,6 @@ def time_zone(*, local: bool) -> str:
     return f"Times are local ({datetime.now(UTC).astimezone():%Z})." if local else "Times are UTC."
 
 
-def duration(seconds: float) -> str:
-    """Format a duration in its two largest units: "3 h 20 min"."""
-    whole = max(0, round(seconds))
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    if days:
-        return f"{days} d {hours} h" if hours else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{minutes} min" if minutes else f"{whole} s"
-
-
 # ---------------------------------------------------------------- values
 
 
@@ -142,27 +132,9 @@ def severity(name: str) -> Styled:
     return Styled(name, "bold red" if name == "critical" else "")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Format a measured value with this many significant digits."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
-
-
-def percent(share: float | None) -> str:
-    """Format a share. No line break separates the number from its sign."""
-    return "–" if share is None else f"{share * 100:.0f}\xa0%"
-
-
-def count(n: int, noun: str) -> str:
-    """Format a number of things: "1 window", "1,200 windows"."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def contributions(sensors: Iterable[Mapping[str, Any]], limit: int = 3) -> str:
     """Format the largest contributions: "power 61 %, pitch 22 %"."""
-    largest = [sensor for sensor in sensors if sensor["share"] >= 0.05][:limit]
-    return ", ".join(f"{sensor['name']}\xa0{percent(sensor['share'])}" for sensor in largest) or "–"
+    return wording.contributions(sensors, limit) or "–"
 
 
 # ---------------------------------------------------------------- sentences
@@ -200,4 +172,4 @@ def _daemon_status(store: Reader) -> str:
 
 
 def _ago(value: datetime | str) -> str:
-    return f"{duration((datetime.now(UTC) - as_datetime(value)).total_seconds())} ago"
+    return f"{wording.duration((datetime.now(UTC) - as_datetime(value)).total_seconds())} ago"

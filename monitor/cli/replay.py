@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor import wording
 from monitor.cli import output
 from monitor.cli.diff import parse_side, print_difference, sides_to_compare
 from monitor.cli.params import (
@@ -363,6 +364,6 @@ def _file_table(result: ReplayResult) -> Table:
         if has_labels:
             delay = "–" if compared.delay_s is None else f"{compared.delay_s:,.0f} s"
             found = f"{compared.found} of {compared.events}"
-            row += [found, str(compared.outside), output.percent(compared.alarmed_share), delay]
+            row += [found, str(compared.outside), wording.percent(compared.alarmed_share), delay]
         table.add(*row)
     return table

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor import wording
 from monitor.cli import output
 from monitor.cli.export import export_scores
 from monitor.cli.params import config_option, json_option, local_option, open_store, range_options
@@ -88,7 +89,7 @@ def _echo_counts(asset: str, points: Sequence[dict[str, Any]]) -> None:
             odd = {name: point[f"n_{name}"] for name in ("anomalous", "unscored")}
             verdicts.update({"normal": point["n_windows"] - sum(odd.values())} | odd)
     counts = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.most_common() if n)
-    echo(Styled(asset, "bold"), f"  {output.count(verdicts.total(), 'window')}: {counts}")
+    echo(Styled(asset, "bold"), f"  {wording.count(verdicts.total(), 'window')}: {counts}")
 
 
 def _unknown_asset(asset: str, names: Sequence[str], fleet: str | None) -> str:
@@ -108,7 +109,7 @@ def _table(windows: Sequence[dict[str, Any]], *, local: bool) -> Table:
         table.add(
             output.timestamp(window["start"], local=local),
             output.timestamp(window["end"], local=local),
-            Styled(output.number(window["score"]), style),
+            Styled(wording.number(window["score"]), style),
             Styled(window["verdict"], style),
             window["version"] or "–",
         )
@@ -121,7 +122,7 @@ def _hour_table(hours: Sequence[dict[str, Any]], *, local: bool) -> Table:
         style = STYLES["anomalous" if hour["n_anomalous"] else "normal" if hour["score"] is not None else "unscored"]
         table.add(
             output.timestamp(hour["start"], local=local),
-            Styled(output.number(hour["score"]), style),
+            Styled(wording.number(hour["score"]), style),
             *(f"{hour[name]:,}" for name in ("n_windows", "n_anomalous", "n_unscored")),
         )
     return table

@@ -41,6 +41,8 @@ class Console:
         self.clock = clock
         self.signer = Signer()
         self.static = StaticFiles()
+        self.kept: dict[Any, tuple[int, Any]] = {}
+        """Parts of pages that serve other viewers, too: see `pages.view.Ask`."""
         self._readers = ReaderPool(config.store.url)
         self._store: AsyncStore | None = None
         self._path = parse(config.store.url).path

@@ -50,11 +50,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(parts.get(sign) or re.escape(sign) for sign in pattern), re.DOTALL)
 
 
-def is_pattern(text_: str) -> bool:
-    """Return True if a text stands for several names."""
-    return "*" in text_ or "?" in text_
-
-
 def blamed(*contributions: Iterable[Contribution]) -> tuple[str, ...]:
     """Return the sensor with the largest share of each list of contributions."""
     worst = (max(each, key=lambda one: one.share, default=None) for each in contributions)

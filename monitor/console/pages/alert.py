@@ -13,20 +13,8 @@ from fastapi import APIRouter, Request, Response
 from monitor import drawing, explain
 from monitor.clock import from_us
 from monitor.console.pages.now import fleet_config, subject
-from monitor.console.pages.view import (
-    HOUR_US,
-    Ask,
-    Part,
-    address,
-    as_us,
-    blamed,
-    duration,
-    lasted_s,
-    number,
-    percent,
-    show,
-    svg,
-)
+from monitor.console.pages.view import HOUR_US, Ask, Part, address, as_us, duration, lasted_s, number, show, svg
+from monitor.wording import contributions, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +126,7 @@ def _sentence(ask: Ask, row: Mapping[str, Any], evidence: Evidence | None) -> st
     if told := explain.sentence(row, evidence, _units(ask, row["fleet"])):
         return f"{told}."
     peak = f"Its score reached {number(row['peak_score'])} times the threshold"
-    sensors = blamed(row["sensors"])
+    sensors = contributions(row["sensors"])
     return f"{peak}{f', most of it by {sensors}' if sensors else ''}, for {duration(lasted_s(row))}."
 
 

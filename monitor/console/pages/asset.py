@@ -13,8 +13,9 @@ from fastapi import APIRouter, Request, Response
 from monitor import drawing
 from monitor.clock import from_us
 from monitor.console.pages.now import alert_row, newest
-from monitor.console.pages.view import DAY_US, HOUR_US, Ask, Part, address, as_us, count, number, percent, show, svg
+from monitor.console.pages.view import DAY_US, HOUR_US, Ask, Part, address, as_us, number, show, svg
 from monitor.errors import NotFound
+from monitor.wording import count, percent
 
 if TYPE_CHECKING:
     from monitor.store.reader import Reader

@@ -12,8 +12,9 @@ from fastapi import APIRouter, Request, Response
 
 from monitor import drawing
 from monitor.console.pages.now import newest
-from monitor.console.pages.view import HOUR_US, Ask, Part, as_us, count, duration, number, show, svg
+from monitor.console.pages.view import HOUR_US, Ask, Part, as_us, duration, number, show, svg
 from monitor.printable import escape_unprintable
+from monitor.wording import count
 
 if TYPE_CHECKING:
     from monitor.store.reader import Reader

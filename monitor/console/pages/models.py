@@ -16,10 +16,11 @@ from fastapi import APIRouter, Request, Response
 from monitor import drawing
 from monitor.budget import BudgetReport, Status
 from monitor.console.pages.now import fleet_config
-from monitor.console.pages.view import Ask, Part, count, duration, number, percent, show, svg
+from monitor.console.pages.view import Ask, Part, duration, number, show, svg
 from monitor.errors import NotFound
 from monitor.store.burn import budget_report
 from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
+from monitor.wording import count, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,9 +57,8 @@ def fleets(reader: Reader, ask: Ask) -> dict[str, Any]:
     jobs = reader.jobs(limit=200)
     windows = reader.window_counts()
     rows = []
-    known = [row["fleet"] for row in reader.fleets()]
     assets = {row["fleet"]: row for row in reader.fleets()}
-    for name in [*known, *(each.name for each in ask.config.fleets if each.name not in known)]:
+    for name in [*assets, *(each.name for each in ask.config.fleets if each.name not in assets)]:
         champion = champions.get(name)
         report = None
         if champion is not None:

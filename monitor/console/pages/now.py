@@ -12,23 +12,10 @@ from fastapi import APIRouter, Request, Response
 
 from monitor import drawing
 from monitor.clock import from_us
-from monitor.console.pages.view import (
-    DAY_US,
-    HOUR_US,
-    Ask,
-    Part,
-    address,
-    as_us,
-    blamed,
-    count,
-    duration,
-    number,
-    percent,
-    show,
-    svg,
-)
+from monitor.console.pages.view import DAY_US, HOUR_US, Ask, Part, address, as_us, duration, number, show, svg
 from monitor.errors import NotFound
 from monitor.store.burn import budget_report
+from monitor.wording import contributions, count, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,7 +129,7 @@ def alert_row(reader: Reader, ask: Ask, row: dict[str, Any], *, with_hours: bool
     is_process = row["class"] == "process"
     shown = dict(row)
     shown["title"] = f"{subject(row)} · {row['sensor']}" if row["sensor"] else subject(row)
-    shown["what"] = blamed(row["sensors"]) if is_process else row["message"] or ""
+    shown["what"] = contributions(row["sensors"]) if is_process else row["message"] or ""
     shown["kind_words"] = "" if is_process else str(row["kind"] or "").replace("_", " ")
     shown["hours"] = ""
     if with_hours and is_process:

@@ -17,11 +17,12 @@ from fastapi import APIRouter, Request, Response
 from jinja2 import pass_context
 from markupsafe import Markup, escape
 
-from monitor import drawing
+from monitor import drawing, wording
 from monitor.clock import from_us, to_us
 from monitor.console.rendering import environment, render
 from monitor.errors import NotFound
 from monitor.store.queries import iso
+from monitor.wording import contributions, count, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -121,8 +122,6 @@ async def show(
     console = request.app.state.console
     zone, zone_name = _zone(request.cookies.get(ZONE_COOKIE, ""))
     query = {name: value for name, value in request.query_params.items() if value and name != "fragment"} | path
-    if not hasattr(console, "kept"):
-        console.kept = {}
     ask = Ask(console.config, console.clock.now_us(), zone, zone_name, query, console.kept)
     if fragment is not None and fragment not in parts:
         raise NotFound(f"a part {fragment} of this page")
@@ -175,40 +174,14 @@ async def drawing_style(name: str) -> Response:
 
 
 def duration(seconds: float) -> str:
-    """Format a duration in its two largest units: "3 h 20 min"."""
-    whole = max(0, round(seconds))
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    if days >= 14:
-        return f"{days:,} d"
-    if days:
-        return f"{days} d {hours} h" if hours else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{minutes} min" if minutes else f"{whole} s"
+    """Format a duration in its two largest units, from two weeks on in days."""
+    days = max(0, round(seconds)) // 86400
+    return f"{days:,} d" if days >= 14 else wording.duration(seconds)
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Format a measured value with this many significant digits."""
-    if value is None:
-        return "–"
-    text = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
-    return text.replace("-", "−")
-
-
-def percent(share: float | None) -> str:
-    """Format a share. No line break separates the number from its sign."""
-    return "–" if share is None else f"{share * 100:.0f}\xa0%"
-
-
-def count(n: int, noun: str) -> str:
-    """Format a number of things: "1 window", "1,200 windows"."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def blamed(sensors: list[Mapping[str, Any]], limit: int = 3) -> str:
-    """Format the largest contributions: "power 61 %, pitch 22 %"."""
-    largest = [sensor for sensor in sensors if sensor["share"] >= 0.05][:limit]
-    return ", ".join(f"{sensor['name']}\xa0{percent(sensor['share'])}" for sensor in largest)
+    """Format a measured value with this many significant digits, and a real minus sign."""
+    return wording.number(value, digits).replace("-", "−")
 
 
 def as_us(value: str | int | None) -> int | None:
@@ -280,7 +253,7 @@ environment.filters.update(
         "num": number,
         "percent": percent,
         "count": count,
-        "blamed": blamed,
+        "blamed": contributions,
         "lasted": lambda alert: duration(lasted_s(alert)),
         "plain": lambda value: escape(value).replace("_", " "),
     }

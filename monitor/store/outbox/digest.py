@@ -21,6 +21,7 @@ from monitor.store.outbox import bodies
 from monitor.store.outbox.send import ABANDONED_US, DUE_NOW_US, LEASE, Notification
 from monitor.store.queries.backend import number
 from monitor.types import AlertState, Severity
+from monitor.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +116,7 @@ def _body(
     still_open.sort(key=lambda each: (each["severity"] != Severity.CRITICAL, -(each["peak_score"] or 0.0)))
     closed = [each for each in alerts if each["state"] == AlertState.CLOSED]
     steps = Counter(body["step"] for body in taken)
-    counts = f"{_counted(len(still_open), 'alert')} still open, {len(closed)} closed"
+    counts = f"{count(len(still_open), 'alert')} still open, {len(closed)} closed"
     return {
         "step": STEP,
         "text": f"{len(taken)} notifications {why}: {counts}",
@@ -145,7 +146,3 @@ def alert_facts(row: dict[str, Any]) -> dict[str, Any]:
         "closed_at": None if closed_us is None else from_us(closed_us),
         "peak_score": number(row["peak_score"]),
     }
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

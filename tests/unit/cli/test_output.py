@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from monitor import wording
 from monitor.cli import output
 
 
@@ -21,7 +22,7 @@ from monitor.cli import output
     ],
 )
 def test_durations_have_two_units(seconds: int, expected: str) -> None:
-    assert output.duration(seconds) == expected
+    assert wording.duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_durations_have_two_units(seconds: int, expected: str) -> None:
     [(None, "–"), (1873.2, "1,873"), (0.00123, "0.00123"), (-3.14159, "-3.14"), (0.0, "0"), (18.42, "18.4")],
 )
 def test_numbers_have_three_digits(value: float | None, expected: str) -> None:
-    assert output.number(value) == expected
+    assert wording.number(value) == expected
 
 
 def test_the_largest_contributions_are_named() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from monitor.clock import to_us
 from monitor.console.pages import alert, view
-from monitor.console.pages.view import Ask, address, as_us, blamed, duration, number
+from monitor.console.pages.view import Ask, address, as_us, duration, number
+from monitor.wording import contributions
 
 NOW = 1_764_410_400_000_000  # 2025-11-29T10:00Z
 
@@ -73,7 +74,7 @@ def test_addresses_quote_every_part() -> None:
 def test_values_are_short_words() -> None:
     assert [duration(s) for s in (5, 90, 3700, 90_000, 1e7)] == ["5 s", "1 min", "1 h 1 min", "1 d 1 h", "115 d"]
     assert [number(v) for v in (None, -3.14159, 0.725, 12345.0)] == ["–", "−3.14", "0.725", "12,345"]
-    assert blamed([{"name": "power", "share": 0.61}, {"name": "x", "share": 0.01}]) == "power\xa061\xa0%"
+    assert contributions([{"name": "power", "share": 0.61}, {"name": "x", "share": 0.01}]) == "power\xa061\xa0%"
     assert as_us("2025-11-29T10:00:00Z") == as_us(NOW) == NOW == to_us(view.from_us(NOW))
 
 
