@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.budget import DAY_US
 from monitor.store.queries.alerts import AlertQueries
-from monitor.store.queries.backend import Row, Where, iso, number, us
+from monitor.store.queries.backend import Row, Where, us
 from monitor.store.queries.hours import HourQueries
-from monitor.store.queries.scores import VERDICTS, ScoreQueries
+from monitor.store.queries.scores import LENGTHS, VERDICTS, ScoreQueries, window_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from datetime import datetime
 
 PAGE = 10_000
@@ -54,7 +54,7 @@ class ExportQueries(AlertQueries, ScoreQueries, HourQueries):
         where.add("(score.start_us, asset_id) > (:after_us, :after_id)", after_us=self._lowest_us(where), after_id=-1)
         while True:
             rows = list(self.fetch(f"{_WINDOWS} {where} ORDER BY score.start_us, asset_id LIMIT {PAGE}", where.values))
-            yield from map(_window, rows)
+            yield from (window_row(row, row["asset"], row["fleet"]) for row in rows)
             if len(rows) < PAGE:
                 return
             where.values |= {"after_us": rows[-1]["start_us"], "after_id": rows[-1]["asset_id"]}
@@ -69,15 +69,16 @@ class ExportQueries(AlertQueries, ScoreQueries, HourQueries):
                 return
             day = {"low": row["start_us"], "high": row["start_us"] + DAY_US - 1}
             sql = f"{_DAY} {where} ORDER BY instant.start_us"
-            yield from map(_window, self.fetch(sql, where.values | day))
+            found = self.fetch(sql, where.values | day)
+            yield from (window_row(row, row["asset"], row["fleet"]) for row in found)
             low_us = day["high"] + 1
 
     def _lowest_us(self, where: Where) -> int:
-        """Return a time before the start of the first window: see `scores`."""
+        """Return a time before the start of the first window."""
         if "since" not in where.values:
             return -_LAST_US
         [row] = self.fetch("SELECT MAX(end_us - start_us) AS length_us FROM last_window")
-        return int(where.values["since"]) - 4 * (row["length_us"] or 0)  # type: ignore[call-overload, no-any-return]
+        return int(where.values["since"]) - LENGTHS * (row["length_us"] or 0)  # type: ignore[call-overload, no-any-return]
 
     def export_alerts(self, **filters: Any) -> Iterator[Row]:
         """Yield alerts, newest first. `filters`: those of `alerts`, without `limit` and `sort`."""
@@ -101,19 +102,6 @@ def _just_after(moment: str) -> datetime:
     from datetime import datetime, timedelta
 
     return datetime.fromisoformat(moment) + timedelta(microseconds=1)
-
-
-def _window(row: Mapping[str, Any]) -> Row:
-    return {
-        "asset": row["asset"],
-        "start": iso(row["start_us"]),
-        "end": iso(row["end_us"]),
-        "score": number(row["score"]),
-        "verdict": VERDICTS[row["verdict"]],
-        "version": row["version"],
-        "fleet": row["fleet"],
-        "n_present": row["n_present"],
-    }
 
 
 _LAST_US = 2**62

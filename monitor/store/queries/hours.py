@@ -10,6 +10,7 @@ from monitor.clock import to_us
 from monitor.errors import NotFound
 from monitor.printable import normal_name
 from monitor.store.queries.backend import Backend, Row, Where, iso, limited, number, us
+from monitor.store.queries.scores import LENGTHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,8 +108,7 @@ class HourQueries(Backend):
         [extent] = self.fetch(_EXTENT, values)
         if not extent["n_windows"] or extent["n_windows"] > MAX_WINDOWS or extent["length_us"] is None:
             return
-        # As in queries/scores.py: rows are found by their start, and four lengths leave room for an earlier setting.
-        lowest_us = values["low"] - 4 * extent["length_us"]
+        lowest_us = values["low"] - LENGTHS * extent["length_us"]
         found: dict[int, dict[int, float | None]] = {}
         for row in self.fetch(_BY_WINDOW, values | {"lowest": lowest_us}):
             found.setdefault(row["asset_id"], {})[row["place"]] = number(row["highest"])

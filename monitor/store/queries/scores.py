@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 VERDICTS = ("normal", "anomalous", "unscored")
 """Names by the number of types.Verdict."""
+LENGTHS = 4
+"""Rows are found by their start. A window that ends after a time starts at most one window length before it. So many
+lengths of the latest window leave room for windows of an earlier, longer setting."""
 
 
 class ScoreQueries(Backend):
@@ -54,9 +57,7 @@ class ScoreQueries(Backend):
         verdict: str | None,
         limit: int | None,
     ) -> Iterator[Row]:
-        # Rows are found by their start. A window that ends after `since` starts at most one window length before it.
-        # Four lengths of the latest window leave room for windows of an earlier, longer setting.
-        lowest = _FIRST_US if since_us is None else since_us - 4 * (asset["last_end_us"] - asset["last_start_us"])
+        lowest = _FIRST_US if since_us is None else since_us - LENGTHS * (asset["last_end_us"] - asset["last_start_us"])
         highest = asset["last_start_us"] if until_us is None else min(until_us, asset["last_start_us"])
         values: Row = {"asset": asset["id"], "lowest": lowest, "highest": highest}
         where = Where()
@@ -70,16 +71,7 @@ class ScoreQueries(Backend):
         else:
             rows = reversed(self._newest(where, values, limit))
         for row in rows:
-            yield {
-                "asset": asset["name"],
-                "start": iso(row["start_us"]),
-                "end": iso(row["end_us"]),
-                "score": number(row["score"]),
-                "verdict": VERDICTS[row["verdict"]],
-                "version": row["version"],
-                "fleet": asset["fleet"],
-                "n_present": row["n_present"],
-            }
+            yield window_row(row, asset["name"], asset["fleet"])
 
     def _newest(self, where: Where, values: Row, limit: int) -> list[Mapping[str, Any]]:
         """Return the newest windows, the newest first. Both databases sort all instants of a query before its limit."""
@@ -111,6 +103,20 @@ class ScoreQueries(Backend):
                 day = {"low": low_us, "high": min(low_us + DAY_US, last_us + 1)}
                 for window in self.fetch(_SCORED.format(where=where), where.values | day):
                     yield window["asset"], window["end_us"], window["score"]
+
+
+def window_row(row: Mapping[str, Any], asset: str, fleet: str) -> Row:
+    """Return a scored window with the keys of `monitor scores show --json`. `row`: its columns of `score`."""
+    return {
+        "asset": asset,
+        "start": iso(row["start_us"]),
+        "end": iso(row["end_us"]),
+        "score": number(row["score"]),
+        "verdict": VERDICTS[row["verdict"]],
+        "version": row["version"],
+        "fleet": fleet,
+        "n_present": row["n_present"],
+    }
 
 
 _ASSET = """
