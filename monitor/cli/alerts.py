@@ -15,12 +15,12 @@ from monitor.cli import answer_lists, answers, explanation, output
 from monitor.cli.alert_health import health
 from monitor.cli.export import export_alerts
 from monitor.cli.params import (
+    alert_filters,
     config_option,
     json_option,
     limit_option,
     local_option,
     open_store,
-    range_options,
     row_limit,
 )
 from monitor.cli.plot import echo_plot
@@ -53,20 +53,10 @@ for _command in (*answers.COMMANDS, *answer_lists.COMMANDS, export_alerts, healt
 
 @alerts.command("list")
 @config_option
-@click.option("--class", "alert_class", type=click.Choice(["process", "sensor", "data"]),
-              help="Only alerts of assets (process), their sensors, or lost and refused records (data).")  # fmt: skip
-@click.option("--asset", help="Only alerts of this asset.")
-@click.option("--fleet", help="Only alerts of this fleet.")
-@click.option("--state", type=click.Choice(["open", "firing", "recovering", "closed"]),
-              help="Only alerts in this state; open: not closed yet.")  # fmt: skip
-@click.option("--incident", type=int, metavar="ID", help="Only alerts of this incident.")
-@click.option("--label", type=click.Choice([*answers.LABELS, answers.UNLABEL]),
-              help="Only alerts with this label; none: not labelled yet.")  # fmt: skip
-@click.option("--acknowledged/--unacknowledged", default=None, help="Only alerts that are, or are not.")
+@alert_filters
 @click.option("--all", "show_suppressed", is_flag=True, help="Also alerts in maintenance.")
 @click.option("--sort", type=click.Choice(SORTS), default="opened", show_default=True,
               help="First the newest, the highest peak, the longest, the critical ones, or by name.")  # fmt: skip
-@range_options("alerts opened")
 @limit_option
 @local_option
 @json_option

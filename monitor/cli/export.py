@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monitor import wording
-from monitor.cli.params import config_option, open_store, range_options
+from monitor.cli.params import alert_filters, config_option, open_store, range_options
 from monitor.cli.terminal import Styled, echo
 from monitor.errors import MonitorError, NotFound
 
@@ -116,17 +116,7 @@ def export_scores(
 
 @click.command("export")
 @config_option
-@click.option("--class", "alert_class", type=click.Choice(["process", "sensor", "data"]),
-              help="Only alerts of this class.")  # fmt: skip
-@click.option("--asset", help="Only alerts of this asset; * and ? are wildcards.")
-@click.option("--fleet", help="Only alerts of this fleet.")
-@click.option("--state", type=click.Choice(["open", "firing", "recovering", "closed"]),
-              help="Only alerts in this state; open: not closed yet.")  # fmt: skip
-@click.option("--incident", type=int, metavar="ID", help="Only alerts of this incident.")
-@click.option("--label", type=click.Choice(["fault", "normal", "ignore", "none"]),
-              help="Only alerts with this label; none: not labelled yet.")  # fmt: skip
-@click.option("--acknowledged/--unacknowledged", default=None, help="Only alerts that are, or are not.")
-@range_options("alerts opened")
+@alert_filters
 @file_options
 def export_alerts(target: Path, force: bool, **filters: Any) -> None:
     """Write alerts as CSV or Parquet, the newest first. Those in maintenance are among them."""

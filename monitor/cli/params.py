@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from monitor.config.values import parse_duration, parse_time
+from monitor.types import AlertClass, Label
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +92,28 @@ def range_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., No
         return command
 
     return decorate
+
+
+_ALERT_FILTERS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--class", "alert_class"), {"type": click.Choice([*map(str, AlertClass)]), "help":
+      "Only alerts of assets (process), their sensors, or lost and refused records (data)."}),
+    (("--asset",), {"help": "Only alerts of this asset; * and ? are wildcards."}),
+    (("--fleet",), {"help": "Only alerts of this fleet."}),
+    (("--state",), {"type": click.Choice(["open", "firing", "recovering", "closed"]), "help":
+      "Only alerts in this state; open: not closed yet."}),
+    (("--incident",), {"type": int, "metavar": "ID", "help": "Only alerts of this incident."}),
+    (("--label",), {"type": click.Choice([*map(str, Label), "none"]), "help":
+      "Only alerts with this label; none: not labelled yet."}),
+    (("--acknowledged/--unacknowledged",), {"default": None, "help": "Only alerts that are, or are not."}),
+)  # fmt: skip
+
+
+def alert_filters(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the filters that `Reader.alerts` takes."""
+    command = range_options("alerts opened")(command)
+    for names, settings in reversed(_ALERT_FILTERS):
+        command = click.option(*names, **settings)(command)
+    return command
 
 
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
