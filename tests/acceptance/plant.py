@@ -1,4 +1,4 @@
-"""A plant of two machines, whose readings a test makes normal or faulty, minute by minute."""
+"""A plant of two machines. A test makes its readings normal or faulty, minute by minute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Plant:
-    """Two machines, R0 and R1, whose readings are normal or faulty as a test says."""
+    """Two machines, R0 and R1, with normal or faulty readings as a test says."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self._bootstrap, self._topic = bootstrap, topic

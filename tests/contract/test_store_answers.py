@@ -35,7 +35,7 @@ PEOPLE = (Channel("people", by_incident=True),)
 
 @dataclass
 class Plant:
-    """A partition with assets a and b, whose alerts change as a test says."""
+    """A partition with assets a and b. Their alerts change as a test says."""
 
     owner: Owner
     clock: FakeClock

@@ -84,7 +84,7 @@ async def fill(url: str) -> None:
 
 
 def answer(connection: Connection) -> None:
-    """Write what operators answered, as `control` does."""
+    """Write answers of operators, as `control` does."""
     [first, second, third, fourth] = [
         row.id for row in connection.execute(text("SELECT id FROM alert WHERE class = 'process' ORDER BY opened_us"))
     ]

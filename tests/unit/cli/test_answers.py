@@ -1,4 +1,4 @@
-"""`monitor alerts ack|shelve|label|close|…` and `monitor maintenance`: what they do, print and refuse."""
+"""`monitor alerts ack|shelve|label|close|…` and `monitor maintenance`: their acts, output and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forms lead back to their page with a message, and do what the command line does."""
+"""Forms lead back to their page with a message, and act like the command line."""
 
 from __future__ import annotations
 

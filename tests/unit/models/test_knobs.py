@@ -1,4 +1,4 @@
-"""Per-sensor knobs: deviations that do not count, for every architecture, and what they do to a version."""
+"""Per-sensor knobs: deviations that do not count, for every architecture, and their effect on a version."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class ManualClock(FakeClock):
 
 
 class Receiver:
-    """A receiver that is down until a test says otherwise, and keeps what arrived."""
+    """A receiver that is down until a test says otherwise, and keeps the requests."""
 
     def __init__(self, name: str = "people") -> None:
         self.name = name

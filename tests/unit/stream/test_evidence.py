@@ -1,4 +1,4 @@
-"""Evidence of alerts: what is kept, and that it does not depend on batches, restarts and retries."""
+"""Evidence of alerts: its extent, and that it does not depend on batches, restarts and retries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FLEET: dict[str, Any] = {
 
 
 class Doubling:
-    """A scorer that expects twice of what it sees, and finds `flow` at fault. Scores depend on the window alone."""
+    """A scorer that expects twice the values it sees, and finds `flow` at fault. Scores depend on the window alone."""
 
     def __init__(self) -> None:
         self.fired: list[int] = []
