@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,10 +21,11 @@ from monitor.store import leases, outbox
 from monitor.store.engine import AsyncStore
 from monitor.store.lease_renewal import Lease
 from monitor.timing import DEFAULT_TIMING
-from tests.fakes import FakeClock
+from tests.unit.notify.loops import ManualClock, running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     Events = list[MutableMapping[str, Any]]
@@ -36,24 +36,6 @@ REFUSED = Failure("HTTP 401", is_refusal=True)
 HOUR_S = 3600.0
 FAILED_AFTER_S = DEFAULT_TIMING.notification_failed_after_s
 REFUSED_AFTER_S = DEFAULT_TIMING.notification_refused_after_s
-
-
-class ManualClock(FakeClock):
-    """A clock that advances when a test says so. `sleep` only lets other tasks run."""
-
-    advances_in_sleep = False
-    n_renewals = 0
-    jumped_s = 0.0
-    """By which the wall clock was set, without time passing."""
-
-    def now_us(self) -> int:
-        return super().now_us() + round(self.jumped_s * 1e6)
-
-    async def sleep(self, seconds: float) -> None:
-        self.n_renewals += seconds == DEFAULT_TIMING.lease_renew_every_s
-        if self.advances_in_sleep:
-            self.advance(seconds)
-        await asyncio.sleep(0)
 
 
 class FakeReceiver:
@@ -125,22 +107,11 @@ class Harness:
     def daemon(self, store: Any, receivers: Sequence[FakeReceiver], owner: str = "me") -> Delivery:
         return Delivery(store, Lease(store, outbox.LEASE, owner, self.clock), receivers, self.clock)
 
-    @asynccontextmanager
-    async def delivering(self, *receivers: FakeReceiver, store: Any = None, owner: str = "me") -> AsyncIterator[None]:
+    def delivering(
+        self, *receivers: FakeReceiver, store: Any = None, owner: str = "me"
+    ) -> AbstractAsyncContextManager[None]:
         """Run a daemon's delivery loop beside the body."""
-        loop = asyncio.create_task(self.daemon(store or self.store, receivers, owner).loop())
-        try:
-            yield
-            assert not loop.done()
-        finally:
-            loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await loop
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():  # noqa: ASYNC110 (the loop under test sets no event)
-                await asyncio.sleep(0)
+        return running(self.daemon(store or self.store, receivers, owner))
 
     async def rows(self) -> dict[str, Any]:
         def read(connection: Connection) -> dict[str, Any]:
@@ -160,7 +131,7 @@ class Harness:
     async def let_run(self, n_renewals: int = 12) -> None:
         """Let the daemon run for some renewals of the lease. One takes the database as long as an attempt's step."""
         seen = self.clock.n_renewals
-        await self.until(lambda: self.clock.n_renewals >= seen + n_renewals)
+        await wait_until(lambda: self.clock.n_renewals >= seen + n_renewals)
 
     async def expire_lease(self) -> None:
         await self.store.run(lambda connection: connection.execute(text("UPDATE lease SET until_us = 0")))
@@ -196,7 +167,7 @@ async def test_each_notification_arrives_once_oldest_first(harness: Harness, log
     await harness.enqueue("a:firing", "b:firing", "a:closed")
     receiver = FakeReceiver()
     async with harness.delivering(receiver):
-        await harness.until(lambda: len(named(logged, "notified")) == 3)
+        await wait_until(lambda: len(named(logged, "notified")) == 3)
         await harness.let_run()
     assert receiver.received == receiver.requested == ["duty:a:firing", "duty:b:firing", "duty:a:closed"]
     assert {(row.attempts, row.delivered_us, row.error) for row in (await harness.rows()).values()} == {
@@ -210,7 +181,7 @@ async def test_a_notification_stored_later_arrives_too(harness: Harness) -> None
     async with harness.delivering(receiver):
         await harness.let_run()
         await harness.enqueue("a:firing")
-        await harness.until(lambda: receiver.received == ["duty:a:firing"])
+        await wait_until(lambda: receiver.received == ["duty:a:firing"])
 
 
 async def test_each_channel_gets_its_own_notifications(harness: Harness) -> None:
@@ -218,7 +189,7 @@ async def test_each_channel_gets_its_own_notifications(harness: Harness) -> None
     await harness.enqueue("a:firing")
     await harness.enqueue("b:firing", channel="pager")
     async with harness.delivering(duty, pager):
-        await harness.until(lambda: bool(duty.received) and bool(pager.received))
+        await wait_until(lambda: bool(duty.received) and bool(pager.received))
         await harness.let_run()
     assert (duty.received, pager.received) == (["duty:a:firing"], ["pager:b:firing"])
 
@@ -232,10 +203,10 @@ async def test_a_hanging_channel_holds_up_no_other(harness: Harness) -> None:
     await harness.enqueue("a:firing", "b:firing", channel="slow")
     await harness.enqueue("a:firing", "b:firing", channel="quick")
     async with harness.delivering(slow, quick):
-        await harness.until(lambda: len(quick.received) == 2)
+        await wait_until(lambda: len(quick.received) == 2)
         assert slow.requested == ["slow:a:firing"]
         slow.responds.set()
-        await harness.until(lambda: len(slow.received) == 2)
+        await wait_until(lambda: len(slow.received) == 2)
 
 
 async def test_a_failed_notification_waits_longer_each_time(harness: Harness) -> None:
@@ -244,13 +215,13 @@ async def test_a_failed_notification_waits_longer_each_time(harness: Harness) ->
     waits_s = []
     async with harness.delivering(receiver):
         for n in range(1, 17):
-            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await wait_until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
             row = (await harness.rows_with_outcomes())["duty:a:firing"]
             waits_s.append((row.next_try_us - harness.clock.now_us()) / 1e6)
             await harness.let_run()
             assert len(receiver.requested) == n, "not before its time"
             harness.clock.advance(max(waits_s[-1], 10.0))
-        await harness.until(lambda: receiver.received == ["duty:a:firing"])
+        await wait_until(lambda: receiver.received == ["duty:a:firing"])
     assert set(receiver.requested) == {"duty:a:firing"}
     for n, wait_s in enumerate(waits_s):
         assert min(2.0**n / 2, HOUR_S / 2) <= wait_s <= min(2.0**n, HOUR_S)
@@ -261,12 +232,12 @@ async def test_a_failure_delays_its_own_alert_but_no_other(harness: Harness) -> 
     receiver = FakeReceiver("duty", DOWN)
     await harness.enqueue("a:firing", "a:closed", "b:firing")
     async with harness.delivering(receiver):
-        await harness.until(lambda: len(receiver.requested) == 1)
+        await wait_until(lambda: len(receiver.requested) == 1)
         await harness.rows_with_outcomes()
         await harness.let_run()
         assert len(receiver.requested) == 1, "a channel that failed pauses"
         harness.clock.advance(1.0)
-        await harness.until(lambda: len(receiver.received) == 3)
+        await wait_until(lambda: len(receiver.received) == 3)
     assert receiver.received.index("duty:a:firing") < receiver.received.index("duty:a:closed")
 
 
@@ -282,14 +253,14 @@ async def test_a_notification_that_always_fails_holds_up_no_other(harness: Harne
     await harness.enqueue("bad:firing")
     async with harness.delivering(receiver):
         for n in range(1, 12):
-            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await wait_until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
             await harness.rows_with_outcomes()
             harness.clock.advance(HOUR_S)
-        await harness.until(lambda: len(receiver.requested) == 12)
+        await wait_until(lambda: len(receiver.requested) == 12)
         await harness.rows_with_outcomes()
         harness.clock.advance(10.0)
         await harness.enqueue("good:firing")
-        await harness.until(lambda: receiver.received == ["duty:good:firing"])
+        await wait_until(lambda: receiver.received == ["duty:good:firing"])
 
 
 @pytest.mark.parametrize("requested_s", [120.0, 7 * HOUR_S])
@@ -297,13 +268,13 @@ async def test_retry_after_holds_for_up_to_an_hour(harness: Harness, requested_s
     receiver = FakeReceiver("duty", Failure("HTTP 429", retry_after_s=requested_s))
     await harness.enqueue("a:firing", "b:firing")
     async with harness.delivering(receiver):
-        await harness.until(lambda: len(receiver.requested) == 1)
+        await wait_until(lambda: len(receiver.requested) == 1)
         await harness.rows_with_outcomes()
         harness.clock.advance(min(requested_s, HOUR_S) - 1)
         await harness.let_run()
         assert len(receiver.requested) == 1
         harness.clock.advance(1.0)
-        await harness.until(lambda: len(receiver.received) == 2)
+        await wait_until(lambda: len(receiver.received) == 2)
 
 
 async def test_outage_and_recovery_are_logged_once(harness: Harness, logged: Events) -> None:
@@ -311,10 +282,10 @@ async def test_outage_and_recovery_are_logged_once(harness: Harness, logged: Eve
     await harness.enqueue("a:firing")
     async with harness.delivering(receiver):
         for n in range(1, 6):
-            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await wait_until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
             await harness.rows_with_outcomes()
             harness.clock.advance(60.0)
-        await harness.until(lambda: bool(named(logged, "notify_back")))
+        await wait_until(lambda: bool(named(logged, "notify_back")))
     [failed], [back] = named(logged, "notify_failed"), named(logged, "notify_back")
     assert (failed["channel"], failed["error"]) == ("duty", "HTTP 503")
     assert back["after_s"] == 300.0
@@ -328,14 +299,14 @@ async def test_after_an_outage_all_notifications_are_due(harness: Harness, n_fai
     await harness.enqueue("a:firing")
     async with harness.delivering(receiver):
         for n in range(1, n_failed + 1):
-            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await wait_until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
             await harness.rows_with_outcomes()
             next_try_us = harness.clock.now_us() + (10 if n < n_failed else 1800) * 10**6
             later = f"UPDATE outbox SET next_try_us = {next_try_us}"
             await harness.store.run(lambda connection, sql=later: connection.execute(text(sql)))  # type: ignore[misc]
             harness.clock.advance(10.0)
         await harness.enqueue("b:firing")
-        await harness.until(lambda: len(receiver.received) == n_failed)
+        await wait_until(lambda: len(receiver.received) == n_failed)
         await harness.let_run()
         assert receiver.received == ["duty:b:firing", "duty:a:firing"][:n_failed]
 
@@ -346,11 +317,11 @@ async def test_after_a_restart_all_notifications_are_due(harness: Harness) -> No
     await harness.enqueue("a:firing")
     async with harness.delivering(receiver):
         for n in range(1, 11):
-            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await wait_until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
             await harness.rows_with_outcomes()
             harness.clock.advance(600.0 if n < 10 else 1.0)
     async with harness.delivering(receiver):
-        await harness.until(lambda: receiver.received == ["duty:a:firing"])
+        await wait_until(lambda: receiver.received == ["duty:a:firing"])
 
 
 # ---------------------------------------------------------------- giving up
@@ -360,11 +331,11 @@ async def is_given_up(harness: Harness, logged: Events, receiver: FakeReceiver, 
     """Make failed attempts until a notification has this age; return whether it is given up then."""
     await harness.enqueue("a:firing", "a:closed")
     async with harness.delivering(receiver):
-        await harness.until(lambda: len(receiver.requested) == 1)
+        await wait_until(lambda: len(receiver.requested) == 1)
         for n in range(2, n_attempts + 1):
             await harness.rows_with_outcomes()
             harness.clock.advance(age_s / (n_attempts - 1))
-            await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+            await wait_until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
         await harness.rows_with_outcomes()
     is_so = (await harness.rows())["duty:a:firing"].next_try_us == outbox.ABANDONED_US
     assert is_so == bool(named(logged, "notify_given_up"))
@@ -401,7 +372,7 @@ async def test_notifications_after_an_abandoned_one_are_sent(harness: Harness, l
     [event] = named(logged, "notify_given_up")
     assert (event["key"], event["attempts"], event["error"]) == ("duty:a:firing", 2, "HTTP 503")
     async with harness.delivering(receiver):
-        await harness.until(lambda: receiver.received == ["duty:a:closed"])
+        await wait_until(lambda: receiver.received == ["duty:a:closed"])
     added = {outcome: n - before[outcome] for outcome, n in counted().items()}
     assert added == {"delivered": 1.0, "failed": 1.0, "given_up": 1.0}
 
@@ -414,7 +385,7 @@ async def test_a_jump_of_the_clock_gives_nothing_up(
     receiver = FakeReceiver("duty", *[DOWN] * 20)
     await harness.enqueue("a:firing")
     async with harness.delivering(receiver):
-        await harness.until(lambda: len(receiver.requested) == 1)
+        await wait_until(lambda: len(receiver.requested) == 1)
         await harness.rows_with_outcomes()
         harness.clock.jumped_s = jumped_s
         if not has_restart:
@@ -426,13 +397,13 @@ async def test_a_jump_of_the_clock_gives_nothing_up(
     assert not named(logged, "notify_given_up")
     receiver.answers.clear()
     async with harness.delivering(receiver):
-        await harness.until(lambda: "duty:a:firing" in receiver.received)
+        await wait_until(lambda: "duty:a:firing" in receiver.received)
 
 
 async def fail_again(harness: Harness, receiver: FakeReceiver, *, until: int) -> None:
     for n in range(len(receiver.requested) + 1, until + 1):
         harness.clock.advance(300.0)
-        await harness.until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
+        await wait_until(lambda n=n: len(receiver.requested) == n)  # type: ignore[misc]
         await harness.rows_with_outcomes()
 
 
@@ -441,7 +412,7 @@ async def test_an_old_notification_is_attempted_at_least_once(harness: Harness) 
     await harness.enqueue("a:firing")
     harness.clock.advance(2 * FAILED_AFTER_S)
     async with harness.delivering(receiver):
-        await harness.until(lambda: receiver.received == ["duty:a:firing"])
+        await wait_until(lambda: receiver.received == ["duty:a:firing"])
 
 
 async def test_old_rows_are_deleted_and_unknown_channels_given_up(harness: Harness, logged: Events) -> None:
@@ -449,11 +420,11 @@ async def test_old_rows_are_deleted_and_unknown_channels_given_up(harness: Harne
     await harness.enqueue("a:firing")
     await harness.enqueue("a:firing", channel="gone")
     async with harness.delivering(receiver):
-        await harness.until(lambda: bool(receiver.received))
+        await wait_until(lambda: bool(receiver.received))
     harness.clock.advance(DEFAULT_TIMING.outbox_keep_s + 1)
     await harness.enqueue("b:firing", channel="gone")
     async with harness.delivering(receiver):
-        await harness.until(lambda: bool(named(logged, "notify_given_up")))
+        await wait_until(lambda: bool(named(logged, "notify_given_up")))
     assert [event["key"] for event in named(logged, "notify_given_up")] == ["gone:a:firing"]
     assert (await harness.rows()).keys() == {"gone:a:firing", "gone:b:firing"}
 
@@ -467,12 +438,12 @@ async def test_one_daemon_sends_and_the_next_takes_over_at_once(harness: Harness
         await harness.let_run()
         async with harness.delivering(first, owner="me"):
             await harness.enqueue("a:firing")
-            await harness.until(lambda: len(first.received + second.received) == 1)
+            await wait_until(lambda: len(first.received + second.received) == 1)
             await harness.let_run()
         assert first.requested == []
     async with harness.delivering(first, owner="me"):
         await harness.enqueue("b:firing")
-        await harness.until(lambda: first.received == ["duty:b:firing"])
+        await wait_until(lambda: first.received == ["duty:b:firing"])
     assert second.received == ["duty:a:firing"]
 
 
@@ -481,9 +452,9 @@ async def test_two_daemons_of_one_name_do_not_share_the_lease(harness: Harness) 
     first, second = FakeReceiver(), FakeReceiver()
     await harness.enqueue(*(f"{n}:firing" for n in range(20)))
     async with harness.delivering(first, owner="monitor:1"):
-        await harness.until(lambda: bool(first.received))
+        await wait_until(lambda: bool(first.received))
         async with harness.delivering(second, owner="monitor:1"):
-            await harness.until(lambda: len(first.received) == 20)
+            await wait_until(lambda: len(first.received) == 20)
             await harness.let_run()
     assert second.requested == []
 
@@ -505,7 +476,7 @@ async def test_a_daemon_that_lost_the_lease_unnoticed_sends_nothing(harness: Har
         await harness.let_run()
         assert receiver.requested == []
         store.unavailable_for = set()
-        await harness.until(lambda: receiver.received == ["duty:a:firing"])
+        await wait_until(lambda: receiver.received == ["duty:a:firing"])
     assert receiver.requested == ["duty:a:firing"]
 
 
@@ -515,7 +486,7 @@ async def test_an_outcome_is_stored_after_any_database_outage(harness: Harness) 
     store.unavailable_for = {outbox.mark_delivered}
     await harness.enqueue("a:firing")
     async with harness.delivering(receiver, store=store):
-        await harness.until(lambda: bool(receiver.received))
+        await wait_until(lambda: bool(receiver.received))
         await harness.let_run()
         await harness.expire_lease()
         await harness.let_run()
@@ -534,7 +505,7 @@ async def test_a_stop_lets_the_attempt_in_hand_end(harness: Harness, logged: Eve
     receiver.responds.clear()
     await harness.enqueue("a:firing", "b:firing")
     async with harness.delivering(receiver):
-        await harness.until(lambda: bool(receiver.requested))
+        await wait_until(lambda: bool(receiver.requested))
         asyncio.get_running_loop().call_later(0.05, receiver.responds.set)
     assert receiver.received == receiver.requested == ["duty:a:firing"]
     assert (await harness.rows())["duty:a:firing"].delivered_us is not None
@@ -547,11 +518,11 @@ async def test_a_stop_does_not_wait_for_a_hanging_receiver(harness: Harness, log
     await harness.enqueue("a:firing")
     began_s = asyncio.get_running_loop().time()
     async with harness.delivering(receiver):
-        await harness.until(lambda: bool(receiver.requested))
+        await wait_until(lambda: bool(receiver.requested))
     assert asyncio.get_running_loop().time() - began_s < 2.0
     receiver.responds.set()
     async with harness.delivering(receiver):
-        await harness.until(lambda: receiver.received == ["duty:a:firing"])
+        await wait_until(lambda: receiver.received == ["duty:a:firing"])
     [again] = named(logged, "notify_again")
     assert (again["key"], again["attempts"]) == ("duty:a:firing", 1)
 
@@ -575,7 +546,7 @@ async def test_a_daemon_killed_at_any_step_loses_no_notification(harness: Harnes
     await harness.expire_lease()
     n_without_outcome = sum(row.error == outbox.OUTCOME_UNKNOWN for row in (await harness.rows()).values())
     async with harness.delivering(receiver):
-        await harness.until(lambda: set(receiver.received) == keys)
+        await wait_until(lambda: set(receiver.received) == keys)
         await harness.rows_with_outcomes()
     received, rows = Counter(receiver.received), await harness.rows()
     assert received.keys() == keys

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,10 +23,11 @@ from monitor.store import outbox
 from monitor.store.engine import AsyncStore
 from monitor.store.lease_renewal import Lease
 from monitor.timing import DEFAULT_TIMING
-from tests.fakes import FakeClock
+from tests.unit.notify.loops import ManualClock, running, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
 DOWN = Failure("HTTP 503")
@@ -37,16 +37,6 @@ PEOPLE = Options(is_for_people=True)
 NIGHT = Options(is_for_people=True, quiet=Hours.parse(["22:00-06:00"], "UTC"))
 TEN_PM_US = 1_700_085_600_000_000
 """2023-11-15 22:00 UTC."""
-
-
-class ManualClock(FakeClock):
-    """A clock that advances when a test says so. `sleep` only lets other tasks run."""
-
-    n_renewals = 0
-
-    async def sleep(self, seconds: float) -> None:
-        self.n_renewals += seconds == DEFAULT_TIMING.lease_renew_every_s
-        await asyncio.sleep(0)
 
 
 class Receiver:
@@ -141,28 +131,14 @@ class Harness:
         values = {"key": key, "body": body, "now": self.clock.now_us()}
         await self.store.run(lambda connection: connection.execute(insert, values))
 
-    @asynccontextmanager
-    async def delivering(self, receiver: Receiver, options: Options = PEOPLE) -> AsyncIterator[None]:
+    def delivering(self, receiver: Receiver, options: Options = PEOPLE) -> AbstractAsyncContextManager[None]:
         lease = Lease(self.store, outbox.LEASE, "me", self.clock)
-        delivery = Delivery(self.store, lease, [receiver], self.clock, options={receiver.name: options})
-        loop = asyncio.create_task(delivery.loop())
-        try:
-            yield
-            assert not loop.done()
-        finally:
-            loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await loop
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():  # noqa: ASYNC110 (the loop under test sets no event)
-                await asyncio.sleep(0)
+        return running(Delivery(self.store, lease, [receiver], self.clock, options={receiver.name: options}))
 
     async def idle(self) -> None:
         """Let the daemon run for some renewals of the lease. One takes the database as long as an attempt's step."""
         seen = self.clock.n_renewals
-        await self.until(lambda: self.clock.n_renewals >= seen + 8)
+        await wait_until(lambda: self.clock.n_renewals >= seen + 8)
 
     async def undelivered(self) -> int:
         count = text("SELECT COUNT(*) FROM outbox WHERE delivered_us IS NULL")
@@ -196,7 +172,7 @@ async def test_after_an_hour_without_a_sink_all_is_delivered(harness: Harness, o
     receiver = Receiver()
     async with harness.delivering(receiver, options):
         await harness.alert()
-        await harness.until(lambda: len(receiver.received) == 1)
+        await wait_until(lambda: len(receiver.received) == 1)
         await outage(harness, receiver)
         assert receiver.n_attempts > 30, "it was tried all the time"
         harness.clock.advance(MINUTE_S)
@@ -222,7 +198,7 @@ async def test_a_digest_lists_open_alerts_first_and_is_bounded(harness: Harness)
     harness.clock.advance(HOUR_S)
     receiver.is_down = False
     async with harness.delivering(receiver):
-        await harness.until(lambda: "digest" in receiver.steps)
+        await wait_until(lambda: "digest" in receiver.steps)
     _, digest = receiver.received[-1]
     assert (digest["n_open"], digest["n_closed"], len(digest["alerts"])) == (10, 39, 20)
     assert digest["alerts"][0]["id"] == 8
@@ -234,13 +210,13 @@ async def test_a_digest_is_tried_again_under_its_own_key(harness: Harness) -> No
     async with harness.delivering(receiver):
         await outage(harness, receiver)
         harness.clock.advance(MINUTE_S)
-        await harness.until(lambda: len(receiver.received) == 1)
+        await wait_until(lambda: len(receiver.received) == 1)
         receiver.is_down = True
         await harness.idle()
         await harness.alert()
         receiver.is_down = False
         harness.clock.advance(MINUTE_S)
-        await harness.until(lambda: "digest" in receiver.steps and len(receiver.received) == 3)
+        await wait_until(lambda: "digest" in receiver.steps and len(receiver.received) == 3)
         await harness.idle()
     assert sorted(receiver.steps) == ["digest", "firing", "firing"]
 
@@ -251,11 +227,11 @@ async def test_a_short_failure_makes_no_digest(harness: Harness) -> None:
     async with harness.delivering(receiver):
         for _ in range(5):
             await harness.alert()
-        await harness.until(lambda: receiver.n_attempts >= 1)
+        await wait_until(lambda: receiver.n_attempts >= 1)
         await harness.idle()
         receiver.is_down = False
         harness.clock.advance(5 * MINUTE_S)
-        await harness.until(lambda: len(receiver.received) == 5)
+        await wait_until(lambda: len(receiver.received) == 5)
     assert receiver.steps == ["firing"] * 5
 
 
@@ -264,7 +240,7 @@ async def test_a_flood_becomes_one_digest(harness: Harness) -> None:
     for _ in range(40):
         await harness.alert()
     async with harness.delivering(receiver):
-        await harness.until(lambda: "digest" in receiver.steps)
+        await wait_until(lambda: "digest" in receiver.steps)
         await harness.idle()
     assert receiver.steps == ["firing", "digest"]
 
@@ -275,7 +251,7 @@ async def test_a_digest_is_logged(harness: Harness) -> None:
         await harness.alert()
     with capture_logs() as logged:
         async with harness.delivering(receiver):
-            await harness.until(lambda: "digest" in receiver.steps)
+            await wait_until(lambda: "digest" in receiver.steps)
     [event] = [event for event in logged if event["event"] == "notify_digest"]
     assert (event["channel"], event["notifications"]) == ("people", 39)
 
@@ -289,12 +265,12 @@ async def test_quiet_hours_hold_warnings_until_one_digest(harness: Harness) -> N
     async with harness.delivering(receiver, NIGHT):
         for severity in ("warning", "critical", "warning"):
             await harness.alert(severity)
-        await harness.until(lambda: len(receiver.received) == 1)
+        await wait_until(lambda: len(receiver.received) == 1)
         harness.clock.advance(7 * HOUR_S)
         await harness.idle()
         assert [body["severity"] for _, body in receiver.received] == ["critical"]
         harness.clock.advance(HOUR_S)
-        await harness.until(lambda: len(receiver.received) == 2)
+        await wait_until(lambda: len(receiver.received) == 2)
         await harness.idle()
     assert receiver.steps == ["firing", "digest"]
     assert receiver.received[1][1]["text"].startswith("2 notifications were held back in quiet hours")
@@ -306,7 +282,7 @@ async def test_a_single_warning_of_the_night_needs_no_digest(harness: Harness) -
     async with harness.delivering(receiver, NIGHT):
         await harness.alert()
         harness.clock.advance(8 * HOUR_S)
-        await harness.until(lambda: len(receiver.received) == 1)
+        await wait_until(lambda: len(receiver.received) == 1)
         await harness.idle()
     assert receiver.steps == ["firing"]
 
@@ -319,9 +295,9 @@ async def test_a_warning_that_turned_critical_is_not_told_later(harness: Harness
         await harness.alert()
         await harness.idle()
         await harness.follow("critical")
-        await harness.until(lambda: len(receiver.received) == 1)
+        await wait_until(lambda: len(receiver.received) == 1)
         await harness.follow("closed")
-        await harness.until(lambda: len(receiver.received) == 2)
+        await wait_until(lambda: len(receiver.received) == 2)
         harness.clock.advance(8 * HOUR_S)
         await harness.idle()
     assert receiver.steps == ["critical", "closed"]
@@ -337,7 +313,7 @@ async def test_quiet_hours_can_hold_critical_alerts_too(harness: Harness) -> Non
         await harness.idle()
         assert receiver.received == []
         harness.clock.advance(8 * HOUR_S)
-        await harness.until(lambda: len(receiver.received) == 1)
+        await wait_until(lambda: len(receiver.received) == 1)
 
 
 # ---------------------------------------------------------------- alerts that go on
@@ -348,7 +324,7 @@ async def test_firing_alerts_are_posted_again_until_they_close(harness: Harness)
     await harness.alert()
     await harness.alert(is_open=False)
     async with harness.delivering(receiver, Options(has_context=True)):
-        await harness.until(lambda: len(receiver.repeated) >= 2)
+        await wait_until(lambda: len(receiver.repeated) >= 2)
         assert [body["id"] for body in receiver.repeated[-1]] == [1]
         close = text("UPDATE alert SET state = 'closed', closed_us = 1")
         await harness.store.run(lambda connection: connection.execute(close))
@@ -364,7 +340,7 @@ async def test_a_shelved_alert_is_not_posted_again(harness: Harness, change: str
     sql = text(f"UPDATE alert SET {change}")
     await harness.store.run(lambda connection: connection.execute(sql))
     async with harness.delivering(receiver, Options(has_context=True)):
-        await harness.until(lambda: len(receiver.received) == 1)
+        await wait_until(lambda: len(receiver.received) == 1)
         await harness.idle()
     assert receiver.repeated == []
 
@@ -374,12 +350,12 @@ async def test_failing_posts_are_logged_once_and_so_is_their_end(harness: Harnes
     await harness.alert()
     with capture_logs() as logged:
         async with harness.delivering(receiver, Options(has_context=True)):
-            await harness.until(lambda: bool(receiver.received))
+            await wait_until(lambda: bool(receiver.received))
             receiver.is_down = True
             n = len(receiver.repeated)
-            await harness.until(lambda: len(receiver.repeated) >= n + 4)
+            await wait_until(lambda: len(receiver.repeated) >= n + 4)
             receiver.is_down = False
-            await harness.until(lambda: len(receiver.repeated) >= n + 8)
+            await wait_until(lambda: len(receiver.repeated) >= n + 8)
     names = [event["event"] for event in logged if event["event"].startswith("alerts_")]
     assert names == ["alerts_not_repeated", "alerts_repeated"]
 
@@ -395,12 +371,12 @@ async def test_each_channel_has_metrics_of_its_own(harness: Harness) -> None:
     receiver.is_down = True
     await harness.alert(channel="measured")
     async with harness.delivering(receiver, Options()):
-        await harness.until(lambda: receiver.n_attempts == 1)
+        await wait_until(lambda: receiver.n_attempts == 1)
         await harness.idle()
         harness.clock.advance(DEFAULT_TIMING.outbox_count_every_s)
         receiver.is_down = False
-        await harness.until(lambda: bool(receiver.received))
-        await harness.until(lambda: value("notification_seconds_count") == 1)
+        await wait_until(lambda: bool(receiver.received))
+        await wait_until(lambda: value("notification_seconds_count") == 1)
     assert value("channel_notifications_total", outcome="failed") == 1
     assert value("channel_notifications_total", outcome="delivered") == 1
     assert value("notification_seconds_sum") == DEFAULT_TIMING.outbox_count_every_s
