@@ -44,4 +44,5 @@ def load(folder: Path, name: str) -> LabelledSeries:
     values = np.where(np.abs(exact) < np.finfo(np.float32).max, exact, np.nan).astype(np.float32)
     label = np.array([int(float(row[-1])) for row in rows])
     train_rows = meta["series"][series]["train_rows"]
-    return LabelledSeries(values, label, train_rows, float(meta["sampling_interval_s"]), tuple(head[1:-1]))
+    interval_s = float(meta["sampling_interval_s"] or 1.0)  # not known for `ucr`
+    return LabelledSeries(values, label, train_rows, interval_s, tuple(head[1:-1]))
