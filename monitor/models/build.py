@@ -10,12 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from monitor.errors import ConfigError
+from monitor.models.autoregression import Autoregression
 from monitor.models.conv import Conv
+from monitor.models.cross import Cross
 from monitor.models.dense import Dense
 from monitor.models.forecast import Forecast
 from monitor.models.lstm import Lstm
+from monitor.models.memory import Memory
 from monitor.models.network import Autoencoder
 from monitor.models.pca import Pca
+from monitor.models.shape import Shape
 from monitor.models.spec import refuse_unknown
 from monitor.models.statistics import HealthyMedian, MovingMean
 from monitor.models.variational import Variational
@@ -33,13 +37,23 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "pca": Pca,
 }
 STATISTICS: dict[str, Callable[..., Network]] = {"level": HealthyMedian, "moving": MovingMean}
-"""Members of an ensemble that an operator cannot choose alone. See `statistics`."""
+"""Members of an ensemble that learn nothing. See `statistics`."""
+SOLVED: dict[str, Callable[..., Network]] = {
+    "autoregression": Autoregression,
+    "cross": Cross,
+    "memory": Memory,
+    "shape": Shape,
+    "short_memory": Memory,
+}
+"""Members of an ensemble that are solved in closed form."""
+ONLY_MEMBERS = {**STATISTICS, **SOLVED}
+"""Members of an ensemble that an operator cannot choose alone."""
 
 
 def build(architecture: str, n_sensors: int, length: int, *, draws: int = 0, **hyper: int) -> Network:
     """Build an untrained network, a variational one if `draws` > 0. Raises ConfigError for an unknown name."""
-    if architecture in STATISTICS:
-        return STATISTICS[architecture](n_sensors, length)
+    if architecture in ONLY_MEMBERS:
+        return ONLY_MEMBERS[architecture](n_sensors, length, **hyper)
     refuse_unknown("architecture", architecture, tuple(NETWORKS))
     network = NETWORKS[architecture](n_sensors, length, **hyper)
     if not draws:

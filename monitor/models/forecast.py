@@ -53,7 +53,3 @@ class Forecast(Network):
         out: torch.Tensor = self.to_sensors(F.relu(h)) + self.linear(F.pad(past, (N_CONTEXT - 1, 0)))
         # An unscored step repeats the step before it, the first one is the healthy median.
         return torch.cat([past[..., : self.n_unscored], out[..., self.n_unscored :]], -1)   # (B, C, T)
-
-    def squared_error(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        squared = (self(x) - target).square()
-        return F.pad(squared[..., self.n_unscored :], (self.n_unscored, 0))

@@ -96,13 +96,14 @@ class Member:
 def _scored(network: Network, squared: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor | None:
     """Return the mask of values that are present and that the network scores: an unscored step is not a zero error.
 
-    It must not depend on gaps in other windows of the batch: the unscored steps are masked without any gap, too.
+    It must not depend on gaps in other windows of the batch: unscored steps are masked without any gap, too.
     """
-    if not network.n_unscored:
+    sensors = network.scored_sensors
+    if not network.n_unscored and sensors is None:
         return present
     scored = torch.ones_like(squared, dtype=torch.bool) if present is None else present.clone()
     scored[..., : network.n_unscored] = False
-    return scored
+    return scored if sensors is None else scored & sensors[:, None]
 
 
 def ensemble_score(

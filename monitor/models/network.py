@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -53,7 +54,13 @@ class Network(nn.Module):
 
     def squared_error(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the squared error (B, C, T) of the reconstruction of `x` against `target`, 0 in unscored steps."""
-        return (self(x) - target).square()
+        squared = (self(x) - target).square()
+        return F.pad(squared[..., self.n_unscored :], (self.n_unscored, 0)) if self.n_unscored else squared
+
+    @property
+    def scored_sensors(self) -> torch.Tensor | None:
+        """Mask (C,) of the sensors whose errors count. None = all."""
+        return None
 
 
 class Autoencoder(Network):

@@ -50,14 +50,9 @@ class Pca(Network):
         flat = flat - mean
         total = float(flat.square().sum())
         k = max(1, min(n_max, n // WINDOWS_PER_COMPONENT, flat.shape[1] // 4))
-        generator = torch.Generator().manual_seed(seed)
-        basis = torch.randn(flat.shape[1], min(k + 8, flat.shape[1]), generator=generator).to(x.device)  # (CT, k+8)
-        for _ in range(N_ITERATIONS):
-            basis = torch.linalg.qr(flat.T @ (flat @ basis)).Q             # (CT, k+8)
-        _, singular, rotation = torch.linalg.svd(flat @ basis, full_matrices=False)
-        components = (basis @ rotation.T).T[:k]                            # (k, CT)
+        components, singular = principal_axes(flat, k, seed=seed)          # (k, CT), (k,)
         if total > 0:
-            reached = torch.cumsum(singular[:k].square(), 0) / total       # (k,)
+            reached = torch.cumsum(singular.square(), 0) / total       # (k,)
             k = min(k, int((reached < explained).sum()) + 1)
         pca = cls(n_sensors, length, n_components=k)
         pca.mean.copy_(mean)
@@ -75,3 +70,16 @@ class Pca(Network):
     def sample_latent(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return `n` latents of independent normal numbers, each with the spread of its component."""
         return torch.randn(n, len(self.spread), generator=generator).to(self.spread.device) * self.spread
+
+
+def principal_axes(
+    centred: torch.Tensor, k: int, *, seed: int, n_iterations: int = N_ITERATIONS
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the `k` leading axes (k, values) of centred rows (N, values), and their singular values (k,)."""
+    size = centred.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.randn(size, min(k + 8, size), generator=generator).to(centred.device)     # (values, k + 8)
+    for _ in range(n_iterations):
+        basis = torch.linalg.qr(centred.T @ (centred @ basis)).Q                            # (values, k + 8)
+    _, singular, rotation = torch.linalg.svd(centred @ basis, full_matrices=False)
+    return (basis @ rotation.T).T[:k], singular[:k]

@@ -1,0 +1,160 @@
+"""Memory of healthy windows: each window is expected to look like one that was seen before.
+
+Input: standardised windows (B, C, T). Output: the nearest remembered window, same shape.
+Invariant: solved, not trained, and the same rows give the same memory. The nearest one is searched in the leading
+principal axes alone, all cells of it are returned.
+
+An odd cycle of a long repeating signal is close to no healthy one, though each of its values is usual. Distances to
+healthy windows lead recent comparisons (PaAno, ICLR 2026; the matrix profile, Yeh et al., ICDM 2016). To remember each
+window costs too much, so some thousand are kept as the means of clusters (k-means, Lloyd 1982).
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import torch
+
+from monitor.models.network import Network
+from monitor.models.pca import principal_axes
+
+N_CELLS = 16
+"""Newest cells that the short memory compares. A long window is rarely like another one in every cell."""
+MAX_REMEMBERED = 1000
+MAX_VALUES = 4_000_000
+"""Values in a memory, 16 MB in the checkpoint: of many sensors, fewer windows are remembered."""
+WINDOWS_PER_MEAN = 4
+"""Windows of a cluster, on average. The mean of a few has less noise than each."""
+N_SOLVE = 16_384
+"""Windows that are clustered."""
+N_AXES = 32
+"""Principal axes of the search."""
+N_SOLVE_AXES = 4096
+N_AXIS_ITERATIONS = 2
+N_LLOYD = 3
+NEWEST_SHARE = 0.25
+"""Share of the windows taken from the newest quarter of the time, beside those of all times."""
+
+
+class Memory(Network):
+    """Remembered windows and their coordinates on the principal axes."""
+
+    windows: torch.Tensor
+    """(K, C · cells)"""
+    axes: torch.Tensor
+    """(D, C · cells)"""
+    keys: torch.Tensor
+    """Coordinates of the remembered windows, (K, D)."""
+    half_squares: torch.Tensor
+    """Half of each squared length of the keys, (K,), negative: so that the nearest key is the largest sum."""
+    ends_us: torch.Tensor
+    """Event time of the end of the most typical window of each cluster, (K,), microseconds. 0 = not known."""
+
+    def __init__(self, n_sensors: int, length: int, *, cells: int = 0, n_windows: int = 1, n_axes: int = 1) -> None:
+        super().__init__()
+        self.cells = min(cells, length) or length
+        self.n_unscored = length - self.cells
+        self.hyper = {"cells": self.cells, "n_windows": n_windows, "n_axes": n_axes}
+        size = n_sensors * self.cells
+        self.register_buffer("windows", torch.zeros(n_windows, size))
+        self.register_buffer("axes", torch.eye(n_axes, size))
+        self.register_buffer("keys", torch.zeros(n_windows, n_axes))
+        self.register_buffer("half_squares", torch.zeros(n_windows))
+        self.register_buffer("ends_us", torch.zeros(n_windows, dtype=torch.int64))
+
+    @classmethod
+    def solve(
+        cls,
+        x: torch.Tensor,
+        ends_us: torch.Tensor | None = None,
+        *,
+        cells: int = 0,
+        seed: int = 0,
+        n_max: int = MAX_REMEMBERED,
+    ) -> Self:
+        """Remember healthy windows (N, C, T), or their last `cells`. `ends_us` (N,): event times, favours the newest.
+
+        Without times, all windows count alike.
+        """
+        _, n_sensors, length = x.shape
+        cells = min(cells, length) or length
+        rows = _chosen_rows(len(x), ends_us).to(x.device)
+        flat = x[rows, :, length - cells :].flatten(1)                       # (N, C · cells)
+        size = flat.shape[1]
+        n_axes = min(N_AXES, size)
+        axes = _axes(flat, n_axes, seed)                                     # (D, C · cells)
+        n_windows = max(1, min(n_max, len(x) // WINDOWS_PER_MEAN, MAX_VALUES // size))
+        points = flat @ axes.T                                               # (N, D)
+        cluster = _cluster(points, n_windows)                                # (N,)
+        used, cluster = torch.unique(cluster, return_inverse=True)
+        memory = cls(n_sensors, length, cells=cells, n_windows=len(used), n_axes=n_axes).to(x.device)
+        memory.windows.copy_(_means(flat, cluster, len(used)))
+        memory.axes.copy_(axes)
+        memory.keys.copy_(memory.windows @ axes.T)
+        memory.half_squares.copy_(memory.keys.square().sum(1) / -2)
+        if ends_us is not None:
+            distance = (points - memory.keys[cluster]).square().sum(1)       # (N,)
+            memory.ends_us.copy_(ends_us.to(x.device)[rows][_nearest_rows(cluster, distance)])
+        return memory
+
+    def nearest(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the number (B,) of the remembered window nearest to each of (B, C, T). `ends_us` has its time."""
+        points = x[..., self.n_unscored :].flatten(1) @ self.axes.T          # (B, D)
+        return torch.addmm(self.half_squares, points, self.keys.T).argmax(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the nearest remembered window. Cells that are not compared are returned as they are."""
+        found = self.windows[self.nearest(x)].reshape(len(x), x.shape[1], self.cells)
+        return torch.cat([x[..., : self.n_unscored], found], -1) if self.n_unscored else found
+
+
+def _chosen_rows(n: int, ends_us: torch.Tensor | None) -> torch.Tensor:
+    """Return the rows to cluster, in the order of their times, those of the newest quarter about twice as dense."""
+    if ends_us is None:
+        return _evenly_spaced(n, N_SOLVE)
+    order = ends_us.cpu().argsort(stable=True)
+    n_newest = int(NEWEST_SHARE * min(n, N_SOLVE))
+    newest = order[n - n // 4 :]
+    return torch.cat([order[_evenly_spaced(n, N_SOLVE - n_newest)], newest[_evenly_spaced(len(newest), n_newest)]])
+
+
+def _evenly_spaced(n: int, n_max: int) -> torch.Tensor:
+    return torch.arange(n) if n <= n_max else torch.linspace(0, n - 1, n_max).round().to(torch.int64)
+
+
+def _axes(flat: torch.Tensor, n_axes: int, seed: int) -> torch.Tensor:
+    """Return the principal axes (D, values) of the search, all unit vectors where the windows have few values."""
+    if n_axes == flat.shape[1]:
+        return torch.eye(n_axes, device=flat.device)
+    some = flat[_evenly_spaced(len(flat), N_SOLVE_AXES).to(flat.device)]
+    axes, _ = principal_axes(some - some.mean(0), n_axes, seed=seed, n_iterations=N_AXIS_ITERATIONS)
+    return axes
+
+
+def _cluster(points: torch.Tensor, n_clusters: int) -> torch.Tensor:
+    """Return the number of the cluster (N,) of each point (N, D): k-means that starts from evenly spaced points."""
+    keys = points[_evenly_spaced(len(points), n_clusters).to(points.device)]  # (K, D)
+    for _ in range(N_LLOYD):
+        cluster = _nearest_key(points, keys)
+        n_in = torch.bincount(cluster, minlength=len(keys))
+        keys = torch.where(n_in[:, None] > 0, _means(points, cluster, len(keys)), keys)
+    return _nearest_key(points, keys)
+
+
+def _nearest_key(points: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    half_squares = keys.square().sum(1) / -2
+    return torch.cat([torch.addmm(half_squares, part, keys.T).argmax(1) for part in torch.split(points, 1024)])
+
+
+def _means(rows: torch.Tensor, cluster: torch.Tensor, n_clusters: int) -> torch.Tensor:
+    """Return the mean (K, values) of the rows of each cluster, 0 where there are none."""
+    total = torch.zeros(n_clusters, rows.shape[1], device=rows.device).index_add_(0, cluster, rows)
+    return total / torch.bincount(cluster, minlength=n_clusters).clamp(min=1)[:, None]
+
+
+def _nearest_rows(cluster: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+    """Return the row (K,) with the least distance in each cluster. No cluster is empty."""
+    order = np.lexsort((distance.cpu().numpy(), cluster.cpu().numpy()))
+    _, first = np.unique(cluster.cpu().numpy()[order], return_index=True)
+    return torch.from_numpy(order[first]).to(cluster.device)

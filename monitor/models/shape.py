@@ -1,0 +1,144 @@
+"""Memory of shapes: windows of periodic sensors, each sensor less its mean in the window and in units of its spread.
+
+Input: standardised windows (B, C, T). Output: the nearest remembered shape, at the window's own level and spread, same
+shape. Sensors that are not periodic are returned as they are.
+Invariant: solved, not trained. Errors are in units of the spread that the sensor has in the window, with a floor. So a
+small odd cycle counts as much as a large one, and noise on a still line does not.
+
+Distances of normalised windows find the odd cycle of a long repeating signal (matrix profile, Yeh et al., ICDM 2016).
+On signals that do not repeat they find chance.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import torch
+
+from monitor.models.memory import MAX_REMEMBERED, Memory
+from monitor.models.network import Network
+
+FLOOR = 0.3
+"""Least spread that a window is divided by, as a share of the sensor's median one."""
+MIN_PERIODIC = 0.5
+"""Autocorrelation after one period from which a sensor counts as periodic."""
+TROUGH = 0.2
+"""The period is sought behind the first lag with less autocorrelation than this."""
+MIN_PERIODS = 3
+"""Periods that the healthy time must hold."""
+
+
+class Shape(Network):
+    """Memory of normalised windows of some sensors."""
+
+    periodic: torch.Tensor
+    """Mask (C,) of the sensors that it compares."""
+    floor: torch.Tensor
+    """(P, 1), least spread of each periodic sensor."""
+
+    def __init__(
+        self, n_sensors: int, length: int, *, n_periodic: int = 0, n_windows: int = 1, n_axes: int = 1
+    ) -> None:
+        super().__init__()
+        n_periodic = n_periodic or n_sensors
+        self.hyper = {"n_periodic": n_periodic, "n_windows": n_windows, "n_axes": n_axes}
+        self.memory = Memory(n_periodic, length, n_windows=n_windows, n_axes=n_axes)
+        self.register_buffer("periodic", torch.arange(n_sensors) < n_periodic)
+        self.register_buffer("floor", torch.ones(n_periodic, 1))
+
+    @property
+    def scored_sensors(self) -> torch.Tensor | None:
+        """Return the mask of the periodic sensors."""
+        return self.periodic
+
+    @classmethod
+    def solve(
+        cls,
+        x: torch.Tensor,
+        ends_us: torch.Tensor | None = None,
+        *,
+        seed: int = 0,
+        n_max: int = MAX_REMEMBERED,
+        periodic: torch.Tensor | None = None,
+    ) -> Self | None:
+        """Remember the shapes of healthy windows (N, C, T), which follow each other in time. None = nothing repeats.
+
+        `periodic` (C,): None = by the autocorrelation of the last cells of the windows.
+        """
+        _, n_sensors, length = x.shape
+        if periodic is None:
+            periodic = periodic_sensors(x[..., -1]).to(x.device)
+        if not periodic.any():
+            return None
+        own = x[:, periodic]                                                 # (N, P, T)
+        floor = FLOOR * own.std(-1, correction=0).median(0).values[:, None]  # (P, 1)
+        floor = floor.clamp(min=torch.finfo(x.dtype).eps)
+        level, spread = _level_and_spread(own, floor)
+        memory = Memory.solve((own - level) / spread, ends_us, seed=seed, n_max=n_max)
+        shape = cls(
+            n_sensors,
+            length,
+            n_periodic=own.shape[1],
+            n_windows=memory.hyper["n_windows"],
+            n_axes=memory.hyper["n_axes"],
+        )
+        shape.memory = memory
+        shape.register_buffer("periodic", periodic)
+        shape.register_buffer("floor", floor)
+        return shape
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the nearest shape at the level and spread of the window."""
+        own = self._own(x)                                                   # (B, P, T)
+        level, spread = _level_and_spread(own, self.floor)
+        return self._among_all(x, torch.addcmul(level, self.memory((own - level) / spread), spread))
+
+    def squared_error(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the squared error in units of the spread of the sensor in the window, 0 for other sensors."""
+        own = self._own(x)
+        level, spread = _level_and_spread(own, self.floor)
+        error = ((self._own(target) - level) / spread - self.memory((own - level) / spread)).square_()
+        return self._among_all(torch.zeros_like(x), error)
+
+    def _own(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.hyper["n_periodic"] == x.shape[1] else x[:, self.periodic]
+
+    def _among_all(self, x: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Return (B, C, T) with the values of the periodic sensors replaced."""
+        if self.hyper["n_periodic"] == x.shape[1]:
+            return own
+        out = x.clone()
+        out[:, self.periodic] = own
+        return out
+
+
+def _level_and_spread(own: torch.Tensor, floor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean and the spread of each sensor in each window of (B, P, T), both (B, P, 1)."""
+    level = own.mean(-1, keepdim=True)
+    spread = (own - level).square_().mean(-1, keepdim=True).sqrt_()
+    return level, torch.maximum(spread, floor)
+
+
+def periodic_sensors(series: torch.Tensor) -> torch.Tensor:
+    """Return the mask (C,) of the columns of a healthy series (n, C) that repeat.
+
+    A column repeats if its autocorrelation falls, and has a peak again after one period and after two.
+    """
+    values = series.cpu().numpy().astype(np.float64)
+    n = len(values)
+    values = values - values.mean(0)
+    spectrum = np.fft.rfft(values, 2 * n, axis=0)
+    correlation = np.fft.irfft(spectrum * spectrum.conj(), axis=0)[:n]       # (lags, C)
+    correlation /= (n - np.arange(n))[:, None] * np.maximum(values.var(0), np.finfo(np.float64).tiny)
+    found = []
+    for column in correlation[: n // MIN_PERIODS].T:
+        fallen = np.flatnonzero(column < TROUGH)
+        if not len(fallen):
+            found.append(False)
+            continue
+        behind = column[fallen[0] :]
+        peak = int(behind.argmax())
+        twice = correlation[2 * (fallen[0] + peak), len(found)]
+        found.append(bool(min(behind[peak], twice) >= MIN_PERIODIC))
+    return torch.tensor(found)
