@@ -15,6 +15,7 @@ from typing import Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from monitor.models.network import Network
 from monitor.models.pca import principal_axes
@@ -33,6 +34,8 @@ N_AXES = 32
 N_SOLVE_AXES = 4096
 N_AXIS_ITERATIONS = 2
 N_LLOYD = 3
+MIN_ROWS = 4
+"""Rows of a product, at least."""
 NEWEST_SHARE = 0.25
 """Share of the windows taken from the newest quarter of the time, beside those of all times."""
 
@@ -43,11 +46,11 @@ class Memory(Network):
     windows: torch.Tensor
     """(K, C · cells)"""
     axes: torch.Tensor
-    """(D, C · cells)"""
+    """(C · cells, D)"""
     keys: torch.Tensor
-    """Coordinates of the remembered windows, (K, D)."""
+    """Coordinates of the remembered windows, (D, K)."""
     half_squares: torch.Tensor
-    """Half of each squared length of the keys, (K,), negative: so that the nearest key is the largest sum."""
+    """Half of each squared length of the keys, (K,), negative: the key with the largest sum is the nearest."""
     ends_us: torch.Tensor
     """Event time of the end of the most typical window of each cluster, (K,), microseconds. 0 = not known."""
 
@@ -58,8 +61,8 @@ class Memory(Network):
         self.hyper = {"cells": self.cells, "n_windows": n_windows, "n_axes": n_axes}
         size = n_sensors * self.cells
         self.register_buffer("windows", torch.zeros(n_windows, size))
-        self.register_buffer("axes", torch.eye(n_axes, size))
-        self.register_buffer("keys", torch.zeros(n_windows, n_axes))
+        self.register_buffer("axes", torch.eye(size, n_axes))
+        self.register_buffer("keys", torch.zeros(n_axes, n_windows))
         self.register_buffer("half_squares", torch.zeros(n_windows))
         self.register_buffer("ends_us", torch.zeros(n_windows, dtype=torch.int64))
 
@@ -83,29 +86,32 @@ class Memory(Network):
         flat = x[rows, :, length - cells :].flatten(1)                       # (N, C · cells)
         size = flat.shape[1]
         n_axes = min(N_AXES, size)
-        axes = _axes(flat, n_axes, seed)                                     # (D, C · cells)
+        axes = _axes(flat, n_axes, seed)                                     # (C · cells, D)
         n_windows = max(1, min(n_max, len(x) // WINDOWS_PER_MEAN, MAX_VALUES // size))
-        points = flat @ axes.T                                               # (N, D)
+        points = flat @ axes                                                 # (N, D)
         cluster = _cluster(points, n_windows)                                # (N,)
         used, cluster = torch.unique(cluster, return_inverse=True)
         memory = cls(n_sensors, length, cells=cells, n_windows=len(used), n_axes=n_axes).to(x.device)
         memory.windows.copy_(_means(flat, cluster, len(used)))
         memory.axes.copy_(axes)
-        memory.keys.copy_(memory.windows @ axes.T)
-        memory.half_squares.copy_(memory.keys.square().sum(1) / -2)
+        keys = memory.windows @ axes                                         # (K, D)
+        memory.keys.copy_(keys.T)
+        memory.half_squares.copy_(keys.square().sum(1) / -2)
         if ends_us is not None:
-            distance = (points - memory.keys[cluster]).square().sum(1)       # (N,)
+            distance = (points - keys[cluster]).square().sum(1)       # (N,)
             memory.ends_us.copy_(ends_us.to(x.device)[rows][_nearest_rows(cluster, distance)])
         return memory
 
     def nearest(self, x: torch.Tensor) -> torch.Tensor:
         """Return the number (B,) of the remembered window nearest to each of (B, C, T). `ends_us` has its time."""
-        points = x[..., self.n_unscored :].flatten(1) @ self.axes.T          # (B, D)
-        return torch.addmm(self.half_squares, points, self.keys.T).argmax(1)
+        flat = x[..., self.n_unscored :].flatten(1)                          # (B, C · cells)
+        # A product of one or two rows rounds otherwise, which decides between two windows that are as near.
+        flat = F.pad(flat, (0, 0, 0, max(0, MIN_ROWS - len(x))))
+        return _largest(torch.addmm(self.half_squares, flat @ self.axes, self.keys))[: len(x)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the nearest remembered window. Cells that are not compared are returned as they are."""
-        found = self.windows[self.nearest(x)].reshape(len(x), x.shape[1], self.cells)
+        found = self.windows.index_select(0, self.nearest(x)).reshape(len(x), x.shape[1], self.cells)
         return torch.cat([x[..., : self.n_unscored], found], -1) if self.n_unscored else found
 
 
@@ -124,12 +130,12 @@ def _evenly_spaced(n: int, n_max: int) -> torch.Tensor:
 
 
 def _axes(flat: torch.Tensor, n_axes: int, seed: int) -> torch.Tensor:
-    """Return the principal axes (D, values) of the search, all unit vectors where the windows have few values."""
+    """Return the principal axes (values, D) of the search, all unit vectors where the windows have few values."""
     if n_axes == flat.shape[1]:
         return torch.eye(n_axes, device=flat.device)
     some = flat[_evenly_spaced(len(flat), N_SOLVE_AXES).to(flat.device)]
     axes, _ = principal_axes(some - some.mean(0), n_axes, seed=seed, n_iterations=N_AXIS_ITERATIONS)
-    return axes
+    return axes.T
 
 
 def _cluster(points: torch.Tensor, n_clusters: int) -> torch.Tensor:
@@ -144,7 +150,15 @@ def _cluster(points: torch.Tensor, n_clusters: int) -> torch.Tensor:
 
 def _nearest_key(points: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     half_squares = keys.square().sum(1) / -2
-    return torch.cat([torch.addmm(half_squares, part, keys.T).argmax(1) for part in torch.split(points, 1024)])
+    return torch.cat([_largest(torch.addmm(half_squares, part, keys.T)) for part in torch.split(points, 1024)])
+
+
+def _largest(rows: torch.Tensor) -> torch.Tensor:
+    """Return the column (B,) of the largest value of each row (B, K)."""
+    if rows.device.type != "cpu":
+        return rows.argmax(1)
+    # NumPy's is eight times as fast: .13 and .93 µs a window for K = 1,000.
+    return torch.from_numpy(rows.detach().numpy().argmax(1))
 
 
 def _means(rows: torch.Tensor, cluster: torch.Tensor, n_clusters: int) -> torch.Tensor:

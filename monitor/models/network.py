@@ -157,14 +157,18 @@ class Autoencoder(Network):
             parameter.zero_()
 
 
-def default_latent_size(n_sensors: int, length: int) -> int:
-    """Return the size of a latent where the data do not decide it: a sixteenth of the window, 64 at most.
+MAX_LATENT = 64
+"""Greatest size of a latent."""
 
-    Training makes it as wide as the number of principal components that explain nine tenths of the variance
-    (`training.loop`). A wider latent reconstructs more windows that break the relations between sensors: with twice the
-    width, a wind turbine that stood still in good wind was reconstructed as well as a healthy one.
+
+def default_latent_size(n_sensors: int, length: int) -> int:
+    """Return the size of a latent where the data do not decide it: a sixteenth of the window, `MAX_LATENT` at most.
+
+    Training makes it as wide as the number of principal components that explain nine tenths of the variance, up to the
+    same limit (`training.loop`). A wider latent reconstructs more windows that break the relations between sensors:
+    with twice the width, a wind turbine that stood still in good wind was reconstructed as well as a healthy one.
     """
-    return max(1, min(64, n_sensors * length // 16))
+    return max(1, min(MAX_LATENT, n_sensors * length // 16))
 
 
 # ---------------------------------------------------------------- names in a checkpoint

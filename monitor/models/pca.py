@@ -14,7 +14,12 @@ import torch
 from monitor.models.network import Network
 
 EXPLAINED = 0.9
-MAX_COMPONENTS = 64
+MAX_COMPONENTS = 256
+MIN_OF_MAX = 64
+MAX_PRODUCT = 1 << 18
+"""Limit of components × values of a window, but `MIN_OF_MAX` components are always allowed. Two products of this size
+cost 8 µs a window. With too few components, relations of many sensors lie in the part that is not explained: some
+recordings need 145 for nine tenths of the variance."""
 N_ITERATIONS = 6
 N_SOLVE = 8192
 """Windows that it is solved on, evenly spaced. More are not needed."""
@@ -41,18 +46,23 @@ class Pca(Network):
 
     @classmethod
     def solve(
-        cls, x: torch.Tensor, *, seed: int = 0, explained: float = EXPLAINED, n_max: int = MAX_COMPONENTS
+        cls, x: torch.Tensor, *, seed: int = 0, explained: float = EXPLAINED, n_max: int | None = None
     ) -> Pca:
-        """Find the first components of (N, C, T) that explain a share of its variance, at most CT/4 and `n_max`."""
+        """Find the first components of (N, C, T) that explain a share of its variance, at most CT/4 and `n_max`.
+
+        `n_max`: None = as many as are affordable.
+        """
         n, n_sensors, length = x.shape
         flat = x.flatten(1)                                                # (N, CT)
         mean = flat.mean(0)
         flat = flat - mean
         total = float(flat.square().sum())
+        if n_max is None:
+            n_max = min(MAX_COMPONENTS, max(MIN_OF_MAX, MAX_PRODUCT // flat.shape[1]))
         k = max(1, min(n_max, n // WINDOWS_PER_COMPONENT, flat.shape[1] // 4))
         components, singular = principal_axes(flat, k, seed=seed)          # (k, CT), (k,)
         if total > 0:
-            reached = torch.cumsum(singular.square(), 0) / total       # (k,)
+            reached = torch.cumsum(singular.square(), 0) / total           # (k,)
             k = min(k, int((reached < explained).sum()) + 1)
         pca = cls(n_sensors, length, n_components=k)
         pca.mean.copy_(mean)

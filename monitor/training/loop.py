@@ -20,7 +20,7 @@ import torch
 from monitor.errors import TrainingDiverged
 from monitor.models.build import build
 from monitor.models.calibrate import find_outliers
-from monitor.models.network import Autoencoder, Network
+from monitor.models.network import MAX_LATENT, Autoencoder, Network
 from monitor.models.objectives import OBJECTIVES, PRIOR_OBJECTIVES, Adversarial
 from monitor.models.pca import Pca
 from monitor.models.variational import N_DRAWS, autoencoder_in
@@ -279,17 +279,17 @@ def _checked_train_error(network: Network, kept: WindowTensors) -> float:
 
 
 def _initial_network(task: _Task) -> Network:
-    """Build the network. An autoencoder starts as the principal components, with a latent of the same width."""
+    """Build the network. An autoencoder starts as the principal components, with a latent as wide, up to a limit."""
     spec = task.spec
     _, n_sensors, length = task.training.x.shape
     hyper = {"draws": N_DRAWS} if spec.objective == "variational" else {}
     if spec.architecture == "forecast":
         return build(spec.architecture, n_sensors, length).to(task.device).train()
-    code = task.pca.hyper["n_components"]
+    code = min(MAX_LATENT, task.pca.hyper["n_components"])
     network = build(spec.architecture, n_sensors, length, code=code, **hyper).to(task.device).train()
     # A stacked network starts from its pretrained layers instead.
     if not spec.stacked:
-        autoencoder_in(network).init_from_pca(task.pca.mean, task.pca.components, task.pca.spread)
+        autoencoder_in(network).init_from_pca(task.pca.mean, task.pca.components[:code], task.pca.spread[:code])
     return network
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from monitor.models.statistics import N_BEFORE, HealthyMedian, MovingMean
+from monitor.models.statistics import MAX_BAND, N_BEFORE, HealthyMedian, MovingMean
 
 if TYPE_CHECKING:
     from monitor.models.network import Network
@@ -53,3 +54,19 @@ def test_predictions_are_causal(architecture: type[Network], length: int) -> Non
     for step in range(1, length):
         changed = torch.cat([x[..., :step], other[..., step:]], dim=-1)
         torch.testing.assert_close(network(changed)[..., : step + 1], network(x)[..., : step + 1])
+
+
+@pytest.mark.parametrize("length", [1, 8, 64, MAX_BAND, MAX_BAND + 1])
+def test_the_moving_mean_equals_the_pooled_one(length: int) -> None:
+    """Older checkpoints were calibrated on this formula."""
+    x = torch.randn(5, 3, length).clamp(-10, 10)
+    before = F.pad(x, (N_BEFORE, 0), mode="replicate")[..., :-1]
+    torch.testing.assert_close(MovingMean(3, length)(x), F.avg_pool1d(before, N_BEFORE, stride=1), rtol=0, atol=1e-6)
+
+
+def test_the_moving_mean_has_a_gradient_after_scoring() -> None:
+    with torch.inference_mode():
+        MovingMean(1, 20)(torch.randn(1, 1, 20))
+    x = torch.randn(1, 1, 20, requires_grad=True)
+    MovingMean(1, 20)(x).sum().backward()
+    assert x.grad is not None

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from monitor.errors import TrainingDiverged
-from monitor.models.network import Network
+from monitor.models.network import MAX_LATENT, Network
 from monitor.models.objectives import OBJECTIVES, plain
+from monitor.models.pca import Pca
 from monitor.models.spec import ModelSpec
 from monitor.training.loop import train
 from monitor.training.tensors import WindowTensors, window_errors
@@ -154,6 +155,15 @@ def test_latents_are_fitted_without_a_prior() -> None:
 def test_training_begins_at_the_pca() -> None:
     first = train(windows(300), windows(80, 1), spec(max_steps=50), CPU, quiet).curve[0].held_out_error
     assert first < 0.05   # the noise alone has 0.01, the mean 0.5
+
+
+def test_a_latent_is_narrower_than_many_components() -> None:
+    torch.manual_seed(0)
+    x = WindowTensors(torch.randn(600, 8, 64), None)
+    pca = Pca.solve(x.x)
+    assert pca.hyper["n_components"] > MAX_LATENT
+    result = train(x, x, spec(max_steps=1), CPU, quiet, pca=pca)
+    assert result.network.hyper["code"] == MAX_LATENT
 
 
 def test_missing_values_contribute_nothing() -> None:
