@@ -10,7 +10,8 @@ ones (shelf, maintenance) are counted apart. One operator answers all fleets.
                 lives that an alert can have, if that is longer: windows come slower than the readings of a control room
     stale       open for more than 24 hours
     standing    open at the end of the range
-    precision   share of real ones among the judged, at least (Clopper & Pearson 1934, one-sided, 95 %)
+    precision   share of real ones among the judged, at least: in the range, by a bound for one look (Clopper & Pearson
+                1934, one-sided, 95 %); of all that were ever judged, by one that may be looked at every day
 
 Sources of the targets: ANSI/ISA-18.2-2016, table of performance metrics, and EEMUA publication 191, for one operator.
 """
@@ -23,7 +24,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from monitor.budget import CONFIDENCE
+from monitor.budget import CONFIDENCE, log_mixture
 from monitor.clock import from_us
 
 if TYPE_CHECKING:
@@ -101,12 +102,18 @@ class Range(NamedTuple):
 
 
 def figures(
-    alarms: Sequence[Alarm], within: Range, n_assets: int, shortest_life_us: int = 0, by_week: bool = True
+    alarms: Sequence[Alarm],
+    within: Range,
+    n_assets: int,
+    shortest_life_us: int = 0,
+    by_week: bool = True,
+    judged: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """Return the figures of one fleet, or of all, in a range.
 
     `alarms`: in any order, all that opened in the range or were open in it. `shortest_life_us`: of an alert of this
-    fleet, for chattering. Keys are contracts: shares are 0..1, durations are seconds, None = there is no evidence.
+    fleet, for chattering. `judged`: alerts found real, and alerts judged, at any time. Keys are contracts: shares are
+    0..1, durations are seconds, None = there is no evidence.
     """
     opened = sorted(
         (alarm for alarm in alarms if within.from_us <= alarm.opened_us < within.to_us), key=lambda each: each.opened_us
@@ -150,7 +157,7 @@ def figures(
             "stale_alerts": [alarm.id for alarm in stale],
             "top": [{"subject": name, "alarms": n, "share": n / len(told)} for name, n in top],
             "acknowledged": _acknowledged(told),
-            "precision": _precision(opened),
+            "precision": _precision(opened) | {"any_time": precision_at_any_time(*judged)},
             "targets": [_beside(found, target) for target in TARGETS],
             "weeks": [
                 figures(present, week, n_assets, shortest_life_us, by_week=False) | {"week": _week(week.from_us)}
@@ -251,6 +258,12 @@ def _precision(opened: Sequence[Alarm]) -> dict[str, Any]:
     return {"judged": n_judged, "real": n_real, "at_least": at_least, "confidence": CONFIDENCE}
 
 
+def precision_at_any_time(n_real: int, n_judged: int) -> dict[str, Any]:
+    """Return the share of real ones among all alerts that were ever judged, with a bound that holds at any time."""
+    at_least = proportion_at_any_time(n_real, n_judged) if n_judged else None
+    return {"judged": n_judged, "real": n_real, "at_least": at_least, "confidence": CONFIDENCE}
+
+
 def shortest_life(step: timedelta, confirm: int, recover: int) -> timedelta:
     """Return the shortest time between the openings of two alerts of an asset: it must be confirmed and recover."""
     return step * (confirm + recover)
@@ -273,6 +286,30 @@ def proportion_at_least(k: int, n: int, confidence: float = CONFIDENCE) -> float
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if at_least_probability(k, n, middle) > 1 - confidence else (middle, high)
+    return low
+
+
+def proportion_at_any_time(k: int, n: int) -> float:
+    """Return a lower bound of a proportion of which k in n were seen. It may be looked at after each of the n.
+
+    The largest p that the evidence has not refuted. It is a mixture of likelihood ratios, as of the budget: for shares
+    of 1 - p, the rate of the others. If each of the n, given those before it, has a chance of p at most, the evidence
+    ever reaches 20 with a chance of at most 5 % (Ville 1939; for confidence sequences of a mean by betting, see
+    Waudby-Smith & Ramdas 2024). Raises ValueError unless 0 ≤ k ≤ n and n > 0.
+    """
+    if not 0 <= k <= n or n == 0:
+        raise ValueError(f"{k} of {n} is no proportion")
+    if k == 0:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        p = (low + high) / 2
+
+        def log_ratio(share: float, p: float = p) -> float:
+            others = (n - k) * math.log(share) if n > k else 0.0
+            return others + k * math.log((1 - share * (1 - p)) / p)
+
+        low, high = (p, high) if log_mixture(log_ratio) >= -math.log(1 - CONFIDENCE) else (low, p)
     return low
 
 

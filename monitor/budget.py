@@ -3,9 +3,14 @@
 Input: counted alarms and asset-weeks. Output: bounds, the missing evidence, a status. No I/O and no numpy: model cards,
 the command line, the daemon and the tests all use this module. Invariant: a rate is never given without its evidence.
 
-    certified     at most 5 % of the fleets with this evidence exceed the budget
+    certified     at most 5 % of the fleets that exceed the budget are ever called certified, however often one looks
     provisional   the evidence does not suffice to certify, and the missing asset-weeks are known
     violated      alarms came faster than the budget allows, and not by chance (`too_many`)
+
+`certified` rests on one of two tests. The held-out time is finished when it is tested, so a Poisson bound serves
+(`upper_bound`). Time that goes on is looked at every day until it certifies. There the same bound would be wrong for
+23 % of the fleets exactly at their budget within a year. So a mixture of likelihood ratios is used (`log_evidence`).
+The two share the 5 % (`waiting_level`).
 """
 
 from __future__ import annotations
@@ -13,10 +18,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import timedelta
 
 WEEK_S = 7 * 24 * 3600
@@ -33,12 +39,47 @@ EXCESS = (1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
 """Alternatives of the test: multiples of the budget that a violating fleet may be using."""
 
 
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Alternatives of the test that certifies: shares of the budget that a fleet within it may be using."""
+LEAST_LEVEL = 1e-6
+"""Least chance of an error that is left for waiting (`waiting_level`), so that the missing weeks are finite."""
+
+
+def _share_weights() -> tuple[float, ...]:
+    """Weigh the alternatives by Jeffreys' prior of a rate, 1/√rate. Most fleets with few alarms have very few."""
+    middles = [(a + b) / 2 for a, b in pairwise(SHARES)]
+    raw = [
+        (high - low) / math.sqrt(share)
+        for share, (low, high) in zip(SHARES, pairwise((0.0, *middles, 1.0)), strict=True)
+    ]
+    return tuple(each / sum(raw) for each in raw)
+
+
+SHARE_WEIGHTS = _share_weights()
+
+
 class Status(StrEnum):
     """Status of a budget."""
 
     CERTIFIED = "certified"
     PROVISIONAL = "provisional"
     VIOLATED = "violated"
+
+
+class Basis(StrEnum):
+    """Evidence that a status rests on."""
+
+    HELD_OUT = "held_out"
+    """The finished held-out time: a Poisson bound, computed once. The time watched since may only take it back."""
+    WATCHED = "watched"
+    """The held-out time and the time watched since: an e-process, valid however often one looks."""
+
+
+BASIS_WORDS = {
+    Basis.HELD_OUT: "It rests on the finished held-out time (Poisson bound), and the time since agrees.",
+    Basis.WATCHED: "It rests on the time watched, by a test that may be looked at every day (e-process).",
+}
+"""Basis of a certificate → sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +113,59 @@ def lower_bound(n_alarms: int, weeks: float) -> float:
     return 0.0 if n_alarms == 0 or weeks <= 0 else gamma_quantile(n_alarms, 1 - CONFIDENCE) / weeks
 
 
-def weeks_missing(n_alarms: int, weeks: float, alarms_per_week: float) -> float:
-    """Return the further asset-weeks without an alarm until the upper bound is within the budget; 0 = it is."""
+def log_evidence(n_alarms: int, allowed: float) -> float:
+    """Return the log of the evidence that the rate of alarms is below the allowed one. It may be looked at every day.
+
+    `allowed`: alarms that the budget allows in the time watched. The evidence is a mixture of the likelihood ratios of
+    `SHARES` of the allowed rate. In a fleet at or above its budget each ratio is a supermartingale of mean 1 at most.
+    By Ville's inequality (1939) the evidence then ever reaches 1/α with a chance of at most α (an e-process: Ramdas,
+    Grünwald, Vovk & Shafer 2023).
+    """
+    return log_mixture(lambda share: (n_alarms * math.log(share) if n_alarms else 0.0) + (1 - share) * allowed)
+
+
+def log_mixture(log_ratio: Callable[[float], float]) -> float:
+    """Return the log of the weighted mean over `SHARES` of likelihood ratios, given the log of each."""
+    logs = [math.log(weight) + log_ratio(share) for share, weight in zip(SHARES, SHARE_WEIGHTS, strict=True)]
+    highest = max(logs)
+    return highest + math.log(math.fsum(math.exp(each - highest) for each in logs))
+
+
+def waiting_level(held_out_weeks: float, alarms_per_week: float) -> float:
+    """Return the chance of an error that is left for waiting, after the test of the finished held-out time.
+
+    That test errs with the chance of the most alarms that it lets pass: 0 where the time is too short for any. So both
+    together err in at most 5 %.
+    """
+    most = most_alarms(held_out_weeks, alarms_per_week)
+    used = 0.0 if most is None else _fewer_than(most + 1, held_out_weeks * alarms_per_week)
+    return max(LEAST_LEVEL, 1 - CONFIDENCE - used)
+
+
+def weeks_missing(n_alarms: int, weeks: float, alarms_per_week: float, level: float = 1 - CONFIDENCE) -> float:
+    """Return the further asset-weeks without an alarm until waiting certifies the budget; 0 = it is certified.
+
+    `level`: see `waiting_level`. From nothing, with one alarm a week allowed: 3.9 weeks without an alarm.
+    """
+    needed = -math.log(level)
+    low = allowed = weeks * alarms_per_week
+    if log_evidence(n_alarms, allowed) >= needed:
+        return 0.0
+    step = 1.0
+    while log_evidence(n_alarms, low + step) < needed:
+        low, step = low + step, 2 * step
+    high = low + step
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if log_evidence(n_alarms, middle) < needed else (low, middle)
+    return high / alarms_per_week - weeks
+
+
+def weeks_until_kept(n_alarms: int, weeks: float, alarms_per_week: float) -> float:
+    """Return the further asset-weeks without an alarm until the upper bound is within the budget; 0 = it is.
+
+    For a finished time only. For one that goes on, see `weeks_missing`.
+    """
     return max(0.0, gamma_quantile(n_alarms + 1, CONFIDENCE) / alarms_per_week - weeks)
 
 
@@ -136,6 +228,8 @@ class Burn:
     status: Status
     weeks_missing: float
     """Further asset-weeks without an alarm that would certify it; 0 = none."""
+    basis: Basis = Basis.WATCHED
+    """Evidence by which it is certified, or will be. `violated` rests on the time watched in any case."""
 
     @property
     def ratio(self) -> float:
@@ -152,27 +246,43 @@ def burn(
     *,
     by_day: Sequence[float] | None = None,
     before: tuple[int, float] = (0, 0.0),
+    earlier: tuple[int, float] = (0, 0.0),
+    is_tested: bool = True,
+    is_sliding: bool = False,
     one_of: int = 1,
 ) -> Burn:
     """Return the burn of the budget in (from_us, to_us], of which `weeks` asset-weeks were watched.
 
     `by_day`: share of the asset-weeks on each day from `from_us` on, with the sum 1. None = even shares. `before`:
-    alarms and asset-weeks of the held-out data. They are evidence for `certified`, and never prevent `violated`.
-    `one_of`: see `too_many`. An alert that never closes, as after a drift, burns the budget like many short ones.
+    alarms and asset-weeks of the held-out data. `earlier`: those of the time watched before `from_us`. Both are
+    evidence for `certified`, and never prevent `violated`. `is_tested`: False = the held-out data alone must not
+    certify, since the threshold was moved after its test. `is_sliding`: the range moves on with time, so it certifies
+    nothing: by its last four weeks alone, 59 % of the assets exactly at their budget would be certified at some time in
+    a year. `one_of`: see `too_many`. An alert that never closes, as after a drift, burns the budget like many short
+    ones.
+
+    Where the held-out data certified the budget, its error is spent: the version is within its budget or not, whatever
+    is watched later. So the bound over both times may take the certificate back and give it back on any day. Elsewhere
+    waiting certifies, by an e-process that starts with the held-out data.
     """
-    moments = [moment for alarm in alarms for moment in _counted(alarm, to_us) if from_us < moment]
+    moments = count_moments(alarms, from_us, to_us)
     n_days = max(1, -(-(to_us - from_us) // DAY_US))
     n_by_day = [0] * n_days
     for moment in moments:
         n_by_day[min(n_days - 1, (moment - from_us - 1) // DAY_US)] += 1
     watched = by_day or [1 / n_days] * n_days
     allowed = weeks * alarms_per_week
-    n_alarms, n_all, weeks_all = len(moments), len(moments) + before[0], weeks + before[1]
-    missing = weeks_missing(n_all, weeks_all, alarms_per_week)
+    n_alarms = len(moments)
+    n_all, weeks_all = n_alarms + before[0] + earlier[0], weeks + before[1] + earlier[1]
+    if is_tested and upper_bound(*before) <= alarms_per_week:
+        basis, missing = Basis.HELD_OUT, weeks_until_kept(n_all, weeks_all, alarms_per_week)
+    else:
+        level = waiting_level(before[1], alarms_per_week)
+        basis, missing = Basis.WATCHED, weeks_missing(n_all, weeks_all, alarms_per_week, level)
     if too_many(((n, allowed * share) for n, share in zip(n_by_day, watched, strict=True)), one_of):
         status = Status.VIOLATED
     else:
-        status = Status.PROVISIONAL if missing else Status.CERTIFIED
+        status = Status.PROVISIONAL if missing or is_sliding else Status.CERTIFIED
     return Burn(
         weeks=weeks,
         n_alarms=n_alarms,
@@ -182,7 +292,13 @@ def burn(
         at_most_per_week=upper_bound(n_alarms, weeks),
         status=status,
         weeks_missing=missing,
+        basis=basis,
     )
+
+
+def count_moments(alarms: Iterable[Alarm], from_us: int, to_us: int) -> list[int]:
+    """Return the times in (from_us, to_us] at which alarms count."""
+    return [moment for alarm in alarms for moment in _counted(alarm, to_us) if from_us < moment]
 
 
 def _counted(alarm: Alarm, to_us: int) -> range:
@@ -202,17 +318,21 @@ class BudgetTerms(NamedTuple):
     n_episodes: int
     weeks: float
     """Held-out asset-weeks, as far as they are evidence."""
+    is_tested: bool = True
+    """The bound of the held-out time is for this threshold, and for no lower one (`Threshold.state`)."""
 
     @classmethod
     def read(cls, threshold: object) -> BudgetTerms | None:
         """Return the terms of a card's threshold. None = it is unreadable, or of a format without them."""
         if not isinstance(threshold, dict):
             return None
-        found = [value for name in cls._fields if isinstance(value := threshold.get(name), int | float)]
-        if len(found) < len(cls._fields) or not all(0 <= value < math.inf for value in found):
+        names = ("alarms_per_week", "step_s", "n_episodes", "weeks")
+        found = [value for name in names if isinstance(value := threshold.get(name), int | float)]
+        if len(found) < len(names) or not all(0 <= value < math.inf for value in found):
             return None
         alarms_per_week, step_s, n_episodes, weeks = found
-        terms = cls(alarms_per_week, step_s, int(n_episodes), weeks)
+        is_tested = threshold.get("state", Status.CERTIFIED) == Status.CERTIFIED
+        terms = cls(alarms_per_week, step_s, int(n_episodes), weeks, is_tested)
         if not (terms.alarms_per_week > 0 and terms.step_us > 0):
             return None
         return terms._replace(weeks=0.0) if threshold.get("n_overlapping") else terms

@@ -182,6 +182,11 @@ budget_burn_ratio = _gauge(
     "budget_burn_ratio", "False alarms of the last four weeks over those that the budget allows; 1 = all of it", "fleet"
 )
 budget_violated = _gauge("budget_violated", "1 = alarms came faster than the budget allows, not by chance", "fleet")
+real_alerts_ratio_at_least = _gauge(
+    "real_alerts_ratio_at_least",
+    "Share of real alerts among those that were ever judged, at least (95 %, at any time); 0 = nothing is known",
+    "fleet",
+)
 disk_free_bytes = _gauge("disk_free_bytes", "Free bytes of the disk of the database or the checkpoints", "place")
 disk_size_bytes = _gauge("disk_size_bytes", "Size of that disk, bytes", "place")
 

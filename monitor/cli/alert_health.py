@@ -59,6 +59,7 @@ def _show(entry: Mapping[str, Any], *, local: bool) -> None:
     if entry["shelved"]:
         told.append(f"{entry['shelved']:,} shelved")
     facts = {"alarms": ", ".join(told), "per asset": _per_asset(entry), "judged": _precision(entry["precision"])}
+    facts["ever judged"] = _precision_at_any_time(entry["precision"]["any_time"])
     echo_facts(facts | {"acknowledged": _acknowledged(entry["acknowledged"])})
     if not entry["alarms"] and not entry["standing"]:
         return
@@ -128,6 +129,15 @@ def _precision(precision: Mapping[str, Any]) -> str:
     return (
         f"of the {precision['judged']:,} that were judged, {precision['real']:,} were real: at least "
         f"{wording.percent(precision['at_least'])} (95\xa0%)"
+    )
+
+
+def _precision_at_any_time(precision: Mapping[str, Any]) -> str | None:
+    if not precision["judged"]:
+        return None
+    return (
+        f"of {precision['judged']:,}, {precision['real']:,} were real: at least "
+        f"{wording.percent(precision['at_least'])} (95\xa0%, at any time); unjudged alerts do not count"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from monitor import wording
-from monitor.budget import Status
+from monitor.budget import BASIS_WORDS, Status
 from monitor.cli import output
 from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose
 from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
@@ -263,7 +263,7 @@ def _explain(report: BudgetReport, threshold: Mapping[str, Any]) -> str:
     held_out = 0.0 if threshold.get("n_overlapping") else threshold["weeks"]
     weeks = f"{_rate(held_out)} held-out and {_rate(report.own.weeks)} watched asset-weeks"
     if report.status is Status.CERTIFIED:
-        return f"{weeks} show that {budget} is met (95 %)."
+        return f"{weeks} show that {budget} is met (95 %). {BASIS_WORDS[report.own.basis]}"
     missing = _rate(report.own.weeks_missing)
     return f"{weeks} do not show yet that {budget} is met: {missing} more without an alarm would."
 

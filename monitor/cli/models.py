@@ -159,6 +159,7 @@ def _budget_json(report: BudgetReport | None) -> dict[str, Any] | None:
         return None
     return {
         "status": report.status,
+        "basis": report.own.basis,
         "from": iso(report.from_us),
         "to": iso(report.to_us),
         "version": _burn_json(report.own),

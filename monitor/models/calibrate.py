@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from monitor.budget import WEEK_S, Budget, Status, gamma_quantile, most_alarms, upper_bound, weeks_missing
+from monitor.budget import (
+    WEEK_S,
+    Budget,
+    Status,
+    gamma_quantile,
+    most_alarms,
+    upper_bound,
+    waiting_level,
+    weeks_missing,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +87,7 @@ class Threshold:
     state: Status
     """`certified`: the bound keeps the budget, else `provisional`."""
     weeks_missing: float
-    """Asset-weeks without a further alarm that would certify it."""
+    """Asset-weeks to watch without a further alarm until it is certified (`budget.weeks_missing`)."""
     worst_asset: int | str | None
     """Asset with the highest rate of alerts, its number where names are not known. None = there were no alerts."""
     worst_per_week: float
@@ -128,7 +137,8 @@ def calibrate(
     bound = upper_bound(len(alerts), whole.weeks)
     is_kept = placed.is_counted and bound <= budget.alarms_per_week and not n_overlapping
     evidence_weeks = 0.0 if n_overlapping else whole.weeks
-    missing = 0.0 if is_kept else weeks_missing(len(alerts), evidence_weeks, budget.alarms_per_week)
+    level = waiting_level(evidence_weeks, budget.alarms_per_week)
+    missing = 0.0 if is_kept else weeks_missing(len(alerts), evidence_weeks, budget.alarms_per_week, level)
     worst_asset, worst_per_week = whole.worst(alerts)
     threshold = Threshold(
         raw=placed.raw,

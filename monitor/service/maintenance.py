@@ -11,10 +11,10 @@ from datetime import timedelta
 from math import inf
 from typing import TYPE_CHECKING
 
-from monitor import logs, metrics
+from monitor import alert_health, logs, metrics
 from monitor.budget import BudgetReport, Status, UnreadableThreshold
 from monitor.errors import MonitorError
-from monitor.store import burn, daemons, quarantine, score_hours, scores
+from monitor.store import burn, daemons, judged, quarantine, score_hours, scores
 from monitor.store.results import FIRST_US
 from monitor.timing import DEFAULT_TIMING
 
@@ -144,7 +144,11 @@ class BudgetReports:
 
     async def report(self) -> None:
         """Log the changes and the reminders. Raises StoreUnavailable."""
+        known = await self._store.read(judged.read_counts)
         for fleet in self._config.fleets:
+            n_real, n_judged = known.get(fleet.name, (0, 0))
+            at_least = alert_health.proportion_at_any_time(n_real, n_judged) if n_judged else 0.0
+            metrics.real_alerts_ratio_at_least.labels(fleet.name).set(at_least)
             found = await self._store.read(burn.champion_budget_report, fleet.name)
             if isinstance(found, UnreadableThreshold):
                 if found not in self._unknown:
@@ -182,6 +186,6 @@ class BudgetReports:
             todo = f"`monitor models show {found.version}`: label what were faults, retrain where machines changed"
             log.warning("budget_violated", **facts, worst=worst, do=todo)
         elif found.status is Status.CERTIFIED:
-            log.info("budget_certified", **facts)
+            log.info("budget_certified", **facts, basis=str(found.own.basis))
         else:
             log.info("budget_provisional", **facts, asset_weeks_missing=round(found.own.weeks_missing, 2))

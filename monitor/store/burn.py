@@ -14,7 +14,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from monitor.budget import DAY_US, Alarm, BudgetReport, BudgetTerms, Burn, UnreadableThreshold, burn
+from monitor.budget import (
+    DAY_US,
+    Alarm,
+    BudgetReport,
+    BudgetTerms,
+    Burn,
+    UnreadableThreshold,
+    burn,
+    count_moments,
+)
 from monitor.store import left_out
 
 if TYPE_CHECKING:
@@ -34,6 +43,7 @@ time of one asset is known within 5 to 15 %, and so is that of a large fleet."""
 RECENT_US = 28 * DAY_US
 """Period of the fleet's own report, over all versions: a retraining every day must not reset the count every day."""
 
+HOUR_US = DAY_US // 24
 WEEK_US = 7 * DAY_US
 
 FAMILIES = 3
@@ -54,16 +64,21 @@ def budget_report(fetch: Fetch, fleet: str, version: str, threshold: object) -> 
     recent = _Scope(fleet, None, max(extent.oldest_us, extent.newest_us - RECENT_US), extent.newest_us)
     judged = left_out.read(fetch, fleet, min(scope.from_us, recent.from_us), extent.newest_us + 1)
     scope, watched = _retained(fetch, scope, extent, step_us, judged)
-    own = _burn(scope, watched, _alarms(fetch, scope, judged), budget, (terms.n_episodes, terms.weeks))
+    earlier = scope._replace(from_us=extent.since_us, to_us=scope.from_us)
+    own = _burn(
+        scope, watched, _alarms(fetch, scope, judged), budget,
+        before=(terms.n_episodes, terms.weeks), earlier=_earlier(fetch, earlier, extent, step_us),
+        is_tested=terms.is_tested,
+    )  # fmt: skip
     recent, watched = _retained(fetch, recent, extent, step_us, judged)
     alarms = _alarms(fetch, recent, judged)
     worst = []
     for name, found in alarms.items():
         from_us, weeks = watched.assets.get(name, (recent.from_us, 0.0))
         one_of = FAMILIES * max(1, len(watched.assets))
-        worst.append((name, burn(found, from_us, recent.to_us, weeks, budget, one_of=one_of)))
+        worst.append((name, burn(found, from_us, recent.to_us, weeks, budget, one_of=one_of, is_sliding=True)))
     worst.sort(key=lambda each: (-each[1].ratio, each[0]))
-    whole = _burn(recent, watched, alarms, budget)
+    whole = _burn(recent, watched, alarms, budget, is_sliding=True)
     return BudgetReport(fleet, version, scope.from_us, scope.to_us, own, whole, tuple(worst))
 
 
@@ -123,6 +138,17 @@ _STRIPES = """
         AND score.start_us < :beyond_us AND score.score IS NOT NULL AND asset.fleet = :fleet {only}
     GROUP BY {key}
 """
+_OLDEST_HOUR = "SELECT MIN(hour_us) AS oldest_us FROM score_hour"
+_HOURS = """
+    WITH RECURSIVE stripe (at_us) AS (
+        SELECT CAST(:first_us AS BIGINT)
+        UNION ALL
+        SELECT at_us + CAST(:apart_us AS BIGINT) FROM stripe WHERE at_us + CAST(:apart_us AS BIGINT) < :beyond_us
+    )
+    SELECT asset.name AS name, at_us, n_windows - n_unscored AS n
+    FROM stripe JOIN score_hour ON hour_us = at_us JOIN asset ON asset.id = asset_id
+    WHERE asset.fleet = :fleet
+"""
 _BY_VERSION = "version_id = (SELECT id FROM model_version WHERE version = :version)"
 _ALARMS = """
     SELECT asset.name AS asset, opened_us, COALESCE(closed_by_hand_us, closed_us) AS closed_us, label
@@ -139,6 +165,8 @@ class _Extent(NamedTuple):
 
     oldest_us: int
     """Just before the oldest stored score of any fleet."""
+    since_us: int
+    """The version decides from here on. Earlier than `from_us` where retention has deleted scores."""
     from_us: int
     to_us: int
     """The version decided in (from, to]."""
@@ -173,7 +201,9 @@ def _extent(fetch: Fetch, fleet: str, version: str, step_us: int) -> _Extent | N
     oldest_us = oldest["oldest_us"] + span_us - step_us
     from_us = max(decided["from_us"], oldest_us)
     to_us = newest_us if decided["to_us"] is None else min(decided["to_us"], newest_us)
-    return None if to_us <= from_us else _Extent(oldest_us, from_us, to_us, newest_us, span_us, newest["n_assets"])
+    if to_us <= from_us:
+        return None
+    return _Extent(oldest_us, decided["from_us"], from_us, to_us, newest_us, span_us, newest["n_assets"])
 
 
 def _retained(
@@ -224,6 +254,32 @@ def _watched(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int, judged:
     return _Watched(assets, [n / total for n in by_day] if total else by_day)
 
 
+def _earlier(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> tuple[int, float]:
+    """Return the alarms and the asset-weeks of a version's time without stored scores, from its hourly roll-ups.
+
+    Without them, a fleet exactly at its budget would be certified at some time in a year with a chance of 11 %: by the
+    90 days of scores alone the evidence would begin anew with each day.
+    """
+    oldest = next(iter(fetch(_OLDEST_HOUR, {})))["oldest_us"]
+    if oldest is None:
+        return 0, 0.0
+    scope = scope._replace(from_us=max(scope.from_us, oldest - 1))
+    first_us, beyond_us = -(-scope.from_us // HOUR_US) * HOUR_US, scope.to_us // HOUR_US * HOUR_US
+    if first_us >= beyond_us:
+        return 0, 0.0
+    n_hours = (beyond_us - first_us) // HOUR_US
+    apart = max(1, n_hours * extent.n_assets // MOST_ROWS)
+    judged = left_out.read(fetch, scope.fleet, scope.from_us, scope.to_us)
+    values = {"fleet": scope.fleet, "first_us": first_us, "beyond_us": beyond_us, "apart_us": apart * HOUR_US}
+    n = sum(
+        row["n"]
+        for row in fetch(_HOURS, values)
+        if not (judged and judged.leaves_out(row["name"], row["at_us"] + HOUR_US // 2))
+    )
+    alarms = [alarm for found in _alarms(fetch, scope, judged).values() for alarm in found]
+    return len(count_moments(alarms, scope.from_us, scope.to_us)), n * apart * step_us / WEEK_US
+
+
 def _alarms(fetch: Fetch, scope: _Scope, judged: LeftOut) -> dict[str, list[Alarm]]:
     """Return each asset's alerts that were open in the scope's time and count as false until a label says more."""
     values = {"fleet": scope.fleet, "from_us": scope.from_us, "to_us": scope.to_us} | _only(scope)
@@ -244,11 +300,12 @@ def _burn(
     watched: _Watched,
     alarms: Mapping[str, list[Alarm]],
     alarms_per_week: float,
-    before: tuple[int, float] = (0, 0.0),
+    **evidence: Any,
 ) -> Burn:
+    """`evidence`: see `budget.burn`."""
     every = [alarm for found in alarms.values() for alarm in found]
     weeks = sum(weeks for _, weeks in watched.assets.values())
     return burn(
         every, scope.from_us, scope.to_us, weeks, alarms_per_week,
-        by_day=watched.by_day, before=before, one_of=FAMILIES,
+        by_day=watched.by_day, one_of=FAMILIES, **evidence,
     )

@@ -241,3 +241,24 @@ def test_three_families_of_tests_share_one_error_rate() -> None:
     endless = [(1, 1 / 7)] * 9
     assert too_many(endless)
     assert not too_many(endless, burn.FAMILIES)
+
+
+def test_time_without_stored_scores_still_counts_as_evidence(url: str) -> None:
+    """Retention deletes scores after 90 days, and hourly roll-ups after two years."""
+    def prune(connection: Connection) -> None:
+        connection.execute(text("DELETE FROM score WHERE start_us < :us"), {"us": (FIRST + 130) * INTERVAL_US})
+
+    asyncio.run(fill(url, 200))
+    before = report(url)
+    asyncio.run(_run(url, prune))
+    after = report(url)
+    assert before is not None
+    assert after is not None
+    assert after.from_us > before.from_us
+    assert after.own.weeks < before.own.weeks / 2
+    assert after.own.weeks_missing == pytest.approx(before.own.weeks_missing, abs=0.02)
+
+
+async def _run(url: str, step: Callable[[Connection], object]) -> None:
+    async with AsyncStore(url) as store:
+        await store.run(step)

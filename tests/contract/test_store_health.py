@@ -131,7 +131,10 @@ def test_answers_give_precision_and_time_to_acknowledge(health: Callable[..., An
         "real": 1,
         "at_least": pytest.approx(0.0253, abs=1e-4),
         "confidence": 0.95,
+        "any_time": {"judged": 2, "real": 1, "at_least": pytest.approx(0.0072, abs=1e-4), "confidence": 0.95},
     }
+    later = health(FLEET, since=at(2000), until=at(3000))["all"]["precision"]
+    assert (later["judged"], later["any_time"]["judged"]) == (1, 2)
 
 
 def test_the_range_ends_with_the_newest_window(health: Callable[..., Any]) -> None:

@@ -6,10 +6,19 @@ import math
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from monitor import alert_health
-from monitor.alert_health import HOUR_US, WEEK_US, Alarm, Range, figures, proportion_at_least
+from monitor.alert_health import (
+    HOUR_US,
+    WEEK_US,
+    Alarm,
+    Range,
+    figures,
+    proportion_at_any_time,
+    proportion_at_least,
+)
 
 MINUTE_US = HOUR_US // 60
 MONDAY_US = 2864 * WEEK_US + 4 * 24 * HOUR_US  # 2024-11-25
@@ -120,6 +129,39 @@ def test_precision_counts_judged_alerts() -> None:
     found = figures([alarm(each, label=label) for each, label in enumerate(labels)], WEEK, 1)["precision"]
     assert (found["judged"], found["real"]) == (10, 9)
     assert found["at_least"] == pytest.approx(0.6058, abs=1e-4)
+
+
+def test_precision_at_any_time_counts_all_that_were_judged() -> None:
+    found = figures([], WEEK, 1, judged=(26, 30))["precision"]["any_time"]
+    assert found == {"judged": 30, "real": 26, "at_least": pytest.approx(0.637, abs=0.001), "confidence": 0.95}
+    assert figures([], WEEK, 1)["precision"]["any_time"]["at_least"] is None
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "bound"), [(0, 5, 0.0), (1, 1, 0.033), (11, 11, 0.708), (20, 30, 0.399), (900, 1000, 0.867)]
+)
+def test_bounds_at_any_time_are_below_those_of_one_look(k: int, n: int, bound: float) -> None:
+    found = proportion_at_any_time(k, n)
+    assert found == pytest.approx(bound, abs=0.001)
+    assert found <= proportion_at_least(k, n) <= k / n
+
+
+def test_a_bound_at_any_time_is_rarely_ever_wrong() -> None:
+    """Looks after each of 300 judgements. By the bound of one look, a quarter of the fleets would be misjudged."""
+    draw = np.random.default_rng(11)
+    real = (draw.random((4000, 300)) < 0.7).cumsum(1)
+    n = np.arange(1, 301)
+    least = {name: np.full(301, 301) for name in ("any_time", "one_look")}  # fewest real ones that show 70 %, by n
+    for judged in n:
+        for name, bound in (("any_time", proportion_at_any_time), ("one_look", proportion_at_least)):
+            low, high = 0, int(judged) + 1
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if bound(middle, int(judged)) > 0.7 else (middle, high)
+            least[name][judged] = high
+    wrong = {name: float((real >= fewest[n]).any(1).mean()) for name, fewest in least.items()}
+    assert 0.01 < wrong["any_time"] <= 0.05
+    assert wrong["one_look"] > 0.2
 
 
 def test_weeks_are_iso_weeks_with_their_own_figures() -> None:

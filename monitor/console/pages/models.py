@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from monitor import drawing
-from monitor.budget import BudgetReport, Status
+from monitor.budget import BASIS_WORDS, BudgetReport, Status
 from monitor.console.pages.now import fleet_config
 from monitor.console.pages.view import Ask, Part, duration, number, show, svg
 from monitor.errors import NotFound
@@ -284,7 +284,7 @@ def _explain(report: BudgetReport | None, threshold: Mapping[str, Any] | None) -
         )
     weeks = f"{number(report.own.weeks, 2)} watched asset-weeks and the held-out ones"
     if report.status is Status.CERTIFIED:
-        return f"{weeks} show that {budget} is met (95 %)."
+        return f"{weeks} show that {budget} is met (95 %). {BASIS_WORDS[report.own.basis]}"
     missing = number(report.own.weeks_missing, 2)
     return f"{weeks} do not show yet that {budget} is met: {missing} more without an alarm would."
 

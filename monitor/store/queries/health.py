@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from monitor import alert_health
 from monitor.alert_health import Alarm, Range
 from monitor.clock import to_us
+from monitor.store import judged
+from monitor.store.judged import JudgedCount
 from monitor.store.queries.backend import Backend, Row, Where
 
 if TYPE_CHECKING:
@@ -44,9 +46,17 @@ class HealthQueries(Backend):
         where.add("name = :fleet", fleet=fleet)
         sizes = {row["fleet"]: row["assets"] for row in self.fetch(f"{_SIZES} {where} ORDER BY name", where.values)}
         lives = self._shortest_lives_us()
+        known = judged.counts(self.fetch)
         names = [*sizes, *(name for name in sorted(alarms.keys() - sizes.keys(), key=str) if alarms[name])]
         fleets = [
-            {"fleet": name} | alert_health.figures(alarms.get(name, []), within, sizes.get(name, 0), lives.get(name, 0))
+            {"fleet": name}
+            | alert_health.figures(
+                alarms.get(name, []),
+                within,
+                sizes.get(name, 0),
+                lives.get(name, 0),
+                judged=known.get(name, JudgedCount()),
+            )
             for name in names
         ]
         # A subject is an asset of one fleet: two fleets may have one of the same name.
@@ -55,7 +65,11 @@ class HealthQueries(Backend):
             for name in names
             for each in alarms.get(name, ())
         ]
-        total = alert_health.figures(every, within, sum(sizes.values()), max(lives.values(), default=0))
+        own = [known.get(name, JudgedCount()) for name in names]
+        total = alert_health.figures(
+            every, within, sum(sizes.values()), max(lives.values(), default=0),
+            judged=(sum(each.n_real for each in own), sum(each.n for each in own)),
+        )  # fmt: skip
         return {"from": total["from"], "to": total["to"], "fleets": fleets, "all": total}
 
     def _newest_us(self, fleet: str | None, now: datetime) -> int:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.budget import WEEK_S, Budget, Status, upper_bound
+from monitor.budget import WEEK_S, Budget, Status, weeks_missing
 from monitor.models.calibrate import Threshold, calibrate, episodes, find_outliers
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import AlertState, Scores, Windows
@@ -131,8 +131,8 @@ def test_three_clean_weeks_certify_one_alarm() -> None:
     short = calibrated(smooth(round(2.5 * A_WEEK)))
     assert short.state is Status.PROVISIONAL
     assert short.bound_per_week == pytest.approx(3.0 / 2.5, rel=0.01)
-    assert short.weeks_missing == pytest.approx(0.5, abs=0.01)
-    assert "0.5 more clean asset-weeks would certify the budget of 1" in short.reason
+    assert short.weeks_missing == pytest.approx(3.88 - 2.5, abs=0.01)
+    assert "1.4 more clean asset-weeks would certify the budget of 1" in short.reason
 
 
 def test_short_histories_keep_their_bound() -> None:
@@ -236,7 +236,7 @@ def test_overlapping_time_certifies_nothing() -> None:
     raw = smooth(40 * A_WEEK).astype(np.float32)
     limit = calibrate(raw, *columns(len(raw), 4), BUDGET, n_overlapping=11)
     assert limit.state is Status.PROVISIONAL
-    assert limit.weeks_missing == pytest.approx(upper_bound(limit.n_episodes, 1.0), rel=1e-5)
+    assert limit.weeks_missing == pytest.approx(weeks_missing(limit.n_episodes, 0.0, 1.0), rel=1e-5)
     assert "11 windows learnt from reach into that time" in limit.reason
 
 

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from monitor import metrics
 from monitor.budget import DAY_US, Alarm, BudgetReport, UnreadableThreshold, burn
 from monitor.config import parse
 from monitor.service import maintenance
 from monitor.service.maintenance import BudgetReports
+from monitor.store import judged
+from monitor.store.judged import JudgedCount
 from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock, RecordedLog
 
@@ -32,9 +35,12 @@ class BudgetStore:
 
     def __init__(self) -> None:
         self.standing: BudgetReport | UnreadableThreshold | None = None
+        self.judged: dict[str | None, JudgedCount] = {}
 
-    async def read(self, _fn: object, fleet: str) -> BudgetReport | UnreadableThreshold | None:
-        assert fleet == "turbines"
+    async def read(self, fn: object, *fleet: str) -> object:
+        if fn is judged.read_counts:
+            return self.judged
+        assert fleet == ("turbines",)
         return self.standing
 
 
@@ -85,4 +91,14 @@ async def test_each_change_of_a_budgets_status_is_reported_once(log: RecordedLog
     assert [event for _, event, _ in log.lines] == [
         "budget_provisional", "budget_certified", "budget_violated", "budget_certified",
     ]  # fmt: skip
-    assert log.lines[0][2]["asset_weeks_missing"] == pytest.approx(2.0, abs=0.01)
+    assert log.lines[0][2]["asset_weeks_missing"] == pytest.approx(2.88, abs=0.01)
+    assert log.lines[1][2]["basis"] == "watched"
+
+
+@pytest.mark.parametrize(("known", "ratio"), [({}, 0.0), ({"turbines": JudgedCount(40, 50)}, 0.606)])
+async def test_the_share_of_real_alerts_is_a_metric(known: dict[str | None, JudgedCount], ratio: float) -> None:
+    store = BudgetStore()
+    store.judged = known
+    await BudgetReports(CONFIG, cast("AsyncStore", store), FakeClock()).report()
+    found = metrics.registry.get_sample_value("monitor_real_alerts_ratio_at_least", {"fleet": "turbines"})
+    assert found == pytest.approx(ratio, abs=0.01)

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.config import parse
 from monitor.service.maintenance import Maintenance
-from monitor.store import score_hours, scores
+from monitor.store import judged, score_hours, scores
 from monitor.store.results import FIRST_US
 from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
@@ -33,7 +33,7 @@ class ScoreStore:
         """(fleets, to) of the walks through the hours."""
 
     async def read(self, fn: Callable[..., Any], *_fleet: str) -> Any:
-        return self._newest if fn is scores.newest_us else None
+        return self._newest if fn is scores.newest_us else {} if fn is judged.read_counts else None
 
     async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
         if fn is score_hours.prune:
