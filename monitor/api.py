@@ -429,7 +429,7 @@ class Detector:
                 windows = windower.push(readings).windows
                 if len(windows):
                     with _one_torch_thread():
-                        scores = model.score(windows.values)
+                        scores = model.score(windows.values, [name] * len(windows))
                     yield _ScoredWindows(number, rows, cells, windows, scores)
 
     def _decoded(self, recording: Recording) -> Iterator[Readings]:

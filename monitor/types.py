@@ -153,6 +153,8 @@ class Windows:
     """[N], smallest offset among the window's records."""
     last_offset: Int64
     """[N], largest offset among them."""
+    names: Sequence[str] = ()
+    """Names of the assets, by index: those with a threshold of their own are scored by it. Empty = not known."""
 
     def __len__(self) -> int:
         return len(self.asset)

@@ -32,6 +32,8 @@ from monitor.budget import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from monitor.types import Bool, Float32, Int32, Int64
@@ -65,6 +67,13 @@ the threshold stays where the healthy windows put it. A higher one would hide fa
 MIN_TAIL_SCALE = 0.05
 """Least scale of the tail, as a share of the median score. A model whose held-out scores are all alike has not seen
 their variation."""
+
+MIN_ASSET_WINDOWS = 100
+"""Windows from which an asset has a threshold of its own. Fewer hold no twenty peaks."""
+MAX_FACTOR = 4.0
+"""Most that an asset's threshold is above or below the fleet's. An asset that needs more is of another kind."""
+MIN_LOG_SD = 0.05
+"""Least uncertainty of an asset's threshold, as a share of it."""
 
 OUTLIER_SIGMAS = 6.0
 """Robust standard deviations of the log error that no healthy window reaches."""
@@ -120,13 +129,16 @@ def calibrate(
     outlier: Bool | None = None,
     stride_factor: int = 1,
     n_overlapping: int = 0,
+    names: Sequence[str | int] = (),
 ) -> Threshold:
     """Return the threshold for held-out raw scores [N] of windows of one or more assets, in any order.
 
-    `raw`: NaN = unscored, at least one is not. One threshold for all assets, from their pooled time.
+    `raw`: NaN = unscored, at least one is not. One threshold for all assets, from their pooled time: divide by
+    `asset_factors` before, where assets have thresholds of their own.
     `outlier`: [N], windows suspected of a fault, not all of them. The threshold is placed without them, and certified
     with them.
     `stride_factor`: see `TrainingSet`. `n_overlapping`: see `Threshold`. Above 0 it is provisional.
+    `names`: of the assets, by number.
     """
     whole = healthy = _ScoreHistory.of(raw, asset, end_us, budget, stride_factor).countable()
     if outlier is not None and outlier.any():
@@ -149,7 +161,7 @@ def calibrate(
         n_episodes=len(alerts),
         state=Status.CERTIFIED if is_kept else Status.PROVISIONAL,
         weeks_missing=_rounded(missing),
-        worst_asset=worst_asset,
+        worst_asset=worst_asset if worst_asset is None or not names else names[worst_asset],
         worst_per_week=_rounded(worst_per_week),
         confirm=budget.confirm,
         among=budget.among,
@@ -183,6 +195,57 @@ def _place(whole: _ScoreHistory, healthy: _ScoreHistory, budget: Budget) -> _Pla
         raw = healthy.threshold_for(allowed - n_suspected)
     method = f"counted: with {allowed} held-out alerts the bound keeps the budget"
     return _Placement(max(raw, MIN_RAW), method, is_counted=True)
+
+
+def asset_factors(
+    raw: Float32,
+    asset: Int32,
+    end_us: Int64,
+    budget: Budget,
+    *,
+    outlier: Bool | None = None,
+    stride_factor: int = 1,
+) -> dict[int, float]:
+    """Return the threshold of each asset as a multiple of the fleet's, for held-out raw scores [N].
+
+    Each asset's own threshold by the tail is shrunk towards the mean of the fleet, on a logarithmic scale: the less,
+    the more the assets differ beyond what is uncertain of each (empirical Bayes, DerSimonian and Laird 1986). Assets
+    that are alike have 1. One that is missing has too few windows.
+    """
+    usable = ~np.isnan(raw) if outlier is None else ~np.isnan(raw) & ~outlier
+    known: list[int] = []
+    logs: list[float] = []
+    variances: list[float] = []
+    for one in np.unique(asset[usable]).tolist():
+        rows = np.flatnonzero(usable & (asset == one))
+        if len(rows) < MIN_ASSET_WINDOWS:
+            continue
+        history = _ScoreHistory.of(raw[rows], asset[rows], end_us[rows], budget, stride_factor).countable()
+        tail = _Tail.fit(history)
+        target = max(budget.alarms_per_week, OBSERVABLE_ALERTS / history.weeks)
+        low, middle, high = (max(tail.threshold(target, share), MIN_RAW) for share in (0.16, 0.5, 0.84))
+        known.append(one)
+        logs.append(math.log(middle))
+        variances.append(max(math.log(high / low) / 2, MIN_LOG_SD) ** 2)
+    if len(known) < 2:
+        return {}
+    shrunk = _shrunk(np.array(logs), np.array(variances))
+    factor = np.exp(np.clip(shrunk, -math.log(MAX_FACTOR), math.log(MAX_FACTOR)))
+    return {one: _rounded(each) for one, each in zip(known, factor.tolist(), strict=True)}
+
+
+def _shrunk(value: Float64, variance: Float64) -> Float64:
+    """Return the deviations [n] of values of known variance from their mean, shrunk by the variance between them."""
+    weight = 1 / variance
+    mean = (weight * value).sum() / weight.sum()
+    excess = (weight * (value - mean) ** 2).sum() - (len(value) - 1)
+    between = max(0.0, excess / (weight.sum() - (weight**2).sum() / weight.sum()))
+    if not between:
+        return np.zeros(len(value))
+    weight = 1 / (variance + between)
+    mean = (weight * value).sum() / weight.sum()
+    shrunk: Float64 = between / (variance + between) * (value - mean)
+    return shrunk
 
 
 def episodes(raw: Float32, asset: Int32, end_us: Int64, budget: Budget, threshold: float) -> Int32:
@@ -335,35 +398,54 @@ def _kth_largest(raw: Float64, owner: Int64, k: int, among: int) -> Float64:
 
 
 def _tail_threshold(history: _ScoreHistory, alarms_per_week: float) -> tuple[float, int]:
-    """Return the threshold by the tail (see `TAIL_CONFIDENCE`), and the number of its peaks.
-
-    Each scale and shape of a generalised Pareto tail, and each rate of peaks, leads to a threshold of its own. They are
-    weighed by likelihood and priors. With few peaks the priors keep the result plausible.
-    """
-    level = history.level[np.isfinite(history.level)]
-    median, high = np.quantile(level, [0.5, 0.9])
-    base, peaks, n_alerts = _tail_peaks(history, level, float(median))
-    usual = max((high - median) / math.log(5), MIN_TAIL_SCALE * abs(median), 1e-9)   # an exponential's, by quantiles
-    shape = np.linspace(-0.4, 0.8, 24)[:, None, None]                             # (S, 1, 1), without 0
-    scale = usual * np.exp(np.linspace(-2.1, 2.1, 43))[None, :, None]             # (1, V, 1)
-    prior = -0.5 * ((shape - SHAPE) / SHAPE_SD) ** 2 - 0.5 * (np.log(scale / usual) / SCALE_LOG_SD) ** 2
-    inside = 1 + shape * (peaks - base) / scale                                   # (S, V, P)
-    log = np.log(np.maximum(inside, 1e-300)).sum(-1, keepdims=True)
-    posterior = prior - len(peaks) * np.log(scale) - (1 + 1 / shape) * log        # (S, V, 1)
-    posterior = np.where((inside > 0).all(-1, keepdims=True), posterior, -np.inf)
-    weight = np.exp(posterior - posterior.max())
-    # Alerts a week above the base: the observed rate, with the uncertainty of so few peaks.
-    spread = [gamma_quantile(len(peaks) + 1, (k + 0.5) / 9) / (len(peaks) + 1) for k in range(9)]
-    rate = (n_alerts + 1) / history.weeks * np.array(spread)                      # (9,)
-
-    def threshold(target: float, confidence: float) -> float:
-        kept = base + scale / shape * ((rate / target) ** shape - 1)              # (S, V, 9)
-        order = np.argsort(kept, axis=None)
-        mass = np.cumsum(np.broadcast_to(weight, kept.shape).ravel()[order])
-        return float(kept.ravel()[order][np.searchsorted(mass, confidence * mass[-1])])
-
+    """Return the threshold by the tail (see `TAIL_CONFIDENCE`), and the number of its peaks."""
+    tail = _Tail.fit(history)
     observable = max(alarms_per_week, OBSERVABLE_ALERTS / history.weeks)
-    return max(threshold(alarms_per_week, 0.5), threshold(observable, TAIL_CONFIDENCE)), len(peaks)
+    return max(tail.threshold(alarms_per_week, 0.5), tail.threshold(observable, TAIL_CONFIDENCE)), tail.n_peaks
+
+
+class _Tail(NamedTuple):
+    """Generalised Pareto tails over independent peaks.
+
+    Each scale and shape, and each rate of peaks, leads to a threshold of its own. They are weighed by likelihood and
+    priors. With few peaks the priors keep the result plausible.
+    """
+
+    base: float
+    n_peaks: int
+    shape: Float64
+    """(S, 1, 1)"""
+    scale: Float64
+    """(1, V, 1)"""
+    weight: Float64
+    """(S, V, 1)"""
+    rate: Float64
+    """(9,), alerts a week above the base: the observed rate, with the uncertainty of so few peaks."""
+
+    @classmethod
+    def fit(cls, history: _ScoreHistory) -> _Tail:
+        level = history.level[np.isfinite(history.level)]
+        median, high = np.quantile(level, [0.5, 0.9])
+        base, peaks, n_alerts = _tail_peaks(history, level, float(median))
+        usual = max((high - median) / math.log(5), MIN_TAIL_SCALE * abs(median), 1e-9)   # an exponential's
+        shape = np.linspace(-0.4, 0.8, 24)[:, None, None]                         # (S, 1, 1), without 0
+        scale = usual * np.exp(np.linspace(-2.1, 2.1, 43))[None, :, None]         # (1, V, 1)
+        prior = -0.5 * ((shape - SHAPE) / SHAPE_SD) ** 2 - 0.5 * (np.log(scale / usual) / SCALE_LOG_SD) ** 2
+        inside = 1 + shape * (peaks - base) / scale                               # (S, V, P)
+        log = np.log(np.maximum(inside, 1e-300)).sum(-1, keepdims=True)
+        posterior = prior - len(peaks) * np.log(scale) - (1 + 1 / shape) * log    # (S, V, 1)
+        posterior = np.where((inside > 0).all(-1, keepdims=True), posterior, -np.inf)
+        weight = np.exp(posterior - posterior.max())
+        spread = [gamma_quantile(len(peaks) + 1, (k + 0.5) / 9) / (len(peaks) + 1) for k in range(9)]
+        rate = (n_alerts + 1) / history.weeks * np.array(spread)
+        return cls(base, len(peaks), shape, scale, weight, rate)
+
+    def threshold(self, target: float, confidence: float) -> float:
+        """Return the threshold that keeps `target` alerts a week with a confidence."""
+        kept = self.base + self.scale / self.shape * ((self.rate / target) ** self.shape - 1)   # (S, V, 9)
+        order = np.argsort(kept, axis=None)
+        mass = np.cumsum(np.broadcast_to(self.weight, kept.shape).ravel()[order])
+        return float(kept.ravel()[order][np.searchsorted(mass, confidence * mass[-1])])
 
 
 def _tail_peaks(history: _ScoreHistory, level: Float64, median: float) -> tuple[float, Float64, int]:
@@ -390,13 +472,20 @@ def _reason(threshold: Threshold) -> str:
     )
     if threshold.n_suspected:
         alerts += f" ({threshold.n_suspected} of suspected faults, which did not move the threshold)"
-    text = f"{alerts}: at most {_figure(threshold.bound_per_week)} per asset and week (95 %)"
+    mean = ", as the mean of the fleet" if threshold.n_assets > 1 else ""
+    text = f"{alerts}: at most {_figure(threshold.bound_per_week)} per asset and week{mean} (95 %)"
+    if threshold.n_assets > 1 and threshold.worst_asset is not None:
+        text += f"; the worst, {_named(threshold.worst_asset)}, had {_figure(threshold.worst_per_week)} a week"
     budget = _figure(threshold.alarms_per_week)
     if threshold.state is Status.CERTIFIED:
         return f"{text}; the budget is {budget}"
     if threshold.n_overlapping:
         text += f"; but {threshold.n_overlapping} windows learnt from reach into that time, so it certifies nothing"
     return f"{text}; {_figure(threshold.weeks_missing)} more clean asset-weeks would certify the budget of {budget}"
+
+
+def _named(asset: int | str) -> str:
+    return f"asset {asset}" if isinstance(asset, int) else asset
 
 
 def _figure(value: float) -> str:

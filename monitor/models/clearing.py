@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from monitor.types import Float32
+    from monitor.types import Float32, Int64
 
     Trial = tuple[int, tuple[int, ...]]
     """A window, and the sensors to replace."""
@@ -29,11 +29,12 @@ AT_ONCE = 256
 
 
 def clearing_sets(
-    score: Callable[[Float32], Float32], values: Float32, share: Float32
+    score: Callable[[Float32, Int64], Float32], values: Float32, share: Float32
 ) -> list[tuple[int, ...]]:
     """Return the columns of the sensors to replace in each window [N, T, C], empty where none are found.
 
-    `score`: scores of windows, 1.0 = threshold, with any number of sensors missing. `share`: [N, C].
+    `score`: scores of copies of windows, 1.0 = threshold, with any number of sensors missing, and the number of the
+    window that each is of. `share`: [N, C].
     """
     n, n_sensors = share.shape
     order = np.argsort(-share, axis=1, kind="stable")[:, :MAX_CANDIDATES]
@@ -62,13 +63,14 @@ def _lowest(trials: Sequence[Trial], scores: Float32) -> dict[int, tuple[tuple[i
     return best
 
 
-def _scores(score: Callable[[Float32], Float32], values: Float32, trials: Sequence[Trial]) -> Float32:
+def _scores(score: Callable[[Float32, Int64], Float32], values: Float32, trials: Sequence[Trial]) -> Float32:
     """Score each trial: its window without its sensors."""
     parts = [np.empty(0, np.float32)]
     for first in range(0, len(trials), AT_ONCE):
         some = trials[first : first + AT_ONCE]
-        without = values[[row for row, _ in some]]   # a copy
+        rows = np.array([row for row, _ in some], dtype=np.int64)
+        without = values[rows]   # a copy
         for number, (_, sensors) in enumerate(some):
             without[number][:, list(sensors)] = np.nan
-        parts.append(score(without))
+        parts.append(score(without, rows))
     return np.concatenate(parts)

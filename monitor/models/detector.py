@@ -33,12 +33,14 @@ from monitor.models.terms import Terms, knobs_from_json, knobs_to_json
 from monitor.types import Contribution
 
 if TYPE_CHECKING:
-    from monitor.types import Float32
+    from collections.abc import Sequence
+
+    from monitor.types import Float32, Int64
 
 MAX_WINDOW_VALUES = 4 << 20
 """Values in one window of a checkpoint: its channels times its length. `[fleet] window` allows 4,096 steps."""
 MAX_MEMBERS = 64
-NEW_KEYS = ("inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile")
+NEW_KEYS = ("inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile", "asset_factors")
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
@@ -94,6 +96,9 @@ class Card:
     """By sensor, its healthy behaviour (`sensor_profile.SensorProfile`). None = an older card: not known."""
     knobs: dict[str, Any] | None = None
     """By sensor, the deviations that count and their weight (`terms.SensorKnob`). None = all count alike."""
+    asset_factors: dict[str, float] | None = None
+    """By asset, its threshold as a multiple of the fleet's (`calibrate.asset_factors`). One that is missing has the
+    fleet's. None = all have."""
 
 
 class TrainedModel:
@@ -143,38 +148,56 @@ class TrainedModel:
         """Network that was trained for the architecture, alone or beside other members."""
         return self._members[-1].network
 
-    def score(self, values: Float32) -> WindowScores:
-        """Score windows [N, T, C] in the sensors' own units. N may be 0."""
-        self.check_shape(values)
-        return self._score_channels(self.inputs.to_channels(values), self.card.min_channels)
+    def score(self, values: Float32, assets: Sequence[str] | None = None) -> WindowScores:
+        """Score windows [N, T, C] in the sensors' own units. N may be 0.
 
-    def _score_channels(self, values: Float32, min_channels: int | None = None) -> WindowScores:
-        """Score windows [N, T, K] of channels. `min_channels`: with a value, for a score. None = one."""
+        `assets`: name of each window's asset, whose own threshold is then 1.0. None = the fleet's.
+        """
+        self.check_shape(values)
+        return self._score_channels(self.inputs.to_channels(values), self.limits(assets), self.card.min_channels)
+
+    def limits(self, assets: Sequence[str] | None) -> Float32 | None:
+        """Return the raw threshold [N] of each window, by the name of its asset. None = all have the fleet's."""
+        factors = self.card.asset_factors
+        if assets is None or not factors:
+            return None
+        return np.array([factors.get(name, 1.0) for name in assets], np.float32) * np.float32(self.card.threshold.raw)
+
+    def _score_channels(
+        self, values: Float32, limit: Float32 | None = None, min_channels: int | None = None
+    ) -> WindowScores:
+        """Score windows [N, T, K] of channels.
+
+        `limit`: [N], raw thresholds. None = the fleet's. `min_channels`: with a value, for a score. None = one.
+        """
         n, _, n_channels = values.shape
+        if limit is None:
+            limit = np.full(n, self.card.threshold.raw, dtype=np.float32)
         score = np.empty(n, dtype=np.float32)
         share = np.empty((n, n_channels), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, n, CHUNK):
                 chunk = self._to_tensor(values[start : start + CHUNK])
                 x, present = self.scaler.standardise(chunk)                                            # (B, K, T)
-                raw, part = self._raw_scores(x, present, self._bound(chunk))                           # (B,), (B, K)
+                own = torch.from_numpy(limit[start : start + CHUNK]).to(self.device)                   # (B,)
+                raw, part = self._raw_scores(x, present, self._bound(chunk), own)                      # (B,), (B, K)
                 if present is not None and min_channels is not None:
                     raw[present.any(-1).sum(-1) < min_channels] = torch.nan
                 score[start : start + CHUNK] = raw.cpu().numpy()
                 share[start : start + CHUNK] = part.cpu().numpy()
-        score /= np.float32(self.card.threshold.raw)
+        score /= limit
         return WindowScores(score, self.inputs.fold_shares(share))
 
     def _raw_scores(
-        self, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None
+        self, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None, limit: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return raw scores (B,) and shares (B, K) of standardised windows (B, K, T)."""
+        """Return raw scores (B,) and shares (B, K) of standardised windows (B, K, T) with raw thresholds (B,)."""
         raw, part = ensemble_score(self._members, x, present, knobs)
         if knobs is None:
             return raw, part
         # An alarm must not come from a deviation that does not count, by way of the sensors whose expected values it
         # distorts. Only windows that would be anomalous pay for this.
-        rows = (raw >= self.card.threshold.raw).nonzero()[:, 0]
+        rows = (raw >= limit).nonzero()[:, 0]
         if len(rows):
             here = None if present is None else present[rows]
             again, shares = ensemble_score(self._members, x[rows], here, knobs.replacing(rows))
@@ -200,6 +223,7 @@ class TrainedModel:
             "metrics": card.metrics,
             "trained_at": card.trained_at,
             "threshold": asdict(card.threshold),
+            "asset_factors": card.asset_factors,
             "inputs": card.training["inputs"],
             "thresholds": self.thresholds(),
             "knobs": card.knobs,
@@ -303,10 +327,14 @@ class TrainedModel:
         owners = [self.sensors[number] for number in self.inputs.owner.tolist()]
         return {name: each for name, each, kind in zip(owners, size, kinds, strict=True) if kind != "angle"}
 
-    def clearing(self, values: Float32, share: Float32) -> list[tuple[str, ...]]:
+    def clearing(
+        self, values: Float32, share: Float32, assets: Sequence[str] | None = None
+    ) -> list[tuple[str, ...]]:
         """Return the fewest sensors of each window [N, T, C] without which it is not anomalous. Empty = no few are."""
-        def score(windows: Float32) -> Float32:
-            return self._score_channels(self.inputs.to_channels(windows)).score
+        limit = self.limits(assets)
+
+        def score(windows: Float32, of: Int64) -> Float32:
+            return self._score_channels(self.inputs.to_channels(windows), None if limit is None else limit[of]).score
 
         return [tuple(self.sensors[c] for c in found) for found in clearing_sets(score, values, share)]
 
@@ -366,7 +394,9 @@ class TrainedModel:
                 for number, entry in enumerate(card.members)
             )
             scaler = Scaler.from_json(raw["scaler"], n_channels)
-            held_out = HeldOut.load(card.held_out, tensors) if card.held_out is not None else None
+            held_out = (
+                HeldOut.load(card.held_out, tensors, card.asset_factors) if card.held_out is not None else None
+            )
         # Whatever JSON may hold in place of what belongs there.
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, ConfigError) as cause:
             raise CheckpointDamaged(f"{path}: whole, but not a model this version can build: {cause!r}") from cause
@@ -415,6 +445,6 @@ def _card_from_json(raw: dict[str, Any]) -> Card:
         raise ValueError(f"{len(card.members)} members, windows of {card.length} steps and {n_channels} channels")
     if card.min_channels is not None and not 1 <= card.min_channels <= n_channels:
         raise ValueError(f"min_channels {card.min_channels} of {n_channels}")
-    if not 0 < card.threshold.raw < math.inf:
-        raise ValueError(f"threshold {card.threshold.raw}")
+    if not all(0 < raw < math.inf for raw in (card.threshold.raw, *(card.asset_factors or {}).values())):
+        raise ValueError(f"threshold {card.threshold.raw}, asset_factors {card.asset_factors}")
     return card

@@ -2,7 +2,8 @@
 
 Input: raw scores of held-out windows, and each sensor's part of them. Output: a threshold for another budget, alert
 policy or weight of a sensor, and the table of thresholds behind a preview.
-Invariant: for the terms of the training, the threshold is the one that the training found.
+Invariant: for the terms of the training, the threshold is the one that the training found. Assets keep their factors
+under all terms, so that the threshold of each changes in the same ratio.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 
 from monitor.budget import WEEK_S
-from monitor.models.calibrate import Threshold, calibrate
+from monitor.models.calibrate import Threshold, asset_factors, calibrate
 from monitor.models.member import raw_score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -59,6 +60,23 @@ class HeldOut:
     """[P, M, S, C], of every `every`-th window: each channel's part of the error of each member at each time scale.
     Their sum over the channels is the error."""
     every: int
+    factors: tuple[float, ...] = ()
+    """Threshold of each asset as a multiple of the fleet's, by number. Empty = all have the fleet's. On the card
+    (`detector.Card.asset_factors`)."""
+
+    def with_factors(self, budget: Budget) -> HeldOut:
+        """Return the same with a threshold for each asset, where names are known and the assets are not all alike."""
+        if not all(isinstance(name, str) for name in self.names):
+            return self
+        known = asset_factors(
+            self.raw, self.asset, self.end_us, budget, outlier=self.outlier, stride_factor=self.stride_factor
+        )
+        factors = tuple(known.get(number, 1.0) for number in range(len(self.names)))
+        return replace(self, factors=factors if set(factors) != {1.0} else ())
+
+    def factors_by_name(self) -> dict[str, float] | None:
+        """Return the card's `asset_factors`."""
+        return {str(name): each for name, each in zip(self.names, self.factors, strict=True)} if self.factors else None
 
     def threshold(
         self, budget: Budget, members: Sequence[Member] = (), weight: Sequence[float] | None = None
@@ -73,13 +91,13 @@ class HeldOut:
             raw, rows, stride_factor = self.weighted(members, weight), slice(None, None, self.every), (
                 self.stride_factor * self.every
             )
-        threshold = calibrate(
-            raw, self.asset[rows], self.end_us[rows], budget,
-            outlier=self.outlier[rows], stride_factor=stride_factor, n_overlapping=self.n_overlapping,
+        asset = self.asset[rows]
+        if self.factors:
+            raw = raw / np.array(self.factors, dtype=np.float32)[asset]
+        return calibrate(
+            raw, asset, self.end_us[rows], budget, outlier=self.outlier[rows],
+            stride_factor=stride_factor, n_overlapping=self.n_overlapping, names=self.names,
         )  # fmt: skip
-        if threshold.worst_asset is None:
-            return threshold
-        return replace(threshold, worst_asset=self.names[int(threshold.worst_asset)])
 
     def weighted(self, members: Sequence[Member], weight: Sequence[float]) -> Float32:
         """Return the raw scores [P] of the windows with parts, each channel's error times its weight."""
@@ -131,8 +149,13 @@ class HeldOut:
         }
 
     @classmethod
-    def load(cls, entry: dict[str, Any], tensors: dict[str, torch.Tensor]) -> HeldOut:
-        """Read it back. Raises KeyError, TypeError or ValueError where entry and tensors do not fit."""
+    def load(
+        cls, entry: dict[str, Any], tensors: dict[str, torch.Tensor], by_name: Mapping[str, float] | None = None
+    ) -> HeldOut:
+        """Read it back. Raises KeyError, TypeError or ValueError where entry and tensors do not fit.
+
+        `by_name`: the card's `asset_factors`.
+        """
         arrays = {name: tensors[f"{PREFIX}{name}"].numpy() for name in _ARRAYS}
         names, every = tuple(entry["assets"]), int(entry["every"])
         stride_factor, n_overlapping = int(entry["stride_factor"]), int(entry["n_overlapping"])
@@ -145,7 +168,15 @@ class HeldOut:
             raise ValueError(f"held_out: parts {arrays['parts'].shape} of {n} windows, every {every}")
         if not 0 <= arrays["asset"].min() <= arrays["asset"].max() < len(names):
             raise ValueError(f"held_out: assets beyond the {len(names)} names")
-        return cls(**arrays, names=names, stride_factor=stride_factor, n_overlapping=n_overlapping, every=every)
+        factors = tuple(by_name[str(name)] for name in names) if by_name is not None else ()
+        return cls(
+            **arrays,
+            names=names,
+            stride_factor=stride_factor,
+            n_overlapping=n_overlapping,
+            every=every,
+            factors=factors,
+        )
 
 
 _ARRAYS = {"raw": "float32", "asset": "int32", "end_us": "int64", "outlier": "bool", "parts": "float16"}

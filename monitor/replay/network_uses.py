@@ -84,7 +84,7 @@ def encode(
             full = is_full(windows, LEAST_FULL)
             at, windows = at[full], windows[full]
             latents.append(apply.encode(model, windows))
-            scores.append(model.score(windows).score)
+            scores.append(model.score(windows, [each.asset] * len(windows)).score)
             assets += [each.asset] * len(at)
             starts.append((each.first_cell + at) * interval_us)
             labels.append(np.array([each.label[row : row + length].any() for row in at.tolist()], dtype=bool))
@@ -196,7 +196,7 @@ def real_windows(model: TrainedModel, recordings: Sequence[Recording]) -> Float3
             at = at[[not each.label[row : row + length].any() for row in at.tolist()]]
             windows = each.windows(at, length)
             windows = windows[is_full(windows, LEAST_FULL)]
-            kept.append(windows[model.score(windows).score < 1.0])
+            kept.append(windows[model.score(windows, [each.asset] * len(windows)).score < 1.0])
     return np.concatenate(kept)
 
 

@@ -202,7 +202,7 @@ class DetectorScorer:
             if detector is None:
                 continue
             values = detector.inputs.select(tested, sensors)
-            score[rows], found = _score_rows(detector, values)
+            score[rows], found = _score_rows(detector, values, _assets_of(windows, rows))
             if np.isnan(score[rows]).any():
                 self._report_missing(detector, values[np.isnan(score[rows])])
             contributions |= {int(rows[row]): per_sensor for row, per_sensor in found.items()}
@@ -235,8 +235,9 @@ class DetectorScorer:
             expected[np.ix_(places, np.arange(expected.shape[1]), column)] = detector.reconstruct(values)[..., own]
             first = np.flatnonzero(np.isin(rows[places], fired))
             if len(first):
-                share = detector.score(values[first]).share
-                found = detector.clearing(values[first], share)
+                assets = _assets_of(scores.windows, rows[places][first])
+                share = detector.score(values[first], assets).share
+                found = detector.clearing(values[first], share, assets)
                 clearing |= dict(zip(rows[places][first].tolist(), found, strict=True))
         return Reconstruction(expected, clearing)
 
@@ -341,8 +342,15 @@ def misfit(detector: TrainedModel, length: int, sensors: Sequence[str]) -> str |
     return None
 
 
-def _score_rows(detector: TrainedModel, values: Float32) -> tuple[Float32, dict[int, tuple[Contribution, ...]]]:
-    scored = detector.score(values)
+def _assets_of(windows: Windows, rows: Int64) -> list[str] | None:
+    """Return the name of the asset of each of these rows. None = names are not known."""
+    return [windows.names[number] for number in windows.asset[rows].tolist()] if windows.names else None
+
+
+def _score_rows(
+    detector: TrainedModel, values: Float32, assets: Sequence[str] | None
+) -> tuple[Float32, dict[int, tuple[Contribution, ...]]]:
+    scored = detector.score(values, assets)
     anomalous: Bool = scored.score >= 1.0  # False for NaN
     rows = np.flatnonzero(anomalous)
     if not len(rows):

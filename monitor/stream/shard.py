@@ -266,7 +266,7 @@ class Shard:
                 duplicates.append(readings.offset[output.duplicate])
                 duplicate_assets.append(_asset_by_record(readings, output.duplicate))
             ends_us = (output.windows.start + self.config.window) * self.interval_us
-            scored = await score(output.windows, ends_us, self.sensors)
+            scored = await score(replace(output.windows, names=self.assets.names), ends_us, self.sensors)
             changes = self.decider.decide(scored, ends_us)
             if in_alert := self._evidence.select(scored.windows.asset, ends_us, changes):
                 changes, expected = await self._reconstruct(scored, in_alert, changes)

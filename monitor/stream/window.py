@@ -486,7 +486,8 @@ class Windower:
                 joined[rows] = part
             return joined
 
-        return Windows(fleet, *(column(field.name) for field in fields(Windows) if field.name != "fleet"))
+        arrays = [field.name for field in fields(Windows) if field.name not in ("fleet", "names")]
+        return Windows(fleet, *map(column, arrays))
 
     # ------------------------------------------------------------------ memory
 

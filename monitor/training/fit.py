@@ -84,7 +84,7 @@ def fit(
         on_progress(0.03, note)
     trained = _train(data, spec, where, lambda share, text: on_progress(0.05 + 0.9 * share, text), now)
     on_progress(0.96, "calibrating on held-out windows")
-    held_out = _held_out(data, trained)
+    held_out = _held_out(data, trained).with_factors(fleet.budget)
     knobs = {name: knob for name, knob in fleet.knobs.items() if name in fleet.sensors}
     heavier = Knobs(data.inputs, data.scaler, knobs).heavier
     threshold = held_out.threshold(fleet.budget, trained.members, heavier)
@@ -116,6 +116,7 @@ def fit(
         held_out=held_out.to_json(),
         sensor_profile=_sensor_profile(data, trained),
         knobs=knobs_to_json(knobs),
+        asset_factors=held_out.factors_by_name(),
     )
     on_progress(1.0, "done")
     return TrainedModel(card, members, data.scaler, where, held_out=held_out)

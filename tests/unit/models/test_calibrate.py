@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.budget import WEEK_S, Budget, Status, weeks_missing
-from monitor.models.calibrate import Threshold, calibrate, episodes, find_outliers
+from monitor.models.calibrate import Threshold, asset_factors, calibrate, episodes, find_outliers
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import AlertState, Scores, Windows
 
@@ -255,3 +255,42 @@ def test_worst_outliers_are_left_out_first() -> None:
     errors[:200] = np.linspace(1e3, 2e3, 200)
     assert np.flatnonzero(find_outliers(errors, 0.1)).tolist() == list(range(100, 200))
     assert not find_outliers(errors, 0.0).any()
+
+
+# ---------------------------------------------------------------- thresholds of assets
+
+
+def test_assets_that_are_alike_have_the_fleets_threshold() -> None:
+    asset, end_us = columns(6 * 864, 6)
+    raw = np.concatenate([smooth(864, seed=seed) for seed in range(6)]).astype(np.float32)
+    assert set(asset_factors(raw, asset, end_us, BUDGET).values()) == {1.0}
+
+
+def test_an_asset_that_is_noisier_has_a_higher_threshold() -> None:
+    asset, end_us = columns(6 * 864, 6)
+    size = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 3.0])
+    raw = np.concatenate([size[seed] * smooth(864, seed=seed) for seed in range(6)]).astype(np.float32)
+    factor = asset_factors(raw, asset, end_us, BUDGET)
+    assert 1.5 < factor[5] / np.mean([factor[one] for one in range(5)]) < 3.5
+    limit = calibrate(raw / np.array([factor[one] for one in asset.tolist()], np.float32), asset, end_us, BUDGET)
+    assert per_week(limit.raw * factor[0]) < 1.0
+    assert per_week(limit.raw * factor[5] / 3) < 1.5
+    # One threshold for all follows the noisiest, and the others are watched at twice their own.
+    assert calibrate(raw, asset, end_us, BUDGET).raw > 2 * limit.raw * factor[0]
+
+
+def test_an_asset_with_few_windows_has_no_threshold_of_its_own() -> None:
+    asset, end_us = columns(3 * 864, 3)
+    raw = (np.array([1.0, 3.0, 9.0])[asset] * smooth(3 * 864)).astype(np.float32)
+    rows = np.r_[0 : 2 * 864, 2 * 864 : 2 * 864 + 50]
+    assert set(asset_factors(raw[rows], asset[rows], end_us[rows], BUDGET)) == {0, 1}
+
+
+def test_the_certificate_names_the_worst_asset_of_the_mean() -> None:
+    asset, end_us = columns(8 * A_WEEK, 2)
+    raw = smooth(8 * A_WEEK)
+    raw[-200:-190] = 9.0
+    limit = calibrate(raw.astype(np.float32), asset, end_us, BUDGET, names=("north", "south"))
+    assert limit.worst_asset == "south"
+    assert "as the mean of the fleet (95 %); the worst, south, had" in limit.reason
+    assert "fleet" not in calibrated(smooth(4 * A_WEEK)).reason

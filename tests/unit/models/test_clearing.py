@@ -12,13 +12,13 @@ from monitor.models.clearing import MAX_CANDIDATES, MAX_SENSORS, clearing_sets
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from monitor.types import Float32
+    from monitor.types import Float32, Int64
 
 
-def total(errors: Sequence[float]) -> Callable[[Float32], Float32]:
+def total(errors: Sequence[float]) -> Callable[[Float32, Int64], Float32]:
     """Return a score: the sum of the errors of the present sensors. NaN if none is present."""
 
-    def score(values: Float32) -> Float32:
+    def score(values: Float32, _of: Int64) -> Float32:
         present = np.isfinite(values).all(axis=1)
         found = (present * np.array(errors, np.float32)).sum(axis=1)
         return np.where(present.any(axis=1), found, np.nan).astype(np.float32)
@@ -42,7 +42,7 @@ def test_two_are_found_and_the_greatest_comes_first() -> None:
 
 
 def test_a_pair_replaces_a_longer_greedy_set() -> None:
-    def score(values: Float32) -> Float32:
+    def score(values: Float32, _of: Int64) -> Float32:
         """Only the pair (1, 2) clears, or 0 with both. 0 alone looks best."""
         gone = ~np.isfinite(values).all(axis=1)
         left = 3.0 - 0.5 * gone[:, 0] - 0.1 * gone[:, 1] - 0.1 * gone[:, 2] - 2.5 * (gone[:, 1] & gone[:, 2])
@@ -61,7 +61,7 @@ def test_too_many_faulty_sensors_give_no_set() -> None:
 def test_the_work_for_a_window_has_a_bound() -> None:
     scored = []
 
-    def score(values: Float32) -> Float32:
+    def score(values: Float32, _of: Int64) -> Float32:
         scored.append(len(values))
         return np.full(len(values), 5.0, np.float32)
 

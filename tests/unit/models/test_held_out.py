@@ -11,6 +11,7 @@ import pytest
 from monitor.models.detector import TrainedModel
 from monitor.models.held_out import PREFIX, HeldOut, parts_every
 from monitor.models.spec import ModelSpec
+from monitor.models.terms import SensorKnob
 from monitor.training.fit import fit
 from tests.unit.training.sine_windows import BUDGET, FLEET_SPEC, readings, windows
 
@@ -87,3 +88,47 @@ def test_a_malformed_entry_is_refused(model: TrainedModel, change: dict[str, obj
         HeldOut.load(kept(model).to_json() | change, tensors)
     with pytest.raises(ValueError, match="held_out"):
         HeldOut.load(kept(model).to_json(), tensors | {f"{PREFIX}raw": tensors[f"{PREFIX}raw"].double()})
+
+
+@pytest.fixture(scope="module")
+def unlike() -> TrainedModel:
+    """A fleet whose second asset is noisier."""
+    assets = [readings(900, seed) for seed in (0, 1, 2)]
+    assets[1] = assets[1] + np.random.default_rng(5).normal(0, 0.4 * assets[1].std(0), assets[1].shape)
+    return fit(replace(windows(*assets), assets=("north", "south", "west")), ModelSpec("pca"), FLEET_SPEC)
+
+
+def test_scores_are_in_units_of_the_assets_threshold(unlike: TrainedModel) -> None:
+    factors = unlike.card.asset_factors
+    assert factors is not None
+    assert factors["south"] > factors["north"]
+    values = windows(readings(200, 7)).values
+    fleet = unlike.score(values).score
+    names = ["south", "new", "north"] + ["west"] * (len(values) - 3)
+    own = unlike.score(values, names).score
+    expected = fleet / np.array([factors.get(name, 1.0) for name in names], np.float32)
+    np.testing.assert_allclose(own, expected, rtol=1e-5)
+    assert own[1] == fleet[1]  # a new asset has the fleet's threshold
+
+
+def test_the_factors_survive_saving_and_other_terms(unlike: TrainedModel, tmp_path: Path) -> None:
+    loaded = TrainedModel.load(tmp_path / unlike.save(tmp_path))
+    assert loaded.card.asset_factors == unlike.card.asset_factors
+    assert kept(loaded).threshold(BUDGET) == unlike.card.threshold
+    derived = loaded.derive(replace(loaded.terms, alarms_per_week=1.0))
+    assert derived.card.asset_factors == unlike.card.asset_factors
+    assert derived.card.threshold.raw > unlike.card.threshold.raw
+    assert derived.derive(unlike.terms).version == unlike.version
+
+
+def test_a_sensor_that_does_not_count_alarms_by_no_assets_threshold(unlike: TrainedModel) -> None:
+    """Windows above the threshold of their own asset are scored again where knobs do not count a deviation."""
+    values = windows(readings(200, 7)).values.copy()
+    values[:, -8:, 0] += 4 * values[..., 0].std()
+    quiet = unlike.derive(replace(unlike.terms, knobs={unlike.sensors[0]: SensorKnob(weight=0.0)}))
+    for name in ("north", "south"):
+        names = [name] * len(values)
+        loud, own = unlike.score(values, names), quiet.score(values, names)
+        assert (own.score[loud.score >= 1] < loud.score[loud.score >= 1]).all()
+        found = unlike.clearing(values[:4], loud.share[:4], names[:4])
+        assert len(found) == 4

@@ -142,3 +142,22 @@ def test_assets_that_always_lack_sensors_stay_scored() -> None:
     alone = FRESH.copy()
     alone[..., 1:] = np.nan
     assert not np.isnan(model.score(alone).score).any()
+
+
+async def test_windows_are_scored_by_the_threshold_of_their_asset(tmp_path: Path) -> None:
+    assets = [readings(900, seed) for seed in (0, 1)]
+    assets[1] = assets[1] + np.random.default_rng(5).normal(0, 0.4 * assets[1].std(0), assets[1].shape)
+    model = fit(replace(windows(*assets), assets=("north", "south")), ModelSpec("pca"),
+                FleetSpec("pumps", SENSORS[:2], 60.0, BUDGET))  # fmt: skip
+    assert model.card.asset_factors is not None
+    version = model.save(tmp_path)
+    scorer = DetectorScorer("cpu")
+    scorer.activate("pumps", ActiveVersion(0, version, tmp_path / version))
+    values, zero = FRESH[:3, :, :2], np.zeros(3, np.int64)
+    some = Windows("pumps", np.array([1, 0, 2], np.int32), zero, values, np.full(3, LENGTH, np.int32), zero, zero,
+                   names=("north", "south", "new"))  # fmt: skip
+    scored = await scorer.score(some, np.full(3, END_US), SENSORS[:2])
+    unnamed = await scorer.score(replace(some, names=()), np.full(3, END_US), SENSORS[:2])
+    factors = [model.card.asset_factors[name] for name in ("south", "north")]
+    np.testing.assert_allclose(scored.score, unnamed.score / np.array([*factors, 1.0], np.float32), rtol=1e-5)
+    scorer.close()
