@@ -84,16 +84,16 @@ class Autoregression(Network):
         return network
 
     def _weighted(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the weighted sums (B, C, T - lags + 1) of (B, C, T), without the bias."""
+        """Return the weighted sums (B, C, T - lags + 1) of (B, C, T), and the bias."""
         if not self.hyper["n_factors"]:
-            return F.conv1d(x, self.weight)
+            return F.conv1d(x, self.weight, self.bias)
         common = self.factors @ x                                            # (B, F, T)
-        own = F.conv1d(x - self.factors.T @ common, self.own, groups=x.shape[1])
+        own = F.conv1d(x - self.factors.T @ common, self.own, self.bias, groups=x.shape[1])
         return own + self.factors.T @ F.conv1d(common, self.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the prediction. An unscored step repeats the step before it, the first one is the healthy median."""
-        out = self._weighted(x[..., :-1]) + self.bias[:, None]               # (B, C, T - lags)
+        out = self._weighted(x[..., :-1])                                    # (B, C, T - lags)
         return torch.cat([F.pad(x[..., : self.n_unscored - 1], (1, 0)), out], -1)
 
 

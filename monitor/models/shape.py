@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from monitor.models.memory import MAX_REMEMBERED, Memory
+from monitor.models.memory import MAX_REMEMBERED, Memory, chosen_rows
 from monitor.models.network import Network
 
 FLOOR = 0.3
@@ -71,11 +71,13 @@ class Shape(Network):
             periodic = periodic_sensors(x[..., -1]).to(x.device)
         if not periodic.any():
             return None
-        own = x[:, periodic]                                                 # (N, P, T)
+        rows = chosen_rows(len(x), ends_us).to(x.device)
+        own = x[rows][:, periodic]                                           # (N, P, T)
         floor = FLOOR * own.std(-1, correction=0).median(0).values[:, None]  # (P, 1)
         floor = floor.clamp(min=torch.finfo(x.dtype).eps)
         level, spread = _level_and_spread(own, floor)
-        memory = Memory.solve((own - level) / spread, ends_us, seed=seed, n_max=n_max)
+        ends_us = None if ends_us is None else ends_us.to(x.device)[rows]
+        memory = Memory.solve_on((own - level) / spread, ends_us, cells=length, seed=seed, n_max=n_max)
         shape = cls(
             n_sensors,
             length,

@@ -28,9 +28,18 @@ def test_the_nearest_window_is_found() -> None:
     x = torch.randn(40, 2, 16)
     memory = Memory.solve(x.repeat_interleave(4, 0), n_max=40)
     assert memory.hyper["n_windows"] == 40
-    torch.testing.assert_close(memory(x), x)
-    distances = torch.cdist(x.flatten(1) + 0.1, memory.windows)
-    assert torch.equal(memory.nearest(x + 0.1), distances.argmin(1))
+    torch.testing.assert_close(memory(x), x, rtol=1e-4, atol=1e-4)
+    assert torch.equal(memory.nearest(x + 0.1), torch.cdist(x.flatten(1) + 0.1, memory.windows).argmin(1))
+
+
+def test_between_two_neighbours_is_their_mean() -> None:
+    """A memory of a few phases expects those between them, too."""
+    wave = torch.sin(2 * math.pi * torch.arange(2000) / 50)[:, None]
+    few = Memory.solve(windows(wave[::5], 32).repeat_interleave(8, 0), n_max=10)
+    assert few.hyper["n_windows"] == 10
+    between = windows(torch.sin(2 * math.pi * (torch.arange(200) + 0.5) / 10)[:, None], 32)
+    nearest = few.windows[few.nearest(between)].reshape(between.shape)
+    assert (few(between) - between).square().mean() < 0.3 * (nearest - between).square().mean()
 
 
 def test_the_search_in_few_axes_finds_nearly_the_nearest() -> None:
