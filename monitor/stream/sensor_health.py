@@ -8,14 +8,15 @@ finding in a window, the first of `FINDINGS` that applies.
     dead          no value in the window, in which other sensors have some. In training it always had one
     out_of_range  several readings outside of `[fleet.sensor.NAME] range`, or at an impossible value, far outside of all
                   that training has seen: the same code again and again, or a number a thousand times too large
-    stuck         many equal readings in a row, four times as many as ever in training, strictly within the values that
-                  training has seen
+    stuck         many equal readings in a row, four times as many as ever in training, at a value within those that
+                  training has seen and at which the sensor never rested. Of a coarse sensor: held while the sensors
+                  moved that hardly did so while it was held in training
     noisy         short-time noise twenty times the largest in training, white (no oscillation of a machine), round a
                   value that training has seen
 
 If more than a third of the sensors are stuck at once, the machine stands still. If another sensor is louder than ever,
 the machine shakes. Then there is no finding, and the model judges it. So it does where a sensor stands at a value that
-it never had, or at the end of its scale, like the flow of a pump that was switched off.
+it never had, at the end of its scale or where it rests, like the flow of a pump that was switched off.
 
 A sensor with a finding is missing (NaN) for the model in this window. Readings outside of the configured range are
 missing in each window, also where they are too few for a finding.
@@ -28,7 +29,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from monitor.config.sensors import SENSOR_TESTS, SensorConfig
-from monitor.models.sensor_profile import BLOCK, WINDOWS_AT_ONCE, block_noise, longest_runs, second_differences
+from monitor.models.sensor_profile import (
+    BLOCK,
+    HELD_FACTOR,
+    WINDOWS_AT_ONCE,
+    block_noise,
+    held_blocks,
+    longest_runs,
+    movements,
+    second_differences,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +47,7 @@ if TYPE_CHECKING:
 
     from monitor.config import FleetConfig
     from monitor.models.detector import TrainedModel
+    from monitor.models.sensor_profile import SensorProfile
     from monitor.types import Bool, Float32, UInt8
 
 FINDINGS = ("dead", "out_of_range", "stuck", "noisy")
@@ -47,9 +58,15 @@ NOT_TESTED = 255
 """In `Inspection.findings`: the window was not tested. It neither opens an alert nor closes one."""
 MIN_RUN = 8
 """Fewest equal readings of a stuck sensor. Two equal float values are chance, eight are not."""
-RUN_FACTOR = 4
-"""… and least multiple of the longest healthy run. A sensor with longer runs than a quarter of a window is not tested:
-it is on or off, coarse, or seldom moves."""
+RUN_FACTOR, LEAST_RUN_FACTOR = 4, 2.5
+"""… and least multiple of the longest healthy run. If a window is shorter, equal readings all through it are enough, as
+long as it has the second multiple. Else runs are not tested: the sensor is on or off, very coarse, or seldom moves."""
+RUN_CHANCE = 0.001
+"""Runs beyond the limit to expect of a healthy sensor, in as much time as the training had. It sets the factor: if one
+run of n is the longest, and lengths fall off exponentially, n^(1 - factor) of n runs are longer than the limit."""
+MIN_RELATED = 2
+"""Least number of sensors that must move beside a held one, and half of those that move with it. A single one may be
+the broken one."""
 NOISE_FACTOR = 20.0
 OTHERS_FACTOR = 1.5
 """Noise of another sensor, as a multiple of its own largest in training, with which it is the machine that shakes."""
@@ -61,6 +78,9 @@ FAR, ABSURD = 10.0, 1000.0
 From the first on, the same value twice is a code. From the second on, a reading is impossible."""
 MIN_OUTSIDE = 2
 """Readings outside that make a finding, or an eighth of those in the window: one glitch is no broken sensor."""
+NEVER = 1 << 30
+EDGE = 0.02
+"""Share of a sensor's span at both ends, in which it rests rather than sticks beside others that move."""
 MAX_SHARE = 3
 """One in so many sensors may be stuck at once, and one always."""
 MAX_ABSENT = 0.001
@@ -96,6 +116,7 @@ class SensorTests:
         low = np.array([np.nan if each is None or each.low is None else each.low for each in profiles])
         high = np.array([np.nan if each is None or each.high is None else each.high for each in profiles])
         run = np.array([0 if each is None else each.longest_run for each in profiles])
+        n_runs = np.array([0 if each is None else each.n_runs for each in profiles])
         noise = np.array([0.0 if each is None else each.noise for each in profiles])
         absent = np.array([1.0 if each is None else each.absent_share for each in profiles])
         is_plain = np.array([name in coded and coded[name].kind in ("plain", "angle") for name in sensors], np.bool_)
@@ -111,12 +132,21 @@ class SensorTests:
         self.middle = np.where(np.isfinite(self.unit), (low + high) / 2, 0.0)
         self.is_dead_tested = has_profile & of("dead") & (absent <= MAX_ABSENT)
         self.low, self.high = low, high
-        self.run_limit = np.where(has_profile & is_plain & of("stuck"), np.maximum(MIN_RUN, RUN_FACTOR * run), 1 << 30)
+        is_stuck_tested = has_profile & is_plain & of("stuck")
+        self.run_limit = np.where(is_stuck_tested, np.maximum(MIN_RUN, RUN_FACTOR * run), NEVER)
+        self.least_window = np.where(is_stuck_tested, np.ceil(_least_run_factor(n_runs) * run), NEVER)
+        """[C], length of a window from which on equal readings all through it are stuck."""
         # A lone sensor cannot be told from its machine.
         has_others = np.count_nonzero(noise > 0) > 1
         noise_limit = np.where(is_plain & of("noisy") & (noise > 0) & has_others, NOISE_FACTOR * noise, np.inf)
         self.noise_limit = noise_limit.astype(np.float32)
         self.noise = np.where(noise > 0, noise, np.inf)
+        self.rests = [() if each is None else each.rests for each in profiles]
+        self.related = [
+            _related(sensors, each) if each is not None and tested and not each.rests else None
+            for each, tested in zip(profiles, is_stuck_tested.tolist(), strict=True)
+        ]
+        self.may_be_held = np.array([each is not None for each in self.related], dtype=np.bool_)
         self.has_profile = bool(has_profile.any())
         self.is_idle = not self.has_range and not has_profile.any()
         """Whether there is nothing to test."""
@@ -158,11 +188,14 @@ class SensorTests:
                 bad = np.zeros(values.shape, dtype=np.bool_)
                 bad[rows] = outside
                 findings[rows] = np.where(found, OUT_OF_RANGE, findings[rows])
+        unclear = None
         if self.has_profile:
             findings[np.isnan(greatest) & self.is_dead_tested] = DEAD
-            self._find_stuck(values, findings, has_gaps=has_gaps)
+            unclear = self._find_stuck(values, findings, has_gaps=has_gaps)
             self._find_noisy(values, findings)
         is_bad = findings != self.untested
+        if unclear is not None:  # an open alert goes on until the sensor moves
+            findings[unclear & (findings == HEALTHY)] = NOT_TESTED
         if not is_bad.any():
             return bad
         of_sensor = np.broadcast_to(is_bad[:, None], values.shape)
@@ -191,20 +224,71 @@ class SensorTests:
         n_outside, n_present = np.count_nonzero(outside, axis=1), np.count_nonzero(np.isfinite(values), axis=1)
         return n_outside >= np.maximum(MIN_OUTSIDE, -(-n_present // 8)), outside
 
-    def _find_stuck(self, values: Float32, findings: UInt8, *, has_gaps: bool) -> None:
+    def _find_stuck(self, values: Float32, findings: UInt8, *, has_gaps: bool) -> Bool | None:
+        """Fill in stuck sensors. Return those [N, C] of which a window of equal readings says nothing. None = none."""
+        rows, sensors = self._long_runs(values, has_gaps=has_gaps)
+        stuck: Bool = np.zeros(findings.shape, dtype=np.bool_)
+        stuck[rows, sensors] = True
+        unclear = self._find_held(values, stuck)
+        if stuck.any():
+            n_tested = np.count_nonzero((self._run_limit(values) <= values.shape[1]) | self.may_be_held)
+            stuck[np.count_nonzero(stuck, axis=1) > max(1, n_tested // MAX_SHARE)] = False
+            rows, sensors = np.nonzero(stuck)
+            self._mark(findings, rows, sensors, STUCK)
+        return unclear
+
+    def _long_runs(self, values: Float32, *, has_gaps: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return (rows, sensors) with more equal readings in a row than a healthy sensor has."""
         equal = _count(values[:, 1:] == values[:, :-1])                             # [N, C]
         if has_gaps:
             equal += _count(np.isnan(values))  # a missing reading may hide a pair of equal ones
-        rows, sensors = np.nonzero(equal + 1 >= self.run_limit)
+        limit = self._run_limit(values)
+        rows, sensors = np.nonzero(equal + 1 >= limit)
         if not len(rows):
-            return
-        runs = longest_runs(values[rows, :, sensors][..., None])
-        length, value = runs.length[:, 0], runs.value[:, 0]
-        is_stuck = (length >= self.run_limit[sensors]) & (value > self.low[sensors]) & (value < self.high[sensors])
-        rows, sensors = rows[is_stuck], sensors[is_stuck]
-        most = max(1, int(np.count_nonzero(self.run_limit <= values.shape[1])) // MAX_SHARE)
-        few = np.bincount(rows, minlength=len(values))[rows] <= most
-        self._mark(findings, rows[few], sensors[few], STUCK)
+            return rows, sensors
+        suspects = values[rows, :, sensors]                                         # a copy [M, T]
+        for number, rests in enumerate(self.rests):
+            if rests:
+                of_sensor = suspects[sensors == number]
+                suspects[sensors == number] = np.where(np.isin(of_sensor, rests), np.float32(np.nan), of_sensor)
+        runs = longest_runs(suspects[..., None])
+        is_long = runs.length[:, 0] >= limit[sensors]
+        is_stuck = is_long & self._is_within(runs.value[:, 0], sensors)
+        return rows[is_stuck], sensors[is_stuck]
+
+    def _run_limit(self, values: Float32) -> NDArray[np.int64]:
+        """Return the least number of equal readings in a row of a stuck sensor [C]. More than a window = not tested."""
+        length = values.shape[1]
+        return np.where((self.run_limit > length) & (self.least_window <= length), length, self.run_limit)
+
+    def _find_held(self, values: Float32, stuck: Bool) -> Bool | None:
+        """Add the sensors that were held while those that move with them moved. Return the unclear ones [N, C]."""
+        if not self.may_be_held.any() or values.shape[1] < 4 * BLOCK:
+            return None
+        newest = values[:, -1]
+        is_held = (values[:, -BLOCK:] == newest[:, None]).all(axis=1) & self.may_be_held
+        some = np.flatnonzero(is_held.any(axis=1))
+        if not len(some):
+            return None
+        unclear: Bool | None = None
+        held, moved = held_blocks(values[some]), movements(values[some])
+        for number, related in enumerate(self.related):
+            if related is None or not (held[:, number] >= 2).any():
+                continue
+            at = np.flatnonzero((held[:, number] >= 2) & self._is_within(newest[some, number], number, EDGE))
+            beside = moved[at[:, None], held[at, number][:, None] - 2, related.sensors]
+            n_moved = np.count_nonzero(beside > related.limits, axis=1)
+            stuck[some[at], number] |= n_moved >= max(MIN_RELATED, -(-len(related.sensors) // 2))
+            if (whole := some[at[held[at, number] == moved.shape[1]]]).size:
+                unclear = np.zeros(stuck.shape, dtype=np.bool_) if unclear is None else unclear
+                unclear[whole, number] = True
+        return unclear
+
+    def _is_within(self, value: Float32, sensors: NDArray[np.intp] | int, edge: float = 0.0) -> Bool:
+        """Return whether a sensor stands at a value within those of its training, not in this share at their ends."""
+        low, high = self.low[sensors], self.high[sensors]
+        within: Bool = (value > low + edge * (high - low)) & (value < high - edge * (high - low))
+        return within
 
     def _find_noisy(self, values: Float32, findings: UInt8) -> None:
         if values.shape[1] < BLOCK + 2 or not np.isfinite(self.noise_limit).any():
@@ -267,6 +351,30 @@ def _count(is_true: Bool) -> Float32:
 def _is_white(values: NDArray[np.float64]) -> bool:
     steps = np.diff(values)
     return float((np.diff(steps) ** 2).mean()) >= WHITENESS * float((steps * steps).mean()) > 0
+
+
+def _least_run_factor(n_runs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the multiple of the longest of so many healthy runs from which on a sensor can be stuck."""
+    factor: NDArray[np.float64] = 1 - np.log(RUN_CHANCE) / np.log(np.maximum(n_runs, 2))
+    return factor.clip(LEAST_RUN_FACTOR, RUN_FACTOR)
+
+
+class _Related(NamedTuple):
+    """Sensors that move with another one."""
+
+    sensors: NDArray[np.intp]
+    limits: Float32
+    """Movement of each, above which the other one is stuck if it was held."""
+
+
+def _related(sensors: Sequence[str], profile: SensorProfile) -> _Related | None:
+    """Return the sensors that move with one of this profile. None = fewer than two."""
+    numbers = {name: number for number, name in enumerate(sensors)}
+    known = [(numbers[name], HELD_FACTOR * moved) for name, moved in profile.related.items() if name in numbers]
+    if len(known) < MIN_RELATED:
+        return None
+    found, limits = zip(*known, strict=True)
+    return _Related(np.array(found, np.intp), np.array(limits, np.float32))
 
 
 def _ranges(settings: Sequence[SensorConfig], tested: Bool) -> NDArray[np.float64]:

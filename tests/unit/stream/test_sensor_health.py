@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from monitor.stream.sensor_health import (
     NOISY,
     NOT_TESTED,
     OUT_OF_RANGE,
+    RUN_FACTOR,
     STUCK,
     SensorTests,
 )
@@ -219,3 +221,111 @@ def test_one_wild_reading_is_no_noise() -> None:
     column = np.linspace(0, 1, LENGTH, dtype=np.float32)
     column[-4] = 1e6
     assert block_noise(column[None, :, None]).max() < 1e-3
+
+
+# ---------------------------------------------------------------- stuck: values of rest, related sensors
+
+
+def pump(seed: int, n: int = 3000) -> Float32:
+    """Return readings [n, 5] of a pump that stops now and then: its flow is exactly 0, and the others go on."""
+    readings = machine(seed, n)
+    readings[:, 1] += np.random.default_rng(seed + 50).normal(0, 0.5, n)
+    readings[np.arange(n) // 70 % 3 == 0, 1] = 0.0
+    readings[:, 1] -= 20  # the stop is neither the least nor the greatest value
+    return readings
+
+
+def coarse(seed: int, n: int = 3000) -> Float32:
+    """Return readings [n, 5] of four sensors that move together, slowly, the first of them in coarse steps."""
+    draw = np.random.default_rng(seed)
+    load = np.sin(np.arange(n) / 40) + 0.3 * np.sin(np.arange(n) / 300)
+    readings = load[:, None] * (4, -3, 2, 1, 5) + draw.normal(0, 0.05, (n, 5))
+    readings[:, 0] = np.round(readings[:, 0])
+    readings[:, 4] = np.arange(n) // 90 % 2
+    return readings.astype(np.float32)
+
+
+def stuck_windows(of: Any, readings: Float32) -> Any:
+    return sensor_tests(of=of).inspect(windows(readings)).findings
+
+
+def test_a_sensor_that_rests_at_times_is_tested_between() -> None:
+    of = model(readings=pump(0))
+    assert of.profiles[1].rests == (-20.0,)
+    assert of.profiles[1].longest_run == 1
+    readings = pump(1, 600)
+    assert not stuck_windows(of, readings).any()
+    first = int(np.flatnonzero(readings[100:, 1] != -20.0)[0]) + 100
+    readings[first:, 1] = readings[first, 1]
+    findings = stuck_windows(of, readings)
+    assert (findings[first + 8 - LENGTH :, 1] == STUCK).all()
+
+
+def test_a_longer_rest_is_no_stuck_sensor() -> None:
+    readings = pump(1, 600)
+    readings[200:, 1] = -20.0
+    assert not stuck_windows(model(readings=pump(0)), readings).any()
+
+
+def test_a_new_position_of_a_valve_is_no_stuck_sensor() -> None:
+    of = model(readings=pump(0))
+    assert of.profiles[4].rests == ()  # it is at one of its positions all the time
+    readings = pump(1, 600)
+    readings[200:, 4] = 0.5
+    assert not stuck_windows(of, readings).any()
+
+
+def test_a_coarse_sensor_is_stuck_if_its_related_ones_move() -> None:
+    of = model(readings=coarse(0))
+    assert len(of.profiles[0].related) >= 2
+    assert RUN_FACTOR * of.profiles[0].longest_run > LENGTH
+    readings = coarse(1, 600)
+    assert not stuck_windows(of, readings).any()
+    readings[200:, 0] = readings[200, 0]
+    found = np.flatnonzero(stuck_windows(of, readings)[:, 0] == STUCK)
+    assert 0 < found[0] + LENGTH - 200 <= LENGTH
+
+
+def test_one_related_sensor_alone_proves_nothing() -> None:
+    of = model(readings=coarse(0))
+    readings = coarse(1, 300)
+    readings[100:] = readings[100]  # the machine stands still
+    readings[100:, 1] += 10 * np.sin(np.arange(200) / 10)
+    assert not (stuck_windows(of, readings)[:, 0] == STUCK).any()
+
+
+def test_a_held_sensor_without_a_verdict_keeps_its_alert_open() -> None:
+    of = model(readings=coarse(0))
+    readings = coarse(1, 600)
+    readings[200:400, 0] = readings[200, 0]
+    findings = stuck_windows(of, readings)[:, 0]
+    whole = findings[200 : 400 - LENGTH + 1]
+    assert set(whole.tolist()) == {STUCK, NOT_TESTED}
+    assert not findings[400:].any()
+    values = sensor_tests(of=of).inspect(windows(readings)).values
+    assert np.isfinite(values[200 : 400 - LENGTH + 1][whole == NOT_TESTED]).all()
+
+
+def test_a_window_of_equal_readings_is_stuck_if_long_enough() -> None:
+    profile = {"low": 0.0, "high": 9.0, "noise": 1.0, "absent_share": 0.0}
+    readings = np.random.default_rng(0).integers(0, 10, (200, 5)).astype(np.float32)
+    readings[100:, 2] = 4.0
+    for run, n_runs, is_found in ((20, 2000, True), (20, 0, False), (26, 2000, False)):
+        entry = {name: profile | {"longest_run": run, "n_runs": n_runs} for name in SENSORS}
+        of = SimpleNamespace(
+            sensors=SENSORS, inputs=ModelInputs(SENSORS), profiles=profiles_from_json(SENSORS, entry)
+        )
+        assert (stuck_windows(of, readings)[:, 2] == STUCK).any() == is_found
+
+
+def test_the_profile_of_an_older_card_is_read() -> None:
+    old = {"low": 0.0, "high": 9.0, "longest_run": 3, "noise": 1.0, "absent_share": 0.0}
+    (profile,) = profiles_from_json(("a",), {"a": old})
+    assert (profile.longest_run, profile.n_runs, profile.rests, profile.related) == (3, 0, (), {})
+
+
+def test_a_profile_survives_its_card() -> None:
+    entry = learn(windows(coarse(0)), np.arange(2000), ModelInputs(SENSORS))
+    again = profiles_from_json(SENSORS, json.loads(json.dumps(entry)))
+    assert again == profiles_from_json(SENSORS, entry)
+    assert any(each.related for each in again)
