@@ -20,7 +20,7 @@ from monitor.config.values import format_duration
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from monitor.types import Float32
+    from monitor.types import Bool, Float32, Int64
 
     Float64 = NDArray[np.float64]
 
@@ -84,6 +84,18 @@ def common_period(values: Float32, interval_s: float, longest: int = LONGEST) ->
     shared = round(float(np.median([one for one in found if _is_same(one, best)])))
     by_calendar = [calendar_s / interval_s for calendar_s in CALENDAR_S]
     return next((round(each) for each in by_calendar if _is_same(shared, each) and each <= longest), shared)
+
+
+def periodic_sensors(x: Float32, end_us: Int64, interval_s: float) -> Bool:
+    """Return the mask [C] of the sensors with a cycle of at most two windows. A shorter part of it is only a slope.
+
+    `x`: healthy windows [N, C, T] of one asset in order of time, `end_us` [N]: their ends.
+    """
+    n_sensors, length = x.shape[1:]
+    step = round(float(np.median(np.diff(end_us))) / (interval_s * 1e6)) if len(x) > 1 else 1
+    newest = x[-LATEST_ROWS:, :, -min(max(1, step), length) :]               # neighbours overlap in all other cells
+    values = newest.transpose(0, 2, 1).reshape(-1, n_sensors)[-LATEST_ROWS:]
+    return np.array([period(values[:, number], 2 * length) is not None for number in range(n_sensors)])
 
 
 def period(values: Float32, longest: int = LONGEST) -> int | None:
