@@ -49,9 +49,9 @@ class Shape(Network):
     def solve(
         cls,
         x: torch.Tensor,
-        periodic: torch.Tensor,
         ends_us: torch.Tensor | None = None,
         *,
+        periodic: torch.Tensor,
         seed: int = 0,
         n_max: int = MAX_REMEMBERED,
     ) -> Self | None:

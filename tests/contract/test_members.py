@@ -29,7 +29,7 @@ SOLVE: dict[str, Callable[[torch.Tensor], Network | None]] = {
     "autoregression": Autoregression.solve,
     "cross": Cross.solve,
     "memory": Memory.solve,
-    "shape": lambda x: Shape.solve(x, torch.ones(x.shape[1], dtype=torch.bool)),
+    "shape": lambda x: Shape.solve(x, periodic=torch.ones(x.shape[1], dtype=torch.bool)),
     "short_memory": lambda x: Memory.solve(x, cells=N_CELLS),
 }
 of_each_member = pytest.mark.parametrize("name", SOLVE)

@@ -114,7 +114,7 @@ def test_many_sensors_take_a_bounded_memory() -> None:
 
 
 def test_shapes_count_at_any_level_and_amplitude() -> None:
-    shape = Shape.solve(windows(cycles(2000, noise=0.01)), ONE)
+    shape = Shape.solve(windows(cycles(2000, noise=0.01)), periodic=ONE)
     assert shape is not None
     x = windows(cycles(200, noise=0.01, seed=2))
     raised = 3.0 * x + 5.0
@@ -129,7 +129,7 @@ def test_noise_on_a_still_line_is_no_shape() -> None:
     """A machine that rests now and then. Without a floor of the spread, noise would be blown up."""
     healthy = cycles(4000, noise=0.01)
     healthy[2000:2200] = 0.01 * torch.randn(200, 1)
-    shape = Shape.solve(windows(healthy), ONE)
+    shape = Shape.solve(windows(healthy), periodic=ONE)
     assert shape is not None
     still = windows(0.01 * torch.randn(100, 1))
     odd = windows(cycles(100, noise=0.01).flip(0))
@@ -140,7 +140,7 @@ def test_only_periodic_sensors_are_compared() -> None:
     torch.manual_seed(0)
     mixed = torch.cat([torch.randn(3000, 1), cycles(3000), torch.randn(3000, 1).cumsum(0) / 30], 1)
     x = windows(mixed)
-    shape = Shape.solve(x, torch.tensor([False, True, False]))
+    shape = Shape.solve(x, periodic=torch.tensor([False, True, False]))
     assert shape is not None
     assert shape.scored_sensors is not None
     assert shape.scored_sensors.tolist() == [False, True, False]
@@ -150,4 +150,4 @@ def test_only_periodic_sensors_are_compared() -> None:
 
 
 def test_without_a_periodic_sensor_there_is_no_shape() -> None:
-    assert Shape.solve(windows(torch.randn(1000, 2)), torch.zeros(2, dtype=torch.bool)) is None
+    assert Shape.solve(windows(torch.randn(1000, 2)), periodic=torch.zeros(2, dtype=torch.bool)) is None
