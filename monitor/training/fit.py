@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from monitor.models.spec import MAX_VALUES
 from monitor.models.terms import knobs_to_json
 from monitor.training.auto import calibrated_member, choose, refit_pca
 from monitor.training.diagnose import diagnose
+from monitor.training.forward import Rows, forward, has_room, later_half, part_begins
 from monitor.training.loop import TrainingResult, train
 from monitor.training.receipt import (
     data_receipt,
@@ -42,7 +43,7 @@ from monitor.training.receipt import (
 )
 from monitor.training.recognise import recognise, suggestions, with_ranges
 from monitor.training.split import Split, latest, readings, split, thin, usable_rows
-from monitor.training.tensors import WindowTensors, chunks, window_errors
+from monitor.training.tensors import WindowTensors, chunks, joined, window_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,14 +52,18 @@ if TYPE_CHECKING:
 
     from monitor.models.network import Network
     from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
-    from monitor.types import Bool, Float32, Int64
+    from monitor.types import Bool, Float32, Int32, Int64
 
+SOLVED_ALONE = ("pca",)
+"""Architectures that are solved in closed form, so that their threshold is from the later half of the history."""
 MIN_HELD_OUT = 10
 MAX_FLOAT16 = 65504.0  # the largest of the type
 MAX_PROFILE = 10_000
 """Windows that the healthy behaviour of the sensors is measured on, evenly chosen."""
 MAX_TRAIN, MAX_HELD_OUT = 40_000, 40_000
 """Training windows are thinned evenly, held-out windows are kept in whole stretches."""
+MAX_LEARNT = 2 * N_SOLVE
+"""Windows that members are solved on for a threshold from the later half, evenly spaced."""
 
 
 def fit(
@@ -84,16 +89,18 @@ def fit(
         on_progress(0.03, note)
     trained = _train(data, spec, where, lambda share, text: on_progress(0.05 + 0.9 * share, text), now)
     on_progress(0.96, "calibrating on held-out windows")
-    held_out = _held_out(data, trained).with_factors(fleet.budget)
+    later = _forward(data, spec, fleet, where) if spec.architecture in SOLVED_ALONE else None
+    held_out = (_held_out(data, trained) if later is None else later.held_out).with_factors(fleet.budget)
+    members = trained.members if later is None else later.members
     knobs = {name: knob for name, knob in fleet.knobs.items() if name in fleet.sensors}
     heavier = Knobs(data.inputs, data.scaler, knobs).heavier
-    threshold = held_out.threshold(fleet.budget, trained.members, heavier)
+    threshold = held_out.threshold(fleet.budget, members, heavier)
 
-    members, pca, result = trained.members, trained.pca, trained.result
+    pca, result = trained.pca, trained.result
     metrics, pca_metrics = (
         reconstruction_metrics(network, data.held_out, data.scaler) for network in (trained.network, pca)
     )
-    receipt = _receipt(data, trained, metrics)
+    receipt = {**_receipt(data, trained, metrics), "n_calibrated": len(held_out.raw)}
     if trained.choice:
         members = refit_pca(members, trained.clean_training(data), trained.clean_held_out(data), spec.seed)
     card = Card(
@@ -196,10 +203,7 @@ def _standardise(
     for part in np.array_split(rows, max(1, len(rows) // 2048)):
         channels = np.ascontiguousarray(inputs.to_channels(values[part]), dtype=np.float32)
         parts.append(on_device.standardise(torch.from_numpy(channels).to(device)))
-    x = torch.cat([x for x, _ in parts])
-    if all(present is None for _, present in parts):
-        return WindowTensors(x, None)
-    return WindowTensors(x, torch.cat([torch.ones_like(x, dtype=torch.bool) if p is None else p for x, p in parts]))
+    return joined([WindowTensors(x, present) for x, present in parts])
 
 
 # ---------------------------------------------------------------- the model
@@ -276,19 +280,67 @@ def _held_out(data: _Data, trained: _TrainedMembers) -> HeldOut:
     if np.isnan(raw[~trained.outlier]).all():
         raise NotEnoughData("no held-out window has a sensor that was seen before it")
     every = parts_every(len(rows), len(trained.members) * N_SCALES * len(data.inputs.channels))
-    numbers, asset = np.unique(windows.asset[rows], return_inverse=True)
-    order = np.lexsort((windows.end_us[rows], asset))
+    order, asset, names = _by_asset_and_time(windows, rows)
     return HeldOut(
         raw=raw[order],
-        asset=asset[order].astype(np.int32),
+        asset=asset,
         end_us=windows.end_us[rows][order],
         outlier=trained.outlier[order],
-        names=tuple(windows.asset_name(number) for number in numbers.tolist()),
+        names=names,
         stride_factor=windows.stride_factor,
         n_overlapping=data.split.n_overlapping,
         parts=_error_parts(trained.members, data.held_out.select(torch.from_numpy(order[::every]))),
         every=every,
     )
+
+
+class _Later(NamedTuple):
+    members: tuple[Member, ...]
+    held_out: HeldOut
+
+
+def _forward(data: _Data, spec: ModelSpec, fleet: FleetSpec, device: torch.device) -> _Later | None:
+    """Calibrate on the later half of the history (`training.forward`). None = the history is too short."""
+    windows, n_channels = data.windows, len(data.inputs.channels)
+    span_us = round(windows.values.shape[1] * fleet.interval_s * 1e6)
+    rows = later_half(windows.asset, usable_rows(windows.values, data.inputs))
+    rows = latest(rows, windows, min(MAX_HELD_OUT, MAX_VALUES // (2 * windows.values.shape[1] * n_channels)))
+    begins = part_begins(windows.asset[rows], windows.end_us[rows])
+    n, alerted = len(data.rows), windows.alerted
+    held = np.arange(len(data.held_rows)) if alerted is None else np.flatnonzero(~alerted[data.held_rows])
+    some = thin(np.concatenate([np.arange(n), n + held]), MAX_LEARNT)
+    early, late = some[some < n], some[some >= n] - n
+    learnt_rows = np.concatenate([data.rows[early], data.held_rows[late]])
+    asset, end_us = windows.asset[learnt_rows], windows.end_us[learnt_rows]
+    if data.split.n_overlapping or not has_room(asset, end_us, begins, span_us, spec.min_windows):
+        return None
+    learnt = joined([
+        data.training.select(torch.from_numpy(early)), data.held_out.select(torch.from_numpy(late))
+    ])  # fmt: skip
+    scored = _standardise(windows.values, rows, data.inputs, data.scaler, device)
+    found = forward(
+        Rows(asset, end_us, learnt), Rows(windows.asset[rows], windows.end_us[rows], scored), begins, span_us,
+        lambda some: {"pca": _solve_pca(some, spec)[0]}, spec.max_trim,
+    )  # fmt: skip
+    if found is None or np.isnan(found.raw[~found.outlier]).all():
+        return None
+    every = parts_every(len(rows), len(found.members) * N_SCALES * n_channels)
+    order, asset, names = _by_asset_and_time(windows, rows)
+    parts = found.error_parts(every, order)
+    return _Later(
+        found.members,
+        HeldOut(
+            raw=found.raw[order], asset=asset, end_us=windows.end_us[rows][order], outlier=found.outlier[order],
+            names=names, stride_factor=windows.stride_factor, n_overlapping=0, parts=_rounded_parts(parts), every=every,
+        ),
+    )  # fmt: skip
+
+
+def _by_asset_and_time(windows: TrainingSet, rows: Int64) -> tuple[Int64, Int32, tuple[int | str, ...]]:
+    """Return the order of rows, and in this order the numbers of their assets, from 0, and the names by number."""
+    numbers, asset = np.unique(windows.asset[rows], return_inverse=True)
+    order: Int64 = np.lexsort((windows.end_us[rows], asset)).astype(np.int64)
+    return order, asset[order].astype(np.int32), tuple(windows.asset_name(number) for number in numbers.tolist())
 
 
 def _min_channels(data: _Data) -> int:
@@ -319,7 +371,10 @@ def _raw_scores(members: tuple[Member, ...], windows: WindowTensors) -> Float32:
 def _error_parts(members: tuple[Member, ...], windows: WindowTensors) -> NDArray[np.float16]:
     """Return each channel's part [N, M, S, C] of the errors of each member. 0 where nothing is present."""
     with torch.inference_mode():
-        parts = torch.cat([error_parts(members, p.x, p.present) for p in chunks(windows)])
+        return _rounded_parts(torch.cat([error_parts(members, p.x, p.present) for p in chunks(windows)]))
+
+
+def _rounded_parts(parts: torch.Tensor) -> NDArray[np.float16]:
     rounded: NDArray[np.float16] = parts.nan_to_num(0.0).clamp(max=MAX_FLOAT16).to(torch.float16).cpu().numpy()
     return rounded
 

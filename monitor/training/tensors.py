@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from monitor.models.network import Network
     from monitor.types import Bool, Float32
 
@@ -42,6 +44,15 @@ class WindowTensors:
     def without(self, outlier: Bool) -> WindowTensors:
         """Return the rows that are not outliers [N]."""
         return self.select(torch.from_numpy(np.flatnonzero(~outlier)))
+
+
+def joined(parts: Sequence[WindowTensors]) -> WindowTensors:
+    """Return the windows of all parts."""
+    x = torch.cat([part.x for part in parts])
+    if all(part.present is None for part in parts):
+        return WindowTensors(x, None)
+    everything = [torch.ones_like(p.x, dtype=torch.bool) if p.present is None else p.present for p in parts]
+    return WindowTensors(x, torch.cat(everything))
 
 
 def chunks(windows: WindowTensors) -> list[WindowTensors]:

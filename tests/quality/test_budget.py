@@ -1,7 +1,7 @@
 """False-alarm budget, promised and observed: on simulated machines, and on clean stretches of real recordings.
 
-`MONITOR_QUALITY=full` takes 200 assets and all sets of recordings instead of the few of every build, minutes instead of
-seconds. `-s` shows the tables. Labels are used to find the clean stretches of a recording, and for nothing else.
+`MONITOR_QUALITY=full` takes 200 assets and all sets of recordings instead of the few of every build, an hour instead of
+a minute. `-s` shows the tables. Labels are used to find the clean stretches of a recording, and for nothing else.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from monitor.models.calibrate import Threshold, episodes
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.store.burn import FAMILIES
 from monitor.stream.alerting import AlertPolicy, Decider
+from monitor.stream.sensor_health import NOT_TESTED, SensorTests
 from monitor.training.fit import fit
 from monitor.types import AlertState, Scores, Windows
+from tests.quality.machines import FAULTS, inject, machine
+from tests.quality.machines import KINDS as MACHINE_KINDS
 from tests.quality.recordings import load
 
 if TYPE_CHECKING:
@@ -90,7 +93,7 @@ def trained(histories: NDArray[np.float32], spec: ModelSpec, alerted: NDArray[np
     n_windows = histories.shape[1] - LENGTH + 1
     asset = np.repeat(np.arange(len(histories), dtype=np.int32), n_windows)
     end_us = np.tile((np.arange(n_windows) + LENGTH) * STEP_US, len(histories))
-    sensors = tuple(f"s{i}" for i in range(N_SENSORS))
+    sensors = tuple(f"s{i}" for i in range(histories.shape[2]))
     train = TrainingSet(values, asset, end_us, alerted)
     return fit(train, spec, FleetSpec("f", sensors, INTERVAL_S, BUDGET))
 
@@ -211,6 +214,85 @@ def overlapping(score: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def within_bound(one: TrainedAsset) -> bool:
     return one.clean.n_alarms <= one.detector.card.threshold.bound_per_week * one.clean.weeks
+
+
+# ---------------------------------------------------------------- the budget that was set
+
+
+N_OF_KIND, N_WEEKS = (20, 10) if IS_FULL else (1, 4)
+FIRST_SEED = 1000
+"""No choice in the code was made with these seeds: those were 0 to 9."""
+LEAST_KEPT = 0.9 if IS_FULL else 0.8
+LEAST_FOUND = {"bias": 0.78, "stuck": 0.49, "broken": 0.49, "ramp": 0.85}
+"""Shares of the faults found within a day by the release before, with thresholds from the last fifth of the history,
+which a third of the assets did not keep. Longer evidence must not cost what they found."""
+
+
+@dataclass(frozen=True)
+class WatchedAsset:
+    """Ten weeks of one machine, with a training each week on the four weeks before."""
+
+    kind: str
+    n_alarms: int
+    found: dict[str, list[bool]]
+    """By kind of fault, one in each week: whether an alert of the machine or of the sensor opens within a day."""
+
+
+def inspected(model: TrainedModel, readings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the scores [N] of all windows, and the mask [N, C] of sensors that fail a test, as in the pipeline."""
+    tested = SensorTests(model.sensors, None, model).inspect(np.ascontiguousarray(windows_of(readings)))
+    return model.score(tested.values).score, (tested.findings > 0) & (tested.findings < NOT_TESTED)
+
+
+def is_found(model: TrainedModel, readings: NDArray[np.float32]) -> bool:
+    score, fails = inspected(model, readings)
+    sensor = fails.any(1).astype(np.float32)
+    return bool(alarms(score)) or bool(alarms(sensor))
+
+
+def watch_weekly(kind: str, seed: int, spec: ModelSpec) -> WatchedAsset:
+    month = 4 * WEEK
+    readings = machine(kind, seed, month + N_WEEKS * WEEK)
+    draw = np.random.default_rng(seed)
+    alerted = np.zeros(len(readings) - LENGTH + 1, dtype=bool)
+    first, scores = month - LENGTH + 1, []
+    found: dict[str, list[bool]] = {fault: [] for fault in FAULTS}
+    for begin in range(0, N_WEEKS * WEEK, WEEK):
+        end = begin + month
+        model = trained(readings[None, begin:end], spec, alerted[begin : end - LENGTH + 1])
+        scores.append(inspected(model, readings[end - LENGTH + 1 : end + WEEK])[0])
+        so_far = np.concatenate(scores)
+        alerted[first : first + len(so_far)] = overlapping(so_far)
+        spread = readings[begin:end].std(0)
+        for fault in FAULTS:
+            at, sensor = end + int(draw.integers(WEEK - DAY)), int(draw.integers(readings.shape[1]))
+            faulty = readings[begin : at + DAY].copy()
+            inject(faulty, fault, at - begin, sensor, float(spread[sensor]), draw)
+            found[fault].append(is_found(model, faulty[-DAY - LENGTH + 1 :]))
+    return WatchedAsset(kind, len(alarms(np.concatenate(scores))), found)
+
+
+def test_clean_assets_keep_the_budget_that_was_set() -> None:
+    """Ten kinds of machines, retrained weekly on four weeks, and faults in copies of their clean weeks."""
+    watched = [
+        watch_weekly(kind, FIRST_SEED + seed, SPECS["pca"]) for kind in MACHINE_KINDS for seed in range(N_OF_KIND)
+    ]
+    print("\nkind                   n   kept  a week  " + "  ".join(f"{fault:>6}" for fault in FAULTS))
+    for kind in (*MACHINE_KINDS, "all"):
+        mine = [one for one in watched if kind in (one.kind, "all")]
+        shares = [np.mean([found for one in mine for found in one.found[fault]]) for fault in FAULTS]
+        print(
+            f"{kind:20} {len(mine):3}  {np.mean([keeps(one) for one in mine]):5.0%}"
+            f"  {np.mean([one.n_alarms for one in mine]) / N_WEEKS:6.2f}  "
+            + "  ".join(f"{share:6.0%}" for share in shares)
+        )
+    assert np.mean([keeps(one) for one in watched]) >= LEAST_KEPT
+    for fault, least in LEAST_FOUND.items():
+        assert np.mean([found for one in watched for found in one.found[fault]]) >= least, fault
+
+
+def keeps(one: WatchedAsset) -> bool:
+    return one.n_alarms <= BUDGET.alarms_per_week * N_WEEKS
 
 
 # ---------------------------------------------------------------- recordings
