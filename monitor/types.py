@@ -252,6 +252,15 @@ class Label(enum.StrEnum):
     """Neither counts: training leaves it out, and so does the budget."""
 
 
+class JudgedAlert(NamedTuple):
+    """An alert that an operator has judged."""
+
+    is_fault: bool
+    """Labelled `fault`. False = labelled `normal`."""
+    level: float
+    """The highest threshold at which it opens, as a multiple of the calibrated one of the version that raised it."""
+
+
 class Act(enum.StrEnum):
     """Something that an operator, or monitor itself, did about alerts. The history keeps each."""
 

@@ -67,6 +67,7 @@ def _version(row: Mapping[str, Any], *, local: bool) -> None:
             "trained": output.timestamp(row["trained_at"], local=local) + took,
             "decides": decides,
             "derived": _derivation(card.get("derived")),
+            "labels": label_words(card.get("labels")),
             "sensors set": "; ".join(_knob_words(card.get("knobs") or {})) or None,
         }
     )
@@ -75,6 +76,14 @@ def _version(row: Mapping[str, Any], *, local: bool) -> None:
 def _derivation(derived: Card | None) -> str | None:
     """Describe the origin of a version with another one's weights."""
     return f"from {derived['from']}, without a training: {derived['why']}" if derived else None
+
+
+def label_words(labels: Card | None) -> str | None:
+    """Describe the threshold that operators' labels have moved."""
+    if not labels:
+        return None
+    calibrated = wording.number(labels["calibrated"]["raw"])
+    return f"they moved the threshold to {labels['factor']:.3g} of the calibrated one ({calibrated})"
 
 
 def _knob_words(knobs: Mapping[str, Any]) -> list[str]:

@@ -129,6 +129,9 @@ class AlertConfig(ConfigTable):
     """Consecutive normal windows that close an alert."""
     worse: Annotated[Multiple, BeforeValidator(Multiple.parse)] = Multiple(2.0)
     """Peak score, as a multiple of that at the acknowledgement, at which an alert is unacknowledged again."""
+    learn_from_labels: bool = False
+    """Move the threshold by labels of alerts, between 0.5 and 3 times the calibrated one: `normal` raises it, `fault`
+    lowers it. Never above a labelled fault, and undone by removing the label."""
     sensor_tests: tuple[SensorTest, ...] = SENSOR_TESTS
     """Tests of the sensors themselves. A sensor that fails one is not scored, and has an alert of class `sensor`."""
 

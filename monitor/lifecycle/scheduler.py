@@ -82,7 +82,7 @@ class RetrainScheduler:
         """By fleet, failed trainings in a row."""
         self.missing: dict[str, str] = {}
         """By fleet without a model, the data that its first training lacked, in words."""
-        self._recalibration = Recalibration(config, champions)
+        self._recalibration = Recalibration(config, champions, store, clock)
         self._up_to_date: set[str] = set()
         """Fleets trained by this process: their champion has the present sensors."""
 

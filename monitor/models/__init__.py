@@ -14,6 +14,7 @@ Read in this order:
     scaler       own units → standardised (B, C, T), gaps filled and masked
     residual     errors → z-scores at two time scales, and each sensor's share
     terms        budget, alert policy and per-sensor knobs of a version, no torch
+    label_factor  factor of the threshold by operators' labels, no torch
     knobs        deviations that do not count, and weights, applied to the errors
     member       a network and its residual: one member of an ensemble, and the score of all members
     calibrate    healthy scores → the threshold, called 1.0, and suspected outliers

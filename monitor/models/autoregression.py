@@ -25,7 +25,7 @@ FULL_RANK = 50
 N_FACTORS = 32
 MAX_ROWS = 65_536
 """Steps that it is solved on, those of evenly spaced windows."""
-RIDGE = 1e-3
+RIDGE = 1e-2
 """Penalty, in units of the mean variance of the inputs."""
 
 

@@ -130,6 +130,7 @@ def calibrate(
     stride_factor: int = 1,
     n_overlapping: int = 0,
     names: Sequence[str | int] = (),
+    factor: float = 1.0,
 ) -> Threshold:
     """Return the threshold for held-out raw scores [N] of windows of one or more assets, in any order.
 
@@ -138,16 +139,18 @@ def calibrate(
     `outlier`: [N], windows suspected of a fault, not all of them. The threshold is placed without them, and certified
     with them.
     `stride_factor`: see `TrainingSet`. `n_overlapping`: see `Threshold`. Above 0 it is provisional.
-    `names`: of the assets, by number.
+    `names`: of the assets, by number. `factor`: of the calibrated threshold, by operators' labels. Below 1 it is
+    provisional: the held-out time was tested with a higher one.
     """
     whole = healthy = _ScoreHistory.of(raw, asset, end_us, budget, stride_factor).countable()
     if outlier is not None and outlier.any():
         rest = ~outlier
         healthy = _ScoreHistory.of(raw[rest], asset[rest], end_us[rest], budget, stride_factor).countable()
     placed = _place(whole, healthy, budget)
+    placed = placed._replace(raw=placed.raw * factor)
     alerts = whole.episodes(placed.raw)
     bound = upper_bound(len(alerts), whole.weeks)
-    is_kept = placed.is_counted and bound <= budget.alarms_per_week and not n_overlapping
+    is_kept = placed.is_counted and bound <= budget.alarms_per_week and not n_overlapping and factor >= 1
     evidence_weeks = 0.0 if n_overlapping else whole.weeks
     level = waiting_level(evidence_weeks, budget.alarms_per_week)
     missing = 0.0 if is_kept else weeks_missing(len(alerts), evidence_weeks, budget.alarms_per_week, level)
@@ -172,7 +175,7 @@ def calibrate(
         n_suspected=max(0, len(alerts) - len(healthy.episodes(placed.raw))),
         n_overlapping=n_overlapping,
     )
-    return replace(threshold, reason=_reason(threshold))
+    return replace(threshold, reason=_reason(threshold) + _moved(factor))
 
 
 class _Placement(NamedTuple):
@@ -486,6 +489,13 @@ def _reason(threshold: Threshold) -> str:
 
 def _named(asset: int | str) -> str:
     return f"asset {asset}" if isinstance(asset, int) else asset
+
+
+def _moved(factor: float) -> str:
+    if factor == 1:
+        return ""
+    text = f"; labels moved the threshold to {factor:.3g} of the calibrated one"
+    return text if factor > 1 else f"{text}, so only time watched with it can certify it"
 
 
 def _figure(value: float) -> str:

@@ -29,7 +29,7 @@ from monitor.models.network import Network
 from monitor.models.residual import recency_weights, reconstruction
 from monitor.models.scaler import Scaler
 from monitor.models.sensor_profile import profiles_from_json
-from monitor.models.terms import Terms, knobs_from_json, knobs_to_json
+from monitor.models.terms import Terms, factor_of, knobs_from_json, knobs_to_json
 from monitor.types import Contribution
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 MAX_WINDOW_VALUES = 4 << 20
 """Values in one window of a checkpoint: its channels times its length. `[fleet] window` allows 4,096 steps."""
 MAX_MEMBERS = 64
-NEW_KEYS = ("inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile", "asset_factors")
+NEW_KEYS = ("inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile", "asset_factors", "labels")
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
@@ -99,6 +99,9 @@ class Card:
     asset_factors: dict[str, float] | None = None
     """By asset, its threshold as a multiple of the fleet's (`calibrate.asset_factors`). One that is missing has the
     fleet's. None = all have."""
+    labels: dict[str, Any] | None = None
+    """Factor of the threshold by operators' labels (`factor`), and the threshold without it (`calibrated`). None = no
+    label moves it."""
 
 
 class TrainedModel:
@@ -207,14 +210,17 @@ class TrainedModel:
     def thresholds(self) -> dict[str, Any] | None:
         """Return the raw thresholds for other budgets and alert policies, as JSON. None = no held-out scores."""
         weight = None if self._knobs is None else self._knobs.heavier
-        return None if self.held_out is None else self.held_out.table(self.budget, self._members, weight)
+        return None if self.held_out is None else self.held_out.table(
+            self.budget, self._members, weight, self.terms.label_factor
+        )
 
     @property
     def terms(self) -> Terms:
         """Budget, alert policy and knobs of this version."""
         own = self.card.threshold
         knobs = knobs_from_json(self.card.knobs)
-        return Terms(own.alarms_per_week, own.confirm, own.among, own.recover, knobs)
+        factor = factor_of(self.card.labels)
+        return Terms(own.alarms_per_week, own.confirm, own.among, own.recover, knobs, factor)
 
     def registry_card(self) -> dict[str, Any]:
         """Return the part of the card that the database keeps: readable without the checkpoint. JSON."""
@@ -227,6 +233,7 @@ class TrainedModel:
             "inputs": card.training["inputs"],
             "thresholds": self.thresholds(),
             "knobs": card.knobs,
+            "labels": card.labels,
             "derived": card.derived,
             "spread": self.spread(),
         }
@@ -237,15 +244,23 @@ class TrainedModel:
         Raises NotFound where there are no held-out scores.
         """
         own, terms = self.terms, terms.of_sensors(self.sensors)
-        by_sensor = dict(terms.knobs)
-        threshold = self.card.threshold
-        if own.needs_threshold(terms):
+        by_sensor, factor = dict(terms.knobs), terms.label_factor
+        labels, calibrated = self.card.labels, self.card.threshold
+        if labels is not None:
+            calibrated = Threshold.from_json(labels["calibrated"])
+        threshold = calibrated
+        if own.needs_threshold(terms) or factor != 1:
             if self.held_out is None:
                 raise NotFound(f"held-out scores of {self.version}: it was trained by an older release")
             budget = Budget(terms.alarms_per_week, terms.confirm, terms.among, terms.recover, threshold.step_s)
             weight = Knobs(self.inputs, self.scaler, by_sensor).heavier
-            threshold = self.held_out.threshold(budget, self._members, weight)
-        card = replace(self.card, threshold=threshold, knobs=knobs_to_json(by_sensor), derived=None)
+            threshold = self.held_out.threshold(budget, self._members, weight, factor)
+            if own.needs_threshold(terms):
+                calibrated = self.held_out.threshold(budget, self._members, weight)
+        labels = None if factor == 1 else {"factor": factor, "calibrated": asdict(calibrated)}
+        card = replace(
+            self.card, threshold=threshold, knobs=knobs_to_json(by_sensor), labels=labels, derived=None
+        )
         made = type(self)(card, self._members, self.scaler, self.device, held_out=self.held_out)
         origin = self.card.derived["from"] if self.card.derived else self.version
         if made.version == origin:  # the terms that it was trained with, again
@@ -440,6 +455,9 @@ def _card_from_json(raw: dict[str, Any]) -> Card:
     fields["members"] = tuple(fields["members"])
     fields["threshold"] = Threshold.from_json(fields["threshold"])
     card = Card(**fields)
+    if card.labels is not None:
+        factor_of(card.labels)
+        Threshold.from_json(card.labels["calibrated"])
     n_channels = len(ModelInputs.from_json(card.sensors, card.inputs).channels)
     if not (1 <= card.length <= MAX_WINDOW_VALUES // max(1, n_channels)) or not 1 <= len(card.members) <= MAX_MEMBERS:
         raise ValueError(f"{len(card.members)} members, windows of {card.length} steps and {n_channels} channels")

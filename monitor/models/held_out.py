@@ -79,12 +79,16 @@ class HeldOut:
         return {str(name): each for name, each in zip(self.names, self.factors, strict=True)} if self.factors else None
 
     def threshold(
-        self, budget: Budget, members: Sequence[Member] = (), weight: Sequence[float] | None = None
+        self,
+        budget: Budget,
+        members: Sequence[Member] = (),
+        weight: Sequence[float] | None = None,
+        factor: float = 1.0,
     ) -> Threshold:
         """Return the threshold for a budget with its alert policy.
 
         `weight`: [C], factor of each channel's error, with the `members` that the parts are of. It makes the threshold
-        depend on the windows with parts alone.
+        depend on the windows with parts alone. `factor`: see `calibrate`.
         """
         raw, rows, stride_factor = self.raw, slice(None), self.stride_factor
         if weight is not None:
@@ -96,7 +100,7 @@ class HeldOut:
             raw = raw / np.array(self.factors, dtype=np.float32)[asset]
         return calibrate(
             raw, asset, self.end_us[rows], budget, outlier=self.outlier[rows],
-            stride_factor=stride_factor, n_overlapping=self.n_overlapping, names=self.names,
+            stride_factor=stride_factor, n_overlapping=self.n_overlapping, names=self.names, factor=factor,
         )  # fmt: skip
 
     def weighted(self, members: Sequence[Member], weight: Sequence[float]) -> Float32:
@@ -108,7 +112,11 @@ class HeldOut:
         return raw
 
     def table(
-        self, budget: Budget, members: Sequence[Member] = (), weight: Sequence[float] | None = None
+        self,
+        budget: Budget,
+        members: Sequence[Member] = (),
+        weight: Sequence[float] | None = None,
+        factor: float = 1.0,
     ) -> dict[str, Any]:
         """Return the raw thresholds for other budgets and policies, for `store.queries.preview`. JSON."""
         rates = sorted({*RATES, budget.alarms_per_week})
@@ -123,7 +131,7 @@ class HeldOut:
                     "among": n,
                     "raw": [
                         self.threshold(
-                            replace(budget, alarms_per_week=rate, confirm=m, among=n), members, weight
+                            replace(budget, alarms_per_week=rate, confirm=m, among=n), members, weight, factor
                         ).raw
                         for rate in rates
                     ],

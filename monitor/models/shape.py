@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Self
 
-import numpy as np
 import torch
 
 from monitor.models.memory import MAX_REMEMBERED, Memory, chosen_rows
@@ -21,12 +20,6 @@ from monitor.models.network import Network
 
 FLOOR = 0.3
 """Least spread that a window is divided by, as a share of the sensor's median one."""
-MIN_PERIODIC = 0.5
-"""Autocorrelation after one period from which a sensor counts as periodic."""
-TROUGH = 0.2
-"""The period is sought behind the first lag with less autocorrelation than this."""
-MIN_PERIODS = 3
-"""Periods that the healthy time must hold."""
 
 
 class Shape(Network):
@@ -58,17 +51,16 @@ class Shape(Network):
         x: torch.Tensor,
         ends_us: torch.Tensor | None = None,
         *,
+        periodic: torch.Tensor,
         seed: int = 0,
         n_max: int = MAX_REMEMBERED,
-        periodic: torch.Tensor | None = None,
     ) -> Self | None:
-        """Remember the shapes of healthy windows (N, C, T), which follow each other in time. None = nothing repeats.
+        """Remember the shapes of healthy windows (N, C, T). `periodic` (C,): mask of the sensors that repeat.
 
-        `periodic` (C,): None = by the autocorrelation of the last cells of the windows.
+        None = no sensor repeats. For `ends_us` see `Memory.solve`.
         """
         _, n_sensors, length = x.shape
-        if periodic is None:
-            periodic = periodic_sensors(x[..., -1]).to(x.device)
+        periodic = periodic.to(x.device)
         if not periodic.any():
             return None
         rows = chosen_rows(len(x), ends_us).to(x.device)
@@ -121,26 +113,3 @@ def _level_and_spread(own: torch.Tensor, floor: torch.Tensor) -> tuple[torch.Ten
     spread = (own - level).square_().mean(-1, keepdim=True).sqrt_()
     return level, torch.maximum(spread, floor)
 
-
-def periodic_sensors(series: torch.Tensor) -> torch.Tensor:
-    """Return the mask (C,) of the columns of a healthy series (n, C) that repeat.
-
-    A column repeats if its autocorrelation falls, and has a peak again after one period and after two.
-    """
-    values = series.cpu().numpy().astype(np.float64)
-    n = len(values)
-    values = values - values.mean(0)
-    spectrum = np.fft.rfft(values, 2 * n, axis=0)
-    correlation = np.fft.irfft(spectrum * spectrum.conj(), axis=0)[:n]       # (lags, C)
-    correlation /= (n - np.arange(n))[:, None] * np.maximum(values.var(0), np.finfo(np.float64).tiny)
-    found = []
-    for column in correlation[: n // MIN_PERIODS].T:
-        fallen = np.flatnonzero(column < TROUGH)
-        if not len(fallen):
-            found.append(False)
-            continue
-        behind = column[fallen[0] :]
-        peak = int(behind.argmax())
-        twice = correlation[2 * (fallen[0] + peak), len(found)]
-        found.append(bool(min(behind[peak], twice) >= MIN_PERIODIC))
-    return torch.tensor(found)

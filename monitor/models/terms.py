@@ -7,7 +7,7 @@ any command may import it.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from monitor.budget import weekly
@@ -45,7 +45,7 @@ class SensorKnob:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Budget, alert policy and knobs."""
+    """Budget, alert policy and knobs, and the factor of operators' labels."""
 
     alarms_per_week: float
     """Per asset."""
@@ -54,6 +54,8 @@ class Terms:
     recover: int
     knobs: Mapping[str, SensorKnob]
     """By sensor. Only those that change something."""
+    label_factor: float = 1.0
+    """Factor of the calibrated threshold (`label_factor.learnt_factor`)."""
 
     @classmethod
     def of(cls, fleet: FleetConfig) -> Terms:
@@ -67,14 +69,14 @@ class Terms:
         """Read a card, or the part of it in the database. None = it has no readable terms."""
         try:
             own = {name: card["threshold"][name] for name in ("alarms_per_week", "confirm", "among", "recover")}
-            return cls(**own, knobs=knobs_from_json(card.get("knobs")))
+            return cls(**own, knobs=knobs_from_json(card.get("knobs")), label_factor=factor_of(card.get("labels")))
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def of_sensors(self, sensors: tuple[str, ...]) -> Terms:
         """Return the same terms with the knobs of these sensors alone."""
         kept = {name: knob for name, knob in self.knobs.items() if name in sensors}
-        return Terms(self.alarms_per_week, self.confirm, self.among, self.recover, kept)
+        return replace(self, knobs=kept)
 
     @property
     def heavier(self) -> dict[str, float]:
@@ -96,9 +98,19 @@ class Terms:
             found.append(f"confirm {self.confirm} of {self.among} → {other.confirm} of {other.among}")
         if self.recover != other.recover:
             found.append(f"recover {self.recover} → {other.recover}")
+        if self.label_factor != other.label_factor:
+            found.append(f"labels: threshold × {self.label_factor:.3g} → × {other.label_factor:.3g}")
         names = sorted(self.knobs.keys() | other.knobs.keys())
         changed = [name for name in names if self.knobs.get(name) != other.knobs.get(name)]
         return found + [f"sensor {name}: {words(other.knobs.get(name, SensorKnob()))}" for name in changed]
+
+
+def factor_of(labels: Mapping[str, Any] | None) -> float:
+    """Read the factor from a card's entry `labels`. Raises KeyError, TypeError or ValueError for a malformed one."""
+    factor = 1.0 if labels is None else float(labels["factor"])
+    if not 0 < factor < math.inf:
+        raise ValueError(f"labels: factor {factor}")
+    return factor
 
 
 def knobs_of(fleet: FleetConfig) -> dict[str, SensorKnob]:

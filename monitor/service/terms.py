@@ -5,6 +5,7 @@ Input: a fleet's configuration, and the part of its champion's card that the dat
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ def terms_findings(
         return findings
     version, card = champion
     wanted = Terms.of(fleet)
+    if fleet.alerts.learn_from_labels:  # the running daemon keeps it up to date
+        wanted = replace(wanted, label_factor=own.label_factor)
     wanted = wanted.of_sensors(tuple(sensors)) if sensors else wanted
     if not (found := own.differences(wanted)):
         return findings

@@ -20,7 +20,7 @@ from monitor.config.values import format_duration
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from monitor.types import Float32
+    from monitor.types import Bool, Float32
 
     Float64 = NDArray[np.float64]
 
@@ -84,6 +84,28 @@ def common_period(values: Float32, interval_s: float, longest: int = LONGEST) ->
     shared = round(float(np.median([one for one in found if _is_same(one, best)])))
     by_calendar = [calendar_s / interval_s for calendar_s in CALENDAR_S]
     return next((round(each) for each in by_calendar if _is_same(shared, each) and each <= longest), shared)
+
+
+def periodic_sensors(x: Float32) -> Bool:
+    """Return the mask [C] of the sensors with a cycle of at most two windows. A smaller part of it is only a slope.
+
+    `x`: healthy windows [N, C, T] of one asset after the other, each in order of time and evenly spaced, without gaps.
+    """
+    _, n_sensors, length = x.shape
+    newest = x[-LATEST_ROWS:, :, length - _step(x) :]                        # neighbours share all other cells
+    values = newest.transpose(0, 2, 1).reshape(-1, n_sensors)[-LATEST_ROWS:]
+    return np.array([period(values[:, number], 2 * length) is not None for number in range(n_sensors)], np.bool_)
+
+
+def _step(x: Float32) -> int:
+    """Return the cells between the ends of two neighbours of the windows [N, C, T], at most T."""
+    length = int(x.shape[-1])
+    rows = np.linspace(0, max(0, len(x) - 2), min(64, len(x) - 1)).astype(np.int64)
+    for step in range(1, length):
+        same = (x[rows + 1, :, : length - step] == x[rows, :, step:]).all((1, 2))
+        if same.size and same.mean() > 0.5:
+            return step
+    return length
 
 
 def period(values: Float32, longest: int = LONGEST) -> int | None:

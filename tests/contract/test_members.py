@@ -29,7 +29,7 @@ SOLVE: dict[str, Callable[[torch.Tensor], Network | None]] = {
     "autoregression": Autoregression.solve,
     "cross": Cross.solve,
     "memory": Memory.solve,
-    "shape": Shape.solve,
+    "shape": lambda x: Shape.solve(x, periodic=torch.ones(x.shape[1], dtype=torch.bool)),
     "short_memory": lambda x: Memory.solve(x, cells=N_CELLS),
 }
 of_each_member = pytest.mark.parametrize("name", SOLVE)
@@ -103,7 +103,7 @@ def test_sees_every_input(name: str) -> None:
 def test_learns_one_window(name: str) -> None:
     """One window without noise: its sensors follow from each other, and its steps from the steps before."""
     x = windows(series(LENGTH, 4, noise=0.0))
-    network = Shape.solve(x, periodic=torch.ones(4, dtype=torch.bool)) if name == "shape" else SOLVE[name](x)
+    network = SOLVE[name](x)
     assert network is not None
     assert network.squared_error(x, x).mean() < 0.01 * x.square().mean()
 

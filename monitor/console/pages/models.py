@@ -214,6 +214,10 @@ def _facts(found: Card) -> list[tuple[str, str]]:
         facts.append(("model", f"{found['architecture']}{names}, objective {objective}"))
         facts.append(("windows", f"{found.get('length', '–')} cells, {span}"))
         facts.append(("sensors", ", ".join(found.get("sensors", [])[:12])))
+    if derived := found.get("derived"):
+        facts.append(("derived", f"from {derived['from']}, without a training: {derived['why']}"))
+    if labels := found.get("labels"):
+        facts.append(("labels", f"they moved the threshold to {labels['factor']:.3g} of the calibrated one"))
     training = found.get("training") or {}
     if training.get("took_s"):
         took = f"{duration(training['took_s'])}, seed {found.get('seed', '–')}; {training.get('stopped', '')}"

@@ -113,6 +113,29 @@ def test_the_choice_of_the_ensemble_is_shown(show: Show, with_card: Path) -> Non
     assert ["conv", "25", "%", "stuck", "10", "%"] in lines
 
 
+def test_a_threshold_moved_by_labels_says_so(show: Show, ask: Ask, with_card: Path) -> None:
+    labels = {"factor": 1.073, "calibrated": THRESHOLD | {"raw": 1.34}}
+    why = "labels: threshold × 1 → × 1.07"
+    changed = {"labels": labels, "derived": {"from": "turbines-old", "why": why}}
+    (with_card / "card.json").write_text(json.dumps(CARD | changed))
+    shown = " ".join(show("models show").split())
+    assert "labels they moved the threshold to 1.07 of the calibrated one (1.34)" in shown
+    assert f"from turbines-old, without a training: {why}" in shown
+    assert ask("models show")["card"]["labels"]["factor"] == 1.073
+
+
+def test_a_certificate_says_what_it_rests_on(show: Show, ask: Ask, with_card: Path) -> None:
+    threshold = THRESHOLD | {"weeks": 12.0, "alarms_per_week": 6.0, "state": "certified"}
+    for changed, basis, words in (
+        ({}, "held_out", "It rests on the finished held-out time (Poisson bound)"),
+        ({"state": "provisional"}, "watched", "It rests on the time watched, by a test that may be looked at every"),
+    ):
+        (with_card / "card.json").write_text(json.dumps(CARD | {"threshold": threshold | changed}))
+        found = ask("models show")["budget"]
+        assert (found["status"], found["basis"], found["version"]["basis"]) == ("certified", basis, basis)
+        assert words in " ".join(show("models show").split())
+
+
 @pytest.mark.usefixtures("with_card")
 def test_no_line_is_wider_than_the_terminal(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monitor.cli.terminal.columns", lambda: 80)

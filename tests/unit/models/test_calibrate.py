@@ -135,6 +135,17 @@ def test_three_clean_weeks_certify_one_alarm() -> None:
     assert "1.4 more clean asset-weeks would certify the budget of 1" in short.reason
 
 
+@pytest.mark.parametrize(("factor", "state"), [(1.0, "certified"), (1.5, "certified"), (0.8, "provisional")])
+def test_labels_that_lower_a_threshold_void_its_test(factor: float, state: str) -> None:
+    raw = smooth(40 * A_WEEK).astype(np.float32)
+    plain, moved = (calibrate(raw, *columns(len(raw), 4), BUDGET, factor=each) for each in (1.0, factor))
+    assert moved.raw == pytest.approx(factor * plain.raw)
+    assert moved.state == state
+    assert (moved.n_episodes > plain.n_episodes) is (factor < 1)
+    assert ("labels moved the threshold" in moved.reason) is (factor != 1)
+    assert ("only time watched with it can certify it" in moved.reason) is (factor < 1)
+
+
 def test_short_histories_keep_their_bound() -> None:
     """Six held-out days, of a month of history, cannot certify an alarm a week: the tail is extrapolated."""
     limits = [calibrated(smooth(864, seed=seed)) for seed in range(60)]

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from monitor.models.memory import N_SOLVE, Memory
-from monitor.models.shape import Shape, periodic_sensors
+from monitor.models.shape import Shape
+
+ONE = torch.ones(1, dtype=torch.bool)
 
 
 def cycles(n: int, period: int = 25, noise: float = 0.05, seed: int = 0) -> torch.Tensor:
@@ -112,7 +114,7 @@ def test_many_sensors_take_a_bounded_memory() -> None:
 
 
 def test_shapes_count_at_any_level_and_amplitude() -> None:
-    shape = Shape.solve(windows(cycles(2000, noise=0.01)))
+    shape = Shape.solve(windows(cycles(2000, noise=0.01)), periodic=ONE)
     assert shape is not None
     x = windows(cycles(200, noise=0.01, seed=2))
     raised = 3.0 * x + 5.0
@@ -127,7 +129,7 @@ def test_noise_on_a_still_line_is_no_shape() -> None:
     """A machine that rests now and then. Without a floor of the spread, noise would be blown up."""
     healthy = cycles(4000, noise=0.01)
     healthy[2000:2200] = 0.01 * torch.randn(200, 1)
-    shape = Shape.solve(windows(healthy))
+    shape = Shape.solve(windows(healthy), periodic=ONE)
     assert shape is not None
     still = windows(0.01 * torch.randn(100, 1))
     odd = windows(cycles(100, noise=0.01).flip(0))
@@ -138,7 +140,7 @@ def test_only_periodic_sensors_are_compared() -> None:
     torch.manual_seed(0)
     mixed = torch.cat([torch.randn(3000, 1), cycles(3000), torch.randn(3000, 1).cumsum(0) / 30], 1)
     x = windows(mixed)
-    shape = Shape.solve(x)
+    shape = Shape.solve(x, periodic=torch.tensor([False, True, False]))
     assert shape is not None
     assert shape.scored_sensors is not None
     assert shape.scored_sensors.tolist() == [False, True, False]
@@ -148,28 +150,4 @@ def test_only_periodic_sensors_are_compared() -> None:
 
 
 def test_without_a_periodic_sensor_there_is_no_shape() -> None:
-    torch.manual_seed(0)
-    assert Shape.solve(windows(torch.randn(1000, 2))) is None
-
-
-def test_autocorrelation_tells_what_repeats() -> None:
-    torch.manual_seed(0)
-    n = 4000
-    walk = torch.randn(n).cumsum(0)
-    slow = torch.zeros(n)
-    for i in range(1, n):
-        slow[i] = 0.99 * slow[i - 1] + torch.randn(1).item()
-    hours = torch.sin(2 * math.pi * torch.arange(n) / 700)
-    columns = {
-        "walk": (walk, False),
-        "autoregressive": (slow, False),
-        "noise": (torch.randn(n), False),
-        "ramp": (torch.arange(n).float(), False),
-        "constant": (torch.ones(n), False),
-        "pulses": (cycles(n)[:, 0], True),
-        "slow wave with noise": (hours + 0.3 * torch.randn(n), True),
-        "on and off": ((torch.arange(n) % 60 < 20).float(), True),
-    }
-    found = periodic_sensors(torch.stack([column for column, _ in columns.values()], 1)).tolist()
-    expected = {name: repeats for name, (_, repeats) in columns.items()}
-    assert dict(zip(columns, found, strict=True)) == expected
+    assert Shape.solve(windows(torch.randn(1000, 2)), periodic=torch.zeros(2, dtype=torch.bool)) is None

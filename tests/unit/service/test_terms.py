@@ -47,3 +47,10 @@ def test_settings_of_a_sensor_that_is_not_read_are_reported() -> None:
 
 def test_an_unreadable_card_is_no_finding() -> None:
     assert findings({"alerts": {"budget": "2/week"}}, {"threshold": None}) == []
+
+
+def test_a_threshold_that_labels_moved_is_a_finding_once_they_no_longer_count() -> None:
+    moved = CARD | {"labels": {"factor": 1.2, "calibrated": THRESHOLD}}
+    assert findings({"alerts": {"learn_from_labels": True}}, moved) == []
+    [(level, text, _)] = findings({}, moved)
+    assert (level, "labels: threshold × 1.2 → × 1" in text) == ("ok", True)

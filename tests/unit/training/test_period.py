@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from monitor.training.period import DEFAULT_LENGTH, LONGEST, autocorrelation, period, suggested_length
+from monitor.training.period import DEFAULT_LENGTH, LONGEST, autocorrelation, period, periodic_sensors, suggested_length
 
 if TYPE_CHECKING:
     from monitor.types import Float32
@@ -122,3 +122,19 @@ def test_short_and_empty_readings_have_no_period(n: int) -> None:
     assert suggested_length(np.full((n, 3), np.nan, np.float32), 1.0).cells == DEFAULT_LENGTH
     assert suggested_length(np.zeros((n, 3), np.float32), 1.0).cells == DEFAULT_LENGTH
     assert suggested_length(cycles(np.random.default_rng(1), 10, n)[:, None], 1.0).cells == DEFAULT_LENGTH
+
+
+@pytest.mark.parametrize("stride", [1, 4, 32, 50])
+def test_cycles_that_fit_two_windows_are_periodic(stride: int) -> None:
+    """Overlapping windows of one asset. At stride 50 some cells lie between them."""
+    draw = np.random.default_rng(stride)
+    values = np.stack([cycles(draw, 20), cycles(draw, 50), cycles(draw, 150), walk(draw, 1.0), walk(draw, 0.9)], 1)
+    x = np.lib.stride_tricks.sliding_window_view(values, 32, axis=0)[::stride]
+    found = periodic_sensors(x)
+    assert found[2:].tolist() == [False] * 3
+    if stride <= 32:
+        assert found[:2].tolist() == [True, True]
+
+
+def test_one_window_has_no_periodic_sensor() -> None:
+    assert periodic_sensors(np.zeros((1, 2, 16), np.float32)).tolist() == [False, False]
