@@ -2,8 +2,9 @@
 
 Input: standardised windows (B, C, T). Output: the nearest remembered shape, at the window's own level and spread, same
 shape. Sensors that are not periodic are returned as they are.
-Invariant: solved, not trained. Errors are in units of the spread that the sensor has in the window, with a floor. So a
-small odd cycle counts as much as a large one, and noise on a still line does not.
+Invariant: solved, not trained. The spread that a window is divided by has a floor, so that noise on a still line is no
+shape. Errors are in the sensor's own unit. In units of the window's spread they find less: on twelve simulated odd
+cycles VUS-PR .43, in its own unit .51.
 
 Distances of normalised windows find the odd cycle of a long repeating signal (matrix profile, Yeh et al., ICDM 2016).
 On signals that do not repeat they find chance.
@@ -84,26 +85,14 @@ class Shape(Network):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the nearest shape at the level and spread of the window."""
-        own = self._own(x)                                                   # (B, P, T)
+        is_all = self.hyper["n_periodic"] == x.shape[1]
+        own = x if is_all else x[:, self.periodic]                           # (B, P, T)
         level, spread = _level_and_spread(own, self.floor)
-        return self._among_all(x, torch.addcmul(level, self.memory((own - level) / spread), spread))
-
-    def squared_error(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the squared error in units of the spread of the sensor in the window, 0 for other sensors."""
-        own = self._own(x)
-        level, spread = _level_and_spread(own, self.floor)
-        error = ((self._own(target) - level) / spread - self.memory((own - level) / spread)).square_()
-        return self._among_all(torch.zeros_like(x), error)
-
-    def _own(self, x: torch.Tensor) -> torch.Tensor:
-        return x if self.hyper["n_periodic"] == x.shape[1] else x[:, self.periodic]
-
-    def _among_all(self, x: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Return (B, C, T) with the values of the periodic sensors replaced."""
-        if self.hyper["n_periodic"] == x.shape[1]:
-            return own
+        expected = torch.addcmul(level, self.memory((own - level) / spread), spread)
+        if is_all:
+            return expected
         out = x.clone()
-        out[:, self.periodic] = own
+        out[:, self.periodic] = expected
         return out
 
 

@@ -121,8 +121,6 @@ def test_shapes_count_at_any_level_and_amplitude() -> None:
     # Rounding may decide between two shapes that are as near.
     alike = torch.isclose(shape(raised), 3.0 * shape(x) + 5.0, rtol=1e-3, atol=1e-3).all(-1)
     assert alike.float().mean() > 0.95
-    errors = (shape.squared_error(each, each)[alike] for each in (raised, x))
-    torch.testing.assert_close(*errors, rtol=1e-2, atol=1e-3)
 
 
 def test_noise_on_a_still_line_is_no_shape() -> None:
