@@ -313,10 +313,14 @@ def slow_drift(draw: Rng) -> Drawn:
     return fault, values, (first, end), TRAIN
 
 
+WARM_UP = WEEK
+"""Rows before the first kept one, until the slow sensors forget their first state."""
+
+
 def lost_rhythm(draw: Rng) -> Drawn:
-    n = TRAIN + TEST
+    n = WARM_UP + TRAIN + TEST
     period, busy = draw.uniform(12, 50), load(draw, n)
-    first, end = span(draw, (1, 4))
+    first, end = (WARM_UP + row for row in span(draw, (1, 4)))
     fault = str(draw.choice(("skipped cycles", "short cycles", "irregular cycles")))
     chance, spread = draw.uniform(0.3, 0.6), draw.uniform(0.35, 0.6)
     usual, more, jitter = draw.uniform(0.3, 0.55), draw.uniform(0.02, 0.08), draw.uniform(0.01, 0.04)
@@ -345,9 +349,10 @@ def lost_rhythm(draw: Rng) -> Drawn:
     ]  # fmt: skip
     signals[3] -= low_pass(signals[3], 2 * period)
     kept = np.sort(np.append(draw.choice(np.arange(1, 5), int(draw.integers(1, 5)), replace=False), 0))
-    values = np.stack([signals[number] / signals[number].std() for number in kept], axis=1)
-    values += draw.uniform(0.02, 0.08, len(kept)) * ar1(draw, n, 0.3, len(kept))
-    return fault, values, (first, end), TRAIN
+    values = np.stack([signals[number] for number in kept], axis=1)[WARM_UP:]
+    values /= values.std(axis=0)
+    values += draw.uniform(0.02, 0.08, len(kept)) * ar1(draw, len(values), 0.3, len(kept))
+    return fault, values, (first - WARM_UP, end - WARM_UP), TRAIN
 
 
 KINDS: dict[str, Callable[[Rng], Drawn]] = {
