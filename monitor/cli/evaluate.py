@@ -34,6 +34,7 @@ from monitor.config.values import Rate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from monitor.evaluation.differences import Difference, SetDifference
     from monitor.evaluation.plan import EvaluationPlan
     from monitor.evaluation.policy import PolicyChange, PolicyTrial
     from monitor.evaluation.results import MethodResult
@@ -105,7 +106,8 @@ def parse_names(text: str) -> tuple[str, ...]:
 @click.option("--methods", type=Parsed("names", parse_names), default="default", show_default=True, metavar="A,B,…",
               help="Methods: default, random, or ARCHITECTURE[+OBJECTIVE][+stacked], like conv+denoising. "
               "Architectures: auto, conv, dense, forecast, lstm, pca. Objectives: plain, sparse, denoising, "
-              "variational, adversarial. pca and moving-deviation are always added.")  # fmt: skip
+              "variational, adversarial. pca and the yardsticks are always added: "
+              "moving-deviation, pca-window, pca-newest, linear-forecast, dense-window.")  # fmt: skip
 @click.option("--train-rows", type=click.IntRange(1), metavar="N",
               help="Healthy leading rows of each asset for training [default: from meta.json].")  # fmt: skip
 @click.option("--window", type=click.IntRange(2), default=64, show_default=True, help="Rows in a window.")
@@ -177,6 +179,7 @@ def _evaluate_files(asked: EvaluateArguments) -> None:
 
     logs.configure("error")
     _check_headers(asked)
+    from monitor.evaluation.differences import differences
     from monitor.evaluation.evaluate import evaluate as run_plan
     from monitor.evaluation.results import means, results_by_policy
 
@@ -185,13 +188,13 @@ def _evaluate_files(asked: EvaluateArguments) -> None:
     with progress("evaluate") as on_progress:
         results = run_plan(plan, processes=asked.processes, on_progress=on_progress)
     rows = [result.row() for result in results]
-    mean = means(rows)
+    mean, compared = means(rows), differences(rows)
     by_policy = results_by_policy(plan, results)
     if asked.as_json:
-        document: dict[str, Any] = {"series": rows, "mean": mean}
+        document: dict[str, Any] = {"series": rows, "mean": mean, "comparison": [one.row() for one in compared]}
         output.print_json(document | {"policies": by_policy} if asked.policies else document)
     else:
-        _print_results(results, rows, mean, by_policy)
+        _print_results(results, rows, mean, compared, by_policy)
     _print_problems(results)
     if asked.report is not None:
         _write_report(asked.report, plan, results, mean)
@@ -307,12 +310,18 @@ def _write_report(report: Path, plan: EvaluationPlan, results: Sequence[MethodRe
 
 
 def _print_results(
-    results: Sequence[MethodResult], rows: Sequence[dict[str, Any]], mean: Means, by_policy: Sequence[dict[str, Any]]
+    results: Sequence[MethodResult],
+    rows: Sequence[dict[str, Any]],
+    mean: Means,
+    compared: Sequence[Difference],
+    by_policy: Sequence[dict[str, Any]],
 ) -> None:
     columns = [*RANKING, *ALARMS, "fit"] if terminal.columns() >= FULL_WIDTH else ["VUS-PR", *ALARMS]
     _print_series(results, rows, columns)
     echo()
     _mean_table(mean, columns).print()
+    if compared:
+        _print_differences(compared)
     for policy in by_policy:
         echo()
         echo(Styled(policy["policy"], "bold"), " instead, by the same scores:")
@@ -324,7 +333,8 @@ def _print_results(
         "Means are means of set means. Found and false: alerts at the calibrated threshold that met, or did not meet, "
         "a labelled event. False/week: in a mean, all false alarms of a set over all its normal time. Alarmed: share "
         "of the normal time with an open alert. An alert that is open in most of it is false, whatever it meets. "
-        f"Delay: median time until the first alert of an event fired.{cached}",
+        "Delay: median time until the first alert of an event fired. Interval: of the mean difference, from series "
+        f"drawn again within their sets; a set of one series adds no width.{cached}",
         "dim",
     )
     measured = {method: row for method, row in mean.items() if row["top2_n"]}
@@ -373,6 +383,55 @@ def _mean_table(mean: Means, columns: Sequence[str]) -> Table:
         n = f"{row['n_series']}" + (f" of {row['n_series'] + row['n_failed']}" if row["n_failed"] else "")
         table.add(Styled(method, "bold" if is_best else ""), *_cells(row, columns), n)
     return table
+
+
+def _print_differences(compared: Sequence[Difference]) -> None:
+    """Print the base against each other method: all series together, then set by set, then what it does not beat."""
+    from monitor.evaluation.differences import signed, verdict
+
+    base = compared[0].base
+    echo()
+    table = Table(f"{base} against", "VUS-PR:right", "95 % interval:right", "better on:right", "worse on:right")
+    for one in compared:
+        low, high = ("–", "") if one.low is None or one.high is None else (signed(one.low), signed(one.high))
+        interval = f"{low} to {high}" if high else low
+        style = "" if one.is_beaten else "yellow"
+        table.add(Styled(one.method, style), signed(one.difference), Styled(interval, style),
+                  f"{one.better} of {one.n_series}", f"{one.worse} of {one.n_series}")  # fmt: skip
+    table.print()
+    names = list(dict.fromkeys(name for one in compared for name in one.per_set))
+    for sets in _fitting(names, max(map(len, (*(one.method for one in compared), _BY_SET)))) if len(names) > 1 else ():
+        echo()
+        table = Table(_BY_SET, *(f"{name}:right" for name in sets))
+        for one in compared:
+            counts = [one.per_set.get(name) for name in sets]
+            table.add(one.method, *("–" if each is None else _better_worse(each) for each in counts))
+        table.print()
+    if sentence := verdict(compared):
+        echo()
+        echo_prose(sentence, "" if all(one.is_beaten for one in compared) else "yellow")
+
+
+_BY_SET = "better–worse"
+
+
+def _better_worse(each: SetDifference) -> Styled:
+    style = "green" if each.difference > 0 else "red" if each.difference < 0 else ""
+    return Styled(f"{each.better}–{each.worse}", style)
+
+
+def _fitting(names: Sequence[str], first: int) -> list[list[str]]:
+    """Divide the columns of a table into as many tables as fit the terminal. `first`: width of the first column."""
+    parts: list[list[str]] = []
+    left = 0
+    for name in names:
+        width = len(terminal.GAP) + max(len(name), len("12–12"))
+        if width > left:
+            parts.append([])
+            left = terminal.columns() - first
+        parts[-1].append(name)
+        left -= width
+    return parts
 
 
 def _policy_table(tried: Means, mean: Means) -> Table:

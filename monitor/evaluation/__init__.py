@@ -5,6 +5,8 @@
     results       results of the evaluation, their means, and the results under other alert parameters
     series        a file → rows on a grid: the healthy head, the rest, and the labels as a separate field
     methods       a method's name → an anomaly score for every row behind the head
+    yardsticks    simple detectors to beat, written apart from `models`
+    differences   the default against every other method, with paired bootstrap intervals
     assess        scores and labels → ranking and alert metrics
     explained     sensors blamed for faults injected into quiet windows
     metrics       VUS-PR and the other ranking metrics

@@ -2,7 +2,8 @@
 
     default                      the model of a default configuration
     ARCH[+OBJECTIVE][+stacked]   pca, conv, lstm+denoising, dense+sparse+stacked …
-    moving-deviation             the simple baseline: the distance of a row from the mean of the last rows
+    moving-deviation             the simplest baseline: the distance of a row from the mean of the last rows
+    pca-window, pca-newest, linear-forecast, dense-window   see `yardsticks`
     random                       random scores
 
 Input: an `UnlabelledSeries`. Output: a score per row, 1.0 = the threshold for every method.
@@ -25,6 +26,7 @@ from monitor.config.tree import ARCHITECTURES, OBJECTIVES, AlertConfig, ModelCon
 from monitor.errors import ConfigError, NotEnoughData
 from monitor.evaluation.explained import ExplainedFaults, explained_faults, quiet_rows
 from monitor.evaluation.metrics import forward_filled
+from monitor.evaluation.yardsticks import YARDSTICKS, row_scores
 from monitor.models.calibrate import calibrate
 from monitor.models.scaler import CLIP
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet, refuse_unknown
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
     from monitor.types import Float32
 
 DEFAULT, MOVING_DEVIATION, RANDOM, STACKED = "default", "moving-deviation", "random", "stacked"
-ALWAYS = ("pca", MOVING_DEVIATION)
-"""Evaluated in every run: a network that does not beat these is not worth its training."""
+ALWAYS = ("pca", "pca-window", "pca-newest", MOVING_DEVIATION, "linear-forecast", "dense-window")
+"""Evaluated in every run: a default that does not beat these is not worth its training."""
+BASELINES = (MOVING_DEVIATION, RANDOM, *YARDSTICKS)
+"""Methods without a model."""
 
 MOVING_ROWS = 20
 """Rows of the moving mean, the row itself included."""
@@ -92,13 +96,13 @@ def parse_methods(names: Sequence[str], settings: ScoreSettings) -> list[Method]
 
 def parse_method(name: str, settings: ScoreSettings) -> Method:
     """Parse one name. Raises ConfigError."""
-    if name in (MOVING_DEVIATION, RANDOM):
+    if name in BASELINES:
         return Method(name, None)
     config = ModelConfig()
     wanted: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(ModelSpec) if hasattr(config, f.name)}
     if name != DEFAULT:
         architecture, *rest = name.split("+")
-        refuse_unknown("method", architecture, (DEFAULT, *ARCHITECTURES, MOVING_DEVIATION, RANDOM))
+        refuse_unknown("method", architecture, (DEFAULT, *ARCHITECTURES, *BASELINES))
         objectives = [word for word in rest if word != STACKED]
         if len(objectives) > 1 or rest.count(STACKED) > 1:
             raise ConfigError(f'method "{name}" is not ARCHITECTURE[+OBJECTIVE][+stacked], like conv+denoising+stacked')
@@ -125,8 +129,7 @@ def score(
     if method.spec is None:
         return _baseline(method.name, data, settings)
     values, length, n_train = data.values, settings.window, data.train_rows
-    if n_train < length:
-        raise NotEnoughData(f"{n_train} training rows hold no window of {length} rows; use a shorter --window")
+    _check_window(n_train, length)
     windows = np.lib.stride_tricks.sliding_window_view(values, length, axis=0).transpose(0, 2, 1)  # [N-T+1, T, C]
     began = time.perf_counter()
     detector = _fit(windows[: n_train - length + 1], method.spec, data, settings, on_progress)
@@ -183,19 +186,41 @@ def _end_us(n: int, first_end: int, interval_s: float) -> np.ndarray[Any, np.dty
 
 
 def _baseline(name: str, data: UnlabelledSeries, settings: ScoreSettings) -> MethodScores:
-    began = time.perf_counter()
-    raw = moving_deviation(data) if name == MOVING_DEVIATION else np.random.default_rng(settings.seed).random(
-        len(data.values), dtype=np.float32
-    )
-    scored = time.perf_counter()
     # The threshold comes from the latest fifth of the training rows, as in `fit`.
-    n_held = max(1, round(HELD_OUT * data.train_rows))
-    held_out = raw[data.train_rows - n_held : data.train_rows]
-    ends = _end_us(n_held, data.train_rows - n_held + 1, data.interval_s)
-    limit = calibrate(held_out, np.zeros(n_held, np.int32), ends, budget_of(settings, data.interval_s))
+    n_train, n_held = data.train_rows, max(1, round(HELD_OUT * data.train_rows))
+    began = time.perf_counter()
+    if name in YARDSTICKS:
+        held_out, rest = _yardstick(name, data, settings, n_train - n_held)
+    else:
+        raw = moving_deviation(data) if name == MOVING_DEVIATION else np.random.default_rng(settings.seed).random(
+            len(data.values), dtype=np.float32
+        )
+        held_out, rest = raw[n_train - n_held : n_train], raw[n_train:]
+    scored = time.perf_counter()
+    ends = _end_us(len(held_out), n_train - len(held_out) + 1, data.interval_s)
+    budget = budget_of(settings, data.interval_s)
+    limit = calibrate(held_out, np.zeros(len(held_out), np.int32), ends, budget)
     fitted = time.perf_counter()
-    rest = (raw[data.train_rows :] / limit.raw).astype(np.float32)
-    return MethodScores(rest, round(fitted - scored, 3), round(scored - began, 3), {"threshold": str(limit.state)})
+    score = (rest / limit.raw).astype(np.float32)
+    return MethodScores(score, round(fitted - scored, 3), round(scored - began, 3), {"threshold": str(limit.state)})
+
+
+def _yardstick(name: str, data: UnlabelledSeries, settings: ScoreSettings, n_early: int) -> tuple[Float32, Float32]:
+    """Return raw scores of the held-out rows, learnt from those before, and of the rest, learnt from all of the head.
+
+    A head too short to be divided is learnt from as a whole.
+    """
+    torch.set_num_threads(1)
+    fit, length, n_train = YARDSTICKS[name], settings.window, data.train_rows
+    _check_window(n_train, length)
+    n_fit = n_early if n_early >= 2 * length else n_train
+    held_out = row_scores(fit, data.values[:n_train], n_fit, max(n_early, length - 1), length, settings.seed)
+    return held_out, row_scores(fit, data.values, n_train, n_train, length, settings.seed)
+
+
+def _check_window(n_train: int, length: int) -> None:
+    if n_train < length:
+        raise NotEnoughData(f"{n_train} training rows hold no window of {length} rows; use a shorter --window")
 
 
 def moving_deviation(data: UnlabelledSeries) -> Float32:

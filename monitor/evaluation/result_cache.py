@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from monitor.evaluation.methods import Method, ScoreSettings
     from monitor.evaluation.series import Series
 
-CODE = ("models", "training", "evaluation/methods.py", "evaluation/metrics.py", "evaluation/explained.py", "budget.py")
+CODE = ("models", "training", "evaluation/methods.py", "evaluation/metrics.py", "evaluation/yardsticks.py",
+        "evaluation/explained.py", "budget.py")  # fmt: skip
 """Modules and folders of this program that a score depends on."""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.budget import WEEK_S
 from monitor.drawing import text as escape
+from monitor.evaluation.differences import differences, interval_text, signed, verdict
 from monitor.evaluation.plots import HEIGHT, THRESHOLD_Y
 from monitor.evaluation.report.section import duration_text, section
 from monitor.evaluation.results import results_by_policy, titles
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from monitor.evaluation.differences import Difference, SetDifference
     from monitor.evaluation.plan import EvaluationPlan
     from monitor.evaluation.results import MethodResult, SeriesKey
 
@@ -60,7 +62,8 @@ def page(
         f"<title>Evaluation: {len(series)} series</title><style>{style}</style></head><body>"
         f"{_defs()}<nav>{_navigation(series, shown, anchors, main)}</nav><main>"
         f'<header id="top"><h1>Evaluation</h1><p>{introduction}</p>{_cards(means, main)}'
-        f"</header><section>{_means_table(means, _COLUMNS)}{_legend()}</section>{_policy_tables(plan, results)}"
+        f"</header><section>{_means_table(means, _COLUMNS)}{_legend()}</section>{_differences(results)}"
+        f"{_policy_tables(plan, results)}"
         f'<section id="overview"><h2>VUS-PR by series</h2>{_overview(series, shown, anchors, list(means))}</section>'
         + "".join(section(anchors[key], shown[key], ones) for key, ones in series.items())
         + "</main></body></html>\n"
@@ -109,6 +112,53 @@ def _policy_tables(plan: EvaluationPlan, results: Sequence[MethodResult]) -> str
         f"{_means_table(trial['mean'], columns)}</section>"
         for trial in results_by_policy(plan, results)
     )
+
+
+def _differences(results: Sequence[MethodResult]) -> str:
+    """Return the section that compares the default with every other method. Empty if there is nothing to compare."""
+    compared = differences([one.row() for one in results])
+    if not compared:
+        return ""
+    base = compared[0].base
+    sets = list(dict.fromkeys(name for one in compared for name in one.per_set))
+    reach = max(0.01, *(abs(value) for one in compared for value in (one.difference, one.low or 0, one.high or 0)))
+    head = "".join(f"<th>{escape(name)}</th>" for name in sets)
+    rows = []
+    for one in compared:
+        interval = "–" if one.low is None else interval_text(one)
+        cells = "".join(_set_cell(one.per_set.get(name)) for name in sets)
+        kind = "" if one.is_beaten else ' class="open"'
+        rows.append(
+            f"<tr{kind}><th>{escape(one.method)}</th><td>{signed(one.difference)}</td>"
+            f'<td>{escape(interval)}</td><td class="span">{_interval_bar(one, reach)}</td>'
+            f"<td>{one.better}–{one.worse}</td>{cells}</tr>"
+        )
+    return (
+        f'<section id="differences"><h2>{escape(base)} against the others</h2>'
+        f'<p class="facts">{escape(verdict(compared) or "")} VUS-PR of {escape(base)} less that of the other, with the '
+        "95 % interval of the mean of sets, from series drawn again within their sets. Better–worse counts series."
+        f'</p><div class="wide"><table class="against"><thead><tr><th>Method</th><th>Difference</th><th>95 % interval'
+        f"</th><th></th><th>Better–worse</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        "</section>"
+    )
+
+
+def _interval_bar(one: Difference, reach: float) -> str:
+    """Draw the interval about a line at 0. `reach`: the largest value drawn."""
+    low, high = (one.difference, one.difference) if one.low is None or one.high is None else (one.low, one.high)
+    left, right, at = (50 + 50 * value / reach for value in (low, high, one.difference))
+    title = escape(f"{signed(one.difference)} ({interval_text(one)})")
+    return (
+        f'<span class="bar" title="{title}"><i style="left:{left:.1f}%;width:{right - left:.1f}%"></i>'
+        f'<b style="left:{at:.1f}%"></b></span>'
+    )
+
+
+def _set_cell(each: SetDifference | None) -> str:
+    if each is None:
+        return "<td>–</td>"
+    kind = "ahead" if each.difference > 0 else "behind" if each.difference < 0 else "even"
+    return f'<td class="{kind}" title="{signed(each.difference)}">{each.better}–{each.worse}</td>'
 
 
 def _means_table(means: dict[str, dict[str, Any]], columns: Sequence[tuple[str, str, bool]]) -> str:

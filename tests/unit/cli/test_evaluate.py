@@ -12,6 +12,8 @@ import pytest
 from monitor.cli import main
 from monitor.config.tree import ARCHITECTURES, OBJECTIVES
 from monitor.evaluation import evaluate as module
+from monitor.evaluation import yardsticks
+from monitor.evaluation.methods import ALWAYS
 from tests import labelled_recording as sample
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 RANKING, ALARMS = {"vus_pr", "auc_pr", "auc_roc"}, {"events", "events_found", "false_alarms_per_week", "delay_s"}
 CONTRACT = {"set", "name", "method", "fit_s", "score_s"} | RANKING | ALARMS
 QUICK = ["--methods", "pca", "--window", "16", "--processes", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _quick_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yardsticks, "STEPS", 5)
 
 
 def run(runner: CliRunner, *arguments: object) -> Result:
@@ -42,13 +49,46 @@ def file(tmp_path: Path) -> Path:
 
 def test_json_keeps_its_contract(runner: CliRunner, file: Path) -> None:
     found = ask(runner, file, *QUICK)
-    assert [row["method"] for row in found["series"]] == ["pca", "moving-deviation"]
+    assert [row["method"] for row in found["series"]] == list(ALWAYS)
     for row in found["series"]:
         assert row.keys() >= CONTRACT
         assert (row["set"], row["name"], row["error"]) == ("plant", "pump", None)
-    assert found["mean"].keys() == {"pca", "moving-deviation"}
+    assert found["mean"].keys() == set(ALWAYS)
     assert found["mean"]["pca"]["vus_pr"] == found["series"][0]["vus_pr"]
     assert found["mean"]["pca"].keys() >= CONTRACT - {"set", "name", "method"}
+
+
+def test_json_compares_the_default_with_every_row(runner: CliRunner, file: Path) -> None:
+    other = sample.write_csv(file.parent.parent / "other" / "fan.csv", seed=1)
+    third = sample.write_csv(file.parent / "third.csv", seed=2)
+    found = ask(runner, file, third, other, *QUICK, "--methods", "random")
+    assert [one["method"] for one in found["comparison"]] == list(ALWAYS)
+    for one in found["comparison"]:
+        assert one.keys() >= {"method", "base", "difference", "low", "high", "better", "worse", "is_beaten", "per_set"}
+        assert one["base"] == "random"
+        mean = found["mean"]["random"]["vus_pr"] - found["mean"][one["method"]]["vus_pr"]
+        assert one["difference"] == pytest.approx(mean, abs=1e-5)
+        assert one["low"] <= one["difference"] <= one["high"]
+        assert one["per_set"].keys() == {"plant", "other"}
+
+
+def test_text_says_which_rows_are_not_beaten(runner: CliRunner, file: Path) -> None:
+    other = sample.write_csv(file.parent.parent / "other" / "fan.csv", seed=1)
+    shown = run(runner, file, other, *QUICK, "--methods", "random").stdout
+    assert re.search(r"^random against +VUS-PR +95 % interval +better on +worse on$", shown, re.MULTILINE)
+    assert re.search(r"^better–worse +plant +other$", shown, re.MULTILINE)
+    assert re.search(r"^pca +−0\.\d{3} +– +0 of 2 +2 of 2$", shown, re.MULTILINE)
+    assert "random does not beat pca (−0." in " ".join(shown.split())
+
+
+def test_tables_fit_eighty_columns(runner: CliRunner, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = [f"{name}-plant-of-the-north" for name in ("first", "second", "third")]
+    others = [sample.write_csv(file.parent.parent / name / "fan.csv", seed=1) for name in sets]
+    monkeypatch.setattr("monitor.cli.terminal.columns", lambda: 80)
+    shown = run(runner, file, *others, *QUICK).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count("better–worse") == 2
+    assert all(name in shown for name in sets)
 
 
 def test_tables_show_means_and_policies(runner: CliRunner, file: Path, tmp_path: Path) -> None:
@@ -61,7 +101,8 @@ def test_tables_show_means_and_policies(runner: CliRunner, file: Path, tmp_path:
     assert "confirm=1 of 1 instead, by the same scores:" in shown
     assert f"The plots are in {report}" in shown
     assert report.read_text().startswith("<!doctype html>")
-    assert "2 of 2 scores came from an earlier run" in " ".join(run(runner, file, *options).stdout.split())
+    n = len(ALWAYS)
+    assert f"{n} of {n} scores came from an earlier run" in " ".join(run(runner, file, *options).stdout.split())
 
 
 def test_a_failed_series_stops_no_other(runner: CliRunner, file: Path) -> None:
@@ -69,7 +110,8 @@ def test_a_failed_series_stops_no_other(runner: CliRunner, file: Path) -> None:
     result = run(runner, file, bare, *QUICK, "--json")
     assert result.exit_code == 0
     assert result.stderr.count("nothing says how many leading rows are healthy") == 1
-    assert [bool(row["error"]) for row in json.loads(result.stdout)["series"]] == [False, False, True, True]
+    n = len(ALWAYS)
+    assert [bool(row["error"]) for row in json.loads(result.stdout)["series"]] == [*[False] * n, *[True] * n]
     alone = run(runner, bare, *QUICK)
     assert alone.exit_code == 2
     assert "--train-rows N" in alone.stderr
@@ -122,7 +164,7 @@ def test_a_failed_report_keeps_the_figures(
     monkeypatch.setattr("pathlib.Path.replace", fails)
     result = run(runner, file, *QUICK, "--report", report, "--json")
     assert result.exit_code == 1
-    assert len(json.loads(result.stdout)["series"]) == 2
+    assert len(json.loads(result.stdout)["series"]) == len(ALWAYS)
     assert "No space left on device" in result.stderr
     assert report.read_text() == "earlier report"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html", "plant"]
@@ -135,7 +177,7 @@ def test_equal_series_names_show_their_path(runner: CliRunner, file: Path, tmp_p
         f"plant {tmp_path.name}/plant/pump.csv", "plant other/plant/pump.csv"
     ]  # fmt: skip
     rows = ask(runner, file, other, *QUICK)["series"]
-    assert [row["path"] for row in rows[::2]] == [str(file), str(other)]
+    assert [row["path"] for row in rows[:: len(ALWAYS)]] == [str(file), str(other)]
 
 
 def test_a_warning_is_printed_once(runner: CliRunner, tmp_path: Path) -> None:
@@ -144,7 +186,7 @@ def test_a_warning_is_printed_once(runner: CliRunner, tmp_path: Path) -> None:
     assert result.exit_code == 0
     warning = f'{bare} has no column "label"; its columns are flow, pressure; use --label-column'
     assert result.stderr.count(warning) == 1
-    assert [row["warnings"] for row in json.loads(result.stdout)["series"]] == [[warning]] * 2
+    assert [row["warnings"] for row in json.loads(result.stdout)["series"]] == [[warning]] * len(ALWAYS)
 
 
 def test_a_method_without_results_fails(runner: CliRunner, file: Path) -> None:
@@ -170,7 +212,8 @@ def test_a_defect_fails_the_run(runner: CliRunner, file: Path, monkeypatch: pyte
     result = run(runner, file, other, *QUICK, "--json")
     assert result.exit_code == 1
     assert f"unexpected: {other}: ZeroDivisionError: a defect" in result.stderr
-    assert [bool(row["error"]) for row in json.loads(result.stdout)["series"]] == [False, False, True, False]
+    failed = [(row["path"], row["method"]) for row in json.loads(result.stdout)["series"] if row["error"]]
+    assert failed == [(str(other), "pca")]
 
 
 def test_a_mean_shows_its_number_of_series(runner: CliRunner, file: Path) -> None:
@@ -181,7 +224,7 @@ def test_a_mean_shows_its_number_of_series(runner: CliRunner, file: Path) -> Non
 
 def test_help_names_every_method(runner: CliRunner) -> None:
     shown = run(runner, "--help").stdout
-    assert all(re.search(rf"\b{name}\b", shown) for name in (*ARCHITECTURES, *OBJECTIVES))
+    assert all(re.search(rf"\b{name}\b", shown) for name in (*ARCHITECTURES, *OBJECTIVES, *ALWAYS))
 
 
 # ---------------------------------------------------------------- stored scores

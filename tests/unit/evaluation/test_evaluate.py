@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.evaluation import evaluate as module
+from monitor.evaluation import yardsticks
 from monitor.evaluation.evaluate import evaluate
-from monitor.evaluation.methods import ScoreSettings
+from monitor.evaluation.methods import ALWAYS, ScoreSettings
 from monitor.evaluation.plan import make_plan
 from monitor.evaluation.policy import PolicyChange
 from monitor.evaluation.results import MEANS, means, results_by_policy, titles
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 SETTINGS = ScoreSettings(window=16)
 
 
+@pytest.fixture(autouse=True)
+def _quick_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yardsticks, "STEPS", 5)
+
+
 def run(plan: EvaluationPlan) -> list[MethodResult]:
     return evaluate(plan, processes=1, on_progress=lambda _share, _text: None)
 
@@ -40,7 +46,7 @@ def files(tmp_path: Path) -> list[Path]:
 def test_results_are_in_the_order_asked_for(files: list[Path]) -> None:
     results = run(make_plan([*files, files[0]], ["random"], SETTINGS))
     assert [(one.name, one.method) for one in results] == [
-        (name, method) for name in ("pump1", "pump2") for method in ("random", "pca", "moving-deviation")
+        (name, method) for name in ("pump1", "pump2") for method in ("random", *ALWAYS)
     ]
     pca = results[1].row()
     assert pca["vus_pr"] > 0.9
@@ -59,7 +65,7 @@ def test_a_failed_series_is_an_error_row(tmp_path: Path, files: list[Path]) -> N
     assert "bad.csv" in (errors["bad", "pca"] or "")
     assert "bad.csv" in (errors["bad", "moving-deviation"] or "")
     assert "plant/short.csv: There is not enough healthy data" in (errors["short", "pca"] or "")
-    assert set(errors) == {("bad", "pca"), ("bad", "moving-deviation"), ("short", "pca")}
+    assert set(errors) == {*(("bad", name) for name in ALWAYS), ("short", "pca")}
     assert results[0].row()["vus_pr"] is None
 
 
@@ -70,8 +76,9 @@ def test_a_second_run_scores_the_missing_only(
     asked, score = [], module.score
     monkeypatch.setattr(module, "score", lambda method, *rest: asked.append(method.name) or score(method, *rest))
     second = run(make_plan(files, ["pca", "random"], SETTINGS, into=tmp_path / "cache"))
-    assert asked == ["random", "pca", "random", "moving-deviation"]
-    assert [one.from_cache for one in second] == [True, False, True, False, False, False]
+    assert asked == ["random", *ALWAYS[:1], "random", *ALWAYS[1:]]
+    n = len(ALWAYS)
+    assert [one.from_cache for one in second] == [True, False, *[True] * (n - 1), *[False] * (n + 1)]
     assert second[0].row() == first[0].row()
 
 
@@ -100,7 +107,7 @@ def test_a_defect_is_an_error_row(files: list[Path], monkeypatch: pytest.MonkeyP
     assert first.is_unexpected
     assert first.exit_code == 1
     assert (first.error or "").startswith(f"unexpected: {files[0]}: OverflowError: too large (test_evaluate.py:")
-    assert [one.error for one in others] == [None] * 3
+    assert [one.error for one in others] == [None] * (2 * len(ALWAYS) - 1)
 
 
 def test_a_defect_in_reading_is_an_error_row(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +131,7 @@ def test_a_killed_worker_keeps_its_results(files: list[Path], monkeypatch: pytes
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
     results = evaluate(make_plan(files, ["pca"], SETTINGS), processes=2, on_progress=lambda _share, _text: None)
-    assert [one.error is None for one in results] == [True, True, False, False]
+    assert [one.error is None for one in results] == [n < 2 for n in range(2 * len(ALWAYS))]
     assert "ended from outside" in (results[2].error or "")
     assert results[2].is_unexpected
 
@@ -133,7 +140,7 @@ def test_one_model_is_trained_once(files: list[Path], monkeypatch: pytest.Monkey
     asked, score = [], module.score
     monkeypatch.setattr(module, "score", lambda method, *rest: asked.append(method.name) or score(method, *rest))
     plan = make_plan(files[:1], ["pca"], SETTINGS)
-    pca, moving = plan.methods
+    pca, moving = (method for method in plan.methods if method.name in ("pca", "moving-deviation"))
     plan = replace(plan, methods=(pca, moving, replace(pca, name="again")))
     results = run(plan)
     assert asked == ["pca", "moving-deviation"]
@@ -146,8 +153,8 @@ def test_series_of_equal_names_stay_apart(tmp_path: Path) -> None:
     packed = paths[1].with_name("a.csv.gz")
     packed.write_bytes(gzip.compress(paths[0].read_bytes()))
     results = run(make_plan([*paths, packed], ["pca"], SETTINGS))
-    assert [one.method for one in results] == ["pca", "moving-deviation"] * 3
-    assert [one.row()["path"] for one in results[::2]] == [str(path) for path in (*paths, packed)]
+    assert [one.method for one in results] == [*ALWAYS] * 3
+    assert [one.row()["path"] for one in results[:: len(ALWAYS)]] == [str(path) for path in (*paths, packed)]
     assert list(titles(results).values()) == [
         ("same", "x/same/a.csv"), ("same", "y/same/a.csv"), ("same", "y/same/a.csv.gz")
     ]  # fmt: skip

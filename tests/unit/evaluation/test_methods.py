@@ -7,11 +7,25 @@ import pytest
 
 from monitor.config.tree import ModelConfig
 from monitor.errors import ConfigError, NotEnoughData
-from monitor.evaluation.methods import ScoreSettings, moving_deviation, parse_method, parse_methods, score
+from monitor.evaluation import yardsticks
+from monitor.evaluation.methods import (
+    ALWAYS,
+    ScoreSettings,
+    _yardstick,
+    moving_deviation,
+    parse_method,
+    parse_methods,
+    score,
+)
 from monitor.evaluation.series import UnlabelledSeries
 from tests import labelled_recording as sample
 
 SETTINGS = ScoreSettings(window=16)
+
+
+@pytest.fixture(autouse=True)
+def _quick_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yardsticks, "STEPS", 5)
 
 
 def scored(name: str, data: UnlabelledSeries, settings: ScoreSettings = SETTINGS) -> np.ndarray:
@@ -20,7 +34,7 @@ def scored(name: str, data: UnlabelledSeries, settings: ScoreSettings = SETTINGS
 
 def test_the_baselines_always_run() -> None:
     names = [method.name for method in parse_methods(["conv", "pca", "conv"], SETTINGS)]
-    assert names == ["conv", "pca", "moving-deviation"]
+    assert names == ["conv", *ALWAYS]
 
 
 def test_default_is_the_configurations_default() -> None:
@@ -42,6 +56,7 @@ def test_a_name_gives_the_model() -> None:
     [
         ("convv", 'method "convv" .* did you mean "conv"'),
         ("moving-deviatoin", 'did you mean "moving-deviation"'),
+        ("dense-windw", 'did you mean "dense-window"'),
         ("conv+denoisng", 'did you mean "denoising"'),
         ("conv+stakced", 'did you mean "stacked"'),
         ("conv+denoising+sparse", r"ARCHITECTURE\[\+OBJECTIVE\]\[\+stacked\]"),
@@ -54,7 +69,7 @@ def test_a_wrong_name_is_corrected(name: str, message: str) -> None:
         parse_method(name, SETTINGS)
 
 
-@pytest.mark.parametrize("name", ["pca", "moving-deviation", "random"])
+@pytest.mark.parametrize("name", [*ALWAYS, "random"])
 def test_every_row_has_a_causal_score(name: str) -> None:
     data = sample.series().data
     found = scored(name, data)
@@ -72,7 +87,7 @@ def test_the_window_of_a_row_ends_at_it() -> None:
     assert found[:10].max() < 1
 
 
-@pytest.mark.parametrize("name", ["pca", "moving-deviation"])
+@pytest.mark.parametrize("name", ALWAYS)
 def test_rows_behind_the_head_are_not_used(name: str) -> None:
     data = sample.series().data
     changed = data.values.copy()
@@ -109,3 +124,27 @@ def test_random_scores_depend_on_the_seed() -> None:
     data = sample.series().data
     assert (scored("random", data) == scored("random", data)).all()
     assert (scored("random", data) != scored("random", data, replace(SETTINGS, seed=1))).any()
+
+
+@pytest.mark.parametrize("name", yardsticks.YARDSTICKS)
+def test_the_held_out_fifth_is_scored_by_rows_before_it(name: str) -> None:
+    data, n_early, changed_from = sample.series().data, 560, 620
+    values = data.values.copy()
+    values[changed_from : data.train_rows] += 5.0
+    (held, _), (changed, _) = (
+        _yardstick(name, one, SETTINGS, n_early) for one in (data, replace(data, values=values))
+    )
+    assert len(held) == data.train_rows - n_early
+    same = changed_from - n_early
+    assert np.array_equal(held[:same], changed[:same])
+    assert changed[same + 1 :].max() > held.max()
+
+
+@pytest.mark.parametrize("name", yardsticks.YARDSTICKS)
+def test_a_short_head_is_learnt_from_as_a_whole(name: str) -> None:
+    data = replace(sample.series().data, train_rows=20)
+    found = scored(name, data)
+    assert len(found) == sample.N_ROWS - 20
+    assert np.isfinite(found).all()
+    with pytest.raises(NotEnoughData, match="20 training rows hold no window of 30 rows"):
+        scored(name, data, replace(SETTINGS, window=30))

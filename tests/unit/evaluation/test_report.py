@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from monitor.evaluation import yardsticks
 from monitor.evaluation.evaluate import evaluate
-from monitor.evaluation.methods import ScoreSettings
+from monitor.evaluation.methods import ALWAYS, ScoreSettings
 from monitor.evaluation.plan import make_plan
 from monitor.evaluation.plots import COLUMNS, THRESHOLD_Y, TOP, plot_series, score_y
 from monitor.evaluation.policy import PolicyChange
@@ -55,7 +56,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     broken = sample.write_csv(folder / "quiet" / "broken.csv", labelled=False, train_rows=50)
     policies = (PolicyChange.parse("confirm=9 of 9"),)
     plan = make_plan([pump, quiet, broken], ["random"], ScoreSettings(window=16), with_plots=True, policies=policies)
-    results = evaluate(plan, processes=1, on_progress=lambda _share, _text: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yardsticks, "STEPS", 5)
+        results = evaluate(plan, processes=1, on_progress=lambda _share, _text: None)
     return page(plan, results, means([one.row() for one in results]), datetime(2026, 1, 2, tzinfo=UTC))
 
 
@@ -67,6 +70,14 @@ def test_the_page_needs_no_other_file(text: str) -> None:
     assert "prefers-color-scheme: dark" in text
     assert "<b> & c" not in text
     assert "a &lt;b&gt; &amp; c" in text
+
+
+def test_the_page_says_which_rows_are_not_beaten(text: str) -> None:
+    assert "<h2>random against the others</h2>" in text
+    assert re.search(r"random does not beat pca \(−0\.\d{3}\), ", text)
+    bars = Elements(text).classed("bar")
+    assert len(bars) == len(ALWAYS)
+    assert all(re.fullmatch(r"[+−]?0\.\d{3} \([+−]?0\.\d{3}\)", str(bar["title"])) for bar in bars)
 
 
 def test_every_link_has_a_target(text: str) -> None:
@@ -112,7 +123,8 @@ def test_false_alarms_are_shown_in_two_digits(rate: float, text: str) -> None:
     assert _cell("false_alarms_per_week", rate) == text
 
 
-def test_equal_names_have_two_sections(tmp_path: Path) -> None:
+def test_equal_names_have_two_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yardsticks, "STEPS", 5)
     paths = [sample.write_csv(tmp_path / part / "same" / "a.csv", seed=n) for n, part in enumerate("xy")]
     bad = tmp_path / "x" / "same" / "bad.csv"
     bad.write_text("timestamp,flow\n0,1\n1,many\n")
@@ -121,7 +133,7 @@ def test_equal_names_have_two_sections(tmp_path: Path) -> None:
     text = page(plan, results, means([one.row() for one in results]), datetime(2026, 1, 2, tzinfo=UTC))
     assert "<small>same</small> x/same/a.csv</h2>" in text
     assert "<small>same</small> y/same/a.csv</h2>" in text
-    assert text.count('<div class="row score">') == 6
+    assert text.count('<div class="row score">') == 2 * (1 + len(ALWAYS))
     assert "3 recordings of 1 set; 1 of them could not be evaluated" in text
 
 
