@@ -333,8 +333,8 @@ def _print_results(
         "Means are means of set means. Found and false: alerts at the calibrated threshold that met, or did not meet, "
         "a labelled event. False/week: in a mean, all false alarms of a set over all its normal time. Alarmed: share "
         "of the normal time with an open alert. An alert that is open in most of it is false, whatever it meets. "
-        "Delay: median time until the first alert of an event fired. Interval: of the mean difference, from series "
-        f"drawn again within their sets; a set of one series adds no width.{cached}",
+        "Delay: median time until the first alert of an event fired. Difference: of the mean VUS-PR. Its "
+        f"interval comes from series drawn again within their sets; a set of one series adds no width.{cached}",
         "dim",
     )
     measured = {method: row for method, row in mean.items() if row["top2_n"]}
@@ -391,7 +391,7 @@ def _print_differences(compared: Sequence[Difference]) -> None:
 
     base = compared[0].base
     echo()
-    table = Table(f"{base} against", "VUS-PR:right", "95 % interval:right", "better on:right", "worse on:right")
+    table = Table(f"{base} against", "difference:right", "95 % interval:right", "better on:right", "worse on:right")
     for one in compared:
         low, high = ("–", "") if one.low is None or one.high is None else (signed(one.low), signed(one.high))
         interval = f"{low} to {high}" if high else low

@@ -26,7 +26,7 @@ from monitor.config.tree import ARCHITECTURES, OBJECTIVES, AlertConfig, ModelCon
 from monitor.errors import ConfigError, NotEnoughData
 from monitor.evaluation.explained import ExplainedFaults, explained_faults, quiet_rows
 from monitor.evaluation.metrics import forward_filled
-from monitor.evaluation.yardsticks import YARDSTICKS, row_scores
+from monitor.evaluation.yardsticks import YARDSTICKS, learn
 from monitor.models.calibrate import calibrate
 from monitor.models.scaler import CLIP
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet, refuse_unknown
@@ -190,32 +190,36 @@ def _baseline(name: str, data: UnlabelledSeries, settings: ScoreSettings) -> Met
     n_train, n_held = data.train_rows, max(1, round(HELD_OUT * data.train_rows))
     began = time.perf_counter()
     if name in YARDSTICKS:
-        held_out, rest = _yardstick(name, data, settings, n_train - n_held)
+        held_out, score_rest = _yardstick(name, data, settings, n_train - n_held)
     else:
         raw = moving_deviation(data) if name == MOVING_DEVIATION else np.random.default_rng(settings.seed).random(
             len(data.values), dtype=np.float32
         )
-        held_out, rest = raw[n_train - n_held : n_train], raw[n_train:]
-    scored = time.perf_counter()
+        held_out, score_rest = raw[n_train - n_held : n_train], lambda: raw[n_train:]
     ends = _end_us(len(held_out), n_train - len(held_out) + 1, data.interval_s)
     budget = budget_of(settings, data.interval_s)
     limit = calibrate(held_out, np.zeros(len(held_out), np.int32), ends, budget)
     fitted = time.perf_counter()
-    score = (rest / limit.raw).astype(np.float32)
-    return MethodScores(score, round(fitted - scored, 3), round(scored - began, 3), {"threshold": str(limit.state)})
+    rest = (score_rest() / limit.raw).astype(np.float32)
+    took_s = time.perf_counter() - fitted
+    return MethodScores(rest, round(fitted - began, 3), round(took_s, 3), {"threshold": str(limit.state)})
 
 
-def _yardstick(name: str, data: UnlabelledSeries, settings: ScoreSettings, n_early: int) -> tuple[Float32, Float32]:
-    """Return raw scores of the held-out rows, learnt from those before, and of the rest, learnt from all of the head.
+def _yardstick(
+    name: str, data: UnlabelledSeries, settings: ScoreSettings, n_early: int
+) -> tuple[Float32, Callable[[], Float32]]:
+    """Return raw scores of the held-out rows, learnt from those before, and a function that scores the rest.
 
-    A head too short to be divided is learnt from as a whole.
+    The rest is scored by what was learnt from all of the head. A head too short to be divided is learnt from as a
+    whole for both.
     """
     torch.set_num_threads(1)
     fit, length, n_train = YARDSTICKS[name], settings.window, data.train_rows
     _check_window(n_train, length)
     n_fit = n_early if n_early >= 2 * length else n_train
-    held_out = row_scores(fit, data.values[:n_train], n_fit, max(n_early, length - 1), length, settings.seed)
-    return held_out, row_scores(fit, data.values, n_train, n_train, length, settings.seed)
+    held_out = learn(fit, data.values[:n_train], n_fit, length, settings.seed)(max(n_early, length - 1))
+    scores_from = learn(fit, data.values, n_train, length, settings.seed)
+    return held_out, lambda: scores_from(n_train)
 
 
 def _check_window(n_train: int, length: int) -> None:

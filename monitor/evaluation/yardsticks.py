@@ -56,18 +56,22 @@ def standardised(values: Float32, n_fit: int) -> Float32:
     return clipped
 
 
-def row_scores(fit: Yardstick, values: Float32, n_fit: int, first: int, length: int, seed: int) -> Float32:
-    """Fit on the first `n_fit` rows and score the rows [N - first] from `first` on, each by the window that ends at it.
+def learn(fit: Yardstick, values: Float32, n_fit: int, length: int, seed: int) -> Callable[[int], Float32]:
+    """Fit on the first `n_fit` rows of [N, C]. Return a function of the first row to score, at least `length - 1`.
 
-    `n_fit`, `first`: at least `length` and `length - 1`. Deterministic with one thread.
+    It scores the rows from that one on, each by the window that ends at it. Deterministic with one thread.
     """
     windows = torch.from_numpy(standardised(values, n_fit)).unfold(0, length, 1).transpose(1, 2)  # (N-T+1, T, C)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         score = fit(windows[: n_fit - length + 1])
-    with torch.no_grad():
-        parts = [score(part).numpy() for part in torch.split(windows[first - length + 1 :], AT_ONCE)]
-    return np.concatenate(parts).astype(np.float32)
+
+    def scores_from(first: int) -> Float32:
+        with torch.no_grad():
+            parts = [score(part).numpy() for part in torch.split(windows[first - length + 1 :], AT_ONCE)]
+        return np.concatenate(parts).astype(np.float32)
+
+    return scores_from
 
 
 def pca_window(train: Tensor) -> Score:

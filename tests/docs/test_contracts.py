@@ -45,6 +45,7 @@ from monitor.benchmark import bench
 from monitor.cli import main
 from monitor.config import HttpConfig, load, parse
 from monitor.errors import TRANSIENT_ERRORS, dependency_of
+from monitor.evaluation.methods import ALWAYS
 from monitor.models.build import NETWORKS, STATISTICS, build
 from monitor.replay import publish
 from monitor.service import health
@@ -67,7 +68,7 @@ QUARANTINE_ROOMS = {"stream", "kafka", "decode"}
 NAMES = {
     "turbines": "FLEET", "pumps": "FLEET", "fans": "FLEET", "ops": "CHANNEL",
     "power": "SENSOR", "pitch": "SENSOR", "rotor_speed": "SENSOR", "flow": "SENSOR", "pressure": "SENSOR",
-    "pca": "METHOD", "moving-deviation": "METHOD",
+    **dict.fromkeys(ALWAYS, "METHOD"), "plant": "SET",
 }  # fmt: skip
 """Names of the examples that stand as keys in a document."""
 CONFIG = """

@@ -84,7 +84,7 @@ FLOORS: dict[str, float] = {}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_default_stays_above_its_floor_on_plants(kind: str) -> None:
+def test_default_keeps_its_floor_on_plants(kind: str) -> None:
     recordings = [plant(kind, FIRST_SEED + number) for number in range(N_SEEDS)]
     reached = {name: [outcome(one, method_of(name)) for one in recordings] for name in METHODS}
     print(f"\n{kind:18} {N_SEEDS} seeds  VUS-PR  found  false/week   better : worse")
@@ -121,7 +121,7 @@ def test_training_rows_of_plants_are_healthy(kind: str) -> None:
         assert one.train_rows * INTERVAL_S >= 2 * WEEK_S
 
 
-def test_a_sensor_that_no_longer_fits_stays_in_range() -> None:
+def test_a_misfit_stays_in_its_range() -> None:
     for seed in range(10):
         one = plant("no_longer_fits", seed)
         healthy, faulty = one.values[one.label == 0], one.values[one.label == 1]

@@ -157,7 +157,7 @@ def _interval_bar(one: Difference, reach: float) -> str:
 def _set_cell(each: SetDifference | None) -> str:
     if each is None:
         return "<td>–</td>"
-    kind = "ahead" if each.difference > 0 else "behind" if each.difference < 0 else "even"
+    kind = "more" if each.difference > 0 else "less" if each.difference < 0 else ""
     return f'<td class="{kind}" title="{signed(each.difference)}">{each.better}–{each.worse}</td>'
 
 

@@ -46,14 +46,14 @@ def test_equal_print_is_a_draw() -> None:
     assert (one.better, one.worse, one.n_series) == (0, 1, 2)
 
 
-def test_without_a_default_the_first_method_is_the_base() -> None:
+def test_the_first_method_replaces_a_default() -> None:
     found = differences(rows(conv={"a": [0.6]}, pca={"a": [0.5]}, lstm={"a": [0.7]}))
     assert [(one.base, one.method, one.is_beaten) for one in found] == [("conv", "pca", True), ("conv", "lstm", False)]
     assert [one.low for one in found] == [None, None]
     assert verdict(found) == "conv does not beat lstm (−0.100)."
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_mean() -> None:
     draw = np.random.default_rng(1)
     n_covered = 0
     for _ in range(60):
@@ -64,13 +64,13 @@ def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
     assert 0.85 <= n_covered / 60 <= 1.0
 
 
-def test_the_interval_is_the_same_in_every_run() -> None:
+def test_the_interval_repeats() -> None:
     each = [np.array([0.1, -0.2, 0.3]), np.array([0.0])]
     assert bootstrap_interval(each) == bootstrap_interval(each)
     assert bootstrap_interval([np.array([0.1]), np.array([0.3])]) == (None, None)
 
 
-def test_beaten_means_an_interval_above_zero() -> None:
+def test_beaten_is_an_interval_above_zero() -> None:
     clear = {"a": [0.8, 0.9, 0.7, 0.8]}
     found = differences(rows(default=clear, pca={"a": [0.5, 0.6, 0.5, 0.4]}, dense_window={"a": [0.9, 0.6, 0.7, 0.8]}))
     pca, dense = found

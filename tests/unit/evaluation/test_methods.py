@@ -127,7 +127,7 @@ def test_random_scores_depend_on_the_seed() -> None:
 
 
 @pytest.mark.parametrize("name", yardsticks.YARDSTICKS)
-def test_the_held_out_fifth_is_scored_by_rows_before_it(name: str) -> None:
+def test_held_out_rows_are_scored_by_earlier(name: str) -> None:
     data, n_early, changed_from = sample.series().data, 560, 620
     values = data.values.copy()
     values[changed_from : data.train_rows] += 5.0
@@ -141,7 +141,7 @@ def test_the_held_out_fifth_is_scored_by_rows_before_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", yardsticks.YARDSTICKS)
-def test_a_short_head_is_learnt_from_as_a_whole(name: str) -> None:
+def test_a_short_head_is_learnt_from_whole(name: str) -> None:
     data = replace(sample.series().data, train_rows=20)
     found = scored(name, data)
     assert len(found) == sample.N_ROWS - 20

@@ -72,7 +72,7 @@ def test_the_page_needs_no_other_file(text: str) -> None:
     assert "a &lt;b&gt; &amp; c" in text
 
 
-def test_the_page_says_which_rows_are_not_beaten(text: str) -> None:
+def test_the_page_names_rows_not_beaten(text: str) -> None:
     assert "<h2>random against the others</h2>" in text
     assert re.search(r"random does not beat pca \(−0\.\d{3}\), ", text)
     bars = Elements(text).classed("bar")

@@ -6,18 +6,18 @@ import torch
 
 from monitor.evaluation import yardsticks
 from monitor.evaluation.metrics import auc_roc
-from monitor.evaluation.yardsticks import YARDSTICKS, row_scores, standardised
+from monitor.evaluation.yardsticks import YARDSTICKS, learn, standardised
 from tests import labelled_recording as sample
 
 LENGTH = 16
 
 
 def scores(name: str, values: np.ndarray, n_fit: int = sample.N_TRAIN, seed: int = 0) -> np.ndarray:
-    return row_scores(YARDSTICKS[name], values, n_fit, n_fit, LENGTH, seed)
+    return learn(YARDSTICKS[name], values, n_fit, LENGTH, seed)(n_fit)
 
 
 @pytest.mark.parametrize("name", YARDSTICKS)
-def test_yardsticks_rank_a_sensor_that_stands_still(name: str) -> None:
+def test_yardsticks_rank_a_stuck_sensor(name: str) -> None:
     found = scores(name, sample.values())
     assert found.dtype == np.float32
     assert len(found) == sample.N_ROWS - sample.N_TRAIN
@@ -25,20 +25,20 @@ def test_yardsticks_rank_a_sensor_that_stands_still(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", YARDSTICKS)
-def test_the_same_seed_gives_the_same_scores(name: str) -> None:
+def test_a_seed_gives_the_same_scores(name: str) -> None:
     state = torch.random.get_rng_state()
     assert np.array_equal(scores(name, sample.values()), scores(name, sample.values()))
     assert torch.equal(state, torch.random.get_rng_state()), "the caller's random numbers are left alone"
 
 
 @pytest.mark.parametrize("name", YARDSTICKS)
-def test_blanks_and_dead_sensors_give_finite_scores(name: str) -> None:
+def test_blanks_give_finite_scores(name: str) -> None:
     values = np.column_stack((sample.values(), np.full(sample.N_ROWS, 7.0), np.full(sample.N_ROWS, np.nan)))
     values[100:140, 0] = values[900:, 1] = np.nan
     assert np.isfinite(scores(name, values.astype(np.float32))).all()
 
 
-def test_components_rebuild_a_plane_of_any_size() -> None:
+def test_components_rebuild_a_plane() -> None:
     draw = np.random.default_rng(0)
     for n_sensors in (1, 40):  # more windows than cells, and fewer
         rows = draw.standard_normal((400, 1)) @ draw.standard_normal((1, n_sensors))
@@ -48,7 +48,7 @@ def test_components_rebuild_a_plane_of_any_size() -> None:
         assert yardsticks.pca_newest(z[:300])(z).max() < 1e-3
 
 
-def test_a_forecast_finds_the_lags_of_a_linear_process() -> None:
+def test_a_forecast_finds_the_lags() -> None:
     draw = np.random.default_rng(0)
     values = draw.standard_normal((4000, 2))
     for row in range(2, len(values)):
@@ -60,5 +60,5 @@ def test_a_forecast_finds_the_lags_of_a_linear_process() -> None:
 
 def test_a_short_window_has_fewer_lags() -> None:
     for name in YARDSTICKS:
-        found = row_scores(YARDSTICKS[name], sample.values(), sample.N_TRAIN, sample.N_TRAIN, 2, 0)
+        found = learn(YARDSTICKS[name], sample.values(), sample.N_TRAIN, 2, 0)(sample.N_TRAIN)
         assert np.isfinite(found).all()
