@@ -2,7 +2,10 @@
 
 An event counts as found if an alert opens within it, by the pipeline's own decider and with the threshold calibrated to
 the default budget. `MONITOR_QUALITY=full` takes more seeds and trains the default as long as the product does.
-`-s` shows the table. Seeds from 100 on are for reports: choices are made with others.
+`-s` shows the table. Seeds from 1000 on are for reports: choices are made with others.
+
+A floor is the figure measured when it was written, less a margin. The goal is higher: ≥ 80 % found for each kind,
+and above every row. Raise the floors after an improvement.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IS_FULL = os.environ.get("MONITOR_QUALITY") == "full"
-FIRST_SEED, N_SEEDS = 100, 20 if IS_FULL else 2
+FIRST_SEED, N_SEEDS = 1000, 20 if IS_FULL else 2
 MAX_STEPS = None if IS_FULL else 40
 SETTINGS = ScoreSettings()
 METHODS = (DEFAULT, *ALWAYS)
@@ -79,8 +82,10 @@ def outcome(one: Plant, method: Method) -> Outcome:
     )
 
 
-FLOORS: dict[str, float] = {}
-"""Least mean VUS-PR of the default in the usual build."""
+FLOORS = {
+    "odd_cycle": 0.03, "coupled_plant": 0.13, "no_longer_fits": 0.25, "slow_drift": 0.66, "lost_rhythm": 0.53,
+}  # fmt: skip
+"""Least mean VUS-PR of the default by kind, measured on the two recordings of the usual build."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
