@@ -20,6 +20,7 @@ from monitor.models.memory import Memory
 from monitor.models.network import Autoencoder
 from monitor.models.pca import Pca
 from monitor.models.shape import Shape
+from monitor.models.short_memory import ShortMemory
 from monitor.models.spec import refuse_unknown
 from monitor.models.statistics import HealthyMedian, MovingMean
 from monitor.models.variational import Variational
@@ -43,7 +44,7 @@ SOLVED: dict[str, Callable[..., Network]] = {
     "cross": Cross,
     "memory": Memory,
     "shape": Shape,
-    "short_memory": Memory,
+    "short_memory": ShortMemory,
 }
 """Members of an ensemble that are solved in closed form."""
 ONLY_MEMBERS = {**STATISTICS, **SOLVED}

@@ -26,7 +26,7 @@ from monitor.models.inputs import ModelInputs
 from monitor.models.knobs import BoundKnobs, Knobs
 from monitor.models.member import Member, ensemble_score
 from monitor.models.network import Network
-from monitor.models.residual import recency_weights, reconstruction
+from monitor.models.residual import TimeScales, reconstruction
 from monitor.models.scaler import Scaler
 from monitor.models.sensor_profile import profiles_from_json
 from monitor.models.terms import Terms, factor_of, knobs_from_json, knobs_to_json
@@ -44,7 +44,7 @@ NEW_KEYS = ("inputs", "min_channels", "held_out", "derived", "knobs", "sensor_pr
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
-SLOW_SCALE = 1
+LATEST = TimeScales(Network.half_life, ("latest",))
 """Time scale by which an explanation weighs the steps of a window."""
 
 
@@ -299,7 +299,7 @@ class TrainedModel:
                 x, present = self.scaler.standardise(chunk)                # (B, K, T)
                 knobs = self._bound(chunk)
                 expected_x = self._expected(x, present, knobs)             # (B, K, T)
-                error = (expected_x - x).square_() * recency_weights(x, Network.half_life)[:, SLOW_SCALE]
+                error = (expected_x - x).square_() * LATEST.weights(x)[:, 0]
                 if knobs is not None:
                     error *= knobs.factor(expected_x)
                 if present is not None:
@@ -361,7 +361,7 @@ class TrainedModel:
         """Return the reconstruction (B, C, T) of each window by the member with the highest score."""
         if len(self._members) == 1:
             return reconstruction(self._members[0].network, x, present)
-        scores = torch.stack([member.score(x, present, knobs)[0].sum(1) for member in self._members])    # (M, B)
+        scores = torch.stack([member.score(x, present, knobs).sum(1) for member in self._members])    # (M, B)
         highest = scores.argmax(0)                                                                # (B,)
         expected = torch.empty_like(x)
         for number, member in enumerate(self._members):

@@ -1,7 +1,7 @@
 """Member of an ensemble: a network and the calibration of its errors.
 
-Input: standardised windows and the mask of present values. Output: scores (B, S) at each time scale, and shares
-(B, S, C).
+Input: standardised windows and the mask of present values. Output: scores (B, S) at each time scale, and the errors
+that they are of.
 Invariant: every member scores in spreads of its own healthy errors, so that scores of members may be added up.
 """
 
@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 
 from monitor.models.build import build
-from monitor.models.residual import N_SCALES, Residual, squared_error
+from monitor.models.residual import FIRST_SCALES, N_SCALES, SCALES, Residual, TimeScales, squared_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from monitor.models.knobs import BoundKnobs
     from monitor.models.network import Network
+    from monitor.models.residual import Errors, SensorErrors
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +33,35 @@ class Member:
     """The architecture, as `build` knows it."""
     network: Network
     residual: Residual
+    weight: float = 1.0
+    """Factor of its scores in the sum of all members."""
 
     @classmethod
-    def fit(cls, name: str, network: Network, squared: torch.Tensor, present: torch.Tensor | None) -> Member:
-        """Calibrate a trained network on its squared errors (N, C, T) of healthy held-out windows."""
-        return cls(name, network, Residual.fit(squared, _scored(network, squared, present), network.half_life))
+    def fit(cls, name: str, network: Network, healthy: SensorErrors) -> Member:
+        """Calibrate a trained network on its errors of healthy held-out windows."""
+        return cls(name, network, Residual.fit(healthy, TimeScales.of(network)))
 
     def to(self, device: torch.device) -> Member:
         """Return the same on another device, ready to score."""
-        return Member(self.name, self.network.to(device).eval(), self.residual.to(device))
+        return Member(self.name, self.network.to(device).eval(), self.residual.to(device), self.weight)
+
+    def errors(
+        self, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None = None
+    ) -> Errors:
+        """Return the errors of standardised windows (B, C, T)."""
+        return self.residual.in_units(sensor_errors(self.network, self.residual.scales, x, present, knobs))
 
     def score(
         self, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return scores (B, S) at each time scale, and shares (B, S, C), of standardised windows (B, C, T)."""
-        squared = squared_error(self.network, x, present, knobs)
-        error, share = self.residual.errors(squared, _scored(self.network, squared, present))
-        return self.score_of(error), share
+    ) -> torch.Tensor:
+        """Return scores (B, S) at each time scale, of standardised windows (B, C, T)."""
+        return self.score_of(self.errors(x, present, knobs).of_all)
 
     def score_of(self, error: torch.Tensor) -> torch.Tensor:
         """Return scores (B, S) of errors (B, S) over all sensors."""
         # A smooth maximum with zero: errors below the healthy median are no evidence against a fault that another
         # scale or member detects.
         return F.softplus(self.residual.in_spreads(error)).square()
-
-    def error_parts(self, x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-        """Return each channel's part (B, S, C) of the error of standardised windows (B, C, T)."""
-        squared = squared_error(self.network, x, present)
-        error, share = self.residual.errors(squared, _scored(self.network, squared, present))
-        return error[..., None] * share
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """Return everything that is not in the card, by its name in the checkpoint."""
@@ -72,9 +73,15 @@ class Member:
 
     def to_json(self) -> dict[str, Any]:
         """Return its entry in the card."""
-        share = self.network.half_life
-        # JSON has no infinity: None is the whole window, all its steps alike.
-        return {"name": self.name, "hyper": self.network.hyper, "half_life": share if math.isfinite(share) else None}
+        half_life = self.residual.scales.half_life
+        return {
+            "name": self.name,
+            "hyper": self.network.hyper,
+            # JSON has no infinity: None is the whole window, all its steps alike.
+            "half_life": half_life if math.isfinite(half_life) else None,
+            "scales": list(self.residual.scales.names),
+            "weight": self.weight,
+        }
 
     @classmethod
     def load(
@@ -88,57 +95,93 @@ class Member:
         network.load_state_dict(weights, assign=True)
         sensor_error, centre, spread = (tensors[f"{prefix}residual.{name}"] for name in ("usual", "centre", "spread"))
         shapes = (sensor_error.shape, centre.shape, spread.shape)
-        if shapes != ((n_sensors,), (N_SCALES,), (N_SCALES,)):
+        names = tuple(entry.get("scales", FIRST_SCALES))
+        if shapes != ((n_sensors,), (len(names),), (len(names),)):
             raise ValueError(f"{prefix}residual: shapes {[tuple(shape) for shape in shapes]}")
-        return cls(entry["name"], network, Residual(sensor_error, centre, spread, network.half_life))
+        if not names or names != tuple(name for name in SCALES if name in names):
+            raise ValueError(f"{prefix}scales: {names}")
+        half_life = math.inf if entry["half_life"] is None else float(entry["half_life"])
+        scales = TimeScales(half_life, names, network.n_unscored)
+        weight = float(entry.get("weight", 1.0))
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{prefix}weight: {weight}")
+        return cls(entry["name"], network, Residual(sensor_error, centre, spread, scales), weight)
+
+
+def sensor_errors(
+    network: Network,
+    scales: TimeScales,
+    x: torch.Tensor,
+    present: torch.Tensor | None,
+    knobs: BoundKnobs | None = None,
+) -> SensorErrors:
+    """Return the errors of a network for standardised windows (B, C, T), before any calibration."""
+    squared = squared_error(network, x, present, knobs)
+    return scales.errors(squared, _scored(network, squared, present))
 
 
 def _scored(network: Network, squared: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor | None:
-    """Return the mask of values that are present and that the network scores: an unscored step is not a zero error.
-
-    It must not depend on gaps in other windows of the batch: unscored steps are masked without any gap, too.
-    """
+    """Return the mask of values that are present, of the sensors that the network scores. None = all."""
     sensors = network.scored_sensors
-    if not network.n_unscored and sensors is None:
+    if sensors is None:
         return present
-    scored = torch.ones_like(squared, dtype=torch.bool) if present is None else present.clone()
-    scored[..., : network.n_unscored] = False
-    return scored if sensors is None else scored & sensors[:, None]
+    return sensors[:, None].expand_as(squared) if present is None else present & sensors[:, None]
 
 
 def ensemble_score(
-    members: tuple[Member, ...], x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None = None
+    members: tuple[Member, ...],
+    x: torch.Tensor,
+    present: torch.Tensor | None,
+    knobs: BoundKnobs | None = None,
+    shares_from: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return raw scores (B,), NaN where nothing is present, and shares (B, C), of standardised windows (B, C, T).
 
+    `shares_from`: (B,), raw score from which a window has shares. Others have 0. None = all have.
+
     Squares of z-scores add up, as in a chi-squared test of independent statistics: one very high score is enough, and
-    so are several fairly high ones. All members have the same weight: weights by the injected faults that each detects
-    were tried and find no more. The result is an amplitude again, the relative increase of the errors: errors ten times
-    as large in every member are a score about ten times as large, and 0 = no larger than usual.
+    so are several fairly high ones. Weights by the injected faults that each member detects, and by how stable its
+    evidence is on later healthy time, were tried and find no more. The result is an amplitude again, the relative
+    increase of the errors: errors ten times as large in every member are a score about ten times as large, and 0 = no
+    larger than usual.
     """
-    total = torch.zeros(len(x), device=x.device)
+    errors = [member.errors(x, present, knobs) for member in members]
+    scores = [member.score_of(each.of_all) for member, each in zip(members, errors, strict=True)]    # (B, S)
+    raw = amplitude(members, scores)
     share = torch.zeros(x.shape[:2], device=x.device)
-    for member in members:
-        score, part = member.score(x, present, knobs)                     # (B, S), (B, S, C)
-        total = total + score.sum(1)                                      # (B,)
-        share = share + (score[..., None] * part).sum(1)                  # (B, C)
-    known = total.clamp(min=torch.finfo(total.dtype).tiny).nan_to_num(1.0)
-    return _amplitude(members, total), share.nan_to_num(0.0) / known[:, None]
+    asked = raw.isfinite() if shares_from is None else raw >= shares_from
+    rows = asked.nonzero()[:, 0]
+    if len(rows):
+        # Few windows are explained, and a share costs as much as a score.
+        part = torch.zeros(len(rows), x.shape[1], device=x.device)
+        for member, score, each in zip(members, scores, errors, strict=True):
+            own = (score[rows][..., None] * each.shares(rows)).sum(1)                                # (n, C)
+            part += member.weight * own.nan_to_num(0.0)
+        share[rows] = part / part.sum(1, keepdim=True).clamp(min=torch.finfo(part.dtype).tiny)
+    return raw, share
 
 
-def error_parts(members: Sequence[Member], x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Return each channel's part (B, M, S, C) of the error of each member. Their sum over the channels is the error."""
-    return torch.stack([member.error_parts(x, present) for member in members], 1)
+def error_parts(errors: Sequence[Errors]) -> torch.Tensor:
+    """Return each channel's part (B, M, N_SCALES, C) of the error of each member, 0 at scales that a member lacks.
+
+    Their sum over the channels is the error.
+    """
+    parts = [each.of_all[..., None] * each.shares() for each in errors]                    # (B, S, C)
+    return torch.stack([F.pad(part, (0, 0, 0, N_SCALES - part.shape[1])) for part in parts], 1)
 
 
 def raw_score(members: Sequence[Member], error: torch.Tensor) -> torch.Tensor:
-    """Return raw scores (B,) of the errors (B, M, S) of the members."""
-    total = torch.zeros(len(error), device=error.device)
-    for number, member in enumerate(members):
-        total = total + member.score_of(error[:, number]).sum(1)
-    return _amplitude(members, total)
+    """Return raw scores (B,) of the errors (B, M, S) of the members. A member may have fewer scales than S."""
+    parts = [error[:, number, : len(member.residual.centre)] for number, member in enumerate(members)]
+    return amplitude(members, [member.score_of(part) for member, part in zip(members, parts, strict=True)])
 
 
-def _amplitude(members: Sequence[Member], total: torch.Tensor) -> torch.Tensor:
-    per_spread = sum(member.residual.spread.pow(-2).sum() for member in members)
+def amplitude(members: Sequence[Member], scores: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return raw scores (B,) from the scores (B, S) of each member.
+
+    A member that scores none of the present sensors has no say. NaN where none has one.
+    """
+    of_each = torch.stack([member.weight * score.sum(1) for member, score in zip(members, scores, strict=True)])
+    total = torch.where(of_each.isnan().all(0), torch.nan, of_each.nansum(0))              # (B,)
+    per_spread = sum(member.weight * member.residual.spread.pow(-2).sum() for member in members)
     return (total / per_spread).sqrt().expm1()

@@ -19,8 +19,10 @@ class Network(nn.Module):
     hyper: dict[str, int]
     """Keyword arguments that build the same network again. The card keeps them."""
     half_life: float = 0.125
-    """Half-life of the slow time scale of the errors, as a share of the window: a drift stands out after about as long,
-    and is forgotten as soon. (The fast scale is the newest step alone: a spike is seen in the window that it ends.)"""
+    """Half-life of the time scale `latest` of the errors, as a share of the window: a drift stands out after about as
+    long, and is forgotten as soon."""
+    scales: tuple[str, ...] = ("newest", "latest", "whole")
+    """Time scales at which its errors count (`residual.SCALES`)."""
     n_unscored: int = 0
     """Number of first steps of a window that the network does not predict. They count in no error."""
     stored_names: ClassVar[dict[str, str]] = {}

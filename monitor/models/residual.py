@@ -1,13 +1,12 @@
 """Calibrated reconstruction errors: standard deviations above the healthy error, and each sensor's share.
 
-Input: standardised windows, a network's reconstruction, the mask of present values: (B, C, T). Output: z-scores (B, S)
-and shares (B, S, C) at each of S time scales.
+Input: squared errors of a network and the mask of present values, (B, C, T). Output: `Errors` at each of S time scales.
 Invariant: the units below are measured on healthy held-out windows. So no sensor weighs more because it is hard to
 reconstruct, and no network because its errors are large:
 
-    squared error   → per sensor, over the newest step and over the latest part of the window (`sensor_errors`)
-    in units of the sensor's healthy error → mean over the sensors (`combine`)
-    its logarithm, less the healthy median, in healthy spreads (`z_scores`)
+    squared error   → per sensor, over each time scale, in units of the sensor's healthy error
+    its root, an amplitude → mean over the sensors (`errors`)
+    its logarithm, less the healthy median, in healthy spreads (`in_spreads`)
 
 Sensors are weighed one by one. A covariance of their residuals, shrunk towards the diagonal, was tried and left out: on
 the errors of a PCA or a network it detects less (VUS-PR of the mean of sets .638 → .631 → .625 with half and nine
@@ -16,12 +15,16 @@ tenths of the covariance), because the model has explained already what sensors 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from monitor.models.knobs import BoundKnobs
     from monitor.models.network import Network
 
@@ -38,8 +41,12 @@ SHRINKAGE = 0.5
 """Weight of the fleet's mean error in a sensor's own healthy error (on a log scale). A weight of 0 finds
 more where there are many healthy rows, and fails where they are too few or not typical."""
 
-N_SCALES = 2
-"""The newest step, and the latest part of the window (`Network.half_life`)."""
+SCALES = ("newest", "latest", "whole")
+"""Time scales of errors: the newest step, the latest part of the window (`Network.half_life`), and the whole window. A
+spike stands out at the first, a fault that lasts longer than the window at the last."""
+FIRST_SCALES = SCALES[:2]
+"""Time scales of a version of an older release, whose card names none."""
+N_SCALES = len(SCALES)
 
 MIN_SENSOR_ERROR = 1e-4
 """Least healthy squared error (standardised units), a hundredth of a spread: a sensor's resolution."""
@@ -109,31 +116,106 @@ def _padded(x: torch.Tensor) -> torch.Tensor:
     return F.pad(x, (0, 0, 0, 0, 0, n - len(x)))                                        # (n, C, T)
 
 
+@dataclass(frozen=True, slots=True)
+class TimeScales:
+    """Time scales at which the errors of a network count."""
+
+    half_life: float
+    """Of `latest`, as a share of the window."""
+    names: tuple[str, ...] = SCALES
+    """Of `SCALES`, in their order."""
+    n_unscored: int = 0
+    """First steps of a window without an error."""
+
+    @classmethod
+    def of(cls, network: Network) -> TimeScales:
+        """Return the time scales of a network."""
+        return cls(network.half_life, network.scales, network.n_unscored)
+
+    def errors(self, squared: torch.Tensor, present: torch.Tensor | None) -> SensorErrors:
+        """Return the errors of each sensor from squared errors (B, C, T)."""
+        weight = self.weights(squared)                                                  # (T, S)
+        if present is None:
+            return SensorErrors(squared @ weight, None)                                 # (B, C, S)
+        counted = present.to(squared.dtype)
+        # A missing value carries no information: the present ones stand for the whole sensor.
+        known = counted @ weight                                                        # (B, C, S)
+        error = (squared * counted) @ weight / known.clamp(min=torch.finfo(squared.dtype).tiny)
+        return SensorErrors(error, present[..., self.n_unscored :].any(-1))
+
+    def weights(self, like: torch.Tensor) -> torch.Tensor:
+        """Return the weight (T, S) of each step of (…, T) at each time scale."""
+        return _weights(self, like.shape[-1], like.dtype, like.device)
+
+
+class SensorErrors(NamedTuple):
+    """Squared errors of each sensor in B windows, at S time scales, in standardised units."""
+
+    error: torch.Tensor
+    """(B, C, S), 0 for a missing sensor."""
+    here: torch.Tensor | None
+    """Mask (B, C) of the sensors with a value. None = all have one."""
+
+    def rows(self, rows: torch.Tensor | slice) -> SensorErrors:
+        """Return some of the windows."""
+        return SensorErrors(self.error[rows], None if self.here is None else self.here[rows])
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[SensorErrors]) -> SensorErrors:
+        """Return the windows of all parts, in their order."""
+        error = torch.cat([part.error for part in parts])
+        if all(part.here is None for part in parts):
+            return cls(error, None)
+        known = [
+            torch.ones_like(part.error[..., 0], dtype=torch.bool) if part.here is None else part.here for part in parts
+        ]
+        return cls(error, torch.cat(known))
+
+
+class Errors(NamedTuple):
+    """Errors of B windows at S time scales, in units of the healthy error of each sensor."""
+
+    of_all: torch.Tensor
+    """(B, S), mean over the sensors. NaN where nothing is present."""
+    part: torch.Tensor
+    """(B, C, S), each sensor's amplitude. 0 for a missing sensor."""
+    here: torch.Tensor | None
+    """See `SensorErrors`."""
+
+    def shares(self, rows: torch.Tensor | slice = slice(None)) -> torch.Tensor:
+        """Return each sensor's share (n, S, C) of some of the windows."""
+        part = self.part[rows].transpose(1, 2)                                          # (n, S, C)
+        here = (torch.ones_like(part[:, 0]) if self.here is None else self.here[rows].to(part.dtype))[:, None]
+        even = (here / here.sum(-1, keepdim=True).clamp(min=1)).expand_as(part)         # (n, S, C)
+        total = part.sum(-1, keepdim=True)
+        return torch.where(total > 0, part / total, even)
+
+
 class Residual:
     """Healthy errors of one network: per sensor, and of all sensors together at each time scale."""
 
     def __init__(
-        self, sensor_error: torch.Tensor, centre: torch.Tensor, spread: torch.Tensor, half_life: float
+        self, sensor_error: torch.Tensor, centre: torch.Tensor, spread: torch.Tensor, scales: TimeScales
     ) -> None:
         self.sensor_error = sensor_error   # (C,), squared
         self.centre = centre               # (S,), of the log error over all sensors
         self.spread = spread               # (S,)
-        self.half_life = half_life         # share of the window
+        self.scales = scales
 
     @classmethod
-    def fit(cls, squared: torch.Tensor, present: torch.Tensor | None, half_life: float) -> Residual:
-        """Measure healthy held-out squared errors (N, C, T)."""
-        counted = torch.ones_like(squared) if present is None else present.to(squared.dtype)
-        n_seen = counted.sum((0, 2))                                                    # (C,)
-        own = (squared * counted).sum((0, 2)) / n_seen.clamp(min=1)                     # (C,)
-        own = own.clamp(min=MIN_SENSOR_ERROR)
+    def fit(cls, errors: SensorErrors, scales: TimeScales) -> Residual:
+        """Measure the errors of N healthy held-out windows."""
+        mean = errors.error[..., -1]                                                    # (N, C), over the longest scale
+        counted = torch.ones_like(mean) if errors.here is None else errors.here.to(mean.dtype)
+        n_seen = counted.sum(0)                                                         # (C,)
+        own = ((mean * counted).sum(0) / n_seen.clamp(min=1)).clamp(min=MIN_SENSOR_ERROR)
         seen = n_seen > 0
         pooled = own[seen].log().mean().exp() if seen.any() else own.new_tensor(1.0)
         # A sensor without a held-out value has no error of its own. It gets the mean of the others, not the minimum.
         sensor_error = torch.where(seen, own ** (1 - SHRINKAGE) * pooled**SHRINKAGE, pooled)   # (C,)
-        unit = torch.zeros(N_SCALES, device=squared.device)
-        residual = cls(sensor_error, unit, unit + 1, half_life)
-        log = _log(residual.errors(squared, present)[0])                                # (N, S)
+        unit = torch.zeros(len(scales.names), device=mean.device)
+        residual = cls(sensor_error, unit, unit + 1, scales)
+        log = _log(residual.in_units(errors).of_all)                                    # (N, S)
         log = log[log.isfinite().all(1)]
         if len(log):
             median, p95 = log.quantile(torch.tensor([0.5, 0.95], device=log.device), dim=0)
@@ -143,60 +225,41 @@ class Residual:
 
     def to(self, device: torch.device) -> Residual:
         """Return the same on another device."""
-        return Residual(self.sensor_error.to(device), self.centre.to(device), self.spread.to(device), self.half_life)
+        return Residual(self.sensor_error.to(device), self.centre.to(device), self.spread.to(device), self.scales)
 
-    def z_scores(self, squared: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return z-scores (B, S) of squared errors (B, C, T) and each sensor's share (B, S, C).
+    def errors(self, squared: torch.Tensor, present: torch.Tensor | None) -> Errors:
+        """Return the errors of squared errors (B, C, T)."""
+        return self.in_units(self.scales.errors(squared, present))
+
+    def in_units(self, errors: SensorErrors) -> Errors:
+        """Return errors in units of the healthy error of each sensor."""
+        # The root makes it an amplitude. A mean of squares would depend on the largest sensor alone, a mean of
+        # logarithms on the many small ones.
+        part = (errors.error / self.sensor_error[:, None]).sqrt()                       # (B, C, S)
+        if errors.here is None:
+            return Errors(part.mean(1), part, None)
+        here = errors.here.to(part.dtype)[..., None]                                    # (B, C, 1)
+        part = part * here
+        return Errors(part.sum(1) / here.sum(1), part, errors.here)                     # 0/0 = NaN: nothing present
+
+    def in_spreads(self, error: torch.Tensor) -> torch.Tensor:
+        """Return z-scores (B, S) of errors (B, S) over all sensors.
 
         The unit is the healthy spread above the healthy median. NaN where nothing is present.
         """
-        error, share = self.errors(squared, present)
-        return self.in_spreads(error), share
-
-    def in_spreads(self, error: torch.Tensor) -> torch.Tensor:
-        """Return z-scores (B, S) of errors (B, S) over all sensors."""
         return (_log(error) - self.centre) / self.spread
-
-    def errors(self, squared: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the errors (B, S) of squared errors (B, C, T) over all sensors, and each sensor's share (B, S, C)."""
-        return self.combine(self.sensor_errors(squared, present), present)
-
-    def sensor_errors(self, squared: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-        """Turn squared errors (B, C, T) into units of the healthy error: (B, S, C), 0 for a missing sensor."""
-        weight = recency_weights(squared, self.half_life)                                # (T, S)
-        if present is None:
-            error = squared @ weight                                                    # (B, C, S)
-        else:
-            here = present.to(squared.dtype)
-            # A missing value carries no information: the present ones stand for the whole sensor.
-            known = here @ weight                                                       # (B, C, S)
-            error = (squared * here) @ weight / known.clamp(min=torch.finfo(squared.dtype).tiny)
-        return error.transpose(1, 2) / self.sensor_error                                # (B, S, C)
-
-    @staticmethod
-    def combine(error: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn errors per sensor (B, S, C) into one (B, S), NaN where nothing is present, and shares (B, S, C)."""
-        # The root makes it an amplitude. A mean of squares would depend on the largest sensor alone, a mean of
-        # logarithms on the many small ones.
-        part = error.sqrt()
-        if present is None:
-            here = torch.ones_like(part[:, :1])                                         # (B, 1, C)
-        else:
-            here = present.any(-1).to(part.dtype)[:, None]                              # (B, 1, C)
-            part = part * here
-        n, total = here.sum(-1), part.sum(-1)                                           # (B, 1), (B, S)
-        even = (here / n.clamp(min=1)[..., None]).expand_as(part)
-        share = torch.where(total[..., None] > 0, part / total[..., None], even)
-        return total / n, share   # 0/0 = NaN: nothing present
 
 
 def _log(error: torch.Tensor) -> torch.Tensor:
     return error.clamp(min=MIN_ERROR).log()
 
 
-def recency_weights(like: torch.Tensor, half_life: float) -> torch.Tensor:
-    """Return the weight (T, S) of each step of (…, T): the newest step alone, and decay with the half-life."""
-    length = like.shape[-1]
-    age = torch.arange(length - 1, -1, -1, dtype=like.dtype, device=like.device)
-    slow = 0.5 ** (age / max(1.0, half_life * length))
-    return torch.stack([(age == 0).to(like.dtype), slow / slow.sum()], dim=1)
+@lru_cache(maxsize=64)
+def _weights(scales: TimeScales, length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    with torch.inference_mode(mode=False):                               # the first caller's mode must not stay in it
+        age = torch.arange(length - 1, -1, -1, dtype=dtype)
+        latest = 0.5 ** (age / max(1.0, scales.half_life * length))
+        of_scale = {"newest": (age == 0).to(dtype), "latest": latest, "whole": torch.ones_like(age)}
+        weight = torch.stack([of_scale[name] for name in scales.names], dim=1)          # (T, S)
+        weight[: scales.n_unscored] = 0
+        return (weight / weight.sum(0)).to(device)

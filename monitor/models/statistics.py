@@ -11,7 +11,6 @@ On others it is close to chance. So it is a member, and does not decide alone.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import torch
@@ -29,7 +28,7 @@ Its cost grows with the square of the steps."""
 class HealthyMedian(Network):
     """The healthy median, for every window."""
 
-    half_life = math.inf   # the mean of the whole window: a drift is slow, and noise around a level large
+    scales = ("whole",)   # a drift is slow, and noise around a level large
 
     def __init__(self, n_sensors: int, length: int) -> None:  # noqa: ARG002 — one signature for all
         super().__init__()
@@ -42,6 +41,8 @@ class HealthyMedian(Network):
 
 class MovingMean(Network):
     """The mean of the steps just before."""
+
+    scales = ("newest",)   # a jump: behind it, errors are large for as long as the mean takes to follow
 
     def __init__(self, n_sensors: int, length: int) -> None:  # noqa: ARG002 — one signature for all
         super().__init__()

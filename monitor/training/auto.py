@@ -1,14 +1,25 @@
-"""`architecture = "auto"`: choice of the network that joins the plain statistics, by injected faults.
+"""Members that are solved in closed form: the ensemble of `architecture = "auto"`, and the PCA alone.
 
-Input: standardised training windows and healthy held-out ones. Output: the members of the ensemble, and the table.
-Invariant: the choice is made on held-out normal data with faults injected into copies of it. No label is used. The
-share of faults that each candidate found goes into the card.
+Input: standardised windows, early ones and held-out ones. Output: calibrated members, and the errors of each window by
+members that had not seen it.
+Invariant: no label is used. Scales, weights and threshold are measured on windows before any member learns from them.
+The members of the version are then solved again on all healthy windows, because the newest are most like those to come.
 
-Scores of four members are added up (`models.member.ensemble_score`): the distance from the healthy median, from the
-moving mean, from the principal components, and from a network's reconstruction. On labelled recordings the best single
-one differs from plant to plant, and healthy data cannot predict it. The one that finds most injected faults was worse
-than the PCA alone (VUS-PR, mean of sets: .645 against .669). The sum of all was better than each (.70). So the only
-choice is the network that joins.
+Scores of the members are added up (`models.member.ensemble_score`). Each has its own idea of what is expected:
+
+    level            the healthy median
+    moving           the steps just before
+    autoregression   the last eight steps of all sensors
+    cross            the other sensors at the same moment
+    short_memory     short stretches seen before
+    memory           whole windows seen before
+    shape            the form of windows of periodic sensors, at any level
+    pca              the relations of all values of the window
+
+On labelled recordings the best single one differs from plant to plant, and healthy data cannot predict it. Choosing one
+by injected faults was worse than the PCA alone, and a trained network as a further member found no more. The one weight
+that healthy data do decide: in a long repeating signal a memory predicts windows that were not seen better than the PCA
+reconstructs them. Then the members that know no past windows see the phase of the cycle, and have less say.
 """
 
 from __future__ import annotations
@@ -19,135 +30,184 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from monitor.errors import TrainingDiverged
+from monitor.models.autoregression import Autoregression
 from monitor.models.build import build
-from monitor.models.member import Member
+from monitor.models.calibrate import find_outliers
+from monitor.models.cross import Cross
+from monitor.models.member import Member, amplitude, sensor_errors
+from monitor.models.memory import Memory
 from monitor.models.pca import N_SOLVE, Pca
-from monitor.models.residual import squared_error
+from monitor.models.residual import SensorErrors, TimeScales
+from monitor.models.shape import Shape
+from monitor.models.short_memory import ShortMemory
 from monitor.training.faults import KINDS, inject
-from monitor.training.loop import train
-from monitor.training.tensors import WindowTensors, chunks, evenly_spaced
+from monitor.training.tensors import WindowTensors, chunks, evenly_spaced, window_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from monitor.models.network import Network
     from monitor.models.spec import ModelSpec
-    from monitor.training.loop import TrainingResult
+    from monitor.types import Bool, Int64
 
-CANDIDATES = {"dense": "denoising", "conv": "denoising"}
-"""Architecture → objective. Denoising drops whole sensors in training. So the network learns the relations between
-sensors, which the other members model little, and works for assets that lack a sensor.
-
-`forecast` is left out: it takes three to five times as long as `conv` to train and to score (with it among the
-candidates the mean of sets was .694, without .705). So is `lstm`: it takes as long, and alone finds as much as `conv`
-(.672 and .666)."""
+N_HISTORY = 16_384
+"""Windows that the members are solved on, evenly spaced. More are not needed."""
+MEMORIES = ("short_memory", "memory", "shape", "level")
+"""Members with full weight in a repeating signal: those of past windows, and the level, which has no phase over a
+whole window."""
 N_FAULTS = 84 * len(KINDS)
 N_HEALTHY = 4096
 """Healthy held-out windows that give the level of normal scores, evenly spaced."""
 FALSE_SHARE = 0.02
-"""Share of healthy windows above the level at which a fault counts as found, the same for all candidates."""
+"""Share of healthy windows above the level at which a fault counts as found, the same for all members."""
 
 
-class Choice(NamedTuple):
-    """Members of the ensemble, and the reason for the choice."""
+class Timeline(NamedTuple):
+    """Windows in two parts, early and held-out ones, each by asset and time."""
+
+    early: WindowTensors
+    early_us: Int64
+    """[N], event time of the window's end."""
+    held_out: WindowTensors
+    held_us: Int64
+    """[M]"""
+    fold: Int64
+    """[M], number of the forward fold, from 0: its windows are scored by members that know those of earlier folds."""
+    learnable: Bool
+    """[M], False = overlaps an alert: it is scored, and never learnt from."""
+    reaches: Int64
+    """[M], number of the first fold that the window does not reach into. Members of that fold may learn from it."""
+    periodic: Bool
+    """[C], sensors with a cycle of at most two windows (`period.periodic_sensors`)."""
+    repeats: bool
+    """Whether most sensors share a cycle."""
+
+
+class Ensemble(NamedTuple):
+    """Calibrated members, and what they are calibrated on."""
 
     members: tuple[Member, ...]
-    """Calibrated on held-out windows that none of them was trained on. The network is the last."""
-    result: TrainingResult
+    """The PCA is the last."""
+    first_pca: Pca
+    """The PCA of the early windows alone."""
+    trimmed: Bool
+    """[N] of the early windows, left out as suspected faults."""
+    outlier: Bool
+    """[M] of the held-out windows, suspected of a fault."""
+    errors: tuple[SensorErrors, ...]
+    """Of each member, its errors of the held-out windows before it learnt from them."""
     table: dict[str, Any]
+    """For the card: injected faults that each member finds. Empty = there is one member."""
 
 
-def choose(
-    training: WindowTensors,
-    healthy: WindowTensors,
-    pca: Pca,
-    spec: ModelSpec,
-    device: torch.device,
-    on_progress: Callable[[float, str], None],
-    now: Callable[[], float],
-) -> Choice:
-    """Train the candidates, each in its share of the time, and choose. Raises TrainingDiverged when all did."""
-    _, n_sensors, length = healthy.x.shape
-    fixed = [
-        calibrated_member(name, build(name, n_sensors, length).to(device), healthy) for name in ("level", "moving")
-    ]
-    fixed.append(calibrated_member("pca", pca, healthy))
-    deadline = now() + spec.max_train_s
-    trained: dict[str, tuple[Member, TrainingResult]] = {}
-    failed: dict[str, str] = {}
-    for i, (name, objective) in enumerate(CANDIDATES.items()):
-        left_s = max(1.0, deadline - now()) / (len(CANDIDATES) - i)
-        own = replace(spec, architecture=name, objective=objective, max_train_s=left_s)
+def fit_ensemble(
+    timeline: Timeline, spec: ModelSpec, device: torch.device, on_progress: Callable[[float, str], None]
+) -> Ensemble:
+    """Solve the members for each forward fold, calibrate them, and solve them again on all windows."""
+    early, held_out = timeline.early, timeline.held_out
+    first_pca, trimmed = solve_pca(early, spec)
+    periodic = torch.from_numpy(timeline.periodic).to(device)
+    outlier = np.zeros(len(held_out), dtype=bool)
+    found: dict[str, list[SensorErrors]] = {}
+    networks: dict[str, Network] = {}
+    n_folds = int(timeline.fold.max()) + 1
 
-        def report(share: float, text: str, i: int = i, name: str = name) -> None:
-            on_progress((i + share) / len(CANDIDATES), f"{name}: {text}")
+    def history(fold: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return windows (n, C, T) that members of a fold may learn from, and their times."""
+        rows = np.flatnonzero(~trimmed)
+        later = np.flatnonzero((timeline.reaches <= fold) & timeline.learnable & ~outlier)
+        n_early = min(len(rows), round(N_HISTORY * len(rows) / (len(rows) + len(later))))
+        rows = rows[evenly_spaced(len(rows), n_early).numpy()]
+        later = later[evenly_spaced(len(later), N_HISTORY - n_early).numpy()]
+        x = torch.cat([early.x[torch.from_numpy(rows)], held_out.x[torch.from_numpy(later)]])
+        return x, torch.from_numpy(np.concatenate([timeline.early_us[rows], timeline.held_us[later]]))
 
-        try:
-            result = train(training, healthy, own, device, report, now, pca)
-        except TrainingDiverged as error:
-            failed[name] = error.detail or str(error)
-        else:
-            trained[name] = calibrated_member(name, result.network, healthy), result
-    if not trained:
-        raise TrainingDiverged("; ".join(f"{name}: {why}" for name, why in failed.items()))
-    table = _compare(_FaultTrial(training, healthy, spec.seed), fixed, [member for member, _ in trained.values()])
-    member, result = trained[table["chosen"]]
-    return Choice((*fixed, member), result, {**table, "failed": failed})
+    for fold in range(n_folds):
+        on_progress(fold / (n_folds + 1), f"fold {fold + 1} of {n_folds}")
+        networks = _solve(*history(fold), periodic, spec, device)
+        rows = np.flatnonzero(timeline.fold == fold)
+        part = held_out.select(torch.from_numpy(rows))
+        outlier[rows] = find_outliers(window_errors(networks["pca"], part), spec.max_trim)
+        for name, network in networks.items():
+            found.setdefault(name, []).append(errors_of(network, part))
+    on_progress(n_folds / (n_folds + 1), "all windows")
+    order = torch.from_numpy(np.argsort(np.argsort(timeline.fold, kind="stable"), kind="stable"))
+    errors = {name: SensorErrors.concatenated(parts).rows(order) for name, parts in found.items()}
+    members = _calibrated(networks, errors, ~outlier, repeats=timeline.repeats)
+    last = held_out.select(torch.from_numpy(np.flatnonzero((timeline.fold == n_folds - 1) & ~outlier)))
+    table = _FaultTrial(early, last, spec.seed).table(members) if len(members) > 1 else {}
+    final = _solve(*history(n_folds), periodic, spec, device)
+    members = tuple(replace(member, network=final[member.name]) for member in members)
+    return Ensemble(members, first_pca, trimmed, outlier, tuple(errors.values()), table)
 
 
-def _compare(trial: _FaultTrial, fixed: list[Member], candidates: list[Member]) -> dict[str, Any]:
-    """Return the card's table: faults found by each member alone, and by the ensemble with each candidate."""
-    scores = {member.name: trial.scores(member) for member in [*fixed, *candidates]}
-    alone = [trial.row([name], scores) for name in scores]
-    names = [member.name for member in fixed]
-    ensembles = {member.name: trial.row([*names, member.name], scores) for member in candidates}
-    chosen = max(ensembles, key=lambda name: ensembles[name]["found"])
-    return {
-        "chosen": chosen,
-        "objective": CANDIDATES[chosen],
-        "n_faults": N_FAULTS,
-        "false_share": FALSE_SHARE,
-        "renewed": "pca",
-        "rows": [*alone, trial.row(names, scores), *ensembles.values()],
+def solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
+    """Solve the PCA, and solve it again without the outliers. Return it and the mask of the outliers."""
+    pca = Pca.solve(training.x[evenly_spaced(len(training), N_SOLVE)], seed=spec.seed)
+    outlier = find_outliers(window_errors(pca, training), spec.max_trim)
+    if not outlier.any():
+        return pca, outlier
+    kept = np.flatnonzero(~outlier)
+    kept = kept[evenly_spaced(len(kept), N_SOLVE).numpy()]
+    return Pca.solve(training.x[torch.from_numpy(kept)], seed=spec.seed), outlier
+
+
+def errors_of(network: Network, windows: WindowTensors) -> SensorErrors:
+    """Return the errors of a network for windows, before any calibration."""
+    scales = TimeScales.of(network)
+    with torch.inference_mode():
+        return SensorErrors.concatenated(
+            [sensor_errors(network, scales, part.x, part.present) for part in chunks(windows)]
+        )
+
+
+def _solve(
+    x: torch.Tensor, ends_us: torch.Tensor, periodic: torch.Tensor, spec: ModelSpec, device: torch.device
+) -> dict[str, Network]:
+    """Solve the members on healthy windows (N, C, T), by name."""
+    _, n_sensors, length = x.shape
+    pca = Pca.solve(x[evenly_spaced(len(x), N_SOLVE)], seed=spec.seed)
+    if spec.architecture == "pca":
+        return {"pca": pca}
+    networks: dict[str, Network | None] = {
+        "level": build("level", n_sensors, length),
+        "moving": build("moving", n_sensors, length),
+        "autoregression": Autoregression.solve(x),
+        "cross": Cross.solve(x),
+        "short_memory": ShortMemory.solve(x, ends_us, seed=spec.seed),
+        "memory": Memory.solve(x, ends_us, seed=spec.seed),
+        "shape": Shape.solve(x, ends_us, seed=spec.seed, periodic=periodic),
+        "pca": pca,
     }
+    return {name: network.to(device) for name, network in networks.items() if network is not None}
 
 
-def refit_pca(
-    members: tuple[Member, ...], training: WindowTensors, healthy: WindowTensors, seed: int
+def _calibrated(
+    networks: dict[str, Network], errors: dict[str, SensorErrors], healthy: Bool, *, repeats: bool
 ) -> tuple[Member, ...]:
-    """Solve the PCA among the members again, on the held-out windows too: the newest are most like those to come.
+    """Calibrate the members on their errors of healthy windows, and weigh them.
 
-    To be called after all measurements: scales and threshold stay those of windows that the PCA had not seen.
+    `repeats`: most sensors share a cycle. Elsewhere a short memory fits slow readings well, and knows no more.
     """
-    newest = healthy.x[evenly_spaced(len(healthy), N_SOLVE // 5)]
-    both = torch.cat([training.x[evenly_spaced(len(training), 4 * N_SOLVE // 5)], newest])
+    rows = torch.from_numpy(np.flatnonzero(healthy))
+    of_healthy = {name: found.rows(rows) for name, found in errors.items()}
+    size = {name: float(found.error[..., -1].mean()) for name, found in of_healthy.items()}
+    others = 1.0
+    if repeats and "short_memory" in size:
+        others = min(1.0, size["short_memory"] / max(size["pca"], 1e-12))
     return tuple(
-        replace(member, network=Pca.solve(both, seed=seed)) if isinstance(member.network, Pca) else member
-        for member in members
+        replace(
+            Member.fit(name, network, of_healthy[name]),
+            weight=1.0 if name in MEMORIES else float(f"{others:.6g}"),
+        )
+        for name, network in networks.items()
     )
 
 
-def calibrated_member(name: str, network: Network, healthy: WindowTensors) -> Member:
-    """Calibrate a network on healthy held-out windows."""
-    with torch.inference_mode():
-        squared = torch.cat([squared_error(network, part.x, part.present) for part in chunks(healthy)])
-        return Member.fit(name, network, squared, healthy.present)
-
-
-class MemberScores(NamedTuple):
-    """Scores of a member, summed over its time scales."""
-
-    healthy: NDArray[np.float32]
-    """[n], of healthy windows."""
-    faulty: NDArray[np.float32]
-    """[N_FAULTS]"""
-
-
 class _FaultTrial:
-    """The same healthy windows and the same injected faults for every candidate."""
+    """The same healthy windows and the same injected faults for every member."""
 
     def __init__(self, training: WindowTensors, healthy: WindowTensors, seed: int) -> None:
         self._healthy = healthy.select(evenly_spaced(len(healthy), N_HEALTHY))
@@ -157,18 +217,32 @@ class _FaultTrial:
         x, self._kinds = inject(base.x, base.present, pool, seed)
         self._faulty = WindowTensors(x, base.present)
 
-    def scores(self, member: Member) -> MemberScores:
-        """Return a member's scores of the healthy windows and of the faulty ones."""
+    def table(self, members: Sequence[Member]) -> dict[str, Any]:
+        """Return the card's table: faults found by each member alone, and by the ensemble."""
         with torch.inference_mode():
-            healthy, faulty = (
-                torch.cat([member.score(part.x, part.present)[0].sum(1) for part in chunks(windows)]).cpu().numpy()
-                for windows in (self._healthy, self._faulty)
-            )
-        return MemberScores(healthy, faulty)
+            scores = [[_scores(member, windows) for windows in (self._healthy, self._faulty)] for member in members]
+        rows = [self._row([member], [each]) for member, each in zip(members, scores, strict=True)]
+        return {
+            "chosen": members[-1].name,
+            "objective": "plain",
+            "n_faults": N_FAULTS,
+            "false_share": FALSE_SHARE,
+            "renewed": "every member",
+            "failed": {},
+            "rows": [*rows, self._row(members, scores)],
+        }
 
-    def row(self, names: list[str], scores: dict[str, MemberScores]) -> dict[str, Any]:
+    def _row(self, members: Sequence[Member], scores: Sequence[Sequence[torch.Tensor]]) -> dict[str, Any]:
         """Return the card's row of these members: the share of faults that they find together."""
-        healthy, faulty = (np.sum([scores[name][which] for name in names], axis=0) for which in (0, 1))
-        found = faulty > np.nanquantile(healthy, 1 - FALSE_SHARE)
+        healthy, faulty = (amplitude(members, [each[which] for each in scores]).cpu().numpy() for which in (0, 1))
+        found: NDArray[np.bool_] = faulty > np.nanquantile(healthy, 1 - FALSE_SHARE)
         by_kind = {kind: round(float(found[self._kinds == number].mean()), 3) for number, kind in enumerate(KINDS)}
-        return {"members": names, "found": round(float(found.mean()), 4), "by_kind": by_kind}
+        return {
+            "members": [member.name for member in members],
+            "found": round(float(found.mean()), 4),
+            "by_kind": by_kind,
+        }
+
+
+def _scores(member: Member, windows: WindowTensors) -> torch.Tensor:
+    return torch.cat([member.score(part.x, part.present) for part in chunks(windows)])

@@ -1,9 +1,9 @@
 """Fit: from healthy windows to a calibrated detector, or an error that names the reason.
 
 Input: windows of one fleet and the model to train. Output: a detector whose card is the receipt.
-Invariant: no label is used, and no held-out window changes a weight before scales and threshold are measured on it
-(after that, `auto` solves its PCA again, and its card says so). Every training also fits the PCA, and the card shows
-both.
+Invariant: no label is used, and no held-out window changes a weight before scales and threshold are measured on it.
+After that, `auto` solves its members again on all windows, and its card says so. Every training also fits the PCA, and
+the card shows both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,17 +23,16 @@ from monitor.models.device import pick_device
 from monitor.models.held_out import HeldOut, parts_every
 from monitor.models.inputs import ModelInputs
 from monitor.models.knobs import Knobs
-from monitor.models.member import Member, ensemble_score, error_parts
-from monitor.models.pca import N_SOLVE, Pca
-from monitor.models.residual import N_SCALES
+from monitor.models.member import Member, amplitude, error_parts
+from monitor.models.residual import N_SCALES, SensorErrors
 from monitor.models.scaler import Scaler
 from monitor.models.sensor_profile import learn
 from monitor.models.spec import MAX_VALUES
 from monitor.models.terms import knobs_to_json
-from monitor.training.auto import calibrated_member, choose, refit_pca
+from monitor.training.auto import Timeline, errors_of, fit_ensemble, solve_pca
 from monitor.training.diagnose import diagnose
-from monitor.training.forward import Rows, forward, has_room, later_half, part_begins
 from monitor.training.loop import TrainingResult, train
+from monitor.training.period import LATEST_ROWS, common_period, newest_readings, periodic_sensors
 from monitor.training.receipt import (
     data_receipt,
     reconstruction_metrics,
@@ -42,8 +41,8 @@ from monitor.training.receipt import (
     version_metrics,
 )
 from monitor.training.recognise import recognise, suggestions, with_ranges
-from monitor.training.split import Split, latest, readings, split, thin, usable_rows
-from monitor.training.tensors import WindowTensors, chunks, joined, window_errors
+from monitor.training.split import HELD_OUT, Split, latest, readings, split, thin, usable_rows
+from monitor.training.tensors import WindowTensors, joined, window_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,19 +50,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from monitor.models.network import Network
+    from monitor.models.pca import Pca
     from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
     from monitor.types import Bool, Float32, Int32, Int64
 
-SOLVED_ALONE = ("pca",)
-"""Architectures that are solved in closed form, so that their threshold is from the later half of the history."""
 MIN_HELD_OUT = 10
 MAX_FLOAT16 = 65504.0  # the largest of the type
 MAX_PROFILE = 10_000
 """Windows that the healthy behaviour of the sensors is measured on, evenly chosen."""
 MAX_TRAIN, MAX_HELD_OUT = 40_000, 40_000
 """Training windows are thinned evenly, held-out windows are kept in whole stretches."""
-MAX_LEARNT = 2 * N_SOLVE
-"""Windows that members are solved on for a threshold from the later half, evenly spaced."""
+SOLVED = ("auto", "pca")
+"""Architectures that are solved in closed form, so that the later half of their history is held out, in `FOLDS`."""
+FOLDS = (0.5, 2 / 3, 5 / 6)
+"""Shares of each asset's time at which the forward folds begin. Each is scored by members that know the time before it
+alone (forward validation; Dawid 1984, prequential). The last fifth of four weeks is 5.6 days, with one weekend: on
+simulated machines of ten kinds (`tests/quality/machines.py`, 7 of each, PCA, retrained weekly for ten weeks) .68 keep a
+budget of one alarm a week by the last fifth, and .97 by the later half."""
+MIN_SPANS = 50
+"""Lengths of a window in the history that the later half is held out of. Members that are solved on less are not like
+those of the whole time, and the latest fifth is held out."""
+MAX_CYCLE = 8
+"""Windows in the longest cycle of a repeating signal."""
 
 
 def fit(
@@ -89,20 +97,16 @@ def fit(
         on_progress(0.03, note)
     trained = _train(data, spec, where, lambda share, text: on_progress(0.05 + 0.9 * share, text), now)
     on_progress(0.96, "calibrating on held-out windows")
-    later = _forward(data, spec, fleet, where) if spec.architecture in SOLVED_ALONE else None
-    held_out = (_held_out(data, trained) if later is None else later.held_out).with_factors(fleet.budget)
-    members = trained.members if later is None else later.members
+    held_out = _held_out(data, trained).with_factors(fleet.budget)
     knobs = {name: knob for name, knob in fleet.knobs.items() if name in fleet.sensors}
     heavier = Knobs(data.inputs, data.scaler, knobs).heavier
-    threshold = held_out.threshold(fleet.budget, members, heavier)
+    threshold = held_out.threshold(fleet.budget, trained.members, heavier)
 
-    pca, result = trained.pca, trained.result
+    members, pca, result = trained.members, trained.pca, trained.result
     metrics, pca_metrics = (
         reconstruction_metrics(network, data.held_out, data.scaler) for network in (trained.network, pca)
     )
     receipt = {**_receipt(data, trained, metrics), "n_calibrated": len(held_out.raw)}
-    if trained.choice:
-        members = refit_pca(members, trained.clean_training(data), trained.clean_held_out(data), spec.seed)
     card = Card(
         fleet=fleet.name,
         architecture=spec.architecture,
@@ -144,6 +148,9 @@ class _Data:
     """Training rows used."""
     held_rows: Int64
     """Held-out rows used."""
+    fold: Int64
+    """Forward fold of each of them, from 0."""
+    interval_s: float
     scaler: Scaler
     training: WindowTensors
     held_out: WindowTensors
@@ -165,11 +172,34 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
     n_max = MAX_VALUES // (length * len(inputs.channels))
     rows = thin(parts.train, min(MAX_TRAIN, n_max))
     held_rows = latest(parts.held_out, windows, min(MAX_HELD_OUT, n_max))
-    scaler = Scaler.fit(inputs.channels, readings(windows.values, rows, inputs))
+    folds = _folds(n_usable, windows, spec, fleet)
+    fold = _fold_of(windows.asset[held_rows], folds)
+    known = np.concatenate([rows, held_rows[fold < len(folds) - 1]])
+    scaler = Scaler.fit(inputs.channels, readings(windows.values, known, inputs))
     training, held_out = (_standardise(windows.values, part, inputs, scaler, device) for part in (rows, held_rows))
     notes = [*inputs.notes, *suggestions(windows, rows, fleet, inputs)]
     inputs = with_ranges(inputs, windows.values, np.concatenate([rows, held_rows]))
-    return _Data(windows, inputs, notes, n - n_usable, parts, rows, held_rows, scaler, training, held_out)
+    return _Data(
+        windows, inputs, notes, n - n_usable, parts, rows, held_rows, fold, fleet.interval_s, scaler, training, held_out
+    )
+
+
+def _fold_of(asset: Int32, folds: tuple[float, ...]) -> Int64:
+    """Return the fold of each held-out window, by its place in the time of its asset."""
+    fold = np.zeros(len(asset), dtype=np.int64)
+    for one in np.unique(asset):
+        mine = np.flatnonzero(asset == one)
+        place = folds[0] + (1 - folds[0]) * (np.arange(len(mine)) + 0.5) / len(mine)
+        fold[mine] = np.searchsorted(folds, place, side="right") - 1
+    return fold
+
+
+def _folds(n_usable: int, windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec) -> tuple[float, ...]:
+    """Return the shares of the time at which held-out folds begin."""
+    span_s = windows.values.shape[1] * fleet.interval_s
+    is_long = n_usable * windows.stride_factor * fleet.budget.step_s >= MIN_SPANS * span_s
+    is_long &= n_usable >= 2.5 * spec.min_windows
+    return FOLDS if spec.architecture in SOLVED and is_long else (1 - HELD_OUT,)
 
 
 def _split(windows: TrainingSet, inputs: ModelInputs, spec: ModelSpec, fleet: FleetSpec) -> tuple[Split, int]:
@@ -181,7 +211,8 @@ def _split(windows: TrainingSet, inputs: ModelInputs, spec: ModelSpec, fleet: Fl
         more = spec.min_windows - n_without_alert
         raise NotEnoughData(f"{n_without_alert} usable windows of {n}, {spec.min_windows} are needed: {more} more")
 
-    parts = split(windows, usable, length * fleet.interval_s)
+    folds = _folds(len(usable), windows, spec, fleet)
+    parts = split(windows, usable, length * fleet.interval_s, 1 - folds[0])
     if len(parts.held_out) < MIN_HELD_OUT:
         raise NotEnoughData(
             f"{len(parts.held_out)} of {len(usable)} windows could be held out, {MIN_HELD_OUT} are needed: "
@@ -213,18 +244,18 @@ def _standardise(
 class _TrainedMembers:
     members: tuple[Member, ...]
     """Calibrated. The network of the architecture is the last."""
+    network: Network
+    """That network as it was before it learnt from held-out windows."""
     pca: Pca
     result: TrainingResult | None
-    """None = the PCA alone, which is solved in one step."""
+    """None = solved in one step."""
     trimmed: Bool
     """Training windows left out as suspected faults."""
     outlier: Bool
     """Held-out windows suspected of a fault."""
+    errors: tuple[SensorErrors, ...]
+    """Of each member, its errors of the held-out windows."""
     choice: dict[str, Any]
-
-    @property
-    def network(self) -> Network:
-        return self.members[-1].network
 
     def clean_training(self, data: _Data) -> WindowTensors:
         return data.training.without(self.trimmed)
@@ -240,30 +271,41 @@ def _train(
     on_progress: Callable[[float, str], None],
     now: Callable[[], float],
 ) -> _TrainedMembers:
-    pca, trimmed = _solve_pca(data.training, spec)
-    if spec.architecture == "auto":
-        outlier = find_outliers(window_errors(pca, data.held_out), spec.max_trim)
-        choice = choose(data.training, data.held_out.without(outlier), pca, spec, device, on_progress, now)
-        return _TrainedMembers(choice.members, pca, choice.result, choice.result.trimmed, outlier, choice.table)
-    network: Network = pca
-    result = None
-    if spec.architecture != "pca":
-        result = train(data.training, data.held_out, spec, device, on_progress, now, pca)
-        network, trimmed = result.network, result.trimmed
+    if spec.architecture in SOLVED:
+        found = fit_ensemble(_timeline(data), spec, device, on_progress)
+        pca = found.first_pca
+        return _TrainedMembers(found.members, pca, pca, None, found.trimmed, found.outlier, found.errors, found.table)
+    pca, trimmed = solve_pca(data.training, spec)
+    result = train(data.training, data.held_out, spec, device, on_progress, now, pca)
+    network, trimmed = result.network, result.trimmed
     outlier = find_outliers(window_errors(network, data.held_out), spec.max_trim)
-    member = calibrated_member(spec.architecture, network, data.held_out.without(outlier))
-    return _TrainedMembers((member,), pca, result, trimmed, outlier, {})
+    errors = errors_of(network, data.held_out)
+    member = Member.fit(spec.architecture, network, errors.rows(torch.from_numpy(np.flatnonzero(~outlier))))
+    return _TrainedMembers((member,), network, pca, result, trimmed, outlier, (errors,), {})
 
 
-def _solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
-    """Solve the PCA, and solve it again without the outliers. Return it and the mask of the outliers."""
-    some = torch.from_numpy(thin(np.arange(len(training)), N_SOLVE))
-    pca = Pca.solve(training.x[some], seed=spec.seed)
-    outlier = find_outliers(window_errors(pca, training), spec.max_trim)
-    if not outlier.any():
-        return pca, outlier
-    kept = torch.from_numpy(thin(np.flatnonzero(~outlier), N_SOLVE))
-    return Pca.solve(training.x[kept], seed=spec.seed), outlier
+def _timeline(data: _Data) -> Timeline:
+    """Return the windows with their times and folds."""
+    windows, held_rows, fold = data.windows, data.held_rows, data.fold
+    asset, ends_us = windows.asset[held_rows], windows.end_us[held_rows]
+    reaches = fold + 1
+    if not data.split.n_overlapping:
+        span_us = int(data.windows.values.shape[1] * data.interval_s * 1e6)
+        for one in np.unique(asset):
+            mine = np.flatnonzero(asset == one)
+            for number in np.unique(fold[mine])[1:]:
+                begin_us = ends_us[mine[fold[mine] == number][0]]
+                before = mine[(fold[mine] < number) & (ends_us[mine] > begin_us - span_us)]
+                reaches[before] = np.maximum(reaches[before], number + 1)
+    alerted = np.zeros(len(held_rows), dtype=bool) if windows.alerted is None else windows.alerted[held_rows]
+    names, counts = np.unique(windows.asset[data.rows], return_counts=True)
+    one = np.flatnonzero(windows.asset[data.rows] == names[counts.argmax()])[-LATEST_ROWS:]
+    x = data.training.x[torch.from_numpy(one)].cpu().numpy()
+    cycle = common_period(newest_readings(x), data.interval_s, MAX_CYCLE * windows.values.shape[1])
+    return Timeline(
+        data.training, windows.end_us[data.rows], data.held_out, ends_us, fold, ~alerted, reaches,
+        periodic_sensors(x), repeats=cycle is not None,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- the threshold and the receipt
@@ -276,71 +318,26 @@ def _held_out(data: _Data, trained: _TrainedMembers) -> HeldOut:
     a threshold from half of the time would be known half as well.
     """
     windows, rows = data.windows, data.held_rows
-    raw = _raw_scores(trained.members, data.held_out)
+    errors = [member.residual.in_units(each) for member, each in zip(trained.members, trained.errors, strict=True)]
+    raw = amplitude(
+        trained.members, [member.score_of(each.of_all) for member, each in zip(trained.members, errors, strict=True)]
+    ).cpu().numpy()
     if np.isnan(raw[~trained.outlier]).all():
         raise NotEnoughData("no held-out window has a sensor that was seen before it")
     every = parts_every(len(rows), len(trained.members) * N_SCALES * len(data.inputs.channels))
-    order, asset, names = _by_asset_and_time(windows, rows)
+    numbers, asset = np.unique(windows.asset[rows], return_inverse=True)
+    order = np.lexsort((windows.end_us[rows], asset))
     return HeldOut(
         raw=raw[order],
-        asset=asset,
+        asset=asset[order].astype(np.int32),
         end_us=windows.end_us[rows][order],
         outlier=trained.outlier[order],
-        names=names,
+        names=tuple(windows.asset_name(number) for number in numbers.tolist()),
         stride_factor=windows.stride_factor,
         n_overlapping=data.split.n_overlapping,
-        parts=_error_parts(trained.members, data.held_out.select(torch.from_numpy(order[::every]))),
+        parts=_error_parts(trained, torch.from_numpy(order[::every])),
         every=every,
     )
-
-
-class _Later(NamedTuple):
-    members: tuple[Member, ...]
-    held_out: HeldOut
-
-
-def _forward(data: _Data, spec: ModelSpec, fleet: FleetSpec, device: torch.device) -> _Later | None:
-    """Calibrate on the later half of the history (`training.forward`). None = the history is too short."""
-    windows, n_channels = data.windows, len(data.inputs.channels)
-    span_us = round(windows.values.shape[1] * fleet.interval_s * 1e6)
-    rows = later_half(windows.asset, usable_rows(windows.values, data.inputs))
-    rows = latest(rows, windows, min(MAX_HELD_OUT, MAX_VALUES // (2 * windows.values.shape[1] * n_channels)))
-    begins = part_begins(windows.asset[rows], windows.end_us[rows])
-    n, alerted = len(data.rows), windows.alerted
-    held = np.arange(len(data.held_rows)) if alerted is None else np.flatnonzero(~alerted[data.held_rows])
-    some = thin(np.concatenate([np.arange(n), n + held]), MAX_LEARNT)
-    early, late = some[some < n], some[some >= n] - n
-    learnt_rows = np.concatenate([data.rows[early], data.held_rows[late]])
-    asset, end_us = windows.asset[learnt_rows], windows.end_us[learnt_rows]
-    if data.split.n_overlapping or not has_room(asset, end_us, begins, span_us, spec.min_windows):
-        return None
-    learnt = joined([
-        data.training.select(torch.from_numpy(early)), data.held_out.select(torch.from_numpy(late))
-    ])  # fmt: skip
-    scored = _standardise(windows.values, rows, data.inputs, data.scaler, device)
-    found = forward(
-        Rows(asset, end_us, learnt), Rows(windows.asset[rows], windows.end_us[rows], scored), begins, span_us,
-        lambda some: {"pca": _solve_pca(some, spec)[0]}, spec.max_trim,
-    )  # fmt: skip
-    if found is None or np.isnan(found.raw[~found.outlier]).all():
-        return None
-    every = parts_every(len(rows), len(found.members) * N_SCALES * n_channels)
-    order, asset, names = _by_asset_and_time(windows, rows)
-    parts = found.error_parts(every, order)
-    return _Later(
-        found.members,
-        HeldOut(
-            raw=found.raw[order], asset=asset, end_us=windows.end_us[rows][order], outlier=found.outlier[order],
-            names=names, stride_factor=windows.stride_factor, n_overlapping=0, parts=_rounded_parts(parts), every=every,
-        ),
-    )  # fmt: skip
-
-
-def _by_asset_and_time(windows: TrainingSet, rows: Int64) -> tuple[Int64, Int32, tuple[int | str, ...]]:
-    """Return the order of rows, and in this order the numbers of their assets, from 0, and the names by number."""
-    numbers, asset = np.unique(windows.asset[rows], return_inverse=True)
-    order: Int64 = np.lexsort((windows.end_us[rows], asset)).astype(np.int64)
-    return order, asset[order].astype(np.int32), tuple(windows.asset_name(number) for number in numbers.tolist())
 
 
 def _min_channels(data: _Data) -> int:
@@ -361,20 +358,12 @@ def _sensor_profile(data: _Data, trained: _TrainedMembers) -> dict[str, Any]:
     return learn(data.windows.values, thin(rows, MAX_PROFILE), data.inputs)
 
 
-def _raw_scores(members: tuple[Member, ...], windows: WindowTensors) -> Float32:
-    """Return raw scores [N]. NaN: every sensor with a value in the window was absent in training."""
-    with torch.inference_mode():
-        raw: Float32 = torch.cat([ensemble_score(members, p.x, p.present)[0] for p in chunks(windows)]).cpu().numpy()
-    return raw
-
-
-def _error_parts(members: tuple[Member, ...], windows: WindowTensors) -> NDArray[np.float16]:
+def _error_parts(trained: _TrainedMembers, rows: torch.Tensor) -> NDArray[np.float16]:
     """Return each channel's part [N, M, S, C] of the errors of each member. 0 where nothing is present."""
-    with torch.inference_mode():
-        return _rounded_parts(torch.cat([error_parts(members, p.x, p.present) for p in chunks(windows)]))
-
-
-def _rounded_parts(parts: torch.Tensor) -> NDArray[np.float16]:
+    errors = [
+        member.residual.in_units(each.rows(rows)) for member, each in zip(trained.members, trained.errors, strict=True)
+    ]
+    parts = error_parts(errors)
     rounded: NDArray[np.float16] = parts.nan_to_num(0.0).clamp(max=MAX_FLOAT16).to(torch.float16).cpu().numpy()
     return rounded
 

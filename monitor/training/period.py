@@ -91,10 +91,15 @@ def periodic_sensors(x: Float32) -> Bool:
 
     `x`: healthy windows [N, C, T] of one asset after the other, each in order of time and evenly spaced, without gaps.
     """
+    values, longest = newest_readings(x), 2 * x.shape[2]
+    return np.array([period(values[:, number], longest) is not None for number in range(values.shape[1])], np.bool_)
+
+
+def newest_readings(x: Float32) -> Float32:
+    """Return the readings [n, C] that windows were made of, at most `LATEST_ROWS`. For `x` see `periodic_sensors`."""
     _, n_sensors, length = x.shape
     newest = x[-LATEST_ROWS:, :, length - _step(x) :]                        # neighbours share all other cells
-    values = newest.transpose(0, 2, 1).reshape(-1, n_sensors)[-LATEST_ROWS:]
-    return np.array([period(values[:, number], 2 * length) is not None for number in range(n_sensors)], np.bool_)
+    return newest.transpose(0, 2, 1).reshape(-1, n_sensors)[-LATEST_ROWS:]
 
 
 def _step(x: Float32) -> int:

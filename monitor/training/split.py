@@ -52,13 +52,13 @@ def usable_rows(values: Float32, inputs: ModelInputs) -> Int64:
     return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
 
-def split(windows: TrainingSet, usable: Int64, span_s: float) -> Split:
-    """Hold out the latest part of each asset's time, and purge the windows of `span_s` that reach into it."""
+def split(windows: TrainingSet, usable: Int64, span_s: float, share: float = HELD_OUT) -> Split:
+    """Hold out the latest `share` of each asset's time, and purge the windows of `span_s` that reach into it."""
     kept, held, n_purged, n_overlapping, n_alerted = [], [], 0, 0, 0
     asset = windows.asset[usable]
     for one in np.unique(asset):
         mine = usable[asset == one]
-        cut = len(mine) - max(1, round(HELD_OUT * len(mine))) if len(mine) > 1 else 1
+        cut = len(mine) - max(1, round(share * len(mine))) if len(mine) > 1 else 1
         early, late = mine[:cut], mine[cut:]
         if windows.alerted is not None:
             n_alerted += int(windows.alerted[early].sum())

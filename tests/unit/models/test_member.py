@@ -10,10 +10,10 @@ import torch
 
 from monitor.budget import Budget
 from monitor.models.detector import TrainedModel
-from monitor.models.member import Member, ensemble_score
+from monitor.models.member import Member, ensemble_score, sensor_errors
 from monitor.models.network import Network
 from monitor.models.pca import Pca
-from monitor.models.residual import squared_error
+from monitor.models.residual import TimeScales
 from monitor.models.scaler import Scaler, SensorScale
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.models.statistics import HealthyMedian, MovingMean
@@ -52,7 +52,8 @@ def healthy() -> torch.Tensor:
 
 
 def member(network: Network, healthy: torch.Tensor, name: str = "level") -> Member:
-    return Member.fit(name, network.eval(), squared_error(network, healthy, None), None)
+    network.eval()
+    return Member.fit(name, network, sensor_errors(network, TimeScales.of(network), healthy, None))
 
 
 def ensemble(healthy: torch.Tensor) -> tuple[Member, ...]:
@@ -63,18 +64,66 @@ def ensemble(healthy: torch.Tensor) -> tuple[Member, ...]:
 @pytest.mark.parametrize("factor", [0.1, 10.0, 1000.0])
 def test_scores_are_relative_to_healthy_errors(healthy: torch.Tensor, factor: float) -> None:
     x = torch.cat([healthy[:50], 3 * healthy[:50], 30 * healthy[:50]])
-    usual, share = member(Scaled(1.0), healthy).score(x, None)
-    other, other_share = member(Scaled(factor), healthy).score(x, None)
-    torch.testing.assert_close(other, usual, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(other_share, share)
+    usual, other = member(Scaled(1.0), healthy), member(Scaled(factor), healthy)
+    torch.testing.assert_close(other.score(x, None), usual.score(x, None), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(other.errors(x, None).shares(), usual.errors(x, None).shares())
 
 
-def test_scores_have_two_scales_and_are_positive(healthy: torch.Tensor) -> None:
-    one = member(HealthyMedian(N_SENSORS, LENGTH), healthy)
-    score, share = one.score(torch.zeros(2, N_SENSORS, LENGTH), None)
-    assert score.shape == (2, 2)
-    assert share.shape == (2, 2, N_SENSORS)
-    assert ((score >= 0) & (score < 0.1)).all()   # windows more ordinary than usual
+def test_a_member_has_its_own_scales_and_positive_scores(healthy: torch.Tensor) -> None:
+    own = ((Scaled(1.0), 3), (HealthyMedian(N_SENSORS, LENGTH), 1), (MovingMean(N_SENSORS, LENGTH), 1))
+    for network, n_scales in own:
+        one = member(network, healthy)
+        score = one.score(torch.zeros(2, N_SENSORS, LENGTH), None)
+        assert score.shape == (2, n_scales)
+        assert one.errors(torch.zeros(2, N_SENSORS, LENGTH), None).shares().shape == (2, n_scales, N_SENSORS)
+        assert ((score >= 0) & (score < 0.1)).all()   # windows more ordinary than usual
+
+
+def test_a_weight_is_that_of_its_evidence(healthy: torch.Tensor) -> None:
+    level, moving, pca = ensemble(healthy)
+    silent = (level, dataclasses.replace(moving, weight=0.0), pca)
+    for without, with_silent in zip(
+        ensemble_score((level, pca), 2 * healthy, None), ensemble_score(silent, 2 * healthy, None), strict=True
+    ):
+        torch.testing.assert_close(with_silent, without)
+
+
+def test_only_windows_above_a_score_have_shares(healthy: torch.Tensor) -> None:
+    members = ensemble(healthy)
+    raw, every = ensemble_score(members, 2 * healthy, None)
+    limit = raw.median().expand(len(raw))
+    again, some = ensemble_score(members, 2 * healthy, None, shares_from=limit)
+    assert torch.equal(again, raw)
+    assert torch.equal(some[raw >= limit], every[raw >= limit])
+    assert (some[raw < limit] == 0).all()
+
+
+def test_a_member_without_a_sensor_has_no_say(healthy: torch.Tensor) -> None:
+    class FirstSensor(Scaled):
+        @property
+        def scored_sensors(self) -> torch.Tensor:
+            return torch.tensor([True, False, False])
+
+    level, first = member(HealthyMedian(N_SENSORS, LENGTH), healthy), member(FirstSensor(1.0), healthy)
+    present = torch.ones(2, N_SENSORS, LENGTH, dtype=torch.bool)
+    present[0, 0] = False
+    raw, share = ensemble_score((level, first), healthy[:2], present)
+    assert raw.isfinite().all()
+    assert share[0, 0] == 0
+    alone = ensemble_score((first,), healthy[:2], present)[0]
+    assert alone.isnan().tolist() == [True, False]
+
+
+def test_an_older_card_has_two_scales(healthy: torch.Tensor) -> None:
+    one = member(Scaled(1.0), healthy, "moving")
+    entry = {name: value for name, value in one.to_json().items() if name not in ("scales", "weight")}
+    tensors = one.tensors("0.")
+    older = {name: t[:2] if name.endswith(("centre", "spread")) else t for name, t in tensors.items()}
+    loaded = Member.load(entry | {"hyper": {}}, older, "0.", N_SENSORS, LENGTH)
+    assert loaded.residual.scales.names == ("newest", "latest")
+    assert loaded.weight == 1.0
+    with pytest.raises(ValueError, match="shapes"):
+        Member.load(entry | {"hyper": {}}, tensors, "0.", N_SENSORS, LENGTH)
 
 
 def test_a_doubled_member_scores_the_same(healthy: torch.Tensor) -> None:

@@ -1,211 +1,198 @@
-"""`auto`: the network that joins the ensemble, chosen by injected faults, with the table in the card."""
+"""`auto`: members solved in closed form, calibrated on windows before they learn from them, and the card's table."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
 from monitor.budget import Budget
-from monitor.errors import TrainingDiverged
 from monitor.models.detector import TrainedModel
-from monitor.models.pca import Pca
+from monitor.models.member import Member
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training import auto
-from monitor.training import fit as fit_module
-from monitor.training.auto import CANDIDATES, Choice, calibrated_member, choose, refit_pca
+from monitor.training.auto import Ensemble, Timeline, errors_of, fit_ensemble
 from monitor.training.faults import KINDS
-from monitor.training.fit import fit
-from monitor.training.loop import train
+from monitor.training.fit import FOLDS, MIN_SPANS, fit
 from monitor.training.tensors import WindowTensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from monitor.models.member import Member
-    from monitor.training.loop import TrainingResult
+    from monitor.types import Bool, Float32, Int64
 
 CPU = torch.device("cpu")
-SPEC = ModelSpec("auto", max_steps=20, max_train_s=600.0)
+SPEC = ModelSpec("auto")
 SENSORS = ("speed", "power", "pitch")
 BUDGET = Budget(alarms_per_week=10_000.0, confirm=1, among=1, recover=1, step_s=1.0)
+ALL = ["level", "moving", "autoregression", "cross", "short_memory", "memory", "pca"]
+LENGTH, SECOND = 12, 1_000_000
 
 
-def waves(n: int, seed: int = 0) -> WindowTensors:
-    """Return three sensors on one wave with a random phase, with noise."""
-    draw = torch.Generator().manual_seed(seed)
-    at = 6.28 * torch.rand(n, 1, generator=draw) + torch.arange(12) / 2
-    x = torch.stack([at.sin(), at.cos(), (at.sin() + at.cos()) / 1.4], dim=1)   # (N, 3, 12)
-    return WindowTensors(x + 0.1 * torch.randn(x.shape, generator=draw), None)
+def noise(n: int, seed: int = 0) -> WindowTensors:
+    """Return windows of three sensors that share a random walk back to zero."""
+    draw = np.random.default_rng(seed)
+    load = np.zeros(n + LENGTH)
+    for row in range(1, len(load)):
+        load[row] = 0.9 * load[row - 1] + draw.normal()
+    rows = np.stack([load, -load, load / 2]) + 0.3 * draw.normal(size=(3, len(load)))
+    return windowed(rows.T.astype(np.float32))
 
 
-TRAINING, HEALTHY = waves(300), waves(100, 1)
-PCA = Pca.solve(TRAINING.x)
+def windowed(rows: Float32) -> WindowTensors:
+    return WindowTensors(torch.from_numpy(rows).unfold(0, LENGTH, 1).contiguous(), None)   # (N, 3, T)
 
 
-def chosen(
-    spec: ModelSpec = SPEC, healthy: WindowTensors = HEALTHY, now: Callable[[], float] = lambda: 0.0, **more: Any
-) -> Choice:
-    quiet: Callable[[float, str], None] = lambda _share, _message: None   # noqa: E731
-    return choose(TRAINING, healthy, PCA, spec, CPU, more.get("on_progress", quiet), now)
+def timeline(
+    x: WindowTensors, *, n_folds: int = 2, learnable: Bool | None = None, repeats: bool = False
+) -> Timeline:
+    """Return a timeline of one asset: half of the windows are early, the rest in folds of the same size."""
+    n = len(x)
+    ends: Int64 = np.arange(n) * SECOND
+    half = n // 2
+    fold = np.arange(n - half) * n_folds // (n - half)
+    every = np.ones(n - half, bool) if learnable is None else learnable
+    early, held = x.select(slice(0, half)), x.select(slice(half, n))
+    return Timeline(early, ends[:half], held, ends[half:], fold, every, fold + 1, np.zeros(3, bool), repeats)
 
 
-def trained(spec: ModelSpec = SPEC) -> TrainedModel:
-    values = waves(400).x.transpose(1, 2).numpy()
-    windows = TrainingSet(values, np.zeros(400, np.int32), np.arange(400) * 60_000_000)
+def ensemble(found: Timeline) -> Ensemble:
+    return fit_ensemble(found, SPEC, CPU, lambda _share, _text: None)
+
+
+def trained(n: int = 700, spec: ModelSpec = SPEC, alerted: Bool | None = None) -> TrainedModel:
+    values = noise(n - 1).x.transpose(1, 2).numpy()
+    windows = TrainingSet(values, np.zeros(n, np.int32), np.arange(n) * SECOND, alerted)
     return fit(windows, spec, FleetSpec("pumps", SENSORS, 1.0, BUDGET), now=lambda: 0.0)
 
 
 @pytest.fixture(scope="module")
-def choice() -> Choice:
-    return chosen()
+def windows() -> WindowTensors:
+    return noise(500)
 
 
-def test_no_label_can_reach_the_choice() -> None:
-    inputs = {"training", "healthy", "pca", "spec", "device", "on_progress", "now"}
-    assert set(inspect.signature(choose).parameters) == inputs
+@pytest.fixture(scope="module")
+def fitted(windows: WindowTensors) -> Ensemble:
+    return ensemble(timeline(windows))
+
+
+def test_no_label_can_reach_the_ensemble() -> None:
+    fields = {"early", "early_us", "held_out", "held_us", "fold", "learnable", "reaches", "periodic", "repeats"}
+    assert set(Timeline._fields) == fields
     assert {field.name for field in dataclasses.fields(WindowTensors)} == {"x", "present"}
     assert "label" not in {field.name for field in dataclasses.fields(TrainingSet)}
 
 
-def test_the_table_has_members_and_ensembles(choice: Choice) -> None:
-    fixed = ["level", "moving", "pca"]
-    alone = [[name] for name in (*fixed, *CANDIDATES)]
-    assert [row["members"] for row in choice.table["rows"]] == [*alone, fixed, *([*fixed, each] for each in CANDIDATES)]
-    for row in choice.table["rows"]:
+def test_the_table_has_each_member_and_all(fitted: Ensemble) -> None:
+    assert [row["members"] for row in fitted.table["rows"]] == [*([name] for name in ALL), ALL]
+    for row in fitted.table["rows"]:
         assert set(row["by_kind"]) == set(KINDS)
-        assert all(0 <= found <= 1 for found in row["by_kind"].values())
         # There are as many faults of each kind, so the share of all found is the mean of the shares.
         assert row["found"] == pytest.approx(np.mean(list(row["by_kind"].values())), abs=1e-3)
-    assert choice.table["failed"] == {}
+    assert fitted.table["rows"][-1]["found"] > 0.3
 
 
-def test_the_best_ensemble_is_chosen(choice: Choice) -> None:
-    ensembles = {row["members"][-1]: row["found"] for row in choice.table["rows"] if len(row["members"]) == 4}
-    assert ensembles[choice.table["chosen"]] == max(ensembles.values())
-    assert [one.name for one in choice.members] == ["level", "moving", "pca", choice.table["chosen"]]
-    assert choice.result.network is choice.members[-1].network
+def test_errors_are_of_members_that_did_not_see_the_window(windows: WindowTensors, fitted: Ensemble) -> None:
+    """Each fold's errors are those of members solved on the windows before it."""
+    found = timeline(windows)
+    again = ensemble(Timeline(*(part for part in found))._replace(held_out=found.held_out))
+    changed = windows.x.clone()
+    changed[-60:] += 3 * torch.randn(60, 3, LENGTH, generator=torch.Generator().manual_seed(1))   # in the last fold
+    other = ensemble(timeline(WindowTensors(changed, None)))
+    first = torch.from_numpy(np.flatnonzero(found.fold == 0))
+    for one, same, moved in zip(fitted.errors, again.errors, other.errors, strict=True):
+        assert torch.equal(one.error, same.error)
+        assert torch.equal(one.error[first], moved.error[first])
 
 
-def test_faults_in_missing_sensors_are_missed(choice: Choice) -> None:
-    present = torch.ones_like(HEALTHY.x, dtype=torch.bool)
-    present[:, 1] = False
-    table = chosen(healthy=WindowTensors(HEALTHY.x, present)).table
-    # One sensor of three is missing, and so is a third of the faults.
-    assert max(row["found"] for row in table["rows"]) < max(row["found"] for row in choice.table["rows"])
+def test_members_are_calibrated_on_those_errors(fitted: Ensemble) -> None:
+    healthy = torch.from_numpy(np.flatnonzero(~fitted.outlier))
+    for member, errors in zip(fitted.members, fitted.errors, strict=True):
+        again = Member.fit(member.name, member.network, errors.rows(healthy))
+        assert torch.equal(member.residual.sensor_error, again.residual.sensor_error)
+        assert torch.equal(member.residual.centre, again.residual.centre)
 
 
-def failing(*names: str) -> Callable[..., TrainingResult]:
-    def maybe(training: WindowTensors, healthy: WindowTensors, spec: ModelSpec, *rest: Any) -> TrainingResult:
-        if spec.architecture in names:
-            raise TrainingDiverged(f"seed 0: loss nan of {spec.architecture}")
-        return train(training, healthy, spec, *rest)
-
-    return maybe
+def test_the_members_of_the_version_know_the_newest_windows(windows: WindowTensors, fitted: Ensemble) -> None:
+    memory = next(member for member in fitted.members if member.name == "memory")
+    newest = windows.select(slice(len(windows) - 40, len(windows)))
+    before = fitted.errors[ALL.index("memory")].error[-40:, :, -1].mean()
+    assert errors_of(memory.network, newest).error[..., -1].mean() < 0.9 * before
 
 
-def test_a_diverged_candidate_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "train", failing("conv"))
-    table = chosen().table
-    assert table["failed"] == {"conv": "seed 0: loss nan of conv"}
-    assert table["chosen"] == "dense"
-    assert all("conv" not in row["members"] for row in table["rows"])
+def test_windows_of_alerts_are_never_learnt_from(windows: WindowTensors, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    solve = auto._solve
+    monkeypatch.setattr(auto, "_solve", lambda x, *rest: (seen.append(x), solve(x, *rest))[1])
+    marked = windows.x.clone()
+    marked[300:320] += 0.001   # found again below
+    learnable = np.ones(len(windows) - len(windows) // 2, bool)
+    learnable[300 - len(windows) // 2 : 320 - len(windows) // 2] = False
+    ensemble(timeline(WindowTensors(marked, None), learnable=learnable))
+    assert len(seen) == 3
+    known = {tuple(row) for x in seen for row in x.flatten(1).tolist()}
+    assert not any(tuple(row) in known for row in marked[300:320].flatten(1).tolist())
+    assert any(tuple(row) in known for row in marked[320:340].flatten(1).tolist())
 
 
-def test_the_error_names_every_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "train", failing(*CANDIDATES))
-    with pytest.raises(TrainingDiverged, match=r"dense: seed 0: loss nan of dense; conv: seed 0"):
-        chosen()
-
-
-@pytest.mark.parametrize(
-    ("took_s", "given_s"),
-    [(0.0, [60.0, 120.0]), (60.0, [60.0, 60.0]), (200.0, [60.0, 1.0])],
-    ids=["unused time goes to the next", "even parts", "one second at least"],
-)
-def test_candidates_share_the_time(
-    took_s: float, given_s: list[float], monkeypatch: pytest.MonkeyPatch
+def test_a_window_that_reaches_into_a_fold_is_no_history_of_it(
+    windows: WindowTensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[float] = []
-    clock = [1000.0]
-
-    def slow(training: WindowTensors, healthy: WindowTensors, spec: ModelSpec, *rest: Any) -> TrainingResult:
-        given.append(spec.max_train_s)
-        clock[0] += took_s
-        return train(training, healthy, spec, *rest)
-
-    monkeypatch.setattr(auto, "train", slow)
-    chosen(dataclasses.replace(SPEC, max_train_s=120.0), now=lambda: clock[0])
-    assert given == given_s
-
-
-def test_progress_rises_by_candidate() -> None:
-    reported: list[tuple[float, str]] = []
-    chosen(on_progress=lambda share, text: reported.append((share, text)))
-    shares = [share for share, _ in reported]
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-    assert list(dict.fromkeys(text.split(":")[0] for _, text in reported)) == list(CANDIDATES)
+    sizes: list[int] = []
+    solve = auto._solve
+    monkeypatch.setattr(auto, "_solve", lambda x, *rest: (sizes.append(len(x)), solve(x, *rest))[1])
+    found = timeline(windows)
+    reaches = found.reaches.copy()
+    reaches[(found.fold == 0) & (np.arange(len(reaches)) >= int((found.fold == 0).sum()) - LENGTH)] = 2
+    ensemble(found._replace(reaches=reaches))
+    ensemble(found)
+    assert sizes[1] == sizes[4] - LENGTH
+    assert sizes[2] == sizes[5]
 
 
-def test_members_are_calibrated_on_held_out(choice: Choice) -> None:
-    for one in choice.members:
-        again = calibrated_member(one.name, one.network, HEALTHY)
-        assert torch.equal(one.residual.sensor_error, again.residual.sensor_error)
-        assert torch.equal(one.residual.centre, again.residual.centre)
+def test_memories_have_more_say_in_a_repeating_signal() -> None:
+    at = 2 * np.pi * np.arange(1400) / 10
+    square = np.sign(np.sin(at)) * (1 + 0.2 * np.sin(at / 41))
+    rows = np.stack([square, np.roll(square, 2), np.roll(square, 5)], 1)
+    rows += 0.02 * np.random.default_rng(0).normal(size=rows.shape)
+    found = timeline(windowed(rows.astype(np.float32)), repeats=True)._replace(periodic=np.ones(3, bool))
+    weight = {member.name: member.weight for member in ensemble(found).members}
+    assert weight["memory"] == weight["short_memory"] == weight["shape"] == weight["level"] == 1.0
+    assert weight["pca"] == weight["moving"] == weight["autoregression"] == weight["cross"] < 1.0
+    assert all(member.weight == 1.0 for member in ensemble(found._replace(repeats=False)).members)
 
 
-def test_refitting_changes_only_components(choice: Choice) -> None:
-    before = {one.name: one.tensors("") for one in choice.members}
-    after = {one.name: one.tensors("") for one in refit_pca(choice.members, TRAINING, HEALTHY, seed=0)}
-    assert list(after) == list(before)
-    for name, tensors in before.items():
-        assert tensors.keys() == after[name].keys()
-        changed = {
-            key for key, tensor in tensors.items()
-            if tensor.shape != after[name][key].shape or not torch.equal(tensor, after[name][key])
-        }
-        assert changed == ({"network.mean", "network.components", "network.spread"} if name == "pca" else set())
+def test_a_single_sensor_has_no_cross_member() -> None:
+    one = noise(300)
+    alone = WindowTensors(one.x[:, :1].contiguous(), None)
+    names = [member.name for member in ensemble(timeline(alone)._replace(periodic=np.zeros(1, bool))).members]
+    assert names == [name for name in ALL if name != "cross"]
 
 
-def test_refitting_keeps_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
-    detector = trained()
-    monkeypatch.setattr(fit_module, "refit_pca", lambda members, *_: members)
-    as_measured = trained()
-    assert detector.card.threshold == as_measured.card.threshold
-    assert detector.card.choice == as_measured.card.choice
-    assert detector.version != as_measured.version
+def test_half_of_a_long_history_gives_the_threshold() -> None:
+    card = trained(800).card
+    assert card.training["n_held_out"] == pytest.approx((1 - FOLDS[0]) * 800, abs=1)
+    assert card.threshold.weeks == pytest.approx(400 / (7 * 86_400), rel=0.01)
 
 
-def test_a_refitted_pca_can_change_its_size(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    before: list[int] = []
-
-    def with_noise(members: tuple[Member, ...], *rest: Any) -> tuple[Member, ...]:
-        before.append(members[2].network.hyper["n_components"])
-        # Noise needs more components than waves.
-        return refit_pca(members, rest[0], WindowTensors(torch.randn_like(rest[1].x), None), rest[2])
-
-    monkeypatch.setattr(fit_module, "refit_pca", with_noise)
-    detector = trained()
-    version = detector.save(tmp_path)
-    assert detector.card.members[2]["hyper"]["n_components"] > before[0]
-    assert TrainedModel.load(tmp_path / version).version == version
+def test_a_fifth_of_a_short_one_does() -> None:
+    n = MIN_SPANS * LENGTH - 100
+    assert trained(n).card.training["n_held_out"] == pytest.approx(0.2 * n, abs=1)
 
 
-def test_the_card_lists_the_candidates() -> None:
-    card = trained().card
-    assert card.architecture == "auto"
-    assert [entry["name"] for entry in card.members] == ["level", "moving", "pca", card.choice["chosen"]]
-    assert len(card.choice["rows"]) == 3 + len(CANDIDATES) + 1 + len(CANDIDATES)
+def test_the_card_lists_the_members(tmp_path: Path) -> None:
+    model = trained()
+    assert model.card.architecture == "auto"
+    assert [entry["name"] for entry in model.card.members] == ALL
+    assert {entry["name"]: entry["scales"] for entry in model.card.members}["level"] == ["whole"]
+    version = model.save(tmp_path)
+    again = TrainedModel.load(tmp_path / version)
+    values = noise(40, 2).x.transpose(1, 2).numpy()
+    assert np.array_equal(again.score(values).score, model.score(values).score)
 
 
 def test_versions_are_deterministic() -> None:
     assert trained().version == trained().version
-    assert trained().version != trained(dataclasses.replace(SPEC, seed=1)).version
