@@ -151,13 +151,17 @@ class TrainedModel:
         """Network that was trained for the architecture, alone or beside other members."""
         return self._members[-1].network
 
-    def score(self, values: Float32, assets: Sequence[str] | None = None) -> WindowScores:
+    def score(
+        self, values: Float32, assets: Sequence[str] | None = None, *, share_normal: bool = True
+    ) -> WindowScores:
         """Score windows [N, T, C] in the sensors' own units. N may be 0.
 
         `assets`: name of each window's asset, whose own threshold is then 1.0. None = the fleet's.
+        `share_normal`: False = the shares of normal windows, which nobody reads, are 0. They cost as much as a score.
         """
         self.check_shape(values)
-        return self._score_channels(self.inputs.to_channels(values), self.limits(assets), self.card.min_channels)
+        channels = self.inputs.to_channels(values)
+        return self._score_channels(channels, self.limits(assets), self.card.min_channels, share_normal=share_normal)
 
     def limits(self, assets: Sequence[str] | None) -> Float32 | None:
         """Return the raw threshold [N] of each window, by the name of its asset. None = all have the fleet's."""
@@ -167,11 +171,17 @@ class TrainedModel:
         return np.array([factors.get(name, 1.0) for name in assets], np.float32) * np.float32(self.card.threshold.raw)
 
     def _score_channels(
-        self, values: Float32, limit: Float32 | None = None, min_channels: int | None = None
+        self,
+        values: Float32,
+        limit: Float32 | None = None,
+        min_channels: int | None = None,
+        *,
+        share_normal: bool = True,
     ) -> WindowScores:
         """Score windows [N, T, K] of channels.
 
         `limit`: [N], raw thresholds. None = the fleet's. `min_channels`: with a value, for a score. None = one.
+        `share_normal`: see `score`.
         """
         n, _, n_channels = values.shape
         if limit is None:
@@ -183,7 +193,7 @@ class TrainedModel:
                 chunk = self._to_tensor(values[start : start + CHUNK])
                 x, present = self.scaler.standardise(chunk)                                            # (B, K, T)
                 own = torch.from_numpy(limit[start : start + CHUNK]).to(self.device)                   # (B,)
-                raw, part = self._raw_scores(x, present, self._bound(chunk), own)                      # (B,), (B, K)
+                raw, part = self._raw_scores(x, present, self._bound(chunk), own, share_normal)        # (B,), (B, K)
                 if present is not None and min_channels is not None:
                     raw[present.any(-1).sum(-1) < min_channels] = torch.nan
                 score[start : start + CHUNK] = raw.cpu().numpy()
@@ -192,10 +202,15 @@ class TrainedModel:
         return WindowScores(score, self.inputs.fold_shares(share))
 
     def _raw_scores(
-        self, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None, limit: torch.Tensor
+        self,
+        x: torch.Tensor,
+        present: torch.Tensor | None,
+        knobs: BoundKnobs | None,
+        limit: torch.Tensor,
+        share_normal: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return raw scores (B,) and shares (B, K) of standardised windows (B, K, T) with raw thresholds (B,)."""
-        raw, part = ensemble_score(self._members, x, present, knobs)
+        raw, part = ensemble_score(self._members, x, present, knobs, None if share_normal else limit)
         if knobs is None:
             return raw, part
         # An alarm must not come from a deviation that does not count, by way of the sensors whose expected values it

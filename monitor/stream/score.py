@@ -350,7 +350,7 @@ def _assets_of(windows: Windows, rows: Int64) -> list[str] | None:
 def _score_rows(
     detector: TrainedModel, values: Float32, assets: Sequence[str] | None
 ) -> tuple[Float32, dict[int, tuple[Contribution, ...]]]:
-    scored = detector.score(values, assets)
+    scored = detector.score(values, assets, share_normal=False)
     anomalous: Bool = scored.score >= 1.0  # False for NaN
     rows = np.flatnonzero(anomalous)
     if not len(rows):
