@@ -3,7 +3,7 @@
 Input: counted alarms and asset-weeks. Output: bounds, the missing evidence, a status. No I/O and no numpy: model cards,
 the command line, the daemon and the tests all use this module. Invariant: a rate is never given without its evidence.
 
-    certified     at most 5 % of the fleets that exceed the budget are ever called certified, however often one looks
+    certified     at most 5 % of the versions that exceed the budget are ever called certified, however often one looks
     provisional   the evidence does not suffice to certify, and the missing asset-weeks are known
     violated      alarms came faster than the budget allows, and not by chance (`too_many`)
 

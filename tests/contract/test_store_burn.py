@@ -243,7 +243,7 @@ def test_three_families_of_tests_share_one_error_rate() -> None:
     assert not too_many(endless, burn.FAMILIES)
 
 
-def test_time_without_stored_scores_still_counts_as_evidence(url: str) -> None:
+def test_time_without_scores_is_evidence(url: str) -> None:
     """Retention deletes scores after 90 days, and hourly roll-ups after two years."""
     def prune(connection: Connection) -> None:
         connection.execute(text("DELETE FROM score WHERE start_us < :us"), {"us": (FIRST + 130) * INTERVAL_US})

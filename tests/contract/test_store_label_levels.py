@@ -54,7 +54,7 @@ async def say(store: AsyncStore, alert_id: int, label: Label | None) -> None:
     await store.run(labels.label_alert, alert_id, label, "", ANN, 0)
 
 
-async def test_judged_alerts_come_in_the_order_of_their_labels(store: AsyncStore) -> None:
+async def test_judged_alerts_are_in_order_of_their_labels(store: AsyncStore) -> None:
     owner = await own(store)
     for opened in (20, 40, 60, 80):
         await alert(owner, opened, (2.0, 1.5, 1.25, 3.0) if opened == 40 else ())
@@ -71,7 +71,7 @@ async def test_judged_alerts_come_in_the_order_of_their_labels(store: AsyncStore
     assert await store.read(label_levels.judged_alerts, "pumps", *POLICY[1:]) == []
 
 
-async def test_levels_are_in_units_of_the_calibrated_threshold(store: AsyncStore) -> None:
+async def test_levels_are_multiples_of_the_calibrated(store: AsyncStore) -> None:
     owner = await own(store)
     await alert(owner, 20, (2.0, 1.5, 1.25, 3.0))
     await say(store, 1, Label.FAULT)

@@ -131,7 +131,7 @@ def test_precision_counts_judged_alerts() -> None:
     assert found["at_least"] == pytest.approx(0.6058, abs=1e-4)
 
 
-def test_precision_at_any_time_counts_all_that_were_judged() -> None:
+def test_precision_at_any_time_counts_all() -> None:
     found = figures([], WEEK, 1, judged=(26, 30))["precision"]["any_time"]
     assert found == {"judged": 30, "real": 26, "at_least": pytest.approx(0.637, abs=0.001), "confidence": 0.95}
     assert figures([], WEEK, 1)["precision"]["any_time"]["at_least"] is None
@@ -140,13 +140,13 @@ def test_precision_at_any_time_counts_all_that_were_judged() -> None:
 @pytest.mark.parametrize(
     ("k", "n", "bound"), [(0, 5, 0.0), (1, 1, 0.033), (11, 11, 0.708), (20, 30, 0.399), (900, 1000, 0.867)]
 )
-def test_bounds_at_any_time_are_below_those_of_one_look(k: int, n: int, bound: float) -> None:
+def test_bounds_at_any_time_are_the_lower_ones(k: int, n: int, bound: float) -> None:
     found = proportion_at_any_time(k, n)
     assert found == pytest.approx(bound, abs=0.001)
     assert found <= proportion_at_least(k, n) <= k / n
 
 
-def test_a_bound_at_any_time_is_rarely_ever_wrong() -> None:
+def test_a_bound_at_any_time_is_rarely_wrong() -> None:
     """Looks after each of 300 judgements. By the bound of one look, a quarter of the fleets would be misjudged."""
     draw = np.random.default_rng(11)
     real = (draw.random((4000, 300)) < 0.7).cumsum(1)

@@ -51,7 +51,7 @@ def test_bounds_are_trivial_without_watched_time() -> None:
     assert lower_bound(3, 0.0) == 0.0
 
 
-def test_missing_weeks_of_a_finished_time_are_those_of_the_bound() -> None:
+def test_a_finished_time_goes_by_the_bound() -> None:
     assert weeks_until_kept(0, 1.0, 1.0) == pytest.approx(1.996, abs=0.01)
     assert weeks_until_kept(1, 1.0, 2.0) == pytest.approx(4.744 / 2 - 1, abs=0.01)
     assert weeks_until_kept(0, 3.0, 1.0) == 0.0
@@ -65,7 +65,7 @@ def test_waiting_certifies_after_so_many_weeks(n: int, weeks: float) -> None:
     assert weeks_missing(n, weeks + 1, 1.0) == 0.0
 
 
-def test_missing_weeks_are_found_for_large_fleets() -> None:
+def test_large_fleets_have_missing_weeks() -> None:
     assert weeks_missing(100_000, 90_000.0, 1.0) == pytest.approx(100_000 / 0.99 - 90_000, rel=0.2)
 
 
@@ -86,7 +86,7 @@ N_FLEETS = 5_000
 
 
 @pytest.mark.parametrize("n_assets", [1, 5, 20])
-def test_a_fleet_at_its_budget_is_rarely_ever_certified(n_assets: int) -> None:
+def test_a_fleet_at_its_budget_is_rarely_certified(n_assets: int) -> None:
     """Daily looks for a year. By the bound of a finished time, 23 % of the fleets of one asset would be."""
     draw = np.random.default_rng(n_assets)
     days = draw.poisson(n_assets / 7, (N_FLEETS, 365))
@@ -98,7 +98,7 @@ def test_a_fleet_at_its_budget_is_rarely_ever_certified(n_assets: int) -> None:
 
 
 @pytest.mark.parametrize("held_out", [1.0, 2.0, 2.9, 3.0, 3.5, 5.0, 8.0])
-def test_held_out_time_and_waiting_share_one_error(held_out: float) -> None:
+def test_both_tests_share_one_error(held_out: float) -> None:
     draw = np.random.default_rng(round(10 * held_out))
     found = ever_certified(draw.poisson(held_out, N_FLEETS), held_out, draw.poisson(1 / 7, (N_FLEETS, 365)), 1 / 7)
     assert found <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / N_FLEETS)
@@ -114,7 +114,7 @@ def test_a_quiet_asset_is_certified_soon(rate: float, median_weeks: float) -> No
     assert np.median(is_certified.argmax(1) + 1) / 7 <= median_weeks
 
 
-def test_evidence_has_a_mean_of_at_most_one_at_the_budget() -> None:
+def test_evidence_has_a_mean_of_one_at_the_budget() -> None:
     for weeks in (0.5, 4.0, 30.0):
         mean = math.fsum(
             math.exp(n * math.log(weeks) - weeks - math.lgamma(n + 1) + log_evidence(n, weeks)) for n in range(150)
@@ -209,7 +209,7 @@ def test_a_certificate_names_its_evidence() -> None:
     assert (moved.status, moved.basis) == (Status.PROVISIONAL, Basis.WATCHED)
 
 
-def test_time_watched_takes_a_certificate_back_and_gives_it_back() -> None:
+def test_time_watched_may_take_a_certificate_back() -> None:
     one = [Alarm(1, 2)]
     early = burn(one, 0, WEEK_US, 1.0, 1.0, before=(0, 3.0))
     assert (early.status, early.basis) == (Status.PROVISIONAL, Basis.HELD_OUT)
@@ -217,7 +217,7 @@ def test_time_watched_takes_a_certificate_back_and_gives_it_back() -> None:
     assert burn(one, 0, 2 * WEEK_US, 2.0, 1.0, before=(0, 3.0)).status is Status.CERTIFIED
 
 
-def test_time_without_stored_scores_is_evidence() -> None:
+def test_earlier_time_is_evidence() -> None:
     assert burn([], 0, WEEK_US, 1.0, 1.0, earlier=(0, 3.0)).status is Status.CERTIFIED
     assert burn([], 0, 4 * WEEK_US, 4.0, 1.0, earlier=(9, 1.0)).status is Status.PROVISIONAL
 
@@ -231,7 +231,7 @@ def test_a_sliding_range_certifies_nothing() -> None:
 @pytest.mark.parametrize(
     ("state", "is_tested"), [({}, True), ({"state": "certified"}, True), ({"state": "provisional"}, False)]
 )
-def test_a_provisional_threshold_was_not_certified_by_its_bound(state: dict[str, str], is_tested: bool) -> None:
+def test_a_provisional_threshold_is_untested(state: dict[str, str], is_tested: bool) -> None:
     terms = BudgetTerms.read({"alarms_per_week": 1.0, "step_s": 60.0, "n_episodes": 0, "weeks": 3.5} | state)
     assert terms is not None
     assert terms.is_tested is is_tested

@@ -121,7 +121,7 @@ async def test_many_labels_count_within_the_hour(store: AsyncStore, daemon: NewD
     # All alerts just opened: after the first step none of them opens any more.
 
 
-async def test_removing_the_label_brings_the_trained_version_back(
+async def test_removing_the_label_undoes_it(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path)
@@ -147,7 +147,7 @@ async def test_the_setting_decides_at_the_start(
     assert (await champion(store, tmp_path)).version == path.name
 
 
-async def test_a_lowered_threshold_is_provisional_and_says_why(
+async def test_a_lowered_threshold_is_provisional(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path)
@@ -178,7 +178,7 @@ async def test_a_trained_version_takes_the_labels_over(
     assert derived.terms.label_factor > 1
 
 
-async def test_levels_go_by_the_factor_of_their_version(
+async def test_levels_count_the_factor_of_their_version(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
     """A label on an alert that a raised threshold opened raises it further."""

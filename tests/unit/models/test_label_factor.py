@@ -34,21 +34,21 @@ def test_a_label_normal_raises_and_a_fault_lowers() -> None:
     assert learnt_factor(normal(9.0, 10)) == pytest.approx(2.02, abs=0.01)
 
 
-def test_an_alert_that_no_longer_opens_teaches_nothing() -> None:
+def test_an_alert_that_stays_shut_teaches_nothing() -> None:
     """Ten weak false alarms raise the threshold just above them, and no further."""
     assert 1.2 < learnt_factor(normal(1.2, 10)) < 1.2 * math.exp(STEP)
     assert learnt_factor(normal(1.2, 100)) == learnt_factor(normal(1.2, 10))
 
 
 @given(ALERTS)
-def test_the_factor_is_bounded_and_opens_every_labelled_fault(judged: list[JudgedAlert]) -> None:
+def test_every_labelled_fault_still_opens(judged: list[JudgedAlert]) -> None:
     factor = learnt_factor(judged)
     assert LOWEST <= factor <= HIGHEST
     assert all(factor <= alert.level for alert in judged if alert.is_fault)
 
 
 @given(st.lists(st.builds(JudgedAlert, st.booleans(), st.floats(4, 20)), min_size=1, max_size=80))
-def test_the_share_of_normal_labels_keeps_its_guarantee(judged: list[JudgedAlert]) -> None:
+def test_the_share_of_normal_keeps_its_guarantee(judged: list[JudgedAlert]) -> None:
     """Whatever the labels are, as long as the factor stays below its bound: no assumption about the data."""
     factors = [learnt_factor(judged[:n]) for n in range(len(judged) + 1)]
     n = next((n for n, factor in enumerate(factors) if factor >= HIGHEST), len(judged))
@@ -57,7 +57,7 @@ def test_the_share_of_normal_labels_keeps_its_guarantee(judged: list[JudgedAlert
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_false_alarms_fall_to_the_target_in_a_simulated_fleet(seed: int) -> None:
+def test_simulated_false_alarms_fall_to_the_target(seed: int) -> None:
     """Levels of false alarms and of faults are drawn. Only alerts that open are judged, as in life.
 
     200 false candidates with a lighter tail, 40 faults: at the calibrated threshold 83 % of the alerts are false.

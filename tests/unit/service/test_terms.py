@@ -49,7 +49,7 @@ def test_an_unreadable_card_is_no_finding() -> None:
     assert findings({"alerts": {"budget": "2/week"}}, {"threshold": None}) == []
 
 
-def test_a_threshold_that_labels_moved_is_a_finding_once_they_no_longer_count() -> None:
+def test_a_factor_without_its_setting_is_a_finding() -> None:
     moved = CARD | {"labels": {"factor": 1.2, "calibrated": THRESHOLD}}
     assert findings({"alerts": {"learn_from_labels": True}}, moved) == []
     [(level, text, _)] = findings({}, moved)
