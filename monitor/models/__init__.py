@@ -6,6 +6,7 @@ Read in this order:
     network      base classes: encode, decode, and a linear path beside the nonlinear one
     conv dense lstm forecast pca    one architecture each, top to bottom, shapes at the ends of lines
     statistics   predictors without training: the healthy median, the moving mean
+    memory shape autoregression cross    members of an ensemble that are solved in closed form, one file each
     variational  any autoencoder with a distribution as its latent
     build        the table of architectures
     objectives   the loss that a network is trained on
