@@ -63,6 +63,7 @@ def _version(row: Mapping[str, Any], *, local: bool) -> None:
     echo_facts(
         {
             "model": _architecture(card) if "architecture" in card else None,
+            "window": card.get("window_reason"),
             "detects": _detection_delay(card) if "half_life" in (card.get("members") or [{}])[-1] else None,
             "trained": output.timestamp(row["trained_at"], local=local) + took,
             "decides": decides,

@@ -58,7 +58,8 @@ class EvaluateArguments:
     files: tuple[Path, ...]
     methods: tuple[str, ...]
     train_rows: int | None
-    window: int
+    window: int | None
+    """Rows. None = chosen for each recording."""
     budget: Rate | None
     seed: int
     max_train: float | None
@@ -83,6 +84,19 @@ def parse_rate(text: str) -> Rate:
         return Rate.parse(text)
     except ValueError as problem:
         raise ValueError(f'"{text}" {problem}') from None
+
+
+def parse_window(text: str) -> int | None:
+    """Parse a number of rows, or "auto", which gives None. Raises ValueError."""
+    if text == "auto":
+        return None
+    try:
+        rows = int(text)
+    except ValueError:
+        rows = 0
+    if rows < 2:
+        raise ValueError(f'"{text}" is no length of a window; write 2 or more, or auto')
+    return rows
 
 
 def parse_policy(text: str) -> PolicyChange:
@@ -110,7 +124,8 @@ def parse_names(text: str) -> tuple[str, ...]:
               "moving-deviation, pca-window, pca-newest, linear-forecast, dense-window.")  # fmt: skip
 @click.option("--train-rows", type=click.IntRange(1), metavar="N",
               help="Healthy leading rows of each asset for training [default: from meta.json].")  # fmt: skip
-@click.option("--window", type=click.IntRange(2), default=64, show_default=True, help="Rows in a window.")
+@click.option("--window", type=Parsed("rows", parse_window), default="64", show_default=True, metavar="ROWS|auto",
+              help="Rows in a window. auto: one cycle of a recording's sensors where they repeat.")  # fmt: skip
 @click.option("--budget", type=Parsed("rate", parse_rate), metavar="1/week",
               help="Allowed false alarms, to which thresholds are calibrated [default: 1/week].")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,

@@ -45,6 +45,10 @@ def duration_or(word: str) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value in (word, None) else _above_zero(parse_duration(value)))
 
 
+auto_or_value = BeforeValidator(lambda value: None if value == "auto" else value)
+"""Accept a value, or "auto", which means None."""
+
+
 class ConfigTable(BaseModel):
     """A table of monitor.toml: immutable, without unknown keys."""
 

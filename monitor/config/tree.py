@@ -9,7 +9,7 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import (
     BeforeValidator,
@@ -26,6 +26,7 @@ from monitor.config.base import (
     Name,
     Names,
     PositiveDuration,
+    auto_or_value,
     config_folder,
     duration_or,
     one_of,
@@ -45,6 +46,9 @@ from monitor.config.values import (
     listen_address,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 # The valid values. `monitor check` and the error messages read these lists.
 ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
 OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
@@ -58,6 +62,8 @@ INCOMPATIBLE_OPTIONS = {
     ),
 }
 """Architecture → the options it excludes, and the reason."""
+USUAL_WINDOW = 64
+"""Cells."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 
@@ -159,13 +165,13 @@ class FleetConfig(ConfigTable):
     """Names or globs. An asset belongs to the first fleet that matches."""
     sensors: Names | None = None
     """Default: learnt from the first readings."""
-    window: Annotated[int, Field(ge=4, le=4096)] = 64
-    """Length in cells."""
+    window: Annotated[int | None, Field(ge=4, le=4096), auto_or_value] = USUAL_WINDOW
+    """Length in cells. "auto": None, decided by each training from the period of the sensors (`training/period.py`)."""
     stride: Annotated[int, Field(ge=1)] = 1
     """Cells between the starts of two windows."""
     lateness: Annotated[Duration, Field(default_factory=lambda data: data["interval"])]
     """Time that a window waits for missing readings, in event time. Default: one interval."""
-    max_gap: Annotated[Duration, Field(default_factory=lambda data: data["window"] // 8 * data["interval"])]
+    max_gap: Annotated[Duration, Field(default_factory=lambda data: _eighth(data["window"]) * data["interval"])]
     """A window with a longer hole is not scored. Default: an eighth of the window."""
     max_assets: Annotated[int, Field(ge=1)] = 10_000
     """Assets of this fleet in one partition. Others go to quarantine. Each needs memory for a window and a half."""
@@ -177,15 +183,17 @@ class FleetConfig(ConfigTable):
     alerts: AlertConfig = AlertConfig()
     retrain: RetrainConfig = RetrainConfig()
 
+    _auto_length: int = PrivateAttr(USUAL_WINDOW)
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         problems = {}
         span, gap, history = (
-            format_duration(d) for d in (self.window * self.interval, self.max_gap, self.retrain.history)
+            format_duration(d) for d in (self.length * self.interval, self.max_gap, self.retrain.history)
         )
-        if self.stride > self.window:
-            problems["stride"] = f"{self.stride} leaves readings out; use at most the window, {self.window}"
-        if self.max_gap >= self.window * self.interval:
+        if self.stride > self.length:
+            problems["stride"] = f"{self.stride} leaves readings out; use at most the window, {self.length}"
+        if self.max_gap >= self.length * self.interval:
             problems["max_gap"] = f'"{gap}" is as long as the window itself ({span}) or longer; use less'
         if self.alerts.budget.within(self.stride * self.interval) >= 1:
             problems["alerts.budget"] = f'"{self.alerts.budget}" allows a false alarm in every window; use fewer'
@@ -195,8 +203,8 @@ class FleetConfig(ConfigTable):
         n_assets = len(self.assets) if not any(is_glob(name) for name in self.assets) else None
         needed = 1 if n_assets is None else -(-self.retrain.min_windows // n_assets)
         if self.windows_in_history < needed:
-            enough = ((needed - 1) * self.stride + self.window) * self.interval
-            has = f"{self.windows_in_history} windows of {self.window} × {format_duration(self.interval)} per asset"
+            enough = ((needed - 1) * self.stride + self.length) * self.interval
+            has = f"{self.windows_in_history} windows of {self.length} × {format_duration(self.interval)} per asset"
             problems["retrain.history"] = (
                 f'"{history}" holds {has}, {needed} needed; use "{format_duration(enough)}" or more'
             )
@@ -214,8 +222,16 @@ class FleetConfig(ConfigTable):
 
     @property
     def length(self) -> int:
-        """Length of a window in cells."""
-        return self.window
+        """Length of a window in cells. Of "auto", the usual one until a version was trained: see `with_length`."""
+        return self._auto_length if self.window is None else self.window
+
+    def with_length(self, cells: int) -> FleetConfig:
+        """Return the fleet with windows of this length, if its window is "auto"."""
+        if self.window is not None or cells == self._auto_length:
+            return self
+        made = self.model_copy()
+        made._auto_length = cells
+        return made
 
     @property
     def lateness_cells(self) -> int:
@@ -225,12 +241,18 @@ class FleetConfig(ConfigTable):
     @property
     def max_gap_cells(self) -> int:
         """Longest hole of a scored window in cells."""
+        if self.window is None and "max_gap" not in self.model_fields_set:
+            return self.length // 8
         return self.max_gap // self.interval
 
     @property
     def windows_in_history(self) -> int:
         """Windows of one asset without gaps within `retrain.history`."""
-        return max(0, (self.retrain.history // self.interval - self.window) // self.stride + 1)
+        return max(0, (self.retrain.history // self.interval - self.length) // self.stride + 1)
+
+
+def _eighth(window: int | None) -> int:
+    return (USUAL_WINDOW if window is None else window) // 8
 
 
 def _not_listed(name: str, listed: tuple[str, ...]) -> str:
@@ -358,6 +380,11 @@ class Config(ConfigTable):
     def topics(self) -> tuple[str, ...]:
         """The topics that the fleets read, sorted."""
         return tuple(sorted({topic for fleet in self.fleet for topic in self.topics_of(fleet)}))
+
+    def with_lengths(self, cells: Mapping[str, int]) -> Config:
+        """Return the configuration with windows of these lengths, by fleet, where `window = "auto"`."""
+        fleets = tuple(fleet.with_length(cells.get(fleet.name, fleet.length)) for fleet in self.fleet)
+        return self.model_copy(update={"fleet": fleets})
 
     def with_default_group(self, group: str) -> Config:
         """Return the configuration with a consumer group: this one if it has none of its own."""

@@ -15,14 +15,14 @@ protocol of the recordings demands, while the pipeline leaves windows with long 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from monitor.budget import Budget, weekly
-from monitor.config.tree import ARCHITECTURES, OBJECTIVES, AlertConfig, ModelConfig
+from monitor.config.tree import ARCHITECTURES, OBJECTIVES, USUAL_WINDOW, AlertConfig, ModelConfig
 from monitor.errors import ConfigError, NotEnoughData
 from monitor.evaluation.explained import ExplainedFaults, explained_faults, quiet_rows
 from monitor.evaluation.metrics import forward_filled
@@ -31,6 +31,7 @@ from monitor.models.calibrate import calibrate
 from monitor.models.scaler import CLIP
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet, refuse_unknown
 from monitor.training.fit import fit
+from monitor.training.period import suggested_length
 from monitor.training.split import HELD_OUT
 
 if TYPE_CHECKING:
@@ -57,13 +58,18 @@ WINDOWS_AT_ONCE = 4096
 class ScoreSettings:
     """Settings that a score depends on, besides the method and the data."""
 
-    window: int = 64
-    """Rows in a window."""
+    window: int | None = 64
+    """Rows in a window. None = one cycle of the sensors where they have one (`training/period.py`)."""
     seed: int = 0
     max_train_s: float | None = None
     """Training time of each method. The candidates of `auto` share it. None = the default's."""
     budget: Rate = AlertConfig.model_fields["budget"].default
     """Allowed false alarms. Thresholds are calibrated to this rate."""
+
+    @property
+    def length(self) -> int:
+        """Rows in a window, the usual number where each recording has its own."""
+        return USUAL_WINDOW if self.window is None else self.window
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +132,17 @@ def score(
 
     Deterministic with one thread, unless the time budget cuts training short. Raises NotEnoughData, TrainingDiverged.
     """
+    reason = ""
+    if settings.window is None:
+        chosen = suggested_length(data.values[: data.train_rows], data.interval_s)
+        settings, reason = replace(settings, window=chosen.cells), chosen.reason
     if method.spec is None:
         return _baseline(method.name, data, settings)
-    values, length, n_train = data.values, settings.window, data.train_rows
+    values, length, n_train = data.values, settings.length, data.train_rows
     _check_window(n_train, length)
     windows = np.lib.stride_tricks.sliding_window_view(values, length, axis=0).transpose(0, 2, 1)  # [N-T+1, T, C]
     began = time.perf_counter()
-    detector = _fit(windows[: n_train - length + 1], method.spec, data, settings, on_progress)
+    detector = _fit(windows[: n_train - length + 1], method.spec, data, settings, reason, on_progress)
     fitted = time.perf_counter()
     parts = []
     for start in range(n_train - length + 1, len(windows), WINDOWS_AT_ONCE):
@@ -150,13 +160,17 @@ def _fit(
     spec: ModelSpec,
     data: UnlabelledSeries,
     settings: ScoreSettings,
+    reason: str,
     on_progress: Callable[[float, str], None],
 ) -> TrainedModel:
     torch.set_num_threads(1)
+    n, length = windows.shape[:2]
     return fit(
-        TrainingSet(windows, np.zeros(len(windows), np.int32), _end_us(len(windows), settings.window, data.interval_s)),
+        TrainingSet(windows, np.zeros(n, np.int32), _end_us(n, length, data.interval_s)),
         spec,
-        FleetSpec("evaluate", data.sensors, data.interval_s, budget_of(settings, data.interval_s)),
+        FleetSpec(
+            "evaluate", data.sensors, data.interval_s, budget_of(settings, data.interval_s), window_reason=reason
+        ),
         on_progress=lambda share, text: on_progress(0.9 * share, text),
     )
 
@@ -168,6 +182,7 @@ def _card(detector: TrainedModel) -> dict[str, Any]:
         "architecture": card.architecture,
         "objective": card.objective,
         "seed": card.seed,
+        "window": card.length,
         "threshold": str(card.threshold.state),
     }
 
@@ -214,7 +229,7 @@ def _yardstick(
     whole for both.
     """
     torch.set_num_threads(1)
-    fit, length, n_train = YARDSTICKS[name], settings.window, data.train_rows
+    fit, length, n_train = YARDSTICKS[name], settings.length, data.train_rows
     _check_window(n_train, length)
     n_fit = n_early if n_early >= 2 * length else n_train
     held_out = learn(fit, data.values[:n_train], n_fit, length, settings.seed)(max(n_early, length - 1))

@@ -11,6 +11,7 @@ import asyncio
 import os
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,7 @@ async def _read_history(config: Config, fleet: FleetConfig, order: TrainingOrder
 
 
 def _fit(config: Config, fleet: FleetConfig, history: History, order: TrainingOrder) -> TrainedModel:
+    chosen = history.choose_length(order.length)
     train = history.windows(order.alerts, order.faulty_sensors)
     _report(TrainingMessage(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(train):,} windows"))
 
@@ -89,6 +91,8 @@ def _fit(config: Config, fleet: FleetConfig, history: History, order: TrainingOr
     spec = ModelSpec.of(fleet)
     try:
         of_fleet = FleetSpec.of(fleet, history.sensors, config.fields_of(fleet))
+        if chosen is not None:
+            of_fleet = replace(of_fleet, window_reason=chosen.reason)
         return fit(train, spec, of_fleet, device=config.device, on_progress=on_progress)
     except NotEnoughData as error:
         more = max(1, spec.min_windows - len(train))

@@ -43,6 +43,16 @@ log = logs.get("champions")
 T = TypeVar("T")
 
 
+class WindowChanged(Exception):
+    """The champion of a fleet with `window = "auto"` has windows of another length than the running pipeline"""
+
+    def __init__(self, fleet: str, length: int, version: str) -> None:
+        super().__init__(f"{version} of {fleet} has windows of {length} cells")
+        self.fleet = fleet
+        self.length = length
+        self.version = version
+
+
 class Champions:
     """The versions of all fleets that the scorer uses, kept equal to the database's."""
 
@@ -122,13 +132,13 @@ class Champions:
 
         `lease`: the fencing token of the training, a lease's name and epoch. None = there is no other daemon.
         Raises CheckpointDamaged, CheckpointUnavailable, Fenced when another daemon has the lease, and MonitorError when
-        the version was trained for another configuration.
+        the version was trained for another configuration. Raises WindowChanged once it is published.
         """
         path = Path(trained.path)
         detector = await self._scorer.load(path, trained.version)
         register = partial(self._store.run, assets.extend_sensors, fleet.name, trained.sensors)
         known = await until_answered(register, self._clock, self._timing)
-        _check_fits(fleet, detector, fleet.sensors or known)
+        _check_fits(fleet.with_length(detector.card.length), detector, fleet.sensors or known)
         publish = partial(
             self._store.run,
             versions.publish_and_activate,
@@ -160,12 +170,14 @@ class Champions:
         """Make the scorer use the fleet's activations, with the champion loaded, so that no window waits for it.
 
         `at_start`: skip former champions without files. `skip_champion`: skip the champion, too. Raises
-        CheckpointUnavailable where files are missing, and leaves the scorer unchanged.
+        CheckpointUnavailable where files are missing, or WindowChanged, and leaves the scorer unchanged. Then it scores
+        by the former activations, and a commit of these scores is refused.
         """
         found = await self._store.read(versions.activation_history, fleet.name)
         activations = [ActiveVersion(from_us, version, Path(path)) for from_us, version, path in found.activations]
         if activations:
             await self._load_champion(fleet, activations[-1], at_start=at_start, skip=skip_champion)
+            self._check_length(fleet, activations[-1].version)
         if at_start:
             for version in await self._scorer.skip_missing(activations):
                 if version != activations[-1].version:
@@ -198,6 +210,12 @@ class Champions:
             )
         else:
             self._unreadable.pop(fleet.name, None)
+
+    def _check_length(self, fleet: FleetConfig, version: str) -> None:
+        """Raise WindowChanged where the champion chose another length than the pipeline has."""
+        detector = self._scorer.detector(version)
+        if fleet.window is None and detector is not None and detector.card.length != fleet.length:
+            raise WindowChanged(fleet.name, detector.card.length, version)
 
     async def _reload_unreadable(self) -> None:
         """Try the skipped champions again: their folder may have been mounted or filled since."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from monitor import logs, metrics
 from monitor.clock import from_us
 from monitor.errors import Fenced, MonitorError, NotEnoughData, StoreUnavailable
-from monitor.lifecycle.champions import until_answered
+from monitor.lifecycle.champions import WindowChanged, until_answered
 from monitor.lifecycle.recalibration import Recalibration
 from monitor.lifecycle.training_process import TrainingOrder, run_training_process
 from monitor.retry import backoff_s
@@ -225,6 +225,10 @@ class RetrainScheduler:
             self._schedule_retry(fleet)
             self._log_failure(fleet, error)
             metrics.trainings.labels("failed").inc()
+        except WindowChanged as change:
+            await self._end_job(jobs.finish, job.id, change.version)
+            metrics.trainings.labels("done").inc()
+            raise
         except BaseException:
             # Stopping must neither be swallowed here nor wait for a database that hangs.
             with suppress(MonitorError, TimeoutError):
@@ -258,6 +262,7 @@ class RetrainScheduler:
             alerts=await self._store.read(alerts.intervals, fleet.name),
             faulty_sensors=await self._store.read(alerts.sensor_intervals, fleet.name),
             known=await self._store.read(assets.names_by_partition, fleet.name),
+            length=fleet.length if fleet.window is None and self._champions.has_champion(fleet) else None,
         )
 
     async def _report_progress(self, job: JobView, share: float, text: str) -> None:

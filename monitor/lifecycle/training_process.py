@@ -42,6 +42,8 @@ class TrainingOrder(msgspec.Struct, frozen=True):
     """By asset, stretches of event time (from_us, to_us] in which a sensor of it is not trained on."""
     known: dict[str, list[str]] = {}
     """Names of the fleet's assets by their partition, as "topic/number"."""
+    length: int | None = None
+    """Length of the champion's windows, where the training chooses it. None: there is no champion."""
 
 
 class TrainingMessage(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 MAX_WINDOW_VALUES = 4 << 20
 """Values in one window of a checkpoint: its channels times its length. `[fleet] window` allows 4,096 steps."""
 MAX_MEMBERS = 64
-NEW_KEYS = ("inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile", "asset_factors", "labels")
+NEW_KEYS = (
+    "inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile", "asset_factors", "labels",
+    "window_reason",
+)  # fmt: skip
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
 """Windows per forward pass: one giant batch falls out of the cache and is three times slower per window."""
@@ -102,6 +105,8 @@ class Card:
     labels: dict[str, Any] | None = None
     """Factor of the threshold by operators' labels (`factor`), and the threshold without it (`calibrated`). None = no
     label moves it."""
+    window_reason: str | None = None
+    """The reason for the length, where the training chose it (`window = "auto"`). None = it was configured."""
 
 
 class TrainedModel:
@@ -243,6 +248,7 @@ class TrainedModel:
         return {
             "metrics": card.metrics,
             "trained_at": card.trained_at,
+            "length": card.length,
             "threshold": asdict(card.threshold),
             "asset_factors": card.asset_factors,
             "inputs": card.training["inputs"],

@@ -105,6 +105,8 @@ class FleetSpec:
     """Values that mean "no reading" in any sensor."""
     knobs: Mapping[str, SensorKnob] = field(default_factory=dict)
     """By sensor, the deviations that count."""
+    window_reason: str = ""
+    """The reason for the length of the windows, for the card, where the training chose it. Empty = it was given."""
 
     @classmethod
     def of(cls, fleet: FleetConfig, sensors: tuple[str, ...], fields: FieldsConfig) -> FleetSpec:

@@ -27,6 +27,7 @@ from monitor.replay.versions import (
     has_versions,
     train_on_head,
     unreadable_versions,
+    with_champion_lengths,
 )
 from monitor.store.results import LAST_US
 from monitor.stream.score import DetectorScorer
@@ -91,7 +92,7 @@ async def replay_files(
     """
     run = ReplayRun(options, observer, clock, options.side_by_side())
     if config and not files.head.is_given and (options.deciding_version or await has_versions(config)):
-        await _replay_with_registry(files, config, run)
+        await _replay_with_registry(files, await with_champion_lengths(config), run)
     else:
         await _replay_with_own_models(files, config, run)
     return run.result
@@ -128,6 +129,8 @@ async def _replay_with_own_models(files: RecordingFiles, config: Config | None, 
             started_s = run.clock.monotonic_s()
             on_progress = run.observer.on_progress
             version = await asyncio.to_thread(train_on_head, own, fleet, split.head, checkpoints, on_progress)
+            own = own.with_lengths({fleet.name: version.length or fleet.length})
+            fleet = own.fleets[0]
             run.observer.on_notes(recording.name, version.notes)
             fit_s = run.clock.monotonic_s() - started_s
             trained[fleet.name] = _TrainedFile(path, own, fleet, split, version, fit_s, notes)
@@ -219,7 +222,9 @@ def config_for_recording(
         known = tuple(name for name in listed if name in recording.sensors)
         fleet |= {key: getattr(base, key) for key in inherited} | {"sensors": known or recording.sensors}
         fleet["sensor"] = {name: each for name, each in base.sensor.items() if name in fleet["sensors"]}
-        fleet["max_gap"] = base.max_gap if interval_us == base.interval_us else base.max_gap_cells * fleet["interval"]
+        if base.window is not None or "max_gap" in base.model_fields_set:
+            same = interval_us == base.interval_us
+            fleet["max_gap"] = base.max_gap if same else base.max_gap_cells * fleet["interval"]
         lacking = f", but {_lacking(base, recording)}" if len(known) < len(listed) else ""
         notes.append(f"window, model and alerts are those of fleet {base.name} of the configuration{lacking}")
     made = parse(

@@ -48,7 +48,9 @@ class ReplayVersion:
     decides_after_us: int
     """It decides windows that end after this event time."""
     notes: tuple[str, ...] = ()
-    """Sensors that it does not take as they are, if it was trained for this replay."""
+    """Sensors that it does not take as they are, and the reason for its windows, if it was trained for this replay."""
+    length: int | None = None
+    """Length of its windows, if the training chose it."""
 
 
 # ---------------------------------------------------------------- trained for this replay
@@ -70,18 +72,23 @@ def train_on_head(
     for number, one in enumerate(head.per_asset()):
         for batch in as_records(one, partition=Partition(head.name, number)):
             history.add(batch)
+    chosen = history.choose_length(None)
+    reason = "" if chosen is None else chosen.reason
     torch.set_num_threads(1)
     detector = fit(
         history.windows(),
         ModelSpec.of(fleet),
-        FleetSpec.of(fleet, history.sensors, config.fields_of(fleet)),
+        replace(FleetSpec.of(fleet, history.sensors, config.fields_of(fleet)), window_reason=reason),
         device=config.device,
         on_progress=lambda share, text: on_progress(share, f"learning {head.name}: {text}"),
     )
     name = detector.save(checkpoints)
     newest_us = int(head.ts_us.max())
     decides_after_us = ((newest_us + fleet.interval_us // 2) // fleet.interval_us + 1) * fleet.interval_us
-    return ReplayVersion(name, checkpoints / name, decides_after_us, tuple(detector.card.training["inputs"]))
+    notes = tuple(detector.card.training["inputs"])
+    if chosen is not None:
+        notes = (*notes, f"windows of {chosen.cells} cells: {chosen.reason}")
+    return ReplayVersion(name, checkpoints / name, decides_after_us, notes, history.fleet.length)
 
 
 # ---------------------------------------------------------------- activation
@@ -127,6 +134,17 @@ async def has_versions(config: Config) -> bool:
             return any([await live.read(stored_versions.activations, fleet.name) for fleet in config.fleets])
     except NotFound:
         return False
+
+
+async def with_champion_lengths(config: Config) -> Config:
+    """Return the configuration with the windows of today's champions, where `window = "auto"`."""
+    if all(fleet.window is not None for fleet in config.fleets):
+        return config
+    try:
+        async with AsyncStore(config.store.url) as live:
+            return config.with_lengths(await live.read(stored_versions.champion_lengths))
+    except NotFound:
+        return config
 
 
 async def versions_by_fleet(config: Config, version: str | None = None) -> dict[str, list[ReplayVersion]]:

@@ -33,7 +33,7 @@ from monitor.errors import TRANSIENT_ERRORS, MonitorError, dependency_of
 from monitor.kafka.consumer_group import KafkaSource
 from monitor.kafka.membership import static_member_id
 from monitor.kafka.record_format import registry_of
-from monitor.lifecycle.champions import Champions
+from monitor.lifecycle.champions import Champions, WindowChanged
 from monitor.lifecycle.scheduler import LEASE as TRAINING_LEASE
 from monitor.lifecycle.scheduler import RetrainScheduler
 from monitor.notify.channels import channel_of, options_of, sender_of
@@ -50,7 +50,7 @@ from monitor.service.shutdown import StopRequested, force_exit, stop_on_signals,
 from monitor.service.source_watch import SourceWatch
 from monitor.service.stream_watch import LEASE as STREAMS_LEASE
 from monitor.service.stream_watch import StreamWatch
-from monitor.store import identity, outbox, sqlite
+from monitor.store import identity, outbox, sqlite, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.lease_renewal import Lease
 from monitor.stream.pipeline import Pipeline
@@ -72,8 +72,17 @@ T = TypeVar("T")
 async def run(config: Config, clock: Clock | None = None, timing: Timing = DEFAULT_TIMING) -> None:
     """Run until a signal. Raises the error that ended the daemon, with its exit code."""
     stopping = stop_on_signals(timing)
-    with suppress(StopRequested):
-        await _run(config, clock or SystemClock(), timing, stopping)
+    is_ended = False
+    while not is_ended:
+        try:
+            with suppress(StopRequested):
+                await _run(config, clock or SystemClock(), timing, stopping)
+            is_ended = True
+        except WindowChanged as change:
+            # As after a restart: nothing of the batch in hand is saved, and it is read again.
+            doing = "starting the pipeline anew with them; the first windows have to fill"
+            log.info("window_changed", fleet=change.fleet, version=change.version, cells=change.length, doing=doing)
+            config = config.with_lengths({change.fleet: change.length})
     if stopping.is_set() and sqlite.has_hanging_threads(timing.idle_thread_grace_s):
         force_exit()
 
@@ -100,6 +109,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
 
         own = await started(partial(store.run, identity.start, clock.now_us()))
         config = config.with_default_group(own.default_group)
+        config = config.with_lengths(await started(partial(store.read, versions.champion_lengths)))
         scorer = DetectorScorer(config.device, fleets=config.fleets, timing=timing)
         stack.callback(scorer.close)
         gate = BatchGate()

@@ -219,6 +219,12 @@ def champion_cards(connection: Connection, fleets: Sequence[str]) -> dict[str, t
     return {fleet: (version, json.loads(card)) for fleet, version, card in rows if fleet in fleets}
 
 
+def champion_lengths(connection: Connection) -> dict[str, int]:
+    """Return the length of the champion's windows, by fleet. A card of an earlier release does not say."""
+    rows = connection.execute(text("SELECT fleet, card FROM model_version WHERE state = 'champion'"))
+    return {fleet: known["length"] for fleet, card in rows if "length" in (known := json.loads(card))}
+
+
 def list_all(connection: Connection, fleet: str | None = None) -> list[VersionInfo]:
     """Return all versions, newest first."""
     where = "" if fleet is None else "WHERE fleet = :fleet"

@@ -149,6 +149,11 @@ class DetectorScorer:
         """Return whether a version is loaded and can score."""
         return isinstance(self._detectors.get(version), TrainedModel)
 
+    def detector(self, version: str) -> TrainedModel | None:
+        """Return a version if it is loaded and can score."""
+        found = self._detectors.get(version)
+        return found if isinstance(found, TrainedModel) else None
+
     async def skip_missing(self, activations: Sequence[ActiveVersion]) -> list[str]:
         """Return the versions without files. Their windows stay unscored until the files appear."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._skip_missing, activations)

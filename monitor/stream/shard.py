@@ -265,7 +265,7 @@ class Shard:
             if len(output.duplicate):
                 duplicates.append(readings.offset[output.duplicate])
                 duplicate_assets.append(_asset_by_record(readings, output.duplicate))
-            ends_us = (output.windows.start + self.config.window) * self.interval_us
+            ends_us = (output.windows.start + self.config.length) * self.interval_us
             scored = await score(replace(output.windows, names=self.assets.names), ends_us, self.sensors)
             changes = self.decider.decide(scored, ends_us)
             if in_alert := self._evidence.select(scored.windows.asset, ends_us, changes):
@@ -333,7 +333,7 @@ class Shard:
             asset_ids=self.ids,
             asset=asset,
             start_us=start * self.interval_us,
-            end_us=(start + self.config.window) * self.interval_us,
+            end_us=(start + self.config.length) * self.interval_us,
             score=score,
             verdict=verdict.astype(np.int8),
             version=[version for each in scores for version in each.version],

@@ -2,6 +2,7 @@
 
     dataset     healthy windows, made by the windower of the pipeline
     split       training and held-out windows
+    period      length of the windows, from the cycle of the sensors
     recognise   sensors that are counters, angles, or write codes for missing
     fit         windows → a calibrated detector, or an error that names the reason
     auto        choice of the network that joins the plain statistics

@@ -24,12 +24,14 @@ from monitor.models.spec import MAX_VALUES, TrainingSet
 from monitor.stream.partition import make_decoder, schemas_of
 from monitor.stream.sensor_health import SensorTests
 from monitor.stream.window import NEVER, Windower, in_slices
+from monitor.training.period import LATEST_ROWS, length_for_assets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from monitor.config import Config, FleetConfig
     from monitor.decode import Decoder
+    from monitor.training.period import SuggestedLength
     from monitor.types import Bool, Float32, Int32, Int64, Partition, Readings, RecordBatch, Windows
 
     Alerts = Mapping[str, Sequence[tuple[int, int, str | None]]]
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 MAX_MEASURED = 200_000
 """Readings of which the spacing is measured. With more of them there are windows enough."""
+MAX_ASSETS = 8
+"""Assets from which the length of windows is chosen."""
 EVICT_EVERY = 256
 """Batches between two evictions of readings that are too old."""
 
@@ -151,6 +155,39 @@ class History:
             stride_factor=stride // self.fleet.stride,
             n_labelled=sum(one.n_labelled for one in sets),
         )
+
+    def choose_length(self, present: int | None) -> SuggestedLength | None:
+        """Choose the length of the windows, and use it. None = the configuration has one.
+
+        `present`: length of the champion's windows. None = there is no champion.
+        """
+        if self.fleet.window is not None:
+            return None
+        self._evict()
+        chosen = length_for_assets(self._series(), self.fleet.interval.total_seconds(), present)
+        n_windows = (self.n_readings - self.n_assets * chosen.cells) // self.fleet.stride
+        if n_windows < self.fleet.retrain.min_windows and chosen.cells > self.fleet.length:
+            few = f"{self.n_readings:,} readings are too few for windows of {chosen.reason}"
+            chosen = chosen._replace(cells=present or self.fleet.length, reason=few)
+        self.fleet = self.fleet.with_length(chosen.cells)
+        return chosen
+
+    def _series(self) -> list[Float32]:
+        """Return the readings [N, C] of the assets with most of them, a row for each cell, NaN = missing."""
+        found: list[tuple[int, Float32]] = []
+        for _, part in sorted(self._partitions.items()):
+            if not part.readings:
+                continue
+            asset = np.concatenate([readings.asset for readings in part.readings])
+            cell = np.concatenate([readings.cell for readings in part.readings])
+            values = np.concatenate([widened(readings.values, len(self.sensors)) for readings in part.readings])
+            for index in np.unique(asset).tolist():
+                rows = np.flatnonzero((asset == index) & (cell > cell[asset == index].max() - LATEST_ROWS))
+                series = np.full((int(np.ptp(cell[rows])) + 1, len(self.sensors)), np.nan, dtype=np.float32)
+                series[cell[rows] - cell[rows].min()] = values[rows]
+                found.append((len(rows), series))
+        found.sort(key=lambda each: -each[0])
+        return [series for _, series in found[:MAX_ASSETS]]
 
     def time_until(self, n_more: int) -> str:
         """Return the time until there are `n_more` windows, in words, at one reading per asset and interval.

@@ -128,6 +128,7 @@ def fit(
         sensor_profile=_sensor_profile(data, trained),
         knobs=knobs_to_json(knobs),
         asset_factors=held_out.factors_by_name(),
+        window_reason=fleet.window_reason or None,
     )
     on_progress(1.0, "done")
     return TrainedModel(card, members, data.scaler, where, held_out=held_out)

@@ -18,6 +18,8 @@ import numpy as np
 from monitor.config.values import format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from monitor.types import Bool, Float32
@@ -68,6 +70,25 @@ def suggested_length(values: Float32, interval_s: float, longest: int = LONGEST)
     if found <= DEFAULT_LENGTH:
         return SuggestedLength(DEFAULT_LENGTH, found, f"it holds a whole cycle of the sensors ({cycle})")
     return SuggestedLength(found, found, f"one cycle of the sensors ({cycle})")
+
+
+def length_for_assets(
+    assets: Sequence[Float32], interval_s: float, present: int | None = None, longest: int = LONGEST
+) -> SuggestedLength:
+    """Return the length of windows for a fleet, from the readings [N, C] of some of its assets.
+
+    `present`: length of the present version. None = there is none. It stays unless another cycle is found, so that a
+    fleet on the edge does not change its windows with each training.
+    """
+    found = [suggested_length(values, interval_s, longest) for values in assets]
+    periodic = sorted(each for each in found if each.period is not None)
+    if not periodic or len(periodic) < MIN_SHARE * len(found):
+        none = SuggestedLength(DEFAULT_LENGTH, None, f"no cycle of up to {longest} cells was found")
+        return none if present is None else none._replace(cells=present)
+    chosen = periodic[len(periodic) // 2]
+    if present is not None and abs(chosen.cells - present) <= 2 * SAME * present:
+        return chosen._replace(cells=present)
+    return chosen
 
 
 def common_period(values: Float32, interval_s: float, longest: int = LONGEST) -> int | None:

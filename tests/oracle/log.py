@@ -100,7 +100,7 @@ def rules_from(config: Any) -> Rules:
                 name=fleet.name,
                 sensors=tuple(fleet.sensors),
                 interval_us=interval_us,
-                length=fleet.window,
+                length=fleet.length,
                 stride=fleet.stride,
                 lateness_cells=-(-_microseconds(fleet.lateness) // interval_us),
                 max_gap_cells=_microseconds(fleet.max_gap) // interval_us,

@@ -77,9 +77,10 @@ def _introduction(
     n_failed = sum(all(one.error for one in ones) for ones in series.values())
     failed = f"; {n_failed} of them could not be evaluated" if n_failed else ""
     settings = plan.settings
+    length = "one cycle of its sensors, or 64" if settings.window is None else settings.window
     return (
         f"{_count(len(series), 'recording')} of {_count(sets, 'set')}{failed}, {made_at:%Y-%m-%d %H:%M} UTC. "
-        f"Learnt from each recording's healthy head, without labels; windows of {settings.window} rows, "
+        f"Learnt from each recording's healthy head, without labels; windows of {length} rows, "
         f"thresholds set to allow {settings.budget.count:g} false alarm{'s' if settings.budget.count != 1 else ''} "
         f"per {str(settings.budget).partition('/')[2]}, seed {settings.seed}. "
         "Means are means of set means; false alarms per week are all of a set's over all its normal time."

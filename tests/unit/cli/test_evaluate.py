@@ -127,6 +127,8 @@ def test_a_failed_series_stops_no_other(runner: CliRunner, file: Path) -> None:
         (["--max-train", "60"], "write a number and a unit"),
         (["--max-train", "0s"], "leaves no time to train"),
         (["--budget", "often"], 'write "1/week"'),
+        (["--window", "1"], "write 2 or more, or auto"),
+        (["--window", "one cycle"], "write 2 or more, or auto"),
         (["--report", "nowhere/out.html"], "there is no folder nowhere"),
         (["--report", "/proc/out.html"], "name a folder you may write to"),
         (["--seed", "1e20"], "is not a valid int"),

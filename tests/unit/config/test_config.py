@@ -350,3 +350,16 @@ def test_every_public_name_exists() -> None:
     assert all(getattr(configuration, name) is not None for name in configuration.__all__)
     with pytest.raises(AttributeError):
         _ = configuration.nothing
+
+
+def test_an_auto_window_has_the_usual_length_until_it_is_chosen() -> None:
+    config = parse(tree(fleet__window="auto"))
+    (fleet,) = config.fleets
+    assert (fleet.window, fleet.length, fleet.max_gap_cells) == (None, 64, 8)
+    (longer,) = config.with_lengths({"turbines": 144, "others": 99}).fleets
+    assert (longer.window, longer.length, longer.max_gap_cells) == (None, 144, 18)
+    assert (fleet.length, config.with_lengths({}).fleets[0].length) == (64, 64)
+    # What the operator gave stays.
+    (given,) = parse(tree(fleet__window="auto", fleet__max_gap="30m")).with_lengths({"turbines": 144}).fleets
+    assert (given.length, given.max_gap_cells) == (144, 3)
+    assert parse(tree(fleet__window=32)).with_lengths({"turbines": 144}).fleets[0].length == 32

@@ -148,3 +148,24 @@ def test_a_short_head_is_learnt_from_whole(name: str) -> None:
     assert np.isfinite(found).all()
     with pytest.raises(NotEnoughData, match="20 training rows hold no window of 30 rows"):
         scored(name, data, replace(SETTINGS, window=30))
+
+
+# ---------------------------------------------------------------- windows of one cycle
+
+
+def cyclic(cycle: int) -> UnlabelledSeries:
+    values = np.sin(2 * np.pi * np.arange(1400) / cycle) + 0.1 * np.random.default_rng(0).standard_normal(1400)
+    return UnlabelledSeries(("a",), values[:, None].astype(np.float32), 1000, 60.0)
+
+
+@pytest.mark.parametrize(("cycle", "rows"), [(90, 90), (20, 64)])
+def test_each_recording_has_windows_of_its_cycle(cycle: int, rows: int) -> None:
+    auto, given = replace(SETTINGS, window=None), replace(SETTINGS, window=rows)
+    found = score(parse_method("pca", auto), cyclic(cycle), auto, lambda _share, _text: None)
+    assert found.model["window"] == rows
+    assert np.array_equal(found.score, scored("pca", cyclic(cycle), given))
+
+
+def test_yardsticks_have_the_windows_of_the_default() -> None:
+    auto, given = replace(SETTINGS, window=None), replace(SETTINGS, window=90)
+    assert np.array_equal(scored("pca-window", cyclic(90), auto), scored("pca-window", cyclic(90), given))

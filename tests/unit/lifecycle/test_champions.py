@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from monitor.config import parse
 from monitor.errors import CheckpointUnavailable
+from monitor.lifecycle.champions import WindowChanged
 from monitor.store import versions
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.timing import DEFAULT_TIMING
-from tests.unit.lifecycle.checkpoints import DECIDED_US, PUMPS, activate, checkpoint, trained
+from tests.unit.lifecycle.checkpoints import DECIDED_US, FLEET, KAFKA, PUMPS, activate, checkpoint, trained
+from tests.unit.training.sine_windows import LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,3 +212,48 @@ async def test_a_former_champion_is_skipped_only_if_missing_at_the_start(
     assert warning["version"] == former.name
     (tmp_path / "gone").rename(former)
     assert await running.version_that_scores() == former.name
+
+
+# ---------------------------------------------------------------- window = "auto"
+
+AUTO = parse({"kafka": KAFKA, "fleet": [FLEET | {"window": "auto"}]})
+
+
+async def test_a_champion_with_another_length_ends_an_auto_pipeline(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    path = checkpoint(tmp_path)
+    await activate(store, path)
+    with pytest.raises(WindowChanged) as caught:
+        await daemon(config=AUTO).champions.load()
+    assert (caught.value.fleet, caught.value.length, caught.value.version) == ("pumps", LENGTH, path.name)
+    this = daemon(config=AUTO.with_lengths({"pumps": LENGTH}))
+    await this.champions.load()
+    assert await this.version_that_scores() == path.name
+
+
+async def test_a_version_with_another_length_is_published_and_scores_nothing(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    path = checkpoint(tmp_path)
+    this, other = daemon(config=AUTO), daemon(config=AUTO)
+    await this.champions.load()
+    await other.champions.load()
+    with pytest.raises(WindowChanged):
+        await this.champions.activate(AUTO.fleets[0], trained(path), None)
+    champion = await store.read(versions.champion, "pumps")
+    assert champion is not None
+    assert champion.version == path.name
+    # Their scores are of the former activations, so that the database refuses them.
+    for each in (this, other):
+        assert each.scorer.seq_of("pumps") != (await store.read(versions.activation_seqs))["pumps"]
+        assert await each.version_that_scores() is None
+        with pytest.raises(WindowChanged):
+            await each.champions.refresh()
+
+
+async def test_the_length_of_a_champion_is_read_from_its_card(store: AsyncStore) -> None:
+    facts = {"trained_us": 1, "metrics": {}, "lease": None, "path": "p"}
+    for fleet, card in (("pumps", {"length": 144}), ("fans", {})):
+        await store.run(versions.publish_and_activate, version=f"v-{fleet}", fleet=fleet, card=card, **facts)
+    assert await store.read(versions.champion_lengths) == {"pumps": 144}

@@ -10,6 +10,7 @@ import pytest
 
 from monitor.config import parse
 from monitor.errors import CheckpointUnavailable, Fenced, NotEnoughData
+from monitor.lifecycle.champions import WindowChanged
 from monitor.lifecycle.scheduler import LEASE, SENSORS_CHANGED
 from monitor.store import assets, jobs, leases, versions
 from monitor.store.lease_renewal import Lease
@@ -355,3 +356,23 @@ async def test_a_former_leader_leaves_no_job_for_a_due_training(store: AsyncStor
     with pytest.raises(Fenced):
         await this.scheduler._train_fleet(PUMPS, token)
     assert await store.read(jobs.active, "pumps") is None
+
+
+async def test_a_training_that_changes_the_window_is_done_and_ends_the_pipeline(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    path = checkpoint(tmp_path)
+    training = FakeTraining(path)
+    auto = parse({"kafka": KAFKA, "fleet": [FLEET | {"window": "auto"}]})
+    this = daemon(training, config=auto)
+    await this.champions.load()
+    await this.scheduler.fail_stale_jobs()
+    with pytest.raises(WindowChanged) as caught:
+        await this.scheduler.train_first_models()
+    job = await store.read(jobs.get, 1)
+    assert (job.state, job.version, caught.value.version) == ("done", path.name, path.name)
+    anew = daemon(training, config=auto.with_lengths({"pumps": caught.value.length}))
+    await anew.champions.load()
+    await anew.scheduler.train_first_models()
+    assert await anew.version_that_scores() == path.name
+    assert [order.length for order in training.orders] == [None]

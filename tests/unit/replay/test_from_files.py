@@ -10,6 +10,7 @@ from monitor.config import parse
 from monitor.recordings import FileOptions
 from monitor.recordings.recording import Recording
 from monitor.replay.from_files import config_for_recording
+from monitor.replay.versions import train_on_head
 
 KAFKA = {"bootstrap": "localhost:9092", "topics": ["t"]}
 PATH = Path("nowhere/pump.csv")
@@ -48,3 +49,18 @@ def test_another_interval_keeps_the_gap_in_cells() -> None:
     _, made, _, notes = config_for_recording(recording("flow"), PATH, config, options=FileOptions(interval_s=60))
     assert (made.interval_us, made.max_gap_cells) == (60_000_000, config.fleets[0].max_gap_cells)
     assert notes == ["window, model and alerts are those of fleet all of the configuration"]
+
+
+def test_a_model_of_the_head_chooses_the_windows(tmp_path: Path) -> None:
+    at = np.arange(1500, dtype=np.int64)
+    values = np.sin(2 * np.pi * at / 90)[:, None] + 0.1 * np.random.default_rng(0).standard_normal((1500, 1))
+    head = Recording(
+        "pump", ("flow",), at * 60_000_000, values.astype(np.float32), ("pump",), np.zeros(1500, np.int32), None
+    )
+    config = parse({"kafka": KAFKA, "fleet": [fleet("all") | {"window": "auto", "model": {"architecture": "pca"}}]})
+    made, of_file, _, _ = config_for_recording(head, PATH, config, options=FileOptions(interval_s=60))
+    assert (of_file.window, of_file.length, of_file.max_gap_cells) == (None, 64, 8)
+    version = train_on_head(made, of_file, head, tmp_path, lambda _share, _text: None)
+    assert version.length == 90
+    assert version.notes[-1] == "windows of 90 cells: one cycle of the sensors (90 cells, 1h30m)"
+    assert made.with_lengths({of_file.name: 90}).fleets[0].max_gap_cells == 11

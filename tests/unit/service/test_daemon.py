@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from monitor.config import Config, parse
 from monitor.errors import CheckpointUnavailable, MonitorError, QuarantineLimit, StoreUnavailable
+from monitor.lifecycle.champions import WindowChanged
 from monitor.retry import retry_transient
 from monitor.service import daemon
 from monitor.service.health import Health
@@ -79,3 +81,25 @@ async def test_a_crash_is_remembered_for_the_next_owner(error: BaseException | N
             if error is not None:
                 raise error
     assert store.calls == [(daemons.deregister, "host:1", is_deliberate)]
+
+
+async def test_changed_windows_start_the_pipeline_anew(log: RecordedLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse(
+        {
+            "kafka": {"bootstrap": "b:9092", "topics": ["t"]},
+            "fleet": [{"name": name, "interval": "1m", "window": "auto", "assets": name} for name in ("pumps", "fans")],
+        }
+    )
+    seen = []
+
+    async def work(config: Config, *_: object) -> None:
+        seen.append([fleet.length for fleet in config.fleets])
+        if len(seen) < 3:
+            raise WindowChanged("pumps", 90 * len(seen), f"pca-{len(seen)}")
+        raise StopRequested
+
+    monkeypatch.setattr(daemon, "_run", work)
+    monkeypatch.setattr(daemon, "stop_on_signals", lambda _timing: asyncio.Event())
+    await daemon.run(config)
+    assert seen == [[64, 64], [90, 64], [180, 64]]
+    assert [(line["fleet"], line["cells"]) for line in log.of("window_changed")] == [("pumps", 90), ("pumps", 180)]

@@ -145,3 +145,58 @@ def test_a_history_learns_sensors_that_appear_later() -> None:
     rows = zip(train.asset.tolist(), train.values[:, -1].tolist(), strict=True)
     latest = {train.asset_name(asset): row for asset, row in rows}
     assert str(latest) == str({"R0": [np.nan, 1.0, np.nan], "R1": [np.nan, 2.0, 40.0], "R2": [7.0, np.nan, np.nan]})
+
+
+# ---------------------------------------------------------------- window = "auto"
+
+
+def cyclic_history(n: int, window: object = "auto", cycle: int = 90) -> History:
+    """Return readings of two assets, one a minute, that repeat after `cycle` minutes. Every ninth one is missing."""
+    config = parse(
+        {
+            "kafka": {"bootstrap": "b:9092", "topics": ["t"]},
+            "fleet": [{"name": "pumps", "interval": "1m", "window": window, "sensors": ["speed"]}],
+        }
+    )
+    found = History(config, config.fleets[0], ("speed",))
+    for number, asset in enumerate((b"R1", b"R2")):
+        readings = [(1_790_000_000 + 60 * at, np.sin(2 * np.pi * at / cycle)) for at in range(n) if at % 9]
+        rows = ((asset, json.dumps({"ts": at_s, "speed": speed}).encode()) for at_s, speed in readings)
+        found.add(batch_of(Partition("t", number), records_of(*rows)))
+    return found
+
+
+def test_a_training_chooses_the_length_of_auto_windows() -> None:
+    found = cyclic_history(2000)
+    chosen = found.choose_length(None)
+    assert chosen is not None
+    assert (chosen.cells, chosen.reason) == (90, "one cycle of the sensors (90 cells, 1h30m)")
+    assert found.windows().values.shape[1] == 90
+    assert found.fleet.max_gap_cells == 11
+
+
+def test_a_configured_window_is_not_chosen() -> None:
+    found = cyclic_history(2000, window=32)
+    assert found.choose_length(None) is None
+    assert found.windows().values.shape[1] == 32
+
+
+def test_too_few_readings_for_a_long_window_keep_the_usual_one() -> None:
+    found = cyclic_history(1200, cycle=180)
+    chosen = found.choose_length(None)
+    assert chosen is not None
+    assert chosen.cells == 180
+    fleet = found.fleet.model_copy(update={"retrain": found.fleet.retrain.model_copy(update={"min_windows": 2000})})
+    short = cyclic_history(1200, cycle=180)
+    short.fleet = fleet.with_length(64)
+    chosen = short.choose_length(None)
+    assert chosen is not None
+    assert (chosen.cells, short.fleet.length) == (64, 64)
+    assert chosen.reason.startswith("2,132 readings are too few for windows of one cycle of the sensors (180 cells")
+
+
+def test_an_empty_history_keeps_the_usual_window() -> None:
+    found = cyclic_history(0)
+    chosen = found.choose_length(None)
+    assert chosen is not None
+    assert chosen.cells == 64

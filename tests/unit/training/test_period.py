@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from monitor.training.period import DEFAULT_LENGTH, LONGEST, autocorrelation, period, periodic_sensors, suggested_length
+from monitor.training.period import (
+    DEFAULT_LENGTH,
+    LONGEST,
+    autocorrelation,
+    length_for_assets,
+    period,
+    periodic_sensors,
+    suggested_length,
+)
 
 if TYPE_CHECKING:
     from monitor.types import Float32
 
 N, DAY = 3000, 144
+NO_CYCLE = f"no cycle of up to {LONGEST} cells was found"
 
 
 def cycles(draw: np.random.Generator, length: float, n: int = N) -> Float32:
@@ -138,3 +147,21 @@ def test_cycles_that_fit_two_windows_are_periodic(stride: int) -> None:
 
 def test_one_window_has_no_periodic_sensor() -> None:
     assert periodic_sensors(np.zeros((1, 2, 16), np.float32)).tolist() == [False, False]
+
+
+def test_a_fleet_takes_the_cycle_of_most_of_its_assets() -> None:
+    draw = np.random.default_rng(10)
+    cyclic = [cycles(draw, length)[:, None] for length in (88, 90, 92)]
+    noise = [draw.standard_normal((N, 1)).astype(np.float32) for _ in range(4)]
+    assert length_for_assets([*cyclic, *noise[:2]], 1.0).cells == 90
+    assert length_for_assets([*cyclic, *noise], 1.0) == (DEFAULT_LENGTH, None, NO_CYCLE)
+    assert length_for_assets([], 1.0) == (DEFAULT_LENGTH, None, NO_CYCLE)
+
+
+def test_the_present_length_stays_unless_another_cycle_is_found() -> None:
+    draw = np.random.default_rng(11)
+    cycle, noise = cycles(draw, 100)[:, None], draw.standard_normal((N, 1)).astype(np.float32)
+    assert length_for_assets([noise], 1.0, 144).cells == 144
+    assert length_for_assets([cycle], 1.0, 95).cells == 95
+    assert length_for_assets([cycle], 1.0, 144).cells == 100
+    assert length_for_assets([cycle], 1.0, DEFAULT_LENGTH).cells == 100
