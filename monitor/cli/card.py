@@ -15,12 +15,14 @@ from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose
 from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from monitor.budget import BudgetReport, Burn
 
     Card = dict[str, Any]
 
+MAX_NAMED = 4
+"""Members of an ensemble whose names stand in its row."""
 THRESHOLD = {"raw", "confirm", "among", "recover", "alarms_per_week", "weeks", "method", "state", "reason"}
 """Keys of a threshold that was calibrated to a budget."""
 MAX_SENSORS, MAX_SPELLS, MAX_ASSETS = 20, 5, 5
@@ -38,7 +40,7 @@ def print_card(row: Mapping[str, Any], report: BudgetReport | None, *, local: bo
         _reconstruction(card)
         _training(receipt)
     if choice := card.get("choice"):
-        _choice(choice)
+        _choice(choice, card.get("members") or [])
     threshold = card.get("threshold")
     if isinstance(threshold, dict) and threshold.keys() >= THRESHOLD:
         _threshold(threshold)
@@ -96,6 +98,8 @@ def _knob_words(knobs: Mapping[str, Any]) -> list[str]:
 def _architecture(card: Card) -> str:
     members = card.get("members") or [{"name": card["architecture"], "hyper": card.get("hyper", {})}]
     names = f" ({' + '.join(member['name'] for member in members)})" if len(members) > 1 else ""
+    if len(members) > MAX_NAMED:
+        names = f" ({len(members)} members)"
     hyper = "".join(f", {name} {value}" for name, value in members[-1]["hyper"].items())
     return (
         f"{card['architecture']}{names}, objective {(card.get('choice') or card)['objective']}{hyper}; windows of "
@@ -190,23 +194,35 @@ def _sparkline(values: list[float]) -> str:
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (value - low) / (high - low))] if high > low else "▁" for value in values)
 
 
-def _choice(choice: Card) -> None:
-    _title("Choice of the ensemble", "without labels")
+def _choice(choice: Card, members: Sequence[Card]) -> None:
+    _title("Members of the ensemble", "without labels")
     false_share = wording.percent(choice["false_share"])
     echo_prose(
-        f"Share of {choice['n_faults']} faults, injected into held-out windows, that each ensemble detects with "
-        f"{false_share} false alarms:",
+        f"Share of {choice['n_faults']} faults, injected into held-out windows, that each detects with {false_share} "
+        "false alarms, alone and together:",
         "dim",
         indent="  ",
     )
-    table = Table("  ensemble", "detected:right", "worst kind:rest")
+    weights = {member["name"]: member.get("weight", 1.0) for member in members}
+    table = Table("  member", "detected:right", "worst kind:rest")
     for row in choice["rows"]:
         kind, share = min(row["by_kind"].items(), key=lambda pair: pair[1])
         is_chosen = len(row["members"]) > 1 and row["members"][-1] == choice["chosen"]
-        name = f"{'★' if is_chosen else ' '} {' + '.join(row['members'])}"
+        name = " + ".join(row["members"]) if len(row["members"]) <= MAX_NAMED else f"all {len(row['members'])} together"
+        if len(row["members"]) == 1 and (weight := weights.get(name, 1.0)) != 1.0:
+            name += f" (weight {wording.number(weight, 2)})"
         worst = f"{kind} {wording.percent(share)}"
-        table.add(Styled(name, "bold" if is_chosen else ""), wording.percent(row["found"]), worst)
+        table.add(
+            Styled(f"{'★' if is_chosen else ' '} {name}", "bold" if is_chosen else ""),
+            wording.percent(row["found"]),
+            worst,
+        )
     table.print()
+    if any(weight != 1.0 for weight in weights.values()):
+        echo_prose(
+            "Most sensors share a cycle, and remembered windows predict it better than the PCA rebuilds it: members "
+            "that remember none have less say.", "dim", "  ",
+        )  # fmt: skip
     echo_prose(f"After that, {choice['renewed']} was fitted again with the held-out windows included.", "dim", "  ")
     for name, reason in choice["failed"].items():
         echo_prose(f"– {name} could not be trained: {reason}", "yellow", indent="    ")

@@ -5,6 +5,7 @@ Read in this order:
     spec         the model to train and its training windows, no torch
     network      base classes: encode, decode, and a linear path beside the nonlinear one
     conv dense lstm forecast pca    one architecture each, top to bottom, shapes at the ends of lines
+    autoregression cross memory short_memory shape    members of an ensemble, solved in closed form
     statistics   predictors without training: the healthy median, the moving mean
     memory shape autoregression cross    members of an ensemble that are solved in closed form, one file each
     variational  any autoencoder with a distribution as its latent
@@ -13,7 +14,7 @@ Read in this order:
     inputs       sensors → channels of the network: angles, counters, missing-value codes; and back
     sensor_profile    the healthy behaviour of each sensor, for the tests of the sensors themselves
     scaler       own units → standardised (B, C, T), gaps filled and masked
-    residual     errors → z-scores at two time scales, and each sensor's share
+    residual     errors → z-scores at each time scale, and each sensor's share
     terms        budget, alert policy and per-sensor knobs of a version, no torch
     label_factor  factor of the threshold by operators' labels, no torch
     knobs        deviations that do not count, and weights, applied to the errors

@@ -5,8 +5,9 @@
     period      length of the windows, from the cycle of the sensors
     recognise   sensors that are counters, angles, or write codes for missing
     fit         windows → a calibrated detector, or an error that names the reason
-    auto        choice of the network that joins the plain statistics
-    faults      faults injected into healthy windows, on which `auto` decides
+    auto        members that are solved in closed form, calibrated by forward folds
+    period      the cycle of the sensors, and the window length that holds it
+    faults      faults injected into healthy windows, which each member is tried on
     loop        the training loop: steps, checks, restarts
     tensors     standardised windows as tensors, and the errors of a network on them
     stacked     layer-by-layer pretraining

@@ -103,7 +103,7 @@ def test_the_choice_of_the_ensemble_is_shown(show: Show, with_card: Path) -> Non
     for expected in (
         "auto (level + conv), objective denoising, width 32; windows of 36 cells (6 h), 3 sensors",
         "a spike at its first reading, a drift after about 45 min",
-        "Share of 588 faults, injected into held-out windows, that each ensemble detects with 2 % false alarms",
+        "Share of 588 faults, injected into held-out windows, that each detects with 2 % false alarms",
         "pca was fitted again with the held-out windows included",
         "– dense could not be trained: seed 0: loss nan",
     ):
@@ -111,6 +111,29 @@ def test_the_choice_of_the_ensemble_is_shown(show: Show, with_card: Path) -> Non
     lines = [line.replace("\xa0", " ").split() for line in shown.splitlines()]
     assert ["★", "level", "+", "conv", "31", "%", "spike", "20", "%"] in lines
     assert ["conv", "25", "%", "stuck", "10", "%"] in lines
+
+
+def test_many_members_stand_in_one_row_with_their_weights(show: Show, with_card: Path) -> None:
+    names = ["level", "moving", "memory", "shape", "pca"]
+    members = [
+        {"name": name, "hyper": {}, "half_life": 0.125, "weight": 0.25 if name in ("moving", "pca") else 1.0}
+        for name in names
+    ]
+    choice = {
+        "chosen": "pca", "objective": "plain", "n_faults": 588, "false_share": 0.02, "renewed": "every member",
+        "failed": {}, "rows": [
+            {"members": ["pca"], "found": 0.25, "by_kind": {"spike": 0.9, "stuck": 0.1}},
+            {"members": names, "found": 0.31, "by_kind": {"spike": 0.2, "stuck": 0.3}},
+        ],
+    }  # fmt: skip
+    changed = {"architecture": "auto", "objective": "plain", "members": members, "choice": choice}
+    (with_card / "card.json").write_text(json.dumps(CARD | changed))
+    shown = show("models show")
+    lines = [" ".join(line.replace("\xa0", " ").split()) for line in shown.splitlines()]
+    assert "★ all 5 together 31 % spike 20 %" in lines
+    assert "pca (weight 0.25) 25 % stuck 10 %" in lines
+    assert "members that remember none have less say" in " ".join(lines)
+    assert "auto (5 members), objective plain; windows of 36 cells" in " ".join(lines)
 
 
 def test_a_threshold_moved_by_labels_says_so(show: Show, ask: Ask, with_card: Path) -> None:
