@@ -72,7 +72,8 @@ class Basis(StrEnum):
     HELD_OUT = "held_out"
     """The finished held-out time: a Poisson bound, computed once. The time watched since may only take it back."""
     WATCHED = "watched"
-    """The held-out time and the time watched since: an e-process, valid however often one looks."""
+    """The held-out time and the time watched since, by former versions, too: an e-process, valid however often one
+    looks. It certifies the fleet as it is run, retrainings included."""
 
 
 BASIS_WORDS = {
@@ -230,6 +231,8 @@ class Burn:
     """Further asset-weeks without an alarm that would certify it; 0 = none."""
     basis: Basis = Basis.WATCHED
     """Evidence by which it is certified, or will be. `violated` rests on the time watched in any case."""
+    former_weeks: float = 0.0
+    """Asset-weeks of former versions with the same terms that this evidence includes."""
 
     @property
     def ratio(self) -> float:
@@ -247,6 +250,7 @@ def burn(
     by_day: Sequence[float] | None = None,
     before: tuple[int, float] = (0, 0.0),
     earlier: tuple[int, float] = (0, 0.0),
+    former: tuple[int, float] | None = None,
     is_tested: bool = True,
     is_sliding: bool = False,
     one_of: int = 1,
@@ -263,7 +267,9 @@ def burn(
 
     Where the held-out data certified the budget, its error is spent: the version is within its budget or not, whatever
     is watched later. So the bound over both times may take the certificate back and give it back on any day. Elsewhere
-    waiting certifies, by an e-process that starts with the held-out data.
+    waiting certifies, by an e-process that starts with the held-out data. A retraining every day would end each wait.
+    So `former` goes on with the alarms and asset-weeks of former versions with the same terms, and the held-out data of
+    the first of them in place of `before`, which is time that the former versions have watched.
     """
     moments = count_moments(alarms, from_us, to_us)
     n_days = max(1, -(-(to_us - from_us) // DAY_US))
@@ -278,6 +284,8 @@ def burn(
         basis, missing = Basis.HELD_OUT, weeks_until_kept(n_all, weeks_all, alarms_per_week)
     else:
         level = waiting_level(before[1], alarms_per_week)
+        if former is not None:
+            n_all, weeks_all = n_all - before[0] + former[0], weeks_all - before[1] + former[1]
         basis, missing = Basis.WATCHED, weeks_missing(n_all, weeks_all, alarms_per_week, level)
     if too_many(((n, allowed * share) for n, share in zip(n_by_day, watched, strict=True)), one_of):
         status = Status.VIOLATED
@@ -293,6 +301,7 @@ def burn(
         status=status,
         weeks_missing=missing,
         basis=basis,
+        former_weeks=0.0 if former is None or basis is Basis.HELD_OUT else former[1],
     )
 
 

@@ -288,6 +288,8 @@ def _explain(report: BudgetReport, threshold: Mapping[str, Any]) -> str:
         )
     held_out = 0.0 if threshold.get("n_overlapping") else threshold["weeks"]
     weeks = f"{_rate(held_out)} held-out and {_rate(report.own.weeks)} watched asset-weeks"
+    if report.own.former_weeks:
+        weeks = f"{_rate(report.own.weeks + report.own.former_weeks)} asset-weeks, with those of former versions,"
     if report.status is Status.CERTIFIED:
         return f"{weeks} show that {budget} is met (95 %). {BASIS_WORDS[report.own.basis]}"
     missing = _rate(report.own.weeks_missing)

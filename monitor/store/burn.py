@@ -12,6 +12,7 @@ Times in maintenance, and those labelled fault or ignore, are neither watched no
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monitor.budget import (
@@ -45,6 +46,11 @@ RECENT_US = 28 * DAY_US
 
 HOUR_US = DAY_US // 24
 WEEK_US = 7 * DAY_US
+MOST_FORMER = 1000
+"""Former versions that are evidence, too: more than two years of a retraining a day, as long as roll-ups are kept. Each
+card takes about 0.05 ms to read."""
+MOST_HOURS = 20_000
+"""Hourly roll-ups that are read. Of more, one in so many hours, at all times of day and week alike."""
 
 FAMILIES = 3
 """Families of tests: the version, the fleet and the assets. One violation is enough for the verdict. So all of them
@@ -68,7 +74,7 @@ def budget_report(fetch: Fetch, fleet: str, version: str, threshold: object) -> 
     own = _burn(
         scope, watched, _alarms(fetch, scope, judged), budget,
         before=(terms.n_episodes, terms.weeks), earlier=_earlier(fetch, earlier, extent, step_us),
-        is_tested=terms.is_tested,
+        former=_former(fetch, earlier, extent, step_us), is_tested=terms.is_tested,
     )  # fmt: skip
     recent, watched = _retained(fetch, recent, extent, step_us, judged)
     alarms = _alarms(fetch, recent, judged)
@@ -116,6 +122,12 @@ _RANGE = """
     WHERE model_activation.fleet = :fleet AND version = :version
     ORDER BY from_window_end_us DESC LIMIT 1
 """
+_ACTIVATED = """
+    SELECT from_window_end_us AS from_us, card
+    FROM model_activation JOIN model_version ON model_version.id = version_id
+    WHERE model_activation.fleet = :fleet AND from_window_end_us <= :until_us
+    ORDER BY from_window_end_us DESC LIMIT :n
+"""
 _NEWEST = """
     SELECT MAX(score.end_us) AS newest_us, MAX(score.end_us - score.start_us) AS span_us, COUNT(*) AS n_assets
     FROM asset JOIN last_window ON last_window.asset_id = asset.id
@@ -145,7 +157,7 @@ _HOURS = """
         UNION ALL
         SELECT at_us + CAST(:apart_us AS BIGINT) FROM stripe WHERE at_us + CAST(:apart_us AS BIGINT) < :beyond_us
     )
-    SELECT asset.name AS name, at_us, n_windows - n_unscored AS n
+    SELECT {columns}
     FROM stripe JOIN score_hour ON hour_us = at_us JOIN asset ON asset.id = asset_id
     WHERE asset.fleet = :fleet
 """
@@ -254,8 +266,48 @@ def _watched(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int, judged:
     return _Watched(assets, [n / total for n in by_day] if total else by_day)
 
 
+def _former(fetch: Fetch, own: _Scope, extent: _Extent, step_us: int) -> tuple[int, float] | None:
+    """Return the evidence of former versions without a break, with the held-out time of the first. None = no former.
+
+    They have the budget and the alert policy of this version, and no higher factor of labels: at a lower threshold the
+    alarms are only more.
+    """
+    rows = iter(fetch(_ACTIVATED, {"fleet": own.fleet, "until_us": own.from_us, "n": MOST_FORMER}))
+    present, first, since_us = next(rows, None), None, own.from_us
+    terms = None if present is None else _same_terms(present["card"])
+    for row in rows:
+        found = _same_terms(row["card"])
+        if terms is None or found is None or found.policy != terms.policy or found.factor > terms.factor:
+            break
+        first, since_us = found, row["from_us"]
+    if first is None:
+        return None
+    n, weeks = _earlier(fetch, _Scope(own.fleet, None, since_us, own.from_us), extent, step_us)
+    return n + first.held_out[0], weeks + first.held_out[1]
+
+
+class _SameTerms(NamedTuple):
+    policy: tuple[float, ...]
+    """Budget and alert policy."""
+    factor: float
+    """Of the threshold, by labels."""
+    held_out: tuple[int, float]
+    """Alarms and asset-weeks."""
+
+
+def _same_terms(text: str) -> _SameTerms | None:
+    try:
+        card = json.loads(text)
+        threshold, factor = card["threshold"], (card.get("labels") or {"factor": 1.0})["factor"]
+        policy = tuple(threshold[name] for name in ("alarms_per_week", "confirm", "among", "recover", "step_s"))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    terms = BudgetTerms.read(threshold)
+    return None if terms is None else _SameTerms(policy, float(factor), (terms.n_episodes, terms.weeks))
+
+
 def _earlier(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> tuple[int, float]:
-    """Return the alarms and the asset-weeks of a version's time without stored scores, from its hourly roll-ups.
+    """Return the alarms and the asset-weeks of a time that may lie before the stored scores, from the hourly roll-ups.
 
     Without them, a fleet exactly at its budget would be certified at some time in a year with a chance of 11 %: by the
     90 days of scores alone the evidence would begin anew with each day.
@@ -268,14 +320,17 @@ def _earlier(fetch: Fetch, scope: _Scope, extent: _Extent, step_us: int) -> tupl
     if first_us >= beyond_us:
         return 0, 0.0
     n_hours = (beyond_us - first_us) // HOUR_US
-    apart = max(1, n_hours * extent.n_assets // MOST_ROWS)
+    apart = max(1, n_hours * extent.n_assets // MOST_HOURS)
+    while math.gcd(apart, 168) > 1:  # the hours of a week
+        apart += 1
     judged = left_out.read(fetch, scope.fleet, scope.from_us, scope.to_us)
     values = {"fleet": scope.fleet, "first_us": first_us, "beyond_us": beyond_us, "apart_us": apart * HOUR_US}
-    n = sum(
-        row["n"]
-        for row in fetch(_HOURS, values)
-        if not (judged and judged.leaves_out(row["name"], row["at_us"] + HOUR_US // 2))
-    )
+    if judged:
+        rows = fetch(_HOURS.format(columns="asset.name AS name, at_us, n_windows - n_unscored AS n"), values)
+        n = sum(row["n"] for row in rows if not judged.leaves_out(row["name"], row["at_us"] + HOUR_US // 2))
+    else:
+        [row] = fetch(_HOURS.format(columns="COALESCE(SUM(n_windows - n_unscored), 0) AS n"), values)
+        n = int(row["n"])
     alarms = [alarm for found in _alarms(fetch, scope, judged).values() for alarm in found]
     return len(count_moments(alarms, scope.from_us, scope.to_us)), n * apart * step_us / WEEK_US
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from monitor.budget import FALSE_VERDICT_DAYS, Status, UnreadableThreshold, too_many
+from monitor.budget import FALSE_VERDICT_DAYS, Status, UnreadableThreshold, too_many, weeks_missing
 from monitor.store import burn, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
@@ -243,9 +243,11 @@ def test_three_families_of_tests_share_one_error_rate() -> None:
     assert not too_many(endless, burn.FAMILIES)
 
 
-def test_time_without_scores_is_evidence(url: str) -> None:
+@pytest.mark.parametrize("answer", ["SELECT 1", IN_MAINTENANCE.format("other")])
+def test_time_without_scores_is_evidence(url: str, answer: str) -> None:
     """Retention deletes scores after 90 days, and hourly roll-ups after two years."""
     def prune(connection: Connection) -> None:
+        connection.execute(text(answer))
         connection.execute(text("DELETE FROM score WHERE start_us < :us"), {"us": (FIRST + 130) * INTERVAL_US})
 
     asyncio.run(fill(url, 200))
@@ -262,3 +264,38 @@ def test_time_without_scores_is_evidence(url: str) -> None:
 async def _run(url: str, step: Callable[[Connection], object]) -> None:
     async with AsyncStore(url) as store:
         await store.run(step)
+
+
+TERMS = THRESHOLD | {"confirm": 3, "among": 5, "recover": 6}
+
+
+@pytest.mark.parametrize(
+    ("former", "n_alarms", "weeks"),
+    [
+        ({"threshold": TERMS | {"n_episodes": 1}}, 3, 1 + 61 / WEEK),
+        ({"threshold": TERMS, "labels": {"factor": 0.9}}, 2, 1 + 61 / WEEK),
+        ({"threshold": TERMS, "labels": {"factor": 1.1}}, None, 0.0),
+        ({"threshold": TERMS | {"alarms_per_week": 2.0}}, None, 0.0),
+        ({"threshold": THRESHOLD}, None, 0.0),
+    ],
+)
+def test_former_versions_with_the_same_terms_are_evidence(
+    url: str, former: dict[str, object], n_alarms: int | None, weeks: float
+) -> None:
+    """A retraining every day must not end each wait."""
+    boundary = (FIRST + LENGTH + 40) // 6 * 6 * INTERVAL_US  # a full hour
+
+    def replace(connection: Connection) -> None:
+        same = {"fleet": FLEET, "path": "/checkpoints/v2", "trained_us": 1, "metrics": {}}
+        connection.execute(text("UPDATE model_version SET card = :card"), {"card": json.dumps(former)})
+        versions.publish(connection, version="v2", card={"threshold": TERMS}, **same)
+        versions.activate(connection, FLEET, "v2", boundary)
+        connection.execute(text("UPDATE model_activation SET from_window_end_us = :us WHERE from_window_end_us > :us"),
+                           {"us": boundary})  # fmt: skip
+
+    asyncio.run(fill(url, 40, replace))
+    found = report(url, "v2")
+    assert found is not None
+    assert found.own.former_weeks == pytest.approx(weeks, abs=0.02)
+    evidence = (0, 1.0) if n_alarms is None else (n_alarms, weeks)
+    assert found.own.weeks_missing == pytest.approx(weeks_missing(*evidence, 1.0), abs=0.1)

@@ -254,3 +254,11 @@ def test_alarms_are_compared_with_the_time_watched_on_their_day() -> None:
 def test_burn_without_watched_time_is_provisional() -> None:
     used = burn([], 0, 0, 0.0, 1.0)
     assert (used.status, used.ratio, used.per_week) == (Status.PROVISIONAL, 0.0, 0.0)
+
+
+def test_former_versions_replace_the_held_out_time() -> None:
+    used = burn([], 0, WEEK_US, 1.0, 1.0, before=(0, 1.0), former=(0, 2.0))
+    assert (used.status, used.former_weeks) == (Status.PROVISIONAL, 2.0)
+    assert used.weeks_missing == pytest.approx(0.88, abs=0.01)
+    assert burn([], 0, WEEK_US, 1.0, 1.0, before=(0, 1.0), former=(0, 3.0)).status is Status.CERTIFIED
+    assert burn([], 0, WEEK_US, 1.0, 1.0, before=(0, 3.0), former=(9, 3.0)).basis is Basis.HELD_OUT

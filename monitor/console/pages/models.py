@@ -287,6 +287,8 @@ def _explain(report: BudgetReport | None, threshold: Mapping[str, Any] | None) -
             "machines have changed for good, retrain. An asset unlike the others belongs in a fleet of its own."
         )
     weeks = f"{number(report.own.weeks, 2)} watched asset-weeks and the held-out ones"
+    if report.own.former_weeks:
+        weeks = f"{number(report.own.weeks + report.own.former_weeks, 2)} asset-weeks, with those of former versions,"
     if report.status is Status.CERTIFIED:
         return f"{weeks} show that {budget} is met (95 %). {BASIS_WORDS[report.own.basis]}"
     missing = number(report.own.weeks_missing, 2)
