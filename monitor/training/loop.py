@@ -21,7 +21,7 @@ from monitor.errors import TrainingDiverged
 from monitor.models.build import build
 from monitor.models.calibrate import find_outliers
 from monitor.models.network import MAX_LATENT, Autoencoder, Network
-from monitor.models.objectives import OBJECTIVES, PRIOR_OBJECTIVES, Adversarial
+from monitor.models.objectives import OBJECTIVES, PRIOR_OBJECTIVES, Adversarial, Denoising
 from monitor.models.pca import Pca
 from monitor.models.variational import N_DRAWS, autoencoder_in
 from monitor.training.stacked import pretrain_layers
@@ -68,6 +68,7 @@ class CurvePoint(NamedTuple):
     loss: float
     """Loss of the present batch."""
     held_out_error: float
+    """Of the objective: a denoising network reconstructs corrupted copies of the held-out windows."""
 
 
 @dataclass
@@ -170,6 +171,8 @@ class _Attempt:
             self._optimiser, lambda step: _learning_rate_factor(step, self._n_steps)
         )
         self._check_windows = task.held_out.select(evenly_spaced(len(task.held_out), N_CHECK))
+        self._check_inputs: torch.Tensor | None = None
+        """Inputs of the checks of a denoising network, the same at each. None = the windows themselves."""
         self._batches = _Batches(len(training), self._generator)
         self._gradient_norms: list[torch.Tensor] = []
         self._first_loss = self._best_error = math.inf
@@ -211,7 +214,13 @@ class _Attempt:
             self._first_loss = loss
         if not math.isfinite(loss) or loss > EXPLOSION * max(self._first_loss, 1e-3):
             raise _Diverged(f"loss {loss:.3g} at step {step}, {self._first_loss:.3g} at the first")
-        error = trimmed_mean(window_errors(self._network, self._check_windows))
+        is_new = self._check_inputs is None and not self._network.n_unscored
+        if is_new and isinstance(self._objective, Denoising):
+            # On whole windows every step towards less noise is a larger error, for the held-out windows are noisy too.
+            # The best step was then nearly always the first check. A forecaster cannot copy noise.
+            windows, generator = self._check_windows, torch.Generator().manual_seed(0)
+            self._check_inputs = self._objective.corrupted(windows.x, windows.present, generator)
+        error = trimmed_mean(window_errors(self._network, self._check_windows, self._check_inputs))
         if not math.isfinite(error):
             raise _Diverged(f"held-out error {error:.3g} at step {step}")
         self._result.curve.append(CurvePoint(step, loss, error))
@@ -226,7 +235,7 @@ class _Attempt:
         network, result, spec = self._network, self._result, self._task.spec
         network.load_state_dict(self._best_state)
         network.eval()
-        result.held_out_error = self._best_error
+        result.held_out_error = trimmed_mean(window_errors(network, self._check_windows))
         result.gradient_norm = _gradient_summary(torch.stack(self._gradient_norms))
         result.objective = self._objective.summary() if isinstance(self._objective, Adversarial) else {}
         pool = self._batches.pool

@@ -60,13 +60,17 @@ def chunks(windows: WindowTensors) -> list[WindowTensors]:
     return [windows.select(slice(start, start + CHUNK)) for start in range(0, len(windows), CHUNK)]
 
 
-def window_errors(network: Network, windows: WindowTensors) -> Float32:
-    """Return the mean squared error of each window [N] over its present values, without unscored steps."""
+def window_errors(network: Network, windows: WindowTensors, inputs: torch.Tensor | None = None) -> Float32:
+    """Return the mean squared error of each window [N] over its present values, without unscored steps.
+
+    `inputs`: (N, C, T) that the network reconstructs the windows from. None = the windows themselves.
+    """
     out = []
     scored = slice(network.n_unscored, None)
+    given = windows.x if inputs is None else inputs
     with torch.inference_mode():
-        for part in chunks(windows):
-            squared = network.squared_error(part.x, part.x)[..., scored]
+        for start, part in zip(range(0, len(windows), CHUNK), chunks(windows), strict=True):
+            squared = network.squared_error(given[start : start + CHUNK], part.x)[..., scored]
             if part.present is None:
                 out.append(squared.mean((1, 2)))
             else:

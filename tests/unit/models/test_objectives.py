@@ -7,11 +7,14 @@ import torch
 
 from monitor.models.build import build
 from monitor.models.objectives import (
+    LEAST_NOISE,
+    MOST_NOISE,
     OBJECTIVES,
     Adversarial,
+    Denoising,
     corrupt,
-    denoising,
     kl_divergence,
+    noise_of,
     plain,
     sparse,
     variational,
@@ -80,7 +83,7 @@ def test_corruption_adds_noise_and_gaps() -> None:
     assert 0.05 < held.float().mean() < 0.25
     assert not gone.all(1).any(), "one sensor is always left"
     kept = out[~gone & ~held]
-    assert abs(float(kept.std()) - 0.2) < 0.02
+    assert abs(float(kept.std()) - LEAST_NOISE) < 0.1 * LEAST_NOISE
     assert torch.equal(out, corrupt(x, None, generator()))
 
 
@@ -102,7 +105,23 @@ def test_denoising_targets_the_clean_window(x: torch.Tensor) -> None:
             assert not torch.equal(seen, x)
             return (x - target).square()
 
-    assert float(denoising(Clean(), x, None, generator())) == 0.0   # type: ignore[arg-type]  # all that is used
+    objective = Denoising(Clean())   # type: ignore[arg-type]  # all that is used
+    objective._noise = torch.full((3, 1), LEAST_NOISE)
+    assert float(objective(Clean(), x, None, generator())) == 0.0   # type: ignore[arg-type]  # as above
+
+
+def test_the_noise_of_a_copy_is_that_of_its_sensor() -> None:
+    class Off(torch.nn.Module):
+        n_unscored = 0
+
+        def squared_error(self, seen: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0.0, 0.3, 2.0]).square()[:, None].expand_as(seen)
+
+    x = torch.zeros(400, 3, 16)
+    noise = noise_of(Off(), x, None)   # type: ignore[arg-type]  # all that is used
+    assert noise[:, 0].tolist() == pytest.approx([LEAST_NOISE, 0.3, MOST_NOISE])
+    spread = corrupt(x, None, generator(), noise).std((0, 2))
+    assert spread[0] < spread[1] < spread[2]
 
 
 def test_the_priors_kl_divergence_is_zero() -> None:

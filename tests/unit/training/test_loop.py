@@ -13,7 +13,7 @@ from monitor.models.objectives import OBJECTIVES, plain
 from monitor.models.pca import Pca
 from monitor.models.spec import ModelSpec
 from monitor.training.loop import train
-from monitor.training.tensors import WindowTensors, window_errors
+from monitor.training.tensors import WindowTensors, trimmed_mean, window_errors
 
 CPU = torch.device("cpu")
 
@@ -117,6 +117,16 @@ def test_training_depends_on_the_seed_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), outside)
     for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_denoising_is_checked_on_corrupted_copies() -> None:
+    """Checked on whole windows, less noise is a larger error, and training ends where it began."""
+    held_out = windows(80, 1)
+    result = train(windows(300), held_out, spec(objective="denoising"), CPU, quiet)
+    best = min(result.curve[1:], key=lambda point: point.held_out_error)
+    assert best.step == result.best_step > 50
+    assert result.held_out_error == pytest.approx(trimmed_mean(window_errors(result.network, held_out)))
+    assert best.held_out_error > 1.1 * result.held_out_error, "corrupted copies are harder"
 
 
 def test_the_result_has_the_training_curve() -> None:
