@@ -12,6 +12,7 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from monitor.config import parse
 from monitor.config.loading import reference_file
 from monitor.config.spacing import interval_for, spoken
+from monitor.config.tree import USUAL_WINDOW
 from monitor.config.values import format_duration
 from monitor.errors import NotFound, QuarantineLimit
 from monitor.kafka.log_reader import log_bounds, partitions_of
@@ -27,6 +29,7 @@ from monitor.service.advice import as_toml, lateness_for, window_for
 from monitor.service.places import places_of, suggest_fields
 from monitor.service.preflight import scale_readings
 from monitor.service.survey import survey
+from monitor.training.period import LATEST_ROWS, suggested_length
 from monitor.types import Partition
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from monitor.config import Config
     from monitor.recordings import FileOptions
+    from monitor.recordings.recording import Recording
     from monitor.service.survey import FleetSurvey
     from monitor.types import RecordBatch
 
@@ -105,9 +109,24 @@ def starter_for_file(path: Path, options: FileOptions | None = None) -> Starter:
 
     def scale(found: FleetSurvey) -> None:
         found.readings_per_asset = n // max(1, len(recording.assets))
+        found.cycle = _cycle_of(recording, found)
 
     made = _starter(settings, name, batches, scale, str(path))
     return replace(made, notes=(*recording.notes, *recording.losses), n_rows=n)
+
+
+def _cycle_of(recording: Recording, found: FleetSurvey) -> str:
+    """Describe the cycle of the sensors that would need longer windows than the usual ones. Empty = there is none."""
+    if found.spacing is None:
+        return ""
+    interval = interval_for(found.spacing)
+    one = recording.per_asset()[0]
+    cell = one.ts_us // (interval // timedelta(microseconds=1))
+    rows = np.flatnonzero(cell > cell.max() - LATEST_ROWS)
+    series = np.full((int(np.ptp(cell[rows])) + 1, len(one.sensors)), np.nan, dtype=np.float32)
+    series[cell[rows] - cell[rows].min()] = one.values[rows]
+    chosen = suggested_length(series, interval.total_seconds())
+    return chosen.reason if chosen.cells > USUAL_WINDOW else ""
 
 
 def _starter(
@@ -178,7 +197,10 @@ def render(found: FleetSurvey, kafka: Mapping[str, Any], name: str, source: str)
     lines.append(f'interval = "{shown_interval}"'.ljust(28) + f"# the grid: {why}")
     if interval is not None:
         window = window_for(interval, found.readings_per_asset, min_windows=200)
-        lines.append(f"window = {window.cells}".ljust(28) + f"# cells: {window.reason}")
+        if found.cycle:
+            lines.append('window = "auto"'.ljust(28) + f"# {found.cycle}. Each training looks for it")
+        else:
+            lines.append(f"window = {window.cells}".ljust(28) + f"# cells: {window.reason}")
         lateness = lateness_for(found, interval)
         late = f"came up to {spoken(found.late_s)} late" if found.late_s else "came in order"
         lines.append(f'lateness = "{format_duration(lateness)}"'.ljust(28) + f"# readings {late}")

@@ -93,6 +93,8 @@ class FleetSurvey:
     """First and last event time."""
     readings_per_asset: int = 0
     """Readings that the topics hold of a usual asset, by the share of the sample."""
+    cycle: str = ""
+    """Description of the cycle of the sensors, where one is too long for a usual window. Empty = none is known."""
     notices: list[Notice] = field(default_factory=list)
     places: Places | None = None
     """Set by `places.py`."""

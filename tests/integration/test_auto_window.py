@@ -58,7 +58,7 @@ def scored(deployment: Deployment) -> list[tuple[int, str | None]]:
     return sorted((cell, card and json.loads(card)["length"]) for cell, (_, card) in zip(cells, rows, strict=True))
 
 
-def test_the_first_training_decides_before_the_first_record(
+def test_the_first_training_decides(
     embedded_broker: EmbeddedBroker, deployment: Deployment
 ) -> None:
     asyncio.run(create_topic(embedded_broker.bootstrap, "auto-first", 1))
@@ -85,7 +85,7 @@ def test_the_first_training_decides_before_the_first_record(
     assert shown["card"]["window_reason"].startswith(f"one cycle of the sensors ({CYCLE} cells")
 
 
-def test_a_later_training_starts_the_pipeline_anew(embedded_broker: EmbeddedBroker, deployment: Deployment) -> None:
+def test_a_later_training_starts_it_anew(embedded_broker: EmbeddedBroker, deployment: Deployment) -> None:
     asyncio.run(create_topic(embedded_broker.bootstrap, "auto-later", 1))
     publish(embedded_broker.bootstrap, "auto-later", readings(0, FIRST))
     deployment.configure(embedded_broker.bootstrap, "auto-later", window="auto", max_gap=f"{MAX_GAP}m", alerts=ALERTS)

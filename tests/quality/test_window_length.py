@@ -42,7 +42,7 @@ def test_a_window_holds_one_cycle(name: str, data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_a_short_cycle_keeps_the_default_length(name: str, data_dir: Path) -> None:
+def test_a_short_cycle_keeps_the_usual_one(name: str, data_dir: Path) -> None:
     recording = load(data_dir, name)
     found = suggested_length(recording.values[: recording.train_rows], recording.interval_s)
     assert found.cells == DEFAULT_LENGTH
@@ -50,7 +50,7 @@ def test_a_short_cycle_keeps_the_default_length(name: str, data_dir: Path) -> No
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_signals_keep_the_default_length(name: str, data_dir: Path) -> None:
+def test_other_signals_keep_the_default(name: str, data_dir: Path) -> None:
     recording = load(data_dir, name)
     found = suggested_length(recording.values[: recording.train_rows], recording.interval_s)
     assert (found.cells, found.period) == (DEFAULT_LENGTH, None)

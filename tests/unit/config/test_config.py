@@ -352,7 +352,7 @@ def test_every_public_name_exists() -> None:
         _ = configuration.nothing
 
 
-def test_an_auto_window_has_the_usual_length_until_it_is_chosen() -> None:
+def test_auto_windows_have_a_usual_length() -> None:
     config = parse(tree(fleet__window="auto"))
     (fleet,) = config.fleets
     assert (fleet.window, fleet.length, fleet.max_gap_cells) == (None, 64, 8)

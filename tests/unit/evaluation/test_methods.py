@@ -159,13 +159,13 @@ def cyclic(cycle: int) -> UnlabelledSeries:
 
 
 @pytest.mark.parametrize(("cycle", "rows"), [(90, 90), (20, 64)])
-def test_each_recording_has_windows_of_its_cycle(cycle: int, rows: int) -> None:
+def test_recordings_have_their_own_windows(cycle: int, rows: int) -> None:
     auto, given = replace(SETTINGS, window=None), replace(SETTINGS, window=rows)
     found = score(parse_method("pca", auto), cyclic(cycle), auto, lambda _share, _text: None)
     assert found.model["window"] == rows
     assert np.array_equal(found.score, scored("pca", cyclic(cycle), given))
 
 
-def test_yardsticks_have_the_windows_of_the_default() -> None:
+def test_yardsticks_have_the_same_windows() -> None:
     auto, given = replace(SETTINGS, window=None), replace(SETTINGS, window=90)
     assert np.array_equal(scored("pca-window", cyclic(90), auto), scored("pca-window", cyclic(90), given))

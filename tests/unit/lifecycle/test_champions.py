@@ -219,7 +219,7 @@ async def test_a_former_champion_is_skipped_only_if_missing_at_the_start(
 AUTO = parse({"kafka": KAFKA, "fleet": [FLEET | {"window": "auto"}]})
 
 
-async def test_a_champion_with_another_length_ends_an_auto_pipeline(
+async def test_another_length_ends_the_pipeline(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path)
@@ -232,7 +232,7 @@ async def test_a_champion_with_another_length_ends_an_auto_pipeline(
     assert await this.version_that_scores() == path.name
 
 
-async def test_a_version_with_another_length_is_published_and_scores_nothing(
+async def test_another_length_scores_nothing(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path)
@@ -252,7 +252,7 @@ async def test_a_version_with_another_length_is_published_and_scores_nothing(
             await each.champions.refresh()
 
 
-async def test_the_length_of_a_champion_is_read_from_its_card(store: AsyncStore) -> None:
+async def test_lengths_are_read_from_cards(store: AsyncStore) -> None:
     facts = {"trained_us": 1, "metrics": {}, "lease": None, "path": "p"}
     for fleet, card in (("pumps", {"length": 144}), ("fans", {})):
         await store.run(versions.publish_and_activate, version=f"v-{fleet}", fleet=fleet, card=card, **facts)

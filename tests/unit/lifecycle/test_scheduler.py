@@ -358,7 +358,7 @@ async def test_a_former_leader_leaves_no_job_for_a_due_training(store: AsyncStor
     assert await store.read(jobs.active, "pumps") is None
 
 
-async def test_a_training_that_changes_the_window_is_done_and_ends_the_pipeline(
+async def test_a_changed_window_ends_its_job_well(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path)

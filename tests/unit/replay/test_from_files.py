@@ -51,7 +51,7 @@ def test_another_interval_keeps_the_gap_in_cells() -> None:
     assert notes == ["window, model and alerts are those of fleet all of the configuration"]
 
 
-def test_a_model_of_the_head_chooses_the_windows(tmp_path: Path) -> None:
+def test_the_head_chooses_the_windows(tmp_path: Path) -> None:
     at = np.arange(1500, dtype=np.int64)
     values = np.sin(2 * np.pi * at / 90)[:, None] + 0.1 * np.random.default_rng(0).standard_normal((1500, 1))
     head = Recording(

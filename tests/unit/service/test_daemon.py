@@ -83,7 +83,7 @@ async def test_a_crash_is_remembered_for_the_next_owner(error: BaseException | N
     assert store.calls == [(daemons.deregister, "host:1", is_deliberate)]
 
 
-async def test_changed_windows_start_the_pipeline_anew(log: RecordedLog, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changed_windows_start_it_anew(log: RecordedLog, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse(
         {
             "kafka": {"bootstrap": "b:9092", "topics": ["t"]},

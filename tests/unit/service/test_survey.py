@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -224,6 +225,15 @@ def test_a_file_gives_the_same_configuration(tmp_path: Path) -> None:
     assert (fleet.name, fleet.interval, fleet.window) == ("pump-7", timedelta(minutes=1), 64)
     assert fleet.sensors == ("temp", "press")
     assert made.found.n_readings == 400
+
+
+def test_a_long_cycle_gives_auto_windows(tmp_path: Path) -> None:
+    file = tmp_path / "press.csv"
+    lines = (f"{START_S + 60 * i},{math.sin(math.tau * i / 90):.4f}" for i in range(900))
+    file.write_text("time,force\n" + "\n".join(lines))
+    made = starter.starter_for_file(file)
+    assert made.config.fleets[0].window is None
+    assert "# one cycle of the sensors (90 cells, 1h30m). Each training looks for it" in made.text
 
 
 @pytest.mark.parametrize(

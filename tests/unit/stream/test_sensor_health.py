@@ -249,7 +249,7 @@ def stuck_windows(of: Any, readings: Float32) -> Any:
     return sensor_tests(of=of).inspect(windows(readings)).findings
 
 
-def test_a_sensor_that_rests_at_times_is_tested_between() -> None:
+def test_a_sensor_is_tested_between_its_rests() -> None:
     of = model(readings=pump(0))
     assert of.profiles[1].rests == (-20.0,)
     assert of.profiles[1].longest_run == 1
@@ -261,13 +261,13 @@ def test_a_sensor_that_rests_at_times_is_tested_between() -> None:
     assert (findings[first + 8 - LENGTH :, 1] == STUCK).all()
 
 
-def test_a_longer_rest_is_no_stuck_sensor() -> None:
+def test_a_longer_rest_is_not_stuck() -> None:
     readings = pump(1, 600)
     readings[200:, 1] = -20.0
     assert not stuck_windows(model(readings=pump(0)), readings).any()
 
 
-def test_a_new_position_of_a_valve_is_no_stuck_sensor() -> None:
+def test_a_new_position_is_not_stuck() -> None:
     of = model(readings=pump(0))
     assert of.profiles[4].rests == ()  # it is at one of its positions all the time
     readings = pump(1, 600)
@@ -275,7 +275,7 @@ def test_a_new_position_of_a_valve_is_no_stuck_sensor() -> None:
     assert not stuck_windows(of, readings).any()
 
 
-def test_a_coarse_sensor_is_stuck_if_its_related_ones_move() -> None:
+def test_related_sensors_tell_a_coarse_one() -> None:
     of = model(readings=coarse(0))
     assert len(of.profiles[0].related) >= 2
     assert RUN_FACTOR * of.profiles[0].longest_run > LENGTH
@@ -286,7 +286,7 @@ def test_a_coarse_sensor_is_stuck_if_its_related_ones_move() -> None:
     assert 0 < found[0] + LENGTH - 200 <= LENGTH
 
 
-def test_one_related_sensor_alone_proves_nothing() -> None:
+def test_one_related_sensor_proves_nothing() -> None:
     of = model(readings=coarse(0))
     readings = coarse(1, 300)
     readings[100:] = readings[100]  # the machine stands still
@@ -294,7 +294,7 @@ def test_one_related_sensor_alone_proves_nothing() -> None:
     assert not (stuck_windows(of, readings)[:, 0] == STUCK).any()
 
 
-def test_a_held_sensor_without_a_verdict_keeps_its_alert_open() -> None:
+def test_a_held_sensor_keeps_its_alert_open() -> None:
     of = model(readings=coarse(0))
     readings = coarse(1, 600)
     readings[200:400, 0] = readings[200, 0]
@@ -306,7 +306,7 @@ def test_a_held_sensor_without_a_verdict_keeps_its_alert_open() -> None:
     assert np.isfinite(values[200 : 400 - LENGTH + 1][whole == NOT_TESTED]).all()
 
 
-def test_a_window_of_equal_readings_is_stuck_if_long_enough() -> None:
+def test_a_whole_window_of_one_value_is_stuck() -> None:
     profile = {"low": 0.0, "high": 9.0, "noise": 1.0, "absent_share": 0.0}
     readings = np.random.default_rng(0).integers(0, 10, (200, 5)).astype(np.float32)
     readings[100:, 2] = 4.0

@@ -166,7 +166,7 @@ def cyclic_history(n: int, window: object = "auto", cycle: int = 90) -> History:
     return found
 
 
-def test_a_training_chooses_the_length_of_auto_windows() -> None:
+def test_a_training_chooses_auto_windows() -> None:
     found = cyclic_history(2000)
     chosen = found.choose_length(None)
     assert chosen is not None
@@ -181,7 +181,7 @@ def test_a_configured_window_is_not_chosen() -> None:
     assert found.windows().values.shape[1] == 32
 
 
-def test_too_few_readings_for_a_long_window_keep_the_usual_one() -> None:
+def test_few_readings_keep_the_usual_window() -> None:
     found = cyclic_history(1200, cycle=180)
     chosen = found.choose_length(None)
     assert chosen is not None
@@ -195,7 +195,7 @@ def test_too_few_readings_for_a_long_window_keep_the_usual_one() -> None:
     assert chosen.reason.startswith("2,132 readings are too few for windows of one cycle of the sensors (180 cells")
 
 
-def test_an_empty_history_keeps_the_usual_window() -> None:
+def test_no_readings_keep_the_usual_window() -> None:
     found = cyclic_history(0)
     chosen = found.choose_length(None)
     assert chosen is not None

@@ -47,7 +47,7 @@ def heart(draw: np.random.Generator, length: int, jitter: float, n: int = N) -> 
 
 @pytest.mark.parametrize("keep", [0.0, 0.9, 0.99, 0.995, 1.0])
 @pytest.mark.parametrize("n", [500, 1000, 3000])
-def test_noise_and_slow_processes_have_no_period(keep: float, n: int) -> None:
+def test_slow_processes_have_no_period(keep: float, n: int) -> None:
     draw = np.random.default_rng(n)
     assert [period(walk(draw, keep, n)) for _ in range(20)] == [None] * 20
 
@@ -68,7 +68,7 @@ def test_short_irregular_peaks_have_a_period() -> None:
     assert sum(each is not None and abs(each - 90) <= 4 for each in found) >= 9
 
 
-def test_a_cycle_is_found_beside_gaps_and_a_wild_reading() -> None:
+def test_gaps_and_a_wild_reading_hide_no_cycle() -> None:
     draw = np.random.default_rng(4)
     values = cycles(draw, 100)
     values[draw.random(N) < 0.3] = np.nan
@@ -79,7 +79,7 @@ def test_a_cycle_is_found_beside_gaps_and_a_wild_reading() -> None:
     assert abs(found - 100) <= 5
 
 
-def test_autocorrelation_is_that_of_the_present_readings() -> None:
+def test_autocorrelation_leaves_gaps_out() -> None:
     draw = np.random.default_rng(5)
     values = walk(draw, 0.8, 400)
     values[draw.random(400) < 0.2] = np.nan
@@ -94,7 +94,7 @@ def test_autocorrelation_is_that_of_the_present_readings() -> None:
         assert autocorrelation(values, 60)[lag] == pytest.approx(expected, abs=1e-4)
 
 
-def test_one_cycle_is_the_length_if_it_is_longer_than_the_default() -> None:
+def test_a_long_cycle_is_the_length() -> None:
     draw = np.random.default_rng(6)
     values = np.stack([cycles(draw, DAY) + 0.3 * draw.standard_normal(N) for _ in range(4)], axis=1)
     found = suggested_length(values.astype(np.float32), 600.0)
@@ -109,13 +109,13 @@ def test_a_short_cycle_keeps_the_default() -> None:
     assert "24 cells, 1d" in found.reason
 
 
-def test_a_cycle_beyond_the_longest_window_keeps_the_default() -> None:
+def test_a_longer_cycle_keeps_the_default() -> None:
     values = cycles(np.random.default_rng(8), 288, 20 * 288)[:, None]
     assert suggested_length(values, 300.0) == (DEFAULT_LENGTH, None, f"no cycle of up to {LONGEST} cells was found")
     assert suggested_length(values, 300.0, longest=320).cells == 288
 
 
-def test_one_periodic_sensor_of_many_decides_nothing() -> None:
+def test_one_of_many_sensors_decides_nothing() -> None:
     draw = np.random.default_rng(9)
     noise = [draw.standard_normal(N) for _ in range(4)]
     constant = np.ones(N)
@@ -127,7 +127,7 @@ def test_one_periodic_sensor_of_many_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 100])
-def test_short_and_empty_readings_have_no_period(n: int) -> None:
+def test_few_readings_have_no_period(n: int) -> None:
     assert suggested_length(np.full((n, 3), np.nan, np.float32), 1.0).cells == DEFAULT_LENGTH
     assert suggested_length(np.zeros((n, 3), np.float32), 1.0).cells == DEFAULT_LENGTH
     assert suggested_length(cycles(np.random.default_rng(1), 10, n)[:, None], 1.0).cells == DEFAULT_LENGTH
@@ -149,7 +149,7 @@ def test_one_window_has_no_periodic_sensor() -> None:
     assert periodic_sensors(np.zeros((1, 2, 16), np.float32)).tolist() == [False, False]
 
 
-def test_a_fleet_takes_the_cycle_of_most_of_its_assets() -> None:
+def test_most_assets_decide_for_a_fleet() -> None:
     draw = np.random.default_rng(10)
     cyclic = [cycles(draw, length)[:, None] for length in (88, 90, 92)]
     noise = [draw.standard_normal((N, 1)).astype(np.float32) for _ in range(4)]
@@ -158,7 +158,7 @@ def test_a_fleet_takes_the_cycle_of_most_of_its_assets() -> None:
     assert length_for_assets([], 1.0) == (DEFAULT_LENGTH, None, NO_CYCLE)
 
 
-def test_the_present_length_stays_unless_another_cycle_is_found() -> None:
+def test_the_present_length_is_kept() -> None:
     draw = np.random.default_rng(11)
     cycle, noise = cycles(draw, 100)[:, None], draw.standard_normal((N, 1)).astype(np.float32)
     assert length_for_assets([noise], 1.0, 144).cells == 144
