@@ -83,9 +83,12 @@ def outcome(one: Plant, method: Method) -> Outcome:
 
 
 FLOORS = {
-    "odd_cycle": 0.03, "coupled_plant": 0.13, "no_longer_fits": 0.25, "slow_drift": 0.66, "lost_rhythm": 0.53,
+    "odd_cycle": 0.60, "coupled_plant": 0.85, "no_longer_fits": 0.64, "slow_drift": 0.60, "lost_rhythm": 0.55,
 }  # fmt: skip
-"""Least mean VUS-PR of the default by kind, measured on the two recordings of the usual build."""
+"""Least mean VUS-PR of the default by kind: measured on two recordings each, less .05. Four recordings each
+reach .65 to .93."""
+LEAST_FOUND = 0.5
+"""Least share of the events found. All ten of the usual build were found, and 19 of 20 of twice as many."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,6 +106,7 @@ def test_default_keeps_its_floor_on_plants(kind: str) -> None:
             flush=True,
         )
     assert vus_pr[DEFAULT].mean() >= FLOORS[kind]
+    assert np.mean([one.is_found for one in reached[DEFAULT]]) >= LEAST_FOUND
 
 
 @pytest.mark.parametrize("kind", KINDS)
