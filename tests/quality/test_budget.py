@@ -219,10 +219,12 @@ def within_bound(one: TrainedAsset) -> bool:
 # ---------------------------------------------------------------- the budget that was set
 
 
-N_OF_KIND, N_WEEKS = (20, 10) if IS_FULL else (1, 4)
-FIRST_SEED = 1000
-"""No choice in the code was made with these seeds: those were 0 to 9."""
-LEAST_KEPT = 0.9 if IS_FULL else 0.8
+N_OF_KIND, N_WEEKS = (20, 10) if IS_FULL else (1, 2)
+FIRST_SEED = 2000
+"""No choice in the code was made with these seeds: those were 0 to 9, and 1000."""
+SET_FOR = ("auto", "pca") if IS_FULL else ("auto",)
+LEAST_KEPT = 0.9 if IS_FULL else 0.7
+"""In two weeks three alarms are chance: .08 at half of the budget. So the mean of all must keep it, too."""
 LEAST_FOUND = {"bias": 0.78, "stuck": 0.49, "broken": 0.49, "ramp": 0.85}
 """Shares of the faults found within a day by the release before, with thresholds from the last fifth of the history,
 which a third of the assets did not keep. Longer evidence must not cost what they found."""
@@ -272,10 +274,14 @@ def watch_weekly(kind: str, seed: int, spec: ModelSpec) -> WatchedAsset:
     return WatchedAsset(kind, len(alarms(np.concatenate(scores))), found)
 
 
-def test_clean_assets_keep_the_budget_that_was_set() -> None:
+@pytest.mark.timeout(4 * 3600 if IS_FULL else 600)
+@pytest.mark.parametrize("architecture", SET_FOR)
+def test_clean_assets_keep_the_budget_that_was_set(architecture: str) -> None:
     """Ten kinds of machines, retrained weekly on four weeks, and faults in copies of their clean weeks."""
     watched = [
-        watch_weekly(kind, FIRST_SEED + seed, SPECS["pca"]) for kind in MACHINE_KINDS for seed in range(N_OF_KIND)
+        watch_weekly(kind, FIRST_SEED + seed, SPECS[architecture])
+        for kind in MACHINE_KINDS
+        for seed in range(N_OF_KIND)
     ]
     print("\nkind                   n   kept  a week  " + "  ".join(f"{fault:>6}" for fault in FAULTS))
     for kind in (*MACHINE_KINDS, "all"):
@@ -287,6 +293,7 @@ def test_clean_assets_keep_the_budget_that_was_set() -> None:
             + "  ".join(f"{share:6.0%}" for share in shares)
         )
     assert np.mean([keeps(one) for one in watched]) >= LEAST_KEPT
+    assert np.mean([one.n_alarms for one in watched]) <= BUDGET.alarms_per_week * N_WEEKS
     for fault, least in LEAST_FOUND.items():
         assert np.mean([found for one in watched for found in one.found[fault]]) >= least, fault
 

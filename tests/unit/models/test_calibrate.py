@@ -128,11 +128,17 @@ def test_the_future_keeps_a_certified_budget() -> None:
 
 def test_three_clean_weeks_certify_one_alarm() -> None:
     assert calibrated(smooth(round(3.1 * A_WEEK))).state is Status.CERTIFIED
-    short = calibrated(smooth(round(2.5 * A_WEEK)))
+    short = calibrated(smooth(round(1.4 * A_WEEK)))
     assert short.state is Status.PROVISIONAL
-    assert short.bound_per_week == pytest.approx(3.0 / 2.5, rel=0.01)
-    assert short.weeks_missing == pytest.approx(3.88 - 2.5, abs=0.01)
-    assert "1.4 more clean asset-weeks would certify the budget of 1" in short.reason
+    assert short.bound_per_week == pytest.approx(3.0 / 1.4, rel=0.01)
+    assert short.weeks_missing == pytest.approx(3.88 - 1.4, abs=0.01)
+    assert "2.5 more clean asset-weeks would certify the budget of 1" in short.reason
+
+
+def test_two_weeks_may_have_as_many_alarms_as_the_budget_allows() -> None:
+    limits = [calibrated(smooth(2 * A_WEEK, seed=seed)) for seed in range(20)]
+    assert 0 < max(limit.n_episodes for limit in limits) <= 2
+    assert np.mean([per_week(limit.raw) <= 1.0 for limit in limits]) >= 0.9
 
 
 @pytest.mark.parametrize(("factor", "state"), [(1.0, "certified"), (1.5, "certified"), (0.8, "provisional")])
