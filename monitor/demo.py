@@ -176,6 +176,8 @@ class DemoResult:
     """Stable word of the reason → records."""
     stop_score: float
     """Highest score of the stopped turbine during the known stop."""
+    stop_share: float
+    """Share of its windows during the known stop that are anomalous."""
 
     @property
     def stop_alerts(self) -> list[dict[str, Any]]:
@@ -270,12 +272,16 @@ def _result(demo: DemoRun, n_readings: int, flow_s: float, took_s: float) -> Dem
         alerts = list(reversed(reader.alerts(alert_class="process")))
         counters = [partition["counters"] for partition in reader.partitions()]
         stop = reader.scores(STOPPED, "turbines", since=STOP_FROM, until=STOP_TO)
-        stop_score = max((window["score"] for window in stop if window["score"] is not None), default=0.0)
+        scores = [window["score"] for window in stop if window["score"] is not None]
     reasons = Counter[str]()
     for each in counters:
         reasons.update(each["reasons"])
     weeks = sum(each["scored"] for each in counters) * INTERVAL_S / WEEK_S
-    return DemoResult(n_readings, flow_s, took_s, alerts, weeks * ALERTS_PER_WEEK, dict(reasons), stop_score)
+    return DemoResult(
+        n_readings, flow_s, took_s, alerts, weeks * ALERTS_PER_WEEK, dict(reasons),
+        stop_score=max(scores, default=0.0),
+        stop_share=sum(score >= 1.0 for score in scores) / max(1, len(scores)),
+    )  # fmt: skip
 
 
 def _quoted(name: str) -> str:

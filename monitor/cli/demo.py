@@ -175,7 +175,7 @@ def _print_stop(result: DemoResult) -> None:
 
     span = f"{output.timestamp(STOP_FROM)} to {output.timestamp(STOP_TO)}"
     echo(Styled(f"The known stop: {STOPPED} from {span}", "bold"))
-    where = "49 h with feathered blades and no power, in 8 m/s of wind: "
+    where = f"49 h of feathered blades in 8 m/s of wind, {result.stop_share:.0%} of them anomalous: "
     alerts = result.stop_alerts
     if not alerts:
         enough = "three windows above 1.0 among five open an alert"

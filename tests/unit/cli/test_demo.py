@@ -27,8 +27,8 @@ def alert(number: int, asset: str, after_h: float, lasted_h: float, peak: float)
     }  # fmt: skip
 
 
-def result(*alerts: dict[str, Any], stop_score: float = 0.97) -> DemoResult:
-    return DemoResult(351_336, 16.0, 51.0, list(alerts), 344.7, {"empty": 2527}, stop_score)
+def result(*alerts: dict[str, Any], stop_score: float = 0.97, stop_share: float = 0.0) -> DemoResult:
+    return DemoResult(351_336, 16.0, 51.0, list(alerts), 344.7, {"empty": 2527}, stop_score, stop_share)
 
 
 MANY = [alert(n, f"R807{n % 4}{n % 2}", -9000 + 100 * n, 1 + n / 10, 1 + n / 100) for n in range(60)]
@@ -49,8 +49,9 @@ def test_the_result_fits_twenty_lines(alerts: list[dict[str, Any]], capsys: pyte
 
 
 def test_the_stop_is_ranked_among_all_alerts(capsys: pytest.CaptureFixture[str]) -> None:
-    found = result(*MANY, alert(60, STOPPED, 1, 5.55, 9.5), alert(61, STOPPED, 20, 1, 2))
+    found = result(*MANY, alert(60, STOPPED, 1, 5.55, 9.5), alert(61, STOPPED, 20, 1, 2), stop_share=0.127)
     words = " ".join(printed(capsys, found))
+    assert "in 8 m/s of wind, 13% of them anomalous: 2 alerts." in words
     assert "2 alerts. Number 60 is the 15th longest (5 h 33 min) and the highest (9.50) of 62." in words
 
 
