@@ -116,6 +116,9 @@ def sensor_errors(
     knobs: BoundKnobs | None = None,
 ) -> SensorErrors:
     """Return the errors of a network for standardised windows (B, C, T), before any calibration."""
+    if network.n_context is not None and scales.names == ("newest",) and knobs is None:
+        x = x[..., -network.n_context - 1 :]
+        present = None if present is None else present[..., -network.n_context - 1 :]
     squared = squared_error(network, x, present, knobs)
     return scales.errors(squared, _scored(network, squared, present))
 

@@ -23,6 +23,9 @@ class Network(nn.Module):
     long, and is forgotten as soon."""
     scales: tuple[str, ...] = ("newest", "latest", "whole")
     """Time scales at which its errors count (`residual.SCALES`)."""
+    n_context: int | None = None
+    """Steps before the newest one that its prediction is from. None = any of the window. It is set where the newest step
+    alone is scored: then no other one is predicted."""
     n_unscored: int = 0
     """Number of first steps of a window that the network does not predict. They count in no error."""
     stored_names: ClassVar[dict[str, str]] = {}

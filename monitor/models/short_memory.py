@@ -14,11 +14,14 @@ from typing import Self
 
 import torch
 
-from monitor.models.memory import MAX_REMEMBERED, Memory
+from monitor.models.memory import Memory
 from monitor.models.network import Network
 
 N_CELLS = 16
 """Steps of a stretch."""
+MAX_REMEMBERED = 500
+"""Stretches. A short one is one of fewer, and a window has several to search for: with 1,000 it costs a third more, and
+finds no more."""
 
 
 class ShortMemory(Network):

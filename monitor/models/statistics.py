@@ -43,6 +43,7 @@ class MovingMean(Network):
     """The mean of the steps just before."""
 
     scales = ("newest",)   # a jump: behind it, errors are large for as long as the mean takes to follow
+    n_context = N_BEFORE
 
     def __init__(self, n_sensors: int, length: int) -> None:  # noqa: ARG002 — one signature for all
         super().__init__()
