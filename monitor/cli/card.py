@@ -220,8 +220,8 @@ def _choice(choice: Card, members: Sequence[Card]) -> None:
     table.print()
     if any(weight != 1.0 for weight in weights.values()):
         echo_prose(
-            "Most sensors share a cycle, and remembered windows predict it better than the PCA rebuilds it: members "
-            "that remember none have less say.", "dim", "  ",
+            "A member with less weight drifted in healthy time, or knows no past windows of a repeating signal.",
+            "dim", "  ",
         )  # fmt: skip
     echo_prose(f"After that, {choice['renewed']} was fitted again with the held-out windows included.", "dim", "  ")
     for name, reason in choice["failed"].items():

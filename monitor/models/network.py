@@ -24,8 +24,8 @@ class Network(nn.Module):
     scales: tuple[str, ...] = ("newest", "latest", "whole")
     """Time scales at which its errors count (`residual.SCALES`)."""
     n_context: int | None = None
-    """Steps before the newest one that its prediction is from. None = any of the window. It is set where the newest step
-    alone is scored: then no other one is predicted."""
+    """Steps before the newest one that its prediction is from. None = any of the window. It is set where the newest
+    step alone is scored: then no other one is predicted."""
     n_unscored: int = 0
     """Number of first steps of a window that the network does not predict. They count in no error."""
     stored_names: ClassVar[dict[str, str]] = {}

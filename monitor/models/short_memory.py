@@ -21,7 +21,7 @@ N_CELLS = 16
 """Steps of a stretch."""
 MAX_REMEMBERED = 500
 """Stretches. A short one is one of fewer, and a window has several to search for: with 1,000 it costs a third more, and
-finds no more."""
+finds as much."""
 
 
 class ShortMemory(Network):

@@ -132,7 +132,7 @@ def test_many_members_stand_in_one_row_with_their_weights(show: Show, with_card:
     lines = [" ".join(line.replace("\xa0", " ").split()) for line in shown.splitlines()]
     assert "★ all 5 together 31 % spike 20 %" in lines
     assert "pca (weight 0.25) 25 % stuck 10 %" in lines
-    assert "members that remember none have less say" in " ".join(lines)
+    assert "A member with less weight drifted in healthy time" in " ".join(lines)
     assert "auto (5 members), objective plain; windows of 36 cells" in " ".join(lines)
 
 
