@@ -72,19 +72,27 @@ T = TypeVar("T")
 async def run(config: Config, clock: Clock | None = None, timing: Timing = DEFAULT_TIMING) -> None:
     """Run until a signal. Raises the error that ended the daemon, with its exit code."""
     stopping = stop_on_signals(timing)
-    is_ended = False
-    while not is_ended:
-        try:
-            with suppress(StopRequested):
-                await _run(config, clock or SystemClock(), timing, stopping)
-            is_ended = True
-        except WindowChanged as change:
-            # As after a restart: nothing of the batch in hand is saved, and it is read again.
-            doing = "starting the pipeline anew with them; the first windows have to fill"
-            log.info("window_changed", fleet=change.fleet, version=change.version, cells=change.length, doing=doing)
-            config = config.with_lengths({change.fleet: change.length})
+    while changed := await _run_until_window_changes(config, clock or SystemClock(), timing, stopping):
+        config = config.with_lengths(changed)
+        gc.unfreeze()  # the former pipeline was frozen, and would never be freed
+        gc.collect()
     if stopping.is_set() and sqlite.has_hanging_threads(timing.idle_thread_grace_s):
         force_exit()
+
+
+async def _run_until_window_changes(
+    config: Config, clock: Clock, timing: Timing, stopping: asyncio.Event
+) -> dict[str, int]:
+    """Run until a signal, or until a training has chosen another length of windows. Return it by fleet."""
+    try:
+        with suppress(StopRequested):
+            await _run(config, clock, timing, stopping)
+    except WindowChanged as change:
+        # As after a restart: nothing of the batch in hand is saved, and it is read again.
+        doing = "starting the pipeline anew with them; the first windows have to fill"
+        log.info("window_changed", fleet=change.fleet, version=change.version, cells=change.length, doing=doing)
+        return {change.fleet: change.length}
+    return {}
 
 
 async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.Event) -> None:
@@ -109,7 +117,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
 
         own = await started(partial(store.run, identity.start, clock.now_us()))
         config = config.with_default_group(own.default_group)
-        config = config.with_lengths(await started(partial(store.read, versions.champion_lengths)))
+        config = config.with_lengths(await started(partial(store.read, versions.window_lengths)))
         scorer = DetectorScorer(config.device, fleets=config.fleets, timing=timing)
         stack.callback(scorer.close)
         gate = BatchGate()
@@ -295,7 +303,12 @@ class _BackgroundTasks:
 
 
 def _single_error(error: BaseException) -> BaseException:
-    """Unwrap nested groups of one error: the exit code is read from the error itself."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    """Unwrap nested groups of one error: the exit code is read from the error itself.
+
+    Several tasks may find changed windows at once. One of them suffices: the next start reads all lengths.
+    """
+    while isinstance(error, BaseExceptionGroup) and (
+        len(error.exceptions) == 1 or error.split(WindowChanged)[1] is None
+    ):
         error = error.exceptions[0]
     return error

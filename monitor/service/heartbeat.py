@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from monitor import logs
 from monitor.errors import MonitorError, StoreUnavailable
+from monitor.lifecycle.champions import WindowChanged
 from monitor.service.shutdown import StopRequested
 from monitor.store import daemons
 from monitor.timing import DEFAULT_TIMING
@@ -81,7 +82,8 @@ class Heartbeat:
         An asynchronous exit callback. After a defect the claims of the partitions keep counting: their next owner then
         reads record by record, in case a record kills the process.
         """
-        is_deliberate = error is None or isinstance(error, MonitorError | StopRequested | asyncio.CancelledError)
+        expected = (MonitorError, StopRequested, WindowChanged, asyncio.CancelledError)
+        is_deliberate = error is None or isinstance(error, expected)
         with suppress(MonitorError, TimeoutError):
             async with asyncio.timeout(self._timing.deregister_limit_s):
                 await self._store.run(daemons.deregister, self._owner, is_deliberate)

@@ -66,6 +66,7 @@ class TransactionRecorder:
         (None, True),
         (StopRequested(), True),
         (QuarantineLimit("600 of the last 1000 records"), True),
+        (WindowChanged("pumps", 144, "pca-1"), True),
         (MemoryError(), False),
         (KeyError("a defect"), False),
     ],
@@ -103,3 +104,12 @@ async def test_changed_windows_start_it_anew(log: RecordedLog, monkeypatch: pyte
     await daemon.run(config)
     assert seen == [[64, 64], [90, 64], [180, 64]]
     assert [(line["fleet"], line["cells"]) for line in log.of("window_changed")] == [("pumps", 90), ("pumps", 180)]
+
+
+async def test_two_tasks_may_find_changed_windows_at_once() -> None:
+    async def find(fleet: str) -> None:
+        raise WindowChanged(fleet, 144, "pca-1")
+
+    with pytest.raises(WindowChanged):
+        async with daemon._BackgroundTasks(find("pumps"), find("fans")):
+            await asyncio.sleep(60)
