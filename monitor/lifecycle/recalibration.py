@@ -108,11 +108,20 @@ class Recalibration:
         return learnt_factor(judged)
 
     async def _compare(self, fleet: FleetConfig, token: tuple[str, int] | None, *, labels_alone: bool) -> None:
+        labels = self._labels.get(fleet.name)
+        if labels is not None:
+            labels.compared = None  # an error below means that it is compared again
         champion = self._champions.detector_of(fleet)
-        if (labels := self._labels.get(fleet.name)) is not None and champion is not None:
-            labels.compared = champion.version
-        if champion is None or misfit(champion, fleet.length, fleet.sensors or champion.sensors):
-            return  # a training follows, with the terms of the configuration
+        version = None if champion is None else await self._settled(fleet, champion, token, labels_alone=labels_alone)
+        if labels is not None:
+            labels.compared = version
+
+    async def _settled(
+        self, fleet: FleetConfig, champion: TrainedModel, token: tuple[str, int] | None, *, labels_alone: bool
+    ) -> str:
+        """Derive and activate a version where terms or labels differ. Return the version that then stands."""
+        if misfit(champion, fleet.length, fleet.sensors or champion.sensors):
+            return champion.version  # a training follows, with the terms of the configuration
         factor = await self._label_factor(fleet, champion)
         wanted = replace(champion.terms if labels_alone else Terms.of(fleet), label_factor=factor)
         if unknown := sorted(wanted.knobs.keys() - set(champion.sensors)):
@@ -121,7 +130,7 @@ class Recalibration:
         wanted = wanted.of_sensors(champion.sensors)
         found = champion.terms.differences(wanted)
         if not found:
-            return
+            return champion.version
         folder = Path(self._config.store.checkpoints)
         try:
             derived = await asyncio.to_thread(_derive, champion, wanted, folder)
@@ -129,11 +138,10 @@ class Recalibration:
             log.warning("threshold_not_derived", fleet=fleet.name, version=champion.version, differs=found,
                         why=str(error), fix=f"monitor retrain {fleet.name}",
                         until_then="the threshold of the version decides")  # fmt: skip
-            return
+            return champion.version
         await self._champions.activate(fleet, derived, token)
-        if labels is not None:
-            labels.compared = derived.version
         log.info("threshold_derived", fleet=fleet.name, version=derived.version, of=champion.version, why=found)
+        return derived.version
 
 
 @dataclass(slots=True)

@@ -11,10 +11,11 @@ from sqlalchemy import text
 
 from monitor.budget import Status
 from monitor.config import parse
+from monitor.errors import StoreUnavailable
 from monitor.lifecycle import recalibration
 from monitor.lifecycle.recalibration import LEARN_EVERY_S, LEARN_SOON_S, MANY_LABELS
 from monitor.models.detector import TrainedModel
-from monitor.store import assets, labels, versions
+from monitor.store import assets, label_levels, labels, versions
 from monitor.store.acts import Actor
 from monitor.types import Label, Partition
 from tests.unit.lifecycle.checkpoints import FLEET, KAFKA, checkpoint
@@ -119,6 +120,27 @@ async def test_many_labels_count_within_the_hour(store: AsyncStore, daemon: NewD
     await later(this, LEARN_SOON_S)
     assert (await champion(store, tmp_path)).terms.label_factor == pytest.approx(1.073, abs=0.001)
     # All alerts just opened: after the first step none of them opens any more.
+
+
+async def test_an_interrupted_comparison_is_repeated(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(store, checkpoint(tmp_path))
+    await judge(store, Label.NORMAL)
+    this = await started(store, daemon, config(tmp_path))
+    newer = checkpoint(tmp_path, seed=1)
+    await publish(store, newer)
+    await this.champions.refresh()
+    with monkeypatch.context() as broken:
+        broken.setattr(label_levels, "judged_alerts", _unavailable)
+        with pytest.raises(StoreUnavailable):
+            await later(this, 1.0)
+    await later(this, 1.0)
+    assert (await champion(store, tmp_path)).terms.label_factor > 1
+
+
+def _unavailable(*_: object) -> None:
+    raise StoreUnavailable("connection lost")
 
 
 async def test_removing_the_label_undoes_it(
