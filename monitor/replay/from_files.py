@@ -27,7 +27,7 @@ from monitor.replay.versions import (
     has_versions,
     train_on_head,
     unreadable_versions,
-    with_champion_lengths,
+    with_deciding_lengths,
 )
 from monitor.store.results import LAST_US
 from monitor.stream.score import DetectorScorer
@@ -92,7 +92,8 @@ async def replay_files(
     """
     run = ReplayRun(options, observer, clock, options.side_by_side())
     if config and not files.head.is_given and (options.deciding_version or await has_versions(config)):
-        await _replay_with_registry(files, await with_champion_lengths(config), run)
+        config = await with_deciding_lengths(config, options.deciding_version)
+        await _replay_with_registry(files, config, run)
     else:
         await _replay_with_own_models(files, config, run)
     return run.result

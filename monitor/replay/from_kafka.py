@@ -15,7 +15,7 @@ from monitor.kafka.memory import iterate
 from monitor.replay.flow import ReplayInput, needed_cell, scored_from_us, scratch
 from monitor.replay.offsets import find_offset_range, summarize_run
 from monitor.replay.run import ReplayRun, open_scorers
-from monitor.replay.versions import RegistryCopy, copy_live_registry, unreadable_versions, with_champion_lengths
+from monitor.replay.versions import RegistryCopy, copy_live_registry, unreadable_versions, with_deciding_lengths
 from monitor.store.reader import open_reader
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def replay_kafka(
     Raises NotFound: see `find_offset_range` and `versions_by_fleet`. Raises NoChampion, CheckpointDamaged.
     """
     observer.on_progress(None, "looking up what live has consumed, and what came of it")
-    config = await with_champion_lengths(config)
+    config = await with_deciding_lengths(config, options.deciding_version)
     unreadable = await unreadable_versions(config) if options.decides_as_live else []
     offsets = await find_offset_range(
         config, wanted, summarize_live=options.decides_as_live, unreadable=unreadable

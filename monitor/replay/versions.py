@@ -136,13 +136,17 @@ async def has_versions(config: Config) -> bool:
         return False
 
 
-async def with_champion_lengths(config: Config) -> Config:
-    """Return the configuration with the windows of today's champions, where `window = "auto"`."""
+async def with_deciding_lengths(config: Config, version: str | None = None) -> Config:
+    """Return the configuration with windows for the version that decides, where `window = "auto"`.
+
+    `version`: see `versions_by_fleet`. As live, they are those of today's champions: what versions with other windows
+    decided stays unscored.
+    """
     if all(fleet.window is not None for fleet in config.fleets):
         return config
     try:
         async with AsyncStore(config.store.url) as live:
-            return config.with_lengths(await live.read(stored_versions.champion_lengths))
+            return config.with_lengths(await live.read(stored_versions.window_lengths, version))
     except NotFound:
         return config
 

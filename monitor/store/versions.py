@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 from sqlalchemy import bindparam, text
@@ -219,10 +220,20 @@ def champion_cards(connection: Connection, fleets: Sequence[str]) -> dict[str, t
     return {fleet: (version, json.loads(card)) for fleet, version, card in rows if fleet in fleets}
 
 
-def champion_lengths(connection: Connection) -> dict[str, int]:
-    """Return the length of the champion's windows, by fleet. A card of an earlier release does not say."""
-    rows = connection.execute(text("SELECT fleet, card FROM model_version WHERE state = 'champion'"))
-    return {fleet: known["length"] for fleet, card in rows if "length" in (known := json.loads(card))}
+_CHAMPION_OR = text("SELECT fleet, version, card FROM model_version WHERE state = 'champion' OR version = :version")
+
+
+def window_lengths(connection: Connection, version: str | None = None) -> dict[str, int]:
+    """Return the length of the champion's windows, by fleet; of `version`, in its fleet.
+
+    A card of an earlier release does not say.
+    """
+    found = {}
+    rows = connection.execute(_CHAMPION_OR, {"version": version}).all()
+    for fleet, _, card in sorted(rows, key=lambda row: row.version == version):
+        with suppress(ValueError, TypeError, KeyError):  # unreadable: the usual length serves until a training
+            found[fleet] = int(json.loads(card)["length"])
+    return found
 
 
 def list_all(connection: Connection, fleet: str | None = None) -> list[VersionInfo]:
