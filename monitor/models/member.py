@@ -144,8 +144,8 @@ def ensemble_score(
 
     Squares of z-scores add up, as in a chi-squared test of independent statistics: one very high score is enough, and
     so are several fairly high ones. Weights by the injected faults that each member detects were tried, and find no
-    more. The result is an amplitude again, the relative increase of the errors: errors ten times as large in every member
-    are a score about ten times as large, and 0 = no larger than usual.
+    more. The result is an amplitude again, the relative increase of the errors: errors ten times as large in every
+    member are a score about ten times as large, and 0 = no larger than usual.
     """
     errors = [member.errors(x, present, knobs) for member in members]
     scores = [member.score_of(each.of_all) for member, each in zip(members, errors, strict=True)]    # (B, S)

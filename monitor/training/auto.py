@@ -24,7 +24,7 @@ than the PCA alone. Healthy data decide two weights of a member:
                  other set of recordings or kind of simulated plant loses more than .01.
     repetition   in a long repeating signal a memory predicts windows that were not seen better than the PCA
                  reconstructs them. Then members that know no past windows see the phase of the cycle, and have less
-                 say.
+                 say. This takes the place of stability, which there is that of the cycle.
 """
 
 from __future__ import annotations
@@ -210,7 +210,8 @@ def _calibrated(
     if len(members) == 1:
         return tuple(members)
     weights = [
-        _stability(member, of_healthy[member.name]) * (1.0 if member.name in MEMORIES else others) for member in members
+        (1.0 if member.name in MEMORIES else others) * (1.0 if repeats else _stability(member, of_healthy[member.name]))
+        for member in members
     ]
     return tuple(replace(member, weight=float(f"{each:.6g}")) for member, each in zip(members, weights, strict=True))
 
