@@ -1,4 +1,5 @@
-"""monitor: a streaming sensor anomaly monitor. It reads Kafka, scores windows with autoencoders and raises alerts.
+"""monitor: a streaming sensor anomaly monitor. It reads Kafka, scores windows with autoencoders and other models, and
+raises alerts.
 
 As a library, `from monitor import Detector` trains on frames and scores them (`api.py`). The rest is the daemon.
 

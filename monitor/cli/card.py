@@ -1,4 +1,4 @@
-"""The card of a model version in words: training data, reconstruction, choice of the ensemble, threshold and budget.
+"""The card of a model version in words: training data, reconstruction, members, threshold and budget.
 
 Input: a row of `Reader.models` with the card as in `card.json`, and the `BudgetReport`. Output: lines.
 Invariants: a part that the card lacks is left out, since older cards have fewer parts. No training code is imported.
@@ -140,10 +140,12 @@ def _training_data(receipt: Card, *, local: bool) -> None:
 def _reconstruction(card: Card) -> None:
     own, baseline = card["training"], card.get("baseline", {})
     explained, pca = own["explained_variance"], baseline.get("explained_variance", {})
-    is_pca = card["architecture"] == "pca"
-    _title("Reconstruction", f"of each sensor's variance in held-out windows{'' if is_pca else ', beside a PCA'}")
+    network = (card.get("members") or [{"name": card["architecture"]}])[-1]["name"]
+    is_pca = network == "pca"
+    remark = ", beside a PCA" if not is_pca else ", by the PCA" if card["architecture"] != "pca" else ""
+    _title("Reconstruction", f"of each sensor's variance in held-out windows{remark}")
     names = sorted((name for name in explained if name != "all"), key=lambda name: _or(explained[name], -1.0))
-    table = Table("  sensor", f"{card['architecture']}:right", *([] if is_pca else ["pca:right"]), "", ":rest")
+    table = Table("  sensor", f"{network}:right", *([] if is_pca else ["pca:right"]), "", ":rest")
     for name in ["all", *names[:MAX_SENSORS]]:
         value = explained[name]
         shares = [wording.percent(value), *([] if is_pca else [wording.percent(pca.get(name))])]

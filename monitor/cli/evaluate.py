@@ -131,7 +131,7 @@ def parse_names(text: str) -> tuple[str, ...]:
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
               help="Random seed; the same seed gives the same figures.")  # fmt: skip
 @click.option("--max-train", type=Parsed("duration", partial(parse_seconds, if_none=_NO_TRAINING)), metavar="60s",
-              help="Training time limit of each method, shared by the candidates of auto.")  # fmt: skip
+              help="Training time limit of each network.")  # fmt: skip
 @click.option("--policy", "policies", type=Parsed("policy", parse_policy), multiple=True,
               metavar='"confirm=5 of 8, recover=12"',
               help="Alert parameters to apply to the same scores, besides the default; may be repeated.")  # fmt: skip

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
 OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
 INCOMPATIBLE_OPTIONS = {
-    "auto": (("sparse", "denoising", "variational", "adversarial", "stacked"), "auto chooses by itself"),
+    "auto": (("sparse", "denoising", "variational", "adversarial", "stacked"), "auto trains no network"),
     "forecast": (("sparse", "variational", "adversarial", "stacked"), "forecast has no latent code to constrain"),
     "lstm": (("stacked",), "lstm has one layer in each direction, nothing to stack"),
     "pca": (

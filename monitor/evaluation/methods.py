@@ -62,7 +62,7 @@ class ScoreSettings:
     """Rows in a window. None = one cycle of the sensors where they have one (`training/period.py`)."""
     seed: int = 0
     max_train_s: float | None = None
-    """Training time of each method. The candidates of `auto` share it. None = the default's."""
+    """Training time of each network. None = the default's."""
     budget: Rate = AlertConfig.model_fields["budget"].default
     """Allowed false alarms. Thresholds are calibrated to this rate."""
 
@@ -201,7 +201,7 @@ def _end_us(n: int, first_end: int, interval_s: float) -> np.ndarray[Any, np.dty
 
 
 def _baseline(name: str, data: UnlabelledSeries, settings: ScoreSettings) -> MethodScores:
-    # The threshold comes from the latest fifth of the training rows, as in `fit`.
+    # The threshold comes from the latest fifth of the training rows, as that of a trained network.
     n_train, n_held = data.train_rows, max(1, round(HELD_OUT * data.train_rows))
     began = time.perf_counter()
     if name in YARDSTICKS:

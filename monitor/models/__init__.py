@@ -5,9 +5,8 @@ Read in this order:
     spec         the model to train and its training windows, no torch
     network      base classes: encode, decode, and a linear path beside the nonlinear one
     conv dense lstm forecast pca    one architecture each, top to bottom, shapes at the ends of lines
-    autoregression cross memory short_memory shape    members of an ensemble, solved in closed form
     statistics   predictors without training: the healthy median, the moving mean
-    memory shape autoregression cross    members of an ensemble that are solved in closed form, one file each
+    memory short_memory shape autoregression cross    members of an ensemble that are solved in closed form
     variational  any autoencoder with a distribution as its latent
     build        the table of architectures
     objectives   the loss that a network is trained on

@@ -1,7 +1,7 @@
 """Uses of a trained network besides scoring, over recordings: latents, the denoised signal, synthetic recordings.
 
 Input: a model and recordings. Output: rows for a table, and the windows that a sample is compared with.
-Invariant: the ensemble of `auto` is used by its trained network, the last member.
+Invariant: the ensemble of `auto` is used by its last member: the PCA, or the trained network of an older release.
 """
 
 from __future__ import annotations
