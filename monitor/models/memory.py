@@ -20,10 +20,8 @@ import torch.nn.functional as F
 from monitor.models.network import Network
 from monitor.models.pca import principal_axes
 
-N_CELLS = 16
-"""Newest cells that the short memory compares. A long window is rarely like another one in every cell."""
 MAX_REMEMBERED = 1000
-MAX_VALUES = 4_000_000
+MAX_REMEMBERED_VALUES = 4_000_000
 """Values in a memory, 16 MB in the checkpoint: of many sensors, fewer windows are remembered."""
 WINDOWS_PER_MEAN = 4
 """Windows of a cluster, on average. The mean of a few has less noise than each."""
@@ -50,9 +48,9 @@ class Memory(Network):
     """Remembered windows and their coordinates on the principal axes."""
 
     windows: torch.Tensor
-    """(K, C · cells)"""
+    """(K, C · T)"""
     axes: torch.Tensor
-    """(C · cells, D)"""
+    """(C · T, D)"""
     keys: torch.Tensor
     """Coordinates of the remembered windows, (D, K)."""
     half_squares: torch.Tensor
@@ -60,12 +58,13 @@ class Memory(Network):
     ends_us: torch.Tensor
     """Event time of the end of the most typical window of each cluster, (K,), microseconds. 0 = not known."""
 
-    def __init__(self, n_sensors: int, length: int, *, cells: int = 0, n_windows: int = 1, n_axes: int = 1) -> None:
+    def __init__(self, n_sensors: int, length: int, *, n_windows: int = 1, n_axes: int = 1, cells: int = 0) -> None:
+        """`cells`: of cards before 30 November 2026, which name the length of the windows."""
         super().__init__()
-        self.cells = min(cells, length) or length
-        self.n_unscored = length - self.cells
-        self.hyper = {"cells": self.cells, "n_windows": n_windows, "n_axes": n_axes}
-        size = n_sensors * self.cells
+        if cells not in (0, length):
+            raise ValueError(f"cells {cells} of windows of {length} steps")
+        self.hyper = {"n_windows": n_windows, "n_axes": n_axes}
+        size = n_sensors * length
         self.register_buffer("windows", torch.zeros(n_windows, size))
         self.register_buffer("axes", torch.eye(size, n_axes))
         self.register_buffer("keys", torch.zeros(n_axes, n_windows))
@@ -78,32 +77,25 @@ class Memory(Network):
         x: torch.Tensor,
         ends_us: torch.Tensor | None = None,
         *,
-        cells: int = 0,
         seed: int = 0,
         n_max: int = MAX_REMEMBERED,
     ) -> Self:
-        """Remember healthy windows (N, C, T), or their last `cells`. `ends_us` (N,): event times, favours the newest.
-
-        Without times, all windows count alike.
-        """
+        """Remember healthy windows (N, C, T). `ends_us` (N,): event times, favours the newest. None = all alike."""
         rows = chosen_rows(len(x), ends_us).to(x.device)
         ends_us = None if ends_us is None else ends_us.to(x.device)[rows]
-        return cls.solve_on(x[rows], ends_us, cells=cells, seed=seed, n_max=n_max)
+        return cls.solve_on(x[rows], ends_us, seed=seed, n_max=n_max)
 
     @classmethod
-    def solve_on(
-        cls, x: torch.Tensor, ends_us: torch.Tensor | None, *, cells: int, seed: int, n_max: int
-    ) -> Self:
+    def solve_on(cls, x: torch.Tensor, ends_us: torch.Tensor | None, *, seed: int, n_max: int) -> Self:
         """Remember windows (N, C, T) that `chosen_rows` chose."""
         n, n_sensors, length = x.shape
-        cells = min(cells, length) or length
-        flat = x[..., length - cells :].flatten(1)                           # (N, C · cells)
+        flat = x.flatten(1)                                                  # (N, C · T)
         size = flat.shape[1]
-        axes = _axes(flat, min(N_AXES, cells, size), seed)                   # (C · cells, D)
+        axes = _axes(flat, min(N_AXES, length), seed)                        # (C · T, D)
         points = flat @ axes                                                 # (N, D)
-        cluster = _cluster(points, max(1, min(n_max, n // WINDOWS_PER_MEAN, MAX_VALUES // size)))   # (N,)
+        cluster = _cluster(points, max(1, min(n_max, n // WINDOWS_PER_MEAN, MAX_REMEMBERED_VALUES // size)))   # (N,)
         used, cluster = torch.unique(cluster, return_inverse=True)
-        memory = cls(n_sensors, length, cells=cells, n_windows=len(used), n_axes=axes.shape[1]).to(x.device)
+        memory = cls(n_sensors, length, n_windows=len(used), n_axes=axes.shape[1]).to(x.device)
         memory.windows.copy_(_means(flat, cluster, len(used)))
         memory.axes.copy_(axes)
         keys = memory.windows @ axes                                         # (K, D)
@@ -119,16 +111,15 @@ class Memory(Network):
         return self._search(x)[0][:, 0]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the mean of the nearest remembered windows. Cells that are not compared are returned as they are."""
+        """Return the mean of the nearest remembered windows."""
         found, distance = self._search(x)                                    # (B, k), (B, k)
         weight = torch.softmax(-SHARPNESS * distance / distance[:, :1], 1)
-        mean = F.embedding_bag(found, self.windows, per_sample_weights=weight, mode="sum")   # (B, C · cells)
-        out = mean.reshape(len(x), x.shape[1], self.cells)
-        return torch.cat([x[..., : self.n_unscored], out], -1) if self.n_unscored else out
+        mean = F.embedding_bag(found, self.windows, per_sample_weights=weight, mode="sum")   # (B, C · T)
+        return mean.reshape(x.shape)
 
     def _search(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the numbers (B, k) of the nearest windows, the nearest first, and their squared distances (B, k)."""
-        flat = x[..., self.n_unscored :].flatten(1)                          # (B, C · cells)
+        flat = x.flatten(1)                                                  # (B, C · T)
         # A product of one or two rows rounds otherwise, which decides between two windows that are as near.
         flat = F.pad(flat, (0, 0, 0, max(0, MIN_ROWS - len(x))))
         points = flat @ self.axes                                            # (B, D)

@@ -70,7 +70,7 @@ class Shape(Network):
         floor = floor.clamp(min=torch.finfo(x.dtype).eps)
         level, spread = _level_and_spread(own, floor)
         ends_us = None if ends_us is None else ends_us.to(x.device)[rows]
-        memory = Memory.solve_on((own - level) / spread, ends_us, cells=length, seed=seed, n_max=n_max)
+        memory = Memory.solve_on((own - level) / spread, ends_us, seed=seed, n_max=n_max)
         shape = cls(
             n_sensors,
             length,

@@ -53,15 +53,10 @@ def test_the_search_in_few_axes_finds_nearly_the_nearest() -> None:
     assert error < 0.1 * x.square().mean()
 
 
-def test_the_short_memory_compares_the_newest_cells() -> None:
-    x = windows(cycles(2000))
-    memory = Memory.solve(x, cells=16)
-    assert memory.n_unscored == 16
-    assert torch.equal(memory(x)[..., :16], x[..., :16])
-    other = x.clone()
-    other[..., :16] += 9.0
-    assert torch.equal(memory(other)[..., 16:], memory(x)[..., 16:])
-    assert (memory.squared_error(other, x)[..., :16] == 0).all()
+def test_an_older_card_names_its_cells() -> None:
+    assert Memory(2, 16, n_windows=3, n_axes=2, cells=16).hyper == {"n_windows": 3, "n_axes": 2}
+    with pytest.raises(ValueError, match="cells 8"):
+        Memory(2, 16, cells=8)
 
 
 def test_an_odd_cycle_is_far_from_all_others() -> None:
