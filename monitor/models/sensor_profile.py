@@ -156,7 +156,10 @@ def learn(windows: Float32, rows: Int64, inputs: ModelInputs) -> dict[str, dict[
         )
         for number in range(n_sensors)
     ]
-    return {name: asdict(each) for name, each in zip(inputs.sensors, profiles, strict=True)}
+    # A list, as JSON makes of a tuple: the card of a version is equal before and after it is saved.
+    return {
+        name: asdict(each) | {"rests": list(each.rests)} for name, each in zip(inputs.sensors, profiles, strict=True)
+    }
 
 
 def _parts(windows: Float32, rows: Int64, inputs: ModelInputs) -> Iterator[Float32]:
@@ -206,7 +209,10 @@ def _related(windows: Float32, rows: Int64, inputs: ModelInputs) -> list[dict[st
             beside = moved[some, held[some, number] - 2]  # without the block in which the others may still arrive
             largest[number] = np.fmax(largest[number], np.fmax.reduce(beside, axis=0))
             n_held[number] += len(some)
-    typical = np.nanmedian(np.concatenate(usual), axis=0)
+    moves = np.concatenate(usual)
+    known = ~np.isnan(moves).all(axis=0)
+    typical = np.full(n_sensors, np.nan, dtype=np.float32)
+    typical[known] = np.nanmedian(moves[:, known], axis=0)
     out = []
     for number in range(n_sensors):
         ratio = HELD_FACTOR * largest[number] / np.where(typical > 0, typical, np.nan)

@@ -329,3 +329,13 @@ def test_a_profile_survives_its_card() -> None:
     again = profiles_from_json(SENSORS, json.loads(json.dumps(entry)))
     assert again == profiles_from_json(SENSORS, entry)
     assert any(each.related for each in again)
+
+
+def test_a_sensor_that_is_always_missing_has_a_profile() -> None:
+    """A median over nothing once raised a warning."""
+    readings = windows(coarse(0))
+    readings[..., 3] = np.nan
+    profiles = profiles_from_json(SENSORS, learn(readings, np.arange(2000), ModelInputs(SENSORS)))
+    assert (profiles[3].low, profiles[3].absent_share, profiles[3].related) == (None, 1.0, {})
+    assert any(each.related for each in profiles)
+    assert not any(SENSORS[3] in each.related for each in profiles)
