@@ -24,9 +24,9 @@ from monitor.models.device import pick_device
 from monitor.models.held_out import HeldOut
 from monitor.models.inputs import ModelInputs
 from monitor.models.knobs import BoundKnobs, Knobs
-from monitor.models.member import Member, ensemble_score
+from monitor.models.member import Member, ensemble_score, imputer_of
 from monitor.models.network import Network
-from monitor.models.residual import TimeScales, reconstruction
+from monitor.models.residual import TimeScales, impute, reconstruction
 from monitor.models.scaler import Scaler
 from monitor.models.sensor_profile import profiles_from_json
 from monitor.models.terms import Terms, factor_of, knobs_from_json, knobs_to_json
@@ -68,8 +68,8 @@ class Card:
     architecture: str
     objective: str
     members: tuple[dict[str, Any], ...]
-    """Name, `hyper` and `half_life` (of the slow time scale, share of the window) of each member of the ensemble. The
-    last is the network that was trained for the architecture."""
+    """Of each member of the ensemble: name, `hyper`, time scales, `half_life` (of the scale `latest`, share of the
+    window) and weight. The last is the network of the architecture, of `auto` the PCA."""
     sensors: tuple[str, ...]
     length: int
     """Steps in a window."""
@@ -370,7 +370,8 @@ class TrainedModel:
         limit = self.limits(assets)
 
         def score(windows: Float32, of: Int64) -> Float32:
-            return self._score_channels(self.inputs.to_channels(windows), None if limit is None else limit[of]).score
+            own = None if limit is None else limit[of]
+            return self._score_channels(self.inputs.to_channels(windows), own, share_normal=False).score
 
         return [tuple(self.sensors[c] for c in found) for found in clearing_sets(score, values, share)]
 
@@ -382,13 +383,18 @@ class TrainedModel:
         """Return the reconstruction (B, C, T) of each window by the member with the highest score."""
         if len(self._members) == 1:
             return reconstruction(self._members[0].network, x, present)
-        scores = torch.stack([member.score(x, present, knobs).sum(1) for member in self._members])    # (M, B)
-        highest = scores.argmax(0)                                                                # (B,)
+        imputer = imputer_of(self._members)
+        if imputer is not None:
+            x = impute(imputer, x, present)
+        scores = torch.stack(
+            [member.weight * member.score(x, present, knobs, imputer).sum(1) for member in self._members]
+        )                                                                                         # (M, B)
+        highest = scores.nan_to_num(nan=-1.0).argmax(0)        # (B,), NaN: it scores none of the present sensors
         expected = torch.empty_like(x)
         for number, member in enumerate(self._members):
             rows = (highest == number).nonzero()[:, 0]
             if len(rows):
-                here = None if present is None else present[rows]
+                here = None if present is None or imputer is not None else present[rows]
                 expected[rows] = reconstruction(member.network, x[rows], here)
         return expected
 

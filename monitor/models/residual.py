@@ -66,21 +66,26 @@ def reconstruction(network: Network, x: torch.Tensor, present: torch.Tensor | No
 
 
 def squared_error(
-    network: Network, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None = None
+    network: Network,
+    x: torch.Tensor,
+    present: torch.Tensor | None,
+    knobs: BoundKnobs | None = None,
+    imputer: Network | None = None,
 ) -> torch.Tensor:
     """Return the squared error (B, C, T) of the reconstruction, as the network defines it.
 
     With knobs, it is 0 where the deviation does not count, and times the square of the sensor's weight. `replaces`: the
-    values that do not count are replaced by expected ones where that lowers the error of others.
+    values that do not count are replaced by expected ones where that lowers the error of others. `imputer`: the network
+    that has filled the gaps of `x`. None = they are not filled yet, and the network itself does it.
     """
-    filled = impute(network, x, present)
+    filled = impute(network, x, present) if imputer is None else x
     squared = network.squared_error(_padded(filled), _padded(x))[: len(x)]
     if knobs is None:
         return squared
     factor = knobs.factor(_forward(network, filled) if knobs.needs_expected else None)
     if knobs.replaces:
         counts = (factor > 0).expand_as(x)
-        replaced = impute(network, x, counts if present is None else counts & present)
+        replaced = impute(imputer or network, x, counts if present is None else counts & present)
         squared = torch.minimum(squared, network.squared_error(_padded(replaced), _padded(x))[: len(x)])
     return squared * factor
 

@@ -20,7 +20,7 @@ On labelled recordings the best single one differs from plant to plant, and choo
 than the PCA alone. Healthy data decide two weights of a member:
 
     stability    its mean evidence over the held-out time, as a share of that in its worst sixth. A member that drifts
-                 speaks softly. With it the recording of drinking water has a VUS-PR of .645 in place of .552, and no
+                 has less say. With it the recording of drinking water has a VUS-PR of .645 in place of .552, and no
                  other set of recordings or kind of simulated plant loses more than .01.
     repetition   in a long repeating signal a memory predicts windows that were not seen better than the PCA
                  reconstructs them. Then members that know no past windows see the phase of the cycle, and have less
@@ -39,12 +39,13 @@ from monitor.models.autoregression import Autoregression
 from monitor.models.build import build
 from monitor.models.calibrate import find_outliers
 from monitor.models.cross import Cross
-from monitor.models.member import Member, amplitude, sensor_errors
+from monitor.models.member import Member, amplitude, imputer_of, sensor_errors
 from monitor.models.memory import Memory
 from monitor.models.pca import N_SOLVE, Pca
-from monitor.models.residual import SensorErrors, TimeScales
+from monitor.models.residual import SensorErrors, TimeScales, impute
 from monitor.models.shape import Shape
 from monitor.models.short_memory import ShortMemory
+from monitor.models.spec import MAX_VALUES
 from monitor.training.faults import KINDS, inject
 from monitor.training.tensors import WindowTensors, chunks, evenly_spaced, window_errors
 
@@ -58,7 +59,8 @@ if TYPE_CHECKING:
     from monitor.types import Bool, Int64
 
 N_HISTORY = 16_384
-"""Windows that the members are solved on, evenly spaced. More are not needed."""
+"""Windows that the members are solved on, evenly spaced. More are not needed. Of many sensors they are fewer, at most
+`MAX_VALUES` values: each member copies them."""
 MEMORIES = ("short_memory", "memory", "shape", "level")
 """Members with full weight in a repeating signal: those of past windows, and the level, which has no phase over a
 whole window."""
@@ -125,9 +127,10 @@ def fit_ensemble(
         """Return windows (n, C, T) that members of a fold may learn from, and their times."""
         rows = np.flatnonzero(~trimmed)
         later = np.flatnonzero((timeline.reaches <= fold) & timeline.learnable & ~outlier)
-        n_early = min(len(rows), round(N_HISTORY * len(rows) / (len(rows) + len(later))))
+        n_max = max(1, min(N_HISTORY, MAX_VALUES // early.x[0].numel()))
+        n_early = min(len(rows), round(n_max * len(rows) / (len(rows) + len(later))))
         rows = rows[evenly_spaced(len(rows), n_early).numpy()]
-        later = later[evenly_spaced(len(later), N_HISTORY - n_early).numpy()]
+        later = later[evenly_spaced(len(later), n_max - n_early).numpy()]
         x = torch.cat([early.x[torch.from_numpy(rows)], held_out.x[torch.from_numpy(later)]])
         return x, torch.from_numpy(np.concatenate([timeline.early_us[rows], timeline.held_us[later]]))
 
@@ -138,7 +141,7 @@ def fit_ensemble(
         part = held_out.select(torch.from_numpy(rows))
         outlier[rows] = find_outliers(window_errors(networks["pca"], part), spec.max_trim)
         for name, network in networks.items():
-            found.setdefault(name, []).append(errors_of(network, part))
+            found.setdefault(name, []).append(errors_of(network, part, networks["pca"]))
     on_progress(n_folds / (n_folds + 1), "all windows")
     order = torch.from_numpy(np.argsort(np.argsort(timeline.fold, kind="stable"), kind="stable"))
     errors = {name: SensorErrors.concatenated(parts).rows(order) for name, parts in found.items()}
@@ -162,13 +165,14 @@ def solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
     return Pca.solve(training.x[torch.from_numpy(kept)], seed=spec.seed), outlier
 
 
-def errors_of(network: Network, windows: WindowTensors) -> SensorErrors:
-    """Return the errors of a network for windows, before any calibration."""
-    scales = TimeScales.of(network)
+def errors_of(network: Network, windows: WindowTensors, imputer: Network | None = None) -> SensorErrors:
+    """Return the errors of a network for windows, before any calibration. `imputer`: fills gaps. None = itself."""
+    scales, parts = TimeScales.of(network), []
     with torch.inference_mode():
-        return SensorErrors.concatenated(
-            [sensor_errors(network, scales, part.x, part.present) for part in chunks(windows)]
-        )
+        for part in chunks(windows):
+            x = part.x if imputer is None else impute(imputer, part.x, part.present)
+            parts.append(sensor_errors(network, scales, x, part.present, imputer=imputer))
+    return SensorErrors.concatenated(parts)
 
 
 def _solve(
@@ -213,18 +217,23 @@ def _calibrated(
         (1.0 if member.name in MEMORIES else others) * (1.0 if repeats else _stability(member, of_healthy[member.name]))
         for member in members
     ]
-    return tuple(replace(member, weight=float(f"{each:.6g}")) for member, each in zip(members, weights, strict=True))
+    return tuple(
+        replace(member, weight=float(f"{each:.6g}"), imputes=member.name == "pca")
+        for member, each in zip(members, weights, strict=True)
+    )
 
 
 def _stability(member: Member, healthy: SensorErrors) -> float:
     """Return the mean evidence of healthy windows, in order of time, as a share of that in their worst part.
 
-    A member that drifts gives much evidence in some part of the healthy time, and speaks softly.
+    A member that drifts gives much evidence in some part of the healthy time, and has less say.
     """
     evidence = member.score_of(member.residual.in_units(healthy).of_all).sum(1)               # (N,)
     evidence = evidence[evidence.isfinite()]
+    if not len(evidence):
+        return 1.0
     parts = torch.stack([part.mean() for part in evidence.tensor_split(min(N_PARTS, len(evidence)))])
-    return float(parts.mean() / parts.max()) if len(evidence) else 1.0
+    return float(parts.mean() / parts.max().clamp(min=torch.finfo(parts.dtype).tiny))
 
 
 class _FaultTrial:
@@ -241,7 +250,8 @@ class _FaultTrial:
     def table(self, members: Sequence[Member]) -> dict[str, Any]:
         """Return the card's table: faults found by each member alone, and by the ensemble."""
         with torch.inference_mode():
-            scores = [[_scores(member, windows) for windows in (self._healthy, self._faulty)] for member in members]
+            both = (self._healthy, self._faulty)
+            scores = [[_scores(member, windows, imputer_of(members)) for windows in both] for member in members]
         rows = [self._row([member], [each]) for member, each in zip(members, scores, strict=True)]
         return {
             "chosen": members[-1].name,
@@ -256,7 +266,9 @@ class _FaultTrial:
     def _row(self, members: Sequence[Member], scores: Sequence[Sequence[torch.Tensor]]) -> dict[str, Any]:
         """Return the card's row of these members: the share of faults that they find together."""
         healthy, faulty = (amplitude(members, [each[which] for each in scores]).cpu().numpy() for which in (0, 1))
-        found: NDArray[np.bool_] = faulty > np.nanquantile(healthy, 1 - FALSE_SHARE)
+        # A member that knows few sensors may have no score at all in the last fold.
+        level = np.nanquantile(healthy, 1 - FALSE_SHARE) if np.isfinite(healthy).any() else np.inf
+        found: NDArray[np.bool_] = faulty > level
         by_kind = {kind: round(float(found[self._kinds == number].mean()), 3) for number, kind in enumerate(KINDS)}
         return {
             "members": [member.name for member in members],
@@ -265,5 +277,5 @@ class _FaultTrial:
         }
 
 
-def _scores(member: Member, windows: WindowTensors) -> torch.Tensor:
-    return torch.cat([member.score(part.x, part.present) for part in chunks(windows)])
+def _scores(member: Member, windows: WindowTensors, imputer: Network | None) -> torch.Tensor:
+    return member.score_of(member.residual.in_units(errors_of(member.network, windows, imputer)).of_all)

@@ -10,10 +10,10 @@ import torch
 
 from monitor.budget import Budget
 from monitor.models.detector import TrainedModel
-from monitor.models.member import Member, ensemble_score, sensor_errors
+from monitor.models.member import Member, amplitude, ensemble_score, sensor_errors
 from monitor.models.network import Network
 from monitor.models.pca import Pca
-from monitor.models.residual import TimeScales
+from monitor.models.residual import TimeScales, impute
 from monitor.models.scaler import Scaler, SensorScale
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.models.statistics import HealthyMedian, MovingMean
@@ -112,6 +112,34 @@ def test_a_member_without_a_sensor_has_no_say(healthy: torch.Tensor) -> None:
     assert share[0, 0] == 0
     alone = ensemble_score((first,), healthy[:2], present)[0]
     assert alone.isnan().tolist() == [True, False]
+
+
+def test_one_member_fills_the_gaps_of_all(healthy: torch.Tensor) -> None:
+    class Flipped(Scaled):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flip(1)   # each sensor is expected to be like another, which it fills a gap with, too
+
+    flipped, pca = member(Flipped(1.0), healthy), ensemble(healthy)[-1]
+    present = torch.ones(2, N_SENSORS, LENGTH, dtype=torch.bool)
+    present[:, 0] = False
+    gappy = torch.where(present, healthy[:2], 0.0)
+    members = (flipped, dataclasses.replace(pca, imputes=True))
+    filled = impute(pca.network, gappy, present)
+    scores = [one.score(filled, present, imputer=pca.network) for one in members]
+    raw = ensemble_score(members, gappy, present)[0]
+    assert torch.equal(raw, amplitude(members, scores))
+    older = ensemble_score((flipped, pca), gappy, present)[0]
+    assert torch.equal(older, amplitude(members, [one.score(gappy, present) for one in members]))
+    assert (raw > older).all()
+
+
+def test_an_older_card_has_no_member_that_fills_gaps(healthy: torch.Tensor) -> None:
+    pca = ensemble(healthy)[-1]
+    tensors = pca.tensors("0.")
+    assert "imputes" not in pca.to_json()
+    for imputes in (False, True):
+        entry = dataclasses.replace(pca, imputes=imputes).to_json()
+        assert Member.load(entry, tensors, "0.", N_SENSORS, LENGTH).to(CPU).imputes is imputes
 
 
 def test_an_older_card_has_two_scales(healthy: torch.Tensor) -> None:
@@ -226,3 +254,24 @@ def test_explain_uses_the_highest_member() -> None:
     high, low = detector.explain(windows, detector.score(windows).share)
     assert [(each.expected, each.actual) for each in high] == [(100.0, 160.0)] * N_SENSORS
     assert [(each.expected, each.actual) for each in low] == [(130.0, 70.0)] * N_SENSORS
+
+
+def test_explain_leaves_out_a_member_without_a_score(healthy: torch.Tensor) -> None:
+    """A member that scores one sensor, which is missing, once gave the expected values: the windows themselves."""
+
+    class FirstSensor(Scaled):
+        @property
+        def scored_sensors(self) -> torch.Tensor:
+            return torch.tensor([True, False, False])
+
+    members = (member(FirstSensor(0.0), healthy), member(HealthyMedian(N_SENSORS, LENGTH), healthy))
+    sensors = ("speed", "power", "pitch")
+    values = healthy.transpose(1, 2).numpy()
+    train = TrainingSet(values, np.zeros(400, np.int32), np.arange(400) * 1_000_000)
+    budget = Budget(alarms_per_week=10_000.0, confirm=1, among=1, recover=1, step_s=1.0)
+    card = fit(train, ModelSpec("pca"), FleetSpec("f", sensors, 1.0, budget)).card
+    scaler = Scaler(tuple(SensorScale(name, "continuous", 0.0, 1.0) for name in sensors))
+    detector = TrainedModel(dataclasses.replace(card, architecture="auto", inputs=None), members, scaler, CPU)
+    window = np.full((1, LENGTH, N_SENSORS), 5.0, np.float32)
+    window[..., 0] = np.nan
+    assert (detector.reconstruct(window) == 0).all()
