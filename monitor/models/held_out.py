@@ -107,7 +107,7 @@ class HeldOut:
         """Return the raw scores [P] of the windows with parts, each channel's error times its weight."""
         factor = torch.tensor(weight, dtype=torch.float32)
         error = (torch.from_numpy(self.parts).to(torch.float32) * factor).sum(-1)          # (P, M, S)
-        raw: Float32 = raw_score(members, error).numpy()
+        raw: Float32 = raw_score(members, error.to(members[0].residual.centre.device)).cpu().numpy()
         raw[np.isnan(self.raw[:: self.every])] = np.nan
         return raw
 

@@ -72,6 +72,8 @@ MIN_SPANS = 50
 those of the whole time, and the latest fifth is held out."""
 MAX_CYCLE = 8
 """Windows in the longest cycle of a repeating signal."""
+MAX_STRETCH = MAX_VALUES // 4
+"""Values of the windows that cycles are looked for in."""
 
 
 def fit(
@@ -175,7 +177,10 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
     held_rows = latest(parts.held_out, windows, min(MAX_HELD_OUT, n_max))
     folds = _folds(n_usable, windows, spec, fleet)
     fold = _fold_of(windows.asset[held_rows], folds)
-    known = np.concatenate([rows, held_rows[fold < len(folds) - 1]])
+    is_known = fold < fold.max()
+    if windows.alerted is not None:
+        is_known &= ~windows.alerted[held_rows]
+    known = np.concatenate([rows, held_rows[is_known]])
     scaler = Scaler.fit(inputs.channels, readings(windows.values, known, inputs))
     training, held_out = (_standardise(windows.values, part, inputs, scaler, device) for part in (rows, held_rows))
     notes = [*inputs.notes, *suggestions(windows, rows, fleet, inputs)]
@@ -186,13 +191,15 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
 
 
 def _fold_of(asset: Int32, folds: tuple[float, ...]) -> Int64:
-    """Return the fold of each held-out window, by its place in the time of its asset."""
+    """Return the fold of each held-out window, by its place in the time of its asset. No fold is empty."""
     fold = np.zeros(len(asset), dtype=np.int64)
     for one in np.unique(asset):
         mine = np.flatnonzero(asset == one)
         place = folds[0] + (1 - folds[0]) * (np.arange(len(mine)) + 0.5) / len(mine)
         fold[mine] = np.searchsorted(folds, place, side="right") - 1
-    return fold
+    # Assets with a window or two leave some of the folds empty.
+    numbers: Int64 = np.unique(fold, return_inverse=True)[1]
+    return numbers
 
 
 def _folds(n_usable: int, windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec) -> tuple[float, ...]:
@@ -299,14 +306,26 @@ def _timeline(data: _Data) -> Timeline:
                 before = mine[(fold[mine] < number) & (ends_us[mine] > begin_us - span_us)]
                 reaches[before] = np.maximum(reaches[before], number + 1)
     alerted = np.zeros(len(held_rows), dtype=bool) if windows.alerted is None else windows.alerted[held_rows]
-    names, counts = np.unique(windows.asset[data.rows], return_counts=True)
-    one = np.flatnonzero(windows.asset[data.rows] == names[counts.argmax()])[-LATEST_ROWS:]
-    x = data.training.x[torch.from_numpy(one)].cpu().numpy()
+    x = _latest_stretch(data)
     cycle = common_period(newest_readings(x), data.interval_s, MAX_CYCLE * windows.values.shape[1])
     return Timeline(
         data.training, windows.end_us[data.rows], data.held_out, ends_us, fold, ~alerted, reaches,
         periodic_sensors(x), repeats=cycle is not None,
     )  # fmt: skip
+
+
+def _latest_stretch(data: _Data) -> Float32:
+    """Return the newest early windows (n, K, T) of the asset with most of them, standardised.
+
+    The training windows themselves may be thinned, and their readings then do not follow one another.
+    """
+    values, rows = data.windows.values, data.split.train
+    asset = data.windows.asset[rows]
+    names, counts = np.unique(asset, return_counts=True)
+    n_max = min(LATEST_ROWS, MAX_STRETCH // (values.shape[1] * len(data.inputs.channels)))
+    one = rows[asset == names[counts.argmax()]][-max(1, n_max) :]
+    x: Float32 = _standardise(values, one, data.inputs, data.scaler, torch.device("cpu")).x.numpy()
+    return x
 
 
 # ---------------------------------------------------------------- the threshold and the receipt

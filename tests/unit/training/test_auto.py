@@ -204,3 +204,17 @@ def test_the_card_lists_the_members(tmp_path: Path) -> None:
 
 def test_versions_are_deterministic() -> None:
     assert trained().version == trained().version
+
+
+def test_a_sensor_without_a_held_out_value_trains() -> None:
+    """The shape knows the periodic sensor alone, which has no value in the held-out time."""
+    draw, n = np.random.default_rng(0), 1500
+    rows = draw.normal(size=(n + LENGTH - 1, 3)).astype(np.float32)
+    rows[:, 1] = np.sin(2 * np.pi * np.arange(len(rows)) / 10) + 0.05 * rows[:, 1]
+    rows[n // 2 - LENGTH :, 1] = np.nan
+    values = np.lib.stride_tricks.sliding_window_view(rows, LENGTH, axis=0).transpose(0, 2, 1)
+    train = TrainingSet(values, np.zeros(n, np.int32), np.arange(n) * SECOND)
+    model = fit(train, SPEC, FleetSpec("pumps", SENSORS, 1.0, BUDGET))
+    assert "shape" in [member.name for member in model.members]
+    assert np.isfinite(model.score(np.ascontiguousarray(values[:20])).score).all()
+    assert np.isfinite(model.score(np.ascontiguousarray(values[-20:])).score).all()
