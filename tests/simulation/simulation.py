@@ -107,6 +107,9 @@ class SimulatedScorer:
     def holds(self, version: str) -> bool:
         return version in self._held
 
+    def detector(self, _version: str) -> None:
+        """No version says how long its windows are: the configuration does."""
+
     async def skip_missing(self, activations: Sequence[ActiveVersion]) -> list[str]:
         return []
 
