@@ -44,7 +44,7 @@ from monitor.models.memory import Memory
 from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.residual import SensorErrors, TimeScales, impute
 from monitor.models.shape import Shape
-from monitor.models.short_memory import ShortMemory
+from monitor.models.short_memory import N_CELLS, ShortMemory
 from monitor.models.spec import MAX_VALUES
 from monitor.training.faults import KINDS, inject
 from monitor.training.tensors import WindowTensors, chunks, evenly_spaced, window_errors
@@ -188,7 +188,8 @@ def _solve(
         "moving": build("moving", n_sensors, length),
         "autoregression": Autoregression.solve(x),
         "cross": Cross.solve(x),
-        "short_memory": ShortMemory.solve(x, ends_us, seed=spec.seed),
+        # In a short window it would be the memory again, and both would have a say.
+        "short_memory": ShortMemory.solve(x, ends_us, seed=spec.seed) if length > N_CELLS else None,
         "memory": Memory.solve(x, ends_us, seed=spec.seed),
         "shape": Shape.solve(x, ends_us, seed=spec.seed, periodic=periodic),
         "pca": pca,
@@ -208,8 +209,8 @@ def _calibrated(
     of_healthy = {name: found.rows(rows) for name, found in errors.items()}
     size = {name: float(found.error[..., -1].mean()) for name, found in of_healthy.items()}
     others = 1.0
-    if repeats and "short_memory" in size:
-        others = min(1.0, size["short_memory"] / max(size["pca"], 1e-12))
+    if repeats and "memory" in size:
+        others = min(1.0, size.get("short_memory", size["memory"]) / max(size["pca"], 1e-12))
     members = [Member.fit(name, network, of_healthy[name]) for name, network in networks.items()]
     if len(members) == 1:
         return tuple(members)

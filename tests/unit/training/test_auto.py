@@ -29,7 +29,7 @@ SPEC = ModelSpec("auto")
 SENSORS = ("speed", "power", "pitch")
 BUDGET = Budget(alarms_per_week=10_000.0, confirm=1, among=1, recover=1, step_s=1.0)
 ALL = ["level", "moving", "autoregression", "cross", "short_memory", "memory", "pca"]
-LENGTH, SECOND = 12, 1_000_000
+LENGTH, SECOND = 24, 1_000_000
 
 
 def noise(n: int, seed: int = 0) -> WindowTensors:
@@ -181,9 +181,9 @@ def test_a_single_sensor_has_no_cross_member() -> None:
 
 
 def test_half_of_a_long_history_gives_the_threshold() -> None:
-    card = trained(800).card
-    assert card.training["n_held_out"] == pytest.approx((1 - FOLDS[0]) * 800, abs=1)
-    assert card.threshold.weeks == pytest.approx(400 / (7 * 86_400), rel=0.01)
+    card = trained(1400).card
+    assert card.training["n_held_out"] == pytest.approx((1 - FOLDS[0]) * 1400, abs=1)
+    assert card.threshold.weeks == pytest.approx(700 / (7 * 86_400), rel=0.01)
 
 
 def test_a_fifth_of_a_short_one_does() -> None:
@@ -218,3 +218,10 @@ def test_a_sensor_without_a_held_out_value_trains() -> None:
     assert "shape" in [member.name for member in model.members]
     assert np.isfinite(model.score(np.ascontiguousarray(values[:20])).score).all()
     assert np.isfinite(model.score(np.ascontiguousarray(values[-20:])).score).all()
+
+
+def test_a_short_window_has_one_memory() -> None:
+    """A short memory of windows of 16 steps is the memory again, and both had a say."""
+    x = WindowTensors(noise(500).x[..., :16].contiguous(), None)
+    names = [member.name for member in ensemble(timeline(x)).members]
+    assert names == [name for name in ALL if name != "short_memory"]
