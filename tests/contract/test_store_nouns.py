@@ -1,15 +1,15 @@
-"""Alerts, assets, scores and quarantine: their rows, and the changes that are refused."""
+"""Alerts, assets, scores, quarantine and versions: their rows, and the changes that are refused."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
 
 from monitor.errors import InvariantBroken
-from monitor.store import alerts, assets, quarantine, scores
+from monitor.store import alerts, assets, quarantine, scores, versions
 from monitor.types import AlertState, Partition, Quarantined, Severity
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, change, count, own, rows_of
 
@@ -209,3 +209,18 @@ async def test_old_quarantine_is_pruned(store: AsyncStore) -> None:
     assert await store.run(quarantine.prune, 25, 3) == 3
     assert await store.run(quarantine.prune, 25) == 1
     assert await store.read(count, ["quarantine"]) == {"quarantine": 2}
+
+
+# ---------------------------------------------------------------- versions
+
+
+async def test_lengths_are_read_from_cards(store: AsyncStore) -> None:
+    facts: dict[str, Any] = {"trained_us": 1, "metrics": {}, "path": "p"}
+    for fleet, card in (("pumps", {"length": 144}), ("fans", {}), ("belts", {"length": None})):
+        await store.run(
+            versions.publish_and_activate, version=f"v-{fleet}", fleet=fleet, card=card, lease=None, **facts
+        )
+    await store.run(versions.publish, version="next", fleet="pumps", card={"length": 96}, **facts)
+    assert await store.read(versions.window_lengths) == {"pumps": 144}
+    assert await store.read(versions.window_lengths, "next") == {"pumps": 96}
+    assert await store.read(versions.window_lengths, "v-fans") == {"pumps": 144}

@@ -250,15 +250,3 @@ async def test_another_length_scores_nothing(
         assert await each.version_that_scores() is None
         with pytest.raises(WindowChanged):
             await each.champions.refresh()
-
-
-async def test_lengths_are_read_from_cards(store: AsyncStore) -> None:
-    facts = {"trained_us": 1, "metrics": {}, "path": "p"}
-    for fleet, card in (("pumps", {"length": 144}), ("fans", {}), ("belts", {"length": None})):
-        await store.run(
-            versions.publish_and_activate, version=f"v-{fleet}", fleet=fleet, card=card, lease=None, **facts
-        )
-    await store.run(versions.publish, version="next", fleet="pumps", card={"length": 96}, **facts)
-    assert await store.read(versions.window_lengths) == {"pumps": 144}
-    assert await store.read(versions.window_lengths, "next") == {"pumps": 96}
-    assert await store.read(versions.window_lengths, "v-fans") == {"pumps": 144}
