@@ -15,14 +15,23 @@ import torch
 import torch.nn.functional as F
 
 from monitor.models.build import build
-from monitor.models.residual import FIRST_SCALES, N_SCALES, SCALES, Residual, TimeScales, impute, squared_error
+from monitor.models.residual import (
+    FIRST_SCALES,
+    N_SCALES,
+    SCALES,
+    Residual,
+    SensorErrors,
+    TimeScales,
+    impute,
+    squared_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from monitor.models.knobs import BoundKnobs
     from monitor.models.network import Network
-    from monitor.models.residual import Errors, SensorErrors
+    from monitor.models.residual import Errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +145,12 @@ def sensor_errors(
         x = x[..., -network.n_context - 1 :]
         present = None if present is None else present[..., -network.n_context - 1 :]
     squared = squared_error(network, x, present, knobs, imputer)
-    return scales.errors(squared, _scored(network, squared, present))
-
-
-def _scored(network: Network, squared: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor | None:
-    """Return the mask of values that are present, of the sensors that the network scores. None = all."""
+    errors = scales.errors(squared, present)
     sensors = network.scored_sensors
     if sensors is None:
-        return present
-    return sensors[:, None].expand_as(squared) if present is None else present & sensors[:, None]
+        return errors
+    here = sensors.expand_as(errors.error[..., 0]) if errors.here is None else errors.here & sensors    # (B, C)
+    return SensorErrors(errors.error * sensors[:, None], here)
 
 
 def imputer_of(members: Sequence[Member]) -> Network | None:

@@ -43,8 +43,8 @@ class Shape(Network):
 
     @property
     def scored_sensors(self) -> torch.Tensor | None:
-        """Return the mask of the periodic sensors."""
-        return self.periodic
+        """Return the mask of the periodic sensors. None = all are."""
+        return None if self.hyper["n_periodic"] == len(self.periodic) else self.periodic
 
     @classmethod
     def solve(
