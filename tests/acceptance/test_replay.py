@@ -585,8 +585,8 @@ def machine(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine
     return Machine(path, file, versions[0].version, versions[1].version)
 
 
-POLICY = "confirm=5 of 8, recover=12"
-AS_SETTINGS = 'confirm = "5 of 8", recover = 12'
+POLICY = "confirm=8 of 8, recover=12"
+AS_SETTINGS = 'confirm = "8 of 8", recover = 12'
 
 
 @pytest.fixture(scope="module")
