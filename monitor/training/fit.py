@@ -64,9 +64,9 @@ SOLVED = ("auto", "pca")
 """Architectures that are solved in closed form, so that the later half of their history is held out, in `FOLDS`."""
 FOLDS = (0.5, 2 / 3, 5 / 6)
 """Shares of each asset's time at which the forward folds begin. Each is scored by members that know the time before it
-alone (forward validation; Dawid 1984, prequential). The last fifth of four weeks is 5.6 days, with one weekend: on
-simulated machines of ten kinds (`tests/quality/machines.py`, 7 of each, PCA, retrained weekly for ten weeks) .68 keep a
-budget of one alarm a week by the last fifth, and .97 by the later half."""
+alone (forward validation; Dawid 1984, prequential). The last fifth of four weeks is 5.6 days, with one weekend: of 75
+simulated assets of ten kinds (`tests/quality/machines.py`, PCA, retrained weekly for ten weeks) .66 keep a budget of
+one alarm a week by the last fifth, and of 70 of them .945 by the later half, with the placement of short histories."""
 MIN_SPANS = 50
 """Lengths of a window in the history that the later half is held out of. Members that are solved on less are not like
 those of the whole time, and the latest fifth is held out."""
