@@ -7,6 +7,7 @@ Read in this order:
     conv dense lstm forecast pca    one architecture each, top to bottom, shapes at the ends of lines
     statistics   predictors without training: the healthy median, the moving mean
     memory short_memory shape autoregression cross    members of an ensemble that are solved in closed form
+    rows         evenly spaced rows, which models are solved on
     variational  any autoencoder with a distribution as its latent
     build        the table of architectures
     objectives   the loss that a network is trained on

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from monitor.models.network import Network
+from monitor.models.rows import evenly_spaced
 
 N_LAGS = 8
 """Steps that a prediction is from. In a short window they are a quarter of the window."""
@@ -63,8 +64,7 @@ class Autoregression(Network):
         network = cls(n_sensors, length, n_factors=n_factors).to(x.device)
         n_steps = length - network.n_unscored
         n_max = max(1, MAX_ROWS // max(1, n_steps))
-        if len(x) > n_max:
-            x = x[torch.linspace(0, len(x) - 1, n_max).round().to(torch.int64).to(x.device)]
+        x = x[evenly_spaced(len(x), n_max).to(x.device)]
         mean = x.mean((0, 2))                                                # (C,)
         centred = x - mean[:, None]
         if not n_factors:

@@ -17,6 +17,7 @@ from typing import Self
 import torch
 
 from monitor.models.network import Network
+from monitor.models.rows import evenly_spaced
 
 MAX_ROWS = 65_536
 """Steps that it is solved on, evenly spaced."""
@@ -44,7 +45,7 @@ class Cross(Network):
         n, n_sensors, length = x.shape
         if n_sensors < 2:
             return None
-        chosen = torch.linspace(0, n * length - 1, min(n * length, MAX_ROWS)).round().to(torch.int64).to(x.device)
+        chosen = evenly_spaced(n * length, MAX_ROWS).to(x.device)
         rows = x[chosen // length, :, chosen % length]                       # (n, C)
         mean = rows.mean(0)
         precision = torch.linalg.inv(shrunk_covariance(rows - mean))         # (C, C)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from monitor.models.network import Network
 from monitor.models.pca import principal_axes
+from monitor.models.rows import evenly_spaced
 
 MAX_REMEMBERED = 1000
 MAX_REMEMBERED_VALUES = 4_000_000
@@ -132,29 +133,25 @@ class Memory(Network):
 def chosen_rows(n: int, ends_us: torch.Tensor | None) -> torch.Tensor:
     """Return the rows to cluster, in the order of their times, those of the newest quarter about twice as dense."""
     if ends_us is None:
-        return _evenly_spaced(n, N_SOLVE)
+        return evenly_spaced(n, N_SOLVE)
     order = ends_us.cpu().argsort(stable=True)
     n_newest = int(NEWEST_SHARE * min(n, N_SOLVE))
     newest = order[n - n // 4 :]
-    return torch.cat([order[_evenly_spaced(n, N_SOLVE - n_newest)], newest[_evenly_spaced(len(newest), n_newest)]])
-
-
-def _evenly_spaced(n: int, n_max: int) -> torch.Tensor:
-    return torch.arange(n) if n <= n_max else torch.linspace(0, n - 1, n_max).round().to(torch.int64)
+    return torch.cat([order[evenly_spaced(n, N_SOLVE - n_newest)], newest[evenly_spaced(len(newest), n_newest)]])
 
 
 def _axes(flat: torch.Tensor, n_axes: int, seed: int) -> torch.Tensor:
     """Return the principal axes (values, D) of the search, all unit vectors where the windows have few values."""
     if n_axes == flat.shape[1]:
         return torch.eye(n_axes, device=flat.device)
-    some = flat[_evenly_spaced(len(flat), N_SOLVE_AXES).to(flat.device)]
+    some = flat[evenly_spaced(len(flat), N_SOLVE_AXES).to(flat.device)]
     axes, _ = principal_axes(some - some.mean(0), n_axes, seed=seed, n_iterations=N_AXIS_ITERATIONS)
     return axes.T
 
 
 def _cluster(points: torch.Tensor, n_clusters: int) -> torch.Tensor:
     """Return the number of the cluster (N,) of each point (N, D): k-means that starts from evenly spaced points."""
-    keys = points[_evenly_spaced(len(points), n_clusters).to(points.device)]  # (K, D)
+    keys = points[evenly_spaced(len(points), n_clusters).to(points.device)]  # (K, D)
     for _ in range(N_LLOYD):
         cluster = _nearest_key(points, keys)
         n_in = torch.bincount(cluster, minlength=len(keys))

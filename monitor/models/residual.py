@@ -5,7 +5,7 @@ Invariant: the units below are measured on healthy held-out windows. So no senso
 reconstruct, and no network because its errors are large:
 
     squared error   → per sensor, over each time scale, in units of the sensor's healthy error
-    its root, an amplitude → mean over the sensors (`errors`)
+    its root, an amplitude → mean over the sensors (`in_units`)
     its logarithm, less the healthy median, in healthy spreads (`in_spreads`)
 
 Sensors are weighed one by one. A covariance of their residuals, shrunk towards the diagonal, was tried and left out: on
@@ -231,10 +231,6 @@ class Residual:
     def to(self, device: torch.device) -> Residual:
         """Return the same on another device."""
         return Residual(self.sensor_error.to(device), self.centre.to(device), self.spread.to(device), self.scales)
-
-    def errors(self, squared: torch.Tensor, present: torch.Tensor | None) -> Errors:
-        """Return the errors of squared errors (B, C, T)."""
-        return self.in_units(self.scales.errors(squared, present))
 
     def in_units(self, errors: SensorErrors) -> Errors:
         """Return errors in units of the healthy error of each sensor."""

@@ -43,11 +43,12 @@ from monitor.models.member import Member, amplitude, imputer_of, sensor_errors
 from monitor.models.memory import Memory
 from monitor.models.pca import N_SOLVE, Pca
 from monitor.models.residual import SensorErrors, TimeScales, impute
+from monitor.models.rows import evenly_spaced
 from monitor.models.shape import Shape
 from monitor.models.short_memory import N_CELLS, ShortMemory
 from monitor.models.spec import MAX_VALUES
 from monitor.training.faults import KINDS, inject
-from monitor.training.tensors import WindowTensors, chunks, evenly_spaced, window_errors
+from monitor.training.tensors import WindowTensors, chunks, window_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

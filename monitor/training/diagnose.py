@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from monitor.models.objectives import kl_divergence
+from monitor.models.rows import evenly_spaced
 from monitor.models.variational import Variational
-from monitor.training.tensors import WindowTensors, evenly_spaced, trimmed_mean, window_errors
+from monitor.training.tensors import WindowTensors, trimmed_mean, window_errors
 
 if TYPE_CHECKING:
     from monitor.models.network import Network

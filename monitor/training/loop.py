@@ -23,9 +23,10 @@ from monitor.models.calibrate import find_outliers
 from monitor.models.network import MAX_LATENT, Autoencoder, Network
 from monitor.models.objectives import OBJECTIVES, PRIOR_OBJECTIVES, Adversarial, Denoising
 from monitor.models.pca import Pca
+from monitor.models.rows import evenly_spaced
 from monitor.models.variational import N_DRAWS, autoencoder_in
 from monitor.training.stacked import pretrain_layers
-from monitor.training.tensors import WindowTensors, evenly_spaced, trimmed_mean, window_errors
+from monitor.training.tensors import WindowTensors, trimmed_mean, window_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -85,10 +85,3 @@ def trimmed_mean(errors: Float32) -> float:
     if not np.isfinite(errors).all():
         return math.nan
     return float(np.sort(errors)[: max(1, int(TRIMMED_SHARE * len(errors)))].mean())
-
-
-def evenly_spaced(n: int, n_max: int) -> torch.Tensor:
-    """Return at most `n_max` of the rows 0..n-1, evenly spaced."""
-    if n <= n_max:
-        return torch.arange(n)
-    return torch.linspace(0, n - 1, n_max).round().to(torch.int64)

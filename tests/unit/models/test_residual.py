@@ -31,13 +31,13 @@ def fitted(healthy: torch.Tensor, present: torch.Tensor | None = None) -> Residu
 
 
 def error(residual: Residual, squared: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-    return residual.errors(squared, present).of_all   # (B, S)
+    return residual.in_units(ALL.errors(squared, present)).of_all   # (B, S)
 
 
 def z_scores(
     residual: Residual, squared: torch.Tensor, present: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    errors = residual.errors(squared, present)
+    errors = residual.in_units(ALL.errors(squared, present))
     return residual.in_spreads(errors.of_all), errors.shares()
 
 
