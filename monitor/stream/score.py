@@ -207,7 +207,7 @@ class DetectorScorer:
             if detector is None:
                 continue
             values = detector.inputs.select(tested, sensors)
-            score[rows], found = _score_rows(detector, values, _assets_of(windows, rows))
+            score[rows], found = _score_rows(detector, values, _assets_of(detector, windows, rows))
             if np.isnan(score[rows]).any():
                 self._report_missing(detector, values[np.isnan(score[rows])])
             contributions |= {int(rows[row]): per_sensor for row, per_sensor in found.items()}
@@ -240,7 +240,7 @@ class DetectorScorer:
             expected[np.ix_(places, np.arange(expected.shape[1]), column)] = detector.reconstruct(values)[..., own]
             first = np.flatnonzero(np.isin(rows[places], fired))
             if len(first):
-                assets = _assets_of(scores.windows, rows[places][first])
+                assets = _assets_of(detector, scores.windows, rows[places][first])
                 share = detector.score(values[first], assets).share
                 found = detector.clearing(values[first], share, assets)
                 clearing |= dict(zip(rows[places][first].tolist(), found, strict=True))
@@ -347,9 +347,14 @@ def misfit(detector: TrainedModel, length: int, sensors: Sequence[str]) -> str |
     return None
 
 
-def _assets_of(windows: Windows, rows: Int64) -> list[str] | None:
-    """Return the name of the asset of each of these rows. None = names are not known."""
-    return [windows.names[number] for number in windows.asset[rows].tolist()] if windows.names else None
+def _assets_of(detector: TrainedModel, windows: Windows, rows: Int64) -> list[str] | None:
+    """Return the name of the asset of each of these rows. None = not known, or the version has one threshold for all.
+
+    A name per window costs more than the comparison with its threshold.
+    """
+    if not detector.card.asset_factors or not windows.names:
+        return None
+    return [windows.names[number] for number in windows.asset[rows].tolist()]
 
 
 def _score_rows(
