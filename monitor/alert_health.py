@@ -28,7 +28,7 @@ from monitor.budget import CONFIDENCE, log_mixture
 from monitor.clock import from_us
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
 
 HOUR_US = 3_600_000_000
@@ -254,13 +254,16 @@ def _acknowledged(told: Sequence[Alarm]) -> dict[str, Any]:
 def _precision(opened: Sequence[Alarm]) -> dict[str, Any]:
     n_real = sum(alarm.label == "fault" for alarm in opened)
     n_judged = n_real + sum(alarm.label == "normal" for alarm in opened)
-    at_least = proportion_at_least(n_real, n_judged) if n_judged else None
-    return {"judged": n_judged, "real": n_real, "at_least": at_least, "confidence": CONFIDENCE}
+    return _share_of_real(n_real, n_judged, proportion_at_least)
 
 
 def precision_at_any_time(n_real: int, n_judged: int) -> dict[str, Any]:
     """Return the share of real ones among all alerts that were ever judged, with a bound that holds at any time."""
-    at_least = proportion_at_any_time(n_real, n_judged) if n_judged else None
+    return _share_of_real(n_real, n_judged, proportion_at_any_time)
+
+
+def _share_of_real(n_real: int, n_judged: int, bound: Callable[[int, int], float]) -> dict[str, Any]:
+    at_least = bound(n_real, n_judged) if n_judged else None
     return {"judged": n_judged, "real": n_real, "at_least": at_least, "confidence": CONFIDENCE}
 
 
