@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
 from monitor.budget import Alarm, Budget, Burn, Status, burn
 from monitor.models.calibrate import Threshold, episodes
@@ -28,7 +27,6 @@ from tests.quality.machines import KINDS as MACHINE_KINDS
 from tests.quality.recordings import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,14 +47,6 @@ HISTORY, CLEAN, DRIFT = 30 * DAY, 10 * WEEK, 3 * WEEK
 KINDS = ("autoregressive", "seasonal", "heavy-tailed")
 BUDGET = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=INTERVAL_S)
 STEP_US = int(INTERVAL_S * 1e6)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # ---------------------------------------------------------------- machines

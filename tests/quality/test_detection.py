@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
 from monitor.budget import Budget
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
@@ -19,7 +18,6 @@ from tests.quality.metrics import auc_pr, softened, vus_pr
 from tests.quality.recordings import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 LENGTH = 64
@@ -33,14 +31,6 @@ RECORDINGS = {
     "nab/TravelTime_451": {"pca": 0.21, "conv": 0.22, "auto": 0.32},
 }
 """Set and series → the least VUS-PR of each architecture. Small ones, so that all of them take about a minute."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", RECORDINGS)

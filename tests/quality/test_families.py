@@ -10,25 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.quality import families
 from tests.servers import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 IS_FULL = os.environ.get("MONITOR_QUALITY") == "full"
 SHORT: dict[str, Any] = {} if IS_FULL else {"max_steps": 500}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_the_denoising_objective_lowers_noise() -> None:

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
 from monitor.budget import WEEK_S
 from monitor.config.tree import AlertConfig
@@ -26,22 +24,11 @@ from monitor.evaluation.series import Series, UnlabelledSeries
 from monitor.stream.alerting import AlertPolicy
 from tests.quality.plants import INTERVAL_S, KINDS, Plant, plant
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 IS_FULL = os.environ.get("MONITOR_QUALITY") == "full"
 FIRST_SEED, N_SEEDS = 1000, 20 if IS_FULL else 2
 MAX_STEPS = None if IS_FULL else 40
 SETTINGS = ScoreSettings()
 METHODS = (DEFAULT, *ALWAYS)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

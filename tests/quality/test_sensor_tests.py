@@ -12,8 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
-import torch
 
 from monitor.budget import Budget
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
@@ -25,7 +23,7 @@ from monitor.types import AlertState, DataAlertChange, Partition, Scores, Window
 from tests.quality import machines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from monitor.models.detector import TrainedModel
     from monitor.types import AlertChange, Float32
@@ -37,14 +35,6 @@ POLICY = AlertPolicy(confirm=3, among=5, recover=6)
 BEFORE, DURING, N_INJECTED = 150, 150, 8
 LIMITS = {"dead": LENGTH + 3, "out_of_range": LENGTH // 8 + 3, "stuck": 8 + 3, "noisy": 2 * 8 + 5}
 """Stated time to detection, in windows at stride 1."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def machine(seed: int) -> Float32:
