@@ -457,6 +457,27 @@ class JobView:
     requested_by: str = ""
 
 
+class Alias(enum.StrEnum):
+    """A name of a fleet's version that moves to another one."""
+
+    CHAMPION = "champion"
+    CHALLENGER = "challenger"
+    PREVIOUS = "previous"
+
+
+class ModelEvent(enum.StrEnum):
+    """An event in the life of a model version. The registry keeps each with who, when and why."""
+
+    TRAINED = "trained"
+    DERIVED = "derived"
+    PROPOSED = "proposed"
+    SHADOWED = "shadowed"
+    REJECTED = "rejected"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    PRUNED = "pruned"
+
+
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
     """A model version as the registry lists it."""
@@ -464,7 +485,8 @@ class VersionInfo:
     version: str
     fleet: str
     state: str
-    """champion, retired, candidate"""
+    """candidate (waits for a decision), shadow (is compared on live records), rejected (by the gate), champion,
+    retired, rolled_back"""
     trained_at: datetime
     path: str
     """Folder of the checkpoint."""

@@ -125,11 +125,14 @@ model_version = Table(
     Column("id", Integer, primary_key=True),
     Column("version", Text, nullable=False, unique=True),
     Column("fleet", Text, ForeignKey("fleet.name"), nullable=False),
-    Column("state", Text, nullable=False),  # candidate, champion, retired
+    Column("state", Text, nullable=False),  # candidate, shadow, rejected, champion, retired, rolled_back
     Column("path", Text, nullable=False),  # the checkpoint's folder
     Column("trained_us", BigInteger, nullable=False),  # processing time
     Column("card", Text, nullable=False),  # JSON object
     Column("metrics", Text, nullable=False),  # JSON object
+    Column("gate_verdict", Text),  # JSON object, the gate's; NULL = it was not judged
+    Column("rolled_back_us", BigInteger),  # processing time; NULL = it never was
+    Column("pruned_us", BigInteger),  # processing time of the removal of its checkpoint; NULL = it is kept
     Index(
         "uq_model_version_champion",
         "fleet",
@@ -146,6 +149,50 @@ model_activation = Table(
     Column("from_window_end_us", BigInteger, nullable=False),  # it decides windows that end after this
     Column("version_id", Integer, ForeignKey("model_version.id"), nullable=False),
     PrimaryKeyConstraint("fleet", "from_window_end_us"),
+)
+
+# Names of versions that move: `champion` decides, `challenger` is the newest that waits for a decision, `previous` is
+# the one that a roll-back returns to.
+model_alias = Table(
+    "model_alias",
+    metadata,
+    Column("fleet", Text, ForeignKey("fleet.name"), nullable=False),
+    Column("alias", Text, nullable=False),  # champion, challenger, previous
+    Column("version_id", Integer, ForeignKey("model_version.id"), nullable=False),
+    Column("moved_us", BigInteger, nullable=False),  # processing time
+    PrimaryKeyConstraint("fleet", "alias"),
+)
+
+# The history of model versions. Rows are only added, by the transaction that acts.
+model_event = Table(
+    "model_event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),  # processing time
+    Column("fleet", Text, ForeignKey("fleet.name"), nullable=False),
+    Column("version_id", Integer, ForeignKey("model_version.id")),  # NULL = about the fleet
+    Column("event", Text, nullable=False),  # types.ModelEvent
+    Column("actor", Text, nullable=False),  # a person, or "monitor"
+    Column("via", Text, nullable=False),  # cli, console, api, daemon
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("detail", Text),  # JSON object; NULL = none
+    Index(None, "fleet", "id"),
+    Index(None, "version_id"),
+)
+
+# Measurements of a version after its training: drills, tests for drift, comparisons in shadow.
+model_check = Table(
+    "model_check",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),  # drill, drift, shadow
+    Column("fleet", Text, ForeignKey("fleet.name"), nullable=False),
+    Column("version_id", Integer, ForeignKey("model_version.id"), nullable=False),
+    Column("at_us", BigInteger, nullable=False),  # processing time
+    Column("requested_by", Text, nullable=False),
+    Column("problem", Text),  # one sentence; NULL = it passed
+    Column("result", Text, nullable=False),  # JSON object
+    Index(None, "fleet", "kind", "id"),
 )
 
 _OPEN = text("state <> 'closed'")
@@ -397,7 +444,7 @@ job = Table(
     "job",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("kind", Text, nullable=False),  # retrain
+    Column("kind", Text, nullable=False),  # retrain, drill, judge
     Column("fleet", Text, ForeignKey("fleet.name"), nullable=False),
     Column("state", Text, nullable=False),  # queued, running, done, failed
     Column("progress", Float, nullable=False),  # 0..1
@@ -408,6 +455,9 @@ job = Table(
     Column("requested_us", BigInteger, nullable=False),  # processing time, like the two below
     Column("started_us", BigInteger),
     Column("finished_us", BigInteger),
+    Column("reason", Text, nullable=False, server_default=text("''")),  # schedule, drift, operator, …
+    Column("note", Text, nullable=False, server_default=text("''")),  # of the person who requested it
+    Column("detail", Text),  # JSON object, further facts of the request; NULL = none
     Index("uq_job_active", "fleet", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
 )
 

@@ -6,7 +6,7 @@ A test compares the tables that the scripts create with `tables.py`, on both dat
 
 from __future__ import annotations
 
-HEAD = "0005"
+HEAD = "0006"
 """The revision that this program needs. Revisions are numbers, so that an older one sorts before a newer one."""
 
 
