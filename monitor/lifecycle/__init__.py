@@ -2,6 +2,7 @@
 
     champions         loads the versions that the database names; activates a new one
     recalibration     derives versions for a changed budget, alert policy or sensor setting, without a training
+    injection         faults in copies of healthy readings, for drills and for the gate
     scheduler         runs the retrainings that are requested or due
     training_process  starts the training process, and exchanges messages with it
     __main__          the training process: reads history, fits, saves, reports its progress line by line
