@@ -252,6 +252,20 @@ class Label(enum.StrEnum):
     """Neither counts: training leaves it out, and so does the budget."""
 
 
+class JudgedTime(NamedTuple):
+    """A time (from_us, to_us] of an asset on which an alert or a person has a say in training, in event time."""
+
+    from_us: int
+    to_us: int
+    reason: str
+    """A key of `training.words.REASONS`: open, unlabelled, shelved, fault, ignore, normal, accepted, maintenance."""
+    source: str = ""
+    """The thing that `id` numbers: alert, label, shelf, maintenance."""
+    id: int | None = None
+    since_us: int = 0
+    """Beginning of the whole alert, label, shelf or maintenance that this is a part of."""
+
+
 class JudgedAlert(NamedTuple):
     """An alert that an operator has judged."""
 

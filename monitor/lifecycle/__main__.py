@@ -82,7 +82,7 @@ async def _read_history(config: Config, fleet: FleetConfig, order: TrainingOrder
 
 def _fit(config: Config, fleet: FleetConfig, history: History, order: TrainingOrder) -> TrainedModel:
     chosen = history.choose_length(order.length)
-    train = history.windows(order.alerts, order.faulty_sensors)
+    train = history.windows(order.judged, order.faulty_sensors)
     _report(TrainingMessage(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(train):,} windows"))
 
     def on_progress(share: float, text: str) -> None:

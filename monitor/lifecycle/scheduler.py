@@ -22,7 +22,7 @@ from monitor.lifecycle.champions import WindowChanged, until_answered
 from monitor.lifecycle.recalibration import Recalibration
 from monitor.lifecycle.training_process import TrainingOrder, run_training_process
 from monitor.retry import backoff_s
-from monitor.store import alerts, assets, jobs, versions
+from monitor.store import assets, jobs, training_times, versions
 from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
@@ -259,8 +259,8 @@ class RetrainScheduler:
             config=str(self._config.path),
             fleet=fleet.name,
             sensors=fleet.sensors or stored,
-            alerts=await self._store.read(alerts.intervals, fleet.name),
-            faulty_sensors=await self._store.read(alerts.sensor_intervals, fleet.name),
+            judged=await self._store.read(training_times.judged_times, fleet.name),
+            faulty_sensors=await self._store.read(training_times.sensor_times, fleet.name),
             known=await self._store.read(assets.names_by_partition, fleet.name),
             length=fleet.length if fleet.window is None and self._champions.has_champion(fleet) else None,
         )

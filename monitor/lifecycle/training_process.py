@@ -20,6 +20,7 @@ import msgspec
 
 from monitor import errors
 from monitor.errors import ConfigError, MonitorError
+from monitor.types import JudgedTime  # noqa: TC001 - msgspec reads it
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,8 +37,8 @@ class TrainingOrder(msgspec.Struct, frozen=True):
     fleet: str
     sensors: tuple[str, ...] | None
     """None: learn them from the records."""
-    alerts: Intervals
-    """Alerts. Their windows are not trained on, unless an operator labelled them as normal."""
+    judged: dict[str, list[JudgedTime]] = {}
+    """By asset, times on which an alert or a person has a say (`store/training_times.py`)."""
     faulty_sensors: dict[str, list[tuple[int, int, str]]] = {}
     """By asset, stretches of event time (from_us, to_us] in which a sensor of it is not trained on."""
     known: dict[str, list[str]] = {}

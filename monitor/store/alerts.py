@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import text
 
 from monitor.errors import InvariantBroken
-from monitor.store import burn, left_out
-from monitor.store.results import LAST_US
 from monitor.types import AlertClass, AlertState, Contribution
 
 if TYPE_CHECKING:
@@ -222,62 +220,3 @@ def _write(
     if change.is_transition:
         connection.execute(_TRANSITION, row | {"alert_id": alert_id})
     return alert_id
-
-
-_INTERVALS = text("""
-    SELECT asset.name, opened_us, closed_us, label FROM alert JOIN asset ON asset.id = asset_id
-    WHERE asset.fleet = :fleet ORDER BY opened_us
-""")
-_NEWEST = text("""
-    SELECT MAX(COALESCE(last_window.end_us, last_window.start_us)) FROM last_window
-    JOIN asset ON asset.id = asset_id WHERE asset.fleet = :fleet
-""")
-LONGEST_HISTORY_US = 400 * 86_400_000_000
-"""Time before the newest window in which recurring maintenance is looked up."""
-LONGEST_AHEAD_US = 32 * 86_400_000_000
-
-
-def intervals(connection: Connection, fleet: str) -> dict[str, list[tuple[int, int, str | None]]]:
-    """Return the event time (from_us, to_us] and the label of each alert, by asset, and of each time that is judged.
-
-    Training leaves out what is labelled fault or ignore, learns what is labelled normal, and does not learn from the
-    rest. A label on a time counts for the part of an unlabelled alert in it. Maintenance counts as ignore. `opened_us`
-    is the end of a window, and that window belongs to the alert. An open alert ends after any event.
-    """
-    newest_us = connection.execute(_NEWEST, {"fleet": fleet}).scalar_one_or_none() or 0
-    judged = left_out.read(
-        burn.fetch_through(connection), fleet, newest_us - LONGEST_HISTORY_US, newest_us + LONGEST_AHEAD_US
-    )
-    found: dict[str, list[tuple[int, int, str | None]]] = {}
-    for name, opened_us, closed_us, label in connection.execute(_INTERVALS, {"fleet": fleet}):
-        to_us = LAST_US if closed_us is None else closed_us
-        rest = [left_out.Judged(opened_us - 1, to_us, label)]
-        if label is None and judged:
-            for each in judged.of(name):
-                rest = left_out.without(rest, each.from_us, each.to_us)
-        found.setdefault(name, []).extend((each.from_us, each.to_us, each.label) for each in rest)
-    for name in connection.execute(_FLEETS_ASSETS, {"fleet": fleet}).scalars() if judged else ():
-        if times := judged.of(name):
-            found.setdefault(name, []).extend((each.from_us, each.to_us, each.label) for each in times)
-    return found
-
-
-_SENSOR_INTERVALS = text("""
-    SELECT asset_name, opened_us, closed_us, sensor FROM alert
-    WHERE class = 'sensor' AND fleet = :fleet AND asset_name IS NOT NULL AND COALESCE(label, '') <> 'normal'
-    ORDER BY opened_us
-""")
-
-
-def sensor_intervals(connection: Connection, fleet: str) -> dict[str, list[tuple[int, int, str]]]:
-    """Return the event time (from_us, to_us] and the sensor of each alert of class `sensor`, by asset.
-
-    Training does not learn from this sensor then. An alert that was labelled normal counts as none.
-    """
-    found: dict[str, list[tuple[int, int, str]]] = {}
-    for name, opened_us, closed_us, sensor in connection.execute(_SENSOR_INTERVALS, {"fleet": fleet}):
-        found.setdefault(name, []).append((opened_us - 1, LAST_US if closed_us is None else closed_us, sensor))
-    return found
-
-
-_FLEETS_ASSETS = text("SELECT name FROM asset WHERE fleet = :fleet ORDER BY id")

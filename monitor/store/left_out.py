@@ -1,16 +1,17 @@
 """Times of assets that operators have judged: maintenance, and times labelled fault, ignore or normal.
 
 Input: a function that runs a SELECT (`burn.Fetch`), a fleet, a range of event time. Output: for each asset the judged
-times, which training and budget leave out, or take in where they are labelled normal. Invariant: of several labels on
+times, which the budget leaves out, or takes in where they are labelled normal. Invariant: of several labels on
 one moment the newest counts, and maintenance counts in any case. This module imports nothing slow.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from monitor.store.matching import Window
+from monitor.types import JudgedTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 IGNORE, NORMAL = "ignore", "normal"
 _WINDOWS = """
-    SELECT fleet, asset, from_us, to_us, cron, duration_us, timezone FROM maintenance
-    WHERE from_us < :to_us AND (to_us IS NULL OR to_us > :from_us)
+    SELECT id, fleet, asset, from_us, to_us, cron, duration_us, timezone FROM maintenance
+    WHERE from_us < :to_us AND (to_us IS NULL OR to_us > :from_us) ORDER BY id
 """
 _LABELS = """
     SELECT asset.name AS asset, from_us, to_us, label FROM interval_label JOIN asset ON asset.id = asset_id
@@ -34,8 +35,10 @@ class Judged(NamedTuple):
 
     from_us: int
     to_us: int
-    label: str | None
-    """None = an alert without a label."""
+    label: str
+
+
+T = TypeVar("T", Judged, JudgedTime)
 
 
 class LeftOut:
@@ -75,20 +78,27 @@ class LeftOut:
 
 def read(fetch: Fetch, fleet: str, from_us: int, to_us: int) -> LeftOut:
     """Read the judged times of a fleet that overlap (from_us, to_us]."""
+    windows = list(maintenance(fetch, from_us, to_us).values())
     values = {"fleet": fleet, "from_us": from_us, "to_us": to_us}
-    windows = [Window(*row.values()) for row in fetch(_WINDOWS, values)]
     labels: dict[str, list[Judged]] = {}
     for row in fetch(_LABELS, values):
         labels.setdefault(row["asset"], []).append(Judged(row["from_us"], row["to_us"], row["label"]))
     return LeftOut(fleet, windows, labels, from_us, to_us)
 
 
-def put_over(judged: list[Judged], new: Judged) -> list[Judged]:
+def maintenance(fetch: Fetch, from_us: int, to_us: int) -> dict[int, Window]:
+    """Return the maintenance windows of all fleets that overlap (from_us, to_us], by their ids."""
+    return {row["id"]: Window(*list(row.values())[1:]) for row in fetch(_WINDOWS, {"from_us": from_us, "to_us": to_us})}
+
+
+def put_over(judged: list[T], new: T) -> list[T]:
     """Return disjoint times in order, with a new one over those that it overlaps."""
-    return sorted([*without(judged, new.from_us, new.to_us), new])
+    found = without(judged, new.from_us, new.to_us)
+    found.append(new)
+    return sorted(found, key=lambda each: each.from_us)
 
 
-def without(judged: Iterable[Judged], from_us: int, to_us: int) -> list[Judged]:
+def without(judged: Iterable[T], from_us: int, to_us: int) -> list[T]:
     """Return the times without (from_us, to_us]."""
     kept = []
     for each in judged:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from monitor.config import Config, FleetConfig
     from monitor.decode import Decoder
     from monitor.training.period import SuggestedLength
-    from monitor.types import Bool, Float32, Int32, Int64, Partition, Readings, RecordBatch, Windows
+    from monitor.types import Bool, Float32, Int32, Int64, JudgedTime, Partition, Readings, RecordBatch, Windows
 
-    Alerts = Mapping[str, Sequence[tuple[int, int, str | None]]]
-    """Asset → event time (from_us, to_us) of its alerts, and their labels."""
+    Judged = Mapping[str, Sequence[JudgedTime]]
+    """Asset → times on which an alert or a person has a say, without overlap."""
     FaultySensors = Mapping[str, Sequence[tuple[int, int, str]]]
     """Asset → event time (from_us, to_us] of its alerts about sensors, and the sensors."""
 
@@ -46,8 +46,10 @@ MAX_ASSETS = 8
 EVICT_EVERY = 256
 """Batches between two evictions of readings that are too old."""
 
-EXCLUDED_LABELS = ("fault", "ignore")
-"""Labels of alerts whose windows are neither trained on nor held out."""
+SKIPPED = ("fault", "ignore", "shelved", "maintenance")
+"""Reasons of times whose windows are neither trained on nor held out."""
+ALERTED = ("open", "unlabelled")
+"""Reasons of times whose windows are held out, and not trained on."""
 
 
 class _PartitionWindows(NamedTuple):
@@ -131,7 +133,7 @@ class History:
             if self._n_batches >= EVICT_EVERY:
                 self._evict()
 
-    def windows(self, alerts: Alerts | None = None, faulty_sensors: FaultySensors | None = None) -> TrainingSet:
+    def windows(self, judged: Judged | None = None, faulty_sensors: FaultySensors | None = None) -> TrainingSet:
         """Make windows of the last `retrain.history`. Raises NotEnoughData if there is no reading at all."""
         if not self.n_readings:
             raise NotEnoughData(
@@ -143,7 +145,7 @@ class History:
         numbers: dict[str, int] = defaultdict(lambda: len(numbers))
         stride = self._stride()
         sets = [
-            self._windows_of(part, stride, alerts or {}, faulty_sensors or {}, numbers)
+            self._windows_of(part, stride, judged or {}, faulty_sensors or {}, numbers)
             for _, part in sorted(self._partitions.items())
         ]
         return TrainingSet(
@@ -262,7 +264,7 @@ class History:
         self,
         part: _PartitionHistory,
         stride: int,
-        alerts: Alerts,
+        judged: Judged,
         faulty_sensors: FaultySensors,
         numbers: dict[str, int],
     ) -> _PartitionWindows:
@@ -291,8 +293,8 @@ class History:
         end_us = (np.concatenate([windows.start for windows in parts]) + fleet.length) * fleet.interval_us
         self._leave_out_sensors(values, names, asset, end_us, faulty_sensors)
         values = SensorTests(self.sensors, fleet, None).inspect(values).values  # without impossible readings
-        labelled = self._overlaps(names, asset, end_us, alerts, EXCLUDED_LABELS)
-        alerted = self._overlaps(names, asset, end_us, alerts, (None,))[~labelled]
+        labelled = self._overlaps(names, asset, end_us, judged, SKIPPED)
+        alerted = self._overlaps(names, asset, end_us, judged, ALERTED)[~labelled]
         number_of = np.array([numbers[name] for name in names], dtype=np.int32)
         kept = ~labelled
         return _PartitionWindows(values[kept], number_of[asset[kept]], end_us[kept], alerted, int(labelled.sum()))
@@ -314,14 +316,14 @@ class History:
                     values[rows, :, column] = np.where(is_faulty, np.nan, values[rows, :, column])
 
     def _overlaps(
-        self, names: Sequence[str], asset: Int32, end_us: Int64, alerts: Alerts, labels: tuple[str | None, ...]
+        self, names: Sequence[str], asset: Int32, end_us: Int64, judged: Judged, reasons: tuple[str, ...]
     ) -> Bool:
         overlaps = np.zeros(len(asset), dtype=bool)
         start_us = end_us - self.fleet.length * self.fleet.interval_us
         for index, name in enumerate(names):
-            for from_us, to_us, label in alerts.get(name, ()):
-                if label in labels:
-                    overlaps |= (asset == index) & (start_us < to_us) & (end_us > from_us)
+            for each in judged.get(name, ()):
+                if each.reason in reasons:
+                    overlaps |= (asset == index) & (start_us < each.to_us) & (end_us > each.from_us)
         return overlaps
 
     def _names(self, part: _PartitionHistory) -> list[str]:

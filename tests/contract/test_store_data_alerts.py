@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from monitor.errors import InvariantBroken, NotFound
 from monitor.replay.digest import digest_of
-from monitor.store import alerts, assets, burn, results, schema, versions
+from monitor.store import assets, burn, results, schema, training_times, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.reader import open_reader
@@ -74,8 +74,8 @@ async def test_two_faults_of_a_sensor_in_one_record_are_two_alerts(store: AsyncS
     assert await asyncio.to_thread(found, alert_class="sensor", asset="R*") == [("sensor", "R1", "wind")] * 2
     assert await asyncio.to_thread(found, alert_class="data") == []
     first_us, second_us = (12 * INTERVAL_US - 1, 14 * INTERVAL_US, "wind"), (30 * INTERVAL_US - 1, LAST_US, "wind")
-    assert await store.read(alerts.sensor_intervals, FLEET) == {"R1": [first_us, second_us]}
-    assert await store.read(alerts.intervals, FLEET) == {}
+    assert await store.read(training_times.sensor_times, FLEET) == {"R1": [first_us, second_us]}
+    assert await store.read(training_times.judged_times, FLEET) == {}
 
 
 async def test_an_alert_is_one_row_that_follows_its_changes(store: AsyncStore, url: str) -> None:
@@ -215,7 +215,7 @@ def test_budget_training_restart_and_digest_exclude_them(url: str) -> None:
     def seen() -> list[Any]:
         async def inside() -> list[Any]:
             async with AsyncStore(url) as store:
-                return [await store.read(alerts.intervals, FLEET), await store.read(assets.restore, HOME)]
+                return [await store.read(training_times.judged_times, FLEET), await store.read(assets.restore, HOME)]
 
         with open_reader(url) as reader:
             report = burn.budget_report(reader.fetch, FLEET, VERSION, THRESHOLD)

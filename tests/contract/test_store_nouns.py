@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import text
 
 from monitor.errors import InvariantBroken
 from monitor.store import alerts, assets, quarantine, scores, versions
@@ -14,8 +13,6 @@ from monitor.types import AlertState, Partition, Quarantined, Severity
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, change, count, own, rows_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from monitor.store.engine import AsyncStore
     from tests.contract.steps import Owner
 
@@ -69,50 +66,6 @@ async def test_an_asset_has_one_open_alert(store: AsyncStore) -> None:
     await store.run(alerts.write_change, owner.ids["a"], change(12, 12, AlertState.FIRING))
     with pytest.raises(InvariantBroken):
         await store.run(alerts.write_change, owner.ids["a"], change(13, 13, AlertState.FIRING))
-
-
-async def test_training_leaves_out_alert_intervals(store: AsyncStore) -> None:
-    owner = await with_asset(store)
-    for opened, at, state in ((12, 12, AlertState.FIRING), (12, 15, AlertState.CLOSED), (20, 20, AlertState.FIRING)):
-        await store.run(alerts.write_change, owner.ids["a"], change(opened, at, state))
-    closed, open_ = (await store.read(alerts.intervals, FLEET))["a"]
-    (closed_from, closed_to, label), (open_from, open_to, _) = closed, open_
-    assert label is None
-    assert closed_from < 12 * INTERVAL_US
-    assert closed_to == 15 * INTERVAL_US
-    assert open_from < 20 * INTERVAL_US
-    assert open_to > 10**6 * INTERVAL_US
-    assert await store.read(alerts.intervals, "pumps") == {}
-
-
-LABEL = """
-    INSERT INTO interval_label (asset_id, from_us, to_us, label, note, actor, made_us)
-    VALUES (:id, :from, :to, :label, '', 'ann', 0)
-"""
-MAINTENANCE = """
-    INSERT INTO maintenance (fleet, asset, from_us, to_us, reason, actor, made_us)
-    VALUES ('*', 'a', :from, :to, 'oil', 'ann', 0)
-"""
-
-
-async def test_training_takes_labels_on_times_and_maintenance(store: AsyncStore) -> None:
-    owner = await with_asset(store)
-    for opened, at, state in ((12, 12, AlertState.FIRING), (12, 20, AlertState.CLOSED)):
-        await store.run(alerts.write_change, owner.ids["a"], change(opened, at, state))
-    cell = INTERVAL_US
-
-    def judge(connection: Connection) -> None:
-        for label, first, last in (("normal", 14, 16), ("ignore", 15, 16), ("fault", 30, 32)):
-            row = {"id": owner.ids["a"], "from": first * cell, "to": last * cell, "label": label}
-            connection.execute(text(LABEL), row)
-        connection.execute(text(MAINTENANCE), {"from": 18 * cell + 1, "to": 19 * cell + 1})
-
-    await store.run(judge)
-    found = sorted((await store.read(alerts.intervals, FLEET))["a"], key=lambda each: each[0])
-    assert [((first + 1) // INTERVAL_US, last // INTERVAL_US, label) for first, last, label in found] == [
-        (12, 14, None), (14, 15, "normal"), (15, 16, "ignore"), (16, 18, None), (18, 19, "ignore"), (19, 20, None),
-        (30, 32, "fault"),
-    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------- assets and fleets

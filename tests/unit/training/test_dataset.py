@@ -10,7 +10,7 @@ import pytest
 from monitor.config import parse
 from monitor.config.sensors import SensorConfig
 from monitor.training.dataset import History
-from monitor.types import Partition
+from monitor.types import JudgedTime, Partition
 from tests.fakes import batch_of, records_of
 
 LENGTH, N = 4, 60
@@ -45,11 +45,11 @@ def test_labels_decide_on_windows_of_alerts() -> None:
     def at(cell: int) -> int:
         return first_us + cell * MINUTE_US
 
-    alerts = {
-        "R1": [(at(10) - 1, at(12), None), (at(30) - 1, at(30), "normal")],
-        "R2": [(at(20) - 1, at(20), "fault"), (at(40) - 1, at(40), "ignore")],
+    judged = {
+        "R1": [JudgedTime(at(10) - 1, at(12), "unlabelled"), JudgedTime(at(30) - 1, at(30), "normal")],
+        "R2": [JudgedTime(at(20) - 1, at(20), "fault"), JudgedTime(at(40) - 1, at(40), "ignore")],
     }
-    train = history().windows(alerts)
+    train = history().windows(judged)
     assert train.alerted is not None
     marked = {(train.asset_name(int(asset)), int(end)) for asset, end in zip(
         train.asset[train.alerted], train.end_us[train.alerted], strict=True
