@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     import numpy as np
     from numpy.typing import NDArray
@@ -455,7 +455,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A retraining: queued, running or ended."""
+    """A retraining, a drill, or a comparison in shadow: queued, running or ended."""
 
     id: int
     fleet: str
@@ -469,6 +469,26 @@ class JobView:
     finished_at: datetime | None = None
     version: str | None = None
     requested_by: str = ""
+    kind: str = "retrain"
+    """retrain, drill, judge (a challenger is compared with the champion on the records since its training)"""
+    reason: str = ""
+    """first, schedule, drift, regime, sensors, operator. Empty: a job of an earlier release."""
+    note: str = ""
+    """Of the person who requested it."""
+    detail: dict[str, Any] | None = None
+    """Further facts of the request."""
+    attempts: int = 0
+    """Starts by daemons that ended it or died. A stop of the daemon does not count."""
+
+    def eta(self, now: datetime) -> timedelta | None:
+        """Return the time that is left, if the rest goes as fast as the part before. None = too early to say."""
+        if self.started_at is None or self.finished_at is not None or self.progress < ETA_FROM:
+            return None
+        return (now - self.started_at) * (1.0 / self.progress - 1.0)
+
+
+ETA_FROM = 0.02
+"""Share of a job that must be done before its pace says anything."""
 
 
 class Alias(enum.StrEnum):

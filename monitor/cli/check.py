@@ -115,11 +115,10 @@ def describe(fleet: FleetConfig) -> str:
     """Describe the settings of a fleet in one sentence."""
     chosen = ", or of the length that each training chooses," if fleet.window is None else ""
     span, every = (format_duration(cells * fleet.interval) for cells in (fleet.length, fleet.stride))
-    retrain = f"every {format_duration(fleet.retrain.every)}" if fleet.retrain.every else "only when asked"
     return (
         f"windows of {span} ({fleet.length} × {format_duration(fleet.interval)}){chosen} every {every}; "
         f"waits {format_duration(fleet.lateness)} for missing readings; {fleet.model.architecture} model, "
-        f"retrained {retrain} on the last {format_duration(fleet.retrain.history)}; "
+        f"retrained {fleet.retrain.schedule} on the last {format_duration(fleet.retrain.history)}; "
         f"an alert after {fleet.alerts.confirm} anomalous windows, {fleet.alerts.budget} false alarms per asset allowed"
     )
 

@@ -50,7 +50,7 @@ def retrain(fleet: str | None, is_waiting: bool, as_json: bool) -> None:
     elif not is_waiting:
         echo(f"Job {job.id} for {name} is {job.state}. See: monitor models list")
     if is_waiting and job.state in ("queued", "running"):
-        fate = "the job stays queued" if job.state == "queued" else "the next one reports the job as failed"
+        fate = "the job stays queued" if job.state == "queued" else "the next one starts it again"
         raise MonitorError(f"job {job.id} for {name}: no daemon is running, and {fate}. Start one with `monitor run`")
     if job.state == "failed":
         raise MonitorError(f"job {job.id} for {name} failed: {job.message}")

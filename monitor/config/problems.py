@@ -32,7 +32,6 @@ TABLE_ARRAYS = {"fleet": "fleet", "notify": "channel"}
 """Tables with double brackets → the noun for one of them."""
 REMOVED: dict[SettingPath, str] = {
     ("model", "scope"): "it had no effect",
-    ("retrain", "promote"): "it had no effect",
 }
 """Settings of former versions, by the last two parts of their paths → the reason of their removal."""
 

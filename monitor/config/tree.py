@@ -37,6 +37,7 @@ from monitor.config.database_url import mask_url, resolve_url
 from monitor.config.fields import FieldsConfig
 from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads annotations when the class is made)
 from monitor.config.notify import NotifyConfig  # noqa: TC001
+from monitor.config.retrain import RetrainConfig
 from monitor.config.sensors import SENSOR_TESTS, SensorConfig, SensorTest
 from monitor.config.values import (
     Confirm,
@@ -140,17 +141,6 @@ class AlertConfig(ConfigTable):
     lowers it. Never above a labelled fault, and undone by removing the label."""
     sensor_tests: tuple[SensorTest, ...] = SENSOR_TESTS
     """Tests of the sensors themselves. A sensor that fails one is not scored, and has an alert of class `sensor`."""
-
-
-class RetrainConfig(ConfigTable):
-    """`[fleet.retrain]`."""
-
-    every: Annotated[timedelta | None, duration_or("never")] = timedelta(days=1)
-    """"never": only `monitor retrain`."""
-    history: PositiveDuration = timedelta(days=30)
-    """Time range that training reads, in event time."""
-    min_windows: Annotated[int, Field(ge=16)] = 200
-    """Healthy windows needed for a training."""
 
 
 class FleetConfig(ConfigTable):

@@ -81,6 +81,48 @@ def parse_time(text: str, now: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
+_SIZE_UNIT = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def parse_size(value: object) -> int:
+    """Parse a number of bytes such as "2GB" or "512MiB"."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?b)\s*", value.lower()) if isinstance(value, str) else None
+    if found is None or not float(found[1]):
+        raise ValueError('is no size; write a number and a unit, "2GB" or "512MiB"')
+    return round(float(found[1]) * _SIZE_UNIT[found[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """The way in which a challenger becomes the champion."""
+
+    mode: str
+    """auto, manual, suggest, shadow."""
+    shadow: timedelta | None = None
+    """Of mode shadow: live data on which challenger and champion are compared."""
+
+    @classmethod
+    def parse(cls, value: object) -> Promotion:
+        """Read "auto", "manual", "suggest" or "shadow:24h"."""
+        if isinstance(value, cls):
+            return value
+        mode, _, text = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if mode in ("auto", "manual", "suggest") and not text:
+            return cls(mode)
+        if mode != "shadow":
+            raise ValueError('is not offered; write "auto", "manual", "suggest" or "shadow:24h"')
+        try:
+            duration = parse_duration(text)
+        except ValueError as error:
+            raise ValueError(f'{error}; after "shadow:", as in "shadow:24h"') from None
+        if not duration:
+            raise ValueError('must be above zero; write "shadow:24h"')
+        return cls(mode, duration)
+
+    def __str__(self) -> str:
+        return self.mode if self.shadow is None else f"{self.mode}:{format_duration(self.shadow)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Multiple:
     """A factor above one: "2x"."""

@@ -1,8 +1,10 @@
 """The training process, started by `training_process.py`.
 
 Input: an order, as one JSON line on standard input.
-Output: messages, as JSON lines on standard output: progress, then a version or an error.
+Output: messages, as JSON lines on standard output: progress, then a result or an error.
 Invariant: the process exits as soon as its standard input ends, so it never outlives the daemon.
+
+A training goes through five steps, a function each: read the history, choose windows, fit, judge, save.
 """
 
 from __future__ import annotations
@@ -13,31 +15,30 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
 
-from monitor.clock import SystemClock
 from monitor.config import Config, FleetConfig, load
 from monitor.errors import MonitorError, NotEnoughData
-from monitor.kafka.log_reader import KafkaHistory
+from monitor.lifecycle.child_history import read_history
 from monitor.lifecycle.training_process import TrainingMessage, TrainingOrder
-from monitor.models.spec import FleetSpec, ModelSpec
-from monitor.store.scores import AHEAD_US
-from monitor.training.dataset import History
+from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
     from monitor.models.detector import TrainedModel
+    from monitor.training.dataset import History
 
 READING_SHARE = 0.2
 """Share of the progress bar for reading the history. Its duration is not known in advance."""
-REPORT_EVERY_READINGS = 50_000
+JUDGING_SHARE = 0.1
+"""Share of the progress bar for the gate, at its end."""
 
 
 def main() -> None:
-    """Read the order, train, and report the outcome."""
+    """Read the order, carry it out, and report the outcome."""
     os.nice(10)
     torch.set_num_threads(1)
     raw = sys.stdin.buffer.readline()
@@ -46,57 +47,76 @@ def main() -> None:
     order = msgspec.json.decode(raw, type=TrainingOrder)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
-        outcome = _train(order)
+        outcome = _carry_out(order)
     except MonitorError as error:
         outcome = TrainingMessage(error=type(error).__name__, message=error.detail or str(error))
     _report(outcome)
 
 
-def _train(order: TrainingOrder) -> TrainingMessage:
+def _carry_out(order: TrainingOrder) -> TrainingMessage:
     config = load(order.config)
     fleet = next(fleet for fleet in config.fleets if fleet.name == order.fleet)
-    history = asyncio.run(_read_history(config, fleet, order))
-    detector = _fit(config, fleet, history, order)
-    version = detector.save(Path(config.store.checkpoints))
+    history = asyncio.run(read_history(config, fleet, order, _report_readings))
+    if order.kind == "retrain":
+        return _train(config, fleet, history, order)
+    raise MonitorError(f"a training process of this release knows no job of kind {order.kind}")
+
+
+def _train(config: Config, fleet: FleetConfig, history: History, order: TrainingOrder) -> TrainingMessage:
+    chosen = history.choose_length(order.length)
+    reason = None if chosen is None else chosen.reason
+    windows = history.windows(order.judged, order.faulty_sensors)
+    _report(
+        TrainingMessage(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(windows):,} windows")
+    )
+    challenger = _fit(config, fleet, history, windows, reason)
+    _report(TrainingMessage(progress=1.0 - JUDGING_SHARE, message="judging the new version"))
+    verdict = _judge(config, fleet, history, windows, challenger, order)
+    version = challenger.save(Path(config.store.checkpoints))
     return TrainingMessage(
         progress=1.0,
         message="trained",
         version=version,
         path=str(Path(config.store.checkpoints) / version),
         sensors=history.sensors,
-        card=detector.registry_card(),
+        card=challenger.registry_card(),
+        verdict=verdict,
     )
 
 
-async def _read_history(config: Config, fleet: FleetConfig, order: TrainingOrder) -> History:
-    until_us = SystemClock().now_us() + AHEAD_US
-    history = History(config, fleet, order.sensors, order.known, until_us=until_us)
-    n_reported = 0
-    async for batch in KafkaHistory(config.kafka, config.topics_of(fleet)):
-        history.add(batch)
-        if history.n_readings - n_reported >= REPORT_EVERY_READINGS:
-            n_reported = history.n_readings
-            _report(TrainingMessage(progress=READING_SHARE / 2, message=f"reading history: {n_reported:,} readings"))
-    return history
-
-
-def _fit(config: Config, fleet: FleetConfig, history: History, order: TrainingOrder) -> TrainedModel:
-    chosen = history.choose_length(order.length)
-    train = history.windows(order.judged, order.faulty_sensors)
-    _report(TrainingMessage(progress=READING_SHARE, message=f"{history.n_readings:,} readings, {len(train):,} windows"))
-
+def _fit(
+    config: Config, fleet: FleetConfig, history: History, windows: TrainingSet, window_reason: str | None
+) -> TrainedModel:
     def on_progress(share: float, text: str) -> None:
-        _report(TrainingMessage(progress=READING_SHARE + (1 - READING_SHARE) * share, message=text))
+        span = 1.0 - READING_SHARE - JUDGING_SHARE
+        _report(TrainingMessage(progress=READING_SHARE + span * share, message=text))
 
     spec = ModelSpec.of(fleet)
     try:
         of_fleet = FleetSpec.of(fleet, history.sensors, config.fields_of(fleet))
-        if chosen is not None:
-            of_fleet = replace(of_fleet, window_reason=chosen.reason)
-        return fit(train, spec, of_fleet, device=config.device, on_progress=on_progress)
+        if window_reason is not None:
+            of_fleet = replace(of_fleet, window_reason=window_reason)
+        return fit(windows, spec, of_fleet, device=config.device, on_progress=on_progress)
     except NotEnoughData as error:
-        more = max(1, spec.min_windows - len(train))
+        more = max(1, spec.min_windows - len(windows))
         raise NotEnoughData(f"{error.detail}; {history.time_until(more)}") from error
+
+
+def _judge(
+    config: Config,
+    fleet: FleetConfig,
+    history: History,
+    windows: TrainingSet,
+    challenger: TrainedModel,
+    order: TrainingOrder,
+) -> dict[str, Any] | None:
+    """Return the gate's verdict, or None while there is no gate: then the version is promoted."""
+    del config, fleet, history, windows, challenger, order
+    return None
+
+
+def _report_readings(n_readings: int) -> None:
+    _report(TrainingMessage(progress=READING_SHARE / 2, message=f"reading history: {n_readings:,} readings"))
 
 
 def _report(message: TrainingMessage) -> None:

@@ -4,7 +4,7 @@ model needs.
 Input: jobs (rows of the database) and the schedule of each fleet. Output: versions, trained in a process of their own,
 published and activated.
 Invariant: a training that fails changes nothing. Of several daemons only the holder of the lease `training` trains.
-Each transaction that starts a job, fails a stale one or activates a version checks the lease's fencing token.
+Each transaction that starts a job, takes up a stale one or activates a version checks the lease's fencing token.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class RetrainScheduler:
         self._up_to_date: set[str] = set()
         """Fleets trained by this process: their champion has the present sensors."""
 
-    async def fail_stale_jobs(self) -> bool:
-        """Fail the jobs of daemons that died, if this daemon trains. Return whether it does."""
+    async def take_up_stale_jobs(self) -> bool:
+        """Queue the jobs of daemons that died again, if this daemon trains. Return whether it does."""
         if await self._acquire_lease():
             with suppress(Fenced):
-                await self._store.run(jobs.fail_stale, self._clock.now_us(), lease=self._fencing_token())
+                await self._store.run(jobs.take_up_stale, self._clock.now_us(), lease=self._fencing_token())
                 return True
         return False
 
@@ -98,9 +98,10 @@ class RetrainScheduler:
         """Return whether a retraining of the fleet is requested, and this daemon will run it."""
         # Read the job before acquiring the lease. A daemon that waits for a checkpoint must not keep the other daemons,
         # which may have it, from training.
-        if await self._store.read(jobs.active, fleet.name) is None or not await self.fail_stale_jobs():
+        job = await self._store.read(jobs.active, fleet.name)
+        if job is None or job.reason != "operator" or not await self.take_up_stale_jobs():
             return False
-        return await self._store.read(jobs.active, fleet.name) is not None
+        return await self._store.read(jobs.active, fleet.name) is not None  # unless it was given up now
 
     async def derive_thresholds(self) -> None:
         """Derive versions where budget, alert policy or sensor settings were changed, if this daemon trains.
@@ -233,7 +234,8 @@ class RetrainScheduler:
             # Stopping must neither be swallowed here nor wait for a database that hangs.
             with suppress(MonitorError, TimeoutError):
                 async with asyncio.timeout(self._timing.job_end_limit_s):
-                    await self._store.run(jobs.fail, job.id, "the daemon stopped", self._clock.now_us())
+                    why = "its daemon stopped, and the next one starts it again"
+                    await self._store.run(jobs.release, job.id, why, owner=self._owner)
             raise
         else:
             await self._end_job(jobs.finish, job.id, version)
@@ -245,7 +247,7 @@ class RetrainScheduler:
 
     async def _train_and_activate(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> str:
         with metrics.trainings_running.track_inprogress():
-            trained = await self._train(await self._order(fleet), partial(self._report_progress, job))
+            trained = await self._train(await self._order(fleet, job), partial(self._report_progress, job))
         if found := trained.card.get("inputs"):
             log.info("inputs_recognised", fleet=fleet.name, version=trained.version, found=found)
         # A lease that ran out during the training, and that no other daemon took, is valid again after this.
@@ -253,8 +255,9 @@ class RetrainScheduler:
         await self._champions.activate(fleet, trained, token)
         return trained.version
 
-    async def _order(self, fleet: FleetConfig) -> TrainingOrder:
+    async def _order(self, fleet: FleetConfig, job: JobView) -> TrainingOrder:
         stored = (await self._store.read(assets.fleets)).get(fleet.name)
+        champion = await self._store.read(versions.champion, fleet.name)
         return TrainingOrder(
             config=str(self._config.path),
             fleet=fleet.name,
@@ -263,17 +266,20 @@ class RetrainScheduler:
             faulty_sensors=await self._store.read(training_times.sensor_times, fleet.name),
             known=await self._store.read(assets.names_by_partition, fleet.name),
             length=fleet.length if fleet.window is None and self._champions.has_champion(fleet) else None,
+            kind=job.kind,
+            champion=None if champion is None or not self._champions.has_champion(fleet) else champion.path,
+            detail=job.detail or {},
         )
 
     async def _report_progress(self, job: JobView, share: float, text: str) -> None:
         log.info("training_progress", fleet=job.fleet, done=f"{share:.0%}", step=text)
         with suppress(StoreUnavailable):  # the next report replaces it
-            await self._store.run(jobs.set_progress, job.id, share, text)
+            await self._store.run(jobs.set_progress, job.id, share, text, owner=self._owner)
 
     async def _end_job(self, end: Callable[..., None], job_id: int, outcome: str) -> None:
         """End a job, however long the database is unavailable. A job that stays `running` would block all others."""
         with suppress(Fenced):  # it was failed as stale
-            work = partial(self._store.run, end, job_id, outcome, self._clock.now_us())
+            work = partial(self._store.run, end, job_id, outcome, self._clock.now_us(), owner=self._owner)
             await until_answered(work, self._clock, self._timing)
 
     def _schedule_retry(self, fleet: FleetConfig) -> None:

@@ -45,6 +45,16 @@ class TrainingOrder(msgspec.Struct, frozen=True):
     """Names of the fleet's assets by their partition, as "topic/number"."""
     length: int | None = None
     """Length of the champion's windows, where the training chooses it. None: there is no champion."""
+    kind: str = "retrain"
+    """retrain, drill, judge: as the job's."""
+    champion: str | None = None
+    """Folder of the champion's checkpoint. None: the fleet has none, or it cannot be read."""
+    challenger: str | None = None
+    """Folder of the checkpoint that `judge` compares with the champion's."""
+    faults: list[dict[str, Any]] = []
+    """Last confirmed faults with their kept evidence, newest first (`lifecycle/fault_memory.py`)."""
+    detail: dict[str, Any] = {}
+    """Further facts of the job."""
 
 
 class TrainingMessage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +69,10 @@ class TrainingMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     card: dict[str, Any] = {}
     error: str = ""
     """Name of a class in `monitor.errors`."""
+    verdict: dict[str, Any] | None = None
+    """The gate's, of a training. None: the version was not judged."""
+    result: dict[str, Any] | None = None
+    """Of a job that makes no version: a drill, a comparison."""
 
 
 class Trained(msgspec.Struct, frozen=True):
@@ -70,6 +84,8 @@ class Trained(msgspec.Struct, frozen=True):
     card: dict[str, Any]
     trained_us: int | None = None
     """Processing time. None = now."""
+    verdict: dict[str, Any] | None = None
+    """The gate's. None: it was not judged, and is promoted."""
 
 
 async def run_training_process(order: TrainingOrder, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
@@ -100,7 +116,7 @@ async def _run(order: TrainingOrder, on_progress: Callable[[float, str], Awaitab
             if line.error:
                 raise _error(line)
             if line.version:
-                return Trained(line.version, line.path, line.sensors, line.card)
+                return Trained(line.version, line.path, line.sensors, line.card, verdict=line.verdict)
             await on_progress(line.progress, line.message)
         raise MonitorError(f"the training process ended without a word, exit status {await child.wait()}")
     finally:

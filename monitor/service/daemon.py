@@ -188,7 +188,7 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
             health.starting("reading the models")
             await started(partial(champions.load, scheduler.is_retraining_requested))
             background.start(*(lease.loop() for lease in (training_lease, streams_lease) if lease is not None))
-            await started(scheduler.fail_stale_jobs)
+            await started(scheduler.take_up_stale_jobs)
             await started(scheduler.derive_thresholds)
             await started(partial(_before_the_first_record, source, watch, scheduler, health))
             gc.freeze()  # the objects built so far stay: later collections skip them

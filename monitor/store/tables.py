@@ -458,7 +458,8 @@ job = Table(
     Column("reason", Text, nullable=False, server_default=text("''")),  # schedule, drift, operator, …
     Column("note", Text, nullable=False, server_default=text("''")),  # of the person who requested it
     Column("detail", Text),  # JSON object, further facts of the request; NULL = none
-    Index("uq_job_active", "fleet", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+    Column("attempts", Integer, nullable=False, server_default="0"),  # starts; a stop of the daemon undoes one
+    Index("uq_job_active", "fleet", "kind", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
 )
 
 daemon = Table(

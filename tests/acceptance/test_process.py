@@ -266,7 +266,7 @@ def test_a_stop_during_the_first_training_is_quick(
     deployment.terminate()
     assert deployment.records() == 0, "nothing is scored before there is a model"
     states = deployment.fetch("SELECT state, message FROM job")
-    assert states == [("failed", "the daemon stopped")]
+    assert states == [("queued", "its daemon stopped, and the next one starts it again")]
 
     deployment.configure(kafka.bootstrap, topic, model=model("3s"), window=48, max_gap="6m")
     deployment.start()

@@ -65,29 +65,89 @@ async def test_concurrent_requests_queue_one_job(store: AsyncStore, other_store:
     assert len(await store.read(rows_of, "job")) == 1
 
 
-async def test_a_job_is_started_by_one_daemon(store: AsyncStore, other_store: AsyncStore) -> None:
+async def test_a_job_that_two_daemons_start_ends_once(store: AsyncStore, other_store: AsyncStore) -> None:
+    """Without a lease, two daemons each take the other's job for an orphan. One of them owns its run."""
     await store.run(jobs.request, FLEET, "ann", NOW_US)
     starts = store.run(jobs.start_next, "me", NOW_US), other_store.run(jobs.start_next, "you", NOW_US)
-    taken = await asyncio.gather(*starts)
-    assert sum(job is not None for job in taken) == 1
-    assert await store.run(jobs.start_next, "me", NOW_US) is None
+    taken = [job for job in await asyncio.gather(*starts) if job is not None]
+    [number] = {job.id for job in taken}
+    ends = (store.run(jobs.finish, number, f"v of {owner}", NOW_US, owner=owner) for owner in ("me", "you"))
+    refused = [end for end in await asyncio.gather(*ends, return_exceptions=True) if isinstance(end, Fenced)]
+    assert len(refused) == 1
+    assert (await store.read(jobs.get, number)).state == "done"
 
 
 async def test_jobs_are_started_in_order(store: AsyncStore) -> None:
     for fleet in ("b", "a", "c"):
         await store.run(jobs.request, fleet, "ann", NOW_US)
-    taken = [await store.run(jobs.start_next, "me", NOW_US) for _ in range(3)]
+    taken = []
+    for _ in range(3):
+        taken.append(await store.run(jobs.start_next, "me", NOW_US))
+        await store.run(jobs.finish, taken[-1].id, "v", NOW_US)
     assert [job.fleet for job in taken if job is not None] == ["b", "a", "c"]
 
 
-async def test_a_job_of_a_dead_daemon_fails(store: AsyncStore) -> None:
+async def test_a_job_of_a_dead_daemon_is_taken_up_again(store: AsyncStore) -> None:
     job = await running(store, "dead")
-    assert await store.run(jobs.fail_stale, NOW_US) == 1
-    failed = await store.read(jobs.get, job.id)
-    assert (failed.state, failed.message) == ("failed", "its daemon died; ask again")
-    for late in (store.run(jobs.finish, job.id, "v2", NOW_US), store.run(jobs.set_progress, job.id, 0.9, "")):
+    await store.run(jobs.set_progress, job.id, 0.7, "epoch 3")
+    assert await store.run(jobs.take_up_stale, NOW_US) == 1
+    queued = await store.read(jobs.get, job.id)
+    assert (queued.state, queued.progress, queued.started_at, queued.requested_by) == ("queued", 0.0, None, "ann")
+    again = await store.run(jobs.start_next, "alive", NOW_US)
+    assert again is not None
+    assert (again.id, again.state, again.attempts) == (job.id, "running", 2)
+    for late in (
+        store.run(jobs.finish, job.id, "v2", NOW_US, owner="dead"),
+        store.run(jobs.set_progress, job.id, 0.9, "", owner="dead"),
+        store.run(jobs.fail, job.id, "no", NOW_US, owner="dead"),
+        store.run(jobs.release, job.id, "no", owner="dead"),
+    ):
         with pytest.raises(Fenced):
             await late
+    assert (await store.read(jobs.get, job.id)).state == "running"
+
+
+async def test_a_job_that_ends_three_daemons_is_given_up(store: AsyncStore) -> None:
+    job = await running(store)
+    for _ in range(2):
+        await store.run(jobs.start_next, "me", NOW_US)
+    await store.run(jobs.set_progress, job.id, 0.7, "epoch 3")
+    assert await store.run(jobs.start_next, "me", NOW_US) is None
+    failed = await store.read(jobs.get, job.id)
+    assert failed.state == "failed"
+    assert failed.message == "given up after 3 attempts: the daemon died during each, the last at: epoch 3"
+
+
+async def test_a_stop_of_the_daemon_is_no_attempt(store: AsyncStore) -> None:
+    job = await running(store)
+    for _ in range(5):
+        await store.run(jobs.release, job.id, "its daemon stopped", owner="me")
+        again = await store.run(jobs.start_next, "me", NOW_US)
+        assert again is not None
+        assert (again.id, again.attempts) == (job.id, 1)
+
+
+async def test_a_job_keeps_its_reason_note_and_detail(store: AsyncStore) -> None:
+    facts = {"reason": "drift", "note": "ä pump", "detail": {"p": 0.001, "assets": ["R1"]}}
+    await store.run(jobs.request, FLEET, "me", NOW_US, **facts)
+    job = await store.run(jobs.start_next, "me", NOW_US)
+    assert job is not None
+    assert (job.kind, job.reason, job.note, job.detail) == ("retrain", *facts.values())
+    assert (await store.read(jobs.ended, FLEET)) == []
+    await store.run(jobs.finish, job.id, "v2", NOW_US, "promoted")
+    [ended] = await store.read(jobs.ended, FLEET)
+    assert (ended.id, ended.message, ended.detail) == (job.id, "promoted", facts["detail"])
+
+
+async def test_a_drill_does_not_block_a_retraining(store: AsyncStore) -> None:
+    drill = await store.run(jobs.request, FLEET, "me", NOW_US, "drill")
+    retraining = await store.run(jobs.request, FLEET, "ann", NOW_US)
+    with pytest.raises(Conflict):
+        await store.run(jobs.request, FLEET, "bob", NOW_US, "drill")
+    started = await store.run(jobs.start_next, "me", NOW_US)
+    assert started is not None
+    assert started.id == retraining.id, "trainings come first"
+    assert (await store.read(jobs.active, FLEET, "drill")) == drill
 
 
 async def test_a_fleet_starts_its_queued_job_or_a_new_one(store: AsyncStore) -> None:
@@ -96,17 +156,18 @@ async def test_a_fleet_starts_its_queued_job_or_a_new_one(store: AsyncStore) -> 
     taken = await store.run(jobs.start_for_fleet, FLEET, "the daemon", "me", NOW_US)
     assert taken is not None
     assert (taken.id, taken.state, taken.requested_by) == (asked.id, "running", "bob")
-    again = await store.run(jobs.start_for_fleet, FLEET, "the daemon", "me", NOW_US)
+    await store.run(jobs.finish, asked.id, "v2", NOW_US)
+    again = await store.run(jobs.start_for_fleet, FLEET, "the daemon", "me", NOW_US, reason="drift")
     assert again is not None
-    assert (again.state, again.requested_by) == ("running", "the daemon")
-    assert (await store.read(jobs.get, asked.id)).state == "failed", "no daemon runs two jobs"
+    assert (again.state, again.requested_by, again.reason) == ("running", "the daemon", "drift")
 
 
-async def test_starting_a_job_fails_stale_ones(store: AsyncStore) -> None:
-    """A job of a dead daemon, or of the same daemon, started in a transaction with a lost answer."""
+async def test_a_job_with_a_lost_answer_is_started_again(store: AsyncStore) -> None:
+    """A job of the same daemon, started in a transaction of which it received no answer."""
     job = await running(store, "me")
-    assert await store.run(jobs.start_next, "me", NOW_US) is None
-    assert (await store.read(jobs.get, job.id)).state == "failed"
+    again = await store.run(jobs.start_next, "me", NOW_US)
+    assert again is not None
+    assert (again.id, again.attempts) == (job.id, 2)
 
 
 async def test_without_its_lease_a_daemon_starts_and_fails_no_job(
@@ -125,7 +186,7 @@ async def test_without_its_lease_a_daemon_starts_and_fails_no_job(
         for late in (
             store.run(jobs.start_next, "the zombie", NOW_US, lease=("training", zombie)),
             store.run(jobs.start_for_fleet, "fans", "the zombie", "the zombie", NOW_US, lease=("training", zombie)),
-            store.run(jobs.fail_stale, NOW_US, lease=("training", zombie)),
+            store.run(jobs.take_up_stale, NOW_US, lease=("training", zombie)),
         ):
             with pytest.raises(Fenced, match="lease training: epoch 1 is over"):
                 await late

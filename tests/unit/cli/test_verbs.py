@@ -247,7 +247,7 @@ def test_waiting_without_a_daemon_ends(
     assert result.exit_code == 1
     assert json.loads(result.stdout)["state"] == ("running" if is_running else "queued")
     assert "No daemon is running: the job waits" in result.stderr
-    fate = "the next one reports the job as failed" if is_running else "the job stays queued"
+    fate = "the next one starts it again" if is_running else "the job stays queued"
     assert f"job 1 for turbines: no daemon is running, and {fate}. Start one" in " ".join(result.stderr.split())
     assert n_polls * retrain.POLL_EVERY_S == pytest.approx(retrain.ALONE_FOR_S, abs=retrain.POLL_EVERY_S)
 

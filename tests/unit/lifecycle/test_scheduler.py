@@ -66,7 +66,7 @@ async def test_an_unreadable_champion_is_replaced_before_the_first_record(
     await activate(store, FORMAT_1)
     this = daemon(training)
     await this.champions.load()
-    await this.scheduler.fail_stale_jobs()
+    await this.scheduler.take_up_stale_jobs()
     await store.run(assets.register, "pumps", ["R1"], Partition("t", 0))
     [warning] = log.of("champion_unreadable")
     assert warning["version"] == FORMAT_1.name
@@ -160,6 +160,20 @@ async def test_a_lost_champion_is_skipped_once_a_retraining_is_requested(
     assert (await store.read(jobs.get, requested.id)).version == new.name
 
 
+async def test_a_request_outlives_the_daemon_that_ran_it(
+    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+) -> None:
+    new = checkpoint(tmp_path)
+    await activate(store, tmp_path / "lost")
+    this = daemon(FakeTraining(new), lease=Lease)
+    requested = await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
+    await store.run(jobs.start_next, "the dead", this.clock.now_us())
+    await this.champions.load(this.scheduler.is_retraining_requested)
+    await this.scheduler.train_first_models()
+    job = await store.read(jobs.get, requested.id)
+    assert (job.state, job.version, job.attempts) == ("done", new.name, 2)
+
+
 async def test_a_job_starts_for_the_fleet_that_is_asked_for(store: AsyncStore) -> None:
     await store.run(jobs.request, "fans", "ann", 1)
     await store.run(jobs.request, "pumps", "ann", 2)
@@ -178,23 +192,22 @@ async def test_a_first_model_comes_before_an_older_job_of_another_fleet(store: A
 # ---------------------------------------------------------------- the start of one of several daemons
 
 
-@pytest.mark.parametrize("why", ["another daemon trains", "it died with its daemon"])
+@pytest.mark.parametrize("why", ["another daemon trains", "the schedule's, of a dead daemon"])
 async def test_a_champion_is_not_skipped_for_the_job_of_another_daemon(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path, why: str
 ) -> None:
     await activate(store, tmp_path / "not mounted yet")
     this = daemon(lease=Lease)
-    await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
-    if why == "another daemon trains":
+    is_led_by_another = why == "another daemon trains"
+    reason = "operator" if is_led_by_another else "schedule"
+    await store.run(jobs.request, "pumps", "ann", this.clock.now_us(), reason=reason)
+    if is_led_by_another:
         await store.run(leases.acquire, LEASE, "another", 15.0)
     else:
         await store.run(jobs.start_next, "the dead", this.clock.now_us())
     for _ in range(2):
         with pytest.raises(CheckpointUnavailable):
             await this.champions.load(daemon(lease=Lease).scheduler.is_retraining_requested)
-    state = (await store.read(jobs.get, 1)).state
-    expected = "queued" if why == "another daemon trains" else "failed"
-    assert state == expected, "a stale job must not block the next request"
 
 
 async def test_a_daemon_that_waits_for_a_champion_takes_no_lease(
@@ -207,7 +220,7 @@ async def test_a_daemon_that_waits_for_a_champion_takes_no_lease(
     assert await store.run(leases.acquire, LEASE, "another", 15.0) is not None
 
 
-async def test_a_stale_job_is_failed_and_its_fleet_trained_at_the_start(
+async def test_a_stale_job_is_taken_up_at_the_start(
     store: AsyncStore, daemon: NewDaemon, tmp_path: Path
 ) -> None:
     this = daemon(FakeTraining(checkpoint(tmp_path)), lease=Lease)
@@ -242,7 +255,7 @@ async def test_no_version_is_activated_after_the_lease_was_lost(
 
     this = daemon(FakeTraining(checkpoint(tmp_path), lose_lease), lease=Lease)
     await this.champions.load()
-    await this.scheduler.fail_stale_jobs()
+    await this.scheduler.take_up_stale_jobs()
     await this.scheduler.train_first_models()
     assert not this.champions.has_champion(PUMPS)
     [line] = log.of("not_trained")
@@ -279,7 +292,7 @@ async def test_a_training_may_outlast_a_lease_that_no_other_daemon_takes(
     assert this.champions.has_champion(PUMPS)
 
 
-async def test_the_next_leader_fails_the_jobs_of_a_dead_one(store: AsyncStore, daemon: NewDaemon) -> None:
+async def test_the_next_leader_takes_up_the_jobs_of_a_dead_one(store: AsyncStore, daemon: NewDaemon) -> None:
     this = daemon(FakeTraining(NotEnoughData("none")), lease=Lease)
     await store.run(leases.acquire, LEASE, "the dead", 15.0)
     await store.run(jobs.request, "pumps", "ann", this.clock.now_us())
@@ -366,7 +379,7 @@ async def test_a_changed_window_ends_its_job_well(
     auto = parse({"kafka": KAFKA, "fleet": [FLEET | {"window": "auto"}]})
     this = daemon(training, config=auto)
     await this.champions.load()
-    await this.scheduler.fail_stale_jobs()
+    await this.scheduler.take_up_stale_jobs()
     with pytest.raises(WindowChanged) as caught:
         await this.scheduler.train_first_models()
     job = await store.read(jobs.get, 1)

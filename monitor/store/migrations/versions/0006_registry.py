@@ -29,6 +29,12 @@ _PREVIOUS = """
 """
 
 
+def _index_active_jobs(*columns: str) -> None:
+    active = sa.text("state IN ('queued', 'running')")
+    op.drop_index("uq_job_active", "job")
+    op.create_index("uq_job_active", "job", list(columns), unique=True, sqlite_where=active, postgresql_where=active)
+
+
 def upgrade() -> None:
     op.create_table(
         "model_alias",
@@ -80,14 +86,17 @@ def upgrade() -> None:
         table.add_column(sa.Column("reason", sa.Text(), server_default=sa.text("''"), nullable=False))
         table.add_column(sa.Column("note", sa.Text(), server_default=sa.text("''"), nullable=False))
         table.add_column(sa.Column("detail", sa.Text(), nullable=True))
+        table.add_column(sa.Column("attempts", sa.Integer(), server_default="0", nullable=False))
+    _index_active_jobs("fleet", "kind")  # a drill must not block a retraining
     op.execute(_CHAMPIONS)
     op.execute(_PREVIOUS)
 
 
 def downgrade() -> None:
     op.execute("DELETE FROM job WHERE kind <> 'retrain'")
+    _index_active_jobs("fleet")
     with op.batch_alter_table("job") as table:
-        for name in ("reason", "note", "detail"):
+        for name in ("reason", "note", "detail", "attempts"):
             table.drop_column(name)
     op.execute("UPDATE model_version SET state = 'candidate' WHERE state IN ('shadow', 'rejected')")
     op.execute("UPDATE model_version SET state = 'retired' WHERE state = 'rolled_back'")
