@@ -491,6 +491,25 @@ ETA_FROM = 0.02
 """Share of a job that must be done before its pace says anything."""
 
 
+class ModelState(enum.StrEnum):
+    """The state of a model version."""
+
+    CANDIDATE = "candidate"
+    SHADOW = "shadow"
+    REJECTED = "rejected"
+    CHAMPION = "champion"
+    RETIRED = "retired"
+    ROLLED_BACK = "rolled_back"
+
+
+class ModelCheckKind(enum.StrEnum):
+    """A kind of measurement of a model version after its training."""
+
+    DRILL = "drill"
+    DRIFT = "drift"
+    SHADOW = "shadow"
+
+
 class Alias(enum.StrEnum):
     """A name of a fleet's version that moves to another one."""
 
@@ -527,6 +546,14 @@ class VersionInfo:
     from_window_end_us: int | None
     """The version scores windows that end after this event time; None = never activated."""
     metrics: dict[str, float] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    """champion, challenger, previous: those that name it."""
+    verdict: dict[str, Any] | None = None
+    """The gate's, as a JSON object; None = it was not judged."""
+    rolled_back_at: datetime | None = None
+    """Processing time; None = it is not rolled back."""
+    pruned_at: datetime | None = None
+    """Processing time of the removal of its checkpoint; None = it is kept."""
 
 
 @dataclass(frozen=True, slots=True)

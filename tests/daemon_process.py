@@ -29,7 +29,8 @@ from monitor.config import load
 from monitor.errors import MonitorError
 from monitor.kafka.embedded_broker import producer_settings
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
-from monitor.store import versions
+from monitor.store import registry, versions
+from monitor.store.acts import MONITOR
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.training.fit import fit
@@ -238,8 +239,8 @@ class Deployment:
         async def enter() -> None:
             async with AsyncStore(config.store.url, owner=True) as store:
                 path = str(config.store.checkpoints / version)
-                facts: dict[str, Any] = {"trained_us": 0, "card": {}, "metrics": {}, "lease": None}
-                await store.run(versions.publish_and_activate, version=version, fleet=fleet.name, path=path, **facts)
+                facts: dict[str, Any] = {"trained_us": 0, "card": {}, "metrics": {}, "actor": MONITOR, "at_us": 0}
+                await store.run(registry.publish_and_promote, version=version, fleet=fleet.name, path=path, **facts)
 
         asyncio.run(enter())
         return version

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.clock import to_us
-from monitor.store import assets, partitions, versions
+from monitor.store import assets, partitions, registry, versions
+from monitor.store.acts import MONITOR
 from monitor.store.commit import Commit, FleetRows
 from monitor.store.engine import AsyncStore
 from monitor.types import (
@@ -69,7 +70,8 @@ def _add_versions(connection: Connection) -> None:
         trained = to_us(datetime(2015, 7, day, tzinfo=UTC))
         facts = {"fleet": "turbines", "path": f"checkpoints/{version}", "trained_us": trained, "card": {}}
         versions.publish(connection, version=version, metrics={"loss": 0.0123}, **facts)
-        versions.activate(connection, "turbines", version, trained)
+        acted = {"actor": MONITOR, "at_us": trained}
+        registry.promote(connection, "turbines", version, after_us=trained, **acted)
 
 
 def _add_results(connection: Connection) -> None:

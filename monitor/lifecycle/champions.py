@@ -23,10 +23,12 @@ from monitor import logs, metrics
 from monitor.clock import from_us
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, StoreUnavailable
 from monitor.retry import OutageObserver, retry_transient
-from monitor.store import assets, versions
+from monitor.store import assets, registry, versions
+from monitor.store.acts import MONITOR
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.score import ActiveVersion, BatchGate, misfit, waiting_for
 from monitor.timing import DEFAULT_TIMING
+from monitor.types import ModelEvent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from monitor.lifecycle.training_process import Trained
     from monitor.models.detector import TrainedModel
     from monitor.store.engine import AsyncStore
+    from monitor.store.registry import Verdict
     from monitor.stream.score import DetectorScorer
     from monitor.timing import Timing
 
@@ -127,25 +130,40 @@ class Champions:
         """Return the champion. None = there is none, or it could not be loaded."""
         return None if fleet.name in self._unreadable else self._scorer.champion(fleet.name)
 
-    async def activate(self, fleet: FleetConfig, trained: Trained, lease: tuple[str, int] | None) -> None:
+    async def activate(
+        self,
+        fleet: FleetConfig,
+        trained: Trained,
+        lease: tuple[str, int] | None,
+        *,
+        verdict: Verdict | None = None,
+        event: ModelEvent = ModelEvent.PROMOTED,
+    ) -> None:
         """Load a new version and check it. Then publish it, and make it the champion for windows not decided yet.
 
         `lease`: the fencing token of the training, a lease's name and epoch. None = there is no other daemon.
-        Raises CheckpointDamaged, CheckpointUnavailable, Fenced when another daemon has the lease, and MonitorError when
-        the version was trained for another configuration. Raises WindowChanged once it is published.
+        `verdict`: the gate's. None = it was not judged. `event`: `derived` for another threshold of the champion.
+        Raises CheckpointDamaged, CheckpointUnavailable, Conflict for a version that was rolled back, Fenced when
+        another daemon has the lease, and MonitorError when it was trained for another configuration. Raises
+        WindowChanged once it is published.
         """
         path = Path(trained.path)
         detector = await self._scorer.load(path, trained.version)
         register = partial(self._store.run, assets.extend_sensors, fleet.name, trained.sensors)
         known = await until_answered(register, self._clock, self._timing)
         _check_fits(fleet.with_length(detector.card.length), detector, fleet.sensors or known)
+        now_us = self._clock.now_us()  # one time for all tries: the registry knows the repeated ones by it
         publish = partial(
             self._store.run,
-            versions.publish_and_activate,
+            registry.publish_and_promote,
+            actor=MONITOR,
+            at_us=now_us,
+            verdict=verdict,
+            event=event,
             version=trained.version,
             fleet=fleet.name,
             path=str(path),
-            trained_us=self._clock.now_us() if trained.trained_us is None else trained.trained_us,
+            trained_us=now_us if trained.trained_us is None else trained.trained_us,
             card=trained.card,
             metrics=trained.card["metrics"],
             lease=lease,

@@ -28,6 +28,7 @@ from monitor.models.label_factor import learnt_factor
 from monitor.models.terms import Terms
 from monitor.store import label_levels
 from monitor.stream.score import misfit
+from monitor.types import ModelEvent
 
 if TYPE_CHECKING:
     from monitor.clock import Clock
@@ -139,7 +140,7 @@ class Recalibration:
                         why=str(error), fix=f"monitor retrain {fleet.name}",
                         until_then="the threshold of the version decides")  # fmt: skip
             return champion.version
-        await self._champions.activate(fleet, derived, token)
+        await self._champions.activate(fleet, derived, token, event=ModelEvent.DERIVED)
         log.info("threshold_derived", fleet=fleet.name, version=derived.version, of=champion.version, why=found)
         return derived.version
 

@@ -59,7 +59,7 @@ def record(
     """Add a row to the history."""
     values = {
         "at_us": at_us,
-        "actor": escape_unprintable(actor.name)[:MAX_ACTOR] or "unknown",
+        "actor": clean_name(actor),
         "via": actor.via,
         "act": str(act),
         "alert_id": alert_id,
@@ -69,6 +69,11 @@ def record(
         "detail": None if detail is None else json.dumps(detail),
     }
     connection.execute(_PUT, values)
+
+
+def clean_name(actor: Actor) -> str:
+    """Return the actor's name as the history keeps it."""
+    return escape_unprintable(actor.name)[:MAX_ACTOR] or "unknown"
 
 
 def clean_note(text_: str) -> str:

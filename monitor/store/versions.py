@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, text
 
 from monitor.clock import from_us
 from monitor.errors import Conflict, InvariantBroken, ModelsChanged, NotFound
-from monitor.store import assets, leases, scores
+from monitor.store import assets, scores
 from monitor.types import VersionInfo
 
 if TYPE_CHECKING:
@@ -57,9 +57,13 @@ _PUBLISH = text("""
     INSERT INTO model_version (version, fleet, state, path, trained_us, card, metrics)
     VALUES (:version, :fleet, 'candidate', :path, :trained_us, :card, :metrics)
     ON CONFLICT (version) DO NOTHING
+    RETURNING id
 """)
 
 _FLEET_OF = text("SELECT fleet FROM model_version WHERE version = :version")
+_RESTORE = text("""
+    UPDATE model_version SET path = :path, pruned_us = NULL WHERE version = :version AND pruned_us IS NOT NULL
+""")
 
 
 class NewVersion(TypedDict):
@@ -73,24 +77,34 @@ class NewVersion(TypedDict):
     metrics: Mapping[str, float]
 
 
-def publish(connection: Connection, **new: Unpack[NewVersion]) -> None:
-    """Insert a version as a candidate, unless it exists. Raises Conflict if it belongs to another fleet."""
+def publish(connection: Connection, **new: Unpack[NewVersion]) -> bool:
+    """Insert a version as a candidate, unless it exists. Return whether it is new.
+
+    A pruned version that was trained again has a checkpoint again. Raises Conflict if it belongs to another fleet.
+    """
     assets.ensure_fleet(connection, new["fleet"])
     documents = {name: json.dumps(new[name], allow_nan=False) for name in ("card", "metrics")}
-    connection.execute(_PUBLISH, {**new, **documents})
+    is_new = connection.execute(_PUBLISH, {**new, **documents}).one_or_none() is not None
     owner = connection.execute(_FLEET_OF, {"version": new["version"]}).scalar_one()
     if owner != new["fleet"]:
         raise Conflict(f"version {new['version']} belongs to {owner}")
+    if not is_new:
+        connection.execute(_RESTORE, {"version": new["version"], "path": new["path"]})
+    return is_new
 
 
 # PostgreSQL: an activation waits for the commits under way, and later commits wait for it. A lock on the fleet's row
 # would not do: there new readers overtake a waiting writer, and busy commits kept it waiting (measured: 30 s).
 _LOCK_EXCLUSIVE = text("SELECT pg_advisory_xact_lock(:key)")
 _LOCK_SHARED = text("SELECT pg_advisory_xact_lock_shared(:key)")
+_LOCK_ROW = text("UPDATE fleet SET activation_seq = activation_seq WHERE name = :fleet")
 _NEXT_SEQ = text("UPDATE fleet SET activation_seq = activation_seq + 1 WHERE name = :fleet")
 _SEQ = text("SELECT activation_seq FROM fleet WHERE name = :fleet")
 _RETIRE = text("UPDATE model_version SET state = 'retired' WHERE fleet = :fleet AND state = 'champion'")
-_PROMOTE = text("UPDATE model_version SET state = 'champion' WHERE version = :version AND fleet = :fleet RETURNING id")
+_PROMOTE = text("""
+    UPDATE model_version SET state = 'champion', rolled_back_us = NULL WHERE version = :version AND fleet = :fleet
+    RETURNING id
+""")
 _LAST_FROM = text("SELECT MAX(from_window_end_us) FROM model_activation WHERE fleet = :fleet")
 _ACTIVATE = text("""
     INSERT INTO model_activation (fleet, from_window_end_us, version_id) VALUES (:fleet, :from_us, :version_id)
@@ -103,8 +117,18 @@ _ACTIVATIONS = text("""
 _SEQS = text("SELECT name, activation_seq FROM fleet")
 
 
+def lock_activations(connection: Connection, fleet: str) -> None:
+    """Wait for commits of the fleet's scores that are under way, and let no other begin until the transaction ends."""
+    # The row before the lock, as in a commit that registers sensors: one order, no deadlock.
+    connection.execute(_LOCK_ROW, {"fleet": fleet})
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK_EXCLUSIVE, {"key": _lock_key(fleet)})
+
+
 def activate(connection: Connection, fleet: str, version: str, from_window_end_us: int) -> Activation:
     """Make `version` the champion for windows that end after a boundary. The former champion retires.
+
+    The registry (`store/registry.py`) calls this with the aliases and events that belong to it.
 
     Returns the activation with its actual boundary: `from_window_end_us`, or later. It lies after every window that any
     daemon has decided, and not before the last boundary. On the last boundary it replaces a version that has decided
@@ -116,10 +140,8 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     before lies before the boundary. A commit under way with the former champion is refused, and its windows are scored
     again. Raises NotFound.
     """
-    # The row before the lock, as in a commit that registers sensors: one order, no deadlock.
+    lock_activations(connection, fleet)
     connection.execute(_NEXT_SEQ, {"fleet": fleet})
-    if connection.dialect.name == "postgresql":
-        connection.execute(_LOCK_EXCLUSIVE, {"key": _lock_key(fleet)})
     connection.execute(_RETIRE, {"fleet": fleet})
     version_id = connection.execute(_PROMOTE, {"fleet": fleet, "version": version}).scalar_one_or_none()
     if version_id is None:
@@ -132,19 +154,6 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     from_us = max(us for us in (from_window_end_us, last_from, newest_us) if us is not None)
     connection.execute(_ACTIVATE, {"fleet": fleet, "from_us": from_us, "version_id": version_id})
     return Activation(from_us, version)
-
-
-def publish_and_activate(
-    connection: Connection, *, lease: tuple[str, int] | None, **new: Unpack[NewVersion]
-) -> Activation:
-    """Publish a version and activate it after every decided window.
-
-    `lease`: name and epoch of the training lease. Raises Fenced when it is lost: another daemon trains now.
-    """
-    if lease is not None:
-        leases.check(connection, *lease)
-    publish(connection, **new)
-    return activate(connection, new["fleet"], new["version"], FOREVER_AGO_US)
 
 
 def check_activation_seq(connection: Connection, fleet: str, seq: int) -> None:
@@ -193,17 +202,19 @@ def activations(connection: Connection, fleet: str) -> list[Activation]:
 
 
 _LIST = """
-    SELECT version, fleet, state, trained_us, path, metrics,
-        (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id) AS from_window_end_us
+    SELECT id, version, fleet, state, trained_us, path, metrics, gate_verdict, rolled_back_us, pruned_us,
+        (SELECT MAX(from_window_end_us) FROM model_activation WHERE version_id = model_version.id)
+            AS from_window_end_us
     FROM model_version
 """
+_ALIASES = text("SELECT version_id, alias FROM model_alias ORDER BY alias")
 
 
 def champion(connection: Connection, fleet: str) -> VersionInfo | None:
     """Return the champion. None before the first activation."""
     champions = text(f"{_LIST} WHERE fleet = :fleet AND state = 'champion'")
     row = connection.execute(champions, {"fleet": fleet}).one_or_none()
-    return None if row is None else _info(row)
+    return None if row is None else _info(row, _aliases(connection))
 
 
 def champion_sensors(connection: Connection, fleets: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -242,10 +253,27 @@ def list_all(connection: Connection, fleet: str | None = None) -> list[VersionIn
     rows = connection.execute(
         text(f"{_LIST} {where} ORDER BY trained_us DESC, id DESC"), {"fleet": fleet} if fleet else {}
     )
-    return [_info(row) for row in rows]
+    named = _aliases(connection)
+    return [_info(row, named) for row in rows]
 
 
-def _info(row: Row[tuple[object, ...]]) -> VersionInfo:
+def find(connection: Connection, version: str) -> VersionInfo:
+    """Return a version. Raises NotFound."""
+    row = connection.execute(text(f"{_LIST} WHERE version = :version"), {"version": version}).one_or_none()
+    if row is None:
+        raise NotFound(f"version {version}; monitor models list shows the versions")
+    return _info(row, _aliases(connection))
+
+
+def _aliases(connection: Connection) -> dict[int, tuple[str, ...]]:
+    """Return the aliases of each version that has one, by its id."""
+    found: dict[int, tuple[str, ...]] = {}
+    for row in connection.execute(_ALIASES):
+        found[row.version_id] = (*found.get(row.version_id, ()), row.alias)
+    return found
+
+
+def _info(row: Row[tuple[object, ...]], aliases: Mapping[int, tuple[str, ...]]) -> VersionInfo:
     return VersionInfo(
         version=row.version,
         fleet=row.fleet,
@@ -254,4 +282,8 @@ def _info(row: Row[tuple[object, ...]]) -> VersionInfo:
         path=row.path,
         from_window_end_us=row.from_window_end_us,
         metrics=json.loads(row.metrics),
+        aliases=aliases.get(row.id, ()),
+        verdict=json.loads(row.gate_verdict) if row.gate_verdict else None,
+        rolled_back_at=None if row.rolled_back_us is None else from_us(row.rolled_back_us),
+        pruned_at=None if row.pruned_us is None else from_us(row.pruned_us),
     )

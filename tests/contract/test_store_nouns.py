@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.errors import InvariantBroken
-from monitor.store import alerts, assets, quarantine, scores, versions
+from monitor.store import alerts, assets, quarantine, registry, scores, versions
+from monitor.store.acts import MONITOR
 from monitor.types import AlertState, Partition, Quarantined, Severity
 from tests.contract.steps import FLEET, HOME, INTERVAL_US, change, count, own, rows_of
 
@@ -169,9 +170,10 @@ async def test_old_quarantine_is_pruned(store: AsyncStore) -> None:
 
 async def test_lengths_are_read_from_cards(store: AsyncStore) -> None:
     facts: dict[str, Any] = {"trained_us": 1, "metrics": {}, "path": "p"}
+    acted: dict[str, Any] = {"actor": MONITOR, "at_us": 1}
     for fleet, card in (("pumps", {"length": 144}), ("fans", {}), ("belts", {"length": None})):
         await store.run(
-            versions.publish_and_activate, version=f"v-{fleet}", fleet=fleet, card=card, lease=None, **facts
+            registry.publish_and_promote, version=f"v-{fleet}", fleet=fleet, card=card, **acted, **facts
         )
     await store.run(versions.publish, version="next", fleet="pumps", card={"length": 96}, **facts)
     assert await store.read(versions.window_lengths) == {"pumps": 144}

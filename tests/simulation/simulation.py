@@ -23,7 +23,8 @@ from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
 from monitor.lifecycle import champions
 from monitor.lifecycle.champions import Champions, until_answered
 from monitor.lifecycle.training_process import Trained
-from monitor.store import versions
+from monitor.store import registry
+from monitor.store.acts import MONITOR
 from monitor.store.outbox import Channel
 from monitor.stream import data_alerts, outcome, pipeline, reader, recovery, window
 from monitor.stream import partition as partition_module
@@ -476,8 +477,10 @@ class Simulation:
 
     def _activate_at_once(self, fleet: FleetConfig) -> None:
         trained = self._train(fleet)
-        facts: dict[str, Any] = {"path": trained.path, "trained_us": 0, "card": {}, "metrics": {}, "lease": None}
-        self.database.transact(versions.publish_and_activate, version=trained.version, fleet=fleet.name, **facts)
+        facts: dict[str, Any] = {"path": trained.path, "trained_us": 0, "card": {}, "metrics": {}}
+        acted: dict[str, Any] = {"actor": MONITOR, "at_us": self._n_versions}
+        new = {"version": trained.version, "fleet": fleet.name, **facts, **acted}
+        self.database.transact(registry.publish_and_promote, **new)
 
     # ------------------------------------------------------------------ parts
 

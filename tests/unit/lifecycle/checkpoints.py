@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from monitor.lifecycle.champions import Champions
 from monitor.lifecycle.scheduler import LEASE, RetrainScheduler
 from monitor.lifecycle.training_process import Trained
 from monitor.models.spec import ModelSpec
-from monitor.store import leases, versions
+from monitor.store import leases, registry, versions
+from monitor.store.acts import MONITOR
 from monitor.store.lease_renewal import Lease
 from monitor.store.versions import FOREVER_AGO_US
 from monitor.stream.score import DetectorScorer
@@ -34,6 +36,7 @@ KAFKA = {"bootstrap": "b:9092", "topics": ["t"]}
 CONFIG = parse({"kafka": KAFKA, "fleet": [FLEET]})
 PUMPS = CONFIG.fleets[0]
 DECIDED_US = 10**12
+_times = itertools.count(1)
 
 
 class FakeTraining:
@@ -69,7 +72,7 @@ class DaemonParts:
         **champions: Any,
     ) -> None:
         """`lease`: its class; None = there is no other daemon. `champions`: further arguments of `Champions`."""
-        self.clock = FakeClock()
+        self.clock = FakeClock(1_700_000_000_000_000 + next(_times) * 1_000_000)
         self.scorer = DetectorScorer("cpu", timing=champions.get("timing", DEFAULT_TIMING))
         self.champions = Champions(config, store, self.scorer, self.clock, **champions)
         self.lease = lease(store, LEASE, "me", self.clock) if lease else Lease(store, LEASE, "me", self.clock)
@@ -101,7 +104,8 @@ async def activate(store: AsyncStore, path: Path, after_us: int = FOREVER_AGO_US
     """Publish and activate a version, whether its files exist or not."""
     facts = {"fleet": "pumps", "path": str(path), "trained_us": 1, "card": {}, "metrics": {}}
     await store.run(versions.publish, version=path.name, **facts)
-    await store.run(versions.activate, "pumps", path.name, after_us)
+    at_us = next(_times)
+    await store.run(registry.promote, "pumps", path.name, actor=MONITOR, at_us=at_us, after_us=after_us)
 
 
 async def expire_lease(store: AsyncStore) -> None:

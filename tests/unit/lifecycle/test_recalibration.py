@@ -214,7 +214,7 @@ async def test_a_daemon_killed_before_the_activation_does_it_again(
     this = daemon(config=wanted)
     await this.champions.load()
 
-    async def die(*_: object) -> None:
+    async def die(*_: object, **_event: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -236,7 +236,7 @@ async def test_a_reverted_champion_is_derived_from_at_the_next_start(
     await activate(store, path)
     await started(daemon, config(budget="2/week"))
     derived = await store.read(versions.champion, "pumps")
-    await store.run(versions.activate, "pumps", path.name, 0)
+    await activate(store, path, 0)
     this = await started(daemon, config(budget="2/week"))
     assert derived is not None
     assert await this.version_that_scores() == derived.version

@@ -26,7 +26,8 @@ from monitor.lifecycle.champions import Champions
 from monitor.lifecycle.training_process import Trained
 from monitor.models.checkpoint import WEIGHTS
 from monitor.models.spec import ModelSpec
-from monitor.store import partitions, versions
+from monitor.store import partitions, registry, versions
+from monitor.store.acts import MONITOR
 from monitor.store.engine import AsyncStore
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import BatchGate, DetectorScorer
@@ -188,8 +189,8 @@ class World:
 
     async def _prepare(self) -> None:
         async with AsyncStore(self.config.store.url, owner=True) as store:
-            first, facts = self.paths[0], {"trained_us": 1, "card": {}, "metrics": {}, "lease": None}
-            await store.run(versions.publish_and_activate, version=first.name, fleet="pumps", path=str(first), **facts)
+            first, facts = self.paths[0], {"trained_us": 1, "card": {}, "metrics": {}, "actor": MONITOR, "at_us": 1}
+            await store.run(registry.publish_and_promote, version=first.name, fleet="pumps", path=str(first), **facts)
 
 
 def _records(asset: str, n: int, faulty: range = range(0)) -> list[Record]:
@@ -308,7 +309,7 @@ def test_any_failed_call_leaves_the_oracles_tables(
         if (fault.struck, kind) != ("file", "unknown"):  # a damaged checkpoint is skipped until the next start
             assert compared["scored"] == compared["windows"]
     reached = (
-        "poll, first_offset, file, save, run claim, run set_start, run register, run publish_and_activate, "
+        "poll, first_offset, file, save, run claim, run set_start, run register, run publish_and_promote, "
         "read activation_history"
     )
     assert struck.keys() >= set(reached.split(", "))
