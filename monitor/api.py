@@ -248,7 +248,8 @@ class Detector:
             row_of, score = part.rows_at(part.last_cell), part.scores.score
             chosen = score >= 1.0 if wanted is None else np.isin(row_of, wanted) & ~np.isnan(score)
             at = np.flatnonzero(chosen)
-            for n, sensors in zip(at.tolist(), self._contributions(part, at), strict=True):
+            explained = self._contributions(recording.assets[part.asset], part, at)
+            for n, sensors in zip(at.tolist(), explained, strict=True):
                 row = int(row_of[n])
                 when = from_us(int(recording.ts_us[row]))
                 found.append(Explanation(row, recording.assets[part.asset], when, float(score[n]), sensors))
@@ -265,7 +266,8 @@ class Detector:
         for part in self._scored(recording):
             decider = deciders.setdefault(part.asset, Decider(fleet.name, AlertPolicy.of(fleet.alerts)))
             anomalous = np.flatnonzero(part.scores.score >= 1.0)
-            contributions = dict(zip(anomalous.tolist(), self._contributions(part, anomalous), strict=True))
+            explained = self._contributions(recording.assets[part.asset], part, anomalous)
+            contributions = dict(zip(anomalous.tolist(), explained, strict=True))
             versions = [model.version] * len(part.windows)
             scores = Scores(part.windows, part.scores.score, versions, contributions)
             for change in decider.decide(scores, (part.last_cell + 1) * fleet.interval_us):
@@ -454,12 +456,12 @@ class Detector:
             score[part.rows[ends_here]] = part.scores.score[newest[ends_here]]
         return score
 
-    def _contributions(self, part: _ScoredWindows, at: Int64) -> list[tuple[Contribution, ...]]:
-        """Return the contributions to the scores of these windows."""
+    def _contributions(self, name: str, part: _ScoredWindows, at: Int64) -> list[tuple[Contribution, ...]]:
+        """Return the contributions to the scores of these windows. `name`: of their asset."""
         if not len(at):
             return []
         with _one_torch_thread():
-            return self._trained()[0].explain(part.windows.values[at], part.scores.share[at])
+            return self._trained()[0].explain(part.windows.values[at], part.scores.share[at], [name] * len(at))
 
 
 _MODEL = ("architecture", "objective", "seed", "max_train", "max_trim")

@@ -71,6 +71,7 @@ def _version(row: Mapping[str, Any], *, local: bool) -> None:
             "decides": decides,
             "derived": _derivation(card.get("derived")),
             "labels": label_words(card.get("labels")),
+            "asset scales": _asset_scales(card),
             "sensors set": "; ".join(_knob_words(card.get("knobs") or {})) or None,
         }
     )
@@ -93,6 +94,18 @@ def _knob_words(knobs: Mapping[str, Any]) -> list[str]:
     from monitor.models.terms import knobs_from_json, words
 
     return [f"{name} {words(knob)}" for name, knob in knobs_from_json(knobs).items()]
+
+
+def _asset_scales(card: Card) -> str | None:
+    """Describe the assets with scales of their own."""
+    found = (card.get("training") or {}).get("asset_scales")
+    if not found:
+        return None
+    if not (own := card.get("asset_scales")):
+        return f"the fleet's for all: {found['why']}"
+    factor = own["new_asset_factor"]
+    new = "; a new asset has the fleet's" + (f" and {factor:.3g} times the threshold" if factor > 1 else "")
+    return f"of {wording.count(len(own['assets']), 'asset')}: {found['why']}{new}"
 
 
 def _architecture(card: Card) -> str:

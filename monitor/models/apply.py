@@ -17,36 +17,40 @@ from monitor.models.detector import CHUNK
 from monitor.models.residual import impute, reconstruction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from monitor.models.detector import TrainedModel
     from monitor.types import Float32
 
 
-def encode(detector: TrainedModel, windows: Float32) -> Float32:
-    """Return the latents [N, K] of windows, for clustering, search or plots. NotFound: the network has none."""
+def encode(detector: TrainedModel, windows: Float32, assets: Sequence[str] | None = None) -> Float32:
+    """Return the latents [N, K] of windows, for clustering, search or plots. NotFound: the network has none.
+
+    `assets`: see `TrainedModel.score`.
+    """
     network = detector.network
 
     def encode_chunk(x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         return network.encode(impute(network, x, present)).flatten(1)
 
     try:
-        return _by_chunk(detector, windows, encode_chunk)
+        return _by_chunk(detector, windows, encode_chunk, assets)
     except NotImplementedError as cause:
         raise NotFound(f"the code of {detector.version}: {_no_latent(detector, 'none')}") from cause
 
 
-def reconstruct(detector: TrainedModel, windows: Float32) -> Float32:
+def reconstruct(detector: TrainedModel, windows: Float32, assets: Sequence[str] | None = None) -> Float32:
     """Return the reconstruction [N, T, C] of windows: without their noise, their gaps filled.
 
     A sensor that was absent in training, or that the model leaves out, stays NaN. A counter is counted from 0.
+    `assets`: see `TrainedModel.score`.
     """
-    return detector.inputs.to_sensors(_reconstructed(detector, windows))
+    return detector.inputs.to_sensors(_reconstructed(detector, windows, assets))
 
 
-def denoise(detector: TrainedModel, windows: Float32) -> Float32:
+def denoise(detector: TrainedModel, windows: Float32, assets: Sequence[str] | None = None) -> Float32:
     """Return `reconstruct` beside the measured values: a counter at its level, an angle nearest to the measured one."""
-    out = detector.inputs.to_levels(windows, _reconstructed(detector, windows))
+    out = detector.inputs.to_levels(windows, _reconstructed(detector, windows, assets))
     taken = np.isin(np.arange(windows.shape[2]), detector.inputs.owner)
     out[..., ~taken] = np.nan
     return out
@@ -57,7 +61,7 @@ def observation_noise(detector: TrainedModel) -> Float32:
 
     0 for an angle, a counter, and a sensor that the model does not take.
     """
-    residual, scaler, inputs = detector.members[-1].residual, detector.scaler, detector.inputs
+    residual, scaler, inputs = detector.members[-1].residual, detector.typical_scaler, detector.inputs
     size = (residual.sensor_error.sqrt() / scaler.per_unit[:, 0]).cpu().numpy()
     out = np.zeros(len(inputs.sensors), dtype=np.float32)
     for channel, number in enumerate(inputs.owner.tolist()):
@@ -66,14 +70,13 @@ def observation_noise(detector: TrainedModel) -> Float32:
     return out
 
 
-def _reconstructed(detector: TrainedModel, windows: Float32) -> Float32:
+def _reconstructed(detector: TrainedModel, windows: Float32, assets: Sequence[str] | None) -> Float32:
     """Return the reconstruction [N, T, K] of the channels, in their own units. NaN for those absent in training."""
-    network, scaler = detector.network, detector.scaler
-
-    def reconstruct_chunk(x: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-        return scaler.restore(reconstruction(network, x, present)).transpose(1, 2)
-
-    return _without_absent(detector, _by_chunk(detector, windows, reconstruct_chunk))
+    network = detector.network
+    standardised = _by_chunk(detector, windows, lambda x, present: reconstruction(network, x, present), assets)
+    scaler = detector.scaler_of(assets, len(windows))
+    out: Float32 = scaler.restore(torch.from_numpy(standardised).to(detector.device)).transpose(1, 2).cpu().numpy()
+    return _without_absent(detector, out)
 
 
 def sample(detector: TrainedModel, n: int, seed: int) -> Float32:
@@ -83,12 +86,12 @@ def sample(detector: TrainedModel, n: int, seed: int) -> Float32:
     NotFound: the network has no latent.
     """
     generator = torch.Generator().manual_seed(seed)
-    network, length = detector.network, detector.card.length
+    network, scaler, length = detector.network, detector.typical_scaler, detector.card.length
     try:
         with torch.inference_mode():
             latents = network.sample_latent(n, generator)                 # (n, K)
             parts = [
-                detector.scaler.restore(network.decode(latents[at : at + CHUNK], length)).transpose(1, 2).cpu().numpy()
+                scaler.restore(network.decode(latents[at : at + CHUNK], length)).transpose(1, 2).cpu().numpy()
                 for at in range(0, n, CHUNK)
             ]
     except NotImplementedError as cause:
@@ -105,13 +108,18 @@ def _no_latent(detector: TrainedModel, lacks: str) -> str:
 
 
 def _by_chunk(
-    detector: TrainedModel, windows: Float32, apply: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+    detector: TrainedModel,
+    windows: Float32,
+    apply: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
+    assets: Sequence[str] | None,
 ) -> Float32:
     detector.check_shape(windows)
     with torch.inference_mode():
         # Without windows one empty chunk is applied, because its result has the right shape.
         parts = [
-            apply(*detector.standardise(windows[at : at + CHUNK])).cpu().numpy()
+            apply(
+                *detector.standardise(windows[at : at + CHUNK], None if assets is None else assets[at : at + CHUNK])
+            ).cpu().numpy()
             for at in range(0, max(1, len(windows)), CHUNK)
         ]
     return np.concatenate(parts)

@@ -245,23 +245,23 @@ def asset_factors(
         variances.append(max(math.log(high / low) / 2, MIN_LOG_SD) ** 2)
     if len(known) < 2:
         return {}
-    shrunk = _shrunk(np.array(logs), np.array(variances))
+    _, shrunk = shrink(np.array(logs), np.array(variances))
     factor = np.exp(np.clip(shrunk, -math.log(MAX_FACTOR), math.log(MAX_FACTOR)))
     return {one: _rounded(each) for one, each in zip(known, factor.tolist(), strict=True)}
 
 
-def _shrunk(value: Float64, variance: Float64) -> Float64:
-    """Return the deviations [n] of values of known variance from their mean, shrunk by the variance between them."""
+def shrink(value: Float64, variance: Float64) -> tuple[float, Float64]:
+    """Return the mean of values [n] of known variance, and their deviations shrunk by the variance between them."""
     weight = 1 / variance
     mean = (weight * value).sum() / weight.sum()
     excess = (weight * (value - mean) ** 2).sum() - (len(value) - 1)
     between = max(0.0, excess / (weight.sum() - (weight**2).sum() / weight.sum()))
     if not between:
-        return np.zeros(len(value))
+        return float(mean), np.zeros(len(value))
     weight = 1 / (variance + between)
     mean = (weight * value).sum() / weight.sum()
     shrunk: Float64 = between / (variance + between) * (value - mean)
-    return shrunk
+    return float(mean), shrunk
 
 
 def episodes(raw: Float32, asset: Int32, end_us: Int64, budget: Budget, threshold: float) -> Int32:

@@ -30,6 +30,9 @@ WEIGHTS, CARD = "weights.safetensors", "card.json"
 FORMAT = 2
 KNOBS_FORMAT = 3
 """Format of a card with knobs. A release that knows none must refuse it: it would score without them."""
+ASSETS_FORMAT = 4
+"""Format of a card with scales or models of single assets, for the same reason."""
+FORMATS = (FORMAT, KNOBS_FORMAT, ASSETS_FORMAT)
 VERSION = re.compile(r"[a-z0-9_]+-[0-9a-f]{8}")
 """A version is a file name, without any part of a path."""
 MAX_CARD_BYTES, MAX_WEIGHTS_BYTES = 32 << 20, 1 << 30
@@ -43,8 +46,7 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], card: dict[str, Any]) 
     """Write a checkpoint under `folder` and return its version. An intact one of that version is left as it is."""
     weights = _pack(tensors)
     name = _name(weights, card)
-    number = KNOBS_FORMAT if card.get("knobs") else FORMAT
-    text = _render({"version": name, "format": number, **card}, weights)
+    text = _render({"version": name, "format": _format_of(card), **card}, weights)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / name
     if target.exists():
@@ -80,8 +82,8 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         weights = _read_bounded(path / WEIGHTS, MAX_WEIGHTS_BYTES)
         text = _read_bounded(path / CARD, MAX_CARD_BYTES).decode()
         card = json.loads(text)
-        if not isinstance(card, dict) or card.get("format") not in (FORMAT, KNOBS_FORMAT):
-            raise CheckpointDamaged(f"{path}: {CARD} is not a card of format {FORMAT} or {KNOBS_FORMAT}")
+        if not isinstance(card, dict) or card.get("format") not in FORMATS:
+            raise CheckpointDamaged(f"{path}: {CARD} is not a card of format {', '.join(map(str, FORMATS))}")
         claimed = card.pop("digest", None)
         if _render(card, weights) != text:
             raise CheckpointDamaged(f"{path}: digest {str(claimed)[:12]}… does not match its files")
@@ -107,6 +109,12 @@ def _read_bounded(path: Path, n_most: int) -> bytes:
 def version_of(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> str:
     """Return the version of a model: its architecture and eight digits of its digest."""
     return _name(_pack(tensors), card)
+
+
+def _format_of(card: dict[str, Any]) -> int:
+    if card.get("asset_scales") or card.get("bundle"):
+        return ASSETS_FORMAT
+    return KNOBS_FORMAT if card.get("knobs") else FORMAT
 
 
 def _pack(tensors: dict[str, torch.Tensor]) -> bytes:

@@ -18,6 +18,7 @@ import torch
 from monitor.budget import Budget
 from monitor.errors import CheckpointDamaged, ConfigError, NotFound
 from monitor.models import checkpoint
+from monitor.models.asset_scales import AssetScales, ScaleTable
 from monitor.models.calibrate import Threshold
 from monitor.models.clearing import clearing_sets
 from monitor.models.device import pick_device
@@ -42,7 +43,7 @@ MAX_WINDOW_VALUES = 4 << 20
 MAX_MEMBERS = 64
 NEW_KEYS = (
     "inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile", "asset_factors", "labels",
-    "window_reason",
+    "window_reason", "asset_scales",
 )  # fmt: skip
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
@@ -107,6 +108,23 @@ class Card:
     label moves it."""
     window_reason: str | None = None
     """The reason for the length, where the training chose it (`window = "auto"`). None = it was configured."""
+    asset_scales: dict[str, Any] | None = None
+    """Assets with scales of their own (`asset_scales.AssetScales`). None = all have the fleet's."""
+
+
+class _AssetTerms(NamedTuple):
+    """Terms of N windows that depend on their assets."""
+
+    limit: Float32
+    """[N], raw thresholds."""
+    rows: Int64 | None
+    """[N], rows of the table of scales. None = there is one scaler."""
+
+    def part(self, start: int, stop: int) -> _AssetTerms:
+        return _AssetTerms(self.limit[start:stop], None if self.rows is None else self.rows[start:stop])
+
+    def of(self, numbers: Int64) -> _AssetTerms:
+        return _AssetTerms(self.limit[numbers], None if self.rows is None else self.rows[numbers])
 
 
 class TrainedModel:
@@ -120,8 +138,11 @@ class TrainedModel:
         device: torch.device,
         version: str | None = None,
         held_out: HeldOut | None = None,
+        asset_scales: AssetScales | None = None,
     ) -> None:
         self.card = card
+        self.asset_scales = asset_scales
+        """None = all assets have the fleet's."""
         self.held_out = held_out
         """None = an older checkpoint."""
         self.device = device
@@ -130,6 +151,8 @@ class TrainedModel:
         self.profiles = None if card.sensor_profile is None else profiles_from_json(card.sensors, card.sensor_profile)
         """Healthy behaviour of each sensor, in the order of the columns. None = not known."""
         self.scaler = scaler.to(device)
+        """The fleet's."""
+        self._scales = None if asset_scales is None else ScaleTable(asset_scales, self.scaler)
         self._members = tuple(member.to(device) for member in members)
         by_sensor = knobs_from_json(card.knobs)
         self._knobs = Knobs(self.inputs, self.scaler, by_sensor) if by_sensor else None
@@ -156,54 +179,83 @@ class TrainedModel:
         """Network that was trained for the architecture, alone or beside other members."""
         return self._members[-1].network
 
+    @property
+    def needs_assets(self) -> bool:
+        """Whether a score depends on the name of the asset."""
+        return bool(self.card.asset_factors) or self._scales is not None
+
+    @property
+    def typical_scaler(self) -> Scaler:
+        """Scaler of a typical asset."""
+        return self.scaler if self._scales is None else self._scales.typical
+
+    def scaler_of(self, assets: Sequence[str] | None, n: int) -> Scaler:
+        """Return the scaler of `n` windows, by the name of each one's asset. None = not known, the fleet's."""
+        return self.scaler if self._scales is None else self._scales.scaler(self._scales.rows(assets, n))
+
     def score(
         self, values: Float32, assets: Sequence[str] | None = None, *, share_normal: bool = True
     ) -> WindowScores:
         """Score windows [N, T, C] in the sensors' own units. N may be 0.
 
-        `assets`: name of each window's asset, whose own threshold is then 1.0. None = the fleet's.
+        `assets`: name of each window's asset, whose own scales and threshold then count. None = those of a new asset.
         `share_normal`: False = the shares of normal windows, which nobody reads, are 0. They cost as much as a score.
         """
         self.check_shape(values)
         channels = self.inputs.to_channels(values)
-        return self._score_channels(channels, self.limits(assets), self.card.min_channels, share_normal=share_normal)
+        terms = self._terms_of(assets, len(values))
+        return self._score_channels(channels, terms, self.card.min_channels, share_normal=share_normal)
 
     def limits(self, assets: Sequence[str] | None) -> Float32 | None:
         """Return the raw threshold [N] of each window, by the name of its asset. None = all have the fleet's."""
-        factors = self.card.asset_factors
-        if assets is None or not factors:
+        factors, scales = self.card.asset_factors or {}, self._scales
+        if assets is None or not self.needs_assets:
             return None
-        return np.array([factors.get(name, 1.0) for name in assets], np.float32) * np.float32(self.card.threshold.raw)
+        of_new = 1.0 if self.asset_scales is None else self.asset_scales.new_asset_factor
+        each = [factors.get(name, 1.0 if scales is None or name in scales else of_new) for name in assets]
+        return np.array(each, np.float32) * np.float32(self.card.threshold.raw)
+
+    def _terms_of(self, assets: Sequence[str] | None, n: int) -> _AssetTerms:
+        """Return the thresholds and the scales of `n` windows, by the name of each one's asset. None = not known."""
+        raw = self.card.threshold.raw
+        if assets is None:
+            of_new = 1.0 if self.asset_scales is None else self.asset_scales.new_asset_factor
+            limit = np.full(n, raw * of_new, np.float32)
+        else:
+            known = self.limits(assets)
+            limit = np.full(n, raw, np.float32) if known is None else known
+        return _AssetTerms(limit, None if self._scales is None else self._scales.rows(assets, n))
+
+    def _scaler_at(self, rows: Int64 | None) -> Scaler:
+        return self.scaler if rows is None or self._scales is None else self._scales.scaler(rows)
 
     def _score_channels(
         self,
         values: Float32,
-        limit: Float32 | None = None,
+        terms: _AssetTerms,
         min_channels: int | None = None,
         *,
         share_normal: bool = True,
     ) -> WindowScores:
         """Score windows [N, T, K] of channels.
 
-        `limit`: [N], raw thresholds. None = the fleet's. `min_channels`: with a value, for a score. None = one.
-        `share_normal`: see `score`.
+        `min_channels`: with a value, for a score. None = one. `share_normal`: see `score`.
         """
         n, _, n_channels = values.shape
-        if limit is None:
-            limit = np.full(n, self.card.threshold.raw, dtype=np.float32)
         score = np.empty(n, dtype=np.float32)
         share = np.empty((n, n_channels), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, n, CHUNK):
-                chunk = self._to_tensor(values[start : start + CHUNK])
-                x, present = self.scaler.standardise(chunk)                                            # (B, K, T)
-                own = torch.from_numpy(limit[start : start + CHUNK]).to(self.device)                   # (B,)
-                raw, part = self._raw_scores(x, present, self._bound(chunk), own, share_normal)        # (B,), (B, K)
+                chunk, here = self._to_tensor(values[start : start + CHUNK]), terms.part(start, start + CHUNK)
+                scaler = self._scaler_at(here.rows)
+                x, present = scaler.standardise(chunk)                                                 # (B, K, T)
+                own = torch.from_numpy(here.limit).to(self.device)                                     # (B,)
+                raw, part = self._raw_scores(x, present, self._bound(chunk, scaler), own, share_normal)
                 if present is not None and min_channels is not None:
                     raw[present.any(-1).sum(-1) < min_channels] = torch.nan
                 score[start : start + CHUNK] = raw.cpu().numpy()
                 share[start : start + CHUNK] = part.cpu().numpy()
-        score /= limit
+        score /= terms.limit
         return WindowScores(score, self.inputs.fold_shares(share))
 
     def _raw_scores(
@@ -251,6 +303,7 @@ class TrainedModel:
             "length": card.length,
             "threshold": asdict(card.threshold),
             "asset_factors": card.asset_factors,
+            "asset_scales": card.asset_scales,
             "inputs": card.training["inputs"],
             "thresholds": self.thresholds(),
             "knobs": card.knobs,
@@ -282,13 +335,13 @@ class TrainedModel:
         card = replace(
             self.card, threshold=threshold, knobs=knobs_to_json(by_sensor), labels=labels, derived=None
         )
-        made = type(self)(card, self._members, self.scaler, self.device, held_out=self.held_out)
+        kept: dict[str, Any] = {"held_out": self.held_out, "asset_scales": self.asset_scales}
+        made = type(self)(card, self._members, self.scaler, self.device, **kept)
         origin = self.card.derived["from"] if self.card.derived else self.version
         if made.version == origin:  # the terms that it was trained with, again
             return made
         derived = {"from": origin, "why": "; ".join(own.differences(terms))}
-        return type(self)(replace(card, derived=derived), self._members, self.scaler, self.device,
-                          held_out=self.held_out)  # fmt: skip
+        return type(self)(replace(card, derived=derived), self._members, self.scaler, self.device, **kept)
 
     @property
     def budget(self) -> Budget:
@@ -299,12 +352,14 @@ class TrainedModel:
     def self_test(self) -> None:
         """Score noise. Raises CheckpointDamaged if that is no number."""
         noise = np.random.default_rng(0).normal(size=(2, self.card.length, len(self.inputs.channels)))
-        score = self._score_channels(noise.astype(np.float32)).score
+        score = self._score_channels(noise.astype(np.float32), self._terms_of(None, len(noise))).score
         if not np.isfinite(score).all():
             raise CheckpointDamaged(f"{self.version} scores noise as {score}")
 
-    def explain(self, values: Float32, share: Float32) -> list[tuple[Contribution, ...]]:
-        """Return all sensors of each window [n, T, C] that the model takes, largest share first.
+    def explain(
+        self, values: Float32, share: Float32, assets: Sequence[str] | None = None
+    ) -> list[tuple[Contribution, ...]]:
+        """Return all sensors of each window [n, T, C] that the model takes, largest share first. `assets`: see `score`.
 
         Each has its expected and its actual value at the step where its error is largest, in its own unit. Those of a
         counter are its change since the window began. An expected value is limited to about what the sensor ever was in
@@ -313,12 +368,13 @@ class TrainedModel:
         self.check_shape(values)
         out: list[tuple[Contribution, ...]] = []
         inputs, owner = self.inputs, torch.from_numpy(self.inputs.owner).to(self.device)
-        channels = inputs.to_channels(values)
+        channels, terms = inputs.to_channels(values), self._terms_of(assets, len(values))
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
                 chunk = self._to_tensor(channels[start : start + CHUNK])
-                x, present = self.scaler.standardise(chunk)                # (B, K, T)
-                knobs = self._bound(chunk)
+                scaler = self._scaler_at(terms.part(start, start + CHUNK).rows)
+                x, present = scaler.standardise(chunk)                     # (B, K, T)
+                knobs = self._bound(chunk, scaler)
                 expected_x = self._expected(x, present, knobs)             # (B, K, T)
                 error = (expected_x - x).square_() * LATEST.weights(x)[:, 0]
                 if knobs is not None:
@@ -327,28 +383,31 @@ class TrainedModel:
                     error = torch.where(present, error, -1.0)
                 of_sensor = error.new_zeros(len(x), len(inputs.sensors), x.shape[-1]).index_add_(1, owner, error)
                 worst = of_sensor.argmax(-1, keepdim=True)[:, owner]       # (B, K, 1)
-                expected = self.scaler.restore(expected_x).gather(-1, worst)[..., 0].cpu().numpy()
+                expected = scaler.restore(expected_x).gather(-1, worst)[..., 0].cpu().numpy()
                 actual = chunk.transpose(1, 2).gather(-1, worst)[..., 0].cpu().numpy()
                 shown = inputs.bound(inputs.fold_values(expected)), inputs.fold_values(actual)
                 rows = zip(share[start : start + CHUNK], *shown, strict=True)
                 out += [self._contributions(*row) for row in rows]
         return out
 
-    def reconstruct(self, values: Float32) -> Float32:
+    def reconstruct(self, values: Float32, assets: Sequence[str] | None = None) -> Float32:
         """Return the reconstruction of windows [N, T, C] in the sensors' own units, as `explain` shows it.
+
+        `assets`: see `score`.
 
         A counter's is its level, an angle's the one nearest to the measured one: it may be below 0° or above 360°.
         NaN for a sensor that the model does not take.
         """
         self.check_shape(values)
         out = np.empty_like(values)
-        channels = self.inputs.to_channels(values)
+        channels, terms = self.inputs.to_channels(values), self._terms_of(assets, len(values))
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
                 chunk = self._to_tensor(channels[start : start + CHUNK])
-                x, present = self.scaler.standardise(chunk)                                               # (B, K, T)
-                expected_x = self._expected(x, present, self._bound(chunk))                               # (B, K, T)
-                expected = self.scaler.restore(expected_x).transpose(1, 2).cpu().numpy()
+                scaler = self._scaler_at(terms.part(start, start + CHUNK).rows)
+                x, present = scaler.standardise(chunk)                                                    # (B, K, T)
+                expected_x = self._expected(x, present, self._bound(chunk, scaler))                       # (B, K, T)
+                expected = scaler.restore(expected_x).transpose(1, 2).cpu().numpy()
                 out[start : start + CHUNK] = self.inputs.to_levels(values[start : start + CHUNK], expected)
         return out
 
@@ -358,7 +417,7 @@ class TrainedModel:
         Angles have none: their error is not one of a channel.
         """
         errors = torch.stack([member.residual.sensor_error for member in self._members]).median(0).values    # (K,)
-        size = (errors.sqrt() / self.scaler.per_unit[:, 0]).cpu().tolist()
+        size = (errors.sqrt() / self.typical_scaler.per_unit[:, 0]).cpu().tolist()
         kinds = [self.inputs.inputs[number].kind for number in self.inputs.owner.tolist()]
         owners = [self.sensors[number] for number in self.inputs.owner.tolist()]
         return {name: each for name, each, kind in zip(owners, size, kinds, strict=True) if kind != "angle"}
@@ -367,17 +426,16 @@ class TrainedModel:
         self, values: Float32, share: Float32, assets: Sequence[str] | None = None
     ) -> list[tuple[str, ...]]:
         """Return the fewest sensors of each window [N, T, C] without which it is not anomalous. Empty = no few are."""
-        limit = self.limits(assets)
+        terms = self._terms_of(assets, len(values))
 
         def score(windows: Float32, of: Int64) -> Float32:
-            own = None if limit is None else limit[of]
-            return self._score_channels(self.inputs.to_channels(windows), own, share_normal=False).score
+            return self._score_channels(self.inputs.to_channels(windows), terms.of(of), share_normal=False).score
 
         return [tuple(self.sensors[c] for c in found) for found in clearing_sets(score, values, share)]
 
-    def _bound(self, chunk: torch.Tensor) -> BoundKnobs | None:
+    def _bound(self, chunk: torch.Tensor, scaler: Scaler) -> BoundKnobs | None:
         """Return the knobs for windows (B, T, K) of channels. None = all deviations count alike."""
-        return None if self._knobs is None else self._knobs.bind(chunk)
+        return None if self._knobs is None else self._knobs.bind(chunk, scaler)
 
     def _expected(self, x: torch.Tensor, present: torch.Tensor | None, knobs: BoundKnobs | None) -> torch.Tensor:
         """Return the reconstruction (B, C, T) of each window by the member with the highest score."""
@@ -439,13 +497,16 @@ class TrainedModel:
             held_out = (
                 HeldOut.load(card.held_out, tensors, card.asset_factors) if card.held_out is not None else None
             )
+            own = card.asset_scales
+            asset_scales = AssetScales.load(own, tensors, n_channels) if own is not None else None
         # Whatever JSON may hold in place of what belongs there.
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, ConfigError) as cause:
             raise CheckpointDamaged(f"{path}: whole, but not a model this version can build: {cause!r}") from cause
-        return cls(card, members, scaler, where, raw["version"], held_out)
+        return cls(card, members, scaler, where, raw["version"], held_out, asset_scales)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         kept = {} if self.held_out is None else self.held_out.tensors()
+        kept |= {} if self.asset_scales is None else self.asset_scales.tensors()
         return kept | {
             name: tensor
             for number, member in enumerate(self._members)
@@ -459,12 +520,15 @@ class TrainedModel:
                 del card[name]
         return {**card, "scaler": self.scaler.to_json()}
 
-    def standardise(self, values: Float32) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def standardise(
+        self, values: Float32, assets: Sequence[str] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return windows [N, T, C] as the networks see them: (N, K, T) on the device, and the mask of present values.
 
-        See `Scaler.standardise`.
+        See `Scaler.standardise`. `assets`: see `score`.
         """
-        return self.scaler.standardise(self._to_tensor(self.inputs.to_channels(values)))
+        scaler = self.scaler_of(assets, len(values))
+        return scaler.standardise(self._to_tensor(self.inputs.to_channels(values)))
 
     def _to_tensor(self, values: Float32) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.device)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from monitor.budget import Budget
+    from monitor.models.asset_scales import AssetScales
     from monitor.models.member import Member
     from monitor.types import Bool, Float32, Int32, Int64
 
@@ -64,14 +65,19 @@ class HeldOut:
     """Threshold of each asset as a multiple of the fleet's, by number. Empty = all have the fleet's. On the card
     (`detector.Card.asset_factors`)."""
 
-    def with_factors(self, budget: Budget) -> HeldOut:
-        """Return the same with a threshold for each asset, where names are known and the assets are not all alike."""
+    def with_factors(self, budget: Budget, scales: AssetScales | None = None) -> HeldOut:
+        """Return the same with a threshold for each asset, where names are known and the assets are not all alike.
+
+        `scales`: of the assets. One without has the threshold of a new asset.
+        """
         if not all(isinstance(name, str) for name in self.names):
             return self
         known = asset_factors(
             self.raw, self.asset, self.end_us, budget, outlier=self.outlier, stride_factor=self.stride_factor
         )
-        factors = tuple(known.get(number, 1.0) for number in range(len(self.names)))
+        of_new = {number: scales.new_asset_factor for number, name in enumerate(self.names) if name not in scales.names
+                  } if scales is not None else {}  # fmt: skip
+        factors = tuple(of_new.get(number, known.get(number, 1.0)) for number in range(len(self.names)))
         return replace(self, factors=factors if set(factors) != {1.0} else ())
 
     def factors_by_name(self) -> dict[str, float] | None:

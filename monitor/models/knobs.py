@@ -38,7 +38,6 @@ class Knobs:
         def column(values: list[float]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)[:, None]                    # (K, 1)
 
-        self._scaler = scaler
         self._weight = column([knob.weight**2 for knob in own])
         plain = [SensorKnob() if circular else knob for knob, circular in zip(own, is_angle, strict=True)]
         self._least = column([knob.least * (1 - ALMOST) for knob in plain])
@@ -56,15 +55,14 @@ class Knobs:
         """[K], factor of each channel's error by the weights above 1, which a threshold must be derived for. None = no
         weight is."""
 
-    def bind(self, values: torch.Tensor) -> BoundKnobs:
-        """Return the knobs with the windows (B, T, K) of channels that they are applied to."""
-        return BoundKnobs(self, values.transpose(1, 2))
+    def bind(self, values: torch.Tensor, scaler: Scaler) -> BoundKnobs:
+        """Return the knobs with the windows (B, T, K) of channels that they are applied to, and their scaler."""
+        return BoundKnobs(self, values.transpose(1, 2), scaler)
 
-    def factor(self, actual: torch.Tensor, expected_x: torch.Tensor | None) -> torch.Tensor:
-        """Return the factor of squared errors, (B, K, T) or (K, 1)."""
-        if expected_x is None:
+    def factor(self, actual: torch.Tensor, expected: torch.Tensor | None) -> torch.Tensor:
+        """Return the factor of squared errors, (B, K, T) or (K, 1). `expected`: in the sensors' own units."""
+        if expected is None:
             return self._weight
-        expected = self._scaler.restore(expected_x)                       # (B, K, T)
         deviation = actual - expected
         counts = (deviation.abs() >= self._least) & (deviation.abs() >= self._share * expected.abs())
         counts &= deviation * self._sign >= 0
@@ -81,6 +79,8 @@ class BoundKnobs(NamedTuple):
     knobs: Knobs
     actual: torch.Tensor
     """(B, K, T), in the sensors' own units, NaN = missing."""
+    scaler: Scaler
+    """That of these windows."""
     replaces: bool = False
     """Whether values that do not count are replaced by expected ones. Else they distort the expected values of other
     sensors, which then deviate in their place."""
@@ -92,11 +92,12 @@ class BoundKnobs(NamedTuple):
 
     def factor(self, expected_x: torch.Tensor | None) -> torch.Tensor:
         """Return the factor of squared errors. `expected_x`: (B, K, T), standardised. None = not needed."""
-        return self.knobs.factor(self.actual, expected_x)
+        expected = None if expected_x is None else self.scaler.restore(expected_x)
+        return self.knobs.factor(self.actual, expected)
 
     def replacing(self, rows: torch.Tensor) -> BoundKnobs:
         """Return the same for some of the windows, with `replaces`."""
-        return BoundKnobs(self.knobs, self.actual[rows], replaces=True)
+        return BoundKnobs(self.knobs, self.actual[rows], self.scaler.rows(rows), replaces=True)
 
 
 def _degrees(channels: torch.Tensor, at: int) -> torch.Tensor:

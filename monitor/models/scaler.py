@@ -8,6 +8,7 @@ heavy-tailed, or never seen.
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,16 @@ class Scaler:
     def to(self, device: torch.device) -> Scaler:
         """Return the same on another device."""
         return Scaler(self.sensors, device)
+
+    def at(self, centre: torch.Tensor, per_unit: torch.Tensor) -> Scaler:
+        """Return the same sensors with other centres and units, (C, 1) or of each window (B, C, 1)."""
+        other = copy(self)
+        other.centre, other.per_unit = centre, per_unit
+        return other
+
+    def rows(self, rows: torch.Tensor) -> Scaler:
+        """Return the scaler of some of the windows."""
+        return self if self.centre.ndim == 2 else self.at(self.centre[rows], self.per_unit[rows])
 
     def standardise(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Turn (B, T, C) in own units into (B, C, T) without gaps, and a mask (B, C, T) of present values, None = all.

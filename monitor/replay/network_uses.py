@@ -83,8 +83,9 @@ def encode(
             windows = each.windows(at, length)
             full = is_full(windows, LEAST_FULL)
             at, windows = at[full], windows[full]
-            latents.append(apply.encode(model, windows))
-            scores.append(model.score(windows, [each.asset] * len(windows)).score)
+            names = [each.asset] * len(windows)
+            latents.append(apply.encode(model, windows, names))
+            scores.append(model.score(windows, names).score)
             assets += [each.asset] * len(at)
             starts.append((each.first_cell + at) * interval_us)
             labels.append(np.array([each.label[row : row + length].any() for row in at.tolist()], dtype=bool))
@@ -140,7 +141,8 @@ def denoise(
         for at in _parts(each.starts(length, stride)):
             windows = each.windows(at, length)
             full = is_full(windows, LEAST_HALF)
-            for row, window in zip(at[full].tolist(), apply.denoise(model, windows[full]), strict=True):
+            denoised = apply.denoise(model, windows[full], [each.asset] * int(full.sum()))
+            for row, window in zip(at[full].tolist(), denoised, strict=True):
                 known = np.isfinite(window)
                 total[row : row + length] += np.where(known, window, 0.0)
                 n[row : row + length] += known

@@ -237,12 +237,14 @@ class DetectorScorer:
             values = detector.inputs.select(tests.inspect(scores.windows.values[rows[places]]).values, sensors)
             known = [(own, sensors.index(name)) for own, name in enumerate(detector.sensors) if name in sensors]
             own, column = (list(each) for each in zip(*known, strict=True))
-            expected[np.ix_(places, np.arange(expected.shape[1]), column)] = detector.reconstruct(values)[..., own]
+            assets = _assets_of(detector, scores.windows, rows[places])
+            rebuilt = detector.reconstruct(values, assets)[..., own]
+            expected[np.ix_(places, np.arange(expected.shape[1]), column)] = rebuilt
             first = np.flatnonzero(np.isin(rows[places], fired))
             if len(first):
-                assets = _assets_of(detector, scores.windows, rows[places][first])
-                share = detector.score(values[first], assets).share
-                found = detector.clearing(values[first], share, assets)
+                named = None if assets is None else [assets[at] for at in first.tolist()]
+                share = detector.score(values[first], named).share
+                found = detector.clearing(values[first], share, named)
                 clearing |= dict(zip(rows[places][first].tolist(), found, strict=True))
         return Reconstruction(expected, clearing)
 
@@ -348,11 +350,11 @@ def misfit(detector: TrainedModel, length: int, sensors: Sequence[str]) -> str |
 
 
 def _assets_of(detector: TrainedModel, windows: Windows, rows: Int64) -> list[str] | None:
-    """Return the name of the asset of each of these rows. None = not known, or the version has one threshold for all.
+    """Return the name of the asset of each of these rows. None = not known, or the version treats all assets alike.
 
     A name per window costs more than the comparison with its threshold.
     """
-    if not detector.card.asset_factors or not windows.names:
+    if not detector.needs_assets or not windows.names:
         return None
     return [windows.names[number] for number in windows.asset[rows].tolist()]
 
@@ -365,7 +367,9 @@ def _score_rows(
     rows = np.flatnonzero(anomalous)
     if not len(rows):
         return scored.score, {}
-    return scored.score, dict(zip(rows.tolist(), detector.explain(values[rows], scored.share[rows]), strict=True))
+    named = None if assets is None else [assets[row] for row in rows.tolist()]
+    explained = detector.explain(values[rows], scored.share[rows], named)
+    return scored.score, dict(zip(rows.tolist(), explained, strict=True))
 
 
 def _one_torch_thread() -> None:

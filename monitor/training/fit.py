@@ -41,14 +41,16 @@ from monitor.training.receipt import (
     version_metrics,
 )
 from monitor.training.recognise import recognise, suggestions, with_ranges
+from monitor.training.scales import ScaleChoice, as_new_factor, choose_scales, standardise, with_factor
 from monitor.training.split import HELD_OUT, Split, latest, readings, split, thin, usable_rows
-from monitor.training.tensors import WindowTensors, joined, window_errors
+from monitor.training.tensors import WindowTensors, window_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from monitor.models.asset_scales import AssetScales
     from monitor.models.network import Network
     from monitor.models.pca import Pca
     from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
@@ -99,7 +101,9 @@ def fit(
         on_progress(0.03, note)
     trained = _train(data, spec, where, lambda share, text: on_progress(0.05 + 0.9 * share, text), now)
     on_progress(0.96, "calibrating on held-out windows")
-    held_out = _held_out(data, trained).with_factors(fleet.budget)
+    held_out = _held_out(data, trained)
+    scales = _asset_scales(data, trained, held_out, fleet)
+    held_out = held_out.with_factors(fleet.budget, scales)
     knobs = {name: knob for name, knob in fleet.knobs.items() if name in fleet.sensors}
     heavier = Knobs(data.inputs, data.scaler, knobs).heavier
     threshold = held_out.threshold(fleet.budget, trained.members, heavier)
@@ -131,9 +135,10 @@ def fit(
         knobs=knobs_to_json(knobs),
         asset_factors=held_out.factors_by_name(),
         window_reason=fleet.window_reason or None,
+        asset_scales=None if scales is None else scales.to_json(),
     )
     on_progress(1.0, "done")
-    return TrainedModel(card, members, data.scaler, where, held_out=held_out)
+    return TrainedModel(card, members, data.scaler, where, held_out=held_out, asset_scales=scales)
 
 
 # ---------------------------------------------------------------- the data
@@ -155,8 +160,14 @@ class _Data:
     """Forward fold of each of them, from 0."""
     interval_s: float
     scaler: Scaler
+    scale_choice: ScaleChoice | None
+    """None = a fleet of one asset."""
     training: WindowTensors
     held_out: WindowTensors
+
+    @property
+    def asset_scales(self) -> AssetScales | None:
+        return None if self.scale_choice is None else self.scale_choice.scales
 
 
 def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: torch.device) -> _Data:
@@ -182,12 +193,15 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
         is_known &= ~windows.alerted[held_rows]
     known = np.concatenate([rows, held_rows[is_known]])
     scaler = Scaler.fit(inputs.channels, readings(windows.values, known, inputs))
-    training, held_out = (_standardise(windows.values, part, inputs, scaler, device) for part in (rows, held_rows))
+    choice = choose_scales(windows, rows, held_rows, is_known, inputs, scaler, spec.seed)
+    scales = None if choice is None else choice.scales
+    training, held_out = (standardise(windows, part, inputs, scaler, scales, device) for part in (rows, held_rows))
     notes = [*inputs.notes, *suggestions(windows, rows, fleet, inputs)]
     inputs = with_ranges(inputs, windows.values, np.concatenate([rows, held_rows]))
     return _Data(
-        windows, inputs, notes, n - n_usable, parts, rows, held_rows, fold, fleet.interval_s, scaler, training, held_out
-    )
+        windows, inputs, notes, n - n_usable, parts, rows, held_rows, fold, fleet.interval_s, scaler, choice, training,
+        held_out,
+    )  # fmt: skip
 
 
 def _fold_of(asset: Int32, folds: tuple[float, ...]) -> Int64:
@@ -232,17 +246,6 @@ def _split(windows: TrainingSet, inputs: ModelInputs, spec: ModelSpec, fleet: Fl
             "those that were none"
         )
     return parts, len(usable)
-
-
-def _standardise(
-    values: Float32, rows: Int64, inputs: ModelInputs, scaler: Scaler, device: torch.device
-) -> WindowTensors:
-    on_device = scaler.to(device)
-    parts = []
-    for part in np.array_split(rows, max(1, len(rows) // 2048)):
-        channels = np.ascontiguousarray(inputs.to_channels(values[part]), dtype=np.float32)
-        parts.append(on_device.standardise(torch.from_numpy(channels).to(device)))
-    return joined([WindowTensors(x, present) for x, present in parts])
 
 
 # ---------------------------------------------------------------- the model
@@ -324,7 +327,8 @@ def _latest_stretch(data: _Data) -> Float32:
     names, counts = np.unique(asset, return_counts=True)
     n_max = min(LATEST_ROWS, MAX_STRETCH // (values.shape[1] * len(data.inputs.channels)))
     one = rows[asset == names[counts.argmax()]][-max(1, n_max) :]
-    x: Float32 = _standardise(values, one, data.inputs, data.scaler, torch.device("cpu")).x.numpy()
+    cpu = torch.device("cpu")
+    x: Float32 = standardise(data.windows, one, data.inputs, data.scaler, data.asset_scales, cpu).x.numpy()
     return x
 
 
@@ -358,6 +362,22 @@ def _held_out(data: _Data, trained: _TrainedMembers) -> HeldOut:
         parts=_error_parts(trained, torch.from_numpy(order[::every])),
         every=every,
     )
+
+
+def _asset_scales(
+    data: _Data, trained: _TrainedMembers, held_out: HeldOut, fleet: FleetSpec
+) -> AssetScales | None:
+    """Return the scales of the assets with the threshold of a new one. None = all assets have the fleet's."""
+    scales = data.asset_scales
+    if scales is None:
+        return None
+    rows = data.held_rows
+    order = np.lexsort((data.windows.end_us[rows], data.windows.asset[rows]))
+    factor = as_new_factor(
+        data.windows, rows[order], held_out, trained.members, data.inputs,
+        data.scaler.to(data.held_out.x.device), scales, fleet.budget,
+    )  # fmt: skip
+    return with_factor(scales, factor)
 
 
 def _min_channels(data: _Data) -> int:
@@ -405,6 +425,7 @@ def _receipt(data: _Data, trained: _TrainedMembers, metrics: dict[str, Any]) -> 
         **training_summary(trained.result),
         "inputs": data.notes,
         **metrics,
+        **({} if data.scale_choice is None else {"asset_scales": data.scale_choice.receipt}),
         "diagnosis": diagnosis.metrics,
         "troubles": diagnosis.troubles + recurring_faults(data.windows, suspected),
     }

@@ -100,7 +100,7 @@ def test_a_deviation_that_does_not_count_alarms_on_no_other_sensor(trained: Call
 def test_a_relative_deviation_is_of_the_expected_value() -> None:
     scaler = Scaler((SensorScale("a", "continuous", 100.0, 10.0),))
     knobs = Knobs(ModelInputs(("a",)), scaler, {"a": SensorKnob(least_share=0.05)})
-    expected = torch.tensor([[[0.0, 0.0, 10.0]]])                         # 100, 100, 200
+    expected = torch.tensor([[[100.0, 100.0, 200.0]]])
     actual = torch.tensor([[[104.9, 105.0, 209.0]]])
     assert knobs.factor(actual, expected).tolist() == [[[0.0, 1.0, 0.0]]]
 
