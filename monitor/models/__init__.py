@@ -14,6 +14,7 @@ Read in this order:
     inputs       sensors → channels of the network: angles, counters, missing-value codes; and back
     sensor_profile    the healthy behaviour of each sensor, for the tests of the sensors themselves
     scaler       own units → standardised (B, C, T), gaps filled and masked
+    asset_scales    the centre and the scale of each asset of a fleet
     residual     errors → z-scores at each time scale, and each sensor's share
     terms        budget, alert policy and per-sensor knobs of a version, no torch
     label_factor  factor of the threshold by operators' labels, no torch

@@ -4,6 +4,7 @@
     split       training and held-out windows
     period      length of the windows, from the cycle of the sensors
     recognise   sensors that are counters, angles, or write codes for missing
+    scales      scales of single assets: measured, shrunk, and tried on held-out windows
     fit         windows → a calibrated detector, or an error that names the reason
     auto        members that are solved in closed form, calibrated by forward folds
     period      the cycle of the sensors, and the window length that holds it

@@ -10,7 +10,6 @@ import pytest
 
 from monitor.errors import CheckpointDamaged
 from monitor.models import checkpoint
-from monitor.models.asset_scales import AssetScales
 from monitor.models.detector import TrainedModel
 from monitor.models.inputs import ModelInputs
 from monitor.models.scaler import Scaler
@@ -22,6 +21,7 @@ from tests.unit.training.sine_windows import FLEET_SPEC, LENGTH, SENSORS, readin
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from monitor.models.asset_scales import AssetScales
     from monitor.types import Float32
 
 LEVELS = {"north": (0.0, 0.0), "south": (40.0, -20.0), "west": (-30.0, 60.0)}
@@ -164,4 +164,4 @@ def test_few_windows_give_no_scales_of_their_own() -> None:
     limits = model.limits(["north", "west", "never seen"])
     assert limits is not None
     assert limits[1] == limits[2] == pytest.approx(model.card.threshold.raw * model.asset_scales.new_asset_factor)
-    assert LENGTH == model.card.length
+    assert model.card.length == LENGTH
