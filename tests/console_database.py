@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ CARD = {
     "members": [{"name": "pca", "hyper": {}}, {"name": "conv", "hyper": {"width": 32}}],
     "choice": {"objective": "plain", "n_faults": 240, "chosen": "conv", "false_share": 0.01, "renewed": "conv",
                "failed": {}, "rows": [{"members": ["pca", "conv"], "found": 0.83, "by_kind": {"drift": 0.61}}]},
-    "training": {"n_train": 4120, "n_held_out": 980, "n_assets": 40, "took_s": 41.0, "stopped": "no better",
+    "training": {"n_train": 4120, "n_held_out": 980, "n_assets": 40,
+                 "from": "2026-01-05T00:00:00+00:00", "to": "2026-02-02T00:00:00+00:00",
+                 "held_out_error": {"mean": 0.11}, "took_s": 41.0, "stopped": "no better",
                  "left_out": {"alerted": 36, "too_many_gaps": 12}, "suspected_faults": [], "troubles": [], "inputs": [],
                  "explained_variance": {"all": 0.94, "power": 0.97, "wind_speed": 0.95, "pitch": 0.91,
                                         "rotor_speed": 0.98, "gearbox_temperature": 0.88, "vane": 0.07}},
@@ -128,29 +131,131 @@ def _fleets(connection: sqlite3.Connection, n_assets: int, end_us: int, now: int
     )
     week = 7 * 24 * HOUR_US
     for n, fleet in enumerate(("turbines", "pumps")):
-        for k, state in enumerate(("retired", "champion")):
-            [number] = _put(
-                connection,
-                "model_version",
-                {
-                    "version": f"{fleet}-{k + 1}", "fleet": fleet, "state": state, "path": f"checkpoints/{k + 1}",
-                    "trained_us": now - (2 - k) * week, "card": json.dumps(CARD), "metrics": '{"loss": 0.012}',
-                },
-            )  # fmt: skip
-            from_us = -(2**62) if k == 0 else end_us - week
-            activation = {"fleet": fleet, "from_window_end_us": from_us, "version_id": number}
-            _put(connection, "model_activation", activation)
+        _versions(connection, fleet, end_us, now)
         job = {
             "kind": "retrain", "fleet": fleet, "state": "done", "progress": 1.0, "message": f"{fleet}-2 decides now",
             "requested_by": "schedule", "version": f"{fleet}-2", "requested_us": now - week - n,
-            "started_us": now - week, "finished_us": now - week + 41_000_000,
+            "started_us": now - week, "finished_us": now - week + 41_000_000, "reason": "schedule",
         }  # fmt: skip
         _put(connection, "job", job)
+    rejected = {
+        "kind": "retrain", "fleet": "turbines", "state": "done", "progress": 1.0,
+        "message": "turbines-4 is rejected: 2 of 5 confirmed faults would score below the threshold",
+        "requested_by": "monitor", "version": "turbines-4", "requested_us": now - 30 * HOUR_US,
+        "started_us": now - 30 * HOUR_US, "finished_us": now - 30 * HOUR_US + 44_000_000, "reason": "drift",
+    }  # fmt: skip
+    _put(connection, "job", rejected)
     running = {
         "kind": "retrain", "fleet": "turbines", "state": "running", "progress": 0.42, "message": "conv, step 1,200",
         "requested_by": "maria", "requested_us": now - 60_000_000, "started_us": now - 55_000_000,
+        "reason": "operator", "note": "after the yearly inspection",
     }  # fmt: skip
     _put(connection, "job", running)
+
+
+def _versions(connection: sqlite3.Connection, fleet: str, end_us: int, now: int) -> None:
+    """Write the versions of a fleet with their verdicts, aliases, activations and history.
+
+    Turbines: 1 retired, 2 is the champion, 3 was rolled back, 4 was rejected by the gate, 5 waits for a decision.
+    Pumps: 1 retired and pruned, 2 is the champion, 3 is in shadow.
+    """
+    day = 24 * HOUR_US
+    histories = {
+        "turbines": {"retired": 14, "champion": 7, "rolled_back": 3, "rejected": 1.25, "candidate": 0.2},
+        "pumps": {"retired": 14, "champion": 7, "shadow": 0.4},
+    }
+    ids, trained = [], []
+    for k, (state, days) in enumerate(histories[fleet].items(), 1):
+        trained.append(now - int(days * day))
+        row = {
+            "version": f"{fleet}-{k}", "fleet": fleet, "state": state, "path": f"checkpoints/{k}",
+            "trained_us": trained[-1], "card": json.dumps(_card(state)), "metrics": '{"loss": 0.012}',
+            "gate_verdict": None if k == 1 else json.dumps(_verdict(fleet, k, state, trained[-1])),
+            "rolled_back_us": now - 2 * day if state == "rolled_back" else None,
+            "pruned_us": now - day if fleet == "pumps" and k == 1 else None,
+        }  # fmt: skip
+        ids += _put(connection, "model_version", row)
+    boundaries = {-(2**62): ids[0], end_us - 7 * day: ids[1]}
+    aliases = {"champion": ids[1], "challenger": ids[-1], "previous": ids[0]}
+    if fleet == "turbines":
+        boundaries |= {end_us - 3 * day: ids[2], end_us - 2 * day: ids[1]}
+        aliases["previous"] = ids[2]
+    for from_us, number in boundaries.items():
+        _put(connection, "model_activation", {"fleet": fleet, "from_window_end_us": from_us, "version_id": number})
+    for alias, number in aliases.items():
+        row = {"fleet": fleet, "alias": alias, "version_id": number, "moved_us": now - 7 * day}
+        _put(connection, "model_alias", row)
+    by_gate = [(at, number, "trained") for at, number in zip(trained, ids, strict=True)]
+    by_gate += [(trained[0], ids[0], "promoted"), (trained[1], ids[1], "promoted")]
+    if fleet == "turbines":
+        by_gate += [(trained[2], ids[2], "promoted"), (trained[3], ids[3], "rejected")]
+        by_gate += [(trained[4], ids[4], "proposed")]
+    else:
+        by_gate += [(trained[2], ids[2], "shadowed"), (now - day, ids[0], "pruned")]
+    events = [
+        {"at_us": at, "version_id": number, "event": event, "actor": "monitor", "via": "daemon", "note": ""}
+        for at, number, event in by_gate
+    ]
+    if fleet == "turbines":
+        detail = {"from_window_end_us": end_us - 2 * day, "to": "turbines-2"}
+        note = "alarmed at every start of T0021 <b>"
+        events.append({"at_us": now - 2 * day, "version_id": ids[2], "event": "rolled_back", "actor": "maria",
+                       "via": "cli", "note": note, "detail": json.dumps(detail)})  # fmt: skip
+    for event in sorted(events, key=lambda each: each["at_us"]):
+        _put(connection, "model_event", event | {"fleet": fleet})
+
+
+def _card(state: str) -> dict[str, Any]:
+    """Return a card. The newest versions see a warmer gearbox, and one sensor more."""
+    scale = {"power": (611.0, 402.0), "wind_speed": (9.1, 3.2), "pitch": (0.6, 1.1), "rotor_speed": (13.9, 3.0),
+             "gearbox_temperature": (57.4, 4.1), "vane": (0.2, 5.6)}  # fmt: skip
+    card = json.loads(json.dumps(CARD))
+    if state in ("candidate", "shadow"):
+        scale |= {"gearbox_temperature": (63.5, 4.3), "wind_speed": (8.2, 3.3), "oil_pressure": (3.1, 0.4)}
+        card["sensors"] = list(scale)
+        card["threshold"] |= {"raw": 0.0241, "bound_per_week": 0.6}
+        card["training"] |= {"n_train": 4460, "n_held_out": 1010, "left_out": {"alerted": 21, "too_many_gaps": 12}}
+        card["members"] = [{"name": "pca", "hyper": {}, "weight": 0.25}, {"name": "conv", "hyper": {"width": 32}}]
+    card["scaler"] = [
+        {"name": name, "kind": "continuous", "centre": centre, "scale": width}
+        for name, (centre, width) in scale.items()
+    ]
+    return card
+
+
+def _verdict(fleet: str, k: int, state: str, at_us: int) -> dict[str, Any]:
+    """Return the gate's verdict on the version with this number."""
+    at, begin = (datetime.fromtimestamp(us / 1e6, UTC).isoformat() for us in (at_us, at_us - 7 * 24 * HOUR_US))
+    failed = state == "rejected"
+    why = "it keeps the budget, finds 83 % of the injected faults (the champion 81 %) and all 5 confirmed ones"
+    lost = "2 of 5 confirmed faults would score below the threshold: alerts 3 and 6"
+    faults = [
+        {"alert": alert, "asset": f"T{15 + alert:04}", "opened_at": at, "sensors": ["power"], "challenger": 0.7,
+         "champion": 3.1, "lost": failed and alert in (3, 6)} for alert in (3, 4, 5, 6)
+    ]  # fmt: skip
+    by_kind = {
+        kind: {"n": 30, "recall": mine, "champion_recall": other}
+        for kind, mine, other in (("bias", 0.93, 0.9), ("ramp", 0.8, 0.83), ("stuck", 0.71, 0.6), ("noise", 0.88, 0.9))
+    }
+    checks = [
+        {"name": "budget", "why": "4 alerts in 9.4 recent normal asset-weeks", "n_alerts": 4, "weeks": 9.4,
+         "per_week": 1.0, "low_per_week": 0.15, "high_per_week": 0.97, "champion_alerts": 5},
+        {"name": "history", "why": "trained on 4,460 windows", "n_windows": 4460, "n_there": 5100, "weeks": 7.4,
+         "champion_weeks": 7.1},
+        {"name": "faults", "why": "it finds 83 % of 240 injected faults, and the champion 81 %", "n": 240,
+         "recall": 0.83, "champion_recall": 0.81, "margin": 0.05, "compared": True, "by_kind": by_kind},
+        {"name": "memory", "why": lost if failed else "it finds all 5 confirmed faults", "n": 5, "n_judged": 5,
+         "n_lost": 2 if failed else 0, "faults": faults},
+        {"name": "latency", "why": "0.9 ms a window, the champion 0.8 ms", "us_per_window": 900,
+         "champion_us_per_window": 800},
+        {"name": "schema", "why": "sensors, interval and window are those of the fleet"},
+    ]  # fmt: skip
+    return {
+        "passed": not failed, "why": lost if failed else why, "at": at, "challenger": f"{fleet}-{k}",
+        "champion": f"{fleet}-{min(k - 1, 2)}", "from": begin, "to": at, "n_windows": 980, "n_assets": 40,
+        "took_s": 11.2, "alerts": {"same": 12, "gained": 2, "lost": 1},
+        "checks": [{"passed": not (failed and check["name"] == "memory"), **check} for check in checks],
+    }  # fmt: skip
 
 
 def _scores(connection: sqlite3.Connection, n_assets: int, end_us: int) -> np.ndarray:
@@ -211,6 +316,7 @@ def _alerts(connection: sqlite3.Connection, scores: np.ndarray, end_us: int, now
         old = {"fleet": "turbines", "opened_us": begin, "closed_us": begin + 5 * HOUR_US, "severity": "warning"}
         [number] = _put(connection, "incident", old | {"n_alerts": 1})
         answers = {"label": label, "label_note": note, "incident_id": number}
+        answers["version"] = "turbines-3" if n == 0 else "turbines-2"  # of the version that was rolled back
         closed = _process(connection, asset, begin, begin + 5 * HOUR_US, 3.1 + n, end_us, severity="warning", **answers)
         _evidence(connection, closed, begin, begin + 5 * HOUR_US, np.full(STEPS, 3.0 + n, np.float32))
     acknowledged = _process(

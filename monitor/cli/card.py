@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor import wording
 from monitor.budget import BASIS_WORDS, Status
-from monitor.cli import output
+from monitor.cli import output, verdict
 from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose
 from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
 
@@ -35,6 +35,8 @@ def print_card(row: Mapping[str, Any], report: BudgetReport | None, *, local: bo
     if not card.get("training"):
         echo_prose(f"There is no card.json in {row['path']}: only the database's facts are known.", "yellow", "  ")
     _version(row, local=local)
+    if row["gate_verdict"]:
+        verdict.print_verdict(row["gate_verdict"], local=local)
     if receipt := card.get("training"):
         _training_data(receipt, local=local)
         _reconstruction(card)
@@ -45,6 +47,7 @@ def print_card(row: Mapping[str, Any], report: BudgetReport | None, *, local: bo
     if isinstance(threshold, dict) and threshold.keys() >= THRESHOLD:
         _threshold(threshold)
         _budget(row, report, local=local)
+    verdict.print_history(row["events"], local=local)
     echo(Styled(f"\n{output.time_zone(local=local)}", "dim"))
 
 
@@ -59,11 +62,18 @@ def _version(row: Mapping[str, Any], *, local: bool) -> None:
     card = row["card"]
     took_s = card.get("training", {}).get("took_s", 0.0)
     took = f", in {wording.duration(took_s)}, seed {card['seed']}" if took_s >= 1 else ""
-    decides = None if row["state"] == "candidate" else "all windows"
+    decides = "all windows" if row["state"] in ("champion", "retired", "rolled_back") else None
     if row["decides_after"] is not None:
         decides = f"windows that end after {output.timestamp(row['decides_after'], local=local)}"
+    others = [alias for alias in row["aliases"] if alias != row["state"]]
+    rolled_back = output.timestamp(row["rolled_back_at"], local=local) if row["rolled_back_at"] else None
+    pruned = output.timestamp(row["pruned_at"], local=local) if row["pruned_at"] else None
     echo_facts(
         {
+            "aliases": ", ".join(others) or None,
+            "why": row["why"] if row["why"] != (row["gate_verdict"] or {}).get("why") else None,
+            "rolled back": f"{rolled_back}. Its alerts are marked" if rolled_back else None,
+            "pruned": f"{pruned}: its checkpoint is removed, its scores are kept" if pruned else None,
             "model": _architecture(card) if "architecture" in card else None,
             "window": card.get("window_reason"),
             "detects": _detection_delay(card) if "half_life" in (card.get("members") or [{}])[-1] else None,

@@ -1,22 +1,22 @@
-"""`monitor models`: model versions, their cards and their budgets."""
+"""`monitor models`: model versions, their cards, differences and budgets."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from monitor import wording
-from monitor.cli import card, output
+from monitor.cli import card, output, version_diff, version_list
 from monitor.cli.network_uses import encode_windows, reconstruct_files, sample_windows
 from monitor.cli.params import config_option, json_option, local_option, open_store
-from monitor.cli.terminal import Styled, Table, echo, echo_prose
+from monitor.cli.terminal import Styled, Table, echo_prose
 from monitor.store.burn import budget_report
 from monitor.store.queries import iso
+from monitor.types import Alias
+from monitor.version_differences import difference_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ def models() -> None:
 @local_option
 @json_option
 def list_models(fleet: str | None, local: bool, as_json: bool) -> None:
-    """List model versions, the newest first."""
+    """List model versions of each fleet, the newest first, with the reason of their state."""
     with open_store() as store:
         found = [row | {"budget": _budget_status(store, row)} for row in store.models(fleet=fleet)]
         if as_json:
@@ -46,33 +46,59 @@ def list_models(fleet: str | None, local: bool, as_json: bool) -> None:
         if not found:
             echo_prose(output.nothing_found("models", store, fleet=fleet))
             return
-    table = Table("state", "fleet:rest", "version", "trained", "budget", "metrics:rest")
-    for row in found:
-        trained = output.timestamp(row["trained_at"], local=local)
-        budget = output.state(row["budget"]) if row["budget"] else "–"
-        metrics = Styled(_main_metrics(row["metrics"]), "dim")
-        version = f"{row['version']} (from {row['derived_from']})" if row["derived_from"] else row["version"]
-        table.add(output.state(row["state"]), row["fleet"], version, trained, budget, metrics)
-    table.print()
-    echo(Styled(f"\n{output.time_zone(local=local)} More: monitor models show VERSION", "dim"))
+    version_list.print_versions(found, local=local)
 
 
 @models.command("show")
 @config_option
 @click.argument("version", required=False)
-@click.option("--fleet", help="Only without VERSION: the fleet of the champion to show.")
+@click.option("--fleet", help="Fleet of the alias, where several have it.")
 @local_option
 @json_option
 def show_model(version: str | None, fleet: str | None, local: bool, as_json: bool) -> None:
-    """Show VERSION, or the champion: training, metrics and budget."""
+    """Show VERSION, an alias, or the champion: verdict, receipt, training, budget, history.
+
+    Aliases are champion, challenger and previous.
+    """
     with open_store() as store:
         row = store.model(version, fleet=fleet)
-        row["card"] = _read_card(row)
+        row["card"] = store.whole_card(row)
         report = _budget_report(store, row)
     if as_json:
         output.print_json(row | {"budget": _budget_json(report)})
     else:
         card.print_card(row, report, local=local)
+
+
+@models.command("diff")
+@config_option
+@click.argument("before", required=False, metavar="[A")
+@click.argument("after", required=False, metavar="B]")
+@click.option("--fleet", help="Fleet of an alias, where several have it.")
+@local_option
+@json_option
+def diff_models(before: str | None, after: str | None, fleet: str | None, local: bool, as_json: bool) -> None:
+    """Compare versions or aliases A and B by their cards [default: champion and challenger].
+
+    With one version, compare the champion with it. The cards tell how the models differ. `monitor replay --diff`
+    tells which alerts would change.
+    """
+    if after is None:
+        before, after = Alias.CHAMPION, before or Alias.CHALLENGER
+    with open_store() as store:
+        rows = [store.model(name, fleet=fleet) for name in (before or Alias.CHAMPION, after)]
+        first, second = (row | {"card": store.whole_card(row)} for row in rows)
+    if first["version"] == second["version"]:
+        raise click.UsageError(f"{before} and {after} are the same version, {first['version']}; name two.")
+    if first["fleet"] != second["fleet"]:
+        raise click.UsageError(
+            f"{first['version']} is of fleet {first['fleet']} and {second['version']} of {second['fleet']}; "
+            "compare versions of one fleet."
+        )
+    if as_json:
+        output.print_json(difference_document(first, second))
+    else:
+        version_diff.print_difference(first, second, local=local)
 
 
 @models.command("preview")
@@ -124,29 +150,11 @@ models.add_command(reconstruct_files)
 models.add_command(sample_windows)
 
 
-def _main_metrics(metrics: Mapping[str, float]) -> str:
-    """Format the metrics by which versions are compared first. `models show` has all."""
-    own, pca = metrics.get("explained_variance"), metrics.get("pca_explained_variance")
-    if own is None or pca is None:
-        return ", ".join(f"{name}\xa0{wording.number(value)}" for name, value in metrics.items())
-    return f"reconstructs {wording.percent(own)}, PCA {wording.percent(pca)}"
-
-
-def _read_card(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the card beside the weights, or the one in the database where the folder is not on this machine."""
-    try:
-        found: Any = json.loads((Path(row["path"]) / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = row["card"]
-    return found if isinstance(found, dict) else {}
-
-
 def _budget_status(store: Reader, row: Mapping[str, Any]) -> str | None:
     """Return the status of a champion's budget. Other versions decide nothing now."""
     if row["state"] != "champion":
         return None
-    model = store.model(row["version"])
-    report = _budget_report(store, model | {"card": _read_card(model)})
+    report = _budget_report(store, {**row, "card": store.whole_card(row)})
     return None if report is None else str(report.status)
 
 

@@ -35,6 +35,9 @@ SIGNS = {
     # of a model version
     "champion": ("★", "bold green"),
     "candidate": ("◌", "cyan"),
+    "shadow": ("◐", "cyan"),
+    "rejected": ("✗", "red"),
+    "rolled_back": ("↺", "yellow"),
     "retired": ("○", "dim"),
     # of a budget
     "certified": ("✓", "bold green"),
@@ -124,7 +127,7 @@ def time_zone(*, local: bool) -> str:
 def state(name: str, width: int = 0) -> Styled:
     """Format the state of an alert, a model version or a budget, padded to `width`."""
     sign, style = SIGNS.get(name, ("·", ""))
-    return Styled(f"{sign} {name:<{width}}", style)
+    return Styled(f"{sign} {name.replace('_', ' '):<{width}}", style)
 
 
 def severity(name: str) -> Styled:

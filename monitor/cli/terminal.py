@@ -105,16 +105,25 @@ class Table:
         styled = [cell if isinstance(cell, Styled) else Styled(cell) for cell in cells]
         self._rows.append([Styled(escape_unprintable(cell.text), cell.style) for cell in styled])
 
-    def print(self, groups: Sequence[tuple[str | Styled, ...]] = ()) -> None:
-        """Print the table. `groups`: for each row the line above it, printed where it differs from the last one."""
+    def print(
+        self, groups: Sequence[tuple[str | Styled, ...]] = (), below: Sequence[Sequence[Styled]] = ()
+    ) -> None:
+        """Print the table.
+
+        `groups`: for each row the line above it, printed where it differs from the last one. `below`: for each row the
+        lines under it.
+        """
         headings, *rows = self.lines_by_row(columns())
         above: tuple[str | Styled, ...] = ()
-        for lines, group in zip([headings, *rows], [(), *(groups or [()] * len(rows))], strict=True):
+        all_groups, all_below = [(), *(groups or [()] * len(rows))], [(), *(below or [()] * len(rows))]
+        for lines, group, under in zip([headings, *rows], all_groups, all_below, strict=True):
             if group != above:
                 echo(*group)
             above = group
             for line in lines:
                 _echo_rendered(line)
+            for remark in under:
+                echo(remark)
 
     def lines_by_row(self, width: int) -> Iterator[list[str]]:
         """Yield the lines of the headings and then of each row."""

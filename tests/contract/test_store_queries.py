@@ -269,6 +269,11 @@ def test_models_have_state_and_boundary(reader: Reader) -> None:
             "decides_after": None,  # from before all times
             "path": "/checkpoints/v1",
             "derived_from": None,
+            "aliases": [],
+            "gate_verdict": None,
+            "why": None,
+            "rolled_back_at": None,
+            "pruned_at": None,
         }
     ]
     assert reader.models(fleet="pumps") == []

@@ -302,18 +302,91 @@ class Model(BaseModel):
     fleet: str
     asset: None
     version: str
-    state: str = Field(description="candidate, champion, retired.")
+    state: str = Field(description="candidate, shadow, rejected, champion, retired, rolled_back.")
     trained_at: Time
     metrics: Object
     decides_after: Time | None
     derived_from: str | None = Field(description="The trained version with the same weights; null = it was trained.")
     path: str
+    aliases: list[str] = Field(description="champion, challenger, previous.")
+    gate_verdict: Object | None = Field(description="null = the gate did not judge it.")
+    why: str | None = Field(description="The reason of its state in one sentence.")
+    rolled_back_at: Time | None
+    pruned_at: Time | None = Field(description="Its checkpoint was removed then; null = it is kept.")
+
+
+class ModelEvent(BaseModel):
+    """An event in the life of a model version."""
+
+    at: Time
+    fleet: str
+    version: str | None
+    event: str = Field(description="trained, derived, proposed, shadowed, rejected, promoted, rolled_back, pruned.")
+    actor: str
+    via: str
+    note: str
+    detail: Object | None
 
 
 class ModelDetail(Model):
-    """A model version with its card."""
+    """A model version with its card and its events, the newest first."""
 
     card: Object
+    events: list[ModelEvent]
+
+
+class ModelCheck(BaseModel):
+    """A measurement of a version after its training."""
+
+    kind: str = Field(description="drill, drift, shadow.")
+    fleet: str
+    version: str
+    at: Time
+    requested_by: str
+    problem: str | None = Field(description="null = it passed.")
+    result: Object
+
+
+class ModelSide(BaseModel):
+    """One of two compared versions."""
+
+    version: str
+    fleet: str
+    state: str
+    aliases: list[str]
+    trained_at: Time
+    why: str | None
+    gate_verdict: Object | None
+
+
+class Difference(BaseModel):
+    """One thing in which two versions differ."""
+
+    part: str = Field(description="model, threshold, sensors, data.")
+    name: str
+    before: str
+    after: str
+    note: str
+    is_large: bool = Field(description="It deserves a look before a promotion.")
+
+
+class ModelDiff(BaseModel):
+    """The difference of two versions by their cards."""
+
+    before: ModelSide
+    after: ModelSide
+    differences: list[Difference]
+    replay: str = Field(description="The command that compares their alerts on history.")
+
+
+class Moved(BaseModel):
+    """A promotion or a roll-back."""
+
+    fleet: str
+    version: str = Field(description="The champion now.")
+    former: str | None = Field(description="The champion before; null = there was none.")
+    decides_after: Time | None = Field(description="It decides windows that end after; null = all.")
+    daemons: int = Field(description="Running daemons; 0 = it takes effect when one starts.")
 
 
 class Preview(BaseModel):
@@ -344,6 +417,9 @@ class Job(BaseModel):
     requested_at: Time
     started_at: Time | None
     finished_at: Time | None
+    reason: str = Field(description="first, schedule, drift, regime, sensors, operator; empty = of an older release.")
+    note: str
+    detail: Object | None
 
 
 # ---------------------------------------------------------------- ingestion

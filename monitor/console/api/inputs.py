@@ -117,10 +117,26 @@ class MaintenanceBody(_Body):
     timezone: Word = "UTC"
 
 
+class AcceptedNormal(_Body):
+    """A time that is the new normal: the training learns it, and it is never taken for a fault."""
+
+    from_: Moment = Field(alias="from")
+    to: Moment
+    asset: Word | None = Field(None, description="null = every asset of the fleet.")
+
+
 class TrainingBody(_Body):
     """The fleet to train."""
 
     fleet: Word
+    note: Text = ""
+    accept_normal: AcceptedNormal | None = None
+
+
+class PromoteBody(NoteBody):
+    """The reason of a promotion."""
+
+    force: bool = Field(False, description="Also a version that the gate rejected; then the note must say why.")
 
 
 def console_of(request: Request) -> Console:

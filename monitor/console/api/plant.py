@@ -14,7 +14,10 @@ from monitor.console.api.documents import (
     Job,
     Me,
     Model,
+    ModelCheck,
     ModelDetail,
+    ModelDiff,
+    ModelEvent,
     Page,
     Preview,
     QuarantineCount,
@@ -35,6 +38,8 @@ from monitor.console.api.inputs import (
 )
 from monitor.console.security import csrf_token, scope, who
 from monitor.errors import NotFound
+from monitor.types import Alias
+from monitor.version_differences import difference_document
 
 if TYPE_CHECKING:
     from monitor.store.reader import Reader
@@ -45,6 +50,8 @@ Row = dict[str, Any]
 MAX_WINDOWS = 10_000
 """Windows or hours in one answer."""
 MAX_DAYS = 92
+VERSION = "A version, or an alias: champion, challenger, previous."
+AliasFleet = Annotated[Word | None, Query(description="Fleet of an alias, where several have it.")]
 
 
 @router.get("/me", response_model=Me)
@@ -116,9 +123,48 @@ async def list_models(
 
 
 @router.get("/models/{version}", response_model=ModelDetail)
-async def show_model(request: Request, version: Annotated[Word, Path()]) -> Any:
-    """Return a model version with its card."""
-    return await console_of(request).read(lambda reader: reader.model(version))
+async def show_model(
+    request: Request, version: Annotated[Word, Path(description=VERSION)], fleet: AliasFleet = None
+) -> Any:
+    """Return a model version with its card, its verdict and its events."""
+    return await console_of(request).read(lambda reader: reader.model(version, fleet=fleet))
+
+
+@router.get("/models/{version}/diff", response_model=ModelDiff)
+async def diff_models(
+    request: Request,
+    version: Annotated[Word, Path(description=VERSION)],
+    before: Annotated[Word, Query(description="The version to compare with, or an alias.")] = Alias.CHAMPION,
+    fleet: AliasFleet = None,
+) -> Any:
+    """Return the differences of two versions of a fleet by their cards."""
+
+    def read(reader: Reader) -> Row:
+        after = reader.model(version, fleet=fleet)
+        rows = [reader.model(before, fleet=after["fleet"]), after]
+        return difference_document(*(row | {"card": reader.whole_card(row)} for row in rows))
+
+    return await console_of(request).read(read)
+
+
+@router.get("/fleets/{fleet}/history", response_model=Page[ModelEvent])
+async def model_history(
+    request: Request, fleet: Annotated[Word, Path()], limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
+) -> Any:
+    """List the events in the lives of the versions of a fleet, the newest first."""
+    return await page(request, lambda reader, n: reader.model_events(fleet=fleet, limit=n), limit, offset)
+
+
+@router.get("/fleets/{fleet}/checks", response_model=Page[ModelCheck])
+async def model_checks(
+    request: Request,
+    fleet: Annotated[Word, Path()],
+    kind: Literal["drill", "drift", "shadow"] | None = None,
+    limit: Limit = DEFAULT_LIMIT,
+    offset: Offset = 0,
+) -> Any:
+    """List drills, tests for drift and comparisons in shadow of a fleet, the newest first."""
+    return await page(request, lambda reader, n: reader.model_checks(kind=kind, fleet=fleet, limit=n), limit, offset)
 
 
 @router.get("/jobs", response_model=Page[Job])

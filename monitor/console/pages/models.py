@@ -6,9 +6,7 @@ replays stored scores. Nothing is trained, and nothing changes until its lines a
 
 from __future__ import annotations
 
-import json
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -63,7 +61,7 @@ def fleets(reader: Reader, ask: Ask) -> dict[str, Any]:
         report = None
         if champion is not None:
             key = ("burn", champion["version"])
-            report = ask.once(key, 60, partial(_report, reader, champion | {"card": _card(reader, champion)}))
+            report = ask.once(key, 60, partial(_report, reader, champion | {"card": reader.whole_card(champion)}))
         config = fleet_config(ask, name)
         rows.append(
             {
@@ -105,7 +103,7 @@ def card(reader: Reader, ask: Ask) -> dict[str, Any]:
         if chosen:
             raise NotFound(f"version {chosen} of fleet {name}")
         return {"fleet": name, "row": None}
-    found = _card(reader, row)
+    found = reader.whole_card(row)
     report = ask.once(("burn", row["version"]), 60, partial(_report, reader, row | {"card": found}))
     threshold = found.get("threshold") if isinstance(found.get("threshold"), dict) else None
     return {
@@ -189,15 +187,6 @@ def _fleet(reader: Reader, ask: Ask) -> str:
     if name not in known:
         raise NotFound(f"fleet {name}; there are {', '.join(sorted(known))}")
     return name
-
-
-def _card(reader: Reader, row: Mapping[str, Any]) -> Card:
-    """Return the card beside the weights, or the one in the database where the folder is not on this machine."""
-    try:
-        found: Any = json.loads((Path(row["path"]) / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = reader.model(row["version"])["card"]
-    return found if isinstance(found, dict) else {}
 
 
 def _report(reader: Reader, row: Mapping[str, Any]) -> BudgetReport | None:

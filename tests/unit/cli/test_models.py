@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.cli import main
+from tests import console_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,7 +218,9 @@ def test_an_invalid_card_is_no_error(show: Show, with_card: Path, card: str) -> 
 @pytest.mark.parametrize(
     ("command", "message"),
     [("models show nothing", "version nothing; `monitor models list` shows the 2 there are"),
-     ("models show --fleet pumps", "a champion of pumps; `monitor models list`")],
+     ("models show turbines-now", "did you mean turbines-new? `monitor models list`"),
+     ("models show challenger", "a challenger, since no version waits for a decision; `monitor models list`"),
+     ("models show --fleet pumps", "a champion of pumps, since nothing was promoted yet; `monitor models list`")],
 )  # fmt: skip
 @pytest.mark.usefixtures("filled")
 def test_an_unknown_version_is_not_found(runner: CliRunner, command: str, message: str) -> None:
@@ -261,3 +264,86 @@ def test_a_malformed_budget_of_a_preview_is_a_usage_error(runner: CliRunner, opt
     result = runner.invoke(main, ["models", "preview", "turbines", *option.split()])
     assert result.exit_code == 2
     assert "write" in result.stderr
+
+
+# ---------------------------------------------------------------- list, diff, aliases
+
+
+@pytest.fixture
+def registry(config: Path) -> Path:
+    """Add a database with versions of all states in two fleets."""
+    console_database.fill(config.parent / "monitor.db", n_assets=8)
+    return config
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_list_names_states_aliases_and_reasons(show: Show, ask: Ask) -> None:
+    shown = " ".join(show("models list").split())
+    for expected in (
+        "◌ candidate turbines-5 (challenger)",
+        "✗ rejected turbines-4",
+        "2 of 5 confirmed faults would score below the threshold: alerts 3 and 6",
+        "↺ rolled back turbines-3 (previous)",
+        "rolled back by maria: alarmed at every start of T0021 <b>",
+        "◐ shadow pumps-3 (challenger)",
+        "its checkpoint is removed",
+    ):
+        assert expected in shown
+    rows = {row["version"]: row for row in ask("models list --fleet turbines")}
+    assert rows["turbines-2"]["aliases"] == ["champion"]
+    assert rows["turbines-3"]["rolled_back_at"] is not None
+    assert rows["turbines-4"]["gate_verdict"]["passed"] is False
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_list_fits_a_narrow_terminal(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.cli.version_list.is_wide", lambda: False)
+    monkeypatch.setattr("monitor.cli.terminal.columns", lambda: 80)
+    assert max(len(line) for line in show("models list").splitlines()) <= 80
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_rejected_version_shows_the_check_that_failed(show: Show) -> None:
+    lines = [" ".join(line.split()) for line in show("models show turbines-4").splitlines()]
+    assert "Gate ✗ not passed" in lines
+    assert "fault memory ✗ 3 of 5 found 5 of 5 found none lost" in lines
+    assert "alarm budget ✓ 0.43 a week 0.53 a week 1 a week" in lines
+    assert "lost alert 3 of T0018, confirmed by an operator" in lines
+    assert any(line.endswith("rejected") and line.startswith("20") for line in lines)
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_alias_stands_for_a_version(ask: Ask, runner: CliRunner) -> None:
+    assert ask("models show challenger --fleet turbines")["version"] == "turbines-5"
+    assert ask("models show previous --fleet turbines")["version"] == "turbines-3"
+    several = runner.invoke(main, ["models", "show", "previous"])
+    assert several.exit_code == 1
+    assert "one previous: fleets turbines, pumps have one each; say which with --fleet" in several.stderr
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_diff_compares_champion_and_challenger(show: Show, ask: Ask) -> None:
+    shown = [" ".join(line.split()) for line in show("models diff --fleet turbines").splitlines()]
+    assert shown[0].startswith("− turbines-2 ★ champion")
+    assert shown[1].startswith("+ turbines-5 ◌ candidate")
+    assert "gearbox_temperature 57.4 ± 4.1 63.5 ± 4.3 moved 1.5 spreads, spread × 1" in shown
+    assert "oil_pressure – used new" in shown
+    assert "to compare monitor replay --from now-7d --diff turbines-2 --diff turbines-5" in shown
+    assert "to promote monitor models promote turbines-5" in shown
+    found = ask("models diff turbines-1 turbines-2")
+    assert (found["before"]["version"], found["after"]["version"]) == ("turbines-1", "turbines-2")
+    assert found["differences"] == []
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("models diff turbines-2 turbines-2", "are the same version, turbines-2; name two."),
+        ("models diff turbines-2 pumps-2", "compare versions of one fleet"),
+    ],
+)
+def test_a_diff_of_no_pair_is_refused(runner: CliRunner, command: str, message: str) -> None:
+    result = runner.invoke(main, command.split())
+    assert result.exit_code == 2
+    assert message in result.stderr

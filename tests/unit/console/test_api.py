@@ -15,6 +15,7 @@ from monitor.store.engine import AsyncStore
 from monitor.store.queries.evidence import arrays_of
 from monitor.store.reader import open_reader
 from monitor.types import Label
+from monitor.version_differences import difference_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,8 @@ async def test_the_documents_have_the_keys_of_the_rows(database: Path) -> None:
             (documents.Hour, next(iter(reader.score_hours("R80711")))),
             (documents.Model, reader.models()[0]),
             (documents.ModelDetail, reader.model()),
+            (documents.ModelDiff, difference_document(reader.model("turbines-old"), reader.model())),
+            (documents.ModelSide, difference_document(reader.model("turbines-old"), reader.model())["before"]),
             (documents.Partition, reader.partitions()[0]),
             (documents.Quarantined, reader.quarantine()[0]),
             (documents.QuarantineCount, reader.quarantine_counts()[0]),
