@@ -72,8 +72,8 @@ def show_model(version: str | None, fleet: str | None, local: bool, as_json: boo
 
 @models.command("diff")
 @config_option
-@click.argument("before", required=False, metavar="[A")
-@click.argument("after", required=False, metavar="B]")
+@click.argument("before", required=False, metavar="[A]")
+@click.argument("after", required=False, metavar="[B]")
 @click.option("--fleet", help="Fleet of an alias, where several have it.")
 @local_option
 @json_option
