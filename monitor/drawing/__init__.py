@@ -4,6 +4,7 @@
     svg.py      elements, paths of bounded length, the frame with title and description
     charts.py   a sensor with its expected band, scores against the threshold, a curve of choices
     scatter.py  a map of points
+    heat.py     a table whose cells are coloured by their level
     marks.py    swim lanes, bars of hours, contributions, states, sparklines
     drawing.css the colours: light and dark, and for colour-blind readers
 
@@ -15,6 +16,7 @@ Horizontal positions are percentages, so that a drawing fits any width while its
 from __future__ import annotations
 
 from monitor.drawing.charts import curve, score_chart, sensor_chart
+from monitor.drawing.heat import heat_table
 from monitor.drawing.marks import LEVELS, contributions, lane, lanes, level_of, sparkline, state_strip, time_axis
 from monitor.drawing.scales import score_position, time_ticks
 from monitor.drawing.svg import envelope, standalone, stylesheet, text
@@ -24,6 +26,7 @@ __all__ = [
     "contributions",
     "curve",
     "envelope",
+    "heat_table",
     "lane",
     "lanes",
     "level_of",

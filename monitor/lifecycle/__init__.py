@@ -2,6 +2,7 @@
 
     champions         loads the versions that the database names; activates a new one
     recalibration     derives versions for a changed budget, alert policy or sensor setting, without a training
+    drills            the least faults that a version would detect, by injection into recent readings
     injection         faults in copies of healthy readings, for drills and for the gate
     scheduler         runs the retrainings that are requested or due
     training_process  starts the training process, and exchanges messages with it

@@ -46,10 +46,8 @@ UNITS = {"lag": "rows"} | dict.fromkeys(("bias", "ramp", "spike", "noise"), "spr
 """Unit of the sizes, by kind."""
 MAX_STATES = 8
 """Distinct values up to which a sensor is discrete: a switch, a mode, the position of a valve."""
-NORMAL_MAD = 1.4826
-"""Standard deviation of a normal variable in units of its median absolute deviation."""
 NORMAL_RANGE = 3.2897
-"""… and the distance of its 5 % and 95 % quantiles in standard deviations."""
+"""Distance of the 5 % and 95 % quantiles of a normal variable, in standard deviations."""
 N_READINGS = 100_000
 """Readings of a sensor that its spread is measured on, evenly spaced. More would not change it."""
 _LEVEL_FAULTS = ("bias", "ramp", "spike", "noise")
@@ -117,14 +115,18 @@ class Sensors:
         return np.inf
 
 
-def stretches(windows: TrainingSet, interval_us: int, *, n_rows: int | None = None) -> list[Stretch]:
+def stretches(
+    windows: TrainingSet, interval_us: int, *, n_rows: int | None = None, assets: Sequence[int] | None = None
+) -> list[Stretch]:
     """Rebuild the stretches of readings that windows were cut from, newest first.
 
     Windows that overlap an alert are left out. Windows of an asset that overlap or touch form one stretch.
-    `n_rows`: rows of each asset at most, the latest. None = all.
+    `n_rows`: rows of each asset at most, the latest. `assets`: numbers. None = all.
     """
     found = []
     usable = np.ones(len(windows), np.bool_) if windows.alerted is None else ~windows.alerted
+    if assets is not None:
+        usable = usable & np.isin(windows.asset, list(assets))
     for asset in np.unique(windows.asset[usable]).tolist():
         rows = np.flatnonzero(usable & (windows.asset == asset))
         rows = rows[np.argsort(windows.end_us[rows], kind="stable")]
@@ -177,10 +179,11 @@ def measure(
 
 
 def spread_of(values: Float32, *, is_angle: bool = False) -> float:
-    """Return the standard deviation of values [n] without gaps, as a normal variable's of the same robust width.
+    """Return the healthy spread of values [n] without gaps: the standard deviation of a normal variable as wide.
 
-    By the median absolute deviation. Where more than half of the values are alike, by the 5 % and 95 % quantiles. Where
-    nearly all are, the standard deviation itself. An angle is measured from its circular mean, in degrees.
+    By the 5 % and 95 % quantiles. Wild readings up to a twentieth on each side do not count, and a machine that rests
+    most of the time is as wide as its running makes it. Where even these are alike, the standard deviation itself. An
+    angle is measured from its circular mean, in degrees.
     """
     if not len(values):
         return 0.0
@@ -189,11 +192,8 @@ def spread_of(values: Float32, *, is_angle: bool = False) -> float:
         turn = np.deg2rad(seen)
         middle = np.rad2deg(np.arctan2(np.sin(turn).mean(), np.cos(turn).mean()))
         seen = (seen - middle + 180) % 360 - 180
-    spread = NORMAL_MAD * float(np.median(np.abs(seen - np.median(seen))))
-    if not spread:
-        low, high = np.quantile(seen, (0.05, 0.95))
-        spread = float(high - low) / NORMAL_RANGE
-    return spread or float(seen.std())
+    low, high = np.quantile(seen, (0.05, 0.95))
+    return float(high - low) / NORMAL_RANGE or float(seen.std())
 
 
 def _type(kind: str, columns: Sequence[Float32], spread: float) -> str:
