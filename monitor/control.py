@@ -6,20 +6,26 @@ each action is one transaction, and each refusal is an error that states the rem
 
 from __future__ import annotations
 
+import asyncio
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitor.errors import NotFound
+from monitor.errors import CheckpointDamaged, CheckpointUnavailable, Conflict, NotFound
+from monitor.models import checkpoint_files, misfit
 from monitor.printable import normal_name
-from monitor.store import assets, daemons, jobs, labels, life, links, maintenance_windows, shelves
+from monitor.store import assets, daemons, jobs, labels, life, links, maintenance_windows, registry, shelves, versions
 from monitor.store.acts import Actor
 from monitor.store.matching import Target, Window
 
 if TYPE_CHECKING:
     from monitor.clock import Clock
+    from monitor.config import Config
     from monitor.links import Link
     from monitor.store.engine import AsyncStore
-    from monitor.types import JobView, Label
+    from monitor.store.versions import Activation
+    from monitor.types import JobView, Label, VersionInfo
 
 __all__ = ["Actor", "Maintenance", "Requested", "ShelfTarget"]
 
@@ -171,3 +177,89 @@ async def plan_maintenance(store: AsyncStore, clock: Clock, plan: Maintenance, *
 async def end_maintenance(store: AsyncStore, clock: Clock, maintenance_id: int, *, actor: Actor) -> None:
     """Cancel a maintenance window, or end it now. Raises NotFound, Conflict."""
     await store.run(maintenance_windows.end, maintenance_id, actor, clock.now_us())
+
+
+# ---------------------------------------------------------------- model versions
+
+
+async def promote_version(
+    store: AsyncStore,
+    clock: Clock,
+    config: Config,
+    version: str,
+    *,
+    actor: Actor,
+    note: str = "",
+    overrule: bool = False,
+) -> Activation:
+    """Make a version the champion of its fleet, for windows that no daemon has decided.
+
+    Its checkpoint is verified first. Running daemons follow within seconds. `overrule`: also one that the gate
+    rejected. Raises NotFound, and Conflict for a version that must not or cannot decide: then nothing has changed.
+    """
+    found = await store.read(versions.find, version)
+    if found.pruned_at is None:  # the registry refuses a pruned one, and says when it was
+        await _verify(store, config, found)
+    return await store.run(
+        registry.promote,
+        found.fleet,
+        version,
+        actor=actor,
+        at_us=clock.now_us(),
+        note=note,
+        overrule=overrule,
+    )
+
+
+async def roll_back(
+    store: AsyncStore, clock: Clock, config: Config, fleet: str, *, actor: Actor, note: str = ""
+) -> Activation:
+    """Return to the fleet's version before the champion, for windows that no daemon has decided.
+
+    Its checkpoint is verified first. The alerts of the former champion are marked. A second roll-back undoes the first.
+    Raises NotFound, and Conflict: then nothing has changed.
+    """
+    known = await store.read(assets.fleets)
+    if fleet not in known:
+        raise NotFound(f"fleet {fleet}; the database knows {', '.join(known) or 'none yet: start the daemon once'}")
+    target = await store.read(registry.previous_version, fleet)
+    await _verify(store, config, await store.read(versions.find, target))
+    return await store.run(registry.roll_back, fleet, actor=actor, at_us=clock.now_us(), note=note, to=target)
+
+
+async def reject_version(store: AsyncStore, clock: Clock, version: str, *, actor: Actor, note: str = "") -> None:
+    """Reject a version that waits for a decision. Raises NotFound, Conflict for one that decides or has decided."""
+    await store.run(registry.reject, version, actor=actor, at_us=clock.now_us(), note=note)
+
+
+async def _verify(store: AsyncStore, config: Config, found: VersionInfo) -> None:
+    """Raise Conflict for a version whose checkpoint is not intact and here, or does not fit its fleet."""
+    fleet = next((fleet for fleet in config.fleets if fleet.name == found.fleet), None)
+    if fleet is None:
+        known = ", ".join(each.name for each in config.fleets)
+        raise Conflict(
+            f"version {found.version} belongs to fleet {found.fleet}, and {config.path} has only {known}. Use the"
+            " configuration of the daemon"
+        )
+    path = Path(found.path)
+    try:
+        files = await asyncio.to_thread(checkpoint_files.read, path)
+        stored = (await store.read(assets.fleets)).get(fleet.name)
+        length = None if fleet.window is None else fleet.length
+        reason = misfit.reason_of_card(files.card, length, fleet.sensors or stored)
+    except CheckpointUnavailable as error:
+        raise Conflict(
+            f"the checkpoint of {found.version} cannot be read on this machine ({platform.node()}):"
+            f" {error.detail}. The champion stays; use a machine that has the folder {path.parent}, like the daemon's"
+        ) from error
+    except CheckpointDamaged as error:
+        raise Conflict(
+            f"the checkpoint of {found.version} is damaged, and the champion stays: {error.detail}."
+            f" Restore {path} from a backup, or train anew with monitor retrain {found.fleet}"
+        ) from error
+    if (files.card["version"], files.card.get("fleet")) != (found.version, found.fleet):
+        holds = f"{files.card['version']} of fleet {files.card.get('fleet')}"
+        raise Conflict(f"{path} holds {holds}, not {found.version} of {found.fleet}; the champion stays")
+    if reason is not None:
+        remedy = f"the champion stays, and monitor retrain {found.fleet} trains anew"
+        raise Conflict(f"version {found.version} {reason}; {remedy}")

@@ -25,7 +25,9 @@ Read in this order:
     clearing     the fewest sensors without which a window is not anomalous
     detector     a trained model that scores and explains
     apply        latents, reconstructions, samples
-    checkpoint   a detector on disk: safetensors and a card, content-addressed
+    checkpoint_files  a detector on disk: safetensors and a card, content-addressed; verified without torch
+    checkpoint   its tensors
+    misfit       the reason why a version cannot score a fleet, no torch
     device       auto, cpu, cuda, mps
 
 Nothing is imported here: an operator's command may use `spec` without the cost of torch.

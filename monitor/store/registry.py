@@ -162,25 +162,22 @@ def promote(
     return active
 
 
-def roll_back(connection: Connection, fleet: str, *, actor: Actor, at_us: int, note: str = "") -> Activation:
+def roll_back(
+    connection: Connection, fleet: str, *, actor: Actor, at_us: int, note: str = "", to: str | None = None
+) -> Activation:
     """Make the version with the alias `previous` the champion, for windows that end after every decided one.
 
-    Rolling back to a version that was rolled back undoes it. Raises Conflict where there is no previous version.
+    Rolling back to a version that was rolled back undoes it. `to`: the version that the caller has seen there. Raises
+    Conflict where there is no previous version, or another than `to`.
     """
     versions.lock_activations(connection, fleet)
-    former = connection.execute(_CHAMPION, {"fleet": fleet}).one_or_none()
-    found = aliases(connection, fleet)
-    if former is None:
-        raise Conflict(f"{fleet} has no champion to roll back")
-    target = found.get(Alias.PREVIOUS)
-    if target is None:
-        raise Conflict(
-            f"{fleet} has no version before {former.version}; monitor models list {fleet} shows its versions, and"
-            f" monitor models promote VERSION makes one of them the champion"
-        )
+    target = previous_version(connection, fleet)
+    former = connection.execute(_CHAMPION, {"fleet": fleet}).one()
     row = _version_of(connection, fleet, target)
     if _is_done(connection, row.id, ModelEvent.ROLLED_BACK, actor, at_us):
         return _last_activation(connection, fleet)
+    if to is not None and to != target:
+        raise Conflict(f"{former.version} became the champion of {fleet} just now; look at it, and ask again")
     _check_may_decide(row, actor, overrule=True)
     active = versions.activate(connection, fleet, row.version, FOREVER_AGO_US)
     is_undone = row.state == ModelState.ROLLED_BACK
@@ -218,6 +215,19 @@ def reject(
         _set_verdict(connection, row.id, verdict)
     _drop_challenger(connection, row.id)
     _record(connection, ModelEvent.REJECTED, row, actor, at_us, note=note, detail=_why(verdict))
+
+
+def previous_version(connection: Connection, fleet: str) -> str:
+    """Return the version that a roll-back returns to. Raises Conflict where there is none."""
+    found = aliases(connection, fleet)
+    if Alias.CHAMPION not in found:
+        raise Conflict(f"{fleet} has no champion to roll back")
+    if Alias.PREVIOUS not in found:
+        raise Conflict(
+            f"{fleet} has no version before {found[Alias.CHAMPION]}; monitor models list --fleet {fleet} shows its"
+            " versions, and monitor models promote VERSION makes one of them the champion"
+        )
+    return found[Alias.PREVIOUS]
 
 
 def _insert(

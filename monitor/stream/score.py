@@ -24,7 +24,8 @@ import torch
 
 from monitor import logs, metrics
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, NoChampion
-from monitor.models.checkpoint import CARD
+from monitor.models import misfit as misfits
+from monitor.models.checkpoint_files import CARD
 from monitor.models.detector import TrainedModel
 from monitor.stream.sensor_health import NOT_TESTED, SensorTests
 from monitor.timing import DEFAULT_TIMING
@@ -332,21 +333,8 @@ class DetectorScorer:
 
 
 def misfit(detector: TrainedModel, length: int, sensors: Sequence[str]) -> str | None:
-    """Return the reason why a version cannot score windows of this length and these sensors. None = it can.
-
-    It goes on with the sensors that it knows, as long as they are half of those that it takes. With fewer, healthy
-    windows alarm (see `training.fit`).
-    """
-    taken, known = detector.inputs.taken, set(sensors)
-    n_common = sum(name in known for name in taken)
-    if detector.card.length != length:
-        return f"was trained on windows of {detector.card.length} cells; the configuration now has {length}"
-    if n_common * 2 < len(taken) or not n_common:
-        return (
-            f"knows {n_common} of the sensors {', '.join(sensors)}, and needs half of the {len(taken)} that it was "
-            f"trained on, {', '.join(taken)}"
-        )
-    return None
+    """Return the reason why a version cannot score windows of this length and these sensors. None = it can."""
+    return misfits.reason(detector.card.length, detector.inputs.taken, length, sensors)
 
 
 def _assets_of(detector: TrainedModel, windows: Windows, rows: Int64) -> list[str] | None:

@@ -57,6 +57,12 @@ def test_the_library_costs_nothing_before_its_use() -> None:
     assert after == "False"
 
 
+def test_operators_actions_do_not_import_torch() -> None:
+    """A promotion verifies the checkpoint without it."""
+    done = python("import sys, monitor.control; print('torch' in sys.modules, 'safetensors' in sys.modules)")
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
 def test_a_topic_of_json_loads_no_library_of_another_format() -> None:
     code = """
 import sys

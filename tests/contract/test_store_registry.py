@@ -276,7 +276,7 @@ async def test_without_a_previous_version_nothing_rolls_back(store: AsyncStore) 
         await roll_back(store, 1)
     await publish(store, "v1")
     await promote(store, "v1", 5)
-    with pytest.raises(Conflict, match="has no version before v1; monitor models list turbines shows"):
+    with pytest.raises(Conflict, match="has no version before v1; monitor models list --fleet turbines shows"):
         await roll_back(store, 6)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, ConfigError
-from monitor.models import checkpoint
+from monitor.models import checkpoint, checkpoint_files
 from monitor.models.detector import TrainedModel
 from monitor.models.spec import ModelSpec
 from monitor.training.fit import fit
@@ -147,7 +147,7 @@ def test_a_hostile_card_is_damaged(saved: Path, insert: str) -> None:
 
 
 def test_large_files_are_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "MAX_CARD_BYTES", 10)
+    monkeypatch.setattr(checkpoint_files, "MAX_CARD_BYTES", 10)
     with pytest.raises(CheckpointDamaged, match="10 are read at most"):
         checkpoint.read(saved)
 
@@ -156,7 +156,7 @@ def forge(folder: Path, **changes: object) -> None:
     """Change the card and give it a right digest, as somebody who may write there can."""
     card = json.loads((folder / "card.json").read_text())
     del card["digest"]
-    text = checkpoint._render({**card, **changes}, (folder / "weights.safetensors").read_bytes())
+    text = checkpoint_files.render({**card, **changes}, (folder / "weights.safetensors").read_bytes())
     (folder / "card.json").write_text(text)
 
 
@@ -193,7 +193,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(checkpoint_files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.write(tmp_path, TENSORS, CARD)
     assert list(tmp_path.iterdir()) == []

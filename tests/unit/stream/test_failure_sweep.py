@@ -24,7 +24,7 @@ from monitor.config import Config, parse
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, SourceUnavailable, StoreUnavailable
 from monitor.lifecycle.champions import Champions
 from monitor.lifecycle.training_process import Trained
-from monitor.models.checkpoint import WEIGHTS
+from monitor.models.checkpoint_files import WEIGHTS
 from monitor.models.spec import ModelSpec
 from monitor.store import partitions, registry, versions
 from monitor.store.acts import MONITOR

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from monitor.errors import CheckpointDamaged
-from monitor.models import checkpoint
+from monitor.models import checkpoint, checkpoint_files
 from monitor.models.detector import TrainedModel
 from monitor.models.inputs import ModelInputs
 from monitor.models.scaler import Scaler
@@ -117,7 +117,7 @@ def test_scales_survive_saving_and_other_terms(unlike: TrainedModel, tmp_path: P
     assert derived.version != version
     again = TrainedModel.load(tmp_path / derived.save(tmp_path))
     np.testing.assert_array_equal(again.score(values, names).score, derived.score(values, names).score)
-    assert checkpoint.read(tmp_path / version)[1]["format"] == checkpoint.ASSETS_FORMAT
+    assert checkpoint.read(tmp_path / version)[1]["format"] == checkpoint_files.format_of({"asset_scales": True})
 
 
 @pytest.mark.parametrize("change", [
