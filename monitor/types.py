@@ -262,8 +262,12 @@ class JudgedTime(NamedTuple):
     source: str = ""
     """The thing that `id` numbers: alert, label, shelf, maintenance."""
     id: int | None = None
-    since_us: int = 0
-    """Beginning of the whole alert, label, shelf or maintenance that this is a part of."""
+    since_us: int | None = None
+    """Beginning of the whole alert, label, shelf or maintenance that this is a part of. None = `from_us`."""
+
+    @property
+    def begin_us(self) -> int:
+        return self.from_us if self.since_us is None else self.since_us
 
 
 class JudgedAlert(NamedTuple):

@@ -250,6 +250,8 @@ class RetrainScheduler:
             trained = await self._train(await self._order(fleet, job), partial(self._report_progress, job))
         if found := trained.card.get("inputs"):
             log.info("inputs_recognised", fleet=fleet.name, version=trained.version, found=found)
+        for warning in (trained.card.get("receipt") or {}).get("warnings", ()):
+            log.warning("training_data", fleet=fleet.name, version=trained.version, found=warning)
         # A lease that ran out during the training, and that no other daemon took, is valid again after this.
         await until_answered(self._acquire_lease, self._clock, self._timing)
         await self._champions.activate(fleet, trained, token)

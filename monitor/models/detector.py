@@ -310,6 +310,7 @@ class TrainedModel:
             "labels": card.labels,
             "derived": card.derived,
             "spread": self.spread(),
+            "receipt": card.training.get("receipt"),
         }
 
     def derive(self, terms: Terms) -> Self:

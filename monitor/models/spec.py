@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from monitor.budget import Budget, weekly
 from monitor.config.tree import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from monitor.config import FleetConfig
     from monitor.config.fields import FieldsConfig
-    from monitor.types import Bool, Float32, Int32, Int64
+    from monitor.types import Bool, Float32, Int32, Int64, JudgedTime
 
 MAX_VALUES = 60_000_000
 """Values of windows in memory, 240 MB. More are thinned evenly: neighbours at stride 1 share all but one step."""
@@ -123,6 +123,27 @@ class FleetSpec:
         return cls(fleet.name, sensors, interval_s, budget, fields.circular or (), missing, knobs_of(fleet))
 
 
+class UsedTime(NamedTuple):
+    """Windows of one asset that a training treated alike, by the times of their ends, (from_us, to_us].
+
+    A window reaches back by its length: the first readings of a time are in the windows of the time before, too.
+    """
+
+    asset: str
+    from_us: int
+    to_us: int
+    use: str
+    """trained, held_out, left_out."""
+    reason: str
+    """A key of `training.words.REASONS`."""
+    source: str = ""
+    """The thing that `id` numbers: alert, label, shelf, maintenance. Empty = nothing stands behind it."""
+    id: int | None = None
+    n_windows: int = 0
+    sensor: str = ""
+    """Only this sensor was left out. Empty = the windows as a whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
     """Windows of one fleet, made by the windower of the pipeline. N windows, T steps, C sensors."""
@@ -142,7 +163,16 @@ class TrainingSet:
     stride_factor: int = 1
     """Stride of these windows as a multiple of the fleet's: one in so many of the pipeline's windows is here."""
     n_labelled: int = 0
-    """Windows left out because they overlap an alert labelled fault or ignore."""
+    """Windows left out because they overlap a time that is labelled fault or ignore, shelved or in maintenance."""
+    accepted: Bool | None = None
+    """[N], windows that end in a time that an operator accepted as normal. They are trained on although an alert
+    overlaps them, and never trimmed as suspected faults. None = there are none."""
+    judged: tuple[JudgedTime, ...] = ()
+    """Times on which an alert or a person has a say."""
+    cause: Int32 | None = None
+    """[N], the one of `judged` that marks a window as alerted or accepted, or labels it normal. -1 = there is none."""
+    skipped: tuple[UsedTime, ...] = ()
+    """Times of the windows, and of the sensors, that were left out before."""
 
     def __len__(self) -> int:
         return len(self.asset)

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from monitor.models.network import Network
     from monitor.models.spec import ModelSpec
-    from monitor.types import Bool, Int64
+    from monitor.types import Bool, Float32, Int64
 
 N_HISTORY = 16_384
 """Windows that the members are solved on, evenly spaced. More are not needed. Of many sensors they are fewer, at most
@@ -93,6 +93,12 @@ class Timeline(NamedTuple):
     """[C], sensors with a cycle of at most two windows (`period.periodic_sensors`)."""
     repeats: bool
     """Whether most sensors share a cycle."""
+    event: Bool
+    """[M], overlaps an alert that was no false alarm (`events`): it is no healthy window either."""
+    trusted: Bool
+    """[N] of the early windows, accepted as normal: never trimmed."""
+    held_trusted: Bool
+    """[M] of the held-out windows, accepted as normal: never outliers."""
 
 
 class Ensemble(NamedTuple):
@@ -117,7 +123,7 @@ def fit_ensemble(
 ) -> Ensemble:
     """Solve the members for each forward fold, calibrate them, and solve them again on all windows."""
     early, held_out = timeline.early, timeline.held_out
-    first_pca, trimmed = solve_pca(early, spec)
+    first_pca, trimmed = solve_pca(early, spec, timeline.trusted)
     periodic = torch.from_numpy(timeline.periodic).to(device)
     outlier = np.zeros(len(held_out), dtype=bool)
     found: dict[str, list[SensorErrors]] = {}
@@ -140,25 +146,44 @@ def fit_ensemble(
         networks = _solve(*history(fold), periodic, spec, device)
         rows = np.flatnonzero(timeline.fold == fold)
         part = held_out.select(torch.from_numpy(rows))
-        outlier[rows] = find_outliers(window_errors(networks["pca"], part), spec.max_trim)
+        errors = window_errors(networks["pca"], part)
+        outlier[rows] = suspected(
+            errors, spec.max_trim, timeline.held_trusted[rows], timeline.event[rows], ~timeline.learnable[rows]
+        )
         for name, network in networks.items():
             found.setdefault(name, []).append(errors_of(network, part, networks["pca"]))
     on_progress(n_folds / (n_folds + 1), "all windows")
     order = torch.from_numpy(np.argsort(np.argsort(timeline.fold, kind="stable"), kind="stable"))
-    errors = {name: SensorErrors.concatenated(parts).rows(order) for name, parts in found.items()}
+    of_members = {name: SensorErrors.concatenated(parts).rows(order) for name, parts in found.items()}
     by_time = np.argsort(timeline.held_us, kind="stable")
-    members = _calibrated(networks, errors, by_time[~outlier[by_time]], repeats=timeline.repeats)
+    members = _calibrated(networks, of_members, by_time[~outlier[by_time]], repeats=timeline.repeats)
     last = held_out.select(torch.from_numpy(np.flatnonzero((timeline.fold == n_folds - 1) & ~outlier)))
     table = _FaultTrial(early, last, spec.seed).table(members) if len(members) > 1 else {}
     final = _solve(*history(n_folds), periodic, spec, device)
     members = tuple(replace(member, network=final[member.name]) for member in members)
-    return Ensemble(members, first_pca, trimmed, outlier, tuple(errors.values()), table)
+    return Ensemble(members, first_pca, trimmed, outlier, tuple(of_members.values()), table)
 
 
-def solve_pca(training: WindowTensors, spec: ModelSpec) -> tuple[Pca, Bool]:
-    """Solve the PCA, and solve it again without the outliers. Return it and the mask of the outliers."""
+def suspected(errors: Float32, max_share: float, trusted: Bool, event: Bool, alerted: Bool) -> Bool:
+    """Return the mask [M] of held-out windows that count as faults: events and outliers, less those to be trusted.
+
+    At most `max_share` of the windows are outliers by their errors alone. Outliers that raised an alert count beyond
+    that: two things speak against them.
+    """
+    outlier = event.copy()
+    rest = np.flatnonzero(~event & ~trusted)
+    if len(rest) and max_share > 0:
+        outlier[rest] = find_outliers(errors[rest], max_share) | (find_outliers(errors[rest], 1.0) & alerted[rest])
+    return outlier
+
+
+def solve_pca(training: WindowTensors, spec: ModelSpec, trusted: Bool) -> tuple[Pca, Bool]:
+    """Solve the PCA, and solve it again without the outliers. Return it and the mask of the outliers.
+
+    `trusted`: [N], windows that are never outliers.
+    """
     pca = Pca.solve(training.x[evenly_spaced(len(training), N_SOLVE)], seed=spec.seed)
-    outlier = find_outliers(window_errors(pca, training), spec.max_trim)
+    outlier = find_outliers(window_errors(pca, training), spec.max_trim) & ~trusted
     if not outlier.any():
         return pca, outlier
     kept = np.flatnonzero(~outlier)

@@ -2,15 +2,16 @@
 
 Input: record batches of any partitions. Output: a `TrainingSet` of at most `MAX_VALUES` values.
 Invariant: windows that the pipeline would not score are not trained on. Assets that the database does not know are
-admitted as in a pipeline that starts with this history. Windows that overlap an unlabelled alert are marked, because
-they are not trained on. Windows of an alert labelled fault or ignore are left out, those labelled normal are kept.
-A sensor with an alert of its own is missing for that time, and so are readings outside of its configured range.
+admitted as in a pipeline that starts with this history. Times that alerts and people have a say on are applied by
+`judge`. A sensor with an alert of its own is missing for that time, and so are readings outside of its configured
+range. Everything that is left out here is listed in `TrainingSet.skipped`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,10 +21,11 @@ from monitor.config.values import format_duration
 from monitor.decode.admission import Admission
 from monitor.decode.columns import widened
 from monitor.errors import NotEnoughData
-from monitor.models.spec import MAX_VALUES, TrainingSet
+from monitor.models.spec import MAX_VALUES, TrainingSet, UsedTime
 from monitor.stream.partition import make_decoder, schemas_of
 from monitor.stream.sensor_health import SensorTests
 from monitor.stream.window import NEVER, Windower, in_slices
+from monitor.training.judge import judge
 from monitor.training.period import LATEST_ROWS, length_for_assets
 
 if TYPE_CHECKING:
@@ -31,11 +33,10 @@ if TYPE_CHECKING:
 
     from monitor.config import Config, FleetConfig
     from monitor.decode import Decoder
+    from monitor.training.judge import Judged
     from monitor.training.period import SuggestedLength
-    from monitor.types import Bool, Float32, Int32, Int64, JudgedTime, Partition, Readings, RecordBatch, Windows
+    from monitor.types import Float32, Int32, Int64, Partition, Readings, RecordBatch, Windows
 
-    Judged = Mapping[str, Sequence[JudgedTime]]
-    """Asset → times on which an alert or a person has a say, without overlap."""
     FaultySensors = Mapping[str, Sequence[tuple[int, int, str]]]
     """Asset → event time (from_us, to_us] of its alerts about sensors, and the sensors."""
 
@@ -46,20 +47,14 @@ MAX_ASSETS = 8
 EVICT_EVERY = 256
 """Batches between two evictions of readings that are too old."""
 
-SKIPPED = ("fault", "ignore", "shelved", "maintenance")
-"""Reasons of times whose windows are neither trained on nor held out."""
-ALERTED = ("open", "unlabelled")
-"""Reasons of times whose windows are held out, and not trained on."""
-
 
 class _PartitionWindows(NamedTuple):
     """A partition's windows, as in a TrainingSet."""
 
     values: Float32
     asset: Int32
+    """Numbers of the names in the whole set."""
     end_us: Int64
-    alerted: Bool
-    n_labelled: int
 
 
 @dataclass(slots=True)
@@ -144,18 +139,26 @@ class History:
         self._spacing = self._measure_spacing()
         numbers: dict[str, int] = defaultdict(lambda: len(numbers))
         stride = self._stride()
+        sensor_times: list[UsedTime] = []
         sets = [
-            self._windows_of(part, stride, judged or {}, faulty_sensors or {}, numbers)
+            self._windows_of(part, stride, faulty_sensors or {}, numbers, sensor_times)
             for _, part in sorted(self._partitions.items())
         ]
-        return TrainingSet(
+        every = TrainingSet(
             values=np.concatenate([one.values for one in sets]),
             asset=np.concatenate([one.asset for one in sets]),
             end_us=np.concatenate([one.end_us for one in sets]),
-            alerted=np.concatenate([one.alerted for one in sets]),
             assets=tuple(numbers),
             stride_factor=stride // self.fleet.stride,
-            n_labelled=sum(one.n_labelled for one in sets),
+            skipped=tuple(sensor_times),
+        )
+        new_normal = self.fleet.retrain.new_normal
+        return judge(
+            every,
+            judged or {},
+            span_us=self.fleet.length * self.fleet.interval_us,
+            step_us=stride * self.fleet.interval_us,
+            new_normal_us=None if new_normal is None else new_normal // timedelta(microseconds=1),
         )
 
     def choose_length(self, present: int | None) -> SuggestedLength | None:
@@ -264,9 +267,9 @@ class History:
         self,
         part: _PartitionHistory,
         stride: int,
-        judged: Judged,
         faulty_sensors: FaultySensors,
         numbers: dict[str, int],
+        sensor_times: list[UsedTime],
     ) -> _PartitionWindows:
         fleet = self.fleet
         windower = Windower(
@@ -286,25 +289,23 @@ class History:
         part.readings.clear()
         if not parts:
             empty = np.empty((0, fleet.length, len(self.sensors)), dtype=np.float32)
-            return _PartitionWindows(empty, np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.bool_), 0)
+            return _PartitionWindows(empty, np.empty(0, np.int32), np.empty(0, np.int64))
         names = self._names(part)
         values = np.concatenate([windows.values for windows in parts])
         asset = np.concatenate([windows.asset for windows in parts])
         end_us = (np.concatenate([windows.start for windows in parts]) + fleet.length) * fleet.interval_us
-        self._leave_out_sensors(values, names, asset, end_us, faulty_sensors)
+        sensor_times += self._leave_out_sensors(values, names, asset, end_us, faulty_sensors)
         values = SensorTests(self.sensors, fleet, None).inspect(values).values  # without impossible readings
-        labelled = self._overlaps(names, asset, end_us, judged, SKIPPED)
-        alerted = self._overlaps(names, asset, end_us, judged, ALERTED)[~labelled]
         number_of = np.array([numbers[name] for name in names], dtype=np.int32)
-        kept = ~labelled
-        return _PartitionWindows(values[kept], number_of[asset[kept]], end_us[kept], alerted, int(labelled.sum()))
+        return _PartitionWindows(values, number_of[asset], end_us)
 
     def _leave_out_sensors(
         self, values: Float32, names: Sequence[str], asset: Int32, end_us: Int64, faulty: FaultySensors
-    ) -> None:
+    ) -> list[UsedTime]:
         """Set the readings of sensors to NaN that had an alert then. Else a stuck sensor would be learnt as healthy."""
         length, interval_us = self.fleet.length, self.fleet.interval_us
-        cells = np.arange(-length, 0) * interval_us
+        cells, newest_us = np.arange(-length, 0) * interval_us, int(end_us.max())
+        left_out = []
         for index, name in enumerate(names):
             for from_us, to_us, sensor in faulty.get(name, ()):
                 # The first window with the finding may be full of the fault.
@@ -314,17 +315,9 @@ class History:
                     at_us, column = end_us[rows, None] + cells, self.sensors.index(sensor)
                     is_faulty = (at_us > begin_us) & (at_us <= to_us)
                     values[rows, :, column] = np.where(is_faulty, np.nan, values[rows, :, column])
-
-    def _overlaps(
-        self, names: Sequence[str], asset: Int32, end_us: Int64, judged: Judged, reasons: tuple[str, ...]
-    ) -> Bool:
-        overlaps = np.zeros(len(asset), dtype=bool)
-        start_us = end_us - self.fleet.length * self.fleet.interval_us
-        for index, name in enumerate(names):
-            for each in judged.get(name, ()):
-                if each.reason in reasons:
-                    overlaps |= (asset == index) & (start_us < each.to_us) & (end_us > each.from_us)
-        return overlaps
+                    time = UsedTime(name, begin_us, min(to_us, newest_us), "left_out", "sensor")
+                    left_out.append(time._replace(n_windows=len(rows), sensor=sensor))
+        return left_out
 
     def _names(self, part: _PartitionHistory) -> list[str]:
         return part.decoder.assets[self._number].names

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from monitor.errors import NotEnoughData
-from monitor.models.calibrate import find_outliers
 from monitor.models.detector import Card, TrainedModel
 from monitor.models.device import pick_device
 from monitor.models.held_out import HeldOut, parts_every
@@ -29,8 +28,9 @@ from monitor.models.scaler import Scaler
 from monitor.models.sensor_profile import learn
 from monitor.models.spec import MAX_VALUES
 from monitor.models.terms import knobs_to_json
-from monitor.training.auto import Timeline, errors_of, fit_ensemble, solve_pca
+from monitor.training.auto import Timeline, errors_of, fit_ensemble, solve_pca, suspected
 from monitor.training.diagnose import diagnose
+from monitor.training.events import events
 from monitor.training.loop import TrainingResult, train
 from monitor.training.period import LATEST_ROWS, common_period, newest_readings, periodic_sensors
 from monitor.training.receipt import (
@@ -42,8 +42,9 @@ from monitor.training.receipt import (
 )
 from monitor.training.recognise import recognise, suggestions, with_ranges
 from monitor.training.scales import ScaleChoice, as_new_factor, choose_scales, standardise, with_factor
-from monitor.training.split import HELD_OUT, Split, latest, readings, split, thin, usable_rows
+from monitor.training.split import HELD_OUT, Split, accepted, alerted, latest, readings, split, thin, usable_rows
 from monitor.training.tensors import WindowTensors, window_errors
+from monitor.training.used_data import used_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +113,7 @@ def fit(
     metrics, pca_metrics = (
         reconstruction_metrics(network, data.held_out, data.scaler) for network in (trained.network, pca)
     )
-    receipt = {**_receipt(data, trained, metrics), "n_calibrated": len(held_out.raw)}
+    receipt = {**_receipt(data, trained, metrics, spec, fleet), "n_calibrated": len(held_out.raw)}
     card = Card(
         fleet=fleet.name,
         architecture=spec.architecture,
@@ -158,6 +159,8 @@ class _Data:
     """Held-out rows used."""
     fold: Int64
     """Forward fold of each of them, from 0."""
+    event: Bool
+    """Those of them that overlap an alert that was no false alarm."""
     interval_s: float
     scaler: Scaler
     scale_choice: ScaleChoice | None
@@ -188,9 +191,7 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
     held_rows = latest(parts.held_out, windows, min(MAX_HELD_OUT, n_max))
     folds = _folds(n_usable, windows, spec, fleet)
     fold = _fold_of(windows.asset[held_rows], folds)
-    is_known = fold < fold.max()
-    if windows.alerted is not None:
-        is_known &= ~windows.alerted[held_rows]
+    is_known = (fold < fold.max()) & ~alerted(windows)[held_rows]
     known = np.concatenate([rows, held_rows[is_known]])
     scaler = Scaler.fit(inputs.channels, readings(windows.values, known, inputs))
     choice = choose_scales(windows, rows, held_rows, is_known, inputs, scaler, spec.seed)
@@ -199,8 +200,8 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
     notes = [*inputs.notes, *suggestions(windows, rows, fleet, inputs)]
     inputs = with_ranges(inputs, windows.values, np.concatenate([rows, held_rows]))
     return _Data(
-        windows, inputs, notes, n - n_usable, parts, rows, held_rows, fold, fleet.interval_s, scaler, choice, training,
-        held_out,
+        windows, inputs, notes, n - n_usable, parts, rows, held_rows, fold,
+        events(windows, length * fleet.interval_s)[held_rows], fleet.interval_s, scaler, choice, training, held_out,
     )  # fmt: skip
 
 
@@ -228,7 +229,7 @@ def _split(windows: TrainingSet, inputs: ModelInputs, spec: ModelSpec, fleet: Fl
     """Return the split, and the number of usable windows. Raises NotEnoughData."""
     n, length, _ = windows.values.shape
     usable = usable_rows(windows.values, inputs)
-    n_without_alert = len(usable) if windows.alerted is None else int((~windows.alerted[usable]).sum())
+    n_without_alert = int((~alerted(windows)[usable]).sum())
     if n_without_alert < spec.min_windows:
         more = spec.min_windows - n_without_alert
         raise NotEnoughData(f"{n_without_alert} usable windows of {n}, {spec.min_windows} are needed: {more} more")
@@ -243,7 +244,7 @@ def _split(windows: TrainingSet, inputs: ModelInputs, spec: ModelSpec, fleet: Fl
     if len(parts.train) < spec.min_windows // 2:
         raise NotEnoughData(
             f"{len(parts.train)} windows are left to learn from, for {parts.n_alerted} overlap alerts; label as normal "
-            "those that were none"
+            f"those that were none, or accept their time: monitor retrain {fleet.name} --accept-normal FROM TO"
         )
     return parts, len(usable)
 
@@ -286,10 +287,15 @@ def _train(
         found = fit_ensemble(_timeline(data), spec, device, on_progress)
         pca = found.first_pca
         return _TrainedMembers(found.members, pca, pca, None, found.trimmed, found.outlier, found.errors, found.table)
-    pca, trimmed = solve_pca(data.training, spec)
-    result = train(data.training, data.held_out, spec, device, on_progress, now, pca)
+    windows, held_rows = data.windows, data.held_rows
+    trusted = accepted(windows)[data.rows]
+    pca, trimmed = solve_pca(data.training, spec, trusted)
+    result = train(data.training, data.held_out, spec, device, on_progress, now, pca, trusted)
     network, trimmed = result.network, result.trimmed
-    outlier = find_outliers(window_errors(network, data.held_out), spec.max_trim)
+    outlier = suspected(
+        window_errors(network, data.held_out), spec.max_trim,
+        accepted(windows)[held_rows], data.event, alerted(windows)[held_rows],
+    )  # fmt: skip
     errors = errors_of(network, data.held_out)
     member = Member.fit(spec.architecture, network, errors.rows(torch.from_numpy(np.flatnonzero(~outlier))))
     return _TrainedMembers((member,), network, pca, result, trimmed, outlier, (errors,), {})
@@ -308,12 +314,13 @@ def _timeline(data: _Data) -> Timeline:
                 begin_us = ends_us[mine[fold[mine] == number][0]]
                 before = mine[(fold[mine] < number) & (ends_us[mine] > begin_us - span_us)]
                 reaches[before] = np.maximum(reaches[before], number + 1)
-    alerted = np.zeros(len(held_rows), dtype=bool) if windows.alerted is None else windows.alerted[held_rows]
+    trusted = accepted(windows)
     x = _latest_stretch(data)
     cycle = common_period(newest_readings(x), data.interval_s, MAX_CYCLE * windows.values.shape[1])
     return Timeline(
-        data.training, windows.end_us[data.rows], data.held_out, ends_us, fold, ~alerted, reaches,
-        periodic_sensors(x), repeats=cycle is not None,
+        data.training, windows.end_us[data.rows], data.held_out, ends_us, fold,
+        ~alerted(windows)[held_rows], reaches, periodic_sensors(x), repeats=cycle is not None,
+        event=data.event, trusted=trusted[data.rows], held_trusted=trusted[held_rows],
     )  # fmt: skip
 
 
@@ -408,7 +415,9 @@ def _error_parts(trained: _TrainedMembers, rows: torch.Tensor) -> NDArray[np.flo
     return rounded
 
 
-def _receipt(data: _Data, trained: _TrainedMembers, metrics: dict[str, Any]) -> dict[str, Any]:
+def _receipt(
+    data: _Data, trained: _TrainedMembers, metrics: dict[str, Any], spec: ModelSpec, fleet: FleetSpec
+) -> dict[str, Any]:
     """Return the card's entry of the training, without its duration."""
     diagnosis = diagnose(
         trained.network,
@@ -422,6 +431,7 @@ def _receipt(data: _Data, trained: _TrainedMembers, metrics: dict[str, Any]) -> 
     suspected = np.concatenate([rows[trained.trimmed], held_rows[trained.outlier]])
     return {
         **data_receipt(data.windows, data.n_gappy, data.split, rows, held_rows, trained.trimmed, trained.outlier),
+        "receipt": used_data(data.windows, data.split, rows, held_rows, trained.trimmed, trained.outlier, spec, fleet),
         **training_summary(trained.result),
         "inputs": data.notes,
         **metrics,

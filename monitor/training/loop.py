@@ -115,14 +115,16 @@ def train(
     on_progress: Callable[[float, str], None],
     now: Callable[[], float] = time.monotonic,
     pca: Pca | None = None,
+    trusted: Bool | None = None,
 ) -> TrainingResult:
     """Train the network of `spec`. Raises TrainingDiverged when every seed failed.
 
     An autoencoder starts from `pca`, with a latent of the same width. None = solved here.
+    `trusted`: [N], training windows that are never trimmed. None = there are none.
     """
     deadline = now() + spec.max_train_s
     start = pca or Pca.solve(training.x[evenly_spaced(len(training), N_START)], seed=spec.seed)
-    task = _Task(training, held_out, spec, start, device, on_progress, deadline, now)
+    task = _Task(training, held_out, spec, start, device, on_progress, deadline, now, trusted)
     restarts: list[str] = []
     for seed in range(spec.seed, spec.seed + spec.n_tries):
         try:
@@ -146,6 +148,7 @@ class _Task:
     on_progress: Callable[[float, str], None]
     deadline: float
     now: Callable[[], float]
+    trusted: Bool | None
 
 
 class _Attempt:
@@ -196,6 +199,8 @@ class _Attempt:
                     break
             if step == TRIM_AT and task.spec.max_trim > 0:
                 result.trimmed = find_outliers(window_errors(self._network, task.training), task.spec.max_trim)
+                if task.trusted is not None:
+                    result.trimmed &= ~task.trusted
                 self._batches.restrict(torch.from_numpy(np.flatnonzero(~result.trimmed)))
         return self._finished()
 

@@ -3,6 +3,8 @@
 Input: the windows of a fleet. Output: row numbers of windows.
 Invariant: the latest part of each asset's time is held out, as a whole, alerts included. Windows of alerts are not
 trained on, nor windows that reach into the held-out time, unless they were most of a short history (`n_overlapping`).
+Of a time in the held-out part that an operator accepted as normal the first half is trained on: members that have not
+seen it would put the threshold above it, and so above many faults.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from monitor.models.inputs import ModelInputs
     from monitor.models.spec import TrainingSet
-    from monitor.types import Float32, Int64
+    from monitor.types import Bool, Float32, Int64
 
 HELD_OUT = 0.2
 """The latest fifth of each asset's time. It decides the early stopping, the scales of errors and the threshold."""
@@ -24,6 +26,8 @@ MIN_PRESENT = 0.5
 MIN_LEFT_BY_PURGE = 0.8
 """Share of the training windows that must remain without those that reach into the held-out time. In a short history
 less would remain. Then they are trained on, and the threshold is never certified."""
+MIN_HALVES = 4
+"""Lengths of a window in an accepted time of which the second half is held out."""
 N_SCALE = 400_000
 """Readings that the scales are measured on, evenly spaced."""
 
@@ -40,6 +44,18 @@ class Split:
     """Training windows that reach into the held-out time and were not left out."""
     n_alerted: int
     """Windows before the held-out time left out because they overlap an alert."""
+    usable: Int64
+    """The rows that were split."""
+
+
+def alerted(windows: TrainingSet) -> Bool:
+    """Return the mask [N] of the windows that overlap an alert without a label."""
+    return np.zeros(len(windows), dtype=bool) if windows.alerted is None else windows.alerted
+
+
+def accepted(windows: TrainingSet) -> Bool:
+    """Return the mask [N] of the windows that an operator accepted as normal, or that are taken as the new normal."""
+    return np.zeros(len(windows), dtype=bool) if windows.accepted is None else windows.accepted
 
 
 def usable_rows(values: Float32, inputs: ModelInputs) -> Int64:
@@ -55,16 +71,18 @@ def usable_rows(values: Float32, inputs: ModelInputs) -> Int64:
 def split(windows: TrainingSet, usable: Int64, span_s: float, share: float = HELD_OUT) -> Split:
     """Hold out the latest `share` of each asset's time, and purge the windows of `span_s` that reach into it."""
     kept, held, n_purged, n_overlapping, n_alerted = [], [], 0, 0, 0
-    asset = windows.asset[usable]
+    asset, is_alerted, span_us = windows.asset[usable], alerted(windows), int(span_s * 1e6)
     for one in np.unique(asset):
         mine = usable[asset == one]
         cut = len(mine) - max(1, round(share * len(mine))) if len(mine) > 1 else 1
         early, late = mine[:cut], mine[cut:]
-        if windows.alerted is not None:
-            n_alerted += int(windows.alerted[early].sum())
-            early = early[~windows.alerted[early]]
+        n_alerted += int(is_alerted[early].sum())
+        early = early[~is_alerted[early]]
+        early, late, n_between = _with_accepted(early, late, windows, span_us)
+        n_purged += n_between
         if len(late):
-            apart = windows.end_us[early] <= windows.end_us[late[0]] - int(span_s * 1e6)
+            apart = windows.end_us[early] <= windows.end_us[late[0]] - span_us
+            apart |= windows.end_us[early] >= windows.end_us[late[0]]  # accepted ones, which were purged already
             if apart.sum() >= MIN_LEFT_BY_PURGE * len(early):
                 n_purged += int((~apart).sum())
                 early = early[apart]
@@ -72,7 +90,37 @@ def split(windows: TrainingSet, usable: Int64, span_s: float, share: float = HEL
                 n_overlapping += int((~apart).sum())
         kept.append(early)
         held.append(late)
-    return Split(np.concatenate(kept), np.concatenate(held), n_purged, n_overlapping, n_alerted)
+    return Split(np.concatenate(kept), np.concatenate(held), n_purged, n_overlapping, n_alerted, usable)
+
+
+def _with_accepted(early: Int64, late: Int64, windows: TrainingSet, span_us: int) -> tuple[Int64, Int64, int]:
+    """Move the first half of each accepted time of an asset from the held-out windows to those to train on.
+
+    A time that the early windows know already stays where it is. Also return the number of held-out windows that are
+    left out, because they share readings with moved ones.
+    """
+    is_accepted = accepted(windows)
+    if not is_accepted[late].any():
+        return early, late, 0
+    ends_us = windows.end_us[late]
+    moved, shares = np.zeros(len(late), dtype=bool), np.zeros(len(late), dtype=bool)
+    edges = np.flatnonzero(np.diff(is_accepted[late].astype(np.int8), prepend=0, append=0))
+    for first, beyond in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        known = early[is_accepted[early]]
+        if windows.cause is not None:
+            known = known[windows.cause[known] == windows.cause[late[first]]]
+        if len(known) and np.ptp(windows.end_us[known]) >= MIN_HALVES * span_us:
+            continue
+        begin_us, end_us = ends_us[first], ends_us[beyond - 1]
+        # A short time is learnt as a whole: of a second half too little would be left to hold out.
+        half_us = end_us if end_us - begin_us < MIN_HALVES * span_us else (begin_us + end_us) // 2
+        moved |= (ends_us >= begin_us) & (ends_us <= half_us)
+        shares |= (ends_us > begin_us - span_us) & (ends_us < half_us + span_us)
+    shares &= ~moved
+    kept = ~moved & ~shares
+    if not kept.any():  # nothing would be left to hold out
+        return early, late, 0
+    return np.concatenate([early, late[moved]]), late[kept], int(shares.sum())
 
 
 def latest(rows: Int64, windows: TrainingSet, n_max: int) -> Int64:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,10 +18,12 @@ from monitor.budget import Alarm, Budget, Burn, Status, burn
 from monitor.models.calibrate import Threshold, episodes
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.store.burn import FAMILIES
+from monitor.store.results import LAST_US
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.stream.sensor_health import NOT_TESTED, SensorTests
 from monitor.training.fit import fit
-from monitor.types import AlertState, Scores, Windows
+from monitor.training.judge import judge
+from monitor.types import AlertState, JudgedTime, Scores, Windows
 from tests.quality.machines import FAULTS, inject, machine
 from tests.quality.machines import KINDS as MACHINE_KINDS
 from tests.quality.recordings import load
@@ -77,25 +79,33 @@ def windows_of(readings: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.lib.stride_tricks.sliding_window_view(readings, LENGTH, axis=0).transpose(0, 2, 1)
 
 
-def trained(histories: NDArray[np.float32], spec: ModelSpec, alerted: NDArray[np.bool_] | None = None) -> TrainedModel:
-    """Train on readings [A, n_rows, C] of a fleet."""
+def trained(
+    histories: NDArray[np.float32],
+    spec: ModelSpec,
+    alerted: NDArray[np.bool_] | None = None,
+    judged: list[JudgedTime] | None = None,
+) -> TrainedModel:
+    """Train on readings [A, n_rows, C] of a fleet. `judged`: of an asset alone, whose readings begin at time 0."""
     values = np.concatenate([windows_of(history) for history in histories])
     n_windows = histories.shape[1] - LENGTH + 1
     asset = np.repeat(np.arange(len(histories), dtype=np.int32), n_windows)
     end_us = np.tile((np.arange(n_windows) + LENGTH) * STEP_US, len(histories))
     sensors = tuple(f"s{i}" for i in range(histories.shape[2]))
     train = TrainingSet(values, asset, end_us, alerted)
+    if judged is not None:
+        train, span_us = replace(train, assets=("a",)), LENGTH * STEP_US
+        train = judge(train, {"a": judged}, span_us=span_us, step_us=STEP_US, new_normal_us=2 * WEEK * STEP_US)
     return fit(train, spec, FleetSpec("f", sensors, INTERVAL_S, BUDGET))
 
 
-def alarms(score: NDArray[np.float32], step_us: int = STEP_US) -> list[Alarm]:
-    """Return the alerts that the pipeline would open. The windows end one step apart, the first at one step."""
+def alarms(score: NDArray[np.float32], first: int = 0) -> list[Alarm]:
+    """Return the alerts that the pipeline would open. The windows end one step apart, the first at `first` + 1."""
     n = len(score)
     nothing, asset = np.zeros(n, np.int64), np.zeros(n, np.int32)
     windows = Windows("f", asset, np.arange(n), np.zeros((n, 1, 1), np.float32), np.ones(n, np.int32), nothing, nothing)
     decider = Decider("f", AlertPolicy(BUDGET.confirm, BUDGET.among, BUDGET.recover))
     closed_us: dict[int, int | None] = {}
-    for change in decider.decide(Scores(windows, score, ["v"] * n, {}), (np.arange(n) + 1) * step_us):
+    for change in decider.decide(Scores(windows, score, ["v"] * n, {}), (first + np.arange(n) + 1) * STEP_US):
         closed_us[change.opened_us] = change.at_us if change.state is AlertState.CLOSED else None
     return [Alarm(opened, closed) for opened, closed in closed_us.items()]
 
@@ -203,6 +213,24 @@ def overlapping(score: NDArray[np.float32]) -> NDArray[np.bool_]:
     return marked
 
 
+def judged_times(known: list[Alarm], begin: int) -> list[JudgedTime]:
+    """Return unlabelled alerts as a training gets them. `begin`: the row at which its history begins.
+
+    A window is called by its first row in `alarms`, and by its end here.
+    """
+    offset_us = (LENGTH - 1 - begin) * STEP_US
+    return [
+        JudgedTime(
+            each.opened_us + offset_us - 1,
+            LAST_US if each.closed_us is None else each.closed_us + offset_us,
+            "open" if each.closed_us is None else "unlabelled",
+            "alert",
+            number,
+        )
+        for number, each in enumerate(known)
+    ]
+
+
 def within_bound(one: TrainedAsset) -> bool:
     return one.clean.n_alarms <= one.detector.card.threshold.bound_per_week * one.clean.weeks
 
@@ -247,15 +275,15 @@ def watch_weekly(kind: str, seed: int, spec: ModelSpec) -> WatchedAsset:
     month = 4 * WEEK
     readings = machine(kind, seed, month + N_WEEKS * WEEK)
     draw = np.random.default_rng(seed)
-    alerted = np.zeros(len(readings) - LENGTH + 1, dtype=bool)
-    first, scores = month - LENGTH + 1, []
+    first = month - LENGTH + 1
+    scores: list[NDArray[np.float32]] = []
+    known: list[Alarm] = []
     found: dict[str, list[bool]] = {fault: [] for fault in FAULTS}
     for begin in range(0, N_WEEKS * WEEK, WEEK):
         end = begin + month
-        model = trained(readings[None, begin:end], spec, alerted[begin : end - LENGTH + 1])
+        model = trained(readings[None, begin:end], spec, judged=judged_times(known, begin))
         scores.append(inspected(model, readings[end - LENGTH + 1 : end + WEEK])[0])
-        so_far = np.concatenate(scores)
-        alerted[first : first + len(so_far)] = overlapping(so_far)
+        known = alarms(np.concatenate(scores), first)
         spread = readings[begin:end].std(0)
         for fault in FAULTS:
             at, sensor = end + int(draw.integers(WEEK - DAY)), int(draw.integers(readings.shape[1]))

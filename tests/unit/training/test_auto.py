@@ -55,8 +55,9 @@ def timeline(
     half = n // 2
     fold = np.arange(n - half) * n_folds // (n - half)
     every = np.ones(n - half, bool) if learnable is None else learnable
-    early, held = x.select(slice(0, half)), x.select(slice(half, n))
-    return Timeline(early, ends[:half], held, ends[half:], fold, every, fold + 1, np.zeros(3, bool), repeats)
+    early, held, none = x.select(slice(0, half)), x.select(slice(half, n)), np.zeros(n - half, bool)
+    return Timeline(early, ends[:half], held, ends[half:], fold, every, fold + 1, np.zeros(3, bool), repeats,
+                    none, np.zeros(half, bool), none)
 
 
 def ensemble(found: Timeline) -> Ensemble:
@@ -81,7 +82,8 @@ def fitted(windows: WindowTensors) -> Ensemble:
 
 def test_no_label_can_reach_the_ensemble() -> None:
     fields = {"early", "early_us", "held_out", "held_us", "fold", "learnable", "reaches", "periodic", "repeats"}
-    assert set(Timeline._fields) == fields
+    of_people = {"trusted", "held_trusted"}  # accepted as normal, by an operator who was asked nothing
+    assert set(Timeline._fields) == fields | of_people | {"event"}
     assert {field.name for field in dataclasses.fields(WindowTensors)} == {"x", "present"}
     assert "label" not in {field.name for field in dataclasses.fields(TrainingSet)}
 

@@ -101,7 +101,7 @@ def receipt(suspected: np.ndarray, hours: np.ndarray) -> dict[str, Any]:
     n = len(hours)
     windows = TrainingSet(np.zeros((n, 2, 1), np.float32), np.zeros(n, np.int32), hours * HOUR_US)
     rows, none = np.arange(n), np.empty(0, dtype=np.int64)
-    return data_receipt(windows, 7, Split(rows, none, 5, 3, 2), rows, none, suspected, np.zeros(0, dtype=bool))
+    return data_receipt(windows, 7, Split(rows, none, 5, 3, 2, rows), rows, none, suspected, np.zeros(0, dtype=bool))
 
 
 def test_each_window_is_used_or_has_a_reason() -> None:
