@@ -279,6 +279,22 @@ class JudgedAlert(NamedTuple):
     """The highest threshold at which it opens, as a multiple of the calibrated one of the version that raised it."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConfirmedFault:
+    """An alert that an operator labelled `fault`, with its kept evidence."""
+
+    alert: int
+    """Its id."""
+    asset: str
+    opened_us: int
+    sensors: tuple[str, ...]
+    """Those that explain it, most important first."""
+    note: str
+    """The operator's, with the label."""
+    chunks: tuple[bytes, ...]
+    """Stored chunks of the evidence, in order (`store/evidence_chunks.py`)."""
+
+
 class Act(enum.StrEnum):
     """Something that an operator, or monitor itself, did about alerts. The history keeps each."""
 

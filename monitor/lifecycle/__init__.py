@@ -4,6 +4,11 @@
     recalibration     derives versions for a changed budget, alert policy or sensor setting, without a training
     drills            the least faults that a version would detect, by injection into recent readings
     injection         faults in copies of healthy readings, for drills and for the gate
+    gate              judges a new version against the champion, without labels
+    verdict           the gate's result as it is stored and shown
+    recent            the alerts that a version would raise on recent windows
+    fault_trial       the injected faults that two versions find
+    fault_memory      the confirmed faults that a new version must still find
     scheduler         runs the retrainings that are requested or due
     training_process  starts the training process, and exchanges messages with it
     child_history     reads the history of a fleet, in the training process

@@ -21,14 +21,15 @@ import msgspec
 import torch
 
 from monitor.config import Config, FleetConfig, load
-from monitor.errors import MonitorError, NotEnoughData
+from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, NotEnoughData
 from monitor.lifecycle.child_history import read_history
+from monitor.lifecycle.gate import Limits, judge
 from monitor.lifecycle.training_process import TrainingMessage, TrainingOrder
+from monitor.models.detector import TrainedModel
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fit import fit
 
 if TYPE_CHECKING:
-    from monitor.models.detector import TrainedModel
     from monitor.training.dataset import History
 
 READING_SHARE = 0.2
@@ -71,7 +72,7 @@ def _train(config: Config, fleet: FleetConfig, history: History, order: Training
     )
     challenger = _fit(config, fleet, history, windows, reason)
     _report(TrainingMessage(progress=1.0 - JUDGING_SHARE, message="judging the new version"))
-    verdict = _judge(config, fleet, history, windows, challenger, order)
+    verdict = _judge(config, history, windows, challenger, order)
     version = challenger.save(Path(config.store.checkpoints))
     return TrainingMessage(
         progress=1.0,
@@ -103,16 +104,22 @@ def _fit(
 
 
 def _judge(
-    config: Config,
-    fleet: FleetConfig,
-    history: History,
-    windows: TrainingSet,
-    challenger: TrainedModel,
-    order: TrainingOrder,
-) -> dict[str, Any] | None:
-    """Return the gate's verdict, or None while there is no gate: then the version is promoted."""
-    del config, fleet, history, windows, challenger, order
-    return None
+    config: Config, history: History, windows: TrainingSet, challenger: TrainedModel, order: TrainingOrder
+) -> dict[str, Any]:
+    """Return the gate's verdict (`gate.py`)."""
+    limits = Limits.of(history.fleet, history.sensors)
+    return judge(challenger, _champion(config, order), windows, order.faults, limits).to_json()
+
+
+def _champion(config: Config, order: TrainingOrder) -> TrainedModel | None:
+    """Return the present champion. None: there is none, or its checkpoint cannot be read, so it decides nothing."""
+    if order.champion is None:
+        return None
+    try:
+        return TrainedModel.load(Path(order.champion), config.device)
+    except (CheckpointDamaged, CheckpointUnavailable) as error:
+        _report(TrainingMessage(progress=1.0 - JUDGING_SHARE, message=f"without the champion: {error.detail}"))
+        return None
 
 
 def _report_readings(n_readings: int) -> None:

@@ -23,6 +23,7 @@ from monitor.lifecycle.recalibration import Recalibration
 from monitor.lifecycle.training_process import TrainingOrder, run_training_process
 from monitor.retry import backoff_s
 from monitor.store import assets, jobs, training_times, versions
+from monitor.store.confirmed_faults import confirmed_faults
 from monitor.timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:
@@ -270,6 +271,7 @@ class RetrainScheduler:
             length=fleet.length if fleet.window is None and self._champions.has_champion(fleet) else None,
             kind=job.kind,
             champion=None if champion is None or not self._champions.has_champion(fleet) else champion.path,
+            faults=await self._store.read(confirmed_faults, fleet.name, fleet.retrain.remember_faults),
             detail=job.detail or {},
         )
 

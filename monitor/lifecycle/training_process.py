@@ -20,7 +20,7 @@ import msgspec
 
 from monitor import errors
 from monitor.errors import ConfigError, MonitorError
-from monitor.types import JudgedTime  # noqa: TC001 - msgspec reads it
+from monitor.types import ConfirmedFault, JudgedTime  # noqa: TC001 - msgspec reads it
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,8 +51,8 @@ class TrainingOrder(msgspec.Struct, frozen=True):
     """Folder of the champion's checkpoint. None: the fleet has none, or it cannot be read."""
     challenger: str | None = None
     """Folder of the checkpoint that `judge` compares with the champion's."""
-    faults: list[dict[str, Any]] = []
-    """Last confirmed faults with their kept evidence, newest first (`lifecycle/fault_memory.py`)."""
+    faults: list[ConfirmedFault] = []
+    """Last confirmed faults with their kept evidence, last labelled first (`lifecycle/fault_memory.py`)."""
     detail: dict[str, Any] = {}
     """Further facts of the job."""
 

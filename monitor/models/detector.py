@@ -286,6 +286,15 @@ class TrainedModel:
             self.budget, self._members, weight, self.terms.label_factor
         )
 
+    def calibrated_again(self) -> Threshold | None:
+        """Return the threshold that the held-out scores give for this version's own terms. None = they were not kept.
+
+        Of a version that nobody changed it is the card's.
+        """
+        weight = None if self._knobs is None else self._knobs.heavier
+        factor = self.terms.label_factor
+        return None if self.held_out is None else self.held_out.threshold(self.budget, self._members, weight, factor)
+
     @property
     def terms(self) -> Terms:
         """Budget, alert policy and knobs of this version."""

@@ -111,16 +111,21 @@ class FleetSpec:
     @classmethod
     def of(cls, fleet: FleetConfig, sensors: tuple[str, ...], fields: FieldsConfig) -> FleetSpec:
         """Read a fleet's configuration. `sensors`: those of its readings. `fields`: `Config.fields_of(fleet)`."""
-        alerts, interval_s = fleet.alerts, fleet.interval.total_seconds()
-        budget = Budget(
-            alarms_per_week=weekly(alerts.budget.count, alerts.budget.per),
-            confirm=alerts.confirm.m,
-            among=alerts.confirm.n,
-            recover=alerts.recover,
-            step_s=fleet.stride * interval_s,
-        )
         missing = tuple(float(code) for code in fields.missing or () if not isinstance(code, str))
-        return cls(fleet.name, sensors, interval_s, budget, fields.circular or (), missing, knobs_of(fleet))
+        interval_s, circular = fleet.interval.total_seconds(), fields.circular or ()
+        return cls(fleet.name, sensors, interval_s, budget_of(fleet), circular, missing, knobs_of(fleet))
+
+
+def budget_of(fleet: FleetConfig) -> Budget:
+    """Return a fleet's budget with its alert policy."""
+    alerts = fleet.alerts
+    return Budget(
+        alarms_per_week=weekly(alerts.budget.count, alerts.budget.per),
+        confirm=alerts.confirm.m,
+        among=alerts.confirm.n,
+        recover=alerts.recover,
+        step_s=fleet.stride * fleet.interval.total_seconds(),
+    )
 
 
 class UsedTime(NamedTuple):
