@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitor.errors import CheckpointDamaged, CheckpointUnavailable, Conflict, NotFound
+from monitor.errors import CheckpointDamaged, CheckpointUnavailable, NotFound, WrongState
 from monitor.models import checkpoint_files, misfit
 from monitor.printable import normal_name
 from monitor.store import assets, daemons, jobs, labels, life, links, maintenance_windows, registry, shelves, versions
@@ -233,11 +233,11 @@ async def reject_version(store: AsyncStore, clock: Clock, version: str, *, actor
 
 
 async def _verify(store: AsyncStore, config: Config, found: VersionInfo) -> None:
-    """Raise Conflict for a version whose checkpoint is not intact and here, or does not fit its fleet."""
+    """Raise WrongState for a version whose checkpoint is not intact and here, or does not fit its fleet."""
     fleet = next((fleet for fleet in config.fleets if fleet.name == found.fleet), None)
     if fleet is None:
         known = ", ".join(each.name for each in config.fleets)
-        raise Conflict(
+        raise WrongState(
             f"version {found.version} belongs to fleet {found.fleet}, and {config.path} has only {known}. Use the"
             " configuration of the daemon"
         )
@@ -248,18 +248,18 @@ async def _verify(store: AsyncStore, config: Config, found: VersionInfo) -> None
         length = None if fleet.window is None else fleet.length
         reason = misfit.reason_of_card(files.card, length, fleet.sensors or stored)
     except CheckpointUnavailable as error:
-        raise Conflict(
+        raise WrongState(
             f"the checkpoint of {found.version} cannot be read on this machine ({platform.node()}):"
             f" {error.detail}. The champion stays; use a machine that has the folder {path.parent}, like the daemon's"
         ) from error
     except CheckpointDamaged as error:
-        raise Conflict(
+        raise WrongState(
             f"the checkpoint of {found.version} is damaged, and the champion stays: {error.detail}."
             f" Restore {path} from a backup, or train anew with monitor retrain {found.fleet}"
         ) from error
     if (files.card["version"], files.card.get("fleet")) != (found.version, found.fleet):
         holds = f"{files.card['version']} of fleet {files.card.get('fleet')}"
-        raise Conflict(f"{path} holds {holds}, not {found.version} of {found.fleet}; the champion stays")
+        raise WrongState(f"{path} holds {holds}, not {found.version} of {found.fleet}; the champion stays")
     if reason is not None:
         remedy = f"the champion stays, and monitor retrain {found.fleet} trains anew"
-        raise Conflict(f"version {found.version} {reason}; {remedy}")
+        raise WrongState(f"version {found.version} {reason}; {remedy}")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from sqlalchemy import text
 
 from monitor.clock import from_us
-from monitor.errors import Conflict, NotFound
+from monitor.errors import NotFound, WrongState
 from monitor.store import acts, leases, versions
 from monitor.store.versions import FOREVER_AGO_US, Activation
 from monitor.types import Alias, ModelCheckKind, ModelEvent, ModelState
@@ -177,7 +177,7 @@ def roll_back(
     if _is_done(connection, row.id, ModelEvent.ROLLED_BACK, actor, at_us):
         return _last_activation(connection, fleet)
     if to is not None and to != target:
-        raise Conflict(f"{former.version} became the champion of {fleet} just now; look at it, and ask again")
+        raise WrongState(f"{former.version} became the champion of {fleet} just now; look at it, and ask again")
     _check_may_decide(row, actor, overrule=True)
     active = versions.activate(connection, fleet, row.version, FOREVER_AGO_US)
     is_undone = row.state == ModelState.ROLLED_BACK
@@ -209,7 +209,7 @@ def reject(
     if row.state == ModelState.REJECTED:
         return
     if row.state not in (ModelState.CANDIDATE, ModelState.SHADOW):
-        raise Conflict(f"version {version} is {row.state}; only a candidate or a shadow can be rejected")
+        raise WrongState(f"version {version} is {row.state}; only a candidate or a shadow can be rejected")
     connection.execute(_SET_STATE, {"id": row.id, "state": ModelState.REJECTED})
     if verdict is not None:
         _set_verdict(connection, row.id, verdict)
@@ -221,9 +221,9 @@ def previous_version(connection: Connection, fleet: str) -> str:
     """Return the version that a roll-back returns to. Raises Conflict where there is none."""
     found = aliases(connection, fleet)
     if Alias.CHAMPION not in found:
-        raise Conflict(f"{fleet} has no champion to roll back")
+        raise WrongState(f"{fleet} has no champion to roll back")
     if Alias.PREVIOUS not in found:
-        raise Conflict(
+        raise WrongState(
             f"{fleet} has no version before {found[Alias.CHAMPION]}; monitor models list --fleet {fleet} shows its"
             " versions, and monitor models promote VERSION makes one of them the champion"
         )
@@ -250,7 +250,7 @@ def _version(connection: Connection, version: str) -> Row[Any]:
 def _version_of(connection: Connection, fleet: str, version: str) -> Row[Any]:
     row = _version(connection, version)
     if row.fleet != fleet:
-        raise Conflict(f"version {version} belongs to {row.fleet}, not {fleet}")
+        raise WrongState(f"version {version} belongs to {row.fleet}, not {fleet}")
     return row
 
 
@@ -258,13 +258,13 @@ def _check_may_decide(row: Row[Any], actor: Actor, *, overrule: bool) -> None:
     """Raise Conflict for a version that must not become the champion."""
     if row.pruned_us is not None:
         at = f"{from_us(row.pruned_us):%Y-%m-%d}"
-        raise Conflict(
+        raise WrongState(
             f"version {row.version} was pruned on {at}, its checkpoint is gone; monitor retrain {row.fleet} trains anew"
         )
     if row.state == ModelState.REJECTED and not overrule:
-        raise Conflict(f"version {row.version} was rejected; monitor models show {row.version} says why")
+        raise WrongState(f"version {row.version} was rejected; monitor models show {row.version} says why")
     if row.state == ModelState.ROLLED_BACK and actor == acts.MONITOR:
-        raise Conflict(
+        raise WrongState(
             f"version {row.version} was rolled back by hand and is not promoted again without a person;"
             f" monitor models promote {row.version} does it"
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 from sqlalchemy import bindparam, text
 
 from monitor.clock import from_us
-from monitor.errors import Conflict, InvariantBroken, ModelsChanged, NotFound
+from monitor.errors import InvariantBroken, ModelsChanged, NotFound, WrongState
 from monitor.store import assets, scores
 from monitor.types import VersionInfo
 
@@ -87,7 +87,7 @@ def publish(connection: Connection, **new: Unpack[NewVersion]) -> bool:
     is_new = connection.execute(_PUBLISH, {**new, **documents}).one_or_none() is not None
     owner = connection.execute(_FLEET_OF, {"version": new["version"]}).scalar_one()
     if owner != new["fleet"]:
-        raise Conflict(f"version {new['version']} belongs to {owner}")
+        raise WrongState(f"version {new['version']} belongs to {owner}")
     if not is_new:
         connection.execute(_RESTORE, {"version": new["version"], "path": new["path"]})
     return is_new

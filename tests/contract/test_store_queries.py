@@ -10,7 +10,8 @@ import pytest
 
 from monitor.clock import from_us
 from monitor.errors import MonitorError, NotFound
-from monitor.store import assets, daemons, jobs, quarantine, versions
+from monitor.store import assets, daemons, jobs, quarantine, registry, versions
+from monitor.store.acts import MONITOR, Actor
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import Reader, open_reader
 from monitor.types import AlertState, Counters, Partition, Quarantined, Severity
@@ -101,11 +102,37 @@ def test_alerts_are_listed_newest_first(reader: Reader) -> None:
         "sensor": None,
         "clearing": None,
         "closed_by_hand_at": None,
+        "rolled_back_at": None,
         "pipeline_state": "firing",
     }
     assert {name: first[name] for name in expected} == expected
     assert first.keys() - expected.keys() == {"id", "incident_id"}
     assert (second["asset"], second["state"], second["closed_at"]) == ("R80712", "closed", iso(15))
+
+
+def test_alerts_of_a_rolled_back_version_are_marked(reader: Reader, url: str) -> None:
+    """The mark follows the version: it goes when the roll-back is undone."""
+
+    async def roll_back(at_us: int) -> None:
+        async with AsyncStore(url) as store:
+            await store.run(registry.roll_back, FLEET, actor=Actor("eva", "cli"), at_us=at_us)
+
+    async def promote() -> None:
+        facts: dict[str, Any] = {"path": "p", "trained_us": 1, "card": {}, "metrics": {}}
+        async with AsyncStore(url) as store:
+            for at_us, version in enumerate(("earlier", VERSION), 1):
+                acted: dict[str, Any] = {"actor": MONITOR, "at_us": at_us}
+                await store.run(registry.publish_and_promote, version=version, fleet=FLEET, **facts, **acted)
+
+    asyncio.run(promote())
+    [first, second] = reader.alerts()
+    assert (first["rolled_back_at"], second["rolled_back_at"]) == (None, None)
+    asyncio.run(roll_back(3_000_000))
+    marked = from_us(3_000_000).isoformat().replace("+00:00", "Z")
+    assert [row["rolled_back_at"] for row in reader.alerts(limit=5)] == [marked, marked]
+    assert reader.alert(first["id"])["rolled_back_at"] == marked
+    asyncio.run(roll_back(4_000_000))
+    assert [row["rolled_back_at"] for row in reader.alerts()] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ class Alert(BaseModel):
     label: str | None
     label_note: str | None
     closed_by_hand_at: Time | None
+    rolled_back_at: Time | None = Field(description="The version that raised it was rolled back then.")
     suppressed_by: str | None = Field(description="shelf, maintenance: nobody is notified.")
     is_flapping: bool
     incident_id: int | None

@@ -23,6 +23,7 @@ _TIMES = {
     "at_us": "at",
     "acknowledged_us": "acknowledged_at",
     "closed_by_hand_us": "closed_by_hand_at",
+    "rolled_back_us": "rolled_back_at",
 }
 CLOSED_BY_HAND = "closed_by_hand_us IS NOT NULL"
 
@@ -116,7 +117,8 @@ _ALERTS = """
         COALESCE(asset.fleet, alert.fleet) AS fleet, alert.state, severity, opened_us, alert.closed_us, peak_score,
         sensors, version, acknowledged_by, label, peak_us, updated_us, n_anomalous, kind, alert.topic,
         alert.partition, from_offset, subject, message, sensor, clearing, incident_id, acknowledged_us, label_note,
-        closed_by_hand_us, suppressed_by, is_flapping
+        closed_by_hand_us, suppressed_by, is_flapping,
+        (SELECT rolled_back_us FROM model_version WHERE model_version.version = alert.version) AS rolled_back_us
     FROM alert LEFT JOIN asset ON asset.id = alert.asset_id
 """
 _TRANSITIONS = """
