@@ -166,7 +166,8 @@ def _drifts(a: Mapping[str, Row], b: Mapping[str, Row]) -> Iterator[Change]:
         scale = float(x["scale"]) or 1.0
         drift, ratio = (float(y["centre"]) - float(x["centre"])) / scale, float(y["scale"]) / scale
         if abs(drift) >= MIN_DRIFT or not 1 / (1 + MIN_DRIFT) <= ratio <= 1 + MIN_DRIFT:
-            note = f"moved {wording.number(drift, 2)} spreads, spread × {wording.number(ratio, 2)}"
+            moved = wording.number(drift, 2).replace("-", "−")
+            note = f"moved {moved} spreads, spread × {wording.number(ratio, 2)}"
             change = Change("sensors", name, _level(x), _level(y), note, is_large=abs(drift) >= LARGE_DRIFT)
             found.append((abs(drift), change))
     yield from (change for _, change in sorted(found, key=lambda each: (-each[0], each[1].name)))

@@ -157,6 +157,22 @@ def event_words(event: Row) -> str:
     return word if event["actor"] == "monitor" else f"{word} by {event['actor']}"
 
 
+def history(events: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return events with `words`. What happened to a version at one moment is one line: "trained and proposed".
+
+    `events`: newest first.
+    """
+    found: list[dict[str, Any]] = []
+    for event in events:
+        last = found[-1] if found else None
+        if last is not None and all(last[name] == event[name] for name in ("at", "version", "actor", "via")):
+            last["words"] = f"{EVENTS.get(event['event'], event['event'])} and {last['words']}"
+            last["note"] = last["note"] or event["note"]
+        else:
+            found.append({**event, "words": event_words(event)})
+    return found
+
+
 # ---------------------------------------------------------------- trainings
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monitor import wording
-from monitor.cli import card, output, version_diff, version_list
+from monitor.cli import card, output, promotion, version_diff, version_list
 from monitor.cli.network_uses import encode_windows, reconstruct_files, sample_windows
 from monitor.cli.params import config_option, json_option, local_option, open_store
 from monitor.cli.terminal import Styled, Table, echo_prose
@@ -145,6 +145,8 @@ def preview_models(
     echo_prose(f"Of {weeks} scored asset-weeks. Thresholds are multiples of the present one (★).", "dim")
 
 
+for _command in promotion.COMMANDS:
+    models.add_command(_command)
 models.add_command(encode_windows)
 models.add_command(reconstruct_files)
 models.add_command(sample_windows)

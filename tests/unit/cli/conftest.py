@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 
 from monitor.cli import main
-from tests import example_database
+from tests import console_database, example_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,23 @@ def empty(config: Path, _databases: Path) -> Path:
 def filled(config: Path, _databases: Path) -> Path:
     """Add the example database."""
     shutil.copy(_databases / "filled.db", config.parent / "monitor.db")
+    return config
+
+
+@pytest.fixture(scope="session")
+def _registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("registry") / "monitor.db"
+    with ThreadPoolExecutor(1) as pool:  # a test may run in an event loop
+        pool.submit(console_database.fill, path, n_assets=8).result()
+    return path
+
+
+@pytest.fixture
+def registry(config: Path, _registry: Path) -> Path:
+    """Add a database with versions of all states in two fleets, and a configuration of both."""
+    path = config.parent / "monitor.db"
+    shutil.copy(_registry, path)
+    config.write_text(console_database.CONFIG.format(path=path))
     return config
 
 

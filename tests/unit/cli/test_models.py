@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.cli import main
-from tests import console_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,13 +266,6 @@ def test_a_malformed_budget_of_a_preview_is_a_usage_error(runner: CliRunner, opt
 
 
 # ---------------------------------------------------------------- list, diff, aliases
-
-
-@pytest.fixture
-def registry(config: Path) -> Path:
-    """Add a database with versions of all states in two fleets."""
-    console_database.fill(config.parent / "monitor.db", n_assets=8)
-    return config
 
 
 @pytest.mark.usefixtures("registry")
