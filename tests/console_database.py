@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from monitor.drill_report import KINDS
 from monitor.store.engine import AsyncStore
 from monitor.store.evidence_chunks import chunk_of, encode
 from monitor.types import EvidencePart
@@ -203,6 +204,45 @@ def _versions(connection: sqlite3.Connection, fleet: str, end_us: int, now: int)
                        "via": "cli", "note": note, "detail": json.dumps(detail)})  # fmt: skip
     for event in sorted(events, key=lambda each: each["at_us"]):
         _put(connection, "model_event", event | {"fleet": fleet})
+    drill = {"kind": "drill", "fleet": fleet, "version_id": ids[1], "at_us": now - 14 * HOUR_US}
+    drill["requested_by"] = "monitor"
+    _put(connection, "model_check", drill | {"problem": None, "result": json.dumps(_drill(fleet))})
+    if fleet == "pumps":
+        shadow = drill | {"kind": "shadow", "version_id": ids[2], "at_us": now - HOUR_US}
+        _put(connection, "model_check", shadow | {"problem": None, "result": json.dumps({"n_windows": 640})})
+
+
+def _drill(fleet: str) -> dict[str, Any]:
+    """Return the document of a drill: the least fault of each kind that is detected, by sensor."""
+    sized = {"bias": 8.0, "ramp": 16.0, "spike": 16.0, "noise": 8.0, "lag": 24.0}
+    names = SENSORS if fleet == "turbines" else ("pressure", "flow")
+    found = {}
+    for row, name in enumerate(names):
+        cells: dict[str, Any] = {}
+        for column, kind in enumerate(KINDS):
+            is_found = name != "vane" or kind in ("stuck", "dropout")
+            size = sized[kind] / 2 ** ((row + column) % 5) if kind in sized and is_found else None
+            cells[kind] = {
+                "n": 30, "found": 28 if is_found else 4, "is_found": is_found, "recall": 0.93 if is_found else 0.13,
+                "size": size, "largest": sized.get(kind, 0.0) * 2 if kind in sized else None,
+                "unit": None if kind not in sized else "rows" if kind == "lag" else "spreads",
+                "delay_s": 3600.0 * (1 + (row + column) % 4), "by": {"process": 28 if is_found else 4, "sensor": 0},
+                "reference": {"size": sized.get(kind), "found": 28},
+            }  # fmt: skip
+        found[name] = cells
+    kinds = {
+        kind: {
+            "sensors": len(names), "found": sum(cells[kind]["is_found"] for cells in found.values()),
+            "size": sized.get(kind, 0.0) / 4 or None, "unit": cells[kind]["unit"], "reference": sized.get(kind),
+            "delay_s": 5400.0,
+        } for kind in KINDS for cells in [found[names[0]]]
+    }  # fmt: skip
+    return {
+        "fleet": fleet, "version": f"{fleet}-2", "copies": 30, "assets": 8, "interval_s": 600.0, "window_s": 21600.0,
+        "horizon_s": 43200.0, "n_sensors": len(names), "n_drilled": len(names), "kinds": kinds,
+        "healthy": {"copies": 60, "alarmed": 1, "allowed": 0.1},
+        "sensors": [{"name": name, "kinds": cells} for name, cells in found.items()],
+    }  # fmt: skip
 
 
 def _card(state: str) -> dict[str, Any]:

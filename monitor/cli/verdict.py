@@ -56,7 +56,7 @@ def print_history(events: Sequence[Mapping[str, Any]], *, local: bool) -> None:
         return
     echo(Styled("\nHistory", "bold"))
     table = Table("  at", "event", "note:rest")
-    for event in events:
+    for event in version_words.history(events):
         at = output.timestamp(event["at"], local=local)
-        table.add(Styled(f"  {at}", "dim"), version_words.event_words(event), event["note"])
+        table.add(Styled(f"  {at}", "dim"), event["words"], event["note"])
     table.print()

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 import monitor
 from monitor.clock import SystemClock
-from monitor.console import api, events, forms, links, login, pages, problems, static
+from monitor.console import api, events, forms, links, login, model_forms, pages, problems, static
 from monitor.console.api import schema
 from monitor.console.gate import Gate
 from monitor.console.state import Console
@@ -53,7 +53,7 @@ def create_app(config: Config, *, clock: Clock | None = None, owner: str | None 
         lifespan=lifespan,
     )
     app.state.console = console
-    for part in (static, events, login, forms, links, api, pages):
+    for part in (static, events, login, forms, model_forms, links, api, pages):
         app.include_router(part.router)
     problems.add_handlers(app)
     app.openapi = lambda: schema.document(app)  # type: ignore[method-assign]

@@ -18,7 +18,7 @@ from monitor import control
 from monitor.clock import from_us, to_us
 from monitor.config.values import parse_duration, parse_time
 from monitor.console.login import is_encrypted, local_path
-from monitor.console.security import FLASH_COOKIE, actor, scope, who
+from monitor.console.security import FLASH_COOKIE, actor, scope
 from monitor.control import Maintenance, ShelfTarget
 from monitor.errors import ConfigError, Conflict
 from monitor.printable import escape_unprintable
@@ -125,7 +125,8 @@ def redirect(request: Request, back: str, text: str, kind: str = "done") -> Resp
     return answer
 
 
-def _console(request: Request) -> Console:
+def console_of(request: Request) -> Console:
+    """Return the console of a request."""
     console: Console = request.app.state.console
     return console
 
@@ -136,7 +137,7 @@ def _console(request: Request) -> Console:
 @router.post("/alerts/{alert_id}/acknowledge", dependencies=[scope("act")])
 async def acknowledge(request: Request, alert_id: Id, form: FormData) -> Response:
     """Acknowledge an alert."""
-    work = _console(request).act(
+    work = console_of(request).act(
         control.acknowledge, alert_id, actor=actor(request, "console"), note=form.note()
     )
     return await answered(request, work, f"Alert {alert_id} is acknowledged.", f"/alerts/{alert_id}")
@@ -145,7 +146,7 @@ async def acknowledge(request: Request, alert_id: Id, form: FormData) -> Respons
 @router.post("/alerts/{alert_id}/unacknowledge", dependencies=[scope("act")])
 async def unacknowledge(request: Request, alert_id: Id, form: FormData) -> Response:
     """Take an acknowledgement back."""
-    work = _console(request).act(
+    work = console_of(request).act(
         control.unacknowledge, alert_id, actor=actor(request, "console"), note=form.note()
     )
     return await answered(request, work, f"Alert {alert_id} is not acknowledged any more.", f"/alerts/{alert_id}")
@@ -155,7 +156,7 @@ async def unacknowledge(request: Request, alert_id: Id, form: FormData) -> Respo
 async def shelve_alert(request: Request, alert_id: Id, form: FormData) -> Response:
     """Shelve an alert."""
     until = form.text("until")
-    work = _console(request).act(
+    work = console_of(request).act(
         control.shelve,
         ShelfTarget(alert_id=alert_id),
         until=until,
@@ -170,7 +171,7 @@ async def label_alert(request: Request, alert_id: Id, form: FormData) -> Respons
     """Label an alert, or remove its label."""
 
     async def work() -> None:
-        await _console(request).act(
+        await console_of(request).act(
             control.label_alert, alert_id, form.label(), actor=actor(request, "console"), note=form.note()
         )
 
@@ -182,7 +183,7 @@ async def label_alert(request: Request, alert_id: Id, form: FormData) -> Respons
 @router.post("/alerts/{alert_id}/close", dependencies=[scope("act")])
 async def close_alert(request: Request, alert_id: Id, form: FormData) -> Response:
     """Close an alert by hand."""
-    work = _console(request).act(
+    work = console_of(request).act(
         control.close_alert, alert_id, reason=form.note("reason"), actor=actor(request, "console")
     )
     return await answered(request, work, f"Alert {alert_id} is closed.", f"/alerts/{alert_id}")
@@ -196,7 +197,7 @@ async def shelve(request: Request, form: FormData) -> Response:
     """Shelve all alerts of a fleet, an asset or a sensor."""
     until = form.text("until")
     target = ShelfTarget(None, *(form.text(name) or None for name in ("fleet", "asset", "sensor")))
-    work = _console(request).act(
+    work = console_of(request).act(
         control.shelve, target, until=until, reason=form.note("reason"), actor=actor(request, "console")
     )
     return await answered(request, work, f"Shelved until {until}.", "/shelves")
@@ -205,14 +206,14 @@ async def shelve(request: Request, form: FormData) -> Response:
 @router.post("/shelves/{shelf_id}/end", dependencies=[scope("act")])
 async def unshelve(request: Request, shelf_id: Id, form: FormData) -> Response:
     """End a shelf."""
-    work = _console(request).act(control.unshelve, shelf_id, actor=actor(request, "console"), note=form.note())
+    work = console_of(request).act(control.unshelve, shelf_id, actor=actor(request, "console"), note=form.note())
     return await answered(request, work, f"Shelf {shelf_id} has ended.", "/shelves")
 
 
 @router.post("/maintenance", dependencies=[scope("act")])
 async def plan_maintenance(request: Request, form: FormData) -> Response:
     """Plan a maintenance window. Times without an offset are in the field `timezone`."""
-    console = _console(request)
+    console = console_of(request)
 
     async def work() -> None:
         zone, now_us = form.text("timezone") or "UTC", console.clock.now_us()
@@ -235,14 +236,14 @@ async def plan_maintenance(request: Request, form: FormData) -> Response:
 @router.post("/maintenance/{maintenance_id}/end", dependencies=[scope("act")])
 async def end_maintenance(request: Request, maintenance_id: Id) -> Response:
     """Cancel a maintenance window, or end it now."""
-    work = _console(request).act(control.end_maintenance, maintenance_id, actor=actor(request, "console"))
+    work = console_of(request).act(control.end_maintenance, maintenance_id, actor=actor(request, "console"))
     return await answered(request, work, "The maintenance window has ended.", "/shelves")
 
 
 @router.post("/assets/{fleet}/{asset:path}/label", dependencies=[scope("act")])
 async def label_interval(request: Request, fleet: str, asset: str, form: FormData) -> Response:
     """Label a time of an asset."""
-    console = _console(request)
+    console = console_of(request)
 
     async def work() -> None:
         zone, now_us = form.text("timezone") or "UTC", console.clock.now_us()
@@ -259,17 +260,5 @@ async def label_interval(request: Request, fleet: str, asset: str, form: FormDat
 @router.post("/labels/{label_id}/remove", dependencies=[scope("act")])
 async def remove_interval_label(request: Request, label_id: Id) -> Response:
     """Take the label of a time back."""
-    work = _console(request).act(control.remove_interval_label, label_id, actor=actor(request, "console"))
+    work = console_of(request).act(control.remove_interval_label, label_id, actor=actor(request, "console"))
     return await answered(request, work, "The label is removed.", "/")
-
-
-# ---------------------------------------------------------------- models
-
-
-@router.post("/models/{fleet}/retrain", dependencies=[scope("admin")])
-async def retrain(request: Request, fleet: str) -> Response:
-    """Ask for a training."""
-    console = _console(request)
-    work = console.act(control.request_retraining, fleet, by=who(request).name)
-    back = f"/models/{quote(fleet, safe='')}"
-    return await answered(request, work, f"A training of {fleet} is requested.", back)

@@ -2,7 +2,8 @@
 
     alerts.py       alerts, their evidence, and the answers to them
     answers.py      incidents, history, shelves, maintenance windows, labels of times
-    plant.py        fleets, assets, scores, models, trainings, ingestion, quarantine
+    models.py       model versions, decisions on them, trainings
+    plant.py        fleets, assets, scores, ingestion, quarantine
     documents.py    the documents
     inputs.py       parameters and bodies, with their limits
     schema.py       the OpenAPI document
@@ -14,8 +15,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from monitor.console.api import alerts, answers, plant
+from monitor.console.api import alerts, answers, models, plant
 
 router = APIRouter(prefix="/api/v1")
-for part in (alerts, answers, plant):
+for part in (alerts, answers, models, plant):
     router.include_router(part.router)

@@ -1,4 +1,4 @@
-"""Fleets, assets, scores, models, trainings, ingestion and the quarantine."""
+"""Fleets, assets, scores, ingestion and the quarantine."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 
-from monitor import control
 from monitor.console.api.documents import (
     Asset,
     Fleet,
     Ingestion,
-    Job,
     Me,
-    Model,
-    ModelCheck,
-    ModelDetail,
-    ModelDiff,
-    ModelEvent,
     Page,
     Preview,
     QuarantineCount,
@@ -27,19 +20,15 @@ from monitor.console.api.documents import (
 from monitor.console.api.inputs import (
     DEFAULT_LIMIT,
     From,
-    Id,
     Limit,
     Offset,
     To,
-    TrainingBody,
     Word,
     console_of,
     page,
 )
-from monitor.console.security import csrf_token, scope, who
+from monitor.console.security import csrf_token, who
 from monitor.errors import NotFound
-from monitor.types import Alias
-from monitor.version_differences import difference_document
 
 if TYPE_CHECKING:
     from monitor.store.reader import Reader
@@ -50,8 +39,6 @@ Row = dict[str, Any]
 MAX_WINDOWS = 10_000
 """Windows or hours in one answer."""
 MAX_DAYS = 92
-VERSION = "A version, or an alias: champion, challenger, previous."
-AliasFleet = Annotated[Word | None, Query(description="Fleet of an alias, where several have it.")]
 
 
 @router.get("/me", response_model=Me)
@@ -112,88 +99,6 @@ async def scores(
         return {"by": "hours", "windows": [], "hours": hours[-limit:]}
 
     return await console_of(request).read(read)
-
-
-@router.get("/models", response_model=Page[Model])
-async def list_models(
-    request: Request, fleet: Word | None = None, limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
-) -> Any:
-    """List model versions, the newest first."""
-    return await page(request, lambda reader, _n: reader.models(fleet=fleet), limit, offset)
-
-
-@router.get("/models/{version}", response_model=ModelDetail)
-async def show_model(
-    request: Request, version: Annotated[Word, Path(description=VERSION)], fleet: AliasFleet = None
-) -> Any:
-    """Return a model version with its card, its verdict and its events."""
-    return await console_of(request).read(lambda reader: reader.model(version, fleet=fleet))
-
-
-@router.get("/models/{version}/diff", response_model=ModelDiff)
-async def diff_models(
-    request: Request,
-    version: Annotated[Word, Path(description=VERSION)],
-    before: Annotated[Word, Query(description="The version to compare with, or an alias.")] = Alias.CHAMPION,
-    fleet: AliasFleet = None,
-) -> Any:
-    """Return the differences of two versions of a fleet by their cards."""
-
-    def read(reader: Reader) -> Row:
-        after = reader.model(version, fleet=fleet)
-        rows = [reader.model(before, fleet=after["fleet"]), after]
-        return difference_document(*(row | {"card": reader.whole_card(row)} for row in rows))
-
-    return await console_of(request).read(read)
-
-
-@router.get("/fleets/{fleet}/history", response_model=Page[ModelEvent])
-async def model_history(
-    request: Request, fleet: Annotated[Word, Path()], limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
-) -> Any:
-    """List the events in the lives of the versions of a fleet, the newest first."""
-    return await page(request, lambda reader, n: reader.model_events(fleet=fleet, limit=n), limit, offset)
-
-
-@router.get("/fleets/{fleet}/checks", response_model=Page[ModelCheck])
-async def model_checks(
-    request: Request,
-    fleet: Annotated[Word, Path()],
-    kind: Literal["drill", "drift", "shadow"] | None = None,
-    limit: Limit = DEFAULT_LIMIT,
-    offset: Offset = 0,
-) -> Any:
-    """List drills, tests for drift and comparisons in shadow of a fleet, the newest first."""
-    return await page(request, lambda reader, n: reader.model_checks(kind=kind, fleet=fleet, limit=n), limit, offset)
-
-
-@router.get("/jobs", response_model=Page[Job])
-async def list_jobs(
-    request: Request, fleet: Word | None = None, limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
-) -> Any:
-    """List trainings, the newest first."""
-    return await page(request, lambda reader, n: reader.jobs(fleet=fleet, limit=n), limit, offset)
-
-
-@router.get("/jobs/{job_id}", response_model=Job)
-async def show_job(request: Request, job_id: Id) -> Any:
-    """Return a training."""
-    return await console_of(request).read(lambda reader: _job(reader, job_id))
-
-
-@router.post("/jobs", response_model=Job, status_code=201, dependencies=[scope("admin")])
-async def train(request: Request, body: TrainingBody) -> Any:
-    """Ask for a training. A running daemon begins it at once."""
-    console = console_of(request)
-    requested = await console.act(control.request_retraining, body.fleet, by=who(request).name)
-    return await console.read(lambda reader: _job(reader, requested.job.id))
-
-
-def _job(reader: Reader, job_id: int) -> Row:
-    for row in reader.jobs():
-        if row["id"] == job_id:
-            return row
-    raise NotFound(f"job {job_id}")
 
 
 @router.get("/ingestion", response_model=Ingestion)

@@ -3,7 +3,8 @@
     view.py       the common parts of all screens: fragments, times in the reader's zone, formats
     now.py        open alerts, swim lanes, tiles        alert.py    one alert, its evidence and the answers to it
     alerts.py     all alerts, incidents                 asset.py    one asset: scores, sensors, a stretch of time
-    models.py     versions, cards, the slider           ingestion.py  lag, quarantine, daemons, trainings
+    models.py     fleets, a fleet, the slider           versions.py   a fleet's versions, proposal, history
+    version_card.py  one version's card                 ingestion.py  lag, quarantine, daemons, trainings
     shelves.py    shelves and maintenance
 
 Input: requests. Output: HTML. Invariant: pages only read. Their forms post to the routes of the console's acts.

@@ -15,6 +15,8 @@ from monitor.clock import from_us
 from monitor.console.pages.view import DAY_US, HOUR_US, Ask, Part, address, as_us, duration, number, show, svg
 from monitor.errors import NotFound
 from monitor.store.burn import budget_report
+from monitor.types import Alias
+from monitor.version_words import projected_alerts
 from monitor.wording import contributions, count, percent
 
 if TYPE_CHECKING:
@@ -56,6 +58,12 @@ def tiles(reader: Reader, ask: Ask) -> dict[str, Any]:
         "health": ask.once("health", 60, lambda: _health(reader, ask)),
         **_lag(reader, ask),
     }
+
+
+def proposals(reader: Reader, _ask: Ask) -> dict[str, Any]:
+    """Return the versions that wait for a person's decision."""
+    rows = [row for row in reader.models() if row["state"] == "candidate" and Alias.CHALLENGER in row["aliases"]]
+    return {"rows": [row | {"alerts": projected_alerts(row["gate_verdict"])} for row in rows]}
 
 
 def _of_class(counts: list[dict[str, Any]], name: str) -> int:
@@ -348,6 +356,7 @@ def _daemon_words(state: Mapping[str, Any], ask: Ask) -> tuple[str, str]:
 
 PARTS = {
     "tiles": Part(tiles, "alerts ingestion models"),
+    "proposals": Part(proposals, "models"),
     "alerts": Part(alerts, "alerts"),
     "lanes": Part(lanes, "scores"),
 }

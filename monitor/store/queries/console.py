@@ -20,7 +20,8 @@ class ConsoleQueries(Backend):
     def changes(self) -> dict[str, tuple[object, ...]]:
         """Return for each topic figures that differ after a change: quick in a large database.
 
-        alerts: also the answers of operators. scores: any window. models: also jobs. ingestion: also the quarantine.
+        alerts: also the answers of operators. scores: any window. models: also their history, measurements and jobs.
+        ingestion: also the quarantine.
         """
         return {topic: tuple(value for row in self.fetch(sql) for value in row.values()) for topic, sql in _CHANGES}
 
@@ -46,7 +47,8 @@ _CHANGES = (
         "models",
         """
         SELECT (SELECT MAX(id) FROM model_version) AS newest, (SELECT SUM(activation_seq) FROM fleet) AS active,
-            (SELECT MAX(id) FROM job) AS job, COUNT(*) AS n_jobs, SUM(progress) AS progress
+            (SELECT MAX(id) FROM job) AS job, (SELECT MAX(id) FROM model_event) AS event,
+            (SELECT MAX(id) FROM model_check) AS measured, COUNT(*) AS n_jobs, SUM(progress) AS progress
         FROM job WHERE state IN ('queued', 'running')
         """,
     ),

@@ -71,6 +71,7 @@ async def test_the_documents_have_the_keys_of_the_rows(database: Path) -> None:
             (documents.Hour, next(iter(reader.score_hours("R80711")))),
             (documents.Model, reader.models()[0]),
             (documents.ModelDetail, reader.model()),
+            (documents.ModelEvent, reader.model_events()[0]),
             (documents.ModelDiff, difference_document(reader.model("turbines-old"), reader.model())),
             (documents.ModelSide, difference_document(reader.model("turbines-old"), reader.model())["before"]),
             (documents.Partition, reader.partitions()[0]),
@@ -144,6 +145,30 @@ async def test_an_act_of_the_api_is_in_the_history(make_app: Make, client: Clien
         assert (again.status_code, again.json()["detail"].startswith("alert 2 was acknowledged")) == (409, True)
         [act] = (await program.get(f"{API}/history")).json()["items"]
     assert (act["by"], act["via"], act["act"], act["note"]) == ("op", "api", "acknowledge", "ok")
+
+
+async def test_versions_are_promoted_rolled_back_and_compared(
+    make_app: Make, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def verified(*_arguments: object) -> None:
+        return None
+
+    monkeypatch.setattr("monitor.control._verify", verified)
+    async with client(make_app()) as program:
+        program.headers["x-csrf-token"] = (await program.get(f"{API}/me")).json()["csrf"]
+        moved = (await program.post(f"{API}/models/turbines-old/promote", json={"note": "calmer"})).json()
+        assert (moved["version"], moved["former"]) == ("turbines-old", "turbines-new")
+        back = (await program.post(f"{API}/fleets/turbines/rollback", json={})).json()
+        assert (back["version"], back["former"]) == ("turbines-new", "turbines-old")
+        events = (await program.get(f"{API}/fleets/turbines/history?limit=2")).json()["items"]
+        compared = (await program.get(f"{API}/models/champion/diff?before=previous")).json()
+        refused = await program.post(f"{API}/models/champion/reject", json={})
+        unexplained = await program.post(f"{API}/models/previous/promote", json={"force": True})
+    assert [event["event"] for event in events] == ["rolled_back", "promoted"]
+    assert (compared["before"]["version"], compared["after"]["version"]) == ("turbines-old", "turbines-new")
+    assert compared["replay"] == "monitor replay --from now-7d --diff turbines-old --diff turbines-new"
+    assert (refused.status_code, unexplained.status_code) == (409, 422)
+    assert "force needs a note" in unexplained.json()["detail"]
 
 
 async def test_a_defect_shows_no_traceback(

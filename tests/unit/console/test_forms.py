@@ -42,6 +42,9 @@ FORMS = [
     ("/assets/turbines/R80711/label", {"label": "normal", "from": "2015-07-27T00:00Z", "to": "2015-07-27T02:00Z"},
      "/assets/turbines/R80711", "The time of R80711 is labelled normal."),
     ("/models/turbines/retrain", {}, "/models/turbines", "A training of turbines is requested."),
+    ("/models/turbines/promote", {"version": "turbines-old"}, "/models/turbines", "cannot be read on this machine"),
+    ("/models/turbines/promote", {"version": "turbines-old", "force": "1"}, "/models/turbines", "a note is needed"),
+    ("/models/turbines/reject", {"version": "turbines-new"}, "/models/turbines", "only a candidate or a shadow"),
 ]  # fmt: skip
 
 
@@ -61,6 +64,35 @@ async def test_a_form_leads_back_with_a_message(
         assert (answer.status_code, answer.headers["location"]) == (303, back)
         flash = app.state.console.signer.open("flash", answer.cookies["monitor_flash"])
     assert said in flash["text"]
+
+
+async def test_models_are_promoted_and_rolled_back_with_a_note(
+    make_app: Make, client: Client, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def verified(*_arguments: object) -> None:
+        return None
+
+    monkeypatch.setattr("monitor.control._verify", verified)
+    said = []
+    app = make_app()
+    async with client(app) as browser:
+        for path, fields in (
+            ("promote", {"version": "turbines-old", "note": "calmer"}),
+            ("rollback", {"note": "no, noisy"}),
+        ):
+            answer = await post(browser, f"/models/turbines/{path}", fields)
+            said.append(app.state.console.signer.open("flash", answer.cookies["monitor_flash"])["text"])
+    assert said == [
+        "turbines-old is the champion of turbines from the next window on.",
+        "turbines is rolled back from the next window on.",
+    ]
+    with open_reader(f"sqlite:///{database}") as reader:
+        events = reader.model_events(fleet="turbines", limit=2)
+        assert reader.model()["version"] == "turbines-new"
+    assert [(each["version"], each["event"], each["note"], each["via"]) for each in events] == [
+        ("turbines-old", "rolled_back", "no, noisy", "console"),
+        ("turbines-old", "promoted", "calmer", "console"),
+    ]
 
 
 async def test_a_form_leads_to_the_page_it_was_on(make_app: Make, client: Client) -> None:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from monitor.clock import to_us
-from monitor.console.pages import alert, models, view
+from monitor.console.pages import alert, version_card, view
 from monitor.console.pages.view import Ask, address, as_us, duration, number
 from monitor.wording import contributions
 
@@ -86,7 +86,7 @@ def test_an_alert_about_a_sensor_keeps_the_case_of_its_name() -> None:
 
 def test_a_model_page_names_labels_that_moved_the_threshold() -> None:
     derived = {"from": "pca-1", "why": "labels: threshold × 1 → × 0.97"}
-    facts = dict(models._facts({"labels": {"factor": 0.97, "calibrated": {}}, "derived": derived}))
+    facts = dict(version_card._facts({"labels": {"factor": 0.97, "calibrated": {}}, "derived": derived}))
     assert facts["labels"] == "they moved the threshold to 0.97 of the calibrated one"
     assert facts["derived"] == "from pca-1, without a training: labels: threshold × 1 → × 0.97"
-    assert models._facts({"labels": None, "derived": None}) == []
+    assert version_card._facts({"labels": None, "derived": None}) == []

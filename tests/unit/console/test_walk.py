@@ -31,7 +31,11 @@ EXAMPLES = {
     "alert_id": "2", "shelf_id": "1", "maintenance_id": "1", "label_id": "1", "incident_id": "1", "job_id": "1",
     "fleet": "turbines", "asset": "R80711", "version": "turbines-new", "digest": "x", "name": "x", "token": "x",
 }  # fmt: skip
-ADMIN = {"/models/{fleet}/retrain", "/api/v1/jobs"}
+ADMIN = {
+    *(f"/models/{{fleet}}/{act}" for act in ("retrain", "promote", "reject", "rollback")),
+    *(f"/api/v1/{path}" for path in ("jobs", "models/{version}/promote", "models/{version}/reject")),
+    "/api/v1/fleets/{fleet}/rollback",
+}
 """Writes that need the scope admin."""
 
 
