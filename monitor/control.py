@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, NotFound, WrongState
 from monitor.models import checkpoint_files, misfit
 from monitor.printable import normal_name
-from monitor.store import assets, daemons, jobs, labels, life, links, maintenance_windows, registry, shelves, versions
+from monitor.store import (
+    accepted,
+    assets,
+    daemons,
+    jobs,
+    labels,
+    life,
+    links,
+    maintenance_windows,
+    registry,
+    shelves,
+    versions,
+)
 from monitor.store.acts import Actor
 from monitor.store.matching import Target, Window
 
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
     from monitor.clock import Clock
     from monitor.config import Config
     from monitor.links import Link
+    from monitor.store.accepted import Acceptance
     from monitor.store.engine import AsyncStore
     from monitor.store.versions import Activation
     from monitor.types import JobView, Label, VersionInfo
@@ -59,6 +72,29 @@ async def request_retraining(store: AsyncStore, clock: Clock, fleet: str, *, by:
     now_us = clock.now_us()
     job = await store.run(jobs.request, fleet, by, now_us)
     return Requested(job, await store.read(daemons.count_alive, now_us))
+
+
+async def accept_normal(
+    store: AsyncStore,
+    clock: Clock,
+    fleet: str,
+    asset: str | None,
+    from_us: int,
+    to_us: int,
+    *,
+    actor: Actor,
+    note: str = "",
+    history_us: int | None = None,
+) -> tuple[Acceptance, Requested]:
+    """Accept (from_us, to_us] as normal, of an asset or of all of a fleet, and queue the training that learns it.
+
+    `history_us`: the fleet's `retrain.history`. Raises ConfigError for times that cannot be accepted, NotFound, and
+    Conflict for a time that is labelled fault, or while the fleet has a training job. Then nothing is accepted.
+    """
+    now_us = clock.now_us()
+    call = (fleet, asset, from_us, to_us, note, actor, now_us, history_us)
+    accepted_time = await store.run(accepted.accept_normal, *call)
+    return accepted_time, Requested(accepted_time.job, await store.read(daemons.count_alive, now_us))
 
 
 async def count_daemons(store: AsyncStore, clock: Clock) -> int:

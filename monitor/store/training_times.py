@@ -66,8 +66,8 @@ def judged_times(connection: Connection, fleet: str) -> dict[str, list[JudgedTim
 
     `opened_us` is the end of a window, and that window belongs to the alert. An open alert ends after any event.
     """
-    newest_us = connection.execute(_NEWEST, {"fleet": fleet}).scalar_one_or_none() or 0
-    from_us, to_us = newest_us - LONGEST_HISTORY_US, newest_us + LONGEST_AHEAD_US
+    end_us = newest_us(connection, fleet) or 0
+    from_us, to_us = end_us - LONGEST_HISTORY_US, end_us + LONGEST_AHEAD_US
     place = {"fleet": fleet, "from_us": from_us}
     alerts: dict[str, list[Row[tuple[object, ...]]]] = {}
     for row in connection.execute(_ALERTS, place):
@@ -92,6 +92,12 @@ def judged_times(connection: Connection, fleet: str) -> dict[str, list[JudgedTim
         times = [*_unlabelled(own, judged), *judged]
         if times:
             found[name] = sorted(times)
+    return found
+
+
+def newest_us(connection: Connection, fleet: str) -> int | None:
+    """Return the end of the fleet's newest window. None = there is none yet."""
+    found: int | None = connection.execute(_NEWEST, {"fleet": fleet}).scalar_one_or_none()
     return found
 
 

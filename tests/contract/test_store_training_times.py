@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+import pytest
 from sqlalchemy import text
 
 from monitor import control
-from monitor.store import alerts, labels, training_times
+from monitor.errors import ConfigError, Conflict, NotFound, WrongState
+from monitor.store import alerts, assets, labels, training_times
 from monitor.store.acts import Actor
 from monitor.types import AlertState, Label
-from tests.contract.steps import FLEET, INTERVAL_US, change, own
+from tests.contract.steps import FLEET, HOME, INTERVAL_US, change, count, own, rows_of
 from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from monitor.store.accepted import Acceptance
     from monitor.store.engine import AsyncStore
     from tests.contract.steps import Owner
 
@@ -113,3 +117,67 @@ async def test_a_shelf_leaves_out_its_alert_or_its_time(store: AsyncStore) -> No
         (12, 14, "shelved", "shelf 1"), (14, 16, "shelved", "shelf 2"),
         (16, -(-(1 << 62) // INTERVAL_US), "shelved", "shelf 1"),
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- accepted normal
+
+
+async def accept(store: AsyncStore, first: int, last: int, asset: str | None = "a", **more: int) -> Acceptance:
+    clock = FakeClock(100 * INTERVAL_US)
+    times = first * INTERVAL_US, last * INTERVAL_US
+    done, _ = await control.accept_normal(store, clock, FLEET, asset, *times, actor=ANN, note="new belt", **more)
+    return done
+
+
+async def test_an_acceptance_is_a_label_and_a_training(store: AsyncStore) -> None:
+    await with_alerts(store, (12, 20))
+    done = await accept(store, 10, 18)
+    assert await found(store) == [(10, 18, "accepted", "label 1"), (18, 20, "unlabelled", "alert 1")]
+    assert (done.label_ids, done.assets, done.job.state) == ([1], ["a"], "queued")
+    [job] = await store.read(rows_of, "job")
+    assert (job["reason"], job["note"], job["requested_by"]) == ("operator", "new belt", "ann")
+    assert json.loads(job["detail"])["accept_normal"] == {
+        "from": "1970-01-01T01:40:00+00:00", "to": "1970-01-01T03:00:00+00:00", "asset": "a", "n_assets": 1,
+        "labels": [1],
+    }  # fmt: skip
+    [act] = await store.read(rows_of, "act")
+    assert (act["act"], act["actor"], act["note"]) == ("label", "ann", "new belt")
+
+
+async def test_an_acceptance_is_of_all_assets_or_of_none(store: AsyncStore) -> None:
+    await with_alerts(store, (12, 20))
+    await store.run(assets.register, FLEET, ["b"], HOME)
+    assert (await accept(store, 10, 18, None)).assets == ["a", "b"]
+    with pytest.raises(Conflict, match=r"is queued, asked for by ann; nothing was accepted"):
+        await accept(store, 18, 20)
+    assert await store.read(count, ["interval_label"]) == {"interval_label": 2}
+
+
+async def test_a_confirmed_fault_is_not_accepted(store: AsyncStore) -> None:
+    await with_alerts(store, (12, 20))
+    await store.run(labels.label_alert, 1, Label.FAULT, "", ANN, 1)
+    with pytest.raises(WrongState, match=r"alert 1 says that a had a fault .*: monitor alerts label 1 normal"):
+        await accept(store, 18, 40)
+    await label(store, 50, 60, Label.FAULT, 2)
+    with pytest.raises(WrongState, match=r"label 1 says that a had a fault .*: monitor alerts unlabel 1"):
+        await accept(store, 40, 51)
+    assert await store.read(count, ["job"]) == {"job": 0}
+    assert (await accept(store, 20, 50)).label_ids == [2]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "asset", "more", "message"),
+    [
+        (18, 10, "a", {}, "swap the two times"),
+        (10, 101, "a", {}, "in the future.*--accept-normal 1970-01-01T01:40:00.00:00 now"),
+        (10, 18, "A", {}, "asset A of fleet"),
+        (1, 18, "a", {"history_us": INTERVAL_US}, r"before the history of a training, which begins at 1970.*history"),
+    ],
+)
+async def test_a_time_that_cannot_be_accepted_is_refused(
+    store: AsyncStore, first: int, last: int, asset: str, more: dict[str, int], message: str
+) -> None:
+    await with_alerts(store, (12, 20))
+    with pytest.raises((ConfigError, NotFound), match=message):
+        await accept(store, first, last, asset, **more)
+    assert await store.read(count, ["interval_label", "job"]) == {"interval_label": 0, "job": 0}
