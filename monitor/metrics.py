@@ -138,6 +138,25 @@ champion_trained_timestamp_seconds = _gauge(
 rescored_batches = _counter("rescored_batches", "Batches scored again: another daemon activated a version meanwhile")
 trainings_running = _gauge("trainings_running", "Trainings that run now")
 trainings = _counter("trainings", "Trainings ended, by their outcome", outcome=("done", "failed"))
+drill_minimum_detectable_size = _gauge(
+    "drill_minimum_detectable_size",
+    "Smallest injected fault that is detected in 90 % of the copies, of the middle sensor: in spreads of the sensor, "
+    "a lag in rows; +Inf = not at any size",
+    "fleet",
+    "kind",
+)
+drill_recall_ratio = _gauge(
+    "drill_recall_ratio", "Share of injected faults that are detected, at 4 spreads or a quarter of a window",
+    "fleet",
+    "kind",
+)  # fmt: skip
+drill_delay_seconds = _gauge(
+    "drill_delay_seconds", "Median time from an injected fault to its alert, in event time", "fleet", "kind"
+)
+drill_failed = _gauge("drill_failed", "1 = the last drill of the fleet found a problem", "fleet")
+drill_timestamp_seconds = _gauge(
+    "drill_timestamp_seconds", "Time of the last drill of the fleet; its age is `time() -` this", "fleet"
+)
 notifications = _counter(
     "notifications",
     "Attempts to deliver a notification; failed: to be repeated, given_up: not to be",

@@ -34,6 +34,7 @@ from monitor.config.base import (
 )
 from monitor.config.console import ConsoleConfig
 from monitor.config.database_url import mask_url, resolve_url
+from monitor.config.drill import DrillConfig
 from monitor.config.fields import FieldsConfig
 from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads annotations when the class is made)
 from monitor.config.notify import NotifyConfig  # noqa: TC001
@@ -172,6 +173,7 @@ class FleetConfig(ConfigTable):
     model: ModelConfig = ModelConfig()
     alerts: AlertConfig = AlertConfig()
     retrain: RetrainConfig = RetrainConfig()
+    drill: DrillConfig = DrillConfig()
 
     _auto_length: int = PrivateAttr(USUAL_WINDOW)
 

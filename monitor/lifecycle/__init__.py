@@ -3,6 +3,8 @@
     champions         loads the versions that the database names; activates a new one
     recalibration     derives versions for a changed budget, alert policy or sensor setting, without a training
     drills            the least faults that a version would detect, by injection into recent readings
+    drill_results     the daemon's side of drills: schedule, storage, the alert `drill_failed`
+    drill_process     the drill in the training process
     injection         faults in copies of healthy readings, for drills and for the gate
     gate              judges a new version against the champion, without labels
     verdict           the gate's result as it is stored and shown

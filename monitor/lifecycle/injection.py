@@ -6,7 +6,7 @@ Invariant: pure and seeded. The input is not changed. A reading that was missing
 meaning for a sensor is named with the reason (`Sensors.why_not`), never injected silently in another form.
 
     bias      another level: `size` spreads added
-    ramp      a drift that grows evenly, and reaches `size` spreads in the last row
+    ramp      a drift that grows evenly, and reaches `size` spreads in the last row, or after `grows_in` rows
     spike     one wild reading, the first that is not missing, `size` spreads off
     noise     white noise with a standard deviation of `size` spreads added
     lag       the sensor's values of `size` rows before
@@ -78,6 +78,8 @@ class Fault:
     """First faulty row."""
     size: float = 0.0
     """In `UNITS`. Negative = downwards. Of a lag whole rows, above 0. 0 = the kind has no size."""
+    grows_in: int | None = None
+    """Of a ramp, rows until it reaches its size, and stays there. None = it grows until the last row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,8 @@ def inject(
         case "bias":
             late += np.float32(size)
         case "ramp":
-            late += (size * np.arange(1, n + 1) / n).astype(np.float32)
+            share = np.arange(1, n + 1) / (fault.grows_in or n)
+            late += (size * np.minimum(1.0, share)).astype(np.float32)
         case "spike":
             late[np.flatnonzero(~is_missing)[:1]] += np.float32(size)
         case "noise":

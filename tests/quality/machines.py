@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from monitor.lifecycle import injection
+from monitor.lifecycle.injection import Fault, Sensors
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 DAY, WEEK = 144, 1008
 """Rows."""
 FAULTS = ("bias", "stuck", "broken", "ramp")
+SIZES = {"bias": 2.0, "ramp": 4.0}
 """A bias of two spreads, the last value held, values of the sensor from another time, a ramp to four spreads in a
 day."""
 
@@ -39,18 +43,10 @@ def machine(kind: str, seed: int, n_rows: int, n_sensors: int | None = None) -> 
 
 def inject(readings: Float32, kind: str, begin: int, sensor: int, spread: float, draw: Draw) -> None:
     """Apply a fault to one sensor from a row on, in place. `spread`: its healthy standard deviation."""
-    late = readings[begin:, sensor]
-    sign = draw.choice((-1.0, 1.0))
-    match kind:
-        case "bias":
-            late += sign * 2 * spread
-        case "stuck":
-            late[:] = readings[begin - 1, sensor]
-        case "broken":
-            first = int(draw.integers(0, begin - len(late)))
-            late[:] = readings[first : first + len(late), sensor]
-        case "ramp":
-            late += sign * 4 * spread * np.minimum(1.0, np.arange(len(late)) / DAY)
+    n_sensors = readings.shape[1]
+    facts = Sensors(("",) * n_sensors, np.full(n_sensors, spread), ("plain",) * n_sensors, np.zeros(n_sensors))
+    fault = Fault(kind, sensor, begin, draw.choice((-1.0, 1.0)) * SIZES.get(kind, 0.0), grows_in=DAY)
+    readings[begin:, sensor] = injection.inject(readings, fault, facts, draw)[begin:, sensor]
 
 
 # ---------------------------------------------------------------- parts

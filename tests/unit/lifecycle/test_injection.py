@@ -80,6 +80,13 @@ def test_sizes_are_in_spreads_of_the_sensor() -> None:
     assert (late(faulty("noise", 5.0)) - before).std() == pytest.approx(5 * spread, rel=0.2)
 
 
+def test_a_ramp_stays_at_its_size_once_it_has_grown() -> None:
+    fault = Fault("ramp", 0, BEGIN, 4.0, grows_in=10)
+    off = late(inject(readings(), fault, sensors(), np.random.default_rng(0))) - late(readings())
+    np.testing.assert_allclose(off[9:], 4 * sensors().spread[0], rtol=1e-4)
+    assert 0 < off[0] < off[5] < off[9]
+
+
 def test_lag_delays_by_rows() -> None:
     np.testing.assert_array_equal(late(faulty("lag", 7.0)), readings()[BEGIN - 7 : -7, 0])
 
