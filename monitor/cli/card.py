@@ -81,6 +81,7 @@ def _version(row: Mapping[str, Any], *, local: bool) -> None:
             "decides": decides,
             "derived": _derivation(card.get("derived")),
             "labels": label_words(card.get("labels")),
+            "asset models": _bundle(card.get("bundle")),
             "asset scales": _asset_scales(card),
             "sensors set": "; ".join(_knob_words(card.get("knobs") or {})) or None,
         }
@@ -104,6 +105,17 @@ def _knob_words(knobs: Mapping[str, Any]) -> list[str]:
     from monitor.models.terms import knobs_from_json, words
 
     return [f"{name} {words(knob)}" for name, knob in knobs_from_json(knobs).items()]
+
+
+def _bundle(bundle: Card | None) -> str | None:
+    """Describe the assets with a model of their own."""
+    if bundle is None:
+        return None
+    found = [f"{wording.count(len(bundle['own']), 'asset')} with a model of their own"]
+    for why, each in bundle["fleet"].items():
+        names = ", ".join(each["assets"]) + (", …" if each["n"] > len(each["assets"]) else "")
+        found.append(f"{each['n']} with the fleet's ({names}): {why}")
+    return "; ".join(found)
 
 
 def _asset_scales(card: Card) -> str | None:
