@@ -79,8 +79,7 @@ def fit_fleet(
 
     def tasks() -> Iterator[_AssetTask]:
         for number in chosen:
-            own = windows.select(np.flatnonzero(windows.asset == number))
-            yield _AssetTask(own, spec, fleet, device, at)
+            yield _AssetTask(_of_asset(windows, number), spec, fleet, device, at)
 
     def on_done(n_done: int) -> None:
         share = FLEET_SHARE + (1 - FLEET_SHARE) * n_done / len(chosen)
@@ -122,8 +121,13 @@ def choose_assets(windows: TrainingSet, min_windows: int) -> tuple[list[int], di
 def fit_asset(task: _AssetTask) -> bytes:
     """Train the model of one asset. Return it as `TrainedModel.dump` does."""
     torch.set_num_threads(1)
-    windows = replace(task.windows, n_labelled=0)  # of the fleet, not of this asset
-    return fit(windows, task.spec, task.fleet, device=task.device, trained_at=task.trained_at).dump()
+    return fit(task.windows, task.spec, task.fleet, device=task.device, trained_at=task.trained_at).dump()
+
+
+def _of_asset(windows: TrainingSet, number: int) -> TrainingSet:
+    """Return the windows of one asset, with its own part of the receipt."""
+    own, name = windows.select(np.flatnonzero(windows.asset == number)), windows.asset_name(number)
+    return replace(own, n_labelled=0, skipped=tuple(each for each in windows.skipped if each.asset == name))
 
 
 def _by_reason(reasons: dict[str, str]) -> dict[str, Any]:
