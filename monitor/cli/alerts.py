@@ -135,8 +135,9 @@ def _details(alert: Alert) -> str:
     if alert["class"] == "sensor":
         return f"{alert['sensor'] or 'further sensors'} {alert['kind'].replace('_', ' ')}"
     sensors = output.contributions(alert["sensors"], limit=4 if is_wide() else 2)
-    mark = "↺ by a version that was rolled back: " if alert["rolled_back_at"] else ""
-    return f"{mark}{alert['label']}: {sensors}" if alert["label"] else f"{mark}{sensors}"
+    marks = [alert["label"] or "", "↺ rolled back" if alert["rolled_back_at"] else ""]
+    mark = ", ".join(each for each in marks if each)
+    return f"{mark}: {sensors}" if mark else sensors
 
 
 def _state(alert: Alert) -> Styled:

@@ -127,4 +127,4 @@ def test_alerts_of_a_version_that_was_rolled_back_are_marked(show: Show, ask: As
     shown = " ".join(show(f"alerts show {number}").split())
     assert "version turbines-3, rolled back on 20" in shown
     assert "monitor models show turbines-3 says why" in shown
-    assert show("alerts list").count("↺ by a version that was rolled back") == 1
+    assert " ".join(show("alerts list").split()).count("fault, ↺ rolled back: power") == 1
