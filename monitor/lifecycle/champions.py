@@ -196,6 +196,8 @@ class Champions:
         if activations:
             await self._load_champion(fleet, activations[-1], at_start=at_start, skip=skip_champion)
             self._check_length(fleet, activations[-1].version)
+        for version in found.pruned:
+            self._scorer.leave_out(version, CheckpointDamaged(f"the checkpoint of {version} was pruned"))
         if at_start:
             for version in await self._scorer.skip_missing(activations):
                 if version != activations[-1].version:

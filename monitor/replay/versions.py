@@ -31,9 +31,12 @@ from monitor.types import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from monitor.config import Config, FleetConfig
+    from monitor.models.detector import TrainedModel
     from monitor.recordings import Recording
+    from monitor.types import VersionInfo
 
 CHAMPION = "champion"
 """Stands for today's champion of each fleet."""
@@ -51,6 +54,8 @@ class ReplayVersion:
     """Sensors that it does not take as they are, and the reason for its windows, if it was trained for this replay."""
     length: int | None = None
     """Length of its windows, if the training chose it."""
+    pruned_at: datetime | None = None
+    """Time of the removal of its checkpoint. None = it is kept."""
 
 
 # ---------------------------------------------------------------- trained for this replay
@@ -103,7 +108,7 @@ async def activate_version(
     """
     detector, card = None, dict[str, Any]()
     if is_readable:
-        detector = await scorer.load(version.path, version.version)
+        detector = await _load(scorer, version)
         card = json.loads((version.path / "card.json").read_text(encoding="utf-8"))
     await store.run(
         stored_versions.publish,
@@ -120,8 +125,17 @@ async def activate_version(
 
 async def load_for_side(scorer: DetectorScorer, version: ReplayVersion, fleet: str) -> None:
     """Activate a version in the scorer of a side without a database. Raises CheckpointDamaged."""
-    detector = await scorer.load(version.path, version.version)
+    detector = await _load(scorer, version)
     scorer.activate(fleet, ActiveVersion(version.decides_after_us, version.version, version.path), detector)
+
+
+async def _load(scorer: DetectorScorer, version: ReplayVersion) -> TrainedModel:
+    if version.pruned_at is not None:
+        raise NotFound(
+            f"the checkpoint of {version.version}: it was pruned at {version.pruned_at:%Y-%m-%d %H:%M} UTC. Replay a"
+            " later time, or name the version that decides with --version"
+        )
+    return await scorer.load(version.path, version.version)
 
 
 # ---------------------------------------------------------------- the live registry
@@ -163,18 +177,20 @@ async def versions_by_fleet(config: Config, version: str | None = None) -> dict[
     async with AsyncStore(config.store.url) as live:
         is_known = version in (None, CHAMPION)
         for fleet in config.fleets:
-            paths = {each.version: Path(each.path) for each in await live.read(stored_versions.list_all, fleet.name)}
+            listed = {each.version: each for each in await live.read(stored_versions.list_all, fleet.name)}
             active = await live.read(stored_versions.activations, fleet.name)
             name = active[-1].version if active and version == CHAMPION else version
-            if name in paths:
-                found[fleet.name], is_known = [ReplayVersion(name, paths[name], FOREVER_AGO_US)], True
+            if name in listed:
+                found[fleet.name], is_known = [_replay_version(listed[name], FOREVER_AGO_US)], True
             else:
-                found[fleet.name] = [
-                    ReplayVersion(each.version, paths[each.version], each.from_window_end_us) for each in active
-                ]
+                found[fleet.name] = [_replay_version(listed[each.version], each.from_window_end_us) for each in active]
     if not is_known:
         raise NotFound(f"version {version}; `monitor models list` shows those there are")
     return found
+
+
+def _replay_version(stored: VersionInfo, decides_after_us: int) -> ReplayVersion:
+    return ReplayVersion(stored.version, Path(stored.path), decides_after_us, pruned_at=stored.pruned_at)
 
 
 def versions_in_range(versions: Sequence[ReplayVersion], after_us: int, to_us: int) -> list[ReplayVersion]:
@@ -203,7 +219,7 @@ class UnreadableVersion:
 
 
 async def unreadable_versions(config: Config) -> list[UnreadableVersion]:
-    """Return the versions of the live registry with a damaged checkpoint, or one of another format.
+    """Return the versions of the live registry with a pruned or damaged checkpoint, or one of another format.
 
     Raises CheckpointUnavailable where files are missing: they may come back.
     """
@@ -214,8 +230,8 @@ async def unreadable_versions(config: Config) -> list[UnreadableVersion]:
             ends = [*(each.decides_after_us for each in versions[1:]), LAST_US]
             for each, to_us in zip(versions, ends, strict=True):
                 try:
-                    await scorer.load(each.path, each.version)
-                except CheckpointDamaged as error:
+                    await _load(scorer, each)
+                except (CheckpointDamaged, NotFound) as error:
                     reason = error.detail or str(error)
                     found.append(UnreadableVersion(fleet, each.version, each.decides_after_us, to_us, reason))
     return found

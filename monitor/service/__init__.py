@@ -12,6 +12,7 @@
     stream_watch  alerts about such streams
     releases      ends shelves and maintenance windows, notifies alerts that still fire
     maintenance   retention, and reports on the false-alarm budgets
+    checkpoint_pruning  removes the checkpoints that the rule of `store/pruning.py` does not keep
     preflight     the checks of `monitor check`
     terms         its findings on a changed budget or sensor setting
     survey        sampled records: how they are read, their times and values

@@ -1,7 +1,8 @@
 """Periodic maintenance beside the pipeline: retention, and reports on the false-alarm budgets.
 
-Input: `store.keep_scores`, the scores and alerts in the database. Output: deleted rows and log events. Invariant: of
-several daemons, the one that holds the lease `upkeep` deletes. Each reports the budgets in its own log.
+Input: `store.keep_scores`, the scores and alerts in the database. Output: deleted rows and
+checkpoints, log events. Invariant: of several daemons, the one that holds the lease `upkeep` deletes. Each reports the
+budgets in its own log.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from monitor import alert_health, logs, metrics
 from monitor.budget import BudgetReport, Status, UnreadableThreshold
 from monitor.errors import MonitorError
+from monitor.service.checkpoint_pruning import CheckpointPruning
 from monitor.store import burn, daemons, judged, quarantine, score_hours, scores
 from monitor.store.results import FIRST_US
 from monitor.timing import DEFAULT_TIMING
@@ -46,6 +48,7 @@ class Maintenance:
         self._lease = lease
         self._timing = timing
         self._budgets = BudgetReports(config, store, clock, timing)
+        self._checkpoints = CheckpointPruning(config, store, clock)
         self._swept_s = -inf
 
     async def loop(self) -> None:
@@ -69,10 +72,11 @@ class Maintenance:
         await self._store.run(daemons.delete_stale, now_us - round(self._timing.daemon_forgotten_after_s * 1e6))
         keep = self._config.store.keep_scores
         if keep is None:
+            await self._checkpoints.run_once({})
             return
         if n := await prune_quarantine(self._store, now_us - keep // MICROSECOND):
             log.info("quarantine_pruned", rows=n, older_than=str(keep))
-        before = await expiry_by_fleet(self._store, keep)
+        expiry = before = await expiry_by_fleet(self._store, keep)
         # The scores of the fleet that is furthest behind may be kept for years, with expired scores of the others
         # between them. They are many, so they are rarely scanned.
         now_s = self._clock.monotonic_s()
@@ -86,6 +90,7 @@ class Maintenance:
             if deleted := await prune_scores(self._store, hours, score_hours.prune):
                 log.info("score_hours_pruned", rows=deleted.total(), fleets=dict(deleted))
             self._swept_s = now_s
+        await self._checkpoints.run_once(expiry)  # after the scores: it counts those that name a version
 
 
 # ---------------------------------------------------------------- retention

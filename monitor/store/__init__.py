@@ -8,6 +8,8 @@
     partitions.py       claim and commit: exactly-once processing of a partition. Read this first
     commit.py           the data of one commit
     scores.py alerts.py assets.py quarantine.py jobs.py versions.py daemons.py leases.py    one noun each
+    registry.py         publish, promote and roll back versions, with aliases and a history
+    pruning.py          which checkpoints are kept
     outbox/             notifications: written in a commit, sent under a lease
     links.py            the key of the links in notifications, and the used ones
     tokens.py           tokens of the console

@@ -91,7 +91,7 @@ def publish(
         _drop_challenger(connection, row.id)
     else:
         _move_alias(connection, new["fleet"], Alias.CHALLENGER, row.id, at_us)
-    _record(connection, _EVENT_OF[state], row, actor, at_us, note=note, detail=_why(verdict))
+    record(connection, _EVENT_OF[state], row, actor, at_us, note=note, detail=_why(verdict))
 
 
 def publish_and_promote(
@@ -158,7 +158,7 @@ def promote(
         detail["former"] = former.version
     if row.state == ModelState.REJECTED and overrule:
         detail["overruled"] = True
-    _record(connection, event, row, actor, at_us, note=note, detail=detail)
+    record(connection, event, row, actor, at_us, note=note, detail=detail)
     return active
 
 
@@ -188,7 +188,7 @@ def roll_back(
     detail: dict[str, object] = {"from_window_end_us": active.from_window_end_us, "to": row.version}
     if is_undone:
         detail["undone"] = True
-    _record(connection, ModelEvent.ROLLED_BACK, former, actor, at_us, note=note, detail=detail)
+    record(connection, ModelEvent.ROLLED_BACK, former, actor, at_us, note=note, detail=detail)
     return active
 
 
@@ -214,7 +214,7 @@ def reject(
     if verdict is not None:
         _set_verdict(connection, row.id, verdict)
     _drop_challenger(connection, row.id)
-    _record(connection, ModelEvent.REJECTED, row, actor, at_us, note=note, detail=_why(verdict))
+    record(connection, ModelEvent.REJECTED, row, actor, at_us, note=note, detail=_why(verdict))
 
 
 def previous_version(connection: Connection, fleet: str) -> str:
@@ -236,7 +236,7 @@ def _insert(
     is_new = versions.publish(connection, **new)
     row = _version(connection, new["version"])
     if is_new and is_trained:
-        _record(connection, ModelEvent.TRAINED, row, actor, at_us)
+        record(connection, ModelEvent.TRAINED, row, actor, at_us)
     return row
 
 
@@ -360,7 +360,7 @@ class RegistryEvent:
     verdict `why`. Of a pruning `n_scores`, the stored scores that name the version."""
 
 
-def _record(
+def record(
     connection: Connection,
     event: ModelEvent,
     row: Row[Any],
@@ -370,6 +370,7 @@ def _record(
     note: str = "",
     detail: Mapping[str, object] | None = None,
 ) -> None:
+    """Add an event about a version, for the modules that act on versions. `row`: its `id` and `fleet`."""
     values = {
         "at_us": at_us,
         "fleet": row.fleet,

@@ -111,7 +111,8 @@ _ACTIVATE = text("""
     ON CONFLICT (fleet, from_window_end_us) DO UPDATE SET version_id = excluded.version_id
 """)
 _ACTIVATIONS = text("""
-    SELECT from_window_end_us, version, path FROM model_activation JOIN model_version ON model_version.id = version_id
+    SELECT from_window_end_us, version, path, pruned_us
+    FROM model_activation JOIN model_version ON model_version.id = version_id
     WHERE model_activation.fleet = :fleet ORDER BY from_window_end_us
 """)
 _SEQS = text("SELECT name, activation_seq FROM fleet")
@@ -141,7 +142,7 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     again. Raises NotFound.
     """
     lock_activations(connection, fleet)
-    connection.execute(_NEXT_SEQ, {"fleet": fleet})
+    raise_activation_seq(connection, fleet)
     connection.execute(_RETIRE, {"fleet": fleet})
     version_id = connection.execute(_PROMOTE, {"fleet": fleet, "version": version}).scalar_one_or_none()
     if version_id is None:
@@ -154,6 +155,11 @@ def activate(connection: Connection, fleet: str, version: str, from_window_end_u
     from_us = max(us for us in (from_window_end_us, last_from, newest_us) if us is not None)
     connection.execute(_ACTIVATE, {"fleet": fleet, "from_us": from_us, "version_id": version_id})
     return Activation(from_us, version)
+
+
+def raise_activation_seq(connection: Connection, fleet: str) -> None:
+    """Refuse all scores under way, and let every daemon read the activations anew. Under `lock_activations`."""
+    connection.execute(_NEXT_SEQ, {"fleet": fleet})
 
 
 def check_activation_seq(connection: Connection, fleet: str, seq: int) -> None:
@@ -183,12 +189,16 @@ class FleetActivations(NamedTuple):
     """Number of activations so far, replaced ones included."""
     activations: list[tuple[int, str, str]]
     """(from_window_end_us, version, the checkpoint's folder), earliest boundary first."""
+    pruned: frozenset[str] = frozenset()
+    """Those without a checkpoint (`store/pruning.py`)."""
 
 
 def activation_history(connection: Connection, fleet: str) -> FleetActivations:
     """Return the fleet's activations, consistent with `activation_seqs`."""
     seq = connection.execute(_SEQ, {"fleet": fleet}).scalar_one_or_none()
-    return FleetActivations(seq or 0, [tuple(row) for row in connection.execute(_ACTIVATIONS, {"fleet": fleet})])
+    rows = connection.execute(_ACTIVATIONS, {"fleet": fleet}).all()
+    pruned = frozenset(row.version for row in rows if row.pruned_us is not None)
+    return FleetActivations(seq or 0, [(row.from_window_end_us, row.version, row.path) for row in rows], pruned)
 
 
 def activation_seqs(connection: Connection) -> dict[str, int]:
