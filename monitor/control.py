@@ -17,6 +17,7 @@ from monitor.models import checkpoint_files, misfit
 from monitor.printable import normal_name
 from monitor.store import (
     accepted,
+    acts,
     assets,
     daemons,
     jobs,
@@ -64,13 +65,15 @@ class Requested:
     """Daemons with a fresh heartbeat; 0 = the job waits until one starts."""
 
 
-async def request_retraining(store: AsyncStore, clock: Clock, fleet: str, *, by: str) -> Requested:
+async def request_retraining(
+    store: AsyncStore, clock: Clock, fleet: str, *, by: str, note: str = ""
+) -> Requested:
     """Queue a training job. Raises Conflict, which names the active job, or NotFound, which names the known fleets."""
     known = await store.read(assets.fleets)
     if fleet not in known:
         raise NotFound(f"fleet {fleet}; the database knows {', '.join(known) or 'none yet: start the daemon once'}")
     now_us = clock.now_us()
-    job = await store.run(jobs.request, fleet, by, now_us)
+    job = await store.run(jobs.request, fleet, by, now_us, note=acts.clean_note(note))
     return Requested(job, await store.read(daemons.count_alive, now_us))
 
 

@@ -78,7 +78,10 @@ def _model(a: Row, b: Row) -> Iterator[Change]:
         for name in [*first, *(name for name in second if name not in first)]:
             if first.get(name) != second.get(name):
                 yield Change("model", f"member {name}", _weight(first.get(name)), _weight(second.get(name)))
-    yield from _changed("model", "scope", a, b, "scope")
+    for what, entry, names in (("asset models", "bundle", "own"), ("asset scales", "asset_scales", "assets")):
+        before, after = (len((card.get(entry) or {}).get(names) or []) for card in (a, b))
+        if before != after:
+            yield Change("model", what, str(before), str(after))
     yield from _states(a.get("states"), b.get("states"))
     yield from _changed("model", "calendar", a, b, "calendar")
     yield from _changed("model", "seed", a, b, "seed")

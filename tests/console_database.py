@@ -86,6 +86,37 @@ CARD = {
 }  # fmt: skip
 
 
+RECEIPT = {
+    "seed": 0, "data_digest": "6f0c1e9ab2d4487e", "config_digest": "91ab77c0d2e34f55",
+    "totals": [
+        {"use": "trained", "reason": "normal", "n_windows": 4080, "n_intervals": 44, "hours": 2040.0},
+        {"use": "trained", "reason": "accepted", "n_windows": 40, "n_intervals": 1, "hours": 20.0},
+        {"use": "held_out", "reason": "normal", "n_windows": 980, "n_intervals": 40, "hours": 490.0},
+        {"use": "left_out", "reason": "unlabelled", "n_windows": 24, "n_intervals": 2, "hours": 12.0},
+        {"use": "left_out", "reason": "fault", "n_windows": 12, "n_intervals": 1, "hours": 6.0},
+        {"use": "left_out", "reason": "gap", "n_windows": 12, "n_intervals": 1, "hours": 6.0},
+    ],
+    "intervals": [
+        {"asset": asset, "from": f"2026-01-{day:02}T00:00:00+00:00", "to": f"2026-01-{day + 1:02}T00:00:00+00:00",
+         "use": use, "reason": reason, "why": why, "n_windows": n, **more}
+        for asset, day, use, reason, why, n, more in (
+            ("T0001", 5, "trained", "normal", "nothing speaks against it", 48, {}),
+            ("T0001", 6, "trained", "accepted", "label 1 accepts it as normal", 40, {"source": "label", "id": 1}),
+            ("T0001", 7, "left_out", "unlabelled", "alert 1 has no label", 18, {"source": "alert", "id": 1}),
+            ("T0018", 5, "left_out", "fault", "alert 3 is labelled fault", 12, {"source": "alert", "id": 3}),
+            ("T0020", 5, "left_out", "unlabelled", "alert 5 has no label", 6, {"source": "alert", "id": 5}),
+            ("T0005", 9, "left_out", "sensor", "the sensor had an alert of its own", 9, {"sensor": "vane"}),
+            ("*", 5, "held_out", "normal", "nothing speaks against it", 980, {"n_joined": 40}),
+        )
+    ],
+    "warnings": [
+        ("alert 1 of T0001 has had no label for 21 days; if it is a fault: monitor alerts label 1 fault (or normal); "
+         "if it is the new normal: monitor retrain turbines --accept-normal 2026-01-07T00:00:00+00:00 "
+         "2026-01-08T00:00:00+00:00 --asset T0001")
+    ],
+}  # fmt: skip
+
+
 def fill(path: Path, *, n_assets: int = 1000, now_us: int | None = None) -> int:
     """Create the file. Return the end of the newest window in µs."""
     create(path)
@@ -256,6 +287,7 @@ def _card(state: str) -> dict[str, Any]:
         card["threshold"] |= {"raw": 0.0241, "bound_per_week": 0.6}
         card["training"] |= {"n_train": 4460, "n_held_out": 1010, "left_out": {"alerted": 21, "too_many_gaps": 12}}
         card["members"] = [{"name": "pca", "hyper": {}, "weight": 0.25}, {"name": "conv", "hyper": {"width": 32}}]
+    card["training"]["receipt"] = RECEIPT
     card["scaler"] = [
         {"name": name, "kind": "continuous", "centre": centre, "scale": width}
         for name, (centre, width) in scale.items()

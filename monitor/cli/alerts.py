@@ -135,7 +135,9 @@ def _details(alert: Alert) -> str:
     if alert["class"] == "sensor":
         return f"{alert['sensor'] or 'further sensors'} {alert['kind'].replace('_', ' ')}"
     sensors = output.contributions(alert["sensors"], limit=4 if is_wide() else 2)
-    return f"{alert['label']}: {sensors}" if alert["label"] else sensors
+    marks = [alert["label"] or "", "↺ rolled back" if alert["rolled_back_at"] else ""]
+    mark = ", ".join(each for each in marks if each)
+    return f"{mark}: {sensors}" if mark else sensors
 
 
 def _state(alert: Alert) -> Styled:
@@ -177,7 +179,7 @@ def _show_process_alert(
     facts = {
         "peak": f"{wording.number(alert['peak_score'])} × the threshold at {peak_at}",
         "windows": f"{alert['n_anomalous']} anomalous",
-        "version": alert["version"],
+        "version": _version(alert, local=local),
     }
     _show_facts(alert, facts, local=local)
     explanation.echo_explanation(store, alert, local=local)
@@ -189,6 +191,14 @@ def _show_process_alert(
     _show_history(alert, [f"peak {wording.number(step['peak_score'])}" for step in alert["transitions"]], local=local)
     more = f"More: monitor scores show {output.argument(alert['asset'])}"
     echo(Styled(f"\n{output.time_zone(local=local)} {more}", "dim"))
+
+
+def _version(alert: Alert, *, local: bool) -> str:
+    """Name the version that raised an alert, and say so if it was rolled back since."""
+    if not alert["rolled_back_at"]:
+        return str(alert["version"])
+    at = output.timestamp(alert["rolled_back_at"], local=local)
+    return f"{alert['version']}, rolled back on {at}: monitor models show {alert['version']} says why"
 
 
 def _show_title(alert: Alert, subject: str) -> None:

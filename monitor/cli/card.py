@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from monitor import wording
 from monitor.budget import BASIS_WORDS, Status
 from monitor.cli import output, verdict
+from monitor.cli.receipt import print_receipt
 from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose
 from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
 
@@ -28,8 +29,10 @@ THRESHOLD = {"raw", "confirm", "among", "recover", "alarms_per_week", "weeks", "
 MAX_SENSORS, MAX_SPELLS, MAX_ASSETS = 20, 5, 5
 
 
-def print_card(row: Mapping[str, Any], report: BudgetReport | None, *, local: bool) -> None:
-    """Print everything known about a version."""
+def print_card(
+    row: Mapping[str, Any], report: BudgetReport | None, *, local: bool, all_intervals: bool = False
+) -> None:
+    """Print everything known about a version. `all_intervals`: also each interval of the receipt."""
     card = row["card"]
     echo(Styled(row["version"], "bold"), Styled(f" of {row['fleet']}  ", "dim"), output.state(row["state"]))
     if not card.get("training"):
@@ -39,6 +42,8 @@ def print_card(row: Mapping[str, Any], report: BudgetReport | None, *, local: bo
         verdict.print_verdict(row["gate_verdict"], local=local)
     if receipt := card.get("training"):
         _training_data(receipt, local=local)
+        if used := receipt.get("receipt"):
+            print_receipt(used, local=local, all_intervals=all_intervals)
         _reconstruction(card)
         _training(receipt)
     if choice := card.get("choice"):
@@ -81,6 +86,7 @@ def _version(row: Mapping[str, Any], *, local: bool) -> None:
             "decides": decides,
             "derived": _derivation(card.get("derived")),
             "labels": label_words(card.get("labels")),
+            "asset models": _bundle(card.get("bundle")),
             "asset scales": _asset_scales(card),
             "sensors set": "; ".join(_knob_words(card.get("knobs") or {})) or None,
         }
@@ -104,6 +110,17 @@ def _knob_words(knobs: Mapping[str, Any]) -> list[str]:
     from monitor.models.terms import knobs_from_json, words
 
     return [f"{name} {words(knob)}" for name, knob in knobs_from_json(knobs).items()]
+
+
+def _bundle(bundle: Card | None) -> str | None:
+    """Describe the assets with a model of their own."""
+    if bundle is None:
+        return None
+    found = [f"{wording.count(len(bundle['own']), 'asset')} with a model of their own"]
+    for why, each in bundle["fleet"].items():
+        names = ", ".join(each["assets"]) + (", …" if each["n"] > len(each["assets"]) else "")
+        found.append(f"{each['n']} with the fleet's ({names}): {why}")
+    return "; ".join(found)
 
 
 def _asset_scales(card: Card) -> str | None:
@@ -141,10 +158,11 @@ def _training_data(receipt: Card, *, local: bool) -> None:
     _title("Training data", f"{wording.count(receipt['n_assets'], 'asset')}, {output.period(receipt, local=local)}")
     n_overlapping = receipt.get("n_overlapping", 0)
     left_out = {LEFT_OUT.get(name, name.replace("_", " ")): n for name, n in receipt["left_out"].items() if n}
+    words = "; ".join(f"{n:,} {reason}" for reason, n in left_out.items())
     echo_facts(
         {
             "used": f"{receipt['n_train']:,} windows for training, {receipt['n_held_out']:,} held out",
-            "left out": "; ".join(f"{n:,} {reason}" for reason, n in left_out.items()) or "none",
+            "left out": None if "receipt" in receipt else words or "none",
             "overlapping": f"{n_overlapping:,} training windows reach into held-out time" if n_overlapping else None,
         }
     )

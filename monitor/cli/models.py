@@ -53,9 +53,10 @@ def list_models(fleet: str | None, local: bool, as_json: bool) -> None:
 @config_option
 @click.argument("version", required=False)
 @click.option("--fleet", help="Fleet of the alias, where several have it.")
+@click.option("--intervals", is_flag=True, help="List every time that the training used or left out.")
 @local_option
 @json_option
-def show_model(version: str | None, fleet: str | None, local: bool, as_json: bool) -> None:
+def show_model(version: str | None, fleet: str | None, intervals: bool, local: bool, as_json: bool) -> None:
     """Show VERSION, an alias, or the champion: verdict, receipt, training, budget, history.
 
     Aliases are champion, challenger and previous.
@@ -67,7 +68,7 @@ def show_model(version: str | None, fleet: str | None, local: bool, as_json: boo
     if as_json:
         output.print_json(row | {"budget": _budget_json(report)})
     else:
-        card.print_card(row, report, local=local)
+        card.print_card(row, report, local=local, all_intervals=intervals)
 
 
 @models.command("diff")

@@ -1,22 +1,29 @@
-"""`monitor retrain`: a request to the running daemon for a new model."""
+"""`monitor retrain`: a request to the running daemon for a new model, and the outcome in words."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli.acting import user_name
-from monitor.cli.output import print_json
-from monitor.cli.params import config_option, json_option, load_config
+from monitor import version_words, wording
+from monitor.cli.acting import by_option, note_option, user_name
+from monitor.cli.output import argument, print_json
+from monitor.cli.params import TIME, config_option, json_option, load_config, open_store
 from monitor.cli.progress import progress
-from monitor.cli.terminal import Styled, echo
-from monitor.errors import MonitorError
+from monitor.cli.terminal import Styled, echo, echo_facts, echo_prose
+from monitor.clock import to_us
+from monitor.errors import ConfigError, MonitorError, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from monitor.clock import Clock
     from monitor.config import Config
     from monitor.control import Requested
+    from monitor.store.engine import AsyncStore
 
 POLL_EVERY_S = 0.3
 """Time between two looks at the job with `--wait`."""
@@ -24,36 +31,112 @@ ALONE_FOR_S = 5.0
 """With `--wait`, time without a running daemon after which the command ends: nobody would ever do the job."""
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A time that an operator accepts as normal."""
+
+    begin: datetime
+    end: datetime
+    asset: str | None
+    """None = every asset of the fleet."""
+
+
 @click.command()
 @config_option
 @click.argument("fleet", required=False)
 @click.option("--wait", "is_waiting", is_flag=True,
               help="Wait until the training is done. Fail if it fails, or if no daemon runs.")  # fmt: skip
+@click.option("--accept-normal", "times", nargs=2, type=TIME, metavar="FROM TO",
+              help="Accept this time as the new normal, and learn it.")  # fmt: skip
+@click.option("--asset", help="With --accept-normal: only this asset, not the whole fleet.")
+@note_option
+@by_option
 @json_option
-def retrain(fleet: str | None, is_waiting: bool, as_json: bool) -> None:
+def retrain(
+    fleet: str | None,
+    is_waiting: bool,
+    times: tuple[datetime, datetime] | None,
+    asset: str | None,
+    note: str,
+    by: str | None,
+    as_json: bool,
+) -> None:
     """Train a new model for FLEET, or for the only fleet.
 
-    A running daemon starts the job at once, and switches to the new model without losing a window. A second job for
-    the same fleet is refused while one is queued or running. Without a daemon the job waits for one, and --wait ends
-    after 5 s with exit code 1.
+    A running daemon starts the job at once. A new model that passes the gate decides from the next window on, by the
+    fleet's [fleet.retrain] promote. A second job for the same fleet is refused while one is queued or running. Without
+    a daemon the job waits for one, and --wait ends after 5 s with exit code 1.
+
+    --accept-normal labels a time as normal and trains: alerts in it are learnt, not left out. FROM and TO are event
+    times, ISO 8601 or relative like now-3d. A time that is labelled fault is refused.
     """
     import asyncio
 
     config = load_config()
     name = _chosen_fleet(config, fleet)
-    requested = asyncio.run(_request(config.store.url, name, is_waiting=is_waiting))
+    if asset is not None and times is None:
+        raise click.UsageError("--asset goes with --accept-normal: a training is of the whole fleet.")
+    accepted = None if times is None else Accepted(*times, asset)
+    request = _Request(config, name, note, by or user_name(), accepted)
+    try:
+        requested, labels = asyncio.run(request.make(is_waiting=is_waiting))
+    except ConfigError as error:
+        if accepted is None:
+            raise
+        raise click.UsageError(f"--accept-normal: {error.detail}.") from None  # not a fault of the configuration
     job = requested.job
+    made = _version(job.version)
     if as_json:
-        print_json(asdict(job) | {"daemons": requested.n_daemons})
-    elif job.state == "done":
-        echo(f"{name}: new version {job.version}")
-    elif not is_waiting:
-        echo(f"Job {job.id} for {name} is {job.state}. See: monitor models list")
+        outcome = None if made is None else {"state": made["state"], "why": made["why"]}
+        print_json(asdict(job) | {"daemons": requested.n_daemons, "labels": labels, "outcome": outcome})
+    else:
+        if labels:
+            undo = f"monitor alerts unlabel {' '.join(map(str, labels))}"
+            echo(f"Accepted as normal: {accepted_words(accepted, name)}. Take it back: {undo}")
+        if job.state == "done":
+            _print_outcome(name, asdict(job), made)
+        elif not is_waiting:
+            echo(f"Job {job.id} for {name} is {job.state}. See: monitor models list")
     if is_waiting and job.state in ("queued", "running"):
         fate = "the job stays queued" if job.state == "queued" else "the next one starts it again"
         raise MonitorError(f"job {job.id} for {name}: no daemon is running, and {fate}. Start one with `monitor run`")
     if job.state == "failed":
         raise MonitorError(f"job {job.id} for {name} failed: {job.message}")
+
+
+def accepted_words(accepted: Accepted | None, fleet: str) -> str:
+    """Describe an accepted time."""
+    if accepted is None:
+        return ""
+    begin, end = (f"{at:%Y-%m-%d %H:%M}" for at in (accepted.begin, accepted.end))
+    return f"{accepted.asset or f'every asset of {fleet}'} from {begin} to {end} UTC"
+
+
+def _version(version: str | None) -> Mapping[str, Any] | None:
+    """Return the version that a job made. None = it made none."""
+    if version is None:
+        return None
+    with open_store() as store:
+        try:
+            return store.model(version)
+        except NotFound:
+            return None
+
+
+def _print_outcome(fleet: str, job: Mapping[str, Any], made: Mapping[str, Any] | None) -> None:
+    """Print the end of a training, and the next step."""
+    if made is None:
+        echo_prose(f"{fleet}: {job['message'] or 'new version ' + str(job['version'])}")
+        return
+    echo_prose(f"{fleet}: {version_words.outcome(job, made)}.")
+    version = made["version"]
+    next_steps = {
+        "champion": {"to undo": f"monitor models rollback {argument(fleet)}"},
+        "candidate": {"compare": f"monitor models diff {version}", "promote": f"monitor models promote {version}"},
+        "shadow": {"follow it": f"monitor models show {version}"},
+        "rejected": {"details": f"monitor models show {version}"},
+    }
+    echo_facts(next_steps.get(made["state"], {}))
 
 
 def _chosen_fleet(config: Config, fleet: str | None) -> str:
@@ -71,27 +154,74 @@ def _chosen_fleet(config: Config, fleet: str | None) -> str:
     return fleet
 
 
-async def _request(url: str, fleet: str, *, is_waiting: bool) -> Requested:
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request of a training."""
+
+    config: Config
+    fleet: str
+    note: str
+    by: str
+    accepted: Accepted | None
+
+    async def make(self, *, is_waiting: bool) -> tuple[Requested, list[int]]:
+        """Queue the job, and wait for its end. Return it, and the labels of the accepted time."""
+        from dataclasses import replace
+
+        from monitor.clock import SystemClock
+        from monitor.store.engine import AsyncStore
+
+        clock = SystemClock()
+        async with AsyncStore(self.config.store.url) as store:
+            requested, labels = await self._ask(store, clock)
+            if requested.n_daemons == 0:
+                note = "No daemon is running: the job waits until one starts (monitor run)."
+                echo(Styled(note, "yellow"), err=True)
+            if is_waiting:
+                requested = replace(requested, job=await _end_of(requested.job.id, store, clock, self.fleet))
+            return requested, labels
+
+    async def _ask(self, store: AsyncStore, clock: Clock) -> tuple[Requested, list[int]]:
+        from monitor import control
+
+        if self.accepted is None:
+            return await control.request_retraining(store, clock, self.fleet, by=self.by, note=self.note), []
+        fleet = next(each for each in self.config.fleets if each.name == self.fleet)
+        acceptance, requested = await control.accept_normal(
+            store,
+            clock,
+            self.fleet,
+            self.accepted.asset,
+            to_us(self.accepted.begin),
+            to_us(self.accepted.end),
+            actor=control.Actor(self.by, "cli"),
+            note=self.note,
+            history_us=round(fleet.retrain.history.total_seconds() * 1e6),
+        )
+        return requested, acceptance.label_ids
+
+
+async def _end_of(job_id: int, store: AsyncStore, clock: Clock, fleet: str) -> Any:
+    """Wait for the end of a job, with progress and the time that it still needs. Return the job."""
     import asyncio
-    from dataclasses import replace
 
     from monitor import control
-    from monitor.clock import SystemClock
-    from monitor.store.engine import AsyncStore
 
-    clock = SystemClock()
-    async with AsyncStore(url) as store:
-        requested = await control.request_retraining(store, clock, fleet, by=user_name())
-        job = requested.job
-        if requested.n_daemons == 0:
-            note = "No daemon is running: the job waits until one starts (monitor run)."
-            echo(Styled(note, "yellow"), err=True)
-        if is_waiting:
-            with progress(fleet, line_every_s=0.0) as on_progress:
-                n_alone = 0
-                while job.state in ("queued", "running") and n_alone * POLL_EVERY_S < ALONE_FOR_S:
-                    await asyncio.sleep(POLL_EVERY_S)
-                    job = await control.job(store, job.id)
-                    n_alone = 0 if await control.count_daemons(store, clock) else n_alone + 1
-                    on_progress(job.progress, f"{job.state}: {job.message}" if job.message else job.state)
-        return replace(requested, job=job)
+    left, n_alone = version_words.TimeLeft(), 0
+    job = await control.job(store, job_id)
+    with progress(fleet, line_every_s=0.0) as on_progress:
+        while job.state in ("queued", "running") and n_alone * POLL_EVERY_S < ALONE_FOR_S:
+            await asyncio.sleep(POLL_EVERY_S)
+            job = await control.job(store, job_id)
+            n_alone = 0 if await control.count_daemons(store, clock) else n_alone + 1
+            text = f"{job.state}: {job.message}" if job.message else job.state
+            on_progress(job.progress, text + _left(left, job, clock))
+    return job
+
+
+def _left(left: version_words.TimeLeft, job: Any, clock: Clock) -> str:
+    """Format the time that a job still needs, to ten seconds: a finer one would change at each look."""
+    if job.started_at is None:
+        return ""
+    seconds = left.update(clock.now_us() / 1e6 - job.started_at.timestamp(), job.progress)
+    return "" if seconds is None else f", about {wording.duration(max(10, round(seconds, -1)))} left"

@@ -30,11 +30,6 @@ SECRET_KEYS = frozenset((
 """Keys whose values are never shown."""
 TABLE_ARRAYS = {"fleet": "fleet", "notify": "channel"}
 """Tables with double brackets → the noun for one of them."""
-REMOVED: dict[SettingPath, str] = {
-    ("model", "scope"): "it had no effect",
-}
-"""Settings of former versions, by the last two parts of their paths → the reason of their removal."""
-
 _PATTERN_HELP = {
     "bootstrap": 'is not a broker address; write "host:9092" or "host1:9092,host2:9092"',
     "name": "is not a fleet name; use 1 to 64 of a–z, 0–9, _ and -",
@@ -138,8 +133,6 @@ def _sentence(detail: ErrorDetails) -> str:
 
 
 def _unknown_key(path: SettingPath, key: str) -> str:
-    if reason := REMOVED.get(path[-2:]):
-        return f"removed, as {reason}; delete the line"
     valid = list(table_at(path[:-1]).model_fields)
     meant = nearest(key, valid)
     return f'unknown key; did you mean "{meant}"?' if meant else f"unknown key; known here: {', '.join(valid)}"

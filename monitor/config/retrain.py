@@ -6,12 +6,20 @@ later.
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from monitor.config.base import ConfigTable, PositiveDuration, duration_or, raise_problems
+from monitor.config.base import (
+    ConfigTable,
+    PositiveDuration,
+    auto_or_value,
+    duration_or,
+    one_of,
+    raise_problems,
+)
 from monitor.config.fields import known_zone
 from monitor.config.values import Promotion, Rate, parse_size
 from monitor.schedules import MINUTE_US, Recurrence
@@ -51,6 +59,11 @@ class RetrainConfig(ConfigTable):
     """Last confirmed faults, by label, that a challenger must still find. 0: none."""
     keep_versions: Annotated[int, Field(ge=1, le=1000)] = 10
     """Versions whose checkpoints are kept, besides the champion, the previous one and the challenger."""
+    executor: Annotated[str, one_of(("pool", "serial", "ray"))] = "pool"
+    """Training of the models of single assets (`model.scope = "asset"`): in worker processes, in the training process
+    itself, or as tasks of a Ray cluster. The results are equal."""
+    workers: Annotated[int | None, Field(ge=1, le=1024), auto_or_value] = None
+    """Models trained at a time, each with one thread. "auto": None, half of the cores."""
     memory_limit: Annotated[int | None, BeforeValidator(_size_or_auto)] = None
     """Resident memory of the training process, in bytes. Beyond it the training ends with an error. "auto": None,
     half of the machine's or the container's."""
@@ -66,6 +79,11 @@ class RetrainConfig(ConfigTable):
             problems["timezone"] = f'"{self.timezone}" is used by cron only; set cron, or delete the line'
         raise_problems(problems)
         return self
+
+    @property
+    def n_workers(self) -> int:
+        """Models trained at a time."""
+        return self.workers or max(1, (os.cpu_count() or 1) // 2)
 
     @property
     def recurrence(self) -> Recurrence:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 # The valid values. `monitor check` and the error messages read these lists.
 ARCHITECTURES = ("auto", "conv", "dense", "forecast", "lstm", "pca")
+SCOPES = ("fleet", "asset")
 OBJECTIVES = ("plain", "sparse", "denoising", "variational", "adversarial")
 INCOMPATIBLE_OPTIONS = {
     "auto": (("sparse", "denoising", "variational", "adversarial", "stacked"), "auto trains no network"),
@@ -99,6 +100,9 @@ class StoreConfig(ConfigTable):
 class ModelConfig(ConfigTable):
     """`[fleet.model]`."""
 
+    scope: Annotated[str, one_of(SCOPES)] = "fleet"
+    """fleet: one model, with a scale and a threshold per asset. asset: a model for each asset with enough windows, and
+    the fleet's for the others."""
     architecture: Annotated[str, one_of(ARCHITECTURES)] = "auto"
     objective: Annotated[str, one_of(OBJECTIVES)] = "plain"
     stacked: bool = False

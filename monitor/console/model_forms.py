@@ -6,6 +6,7 @@ call of `control`, with the scope `admin`. Each can be taken back, so none asks 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +15,9 @@ from monitor import control
 from monitor.console.forms import FormData, answered, console_of
 from monitor.console.security import actor, scope, who
 from monitor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from monitor.config import Config
 
 router = APIRouter(include_in_schema=False)
 
@@ -59,7 +63,30 @@ async def roll_back(request: Request, fleet: str, form: FormData) -> Response:
 
 
 @router.post("/models/{fleet}/retrain", dependencies=[scope("admin")])
-async def retrain(request: Request, fleet: str) -> Response:
-    """Ask for a training."""
-    work = console_of(request).act(control.request_retraining, fleet, by=who(request).name)
-    return await answered(request, work, f"A training of {fleet} is requested.", _page(fleet))
+async def retrain(request: Request, fleet: str, form: FormData) -> Response:
+    """Ask for a training. With `from` and `to`, accept this time as normal first."""
+    console, note = console_of(request), form.note()
+    is_accepting = bool(form.text("from") or form.text("to"))
+
+    async def work() -> None:
+        if not is_accepting:
+            await console.act(control.request_retraining, fleet, by=who(request).name, note=note)
+            return
+        zone, now_us = form.text("timezone") or "UTC", console.clock.now_us()
+        begin, end = form.moment("from", now_us, zone), form.moment("to", now_us, zone)
+        if begin is None or end is None:
+            raise ConfigError("to accept a time as normal, write its beginning and its end")
+        sender, history = actor(request, "console"), history_us(console.config, fleet)
+        asset = form.text("asset") or None
+        await console.act(
+            control.accept_normal, fleet, asset, begin, end, actor=sender, note=note, history_us=history
+        )
+
+    accepted = " The time is accepted as normal." if is_accepting else ""
+    return await answered(request, work(), f"A training of {fleet} is requested.{accepted}", _page(fleet))
+
+
+def history_us(config: Config, fleet: str) -> int | None:
+    """Return the time that a training of a fleet reads. None = the configuration has no such fleet."""
+    found = next((each for each in config.fleets if each.name == fleet), None)
+    return None if found is None else round(found.retrain.history.total_seconds() * 1e6)

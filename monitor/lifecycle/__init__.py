@@ -7,6 +7,7 @@
     drill_process     the drill in the training process
     injection         faults in copies of healthy readings, for drills and for the gate
     gate              judges a new version against the champion, without labels
+    gate_checks       the checks of the gate, and their limits
     verdict           the gate's result as it is stored and shown
     recent            the alerts that a version would raise on recent windows
     fault_trial       the injected faults that two versions find

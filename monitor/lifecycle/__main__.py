@@ -27,7 +27,7 @@ from monitor.lifecycle.gate import Limits, judge
 from monitor.lifecycle.training_process import TrainingMessage, TrainingOrder
 from monitor.models.detector import TrainedModel
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
-from monitor.training.fit import fit
+from monitor.training.fleet_fit import Workers, fit_fleet
 
 if TYPE_CHECKING:
     from monitor.training.dataset import History
@@ -97,7 +97,10 @@ def _fit(
         of_fleet = FleetSpec.of(fleet, history.sensors, config.fields_of(fleet))
         if window_reason is not None:
             of_fleet = replace(of_fleet, window_reason=window_reason)
-        return fit(windows, spec, of_fleet, device=config.device, on_progress=on_progress)
+        return fit_fleet(
+            windows, spec, of_fleet, scope=fleet.model.scope, device=config.device, on_progress=on_progress,
+            workers=Workers(fleet.retrain.executor, fleet.retrain.n_workers),
+        )  # fmt: skip
     except NotEnoughData as error:
         more = max(1, spec.min_windows - len(windows))
         raise NotEnoughData(f"{error.detail}; {history.time_until(more)}") from error

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from monitor.lifecycle.recent import Recent, Version
     from monitor.types import Bool, Float32
 
-N_FAULTS = 240
-"""Faults at most. With one in ten found by only one of the versions, the difference of recall is known within ±.034."""
+N_FAULTS = 360
+"""Faults at most. With one in ten found by only one of the versions, the difference of recall is known within ±.027."""
 N_STRETCHES = 32
 """Stretches of readings that the faults are injected into copies of, evenly spaced."""
 N_AFTER = 40

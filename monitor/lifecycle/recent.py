@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from monitor.budget import WEEK_S
+from monitor.budget import WEEK_S, lower_bound, upper_bound
 from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.types import Scores, Windows
 
@@ -34,6 +34,10 @@ MAX_SCORED_VALUES = 24_000_000
 MIN_PER_ASSET = 512
 """Windows of an asset at least, where it has them. Of a large fleet only some assets are looked at: alerts need
 windows that follow one another."""
+MAX_ANOMALOUS_SHARE = 0.1
+"""Largest share of anomalous recent windows. With more, few alerts mean that they do not end."""
+NORMAL_QUANTILE = 0.995
+"""Quantile of the scores of normal windows from which the headroom of a threshold is measured."""
 CHUNK = 2048
 """Windows in memory at a time."""
 
@@ -175,6 +179,60 @@ class Recent:
         """Return whether an alert fires in a window that overlaps no alert of the pipeline."""
         series = self.series[alert.asset]
         return bool(series.counted[np.searchsorted(series.end_us, alert.fired_us)])
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """The alerts that one version would raise on recent windows."""
+
+    alerts: tuple[ProjectedAlert, ...]
+    n_alerts: int
+    """Those that fire in windows without an alert."""
+    weeks: float
+    """Asset-weeks of these windows."""
+    anomalous_share: float
+    """Share of them that the version calls anomalous. 0 = none is scored."""
+    normal_score: float
+    """Score that all but a few of them stay below."""
+    per_week: float
+    """Budget."""
+
+    @classmethod
+    def of(cls, recent: Recent, version: Version, budget: Budget) -> Projection:
+        """Score the windows by a version, and decide the alerts."""
+        scores = recent.scores(version)
+        alerts = recent.alerts(scores, budget)
+        parts = [own[each.counted] for own, each in zip(scores, recent.series, strict=True)]
+        normal = np.concatenate(parts) if parts else np.empty(0, np.float32)
+        normal = normal[np.isfinite(normal)]
+        return cls(
+            alerts=tuple(alerts),
+            n_alerts=sum(recent.is_counted(alert) for alert in alerts),
+            weeks=recent.weeks(budget.step_s),
+            anomalous_share=float((normal >= 1.0).mean()) if len(normal) else 0.0,
+            normal_score=float(np.quantile(normal, NORMAL_QUANTILE)) if len(normal) else 0.0,
+            per_week=budget.alarms_per_week,
+        )
+
+    @property
+    def low_per_week(self) -> float:
+        """Lower bound of the alerts per asset and week (95 %, Poisson)."""
+        return lower_bound(self.n_alerts, self.weeks)
+
+    @property
+    def high_per_week(self) -> float:
+        """Upper bound of the same."""
+        return upper_bound(self.n_alerts, self.weeks)
+
+    @property
+    def alarms_all_the_time(self) -> bool:
+        """Whether so many windows are anomalous that few alerts mean that they do not end."""
+        return self.anomalous_share > MAX_ANOMALOUS_SHARE
+
+    @property
+    def breaks_budget(self) -> bool:
+        """Whether the windows prove that the version breaks the budget. Of a short time only many alerts do."""
+        return self.alarms_all_the_time or self.low_per_week > self.per_week
 
 
 def policy_of(budget: Budget, stride_factor: int) -> AlertPolicy:

@@ -12,8 +12,9 @@ line, the API and the console. Invariant: one sentence says why.
        {"name": "budget", "passed": bool, "why": "…", "n_alerts": n, "weeks": w, "per_week": budget, "low_per_week": r,
         "high_per_week": r, "anomalous_share": s, "champion_alerts": n | null, "champion_share": s | null,
         "threshold_ratio": r | null, "held_out_alerts": n, "held_out_weeks": w},
-       {"name": "faults", …, "n": n, "recall": r, "champion_recall": r, "matched_recall": r, "headroom": f, "loss": d,
-        "loss_low": d, "loss_high": d, "actual_loss": d, "actual_low": d, "margin": m, "compared": bool,
+       {"name": "faults", …, "n": n, "recall": r, "champion_recall": r, "matched_recall": r, "normal_score": s,
+        "champion_normal_score": s, "loss": d, "loss_low": d, "loss_high": d, "actual_loss": d, "actual_low": d,
+        "margin": m, "compared": bool,
         "by_kind": {kind: {"n": n, "recall": r, "champion_recall": r}}, "by_sensor": {sensor: {…}}},
        {"name": "memory", …, "n": n, "n_judged": n, "n_lost": n, "faults": [{"alert": id, "asset": name, "opened_at": …,
         "sensors": […], "challenger": score | null, "champion": score | null, "lost": bool, "problem": "…"}]},
@@ -21,8 +22,9 @@ line, the API and the console. Invariant: one sentence says why.
        {"name": "latency", …, "us_per_window": t, "champion_us_per_window": t | null, "load": share of a core},
        {"name": "schema", …}]}
 
-Of too few injected faults there is only `n`, `margin` and `compared`. `loss` is the champion's recall at the
-challenger's headroom (`matched_recall`) minus the challenger's, `actual_loss` that at its own threshold. Checks that
+Of too few injected faults there is only `n`, `margin` and `compared`. `normal_score`: the
+score that 99.5 % of the recent normal windows stay below. `loss` is the champion's recall at the challenger's headroom
+(`matched_recall`) minus the challenger's, `actual_loss` that at its own threshold. Checks that
 were not made are missing: without a champion there are budget, history and schema. Then only the schema
 decides, and the rest is told.
 """

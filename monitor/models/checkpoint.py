@@ -5,6 +5,7 @@ Input: tensors and a card. Output: a folder, and the same read back. Invariant: 
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -36,6 +37,18 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def version_of(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> str:
     """Return the version of a model: its architecture and eight digits of its digest."""
     return checkpoint_files.name_of(_pack(tensors), card)
+
+
+def pack(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> bytes:
+    """Return tensors and card as bytes, for another process of this release."""
+    text = json.dumps(card, allow_nan=False).encode()
+    return len(text).to_bytes(8, "little") + text + _pack(tensors)
+
+
+def unpack(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read the bytes of `pack`."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return safetensors.torch.load(content[end:]), json.loads(content[8:end])
 
 
 def _pack(tensors: dict[str, torch.Tensor]) -> bytes:

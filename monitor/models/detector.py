@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -19,6 +20,7 @@ from monitor.budget import Budget
 from monitor.errors import CheckpointDamaged, ConfigError, NotFound
 from monitor.models import checkpoint
 from monitor.models.asset_scales import AssetScales, ScaleTable
+from monitor.models.bundle import CARDS, cards_of, prefixed, rows_by_model, tensors_of
 from monitor.models.calibrate import Threshold
 from monitor.models.clearing import clearing_sets
 from monitor.models.device import pick_device
@@ -34,7 +36,7 @@ from monitor.models.terms import Terms, factor_of, knobs_from_json, knobs_to_jso
 from monitor.types import Contribution
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from monitor.types import Float32, Int64
 
@@ -43,7 +45,7 @@ MAX_WINDOW_VALUES = 4 << 20
 MAX_MEMBERS = 64
 NEW_KEYS = (
     "inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile", "asset_factors", "labels",
-    "window_reason", "asset_scales",
+    "window_reason", "asset_scales", "bundle",
 )  # fmt: skip
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
@@ -110,6 +112,9 @@ class Card:
     """The reason for the length, where the training chose it (`window = "auto"`). None = it was configured."""
     asset_scales: dict[str, Any] | None = None
     """Assets with scales of their own (`asset_scales.AssetScales`). None = all have the fleet's."""
+    bundle: dict[str, Any] | None = None
+    """Assets with a model of their own (`own`), and the number of the others by the reason (`fleet`), each with some
+    names. None = there is one model."""
 
 
 class _AssetTerms(NamedTuple):
@@ -139,8 +144,11 @@ class TrainedModel:
         version: str | None = None,
         held_out: HeldOut | None = None,
         asset_scales: AssetScales | None = None,
+        own: Mapping[str, Self] | None = None,
     ) -> None:
         self.card = card
+        self.own: dict[str, Self] = dict(own or {})
+        """By asset, its own model (`bundle`), which serves its windows in place of this one, the fleet's."""
         self.asset_scales = asset_scales
         """None = all assets have the fleet's."""
         self.held_out = held_out
@@ -182,7 +190,7 @@ class TrainedModel:
     @property
     def needs_assets(self) -> bool:
         """Whether a score depends on the name of the asset."""
-        return bool(self.card.asset_factors) or self._scales is not None
+        return bool(self.card.asset_factors) or self._scales is not None or bool(self.own)
 
     @property
     def typical_scaler(self) -> Scaler:
@@ -202,15 +210,37 @@ class TrainedModel:
         `share_normal`: False = the shares of normal windows, which nobody reads, are 0. They cost as much as a score.
         """
         self.check_shape(values)
+        if self.own and assets is not None:
+            scores, shares = np.empty(len(values), np.float32), np.empty(values.shape[::2], np.float32)
+            for model, rows, names in self._by_model(assets):
+                scores[rows], shares[rows] = model.score(values[rows], names, share_normal=share_normal)
+            return WindowScores(scores, shares)
         channels = self.inputs.to_channels(values)
         terms = self._terms_of(assets, len(values))
         return self._score_channels(channels, terms, self.card.min_channels, share_normal=share_normal)
+
+    def _by_model(self, assets: Sequence[str]) -> list[tuple[Self, Int64, list[str]]]:
+        """Return the models of a bundle that serve these assets, each as one alone, with its rows and their assets."""
+        return [
+            (self._alone if model is None else model, rows, [assets[row] for row in rows.tolist()])
+            for model, rows in rows_by_model(self.own, assets)
+        ]
+
+    @cached_property
+    def _alone(self) -> Self:
+        """The fleet's model without the assets' own."""
+        return type(self)(self.card, self._members, self.scaler, self.device, "", self.held_out, self.asset_scales)
 
     def limits(self, assets: Sequence[str] | None) -> Float32 | None:
         """Return the raw threshold [N] of each window, by the name of its asset. None = all have the fleet's."""
         factors, scales = self.card.asset_factors or {}, self._scales
         if assets is None or not self.needs_assets:
             return None
+        if self.own:
+            limit = np.full(len(assets), self.card.threshold.raw, np.float32)
+            for model, rows, names in self._by_model(assets):
+                limit[rows] = model._terms_of(names, len(names)).limit
+            return limit
         of_new = 1.0 if self.asset_scales is None else self.asset_scales.new_asset_factor
         each = [factors.get(name, 1.0 if scales is None or name in scales else of_new) for name in assets]
         return np.array(each, np.float32) * np.float32(self.card.threshold.raw)
@@ -313,6 +343,7 @@ class TrainedModel:
             "threshold": asdict(card.threshold),
             "asset_factors": card.asset_factors,
             "asset_scales": card.asset_scales,
+            "bundle": card.bundle,
             "inputs": card.training["inputs"],
             "thresholds": self.thresholds(),
             "knobs": card.knobs,
@@ -345,7 +376,8 @@ class TrainedModel:
         card = replace(
             self.card, threshold=threshold, knobs=knobs_to_json(by_sensor), labels=labels, derived=None
         )
-        kept: dict[str, Any] = {"held_out": self.held_out, "asset_scales": self.asset_scales}
+        own_models = {name: model.derive(terms) for name, model in self.own.items()}
+        kept: dict[str, Any] = {"held_out": self.held_out, "asset_scales": self.asset_scales, "own": own_models}
         made = type(self)(card, self._members, self.scaler, self.device, **kept)
         origin = self.card.derived["from"] if self.card.derived else self.version
         if made.version == origin:  # the terms that it was trained with, again
@@ -365,6 +397,8 @@ class TrainedModel:
         score = self._score_channels(noise.astype(np.float32), self._terms_of(None, len(noise))).score
         if not np.isfinite(score).all():
             raise CheckpointDamaged(f"{self.version} scores noise as {score}")
+        for model in self.own.values():
+            model.self_test()
 
     def explain(
         self, values: Float32, share: Float32, assets: Sequence[str] | None = None
@@ -376,6 +410,13 @@ class TrainedModel:
         training.
         """
         self.check_shape(values)
+        if self.own and assets is not None:
+            explained: list[tuple[Contribution, ...]] = [()] * len(values)
+            for model, places, names in self._by_model(assets):
+                found = model.explain(values[places], share[places], names)
+                for row, contributions in zip(places.tolist(), found, strict=True):
+                    explained[row] = contributions
+            return explained
         out: list[tuple[Contribution, ...]] = []
         inputs, owner = self.inputs, torch.from_numpy(self.inputs.owner).to(self.device)
         channels, terms = inputs.to_channels(values), self._terms_of(assets, len(values))
@@ -403,13 +444,16 @@ class TrainedModel:
     def reconstruct(self, values: Float32, assets: Sequence[str] | None = None) -> Float32:
         """Return the reconstruction of windows [N, T, C] in the sensors' own units, as `explain` shows it.
 
-        `assets`: see `score`.
-
         A counter's is its level, an angle's the one nearest to the measured one: it may be below 0° or above 360°.
+        `assets`: see `score`.
         NaN for a sensor that the model does not take.
         """
         self.check_shape(values)
         out = np.empty_like(values)
+        if self.own and assets is not None:
+            for model, rows, names in self._by_model(assets):
+                out[rows] = model.reconstruct(values[rows], names)
+            return out
         channels, terms = self.inputs.to_channels(values), self._terms_of(assets, len(values))
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
@@ -436,6 +480,12 @@ class TrainedModel:
         self, values: Float32, share: Float32, assets: Sequence[str] | None = None
     ) -> list[tuple[str, ...]]:
         """Return the fewest sensors of each window [N, T, C] without which it is not anomalous. Empty = no few are."""
+        if self.own and assets is not None:
+            sets: list[tuple[str, ...]] = [()] * len(values)
+            for model, rows, names in self._by_model(assets):
+                for row, one in zip(rows.tolist(), model.clearing(values[rows], share[rows], names), strict=True):
+                    sets[row] = one
+            return sets
         terms = self._terms_of(assets, len(values))
 
         def score(windows: Float32, of: Int64) -> Float32:
@@ -497,26 +547,50 @@ class TrainedModel:
         where = pick_device(device)
         tensors, raw = checkpoint.read(Path(path))
         try:
-            card = _card_from_json(raw)
-            n_channels = len(ModelInputs.from_json(card.sensors, card.inputs).channels)
-            members = tuple(
-                Member.load(entry, tensors, f"{number}.", n_channels, card.length)
-                for number, entry in enumerate(card.members)
-            )
-            scaler = Scaler.from_json(raw["scaler"], n_channels)
-            held_out = (
-                HeldOut.load(card.held_out, tensors, card.asset_factors) if card.held_out is not None else None
-            )
-            own = card.asset_scales
-            asset_scales = AssetScales.load(own, tensors, n_channels) if own is not None else None
+            return cls._built(tensors, raw, where)
         # Whatever JSON may hold in place of what belongs there.
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, ConfigError) as cause:
             raise CheckpointDamaged(f"{path}: whole, but not a model this version can build: {cause!r}") from cause
-        return cls(card, members, scaler, where, raw["version"], held_out, asset_scales)
+
+    @classmethod
+    def _built(cls, tensors: dict[str, torch.Tensor], raw: dict[str, Any], device: torch.device) -> Self:
+        """Build a model, and those of a bundle, of its tensors and its card."""
+        card = _card_from_json(raw)
+        n_channels = len(ModelInputs.from_json(card.sensors, card.inputs).channels)
+        members = tuple(
+            Member.load(entry, tensors, f"{number}.", n_channels, card.length)
+            for number, entry in enumerate(card.members)
+        )
+        scaler = Scaler.from_json(raw["scaler"], n_channels)
+        held_out = HeldOut.load(card.held_out, tensors, card.asset_factors) if card.held_out is not None else None
+        scales = card.asset_scales
+        asset_scales = AssetScales.load(scales, tensors, n_channels) if scales is not None else None
+        own = {
+            name: cls._built(tensors_of(number, tensors), entry, device)
+            for number, (name, entry) in enumerate(cards_of(raw, card.length, card.sensors))
+        }
+        return cls(card, members, scaler, device, raw.get("version"), held_out, asset_scales, own)
+
+    def dump(self) -> bytes:
+        """Return the model as bytes, for another process. `parse` reads them."""
+        return checkpoint.pack(self._tensors(), self._card_json())
+
+    @classmethod
+    def parse(cls, content: bytes, device: torch.device) -> Self:
+        """Read the bytes of `dump`."""
+        return cls._built(*checkpoint.unpack(content), device)
+
+    def with_own(self, own: Mapping[str, Self], bundle: dict[str, Any]) -> Self:
+        """Return the bundle of this model, the fleet's, and models of assets. `bundle`: the card's entry."""
+        card = replace(self.card, bundle={**bundle, "own": list(own)})
+        kept: dict[str, Any] = {"held_out": self.held_out, "asset_scales": self.asset_scales, "own": own}
+        return type(self)(card, self._members, self.scaler, self.device, **kept)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         kept = {} if self.held_out is None else self.held_out.tensors()
         kept |= {} if self.asset_scales is None else self.asset_scales.tensors()
+        for number, model in enumerate(self.own.values()):
+            kept |= prefixed(number, model._tensors())
         return kept | {
             name: tensor
             for number, member in enumerate(self._members)
@@ -528,7 +602,8 @@ class TrainedModel:
         for name in NEW_KEYS:
             if card[name] is None:                                       # an older card stays what it was
                 del card[name]
-        return {**card, "scaler": self.scaler.to_json()}
+        own = {CARDS: {name: model._card_json() for name, model in self.own.items()}} if self.own else {}
+        return {**card, "scaler": self.scaler.to_json(), **own}
 
     def standardise(
         self, values: Float32, assets: Sequence[str] | None = None

@@ -7,7 +7,7 @@ Invariant: a name that this version cannot train is refused here, with the valid
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from monitor.budget import Budget, weekly
@@ -181,6 +181,11 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return len(self.asset)
+
+    def select(self, rows: Int64) -> TrainingSet:
+        """Return some of the windows, copied."""
+        arrays = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: array[rows] for name, array in arrays.items() if hasattr(array, "shape")})
 
     def asset_name(self, asset: int) -> int | str:
         """Return an asset's name, or its number where names are not known."""

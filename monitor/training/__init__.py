@@ -6,6 +6,8 @@
     recognise   sensors that are counters, angles, or write codes for missing
     scales      scales of single assets: measured, shrunk, and tried on held-out windows
     fit         windows → a calibrated detector, or an error that names the reason
+    fleet_fit   one model for a fleet, or one for each asset
+    executors   one function for many items: serial, in processes, on Ray
     auto        members that are solved in closed form, calibrated by forward folds
     period      the cycle of the sensors, and the window length that holds it
     faults      faults injected into healthy windows, which each member is tried on

@@ -38,3 +38,14 @@ def why(reason: str, source: str = "", number: int | None = None) -> str:
     """Return the sentence of a reason. `source`, `number`: the alert, label, shelf or maintenance behind it."""
     name = f"{source} {number}" if number is not None else source or "it"
     return REASONS.get(reason, reason.replace("_", " ")).format(source=name)
+
+
+USES = {"trained": "trained", "held_out": "held out", "left_out": "left out"}
+"""Use of a time in the receipt → its word."""
+SOURCES = {"accepted": "a label", "shelved": "a shelf", "maintenance": "a plan"}
+"""Reason → the kind of thing behind it, where it is no alert."""
+
+
+def why_in_total(reason: str) -> str:
+    """Return the clause of a reason for all of its times together."""
+    return why(reason, SOURCES.get(reason, "an alert"))

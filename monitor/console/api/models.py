@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request
 
 from monitor import control
+from monitor.clock import to_us
 from monitor.console.api.documents import (
     Job,
     Model,
@@ -29,6 +30,7 @@ from monitor.console.api.inputs import (
     console_of,
     page,
 )
+from monitor.console.model_forms import history_us
 from monitor.console.security import actor, scope, who
 from monitor.errors import ConfigError, NotFound
 from monitor.store.queries import iso
@@ -169,9 +171,23 @@ async def show_job(request: Request, job_id: Id) -> Any:
 
 @router.post("/jobs", response_model=Job, status_code=201, dependencies=[scope("admin")])
 async def train(request: Request, body: TrainingBody) -> Any:
-    """Ask for a training. A running daemon begins it at once."""
-    console = console_of(request)
-    requested = await console.act(control.request_retraining, body.fleet, by=who(request).name)
+    """Ask for a training. A running daemon begins it at once. `accept_normal`: learn this time as normal."""
+    console, accepted = console_of(request), body.accept_normal
+    if accepted is None:
+        requested = await console.act(
+            control.request_retraining, body.fleet, by=who(request).name, note=body.note
+        )
+    else:
+        _, requested = await console.act(
+            control.accept_normal,
+            body.fleet,
+            accepted.asset,
+            to_us(accepted.from_),
+            to_us(accepted.to),
+            actor=actor(request, "api"),
+            note=body.note,
+            history_us=history_us(console.config, body.fleet),
+        )
     return await console.read(lambda reader: _job(reader, requested.job.id))
 
 

@@ -14,7 +14,7 @@ from monitor.console.pages.versions import DECIDED_BEFORE, fleet_of
 from monitor.console.pages.view import Ask, duration, number, svg
 from monitor.errors import NotFound
 from monitor.store.burn import budget_report
-from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
+from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED, USES, why_in_total
 from monitor.wording import count, percent
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def card(reader: Reader, ask: Ask) -> dict[str, Any]:
         "lost": version_words.lost_faults(row["gate_verdict"]),
         "projected": version_words.projected_alerts(row["gate_verdict"]),
         "receipt": _receipt(found.get("training") or {}),
+        "used": _used((found.get("training") or {}).get("receipt")),
         "notes": [str(note) for note in (found.get("training") or {}).get("inputs", [])][:MAX_NOTES],
         "troubles": [str(note) for note in (found.get("training") or {}).get("troubles", [])][:MAX_NOTES],
         "sensors": _reconstruction(found),
@@ -107,6 +108,19 @@ def _receipt(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("suspected fault", f"asset {spell['asset']}, {count(spell['n_windows'], 'window')}")
         for spell in training.get("suspected_faults", [])[:3]
     ]
+
+
+def _used(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the receipt of each time used or left out. None = an older card has none."""
+    if receipt is None:
+        return None
+    return {
+        "digests": f"seed {receipt['seed']}, data {receipt['data_digest'][:12]}…, configuration "
+        f"{receipt['config_digest'][:12]}…",
+        "totals": [row | {"why": why_in_total(row["reason"]), "word": USES[row["use"]]} for row in receipt["totals"]],
+        "intervals": [row | {"word": USES[row["use"]]} for row in receipt["intervals"]],
+        "warnings": receipt["warnings"],
+    }
 
 
 def _reconstruction(found: Card) -> list[dict[str, Any]]:

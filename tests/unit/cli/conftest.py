@@ -89,7 +89,7 @@ def filled(config: Path, _databases: Path) -> Path:
 def _registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("registry") / "monitor.db"
     with ThreadPoolExecutor(1) as pool:  # a test may run in an event loop
-        pool.submit(console_database.fill, path, n_assets=8).result()
+        pool.submit(console_database.fill, path, n_assets=24).result()
     return path
 
 

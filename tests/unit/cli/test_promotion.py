@@ -119,3 +119,12 @@ def test_without_a_daemon_the_promotion_waits_for_one(runner: CliRunner, registr
     result = runner.invoke(main, ["models", "promote", "turbines-5"])
     assert result.exit_code == 0
     assert "No daemon is running: it takes effect when one starts" in result.stderr
+
+
+@pytest.mark.usefixtures("registry")
+def test_alerts_of_a_version_that_was_rolled_back_are_marked(show: Show, ask: Ask) -> None:
+    [number] = [alert["id"] for alert in ask("alerts list") if alert["rolled_back_at"]]
+    shown = " ".join(show(f"alerts show {number}").split())
+    assert "version turbines-3, rolled back on 20" in shown
+    assert "monitor models show turbines-3 says why" in shown
+    assert " ".join(show("alerts list").split()).count("fault, ↺ rolled back: power") == 1

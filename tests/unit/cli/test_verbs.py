@@ -17,6 +17,7 @@ from monitor.service.preflight import Preflight
 from monitor.service.survey import FleetSurvey, Refusal, SensorFacts
 from monitor.store import daemons, jobs
 from monitor.store.engine import AsyncStore
+from monitor.store.reader import open_reader
 from monitor.types import Finding
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def test_waiting_ends_with_the_job(
     steps: list[Callable[..., Any]] = [
         lambda c: jobs.start_next(c, owner="host:1", at_us=1),
         lambda c: jobs.set_progress(c, 1, progress=0.4, message="epoch 4 of 9"),
-        (lambda c: jobs.finish(c, 1, version="turbines-3", at_us=2))
+        (lambda c: jobs.finish(c, 1, version="turbines-new", at_us=2))
         if is_good
         else (lambda c: jobs.fail(c, 1, message="not enough data", at_us=2)),
     ]
@@ -220,7 +221,8 @@ def test_waiting_ends_with_the_job(
     assert "40%  running: epoch 4 of 9" in result.stderr
     if is_good:
         assert result.exit_code == 0
-        assert result.stdout == "turbines: new version turbines-3\n"
+        assert result.stdout.startswith("turbines: turbines-new is promoted.\n")
+        assert "monitor models rollback turbines" in result.stdout
     else:
         assert result.exit_code == 1
         assert "failed: not enough data" in result.stderr
@@ -250,6 +252,36 @@ def test_waiting_without_a_daemon_ends(
     fate = "the next one starts it again" if is_running else "the job stays queued"
     assert f"job 1 for turbines: no daemon is running, and {fate}. Start one" in " ".join(result.stderr.split())
     assert n_polls * retrain.POLL_EVERY_S == pytest.approx(retrain.ALONE_FOR_S, abs=retrain.POLL_EVERY_S)
+
+
+def test_a_time_is_accepted_as_normal_with_a_note(runner: CliRunner, filled: Path) -> None:
+    words = ("--accept-normal", "2015-07-27T04:00", "2015-07-27T06:00", "--asset", "R80711", "--note", "new belt")
+    result = run(runner, "retrain", *words, "--by", "jo")
+    assert result.exit_code == 0, result.output
+    assert "Accepted as normal: R80711 from 2015-07-27 04:00 to 2015-07-27 06:00 UTC." in result.stdout
+    assert "Take it back: monitor alerts unlabel 1" in result.stdout
+    with open_reader(f"sqlite:///{filled.parent}/monitor.db") as reader:
+        [label], [job] = reader.interval_labels(), reader.jobs()
+    assert (label["asset"], label["label"], label["note"]) == ("R80711", "normal", "new belt")
+    assert (job["requested_by"], job["note"], job["reason"]) == ("jo", "new belt", "operator")
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--asset", "R80711"), "--asset goes with --accept-normal"),
+        (("--accept-normal", "2015-07-27T06:00", "2015-07-27T04:00"), "before it begins; swap the two times"),
+        (("--accept-normal", "2014-07-27T04:00", "2014-07-27T06:00"), "before the history of a training"),
+        (("--accept-normal", "yesterday-ish", "now"), "--accept-normal"),
+    ],
+)
+def test_a_time_that_cannot_be_accepted_is_refused(
+    runner: CliRunner, words: tuple[str, ...], message: str
+) -> None:
+    result = run(runner, "retrain", *words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.split())
 
 
 def test_an_unknown_fleet_is_refused(runner: CliRunner, filled: Path) -> None:

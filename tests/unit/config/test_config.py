@@ -131,7 +131,7 @@ def test_the_tree_is_frozen_and_pickles(tmp_path: Path) -> None:
             {"fleet__model": {"architecture": "lstm", "stacked": True}},
             'fleet[0].model.stacked: true does not go with "lstm": lstm has one layer',
         ),
-        ({"fleet__model": {"scope": "fleet"}}, "fleet[0].model.scope: removed, as it had no effect; delete the line"),
+        ({"fleet__model": {"scope": "plant"}}, 'fleet[0].model.scope: "plant" is not offered; use "fleet", "asset"'),
         ({"fleet__alerts": {"confirm": "6 of 5"}}, 'can never be met; write "5 of 6"'),
         ({"fleet__alerts": {"confirm": "often"}}, 'fleet[0].alerts.confirm: "often" is not "m of n"'),
         ({"fleet__alerts": {"budget": "1/fortnight"}}, "fleet[0].alerts.budget:"),

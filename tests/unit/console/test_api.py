@@ -171,6 +171,20 @@ async def test_versions_are_promoted_rolled_back_and_compared(
     assert "force needs a note" in unexplained.json()["detail"]
 
 
+async def test_a_training_is_asked_for_with_a_note_and_an_accepted_time(make_app: Make, client: Client) -> None:
+    accepted = {"from": "2015-07-27T04:00:00Z", "to": "2015-07-27T06:00:00Z", "asset": "R80711"}
+    async with client(make_app()) as program:
+        program.headers["x-csrf-token"] = (await program.get(f"{API}/me")).json()["csrf"]
+        body = {"fleet": "turbines", "note": "cleaned", "accept_normal": accepted}
+        job = (await program.post(f"{API}/jobs", json=body)).json()
+        labels = (await program.get(f"{API}/labels")).json()["items"]
+        again = await program.post(f"{API}/jobs", json={"fleet": "turbines"})
+    assert (job["state"], job["note"], job["reason"]) == ("queued", "cleaned", "operator")
+    assert job["detail"]["accept_normal"]["asset"] == "R80711"
+    assert [(label["asset"], label["label"], label["note"]) for label in labels] == [("R80711", "normal", "cleaned")]
+    assert again.status_code == 409
+
+
 async def test_a_defect_shows_no_traceback(
     make_app: Make, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
