@@ -118,7 +118,10 @@ def _used(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "digests": f"seed {receipt['seed']}, data {receipt['data_digest'][:12]}…, configuration "
         f"{receipt['config_digest'][:12]}…",
         "totals": [row | {"why": why_in_total(row["reason"]), "word": USES[row["use"]]} for row in receipt["totals"]],
-        "intervals": [row | {"word": USES[row["use"]]} for row in receipt["intervals"]],
+        "intervals": [
+            {"sensor": None, "source": None, "id": None, "n_joined": None, **row, "word": USES[row["use"]]}
+            for row in receipt["intervals"]
+        ],
         "warnings": receipt["warnings"],
     }
 

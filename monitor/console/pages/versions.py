@@ -58,12 +58,18 @@ def proposal(reader: Reader, ask: Ask) -> dict[str, Any]:
         "verdict": row["gate_verdict"],
         "checks": version_words.checks(row["gate_verdict"]),
         "lost": version_words.lost_faults(row["gate_verdict"]),
-        "alerts": (row["gate_verdict"] or {}).get("alerts") if champion else None,
+        "alerts": _counts(row["gate_verdict"]) if champion else None,
         "shadow": shadow,
         "changes": changes[:MAX_CHANGES],
         "n_changes": len(changes),
         "replay": None if champion is None else replay_command(champion["version"], row["version"]),
     }
+
+
+def _counts(verdict: Mapping[str, Any] | None) -> dict[str, int] | None:
+    """Return the alerts of both versions on the windows that the gate judged. None = it judged none."""
+    counts = (verdict or {}).get("alerts")
+    return {name: int(counts.get(name) or 0) for name in ("same", "gained", "lost")} if counts else None
 
 
 def versions(reader: Reader, ask: Ask) -> dict[str, Any]:
