@@ -37,6 +37,9 @@ SCREENS = {
     "asset": "/assets/turbines/T0001",
     "models": "/models",
     "fleet": "/models/turbines",
+    "fleet in shadow": "/models/pumps",
+    "rejected version": "/models/turbines?version=turbines-4",
+    "difference": "/models/turbines/diff",
     "ingestion": "/ingestion",
     "alerts": "/alerts?state=all",
     "incidents": "/incidents",
@@ -311,6 +314,50 @@ def test_the_slider_shows_what_another_budget_would_have_done(page: Page) -> Non
     page.locator("#confirm").select_option("5 of 8")
     assert int(page.locator('[data-show="alerts"]').first.inner_text()) < after
     assert page.locator('[data-curve="5 of 8"]').is_visible()
+
+
+def test_a_proposal_is_promoted_and_rolled_back_on_its_page(page: Page, console: Served, monkeypatch) -> None:
+    async def verified(*_arguments: object) -> None:  # its checkpoint is not in this folder
+        return None
+
+    monkeypatch.setattr("monitor.control._verify", verified)
+    page.goto("/")
+    page.locator(".waits a").click()
+    page.wait_for_url("**/models/turbines#proposal")
+    page.locator("#decision-note").fill("the new gearbox runs warmer")
+    page.get_by_role("button", name="Promote").click()
+    page.get_by_text("turbines-5 is the champion of turbines from the next window on.").wait_for()
+    playwright.expect(page.locator("#part-proposal .proposal")).to_have_count(0)
+    playwright.expect(page.locator(".versions .champion a")).to_have_text("turbines-5")
+    page.get_by_text("Roll back to turbines-2").click()
+    page.locator("#rollback-note").fill("alarms at every start")
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_text("turbines is rolled back from the next window on.").wait_for()
+    playwright.expect(page.locator(".versions .champion a")).to_have_text("turbines-2")
+    assert "alarms at every start" in page.locator("#part-history").inner_text()
+    events = console.execute("SELECT event, actor, via FROM model_event ORDER BY id DESC LIMIT 2")
+    assert events == [("rolled_back", "maria", "console"), ("promoted", "maria", "console")]
+
+
+def test_the_progress_of_a_training_is_live(page: Page, console: Served) -> None:
+    page.goto("/models/turbines")
+    page.locator("#live.on").wait_for()
+    console.execute("UPDATE job SET progress = 0.9, message = 'the gate judges' WHERE state = 'running'")
+    trainings = page.locator("#part-trainings")
+    trainings.get_by_text("the gate judges").wait_for(timeout=8000)
+    playwright.expect(trainings).to_contain_text("90\xa0%")
+    playwright.expect(trainings).to_contain_text("left")
+
+
+def test_a_proposal_is_rejected_without_script(browser: Browser, console: Served) -> None:
+    context = browser.new_context(viewport=DESK, base_url=console.url, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/models/pumps")
+    page.locator("#decision-note").fill("after the holidays")
+    page.get_by_role("button", name="Reject").click()
+    playwright.expect(page.get_by_text("pumps-3 is rejected. The champion goes on deciding.")).to_be_visible()
+    playwright.expect(page.locator(".versions")).to_contain_text("rejected by maria: after the holidays")
+    context.close()
 
 
 def test_dragging_over_scores_ranks_the_stretch_and_labels_it(page: Page, console: Served) -> None:

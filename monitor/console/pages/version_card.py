@@ -102,7 +102,7 @@ def _receipt(training: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("used", f"{training['n_train']:,} windows for training, {training.get('n_held_out', 0):,} held out"),
         ("assets", f"{training.get('n_assets', 0):,}"),
-        ("left out", "; ".join(left_out) or "none"),
+        *([] if "receipt" in training else [("left out", "; ".join(left_out) or "none")]),
     ]
     return facts + [
         ("suspected fault", f"asset {spell['asset']}, {count(spell['n_windows'], 'window')}")

@@ -20,7 +20,7 @@ PAGES = [
     ("/models/turbines", (
         "turbines-5 waits for your decision", "The gate lets it pass", "0.43 a week", "gained +2",
         "gearbox_temperature 57.4 ± 4.1 63.5 ± 4.3 moved 1.5 spreads", "monitor replay --from now-7d --diff",
-        "Promote", "Reject", "Undo the roll-back to turbines-3", "rolled back by maria: alarmed at every start of T0021",
+        "Promote", "Reject", "Undo the roll-back to turbines-3", "rolled back by maria: alarmed at every start",
         "turbines-5 trained and proposed", "What would be detected",
         "a label accepts it as normal", "alert 1 of T0001 has had no label for 21 days", "about 1 min left",
     )),
