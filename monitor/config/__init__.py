@@ -11,6 +11,7 @@ and an unknown key is an error.
     hours.py               times of a week: "22:00-06:00"
     console.py             the table `[console]`
     sensors.py             the tables `[fleet.sensor.NAME]`
+    states.py              the tables `[fleet.states]` and `[fleet.calendar]`
     base.py                types and checks that the tables share
     spacing.py             time between readings → an interval
     values.py              notations of a value: "10m", "3 of 5", "1/week"

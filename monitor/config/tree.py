@@ -40,6 +40,7 @@ from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads anno
 from monitor.config.notify import NotifyConfig  # noqa: TC001
 from monitor.config.retrain import RetrainConfig
 from monitor.config.sensors import SENSOR_TESTS, SensorConfig, SensorTest
+from monitor.config.states import StatesConfig
 from monitor.config.values import (
     Confirm,
     Multiple,
@@ -178,6 +179,7 @@ class FleetConfig(ConfigTable):
     alerts: AlertConfig = AlertConfig()
     retrain: RetrainConfig = RetrainConfig()
     drill: DrillConfig = DrillConfig()
+    states: StatesConfig = StatesConfig()
 
     _auto_length: int = PrivateAttr(USUAL_WINDOW)
 
@@ -196,6 +198,8 @@ class FleetConfig(ConfigTable):
         if self.sensors:
             unknown = [name for name in self.sensor if name not in self.sensors]
             problems |= {f"sensor.{name}": _not_listed(name, self.sensors) for name in unknown}
+            if self.states.sensor is not None and self.states.sensor not in self.sensors:
+                problems["states.sensor"] = f'"{self.states.sensor}" {_not_listed(self.states.sensor, self.sensors)}'
         n_assets = len(self.assets) if not any(is_glob(name) for name in self.assets) else None
         needed = 1 if n_assets is None else -(-self.retrain.min_windows // n_assets)
         if self.windows_in_history < needed:

@@ -167,15 +167,15 @@ def calibrate(
     worst_asset, worst_per_week = whole.worst(alerts)
     threshold = Threshold(
         raw=placed.raw,
-        alarms_per_week=_rounded(budget.alarms_per_week),
-        bound_per_week=_rounded(bound),
-        weeks=_rounded(whole.weeks),
+        alarms_per_week=rounded(budget.alarms_per_week),
+        bound_per_week=rounded(bound),
+        weeks=rounded(whole.weeks),
         n_assets=len(np.unique(whole.asset)),
         n_episodes=len(alerts),
         state=Status.CERTIFIED if is_kept else Status.PROVISIONAL,
-        weeks_missing=_rounded(missing),
+        weeks_missing=rounded(missing),
         worst_asset=worst_asset if worst_asset is None or not names else names[worst_asset],
-        worst_per_week=_rounded(worst_per_week),
+        worst_per_week=rounded(worst_per_week),
         confirm=budget.confirm,
         among=budget.among,
         recover=budget.recover,
@@ -222,18 +222,32 @@ def asset_factors(
     outlier: Bool | None = None,
     stride_factor: int = 1,
 ) -> dict[int, float]:
-    """Return the threshold of each asset as a multiple of the fleet's, for held-out raw scores [N].
+    """Return the threshold of each asset as a multiple of the fleet's, for held-out raw scores [N]."""
+    return group_factors(raw, asset, asset, end_us, budget, outlier=outlier, stride_factor=stride_factor)
 
-    Each asset's own threshold by the tail is shrunk towards the mean of the fleet, on a logarithmic scale: the less,
-    the more the assets differ beyond what is uncertain of each (empirical Bayes, DerSimonian and Laird 1986). Assets
+
+def group_factors(
+    raw: Float32,
+    group: NDArray[np.integer[Any]],
+    asset: Int32,
+    end_us: Int64,
+    budget: Budget,
+    *,
+    outlier: Bool | None = None,
+    stride_factor: int = 1,
+) -> dict[int, float]:
+    """Return the threshold of each group of windows as a multiple of the fleet's, for held-out raw scores [N].
+
+    Each group's own threshold by the tail is shrunk towards the mean of the fleet, on a logarithmic scale: the less,
+    the more the groups differ beyond what is uncertain of each (empirical Bayes, DerSimonian and Laird 1986). Groups
     that are alike have 1. One that is missing has too few windows.
     """
     usable = ~np.isnan(raw) if outlier is None else ~np.isnan(raw) & ~outlier
     known: list[int] = []
     logs: list[float] = []
     variances: list[float] = []
-    for one in np.unique(asset[usable]).tolist():
-        rows = np.flatnonzero(usable & (asset == one))
+    for one in np.unique(group[usable]).tolist():
+        rows = np.flatnonzero(usable & (group == one))
         if len(rows) < MIN_ASSET_WINDOWS:
             continue
         history = _ScoreHistory.of(raw[rows], asset[rows], end_us[rows], budget, stride_factor).countable()
@@ -247,7 +261,7 @@ def asset_factors(
         return {}
     _, shrunk = shrink(np.array(logs), np.array(variances))
     factor = np.exp(np.clip(shrunk, -math.log(MAX_FACTOR), math.log(MAX_FACTOR)))
-    return {one: _rounded(each) for one, each in zip(known, factor.tolist(), strict=True)}
+    return {one: rounded(each) for one, each in zip(known, factor.tolist(), strict=True)}
 
 
 def shrink(value: Float64, variance: Float64) -> tuple[float, Float64]:
@@ -518,6 +532,6 @@ def _figure(value: float) -> str:
     return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Round to six digits: a card is read by people too, and its digest must not depend on the last bit."""
     return float(f"{value:.6g}")

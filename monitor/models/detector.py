@@ -32,20 +32,21 @@ from monitor.models.network import Network
 from monitor.models.residual import TimeScales, impute, reconstruction
 from monitor.models.scaler import Scaler
 from monitor.models.sensor_profile import profiles_from_json
+from monitor.models.states import States
 from monitor.models.terms import Terms, factor_of, knobs_from_json, knobs_to_json
 from monitor.types import Contribution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from monitor.types import Float32, Int64
+    from monitor.types import Float32, Int8, Int64
 
 MAX_WINDOW_VALUES = 4 << 20
 """Values in one window of a checkpoint: its channels times its length. `[fleet] window` allows 4,096 steps."""
 MAX_MEMBERS = 64
 NEW_KEYS = (
     "inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile", "asset_factors", "labels",
-    "window_reason", "asset_scales", "bundle",
+    "window_reason", "asset_scales", "bundle", "states",
 )  # fmt: skip
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
@@ -115,21 +116,25 @@ class Card:
     bundle: dict[str, Any] | None = None
     """Assets with a model of their own (`own`), and the number of the others by the reason (`fleet`), each with some
     names. None = there is one model."""
+    states: dict[str, Any] | None = None
+    """Operating states (`states.States`), each with its own calibration and threshold. None = none are known."""
 
 
-class _AssetTerms(NamedTuple):
-    """Terms of N windows that depend on their assets."""
+class _WindowTerms(NamedTuple):
+    """Terms of N windows that depend on their assets and on their states."""
 
     limit: Float32
     """[N], raw thresholds."""
     rows: Int64 | None
     """[N], rows of the table of scales. None = there is one scaler."""
+    state: Int8 | None = None
+    """[N], classes of the windows. None = no operating states are known."""
 
-    def part(self, start: int, stop: int) -> _AssetTerms:
-        return _AssetTerms(self.limit[start:stop], None if self.rows is None else self.rows[start:stop])
+    def part(self, start: int, stop: int) -> _WindowTerms:
+        return _WindowTerms(*(None if each is None else each[start:stop] for each in self))  # type: ignore[arg-type]
 
-    def of(self, numbers: Int64) -> _AssetTerms:
-        return _AssetTerms(self.limit[numbers], None if self.rows is None else self.rows[numbers])
+    def of(self, numbers: Int64) -> _WindowTerms:
+        return _WindowTerms(*(None if each is None else each[numbers] for each in self))  # type: ignore[arg-type]
 
 
 class TrainedModel:
@@ -164,6 +169,8 @@ class TrainedModel:
         self._members = tuple(member.to(device) for member in members)
         by_sensor = knobs_from_json(card.knobs)
         self._knobs = Knobs(self.inputs, self.scaler, by_sensor) if by_sensor else None
+        self.states = None if card.states is None else States.from_json(card.sensors, card.states)
+        """None = all windows are judged alike."""
 
     @property
     def version(self) -> str:
@@ -215,9 +222,8 @@ class TrainedModel:
             for model, rows, names in self._by_model(assets):
                 scores[rows], shares[rows] = model.score(values[rows], names, share_normal=share_normal)
             return WindowScores(scores, shares)
-        channels = self.inputs.to_channels(values)
-        terms = self._terms_of(assets, len(values))
-        return self._score_channels(channels, terms, self.card.min_channels, share_normal=share_normal)
+        return self._score(self.inputs.to_channels(values), self._terms_of(assets, values), self.card.min_channels,
+                           share_normal=share_normal)  # fmt: skip
 
     def _by_model(self, assets: Sequence[str]) -> list[tuple[Self, Int64, list[str]]]:
         """Return the models of a bundle that serve these assets, each as one alone, with its rows and their assets."""
@@ -231,46 +237,74 @@ class TrainedModel:
         """The fleet's model without the assets' own."""
         return type(self)(self.card, self._members, self.scaler, self.device, "", self.held_out, self.asset_scales)
 
-    def limits(self, assets: Sequence[str] | None) -> Float32 | None:
-        """Return the raw threshold [N] of each window, by the name of its asset. None = all have the fleet's."""
+    def limits(self, assets: Sequence[str] | None, state: Int8 | None = None) -> Float32 | None:
+        """Return the raw threshold [N] of each window, by the name of its asset and by its state.
+
+        None = all have the fleet's.
+        """
         factors, scales = self.card.asset_factors or {}, self._scales
-        if assets is None or not self.needs_assets:
-            return None
-        if self.own:
+        limit: Float32 | None = None
+        if assets is not None and self.own:
             limit = np.full(len(assets), self.card.threshold.raw, np.float32)
             for model, rows, names in self._by_model(assets):
-                limit[rows] = model._terms_of(names, len(names)).limit
+                known = model.limits(names)
+                limit[rows] = model.card.threshold.raw if known is None else known
             return limit
-        of_new = 1.0 if self.asset_scales is None else self.asset_scales.new_asset_factor
-        each = [factors.get(name, 1.0 if scales is None or name in scales else of_new) for name in assets]
-        return np.array(each, np.float32) * np.float32(self.card.threshold.raw)
-
-    def _terms_of(self, assets: Sequence[str] | None, n: int) -> _AssetTerms:
-        """Return the thresholds and the scales of `n` windows, by the name of each one's asset. None = not known."""
-        raw = self.card.threshold.raw
-        if assets is None:
+        if assets is not None and self.needs_assets:
             of_new = 1.0 if self.asset_scales is None else self.asset_scales.new_asset_factor
-            limit = np.full(n, raw * of_new, np.float32)
-        else:
-            known = self.limits(assets)
-            limit = np.full(n, raw, np.float32) if known is None else known
-        return _AssetTerms(limit, None if self._scales is None else self._scales.rows(assets, n))
+            each = [factors.get(name, 1.0 if scales is None or name in scales else of_new) for name in assets]
+            limit = np.array(each, np.float32)
+        if state is not None and self.states is not None and self.states.factors:
+            own = np.array(self.states.factors, np.float32)[state]
+            limit = own if limit is None else limit * own
+        return None if limit is None else limit * np.float32(self.card.threshold.raw)
+
+    def _terms_of(self, assets: Sequence[str] | None, values: Float32) -> _WindowTerms:
+        """Return the terms of windows [N, T, C], by the name of each one's asset. None = not known."""
+        n, raw = len(values), self.card.threshold.raw
+        state = None if self.states is None else self.states.classify(values)
+        known = self.limits(assets, state)
+        limit = np.full(n, raw, np.float32) if known is None else known
+        if assets is None and self.asset_scales is not None:
+            limit = limit * np.float32(self.asset_scales.new_asset_factor)
+        return _WindowTerms(limit, None if self._scales is None else self._scales.rows(assets, n), state)
 
     def _scaler_at(self, rows: Int64 | None) -> Scaler:
         return self.scaler if rows is None or self._scales is None else self._scales.scaler(rows)
 
+    def _score(
+        self, channels: Float32, terms: _WindowTerms, min_channels: int | None = None, *, share_normal: bool
+    ) -> WindowScores:
+        """Score windows [N, T, K] of channels, each by the calibration of its state."""
+        if terms.state is None or self.states is None:
+            return self._score_channels(channels, terms, min_channels, share_normal=share_normal)
+        score = np.full(len(channels), np.nan, dtype=np.float32)
+        share = np.zeros((len(channels), len(self.sensors)), dtype=np.float32)
+        for number in np.unique(terms.state).tolist():
+            if self.states.left_out and number == self.states.transition:
+                continue
+            rows = np.flatnonzero(terms.state == number)
+            members = tuple(member.in_state(number) for member in self._members)
+            score[rows], share[rows] = self._score_channels(
+                channels[rows], terms.of(rows), min_channels, share_normal=share_normal, members=members
+            )
+        return WindowScores(score, share)
+
     def _score_channels(
         self,
         values: Float32,
-        terms: _AssetTerms,
+        terms: _WindowTerms,
         min_channels: int | None = None,
         *,
         share_normal: bool = True,
+        members: tuple[Member, ...] | None = None,
     ) -> WindowScores:
         """Score windows [N, T, K] of channels.
 
-        `min_channels`: with a value, for a score. None = one. `share_normal`: see `score`.
+        `min_channels`: with a value, for a score. None = one. `share_normal`: see `score`. `members`: with their
+        calibration. None = in all states.
         """
+        members = self._members if members is None else members
         n, _, n_channels = values.shape
         score = np.empty(n, dtype=np.float32)
         share = np.empty((n, n_channels), dtype=np.float32)
@@ -280,7 +314,7 @@ class TrainedModel:
                 scaler = self._scaler_at(here.rows)
                 x, present = scaler.standardise(chunk)                                                 # (B, K, T)
                 own = torch.from_numpy(here.limit).to(self.device)                                     # (B,)
-                raw, part = self._raw_scores(x, present, self._bound(chunk, scaler), own, share_normal)
+                raw, part = self._raw_scores(members, x, present, self._bound(chunk, scaler), own, share_normal)
                 if present is not None and min_channels is not None:
                     raw[present.any(-1).sum(-1) < min_channels] = torch.nan
                 score[start : start + CHUNK] = raw.cpu().numpy()
@@ -290,6 +324,7 @@ class TrainedModel:
 
     def _raw_scores(
         self,
+        members: tuple[Member, ...],
         x: torch.Tensor,
         present: torch.Tensor | None,
         knobs: BoundKnobs | None,
@@ -297,7 +332,7 @@ class TrainedModel:
         share_normal: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return raw scores (B,) and shares (B, K) of standardised windows (B, K, T) with raw thresholds (B,)."""
-        raw, part = ensemble_score(self._members, x, present, knobs, None if share_normal else limit)
+        raw, part = ensemble_score(members, x, present, knobs, None if share_normal else limit)
         if knobs is None:
             return raw, part
         # An alarm must not come from a deviation that does not count, by way of the sensors whose expected values it
@@ -305,7 +340,7 @@ class TrainedModel:
         rows = (raw >= limit).nonzero()[:, 0]
         if len(rows):
             here = None if present is None else present[rows]
-            again, shares = ensemble_score(self._members, x[rows], here, knobs.replacing(rows))
+            again, shares = ensemble_score(members, x[rows], here, knobs.replacing(rows))
             raw[rows], part[rows] = again, shares
         return raw, part
 
@@ -351,6 +386,7 @@ class TrainedModel:
             "derived": card.derived,
             "spread": self.spread(),
             "receipt": card.training.get("receipt"),
+            "states": card.states,
         }
 
     def derive(self, terms: Terms) -> Self:
@@ -394,7 +430,16 @@ class TrainedModel:
     def self_test(self) -> None:
         """Score noise. Raises CheckpointDamaged if that is no number."""
         noise = np.random.default_rng(0).normal(size=(2, self.card.length, len(self.inputs.channels)))
-        score = self._score_channels(noise.astype(np.float32), self._terms_of(None, len(noise))).score
+        limit = np.full(len(noise), self.card.threshold.raw, np.float32)
+        rows = None if self._scales is None else self._scales.rows(None, len(noise))
+        classes = range(1 if self.states is None else len(self.states.classes))
+        score = np.concatenate([
+            self._score_channels(
+                noise.astype(np.float32), _WindowTerms(limit, rows),
+                members=tuple(member.in_state(number) for member in self._members),
+            ).score
+            for number in classes
+        ])  # fmt: skip
         if not np.isfinite(score).all():
             raise CheckpointDamaged(f"{self.version} scores noise as {score}")
         for model in self.own.values():
@@ -419,7 +464,7 @@ class TrainedModel:
             return explained
         out: list[tuple[Contribution, ...]] = []
         inputs, owner = self.inputs, torch.from_numpy(self.inputs.owner).to(self.device)
-        channels, terms = inputs.to_channels(values), self._terms_of(assets, len(values))
+        channels, terms = inputs.to_channels(values), self._terms_of(assets, values)
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
                 chunk = self._to_tensor(channels[start : start + CHUNK])
@@ -454,7 +499,7 @@ class TrainedModel:
             for model, rows, names in self._by_model(assets):
                 out[rows] = model.reconstruct(values[rows], names)
             return out
-        channels, terms = self.inputs.to_channels(values), self._terms_of(assets, len(values))
+        channels, terms = self.inputs.to_channels(values), self._terms_of(assets, values)
         with torch.inference_mode():
             for start in range(0, len(values), CHUNK):
                 chunk = self._to_tensor(channels[start : start + CHUNK])
@@ -486,10 +531,10 @@ class TrainedModel:
                 for row, one in zip(rows.tolist(), model.clearing(values[rows], share[rows], names), strict=True):
                     sets[row] = one
             return sets
-        terms = self._terms_of(assets, len(values))
+        terms = self._terms_of(assets, values)
 
         def score(windows: Float32, of: Int64) -> Float32:
-            return self._score_channels(self.inputs.to_channels(windows), terms.of(of), share_normal=False).score
+            return self._score(self.inputs.to_channels(windows), terms.of(of), share_normal=False).score
 
         return [tuple(self.sensors[c] for c in found) for found in clearing_sets(score, values, share)]
 
@@ -562,7 +607,10 @@ class TrainedModel:
             for number, entry in enumerate(card.members)
         )
         scaler = Scaler.from_json(raw["scaler"], n_channels)
-        held_out = HeldOut.load(card.held_out, tensors, card.asset_factors) if card.held_out is not None else None
+        of_state = () if card.states is None else States.from_json(card.sensors, card.states).factors
+        held_out = (
+            HeldOut.load(card.held_out, tensors, card.asset_factors, of_state) if card.held_out is not None else None
+        )
         scales = card.asset_scales
         asset_scales = AssetScales.load(scales, tensors, n_channels) if scales is not None else None
         own = {
@@ -637,6 +685,9 @@ def _card_from_json(raw: dict[str, Any]) -> Card:
     n_channels = len(ModelInputs.from_json(card.sensors, card.inputs).channels)
     if not (1 <= card.length <= MAX_WINDOW_VALUES // max(1, n_channels)) or not 1 <= len(card.members) <= MAX_MEMBERS:
         raise ValueError(f"{len(card.members)} members, windows of {card.length} steps and {n_channels} channels")
+    n_classes = 0 if card.states is None else len(States.from_json(card.sensors, card.states).classes)
+    if any(int(each.get("n_states", 0)) not in (0, n_classes - 1) for each in card.members):
+        raise ValueError(f"members of other states than the {n_classes} of the card")
     if card.min_channels is not None and not 1 <= card.min_channels <= n_channels:
         raise ValueError(f"min_channels {card.min_channels} of {n_channels}")
     if not all(0 < raw < math.inf for raw in (card.threshold.raw, *(card.asset_factors or {}).values())):

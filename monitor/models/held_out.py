@@ -15,18 +15,18 @@ import numpy as np
 import torch
 
 from monitor.budget import WEEK_S
-from monitor.models.calibrate import Threshold, asset_factors, calibrate
+from monitor.models.calibrate import Threshold, asset_factors, calibrate, group_factors, rounded
 from monitor.models.member import raw_score
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from monitor.budget import Budget
     from monitor.models.asset_scales import AssetScales
     from monitor.models.member import Member
-    from monitor.types import Bool, Float32, Int32, Int64
+    from monitor.types import Bool, Float32, Int8, Int32, Int64
 
 PREFIX = "held_out."
 """Of its tensors' names in a checkpoint."""
@@ -61,6 +61,13 @@ class HeldOut:
     """[P, M, S, C], of every `every`-th window: each channel's part of the error of each member at each time scale.
     Their sum over the channels is the error."""
     every: int
+    state: Int8 | None = None
+    """[N], class of each window (`states.States`). None = no operating states are known."""
+    n_classes: int = 0
+    """Number of classes. The last is that of windows in no known state."""
+    state_factors: tuple[float, ...] = ()
+    """Threshold of each class as a multiple of the fleet's. Empty = all have the fleet's. On the card
+    (`states.States.factors`)."""
     factors: tuple[float, ...] = ()
     """Threshold of each asset as a multiple of the fleet's, by number. Empty = all have the fleet's. On the card
     (`detector.Card.asset_factors`)."""
@@ -72,13 +79,32 @@ class HeldOut:
         """
         if not all(isinstance(name, str) for name in self.names):
             return self
+        raw = self.raw
+        if self.state is not None and self.state_factors:
+            raw = raw / np.array(self.state_factors, dtype=np.float32)[self.state]
         known = asset_factors(
-            self.raw, self.asset, self.end_us, budget, outlier=self.outlier, stride_factor=self.stride_factor
+            raw, self.asset, self.end_us, budget, outlier=self.outlier, stride_factor=self.stride_factor
         )
         of_new = {number: scales.new_asset_factor for number, name in enumerate(self.names) if name not in scales.names
                   } if scales is not None else {}  # fmt: skip
         factors = tuple(of_new.get(number, known.get(number, 1.0)) for number in range(len(self.names)))
         return replace(self, factors=factors if set(factors) != {1.0} else ())
+
+    def with_state_factors(self, budget: Budget, fallback: float) -> HeldOut:
+        """Return the same with a threshold for each operating state.
+
+        `fallback`: raw threshold without states, for windows in no known state.
+        """
+        if self.state is None:
+            return self
+        known = group_factors(
+            self.raw, self.state, self.asset, self.end_us, budget,
+            outlier=self.outlier, stride_factor=self.stride_factor,
+        )  # fmt: skip
+        factors = [known.get(number, 1.0) for number in range(self.n_classes)]
+        made = replace(self, state_factors=tuple(factors))
+        factors[-1] = rounded(fallback / made.threshold(budget).raw)
+        return replace(self, state_factors=tuple(factors))
 
     def factors_by_name(self) -> dict[str, float] | None:
         """Return the card's `asset_factors`."""
@@ -102,6 +128,8 @@ class HeldOut:
                 self.stride_factor * self.every
             )
         asset = self.asset[rows]
+        if self.state is not None and self.state_factors:
+            raw = raw / np.array(self.state_factors, dtype=np.float32)[self.state[rows]]
         if self.factors:
             raw = raw / np.array(self.factors, dtype=np.float32)[asset]
         return calibrate(
@@ -113,7 +141,11 @@ class HeldOut:
         """Return the raw scores [P] of the windows with parts, each channel's error times its weight."""
         factor = torch.tensor(weight, dtype=torch.float32)
         error = (torch.from_numpy(self.parts).to(torch.float32) * factor).sum(-1)          # (P, M, S)
-        raw: Float32 = raw_score(members, error.to(members[0].residual.centre.device)).cpu().numpy()
+        error = error.to(members[0].residual.centre.device)
+        raw = np.empty(len(error), dtype=np.float32)
+        for number, places in classes_of(self.state, len(self.raw), self.every):
+            own = members if number is None else [member.in_state(number) for member in members]
+            raw[places] = raw_score(own, error[torch.from_numpy(places)]).cpu().numpy()
         raw[np.isnan(self.raw[:: self.every])] = np.nan
         return raw
 
@@ -150,7 +182,7 @@ class HeldOut:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the arrays by their names in the checkpoint."""
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in _ARRAYS} | ({} if self.state is None else {"state": self.state})
         return {f"{PREFIX}{name}": torch.from_numpy(np.ascontiguousarray(each)) for name, each in arrays.items()}
 
     def to_json(self) -> dict[str, Any]:
@@ -160,15 +192,20 @@ class HeldOut:
             "stride_factor": self.stride_factor,
             "n_overlapping": self.n_overlapping,
             "every": self.every,
+            **({"n_classes": self.n_classes} if self.n_classes else {}),
         }
 
     @classmethod
     def load(
-        cls, entry: dict[str, Any], tensors: dict[str, torch.Tensor], by_name: Mapping[str, float] | None = None
+        cls,
+        entry: dict[str, Any],
+        tensors: dict[str, torch.Tensor],
+        by_name: Mapping[str, float] | None = None,
+        state_factors: tuple[float, ...] = (),
     ) -> HeldOut:
         """Read it back. Raises KeyError, TypeError or ValueError where entry and tensors do not fit.
 
-        `by_name`: the card's `asset_factors`.
+        `by_name`: the card's `asset_factors`. `state_factors`: those of the card's `states`.
         """
         arrays = {name: tensors[f"{PREFIX}{name}"].numpy() for name in _ARRAYS}
         names, every = tuple(entry["assets"]), int(entry["every"])
@@ -182,6 +219,13 @@ class HeldOut:
             raise ValueError(f"held_out: parts {arrays['parts'].shape} of {n} windows, every {every}")
         if not 0 <= arrays["asset"].min() <= arrays["asset"].max() < len(names):
             raise ValueError(f"held_out: assets beyond the {len(names)} names")
+        n_classes, state = int(entry.get("n_classes", 0)), None
+        if n_classes:
+            state = tensors[f"{PREFIX}state"].numpy()
+            if state.dtype != np.int8 or state.shape != (n,) or not 0 <= state.min() <= state.max() < n_classes:
+                raise ValueError(f"held_out: states {state.dtype} {state.shape} of {n_classes} classes")
+            if len(state_factors) not in (0, n_classes):
+                raise ValueError(f"held_out: {len(state_factors)} factors of {n_classes} classes")
         factors = tuple(by_name[str(name)] for name in names) if by_name is not None else ()
         return cls(
             **arrays,
@@ -189,11 +233,24 @@ class HeldOut:
             stride_factor=stride_factor,
             n_overlapping=n_overlapping,
             every=every,
+            state=state,
+            n_classes=n_classes,
+            state_factors=state_factors if n_classes else (),
             factors=factors,
         )
 
 
 _ARRAYS = {"raw": "float32", "asset": "int32", "end_us": "int64", "outlier": "bool", "parts": "float16"}
+
+
+def classes_of(state: Int8 | None, n: int, every: int = 1) -> Iterator[tuple[int | None, Int64]]:
+    """Yield each class and the places of its windows among every `every`-th of n. Without states: None, and all."""
+    if state is None:
+        yield None, np.arange(-(-n // every))
+        return
+    some = state[::every]
+    for number in np.unique(some).tolist():
+        yield number, np.flatnonzero(some == number)
 
 
 def parts_every(n: int, values: int) -> int:

@@ -25,6 +25,7 @@ from monitor.models.residual import (
     impute,
     squared_error,
 )
+from monitor.models.states import MAX_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,9 @@ class Member:
     """Factor of its scores in the sum of all members."""
     imputes: bool = False
     """Whether it fills the gaps of a window for all members (`imputer_of`)."""
+    by_state: tuple[Residual, ...] = ()
+    """Calibration of each class of windows (`states.States`) but the last, of windows in no known state: they have
+    `residual`. Empty = one for all."""
 
     @classmethod
     def fit(cls, name: str, network: Network, healthy: SensorErrors) -> Member:
@@ -54,7 +58,13 @@ class Member:
 
     def to(self, device: torch.device) -> Member:
         """Return the same on another device, ready to score."""
-        return replace(self, network=self.network.to(device).eval(), residual=self.residual.to(device))
+        by_state = tuple(each.to(device) for each in self.by_state)
+        network = self.network.to(device).eval()
+        return replace(self, network=network, residual=self.residual.to(device), by_state=by_state)
+
+    def in_state(self, number: int) -> Member:
+        """Return the member with the calibration of one class of windows."""
+        return replace(self, residual=self.by_state[number], by_state=()) if number < len(self.by_state) else self
 
     def errors(
         self,
@@ -84,10 +94,14 @@ class Member:
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """Return everything that is not in the card, by its name in the checkpoint."""
-        own = {"usual": self.residual.sensor_error, "centre": self.residual.centre, "spread": self.residual.spread}
+        residuals = {"residual": self.residual} | {f"state{n}": each for n, each in enumerate(self.by_state)}
         return {
             **{f"{prefix}network.{name}": tensor for name, tensor in self.network.state_dict().items()},
-            **{f"{prefix}residual.{name}": tensor for name, tensor in own.items()},
+            **{
+                f"{prefix}{kind}.{name}": tensor
+                for kind, each in residuals.items()
+                for name, tensor in (("usual", each.sensor_error), ("centre", each.centre), ("spread", each.spread))
+            },
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -101,6 +115,7 @@ class Member:
             "scales": list(self.residual.scales.names),
             "weight": self.weight,
             **({"imputes": True} if self.imputes else {}),
+            **({"n_states": len(self.by_state)} if self.by_state else {}),
         }
 
     @classmethod
@@ -113,11 +128,7 @@ class Member:
         with torch.device("meta"):  # a card may ask for any width: take no memory before its weights are seen to fit
             network = build(entry["name"], n_sensors, length, **entry["hyper"])
         network.load_state_dict(weights, assign=True)
-        sensor_error, centre, spread = (tensors[f"{prefix}residual.{name}"] for name in ("usual", "centre", "spread"))
-        shapes = (sensor_error.shape, centre.shape, spread.shape)
         names = tuple(entry.get("scales", FIRST_SCALES))
-        if shapes != ((n_sensors,), (len(names),), (len(names),)):
-            raise ValueError(f"{prefix}residual: shapes {[tuple(shape) for shape in shapes]}")
         if not names or names != tuple(name for name in SCALES if name in names):
             raise ValueError(f"{prefix}scales: {names}")
         half_life = math.inf if entry["half_life"] is None else float(entry["half_life"])
@@ -125,8 +136,23 @@ class Member:
         weight = float(entry.get("weight", 1.0))
         if not 0 <= weight < math.inf:
             raise ValueError(f"{prefix}weight: {weight}")
-        residual = Residual(sensor_error, centre, spread, scales)
-        return cls(entry["name"], network, residual, weight, bool(entry.get("imputes", False)))
+        n_states = int(entry.get("n_states", 0))
+        if not 0 <= n_states <= MAX_STATES + 1:
+            raise ValueError(f"{prefix}n_states: {n_states}")
+        residual, *by_state = (
+            _residual(tensors, f"{prefix}{kind}.", n_sensors, scales)
+            for kind in ("residual", *(f"state{number}" for number in range(n_states)))
+        )
+        return cls(entry["name"], network, residual, weight, bool(entry.get("imputes", False)), tuple(by_state))
+
+
+def _residual(tensors: dict[str, torch.Tensor], prefix: str, n_sensors: int, scales: TimeScales) -> Residual:
+    """Read one calibration. Raises KeyError or ValueError where it does not fit."""
+    sensor_error, centre, spread = (tensors[f"{prefix}{name}"] for name in ("usual", "centre", "spread"))
+    shapes, n_scales = (sensor_error.shape, centre.shape, spread.shape), len(scales.names)
+    if shapes != ((n_sensors,), (n_scales,), (n_scales,)):
+        raise ValueError(f"{prefix}: shapes {[tuple(shape) for shape in shapes]}")
+    return Residual(sensor_error, centre, spread, scales)
 
 
 def sensor_errors(

@@ -51,6 +51,11 @@ N_SCALES = len(SCALES)
 MIN_SENSOR_ERROR = 1e-4
 """Least healthy squared error (standardised units), a hundredth of a spread: a sensor's resolution."""
 
+MIN_STATE_ERROR = 0.01
+"""Least healthy squared error in one operating state, as a share of that in all. A machine at rest is quieter, but not
+without limit: a tenth of the amplitude."""
+N_PRIOR = 4
+"""Windows without a common step that the calibration in all states counts for, against those in one state."""
 MIN_SPREAD = 0.1
 """Added in quadrature to the spread of the log error. A short held-out time in which all errors were alike does not
 prove that they always are."""
@@ -220,13 +225,36 @@ class Residual:
         sensor_error = torch.where(seen, own ** (1 - SHRINKAGE) * pooled**SHRINKAGE, pooled)   # (C,)
         unit = torch.zeros(len(scales.names), device=mean.device)
         residual = cls(sensor_error, unit, unit + 1, scales)
-        log = _log(residual.in_units(errors).of_all)                                    # (N, S)
+        residual._measure(errors)
+        return residual
+
+    def _measure(self, errors: SensorErrors) -> None:
+        """Measure centre and spread of the errors of N healthy windows, in units of the sensors' healthy errors."""
+        log = _log(self.in_units(errors).of_all)                                        # (N, S)
         log = log[log.isfinite().all(1)]
         if len(log):
             median, p95 = log.quantile(torch.tensor([0.5, 0.95], device=log.device), dim=0)
-            residual.centre = median
-            residual.spread = ((p95 - median) / Z_95).square().add(MIN_SPREAD**2).sqrt()
-        return residual
+            self.centre = median
+            self.spread = ((p95 - median) / Z_95).square().add(MIN_SPREAD**2).sqrt()
+
+    def of_state(self, errors: SensorErrors, length: int) -> Residual:
+        """Return the healthy errors of one operating state, from its N windows of `length` steps, one step apart.
+
+        They are shrunk towards those of all states: windows that share most of their steps tell little.
+        """
+        own, share = Residual.fit(errors, self.scales), len(errors.error) / (len(errors.error) + N_PRIOR * length)
+        log = self.sensor_error.log()
+        sensor_error = (log + share * (own.sensor_error.log() - log)).exp()
+        sensor_error = torch.maximum(sensor_error, MIN_STATE_ERROR * self.sensor_error)
+        made = Residual(sensor_error, self.centre, self.spread, self.scales)
+        made._measure(errors)
+        made.centre = self.centre + share * (made.centre - self.centre)
+        made.spread = self.spread + share * (made.spread - self.spread)
+        return made
+
+    def copy(self) -> Residual:
+        """Return a copy that shares no tensor: a checkpoint holds each tensor once."""
+        return Residual(self.sensor_error.clone(), self.centre.clone(), self.spread.clone(), self.scales)
 
     def to(self, device: torch.device) -> Residual:
         """Return the same on another device."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from monitor.budget import Budget, weekly
+from monitor.config.states import StatesConfig
 from monitor.config.tree import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES
 from monitor.errors import ConfigError
 from monitor.models.terms import SensorKnob, knobs_of
@@ -107,13 +108,17 @@ class FleetSpec:
     """By sensor, the deviations that count."""
     window_reason: str = ""
     """The reason for the length of the windows, for the card, where the training chose it. Empty = it was given."""
+    states: StatesConfig = field(default_factory=StatesConfig)
+    """The way to operating states."""
 
     @classmethod
     def of(cls, fleet: FleetConfig, sensors: tuple[str, ...], fields: FieldsConfig) -> FleetSpec:
         """Read a fleet's configuration. `sensors`: those of its readings. `fields`: `Config.fields_of(fleet)`."""
         missing = tuple(float(code) for code in fields.missing or () if not isinstance(code, str))
         interval_s, circular = fleet.interval.total_seconds(), fields.circular or ()
-        return cls(fleet.name, sensors, interval_s, budget_of(fleet), circular, missing, knobs_of(fleet))
+        return cls(
+            fleet.name, sensors, interval_s, budget_of(fleet), circular, missing, knobs_of(fleet), states=fleet.states
+        )
 
 
 def budget_of(fleet: FleetConfig) -> Budget:

@@ -305,6 +305,18 @@ class DetectorScorer:
 
     def _report_missing(self, detector: TrainedModel, values: Float32) -> None:
         """Log once per version that windows have too few sensors for a score. Empty windows are no news."""
+        if detector.states is not None and detector.states.left_out:
+            is_transition = detector.states.classify(values) == detector.states.transition
+            values = values[~is_transition]
+            if is_transition.any() and self._told.get(f"{detector.version} transitions") is None:
+                self._told[f"{detector.version} transitions"] = (detector.version,)
+                log.info(
+                    "transitions_left_out",
+                    version=detector.version,
+                    windows=int(is_transition.sum()),
+                    sensor=detector.states.sensor,
+                    doing="windows between two operating states stay unscored ([fleet.states] transitions); said once",
+                )
         few = np.isfinite(values).any(axis=(1, 2))
         if few.any() and self._told.get(detector.version) is None:
             self._told[detector.version] = (detector.version,)

@@ -9,7 +9,7 @@ the card shows both.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import torch
 from monitor.errors import NotEnoughData
 from monitor.models.detector import Card, TrainedModel
 from monitor.models.device import pick_device
-from monitor.models.held_out import HeldOut, parts_every
+from monitor.models.held_out import HeldOut, classes_of, parts_every
 from monitor.models.inputs import ModelInputs
 from monitor.models.knobs import Knobs
 from monitor.models.member import Member, amplitude, error_parts
@@ -43,6 +43,7 @@ from monitor.training.receipt import (
 from monitor.training.recognise import recognise, suggestions, with_ranges
 from monitor.training.scales import ScaleChoice, as_new_factor, choose_scales, standardise, with_factor
 from monitor.training.split import HELD_OUT, Split, accepted, alerted, latest, readings, split, thin, usable_rows
+from monitor.training.states import classes_of_rows, find_states, keep_rows, with_states
 from monitor.training.tensors import WindowTensors, window_errors
 from monitor.training.used_data import used_data
 
@@ -55,7 +56,8 @@ if TYPE_CHECKING:
     from monitor.models.network import Network
     from monitor.models.pca import Pca
     from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
-    from monitor.types import Bool, Float32, Int32, Int64
+    from monitor.models.states import States
+    from monitor.types import Bool, Float32, Int8, Int32, Int64
 
 MIN_HELD_OUT = 10
 MAX_FLOAT16 = 65504.0  # the largest of the type
@@ -104,6 +106,10 @@ def fit(
     on_progress(0.96, "calibrating on held-out windows")
     held_out = _held_out(data, trained)
     scales = _asset_scales(data, trained, held_out, fleet)
+    states = data.states
+    if states is not None:
+        trained, held_out = _with_states(data, trained, held_out, states, fleet)
+        states = replace(states, factors=held_out.state_factors)
     held_out = held_out.with_factors(fleet.budget, scales)
     knobs = {name: knob for name, knob in fleet.knobs.items() if name in fleet.sensors}
     heavier = Knobs(data.inputs, data.scaler, knobs).heavier
@@ -137,6 +143,7 @@ def fit(
         asset_factors=held_out.factors_by_name(),
         window_reason=fleet.window_reason or None,
         asset_scales=None if scales is None else scales.to_json(),
+        states=states.to_json() if states is not None else None,
     )
     on_progress(1.0, "done")
     return TrainedModel(card, members, data.scaler, where, held_out=held_out, asset_scales=scales)
@@ -162,6 +169,13 @@ class _Data:
     event: Bool
     """Those of them that overlap an alert that was no false alarm."""
     interval_s: float
+    states: States | None
+    n_thinned: int
+    """Windows at rest that are not learnt from, because they would be most of all."""
+    kept: Bool
+    """[M] of the held-out rows used, False = at rest for so long that not all of it is learnt from."""
+    state: Int8 | None
+    """[M], class of the held-out windows."""
     scaler: Scaler
     scale_choice: ScaleChoice | None
     """None = a fleet of one asset."""
@@ -187,12 +201,17 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
         # A window in which all sensors write their code for "missing" is empty.
         parts, n_usable = _split(windows, inputs, spec, fleet)
     n_max = MAX_VALUES // (length * len(inputs.channels))
-    rows = thin(parts.train, min(MAX_TRAIN, n_max))
+    # Rare states need all of the history. Held-out windows give levels and times alone, and no scale or threshold.
+    seen = np.concatenate([parts.train, parts.held_out])
+    states = find_states(windows, seen[~alerted(windows)[seen]], inputs, fleet)
+    learnt = keep_rows(states, windows, parts.train)
+    rows = thin(learnt, min(MAX_TRAIN, n_max))
     held_rows = latest(parts.held_out, windows, min(MAX_HELD_OUT, n_max))
     folds = _folds(n_usable, windows, spec, fleet)
     fold = _fold_of(windows.asset[held_rows], folds)
     is_known = (fold < fold.max()) & ~alerted(windows)[held_rows]
-    known = np.concatenate([rows, held_rows[is_known]])
+    kept = np.isin(held_rows, keep_rows(states, windows, held_rows))
+    known = np.concatenate([rows, held_rows[is_known & kept]])
     scaler = Scaler.fit(inputs.channels, readings(windows.values, known, inputs))
     choice = choose_scales(windows, rows, held_rows, is_known, inputs, scaler, spec.seed)
     scales = None if choice is None else choice.scales
@@ -201,7 +220,9 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
     inputs = with_ranges(inputs, windows.values, np.concatenate([rows, held_rows]))
     return _Data(
         windows, inputs, notes, n - n_usable, parts, rows, held_rows, fold,
-        events(windows, length * fleet.interval_s)[held_rows], fleet.interval_s, scaler, choice, training, held_out,
+        events(windows, length * fleet.interval_s)[held_rows], fleet.interval_s, states,
+        len(parts.train) - len(learnt) + int((~kept).sum()), kept,
+        None if states is None else classes_of_rows(states, windows, held_rows), scaler, choice, training, held_out,
     )  # fmt: skip
 
 
@@ -319,7 +340,7 @@ def _timeline(data: _Data) -> Timeline:
     cycle = common_period(newest_readings(x), data.interval_s, MAX_CYCLE * windows.values.shape[1])
     return Timeline(
         data.training, windows.end_us[data.rows], data.held_out, ends_us, fold,
-        ~alerted(windows)[held_rows], reaches, periodic_sensors(x), repeats=cycle is not None,
+        ~alerted(windows)[held_rows] & data.kept, reaches, periodic_sensors(x), repeats=cycle is not None,
         event=data.event, trusted=trusted[data.rows], held_trusted=trusted[held_rows],
     )  # fmt: skip
 
@@ -342,17 +363,19 @@ def _latest_stretch(data: _Data) -> Float32:
 # ---------------------------------------------------------------- the threshold and the receipt
 
 
-def _held_out(data: _Data, trained: _TrainedMembers) -> HeldOut:
+def _held_out(data: _Data, trained: _TrainedMembers, states: States | None = None) -> HeldOut:
     """Return the scores of the held-out windows, which the threshold is from. Raises NotEnoughData.
 
     They are the windows that the scales were measured on. The scales are a few numbers from thousands of windows, while
     a threshold from half of the time would be known half as well.
     """
     windows, rows = data.windows, data.held_rows
-    errors = [member.residual.in_units(each) for member, each in zip(trained.members, trained.errors, strict=True)]
-    raw = amplitude(
-        trained.members, [member.score_of(each.of_all) for member, each in zip(trained.members, errors, strict=True)]
-    ).cpu().numpy()
+    state = None if states is None else data.state
+    raw = np.empty(len(rows), dtype=np.float32)
+    for number, places in classes_of(state, len(rows)):
+        raw[places] = _raw_scores(trained, torch.from_numpy(places), number)
+    if states is not None and states.left_out:
+        raw[data.state == states.transition] = np.nan
     if np.isnan(raw[~trained.outlier]).all():
         raise NotEnoughData("no held-out window has a sensor that was seen before it")
     every = parts_every(len(rows), len(trained.members) * N_SCALES * len(data.inputs.channels))
@@ -366,8 +389,10 @@ def _held_out(data: _Data, trained: _TrainedMembers) -> HeldOut:
         names=tuple(windows.asset_name(number) for number in numbers.tolist()),
         stride_factor=windows.stride_factor,
         n_overlapping=data.split.n_overlapping,
-        parts=_error_parts(trained, torch.from_numpy(order[::every])),
+        parts=_error_parts(trained, order[::every], None if state is None else state[order[::every]]),
         every=every,
+        state=None if state is None else state[order],
+        n_classes=0 if states is None else len(states.classes),
     )
 
 
@@ -385,6 +410,28 @@ def _asset_scales(
         data.scaler.to(data.held_out.x.device), scales, fleet.budget,
     )  # fmt: skip
     return with_factor(scales, factor)
+
+
+def _with_states(
+    data: _Data, trained: _TrainedMembers, plain: HeldOut, states: States, fleet: FleetSpec
+) -> tuple[_TrainedMembers, HeldOut]:
+    """Return members and held-out scores with a calibration of each state. `plain`: the scores without."""
+    members = with_states(
+        trained.members, trained.errors, data.state, states,
+        healthy=~trained.outlier, length=data.windows.values.shape[1],
+    )  # fmt: skip
+    trained = replace(trained, members=members)
+    as_unknown = plain.with_factors(fleet.budget).threshold(fleet.budget).raw
+    return trained, _held_out(data, trained, states).with_state_factors(fleet.budget, as_unknown)
+
+
+def _raw_scores(trained: _TrainedMembers, rows: torch.Tensor, state: int | None) -> Float32:
+    """Return raw scores of some held-out windows, by the calibration of a state. None = in all states."""
+    members = trained.members if state is None else [member.in_state(state) for member in trained.members]
+    errors = [member.residual.in_units(each.rows(rows)) for member, each in zip(members, trained.errors, strict=True)]
+    scores = [member.score_of(each.of_all) for member, each in zip(members, errors, strict=True)]
+    raw: Float32 = amplitude(members, scores).cpu().numpy()
+    return raw
 
 
 def _min_channels(data: _Data) -> int:
@@ -405,14 +452,21 @@ def _sensor_profile(data: _Data, trained: _TrainedMembers) -> dict[str, Any]:
     return learn(data.windows.values, thin(rows, MAX_PROFILE), data.inputs)
 
 
-def _error_parts(trained: _TrainedMembers, rows: torch.Tensor) -> NDArray[np.float16]:
+def _error_parts(trained: _TrainedMembers, rows: Int64, state: Int8 | None) -> NDArray[np.float16]:
     """Return each channel's part [N, M, S, C] of the errors of each member. 0 where nothing is present."""
-    errors = [
-        member.residual.in_units(each.rows(rows)) for member, each in zip(trained.members, trained.errors, strict=True)
-    ]
-    parts = error_parts(errors)
-    rounded: NDArray[np.float16] = parts.nan_to_num(0.0).clamp(max=MAX_FLOAT16).to(torch.float16).cpu().numpy()
-    return rounded
+    out: NDArray[np.float16] | None = None
+    for number, places in classes_of(state, len(rows)):
+        members = trained.members if number is None else [member.in_state(number) for member in trained.members]
+        some = torch.from_numpy(rows[places])
+        errors = [
+            member.residual.in_units(each.rows(some)) for member, each in zip(members, trained.errors, strict=True)
+        ]
+        parts = error_parts(errors).nan_to_num(0.0).clamp(max=MAX_FLOAT16).to(torch.float16).cpu().numpy()
+        out = np.empty((len(rows), *parts.shape[1:]), dtype=np.float16) if out is None else out
+        out[places] = parts
+    if out is None:
+        raise NotEnoughData("no held-out window has a part")
+    return out
 
 
 def _receipt(
@@ -433,6 +487,7 @@ def _receipt(
         **data_receipt(data.windows, data.n_gappy, data.split, rows, held_rows, trained.trimmed, trained.outlier),
         "receipt": used_data(data.windows, data.split, rows, held_rows, trained.trimmed, trained.outlier, spec, fleet),
         **training_summary(trained.result),
+        **({} if data.states is None else {"n_off_thinned": data.n_thinned}),
         "inputs": data.notes,
         **metrics,
         **({} if data.scale_choice is None else {"asset_scales": data.scale_choice.receipt}),
