@@ -244,11 +244,10 @@ def _from_settings(fleet: FleetSpec, column: int) -> States:
     settings = fleet.states
     edges = [(name, edge) for name, edge in (("off", settings.off_below), ("running", settings.running_above))
              if edge is not None]  # fmt: skip
-    if len(edges) == 2:
-        names = ("off", "idle", "running")
-    else:
+    names: tuple[str, ...] = ("off", "idle", "running")
+    if len(edges) == 1:
         names = ("off", "running") if edges[0][0] == "off" else ("idle", "running")
-    cuts = [edge for _, edge in edges]
+    cuts = [float(np.float32(edge)) for _, edge in edges]  # readings are float32, too
     below = [float(np.nextafter(np.float32(cut), np.float32(-np.inf))) for cut in cuts]
     return States(fleet.sensors[column], column, names, (-np.inf, *cuts), (*below, np.inf), 0, 0,
                   left_out=settings.transitions == "left_out", from_settings=True)  # fmt: skip
@@ -313,6 +312,6 @@ def _names(states: States, data: _Readings) -> tuple[str, ...]:
         rest = ["running"] if n == 2 else ["idle", "running"]
         # By how much they move: a level may be high at rest, like a pressure that a pump lowers.
         order = [state for state in np.argsort(moves).tolist() if state != quiet]
-        names = {quiet: OFF} | dict(zip(order, rest, strict=True))
-        return tuple(names[state] for state in range(n))
+        named = {quiet: OFF} | dict(zip(order, rest, strict=True))
+        return tuple(named[state] for state in range(n))
     return LEVELS[n]
