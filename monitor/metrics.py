@@ -157,6 +157,14 @@ drill_failed = _gauge("drill_failed", "1 = the last drill of the fleet found a p
 drill_timestamp_seconds = _gauge(
     "drill_timestamp_seconds", "Time of the last drill of the fleet; its age is `time() -` this", "fleet"
 )
+training_progress_ratio = _gauge(
+    "training_progress_ratio", "Progress of the fleet's training, drill or comparison; 0 while none runs", "fleet"
+)
+training_eta_seconds = _gauge("training_eta_seconds", "Time left of it, estimated; 0 while none runs", "fleet")
+gate_verdicts = _counter(
+    "gate_verdicts", "Versions judged by the gate, by their outcome", outcome=("passed", "refused")
+)
+challenger_present = _gauge("challenger_present", "1 while a version of the fleet waits for a decision", "fleet")
 notifications = _counter(
     "notifications",
     "Attempts to deliver a notification; failed: to be repeated, given_up: not to be",

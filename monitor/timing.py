@@ -87,6 +87,8 @@ class Timing:
     """Between two attempts to read the checkpoint of a champion that could not be read."""
     jobs_every_s: float = 0.5
     """Between two queries for requested retrainings."""
+    due_every_s: float = 5.0
+    """Between two looks at schedules, drift and challengers."""
     jobs_error_wait_s: float = 5.0
     """After an error of the training loop itself."""
     training_retry_first_s: float = 60.0

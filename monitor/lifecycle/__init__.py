@@ -12,8 +12,12 @@
     recent            the alerts that a version would raise on recent windows
     fault_trial       the injected faults that two versions find
     fault_memory      the confirmed faults that a new version must still find
-    scheduler         runs the retrainings that are requested or due
+    scheduler         runs the jobs that are requested or due, and publishes the versions
+    due               the next training of a fleet, and the reason for it
+    promotion         the fate of a trained version, by the mode of promotion and the gate's verdict
+    orders            orders for the training process, from the database
     training_process  starts the training process, and exchanges messages with it
+    child_limits      priority and memory of the training process
     child_history     reads the history of a fleet, in the training process
     __main__          the training process: reads history, fits, saves, reports its progress line by line
 

@@ -14,15 +14,18 @@ import os
 import sys
 import threading
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
 
+from monitor.clock import to_us
 from monitor.config import Config, FleetConfig, load
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, NotEnoughData
-from monitor.lifecycle.child_history import read_history
+from monitor.lifecycle.child_history import read_history, rows_of
+from monitor.lifecycle.child_limits import lower_priority, memory_limit, resident_bytes, watch_memory
 from monitor.lifecycle.gate import Limits, judge
 from monitor.lifecycle.training_process import TrainingMessage, TrainingOrder
 from monitor.models.detector import TrainedModel
@@ -40,7 +43,7 @@ JUDGING_SHARE = 0.1
 
 def main() -> None:
     """Read the order, carry it out, and report the outcome."""
-    os.nice(10)
+    lower_priority()
     torch.set_num_threads(1)
     raw = sys.stdin.buffer.readline()
     if not raw:  # the daemon ended before it sent the order
@@ -51,15 +54,20 @@ def main() -> None:
         outcome = _carry_out(order)
     except MonitorError as error:
         outcome = TrainingMessage(error=type(error).__name__, message=error.detail or str(error))
+    except MemoryError:
+        outcome = TrainingMessage(error="MonitorError", message=f"no memory left at {resident_bytes() / 1e9:.2f} GB")
     _report(outcome)
 
 
 def _carry_out(order: TrainingOrder) -> TrainingMessage:
     config = load(order.config)
     fleet = next(fleet for fleet in config.fleets if fleet.name == order.fleet)
+    watch_memory(memory_limit(fleet.retrain.memory_limit), _give_up)
     history = asyncio.run(read_history(config, fleet, order, _report_readings))
     if order.kind == "retrain":
         return _train(config, fleet, history, order)
+    if order.kind == "judge":
+        return _compare(config, history, order)
     raise MonitorError(f"a training process of this release knows no job of kind {order.kind}")
 
 
@@ -114,6 +122,27 @@ def _judge(
     return judge(challenger, _champion(config, order), windows, order.faults, limits).to_json()
 
 
+def _compare(config: Config, history: History, order: TrainingOrder) -> TrainingMessage:
+    """Judge the challenger in shadow on the windows since its training, which neither version has seen.
+
+    The champion's newest window is no later than the challenger's. Replay equals live, so this is what the challenger
+    would have decided.
+    """
+    if order.challenger is None:
+        raise MonitorError("the order names no challenger")
+    challenger = TrainedModel.load(Path(order.challenger), config.device)
+    since_us = to_us(datetime.fromisoformat(challenger.card.training["to"]))
+    windows = history.windows(order.judged, order.faulty_sensors)
+    recent = rows_of(windows, windows.end_us > since_us)
+    _report(TrainingMessage(progress=READING_SHARE, message=f"judging on {len(recent):,} windows since its training"))
+    if not len(recent):
+        why = "no window has come since its training"
+        return TrainingMessage(result={"passed": False, "why": why, "n_windows": 0, "checks": []})
+    limits = Limits.of(history.fleet, history.sensors)
+    verdict = judge(challenger, _champion(config, order), recent, order.faults, limits)
+    return TrainingMessage(result=verdict.to_json() | {"n_windows": len(recent)})
+
+
 def _champion(config: Config, order: TrainingOrder) -> TrainedModel | None:
     """Return the present champion. None: there is none, or its checkpoint cannot be read, so it decides nothing."""
     if order.champion is None:
@@ -132,6 +161,12 @@ def _report_readings(n_readings: int) -> None:
 def _report(message: TrainingMessage) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def _give_up(why: str) -> None:
+    """Report that the memory is not enough, and exit. Called by the thread that watches it."""
+    _report(TrainingMessage(error="MonitorError", message=why))
+    os._exit(1)
 
 
 def _exit_with_parent() -> None:

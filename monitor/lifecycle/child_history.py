@@ -6,6 +6,7 @@ training may use. Invariant: nothing is written, and no consumer group is joined
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from monitor.clock import SystemClock
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from monitor.config import Config, FleetConfig
     from monitor.lifecycle.training_process import TrainingOrder
+    from monitor.models.spec import TrainingSet
+    from monitor.types import Bool
 
 REPORT_EVERY_READINGS = 50_000
 
@@ -35,3 +38,13 @@ async def read_history(
             n_reported = history.n_readings
             on_readings(n_reported)
     return history
+
+
+def rows_of(windows: TrainingSet, wanted: Bool) -> TrainingSet:
+    """Return the windows of a mask [N]."""
+    columns = {
+        name: column[wanted]
+        for name in ("values", "asset", "end_us", "alerted", "accepted", "cause")
+        if (column := getattr(windows, name)) is not None
+    }
+    return replace(windows, **columns)

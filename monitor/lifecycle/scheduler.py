@@ -1,30 +1,38 @@
-"""The retraining scheduler: it runs the retrainings that operators request, that are due, or that a fleet without a
-model needs.
+"""The scheduler of the training process: it runs the jobs that operators request, that are due, or that a fleet without
+a model needs, one at a time.
 
-Input: jobs (rows of the database) and the schedule of each fleet. Output: versions, trained in a process of their own,
-published and activated.
-Invariant: a training that fails changes nothing. Of several daemons only the holder of the lease `training` trains.
-Each transaction that starts a job, takes up a stale one or activates a version checks the lease's fencing token.
+Input: jobs (rows of the database), and the settings of each fleet. Output: versions, trained in a process of their own,
+that decide, wait for a decision, or are rejected.
+Invariant: a job that fails changes nothing. Of several daemons only the holder of the lease `training` runs jobs. Each
+transaction that starts a job, takes up a stale one or publishes a version checks the lease's fencing token. The state
+is in the database, so a daemon that is killed at any point is continued by the next one.
+
+    a round     a requested job, or else the first one that is due (`due.py`, `promotion.py`)
+    a training  order (`orders.py`), process (`training_process.py`), decision (`promotion.py`), publication
+    a judgement the same process compares a challenger in shadow with the champion
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from monitor import logs, metrics
 from monitor.clock import from_us
-from monitor.errors import Fenced, MonitorError, NotEnoughData, StoreUnavailable
+from monitor.errors import Conflict, Fenced, MonitorError, NotEnoughData, StoreUnavailable
+from monitor.lifecycle import promotion
 from monitor.lifecycle.champions import WindowChanged, until_answered
+from monitor.lifecycle.due import DriftFound, Due, TrainingFacts, next_training
+from monitor.lifecycle.orders import order_of
 from monitor.lifecycle.recalibration import Recalibration
 from monitor.lifecycle.training_process import TrainingOrder, run_training_process
-from monitor.retry import backoff_s
-from monitor.store import assets, jobs, training_times, versions
-from monitor.store.confirmed_faults import confirmed_faults
+from monitor.store import assets, challengers, jobs, registry, versions
 from monitor.timing import DEFAULT_TIMING
+from monitor.types import ModelCheckKind, ModelState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
     from monitor.store.engine import AsyncStore
     from monitor.store.lease_renewal import Lease
     from monitor.timing import Timing
-    from monitor.types import JobView
+    from monitor.types import JobView, VersionInfo
 
     Training = Callable[[TrainingOrder, Callable[[float, str], Awaitable[None]]], Awaitable[Trained]]
 
@@ -47,14 +55,21 @@ FencingToken = tuple[str, int] | None
 """Name and epoch of the lease under which a job was started. None = there is no other daemon."""
 
 LEASE = "training"
-REQUESTED_BY_SCHEDULE = "the daemon"
+REQUESTED_BY_DAEMON = "the daemon"
 """`requested_by` of a job that no operator requested."""
-SENSORS_CHANGED = "the daemon: the sensors changed"
-"""`requested_by` of a job for a champion that was trained on other sensors than the fleet has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a job that did not fail."""
+
+    version: str | None
+    why: str = ""
+    """One sentence: the decision on the version."""
 
 
 class RetrainScheduler:
-    """Trains the versions of all fleets, one training at a time."""
+    """Runs the jobs of all fleets, one at a time."""
 
     def __init__(
         self,
@@ -77,15 +92,13 @@ class RetrainScheduler:
         self._lease = lease
         self._timing = timing
         self._train = train
-        self._retry_at: dict[str, datetime] = {}
-        """By fleet, the time of the next attempt after a failed training."""
-        self._n_failures: dict[str, int] = {}
-        """By fleet, failed trainings in a row."""
         self.missing: dict[str, str] = {}
         """By fleet without a model, the data that its first training lacked, in words."""
         self._recalibration = Recalibration(config, champions, store, clock)
         self._up_to_date: set[str] = set()
-        """Fleets trained by this process: their champion has the present sensors."""
+        """Fleets trained by this process: the present sensors were learnt, whatever became of the version."""
+        self._look_at_s = -math.inf
+        """Time of the next look for due jobs, by the monotonic clock."""
 
     async def take_up_stale_jobs(self) -> bool:
         """Queue the jobs of daemons that died again, if this daemon trains. Return whether it does."""
@@ -96,7 +109,7 @@ class RetrainScheduler:
         return False
 
     async def is_retraining_requested(self, fleet: FleetConfig) -> bool:
-        """Return whether a retraining of the fleet is requested, and this daemon will run it."""
+        """Return whether an operator requested a retraining of the fleet, and this daemon will run it."""
         # Read the job before acquiring the lease. A daemon that waits for a checkpoint must not keep the other daemons,
         # which may have it, from training.
         job = await self._store.read(jobs.active, fleet.name)
@@ -120,12 +133,11 @@ class RetrainScheduler:
                 await self._wait_for_other_daemon(fleet)
 
     async def loop(self) -> None:
-        """Run the retrainings that are requested or due, until cancelled."""
+        """Run the jobs that are requested or due, until cancelled."""
         while True:
             await self._clock.sleep(self._timing.jobs_every_s)
             if self._lease is not None and self._lease.epoch is None:
-                self._retry_at.clear()  # another daemon trains now, and schedules its own retries
-                continue
+                continue  # another daemon trains
             token = self._fencing_token()
             try:
                 await self._recalibration.run(token)
@@ -139,26 +151,72 @@ class RetrainScheduler:
                 await self._clock.sleep(self._timing.jobs_error_wait_s)
 
     async def _run_next(self, token: FencingToken) -> None:
+        """Run the oldest requested job, or else the first one that is due."""
         job = await self._store.run(jobs.start_next, self._owner, self._clock.now_us(), lease=token)
+        if job is None and self._clock.monotonic_s() >= self._look_at_s:
+            self._look_at_s = self._clock.monotonic_s() + self._timing.due_every_s
+            job = await self._start_due(token)
         if job is not None:
+            self._look_at_s = -math.inf
             await self._run_job(job, token)
-            return
-        for fleet in self._config.fleets:
-            due_at = await self._due_at(fleet)
-            if due_at is not None and due_at <= self._now():
-                is_changed = await self._has_other_sensors(fleet)
-                await self._train_fleet(fleet, token, SENSORS_CHANGED if is_changed else REQUESTED_BY_SCHEDULE)
 
-    async def _due_at(self, fleet: FleetConfig) -> datetime | None:
-        """Return the time of the fleet's next training. Another daemon's successes count, its failures do not."""
-        if (retry_at := self._retry_at.get(fleet.name)) is not None:
-            return retry_at
-        if not self._champions.has_champion(fleet) or await self._has_other_sensors(fleet):
-            return self._now()
-        champion = await self._store.read(versions.champion, fleet.name)
-        if fleet.retrain.every is None or champion is None:
+    # ------------------------------------------------------------------ due jobs
+
+    async def _start_due(self, token: FencingToken) -> JobView | None:
+        """Start the first job that is due. None = none is."""
+        for fleet in self._config.fleets:
+            training = await self._next_training(fleet)
+            if training is not None and training.at <= self._now():
+                return await self._start(fleet, jobs.RETRAIN, training, token)
+            comparison = await self._next_comparison(fleet)
+            if comparison is not None and comparison.at <= self._now():
+                return await self._start(fleet, jobs.JUDGE, comparison, token)
+        return None
+
+    async def _start(self, fleet: FleetConfig, kind: str, due: Due, token: FencingToken) -> JobView | None:
+        log.info("job_due", fleet=fleet.name, kind=kind, reason=due.reason, why=due.why)
+        call = (fleet.name, REQUESTED_BY_DAEMON, self._owner, self._clock.now_us())
+        detail = {"why": due.why}
+        start = partial(jobs.start_for_fleet, lease=token, reason=due.reason, kind=kind, detail=detail)
+        return await self._store.run(start, *call)
+
+    async def _next_training(self, fleet: FleetConfig) -> Due | None:
+        facts = TrainingFacts(
+            now=self._now(),
+            has_champion=self._champions.has_champion(fleet),
+            champion_trained_at=await self._trained_at(fleet),
+            has_other_sensors=await self._has_other_sensors(fleet),
+            ended=await self._store.read(jobs.ended, fleet.name),
+            drift=await self._drift_of(fleet),
+            shadow_until=await self._shadow_until(fleet),
+        )
+        return next_training(fleet.retrain, facts, self._timing)
+
+    async def _next_comparison(self, fleet: FleetConfig) -> Due | None:
+        challenger = await self._store.read(challengers.waiting, fleet.name)
+        metrics.challenger_present.labels(fleet.name).set(0 if challenger is None else 1)
+        if challenger is None or challenger.state != ModelState.SHADOW:
             return None
-        return champion.trained_at + fleet.retrain.every
+        ended = await self._store.read(jobs.ended, fleet.name, jobs.JUDGE, 1)
+        return promotion.next_comparison(fleet.retrain.promote, challenger, next(iter(ended), None))
+
+    async def _trained_at(self, fleet: FleetConfig) -> datetime | None:
+        champion = await self._store.read(versions.champion, fleet.name)
+        return None if champion is None else champion.trained_at
+
+    async def _shadow_until(self, fleet: FleetConfig) -> datetime | None:
+        challenger = await self._store.read(challengers.waiting, fleet.name)
+        if challenger is None or challenger.state != ModelState.SHADOW:
+            return None
+        return promotion.shadow_until(fleet.retrain.promote, challenger)
+
+    async def _drift_of(self, fleet: FleetConfig) -> DriftFound | None:
+        """Return the drift that the last test of the champion found."""
+        champion = await self._store.read(versions.champion, fleet.name)
+        found = await self._store.read(registry.latest_check, ModelCheckKind.DRIFT, fleet.name)
+        if champion is None or found is None or found.problem is None or found.version != champion.version:
+            return None
+        return DriftFound(found.at, str(found.result.get("reason", "drift")), found.problem)
 
     async def _has_other_sensors(self, fleet: FleetConfig) -> bool:
         """Return whether the champion was trained on other sensors than the fleet has now.
@@ -184,9 +242,15 @@ class RetrainScheduler:
         """Train the fleet. Return False if another daemon trains, or took over while this one was suspended."""
         if await self._acquire_lease():
             with suppress(Fenced):
-                await self._train_fleet(fleet, self._fencing_token())
+                await self._train_first(fleet, self._fencing_token())
                 return True
         return False
+
+    async def _train_first(self, fleet: FleetConfig, token: FencingToken) -> None:
+        """Run the fleet's requested training, or a new one."""
+        first = Due(self._now(), "first", "the fleet has no model")
+        if (job := await self._start(fleet, jobs.RETRAIN, first, token)) is not None:
+            await self._run_job(job, token)
 
     async def _wait_for_other_daemon(self, fleet: FleetConfig) -> None:
         """Wait until another daemon has trained the fleet's first model, or gives up."""
@@ -202,106 +266,198 @@ class RetrainScheduler:
                 return
             await self._clock.sleep(self._timing.jobs_every_s)
 
-    # ------------------------------------------------------------------ one training
-
-    async def _train_fleet(
-        self, fleet: FleetConfig, token: FencingToken, requested_by: str = REQUESTED_BY_SCHEDULE
-    ) -> None:
-        now_us = self._clock.now_us()
-        call = (fleet.name, requested_by, self._owner, now_us)
-        job = await self._store.run(jobs.start_for_fleet, *call, lease=token)
-        if job is not None:
-            await self._run_job(job, token)
+    # ------------------------------------------------------------------ one job
 
     async def _run_job(self, job: JobView, token: FencingToken) -> None:
-        """Train, and activate the version. `token`: the one that the job was started with."""
+        """Carry out a job, and store its end. `token`: the one that the job was started with."""
         fleet = next((fleet for fleet in self._config.fleets if fleet.name == job.fleet), None)
         if fleet is None:
             await self._end_job(jobs.fail, job.id, f"the running daemon's configuration has no fleet {job.fleet}")
             return
-        log.info("training", fleet=fleet.name, job=job.id, asked_by=job.requested_by)
+        log.info("training", fleet=fleet.name, job=job.id, kind=job.kind, asked_by=job.requested_by, reason=job.reason)
         try:
-            version = await self._train_and_activate(fleet, job, token)
+            outcome = await self._carry_out(fleet, job, token)
+        except Fenced as error:
+            # The new holder of the lease has taken the job up, or takes it up now.
+            log.info("not_trained", fleet=fleet.name, why=error.detail, again_at=None, until_then="another one trains")
+            await self._release(job)
+            raise
         except MonitorError as error:
             await self._end_job(jobs.fail, job.id, error.detail or str(error))
-            self._schedule_retry(fleet)
-            self._log_failure(fleet, error)
-            metrics.trainings.labels("failed").inc()
+            await self._log_failure(fleet, job, error)
+            self._count(job, "failed")
         except WindowChanged as change:
             await self._end_job(jobs.finish, job.id, change.version)
-            metrics.trainings.labels("done").inc()
+            self._count(job, "done")
             raise
         except BaseException:
             # Stopping must neither be swallowed here nor wait for a database that hangs.
-            with suppress(MonitorError, TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.job_end_limit_s):
-                    why = "its daemon stopped, and the next one starts it again"
-                    await self._store.run(jobs.release, job.id, why, owner=self._owner)
+                    await self._release(job)
             raise
         else:
-            await self._end_job(jobs.finish, job.id, version)
-            self._up_to_date.add(fleet.name)
-            self._n_failures.pop(fleet.name, None)
-            self.missing.pop(fleet.name, None)
-            self._retry_at.pop(fleet.name, None)
-            metrics.trainings.labels("done").inc()
+            await self._end_job(jobs.finish, job.id, outcome.version, outcome.why)
+            if job.kind == jobs.RETRAIN:
+                self._up_to_date.add(fleet.name)
+                self.missing.pop(fleet.name, None)
+            self._count(job, "done")
+        finally:
+            metrics.training_progress_ratio.labels(fleet.name).set(0)
+            metrics.training_eta_seconds.labels(fleet.name).set(0)
 
-    async def _train_and_activate(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> str:
-        with metrics.trainings_running.track_inprogress():
-            trained = await self._train(await self._order(fleet, job), partial(self._report_progress, job))
+    async def _carry_out(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> Outcome:
+        if job.kind == jobs.RETRAIN:
+            return await self._retrain(fleet, job, token)
+        if job.kind == jobs.JUDGE:
+            return await self._compare_in_shadow(fleet, job, token)
+        raise MonitorError(f"a daemon of this release runs no job of kind {job.kind}")
+
+    async def _retrain(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> Outcome:
+        has_champion = self._champions.has_champion(fleet)
+        if has_champion and job.reason == "first":  # taken up again, and another daemon has trained it
+            return Outcome(None, "the fleet has a model by now")
+        trained = await self._in_process(fleet, job)
         if found := trained.card.get("inputs"):
             log.info("inputs_recognised", fleet=fleet.name, version=trained.version, found=found)
         for warning in (trained.card.get("receipt") or {}).get("warnings", ()):
             log.warning("training_data", fleet=fleet.name, version=trained.version, found=warning)
+        decision = promotion.decide(fleet.retrain.promote, trained.verdict, has_champion=has_champion)
+        if trained.verdict is not None:
+            metrics.gate_verdicts.labels("passed" if trained.verdict["passed"] else "refused").inc()
         # A lease that ran out during the training, and that no other daemon took, is valid again after this.
         await until_answered(self._acquire_lease, self._clock, self._timing)
-        await self._champions.activate(fleet, trained, token)
-        return trained.version
+        if decision.state is not None and decision.state != ModelState.CHAMPION:
+            return await self._publish(fleet, trained, decision.state, decision.why, token)
+        try:
+            await self._champions.activate(fleet, trained, token, verdict=trained.verdict)
+        except Conflict as error:  # an operator rolled this very version back
+            log.warning("challenger_refused", fleet=fleet.name, version=trained.version, why=error.detail)
+            return Outcome(trained.version, error.detail)
+        supersede = partial(self._store.run, challengers.supersede, fleet.name, trained.version, self._clock.now_us())
+        await until_answered(supersede, self._clock, self._timing)
+        return Outcome(trained.version, decision.why if trained.verdict else "")
 
-    async def _order(self, fleet: FleetConfig, job: JobView) -> TrainingOrder:
-        stored = (await self._store.read(assets.fleets)).get(fleet.name)
-        champion = await self._store.read(versions.champion, fleet.name)
-        return TrainingOrder(
-            config=str(self._config.path),
+    async def _publish(
+        self, fleet: FleetConfig, trained: Trained, state: ModelState, why: str, token: FencingToken
+    ) -> Outcome:
+        """Publish a version that does not decide, and tell the operator what becomes of it."""
+        register = partial(self._store.run, assets.extend_sensors, fleet.name, trained.sensors)
+        await until_answered(register, self._clock, self._timing)
+        now_us = self._clock.now_us()  # one time for all tries: the registry knows the repeated ones by it
+        publish = partial(
+            challengers.publish,
+            state=state,
+            verdict=trained.verdict,
+            at_us=now_us,
+            lease=token,
+            version=trained.version,
             fleet=fleet.name,
-            sensors=fleet.sensors or stored,
-            judged=await self._store.read(training_times.judged_times, fleet.name),
-            faulty_sensors=await self._store.read(training_times.sensor_times, fleet.name),
-            known=await self._store.read(assets.names_by_partition, fleet.name),
-            length=fleet.length if fleet.window is None and self._champions.has_champion(fleet) else None,
-            kind=job.kind,
-            champion=None if champion is None or not self._champions.has_champion(fleet) else champion.path,
-            faults=await self._store.read(confirmed_faults, fleet.name, fleet.retrain.remember_faults),
-            detail=job.detail or {},
+            path=trained.path,
+            trained_us=now_us if trained.trained_us is None else trained.trained_us,
+            card=trained.card,
+            metrics=trained.card["metrics"],
         )
+        await until_answered(partial(self._store.run, publish), self._clock, self._timing)
+        facts = {"fleet": fleet.name, "version": trained.version, "why": why}
+        if state == ModelState.REJECTED:
+            log.warning("challenger_rejected", **facts, until_then="the champion stays",
+                        see=f"monitor models show {trained.version}")  # fmt: skip
+        elif state == ModelState.SHADOW:
+            log.info("challenger_in_shadow", **facts, compared_for=str(fleet.retrain.promote))
+        elif fleet.retrain.promote.mode == "suggest":
+            alerts = (trained.verdict or {}).get("alerts")
+            log.info("challenger_proposed", **facts, alerts=alerts, see=f"monitor models diff {trained.version}",
+                     accept=f"monitor models promote {trained.version}")  # fmt: skip
+        return Outcome(trained.version, f"{state}: {why}")
+
+    async def _compare_in_shadow(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> Outcome:
+        """Compare the challenger in shadow with the champion on live records, and decide on it at the end."""
+        challenger = await self._store.read(challengers.waiting, fleet.name)
+        if challenger is None or challenger.state != ModelState.SHADOW:
+            return Outcome(None, "no version of the fleet is in shadow any more")
+        verdict = (await self._in_process(fleet, job, challenger)).result
+        if verdict is None:
+            raise MonitorError("the training process sent no comparison")
+        decision = promotion.decide_shadow(
+            fleet.retrain.promote, challenger, verdict, self._now(), fleet.retrain.min_windows
+        )
+        now_us = self._clock.now_us()
+        await until_answered(self._acquire_lease, self._clock, self._timing)
+        record = partial(
+            registry.record_check, at_us=now_us, requested_by=job.requested_by,
+            problem=None if verdict["passed"] else str(verdict.get("why", "")), result=verdict,
+        )  # fmt: skip
+        await self._store.run(record, ModelCheckKind.SHADOW, challenger.version)
+        log.info("shadow_compared", fleet=fleet.name, version=challenger.version, why=verdict.get("why"),
+                 n_windows=verdict.get("n_windows"), alerts=verdict.get("alerts"), decision=decision.why)  # fmt: skip
+        if decision.state is None:
+            return Outcome(challenger.version, decision.why)
+        settle = partial(challengers.settle, verdict=verdict, at_us=now_us, lease=token, note=decision.why)
+        call = (fleet.name, challenger.version, decision.state)
+        is_settled = await until_answered(partial(self._store.run, settle, *call), self._clock, self._timing)
+        metrics.gate_verdicts.labels("passed" if decision.state == ModelState.CHAMPION else "refused").inc()
+        if not is_settled:
+            return Outcome(challenger.version, "an operator decided on it meanwhile")
+        log.info("shadow_ended", fleet=fleet.name, version=challenger.version, state=decision.state, why=decision.why)
+        return Outcome(challenger.version, f"{decision.state}: {decision.why}")
+
+    async def _in_process(self, fleet: FleetConfig, job: JobView, challenger: VersionInfo | None = None) -> Trained:
+        has_champion = self._champions.has_champion(fleet)
+        order = await order_of(
+            self._config, self._store, fleet, job, has_champion=has_champion, challenger=challenger
+        )
+        with metrics.trainings_running.track_inprogress():
+            return await self._train(order, partial(self._report_progress, job))
 
     async def _report_progress(self, job: JobView, share: float, text: str) -> None:
-        log.info("training_progress", fleet=job.fleet, done=f"{share:.0%}", step=text)
+        left = replace(job, progress=share).eta(self._now())
+        left_s = None if left is None else round(left.total_seconds())
+        log.info("training_progress", fleet=job.fleet, done=f"{share:.0%}", step=text, left_s=left_s)
+        metrics.training_progress_ratio.labels(job.fleet).set(share)
+        metrics.training_eta_seconds.labels(job.fleet).set(0 if left_s is None else left_s)
         with suppress(StoreUnavailable):  # the next report replaces it
             await self._store.run(jobs.set_progress, job.id, share, text, owner=self._owner)
 
-    async def _end_job(self, end: Callable[..., None], job_id: int, outcome: str) -> None:
+    # ------------------------------------------------------------------ the end of a job
+
+    async def _end_job(self, end: Callable[..., None], job_id: int, *outcome: str | None) -> None:
         """End a job, however long the database is unavailable. A job that stays `running` would block all others."""
-        with suppress(Fenced):  # it was failed as stale
-            work = partial(self._store.run, end, job_id, outcome, self._clock.now_us(), owner=self._owner)
+        first, *more = outcome
+        with suppress(Fenced):  # another daemon has taken it up
+            call = (job_id, first, self._clock.now_us(), *more)
+            work = partial(self._store.run, end, *call, owner=self._owner)
             await until_answered(work, self._clock, self._timing)
 
-    def _schedule_retry(self, fleet: FleetConfig) -> None:
-        n_failures = self._n_failures[fleet.name] = self._n_failures.get(fleet.name, 0) + 1
-        first_s, longest_s = self._timing.training_retry_first_s, self._timing.training_retry_longest_s
-        wait = timedelta(seconds=backoff_s(n_failures, first_s=first_s, longest_s=longest_s))
-        self._retry_at[fleet.name] = self._now() + wait
+    async def _release(self, job: JobView) -> None:
+        """Queue the job again for another daemon. One that is dead or slow takes it up later as a stale one."""
+        with suppress(MonitorError):
+            why = "its daemon stopped, and the next one starts it again"
+            await self._store.run(jobs.release, job.id, why, owner=self._owner)
 
-    def _log_failure(self, fleet: FleetConfig, error: MonitorError) -> None:
-        if isinstance(error, NotEnoughData) and not self._champions.has_champion(fleet):
+    def _count(self, job: JobView, outcome: str) -> None:
+        if job.kind == jobs.RETRAIN:
+            metrics.trainings.labels(outcome).inc()
+
+    async def _log_failure(self, fleet: FleetConfig, job: JobView, error: MonitorError) -> None:
+        has_champion = self._champions.has_champion(fleet)
+        why = error.detail or str(error)
+        if job.kind != jobs.RETRAIN:
+            log.warning("job_failed", fleet=fleet.name, kind=job.kind, why=why)
+            return
+        if isinstance(error, NotEnoughData) and not has_champion:
             self.missing[fleet.name] = error.detail
         ends_by_itself = isinstance(error, NotEnoughData) or error.retriable
+        try:
+            due = await self._next_training(fleet)
+        except StoreUnavailable:
+            due = None
         (log.info if ends_by_itself else log.warning)(
             "not_trained",
             fleet=fleet.name,
-            why=error.detail or str(error),
-            again_at=self._retry_at[fleet.name],
-            until_then="the champion stays" if self._champions.has_champion(fleet) else "windows stay unscored",
+            why=why,
+            again_at=None if due is None else due.at,
+            until_then="the champion stays" if has_champion else "windows stay unscored",
         )
 
     def _now(self) -> datetime:

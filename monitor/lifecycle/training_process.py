@@ -12,6 +12,7 @@ to its standard input and reads messages from its standard output, one JSON obje
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -76,16 +77,18 @@ class TrainingMessage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Trained(msgspec.Struct, frozen=True):
-    """A saved checkpoint."""
+    """A saved checkpoint, or the result of a job that makes none."""
 
-    version: str
-    path: str
-    sensors: tuple[str, ...]
-    card: dict[str, Any]
+    version: str = ""
+    path: str = ""
+    sensors: tuple[str, ...] = ()
+    card: dict[str, Any] = {}
     trained_us: int | None = None
     """Processing time. None = now."""
     verdict: dict[str, Any] | None = None
     """The gate's. None: it was not judged, and is promoted."""
+    result: dict[str, Any] | None = None
+    """Of a job that makes no version: a drill, a comparison."""
 
 
 async def run_training_process(order: TrainingOrder, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
@@ -105,6 +108,7 @@ async def _run(order: TrainingOrder, on_progress: Callable[[float, str], Awaitab
         # -P: a monitor.py or torch.py in the daemon's working directory must not be imported instead of the real one.
         sys.executable, "-P", "-m", "monitor.lifecycle",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
+        start_new_session=True,  # of its own autogroup (`child_limits.py`). It still ends with the daemon
     )  # fmt: skip
     if child.stdin is None or child.stdout is None:
         raise MonitorError("the training process has no pipes")
@@ -117,8 +121,14 @@ async def _run(order: TrainingOrder, on_progress: Callable[[float, str], Awaitab
                 raise _error(line)
             if line.version:
                 return Trained(line.version, line.path, line.sensors, line.card, verdict=line.verdict)
+            if line.result is not None:
+                return Trained(result=line.result)
             await on_progress(line.progress, line.message)
-        raise MonitorError(f"the training process ended without a word, exit status {await child.wait()}")
+        status = await child.wait()
+        if status == -signal.SIGKILL:
+            raise MonitorError("the training process was killed, by a person or by the system for lack of memory"
+                               " ([fleet.retrain] memory_limit)")  # fmt: skip
+        raise MonitorError(f"the training process ended without a word, exit status {status}")
     finally:
         child.stdin.close()  # the child exits when its standard input ends
         with suppress(ProcessLookupError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from monitor.config import parse
@@ -45,6 +46,8 @@ class FakeTraining:
     def __init__(self, outcome: Path | Exception, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
         self.outcome = outcome
         self.meanwhile = meanwhile
+        self.verdict: dict[str, Any] | None = None
+        """The gate's, of trainings and of comparisons in shadow."""
         self.orders: list[TrainingOrder] = []
 
     async def __call__(self, order: TrainingOrder, _on_progress: object) -> Trained:
@@ -53,7 +56,9 @@ class FakeTraining:
             await self.meanwhile()
         if isinstance(self.outcome, Exception):
             raise self.outcome
-        return trained(self.outcome)
+        if order.kind == "judge":
+            return Trained(result=self.verdict)
+        return msgspec.structs.replace(trained(self.outcome), verdict=self.verdict)
 
 
 NO_TRAINING = FakeTraining(AssertionError("it trains"))

@@ -11,7 +11,7 @@ import pytest
 from monitor.config import parse
 from monitor.errors import CheckpointUnavailable, Fenced, NotEnoughData
 from monitor.lifecycle.champions import WindowChanged
-from monitor.lifecycle.scheduler import LEASE, SENSORS_CHANGED
+from monitor.lifecycle.scheduler import LEASE
 from monitor.store import assets, jobs, leases, versions
 from monitor.store.lease_renewal import Lease
 from monitor.timing import DEFAULT_TIMING
@@ -116,7 +116,7 @@ async def test_changed_sensors_are_learnt_once_and_scored_until_then(
         await this.scheduler._run_next(None)
     assert [order.sensors for order in training.orders] == [(*SENSORS, "humidity")]
     assert await this.version_that_scores() == new.name
-    assert [line["asked_by"] for line in log.of("training")] == [SENSORS_CHANGED]
+    assert [line["reason"] for line in log.of("training")] == ["sensors"]
 
 
 async def test_a_failed_training_for_changed_sensors_is_repeated_later(
@@ -256,11 +256,15 @@ async def test_no_version_is_activated_after_the_lease_was_lost(
     this = daemon(FakeTraining(checkpoint(tmp_path), lose_lease), lease=Lease)
     await this.champions.load()
     await this.scheduler.take_up_stale_jobs()
-    await this.scheduler.train_first_models()
+    start = asyncio.create_task(this.scheduler.train_first_models())
+    await until(lambda: log.of("waiting_for_training"))
+    start.cancel()
     assert not this.champions.has_champion(PUMPS)
-    [line] = log.of("not_trained")
-    assert "another holds it" in line["why"]
+    assert "another holds it" in log.of("not_trained")[0]["why"]
     assert await store.read(versions.list_all, "pumps") == []
+    job = await store.read(jobs.active, "pumps")
+    assert job is not None, "the other daemon takes it up"
+    assert (job.state, job.attempts) == ("queued", 0)
 
 
 async def test_no_version_is_activated_if_the_lease_was_lost_and_regained(
@@ -269,14 +273,19 @@ async def test_no_version_is_activated_if_the_lease_was_lost_and_regained(
     """The holder in between may have activated a newer version. Holding the lease again proves nothing."""
 
     async def lose_lease_for_a_while() -> None:
-        await take_over_lease(store)
-        await expire_lease(store)
+        if len(training.orders) == 1:
+            await take_over_lease(store)
+            await expire_lease(store)
+        else:
+            assert await store.read(versions.list_all, "pumps") == []
 
-    this = daemon(FakeTraining(checkpoint(tmp_path), lose_lease_for_a_while), lease=Lease)
+    training = FakeTraining(checkpoint(tmp_path), lose_lease_for_a_while)
+    this = daemon(training, lease=Lease)
     await this.champions.load()
     await this.scheduler.train_first_models()
     assert this.lease.epoch is not None, "it has the lease again"
-    assert await store.read(versions.list_all, "pumps") == []
+    assert len(training.orders) == 2
+    assert this.champions.has_champion(PUMPS)
 
 
 async def test_a_training_may_outlast_a_lease_that_no_other_daemon_takes(
@@ -367,7 +376,7 @@ async def test_a_former_leader_leaves_no_job_for_a_due_training(store: AsyncStor
     token = this.lease.fencing_token
     await take_over_lease(store)
     with pytest.raises(Fenced):
-        await this.scheduler._train_fleet(PUMPS, token)
+        await this.scheduler._train_first(PUMPS, token)
     assert await store.read(jobs.active, "pumps") is None
 
 

@@ -1,0 +1,89 @@
+"""Challengers: versions that wait for a decision, as candidates or in shadow.
+
+Input: versions of trainings, and decisions of the daemon. Output: changes of the registry. Invariant: of a fleet at
+most one version waits. A newer one supersedes it. A decision of the daemon holds only while the version still waits: an
+operator who promoted or rejected it meanwhile wins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Unpack
+
+from monitor.store import leases, registry, versions
+from monitor.store.acts import MONITOR
+from monitor.types import ModelState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from monitor.store.registry import Verdict
+    from monitor.store.versions import NewVersion
+    from monitor.types import VersionInfo
+
+WAITING = (ModelState.CANDIDATE, ModelState.SHADOW)
+
+
+def waiting(connection: Connection, fleet: str) -> VersionInfo | None:
+    """Return the fleet's newest version that waits for a decision. None = there is none."""
+    found = [each for each in versions.list_all(connection, fleet) if each.state in WAITING]
+    challenger = [each for each in found if "challenger" in each.aliases]
+    return next(iter(challenger), None)
+
+
+def publish(
+    connection: Connection,
+    *,
+    state: ModelState,
+    verdict: Verdict | None,
+    at_us: int,
+    lease: tuple[str, int] | None,
+    note: str = "",
+    **new: Unpack[NewVersion],
+) -> None:
+    """Publish a trained version that does not decide yet. The one that waited before is rejected.
+
+    Raises what `registry.publish` raises.
+    """
+    former = waiting(connection, new["fleet"])
+    how: dict[str, Any] = {"actor": MONITOR, "at_us": at_us, "note": note, "lease": lease}
+    registry.publish(connection, state=state, verdict=verdict, **how, **new)
+    if former is not None and former.version != new["version"] and state in WAITING:
+        _supersede(connection, former, by=new["version"], at_us=at_us)
+
+
+def supersede(connection: Connection, fleet: str, by: str, at_us: int) -> None:
+    """Reject the version that waits because a newer one has become the champion."""
+    former = waiting(connection, fleet)
+    if former is not None and former.version != by:
+        _supersede(connection, former, by=by, at_us=at_us)
+
+
+def settle(
+    connection: Connection,
+    fleet: str,
+    version: str,
+    state: ModelState,
+    *,
+    verdict: Verdict,
+    at_us: int,
+    lease: tuple[str, int] | None,
+    note: str,
+) -> bool:
+    """Promote or reject a version in shadow. Return False if it is no longer in shadow: somebody else has decided.
+
+    `state`: champion or rejected. Raises Fenced when the lease is lost.
+    """
+    if lease is not None:
+        leases.check(connection, *lease)
+    versions.lock_activations(connection, fleet)
+    if versions.find(connection, version).state != ModelState.SHADOW:
+        return False
+    if state == ModelState.CHAMPION:
+        registry.promote(connection, fleet, version, actor=MONITOR, at_us=at_us, note=note, verdict=verdict)
+    else:
+        registry.reject(connection, version, actor=MONITOR, at_us=at_us, note=note, verdict=verdict)
+    return True
+
+
+def _supersede(connection: Connection, former: VersionInfo, *, by: str, at_us: int) -> None:
+    registry.reject(connection, former.version, actor=MONITOR, at_us=at_us, note=f"superseded by {by}")
