@@ -35,14 +35,16 @@ _STATM = Path("/proc/self/statm")
 def lower_priority() -> None:
     """Let every other process go first."""
     os.nice(NICE)
+    if os.getsid(0) != os.getpid():  # started by hand: the autogroup is that of a shell and all its programs
+        return
     for _ in range(3):
         try:
             AUTOGROUP.write_text(str(NICE))
-            return
         except OSError as error:
-            if error.errno != errno.EAGAIN:  # no autogroups here
-                return
-            time.sleep(0.2)  # the kernel takes ten changes a second, of all users together
+            if error.errno == errno.EAGAIN:
+                time.sleep(0.2)  # the kernel takes ten changes a second, of all users together
+                continue
+        return  # lowered, or there are no autogroups here
 
 
 def memory_limit(setting: int | None) -> int | None:
