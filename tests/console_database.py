@@ -56,6 +56,8 @@ assets = "P*"
 interval = "10m"
 window = 36
 stride = 3
+[fleet.retrain]
+promote = "shadow:24h"
 [[fleet]]
 name = "compressors"
 interval = "10m"

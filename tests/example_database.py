@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,6 +51,19 @@ CONTRIBUTIONS = (
     Contribution("rotor_speed", 0.17, 14.2, None),
 )
 
+VERDICT: dict[str, Any] = {
+    "passed": True, "why": "it keeps the budget, and finds 9 of 10 injected faults like the champion",
+    "at": "2015-07-15T00:00:00+00:00", "challenger": "turbines-new", "champion": "turbines-old",
+    "from": "2015-07-08T00:00:00+00:00", "to": "2015-07-15T00:00:00+00:00", "n_windows": 840, "n_assets": 2,
+    "took_s": 4.2, "alerts": {"same": 1, "gained": 0, "lost": 1},
+    "checks": [
+        {"name": "budget", "passed": True, "why": "1 alert in 2 recent normal asset-weeks", "n_alerts": 1, "weeks": 2.0,
+         "per_week": 1.0, "champion_alerts": 2},
+        {"name": "schema", "passed": True, "why": "sensors, interval and window are those of the fleet"},
+    ],
+}  # fmt: skip
+"""The gate's verdict on the champion."""
+
 
 async def create(path: Path) -> None:
     """Create the tables without any rows."""
@@ -71,7 +84,8 @@ def _add_versions(connection: Connection) -> None:
         facts = {"fleet": "turbines", "path": f"checkpoints/{version}", "trained_us": trained, "card": {}}
         versions.publish(connection, version=version, metrics={"loss": 0.0123}, **facts)
         acted = {"actor": MONITOR, "at_us": trained}
-        registry.promote(connection, "turbines", version, after_us=trained, **acted)
+        verdict = None if day == 1 else VERDICT  # the first version of a fleet has nothing to be compared with
+        registry.promote(connection, "turbines", version, after_us=trained, verdict=verdict, **acted)
 
 
 def _add_results(connection: Connection) -> None:

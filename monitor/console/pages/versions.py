@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from monitor import drill_report, version_words
 from monitor.clock import from_us
 from monitor.console.pages.now import fleet_config
-from monitor.console.pages.view import Ask, duration, svg
+from monitor.console.pages.view import Ask, as_us, duration, svg
 from monitor.errors import NotFound
 from monitor.types import Alias
 from monitor.version_differences import differences, replay_command
@@ -50,6 +50,8 @@ def proposal(reader: Reader, ask: Ask) -> dict[str, Any]:
         return {"fleet": name, "row": None}
     changes = [] if champion is None else _changes(reader, champion, row)
     changes.sort(key=lambda change: not change["is_large"])
+    config = fleet_config(ask, name)
+    period = None if config is None or row["state"] != "shadow" else config.retrain.promote.shadow
     shadow = next(iter(reader.model_checks(kind="shadow", version=row["version"], limit=1)), None)
     return {
         "fleet": name,
@@ -60,6 +62,7 @@ def proposal(reader: Reader, ask: Ask) -> dict[str, Any]:
         "lost": version_words.lost_faults(row["gate_verdict"]),
         "alerts": _counts(row["gate_verdict"]) if champion else None,
         "shadow": shadow,
+        "until": None if period is None else (as_us(row["trained_at"]) or 0) + round(period.total_seconds() * 1e6),
         "changes": changes[:MAX_CHANGES],
         "n_changes": len(changes),
         "replay": None if champion is None else replay_command(champion["version"], row["version"]),

@@ -219,7 +219,8 @@ def test_quarantine_shows_each_record(ask: Ask, show: Show) -> None:
 
 @pytest.mark.usefixtures("filled")
 def test_the_champion_is_marked(show: Show) -> None:
-    champion, retired = show("models list").splitlines()[1:3]
+    champion, reason, retired = show("models list").splitlines()[1:4]
+    assert reason == "  it keeps the budget, and finds 9 of 10 injected faults like the champion"
     assert re.search(r"★ champion\s+turbines-new\s+2015-07-15 00:00\s+–\s+loss 0.0123", champion)
     assert "○ retired" in retired
 

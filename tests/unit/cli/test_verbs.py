@@ -221,7 +221,7 @@ def test_waiting_ends_with_the_job(
     assert "40%  running: epoch 4 of 9" in result.stderr
     if is_good:
         assert result.exit_code == 0
-        assert result.stdout.startswith("turbines: turbines-new is promoted.\n")
+        assert result.stdout.startswith("turbines: turbines-new is promoted: it keeps the budget")
         assert "monitor models rollback turbines" in result.stdout
     else:
         assert result.exit_code == 1

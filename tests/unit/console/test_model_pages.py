@@ -30,7 +30,7 @@ PAGES = [
     )),
     ("/models/turbines?version=turbines-3", ("Rolled back by maria", "Promote it again")),
     ("/models/pumps", (
-        "pumps-3 is compared on live records", "nothing speaks against it so far", "checkpoint removed",
+        "pumps-3 is compared on live records until", "nothing speaks against it so far", "checkpoint removed",
         "Accept a time as the new normal",
     )),
     ("/models/turbines/diff", ("turbines-2 → turbines-5", "oil_pressure", "alerted 36 21", "Gate on turbines-5")),
