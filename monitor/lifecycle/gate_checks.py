@@ -37,6 +37,9 @@ MIN_RECALL = 0.05
 THRESHOLD_MARGIN = 0.15
 """Share of the champion's recall, besides the margin, whose loss must be certain (95 %) to refuse a challenger that is
 as good at equal headroom: the budget may need a higher threshold than the champion's history showed."""
+YOUNG = 0.25
+"""Share of the challenger's held-out time below which the champion's threshold is a first guess. Then only a certain
+loss of recall refuses, beyond twice the `THRESHOLD_MARGIN`: a fleet must get past the model of its first day."""
 GROUP_MARGIN = 0.15
 """Loss of recall for one kind of fault or one sensor, besides the margin of all, that must be certain to refuse."""
 MIN_GROUP = 20
@@ -107,9 +110,7 @@ def check_schema(challenger: Version, limits: Limits, windows: TrainingSet) -> C
 
 def check_budget(challenger: Version, own: Projection, of_champion: Projection | None) -> Check:
     """Check the alerts on recent windows, and that the threshold is the calibrated one."""
-    calibrated = challenger.calibrated_again()
-    threshold = challenger.card.threshold
-    ratio = None if calibrated is None else threshold.raw / calibrated.raw
+    threshold, ratio = challenger.card.threshold, challenger.threshold_ratio()
     alerts = f"{count(own.n_alerts, 'alert')} in {figure(own.weeks)} recent normal asset-weeks"
     problems = []
     if own.alarms_all_the_time:
@@ -200,8 +201,10 @@ def check_faults(
     if not compared:
         why = f"{found}; the champion is no measure, because it breaks its budget on the same windows"
         return Check("faults", True, why, numbers)
-    allowed = limits.recall_margin + THRESHOLD_MARGIN * champion_recall
-    if loss.mean > limits.recall_margin or actual.low > allowed:
+    by_threshold = THRESHOLD_MARGIN * champion_recall
+    is_young = champion.card.threshold.weeks < YOUNG * challenger.card.threshold.weeks
+    is_worse = actual.low > limits.recall_margin + (2 * by_threshold if is_young else by_threshold)
+    if is_worse or (loss.mean > limits.recall_margin and not is_young):
         why = f"it would find {found}, and the champion {champion_recall:.0%}"
         return Check("faults", False, why, numbers)
     worst = _worst_group(trial, own, of_champion, limits.recall_margin)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from monitor.budget import Budget
-    from monitor.models.calibrate import Threshold
     from monitor.models.detector import Card, WindowScores
     from monitor.models.inputs import ModelInputs
     from monitor.models.spec import TrainingSet
@@ -66,8 +65,8 @@ class Version(Protocol):
     ) -> WindowScores:
         """Score windows [N, T, C] in the sensors' own units."""
 
-    def calibrated_again(self) -> Threshold | None:
-        """Return the threshold that its held-out scores give. None = they were not kept."""
+    def threshold_ratio(self) -> float | None:
+        """Return its threshold as a multiple of the one that its held-out scores give. None = they were not kept."""
 
 
 class Series(NamedTuple):

@@ -351,14 +351,19 @@ class TrainedModel:
             self.budget, self._members, weight, self.terms.label_factor
         )
 
-    def calibrated_again(self) -> Threshold | None:
-        """Return the threshold that the held-out scores give for this version's own terms. None = they were not kept.
+    def threshold_ratio(self) -> float | None:
+        """Return the threshold as a multiple of the one that the held-out scores give for this version's own terms.
 
-        Of a version that nobody changed it is the card's.
+        It is 1 where nobody changed the version. Of a bundle, that of the model whose ratio is farthest from 1. None =
+        no held-out scores were kept.
         """
-        weight = None if self._knobs is None else self._knobs.heavier
-        factor = self.terms.label_factor
-        return None if self.held_out is None else self.held_out.threshold(self.budget, self._members, weight, factor)
+        found = [ratio for own in self.own.values() if (ratio := own.threshold_ratio()) is not None]
+        if self.held_out is not None:
+            weight = None if self._knobs is None else self._knobs.heavier
+            factor = self.terms.label_factor
+            calibrated = self.held_out.threshold(self.budget, self._members, weight, factor)
+            found.append(self.card.threshold.raw / calibrated.raw)
+        return max(found, key=lambda ratio: abs(math.log(ratio)), default=None)
 
     @property
     def terms(self) -> Terms:

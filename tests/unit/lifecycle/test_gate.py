@@ -74,8 +74,8 @@ class FakeVersion:
             known = np.isfinite(size).any((1, 2))
             return SimpleNamespace(score=np.where(known, np.nanmax(np.where(np.isnan(size), -1, size), (1, 2)), np.nan))
 
-    def calibrated_again(self) -> Any:
-        return None if self.calibrated is None else SimpleNamespace(raw=self.calibrated)
+    def threshold_ratio(self) -> float | None:
+        return None if self.calibrated is None else self.threshold / self.calibrated
 
 
 def readings(n: int = 14 * DAY, seed: int = 0, level: float = 0.0) -> Float32:
@@ -195,6 +195,13 @@ def test_a_threshold_three_times_as_high_is_refused() -> None:
 
 def test_a_threshold_a_little_higher_is_not_refused() -> None:
     assert verdict(FakeVersion(threshold=5.5), FakeVersion()).passed
+
+
+def test_the_model_of_a_first_day_is_easier_to_replace() -> None:
+    less = FakeVersion(threshold=8.25, weeks=2.0)
+    assert not verdict(less, FakeVersion(weeks=2.0)).passed
+    assert verdict(less, FakeVersion(weeks=0.1)).passed
+    assert not verdict(replace(less, threshold=20.0), FakeVersion(weeks=0.1)).passed
 
 
 def test_a_champion_that_always_alarms_is_no_measure() -> None:
