@@ -164,6 +164,7 @@ training_eta_seconds = _gauge("training_eta_seconds", "Time left of it, estimate
 gate_verdicts = _counter(
     "gate_verdicts", "Versions judged by the gate, by their outcome", outcome=("passed", "refused")
 )
+drift_ratio = _gauge("drift_ratio", "Test for drift of the champion's scores; from 1 on the fleet retrains", "fleet")
 challenger_present = _gauge("challenger_present", "1 while a version of the fleet waits for a decision", "fleet")
 notifications = _counter(
     "notifications",

@@ -26,6 +26,7 @@ from monitor.clock import from_us
 from monitor.errors import Conflict, Fenced, MonitorError, NotEnoughData, StoreUnavailable
 from monitor.lifecycle import promotion
 from monitor.lifecycle.champions import WindowChanged, until_answered
+from monitor.lifecycle.drift_watch import DriftWatch
 from monitor.lifecycle.due import DriftFound, Due, TrainingFacts, next_training
 from monitor.lifecycle.orders import order_of
 from monitor.lifecycle.recalibration import Recalibration
@@ -95,6 +96,7 @@ class RetrainScheduler:
         self.missing: dict[str, str] = {}
         """By fleet without a model, the data that its first training lacked, in words."""
         self._recalibration = Recalibration(config, champions, store, clock)
+        self._drift = DriftWatch(champions, store, clock)
         self._up_to_date: set[str] = set()
         """Fleets trained by this process: the present sensors were learnt, whatever became of the version."""
         self._look_at_s = -math.inf
@@ -165,6 +167,7 @@ class RetrainScheduler:
     async def _start_due(self, token: FencingToken) -> JobView | None:
         """Start the first job that is due. None = none is."""
         for fleet in self._config.fleets:
+            await self._drift.look(fleet)
             training = await self._next_training(fleet)
             if training is not None and training.at <= self._now():
                 return await self._start(fleet, jobs.RETRAIN, training, token)
