@@ -156,6 +156,8 @@ def promote(
     detail: dict[str, object] = {"from_window_end_us": active.from_window_end_us}
     if former is not None:
         detail["former"] = former.version
+    if verdict is not None:
+        detail["passed"] = bool(verdict.get("passed"))
     if row.state == ModelState.REJECTED and overrule:
         detail["overruled"] = True
     record(connection, event, row, actor, at_us, note=note, detail=detail)
@@ -355,9 +357,10 @@ class RegistryEvent:
     via: str
     note: str
     detail: dict[str, Any]
-    """Of a promotion or roll-back `from_window_end_us`. Of a promotion `former`, the champion before, and `overruled`
-    where the gate had rejected it. Of a roll-back `to`, the champion after, and `undone` where it undid another. Of a
-    verdict `why`. Of a pruning `n_scores`, the stored scores that name the version."""
+    """Of a promotion or roll-back `from_window_end_us`. Of a promotion `former`, the champion before, `passed`, the
+    verdict that came with it, and `overruled` where the gate had rejected it. Of a roll-back `to`, the champion after,
+    and `undone` where it undid another. Of a verdict `why`. Of a pruning `n_scores`, the stored scores that name the
+    version."""
 
 
 def record(

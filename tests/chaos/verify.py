@@ -6,6 +6,7 @@ I5, I7       the journal: offsets and epochs only rise; only the owner writes, r
 I6           each required notification arrived, and twice only for a reason (notifications.py)
 I8           no daemon logged that a rebuild led to another state, or that an invariant broke
 I9           each version in a row exists, its folder verifies, and it was active at the window's end
+I10          aliases, states and activations follow from the registry's history; no rejected version decided a window
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from monitor.stream.sensor_health import SensorTests
 from tests.chaos import journal, notifications
 from tests.oracle.check import check, compare_scores, stored_rows
 from tests.oracle.log import rules_from
+from tests.oracle.registry import activation_problems, registry_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,6 +73,7 @@ def verify(
     figures.notifications, figures.retries, figures.repeated = report_i6.delivered, report_i6.failed, report_i6.repeated
     figures.problems += report_i6.problems
     figures.problems += versions(deployment)
+    figures.problems += [f"I10: {problem}" for problem in registry_problems(deployment.fetch)]
     _count_events(figures, events)
 
 
@@ -108,27 +111,7 @@ def versions(deployment: Deployment) -> list[str]:
             continue
         if detector.version != version:
             found.append(f"I9: the folder of {version} holds {detector.version}")
-    return found + _active_versions(deployment)
-
-
-def _active_versions(deployment: Deployment) -> list[str]:
-    """Check that each window was scored by the version active at its end. The first one is active from the start."""
-    activations: dict[str, list[tuple[int, int]]] = {}
-    for fleet, from_us, version_id in deployment.fetch(
-        "SELECT fleet, from_window_end_us, version_id FROM model_activation"
-    ):
-        activations.setdefault(fleet, []).append((from_us, version_id))
-    wrong = []
-    for fleet, end_us, version_id in deployment.fetch(
-        "SELECT DISTINCT asset.fleet, end_us, version_id FROM score JOIN asset ON asset.id = score.asset_id"
-        " WHERE version_id IS NOT NULL"
-    ):
-        active = max(
-            ((from_us, each) for from_us, each in activations.get(fleet, ()) if from_us < end_us), default=(0, None)
-        )
-        if active[1] != version_id:
-            wrong.append(f"I9: windows that end at {end_us} were scored by version {version_id}, not by {active[1]}")
-    return wrong
+    return found + [f"I9: {problem}" for problem in activation_problems(deployment.fetch)]
 
 
 def _folder(deployment: Deployment, path: str) -> Path:
@@ -149,10 +132,11 @@ class _Scorer:
             for version_id, detector in self._detectors.items()
         }
 
-    def __call__(self, version_id: int, values: Sequence[Any]) -> list[float]:
+    def __call__(self, version_id: int, values: Sequence[Any], names: Sequence[str]) -> list[float]:
         windows = np.array(values, dtype=np.float32)  # None becomes NaN
         scores: list[float] = []
         for first in range(0, len(windows), BATCH):
-            tested = self._tests[version_id].inspect(windows[first : first + BATCH]).values
-            scores += self._detectors[version_id].score(tested).score.tolist()
+            part = slice(first, first + BATCH)
+            tested = self._tests[version_id].inspect(windows[part]).values
+            scores += self._detectors[version_id].score(tested, names[part]).score.tolist()
         return scores

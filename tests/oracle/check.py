@@ -329,12 +329,13 @@ def _is_near(found: float, right: float | None) -> bool:
 # ---------------------------------------------------------------- the scores themselves
 
 def compare_scores(
-    report: Report, rows: StoredRows, rules: Rules, score: Callable[[int, list[Any]], Sequence[float]], rng: Random,
-    n_sampled: int = 3_000, tolerance: float = 1e-5,
+    report: Report, rows: StoredRows, rules: Rules, score: Callable[[int, list[Any], list[str]], Sequence[float]],
+    rng: Random, n_sampled: int = 3_000, tolerance: float = 1e-5,
 ) -> None:  # fmt: skip
     """Recompute some stored scores from the log, in one batch per version.
 
-    `score(version_id, values)` returns a score for each window. `values`: windows of cells of sensors, None = missing.
+    `score(version_id, values, names)` returns a score for each window. `values`: windows of cells of sensors, None =
+    missing. `names`: of their assets, which may have thresholds or scales of their own.
     """
     names = {asset_id: (fleet, name, (topic, number)) for asset_id, fleet, name, topic, number in rows.assets}
     scored = [row for row in rows.scores if row[6] is not None and row[0] in names]
@@ -350,7 +351,8 @@ def compare_scores(
         window = Window(name, start_us // rule.interval_us, 0, 0, 0)
         by_version[version_id].append((row, expected.shards[fleet].values(window)))
     for version_id, chosen in by_version.items():
-        for (row, _), again in zip(chosen, score(version_id, [values for _, values in chosen]), strict=True):
+        again_of = score(version_id, [values for _, values in chosen], [names[row[0]][1] for row, _ in chosen])
+        for (row, _), again in zip(chosen, again_of, strict=True):
             report.compared["scores"] += 1
             if not math.isclose(row[6], again, rel_tol=tolerance):
                 report.add("score", f"{names[row[0]][1]} at {row[1]}: {row[6]} by version {version_id}, is {again}")

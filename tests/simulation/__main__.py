@@ -44,6 +44,9 @@ MUST_HAPPEN = (
     "snapshots",
     "activations",
     "modelschanged",
+    "promotions",
+    "roll-backs",
+    "refused promotions",
     "compared with reference",
 )
 """Without one of these a run proves nothing."""

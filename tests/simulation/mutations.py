@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from monitor.store import versions
+from monitor.store import registry, scores, versions
 from monitor.stream.evidence import EvidenceRecorder
 from monitor.stream.reader import SourceReader
 from monitor.stream.sensor_alerts import SensorAlerts
@@ -93,6 +93,24 @@ def _no_activation_check() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _no_verdict() -> Iterator[None]:
+    with mock.patch.object(registry, "_check_may_decide", return_value=None):
+        yield
+
+
+@contextlib.contextmanager
+def _boundary_at_the_last_one() -> Iterator[None]:
+    with mock.patch.object(scores, "newest_windows", return_value={}):
+        yield
+
+
+@contextlib.contextmanager
+def _no_moved_aliases() -> Iterator[None]:
+    with mock.patch.object(registry, "_move_champion", return_value=None):
+        yield
+
+
+@contextlib.contextmanager
 def _no_former_evidence() -> Iterator[None]:
     with mock.patch.object(EvidenceRecorder, "restore"):
         yield
@@ -121,6 +139,11 @@ MUTATIONS = {
         Mutation("drop-stale", "a claim drops batches that were polled before", patched=_no_discard),
         Mutation("snapshots", "a claim restores the snapshots", patched=_no_snapshots),
         Mutation("evidence", "a claim continues the evidence of open alerts", patched=_no_former_evidence),
+        Mutation("verdict", "a rejected version is not promoted", patched=_no_verdict),
+        Mutation(
+            "boundary", "a version decides after every decided window", patched=_boundary_at_the_last_one
+        ),
+        Mutation("aliases", "a promotion moves the aliases", patched=_no_moved_aliases),
         Mutation("models", "a commit is refused if the models changed", patched=_no_activation_check),
     )
 }

@@ -19,19 +19,19 @@ from unittest import mock
 
 import numpy as np
 
-from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable
+from monitor.errors import MonitorError, SourceUnavailable, StoreUnavailable, WrongState
 from monitor.lifecycle import champions
 from monitor.lifecycle.champions import Champions, until_answered
 from monitor.lifecycle.training_process import Trained
 from monitor.store import registry
-from monitor.store.acts import MONITOR
+from monitor.store.acts import MONITOR, Actor
 from monitor.store.outbox import Channel
 from monitor.stream import data_alerts, outcome, pipeline, reader, recovery, window
 from monitor.stream import partition as partition_module
 from monitor.stream.pipeline import Pipeline
 from monitor.stream.score import BatchGate
 from monitor.timing import DEFAULT_TIMING
-from monitor.types import Contribution, Reconstruction, Scores, Severity
+from monitor.types import Contribution, ModelState, Reconstruction, Scores, Severity
 from tests.simulation import fault_plan, scenario
 from tests.simulation.broker import Broker, MemberSource
 from tests.simulation.clockwork import Process, SimulatedClock, SimulatedLoop, Stuck
@@ -278,6 +278,7 @@ class Simulation:
         self.checkpoints: dict[str, Any] = {}
         """By version, the detector that a scorer loads."""
         self._n_versions = 0
+        self._n_acts = 0
         self._activations: set[asyncio.Task[None]] = set()
         if mutation is not None:
             mutation.change(self)
@@ -446,8 +447,13 @@ class Simulation:
             self.broker.remove_before(partition, row.rewind_offset)
 
     async def _activation(self) -> None:
-        """Activate a new champion, which some replica trained."""
+        """Activate a new champion, which some replica trained. Or let an operator decide in another process."""
         fleet = self.rng.choice(self.scenario.config.fleets)
+        if self.rng.random() < 0.5:
+            for _ in range(self.rng.randint(2, 8)):
+                self._operator(fleet.name)
+                await asyncio.sleep(self.rng.random() * 0.3)
+            return
         replica = self.rng.choice(self.replicas)
         if not replica.is_up or not replica.gate.is_running:
             return
@@ -463,6 +469,37 @@ class Simulation:
         task = asyncio.ensure_future(activate())
         self._activations.add(task)
         task.add_done_callback(self._activations.discard)
+
+    def _operator(self, fleet: str) -> None:
+        """Promote, roll back, or publish what the gate judged. The promotion of a rejected version is refused."""
+        known = self.database.rows("SELECT version, state FROM model_version WHERE fleet = ?", fleet)
+        if not known:
+            return
+        self._n_acts += 1
+        acted: dict[str, Any] = {"actor": Actor("eva", "cli"), "at_us": self._n_acts}
+        choice = self.rng.choice(["promote", "promote", "roll back", "roll back", "publish"])
+        if choice == "publish":
+            self._publish(fleet, acted)
+            return
+        version, state = self.rng.choice(known)
+        try:
+            if choice == "roll back":
+                self.database.transact(registry.roll_back, fleet, **acted)
+                self.counts["roll-backs"] += 1
+            else:
+                self.database.transact(registry.promote, fleet, version, **acted)
+                self.counts["promotions"] += state != "champion"
+        except WrongState:
+            self.counts["refused promotions"] += state == "rejected"
+
+    def _publish(self, fleet: str, acted: dict[str, Any]) -> None:
+        """Publish a version that the gate judged."""
+        trained = self._train(next(each for each in self.scenario.config.fleets if each.name == fleet))
+        state = self.rng.choice([ModelState.REJECTED, ModelState.REJECTED, ModelState.CANDIDATE, ModelState.SHADOW])
+        verdict = {"passed": state != ModelState.REJECTED, "why": "drawn"}
+        facts: dict[str, Any] = {"path": trained.path, "trained_us": 0, "card": {}, "metrics": {}}
+        call = {"version": trained.version, "fleet": fleet, "state": state, "verdict": verdict, **facts, **acted}
+        self.database.transact(registry.publish, **call)
 
     def _train(self, fleet: FleetConfig) -> Trained:
         self._n_versions += 1

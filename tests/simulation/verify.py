@@ -1,8 +1,9 @@
 """The stored rows of a finished simulation, compared with the oracle. Each difference is one sentence.
 
 Compared are windows with their offsets, fates and counts of records, quarantine, gaps, alerts, evidence, notifications,
-scores and the version of each score. If retention removed records that a rebuild needed, the windows of that partition
-are incomplete. Then the check is weaker: no window twice, alerts that follow from the scores, one fate for each record.
+scores, the version of each score, and the registry with its history. If retention removed records that a rebuild
+needed, the windows of that partition are incomplete. Then the check is weaker: no window twice, alerts that follow from
+the scores, one fate for each record.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from monitor.types import Severity
 from tests.oracle.alerts import expected_alerts
 from tests.oracle.check import check, stored_rows
 from tests.oracle.evidence import read
+from tests.oracle.registry import registry_problems
 from tests.oracle.sensors import expected_sensor_alerts
 from tests.simulation.clockwork import START_US
 from tests.simulation.tables import Tables
@@ -83,6 +85,8 @@ def verify(simulation: Simulation) -> list[str]:
         _without(rows, incomplete), {where: log for where, log in kept.items() if where not in incomplete}, rules
     )
     _compare_scores(simulation, db, report, incomplete)
+    for problem in registry_problems(simulation.database.rows):
+        report.add("registry", problem)
     _compare_data_alerts(simulation, db, report)
     _compare_sensor_alerts(simulation, db, report, incomplete)
     _compare_notifications(simulation, db, report)

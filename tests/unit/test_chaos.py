@@ -141,7 +141,7 @@ def test_a_wrong_stored_score_is_reported() -> None:
 
     def compared(rows: StoredRows) -> tuple[int, list[str]]:
         report = check(rows, {("plant", 0): log}, rules)
-        compare_scores(report, rows, rules, lambda _, values: [mean(each) for each in values], random.Random(0))
+        compare_scores(report, rows, rules, lambda _, values, _names: [mean(each) for each in values], random.Random(0))
         return report.compared["scores"], report.problems["score"]
 
     assert compared(rows) == (len(rows.scores), [])
@@ -218,7 +218,7 @@ def test_an_intact_active_version_is_no_problem(
     ("law", "statement"),
     [
         ("scores by version 99, which does not exist", "UPDATE score SET version_id = 99"),
-        ("scored by version 1, not by None", "UPDATE model_activation SET from_window_end_us = 60"),
+        ("not by None", "UPDATE model_activation SET from_window_end_us = 60"),
         ("alerts by version gone, which does not exist", "UPDATE alert SET version = 'gone'"),
         ("the folder of other holds pca-", "UPDATE model_version SET version = 'other'"),
     ],
