@@ -5,6 +5,7 @@
     alerts.py   scores of one asset → alerts with their transitions
     evidence.py windows of an alert → its evidence
     sensors.py  findings about a sensor → alerts of class `sensor`
+    registry.py events of model versions → their states, aliases and activations
     check.py    a database → a report of all differences
 
 Invariant: nothing here imports `monitor.stream` or `monitor.decode`. The code is plain dictionaries and loops, with one
