@@ -177,6 +177,9 @@ class TrainingSet:
     accepted: Bool | None = None
     """[N], windows that end in a time that an operator accepted as normal. They are trained on although an alert
     overlaps them, and never trimmed as suspected faults. None = there are none."""
+    event: Bool | None = None
+    """[N], those of the alerted windows whose alert was no false alarm (`training/events.py`). The threshold is placed
+    without them. None = there are none."""
     judged: tuple[JudgedTime, ...] = ()
     """Times on which an alert or a person has a say."""
     cause: Int32 | None = None

@@ -1,7 +1,7 @@
 """Distinction of the alerts without a label: false alarms, and events.
 
-Input: windows, and those of them that overlap an unlabelled alert. Output: the windows of events.
-Invariant: a function of the alerts' durations alone. No label and no score is used.
+Input: the judged times of an asset. Output: the events among them.
+Invariant: a function of the alerts' times alone. No label and no score is used.
 
 Nobody has said what these alerts were. A false alarm must count when the threshold is placed: without it the threshold
 would follow the windows that never alarmed, and each retraining would alarm more than the last. A fault of days must
@@ -12,34 +12,49 @@ contain it keep in sight for their length. An event goes on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-from monitor.training.judge import ALERTED
-from monitor.training.split import alerted
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from monitor.models.spec import TrainingSet
-    from monitor.types import Bool
+    from collections.abc import Iterable
 
+    from monitor.types import JudgedTime
+
+ALERTED = ("open", "unlabelled")
+"""Reasons of alerts without a label."""
 EVENT_SPANS = 1.5
-"""Lengths of a window from which an alert is an event. Measured on 20 clean simulated machines of ten kinds, retrained
-weekly for six weeks with the PCA (`tests/quality/machines.py`, seeds 0 and 1): 15 false alarms, which lasted for .12 to
-.50 lengths."""
+"""Lengths of a window that the alerts of an event last for, together. Measured on 20 clean simulated machines of ten
+kinds, retrained weekly for six weeks with the PCA (`tests/quality/machines.py`, seeds 0 and 1): 15 false alarms, which
+lasted for .12 to .50 lengths."""
+JOIN_SPANS = 2.0
+"""Lengths of a window between two alerts of one event. A fault whose scores are near the threshold alarms again and
+again, and its windows in between are no healthy ones."""
 
 
-def events(windows: TrainingSet, span_s: float) -> Bool:
-    """Return the mask [N] of the windows that overlap an alert without a label which was no false alarm.
+class Event(NamedTuple):
+    """Alerts of one asset that were no false alarms, as one time (from_us, to_us]."""
 
-    `span_s`: length of a window. Where the alerts are not known one by one, none is an event: the windows of two short
-    ones may follow one another.
+    from_us: int
+    to_us: int
+    alert_us: int
+    """Time in alerts."""
+    first: JudgedTime
+    """The first of the alerts."""
+
+
+def events(times: Iterable[JudgedTime], newest_us: int, span_us: int) -> list[Event]:
+    """Return the events among the judged times of an asset. `span_us`: length of a window.
+
+    An event begins a length before its first alert, since the fault was there before it was found.
     """
-    if windows.cause is None or not windows.judged:
-        return np.zeros(len(windows), dtype=bool)
-    least_us, newest_us = EVENT_SPANS * span_s * 1e6, int(windows.end_us.max(initial=0))
-    is_long = [
-        each.reason in ALERTED and min(each.to_us, newest_us) - each.begin_us >= least_us for each in windows.judged
+    found: list[Event] = []
+    for each in sorted((each for each in times if each.reason in ALERTED), key=lambda each: each.from_us):
+        end_us = min(each.to_us, newest_us)
+        lasted_us = max(0, end_us - each.from_us)
+        last = found[-1] if found else None
+        if last is not None and each.from_us - last.to_us <= JOIN_SPANS * span_us:
+            found[-1] = last._replace(to_us=max(last.to_us, end_us), alert_us=last.alert_us + lasted_us)
+        else:
+            found.append(Event(each.from_us, end_us, lasted_us, each))
+    return [
+        each._replace(from_us=each.from_us - span_us) for each in found if each.alert_us >= EVENT_SPANS * span_us
     ]
-    found: Bool = alerted(windows) & np.array([*is_long, False])[windows.cause]  # -1 is the last one
-    return found

@@ -30,7 +30,6 @@ from monitor.models.spec import MAX_VALUES
 from monitor.models.terms import knobs_to_json
 from monitor.training.auto import Timeline, errors_of, fit_ensemble, solve_pca, suspected
 from monitor.training.diagnose import diagnose
-from monitor.training.events import events
 from monitor.training.loop import TrainingResult, train
 from monitor.training.period import LATEST_ROWS, common_period, newest_readings, periodic_sensors
 from monitor.training.receipt import (
@@ -42,7 +41,18 @@ from monitor.training.receipt import (
 )
 from monitor.training.recognise import recognise, suggestions, with_ranges
 from monitor.training.scales import ScaleChoice, as_new_factor, choose_scales, standardise, with_factor
-from monitor.training.split import HELD_OUT, Split, accepted, alerted, latest, readings, split, thin, usable_rows
+from monitor.training.split import (
+    HELD_OUT,
+    Split,
+    accepted,
+    alerted,
+    latest,
+    of_events,
+    readings,
+    split,
+    thin,
+    usable_rows,
+)
 from monitor.training.states import classes_of_rows, find_states, keep_rows, with_states
 from monitor.training.tensors import WindowTensors, window_errors
 from monitor.training.used_data import used_data
@@ -220,7 +230,7 @@ def _prepare(windows: TrainingSet, spec: ModelSpec, fleet: FleetSpec, device: to
     inputs = with_ranges(inputs, windows.values, np.concatenate([rows, held_rows]))
     return _Data(
         windows, inputs, notes, n - n_usable, parts, rows, held_rows, fold,
-        events(windows, length * fleet.interval_s)[held_rows], fleet.interval_s, states,
+        of_events(windows)[held_rows], fleet.interval_s, states,
         len(parts.train) - len(learnt) + int((~kept).sum()), kept,
         None if states is None else classes_of_rows(states, windows, held_rows), scaler, choice, training, held_out,
     )  # fmt: skip

@@ -6,7 +6,8 @@ Invariant: pure, and no wall clock: the age of an alert counts to the newest win
 version.
 
     fault, ignore, shelved, maintenance   windows that overlap it are neither trained on nor held out
-    open, unlabelled                      windows that overlap it are held out, and not trained on
+    open, unlabelled                      windows that overlap it are held out, and not trained on. If it is an event
+                                          (`events`), they do not move the threshold either
     accepted                              windows that end in it are trained on, and never trimmed
     normal                                nothing is done, and the receipt tells
 
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.models.spec import UsedTime
+from monitor.training.events import ALERTED, events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     """Asset → times on which an alert or a person has a say, without overlap."""
 
 SKIPPED = ("fault", "ignore", "shelved", "maintenance")
-ALERTED = ("open", "unlabelled")
 ACCEPTED = ("accepted", "new_normal")
 LABELLED_NORMAL = "labelled_normal"
 
@@ -50,12 +51,18 @@ def judge(
     n = len(windows)
     alerted, accepted, gone = (np.full(n, -1, dtype=np.int32) for _ in range(3))
     normal = np.full(n, -1, dtype=np.int32)
+    event = np.zeros(n, dtype=bool)
     newest_us = int(windows.end_us.max()) if n else 0
     for number, name in enumerate(windows.assets):
         rows = np.flatnonzero(windows.asset == number)
         rows = rows[np.argsort(windows.end_us[rows], kind="stable")]  # an asset may have changed its partition
         ends_us = windows.end_us[rows]
-        for each in _with_new_normal(judged.get(name, ()), newest_us, new_normal_us):
+        here = list(_with_new_normal(judged.get(name, ()), newest_us, new_normal_us))
+        for one in events(here, newest_us, span_us):
+            first, beyond = np.searchsorted(ends_us, (one.from_us, one.to_us + span_us), "right")
+            event[rows[first:beyond]] = True
+            alerted[rows[first:beyond]] = len(times) + here.index(one.first)
+        for each in here:
             first, last = np.searchsorted(ends_us, (each.from_us, each.to_us), "right")
             beyond = np.searchsorted(ends_us, each.to_us + span_us, "left")
             if each.reason in ACCEPTED:
@@ -78,6 +85,7 @@ def judge(
         end_us=end_us,
         alerted=((alerted >= 0) & (accepted < 0))[kept],
         accepted=(accepted >= 0)[kept],
+        event=(event & (accepted < 0))[kept],
         n_labelled=int((~kept).sum()),
         judged=tuple(times),
         cause=cause[kept],

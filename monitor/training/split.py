@@ -68,6 +68,11 @@ def usable_rows(values: Float32, inputs: ModelInputs) -> Int64:
     return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
 
+def of_events(windows: TrainingSet) -> Bool:
+    """Return the mask [N] of the windows of alerts that were no false alarms."""
+    return np.zeros(len(windows), dtype=bool) if windows.event is None else windows.event
+
+
 def split(windows: TrainingSet, usable: Int64, span_s: float, share: float = HELD_OUT) -> Split:
     """Hold out the latest `share` of each asset's time, and purge the windows of `span_s` that reach into it."""
     kept, held, n_purged, n_overlapping, n_alerted = [], [], 0, 0, 0

@@ -47,13 +47,22 @@ def receipt(train: TrainingSet) -> dict[str, Any]:
 
 
 def test_a_fault_takes_its_windows_and_an_alert_marks_them() -> None:
-    train = judged(at(100, 110, "fault"), at(500, 520, "unlabelled", number=8))
+    train = judged(at(100, 110, "fault"), at(500, 510, "unlabelled", number=8))
     assert train.n_labelled == 10 + LENGTH - 1
     assert train.skipped == (
         UsedTime("R1", 100 * MINUTE_US, 121 * MINUTE_US, "left_out", "fault", "alert", 7, 10 + LENGTH - 1),
     )
     assert train.alerted is not None
-    assert train.end_us[train.alerted].tolist() == [minute * MINUTE_US for minute in range(501, 520 + LENGTH)]
+    assert train.end_us[train.alerted].tolist() == [minute * MINUTE_US for minute in range(501, 510 + LENGTH)]
+
+
+def test_alerts_one_after_another_are_one_event() -> None:
+    train = judged(at(500, 508, "unlabelled"), at(525, 540, "unlabelled"), at(900, 908, "unlabelled"))
+    assert train.event is not None
+    assert train.alerted is not None
+    assert train.end_us[train.event].tolist() == [minute * MINUTE_US for minute in range(489, 540 + LENGTH + 1)]
+    assert (train.alerted | ~train.event).all()
+    assert train.alerted.sum() == train.event.sum() + 8 + LENGTH - 1
 
 
 def test_accepted_windows_are_no_longer_alerted() -> None:
@@ -74,7 +83,7 @@ def test_an_alert_that_lasts_is_the_new_normal() -> None:
     assert not not_yet.accepted.any()
     never = judged(lasting)
     assert never.alerted is not None
-    assert never.alerted.sum() == N - 1000
+    assert never.alerted.sum() == N - 1000 + LENGTH  # an event begins a length before its alert
 
 
 # ---------------------------------------------------------------- split
