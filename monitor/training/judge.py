@@ -26,7 +26,7 @@ from monitor.models.spec import UsedTime
 from monitor.training.events import ALERTED, events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from monitor.models.spec import TrainingSet
     from monitor.types import Int32, Int64, JudgedTime
@@ -44,8 +44,8 @@ def judge(
 ) -> TrainingSet:
     """Return the windows that may be used, marked by what alerts and people say.
 
-    `span_us`: length of a window. `step_us`: between two windows. `new_normal_us`: an unlabelled alert that lasts
-    longer is taken as the new normal. None = never.
+    `span_us`: length of a window. `step_us`: between two windows. `new_normal_us`: alerts of one event without a label
+    that last longer are taken as the new normal. None = never.
     """
     times: list[JudgedTime] = []
     n = len(windows)
@@ -57,7 +57,7 @@ def judge(
         rows = np.flatnonzero(windows.asset == number)
         rows = rows[np.argsort(windows.end_us[rows], kind="stable")]  # an asset may have changed its partition
         ends_us = windows.end_us[rows]
-        here = list(_with_new_normal(judged.get(name, ()), newest_us, new_normal_us))
+        here = _with_new_normal(judged.get(name, ()), newest_us, span_us, new_normal_us)
         for one in events(here, newest_us, span_us):
             first, beyond = np.searchsorted(ends_us, (one.from_us, one.to_us + span_us), "right")
             event[rows[first:beyond]] = True
@@ -94,20 +94,27 @@ def judge(
 
 
 def _with_new_normal(
-    times: Iterable[JudgedTime], newest_us: int, new_normal_us: int | None
-) -> Iterable[JudgedTime]:
-    """Return the times, with unlabelled alerts that last so long as the new normal."""
+    times: Sequence[JudgedTime], newest_us: int, span_us: int, new_normal_us: int | None
+) -> list[JudgedTime]:
+    """Return the times, with unlabelled alerts that last so long as the new normal.
+
+    Alerts of one event count as one. Scores near the threshold break an alert again and again, and a machine that
+    nobody answers for would alarm for good.
+    """
+    lasting = [
+        event
+        for event in events(times, newest_us, span_us)
+        if new_normal_us is not None and event.to_us - event.first.begin_us > new_normal_us
+    ]
+    found = []
     for each in times:
         if each.reason == "normal":
-            yield each._replace(reason=LABELLED_NORMAL)
-        elif (
-            new_normal_us is not None
-            and each.reason in ALERTED
-            and min(each.to_us, newest_us) - each.begin_us > new_normal_us
-        ):
-            yield each._replace(reason="new_normal")
+            found.append(each._replace(reason=LABELLED_NORMAL))
+        elif each.reason in ALERTED and any(one.from_us <= each.from_us < one.to_us for one in lasting):
+            found.append(each._replace(reason="new_normal"))
         else:
-            yield each
+            found.append(each)
+    return found
 
 
 def _times(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,12 +18,9 @@ from monitor.budget import Alarm, Budget, Burn, Status, burn
 from monitor.models.calibrate import Threshold, episodes
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.store.burn import FAMILIES
-from monitor.store.results import LAST_US
-from monitor.stream.alerting import AlertPolicy, Decider
 from monitor.stream.sensor_health import NOT_TESTED, SensorTests
 from monitor.training.fit import fit
-from monitor.training.judge import judge
-from monitor.types import AlertState, JudgedTime, Scores, Windows
+from tests.quality.live import BUDGET, DAY, LENGTH, STEP_US, WEEK, alarms, judged_times, trained, windows_of
 from tests.quality.machines import FAULTS, inject, machine
 from tests.quality.machines import KINDS as MACHINE_KINDS
 from tests.quality.recordings import load
@@ -43,12 +40,9 @@ MAX_VIOLATED = 0.06
 (95 %) that its threshold breaks the budget, and .03 and .015 without heavy tails."""
 N_ALIKE = 12
 """Machines of a fleet. Six held-out days of each are enough to certify one alarm a week."""
-LENGTH, N_SENSORS, INTERVAL_S = 64, 3, 600.0
-DAY, WEEK = 144, 1008
+N_SENSORS = 3
 HISTORY, CLEAN, DRIFT = 30 * DAY, 10 * WEEK, 3 * WEEK
 KINDS = ("autoregressive", "seasonal", "heavy-tailed")
-BUDGET = Budget(alarms_per_week=1.0, confirm=3, among=5, recover=6, step_s=INTERVAL_S)
-STEP_US = int(INTERVAL_S * 1e6)
 
 
 # ---------------------------------------------------------------- machines
@@ -73,41 +67,6 @@ def machines(n: int, n_rows: int, seed: int = 0) -> NDArray[np.float32]:
     readings += season * (np.sin(phase) + 0.3 * np.sin(2 * phase))
     units = 10 ** draw.uniform(-2, 3, (n, N_SENSORS))
     return (readings * units + 5 * units).transpose(1, 0, 2).astype(np.float32)
-
-
-def windows_of(readings: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.lib.stride_tricks.sliding_window_view(readings, LENGTH, axis=0).transpose(0, 2, 1)
-
-
-def trained(
-    histories: NDArray[np.float32],
-    spec: ModelSpec,
-    alerted: NDArray[np.bool_] | None = None,
-    judged: list[JudgedTime] | None = None,
-) -> TrainedModel:
-    """Train on readings [A, n_rows, C] of a fleet. `judged`: of an asset alone, whose readings begin at time 0."""
-    values = np.concatenate([windows_of(history) for history in histories])
-    n_windows = histories.shape[1] - LENGTH + 1
-    asset = np.repeat(np.arange(len(histories), dtype=np.int32), n_windows)
-    end_us = np.tile((np.arange(n_windows) + LENGTH) * STEP_US, len(histories))
-    sensors = tuple(f"s{i}" for i in range(histories.shape[2]))
-    train = TrainingSet(values, asset, end_us, alerted)
-    if judged is not None:
-        train, span_us = replace(train, assets=("a",)), LENGTH * STEP_US
-        train = judge(train, {"a": judged}, span_us=span_us, step_us=STEP_US, new_normal_us=2 * WEEK * STEP_US)
-    return fit(train, spec, FleetSpec("f", sensors, INTERVAL_S, BUDGET))
-
-
-def alarms(score: NDArray[np.float32], first: int = 0) -> list[Alarm]:
-    """Return the alerts that the pipeline would open. The windows end one step apart, the first at `first` + 1."""
-    n = len(score)
-    nothing, asset = np.zeros(n, np.int64), np.zeros(n, np.int32)
-    windows = Windows("f", asset, np.arange(n), np.zeros((n, 1, 1), np.float32), np.ones(n, np.int32), nothing, nothing)
-    decider = Decider("f", AlertPolicy(BUDGET.confirm, BUDGET.among, BUDGET.recover))
-    closed_us: dict[int, int | None] = {}
-    for change in decider.decide(Scores(windows, score, ["v"] * n, {}), (first + np.arange(n) + 1) * STEP_US):
-        closed_us[change.opened_us] = change.at_us if change.state is AlertState.CLOSED else None
-    return [Alarm(opened, closed) for opened, closed in closed_us.items()]
 
 
 @dataclass(frozen=True)
@@ -211,24 +170,6 @@ def overlapping(score: NDArray[np.float32]) -> NDArray[np.bool_]:
         closed_us = end_us[-1] if alarm.closed_us is None else alarm.closed_us
         marked |= (end_us >= alarm.opened_us) & (end_us - LENGTH * STEP_US < closed_us)
     return marked
-
-
-def judged_times(known: list[Alarm], begin: int) -> list[JudgedTime]:
-    """Return unlabelled alerts as a training gets them. `begin`: the row at which its history begins.
-
-    A window is called by its first row in `alarms`, and by its end here.
-    """
-    offset_us = (LENGTH - 1 - begin) * STEP_US
-    return [
-        JudgedTime(
-            each.opened_us + offset_us - 1,
-            LAST_US if each.closed_us is None else each.closed_us + offset_us,
-            "open" if each.closed_us is None else "unlabelled",
-            "alert",
-            number,
-        )
-        for number, each in enumerate(known)
-    ]
 
 
 def within_bound(one: TrainedAsset) -> bool:
