@@ -22,8 +22,6 @@ REASONS = {
     "ignore": "{source} is labelled ignore",
     "maintenance": "{source}: it was in maintenance",
     "sensor": "the sensor had an alert of its own",
-    "off": "the machine was off, and that state has windows enough",
-    "drifted": "its readings are from before a lasting change, unlike the newest ones",
     "gap": "there are no readings, or too few of them",
     "suspected_fault": "the windows are outliers, so a fault is suspected",
     "reaches_into_held_out": "the windows reach into held-out time",
