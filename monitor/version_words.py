@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from monitor import wording
+from monitor.types import ETA_FROM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +63,8 @@ def why(row: Row, event: Row | None) -> str | None:
         return _joined(f"{EVENTS[word]} by {event['actor']}", event["note"])
     if row["state"] == "rolled_back":
         return _joined("rolled back", "" if event is None else event["note"])
+    if word == "rejected" and event is not None and event["note"]:
+        return str(event["note"])  # for another reason than the gate's: a newer version took its place
     if row["state"] == "candidate":
         return _joined("waits for a decision", judged)
     if row["state"] == "shadow":
@@ -183,14 +186,10 @@ def reason_words(job: Row) -> str:
     return REASONS.get(job["reason"], str(job["reason"]))
 
 
-MIN_PROGRESS = 0.05
-"""Progress from which the remaining time can be estimated."""
-
-
 def time_left_s(job: Row, now: datetime) -> float | None:
     """Return the seconds that a running job still needs, if it goes on as it did. None = not known yet."""
     progress = float(job["progress"])
-    if job["state"] != "running" or job["started_at"] is None or not MIN_PROGRESS <= progress < 1:
+    if job["state"] != "running" or job["started_at"] is None or not ETA_FROM <= progress < 1:
         return None
     elapsed_s = (now - datetime.fromisoformat(job["started_at"])).total_seconds()
     return max(0.0, elapsed_s * (1 - progress) / progress)
@@ -206,18 +205,16 @@ class TimeLeft:
         self._left_s: float | None = None
         self._at_s = 0.0
 
-    def update(self, elapsed_s: float, progress: float) -> float | None:
-        """Return the remaining seconds. `elapsed_s`: since the start. None = not known yet."""
-        if not MIN_PROGRESS <= progress < 1:
+    def update(self, raw_s: float | None, now_s: float) -> float | None:
+        """Return the remaining seconds. `raw_s`: by the progress of now (`JobView.eta`). None = not known yet."""
+        if raw_s is None:
             return None
-        raw_s = elapsed_s * (1 - progress) / progress
         if self._left_s is None:
             self._left_s = raw_s
         else:
-            passed_s = max(0.0, elapsed_s - self._at_s)
-            expected_s = max(0.0, self._left_s - passed_s)
+            expected_s = max(0.0, self._left_s - max(0.0, now_s - self._at_s))
             self._left_s = expected_s + self.SMOOTHING * (raw_s - expected_s)
-        self._at_s = elapsed_s
+        self._at_s = now_s
         return self._left_s
 
 

@@ -13,7 +13,7 @@ from monitor.cli.output import argument, print_json
 from monitor.cli.params import TIME, config_option, json_option, load_config, open_store
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, echo, echo_facts, echo_prose
-from monitor.clock import to_us
+from monitor.clock import from_us, to_us
 from monitor.errors import ConfigError, MonitorError, NotFound
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.control import Requested
     from monitor.store.engine import AsyncStore
+    from monitor.types import JobView
 
 POLL_EVERY_S = 0.3
 """Time between two looks at the job with `--wait`."""
@@ -201,7 +202,7 @@ class _Request:
         return requested, acceptance.label_ids
 
 
-async def _end_of(job_id: int, store: AsyncStore, clock: Clock, fleet: str) -> Any:
+async def _end_of(job_id: int, store: AsyncStore, clock: Clock, fleet: str) -> JobView:
     """Wait for the end of a job, with progress and the time that it still needs. Return the job."""
     import asyncio
 
@@ -219,9 +220,9 @@ async def _end_of(job_id: int, store: AsyncStore, clock: Clock, fleet: str) -> A
     return job
 
 
-def _left(left: version_words.TimeLeft, job: Any, clock: Clock) -> str:
+def _left(left: version_words.TimeLeft, job: JobView, clock: Clock) -> str:
     """Format the time that a job still needs, to ten seconds: a finer one would change at each look."""
-    if job.started_at is None:
-        return ""
-    seconds = left.update(clock.now_us() / 1e6 - job.started_at.timestamp(), job.progress)
+    now = from_us(clock.now_us())
+    raw = job.eta(now)
+    seconds = left.update(None if raw is None else raw.total_seconds(), now.timestamp())
     return "" if seconds is None else f", about {wording.duration(max(10, round(seconds, -1)))} left"

@@ -36,6 +36,7 @@ def event(word: str, actor: str = "maria", via: str = "cli", note: str = "") -> 
     [
         (row("rejected", VERDICT), event("rejected", "monitor", "daemon"), "one confirmed fault is lost"),
         (row("rejected", VERDICT), event("rejected", note="too few starts"), "rejected by maria: too few starts"),
+        (row("rejected", VERDICT), event("rejected", "monitor", "daemon", "superseded by v3"), "superseded by v3"),
         (row("candidate", VERDICT), None, "waits for a decision: one confirmed fault is lost"),
         (row("shadow"), None, "scores live records and decides nothing"),
         (row("rolled_back", VERDICT), event("rolled_back"), "rolled back by maria"),
@@ -85,9 +86,9 @@ def test_the_remaining_time_follows_from_the_progress() -> None:
 
 def test_a_step_of_the_progress_moves_the_remaining_time_little() -> None:
     left = TimeLeft()
-    assert left.update(1.0, 0.0) is None
-    assert left.update(60.0, 0.5) == 60
-    stalled = left.update(90.0, 0.5)
+    assert left.update(None, 1.0) is None
+    assert left.update(60.0, 60.0) == 60
+    stalled = left.update(90.0, 90.0)
     assert stalled is not None
     assert 30 < stalled < 60
 
