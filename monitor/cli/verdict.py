@@ -47,7 +47,7 @@ def _judged(verdict: Mapping[str, Any], *, local: bool) -> str | None:
         return None
     span = f", {output.period(verdict, local=local)}" if verdict.get("from") and verdict.get("to") else ""
     at = f", at {output.timestamp(verdict['at'], local=local)}" if verdict.get("at") else ""
-    return f"{wording.count(int(verdict['n_windows']), 'held-out window')}{span}{at}"
+    return f"{wording.count(int(verdict['n_windows']), 'recent window')}{span}{at}"
 
 
 def print_history(events: Sequence[Mapping[str, Any]], *, local: bool) -> None:

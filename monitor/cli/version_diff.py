@@ -47,7 +47,7 @@ def print_difference(before: Mapping[str, Any], after: Mapping[str, Any], *, loc
         echo_facts({"verdict": after["why"]})
     echo(Styled("\nAlerts", "bold"), Styled("  gained and lost on history, by the pipeline itself", "dim"))
     if (counts := version_words.projected_alerts(found)) is not None:
-        echo_facts({"gate": f"{counts}, on the windows that it judged"})
+        echo_facts({"gate": f"{counts}, on the recent windows that it judged"})
     echo_facts({"to compare": replay_command(before["version"], after["version"])})
     if after["state"] in ("candidate", "shadow"):
         echo_facts({"to promote": f"monitor models promote {after['version']}"})
