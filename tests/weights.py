@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 def zeroed(model: TrainedModel) -> TrainedModel:
     """Return the version with all weights of its networks set to 0. Scaler, calibration and threshold stay."""
-    return TrainedModel(model.card, tuple(map(_zeroed, model.members)), model.scaler, model.device)
+    return TrainedModel(
+        model.card,
+        tuple(map(_zeroed, model.members)),
+        model.scaler,
+        model.device,
+        held_out=model.held_out,
+        asset_scales=model.asset_scales,
+        own={name: zeroed(own) for name, own in model.own.items()},
+    )
 
 
 def _zeroed(member: Member) -> Member:

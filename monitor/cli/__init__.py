@@ -42,6 +42,7 @@ COMMANDS = (
     "scores",
     "models",
     "retrain",
+    "drill",
     "replay",
     "evaluate",
     "bench",

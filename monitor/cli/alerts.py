@@ -131,7 +131,8 @@ def _table(found: Sequence[Alert], *, local: bool) -> Table:
 
 def _details(alert: Alert) -> str:
     if alert["class"] == "data":
-        return f"{alert['kind']}, {wording.count(alert['n_records'], 'record')}"
+        about = wording.count(alert["n_records"], "record") if alert["n_records"] else alert["subject"] or "–"
+        return f"{alert['kind']}, {about}"
     if alert["class"] == "sensor":
         return f"{alert['sensor'] or 'further sensors'} {alert['kind'].replace('_', ' ')}"
     sensors = output.contributions(alert["sensors"], limit=4 if is_wide() else 2)
@@ -152,12 +153,15 @@ def _state(alert: Alert) -> Styled:
 
 
 def _show_data_alert(alert: Alert, *, local: bool) -> None:
-    _show_title(alert, f"{alert['kind']} in {_partition(alert)}")
+    place = f"in {_partition(alert)}" if alert["n_records"] else f"of {alert['subject']}"
+    _show_title(alert, f"{alert['kind']} {place}")
     records = f"{wording.count(alert['n_records'], 'record')}, the first at offset {alert['from_offset']}"
-    _show_facts(alert, {"records": records}, local=local)
+    has_records = bool(alert["n_records"])  # a drill is about a version
+    _show_facts(alert, {"records": records} if has_records else {}, local=local)
     echo()
     echo_prose(f"{alert['message']}.")
-    _show_history(alert, [wording.count(step["n_records"], "record") for step in alert["transitions"]], local=local)
+    remarks = [wording.count(step["n_records"], "record") if has_records else "" for step in alert["transitions"]]
+    _show_history(alert, remarks, local=local)
     hint = "" if alert["kind"] != "asset_limit" else f" More: monitor quarantine list --topic {alert['topic']}"
     echo(Styled(f"\n{output.time_zone(local=local)}{hint}", "dim"))
 

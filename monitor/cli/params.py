@@ -231,6 +231,22 @@ def load_config() -> Config:
     return load(config_path())
 
 
+def chosen_fleet(config: Config, fleet: str | None) -> str:
+    """Return the fleet that an argument names, or the only one. Raises UsageError."""
+    names = [each.name for each in config.fleets]
+    if fleet is None and len(names) == 1:
+        return names[0]
+    if fleet is None:
+        raise click.UsageError(f"There are several fleets; name one of {', '.join(names)}.")
+    if fleet not in names:
+        from monitor.config.problems import nearest
+
+        match = nearest(fleet, names)
+        hint = f"Did you mean {match}?" if match else f"Its fleets are {', '.join(names)}."
+        raise click.UsageError(f"{config.path} has no fleet {fleet}. {hint}")
+    return fleet
+
+
 def store_url() -> str:
     """Read only the address of the database from the configuration."""
     from monitor.config import store_url

@@ -10,7 +10,7 @@ import click
 from monitor import version_words, wording
 from monitor.cli.acting import by_option, note_option, user_name
 from monitor.cli.output import argument, print_json
-from monitor.cli.params import TIME, config_option, json_option, load_config, open_store
+from monitor.cli.params import TIME, chosen_fleet, config_option, json_option, load_config, open_store
 from monitor.cli.progress import progress
 from monitor.cli.terminal import Styled, echo, echo_facts, echo_prose
 from monitor.clock import from_us, to_us
@@ -74,7 +74,7 @@ def retrain(
     import asyncio
 
     config = load_config()
-    name = _chosen_fleet(config, fleet)
+    name = chosen_fleet(config, fleet)
     if asset is not None and times is None:
         raise click.UsageError("--asset goes with --accept-normal: a training is of the whole fleet.")
     accepted = None if times is None else Accepted(*times, asset)
@@ -138,21 +138,6 @@ def _print_outcome(fleet: str, job: Mapping[str, Any], made: Mapping[str, Any] |
         "rejected": {"details": f"monitor models show {version}"},
     }
     echo_facts(next_steps.get(made["state"], {}))
-
-
-def _chosen_fleet(config: Config, fleet: str | None) -> str:
-    names = [each.name for each in config.fleets]
-    if fleet is None and len(names) == 1:
-        return names[0]
-    if fleet is None:
-        raise click.UsageError(f"There are several fleets; name one of {', '.join(names)}.")
-    if fleet not in names:
-        from monitor.config.problems import nearest
-
-        match = nearest(fleet, names)
-        hint = f"Did you mean {match}?" if match else f"Its fleets are {', '.join(names)}."
-        raise click.UsageError(f"{config.path} has no fleet {fleet}. {hint}")
-    return fleet
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from monitor.config import Config, FleetConfig, load
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, NotEnoughData
 from monitor.lifecycle.child_history import read_history, rows_of
 from monitor.lifecycle.child_limits import lower_priority, memory_limit, resident_bytes, watch_memory
+from monitor.lifecycle.drill_process import history_of_files, run_drill
 from monitor.lifecycle.gate import Limits, judge
 from monitor.lifecycle.training_process import TrainingMessage, TrainingOrder
 from monitor.models.detector import TrainedModel
@@ -63,7 +64,12 @@ def _carry_out(order: TrainingOrder) -> TrainingMessage:
     config = load(order.config)
     fleet = next(fleet for fleet in config.fleets if fleet.name == order.fleet)
     watch_memory(memory_limit(fleet.retrain.memory_limit), _give_up)
-    history = asyncio.run(read_history(config, fleet, order, _report_readings))
+    if order.kind == "drill" and order.detail.get("files"):
+        history = history_of_files(config, fleet, order)
+    else:
+        history = asyncio.run(read_history(config, fleet, order, _report_readings))
+    if order.kind == "drill":
+        return TrainingMessage(progress=1.0, result=run_drill(config, fleet, history, order, _report_step))
     if order.kind == "retrain":
         return _train(config, fleet, history, order)
     if order.kind == "judge":
@@ -156,6 +162,10 @@ def _champion(config: Config, order: TrainingOrder) -> TrainedModel | None:
 
 def _report_readings(n_readings: int) -> None:
     _report(TrainingMessage(progress=READING_SHARE / 2, message=f"reading history: {n_readings:,} readings"))
+
+
+def _report_step(share: float, text: str) -> None:
+    _report(TrainingMessage(progress=share, message=text))
 
 
 def _report(message: TrainingMessage) -> None:

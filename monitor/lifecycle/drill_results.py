@@ -40,15 +40,15 @@ REMEDY = (
 )
 
 
-def next_drill(settings: DrillConfig, trained_at: datetime | None, last: JobView | None) -> datetime | None:
-    """Return the time of a fleet's next drill. None = never, or there is no champion.
+def next_drill(settings: DrillConfig, last: JobView | None, started_at: datetime) -> datetime | None:
+    """Return the time of the next drill of a fleet with a champion. None = never.
 
-    The first time of the schedule after the last drill that ended, however it ended. `trained_at`: of the champion.
+    The first time of the schedule after the last drill that ended, however it ended. A time that passed while no daemon
+    ran is made up for. `started_at`: of this daemon, from which on a fleet without a drill has its first.
     """
-    recurrence = settings.recurrence
-    if recurrence is None or trained_at is None:
+    if (recurrence := settings.recurrence) is None:
         return None
-    after = last.finished_at if last is not None and last.finished_at is not None else trained_at
+    after = last.finished_at if last is not None and last.finished_at is not None else started_at
     following = recurrence.next(to_us(after))
     return None if following is None else from_us(following[0])
 

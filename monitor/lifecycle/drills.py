@@ -6,8 +6,9 @@ Invariant: seeded and deterministic but for `took_s`, nothing is written, and no
 scored and decided by the functions of the pipeline: sensor tests, the version's score, `stream/alerting.py`.
 
 One copy is a stretch of an asset's readings: a healthy lead, then the fault until the horizon. It counts as detected
-where an alert opens in it, of the machine or of that sensor, and none opens in the same stretch without the fault. So a
-version that alarms all the time detects nothing.
+where an alert opens in it, of the machine or of that sensor, and none opens in the same stretch without the fault.
+Stretches that alarm without a fault are left out and counted. Where most do, they stay, and detect nothing: a version
+that alarms all the time has no recall.
 
 The minimum detectable size is the smallest of a ladder of sizes at which 90 % of the copies are detected. The search
 for it decides at a few moments of a copy (`MOMENTS`), the figures reported at the end at every window. An alert at such
@@ -154,7 +155,7 @@ class _Drill:
         columns = [number for number, name in enumerate(self._names) if only is None or name in only]
         drilled, n_copies = self._sample([c for c in columns if self._kinds_of(c)], max_values)
         on_progress(0.0, "scoring healthy copies")
-        places, n_alarmed = self._places(2 * n_copies)
+        places, n_tried, n_alarmed = self._places(2 * n_copies)
         found: dict[str, dict[str, Any]] = {}
         for done, column in enumerate(drilled):
             on_progress(done / len(drilled), f"sensor {done + 1} of {len(drilled)}: {self._names[column]}")
@@ -170,7 +171,7 @@ class _Drill:
             "horizon_s": self._in_s(self._horizon),
             "copies": min(n_copies, len(places)),
             "assets": len({place.asset for place in places}),
-            "healthy": {"copies": len(places), "alarmed": n_alarmed, "allowed": round(self._allowed(), 4)},
+            "healthy": {"copies": n_tried, "alarmed": n_alarmed, "allowed": round(self._allowed(), 4)},
             "n_sensors": len(columns),
             "n_drilled": len(drilled),
             "sensors": [self._document(column, found.get(self._names[column])) for column in columns],
@@ -209,10 +210,12 @@ class _Drill:
         drawn = self._rng.permutation(len(columns))[:n_most]
         return [columns[number] for number in sorted(drawn.tolist())], N_COPIES[-1]
 
-    def _places(self, n: int) -> tuple[list[Place], int]:
-        """Return at most n places without overlap, the quiet ones first, and the number of those that alarm.
+    def _places(self, n: int) -> tuple[list[Place], int, int]:
+        """Return places to drill in, the number of those tried, at most n, and that of those that alarm.
 
-        One of each asset in turn. Raises NotEnoughData where there are too few.
+        Without overlap, one of each asset in turn. A place that alarms without a fault says nothing, and is left out.
+        Where more than half of them alarm, they stay: the version detects nothing there. Raises NotEnoughData where
+        there are too few.
         """
         size = self._lead + self._horizon
         by_asset: dict[int, list[tuple[Stretch, int]]] = {}
@@ -236,9 +239,10 @@ class _Drill:
         copies = [place.values for place in places]
         alarmed = [each.delay_rows is not None for each in self._detect(copies, places, None)]
         quiet = [place for place, is_alarmed in zip(places, alarmed, strict=True) if not is_alarmed]
-        loud = {place.number for place, is_alarmed in zip(places, alarmed, strict=True) if is_alarmed}
-        self._loud = loud
-        return [*quiet, *(place for place in places if place.number in loud)], len(loud)
+        loud = [place for place, is_alarmed in zip(places, alarmed, strict=True) if is_alarmed]
+        self._loud = {place.number for place in loud}
+        is_usual = len(quiet) >= max(MIN_COPIES, len(places) / 2)
+        return (quiet if is_usual else [*quiet, *loud]), len(places), len(loud)
 
     def _others(self, stretch: Stretch, start: int, size: int) -> tuple[Float32, ...]:
         own = (stretch.values[:start], stretch.values[start + size :])

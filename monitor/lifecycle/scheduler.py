@@ -27,6 +27,7 @@ from monitor.errors import Conflict, Fenced, MonitorError, NotEnoughData, StoreU
 from monitor.lifecycle import promotion
 from monitor.lifecycle.champions import WindowChanged, until_answered
 from monitor.lifecycle.drift_watch import DriftWatch
+from monitor.lifecycle.drill_results import keep_drill, next_drill
 from monitor.lifecycle.due import DriftFound, Due, TrainingFacts, next_training
 from monitor.lifecycle.orders import order_of
 from monitor.lifecycle.recalibration import Recalibration
@@ -36,7 +37,7 @@ from monitor.timing import DEFAULT_TIMING
 from monitor.types import ModelCheckKind, ModelState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from monitor.clock import Clock
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from monitor.lifecycle.training_process import Trained
     from monitor.store.engine import AsyncStore
     from monitor.store.lease_renewal import Lease
+    from monitor.store.outbox import Channel
     from monitor.timing import Timing
     from monitor.types import JobView, VersionInfo
 
@@ -83,8 +85,12 @@ class RetrainScheduler:
         *,
         timing: Timing = DEFAULT_TIMING,
         train: Training = run_training_process,
+        channels: Sequence[Channel] = (),
     ) -> None:
-        """`lease`: the one named `LEASE`; None = there is no other daemon. `train`: the training process."""
+        """`lease`: the one named `LEASE`; None = there is no other daemon. `train`: the training process.
+
+        `channels`: notified of the alert of a bad drill.
+        """
         self._config = config
         self._store = store
         self._champions = champions
@@ -93,6 +99,8 @@ class RetrainScheduler:
         self._lease = lease
         self._timing = timing
         self._train = train
+        self._channels = channels
+        self._started_at = from_us(clock.now_us())
         self.missing: dict[str, str] = {}
         """By fleet without a model, the data that its first training lacked, in words."""
         self._recalibration = Recalibration(config, champions, store, clock)
@@ -174,6 +182,9 @@ class RetrainScheduler:
             comparison = await self._next_comparison(fleet)
             if comparison is not None and comparison.at <= self._now():
                 return await self._start(fleet, jobs.JUDGE, comparison, token)
+            drill = await self._next_drill(fleet)
+            if drill is not None and drill.at <= self._now():
+                return await self._start(fleet, jobs.DRILL, drill, token)
         return None
 
     async def _start(self, fleet: FleetConfig, kind: str, due: Due, token: FencingToken) -> JobView | None:
@@ -202,6 +213,13 @@ class RetrainScheduler:
             return None
         ended = await self._store.read(jobs.ended, fleet.name, jobs.JUDGE, 1)
         return promotion.next_comparison(fleet.retrain.promote, challenger, next(iter(ended), None))
+
+    async def _next_drill(self, fleet: FleetConfig) -> Due | None:
+        if not self._champions.has_champion(fleet):
+            return None
+        ended = await self._store.read(jobs.ended, fleet.name, jobs.DRILL, 1)
+        at = next_drill(fleet.drill, next(iter(ended), None), self._started_at)
+        return None if at is None else Due(at, "schedule", f"by cron {fleet.drill.cron} ({fleet.drill.timezone})")
 
     async def _trained_at(self, fleet: FleetConfig) -> datetime | None:
         champion = await self._store.read(versions.champion, fleet.name)
@@ -314,6 +332,8 @@ class RetrainScheduler:
             return await self._retrain(fleet, job, token)
         if job.kind == jobs.JUDGE:
             return await self._compare_in_shadow(fleet, job, token)
+        if job.kind == jobs.DRILL:
+            return await self._drill(fleet, job)
         raise MonitorError(f"a daemon of this release runs no job of kind {job.kind}")
 
     async def _retrain(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> Outcome:
@@ -404,6 +424,18 @@ class RetrainScheduler:
             return Outcome(challenger.version, "an operator decided on it meanwhile")
         log.info("shadow_ended", fleet=fleet.name, version=challenger.version, state=decision.state, why=decision.why)
         return Outcome(challenger.version, f"{decision.state}: {decision.why}")
+
+    async def _drill(self, fleet: FleetConfig, job: JobView) -> Outcome:
+        """Measure the least faults that the champion would detect, and raise an alert if it detects hardly any."""
+        document = (await self._in_process(fleet, job)).result
+        if document is None:
+            raise MonitorError("the training process sent no drill")
+        await until_answered(self._acquire_lease, self._clock, self._timing)
+        why = await keep_drill(
+            self._config, self._store, self._clock, fleet, document, requested_by=job.requested_by,
+            lease=self._fencing_token(), channels=self._channels, timing=self._timing,
+        )  # fmt: skip
+        return Outcome(str(document["version"]), why)
 
     async def _in_process(self, fleet: FleetConfig, job: JobView, challenger: VersionInfo | None = None) -> Trained:
         has_champion = self._champions.has_champion(fleet)

@@ -122,7 +122,10 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         stack.callback(scorer.close)
         gate = BatchGate()
         champions = Champions(config, store, scorer, clock, gate=gate, timing=timing)
-        scheduler = RetrainScheduler(config, store, champions, clock, owner, training_lease, timing=timing)
+        channels = [channel_of(each, own.first_started_us or 0) for each in config.notify]
+        scheduler = RetrainScheduler(
+            config, store, champions, clock, owner, training_lease, timing=timing, channels=channels
+        )
         maintenance = Maintenance(config, store, clock, maintenance_lease, timing)
         member_id = stack.enter_context(static_member_id(config.store.checkpoints, config.kafka.group))
         leaves = not is_alone  # with SQLite no other daemon could take the partitions
@@ -151,7 +154,6 @@ async def _run(config: Config, clock: Clock, timing: Timing, stopping: asyncio.E
         senders = [sender_of(each, config, timing) for each in config.notify]
         for sender in senders:
             stack.push_async_callback(sender.close)
-        channels = [channel_of(each, own.first_started_us or 0) for each in config.notify]
         streams_lease = None if is_alone else Lease(store, STREAMS_LEASE, owner, clock, timing)
         streams = StreamWatch(config, store, clock, streams_lease, channels=channels, timing=timing)
         pipeline = Pipeline(

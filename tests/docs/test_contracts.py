@@ -50,11 +50,11 @@ from monitor.models.build import NETWORKS, STATISTICS, build
 from monitor.replay import publish
 from monitor.service import health
 from monitor.service.pages import pages
-from monitor.store import jobs, versions
+from monitor.store import drills, jobs, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.outbox import Channel
 from monitor.store.tables import metadata
-from tests import example_database, labelled_recording
+from tests import drilled, example_database, labelled_recording
 from tests.docs.entries import error_classes, leaves, settings
 
 if TYPE_CHECKING:
@@ -310,6 +310,8 @@ def json_documents(made: Example) -> Iterable[str]:
     shown = made.ask("models", "show", "--fleet", "pump", **kept)
     yield from keys("models show", shown | {"card": {}})
     yield from keys("retrain", made.ask("retrain", "turbines"))
+    asyncio.run(_store_drill(made))
+    yield from keys("drill", made.ask("drill", "turbines", "--stored"))
     # No broker listens at this address, and the findings name that.
     yield from keys("check", made.ask("check", code=1))
     yield from keys("notify test", made.ask("notify", "test"))
@@ -334,6 +336,17 @@ def json_documents(made: Example) -> Iterable[str]:
         if any("--json" in parameter.opts for parameter in command.params)
     }
     yield from (f"{name} | has --json" for name in queries)
+
+
+async def _store_drill(made: Example) -> None:
+    """Store a drill of the champion, as a daemon does."""
+    async with AsyncStore(made.url) as store:
+        champion = await store.read(versions.champion, "turbines")
+        assert champion is not None
+        facts = drilled.document() | {"fleet": "turbines", "version": champion.version}
+        await store.run(
+            drills.record, facts, problem=None, topic="plant", pipeline="monitor", at_us=1, requested_by="monitor"
+        )
 
 
 async def _sent(*_arguments: object, **_options: object) -> int:

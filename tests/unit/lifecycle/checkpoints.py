@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from monitor.lifecycle.training_process import TrainingOrder
     from monitor.store.engine import AsyncStore
 
-FLEET = {"name": "pumps", "interval": "1m", "window": LENGTH, "sensors": list(SENSORS)}
+FLEET = {"name": "pumps", "interval": "1m", "window": LENGTH, "sensors": list(SENSORS), "drill": {"cron": "never"}}
 KAFKA = {"bootstrap": "b:9092", "topics": ["t"]}
 CONFIG = parse({"kafka": KAFKA, "fleet": [FLEET]})
 PUMPS = CONFIG.fleets[0]

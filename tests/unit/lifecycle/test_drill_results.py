@@ -33,15 +33,11 @@ def ended(finished: datetime) -> JobView:
 
 
 def test_a_drill_is_due_at_the_first_time_after_the_last_one() -> None:
-    assert next_drill(NIGHTLY, at(4, 12), None) == at(5, 2)
-    assert next_drill(NIGHTLY, at(4, 12), ended(at(7, 3))) == at(8, 2)  # a failed one is not repeated at once
+    assert next_drill(NIGHTLY, None, at(4, 12)) == at(5, 2)
+    assert next_drill(NIGHTLY, ended(at(7, 3)), at(20, 0)) == at(8, 2)  # a failed one is not repeated at once
     berlin = DrillConfig(cron="0 2 * * *", timezone="Europe/Berlin")
-    assert next_drill(berlin, at(4, 12), None) == at(5, 0)
-
-
-def test_no_drill_is_due_without_a_schedule_or_a_champion() -> None:
-    assert next_drill(DrillConfig(cron="never"), at(4, 12), None) is None
-    assert next_drill(NIGHTLY, None, None) is None
+    assert next_drill(berlin, None, at(4, 12)) == at(5, 0)
+    assert next_drill(DrillConfig(cron="never"), None, at(4, 12)) is None
 
 
 def test_a_schedule_that_is_none_is_refused_with_the_way_out() -> None:
