@@ -87,8 +87,7 @@ def diff_models(before: str | None, after: str | None, fleet: str | None, local:
     if after is None:
         before, after = Alias.CHAMPION, before or Alias.CHALLENGER
     with open_store() as store:
-        rows = [store.model(name, fleet=fleet) for name in (before or Alias.CHAMPION, after)]
-        first, second = (row | {"card": store.whole_card(row)} for row in rows)
+        first, second = _pair(store, before or Alias.CHAMPION, after, fleet)
     if first["version"] == second["version"]:
         raise click.UsageError(f"{before} and {after} are the same version, {first['version']}; name two.")
     if first["fleet"] != second["fleet"]:
@@ -151,6 +150,16 @@ for _command in promotion.COMMANDS:
 models.add_command(encode_windows)
 models.add_command(reconstruct_files)
 models.add_command(sample_windows)
+
+
+def _pair(store: Reader, before: str, after: str, fleet: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return two versions with their cards. The alias beside a version is of that version's fleet."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name in sorted((before, after), key=lambda name: name in list(Alias)):  # versions first
+        row = store.model(name, fleet=fleet if name in list(Alias) else None)
+        rows[name] = row | {"card": store.whole_card(row)}
+        fleet = fleet or str(row["fleet"])
+    return rows[before], rows[after]
 
 
 def _budget_status(store: Reader, row: Mapping[str, Any]) -> str | None:

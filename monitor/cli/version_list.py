@@ -33,9 +33,8 @@ def print_versions(found: Sequence[Mapping[str, Any]], *, local: bool) -> None:
         groups=[(Styled(row["fleet"], "bold"),) for row in rows] if n_fleets > 1 else [],
         below=[[Styled(line, "dim") for line in wrapped(_reason(row), INDENT)] for row in rows],
     )
-    fleet = "" if n_fleets == 1 else f" --fleet {rows[0]['fleet']}"
-    has_challenger = any(Alias.CHALLENGER in row["aliases"] for row in rows)
-    more = f"monitor models diff{fleet} compares champion and challenger." if has_challenger else ""
+    challenger = next((row["version"] for row in rows if Alias.CHALLENGER in row["aliases"]), None)
+    more = f"monitor models diff {challenger} compares it with the champion." if challenger else ""
     echo()
     echo_prose(f"{output.time_zone(local=local)} More: monitor models show VERSION. {more}".rstrip(), "dim")
 

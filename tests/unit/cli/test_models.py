@@ -279,6 +279,7 @@ def test_the_list_names_states_aliases_and_reasons(show: Show, ask: Ask) -> None
         "rolled back by maria: alarmed at every start of T0021 <b>",
         "◐ shadow pumps-3 (challenger)",
         "its checkpoint is removed",
+        "monitor models diff pumps-3 compares it with the champion.",
     ):
         assert expected in shown
     rows = {row["version"]: row for row in ask("models list --fleet turbines")}
@@ -322,6 +323,7 @@ def test_a_diff_compares_champion_and_challenger(show: Show, ask: Ask) -> None:
     assert "oil_pressure – used new" in shown
     assert "to compare monitor replay --from now-7d --diff turbines-2 --diff turbines-5" in shown
     assert "to promote monitor models promote turbines-5" in shown
+    assert show("models diff turbines-5") == show("models diff --fleet turbines")
     found = ask("models diff turbines-1 turbines-2")
     assert (found["before"]["version"], found["after"]["version"]) == ("turbines-1", "turbines-2")
     assert found["differences"] == []
