@@ -431,7 +431,8 @@ class Detector:
                 windows = windower.push(readings).windows
                 if len(windows):
                     with _one_torch_thread():
-                        scores = model.score(windows.values, [name] * len(windows))
+                        ends_us = (windows.start + fleet.length) * fleet.interval_us
+                        scores = model.score(windows.values, [name] * len(windows), end_us=ends_us)
                     yield _ScoredWindows(number, rows, cells, windows, scores)
 
     def _decoded(self, recording: Recording) -> Iterator[Readings]:

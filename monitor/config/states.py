@@ -5,11 +5,13 @@ Input: plain values. Output: frozen objects. Invariant: each table checks the co
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from monitor.config.base import ConfigTable, Name, one_of, raise_problems
+from monitor.config.base import ConfigTable, Name, config_folder, one_of, raise_problems
 
 DETECT = ("auto", "never")
 TRANSITIONS = ("own", "left_out")
@@ -42,3 +44,46 @@ class StatesConfig(ConfigTable):
             problems["detect"] = '"never" leaves the sensor unused; use "auto", or remove the other settings'
         raise_problems(problems)
         return self
+
+
+class CalendarConfig(ConfigTable):
+    """`[fleet.calendar]`: hours and days at which a fleet's thresholds differ."""
+
+    use: Annotated[str, one_of(DETECT)] = "auto"
+    """auto: where hours explain scores of later held-out time. "never": the same threshold at all times."""
+    timezone: str = "UTC"
+    """Of hours and days, like "Europe/Berlin"."""
+    holidays: tuple[str, ...] | str = ()
+    """Dates that count as Sundays: ["2026-12-25"], or a file with one date a line, relative to monitor.toml."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            raise ValueError(f'"{value}" is not a time zone; write "Europe/Berlin" or "UTC"') from None
+        return value
+
+    @field_validator("holidays")
+    @classmethod
+    def _read_holidays(cls, value: tuple[str, ...] | str, info: ValidationInfo) -> tuple[str, ...]:
+        source = ""
+        if isinstance(value, str):
+            path = config_folder(info) / value
+            try:
+                lines = path.read_text("utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f'"{value}" cannot be read: {error}; write a file with one date a line') from None
+            value, source = tuple(text for line in lines if (text := line.partition("#")[0].strip())), f" in {path}"
+        for each in value:
+            try:
+                date.fromisoformat(each)
+            except ValueError:
+                raise ValueError(f'"{each}"{source} is not a date; write "2026-12-25"') from None
+        return tuple(sorted(set(value)))
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """The holidays, read from their file."""
+        return self.holidays if isinstance(self.holidays, tuple) else ()

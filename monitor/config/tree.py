@@ -40,7 +40,7 @@ from monitor.config.kafka import KafkaConfig  # noqa: TC001 (pydantic reads anno
 from monitor.config.notify import NotifyConfig  # noqa: TC001
 from monitor.config.retrain import RetrainConfig
 from monitor.config.sensors import SENSOR_TESTS, SensorConfig, SensorTest
-from monitor.config.states import StatesConfig
+from monitor.config.states import CalendarConfig, StatesConfig
 from monitor.config.values import (
     Confirm,
     Multiple,
@@ -180,6 +180,7 @@ class FleetConfig(ConfigTable):
     retrain: RetrainConfig = RetrainConfig()
     drill: DrillConfig = DrillConfig()
     states: StatesConfig = StatesConfig()
+    calendar: CalendarConfig = CalendarConfig()
 
     _auto_length: int = PrivateAttr(USUAL_WINDOW)
 

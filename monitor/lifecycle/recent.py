@@ -61,9 +61,14 @@ class Version(Protocol):
         """The way in which it takes the sensors."""
 
     def score(
-        self, values: Float32, assets: Sequence[str] | None = None, *, share_normal: bool = True
+        self,
+        values: Float32,
+        assets: Sequence[str] | None = None,
+        *,
+        end_us: Int64 | None = None,
+        share_normal: bool = True,
     ) -> WindowScores:
-        """Score windows [N, T, C] in the sensors' own units."""
+        """Score windows [N, T, C] in the sensors' own units, by the event times of their ends [N]."""
 
     def threshold_ratio(self) -> float | None:
         """Return its threshold as a multiple of the one that its held-out scores give. None = they were not kept."""
@@ -275,7 +280,8 @@ def _scores(version: Version, sensors: Sequence[str], series: Series) -> Float32
     for first in range(0, len(series.end), CHUNK):
         part = windows_at(version, sensors, series.values, series.end[first : first + CHUNK])
         names = [series.asset] * len(part) if isinstance(series.asset, str) else None
-        out[first : first + CHUNK] = version.score(part, names, share_normal=False).score
+        ends_us = series.end_us[first : first + CHUNK]
+        out[first : first + CHUNK] = version.score(part, names, end_us=ends_us, share_normal=False).score
     return out
 
 

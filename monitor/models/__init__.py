@@ -17,6 +17,7 @@ Read in this order:
     asset_scales    the centre and the scale of each asset of a fleet
     residual     errors → z-scores at each time scale, and each sensor's share
     states       off, idle and running: the operating state of each window, no torch
+    calendar     threshold by hour and kind of day, no torch
     terms        budget, alert policy and per-sensor knobs of a version, no torch
     label_factor  factor of the threshold by operators' labels, no torch
     knobs        deviations that do not count, and weights, applied to the errors

@@ -21,6 +21,7 @@ from monitor.errors import CheckpointDamaged, ConfigError, NotFound
 from monitor.models import checkpoint
 from monitor.models.asset_scales import AssetScales, ScaleTable
 from monitor.models.bundle import CARDS, cards_of, prefixed, rows_by_model, tensors_of
+from monitor.models.calendar import Calendar
 from monitor.models.calibrate import Threshold
 from monitor.models.clearing import clearing_sets
 from monitor.models.device import pick_device
@@ -46,7 +47,7 @@ MAX_WINDOW_VALUES = 4 << 20
 MAX_MEMBERS = 64
 NEW_KEYS = (
     "inputs", "min_channels", "held_out", "derived", "knobs", "sensor_profile", "asset_factors", "labels",
-    "window_reason", "asset_scales", "bundle", "states",
+    "window_reason", "asset_scales", "bundle", "states", "calendar",
 )  # fmt: skip
 """Keys of a card that cards of format 2 may lack."""
 CHUNK = 256
@@ -118,6 +119,8 @@ class Card:
     names. None = there is one model."""
     states: dict[str, Any] | None = None
     """Operating states (`states.States`), each with its own calibration and threshold. None = none are known."""
+    calendar: dict[str, Any] | None = None
+    """Factors of the threshold by hour and day (`calendar.Calendar`). None = it is the same at all times."""
 
 
 class _WindowTerms(NamedTuple):
@@ -171,6 +174,8 @@ class TrainedModel:
         self._knobs = Knobs(self.inputs, self.scaler, by_sensor) if by_sensor else None
         self.states = None if card.states is None else States.from_json(card.sensors, card.states)
         """None = all windows are judged alike."""
+        self.calendar = None if card.calendar is None else Calendar.from_json(card.calendar)
+        """None = the threshold is the same at all times."""
 
     @property
     def version(self) -> str:
@@ -209,21 +214,28 @@ class TrainedModel:
         return self.scaler if self._scales is None else self._scales.scaler(self._scales.rows(assets, n))
 
     def score(
-        self, values: Float32, assets: Sequence[str] | None = None, *, share_normal: bool = True
+        self,
+        values: Float32,
+        assets: Sequence[str] | None = None,
+        *,
+        end_us: Int64 | None = None,
+        share_normal: bool = True,
     ) -> WindowScores:
         """Score windows [N, T, C] in the sensors' own units. N may be 0.
 
         `assets`: name of each window's asset, whose own scales and threshold then count. None = those of a new asset.
+        `end_us`: [N], event time of the windows' ends. None = not known: hour and day do not count.
         `share_normal`: False = the shares of normal windows, which nobody reads, are 0. They cost as much as a score.
         """
         self.check_shape(values)
         if self.own and assets is not None:
             scores, shares = np.empty(len(values), np.float32), np.empty(values.shape[::2], np.float32)
             for model, rows, names in self._by_model(assets):
-                scores[rows], shares[rows] = model.score(values[rows], names, share_normal=share_normal)
+                when = None if end_us is None else end_us[rows]
+                scores[rows], shares[rows] = model.score(values[rows], names, end_us=when, share_normal=share_normal)
             return WindowScores(scores, shares)
-        return self._score(self.inputs.to_channels(values), self._terms_of(assets, values), self.card.min_channels,
-                           share_normal=share_normal)  # fmt: skip
+        channels, terms = self.inputs.to_channels(values), self._terms_of(assets, values, end_us)
+        return self._score(channels, terms, self.card.min_channels, share_normal=share_normal)
 
     def _by_model(self, assets: Sequence[str]) -> list[tuple[Self, Int64, list[str]]]:
         """Return the models of a bundle that serve these assets, each as one alone, with its rows and their assets."""
@@ -237,8 +249,10 @@ class TrainedModel:
         """The fleet's model without the assets' own."""
         return type(self)(self.card, self._members, self.scaler, self.device, "", self.held_out, self.asset_scales)
 
-    def limits(self, assets: Sequence[str] | None, state: Int8 | None = None) -> Float32 | None:
-        """Return the raw threshold [N] of each window, by the name of its asset and by its state.
+    def limits(
+        self, assets: Sequence[str] | None, state: Int8 | None = None, end_us: Int64 | None = None
+    ) -> Float32 | None:
+        """Return the raw threshold [N] of each window, by the name of its asset, by its state and by its time.
 
         None = all have the fleet's.
         """
@@ -257,13 +271,18 @@ class TrainedModel:
         if state is not None and self.states is not None and self.states.factors:
             own = np.array(self.states.factors, np.float32)[state]
             limit = own if limit is None else limit * own
+        if end_us is not None and self.calendar is not None:
+            at_time = self.calendar.of(end_us)
+            limit = at_time if limit is None else limit * at_time
         return None if limit is None else limit * np.float32(self.card.threshold.raw)
 
-    def _terms_of(self, assets: Sequence[str] | None, values: Float32) -> _WindowTerms:
-        """Return the terms of windows [N, T, C], by the name of each one's asset. None = not known."""
+    def _terms_of(
+        self, assets: Sequence[str] | None, values: Float32, end_us: Int64 | None = None
+    ) -> _WindowTerms:
+        """Return the terms of windows [N, T, C], by the name of each one's asset and its time. None = not known."""
         n, raw = len(values), self.card.threshold.raw
         state = None if self.states is None else self.states.classify(values)
-        known = self.limits(assets, state)
+        known = self.limits(assets, state, end_us)
         limit = np.full(n, raw, np.float32) if known is None else known
         if assets is None and self.asset_scales is not None:
             limit = limit * np.float32(self.asset_scales.new_asset_factor)
@@ -392,6 +411,7 @@ class TrainedModel:
             "spread": self.spread(),
             "receipt": card.training.get("receipt"),
             "states": card.states,
+            "calendar": card.calendar,
         }
 
     def derive(self, terms: Terms) -> Self:
@@ -527,16 +547,22 @@ class TrainedModel:
         return {name: each for name, each, kind in zip(owners, size, kinds, strict=True) if kind != "angle"}
 
     def clearing(
-        self, values: Float32, share: Float32, assets: Sequence[str] | None = None
+        self,
+        values: Float32,
+        share: Float32,
+        assets: Sequence[str] | None = None,
+        end_us: Int64 | None = None,
     ) -> list[tuple[str, ...]]:
         """Return the fewest sensors of each window [N, T, C] without which it is not anomalous. Empty = no few are."""
         if self.own and assets is not None:
             sets: list[tuple[str, ...]] = [()] * len(values)
             for model, rows, names in self._by_model(assets):
-                for row, one in zip(rows.tolist(), model.clearing(values[rows], share[rows], names), strict=True):
+                when = None if end_us is None else end_us[rows]
+                found = model.clearing(values[rows], share[rows], names, when)
+                for row, one in zip(rows.tolist(), found, strict=True):
                     sets[row] = one
             return sets
-        terms = self._terms_of(assets, values)
+        terms = self._terms_of(assets, values, end_us)
 
         def score(windows: Float32, of: Int64) -> Float32:
             return self._score(self.inputs.to_channels(windows), terms.of(of), share_normal=False).score
@@ -613,8 +639,11 @@ class TrainedModel:
         )
         scaler = Scaler.from_json(raw["scaler"], n_channels)
         of_state = () if card.states is None else States.from_json(card.sensors, card.states).factors
+        calendar = None if card.calendar is None else Calendar.from_json(card.calendar)
         held_out = (
-            HeldOut.load(card.held_out, tensors, card.asset_factors, of_state) if card.held_out is not None else None
+            HeldOut.load(card.held_out, tensors, card.asset_factors, of_state, calendar)
+            if card.held_out is not None
+            else None
         )
         scales = card.asset_scales
         asset_scales = AssetScales.load(scales, tensors, n_channels) if scales is not None else None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from monitor.budget import Budget
     from monitor.models.asset_scales import AssetScales
+    from monitor.models.calendar import Calendar
     from monitor.models.member import Member
     from monitor.types import Bool, Float32, Int8, Int32, Int64
 
@@ -68,9 +69,25 @@ class HeldOut:
     state_factors: tuple[float, ...] = ()
     """Threshold of each class as a multiple of the fleet's. Empty = all have the fleet's. On the card
     (`states.States.factors`)."""
+    calendar: Calendar | None = None
+    """Factors of the threshold by the time. None = it is the same at all times."""
     factors: tuple[float, ...] = ()
     """Threshold of each asset as a multiple of the fleet's, by number. Empty = all have the fleet's. On the card
     (`detector.Card.asset_factors`)."""
+
+    def unit(self) -> Float32 | None:
+        """Return the threshold [N] of each window as a multiple of the fleet's. None = all have the fleet's."""
+        of_state = self.state is not None and bool(self.state_factors)
+        if not of_state and not self.factors and self.calendar is None:
+            return None
+        out = np.ones(len(self.raw), dtype=np.float32)
+        if self.state is not None and of_state:
+            out *= np.array(self.state_factors, dtype=np.float32)[self.state]
+        if self.calendar is not None:
+            out *= self.calendar.of(self.end_us)
+        if self.factors:
+            out *= np.array(self.factors, dtype=np.float32)[self.asset]
+        return out
 
     def with_factors(self, budget: Budget, scales: AssetScales | None = None) -> HeldOut:
         """Return the same with a threshold for each asset, where names are known and the assets are not all alike.
@@ -79,9 +96,8 @@ class HeldOut:
         """
         if not all(isinstance(name, str) for name in self.names):
             return self
-        raw = self.raw
-        if self.state is not None and self.state_factors:
-            raw = raw / np.array(self.state_factors, dtype=np.float32)[self.state]
+        unit = replace(self, factors=()).unit()
+        raw = self.raw if unit is None else self.raw / unit
         known = asset_factors(
             raw, self.asset, self.end_us, budget, outlier=self.outlier, stride_factor=self.stride_factor
         )
@@ -128,10 +144,8 @@ class HeldOut:
                 self.stride_factor * self.every
             )
         asset = self.asset[rows]
-        if self.state is not None and self.state_factors:
-            raw = raw / np.array(self.state_factors, dtype=np.float32)[self.state[rows]]
-        if self.factors:
-            raw = raw / np.array(self.factors, dtype=np.float32)[asset]
+        unit = self.unit()
+        raw = raw if unit is None else raw / unit[rows]
         return calibrate(
             raw, asset, self.end_us[rows], budget, outlier=self.outlier[rows],
             stride_factor=stride_factor, n_overlapping=self.n_overlapping, names=self.names, factor=factor,
@@ -202,10 +216,11 @@ class HeldOut:
         tensors: dict[str, torch.Tensor],
         by_name: Mapping[str, float] | None = None,
         state_factors: tuple[float, ...] = (),
+        calendar: Calendar | None = None,
     ) -> HeldOut:
         """Read it back. Raises KeyError, TypeError or ValueError where entry and tensors do not fit.
 
-        `by_name`: the card's `asset_factors`. `state_factors`: those of the card's `states`.
+        `by_name`: the card's `asset_factors`. `state_factors`, `calendar`: the card's.
         """
         arrays = {name: tensors[f"{PREFIX}{name}"].numpy() for name in _ARRAYS}
         names, every = tuple(entry["assets"]), int(entry["every"])
@@ -236,6 +251,7 @@ class HeldOut:
             state=state,
             n_classes=n_classes,
             state_factors=state_factors if n_classes else (),
+            calendar=calendar,
             factors=factors,
         )
 

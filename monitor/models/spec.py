@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from monitor.budget import Budget, weekly
-from monitor.config.states import StatesConfig
+from monitor.config.states import CalendarConfig, StatesConfig
 from monitor.config.tree import ARCHITECTURES, INCOMPATIBLE_OPTIONS, OBJECTIVES
 from monitor.errors import ConfigError
 from monitor.models.terms import SensorKnob, knobs_of
@@ -110,6 +110,9 @@ class FleetSpec:
     """The reason for the length of the windows, for the card, where the training chose it. Empty = it was given."""
     states: StatesConfig = field(default_factory=StatesConfig)
     """The way to operating states."""
+    calendar: CalendarConfig = field(default_factory=lambda: CalendarConfig(use="never"))
+    """The way to hours and days. Readings whose times are row numbers have none, so that a configuration asks for it.
+    """
 
     @classmethod
     def of(cls, fleet: FleetConfig, sensors: tuple[str, ...], fields: FieldsConfig) -> FleetSpec:
@@ -117,8 +120,9 @@ class FleetSpec:
         missing = tuple(float(code) for code in fields.missing or () if not isinstance(code, str))
         interval_s, circular = fleet.interval.total_seconds(), fields.circular or ()
         return cls(
-            fleet.name, sensors, interval_s, budget_of(fleet), circular, missing, knobs_of(fleet), states=fleet.states
-        )
+            fleet.name, sensors, interval_s, budget_of(fleet), circular, missing, knobs_of(fleet), states=fleet.states,
+            calendar=fleet.calendar,
+        )  # fmt: skip
 
 
 def budget_of(fleet: FleetConfig) -> Budget:

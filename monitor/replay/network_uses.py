@@ -85,7 +85,8 @@ def encode(
             at, windows = at[full], windows[full]
             names = [each.asset] * len(windows)
             latents.append(apply.encode(model, windows, names))
-            scores.append(model.score(windows, names).score)
+            ends_us = (each.first_cell + at + length) * interval_us
+            scores.append(model.score(windows, names, end_us=ends_us).score)
             assets += [each.asset] * len(at)
             starts.append((each.first_cell + at) * interval_us)
             labels.append(np.array([each.label[row : row + length].any() for row in at.tolist()], dtype=bool))

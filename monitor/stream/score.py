@@ -208,7 +208,7 @@ class DetectorScorer:
             if detector is None:
                 continue
             values = detector.inputs.select(tested, sensors)
-            score[rows], found = _score_rows(detector, values, _assets_of(detector, windows, rows))
+            score[rows], found = _score_rows(detector, values, _assets_of(detector, windows, rows), end_us[rows])
             if np.isnan(score[rows]).any():
                 self._report_missing(detector, values[np.isnan(score[rows])])
             contributions |= {int(rows[row]): per_sensor for row, per_sensor in found.items()}
@@ -244,8 +244,9 @@ class DetectorScorer:
             first = np.flatnonzero(np.isin(rows[places], fired))
             if len(first):
                 named = None if assets is None else [assets[at] for at in first.tolist()]
-                share = detector.score(values[first], named).share
-                found = detector.clearing(values[first], share, named)
+                ends_us = ends_of(detector, scores.windows.start[rows[places][first]])
+                share = detector.score(values[first], named, end_us=ends_us).share
+                found = detector.clearing(values[first], share, named, ends_us)
                 clearing |= dict(zip(rows[places][first].tolist(), found, strict=True))
         return Reconstruction(expected, clearing)
 
@@ -359,10 +360,15 @@ def _assets_of(detector: TrainedModel, windows: Windows, rows: Int64) -> list[st
     return [windows.names[number] for number in windows.asset[rows].tolist()]
 
 
+def ends_of(detector: TrainedModel, start: Int64) -> Int64:
+    """Return the event times of the ends of windows that start at these cells."""
+    return (start + detector.card.length) * round(detector.card.interval_s * 1e6)
+
+
 def _score_rows(
-    detector: TrainedModel, values: Float32, assets: Sequence[str] | None
+    detector: TrainedModel, values: Float32, assets: Sequence[str] | None, end_us: Int64
 ) -> tuple[Float32, dict[int, tuple[Contribution, ...]]]:
-    scored = detector.score(values, assets, share_normal=False)
+    scored = detector.score(values, assets, end_us=end_us, share_normal=False)
     anomalous: Bool = scored.score >= 1.0  # False for NaN
     rows = np.flatnonzero(anomalous)
     if not len(rows):

@@ -5,6 +5,7 @@
     period      length of the windows, from the cycle of the sensors
     recognise   sensors that are counters, angles, or write codes for missing
     states      operating states: found in a sensor, and calibrated each by itself
+    calendar    hours and days that explain scores of later held-out time
     scales      scales of single assets: measured, shrunk, and tried on held-out windows
     fit         windows → a calibrated detector, or an error that names the reason
     fleet_fit   one model for a fleet, or one for each asset

@@ -29,6 +29,7 @@ from monitor.models.sensor_profile import learn
 from monitor.models.spec import MAX_VALUES
 from monitor.models.terms import knobs_to_json
 from monitor.training.auto import Timeline, errors_of, fit_ensemble, solve_pca, suspected
+from monitor.training.calendar import find_calendar
 from monitor.training.diagnose import diagnose
 from monitor.training.loop import TrainingResult, train
 from monitor.training.period import LATEST_ROWS, common_period, newest_readings, periodic_sensors
@@ -120,7 +121,8 @@ def fit(
     if states is not None:
         trained, held_out = _with_states(data, trained, held_out, states, fleet)
         states = replace(states, factors=held_out.state_factors)
-    held_out = held_out.with_factors(fleet.budget, scales)
+    calendar = find_calendar(held_out, fleet.calendar)
+    held_out = replace(held_out, calendar=calendar).with_factors(fleet.budget, scales)
     knobs = {name: knob for name, knob in fleet.knobs.items() if name in fleet.sensors}
     heavier = Knobs(data.inputs, data.scaler, knobs).heavier
     threshold = held_out.threshold(fleet.budget, trained.members, heavier)
@@ -154,6 +156,7 @@ def fit(
         window_reason=fleet.window_reason or None,
         asset_scales=None if scales is None else scales.to_json(),
         states=states.to_json() if states is not None else None,
+        calendar=calendar.to_json() if calendar is not None else None,
     )
     on_progress(1.0, "done")
     return TrainedModel(card, members, data.scaler, where, held_out=held_out, asset_scales=scales)

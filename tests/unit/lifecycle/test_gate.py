@@ -65,7 +65,7 @@ class FakeVersion:
     def inputs(self) -> ModelInputs:
         return ModelInputs(self.sensors)
 
-    def score(self, values: Float32, assets: Sequence[str] | None = None, *, share_normal: bool = True) -> Any:
+    def score(self, values: Float32, assets: Sequence[str] | None = None, **_: Any) -> Any:
         assert values.shape[1:] == (self.length, len(self.sensors))
         self.windows_scored += len(values)
         seen = [name not in self.blind for name in self.sensors]
@@ -342,7 +342,7 @@ def test_a_challenger_of_another_schema_is_not_even_scored(challenger: FakeVersi
 
 
 class SlowVersion(FakeVersion):
-    def score(self, values: Float32, assets: Sequence[str] | None = None, *, share_normal: bool = True) -> Any:
+    def score(self, values: Float32, assets: Sequence[str] | None = None, **_: Any) -> Any:
         found = super().score(values, assets)
         for _ in range(20):
             super().score(values, assets)
