@@ -62,7 +62,12 @@ def test_a_calendar_survives_the_card() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("timezone", "Europe/Nowhere"), ("holidays", ["25.12."]), ("factors", {}), ("factors", {kind: [1] for kind in KINDS})],
+    [
+        ("timezone", "Europe/Nowhere"),
+        ("holidays", ["25.12."]),
+        ("factors", {}),
+        ("factors", {kind: [1] for kind in KINDS}),
+    ],
 )
 def test_a_malformed_calendar_is_refused(key: str, value: object) -> None:
     entry = Calendar(Days(), (1.0,) * 72).to_json()
