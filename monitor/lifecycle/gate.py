@@ -21,9 +21,10 @@ overfitting, and no broken model: one of shuffled sensors, of another machine or
 Leaving the newest windows out of the final fit would show overfitting as well, and would cost every version the days
 that are most like those to come. In shadow, nothing was seen by either version.
 
-After a real change the champion alarms all the time. Where the recent windows prove that it breaks its budget, its
-recall is no measure, and the challenger must find `gate_checks.MIN_RECALL` of the faults by itself. While the champion
-keeps its budget, an alert on the clean copy still takes the fault from it.
+After a real change the champion alarms all the time. Where the recent windows prove that it breaks its budget, or it
+alarms in a time that was accepted as normal, its recall is no measure, and the challenger must find
+`gate_checks.MIN_RECALL` of the faults by itself. While the champion keeps its budget, an alert on the clean copy still
+takes the fault from it.
 
 A threshold moves by a tenth or two from night to night, and with it the recall of faults that are just large enough.
 The budget decides where it stands, so recall is compared at equal headroom: the champion's threshold is raised to stand

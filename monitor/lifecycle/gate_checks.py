@@ -129,6 +129,7 @@ def check_budget(challenger: Version, own: Projection, of_champion: Projection |
         "low_per_week": rounded(own.low_per_week),
         "high_per_week": rounded(own.high_per_week) if math.isfinite(own.high_per_week) else None,
         "anomalous_share": rounded(own.anomalous_share),
+        "accepted_share": rounded(own.accepted_share),
         "champion_alerts": None if of_champion is None else of_champion.n_alerts,
         "champion_share": None if of_champion is None else rounded(of_champion.anomalous_share),
         "threshold_ratio": None if ratio is None else rounded(ratio),
@@ -151,7 +152,7 @@ def check_history(
     elif (
         champion_weeks is not None
         and weeks < MIN_SHARE_OF_CHAMPION * champion_weeks
-        and (of_champion is None or not of_champion.breaks_budget)
+        and (of_champion is None or not of_champion.is_refuted)
     ):
         problem = (
             f"it was tested on {figure(weeks)} asset-weeks, and the champion on {figure(champion_weeks)}: wait for "
@@ -178,7 +179,7 @@ def check_faults(
     headroom = min(1.0, own_normal / champion_normal) if champion_normal > 0 else 1.0
     matched = by_champion.found(headroom)
     recall, champion_recall = float(own.mean()), float(of_champion.mean())
-    compared = not champion_alerts.breaks_budget
+    compared = not champion_alerts.is_refuted
     loss, actual = loss_of(matched, own), loss_of(of_champion, own)
     numbers |= {
         "compared": compared,
@@ -199,7 +200,8 @@ def check_faults(
     if not compared and recall < MIN_RECALL:
         return Check("faults", False, f"it would find only {found}", numbers)
     if not compared:
-        why = f"{found}; the champion is no measure, because it breaks its budget on the same windows"
+        where = "breaks its budget" if champion_alerts.breaks_budget else "alarms in the time accepted as normal"
+        why = f"{found}; the champion is no measure, because it {where}"
         return Check("faults", True, why, numbers)
     by_threshold = THRESHOLD_MARGIN * champion_recall
     is_young = champion.card.threshold.weeks < YOUNG * challenger.card.threshold.weeks

@@ -87,6 +87,8 @@ class Series(NamedTuple):
     """[n], event time of these ends."""
     counted: Bool
     """[n], False = the window overlaps an alert that nobody labelled as normal."""
+    accepted: Bool
+    """[n], the window ends in a time that was accepted as normal."""
     from_us: int
     """Event time of the first row."""
 
@@ -196,6 +198,8 @@ class Projection:
     """Asset-weeks of these windows."""
     anomalous_share: float
     """Share of them that the version calls anomalous. 0 = none is scored."""
+    accepted_share: float
+    """The same share of those in a time that was accepted as normal."""
     normal_score: float
     """Score that all but a few of them stay below."""
     per_week: float
@@ -206,14 +210,14 @@ class Projection:
         """Score the windows by a version, and decide the alerts."""
         scores = recent.scores(version)
         alerts = recent.alerts(scores, budget)
-        parts = [own[each.counted] for own, each in zip(scores, recent.series, strict=True)]
-        normal = np.concatenate(parts) if parts else np.empty(0, np.float32)
-        normal = normal[np.isfinite(normal)]
+        normal = _scored([own[each.counted] for own, each in zip(scores, recent.series, strict=True)])
+        accepted = _scored([own[each.accepted] for own, each in zip(scores, recent.series, strict=True)])
         return cls(
             alerts=tuple(alerts),
             n_alerts=sum(recent.is_counted(alert) for alert in alerts),
             weeks=recent.weeks(budget.step_s),
             anomalous_share=float((normal >= 1.0).mean()) if len(normal) else 0.0,
+            accepted_share=float((accepted >= 1.0).mean()) if len(accepted) else 0.0,
             normal_score=float(np.quantile(normal, NORMAL_QUANTILE)) if len(normal) else 0.0,
             per_week=budget.alarms_per_week,
         )
@@ -237,6 +241,11 @@ class Projection:
     def breaks_budget(self) -> bool:
         """Whether the windows prove that the version breaks the budget. Of a short time only many alerts do."""
         return self.alarms_all_the_time or self.low_per_week > self.per_week
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether the version breaks the budget, or alarms in a time that was accepted as normal."""
+        return self.breaks_budget or self.accepted_share > MAX_ANOMALOUS_SHARE
 
 
 def policy_of(budget: Budget, stride_factor: int) -> AlertPolicy:
@@ -285,6 +294,11 @@ def _scores(version: Version, sensors: Sequence[str], series: Series) -> Float32
     return out
 
 
+def _scored(parts: Sequence[Float32]) -> Float32:
+    every = np.concatenate(parts) if parts else np.empty(0, np.float32)
+    return every[np.isfinite(every)]
+
+
 def _series(windows: TrainingSet, asset: int, share: int, interval_us: int) -> Series:
     """Lay the newest windows of an asset on the grid."""
     mine = np.flatnonzero(windows.asset == asset)
@@ -293,6 +307,7 @@ def _series(windows: TrainingSet, asset: int, share: int, interval_us: int) -> S
     n_later = counted[::-1].cumsum()[::-1]
     first = int(np.searchsorted(-n_later, -share))   # the last row with as many counted windows from it on
     mine, counted = mine[first:], counted[first:]
+    accepted = np.zeros(len(mine), np.bool_) if windows.accepted is None else windows.accepted[mine]
     length, n_sensors = windows.values.shape[1:]
     ends_us = windows.end_us[mine]
     end = ((ends_us - ends_us[0]) // interval_us + length).astype(np.int64)
@@ -300,11 +315,14 @@ def _series(windows: TrainingSet, asset: int, share: int, interval_us: int) -> S
     for row, at in zip(mine.tolist(), end.tolist(), strict=True):
         values[at - length : at] = windows.values[row]
     from_us = int(ends_us[0]) - length * interval_us
-    return Series(windows.asset_name(asset), values, end, ends_us, counted, from_us)
+    return Series(windows.asset_name(asset), values, end, ends_us, counted, accepted, from_us)
 
 
 def _from_row(series: Series, length: int) -> Series:
     long_enough = series.end >= length
     return series._replace(
-        end=series.end[long_enough], end_us=series.end_us[long_enough], counted=series.counted[long_enough]
+        end=series.end[long_enough],
+        end_us=series.end_us[long_enough],
+        counted=series.counted[long_enough],
+        accepted=series.accepted[long_enough],
     )

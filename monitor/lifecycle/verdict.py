@@ -10,7 +10,8 @@ line, the API and the console. Invariant: one sentence says why.
      "alerts": {"same": n, "gained": n, "lost": n},
      "checks": [
        {"name": "budget", "passed": bool, "why": "…", "n_alerts": n, "weeks": w, "per_week": budget, "low_per_week": r,
-        "high_per_week": r, "anomalous_share": s, "champion_alerts": n | null, "champion_share": s | null,
+        "high_per_week": r, "anomalous_share": s, "accepted_share": s, "champion_alerts": n | null,
+        "champion_share": s | null,
         "threshold_ratio": r | null, "held_out_alerts": n, "held_out_weeks": w},
        {"name": "faults", …, "n": n, "recall": r, "champion_recall": r, "matched_recall": r, "normal_score": s,
         "champion_normal_score": s, "loss": d, "loss_low": d, "loss_high": d, "actual_loss": d, "actual_low": d,

@@ -214,6 +214,18 @@ def test_a_champion_that_always_alarms_is_no_measure() -> None:
     assert found.alerts["lost"] == 1
 
 
+def test_an_accepted_normal_refutes_a_champion_that_alarms() -> None:
+    values, accepted = readings(), np.zeros(14 * DAY - LENGTH + 1, np.bool_)
+    values[-DAY:, 0] += 20.0
+    accepted[-DAY:] = True
+    blind = FakeVersion(blind=("flow",))
+    recent = windows(values)
+    assert not verdict(blind, FakeVersion(), recent=recent).passed
+    found = verdict(blind, FakeVersion(), recent=replace(recent, accepted=accepted))
+    assert found.passed
+    assert "alarms in the time accepted as normal" in found.why
+
+
 def test_a_challenger_without_recall_is_refused_after_a_change() -> None:
     found = verdict(FakeVersion(centre=20.0, threshold=1e6), FakeVersion(), recent=windows(readings(level=20.0)))
     assert not found.passed
