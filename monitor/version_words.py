@@ -154,6 +154,12 @@ def projected_alerts(verdict: Row | None) -> str | None:
     return f"{wording.count(same, 'alert')} like the champion's, {gained:,} gained, {lost:,} lost"
 
 
+def state_sentences(card: Row) -> list[str]:
+    """Return what a card says of the operating states and the calendar that the training found."""
+    entries = [card.get(name) for name in ("states", "calendar")]
+    return [str(text) for entry in entries if isinstance(entry, dict) for text in entry.get("says") or []]
+
+
 def event_words(event: Row) -> str:
     """Describe an event: "promoted by maria"."""
     word = EVENTS.get(event["event"], str(event["event"]).replace("_", " "))

@@ -290,6 +290,8 @@ def _card(state: str) -> dict[str, Any]:
         card["training"] |= {"n_train": 4460, "n_held_out": 1010, "left_out": {"alerted": 21, "too_many_gaps": 12}}
         card["members"] = [{"name": "pca", "hyper": {}, "weight": 0.25}, {"name": "conv", "hyper": {"width": 32}}]
     card["training"]["receipt"] = RECEIPT
+    said = ["off (power below 20) in 12 % of the windows, running in the rest; each has a threshold of its own"]
+    card["states"] = {"states": [{"name": "off"}, {"name": "running"}], "says": said}
     card["scaler"] = [
         {"name": name, "kind": "continuous", "centre": centre, "scale": width}
         for name, (centre, width) in scale.items()

@@ -14,6 +14,7 @@ from monitor.cli import output, verdict
 from monitor.cli.receipt import print_receipt
 from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose
 from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
+from monitor.version_words import state_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +39,10 @@ def print_card(
     if not card.get("training"):
         echo_prose(f"There is no card.json in {row['path']}: only the database's facts are known.", "yellow", "  ")
     _version(row, local=local)
+    if found := state_sentences(card):
+        _title("Operating states")
+        for sentence in found:
+            echo_prose(sentence, indent="  ")
     if row["gate_verdict"]:
         verdict.print_verdict(row["gate_verdict"], local=local)
     if receipt := card.get("training"):

@@ -46,6 +46,7 @@ def card(reader: Reader, ask: Ask) -> dict[str, Any]:
         "row": row,
         "may_promote": row["state"] in DECIDED_BEFORE and row["pruned_at"] is None,
         "facts": _facts(found),
+        "states": version_words.state_sentences(found),
         "checks": version_words.checks(row["gate_verdict"]),
         "lost": version_words.lost_faults(row["gate_verdict"]),
         "projected": version_words.projected_alerts(row["gate_verdict"]),

@@ -299,6 +299,7 @@ def test_the_list_fits_a_narrow_terminal(show: Show, monkeypatch: pytest.MonkeyP
 def test_a_rejected_version_shows_the_check_that_failed(show: Show) -> None:
     lines = [" ".join(line.split()) for line in show("models show turbines-4").splitlines()]
     assert "Gate ✗ not passed" in lines
+    assert any("off (power below 20) in 12 % of the windows" in line for line in lines)
     assert "fault memory ✗ 3 of 5 found 5 of 5 found none lost" in lines
     assert "alarm budget ✓ 0.43 a week 0.53 a week 1 a week" in lines
     assert "lost alert 3 of T0018, confirmed by an operator" in lines

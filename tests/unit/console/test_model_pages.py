@@ -23,6 +23,7 @@ PAGES = [
         "Promote", "Reject", "Undo the roll-back to turbines-3", "rolled back by maria: alarmed at every start",
         "turbines-5 trained and proposed", "What would be detected",
         "a label accepts it as normal", "alert 1 of T0001 has had no label for 21 days", "about 1 min left",
+        "off (power below 20) in 12 % of the windows",
     )),
     ("/models/turbines?version=turbines-4", (
         "2 of 5 confirmed faults would score below the threshold", "not passed", "alert 3 of T0018", "3 of 5 found",
