@@ -34,6 +34,7 @@ from monitor.store.acts import MONITOR
 from monitor.store.engine import AsyncStore
 from monitor.store.reader import open_reader
 from monitor.training.fit import fit
+from monitor.types import ModelState
 from tests.oracle.check import Report, check, stored_rows
 from tests.oracle.log import rules_from
 
@@ -220,13 +221,16 @@ class Deployment:
         assert done.returncode == 0, f"{arguments}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
-    def install_model(self, architecture: str = "pca") -> str:
-        """Put a trained model into a new database, for tests that are not about training. It is the same every time."""
+    def install_model(self, architecture: str = "pca", *, seed: int = 7, is_champion: bool = True) -> str:
+        """Put a trained model into the database, for tests that are not about training. It is the same every time.
+
+        `is_champion`: False = publish a candidate, into a database that exists.
+        """
         config = self.config
         fleet = config.fleets[0]
         n, n_sensors = 400, len(fleet.sensors or ())
         # The values of tests.acceptance.streams: anything in ±100.
-        values = np.random.default_rng(7).uniform(-100, 100, (n, fleet.length, n_sensors)).astype(np.float32)
+        values = np.random.default_rng(seed).uniform(-100, 100, (n, fleet.length, n_sensors)).astype(np.float32)
         end_us = (np.arange(n, dtype=np.int64) + fleet.length) * fleet.interval_us
         detector = fit(
             TrainingSet(values, np.zeros(n, np.int32), end_us),
@@ -237,10 +241,14 @@ class Deployment:
         version = detector.save(config.store.checkpoints)
 
         async def enter() -> None:
-            async with AsyncStore(config.store.url, owner=True) as store:
+            async with AsyncStore(config.store.url, owner=is_champion) as store:
                 path = str(config.store.checkpoints / version)
                 facts: dict[str, Any] = {"trained_us": 0, "card": {}, "metrics": {}, "actor": MONITOR, "at_us": 0}
-                await store.run(registry.publish_and_promote, version=version, fleet=fleet.name, path=path, **facts)
+                facts |= {"version": version, "fleet": fleet.name, "path": path, "verdict": None}
+                if is_champion:
+                    await store.run(registry.publish_and_promote, **facts)
+                else:
+                    await store.run(registry.publish, state=ModelState.CANDIDATE, **facts)
 
         asyncio.run(enter())
         return version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.scenarios.brokers import brokers, heartbeats, rebalances
-from tests.chaos.scenarios.daemons import blocked, clocks, models, recovery, replicas, takeover
+from tests.chaos.scenarios.daemons import blocked, clocks, models, recovery, replicas, swaps, takeover
 from tests.chaos.scenarios.stores import database, disk_full, sqlite
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SCENARIOS: dict[str, Callable[..., Figures]] = {
     function.__name__: function
     for function in (
-        replicas, sqlite, database, rebalances, brokers, models, heartbeats, recovery, takeover, blocked, clocks,
+        replicas, sqlite, database, rebalances, brokers, models, swaps, heartbeats, recovery, takeover, blocked, clocks,
         disk_full,
     )
 }  # fmt: skip
@@ -31,6 +31,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "takeover": {"n_faults": 1},
     "blocked": {"n_records": 12_000, "seconds": 10.0},
     "models": {"n_records": 30_000, "n_retrainings": 2},
+    "swaps": {"n_records": 12_000, "n_swaps": 25},
     "clocks": {"n_records": 15_000, "n_faults": 3},
     "disk_full": {},
 }

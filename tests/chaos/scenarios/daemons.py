@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from monitor import control
+from monitor.clock import SystemClock
+from monitor.errors import WrongState
+from monitor.store import versions
+from monitor.store.engine import AsyncStore
 from tests.chaos import journal
 from tests.chaos.environment import Environment, Servers, tree_commit
 from tests.chaos.figures import Figures
@@ -17,6 +24,7 @@ from tests.chaos.wrong_clock import WrongClock, find_library
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from monitor.config import Config
     from tests.chaos.environment import ChaosDaemon
 
 
@@ -114,6 +122,56 @@ def models(
         if n_versions < 2:
             figures.vacuous.append("no model was promoted")
     return figures
+
+
+def swaps(
+    servers: Servers, seed: int, *, n_records: int = 60_000, n_swaps: int = 200, hooks: Sequence[str] = ()
+) -> Figures:
+    """Operators promote and roll back versions at random moments, while replicas score and are killed."""
+    rng = random.Random(f"swaps/{seed}")
+    figures = Figures("swaps", seed, commit=tree_commit())
+    with Environment.set_up(servers, figures, n_partitions=6, hooks=("suspend_at_commit", *hooks)) as env:
+        config = env.deployment.config
+        known = [row[0] for row in env.deployment.fetch("SELECT version FROM model_version")]
+        known += [env.deployment.install_model(seed=number, is_champion=False) for number in (8, 9)]
+        daemons = [env.daemon(f"daemon-{number}") for number in range(2)]
+        for daemon in daemons:
+            daemon.start()
+        env.wait_for("a first claim", lambda: any(d.events("partition_claimed") for d in daemons), 60)
+        env.start_traffic(n_records, seconds=n_swaps * 0.4)
+        later, n_done, n_acts = Later(), 0, 0
+        while n_done < n_swaps:
+            wait(env, later, rng.uniform(0.0, 0.5))
+            n_done += asyncio.run(_swap(config, rng, known))
+            n_acts += 1
+            if n_acts % max(10, n_swaps // 4) == 0:
+                _inject_fault(env, rng, later, daemons, REPLICA_FAULTS)
+        while any(not daemon.is_up for daemon in daemons):
+            wait(env, later, 0.2)
+        env.finish()
+        [(n_versions,)] = env.deployment.fetch("SELECT COUNT(DISTINCT version_id) FROM score")
+        figures.measured |= {
+            "swaps": n_done,
+            "versions": n_versions,
+            "scored_again": sum(len(daemon.events("scoring_again")) for daemon in daemons),
+        }
+        require(figures)
+        if n_versions < 2:
+            figures.vacuous.append("one version decided all windows")
+    return figures
+
+
+async def _swap(config: Config, rng: random.Random, known: Sequence[str]) -> bool:
+    """Promote one of the versions or roll back, as an operator's command does. Return whether the champion changed."""
+    fleet, clock, actor = config.fleets[0].name, SystemClock(), control.Actor("eva", "cli")
+    async with AsyncStore(config.store.url) as store:
+        before = await store.read(versions.champion, fleet)
+        if rng.random() < 0.4:
+            with suppress(WrongState):  # there is no version before
+                await control.roll_back(store, clock, config, fleet, actor=actor)
+        else:
+            await control.promote_version(store, clock, config, rng.choice(known), actor=actor)
+        return await store.read(versions.champion, fleet) != before
 
 
 def clocks(
