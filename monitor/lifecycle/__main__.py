@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 READING_SHARE = 0.2
 """Share of the progress bar for reading the history. Its duration is not known in advance."""
-JUDGING_SHARE = 0.1
-"""Share of the progress bar for the gate, at its end."""
+JUDGING_SHARE = 0.3
+"""Share of the progress bar for the gate, at its end. With little history it takes longer than the training."""
 
 
 def main() -> None:
