@@ -1,0 +1,146 @@
+"""The training process is killed at random points of its life, without an effect on serving.
+
+`MONITOR_KILLS=50` is the full figure, `-s` shows it. The delay of the event loop is told, not limited tightly: the
+machine of a test has other work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import socket
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from monitor.clock import SystemClock
+from monitor.errors import Conflict
+from monitor.kafka.embedded_broker import create_topic
+from monitor.models import checkpoint_files
+from monitor.store import jobs
+from monitor.store.engine import AsyncStore
+from tests.daemon_process import Deployment, publish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from monitor.kafka.embedded_broker import EmbeddedBroker
+    from tests.daemon_process import Message
+
+N_KILLS = int(os.environ.get("MONITOR_KILLS", "3"))
+N_HISTORY, N_MORE, LENGTH = 1500, 15, 32
+TOPIC = "kills"
+LOOP_LAG_S = 2.0
+
+
+@pytest.fixture
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+    yield deployment
+    deployment.kill()
+
+
+def readings(first: int, n: int) -> list[Message]:
+    at = np.arange(first, first + n)
+    draw = np.random.default_rng(first)
+    power, wind = np.sin(at / 9) + 0.2 * draw.standard_normal(n), np.cos(at / 9) + 0.2 * draw.standard_normal(n)
+    stamps = (1_767_225_600_000 + 60_000 * at).tolist()
+    return [
+        (0, b"R1", json.dumps({"ts": stamp, "power": one, "wind": other}).encode(), stamp)
+        for stamp, one, other in zip(stamps, power.tolist(), wind.tolist(), strict=True)
+    ]
+
+
+def trainer(daemon: int) -> int | None:
+    """Return the process id of the daemon's training process."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            is_child = f"\nPPid:\t{daemon}\n" in status.read_text()
+            if is_child and b"monitor.lifecycle" in (status.parent / "cmdline").read_bytes():
+                return int(status.parent.name)
+    return None
+
+
+async def request(url: str) -> None:
+    async with AsyncStore(url) as store:
+        with suppress(Conflict):
+            await store.run(jobs.request, "turbines", "ann", SystemClock().now_us())
+
+
+def loop_lag_s(port: int) -> float:
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    found = re.search(r"^monitor_loop_lag_seconds (\S+)$", text, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def test_a_killed_training_has_no_effect_on_serving(
+    embedded_broker: EmbeddedBroker, deployment: Deployment
+) -> None:
+    asyncio.run(create_topic(embedded_broker.bootstrap, TOPIC, 1))
+    publish(embedded_broker.bootstrap, TOPIC, readings(0, N_HISTORY))
+    retrain = {"every": "never", "drift": "never"}
+    deployment.configure(embedded_broker.bootstrap, TOPIC, window=LENGTH, max_gap="4m", retrain=retrain)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    deployment.path.write_text(deployment.path.read_text() + f"\n[http]\nlisten = '127.0.0.1:{port}'\n")
+    deployment.start()
+    deployment.wait_records(N_HISTORY)
+    url, draw = deployment.config.store.url, random.Random(13)
+    n_readings, n_killed, life_s, lags = N_HISTORY, 0, 0.0, []
+
+    def state() -> tuple[int, str]:
+        return deployment.fetch("SELECT id, state FROM job ORDER BY id DESC LIMIT 1")[0]
+
+    def train(kill_after: float | None) -> None:
+        nonlocal n_readings, n_killed, life_s
+        before, _ = state()
+        asyncio.run(request(url))
+        deployment.wait("the training process", lambda: trainer(deployment.pid), every_s=0.02)
+        began = time.monotonic()
+        publish(embedded_broker.bootstrap, TOPIC, readings(n_readings, N_MORE))
+        n_readings += N_MORE
+        if kill_after is not None:
+            time.sleep(kill_after * life_s)
+            if (child := trainer(deployment.pid)) is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+                    n_killed += 1
+        is_over = ("done", "failed")
+        deployment.wait("the end of the job", lambda: state()[0] > before and state()[1] in is_over, limit_s=300)
+        life_s = life_s or time.monotonic() - began
+        deployment.wait_records(n_readings)
+        lags.append(loop_lag_s(port))
+
+    train(None)
+    for _ in range(N_KILLS):
+        train(draw.uniform(0, 1))
+    train(None)
+    assert state()[1] == "done"
+    assert n_killed >= 0.6 * N_KILLS
+    deployment.terminate()
+
+    assert not [event for event in deployment.events() if event.get("level") in ("error", "critical")]
+    for path, version in deployment.fetch("SELECT path, version FROM model_version"):
+        assert checkpoint_files.read(Path(path)).card["version"] == version, "no half checkpoint is published"
+    windows = deployment.fetch("SELECT end_us, version FROM score LEFT JOIN model_version"
+                               " ON model_version.id = version_id ORDER BY end_us")  # fmt: skip
+    ends = [end_us for end_us, _ in windows]
+    assert len(set(ends)) == len(ends) >= n_readings - LENGTH, "each window is scored once"
+    assert (np.diff(ends) == 60_000_000).all(), "none is missing"
+    active = deployment.fetch("SELECT from_window_end_us, version FROM model_activation JOIN model_version"
+                              " ON model_version.id = version_id ORDER BY from_window_end_us")  # fmt: skip
+    for end_us, version in windows:
+        assert version == [name for from_us, name in active if from_us < end_us][-1]
+    told = f"{n_killed} of {N_KILLS} killed within a life of {life_s:.1f} s; largest lag of the event loop in a minute"
+    print(f"{told}: median {np.median(lags) * 1e3:.0f} ms, worst {max(lags) * 1e3:.0f} ms; load {os.getloadavg()}")
+    assert np.median(lags) < LOOP_LAG_S
