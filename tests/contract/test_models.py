@@ -345,3 +345,64 @@ def test_a_network_is_as_good_as_the_pca(
         return
     pca_error = trained["pca"].card.training["held_out_error"]["mean"]
     assert detector.card.training["held_out_error"]["mean"] <= 1.05 * pca_error
+
+
+# ---------------------------------------------------------------- bundles
+
+
+def bundle_of(trained: dict[str, TrainedModel], architecture: str) -> TrainedModel:
+    """Return a version with the model of the architecture for a fleet, and another for each of two assets."""
+    own = {"one": trained[architecture], "two": trained["pca"]}
+    copies = {name: TrainedModel.parse(model.dump(), model.device) for name, model in own.items()}
+    return trained[architecture].with_own(copies, {"fleet": {}})
+
+
+@of_each_model
+def test_scores_of_a_bundle_survive_saving(architecture: str, trained: dict[str, TrainedModel], tmp_path: Path) -> None:
+    bundle, fresh = bundle_of(trained, architecture), windows(waves(200, seed=1))
+    names = [("one", "two", "never seen")[row % 3] for row in range(len(fresh))]
+    version = bundle.save(tmp_path)
+    loaded = TrainedModel.load(tmp_path / version)
+    loaded.self_test()
+    assert version.startswith(f"{architecture}-")
+    assert version != trained[architecture].version
+    assert loaded.version == version
+    for before, after in zip(bundle.score(fresh, names), loaded.score(fresh, names), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert loaded.card == bundle.card
+
+
+@of_each_model
+@pytest.mark.parametrize("gaps", [False, True])
+def test_one_window_scores_alike_alone_and_in_a_mixed_batch(
+    architecture: str, gaps: bool, trained: dict[str, TrainedModel]
+) -> None:
+    fresh = windows(waves(700, seed=2)).copy()
+    fresh[300:310] *= 3
+    if gaps:
+        fresh[::7, 3:9, 1] = np.nan
+    bundle = bundle_of(trained, architecture)
+    names = [("one", "two", "never seen")[row * row % 3] for row in range(len(fresh))]
+    together = bundle.score(fresh, names)
+    for row in [0, 1, 255, 256, 305, len(fresh) - 1]:
+        alone = bundle.score(fresh[row : row + 1], names[row : row + 1])
+        np.testing.assert_allclose(alone.score, together.score[row : row + 1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(alone.share, together.share[row : row + 1], atol=1e-5)
+
+
+@of_each_model
+def test_shares_of_a_bundle_sum_to_one(architecture: str, trained: dict[str, TrainedModel]) -> None:
+    fresh = windows(waves(100, seed=4)).copy()
+    fresh[10, :, 2], fresh[11] = np.nan, np.nan
+    names = [("one", "two", "never seen")[row % 3] for row in range(len(fresh))]
+    scored = bundle_of(trained, architecture).score(fresh, names)
+    assert np.isnan(scored.score[11])
+    np.testing.assert_allclose(np.delete(scored.share, 11, 0).sum(1), 1.0, atol=1e-5)
+    assert scored.share[10, 2] == 0.0
+
+
+@of_each_model
+def test_no_windows_give_a_bundle_no_scores(architecture: str, trained: dict[str, TrainedModel]) -> None:
+    scored = bundle_of(trained, architecture).score(np.empty((0, LENGTH, len(SENSORS)), np.float32), [])
+    assert scored.score.shape == (0,)
+    assert scored.share.shape == (0, len(SENSORS))

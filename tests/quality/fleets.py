@@ -1,7 +1,7 @@
-"""Simulated fleets of machines that differ in level, gain, both or nothing, and a fault in each machine.
+"""Simulated fleets of machines that differ in level, gain, couplings or nothing, and a fault in each machine.
 
 Input: a seed and the difference. Output: readings of each asset, healthy in the first part, with one fault in the rest.
-Invariant: pure and seeded. The same seed draws the same fleet for every difference: only levels and gains change.
+Invariant: pure and seeded. The same seed draws the same load and noise for every difference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 DAY = 144
 """Rows. One row is ten minutes."""
-DIFFERENCES = ("identical", "levels", "gains", "both")
+DIFFERENCES = ("identical", "levels", "gains", "both", "couplings")
+"""`couplings`: each machine's sensors follow the common signals in ways of their own."""
 
 
 class FleetAsset(NamedTuple):
@@ -48,6 +49,9 @@ def fleet(
         turn = 2 * np.pi * (np.arange(n) / DAY + own.uniform(0, 0.1))
         common = np.stack([np.sin(turn), _slow(own, n, 0.97), _slow(own, n, 0.9)], axis=1)
         shocks = np.stack([_slow(own, n, each) for each in memory], axis=1)
+        if differs == "couplings":
+            other = np.random.default_rng([seed, 19, number])
+            weight = other.uniform(0.4, 1.5, (3, n_sensors)) * other.choice((-1, 1), (3, n_sensors))
         readings = common @ weight + shocks * noise
         level, gain = own.uniform(-8, 8, n_sensors), np.exp(own.uniform(-1, 1, n_sensors))
         readings *= gain if differs in ("gains", "both") else 1.0
