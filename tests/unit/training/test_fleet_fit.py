@@ -13,7 +13,7 @@ from monitor.models import bundle
 from monitor.models.detector import TrainedModel
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training import fleet_fit
-from monitor.training.fleet_fit import Workers, choose_assets, fit_fleet
+from monitor.training.fleet_fit import choose_assets, fit_fleet
 from tests.unit.training.sine_windows import FLEET_SPEC, readings, windows
 
 if TYPE_CHECKING:
@@ -126,11 +126,6 @@ def test_a_malformed_bundle_is_refused(model: TrainedModel, tmp_path: Path, chan
     broken.card = replace(broken.card, bundle=change)
     with pytest.raises(CheckpointDamaged):
         TrainedModel.load(tmp_path / broken.save(tmp_path))
-
-
-def test_every_executor_gives_the_same_version(model: TrainedModel) -> None:
-    pooled = fit_fleet(history(), SPEC, FLEET_SPEC, scope="asset", workers=Workers("pool", 2))
-    assert pooled.version == model.version
 
 
 def test_an_asset_that_cannot_be_trained_has_the_fleets_model(monkeypatch: pytest.MonkeyPatch) -> None:

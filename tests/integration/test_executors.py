@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.errors import ConfigError, NotEnoughData
+from monitor.errors import ConfigError
+from monitor.models.spec import ModelSpec
 from monitor.training.executors import EXECUTORS, Failure, map_ordered
+from monitor.training.fleet_fit import Workers, fit_fleet
+from tests.executor_items import dies_on_one, fails_on_two, square
+from tests.unit.training.sine_windows import FLEET_SPEC, readings, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,30 +29,6 @@ of_each_executor = pytest.mark.parametrize(
     [pytest.param(name, marks=pytest.mark.skipif(name == "ray" and not HAS_RAY, reason="extra `ray`"))
      for name in EXECUTORS],
 )  # fmt: skip
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def fails_on_two(number: int) -> int:
-    if number == 2:
-        raise NotEnoughData("two is too few")
-    if number == 3:
-        raise KeyError("three")
-    return number
-
-
-def dies_on_one(number: int) -> int:
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def writes_its_pid(path: str) -> None:
-    with open(path, "w") as file:  # noqa: PTH123
-        file.write(str(os.getpid()))
-    time.sleep(600)
 
 
 @of_each_executor
@@ -73,6 +53,15 @@ def test_a_worker_that_dies_costs_no_other_item_its_result(executor: str) -> Non
     assert [found[0], *found[2:]] == [0, 2, 3, 4]
     assert isinstance(found[1], Failure)
     assert found[1].error == "WorkerDied"
+
+
+@of_each_executor
+def test_every_executor_gives_the_same_version(executor: str) -> None:
+    train = replace(windows(readings(300, 0), readings(300, 1)), assets=("north", "south"))
+    here = fit_fleet(train, ModelSpec("pca"), FLEET_SPEC, scope="asset")
+    there = fit_fleet(train, ModelSpec("pca"), FLEET_SPEC, scope="asset", workers=Workers(executor, 2))
+    assert there.version == here.version
+    assert list(there.own) == ["north", "south"]
 
 
 def test_items_are_made_when_a_worker_is_free() -> None:
@@ -108,12 +97,12 @@ def test_a_missing_ray_is_told_with_the_fix() -> None:
 def test_workers_end_with_a_caller_that_is_killed(tmp_path: Path) -> None:
     files = [tmp_path / str(number) for number in range(2)]
     code = (
-        "from monitor.training.executors import map_ordered; from tests.unit.training.test_executors import *; "
+        "from monitor.training.executors import map_ordered; from tests.executor_items import writes_its_pid; "
         "import sys; map_ordered(writes_its_pid, sys.argv[1:], 'pool', 2)"
     )
     caller = subprocess.Popen([sys.executable, "-c", code, *map(str, files)])
     try:
-        until_s = time.monotonic() + 60
+        until_s = time.monotonic() + 120
         while not all(file.exists() and file.read_text() for file in files):
             assert time.monotonic() < until_s, "the workers did not start"
             time.sleep(0.05)
