@@ -1,6 +1,9 @@
 """Training: from healthy windows to a calibrated detector. Pure: no Kafka, no SQL.
 
     dataset     healthy windows, made by the windower of the pipeline
+    judge       times that alerts and people have a say on, applied to the windows
+    events      alerts without a label that are no false alarms
+    used_data   the receipt: each interval used or left out, with its reason
     split       training and held-out windows
     period      length of the windows, from the cycle of the sensors
     recognise   sensors that are counters, angles, or write codes for missing
