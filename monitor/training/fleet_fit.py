@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from monitor.budget import WEEK_S
 from monitor.models.bundle import MAX_MODELS
 from monitor.models.detector import TrainedModel
 from monitor.models.device import pick_device
@@ -23,10 +24,14 @@ from monitor.training.fit import fit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from monitor.budget import Budget
     from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 
 MAX_BYTES = 512 << 20
 """Size of the assets' models in one checkpoint, half of what is read."""
+MIN_ALARMS = 1.5
+"""False alarms that the budget allows in the history of an asset with a model of its own: 10.5 days at one a week. Of
+simulated fleets such models with three days raised five a week, and with fourteen days 1.2 to 1.5 (tests/quality)."""
 N_NAMED = 5
 """Assets that the card names for each reason."""
 FLEET_SHARE = 0.3
@@ -75,7 +80,7 @@ def fit_fleet(
         windows, spec, fleet, device=device, trained_at=at,
         on_progress=lambda share, text: on_progress(FLEET_SHARE * share, f"the fleet's model: {text}"),
     )  # fmt: skip
-    chosen, reasons = choose_assets(windows, spec.min_windows)
+    chosen, reasons = choose_assets(windows, spec.min_windows, fleet.budget)
 
     def tasks() -> Iterator[_AssetTask]:
         for number in chosen:
@@ -100,8 +105,10 @@ def fit_fleet(
     return whole.with_own(own, {"fleet": _by_reason(reasons)}) if own or reasons else whole
 
 
-def choose_assets(windows: TrainingSet, min_windows: int) -> tuple[list[int], dict[str, str]]:
+def choose_assets(windows: TrainingSet, min_windows: int, budget: Budget) -> tuple[list[int], dict[str, str]]:
     """Return the assets that get a model of their own, by number, and the reason for each other asset."""
+    too_short = f"less time than the budget allows {MIN_ALARMS:g} false alarms in"
+    min_time_s = MIN_ALARMS / budget.alarms_per_week * WEEK_S
     numbers, counts = np.unique(windows.asset, return_counts=True)
     if not windows.assets:
         return [], {str(number): "its name is not known" for number in numbers.tolist()}
@@ -111,6 +118,8 @@ def choose_assets(windows: TrainingSet, min_windows: int) -> tuple[list[int], di
     for negative, name, number in order:
         if -negative < min_windows:
             reasons[str(name)] = f"fewer than {min_windows} windows"
+        elif -negative * windows.stride_factor * budget.step_s < min_time_s:
+            reasons[str(name)] = too_short
         elif len(chosen) == MAX_MODELS:
             reasons[str(name)] = f"a version holds {MAX_MODELS} models, of the assets with most windows"
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from monitor.errors import CheckpointDamaged
 from monitor.models import bundle
@@ -14,7 +15,8 @@ from monitor.models.detector import TrainedModel
 from monitor.models.spec import ModelSpec, TrainingSet
 from monitor.training import fleet_fit
 from monitor.training.fleet_fit import choose_assets, fit_fleet
-from tests.unit.training.sine_windows import FLEET_SPEC, readings, windows
+from tests.unit.training import sine_windows
+from tests.unit.training.sine_windows import readings, windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 NAMES = ("north", "south", "few")
 SPEC = ModelSpec("pca")
+BUDGET = replace(sine_windows.BUDGET, alarms_per_week=100.0)
+"""One at which hours of history are enough."""
+FLEET_SPEC = replace(sine_windows.FLEET_SPEC, budget=BUDGET)
 
 
 def other_kind(n: int, seed: int) -> Float32:
@@ -36,6 +41,7 @@ def history() -> TrainingSet:
 
 @pytest.fixture(scope="module")
 def model() -> TrainedModel:
+    torch.set_num_threads(1)  # like the training of an asset: sums of other numbers of threads differ
     return fit_fleet(history(), SPEC, FLEET_SPEC, scope="asset")
 
 
@@ -52,6 +58,12 @@ def test_assets_with_enough_windows_have_their_own_model(model: TrainedModel) ->
         "own": ["north", "south"], "fleet": {"fewer than 100 windows": {"n": 1, "assets": ["few"]}}
     }  # fmt: skip
     assert model.registry_card()["bundle"] == model.card.bundle
+
+
+def test_an_asset_with_too_little_time_for_its_budget_has_none() -> None:
+    chosen, reasons = choose_assets(history(), 100, replace(BUDGET, alarms_per_week=1.0))
+    assert chosen == []
+    assert reasons["north"] == "less time than the budget allows 1.5 false alarms in"
 
 
 def test_scope_fleet_gives_one_model() -> None:
@@ -144,7 +156,7 @@ def test_an_asset_that_cannot_be_trained_has_the_fleets_model(monkeypatch: pytes
 def test_a_version_holds_a_stated_number_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_fit, "MAX_MODELS", 1)
     train = replace(windows(readings(300, 0), readings(400, 1), readings(60, 2)), assets=NAMES)
-    chosen, reasons = choose_assets(train, 100)
+    chosen, reasons = choose_assets(train, 100, BUDGET)
     assert chosen == [1]
     assert reasons["north"] == "a version holds 1 models, of the assets with most windows"
     assert reasons["few"] == "fewer than 100 windows"
