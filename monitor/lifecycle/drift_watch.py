@@ -114,6 +114,6 @@ def _held_out(champion: TrainedModel) -> HourlyScores | None:
     if not all(isinstance(name, str) for name in held.names):
         return None
     names = np.array(held.names, np.str_)[held.asset]
-    limits = champion.limits(names.tolist())
+    limits = champion.limits(names.tolist(), end_us=held.end_us)
     raw = champion.card.threshold.raw if limits is None else limits
     return hourly(held.end_us, names, np.asarray(held.raw / raw, np.float64))

@@ -92,6 +92,8 @@ class Place:
     asset: int
     values: Float32
     """[lead + horizon, C]"""
+    end_us: int
+    """Event time of the end of the last row."""
     others: tuple[Float32, ...]
     """Further readings of the asset, without those of this place."""
 
@@ -228,7 +230,13 @@ class _Drill:
         in_turn = [of_asset[turn] for turn in range(ROWS_PER_ASSET + 1) for of_asset in by_asset.values()
                    if turn < len(of_asset)]  # fmt: skip
         places = [
-            Place(number, each.asset, each.values[start : start + size], self._others(each, start, size))
+            Place(
+                number,
+                each.asset,
+                each.values[start : start + size],
+                each.end_us - (len(each.values) - start - size) * self._fleet.interval_us,
+                self._others(each, start, size),
+            )
             for number, (each, start) in enumerate(in_turn[:n])
         ]
         if len(places) < MIN_COPIES:
@@ -351,7 +359,7 @@ class _Drill:
                 break
             if is_new:
                 deciders = {who: Decider(self._fleet.name, self._policy) for who in (PROCESS, SENSOR)}
-            scored = self._score(copies, [places[copy].asset for copy in left], left, numbers)
+            scored = self._score(copies, [places[copy] for copy in left], left, numbers)
             ends = np.tile(np.array(numbers, dtype=np.int64) * self._stride, len(left))
             asset = np.repeat(np.array(left, dtype=np.int32), len(numbers))
             for who, score in ((SENSOR, self._findings(scored[1], column)), (PROCESS, scored[0])):
@@ -377,21 +385,23 @@ class _Drill:
             yield list(range(last - among + 1, last + 1)), True
 
     def _score(
-        self, copies: Sequence[Float32], assets: Sequence[int], left: Sequence[int], numbers: Sequence[int]
+        self, copies: Sequence[Float32], places: Sequence[Place], left: Sequence[int], numbers: Sequence[int]
     ) -> tuple[Float32, UInt8]:
         """Return scores [N] and findings [N, C] of some windows of the copies that are left, copy by copy."""
         starts = [self._lead + number * self._stride - self._length for number in numbers]
+        rows_left = self._lead + self._horizon - self._length - np.array(starts, dtype=np.int64)
+        to_end = rows_left * self._fleet.interval_us
         at_once = max(1, VALUES_AT_ONCE // (len(starts) * self._length * len(self._names)))
         scores, findings = [], []
         for first in range(0, len(left), at_once):
             part = left[first : first + at_once]
             values = np.stack([copies[copy][start : start + self._length] for copy in part for start in starts])
             tested = self._tests.inspect(values)
-            names = None
-            if self._assets:
-                names = [self._assets[asset] for asset in assets[first : first + at_once] for _ in starts]
+            here = places[first : first + at_once]
+            names = [self._assets[place.asset] for place in here for _ in starts] if self._assets else None
+            ends_us = np.concatenate([place.end_us - to_end for place in here])
             chosen = self._model.inputs.select(tested.values, self._names)
-            scores.append(self._model.score(chosen, names, share_normal=False).score)
+            scores.append(self._model.score(chosen, names, end_us=ends_us, share_normal=False).score)
             findings.append(tested.findings)
             self._n_scored += len(values)
         return np.concatenate(scores), np.concatenate(findings)

@@ -110,7 +110,8 @@ def _peak(
         return None, _too_short(evidence.cell_us, length, interval_us)
     columns = version.inputs.select(evidence.values[None], evidence.sensors)[0]
     windows: Float32 = np.stack([columns[end - length : end] for end in ends.tolist()])
-    score = version.score(windows, [asset] * len(windows), share_normal=False).score
+    ends_us = evidence.cell_us[ends - 1] + interval_us
+    score = version.score(windows, [asset] * len(windows), end_us=ends_us, share_normal=False).score
     if not np.isfinite(score).any():
         return None, "too few of the sensors in its evidence are known to the new version"
     return float(np.nanmax(score)), ""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from monitor.budget import Budget
     from monitor.lifecycle.injection import Sensors
     from monitor.lifecycle.recent import Recent, Version
-    from monitor.types import Bool, Float32
+    from monitor.types import Bool, Float32, Int64
 
 N_FAULTS = 360
 """Faults at most. With one in ten found by only one of the versions, the difference of recall is known within ±.027."""
@@ -128,9 +128,16 @@ class FaultTrial:
             windows = np.concatenate([self._windows(version, place, number) for place, number in some])
             names = [self.recent.series[self.stretches[place][0]].asset for place, _ in some for _ in range(n)]
             owners = [name for name in names if isinstance(name, str)]
-            score = version.score(windows, owners if len(owners) == len(names) else None, share_normal=False).score
+            known = owners if len(owners) == len(names) else None
+            ends_us = np.concatenate([self._ends_us(place) for place, _ in some])
+            score = version.score(windows, known, end_us=ends_us, share_normal=False).score
             out[first : first + at_once] = score.reshape(len(some), n)
         return out
+
+    def _ends_us(self, place: int) -> Int64:
+        """Return the event times [n] of the ends of the windows of a stretch."""
+        series, first = self.stretches[place]
+        return self.recent.series[series].end_us[first : first + self.n_before + self.n_after]
 
     def _windows(self, version: Version, place: int, number: int | None) -> Float32:
         """Return the windows [n, T, C] of a stretch for a version, clean (None) or with a fault."""

@@ -65,10 +65,13 @@ class Version(Protocol):
         values: Float32,
         assets: Sequence[str] | None = None,
         *,
-        end_us: Int64 | None = None,
+        end_us: Int64 | None,
         share_normal: bool = True,
     ) -> WindowScores:
-        """Score windows [N, T, C] in the sensors' own units, by the event times of their ends [N]."""
+        """Score windows [N, T, C] in the sensors' own units, by the event times of their ends [N].
+
+        `end_us` has no default: a caller that forgets it would score by another threshold than the pipeline does.
+        """
 
     def threshold_ratio(self) -> float | None:
         """Return its threshold as a multiple of the one that its held-out scores give. None = they were not kept."""

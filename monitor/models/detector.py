@@ -254,14 +254,14 @@ class TrainedModel:
     ) -> Float32 | None:
         """Return the raw threshold [N] of each window, by the name of its asset, by its state and by its time.
 
-        None = all have the fleet's.
+        None = all have the fleet's. The models of a bundle have states of their own, which `state` does not number.
         """
         factors, scales = self.card.asset_factors or {}, self._scales
         limit: Float32 | None = None
         if assets is not None and self.own:
             limit = np.full(len(assets), self.card.threshold.raw, np.float32)
             for model, rows, names in self._by_model(assets):
-                known = model.limits(names)
+                known = model.limits(names, end_us=None if end_us is None else end_us[rows])
                 limit[rows] = model.card.threshold.raw if known is None else known
             return limit
         if assets is not None and self.needs_assets:

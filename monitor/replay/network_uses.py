@@ -191,15 +191,17 @@ def sample(model: TrainedModel, n: int, seed: int, *, with_noise: bool = True) -
 
 def real_windows(model: TrainedModel, recordings: Sequence[Recording]) -> Float32:
     """Return the healthy windows of recordings, without overlap: those without a labelled fault that score below 1."""
-    length = model.card.length
+    length, interval_us = model.card.length, round(model.card.interval_s * 1e6)
     kept = [np.zeros((0, length, len(model.sensors)), np.float32)]
     for recording in recordings:
         for each in stretches(recording, model):
             at = np.arange(0, len(each.values) - length + 1, length, dtype=np.int64)
             at = at[[not each.label[row : row + length].any() for row in at.tolist()]]
             windows = each.windows(at, length)
-            windows = windows[is_full(windows, LEAST_FULL)]
-            kept.append(windows[model.score(windows, [each.asset] * len(windows)).score < 1.0])
+            full = is_full(windows, LEAST_FULL)
+            at, windows = at[full], windows[full]
+            ends_us = (each.first_cell + at + length) * interval_us
+            kept.append(windows[model.score(windows, [each.asset] * len(windows), end_us=ends_us).score < 1.0])
     return np.concatenate(kept)
 
 
