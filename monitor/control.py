@@ -69,11 +69,30 @@ async def request_retraining(
     store: AsyncStore, clock: Clock, fleet: str, *, by: str, note: str = ""
 ) -> Requested:
     """Queue a training job. Raises Conflict, which names the active job, or NotFound, which names the known fleets."""
+    await _check_known(store, fleet)
+    return await _request(store, clock, fleet, by, jobs.RETRAIN, note)
+
+
+async def request_drill(store: AsyncStore, clock: Clock, fleet: str, *, by: str, note: str = "") -> Requested:
+    """Queue a drill of the champion. Its result is stored, and opens or closes the alert `drill_failed`.
+
+    Raises Conflict, which names the active drill, NotFound for a fleet that is unknown or has no champion.
+    """
+    await _check_known(store, fleet)
+    if await store.read(versions.champion, fleet) is None:
+        raise NotFound(f"a champion of {fleet} to drill; monitor models list shows the versions")
+    return await _request(store, clock, fleet, by, jobs.DRILL, note)
+
+
+async def _check_known(store: AsyncStore, fleet: str) -> None:
     known = await store.read(assets.fleets)
     if fleet not in known:
         raise NotFound(f"fleet {fleet}; the database knows {', '.join(known) or 'none yet: start the daemon once'}")
+
+
+async def _request(store: AsyncStore, clock: Clock, fleet: str, by: str, kind: str, note: str) -> Requested:
     now_us = clock.now_us()
-    job = await store.run(jobs.request, fleet, by, now_us, note=acts.clean_note(note))
+    job = await store.run(jobs.request, fleet, by, now_us, kind, note=acts.clean_note(note))
     return Requested(job, await store.read(daemons.count_alive, now_us))
 
 
@@ -258,9 +277,7 @@ async def roll_back(
     Its checkpoint is verified first. The alerts of the former champion are marked. A second roll-back undoes the first.
     Raises NotFound, and Conflict: then nothing has changed.
     """
-    known = await store.read(assets.fleets)
-    if fleet not in known:
-        raise NotFound(f"fleet {fleet}; the database knows {', '.join(known) or 'none yet: start the daemon once'}")
+    await _check_known(store, fleet)
     target = await store.read(registry.previous_version, fleet)
     await _verify(store, config, await store.read(versions.find, target))
     return await store.run(registry.roll_back, fleet, actor=actor, at_us=clock.now_us(), note=note, to=target)

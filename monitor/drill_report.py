@@ -146,7 +146,7 @@ def sentences(drill: Document) -> list[str]:
     said = [f"{which}, {copies}; a fault has {wording.duration(drill['horizon_s'])} to be detected."]
     sized = [f"{kind} from {_size(each['size'], kind, drill)}" for kind, each in _kinds(drill) if each.get("size")]
     if sized:
-        said.append(f"In the middle sensor 90 % of the copies are detected of {', '.join(sized)}.")
+        said.append(f"In the median sensor 90 % of the copies are detected: {', '.join(sized)}.")
     timed = [
         f"{kind} after {_span(each['delay_s'])}" for kind, each in _kinds(drill)
         if each.get("unit") is None and each["delay_s"] is not None and each["found"]

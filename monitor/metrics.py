@@ -140,7 +140,7 @@ trainings_running = _gauge("trainings_running", "Trainings that run now")
 trainings = _counter("trainings", "Trainings ended, by their outcome", outcome=("done", "failed"))
 drill_minimum_detectable_size = _gauge(
     "drill_minimum_detectable_size",
-    "Smallest injected fault that is detected in 90 % of the copies, of the middle sensor: in spreads of the sensor, "
+    "Smallest injected fault that is detected in 90 % of the copies, of the median sensor: in spreads of the sensor, "
     "a lag in rows; +Inf = not at any size",
     "fleet",
     "kind",

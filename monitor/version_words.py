@@ -56,7 +56,7 @@ MAX_FAILED = 3
 def why(row: Row, event: Row | None) -> str | None:
     """Return the reason of a version's state in one sentence. None = there is nothing to say. `event`: its newest."""
     verdict = row["gate_verdict"]
-    judged = str(verdict["why"]) if verdict and verdict.get("why") else ""
+    judged = judgement(verdict)
     word = None if event is None else event["event"]
     by_person = event is not None and event["via"] != "daemon"
     if event is not None and by_person and word in ("promoted", "rejected", "rolled_back"):
@@ -72,6 +72,12 @@ def why(row: Row, event: Row | None) -> str | None:
     if row["state"] == "retired":
         return None
     return judged or None
+
+
+def judgement(verdict: Row | None) -> str:
+    """Return the sentence of a verdict for a place that says already whether it passed. Empty = there is none."""
+    text = str((verdict or {}).get("why") or "")
+    return text.removeprefix("passed: ").removeprefix("refused: ")
 
 
 def _joined(what: str, detail: str) -> str:
@@ -231,12 +237,12 @@ def outcome(job: Row, row: Row | None) -> str:
     if row is None:
         return f"done{': ' + str(job['message']) if job['message'] else ''}"
     verdict = row["gate_verdict"]
-    judged = f": {verdict['why']}" if verdict and verdict.get("why") else ""
+    judged = f": {judgement(verdict)}" if judgement(verdict) else ""
     if row["state"] == "champion":
         return f"{row['version']} is promoted{judged}"
     if row["state"] == "rejected":
         reasons = failed_checks(verdict)
-        return f"{row['version']} is rejected, and the champion stays: {reasons or (verdict or {}).get('why') or '–'}"
+        return f"{row['version']} is rejected, and the champion stays: {reasons or judgement(verdict) or '–'}"
     if row["state"] == "candidate":
         return f"{row['version']} is proposed{judged}"
     if row["state"] == "shadow":

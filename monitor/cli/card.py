@@ -14,7 +14,7 @@ from monitor.cli import output, verdict
 from monitor.cli.receipt import print_receipt
 from monitor.cli.terminal import Styled, Table, echo, echo_facts, echo_prose
 from monitor.training.words import LEFT_OUT, NOT_RECONSTRUCTED
-from monitor.version_words import state_sentences
+from monitor.version_words import judgement, state_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def _version(row: Mapping[str, Any], *, local: bool) -> None:
     echo_facts(
         {
             "aliases": ", ".join(others) or None,
-            "why": row["why"] if row["why"] != (row["gate_verdict"] or {}).get("why") else None,
+            "why": row["why"] if row["why"] != judgement(row["gate_verdict"]) else None,
             "rolled back": f"{rolled_back}. Its alerts are marked" if rolled_back else None,
             "pruned": f"{pruned}: its checkpoint is removed, its scores are kept" if pruned else None,
             "model": _architecture(card) if "architecture" in card else None,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from monitor.config import Config
     from monitor.lifecycle.training_process import TrainingOrder
+    from monitor.types import JobView
 
 STYLES = ("dim", "green", "green", "", "yellow", "yellow", "bold red")
 """By level of `drill_report.level`. The text tells the same."""
@@ -36,6 +37,8 @@ LEAST_NAME = 8
 @click.option("--sensor", "sensors", multiple=True, help="Only this sensor; may be repeated.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of copies and faults [default: the day].")
 @click.option("--stored", is_flag=True, help="Show the daemon's last drill instead.")
+@click.option("--daemon", "by_daemon", is_flag=True,
+              help="Let the running daemon drill, which stores the drill and opens or closes the alert.")  # fmt: skip
 @click.option("--plot", "plot_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.svg",
               help="Draw the table as a picture.")  # fmt: skip
 @local_option
@@ -47,6 +50,7 @@ def drill(
     sensors: tuple[str, ...],
     seed: int | None,
     stored: bool,
+    by_daemon: bool,
     plot_file: Path | None,
     local: bool,
     as_json: bool,
@@ -55,13 +59,19 @@ def drill(
 
     FLEET is the fleet, or the only one. For each sensor and kind of fault the table has the smallest size at which 90 %
     of the copies raise an alert, in spreads of the sensor. Nothing is written, and no daemon is needed. The daemon does
-    the same every night, [fleet.drill], and raises an alert if a version hardly detects anything.
+    the same every night, [fleet.drill], and raises an alert if a version hardly detects anything. --daemon asks it for
+    a drill now, for example to close that alert after a roll-back.
     """
-    if stored and (files or version or sensors or seed is not None):
-        raise click.UsageError("--stored shows the daemon's last drill; leave out --data, --version, --sensor, --seed.")
+    if (stored or by_daemon) and (files or version or sensors or seed is not None):
+        asked = "--stored shows the daemon's last drill" if stored else "--daemon drills the champion on its records"
+        raise click.UsageError(f"{asked}; leave out --data, --version, --sensor, --seed.")
+    if stored and by_daemon:
+        raise click.UsageError("--stored shows the last drill, --daemon makes one; leave one of them out.")
     config = load_config()
     name = chosen_fleet(config, fleet)
-    check = _stored(name) if stored else _run(config, name, files, version, sensors, seed)
+    if by_daemon:
+        _ask_daemon(config, name)
+    check = _stored(name) if stored or by_daemon else _run(config, name, files, version, sensors, seed)
     if plot_file is not None:
         _plot(check["result"], plot_file)
     if as_json:
@@ -78,6 +88,26 @@ def _stored(fleet: str) -> dict[str, Any]:
     if not found:
         raise NotFound(f"a drill of {fleet}: the daemon has made none yet. `monitor drill {fleet}` makes one now")
     return {key: found[0][key] for key in ("fleet", "version", "at", "requested_by", "problem", "result")}
+
+
+def _ask_daemon(config: Config, fleet: str) -> None:
+    """Let the daemon drill, and wait for the end. Raises MonitorError if it fails or no daemon runs."""
+    import asyncio
+
+    from monitor import control
+    from monitor.cli import jobs
+    from monitor.cli.acting import user_name
+    from monitor.clock import SystemClock
+    from monitor.store.engine import AsyncStore
+
+    async def ask() -> JobView:
+        clock = SystemClock()
+        async with AsyncStore(config.store.url) as store:
+            requested = await control.request_drill(store, clock, fleet, by=user_name())
+            jobs.tell_if_alone(requested)
+            return await jobs.end_of(requested.job.id, store, clock)
+
+    jobs.check_done(asyncio.run(ask()))
 
 
 def _run(

@@ -175,7 +175,8 @@ class Moved:
         undo = f"monitor models rollback {argument(self.fleet)}" if self.former else None
         if as_json:
             facts = asdict(self)
-            print_json({**facts, "daemons": facts.pop("n_daemons"), "note": note, "undo": undo})
+            n_daemons = facts.pop("n_daemons")
+            print_json({**facts, "daemons": n_daemons, "note": note, "undo": undo})
             return
         if self.done == "promoted":
             echo(Styled("★ ", "bold green"), Styled(self.version, "bold"), f" is the champion of {self.fleet}")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor import version_words, wording
+from monitor import version_words
+from monitor.cli import jobs
 from monitor.cli.acting import by_option, note_option, user_name
 from monitor.cli.output import argument, print_json
 from monitor.cli.params import TIME, chosen_fleet, config_option, json_option, load_config, open_store
-from monitor.cli.progress import progress
-from monitor.cli.terminal import Styled, echo, echo_facts, echo_prose
-from monitor.clock import from_us, to_us
-from monitor.errors import ConfigError, MonitorError, NotFound
+from monitor.cli.terminal import echo, echo_facts, echo_prose
+from monitor.clock import to_us
+from monitor.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.control import Requested
     from monitor.store.engine import AsyncStore
-    from monitor.types import JobView
-
-POLL_EVERY_S = 0.3
-"""Time between two looks at the job with `--wait`."""
-ALONE_FOR_S = 5.0
-"""With `--wait`, time without a running daemon after which the command ends: nobody would ever do the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +92,8 @@ def retrain(
             _print_outcome(name, asdict(job), made)
         elif not is_waiting:
             echo(f"Job {job.id} for {name} is {job.state}. See: monitor models list")
-    if is_waiting and job.state in ("queued", "running"):
-        fate = "the job stays queued" if job.state == "queued" else "the next one starts it again"
-        raise MonitorError(f"job {job.id} for {name}: no daemon is running, and {fate}. Start one with `monitor run`")
-    if job.state == "failed":
-        raise MonitorError(f"job {job.id} for {name} failed: {job.message}")
+    if is_waiting:
+        jobs.check_done(job)
 
 
 def accepted_words(accepted: Accepted | None, fleet: str) -> str:
@@ -160,11 +151,9 @@ class _Request:
         clock = SystemClock()
         async with AsyncStore(self.config.store.url) as store:
             requested, labels = await self._ask(store, clock)
-            if requested.n_daemons == 0:
-                note = "No daemon is running: the job waits until one starts (monitor run)."
-                echo(Styled(note, "yellow"), err=True)
+            jobs.tell_if_alone(requested)
             if is_waiting:
-                requested = replace(requested, job=await _end_of(requested.job.id, store, clock, self.fleet))
+                requested = replace(requested, job=await jobs.end_of(requested.job.id, store, clock))
             return requested, labels
 
     async def _ask(self, store: AsyncStore, clock: Clock) -> tuple[Requested, list[int]]:
@@ -185,29 +174,3 @@ class _Request:
             history_us=round(fleet.retrain.history.total_seconds() * 1e6),
         )
         return requested, acceptance.label_ids
-
-
-async def _end_of(job_id: int, store: AsyncStore, clock: Clock, fleet: str) -> JobView:
-    """Wait for the end of a job, with progress and the time that it still needs. Return the job."""
-    import asyncio
-
-    from monitor import control
-
-    left, n_alone = version_words.TimeLeft(), 0
-    job = await control.job(store, job_id)
-    with progress(fleet, line_every_s=0.0) as on_progress:
-        while job.state in ("queued", "running") and n_alone * POLL_EVERY_S < ALONE_FOR_S:
-            await asyncio.sleep(POLL_EVERY_S)
-            job = await control.job(store, job_id)
-            n_alone = 0 if await control.count_daemons(store, clock) else n_alone + 1
-            text = f"{job.state}: {job.message}" if job.message else job.state
-            on_progress(job.progress, text + _left(left, job, clock))
-    return job
-
-
-def _left(left: version_words.TimeLeft, job: JobView, clock: Clock) -> str:
-    """Format the time that a job still needs, to ten seconds: a finer one would change at each look."""
-    now = from_us(clock.now_us())
-    raw = job.eta(now)
-    seconds = left.update(None if raw is None else raw.total_seconds(), now.timestamp())
-    return "" if seconds is None else f", about {wording.duration(max(10, round(seconds, -1)))} left"

@@ -19,7 +19,7 @@ def print_verdict(verdict: Mapping[str, Any], *, local: bool) -> None:
     """Print the verdict: the checks, each with its reason, and what was judged."""
     sign = Styled("✓ passed", "green") if verdict.get("passed") else Styled("✗ not passed", "bold red")
     echo(Styled("\nGate  ", "bold"), sign)
-    echo_prose(str(verdict.get("why") or ""), indent="  ")
+    echo_prose(version_words.judgement(verdict), indent="  ")
     found = version_words.checks(verdict)
     if found:
         table = Table("  check", "", "challenger", "champion", "allowed")

@@ -1,4 +1,4 @@
-"""Forms of the models' pages: promote, reject, roll back, train.
+"""Forms of the models' pages: promote, reject, roll back, train, drill.
 
 Input: the fields of a form. Output: a redirect (303), with the outcome as a flash message. Invariant: an act is one
 call of `control`, with the scope `admin`. Each can be taken back, so none asks twice.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from monitor.config import Config
 
 router = APIRouter(include_in_schema=False)
+
 
 def _page(fleet: str) -> str:
     return f"/models/{quote(fleet, safe='')}"
@@ -84,6 +85,13 @@ async def retrain(request: Request, fleet: str, form: FormData) -> Response:
 
     accepted = " The time is accepted as normal." if is_accepting else ""
     return await answered(request, work(), f"A training of {fleet} is requested.{accepted}", _page(fleet))
+
+
+@router.post("/models/{fleet}/drill", dependencies=[scope("admin")])
+async def drill(request: Request, fleet: str, form: FormData) -> Response:
+    """Ask for a drill of the champion."""
+    work = console_of(request).act(control.request_drill, fleet, by=who(request).name, note=form.note())
+    return await answered(request, work, f"A drill of {fleet} is requested.", _page(fleet))
 
 
 def history_us(config: Config, fleet: str) -> int | None:

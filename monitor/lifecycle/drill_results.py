@@ -36,7 +36,7 @@ log = logs.get("drill")
 
 REMEDY = (
     "See `monitor drill {fleet} --stored`. `monitor models rollback {fleet}` brings the version before back, and "
-    "`monitor retrain {fleet}` trains a new one. The next good drill closes this"
+    "`monitor retrain {fleet}` trains a new one. The next good drill closes this: `monitor drill {fleet} --daemon`"
 )
 
 

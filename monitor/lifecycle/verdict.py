@@ -102,8 +102,8 @@ def reason(passed: bool, checks: Sequence[Check], *, is_first: bool) -> str:
     ordered = [by_name[name] for name in ORDER if name in by_name]
     if is_first:
         told = [check.why for check in ordered if not check.passed]
-        although = f", although {' and '.join(told)}" if told else ""
-        return f"promoted: the fleet has no champion to compare it with{although}"
+        although = f", and promoted although {' and '.join(told)}" if told else ""
+        return f"first version: there was no champion to compare it with{although}"
     if passed:
         parts = [by_name[name].why for name in ("budget", "faults", "memory") if name in by_name]
         return f"passed: {'; '.join(parts)}"

@@ -49,6 +49,14 @@ def test_a_state_has_its_reason_in_a_sentence(version: Any, newest: Any, expecte
     assert why(version, newest) == expected
 
 
+def test_a_state_is_not_repeated_by_its_verdict() -> None:
+    passed = {"passed": True, "why": "passed: no alerts in 3 weeks"}
+    assert why(row("champion", passed), None) == "no alerts in 3 weeks"
+    assert outcome({"state": "done", "message": ""}, row("champion", passed)) == "v2 is promoted: no alerts in 3 weeks"
+    refused = {"passed": False, "why": "refused: another sensor", "checks": []}
+    assert outcome({"state": "done", "message": ""}, row("rejected", refused)).endswith("stays: another sensor")
+
+
 def test_a_check_shows_the_figures_of_both_sides() -> None:
     budget, memory, unknown = checks(VERDICT)
     assert (budget["challenger"], budget["champion"], budget["allowed"]) == ("0.5 a week", "0.25 a week", "1 a week")

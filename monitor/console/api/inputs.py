@@ -125,10 +125,13 @@ class AcceptedNormal(_Body):
     asset: Word | None = Field(None, description="null = every asset of the fleet.")
 
 
-class TrainingBody(_Body):
-    """The fleet to train."""
+class JobBody(_Body):
+    """The job to queue, and its fleet."""
 
     fleet: Word
+    kind: Literal["retrain", "drill"] = Field(
+        "retrain", description="drill: measure what the champion would detect, and open or close its alert."
+    )
     note: Text = ""
     accept_normal: AcceptedNormal | None = None
 

@@ -21,11 +21,11 @@ from monitor.console.api.documents import (
 from monitor.console.api.inputs import (
     DEFAULT_LIMIT,
     Id,
+    JobBody,
     Limit,
     NoteBody,
     Offset,
     PromoteBody,
-    TrainingBody,
     Word,
     console_of,
     page,
@@ -159,24 +159,25 @@ async def _moved(console: Console, fleet: str, former: str | None, active: Activ
 async def list_jobs(
     request: Request, fleet: Word | None = None, limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
 ) -> Any:
-    """List trainings, the newest first."""
+    """List trainings, drills and comparisons in shadow, the newest first."""
     return await page(request, lambda reader, n: reader.jobs(fleet=fleet, limit=n), limit, offset)
 
 
 @router.get("/jobs/{job_id}", response_model=Job)
 async def show_job(request: Request, job_id: Id) -> Any:
-    """Return a training."""
+    """Return a job."""
     return await console_of(request).read(lambda reader: _job(reader, job_id))
 
 
 @router.post("/jobs", response_model=Job, status_code=201, dependencies=[scope("admin")])
-async def train(request: Request, body: TrainingBody) -> Any:
-    """Ask for a training. A running daemon begins it at once. `accept_normal`: learn this time as normal."""
+async def request_job(request: Request, body: JobBody) -> Any:
+    """Ask for a training or a drill. A running daemon begins it at once. `accept_normal`: learn this time as normal."""
     console, accepted = console_of(request), body.accept_normal
+    if body.kind == "drill" and accepted is not None:
+        raise ConfigError("a drill learns nothing: leave accept_normal out, or ask for kind retrain")
     if accepted is None:
-        requested = await console.act(
-            control.request_retraining, body.fleet, by=who(request).name, note=body.note
-        )
+        act = control.request_drill if body.kind == "drill" else control.request_retraining
+        requested = await console.act(act, body.fleet, by=who(request).name, note=body.note)
     else:
         _, requested = await console.act(
             control.accept_normal,

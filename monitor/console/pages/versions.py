@@ -58,6 +58,7 @@ def proposal(reader: Reader, ask: Ask) -> dict[str, Any]:
         "row": row,
         "champion": champion,
         "verdict": row["gate_verdict"],
+        "judgement": version_words.judgement(row["gate_verdict"]),
         "checks": version_words.checks(row["gate_verdict"]),
         "lost": version_words.lost_faults(row["gate_verdict"]),
         "alerts": _counts(row["gate_verdict"]) if champion else None,
@@ -123,11 +124,16 @@ def drill(reader: Reader, ask: Ask) -> dict[str, Any]:
     """Return the newest drill of a fleet: its picture, its words, and its problem."""
     name = fleet_of(reader, ask)
     row = next(iter(reader.model_checks(kind="drill", fleet=name, limit=1)), None)
-    if row is None:
-        return {"fleet": name, "row": None}
-    return {
+    recent = [job for job in reader.jobs(fleet=name, limit=4 * MAX_JOBS) if job["kind"] == "drill"]
+    found = {
         "fleet": name,
         "row": row,
+        "job": next((job for job in recent if job["state"] in ("queued", "running")), None),
+        "is_configured": fleet_config(ask, name) is not None,
+    }
+    if row is None:
+        return found
+    return found | {
         "picture": svg(drill_report.picture(row["result"])),
         "said": drill_report.sentences(row["result"]),
         "legend": drill_report.LEGEND,

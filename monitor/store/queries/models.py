@@ -121,8 +121,8 @@ def _with_alias(known: Sequence[Row], alias: str, fleet: str | None) -> Row:
         match = difflib.get_close_matches(alias, [*(row["version"] for row in known), *Alias], 1)
         hint = f"did you mean {match[0]}? " if match else ""
         raise NotFound(
-            f"version {alias}{of_fleet}; {hint}`monitor models list` shows the {len(known)} there are, and the "
-            f"aliases are {', '.join(Alias)}"
+            f"version {alias}{of_fleet}; {hint}`monitor models list` shows the versions, and the aliases are "
+            f"{', '.join(Alias)}"
         )
     wanted = [row for row in known if alias in (row["state"], *row["aliases"])]
     if len(wanted) > 1:
@@ -130,7 +130,7 @@ def _with_alias(known: Sequence[Row], alias: str, fleet: str | None) -> Row:
         raise NotFound(f"one {alias}: fleets {names} have one each; say which with --fleet")
     if not wanted:
         why = _NO_ALIAS[Alias(alias)]
-        raise NotFound(f"a {alias}{of_fleet}, since {why}; `monitor models list` shows the versions there are")
+        raise NotFound(f"a version with the alias {alias}{of_fleet}: {why}; `monitor models list` shows the versions")
     return wanted[0]
 
 

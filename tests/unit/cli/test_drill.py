@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monitor.cli import drill as command
-from monitor.cli import main, terminal
+from monitor.cli import jobs, main, terminal
 from monitor.drill_report import KINDS
 
 if TYPE_CHECKING:
@@ -86,3 +86,17 @@ def test_arguments_without_effect_are_refused(runner: CliRunner, arguments: list
     result = runner.invoke(main, ["drill", *arguments])
     assert result.exit_code == 2
     assert problem in " ".join(result.output.split())
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_drill_by_the_daemon_needs_a_daemon(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "ALONE_FOR_S", 0.0)
+    alone = runner.invoke(main, ["drill", FLEET, "--daemon"])
+    assert alone.exit_code == 1
+    assert "no daemon is running, and the job stays queued" in " ".join(alone.output.split())
+    again = runner.invoke(main, ["drill", FLEET, "--daemon"])
+    assert "is queued" in again.output
+    mixed = runner.invoke(main, ["drill", FLEET, "--daemon", "--seed", "1"])
+    assert (mixed.exit_code, "leave out" in mixed.output) == (2, True)

@@ -216,10 +216,10 @@ def test_an_invalid_card_is_no_error(show: Show, with_card: Path, card: str) -> 
 
 @pytest.mark.parametrize(
     ("command", "message"),
-    [("models show nothing", "version nothing; `monitor models list` shows the 2 there are"),
+    [("models show nothing", "version nothing; `monitor models list` shows the versions"),
      ("models show turbines-now", "did you mean turbines-new? `monitor models list`"),
-     ("models show challenger", "a challenger, since no version waits for a decision; `monitor models list`"),
-     ("models show --fleet pumps", "a champion of pumps, since nothing was promoted yet; `monitor models list`")],
+     ("models show challenger", "the alias challenger: no version waits for a decision; `monitor models list`"),
+     ("models show --fleet pumps", "the alias champion of pumps: nothing was promoted yet; `monitor models list`")],
 )  # fmt: skip
 @pytest.mark.usefixtures("filled")
 def test_an_unknown_version_is_not_found(runner: CliRunner, command: str, message: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monitor.cli import main, retrain
+from monitor.cli import jobs as waiting_for_jobs
+from monitor.cli import main
 from monitor.clock import SystemClock
 from monitor.config import load
 from monitor.config.spacing import Spacing
@@ -210,7 +211,7 @@ def test_waiting_ends_with_the_job(
     sleep = asyncio.sleep
 
     async def advance_job(seconds: float) -> None:  # does the daemon's part while the command waits
-        if seconds == retrain.POLL_EVERY_S:
+        if seconds == waiting_for_jobs.POLL_EVERY_S:
             async with AsyncStore(f"sqlite:///{filled.parent}/monitor.db") as store:
                 await store.run(steps.pop(0))
         else:
@@ -236,7 +237,7 @@ def test_waiting_without_a_daemon_ends(
 
     async def count_polls(seconds: float) -> None:
         nonlocal n_polls
-        if seconds != retrain.POLL_EVERY_S:
+        if seconds != waiting_for_jobs.POLL_EVERY_S:
             await sleep(seconds)
             return
         n_polls += 1
@@ -251,7 +252,8 @@ def test_waiting_without_a_daemon_ends(
     assert "No daemon is running: the job waits" in result.stderr
     fate = "the next one starts it again" if is_running else "the job stays queued"
     assert f"job 1 for turbines: no daemon is running, and {fate}. Start one" in " ".join(result.stderr.split())
-    assert n_polls * retrain.POLL_EVERY_S == pytest.approx(retrain.ALONE_FOR_S, abs=retrain.POLL_EVERY_S)
+    every_s, waited_s = waiting_for_jobs.POLL_EVERY_S, waiting_for_jobs.ALONE_FOR_S
+    assert n_polls * every_s == pytest.approx(waited_s, abs=every_s)
 
 
 def test_a_time_is_accepted_as_normal_with_a_note(runner: CliRunner, filled: Path) -> None:

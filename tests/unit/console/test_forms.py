@@ -45,6 +45,7 @@ FORMS = [
     ("/models/turbines/retrain", {"from": "2015-07-27T04:00Z", "to": "2015-07-27T06:00Z", "asset": "R80711"},
      "/models/turbines", "The time is accepted as normal."),
     ("/models/turbines/retrain", {"from": "2015-07-27T04:00Z"}, "/models/turbines", "its beginning and its end"),
+    ("/models/turbines/drill", {}, "/models/turbines", "A drill of turbines is requested."),
     ("/models/turbines/promote", {"version": "turbines-old"}, "/models/turbines", "cannot be read on this machine"),
     ("/models/turbines/promote", {"version": "turbines-old", "force": "1"}, "/models/turbines", "a note is needed"),
     ("/models/turbines/reject", {"version": "turbines-new"}, "/models/turbines", "only a candidate or a shadow"),

@@ -32,7 +32,7 @@ EXAMPLES = {
     "fleet": "turbines", "asset": "R80711", "version": "turbines-new", "digest": "x", "name": "x", "token": "x",
 }  # fmt: skip
 ADMIN = {
-    *(f"/models/{{fleet}}/{act}" for act in ("retrain", "promote", "reject", "rollback")),
+    *(f"/models/{{fleet}}/{act}" for act in ("retrain", "drill", "promote", "reject", "rollback")),
     *(f"/api/v1/{path}" for path in ("jobs", "models/{version}/promote", "models/{version}/reject")),
     "/api/v1/fleets/{fleet}/rollback",
 }
