@@ -142,7 +142,7 @@ def _compare(config: Config, history: History, order: TrainingOrder) -> Training
     recent = rows_of(windows, windows.end_us > since_us)
     _report(TrainingMessage(progress=READING_SHARE, message=f"judging on {len(recent):,} windows since its training"))
     if not len(recent):
-        why = "no window has come since its training"
+        why = "since its training no window has come that overlaps no open alert"
         return TrainingMessage(result={"passed": False, "why": why, "n_windows": 0, "checks": []})
     limits = Limits.of(history.fleet, history.sensors)
     verdict = judge(challenger, _champion(config, order), recent, order.faults, limits)

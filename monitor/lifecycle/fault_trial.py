@@ -1,8 +1,9 @@
 """The same injected faults for challenger and champion: a paired comparison without labels.
 
 Input: recent readings that overlap no alert, and two versions. Output: the faults that each detects.
-Invariant: both get the same copies, and alerts are decided by `stream/alerting.py`. A fault counts as detected only
-where the same version raises no alert on the clean copy: a version that alarms all the time detects nothing.
+Invariant: both get the same copies, and alerts are decided by the policy of `stream/alerting.py`. A fault counts as
+detected only where the same version raises no alert on the clean copy: a version that alarms all the time detects
+nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from monitor.lifecycle.injection import Fault, Stretch, inject, measure
-from monitor.lifecycle.recent import CHUNK, decide, policy_of, windows_at
+from monitor.lifecycle.recent import CHUNK, policy_of, windows_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,13 +111,7 @@ class FaultTrial:
 
     def fires(self, scores: Float32) -> Bool:
         """Return the mask [K] of the copies in which an alert fires, for scores [K, n] of their windows."""
-        fired = np.zeros(len(scores), np.bool_)
-        n = self.n_before + self.n_after
-        step_us = round(self.budget.step_s * 1e6) * self.recent.stride_factor
-        asset, ends = np.repeat(np.arange(len(scores)), n), np.tile(np.arange(1, n + 1) * step_us, len(scores))
-        for alert in decide(scores.ravel(), asset, ends, policy_of(self.budget, self.recent.stride_factor)):
-            fired[alert.asset] = True
-        return fired
+        return policy_of(self.budget, self.recent.stride_factor).fires(scores)
 
     def _scores(self, version: Version, copies: Sequence[tuple[int, int | None]]) -> Float32:
         """Return the scores [K, n] of the windows of each copy: a stretch, with the number of a fault or None."""

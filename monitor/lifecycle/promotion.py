@@ -92,6 +92,6 @@ def decide_shadow(
     if n_windows < min_windows and not is_last:
         return Decision(None, f"{n_windows} windows are too few to decide on, {min_windows} are needed")
     if n_windows < LEAST_WINDOWS:
-        return Decision(ModelState.REJECTED, f"only {n_windows} windows came in shadow, too few to decide on")
+        return Decision(ModelState.REJECTED, f"only {n_windows} windows that overlap no open alert came in shadow")
     state = ModelState.CHAMPION if verdict["passed"] else ModelState.REJECTED
     return Decision(state, f"in shadow on {n_windows} windows: {verdict.get('why', '')}")

@@ -381,7 +381,12 @@ class RetrainScheduler:
             card=trained.card,
             metrics=trained.card["metrics"],
         )
-        await until_answered(partial(self._store.run, publish), self._clock, self._timing)
+        found = await until_answered(partial(self._store.run, publish), self._clock, self._timing)
+        if found != state:
+            known = "is the champion already" if found == ModelState.CHAMPION else f"was {found} before"
+            why = f"this very version {known}: the training had the same data"
+            log.info("challenger_refused", fleet=fleet.name, version=trained.version, why=why)
+            return Outcome(trained.version, why)
         facts = {"fleet": fleet.name, "version": trained.version, "why": why}
         if state == ModelState.REJECTED:
             log.warning("challenger_rejected", **facts, until_then="the champion stays",

@@ -19,12 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from monitor import errors
+from monitor import errors, logs
 from monitor.errors import ConfigError, MonitorError
 from monitor.types import ConfirmedFault, JudgedTime  # noqa: TC001 - msgspec reads it
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+log = logs.get("training")
+
+MAX_RESTARTS = 3
+"""Of one job whose training process was killed. A job that is always killed, for lack of memory, must not go on."""
+MAX_LINE_BYTES = 64 << 20
+"""Of a message. The card of a large fleet has every interval that its training left out."""
 
 Intervals = dict[str, list[tuple[int, int, str | None]]]
 """By asset, stretches of event time (from_us, to_us) and the label that an operator gave them."""
@@ -91,31 +98,46 @@ class Trained(msgspec.Struct, frozen=True):
     """Of a job that makes no version: a drill, a comparison."""
 
 
+class _Killed(MonitorError):
+    """The training process was killed"""
+
+
 async def run_training_process(order: TrainingOrder, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
-    """Train in a child process. Cancelling the call stops the process.
+    """Train in a child process, and start it again if a signal ends it. Cancelling the call stops the process.
 
     Raises the error of the training: NotEnoughData, TrainingDiverged, SourceUnavailable and others. Raises MonitorError
-    when the process cannot be started or understood.
+    when the process cannot be started or understood, or was killed `MAX_RESTARTS` times and once more.
     """
-    try:
-        return await _run(order, on_progress)
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise MonitorError(f"the training process could not be started or understood: {error!r}") from error
+    for n_restarts in range(MAX_RESTARTS + 1):
+        try:
+            return await _run(order, on_progress)
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            raise MonitorError(f"the training process could not be started or understood: {error!r}") from error
+        except _Killed as error:
+            if n_restarts == MAX_RESTARTS:
+                raise MonitorError(f"{error.detail}; it was started {MAX_RESTARTS + 1} times") from error
+            doing = f"starting it again, {n_restarts + 1} of {MAX_RESTARTS}"
+            log.warning("training_killed", fleet=order.fleet, kind=order.kind, why=error.detail, doing=doing)
+            await on_progress(0.0, f"killed; {doing}")
+    raise AssertionError("the last round returns or raises")
 
 
 async def _run(order: TrainingOrder, on_progress: Callable[[float, str], Awaitable[None]]) -> Trained:
     child = await asyncio.create_subprocess_exec(
         # -P: a monitor.py or torch.py in the daemon's working directory must not be imported instead of the real one.
         sys.executable, "-P", "-m", "monitor.lifecycle",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=MAX_LINE_BYTES,
         start_new_session=True,  # of its own autogroup (`child_limits.py`). It still ends with the daemon
     )  # fmt: skip
     if child.stdin is None or child.stdout is None:
         raise MonitorError("the training process has no pipes")
     try:
-        child.stdin.write(msgspec.json.encode(order) + b"\n")
-        await child.stdin.drain()
+        with suppress(ConnectionError):  # it was killed meanwhile: its exit status says so
+            child.stdin.write(msgspec.json.encode(order) + b"\n")
+            await child.stdin.drain()
         async for raw in child.stdout:
+            if not raw.endswith(b"\n"):  # it was killed in the middle of a message
+                break
             line = msgspec.json.decode(raw, type=TrainingMessage)
             if line.error:
                 raise _error(line)
@@ -126,8 +148,10 @@ async def _run(order: TrainingOrder, on_progress: Callable[[float, str], Awaitab
             await on_progress(line.progress, line.message)
         status = await child.wait()
         if status == -signal.SIGKILL:
-            raise MonitorError("the training process was killed, by a person or by the system for lack of memory"
-                               " ([fleet.retrain] memory_limit)")  # fmt: skip
+            raise _Killed("the training process was killed, by a person or by the system for lack of memory"
+                          " ([fleet.retrain] memory_limit)")  # fmt: skip
+        if status < 0:
+            raise _Killed(f"the training process was ended by {_name_of(-status)}")
         raise MonitorError(f"the training process ended without a word, exit status {status}")
     finally:
         child.stdin.close()  # the child exits when its standard input ends
@@ -135,6 +159,13 @@ async def _run(order: TrainingOrder, on_progress: Callable[[float, str], Awaitab
             if child.returncode is None:
                 child.kill()
         await child.wait()
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _error(line: TrainingMessage) -> MonitorError:

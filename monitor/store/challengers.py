@@ -39,16 +39,19 @@ def publish(
     lease: tuple[str, int] | None,
     note: str = "",
     **new: Unpack[NewVersion],
-) -> None:
-    """Publish a trained version that does not decide yet. The one that waited before is rejected.
+) -> str:
+    """Publish a trained version that does not decide yet, and return its state. The one that waited before is rejected.
 
-    Raises what `registry.publish` raises.
+    The state is another one where the training found the champion again, or a version that was rolled back. Then the
+    one that waited still waits. Raises what `registry.publish` raises.
     """
     former = waiting(connection, new["fleet"])
     how: dict[str, Any] = {"actor": MONITOR, "at_us": at_us, "note": note, "lease": lease}
     registry.publish(connection, state=state, verdict=verdict, **how, **new)
-    if former is not None and former.version != new["version"] and state in WAITING:
+    found = versions.find(connection, new["version"]).state
+    if former is not None and former.version != new["version"] and found in WAITING:
         _supersede(connection, former, by=new["version"], at_us=at_us)
+    return found
 
 
 def supersede(connection: Connection, fleet: str, by: str, at_us: int) -> None:

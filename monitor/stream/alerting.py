@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from monitor.config.tree import AlertConfig
-    from monitor.types import Bool, Int32, Int64
+    from monitor.types import Bool, Float32, Int32, Int64
 
 CRITICAL_SCORE = 3.0
 """Peak score from which an alert is critical: three times the threshold is more than a misplaced threshold explains."""
@@ -64,6 +64,19 @@ class AlertPolicy:
     def memory(self) -> int:
         """Number of an asset's last scored verdicts on which the decision depends."""
         return max(self.among, self.recover)
+
+    def fires(self, score: Float32) -> Bool:
+        """Return the mask [K] of the sequences of scores [K, N] in which an alert fires. NaN = unscored.
+
+        Tells of many sequences what `Decider` does, without their alerts: the gate asks it of thousands.
+        """
+        scored = ~np.isnan(score)
+        is_anomalous = scored & (score >= 1.0)
+        if not scored.all():  # the scored ones first, in their order
+            is_anomalous = np.take_along_axis(is_anomalous, np.argsort(~scored, axis=1, kind="stable"), axis=1)
+        count = is_anomalous.cumsum(axis=1)
+        count[:, self.among :] -= count[:, : -self.among].copy()
+        return np.asarray((is_anomalous & (count >= self.confirm)).any(axis=1), np.bool_)
 
 
 @dataclass(frozen=True, slots=True)

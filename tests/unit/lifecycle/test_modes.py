@@ -104,6 +104,27 @@ async def test_a_newer_challenger_supersedes_an_older_one(
     assert event.note == f"superseded by {third.name}"
 
 
+@pytest.mark.parametrize("promote", ["manual", "shadow:24h"])
+async def test_a_training_that_finds_the_champion_again_says_so(
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, old: str, tmp_path: Path, promote: str
+) -> None:
+    """The same data give the same version. It supersedes no challenger that waits."""
+    training = FakeTraining(waits := checkpoint(tmp_path, 1))
+    training.verdict = GOOD
+    this = daemon(training, config=mode(promote))
+    await this.champions.load()
+    await trained_by(store, this)
+    before = await states(store)
+    training.outcome = tmp_path / old
+    await trained_by(store, this)
+    assert await states(store) == before
+    assert before[waits.name] in ("candidate", "shadow")
+    [line] = log.of("challenger_refused")
+    assert "is the champion already" in line["why"]
+    job = await store.read(jobs.get, 2)
+    assert (job.state, job.version, job.message) == ("done", old, line["why"])
+
+
 async def test_a_shadow_survives_restarts_and_is_promoted(
     store: AsyncStore, daemon: NewDaemon, log: RecordedLog, old: str, tmp_path: Path
 ) -> None:

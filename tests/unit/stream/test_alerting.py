@@ -131,3 +131,14 @@ def test_a_restored_decider_goes_on_as_before(cut: int) -> None:
 
     assert told(first) + told(second) == told(whole)
     assert len(scores.windows) == len(values)
+
+
+@pytest.mark.parametrize("recover", [1, 5])
+def test_many_sequences_fire_as_one_by_one(recover: int) -> None:
+    draw = np.random.default_rng(5)
+    policy = AlertPolicy(confirm=3, among=4, recover=recover)
+    scores = np.where(draw.random((400, 12)) < 0.4, 2.0, 0.5).astype(np.float32)
+    scores[draw.random(scores.shape) < 0.2] = np.nan
+    alone = [bool(Decider("f", policy).decide(*scores_of(*row))) for row in scores.tolist()]
+    assert policy.fires(scores).tolist() == alone
+    assert 0.2 < np.mean(alone) < 0.8
