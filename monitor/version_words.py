@@ -21,6 +21,7 @@ CHECKS = {
     "budget": "alarm budget",
     "faults": "injected faults",
     "memory": "fault memory",
+    "events": "unlabelled events",
     "history": "history",
     "latency": "latency",
     "schema": "schema",
@@ -115,6 +116,9 @@ def _figures(check: Row) -> tuple[str, str, str]:
     if name == "memory" and check.get("n_judged") is not None:
         n, n_lost = int(check["n_judged"]), int(check.get("n_lost") or 0)
         return (f"{n - n_lost} of {n} found", f"{n} of {n} found", "none lost") if n else ("", "", "")
+    if name == "events" and check.get("n_judged"):
+        n, n_lost = int(check["n_judged"]), int(check.get("n_lost") or 0)
+        return f"{n - n_lost} of {n} found", f"{n} of {n} found", "none lost"
     if name == "history" and check.get("n_windows") is not None:
         there = check.get("n_there")
         return f"{int(check['n_windows']):,} windows", "", f"of {int(there):,}" if there is not None else ""

@@ -10,6 +10,7 @@ weights that would decide. No label of the data is needed; labels that operators
               that its own held-out scores give
     faults    of the same injected faults it finds no fewer than the champion, beyond a margin
     memory    each of the last confirmed faults that the champion finds in its kept evidence is found
+    events    alerts without a label that lasted, which a training leaves out, still alarm
     history   it learnt from most of the history that there is, and from no less than a tenth of the champion's
     latency   it is not several times slower than the champion, where its time matters
     schema    sensors, interval and length of windows are those of the fleet
@@ -43,6 +44,7 @@ from typing import TYPE_CHECKING
 from monitor.lifecycle.gate_checks import (
     Limits,
     check_budget,
+    check_events,
     check_faults,
     check_history,
     check_latency,
@@ -92,6 +94,7 @@ def judge(
         checks += [
             check_faults(challenger, champion, recent, own, of_champion, limits),
             check_memory(challenger, champion, faults, limits),
+            check_events(challenger, recent, own, of_champion),
             check_latency(challenger, champion, recent, limits),
         ]
     checks.append(schema)

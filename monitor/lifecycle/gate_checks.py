@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monitor.lifecycle.event_memory import remember_events
 from monitor.lifecycle.fault_memory import remember
 from monitor.lifecycle.fault_trial import MIN_FAULTS, FaultTrial, loss_of
 from monitor.lifecycle.recent import windows_at
@@ -277,6 +279,29 @@ def _lost(lost: Sequence[RememberedFault]) -> str:
     more = f", and {len(lost) - 1} more confirmed {'fault' if len(lost) == 2 else 'faults'}" if len(lost) > 1 else ""
     score = math.floor(100 * (worst.challenger or 0.0)) / 100  # a score below 1 must not read as 1
     return f"it would miss {worst.name} (score {score:g}){more}"
+
+
+def check_events(challenger: Version, recent: Recent, own: Projection, of_champion: Projection) -> Check:
+    """Check that events without a label, which it must not have learnt, still alarm."""
+    until = challenger.card.training.get("to")
+    until_us = None if until is None else round(datetime.fromisoformat(until).timestamp() * 1e6)
+    found = [] if until_us is None else remember_events(recent, own.scores, of_champion.scores, until_us)
+    judged, lost = [each for each in found if each.is_judged], [each for each in found if each.is_lost]
+    numbers = {
+        "n": len(found), "n_judged": len(judged), "n_lost": len(lost), "events": [each.to_json() for each in found]
+    }  # fmt: skip
+    if lost:
+        worst = min(lost, key=lambda each: each.challenger)
+        more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
+        label = "it" if worst.alert is None else f"alert {worst.alert}"
+        why = (
+            f"it takes {worst.name}, which nobody has labelled, as normal ({worst.challenger:.0%} of its windows "
+            f"anomalous where the champion has {worst.champion:.0%}){more}: label {label} normal if it was"
+        )
+        return Check("events", False, why, numbers)
+    if not judged:
+        return Check("events", True, "no alert without a label has lasted", numbers)
+    return Check("events", True, f"it finds {count(len(judged), 'event')} without a label", numbers)
 
 
 def check_latency(challenger: Version, champion: Version, recent: Recent, limits: Limits) -> Check:

@@ -92,6 +92,10 @@ class Series(NamedTuple):
     """[n], False = the window overlaps an alert that nobody labelled as normal."""
     accepted: Bool
     """[n], the window ends in a time that was accepted as normal."""
+    event: Bool
+    """[n], the window overlaps an alert without a label that was no false alarm (`training/events.py`)."""
+    cause: Int64
+    """[n], number of that alert. -1 = there is none, or it is not known."""
     from_us: int
     """Event time of the first row."""
 
@@ -194,6 +198,8 @@ class Recent:
 class Projection:
     """The alerts that one version would raise on recent windows."""
 
+    scores: tuple[Float32, ...]
+    """[n] of each series."""
     alerts: tuple[ProjectedAlert, ...]
     n_alerts: int
     """Those that fire in windows without an alert."""
@@ -216,6 +222,7 @@ class Projection:
         normal = _scored([own[each.counted] for own, each in zip(scores, recent.series, strict=True)])
         accepted = _scored([own[each.accepted] for own, each in zip(scores, recent.series, strict=True)])
         return cls(
+            scores=tuple(scores),
             alerts=tuple(alerts),
             n_alerts=sum(recent.is_counted(alert) for alert in alerts),
             weeks=recent.weeks(budget.step_s),
@@ -311,6 +318,7 @@ def _series(windows: TrainingSet, asset: int, share: int, interval_us: int) -> S
     first = int(np.searchsorted(-n_later, -share))   # the last row with as many counted windows from it on
     mine, counted = mine[first:], counted[first:]
     accepted = np.zeros(len(mine), np.bool_) if windows.accepted is None else windows.accepted[mine]
+    event = np.zeros(len(mine), np.bool_) if windows.event is None else windows.event[mine]
     length, n_sensors = windows.values.shape[1:]
     ends_us = windows.end_us[mine]
     end = ((ends_us - ends_us[0]) // interval_us + length).astype(np.int64)
@@ -318,7 +326,17 @@ def _series(windows: TrainingSet, asset: int, share: int, interval_us: int) -> S
     for row, at in zip(mine.tolist(), end.tolist(), strict=True):
         values[at - length : at] = windows.values[row]
     from_us = int(ends_us[0]) - length * interval_us
-    return Series(windows.asset_name(asset), values, end, ends_us, counted, accepted, from_us)
+    alert = _alerts_of(windows, mine)
+    return Series(windows.asset_name(asset), values, end, ends_us, counted, accepted, event, alert, from_us)
+
+
+def _alerts_of(windows: TrainingSet, rows: Int64) -> Int64:
+    """Return the numbers of the alerts without a label that these windows overlap, -1 = none."""
+    if windows.cause is None or not windows.judged:
+        return np.full(len(rows), -1, dtype=np.int64)
+    numbers = [-1 if each.id is None or each.source != "alert" else each.id for each in windows.judged]
+    cause = windows.cause[rows]
+    return np.where(cause >= 0, np.array(numbers, dtype=np.int64)[cause], -1)
 
 
 def _from_row(series: Series, length: int) -> Series:
@@ -328,4 +346,6 @@ def _from_row(series: Series, length: int) -> Series:
         end_us=series.end_us[long_enough],
         counted=series.counted[long_enough],
         accepted=series.accepted[long_enough],
+        event=series.event[long_enough],
+        cause=series.cause[long_enough],
     )

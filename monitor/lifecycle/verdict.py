@@ -19,6 +19,9 @@ line, the API and the console. Invariant: one sentence says why.
         "by_kind": {kind: {"n": n, "recall": r, "champion_recall": r}}, "by_sensor": {sensor: {…}}},
        {"name": "memory", …, "n": n, "n_judged": n, "n_lost": n, "faults": [{"alert": id, "asset": name, "opened_at": …,
         "sensors": […], "challenger": score | null, "champion": score | null, "lost": bool, "problem": "…"}]},
+       {"name": "events", …, "n": n, "n_judged": n, "n_lost": n, "events": [{"alert": id | null, "asset": name,
+        "from": …, "to": …, "n_windows": n, "challenger": share of anomalous windows, "champion": share,
+        "accepted": bool, "lost": bool}]},
        {"name": "history", …, "n_windows": n, "n_there": n, "weeks": w, "champion_weeks": w | null},
        {"name": "latency", …, "us_per_window": t, "champion_us_per_window": t | null, "load": share of a core},
        {"name": "schema", …}]}
@@ -39,7 +42,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ORDER = ("schema", "memory", "faults", "budget", "history", "latency")
+ORDER = ("schema", "memory", "events", "faults", "budget", "history", "latency")
 """Order in which reasons matter to an operator."""
 
 

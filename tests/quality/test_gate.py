@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 IS_FULL = os.environ.get("MONITOR_QUALITY") == "full"
 SPEC = ModelSpec("auto" if IS_FULL else "pca")
 CASES = [(kind, 5000 + n) for n in range(1) for kind in KINDS] if IS_FULL else [
-    ("autoregressive", 5001), ("seasonal", 5002), ("duty cycles", 5003)
+    ("seasonal", 5002), ("duty cycles", 5003)
 ]  # fmt: skip
 LENGTH, STEP_US = 64, 600_000_000
 HISTORY = 4 * WEEK

@@ -33,7 +33,8 @@ IS_FULL = os.environ.get("MONITOR_QUALITY") == "full"
 PCA = ModelSpec("pca")
 MONTH, FAULTY = 30 * DAY, 3 * DAY
 FIRST_SEED = 4000
-"""No choice in the code was made with these seeds: those were 0, 1 and 3000."""
+"""Seeds 0, 1 and 3000 shaped the rule of events. This one and 5000 were looked at while the rule was written, so these
+tests guard against a loss, and measure nothing new. Fresh seeds (8000 on) are in `deploy/RETRAINING.md`."""
 FAULTS = ("bias", "ramp", "broken")
 """Three spreads; a ramp to four of them; values from another time."""
 CLEAR = 0.5
@@ -139,9 +140,9 @@ def test_a_three_day_fault_survives_a_retraining_on_it() -> None:
 
 @pytest.mark.timeout(3600)
 def test_a_fault_in_a_recording_survives_a_retraining(data_dir: Path) -> None:
-    """Servers, 19 metrics, 30 days: every second row, one in ten minutes. The last three days have the fault, in five.
+    """Servers, 19 metrics, 30 days: every second row, one in ten minutes. The last three days have the fault.
 
-    A bias of one metric of a server is found in none of three recordings.
+    Five metrics have it at once: a fault must be found before a retraining can lose it.
     """
     found = []
     for name in ("omi-1", "omi-3", "omi-4", "omi-5", "omi-8", "omi-11") if IS_FULL else ("omi-4",):
@@ -201,7 +202,11 @@ def alerts_after(kind: str, spec: ModelSpec, *, is_accepted: bool) -> int:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("is_accepted", [True, False], ids=["accepted", "new_normal"])
 def test_a_lasting_change_ends_within_the_budget(is_accepted: bool) -> None:
-    """In the mean of the machines. Heavy tails are the worst: with the PCA 5 alerts in two weeks after new_normal."""
+    """In the mean of the machines.
+
+    The two kinds of every build were chosen after `t3 tails` had failed: with the PCA it has 5 alerts in two weeks
+    after new_normal. So they show that the rule works, and not how often. The full run takes all kinds.
+    """
     kinds = KINDS if IS_FULL else ("regimes", "seasonal")
     spec = ModelSpec(max_steps=1000) if IS_FULL else PCA
     found = [alerts_after(kind, spec, is_accepted=is_accepted) for kind in kinds]

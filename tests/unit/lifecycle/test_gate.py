@@ -19,7 +19,8 @@ from monitor.lifecycle.recent import Recent
 from monitor.models.inputs import ModelInputs
 from monitor.models.spec import TrainingSet
 from monitor.store.evidence_chunks import Chunk, encode
-from monitor.types import ConfirmedFault
+from monitor.training.judge import judge as learnable
+from monitor.types import ConfirmedFault, JudgedTime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +79,19 @@ class FakeVersion:
         return None if self.calibrated is None else self.threshold / self.calibrated
 
 
+@dataclass
+class SinceVersion(FakeVersion):
+    """Has a card that tells the end of its training."""
+
+    until: str = ""
+
+    @property
+    def card(self) -> Any:
+        found = FakeVersion.card.fget(self)  # type: ignore[attr-defined]
+        found.training["to"] = self.until
+        return found
+
+
 def readings(n: int = 14 * DAY, seed: int = 0, level: float = 0.0) -> Float32:
     return (np.random.default_rng(seed).standard_normal((n, 2)) + level).astype(np.float32)
 
@@ -109,7 +123,9 @@ def test_an_equal_challenger_passes_and_says_why() -> None:
     told = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert (told["challenger"], told["champion"], told["passed"]) == ("fake-2", "fake-1", True)
     assert told["alerts"] == {"same": 0, "gained": 0, "lost": 0}
-    assert [each["name"] for each in told["checks"]] == ["budget", "history", "faults", "memory", "latency", "schema"]
+    assert [each["name"] for each in told["checks"]] == [
+        "budget", "history", "faults", "memory", "events", "latency", "schema"
+    ]  # fmt: skip
     assert told["from"] == "2026-03-01T00:00:00+00:00"
     assert told["n_windows"] == 14 * DAY - LENGTH + 1
 
@@ -259,6 +275,34 @@ def fault(size: float, *, interval_us: int = STEP_US) -> ConfirmedFault:
     scores = np.ones(1, np.float32)
     evidence = Evidence(SENSORS, cells, values, values * 0, cells[-1:], scores)
     return ConfirmedFault(7, "P-101", START_US + DAY * STEP_US, ("flow",), note, (encode(Chunk(evidence, 10_000)),))
+
+
+@pytest.mark.parametrize(
+    ("centre", "trained_until", "is_accepted", "passed"),
+    [
+        (0.0, 14, False, True),   # an honest one still alarms
+        (8.0, 14, False, False),  # it learnt the event
+        (8.0, 14, True, True),    # the rest of a change that was accepted
+        (8.0, 9, False, True),    # it happened after the training, as in shadow
+    ],
+)
+def test_an_event_without_a_label_must_still_alarm(
+    centre: float, trained_until: int, is_accepted: bool, passed: bool
+) -> None:
+    values = readings()
+    values[10 * DAY : 12 * DAY] += 8.0
+    there = windows(values)
+    last = START_US + 12 * DAY * STEP_US
+    alert = JudgedTime(START_US + 10 * DAY * STEP_US, last, "unlabelled", "alert", 7)
+    times = [alert, JudgedTime(last, last + DAY * STEP_US, "accepted", "label", 1)] if is_accepted else [alert]
+    marked = learnable(there, {"P-101": times}, span_us=LENGTH * STEP_US, step_us=STEP_US, new_normal_us=None)
+    until = datetime.fromtimestamp(START_US / 1e6 + trained_until * 86_400, UTC).isoformat()
+    found = verdict(SinceVersion(centre=centre, until=until), FakeVersion(), recent=marked)
+    told = check(found, "events")
+    assert told["passed"] is passed
+    if not passed:
+        assert "alert 7 of 2026-03-11 on P-101" in found.why
+        assert told["events"][0]["champion"] > 0.9
 
 
 def test_a_forgotten_fault_refuses_and_is_named() -> None:
