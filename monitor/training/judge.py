@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.models.spec import UsedTime
-from monitor.training.events import ALERTED, events
+from monitor.training.events import ALERTED, events, single_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def judge(
         rows = rows[np.argsort(windows.end_us[rows], kind="stable")]  # an asset may have changed its partition
         ends_us = windows.end_us[rows]
         here = _with_new_normal(judged.get(name, ()), newest_us, span_us, new_normal_us)
-        for one in events(here, newest_us, span_us):
+        for one in single_events(here, newest_us, span_us):
             first, beyond = np.searchsorted(ends_us, (one.from_us, one.to_us + span_us), "right")
             event[rows[first:beyond]] = True
             alerted[rows[first:beyond]] = len(times) + here.index(one.first)

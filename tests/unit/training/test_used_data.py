@@ -65,6 +65,17 @@ def test_alerts_one_after_another_are_one_event() -> None:
     assert train.alerted.sum() == train.event.sum() + 8 + LENGTH - 1
 
 
+def test_events_that_recur_move_the_threshold_again() -> None:
+    twice = judged(at(300, 330, "unlabelled"), at(500, 530, "unlabelled", number=8))
+    assert twice.event is not None
+    assert twice.event.sum() > 60
+    recurring = judged(*(at(first, first + 30, "unlabelled", number=first) for first in (300, 500, 700)))
+    assert recurring.event is not None
+    assert recurring.alerted is not None
+    assert not recurring.event.any()
+    assert recurring.alerted.sum() == 3 * (30 + LENGTH - 1)  # and they are not learnt from
+
+
 def test_accepted_windows_are_no_longer_alerted() -> None:
     train = judged(at(500, 520, "accepted", "label"), at(520, 600, "unlabelled"))
     assert train.accepted is not None
