@@ -12,6 +12,7 @@
     recent            the alerts that a version would raise on recent windows
     fault_trial       the injected faults that two versions find
     fault_memory      the confirmed faults that a new version must still find
+    event_memory      the alerts without a label that a new version must not have learnt
     scheduler         runs the jobs that are requested or due, and publishes the versions
     due               the next training of a fleet, and the reason for it
     drift             whether recent days differ from those that the champion was calibrated on

@@ -7,7 +7,8 @@ Nobody has said what these alerts were. A false alarm must count when the thresh
 would follow the windows that never alarmed, and each retraining would alarm more than the last. A fault of days must
 not count: a tenth of the held-out windows above the threshold lift it above the fault itself, and the retrained version
 would no longer find it. The two differ in their duration. A false alarm is an unusual moment, which the windows that
-contain it keep in sight for their length. An event goes on.
+contain it keep in sight for their length. An event goes on. Events that come back again and again count as false
+alarms, too: a mis-fit version raises them, and would raise more after each training.
 """
 
 from __future__ import annotations
