@@ -45,6 +45,9 @@ def publish(
     The state is another one where the training found the champion again, or a version that was rolled back. Then the
     one that waited still waits. Raises what `registry.publish` raises.
     """
+    if lease is not None:
+        leases.check(connection, *lease)
+    versions.lock_states(connection, new["fleet"])  # an operator may decide on the former one at this moment
     former = waiting(connection, new["fleet"])
     how: dict[str, Any] = {"actor": MONITOR, "at_us": at_us, "note": note, "lease": lease}
     registry.publish(connection, state=state, verdict=verdict, **how, **new)
@@ -56,6 +59,7 @@ def publish(
 
 def supersede(connection: Connection, fleet: str, by: str, at_us: int) -> None:
     """Reject the version that waits because a newer one has become the champion."""
+    versions.lock_states(connection, fleet)
     former = waiting(connection, fleet)
     if former is not None and former.version != by:
         _supersede(connection, former, by=by, at_us=at_us)

@@ -26,7 +26,7 @@ from sqlalchemy import text
 
 from monitor.clock import from_us
 from monitor.errors import NotFound, WrongState
-from monitor.store import acts, leases, versions
+from monitor.store import acts, assets, leases, versions
 from monitor.store.versions import FOREVER_AGO_US, Activation
 from monitor.types import Alias, ModelCheckKind, ModelEvent, ModelState
 
@@ -207,7 +207,8 @@ def reject(
     """Reject a candidate or shadow. No effect on one that is rejected. Raises NotFound, Conflict, Fenced."""
     if lease is not None:
         leases.check(connection, *lease)
-    row = _version(connection, version)
+    versions.lock_states(connection, _version(connection, version).fleet)
+    row = _version(connection, version)  # read under the lock: another operator may promote it at this moment
     if row.state == ModelState.REJECTED:
         return
     if row.state not in (ModelState.CANDIDATE, ModelState.SHADOW):
@@ -235,6 +236,8 @@ def previous_version(connection: Connection, fleet: str) -> str:
 def _insert(
     connection: Connection, actor: Actor, at_us: int, *, is_trained: bool = True, **new: Unpack[NewVersion]
 ) -> Row[Any]:
+    assets.ensure_fleet(connection, new["fleet"])
+    versions.lock_states(connection, new["fleet"])
     is_new = versions.publish(connection, **new)
     row = _version(connection, new["version"])
     if is_new and is_trained:

@@ -118,10 +118,15 @@ _ACTIVATIONS = text("""
 _SEQS = text("SELECT name, activation_seq FROM fleet")
 
 
+def lock_states(connection: Connection, fleet: str) -> None:
+    """Let nobody else change the state of a version of the fleet until the transaction ends. Commits go on."""
+    connection.execute(_LOCK_ROW, {"fleet": fleet})
+
+
 def lock_activations(connection: Connection, fleet: str) -> None:
     """Wait for commits of the fleet's scores that are under way, and let no other begin until the transaction ends."""
     # The row before the lock, as in a commit that registers sensors: one order, no deadlock.
-    connection.execute(_LOCK_ROW, {"fleet": fleet})
+    lock_states(connection, fleet)
     if connection.dialect.name == "postgresql":
         connection.execute(_LOCK_EXCLUSIVE, {"key": _lock_key(fleet)})
 

@@ -341,3 +341,22 @@ async def test_aliases_and_states_name_the_same_champion(store: AsyncStore) -> N
         assert champion is not None
         [*_, (_, last, _)] = (await store.read(versions.activation_history, FLEET)).activations
         assert (await aliases(store))[Alias.CHAMPION] == champion.version == last
+
+
+# ---------------------------------------------------------------- at the same time
+
+
+async def test_a_promotion_and_a_rejection_at_once_leave_a_champion(store: AsyncStore) -> None:
+    await publish(store, "v0")
+    await promote(store, "v0", 2)
+    for number in range(1, 21):
+        version, at_us = f"v{number}", 10 * number
+        await publish(store, version, at_us=at_us)
+        rejection = store.run(registry.reject, version, actor=EVA, at_us=at_us + 1)
+        again = publish(store, version, at_us=at_us + 2)  # the daemon, which trained the same one again
+        done = await asyncio.gather(
+            promote(store, version, at_us + 3), rejection, again, return_exceptions=True
+        )
+        assert all(each is None or isinstance(each, Activation | Conflict) for each in done)
+        [champion] = [name for name, state in (await states(store)).items() if state == "champion"]
+        assert (await aliases(store))["champion"] == champion
