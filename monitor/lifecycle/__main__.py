@@ -32,6 +32,7 @@ from monitor.lifecycle.training_process import TrainingMessage, TrainingOrder
 from monitor.models.detector import TrainedModel
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fleet_fit import Workers, fit_fleet
+from monitor.training.judge import without_continued
 
 if TYPE_CHECKING:
     from monitor.training.dataset import History
@@ -138,7 +139,8 @@ def _compare(config: Config, history: History, order: TrainingOrder) -> Training
         raise MonitorError("the order names no challenger")
     challenger = TrainedModel.load(Path(order.challenger), config.device)
     since_us = to_us(datetime.fromisoformat(challenger.card.training["to"]))
-    windows = history.windows(order.judged, order.faulty_sensors)
+    judged = without_continued(order.judged, history.fleet.length * history.fleet.interval_us)
+    windows = history.windows(judged, order.faulty_sensors)
     recent = rows_of(windows, windows.end_us > since_us)
     _report(TrainingMessage(progress=READING_SHARE, message=f"judging on {len(recent):,} windows since its training"))
     if not len(recent):

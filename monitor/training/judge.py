@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitor.models.spec import UsedTime
-from monitor.training.events import ALERTED, events, single_events
+from monitor.training.events import ALERTED, JOIN_SPANS, events, single_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,6 +91,25 @@ def judge(
         cause=cause[kept],
         skipped=(*windows.skipped, *skipped),
     )
+
+
+def without_continued(judged: Judged, span_us: int) -> dict[str, list[JudgedTime]]:
+    """Return the judged times without the alerts by which an accepted time goes on.
+
+    The champion goes on alarming after a change that was accepted, until another version decides. These alerts say
+    nothing about that version, which is compared on exactly this time. `span_us`: length of a window.
+    """
+    found: dict[str, list[JudgedTime]] = {}
+    for asset, times in judged.items():
+        since_us: int | None = None
+        found[asset] = kept = []
+        for each in sorted(times, key=lambda each: each.from_us):
+            goes_on = since_us is not None and each.from_us - since_us <= JOIN_SPANS * span_us
+            if each.reason == "accepted" or (goes_on and each.reason in ALERTED):
+                since_us = each.to_us
+            if each.reason not in ALERTED or not goes_on:
+                kept.append(each)
+    return found
 
 
 def _with_new_normal(
