@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LABELS = {
-    "act", "answer", "channel", "class", "fate", "fleet", "outcome", "partition", "place", "reason", "severity",
-    "state", "topic", "version",
+    "act", "answer", "channel", "class", "fate", "fleet", "kind", "outcome", "partition", "place", "reason",
+    "severity", "state", "topic", "version",
 }  # fmt: skip
 """Each has few values: fixed words, or names from the configuration."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.config import parse
 from monitor.service.maintenance import Maintenance
-from monitor.store import judged, score_hours, scores
+from monitor.store import judged, pruning, score_hours, scores
 from monitor.store.results import FIRST_US
 from monitor.timing import DEFAULT_TIMING
 from tests.fakes import FakeClock
@@ -32,7 +32,9 @@ class ScoreStore:
         self.hours: list[tuple[list[str], float]] = []
         """(fleets, to) of the walks through the hours."""
 
-    async def read(self, fn: Callable[..., Any], *_fleet: str) -> Any:
+    async def read(self, fn: Callable[..., Any], *_args: Any) -> Any:
+        if fn in (pruning.marked, pruning.prunable):
+            return []
         return self._newest if fn is scores.newest_us else {} if fn is judged.read_counts else None
 
     async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
