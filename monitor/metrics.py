@@ -165,6 +165,9 @@ gate_verdicts = _counter(
     "gate_verdicts", "Versions judged by the gate, by their outcome", outcome=("passed", "refused")
 )
 drift_ratio = _gauge("drift_ratio", "Test for drift of the champion's scores; from 1 on the fleet retrains", "fleet")
+input_drift_ratio = _gauge(
+    "input_drift_ratio", "Test for drift of readings, of the last drill; from 1 on the fleet retrains", "fleet"
+)
 challenger_present = _gauge("challenger_present", "1 while a version of the fleet waits for a decision", "fleet")
 notifications = _counter(
     "notifications",

@@ -527,6 +527,7 @@ class ModelCheckKind(enum.StrEnum):
 
     DRILL = "drill"
     DRIFT = "drift"
+    INPUT_DRIFT = "input_drift"
     SHADOW = "shadow"
 
 

@@ -49,7 +49,7 @@ class RetrainConfig(ConfigTable):
     new_normal: Annotated[timedelta | None, duration_or("never")] = timedelta(days=14)
     """Age at which an unlabelled alert that never ended is taken for the new normal. A `fault` label always wins."""
     drift: Annotated[Rate | None, BeforeValidator(_rate_or_never)] = Rate(1, timedelta(days=90))
-    """False triggers allowed of the drift test, which retrains early. "never": it is off."""
+    """False triggers allowed of each drift test (of scores, of readings), which retrains early. "never": it is off."""
     promote: Annotated[Promotion, BeforeValidator(Promotion.parse)] = Promotion("auto")
     """auto: what passes the gate decides at once. suggest, manual: an operator promotes. "shadow:24h": after a
     comparison with the champion on so much live data."""

@@ -16,7 +16,8 @@
     scheduler         runs the jobs that are requested or due, and publishes the versions
     due               the next training of a fleet, and the reason for it
     drift             whether recent days differ from those that the champion was calibrated on
-    drift_watch       the test for drift of each fleet, once a day
+    input_drift       whether readings since a training differ from those before it, sensor by sensor
+    drift_watch       the tests for drift of each fleet, once a day
     promotion         the fate of a trained version, by the mode of promotion and the gate's verdict
     orders            orders for the training process, from the database
     training_process  starts the training process, and exchanges messages with it

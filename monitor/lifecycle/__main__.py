@@ -70,7 +70,10 @@ def _carry_out(order: TrainingOrder) -> TrainingMessage:
     else:
         history = asyncio.run(read_history(config, fleet, order, _report_readings))
     if order.kind == "drill":
-        return TrainingMessage(progress=1.0, result=run_drill(config, fleet, history, order, _report_step))
+        document, drift = run_drill(config, fleet, history, order, _report_step)
+        return TrainingMessage(
+            progress=1.0, result=document, input_drift=None if drift is None else drift.to_json()
+        )
     if order.kind == "retrain":
         return _train(config, fleet, history, order)
     if order.kind == "judge":

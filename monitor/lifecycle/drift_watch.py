@@ -1,4 +1,5 @@
-"""The test for drift of each fleet, beside the scheduler: the champion's stored scores against its held-out ones.
+"""The tests for drift of each fleet, beside the scheduler: the champion's stored scores against its held-out ones, and
+what a drill found about the readings.
 
 Input: the loaded champion, and the hourly scores in the database. Output: rows of `model_check`, one for each new day,
 which `due.py` takes as a reason to retrain. Invariant: the daemon that trains tests, so a day is tested once.
@@ -21,7 +22,8 @@ from monitor.store import hourly_scores, registry
 from monitor.types import ModelCheckKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from monitor.clock import Clock
     from monitor.config import FleetConfig
@@ -84,6 +86,18 @@ class DriftWatch:
             result=found.to_json(),
         )  # fmt: skip
         await self._store.run(record, ModelCheckKind.DRIFT, champion.version)
+
+
+    async def keep_inputs(self, fleet: FleetConfig, version: str, found: Mapping[str, Any]) -> None:
+        """Store the test of a drill's readings (`input_drift.py`). Raises StoreUnavailable."""
+        metrics.input_drift_ratio.labels(fleet.name).set(found["value"])
+        if found["problem"] is not None:
+            log.info("drift_found", fleet=fleet.name, why=found["problem"], version=version, value=found["value"])
+        record = partial(
+            registry.record_check, at_us=self._clock.now_us(), requested_by="the daemon", problem=found["problem"],
+            result={key: value for key, value in found.items() if key != "problem"},
+        )  # fmt: skip
+        await self._store.run(record, ModelCheckKind.INPUT_DRIFT, version)
 
 
 def _test(champion: TrainedModel, rows: Sequence[HourRow], rate: Rate) -> DriftTest | None:

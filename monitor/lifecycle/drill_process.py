@@ -1,7 +1,7 @@
 """A drill in the training process: it loads the version, makes windows of the history, and drills.
 
 Input: an order of kind drill, and the fleet's readings from Kafka, or from recordings that the order names
-(`detail.files`). Output: the document of the drill.
+(`detail.files`). Output: the document of the drill, and the test for drift of the same readings.
 Invariant: nothing is written. Windows that a training would leave out are not drilled on.
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from monitor.clock import SystemClock
 from monitor.errors import NotEnoughData
 from monitor.lifecycle.drills import drill
+from monitor.lifecycle.input_drift import input_drift
 from monitor.models.detector import TrainedModel
 from monitor.recordings import FileOptions, as_records, read_files
 from monitor.training.dataset import History
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from monitor.config import Config, FleetConfig
+    from monitor.lifecycle.input_drift import InputDrift
     from monitor.lifecycle.training_process import TrainingOrder
     from monitor.types import RecordBatch
 
@@ -54,15 +56,20 @@ def run_drill(
     history: History,
     order: TrainingOrder,
     on_progress: Callable[[float, str], None],
-) -> dict[str, Any]:
-    """Drill the order's champion. Raises NotEnoughData, CheckpointDamaged, CheckpointUnavailable."""
+) -> tuple[dict[str, Any], InputDrift | None]:
+    """Drill the order's champion, and test its readings for drift. None = there are too few days, or no test.
+
+    Raises NotEnoughData, CheckpointDamaged, CheckpointUnavailable.
+    """
     if order.champion is None:
         raise NotEnoughData(f"{fleet.name} has no model yet that could be drilled")
     model = TrainedModel.load(Path(order.champion), config.device)
     history.fleet = fleet.with_length(model.card.length)
     windows = history.windows(order.judged, order.faulty_sensors)
     on_progress(READING_SHARE, f"{history.n_readings:,} readings, {len(windows):,} windows")
-    return drill(
+    rate = fleet.retrain.drift
+    drift = None if rate is None else input_drift(model, windows, history.sensors, rate)
+    document = drill(
         model,
         windows,
         history.fleet,
@@ -71,3 +78,4 @@ def run_drill(
         only=order.detail.get("sensors"),
         on_progress=lambda share, text: on_progress(READING_SHARE + (1 - READING_SHARE) * share, text),
     )
+    return document, drift

@@ -232,12 +232,15 @@ class RetrainScheduler:
         return promotion.shadow_until(fleet.retrain.promote, challenger)
 
     async def _drift_of(self, fleet: FleetConfig) -> DriftFound | None:
-        """Return the drift that the last test of the champion found."""
+        """Return the drift of scores or of readings that the last tests of the champion found."""
         champion = await self._store.read(versions.champion, fleet.name)
-        found = await self._store.read(registry.latest_check, ModelCheckKind.DRIFT, fleet.name)
-        if champion is None or found is None or found.problem is None or found.version != champion.version:
-            return None
-        return DriftFound(found.at, str(found.result.get("reason", "drift")), found.problem)
+        for kind in (ModelCheckKind.DRIFT, ModelCheckKind.INPUT_DRIFT):
+            found = await self._store.read(registry.latest_check, kind, fleet.name)
+            if found is None or found.problem is None or champion is None:
+                continue
+            if found.version == champion.version:
+                return DriftFound(found.at, str(found.result.get("reason", "drift")), found.problem)
+        return None
 
     async def _has_other_sensors(self, fleet: FleetConfig) -> bool:
         """Return whether the champion was trained on other sensors than the fleet has now.
@@ -432,14 +435,16 @@ class RetrainScheduler:
 
     async def _drill(self, fleet: FleetConfig, job: JobView) -> Outcome:
         """Measure the least faults that the champion would detect, and raise an alert if it detects hardly any."""
-        document = (await self._in_process(fleet, job)).result
-        if document is None:
+        done = await self._in_process(fleet, job)
+        if (document := done.result) is None:
             raise MonitorError("the training process sent no drill")
         await until_answered(self._acquire_lease, self._clock, self._timing)
         why = await keep_drill(
             self._config, self._store, self._clock, fleet, document, requested_by=job.requested_by,
             lease=self._fencing_token(), channels=self._channels, timing=self._timing,
         )  # fmt: skip
+        if done.input_drift is not None:
+            await self._drift.keep_inputs(fleet, str(document["version"]), done.input_drift)
         return Outcome(str(document["version"]), why)
 
     async def _in_process(self, fleet: FleetConfig, job: JobView, challenger: VersionInfo | None = None) -> Trained:

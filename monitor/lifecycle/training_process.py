@@ -81,6 +81,8 @@ class TrainingMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """The gate's, of a training. None: the version was not judged."""
     result: dict[str, Any] | None = None
     """Of a job that makes no version: a drill, a comparison."""
+    input_drift: dict[str, Any] | None = None
+    """Of a drill: the test of the same readings (`input_drift.InputDrift`). None: too few days."""
 
 
 class Trained(msgspec.Struct, frozen=True):
@@ -96,6 +98,8 @@ class Trained(msgspec.Struct, frozen=True):
     """The gate's. None: it was not judged, and is promoted."""
     result: dict[str, Any] | None = None
     """Of a job that makes no version: a drill, a comparison."""
+    input_drift: dict[str, Any] | None = None
+    """See `TrainingMessage`."""
 
 
 class _Killed(MonitorError):
@@ -144,7 +148,7 @@ async def _run(order: TrainingOrder, on_progress: Callable[[float, str], Awaitab
             if line.version:
                 return Trained(line.version, line.path, line.sensors, line.card, verdict=line.verdict)
             if line.result is not None:
-                return Trained(result=line.result)
+                return Trained(result=line.result, input_drift=line.input_drift)
             await on_progress(line.progress, line.message)
         status = await child.wait()
         if status == -signal.SIGKILL:

@@ -185,7 +185,7 @@ model_check = Table(
     "model_check",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("kind", Text, nullable=False),  # drill, drift, shadow
+    Column("kind", Text, nullable=False),  # types.ModelCheckKind
     Column("fleet", Text, ForeignKey("fleet.name"), nullable=False),
     Column("version_id", Integer, ForeignKey("model_version.id"), nullable=False),
     Column("at_us", BigInteger, nullable=False),  # processing time

@@ -339,7 +339,7 @@ class ModelDetail(Model):
 class ModelCheck(BaseModel):
     """A measurement of a version after its training."""
 
-    kind: str = Field(description="drill, drift, shadow.")
+    kind: str = Field(description="drill, drift (of scores), input_drift (of readings), shadow.")
     fleet: str
     version: str
     at: Time

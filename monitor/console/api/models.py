@@ -92,7 +92,7 @@ async def model_history(
 async def model_checks(
     request: Request,
     fleet: Annotated[Word, Path()],
-    kind: Literal["drill", "drift", "shadow"] | None = None,
+    kind: Literal["drill", "drift", "input_drift", "shadow"] | None = None,
     limit: Limit = DEFAULT_LIMIT,
     offset: Offset = 0,
 ) -> Any:

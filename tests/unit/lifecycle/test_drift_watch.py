@@ -65,3 +65,28 @@ async def test_drift_of_stored_scores_starts_a_training_once(
     checks = await store.read(registry.checks, ModelCheckKind.DRIFT, "pumps")
     assert [each.problem is None for each in checks] == [False, True], "a day is tested once"
     assert path.name == checks[0].version
+
+
+async def test_drift_of_readings_found_by_a_drill_starts_a_training(
+    store: AsyncStore, daemon: Callable[..., DaemonParts], log: RecordedLog, tmp_path: Path
+) -> None:
+    path = checkpoint(tmp_path)
+    await activate(store, path)
+    training = FakeTraining(checkpoint(tmp_path, 1))
+    this = daemon(training, config=parse({"kafka": KAFKA, "fleet": [FLEET | {"retrain": {"every": "never"}}]}))
+    await this.champions.load()
+    [fleet] = this.scheduler._config.fleets
+    found = {"reason": "drift", "value": 0.4, "n_reference": 20, "n_days": 3, "moved": [], "problem": None}
+    await this.scheduler._drift.keep_inputs(fleet, path.name, found)
+    await this.scheduler._run_next(None)
+    assert training.orders == []
+    why = "drift of readings: power by +6.0 spreads of the 20 days before the training, on 8 days since"
+    this.clock.advance(600)
+    await this.scheduler._drift.keep_inputs(fleet, path.name, found | {"value": 1.2, "problem": why})
+    this.clock.advance(600)
+    await this.scheduler._run_next(None)
+    assert len(training.orders) == 1
+    assert [(line["reason"], line["why"]) for line in log.of("job_due")] == [("drift", why)]
+    [check, calm] = await store.read(registry.checks, ModelCheckKind.INPUT_DRIFT, "pumps")
+    assert (check.problem, calm.problem) == (why, None)
+    assert "problem" not in check.result
