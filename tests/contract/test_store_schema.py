@@ -17,12 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitor.clock import SystemClock
 from monitor.errors import ConfigError, InvariantBroken, NotFound, SchemaMismatch, StoreDamaged, StoreInUse
-from monitor.store import daemons, schema, sqlite
+from monitor.store import daemons, jobs, registry, schema, sqlite, versions
 from monitor.store.engine import AsyncStore
 from monitor.store.migrations import HEAD
 from monitor.store.reader import open_reader
 from monitor.store.tables import metadata
 from monitor.store.url import parse
+from monitor.types import Alias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,33 @@ async def test_a_migration_can_be_downgraded(url: str) -> None:
             pass
     assert await schema.upgrade(url) == (None, HEAD)
     assert await schema.upgrade(url) == (HEAD, HEAD)
+
+
+def publish_three(connection: Connection) -> None:
+    for fleet, version in (("pumps", "a"), ("pumps", "b"), ("pumps", "c"), ("fans", "d")):
+        new = {"version": version, "fleet": fleet, "path": f"/{version}", "trained_us": 7, "card": {}, "metrics": {}}
+        versions.publish(connection, **new)
+        versions.activate(connection, fleet, version, len(version) + ord(version))
+    connection.execute(text("UPDATE model_version SET state = 'rolled_back', rolled_back_us = 9 WHERE version = 'a'"))
+    connection.execute(text("UPDATE model_version SET state = 'rejected' WHERE version = 'b'"))
+    for kind in ("retrain", "drill"):
+        jobs.request(connection, "pumps", "maria", 8, kind)
+
+
+async def test_the_registry_of_a_database_in_use_follows_from_it(url: str) -> None:
+    async with AsyncStore(url) as store:
+        await store.run(publish_three)
+    assert await schema.downgrade(url, "0005") == (HEAD, "0005")
+    assert await schema.upgrade(url) == ("0005", HEAD)
+    async with AsyncStore(url) as store:
+        assert await store.read(registry.aliases, "pumps") == {Alias.CHAMPION: "c", Alias.PREVIOUS: "b"}
+        assert await store.read(registry.aliases, "fans") == {Alias.CHAMPION: "d"}
+        states = {each.version: each.state for each in await store.read(versions.list_all)}
+        assert states == {"a": "retired", "b": "candidate", "c": "champion", "d": "champion"}
+        job = await store.read(jobs.active, "pumps")
+        assert job is not None
+        assert (job.kind, job.reason, job.requested_by) == ("retrain", "", "maria")
+        assert [each.from_window_end_us for each in await store.read(versions.activations, "pumps")] == [98, 99, 100]
 
 
 async def test_concurrent_upgrades_do_not_collide(empty_url: str) -> None:
