@@ -73,7 +73,7 @@ def test_a_version_is_found_by_name_or_alias(reader: Reader, name: str | None, v
 def test_an_unknown_name_is_answered_with_the_nearest_one(reader: Reader) -> None:
     with pytest.raises(NotFound, match="did you mean challenger"):
         reader.model("chalenger")
-    with pytest.raises(NotFound, match="a challenger of pumps, since no version waits for a decision"):
+    with pytest.raises(NotFound, match="a version with the alias challenger of pumps: no version waits for a decision"):
         reader.model("challenger", fleet="pumps")
 
 
