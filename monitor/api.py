@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from monitor.config import Config, FleetConfig
-    from monitor.models.detector import Card, TrainedModel, WindowScores
+    from monitor.models.card import Card
+    from monitor.models.detector import TrainedModel, WindowScores
     from monitor.recordings import Recording
     from monitor.types import AlertChange, Float32, Int8, Int64, Readings, Windows
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from monitor.budget import Budget
-    from monitor.models.detector import Card, WindowScores
+    from monitor.models.card import Card
+    from monitor.models.detector import WindowScores
     from monitor.models.inputs import ModelInputs
     from monitor.models.spec import TrainingSet
     from monitor.types import Bool, Float32, Int32, Int64

@@ -26,6 +26,7 @@ Read in this order:
     held_out     the healthy scores in a checkpoint, from which another threshold is derived
     clearing     the fewest sensors without which a window is not anomalous
     bundle       models of single assets in one version
+    card         everything known about a version, apart from its weights
     detector     a trained model that scores and explains
     apply        latents, reconstructions, samples
     checkpoint_files  a detector on disk: safetensors and a card, content-addressed; verified without torch

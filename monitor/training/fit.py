@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from monitor.errors import NotEnoughData
-from monitor.models.detector import Card, TrainedModel
+from monitor.models.card import Card
+from monitor.models.detector import TrainedModel
 from monitor.models.device import pick_device
 from monitor.models.held_out import HeldOut, classes_of, parts_every
 from monitor.models.inputs import ModelInputs
