@@ -13,7 +13,8 @@
     fault_trial       the injected faults that two versions find
     fault_memory      the confirmed faults that a new version must still find
     event_memory      the alerts without a label that a new version must not have learnt
-    scheduler         runs the jobs that are requested or due, and publishes the versions
+    scheduler         starts and ends the jobs that are requested or due, one at a time
+    job_runner        carries out a job: a training, a comparison in shadow, a drill
     due               the next training of a fleet, and the reason for it
     drift             whether recent days differ from those that the champion was calibrated on
     input_drift       whether readings since a training differ from those before it, sensor by sensor

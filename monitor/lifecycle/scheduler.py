@@ -8,8 +8,8 @@ transaction that starts a job, takes up a stale one or publishes a version check
 is in the database, so a daemon that is killed at any point is continued by the next one.
 
     a round     a requested job, or else the first one that is due (`due.py`, `promotion.py`)
-    a training  order (`orders.py`), process (`training_process.py`), decision (`promotion.py`), publication
-    a judgement the same process compares a challenger in shadow with the champion
+    a job       carried out by `job_runner.py`: order (`orders.py`), process (`training_process.py`), decision
+                (`promotion.py`), publication
 """
 
 from __future__ import annotations
@@ -17,58 +17,43 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from monitor import logs, metrics
 from monitor.clock import from_us
-from monitor.errors import Conflict, Fenced, MonitorError, NotEnoughData, StoreUnavailable
+from monitor.errors import Fenced, MonitorError, NotEnoughData, StoreUnavailable
 from monitor.lifecycle import promotion
 from monitor.lifecycle.champions import WindowChanged, until_answered
 from monitor.lifecycle.drift_watch import DriftWatch
-from monitor.lifecycle.drill_results import keep_drill, next_drill
+from monitor.lifecycle.drill_results import next_drill
 from monitor.lifecycle.due import DriftFound, Due, TrainingFacts, next_training
-from monitor.lifecycle.orders import order_of
+from monitor.lifecycle.job_runner import JobRunner
 from monitor.lifecycle.recalibration import Recalibration
-from monitor.lifecycle.training_process import TrainingOrder, run_training_process
+from monitor.lifecycle.training_process import run_training_process
 from monitor.store import assets, challengers, jobs, registry, versions
 from monitor.timing import DEFAULT_TIMING
 from monitor.types import ModelCheckKind, ModelState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from monitor.clock import Clock
     from monitor.config import Config, FleetConfig
     from monitor.lifecycle.champions import Champions
-    from monitor.lifecycle.training_process import Trained
+    from monitor.lifecycle.job_runner import FencingToken, Training
     from monitor.store.engine import AsyncStore
     from monitor.store.lease_renewal import Lease
     from monitor.store.outbox import Channel
     from monitor.timing import Timing
-    from monitor.types import JobView, VersionInfo
-
-    Training = Callable[[TrainingOrder, Callable[[float, str], Awaitable[None]]], Awaitable[Trained]]
+    from monitor.types import JobView
 
 log = logs.get("training")
-
-FencingToken = tuple[str, int] | None
-"""Name and epoch of the lease under which a job was started. None = there is no other daemon."""
 
 LEASE = "training"
 REQUESTED_BY_DAEMON = "the daemon"
 """`requested_by` of a job that no operator requested."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result of a job that did not fail."""
-
-    version: str | None
-    why: str = ""
-    """One sentence: the decision on the version."""
 
 
 class RetrainScheduler:
@@ -98,13 +83,14 @@ class RetrainScheduler:
         self._owner = owner
         self._lease = lease
         self._timing = timing
-        self._train = train
-        self._channels = channels
         self._started_at = from_us(clock.now_us())
         self.missing: dict[str, str] = {}
         """By fleet without a model, the data that its first training lacked, in words."""
         self._recalibration = Recalibration(config, champions, store, clock)
         self._drift = DriftWatch(champions, store, clock)
+        self._jobs = JobRunner(
+            config, store, champions, self._drift, clock, owner, lease, timing=timing, train=train, channels=channels
+        )
         self._up_to_date: set[str] = set()
         """Fleets trained by this process: the present sensors were learnt, whatever became of the version."""
         self._look_at_s = -math.inf
@@ -300,7 +286,7 @@ class RetrainScheduler:
             return
         log.info("training", fleet=fleet.name, job=job.id, kind=job.kind, asked_by=job.requested_by, reason=job.reason)
         try:
-            outcome = await self._carry_out(fleet, job, token)
+            outcome = await self._jobs.carry_out(fleet, job, token)
         except Fenced as error:
             # The new holder of the lease has taken the job up, or takes it up now.
             log.info("not_trained", fleet=fleet.name, why=error.detail, again_at=None, until_then="another one trains")
@@ -329,140 +315,6 @@ class RetrainScheduler:
         finally:
             metrics.training_progress_ratio.labels(fleet.name).set(0)
             metrics.training_eta_seconds.labels(fleet.name).set(0)
-
-    async def _carry_out(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> Outcome:
-        if job.kind == jobs.RETRAIN:
-            return await self._retrain(fleet, job, token)
-        if job.kind == jobs.JUDGE:
-            return await self._compare_in_shadow(fleet, job, token)
-        if job.kind == jobs.DRILL:
-            return await self._drill(fleet, job)
-        raise MonitorError(f"a daemon of this release runs no job of kind {job.kind}")
-
-    async def _retrain(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> Outcome:
-        has_champion = self._champions.has_champion(fleet)
-        if has_champion and job.reason == "first":  # taken up again, and another daemon has trained it
-            return Outcome(None, "the fleet has a model by now")
-        trained = await self._in_process(fleet, job)
-        if found := trained.card.get("inputs"):
-            log.info("inputs_recognised", fleet=fleet.name, version=trained.version, found=found)
-        for warning in (trained.card.get("receipt") or {}).get("warnings", ()):
-            log.warning("training_data", fleet=fleet.name, version=trained.version, found=warning)
-        decision = promotion.decide(fleet.retrain.promote, trained.verdict, has_champion=has_champion)
-        if trained.verdict is not None:
-            metrics.gate_verdicts.labels("passed" if trained.verdict["passed"] else "refused").inc()
-        # A lease that ran out during the training, and that no other daemon took, is valid again after this.
-        await until_answered(self._acquire_lease, self._clock, self._timing)
-        if decision.state is not None and decision.state != ModelState.CHAMPION:
-            return await self._publish(fleet, trained, decision.state, decision.why, token)
-        try:
-            await self._champions.activate(fleet, trained, token, verdict=trained.verdict)
-        except Conflict as error:  # an operator rolled this very version back
-            log.warning("challenger_refused", fleet=fleet.name, version=trained.version, why=error.detail)
-            return Outcome(trained.version, error.detail)
-        supersede = partial(self._store.run, challengers.supersede, fleet.name, trained.version, self._clock.now_us())
-        await until_answered(supersede, self._clock, self._timing)
-        return Outcome(trained.version, decision.why if trained.verdict else "")
-
-    async def _publish(
-        self, fleet: FleetConfig, trained: Trained, state: ModelState, why: str, token: FencingToken
-    ) -> Outcome:
-        """Publish a version that does not decide, and tell the operator what becomes of it."""
-        register = partial(self._store.run, assets.extend_sensors, fleet.name, trained.sensors)
-        await until_answered(register, self._clock, self._timing)
-        now_us = self._clock.now_us()  # one time for all tries: the registry knows the repeated ones by it
-        publish = partial(
-            challengers.publish,
-            state=state,
-            verdict=trained.verdict,
-            at_us=now_us,
-            lease=token,
-            version=trained.version,
-            fleet=fleet.name,
-            path=trained.path,
-            trained_us=now_us if trained.trained_us is None else trained.trained_us,
-            card=trained.card,
-            metrics=trained.card["metrics"],
-        )
-        found = await until_answered(partial(self._store.run, publish), self._clock, self._timing)
-        if found != state:
-            known = "is the champion already" if found == ModelState.CHAMPION else f"was {found} before"
-            why = f"this very version {known}: the training had the same data"
-            log.info("challenger_refused", fleet=fleet.name, version=trained.version, why=why)
-            return Outcome(trained.version, why)
-        facts = {"fleet": fleet.name, "version": trained.version, "why": why}
-        if state == ModelState.REJECTED:
-            log.warning("challenger_rejected", **facts, until_then="the champion stays",
-                        see=f"monitor models show {trained.version}")  # fmt: skip
-        elif state == ModelState.SHADOW:
-            log.info("challenger_in_shadow", **facts, compared_for=str(fleet.retrain.promote))
-        elif fleet.retrain.promote.mode == "suggest":
-            alerts = (trained.verdict or {}).get("alerts")
-            log.info("challenger_proposed", **facts, alerts=alerts, see=f"monitor models diff {trained.version}",
-                     accept=f"monitor models promote {trained.version}")  # fmt: skip
-        return Outcome(trained.version, f"{state}: {why}")
-
-    async def _compare_in_shadow(self, fleet: FleetConfig, job: JobView, token: FencingToken) -> Outcome:
-        """Compare the challenger in shadow with the champion on live records, and decide on it at the end."""
-        challenger = await self._store.read(challengers.waiting, fleet.name)
-        if challenger is None or challenger.state != ModelState.SHADOW:
-            return Outcome(None, "no version of the fleet is in shadow any more")
-        verdict = (await self._in_process(fleet, job, challenger)).result
-        if verdict is None:
-            raise MonitorError("the training process sent no comparison")
-        decision = promotion.decide_shadow(
-            fleet.retrain.promote, challenger, verdict, self._now(), fleet.retrain.min_windows
-        )
-        now_us = self._clock.now_us()
-        await until_answered(self._acquire_lease, self._clock, self._timing)
-        record = partial(
-            registry.record_check, at_us=now_us, requested_by=job.requested_by,
-            problem=None if verdict["passed"] else str(verdict.get("why", "")), result=verdict,
-        )  # fmt: skip
-        await self._store.run(record, ModelCheckKind.SHADOW, challenger.version)
-        log.info("shadow_compared", fleet=fleet.name, version=challenger.version, why=verdict.get("why"),
-                 n_windows=verdict.get("n_windows"), alerts=verdict.get("alerts"), decision=decision.why)  # fmt: skip
-        if decision.state is None:
-            return Outcome(challenger.version, decision.why)
-        settle = partial(challengers.settle, verdict=verdict, at_us=now_us, lease=token, note=decision.why)
-        call = (fleet.name, challenger.version, decision.state)
-        is_settled = await until_answered(partial(self._store.run, settle, *call), self._clock, self._timing)
-        metrics.gate_verdicts.labels("passed" if decision.state == ModelState.CHAMPION else "refused").inc()
-        if not is_settled:
-            return Outcome(challenger.version, "an operator decided on it meanwhile")
-        log.info("shadow_ended", fleet=fleet.name, version=challenger.version, state=decision.state, why=decision.why)
-        return Outcome(challenger.version, f"{decision.state}: {decision.why}")
-
-    async def _drill(self, fleet: FleetConfig, job: JobView) -> Outcome:
-        """Measure the least faults that the champion would detect, and raise an alert if it detects hardly any."""
-        done = await self._in_process(fleet, job)
-        if (document := done.result) is None:
-            raise MonitorError("the training process sent no drill")
-        await until_answered(self._acquire_lease, self._clock, self._timing)
-        why = await keep_drill(
-            self._config, self._store, self._clock, fleet, document, requested_by=job.requested_by,
-            lease=self._fencing_token(), channels=self._channels, timing=self._timing,
-        )  # fmt: skip
-        if done.input_drift is not None:
-            await self._drift.keep_inputs(fleet, str(document["version"]), done.input_drift)
-        return Outcome(str(document["version"]), why)
-
-    async def _in_process(self, fleet: FleetConfig, job: JobView, challenger: VersionInfo | None = None) -> Trained:
-        has_champion = self._champions.has_champion(fleet)
-        order = await order_of(
-            self._config, self._store, fleet, job, has_champion=has_champion, challenger=challenger
-        )
-        with metrics.trainings_running.track_inprogress():
-            return await self._train(order, partial(self._report_progress, job))
-
-    async def _report_progress(self, job: JobView, share: float, text: str) -> None:
-        left = replace(job, progress=share).eta(self._now())
-        left_s = None if left is None else round(left.total_seconds())
-        log.info("training_progress", fleet=job.fleet, done=f"{share:.0%}", step=text, left_s=left_s)
-        metrics.training_progress_ratio.labels(job.fleet).set(share)
-        metrics.training_eta_seconds.labels(job.fleet).set(0 if left_s is None else left_s)
-        with suppress(StoreUnavailable):  # the next report replaces it
-            await self._store.run(jobs.set_progress, job.id, share, text, owner=self._owner)
 
     # ------------------------------------------------------------------ the end of a job
 

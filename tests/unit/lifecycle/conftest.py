@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monitor.lifecycle import champions, scheduler
+from monitor.lifecycle import champions, job_runner, scheduler
 from monitor.store.engine import AsyncStore
 from tests.fakes import RecordedLog
 from tests.unit.lifecycle.checkpoints import DaemonParts
@@ -20,6 +20,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> RecordedLog:
     log = RecordedLog()
     monkeypatch.setattr(champions, "log", log)
     monkeypatch.setattr(scheduler, "log", log)
+    monkeypatch.setattr(job_runner, "log", log)
     return log
 
 
