@@ -100,7 +100,17 @@ class Champions:
     async def refresh(self) -> None:
         """Load the versions that were activated since the last call. Raises StoreUnavailable, CheckpointUnavailable."""
         for fleet in await self._outdated_fleets():
+            former = self._scorer.champion(fleet.name)
             await self._follow(fleet)
+            champion = self._scorer.champion(fleet.name)
+            if champion is not None and (former is None or former.version != champion.version):
+                log.info(
+                    "champion_followed",
+                    fleet=fleet.name,
+                    version=champion.version,
+                    former=None if former is None else former.version,
+                    why="an operator or another daemon moved it; monitor models list has the reason",
+                )
 
     async def loop(self) -> None:
         """Load the versions that other daemons activate, until cancelled."""

@@ -100,7 +100,7 @@ async def test_a_version_without_its_folder_is_not_published(
 
 
 async def test_a_daemon_loads_the_versions_that_another_one_activates(
-    store: AsyncStore, daemon: NewDaemon, tmp_path: Path
+    store: AsyncStore, daemon: NewDaemon, log: RecordedLog, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path)
     await activate(store, FORMAT_1)
@@ -114,6 +114,8 @@ async def test_a_daemon_loads_the_versions_that_another_one_activates(
     await other.champions.refresh()
     assert await other.version_that_scores() == path.name
     assert other.scorer.seq_of("pumps") == this.scorer.seq_of("pumps") == (before or 0) + 1
+    await this.champions.refresh()
+    assert [line["version"] for line in log.of("champion_followed")] == [path.name], "this one changed it itself"
 
 
 # ---------------------------------------------------------------- missing checkpoints
