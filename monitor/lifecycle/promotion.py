@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.lifecycle.due import Due
 from monitor.types import ModelState
+from monitor.version_words import judgement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +50,7 @@ class Decision:
 
 def decide(mode: Promotion, verdict: Mapping[str, Any] | None, *, has_champion: bool) -> Decision:
     """Decide on a version right after its training. `verdict`: the gate's, None = it was not judged."""
-    why = "it was not judged" if verdict is None else str(verdict.get("why", ""))
+    why = "it was not judged" if verdict is None else judgement(verdict)
     if not has_champion:
         return Decision(ModelState.CHAMPION, "the fleet had no champion")
     if verdict is not None and not verdict["passed"]:
@@ -94,4 +95,4 @@ def decide_shadow(
     if n_windows < LEAST_WINDOWS:
         return Decision(ModelState.REJECTED, f"only {n_windows} windows that overlap no open alert came in shadow")
     state = ModelState.CHAMPION if verdict["passed"] else ModelState.REJECTED
-    return Decision(state, f"in shadow on {n_windows} windows: {verdict.get('why', '')}")
+    return Decision(state, f"in shadow on {n_windows} windows: {judgement(verdict)}")

@@ -35,7 +35,8 @@ MIN_PER_ASSET = 512
 """Windows of an asset at least, where it has them. Of a large fleet only some assets are looked at: alerts need
 windows that follow one another."""
 MAX_ANOMALOUS_SHARE = 0.1
-"""Largest share of anomalous recent windows. With more, few alerts mean that they do not end."""
+"""Largest share of anomalous recent windows. With more, few alerts mean that they do not end. A budget that allows as
+many alerts allows their windows, too (`allowed_share`)."""
 NORMAL_QUANTILE = 0.995
 """Quantile of the scores of normal windows from which the headroom of a threshold is measured."""
 CHUNK = 2048
@@ -214,6 +215,8 @@ class Projection:
     """Score that all but a few of them stay below."""
     per_week: float
     """Budget."""
+    allowed_share: float = MAX_ANOMALOUS_SHARE
+    """Largest share of anomalous windows."""
 
     @classmethod
     def of(cls, recent: Recent, version: Version, budget: Budget) -> Projection:
@@ -231,6 +234,7 @@ class Projection:
             accepted_share=float((accepted >= 1.0).mean()) if len(accepted) else 0.0,
             normal_score=float(np.quantile(normal, NORMAL_QUANTILE)) if len(normal) else 0.0,
             per_week=budget.alarms_per_week,
+            allowed_share=allowed_share(budget),
         )
 
     @property
@@ -246,7 +250,7 @@ class Projection:
     @property
     def alarms_all_the_time(self) -> bool:
         """Whether so many windows are anomalous that few alerts mean that they do not end."""
-        return self.anomalous_share > MAX_ANOMALOUS_SHARE
+        return self.anomalous_share > self.allowed_share
 
     @property
     def breaks_budget(self) -> bool:
@@ -256,7 +260,16 @@ class Projection:
     @property
     def is_refuted(self) -> bool:
         """Whether the version breaks the budget, or alarms in a time that was accepted as normal."""
-        return self.breaks_budget or self.accepted_share > MAX_ANOMALOUS_SHARE
+        return self.breaks_budget or self.accepted_share > self.allowed_share
+
+
+def allowed_share(budget: Budget) -> float:
+    """Return the largest share of anomalous windows: a tenth, or that of as many alerts as the budget allows.
+
+    The shortest alert lasts for the windows that confirm it, and is open until as many as `recover` are normal.
+    """
+    windows_per_week = WEEK_S / budget.step_s
+    return max(MAX_ANOMALOUS_SHARE, budget.alarms_per_week * (budget.confirm + budget.recover) / windows_per_week)
 
 
 def policy_of(budget: Budget, stride_factor: int) -> AlertPolicy:

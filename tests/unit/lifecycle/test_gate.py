@@ -156,6 +156,17 @@ def test_a_challenger_that_alarms_all_the_time_is_refused() -> None:
     assert check(found, "budget")["anomalous_share"] > 0.5
 
 
+def test_a_budget_of_many_alerts_allows_their_windows() -> None:
+    values = readings()
+    values[range(100, 2000, 30)] = 40.0
+    generous = replace(BUDGET, alarms_per_week=100.0)
+    one, other = FakeVersion(centre=0.0), FakeVersion(centre=0.0)
+    allowed, refused = (verdict(one, other, recent=windows(values), budget=each) for each in (generous, BUDGET))
+    assert check(allowed, "budget")["anomalous_share"] > 0.1
+    assert check(allowed, "budget")["passed"]
+    assert not check(refused, "budget")["passed"]
+
+
 def test_alerts_that_prove_a_broken_budget_refuse() -> None:
     values = readings()
     values[range(100, 2000, 200)] = 40.0
