@@ -87,7 +87,8 @@ def test_a_shadow_is_judged_on_what_came_since(embedded_broker: EmbeddedBroker, 
     [(kind, problem, result)] = deployment.fetch("SELECT kind, problem, result FROM model_check")
     found: dict[str, Any] = json.loads(result)
     assert kind == "shadow"
-    assert {each["name"] for each in found["checks"]} == {"budget", "history", "faults", "memory", "latency", "schema"}
+    names = {each["name"] for each in found["checks"]}
+    assert names == {"budget", "history", "faults", "memory", "events", "latency", "schema"}
     assert datetime.fromisoformat(found["from"]).timestamp() * 1e3 >= BEGIN_MS + 60_000 * (N_BEFORE - LENGTH)
     publish(embedded_broker.bootstrap, topic, readings(N_BEFORE + N_MORE, N_MORE))
     deployment.wait_records(N_BEFORE + 2 * N_MORE)

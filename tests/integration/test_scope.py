@@ -35,7 +35,7 @@ def test_a_bundle_is_trained_retrained_rolled_back_and_replayed(kafka: KafkaServ
     messages += list(partitioned(plant(6, 7, 6_000, RULE), PARTITIONS))
     deployment.configure(
         kafka.bootstrap, TOPIC, model={"architecture": "pca", "scope": "asset"},
-        retrain={"every": "never", "history": "365d", "workers": 2},
+        retrain={"every": "never", "history": "365d", "recall_margin": 1, "workers": 2},
     )  # fmt: skip
     sent = 4_500
     publish(kafka.bootstrap, TOPIC, messages[:sent])
