@@ -77,6 +77,8 @@ class Champions:
         self._timing = timing
         self._unreadable: dict[str, str] = {}
         """By fleet, a champion that is skipped because its checkpoint could not be loaded."""
+        self._followed: dict[str, str] = {}
+        """By fleet, the champion that the database named last."""
         self._gate = gate or BatchGate()
 
     async def load(self, is_retraining: Callable[[FleetConfig], Awaitable[bool]] | None = None) -> None:
@@ -100,15 +102,15 @@ class Champions:
     async def refresh(self) -> None:
         """Load the versions that were activated since the last call. Raises StoreUnavailable, CheckpointUnavailable."""
         for fleet in await self._outdated_fleets():
-            former = self._scorer.champion(fleet.name)
+            former = self._followed.get(fleet.name)
             await self._follow(fleet)
-            champion = self._scorer.champion(fleet.name)
-            if champion is not None and (former is None or former.version != champion.version):
+            champion = self._followed.get(fleet.name)
+            if champion is not None and champion != former:
                 log.info(
                     "champion_followed",
                     fleet=fleet.name,
-                    version=champion.version,
-                    former=None if former is None else former.version,
+                    version=champion,
+                    former=former,
                     why="an operator or another daemon moved it; monitor models list has the reason",
                 )
 
@@ -216,6 +218,8 @@ class Champions:
         if (champion := await self._store.read(versions.champion, fleet.name)) is not None:
             metrics.champion_trained_timestamp_seconds.labels(fleet.name).set(champion.trained_at.timestamp())
         self._scorer.follow(fleet.name, found.seq, activations)
+        if activations:
+            self._followed[fleet.name] = activations[-1].version
         self._gate.may_have_new_sensors = True
 
     async def _load_champion(self, fleet: FleetConfig, champion: ActiveVersion, *, at_start: bool, skip: bool) -> None:
