@@ -23,6 +23,11 @@ def from_us(us: int) -> datetime:
     return EPOCH + timedelta(microseconds=us)
 
 
+def iso_seconds(us: int) -> str:
+    """Format µs since 1970 as ISO 8601 in UTC, to the second."""
+    return from_us(int(us)).isoformat(timespec="seconds")
+
+
 class Clock(Protocol):
     """The operations of time that a loop may use."""
 

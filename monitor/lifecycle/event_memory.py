@@ -13,11 +13,11 @@ it may be the rest of the same change. So is one that the champion itself does n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monitor.clock import from_us, iso_seconds
 from monitor.training.events import JOIN_SPANS
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class RememberedEvent:
     @property
     def name(self) -> str:
         """The event for a sentence."""
-        day = datetime.fromtimestamp(self.from_us / 1e6, UTC).date().isoformat()
+        day = from_us(self.from_us).date().isoformat()
         return f"{'the alert' if self.alert is None else f'alert {self.alert}'} of {day} on {self.asset}"
 
     def to_json(self) -> dict[str, Any]:
@@ -71,8 +71,8 @@ class RememberedEvent:
         return {
             "alert": self.alert,
             "asset": str(self.asset),
-            "from": datetime.fromtimestamp(self.from_us / 1e6, UTC).isoformat(timespec="seconds"),
-            "to": datetime.fromtimestamp(self.to_us / 1e6, UTC).isoformat(timespec="seconds"),
+            "from": iso_seconds(self.from_us),
+            "to": iso_seconds(self.to_us),
             "n_windows": self.n_windows,
             "challenger": round(self.challenger, 3),
             "champion": round(self.champion, 3),

@@ -13,11 +13,11 @@ are (`store/evidence_chunks.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monitor.clock import from_us, iso_seconds
 from monitor.store.evidence_chunks import joined
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class RememberedFault:
     @property
     def name(self) -> str:
         """The fault for a sentence."""
-        day = datetime.fromtimestamp(self.fault.opened_us / 1e6, UTC).date().isoformat()
+        day = from_us(self.fault.opened_us).date().isoformat()
         what = f'the fault "{_short(self.fault.note)}"' if self.fault.note else "the fault"
         return f"{what} of {day} on {self.fault.asset}"
 
@@ -65,7 +65,7 @@ class RememberedFault:
         return {
             "alert": self.fault.alert,
             "asset": self.fault.asset,
-            "opened_at": datetime.fromtimestamp(self.fault.opened_us / 1e6, UTC).isoformat(timespec="seconds"),
+            "opened_at": iso_seconds(self.fault.opened_us),
             "sensors": list(self.fault.sensors),
             "challenger": _rounded(self.challenger),
             "champion": _rounded(self.champion),

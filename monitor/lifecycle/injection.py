@@ -51,8 +51,6 @@ NORMAL_RANGE = 3.2897
 N_READINGS = 100_000
 """Readings of a sensor that its spread is measured on, evenly spaced. More would not change it."""
 _LEVEL_FAULTS = ("bias", "ramp", "spike", "noise")
-_VARIED_FAULTS = ("lag", "stuck", "broken")
-"""Kinds that change nothing of a sensor that does not move."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,13 @@ decides, and the rest is told.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from monitor.clock import iso_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
 ORDER = ("schema", "memory", "events", "faults", "budget", "history", "latency")
 """Order in which reasons matter to an operator."""
@@ -89,8 +91,8 @@ class Verdict:
             "at": self.at.isoformat(timespec="seconds"),
             "challenger": self.challenger,
             "champion": self.champion,
-            "from": iso(self.from_us),
-            "to": iso(self.to_us),
+            "from": iso_seconds(self.from_us),
+            "to": iso_seconds(self.to_us),
             "n_windows": self.n_windows,
             "n_assets": self.n_assets,
             "took_s": round(self.took_s, 2),
@@ -128,8 +130,3 @@ def figure(value: float) -> str:
 def rounded(value: float) -> float:
     """Round to four digits, for the stored form."""
     return float(f"{value:.4g}")
-
-
-def iso(us: int) -> str:
-    """Format event time."""
-    return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="seconds")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import text
 
 from monitor.clock import from_us as at
+from monitor.clock import iso_seconds
 from monitor.errors import ConfigError, Conflict, NotFound, WrongState
 from monitor.printable import escape_unprintable, normal_name
 from monitor.store import acts, assets, jobs, labels, training_times
@@ -63,8 +64,8 @@ def accept_normal(
     if history_us is not None and newest_us is not None and from_us < newest_us - history_us:
         begin = at(newest_us - history_us).isoformat(timespec="minutes")
         raise ConfigError(
-            f"from {_iso(from_us)} is before the history of a training, which begins at {begin}; accept from there on, "
-            "or set [fleet.retrain] history"
+            f"from {iso_seconds(from_us)} is before the history of a training, which begins at {begin}; accept from "
+            "there on, or set [fleet.retrain] history"
         )
     _check_no_fault(judged, names, from_us, to_us)
     note = acts.clean_note(note) or "accepted as normal"
@@ -74,7 +75,7 @@ def accept_normal(
     ]
     detail = {
         "accept_normal": {
-            "from": _iso(from_us), "to": _iso(to_us), "asset": None if asset is None else names[0],
+            "from": iso_seconds(from_us), "to": iso_seconds(to_us), "asset": None if asset is None else names[0],
             "n_assets": len(names), "labels": ids[:MAX_NAMED],
         }
     }  # fmt: skip
@@ -104,11 +105,11 @@ def _named(connection: Connection, fleet: str, asset: str | None) -> list[str]:
 
 def _check_times(from_us: int, to_us: int, now_us: int) -> None:
     if to_us <= from_us:
-        raise ConfigError(f"the accepted time ends at {_iso(to_us)}, before it begins; swap the two times")
+        raise ConfigError(f"the accepted time ends at {iso_seconds(to_us)}, before it begins; swap the two times")
     if to_us > now_us:
         raise ConfigError(
-            f"to {_iso(to_us)} is in the future; what has not been seen cannot be accepted: write --accept-normal "
-            f"{_iso(from_us)} now"
+            f"to {iso_seconds(to_us)} is in the future; what has not been seen cannot be accepted: write "
+            f"--accept-normal {iso_seconds(from_us)} now"
         )
 
 
@@ -128,10 +129,6 @@ def _check_no_fault(
     undo = f"monitor alerts {word} {first.id}" + (" normal" if first.source == "alert" else "")
     more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
     raise WrongState(
-        f"{first.source} {first.id} says that {name} had a fault from {_iso(first.from_us)} to "
-        f"{_iso(min(first.to_us, to_us))}{more}; accept the time before or after it, or, if it was none: {undo}"
+        f"{first.source} {first.id} says that {name} had a fault from {iso_seconds(first.from_us)} to "
+        f"{iso_seconds(min(first.to_us, to_us))}{more}; accept the time before or after it, or, if it was none: {undo}"
     )
-
-
-def _iso(us: int) -> str:
-    return at(us).isoformat(timespec="seconds")

@@ -6,13 +6,13 @@ Invariant: the keys are a contract. Metrics mean the same for every architecture
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from monitor.budget import Status
+from monitor.clock import iso_seconds
 from monitor.training.tensors import WindowTensors, chunks, window_errors
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def data_receipt(
     return {
         "n_windows": len(windows),
         "n_assets": len(np.unique(windows.asset)),
-        "from": _iso(windows.end_us.min()),
-        "to": _iso(windows.end_us.max()),
+        "from": iso_seconds(windows.end_us.min()),
+        "to": iso_seconds(windows.end_us.max()),
         "n_train": len(rows),
         "n_held_out": len(held_rows),
         "n_overlapping": split.n_overlapping,
@@ -143,13 +143,9 @@ def _spells(windows: TrainingSet, rows: Int64, join_us: int) -> list[dict[str, A
     for row in rows[np.lexsort((windows.end_us[rows], windows.asset[rows]))]:
         asset, end_us = windows.asset_name(int(windows.asset[row])), int(windows.end_us[row])
         if spells and spells[-1]["asset"] == asset and end_us - last_us <= join_us:
-            spells[-1]["to"] = _iso(end_us)
+            spells[-1]["to"] = iso_seconds(end_us)
             spells[-1]["n_windows"] += 1
         else:
-            spells.append({"asset": asset, "from": _iso(end_us), "to": _iso(end_us), "n_windows": 1})
+            spells.append({"asset": asset, "from": iso_seconds(end_us), "to": iso_seconds(end_us), "n_windows": 1})
         last_us = end_us
     return spells
-
-
-def _iso(us: int) -> str:
-    return datetime.fromtimestamp(int(us) / 1e6, UTC).isoformat(timespec="seconds")

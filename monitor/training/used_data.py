@@ -27,11 +27,11 @@ import hashlib
 import json
 from collections import defaultdict
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monitor.clock import iso_seconds
 from monitor.models.spec import UsedTime
 from monitor.training.split import alerted
 from monitor.training.words import REASONS, why
@@ -115,7 +115,8 @@ def warnings(windows: TrainingSet, times: Iterable[UsedTime], fleet: str) -> lis
         begin_us = since.get(key, each.from_us)
         days = (newest_us - begin_us) / (24 * HOUR_US)
         name = f"{each.source} {each.id} of {each.asset}"
-        accept = f"monitor retrain {fleet} --accept-normal {_iso(begin_us)} {_iso(each.to_us)} --asset {each.asset}"
+        begin, end = iso_seconds(begin_us), iso_seconds(each.to_us)
+        accept = f"monitor retrain {fleet} --accept-normal {begin} {end} --asset {each.asset}"
         if key in found or each.id is None:
             continue
         if each.reason == "new_normal":
@@ -240,8 +241,8 @@ def _weight(time: UsedTime) -> tuple[bool, int]:
 def _row(time: UsedTime) -> dict[str, Any]:
     row: dict[str, Any] = {
         "asset": time.asset,
-        "from": _iso(time.from_us),
-        "to": _iso(time.to_us),
+        "from": iso_seconds(time.from_us),
+        "to": iso_seconds(time.to_us),
         "use": time.use,
         "reason": time.reason,
         "why": why(time.reason, time.source, time.id),
@@ -264,7 +265,3 @@ def _totals(times: Iterable[UsedTime]) -> list[dict[str, Any]]:
         {"use": use, "reason": reason, "n_windows": n, "n_intervals": m, "hours": round(us / HOUR_US, 2)}
         for (use, reason), (n, m, us) in sorted(sums.items(), key=lambda pair: (-pair[1][2], pair[0]))
     ]
-
-
-def _iso(us: int) -> str:
-    return datetime.fromtimestamp(int(us) / 1e6, UTC).isoformat(timespec="seconds")
