@@ -50,9 +50,6 @@ REASONS = {
 }
 """Reason of a job → its words."""
 
-MAX_FAILED = 3
-"""Checks whose reasons a refusal quotes."""
-
 
 def why(row: Row, event: Row | None) -> str | None:
     """Return the reason of a version's state in one sentence. None = there is nothing to say. `event`: its newest."""

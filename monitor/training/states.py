@@ -84,18 +84,16 @@ def find_states(windows: TrainingSet, rows: Int64, inputs: ModelInputs, fleet: F
     return None
 
 
-def off_rows(states: States | None, windows: TrainingSet) -> Bool:
-    """Return the mask [N] of windows in which the asset is off from the first reading to the last, for a receipt."""
+def off_rows(states: States | None, windows: TrainingSet, rows: Int64) -> Bool:
+    """Return the mask [n] of the rows in which the asset is off from the first reading to the last."""
     if states is None:
-        return np.zeros(len(windows), dtype=bool)
-    return states.is_off(classes_of_rows(states, windows, np.arange(len(windows))))
+        return np.zeros(len(rows), dtype=bool)
+    return states.is_off(classes_of_rows(states, windows, rows))
 
 
 def keep_rows(states: States | None, windows: TrainingSet, rows: Int64) -> Int64:
     """Return the rows to learn from: those that are off are thinned to as many as all others."""
-    if states is None:
-        return rows
-    off = states.is_off(classes_of_rows(states, windows, rows))
+    off = off_rows(states, windows, rows)
     n_other = int((~off).sum())
     if not n_other or int(off.sum()) <= n_other:
         return rows

@@ -190,7 +190,8 @@ def test_the_mask_of_a_receipt_is_of_windows_at_rest() -> None:
     from monitor.models.inputs import ModelInputs
 
     states = find_states(windows, np.arange(len(windows)), ModelInputs(SENSORS), fleet)
-    off = off_rows(states, windows)
+    every = np.arange(len(windows))
+    off = off_rows(states, windows, every)
     assert 0.1 < off.mean() < 0.4
     assert np.abs(windows.values[off]).max() < 1
-    assert not off_rows(None, windows).any()
+    assert not off_rows(None, windows, every).any()
