@@ -281,6 +281,22 @@ def partitioned(records: Iterable[tuple[bytes, bytes, int]], n_partitions: int) 
         yield int(key[1:]) % n_partitions, key, value, at_ms
 
 
+BEGIN_MS = 1_767_225_600_000
+"""Event time of the first reading of `waves`."""
+
+
+def waves(first: int, n: int, *, period: float, noise: float) -> list[Message]:
+    """Return readings of one turbine, one a minute, from the cell `first` on. `period`: in cells, of both sensors."""
+    at = np.arange(first, first + n)
+    draw = np.random.default_rng(first)
+    power = np.sin(2 * np.pi * at / period) + noise * draw.standard_normal(n)
+    wind = np.cos(2 * np.pi * at / period) + noise * draw.standard_normal(n)
+    return [
+        (0, b"R1", json.dumps({"ts": stamp, "power": one, "wind": other}).encode(), stamp)
+        for stamp, one, other in zip((BEGIN_MS + 60_000 * at).tolist(), power.tolist(), wind.tolist(), strict=True)
+    ]
+
+
 def publish(bootstrap: str, topic: str, messages: Iterable[Message]) -> list[tuple[int, int]]:
     """Send messages and wait until the broker has them. Return (partition, offset) of each."""
 

@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon_process import publish
+from tests.daemon_process import Deployment, publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.daemon_process import Message, Trickle
+
+
+@pytest.fixture
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A folder for a daemon, which ends with the test."""
+    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+    yield deployment
+    deployment.kill()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 
 from monitor.kafka.embedded_broker import create_topic
 from monitor.service.stream_watch import StreamWatch
@@ -24,13 +23,6 @@ if TYPE_CHECKING:
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 SENSOR_DIES, ASSET_DIES, END = 100, 150, 240
 """Minutes."""
-
-
-@pytest.fixture
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
-    yield deployment
-    deployment.kill()
 
 
 def reading(asset: bytes, minute: int, **sensors: float) -> Message:

@@ -4,46 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pytest
-
 from monitor.kafka.embedded_broker import create_topic
-from tests.daemon_process import Deployment, publish
+from tests.daemon_process import BEGIN_MS, Deployment, publish, waves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from monitor.kafka.embedded_broker import EmbeddedBroker
-    from tests.daemon_process import Message
 
 CYCLE, FIRST, SECOND, REST = 90, 400, 2_000, 300
 """Cells of a cycle, and readings before the first training, before the second one, and behind it. The first training
 sees too few cycles to find it."""
 MAX_GAP = 10
 """Cells that may be missing in a window, also before the first reading."""
-BEGIN_MS = 1_767_225_600_000
 ALERTS = {"budget": "1/week"}
 
-
-@pytest.fixture
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
-    yield deployment
-    deployment.kill()
-
-
-def readings(first: int, n: int) -> list[Message]:
-    """Return readings of one turbine, one a minute."""
-    at = np.arange(first, first + n)
-    draw = np.random.default_rng(first)
-    power = np.sin(2 * np.pi * at / CYCLE) + 0.1 * draw.standard_normal(n)
-    wind = np.cos(2 * np.pi * at / CYCLE) + 0.1 * draw.standard_normal(n)
-    return [
-        (0, b"R1", json.dumps({"ts": stamp, "power": one, "wind": other}).encode(), stamp)
-        for stamp, one, other in zip((BEGIN_MS + 60_000 * at).tolist(), power.tolist(), wind.tolist(), strict=True)
-    ]
+readings = partial(waves, period=CYCLE, noise=0.1)
 
 
 def lengths(deployment: Deployment) -> list[int]:

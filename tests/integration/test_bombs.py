@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cramjam
-import pytest
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.codec import snappy_encode
@@ -22,7 +21,6 @@ from tests.daemon_process import SENSORS, Deployment, partitioned, publish
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from tests.servers import KafkaServer
 
@@ -31,13 +29,6 @@ MIB = 1024 * 1024
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 ROOM_KIB = 300 * 1024
 """Allowed growth of the daemon's memory: the limits of a batch and of a poll, copies, late imports."""
-
-
-@pytest.fixture
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
-    yield deployment
-    deployment.kill()
 
 
 def bomb(codec: int, mib: int) -> bytes:

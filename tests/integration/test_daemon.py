@@ -37,13 +37,6 @@ TRAINING_LIMIT_S = 300.0
 
 
 @pytest.fixture
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
-    yield deployment
-    deployment.kill()
-
-
-@pytest.fixture
 def topic(request: pytest.FixtureRequest, kafka: KafkaServer) -> str:
     name = request.node.name.replace("test_", "")[:100]
     kafka.create_topic(name, PARTITIONS, retention_ms="-1")

@@ -5,44 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from monitor.kafka.embedded_broker import create_topic
-from tests.daemon_process import Deployment, publish
+from tests.daemon_process import BEGIN_MS, Deployment, publish, waves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from monitor.kafka.embedded_broker import EmbeddedBroker
-    from tests.daemon_process import Message
 
 N_HISTORY, N_NEW, N_MORE, LENGTH = 1200, 300, 400, 16
 N_BEFORE = N_HISTORY + N_NEW
-BEGIN_MS = 1_767_225_600_000
 SLOW_S = 240.0
 """For a training on a busy machine. It takes about 5 s of CPU."""
 
-
-@pytest.fixture
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
-    yield deployment
-    deployment.kill()
-
-
-def readings(first: int, n: int) -> list[Message]:
-    """Return readings of one turbine, one a minute."""
-    at = np.arange(first, first + n)
-    draw = np.random.default_rng(first)
-    power, wind = np.sin(at / 9) + 0.2 * draw.standard_normal(n), np.cos(at / 9) + 0.2 * draw.standard_normal(n)
-    stamps = (BEGIN_MS + 60_000 * at).tolist()
-    return [
-        (0, b"R1", json.dumps({"ts": stamp, "power": one, "wind": other}).encode(), stamp)
-        for stamp, one, other in zip(stamps, power.tolist(), wind.tolist(), strict=True)
-    ]
+readings = partial(waves, period=18 * np.pi, noise=0.2)
 
 
 def start(deployment: Deployment, broker: EmbeddedBroker, promote: str) -> str:

@@ -13,20 +13,12 @@ from tests.daemon_process import SENSORS, Deployment, partitioned, publish
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from tests.daemon_process import Message
     from tests.servers import KafkaServer, PostgresServer
 
 PARTITIONS = 2
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
-
-
-@pytest.fixture
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
-    yield deployment
-    deployment.kill()
 
 
 class TricklingSender(threading.Thread):

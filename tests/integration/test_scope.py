@@ -5,27 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from monitor.replay.digest import digest_of
 from tests.acceptance.streams import MINUTE_US, plant
 from tests.daemon_process import SENSORS, Deployment, partitioned, publish, read_back
 from tests.oracle.log import FleetRule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from tests.servers import KafkaServer
 
 PARTITIONS, TOPIC = 2, "scope_asset"
 RULE = FleetRule("turbines", SENSORS, MINUTE_US, 12)
-
-
-@pytest.fixture
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
-    yield deployment
-    deployment.kill()
 
 
 def test_a_bundle_is_trained_retrained_rolled_back_and_replayed(kafka: KafkaServer, deployment: Deployment) -> None:

@@ -7,7 +7,6 @@ machine of a test has other work.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import re
@@ -16,11 +15,11 @@ import socket
 import time
 import urllib.request
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 
 from monitor.clock import SystemClock
 from monitor.errors import Conflict
@@ -29,36 +28,18 @@ from monitor.lifecycle import training_process
 from monitor.models import checkpoint_files
 from monitor.store import jobs
 from monitor.store.engine import AsyncStore
-from tests.daemon_process import Deployment, publish
+from tests.daemon_process import Deployment, publish, waves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from monitor.kafka.embedded_broker import EmbeddedBroker
-    from tests.daemon_process import Message
 
 N_KILLS = int(os.environ.get("MONITOR_KILLS", "3"))
 N_HISTORY, N_MORE, LENGTH = 1500, 15, 32
 TOPIC = "kills"
 LOOP_LAG_S = 2.0
 
-
-@pytest.fixture
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
-    yield deployment
-    deployment.kill()
-
-
-def readings(first: int, n: int) -> list[Message]:
-    at = np.arange(first, first + n)
-    draw = np.random.default_rng(first)
-    power, wind = np.sin(at / 9) + 0.2 * draw.standard_normal(n), np.cos(at / 9) + 0.2 * draw.standard_normal(n)
-    stamps = (1_767_225_600_000 + 60_000 * at).tolist()
-    return [
-        (0, b"R1", json.dumps({"ts": stamp, "power": one, "wind": other}).encode(), stamp)
-        for stamp, one, other in zip(stamps, power.tolist(), wind.tolist(), strict=True)
-    ]
+readings = partial(waves, period=18 * np.pi, noise=0.2)
 
 
 def trainer(daemon: int) -> int | None:
