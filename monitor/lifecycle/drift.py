@@ -21,17 +21,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from monitor.config.values import Rate
     from monitor.types import Int64
 
     Float64 = NDArray[np.float64]
+    Levels = dict[Any, dict[int, Float64]]
+    """By asset and day (days since 1970), [K]. NaN = unknown."""
 
 HOUR_US, DAY_US = 3_600_000_000, 24 * 3_600_000_000
 MIN_HOURS = 12
@@ -94,12 +98,12 @@ def bound(rate: Rate) -> float:
 def find_drift(reference: HourlyScores, recent: HourlyScores, rate: Rate) -> DriftTest | None:
     """Test the recent days. None = there are too few days before, or none since."""
     before, since = _levels(reference), _levels(recent)
-    centre = {asset: _centre(levels) for asset, levels in before.items() if len(levels) >= MIN_REFERENCE_DAYS}
-    old, new = _of_fleet(before, centre), _of_fleet(since, centre)
+    centre = centres(before)
+    old, new = of_fleet(before, centre), of_fleet(since, centre)
     days = [day for day in sorted(new) if day not in old]
     if len(old) < MIN_REFERENCE_DAYS or not days:
         return None
-    values = detector(np.array([*old.values()]), np.array([new[day] for day in days])) / bound(rate)
+    values = detector(np.concatenate([*old.values()]), np.concatenate([new[day] for day in days])) / bound(rate)
     reached = np.flatnonzero(values >= 1)
     above = [
         np.mean([since[asset][day] > max(before[asset].values()) for asset in centre if day in since.get(asset, {})])
@@ -125,32 +129,51 @@ def detector(reference: Float64, recent: Float64) -> Float64:
     return np.array(found)
 
 
-def _levels(scores: HourlyScores) -> dict[str, dict[int, float]]:
-    """Return the level of each asset on each day with enough hours: by asset, by day."""
+def _levels(scores: HourlyScores) -> Levels:
+    """Return the level [1] of each asset on each day with enough hours."""
     known = np.isfinite(scores.score) & (scores.score > 0)
-    log_score, day = np.log(scores.score[known]), scores.hour_us[known] // DAY_US
-    found: dict[str, dict[int, float]] = {}
+    log_score, day = np.log(scores.score[known])[:, None], scores.hour_us[known] // DAY_US
+    found: Levels = {}
     for asset in np.unique(scores.asset[known]):
         rows = scores.asset[known] == asset
         days, counts = np.unique(day[rows], return_counts=True)
-        levels = {int(d): float(np.median(log_score[rows][day[rows] == d])) for d in days[counts >= MIN_HOURS]}
-        found[str(asset)] = levels
+        found[str(asset)] = {int(d): median(log_score[rows][day[rows] == d]) for d in days[counts >= MIN_HOURS]}
     return found
 
 
-def _centre(levels: dict[int, float]) -> tuple[float, float]:
-    values = np.array([*levels.values()])
-    middle = float(np.median(values))
-    return middle, float(np.median(np.abs(values - middle))) or 1.0
+# ---------------------------------------------------------------- levels of days, of scores and of readings
 
 
-def _of_fleet(levels: dict[str, dict[int, float]], centre: dict[str, tuple[float, float]]) -> dict[int, float]:
-    """Return the fleet's level by day: the median of the assets, each in its own measure."""
-    by_day: dict[int, list[float]] = {}
+def centres(levels: Levels) -> dict[Any, tuple[Float64, Float64]]:
+    """Return the middle and the spread [K] of each asset with enough days.
+
+    A channel that never moved has no spread, and any move of it counts by its rank.
+    """
+    found = {}
+    for asset, days in levels.items():
+        if len(days) >= MIN_REFERENCE_DAYS:
+            values = np.array([*days.values()])
+            middle = median(values)
+            spread = median(np.abs(values - middle))
+            found[asset] = middle, np.where(spread > 0, spread, 1.0)
+    return found
+
+
+def of_fleet(levels: Levels, centre: Mapping[Any, tuple[Float64, Float64]]) -> dict[int, Float64]:
+    """Return the fleet's level [K] by day: the median of the assets, each in its own measure."""
+    by_day: dict[int, list[Float64]] = {}
     for asset, (middle, spread) in centre.items():
         for day, level in levels.get(asset, {}).items():
             by_day.setdefault(day, []).append((level - middle) / spread)
-    return {day: float(np.median(values)) for day, values in sorted(by_day.items())}
+    return {day: median(np.array(values)) for day, values in sorted(by_day.items())}
+
+
+def median(values: NDArray[np.floating[Any]]) -> Float64:
+    """Return the median over the rows [n, K], NaN where a column has no value."""
+    known = np.isfinite(values).any(axis=0)
+    found = np.full(values.shape[1], np.nan)
+    found[known] = np.nanmedian(values[:, known].astype(np.float64), axis=0)
+    return found
 
 
 def hourly(end_us: Int64, asset: NDArray[np.str_], score: Float64) -> HourlyScores:

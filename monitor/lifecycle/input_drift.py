@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from monitor.clock import to_us
-from monitor.lifecycle.drift import DAY_US, MIN_REFERENCE_DAYS, bound, detector
+from monitor.lifecycle.drift import DAY_US, MIN_REFERENCE_DAYS, bound, centres, detector, median, of_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from monitor.config.values import Rate
+    from monitor.lifecycle.drift import Levels
     from monitor.models.detector import TrainedModel
     from monitor.models.spec import TrainingSet
-
-    Float64 = NDArray[np.float64]
 
 CHUNK = 4096
 """Windows that are turned into channels at once."""
@@ -92,35 +91,28 @@ def input_drift(model: TrainedModel, windows: TrainingSet, sensors: Sequence[str
     return find_input_drift(levels, to_us(datetime.fromisoformat(until)) // DAY_US, model.inputs.channels, rate)
 
 
-def daily_levels(values: NDArray[np.floating[Any]], asset: NDArray[Any], day: NDArray[Any]) -> dict[Any, Any]:
+def daily_levels(values: NDArray[np.floating[Any]], asset: NDArray[Any], day: NDArray[Any]) -> Levels:
     """Return the median of the values [N, K] of each asset on each day with enough of them: by asset, by day, [K]."""
-    found: dict[Any, dict[int, Float64]] = {}
+    found: Levels = {}
     for one in np.unique(asset):
         rows = asset == one
         days, counts = np.unique(day[rows], return_counts=True)
         usual = np.median(counts)
         own, own_day = values[rows], day[rows]
         found[one] = {
-            int(d): _median(own[own_day == d]) for d, n in zip(days, counts, strict=True) if n >= MIN_DAY_SHARE * usual
+            int(d): median(own[own_day == d]) for d, n in zip(days, counts, strict=True) if n >= MIN_DAY_SHARE * usual
         }
     return found
 
 
 def find_input_drift(
-    levels: dict[Any, dict[int, Float64]], trained_day: int, channels: Sequence[str], rate: Rate
+    levels: Levels, trained_day: int, channels: Sequence[str], rate: Rate
 ) -> InputDrift | None:
     """Test the days after `trained_day` (days since 1970). `levels`: by asset and day, [K]. See `input_drift`."""
-    by_day: dict[int, list[Float64]] = {}
-    for days in levels.values():
-        before = np.array([level for day, level in days.items() if day <= trained_day])
-        if len(before) < MIN_REFERENCE_DAYS:
-            continue
-        centre = _median(before)
-        spread = _median(np.abs(before - centre))
-        for day, level in days.items():
-            # A channel that never moved has no spread, and any move of it is one of its rank.
-            by_day.setdefault(day, []).append((level - centre) / np.where(spread > 0, spread, 1.0))
-    fleet = {day: _median(np.array(found)) for day, found in sorted(by_day.items())}
+    before = {
+        asset: {day: level for day, level in days.items() if day <= trained_day} for asset, days in levels.items()
+    }
+    fleet = of_fleet(levels, centres(before))
     old = np.array([level for day, level in fleet.items() if day <= trained_day])
     new = np.array([level for day, level in fleet.items() if day > trained_day])
     if len(old) < MIN_REFERENCE_DAYS or not len(new):
@@ -136,11 +128,3 @@ def find_input_drift(
     order = [channel for channel in np.argsort(-sums).tolist() if known[channel]]
     moved = [(channels[channel], float(new[-1, channel])) for channel in order]
     return InputDrift(value, moved[: 2 * N_NAMED], len(old), len(new))
-
-
-def _median(values: NDArray[np.floating[Any]]) -> Float64:
-    """Return the median over the rows, NaN where a column has no value."""
-    known = np.isfinite(values).any(axis=0)
-    found = np.full(values.shape[1], np.nan)
-    found[known] = np.nanmedian(values[:, known].astype(np.float64), axis=0)
-    return found
