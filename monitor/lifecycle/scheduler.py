@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from monitor.store.lease_renewal import Lease
     from monitor.store.outbox import Channel
     from monitor.timing import Timing
-    from monitor.types import JobView
+    from monitor.types import JobView, VersionInfo
 
 log = logs.get("training")
 
@@ -181,13 +181,14 @@ class RetrainScheduler:
         return await self._store.run(start, *call)
 
     async def _next_training(self, fleet: FleetConfig) -> Due | None:
+        champion = await self._store.read(versions.champion, fleet.name)
         facts = TrainingFacts(
             now=self._now(),
             has_champion=self._champions.has_champion(fleet),
-            champion_trained_at=await self._trained_at(fleet),
+            champion_trained_at=None if champion is None else champion.trained_at,
             has_other_sensors=await self._has_other_sensors(fleet),
             ended=await self._store.read(jobs.ended, fleet.name),
-            drift=await self._drift_of(fleet),
+            drift=None if champion is None else await self._drift_of(champion),
             shadow_until=await self._shadow_until(fleet),
         )
         return next_training(fleet.retrain, facts, self._timing)
@@ -207,24 +208,17 @@ class RetrainScheduler:
         at = next_drill(fleet.drill, next(iter(ended), None), self._started_at)
         return None if at is None else Due(at, "schedule", f"by cron {fleet.drill.cron} ({fleet.drill.timezone})")
 
-    async def _trained_at(self, fleet: FleetConfig) -> datetime | None:
-        champion = await self._store.read(versions.champion, fleet.name)
-        return None if champion is None else champion.trained_at
-
     async def _shadow_until(self, fleet: FleetConfig) -> datetime | None:
         challenger = await self._store.read(challengers.waiting, fleet.name)
         if challenger is None or challenger.state != ModelState.SHADOW:
             return None
         return promotion.shadow_until(fleet.retrain.promote, challenger)
 
-    async def _drift_of(self, fleet: FleetConfig) -> DriftFound | None:
+    async def _drift_of(self, champion: VersionInfo) -> DriftFound | None:
         """Return the drift of scores or of readings that the last tests of the champion found."""
-        champion = await self._store.read(versions.champion, fleet.name)
         for kind in (ModelCheckKind.DRIFT, ModelCheckKind.INPUT_DRIFT):
-            found = await self._store.read(registry.latest_check, kind, fleet.name)
-            if found is None or found.problem is None or champion is None:
-                continue
-            if found.version == champion.version:
+            found = await self._store.read(registry.latest_check, kind, champion.fleet)
+            if found is not None and found.problem is not None and found.version == champion.version:
                 return DriftFound(found.at, str(found.result.get("reason", "drift")), found.problem)
         return None
 

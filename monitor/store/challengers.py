@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from monitor.store import leases, registry, versions
 from monitor.store.acts import MONITOR
-from monitor.types import ModelState
+from monitor.types import Alias, ModelState
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -24,10 +24,10 @@ WAITING = (ModelState.CANDIDATE, ModelState.SHADOW)
 
 
 def waiting(connection: Connection, fleet: str) -> VersionInfo | None:
-    """Return the fleet's newest version that waits for a decision. None = there is none."""
-    found = [each for each in versions.list_all(connection, fleet) if each.state in WAITING]
-    challenger = [each for each in found if "challenger" in each.aliases]
-    return next(iter(challenger), None)
+    """Return the fleet's version that waits for a decision. None = there is none."""
+    challenger = registry.aliases(connection, fleet).get(Alias.CHALLENGER)
+    found = None if challenger is None else versions.find(connection, challenger)
+    return found if found is not None and found.state in WAITING else None
 
 
 def publish(
