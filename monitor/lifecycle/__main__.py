@@ -14,14 +14,12 @@ import os
 import sys
 import threading
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
 
-from monitor.clock import to_us
 from monitor.config import Config, FleetConfig, load
 from monitor.errors import CheckpointDamaged, CheckpointUnavailable, MonitorError, NotEnoughData
 from monitor.lifecycle.child_history import read_history, rows_of
@@ -29,6 +27,7 @@ from monitor.lifecycle.child_limits import lower_priority, memory_limit, residen
 from monitor.lifecycle.drill_process import history_of_files, run_drill
 from monitor.lifecycle.gate import Limits, judge
 from monitor.lifecycle.training_process import TrainingMessage, TrainingOrder
+from monitor.models.card import learnt_until_us
 from monitor.models.detector import TrainedModel
 from monitor.models.spec import FleetSpec, ModelSpec, TrainingSet
 from monitor.training.fleet_fit import Workers, fit_fleet
@@ -141,7 +140,9 @@ def _compare(config: Config, history: History, order: TrainingOrder) -> Training
     if order.challenger is None:
         raise MonitorError("the order names no challenger")
     challenger = TrainedModel.load(Path(order.challenger), config.device)
-    since_us = to_us(datetime.fromisoformat(challenger.card.training["to"]))
+    since_us = learnt_until_us(challenger.card)
+    if since_us is None:
+        raise MonitorError(f"the card of {challenger.version} does not say until when it has learnt")
     judged = without_continued(order.judged, history.fleet.length * history.fleet.interval_us)
     windows = history.windows(judged, order.faulty_sensors)
     recent = rows_of(windows, windows.end_us > since_us)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from monitor import logs, metrics
-from monitor.clock import to_us
 from monitor.lifecycle.drift import DAY_US, DriftTest, HourlyScores, find_drift, hourly
+from monitor.models.card import learnt_until_us
 from monitor.store import hourly_scores, registry
 from monitor.types import ModelCheckKind
 
@@ -61,10 +60,10 @@ class DriftWatch:
         if rate is None or champion is None or now_s < self._look_at_s.get(fleet.name, -math.inf):
             return
         self._look_at_s[fleet.name] = now_s + LOOK_EVERY_S
-        since = champion.card.training.get("to")
-        if since is None:  # a card of an earlier release
+        since_us = learnt_until_us(champion.card)
+        if since_us is None:
             return
-        rows = await self._store.read(hourly_scores.since, fleet.name, to_us(datetime.fromisoformat(since)))
+        rows = await self._store.read(hourly_scores.since, fleet.name, since_us)
         found = await asyncio.to_thread(_test, champion, rows, rate)
         if found is None:
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from monitor.lifecycle.fault_memory import remember
 from monitor.lifecycle.fault_trial import MIN_FAULTS, FaultTrial, loss_of
 from monitor.lifecycle.recent import windows_at
 from monitor.lifecycle.verdict import Check, count, figure, rounded
+from monitor.models.card import learnt_until_us
 from monitor.models.spec import budget_of
 
 if TYPE_CHECKING:
@@ -283,8 +283,7 @@ def _lost(lost: Sequence[RememberedFault]) -> str:
 
 def check_events(challenger: Version, recent: Recent, own: Projection, of_champion: Projection) -> Check:
     """Check that events without a label, which it must not have learnt, still alarm."""
-    until = challenger.card.training.get("to")
-    until_us = None if until is None else round(datetime.fromisoformat(until).timestamp() * 1e6)
+    until_us = learnt_until_us(challenger.card)
     found = [] if until_us is None else remember_events(recent, own.scores, of_champion.scores, until_us)
     judged, lost = [each for each in found if each.is_judged], [each for each in found if each.is_lost]
     numbers = {

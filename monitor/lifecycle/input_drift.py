@@ -18,13 +18,12 @@ of it may lie outside of all that was learnt.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from monitor.clock import to_us
 from monitor.lifecycle.drift import DAY_US, MIN_REFERENCE_DAYS, bound, centres, detector, median, of_fleet
+from monitor.models.card import learnt_until_us
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,8 +78,8 @@ def input_drift(model: TrainedModel, windows: TrainingSet, sensors: Sequence[str
 
     `windows`: of the fleet, recent ones of the version's history included. `sensors`: their columns.
     """
-    until = model.card.training.get("to")
-    if until is None or not len(windows):  # a card of an earlier release
+    until_us = learnt_until_us(model.card)
+    if until_us is None or not len(windows):
         return None
     newest = np.concatenate([
         model.inputs.to_channels(model.inputs.select(windows.values[start : start + CHUNK], sensors))[:, -1]
@@ -88,7 +87,7 @@ def input_drift(model: TrainedModel, windows: TrainingSet, sensors: Sequence[str
     ])  # fmt: skip
     day = windows.end_us // DAY_US
     levels = daily_levels(newest, windows.asset, day)
-    return find_input_drift(levels, to_us(datetime.fromisoformat(until)) // DAY_US, model.inputs.channels, rate)
+    return find_input_drift(levels, until_us // DAY_US, model.inputs.channels, rate)
 
 
 def daily_levels(values: NDArray[np.floating[Any]], asset: NDArray[Any], day: NDArray[Any]) -> Levels:

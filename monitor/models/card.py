@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
+from monitor.clock import to_us
 from monitor.models.calibrate import Threshold
 from monitor.models.inputs import ModelInputs
 from monitor.models.states import States
@@ -81,6 +83,12 @@ class Card:
     """Operating states (`states.States`), each with its own calibration and threshold. None = none are known."""
     calendar: dict[str, Any] | None = None
     """Factors of the threshold by hour and day (`calendar.Calendar`). None = it is the same at all times."""
+
+
+def learnt_until_us(card: Card) -> int | None:
+    """Return the event time of the end of the newest window of the training. None = an older card: not known."""
+    until = card.training.get("to")
+    return None if until is None else to_us(datetime.fromisoformat(until))
 
 
 def card_to_json(card: Card) -> dict[str, Any]:
