@@ -22,7 +22,7 @@ from tests.chaos.scenarios.common import Later, require, wait
 from tests.chaos.wrong_clock import WrongClock, find_library
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from monitor.config import Config
     from tests.chaos.environment import ChaosDaemon
@@ -109,18 +109,7 @@ def models(
                 wait(env, later, rng.uniform(1, 7))
                 _inject_fault(env, rng, later, daemons, REPLICA_FAULTS)
             wait(env, later, rng.uniform(4, 10))
-        while any(not daemon.is_up for daemon in daemons):
-            wait(env, later, 0.2)
-        env.finish()
-        [(n_versions,)] = env.deployment.fetch("SELECT COUNT(DISTINCT version_id) FROM score")
-        figures.measured |= {
-            "versions": n_versions,
-            "refused": n_refused,
-            "scored_again": sum(len(daemon.events("scoring_again")) for daemon in daemons),
-        }
-        require(figures)
-        if n_versions < 2:
-            figures.vacuous.append("no model was promoted")
+        _finish_with_versions(env, later, daemons, {"refused": n_refused}, "no model was promoted")
     return figures
 
 
@@ -146,19 +135,26 @@ def swaps(
             n_acts += 1
             if n_acts % max(10, n_swaps // 4) == 0:
                 _inject_fault(env, rng, later, daemons, REPLICA_FAULTS)
-        while any(not daemon.is_up for daemon in daemons):
-            wait(env, later, 0.2)
-        env.finish()
-        [(n_versions,)] = env.deployment.fetch("SELECT COUNT(DISTINCT version_id) FROM score")
-        figures.measured |= {
-            "swaps": n_done,
-            "versions": n_versions,
-            "scored_again": sum(len(daemon.events("scoring_again")) for daemon in daemons),
-        }
-        require(figures)
-        if n_versions < 2:
-            figures.vacuous.append("one version decided all windows")
+        _finish_with_versions(env, later, daemons, {"swaps": n_done}, "one version decided all windows")
     return figures
+
+
+def _finish_with_versions(
+    env: Environment, later: Later, daemons: Sequence[ChaosDaemon], measured: Mapping[str, int], vacuous: str
+) -> None:
+    """Let all daemons come up and finish, and tell the versions. `vacuous`: said where one decided all windows."""
+    while any(not daemon.is_up for daemon in daemons):
+        wait(env, later, 0.2)
+    env.finish()
+    [(n_versions,)] = env.deployment.fetch("SELECT COUNT(DISTINCT version_id) FROM score")
+    env.figures.measured |= {
+        "versions": n_versions,
+        **measured,
+        "scored_again": sum(len(daemon.events("scoring_again")) for daemon in daemons),
+    }
+    require(env.figures)
+    if n_versions < 2:
+        env.figures.vacuous.append(vacuous)
 
 
 async def _swap(config: Config, rng: random.Random, known: Sequence[str]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,19 +84,11 @@ def filled(config: Path, _databases: Path) -> Path:
     return config
 
 
-@pytest.fixture(scope="session")
-def _registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("registry") / "monitor.db"
-    with ThreadPoolExecutor(1) as pool:  # a test may run in an event loop
-        pool.submit(console_database.fill, path, n_assets=24).result()
-    return path
-
-
 @pytest.fixture
-def registry(config: Path, _registry: Path) -> Path:
+def registry(config: Path, registry_file: Path) -> Path:
     """Add a database with versions of all states in two fleets, and a configuration of both."""
     path = config.parent / "monitor.db"
-    shutil.copy(_registry, path)
+    shutil.copy(registry_file, path)
     config.write_text(console_database.CONFIG.format(path=path))
     return config
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -53,18 +52,10 @@ def make_app(database: Path) -> Callable[..., FastAPI]:
     return make
 
 
-@pytest.fixture(scope="session")
-def _registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("registry") / "monitor.db"
-    with ThreadPoolExecutor(1) as pool:  # a test may run in an event loop
-        pool.submit(console_database.fill, path, n_assets=24).result()
-    return path
-
-
 @pytest.fixture
-def registry_app(_registry: Path, tmp_path: Path) -> FastAPI:
+def registry_app(registry_file: Path, tmp_path: Path) -> FastAPI:
     """A console over a database with versions of all states, drills and receipts."""
-    path = shutil.copy(_registry, tmp_path / "monitor.db")
+    path = shutil.copy(registry_file, tmp_path / "monitor.db")
     (tmp_path / "monitor.toml").write_text(console_database.CONFIG.format(path=path))
     return create_app(load(tmp_path / "monitor.toml"), owner="op")
 
